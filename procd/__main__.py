@@ -1,0 +1,119 @@
+"""The command line: configuration, event loop, server, and the end of it."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import click
+from aiohttp import web
+
+from procd import __version__
+from procd.app import create_app
+from procd.config import Config, ConfigError, load
+from procd.systemd import notify
+from procd.unix.fd import seal_inherited
+
+log = logging.getLogger("procd")
+
+EXIT_CONFIG: Final = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="procd")
+def main() -> None:
+    """A process daemon for sandboxes."""
+
+
+@main.command()
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", help="TOML file."
+)
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), help="TCP port; 0 picks a free one.")
+def serve(path: Path | None, host: str | None, port: int | None) -> None:
+    """Serve the Process API until SIGTERM or SIGINT."""
+    try:
+        config = load(path, os.environ)
+    except ConfigError as exc:
+        click.echo(f"procd: {exc}", err=True)
+        sys.exit(EXIT_CONFIG)
+    server = config.server
+    config = replace(
+        config,
+        server=replace(
+            server,
+            host=server.host if host is None else host,
+            port=server.port if port is None else port,
+        ),
+    )
+    logging.basicConfig(
+        level=config.log.level.upper(), format="%(levelname)s %(name)s: %(message)s"
+    )
+    seal_inherited()
+    _raise_descriptor_limit()
+    with asyncio.Runner(loop_factory=_loop_factory(server.loop)) as runner:
+        sys.exit(runner.run(_serve(config)))
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    if name == "uvloop":
+        import uvloop  # not needed, nor perhaps there, for the other choice
+
+        factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+        return factory
+    return asyncio.SelectorEventLoop
+
+
+def _raise_descriptor_limit() -> None:
+    """Take what the hard limit allows: a session costs up to four descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def make_runner(app: web.Application, config: Config) -> web.AppRunner:
+    """The runner with the server's limits; a handler is cancelled when its client goes."""
+    server = config.server
+    return web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=server.keepalive_s,
+        max_field_size=server.max_header_bytes,
+        max_line_size=server.max_header_bytes,
+        shutdown_timeout=server.shutdown_s,
+    )
+
+
+async def _serve(config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    runner = make_runner(create_app(config), config)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, config.server.host, config.server.port)
+        try:
+            await site.start()
+        except OSError as exc:
+            log.error("cannot listen on %s:%d: %s", config.server.host, config.server.port, exc)
+            return 1
+        port = runner.addresses[0][1]
+        print(f"Starting toolbox server on port {port}", flush=True)  # noqa: T201 - a runner waits for this line
+        notify(f"READY=1\nSTATUS=listening on {config.server.host}:{port}")
+        await stopping.wait()
+        notify("STOPPING=1")
+    finally:
+        await runner.cleanup()
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Request bodies and queries: from JSON to the dataclass that a schema makes.
+
+The rules are those of the contract, section 1.1: any content type; the first JSON value counts and
+what follows is ignored; field names match in any case; unknown fields are ignored; null is absent;
+types are exact.
+"""
+
+import json
+from typing import Any, Final, NoReturn
+
+from aiohttp import web
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+
+from procd.errors import InvalidBody, TooLarge
+
+MAX_UINT16: Final = (1 << 16) - 1
+MAX_UINT32: Final = (1 << 32) - 1
+
+
+class Text(fields.String):
+    """A string that can be an argument, a path or a variable: Unicode, and without NUL."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        text: str = super()._deserialize(value, *args, **kwargs)
+        if "\0" in text:
+            raise ValidationError("must not contain a NUL character")
+        if not _is_unicode(text):
+            raise ValidationError("must not contain lone surrogates")
+        return text
+
+
+class Flag(fields.Boolean):
+    """Exactly true or false."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValidationError("must be true or false")
+        return value
+
+
+class Count(fields.Integer):
+    """An unsigned integer of limited size, written as one."""
+
+    def __init__(self, largest: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._largest = largest
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
+        if type(value) is not int or not 0 <= value <= self._largest:
+            raise ValidationError(f"must be an integer from 0 to {self._largest}")
+        return value
+
+
+def strings(**kwargs: Any) -> fields.Dict:
+    """A field that maps strings to strings."""
+    return fields.Dict(keys=Text(), values=Text(), **kwargs)
+
+
+def non_empty() -> validate.Length:
+    """Refuse the empty string."""
+    return validate.Length(min=1, error="must not be empty")
+
+
+class BodySchema(Schema):
+    """A schema that takes field names in any case and ignores what it doesn't know."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names = {
+            (field.data_key or name).lower(): field.data_key or name
+            for name, field in self.fields.items()
+        }
+
+    def load_document(self, document: object) -> Any:
+        """Validate a parsed document.
+
+        Raises:
+            InvalidBody: with the first thing that is wrong.
+        """
+        if not isinstance(document, dict):
+            raise InvalidBody("invalid request body: must be a JSON object")
+        given = {
+            self._names[name.lower()]: value
+            for name, value in document.items()
+            if value is not None and name.lower() in self._names
+        }
+        try:
+            return self.load(given)
+        except ValidationError as exc:
+            raise InvalidBody(f"invalid request body: {_first(exc.messages)}") from exc
+
+
+async def load(request: web.Request, schema: BodySchema) -> Any:
+    """The request's body as the dataclass of `schema`.
+
+    Raises:
+        InvalidBody: it is not JSON, or doesn't fit.
+        TooLarge: it is above the server's limit.
+    """
+    try:
+        raw = await request.read()
+    except web.HTTPRequestEntityTooLarge as exc:
+        raise TooLarge("request body is too large") from exc
+    return schema.load_document(parse(raw))
+
+
+def parse(raw: bytes) -> object:
+    """The first JSON value of `raw`.
+
+    Raises:
+        InvalidBody: there is none.
+    """
+    text = raw.decode("utf-8-sig", errors="replace").lstrip(" \t\r\n")
+    if not text:
+        raise InvalidBody("invalid request body: empty")
+    try:
+        value: object
+        value, _ = DECODER.raw_decode(text)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidBody(f"invalid request body: {exc}") from exc
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _first(messages: Any, path: str = "") -> str:
+    """The first message of marshmallow's tree, with the path to it."""
+    if isinstance(messages, dict):
+        key, inner = next(iter(messages.items()))
+        return _first(inner, path if key in ("key", "value") else f"{path}.{key}".lstrip("."))
+    message = str(messages[0] if isinstance(messages, list) else messages)
+    message = message[:1].lower() + message[1:].rstrip(".")
+    return f"{path}: {message}" if path and path != "_schema" else message

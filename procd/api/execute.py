@@ -1,0 +1,49 @@
+"""POST /process/execute. Source: Process API contract, section 6."""
+
+from typing import Any
+
+from aiohttp import web
+from marshmallow import post_load
+
+from procd.api.body import MAX_UINT32, BodySchema, Count, Text, load, non_empty, strings
+from procd.api.reply import OutputText, respond
+from procd.errors import TimedOut
+from procd.process import STDERR, STDOUT
+from procd.services.execute import ExecuteRequest, Executions
+
+EXECUTIONS = web.AppKey("EXECUTIONS", Executions)
+
+
+class ExecuteSchema(BodySchema):
+    """The request."""
+
+    command = Text(required=True, validate=non_empty())
+    cwd = Text()
+    envs = strings()
+    timeout_s = Count(MAX_UINT32, data_key="timeout")
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: object) -> ExecuteRequest:
+        """Make the request."""
+        return ExecuteRequest(**data)
+
+
+EXECUTE = ExecuteSchema()
+
+
+async def execute(request: web.Request) -> web.StreamResponse:
+    """Run a command; 200 whatever its exit code, 408 when time ran out."""
+    result = await request.app[EXECUTIONS].run(await load(request, EXECUTE))
+    fields: dict[str, object] = {
+        "result": OutputText(result.output),
+        "stdout": OutputText(result.output, STDOUT),
+        "stderr": OutputText(result.output, STDERR),
+    }
+    if result.truncated:
+        fields["truncated"] = True
+    if result.exit_code is None:
+        raise TimedOut("command execution timeout", fields)
+    return await respond(request, {"exitCode": result.exit_code} | fields)
+
+
+routes = [web.post("/process/execute", execute)]

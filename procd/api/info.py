@@ -1,0 +1,110 @@
+"""What the server is, where it works, and how the machine does. Source: contract, section 12."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aiohttp import web
+from marshmallow import fields
+
+from procd import __version__
+from procd.api.body import BodySchema, Text, load, strings
+from procd.api.reply import json_response, timestamp
+from procd.services.environment import Environment
+from procd.unix.host import Host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Directories that clients ask for."""
+
+    work_dir: str
+    home_dir: str
+
+
+ENVIRONMENT = web.AppKey("ENVIRONMENT", Environment)
+PLACES = web.AppKey("PLACES", Places)
+HOST = web.AppKey("HOST", Host)
+
+
+class InitSchema(BodySchema):
+    """POST /init."""
+
+    token = Text()
+
+
+class EnvSchema(BodySchema):
+    """POST /env."""
+
+    assign = strings(data_key="set", load_default=dict)
+    unset = fields.List(Text(), load_default=list)
+    unset_value_prefix = Text(data_key="unsetValuePrefix", load_default="")
+
+
+INIT: Final = InitSchema()
+ENV: Final = EnvSchema()
+
+
+async def version(_: web.Request) -> web.Response:
+    """The version of procd."""
+    return json_response({"version": f"v{__version__}"})
+
+
+async def work_dir(request: web.Request) -> web.Response:
+    """The default working directory."""
+    return json_response({"dir": request.app[PLACES].work_dir})
+
+
+async def home_dir(request: web.Request) -> web.Response:
+    """The user's home."""
+    return json_response({"dir": request.app[PLACES].home_dir})
+
+
+async def init(request: web.Request) -> web.Response:
+    """Accept the sandbox runner's greeting; its token guards nothing here and is not kept."""
+    await load(request, INIT)
+    return json_response({"message": "Auth token set and telemetry initialized successfully"})
+
+
+async def env(request: web.Request) -> web.Response:
+    """Change the environment of processes to come."""
+    change: dict[str, Any] = await load(request, ENV)
+    request.app[ENVIRONMENT].update(**change)
+    return json_response({"message": "Environment updated"})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """How busy the machine is."""
+    usage = request.app[HOST].usage(request.app[PLACES].work_dir)
+    now = datetime.now(UTC)
+    return json_response(
+        {
+            "cpuCount": usage.cpu_count,
+            "cpuUsedPct": usage.cpu_used_pct,
+            "diskFree": usage.disk_free,
+            "diskTotal": usage.disk_total,
+            "diskUsed": usage.disk_used,
+            "memCache": usage.mem_cache,
+            "memTotal": usage.mem_total,
+            "memUsed": usage.mem_used,
+            "timestamp": timestamp(now),
+            "timestampUnix": int(now.timestamp()),
+        }
+    )
+
+
+async def healthz(_: web.Request) -> web.Response:
+    """Alive: the event loop answers."""
+    return json_response({"status": "ok"})
+
+
+routes = [
+    web.get("/version", version),
+    web.get("/work-dir", work_dir),
+    web.get("/user-home-dir", home_dir),
+    web.get("/project-dir", home_dir),
+    web.post("/init", init),
+    web.post("/env", env),
+    web.get("/system/metrics", metrics),
+    web.get("/healthz", healthz),
+]

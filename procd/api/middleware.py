@@ -1,0 +1,34 @@
+"""The one place where exceptions become replies."""
+
+import logging
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from procd.api.reply import envelope, respond
+from procd.errors import BadRequest, NotFound, ProcdError, TooLarge
+
+log = logging.getLogger(__name__)
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every failure with the envelope (contract, section 3.2)."""
+    try:
+        return await handler(request)
+    except ProcdError as exc:
+        error = exc
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
+        error = NotFound("404 page not found")  # never 405: contract, section 1
+    except web.HTTPRequestEntityTooLarge:
+        error = TooLarge("request body is too large")
+    except web.HTTPException as exc:
+        if exc.status < 400:
+            raise
+        error = BadRequest(exc.text or exc.reason)
+    except ConnectionError:
+        raise  # the client has gone: nobody is there to answer
+    except Exception:
+        log.exception("%s %s failed", request.method, request.match_info.route.name or "request")
+        error = ProcdError("internal server error")
+    return await respond(request, envelope(request, error), error.status)

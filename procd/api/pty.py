@@ -1,0 +1,321 @@
+"""PTY sessions. Source: Process API contract, section 10."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import WSCloseCode, web
+from marshmallow import post_load
+
+from procd.api.body import (
+    MAX_UINT16,
+    BodySchema,
+    Count,
+    Flag,
+    Text,
+    load,
+    non_empty,
+    parse,
+    strings,
+)
+from procd.api.reply import json_response, timestamp
+from procd.api.ws import EXIT_TOKEN, Connection, Connections, Outlet, handshake_of, offered
+from procd.errors import BadRequest, ProcdError, SpawnFailed
+from procd.services.pty import (
+    PtyInfo,
+    PtyRequest,
+    PtySession,
+    PtySessions,
+    check_size,
+    exit_reason,
+)
+from procd.streams.frames import BINARY, FRAME_BYTES, encode
+from procd.streams.replay import ReplayFilter
+
+PTYS = web.AppKey("PTYS", PtySessions)
+CONNECTIONS = web.AppKey("CONNECTIONS", Connections)
+
+ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names the header, holds no secret
+# A replay is filtered in pieces, with a turn of the event loop for everyone else in between.
+REPLAY_PIECE_BYTES: Final = 256 << 10
+
+
+class CreateSchema(BodySchema):
+    """POST /process/pty."""
+
+    id = Text(required=True, validate=non_empty())
+    cwd = Text()
+    envs = strings()
+    cols = Count(MAX_UINT16)
+    rows = Count(MAX_UINT16)
+    lazy_start = Flag(data_key="lazyStart")
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: object) -> PtyRequest:
+        """Make the request."""
+        return PtyRequest(**data)
+
+
+class ResizeSchema(BodySchema):
+    """POST /process/pty/{id}/resize."""
+
+    cols = Count(MAX_UINT16, required=True)
+    rows = Count(MAX_UINT16, required=True)
+
+
+class EnvsSchema(BodySchema):
+    """The environment in a sub-protocol token."""
+
+    envs = strings(required=True)
+
+
+CREATE = CreateSchema()
+RESIZE = ResizeSchema()
+ENVS = EnvsSchema()
+
+
+def describe(info: PtyInfo) -> dict[str, object]:
+    """A session as the contract shows it (section 10.1)."""
+    return {
+        "id": info.id,
+        "cwd": info.cwd,
+        "envs": dict(info.envs),
+        "cols": info.cols,
+        "rows": info.rows,
+        "createdAt": timestamp(info.created_at),
+        "active": info.active,
+        "lazyStart": info.lazy_start,
+    }
+
+
+async def create(request: web.Request) -> web.Response:
+    """Create a session."""
+    try:
+        session = request.app[PTYS].create(await load(request, CREATE))
+    except SpawnFailed as exc:
+        raise SpawnFailed(f"failed to start PTY session: {exc.message}") from exc
+    return json_response({"sessionId": session.id}, 201)
+
+
+async def list_all(request: web.Request) -> web.Response:
+    """List the live sessions."""
+    return json_response({"sessions": [describe(info) for info in request.app[PTYS].list()]})
+
+
+async def get(request: web.Request) -> web.Response:
+    """Show one session."""
+    return json_response(describe(request.app[PTYS].get(request.match_info["id"]).info))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """End a session."""
+    await request.app[PTYS].delete(request.match_info["id"])
+    return json_response({"message": "PTY session deleted"})
+
+
+async def resize(request: web.Request) -> web.Response:
+    """Change a session's winsize."""
+    size = await load(request, RESIZE)
+    check_size(size["cols"], size["rows"])
+    session = request.app[PTYS].to_resize(request.match_info["id"])
+    return json_response(describe(session.resize(size["cols"], size["rows"])))
+
+
+async def connect(request: web.Request) -> web.StreamResponse:
+    """Attach to a session; what is wrong with it is said after the upgrade (section 10.5)."""
+    ptys = request.app[PTYS]
+    offset = _number(request.query, "offset")
+    replay = _number(request.query, "replay")
+    connection = await _accept(request)
+    try:
+        session = ptys.to_attach(request.match_info["id"], resume=offset is not None)
+        if offset is not None and offset > session.log.store.end:
+            raise BadRequest(f"offset {offset} is beyond the end of the output")
+    except ProcdError as exc:
+        return await _refuse(connection, f"Failed to connect to PTY session: {exc.message}")
+    if replay is None:
+        replay = ptys.config.replay_bytes
+    return await _serve(request, connection, session, offset=offset, replay=replay)
+
+
+async def create_connect(request: web.Request) -> web.StreamResponse:
+    """Create a session and attach to it (section 10.3)."""
+    ptys = request.app[PTYS]
+    handshake_of(request)  # before anything is created
+    wanted = _wanted(request)
+    try:
+        session = ptys.create(wanted)
+    except SpawnFailed as exc:
+        return await _refuse(await _accept(request), f"Failed to start PTY session: {exc.message}")
+    connection = None
+    try:
+        connection = await _accept(request)
+        # Its pong proves that the handshake was complete.
+        connection.ping()
+        return await _serve(request, connection, session, offset=0, replay=0)
+    finally:
+        if connection is None or not connection.heard:
+            ptys.discard(session)  # nobody ever got hold of it
+
+
+def _wanted(request: web.Request) -> PtyRequest:
+    query = request.query
+    if not query.get("id"):
+        raise BadRequest("session ID is required (query param 'id')")
+    envs: Mapping[str, str] = {}
+    for token in offered(request):
+        if token.startswith(ENVS_TOKEN):
+            envs = _decode_envs(token.removeprefix(ENVS_TOKEN))
+    document = {
+        "id": query["id"],
+        "cwd": query.get("cwd", ""),
+        "cols": _number(query, "cols"),
+        "rows": _number(query, "rows"),
+        "envs": envs,
+    }
+    request_: PtyRequest = CREATE.load_document(document)
+    return request_
+
+
+def _decode_envs(token: str) -> Mapping[str, str]:
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        envs: Mapping[str, str] = ENVS.load_document({"envs": parse(raw)})["envs"]
+    except (binascii.Error, ValueError, ProcdError) as exc:
+        # The cause may quote a value, which may be a secret.
+        raise BadRequest("environment token is not base64url of a JSON object of strings") from exc
+    return envs
+
+
+def _number(query: Mapping[str, str], name: str) -> int | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise BadRequest(f"query param '{name}' must be a decimal number")
+    return int(text)
+
+
+async def _accept(request: web.Request) -> Connection:
+    return await request.app[CONNECTIONS].accept(
+        request, request.app[PTYS].config.max_message_bytes
+    )
+
+
+def _control(status: str, **fields: object) -> bytes:
+    return orjson.dumps({"type": "control", "status": status} | fields)
+
+
+async def _refuse(connection: Connection, message: str) -> web.StreamResponse:
+    try:
+        connection.write_text(_control("error", error=message))
+        await connection.close(WSCloseCode.INTERNAL_ERROR, message)
+    finally:
+        connection.release()
+    return connection.ws
+
+
+async def _serve(
+    request: web.Request,
+    connection: Connection,
+    session: PtySession,
+    *,
+    offset: int | None,
+    replay: int,
+) -> web.StreamResponse:
+    """Pass bytes both ways until either side ends.
+
+    With an `offset`, output goes on from there; else it begins with the last `replay` bytes.
+    """
+    store = session.log.store
+    live = store.end
+    start = max(live - replay if offset is None else offset, store.start)
+    # From here on nothing is missed, whatever is awaited.
+    outlet = Outlet(connection, session.log, session.frames, start)
+    try:
+        if offset is None:
+            await _replay(connection, outlet, start, live)
+        else:
+            connection.write_text(_control("connected", offset=start))
+        async with asyncio.TaskGroup() as group:
+            writing = group.create_task(
+                _write(connection, session, outlet, tells_exit=EXIT_TOKEN in offered(request)),
+                name=f"pty output {session.id}",
+            )
+            try:
+                await _read(connection, session, request.app[PTYS].config.input_queue_bytes)
+            finally:
+                if not connection.closing:
+                    writing.cancel()
+    except* ConnectionError:
+        pass  # the client has gone, which is its right
+    finally:
+        outlet.close()
+        connection.release()
+    return connection.ws
+
+
+async def _replay(connection: Connection, outlet: Outlet, start: int, live: int) -> None:
+    """Send `connected` and, filtered, the output from `start` to `live`."""
+    store = outlet.cursor.log.store
+    queries = ReplayFilter()
+    past = bytearray()
+    offset = start
+    while offset < live:
+        if offset > start:
+            await asyncio.sleep(0)
+        piece = store.read(offset, min(REPLAY_PIECE_BYTES, live - offset))
+        offset += len(piece)
+        past += queries.feed(piece)
+    past += queries.flush()
+    outlet.cursor.advance(live)
+    connection.write_text(
+        _control("connected", offset=start, replayBytes=len(past), liveOffset=live)
+    )
+    for position in range(0, len(past), FRAME_BYTES):
+        connection.write(encode(BINARY, bytes(past[position : position + FRAME_BYTES])))
+        await connection.drain()
+
+
+async def _read(connection: Connection, session: PtySession, queue_bytes: int) -> None:
+    while (data := await connection.receive()) is not None:
+        session.write(data)
+        connection.stalled = True
+        await session.written(queue_bytes)
+        connection.stalled = False
+
+
+async def _write(
+    connection: Connection, session: PtySession, outlet: Outlet, *, tells_exit: bool
+) -> None:
+    complete = await outlet.run()
+    outlet.close()
+    if not complete:
+        await connection.close(WSCloseCode.POLICY_VIOLATION, "slow consumer")
+        return
+    code = session.exit_code
+    if code is None:  # the server is stopping
+        await connection.close(WSCloseCode.GOING_AWAY, "server shutdown")
+        return
+    ending: dict[str, object] = {"exitCode": code}
+    if code != 0:
+        ending["exitReason"] = exit_reason(code)
+    if tells_exit:
+        connection.write_text(_control("exited", **ending))
+    await connection.close(
+        WSCloseCode.OK if code == 0 else WSCloseCode.INTERNAL_ERROR, orjson.dumps(ending).decode()
+    )
+
+
+routes = [
+    web.get("/process/pty", list_all, allow_head=False),
+    web.post("/process/pty", create),
+    web.get("/process/pty/create-connect", create_connect, allow_head=False),
+    web.get("/process/pty/{id}", get, allow_head=False),
+    web.delete("/process/pty/{id}", delete),
+    web.get("/process/pty/{id}/connect", connect, allow_head=False),
+    web.post("/process/pty/{id}/resize", resize),
+]

@@ -1,0 +1,282 @@
+"""WebSocket connections: the handshake, the way out, and the proof of life.
+
+aiohttp parses what comes in. What goes out is written to the transport frame by frame, since an
+unmasked frame is the same bytes for every client and needs encoding only once.
+
+Source: RFC 6455; Process API contract, sections 2.1 and 10.3.
+"""
+
+import asyncio
+from typing import Final
+
+from aiohttp import WSCloseCode, WSMsgType, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+
+from procd.config import ServerConfig
+from procd.errors import BadRequest
+from procd.streams.frames import PING, TEXT, Frames, encode
+from procd.streams.log import Log
+
+# What may wait in a socket's own buffer; a client that lags by more stops its cursor.
+HIGH_BYTES: Final = 256 << 10
+LOW_BYTES: Final = 64 << 10
+# RFC 6455, section 5.5: a control frame carries 125 bytes, two of them the close code.
+MAX_REASON_BYTES: Final = 123
+
+VERSION_TOKEN: Final = "X-Daytona-SDK-Version~"  # noqa: S105 - no secret
+EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
+
+PING_FRAME: Final = encode(PING, b"")
+
+
+def offered(request: web.Request) -> list[str]:
+    """The sub-protocols that the client offers, from all header lines."""
+    lines = request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, [])
+    return [token.strip() for line in lines for token in line.split(",") if token.strip()]
+
+
+def selected(tokens: list[str]) -> str | None:
+    """The one to answer with: Node and browsers drop a connection that selects none.
+
+    Source: Process API contract, section 10.3.
+    """
+    for token in tokens:
+        if token.startswith(VERSION_TOKEN):
+            return token
+    if EXIT_TOKEN in tokens:
+        return EXIT_TOKEN
+    return tokens[0] if tokens else None
+
+
+def handshake_of(request: web.Request) -> web.Request:
+    """The request as aiohttp is to see it: offering no token but the one to select.
+
+    When aiohttp finds no token that it knows, it logs them all, and they may carry secrets.
+
+    Raises:
+        BadRequest: this isn't a WebSocket handshake.
+    """
+    token = selected(offered(request))
+    headers = request.headers.copy()
+    headers.popall(hdrs.SEC_WEBSOCKET_PROTOCOL, None)
+    if token is not None:
+        headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = token
+    handshake = request.clone(headers=headers)
+    protocols = () if token is None else (token,)
+    if not web.WebSocketResponse(protocols=protocols).can_prepare(handshake):
+        raise BadRequest("WebSocket upgrade required")
+    return handshake
+
+
+class Connections:
+    """The open connections of the server, so that they can be told when it stops."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self._open: set[Connection] = set()
+
+    async def accept(self, request: web.Request, max_message_bytes: int) -> "Connection":
+        """Answer the handshake.
+
+        Raises:
+            BadRequest: it isn't one.
+            ConnectionError: the client has gone.
+        """
+        handshake = handshake_of(request)
+        token = handshake.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL)
+        ws = web.WebSocketResponse[bool](
+            autoping=False,
+            compress=False,
+            decode_text=False,
+            max_msg_size=max_message_bytes,
+            protocols=() if token is None else (token,),
+        )
+        writer = await ws.prepare(handshake)
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has gone")
+        connection = Connection(self, ws, writer, transport)
+        self._open.add(connection)
+        return connection
+
+    def closed(self, connection: "Connection") -> None:
+        """Forget a connection."""
+        self._open.discard(connection)
+
+    async def aclose(self) -> None:
+        """Close every connection with 1001."""
+        closing = [
+            asyncio.ensure_future(connection.close(WSCloseCode.GOING_AWAY, "server shutdown"))  # noqa: TID251 - awaited below
+            for connection in self._open
+        ]
+        if closing:
+            await asyncio.wait(closing, timeout=self.config.shutdown_s / 2)
+        for connection in list(self._open):
+            connection.abort()
+
+
+class Connection:
+    """One WebSocket of a client.
+
+    Attributes:
+        heard: whether the client has sent a frame of any kind.
+        closing: whether this side has begun to close.
+        stalled: set while its input isn't read on purpose; its silence proves nothing then.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        ws: "web.WebSocketResponse[bool]",
+        writer: AbstractStreamWriter,
+        transport: asyncio.Transport,
+    ) -> None:
+        self.ws = ws
+        self.heard = False
+        self.closing = False
+        self.stalled = False
+        self._connections = connections
+        self._writer = writer
+        self._transport = transport
+        transport.set_write_buffer_limits(HIGH_BYTES, LOW_BYTES)
+        self._loop = asyncio.get_running_loop()
+        self._last_heard = self._loop.time()
+        self._beat_timer = self._loop.call_later(connections.config.ping_s, self._beat)
+
+    def write(self, frame: bytes) -> None:
+        """Write a frame, or drop it if the connection is closing."""
+        if not self.closing and not self._transport.is_closing():
+            self._transport.write(frame)
+
+    def write_text(self, payload: bytes) -> None:
+        """Write a text message."""
+        self.write(encode(TEXT, payload))
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self.write(PING_FRAME)
+
+    @property
+    def full(self) -> bool:
+        """Whether the client is behind by more than its socket may hold."""
+        return self._transport.get_write_buffer_size() > HIGH_BYTES
+
+    async def drain(self) -> None:
+        """Wait until it is no longer full.
+
+        Raises:
+            ConnectionError: the client has gone.
+        """
+        await self._writer.drain()
+
+    async def receive(self) -> bytes | None:
+        """The next message's payload; None when the client has closed or gone."""
+        while True:
+            message = await self.ws.receive()
+            self._last_heard = self._loop.time()
+            match message.type:
+                case WSMsgType.BINARY | WSMsgType.TEXT:
+                    self.heard = True
+                    data: bytes = message.data
+                    return data
+                case WSMsgType.PING:
+                    self.heard = True
+                    await self.ws.pong(message.data)
+                case WSMsgType.PONG:
+                    self.heard = True
+                case WSMsgType.CLOSE:
+                    self.heard = True
+                    return None
+                case _:
+                    return None
+
+    def _beat(self) -> None:
+        config = self._connections.config
+        now = self._loop.time()
+        if self.stalled:
+            self._last_heard = now
+        left_s = self._last_heard + config.dead_peer_s - now
+        if left_s <= 0:
+            self.abort()
+            return
+        self.ping()
+        self._beat_timer = self._loop.call_later(min(config.ping_s, left_s), self._beat)
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._transport.abort()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Say why and close; waits for the client's answer. A second call does nothing."""
+        if self.closing:
+            return
+        self.closing = True
+        message = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore").encode()
+        await self.ws.close(code=code, message=message)
+
+    def release(self) -> None:
+        """End the proof of life; to be called when the handler ends."""
+        self._beat_timer.cancel()
+        self._connections.closed(self)
+
+
+class Outlet:
+    """Writes a log to a connection, as fast as both allow.
+
+    The cursor's wake-up writes at once, in the turn of the event loop that brought the bytes. Only
+    a client that is behind is waited for, by `run`.
+    """
+
+    def __init__(self, connection: Connection, log: Log, frames: Frames, offset: int) -> None:
+        self._connection = connection
+        self._log = log
+        self._frames = frames
+        self._open = False
+        self._idle: asyncio.Future[None] | None = None
+        self.cursor = log.attach(offset, self._wake)
+
+    def _wake(self) -> None:
+        if self._open:
+            self._push()
+
+    def _push(self) -> None:
+        connection, cursor, store = self._connection, self.cursor, self._log.store
+        while cursor.offset < store.end and not connection.closing and not cursor.lost:
+            if connection.full:
+                break
+            frame, offset = self._frames.at(cursor.offset)
+            connection.write(frame)
+            cursor.advance(offset)
+        else:
+            if not (cursor.at_end or cursor.lost):
+                return
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    async def run(self) -> bool:
+        """Write until the end of the log, which is True, or until bytes are lost, which is False.
+
+        Raises:
+            ConnectionError: the client has gone.
+        """
+        self._open = True
+        loop = asyncio.get_running_loop()
+        while True:
+            self._push()
+            if self.cursor.at_end:
+                return True
+            if self.cursor.lost:
+                return False
+            if self._connection.full:
+                await self._connection.drain()
+            else:
+                self._idle = loop.create_future()
+                await self._idle
+                self._idle = None
+
+    def close(self) -> None:
+        """Leave the log."""
+        self._open = False
+        self.cursor.close()
+        if not self._log.readers:
+            self._frames.forget()

@@ -1,0 +1,72 @@
+"""create_app: the one place where the parts are put together."""
+
+import os
+from collections.abc import AsyncIterator
+
+import aiohttp_cors
+from aiohttp import web
+
+from procd.api import execute, info, pty
+from procd.api.middleware import errors
+from procd.api.ws import Connections
+from procd.config import Config, child_environment, home_dir, work_dir
+from procd.process import Processes
+from procd.services.environment import Environment
+from procd.services.execute import Executions
+from procd.services.pty import PtySessions
+from procd.unix.host import Host
+from procd.unix.shell import Shell
+
+PROCESSES = web.AppKey("PROCESSES", Processes)
+
+# Below the second, an SDK that was given a proxy's URL finds the same (contract, section 1).
+PREFIXES = ("", "/toolbox/{sandbox_id}")
+
+ROUTES = [*execute.routes, *pty.routes, *info.routes]
+
+
+def create_app(config: Config) -> web.Application:
+    """The application, ready to run; what it needs is made at its start and ended at its stop."""
+    app = web.Application(middlewares=[errors], client_max_size=config.server.max_body_bytes)
+    for prefix in PREFIXES:
+        for route in ROUTES:
+            for path in (prefix + route.path, prefix + route.path + "/"):
+                app.router.add_route(route.method, path, route.handler)
+    _allow_origins(app, config.cors.allowed_origins)
+
+    async def resources(app: web.Application) -> AsyncIterator[None]:
+        processes = app[PROCESSES] = Processes(config.process)
+        shell = Shell(config.process.shell, os.environ.get("SHELL", ""))
+        environment = app[info.ENVIRONMENT] = Environment(child_environment(os.environ))
+        places = app[info.PLACES] = info.Places(
+            work_dir=work_dir(config.process, os.environ), home_dir=home_dir(os.environ)
+        )
+        app[info.HOST] = Host()
+        app[execute.EXECUTIONS] = Executions(
+            config.execute, processes, shell, environment, places.work_dir
+        )
+        app[pty.PTYS] = PtySessions(config.pty, processes, shell, environment, places.work_dir)
+        app[pty.CONNECTIONS] = Connections(config.server)
+        yield
+
+    app.cleanup_ctx.append(resources)
+    app.on_shutdown.append(_stop)
+    return app
+
+
+async def _stop(app: web.Application) -> None:
+    """Have the handlers end, which the server waits for next: sockets first, then processes."""
+    await app[pty.CONNECTIONS].aclose()
+    await app[pty.PTYS].aclose()
+    await app[PROCESSES].aclose()
+
+
+def _allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:
+    if not origins:
+        return
+    allowed = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]  # the library has no types
+        expose_headers="*", allow_headers="*", max_age=600
+    )
+    cors = aiohttp_cors.setup(app, defaults=dict.fromkeys(origins, allowed))
+    for route in list(app.router.routes()):
+        cors.add(route)

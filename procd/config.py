@@ -1,0 +1,261 @@
+"""Config: every setting and limit, with its default and its unit.
+
+The one home of each figure. A file in TOML gives sections and keys as named here; the environment
+variable `PROCD_<SECTION>_<KEY>` overrides a key. An unknown key, a wrong type or a value below its
+minimum refuses to start, with the key named.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; the message names the key."""
+
+
+# `Any`: dataclasses.field() itself is typed so, for it stands in for the default's own type.
+def setting(default: Any, doc: str, *, minimum: float = 0) -> Any:
+    """Declare a key: its default, what it means with its unit, and the least a number may be."""
+    return field(default=default, metadata={"doc": doc, "minimum": minimum})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """The listening socket and what HTTP allows."""
+
+    host: str = setting("127.0.0.1", "address to listen on")
+    port: int = setting(2280, "TCP port; 0 picks a free one")
+    loop: str = setting("uvloop", "event loop: uvloop or asyncio")
+    max_body_bytes: int = setting(64 << 20, "largest request body, bytes", minimum=1024)
+    max_header_bytes: int = setting(
+        128 << 10, "longest request line and longest header field, bytes", minimum=8190
+    )
+    keepalive_s: float = setting(75.0, "idle keep-alive of an HTTP connection, seconds", minimum=1)
+    ping_s: float = setting(25.0, "interval of WebSocket pings, seconds", minimum=0.05)
+    dead_peer_s: float = setting(
+        85.0, "silence after which a WebSocket peer counts as gone, seconds", minimum=0.1
+    )
+    shutdown_s: float = setting(
+        3.0, "time for requests and sockets to finish at shutdown, seconds", minimum=0.1
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessConfig:
+    """What all children have in common."""
+
+    shell: str = setting("", "absolute path of the shell; empty: zsh, bash, $SHELL or sh")
+    work_dir: str = setting("", "default working directory; empty: where procd was started")
+    cgroup: str = setting(
+        "auto", "cgroup v2 directory for leaves: auto (if delegated), off, or an absolute path"
+    )
+    drain_s: float = setting(
+        0.1, "wait for output after exit while a background child holds it open, seconds"
+    )
+    max_processes: int = setting(4096, "supervised processes at a time", minimum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecuteConfig:
+    """POST /process/execute."""
+
+    default_timeout_s: float = setting(10.0, "timeout when a request gives none; 0: unlimited")
+    max_timeout_s: float = setting(0.0, "longest timeout a request gets; 0: no ceiling")
+    max_output_bytes: int = setting(
+        64 << 20,
+        "output kept of one command, bytes: half from its head, half from its tail",
+        minimum=1024,
+    )
+    max_concurrent: int = setting(1024, "commands running at a time", minimum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PtyConfig:
+    """PTY sessions."""
+
+    max_sessions: int = setting(2048, "live sessions", minimum=1)
+    max_clients: int = setting(256, "attached clients of one session", minimum=1)
+    max_ended: int = setting(128, "ended sessions kept for resuming")
+    linger_s: float = setting(60.0, "how long an ended session can be resumed, seconds")
+    backlog_bytes: int = setting(8 << 20, "output kept of one session, bytes", minimum=64 << 10)
+    replay_bytes: int = setting(256 << 10, "output replayed at attach, bytes; 0: none")
+    max_message_bytes: int = setting(
+        16 << 20, "largest input message of a client, bytes", minimum=1024
+    )
+    input_queue_bytes: int = setting(
+        1 << 20, "unread input beyond which a client is no longer read, bytes", minimum=1024
+    )
+    hangup_s: float = setting(
+        0.2, "time between SIGHUP and SIGKILL when a session is deleted, seconds"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorsConfig:
+    """Cross-origin requests from browsers."""
+
+    allowed_origins: tuple[str, ...] = setting((), "origins that may call; empty: none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """procd's own log, on stderr."""
+
+    level: str = setting("info", "debug, info, warning or error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings, by section."""
+
+    server: ServerConfig = ServerConfig()
+    process: ProcessConfig = ProcessConfig()
+    execute: ExecuteConfig = ExecuteConfig()
+    pty: PtyConfig = PtyConfig()
+    cors: CorsConfig = CorsConfig()
+    log: LogConfig = LogConfig()
+
+
+CHOICES = {
+    "server.loop": ("uvloop", "asyncio"),
+    "log.level": ("debug", "info", "warning", "error"),
+}
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read the file at `path`, if any, and the PROCD_* variables.
+
+    Raises:
+        ConfigError: the file can't be read, or a key is unknown, ill-typed or out of range.
+    """
+    document: dict[str, Any] = {}
+    if path is not None:
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as exc:
+            raise ConfigError(f"{path}: {exc.strerror}") from exc
+        except ValueError as exc:
+            raise ConfigError(f"{path}: {exc}") from exc
+    overrides = {
+        name: value
+        for name, value in environ.items()
+        if name.startswith("PROCD_") and name != "PROCD_CONFIG"
+    }
+    config = from_mapping(document, overrides)
+    if overrides:
+        raise ConfigError(f"{min(overrides)}: no such setting")
+    return config
+
+
+def from_mapping(document: Mapping[str, Any], overrides: dict[str, str] | None = None) -> Config:
+    """Build a Config from a parsed document; consumes the entries of `overrides` that it knows.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    overrides = {} if overrides is None else overrides
+    sections = {section.name: section.default for section in fields(Config)}
+    for name in document:
+        if name not in sections:
+            raise ConfigError(f"{name}: no such section")
+    # `Any`: each section is built as the type that Config declares for its name.
+    built: dict[str, Any] = {
+        name: _section(name, type(default), document.get(name, {}), overrides)
+        for name, default in sections.items()
+    }
+    return Config(**built)
+
+
+def _section(name: str, kind: type[Any], given: object, overrides: dict[str, str]) -> object:
+    if not isinstance(given, dict):
+        raise ConfigError(f"{name}: must be a table")
+    known = {key.name: key for key in fields(kind)}
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{name}.{key}: no such setting")
+    values: dict[str, object] = {}
+    for key, declared in known.items():
+        path = f"{name}.{key}"
+        variable = f"PROCD_{name}_{key}".upper()
+        if variable in overrides:
+            values[key] = _checked(
+                variable,
+                path,
+                _parsed(variable, overrides.pop(variable), declared.default),
+                declared.default,
+                declared.metadata["minimum"],
+            )
+        elif key in given:
+            values[key] = _checked(
+                path, path, given[key], declared.default, declared.metadata["minimum"]
+            )
+    return kind(**values)
+
+
+def _parsed(label: str, text: str, default: object) -> object:
+    try:
+        if isinstance(default, tuple):
+            return [item.strip() for item in text.split(",") if item.strip()]
+        return text if isinstance(default, str) else type(default)(text)  # type: ignore[call-arg]  # int or float: both take a str
+    except ValueError:
+        raise ConfigError(f"{label}: must be {_kind(default)}") from None
+
+
+def _checked(label: str, path: str, value: object, default: object, minimum: float) -> object:
+    if isinstance(default, tuple):
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{label}: must be {_kind(default)}")
+        return tuple(value)
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default):
+        raise ConfigError(f"{label}: must be {_kind(default)}")
+    if isinstance(value, int | float) and not minimum <= value < float("inf"):
+        raise ConfigError(f"{label}: must be at least {minimum:g}")
+    if path in CHOICES and value not in CHOICES[path]:
+        raise ConfigError(f"{label}: must be one of {', '.join(CHOICES[path])}")
+    return value
+
+
+def _kind(default: object) -> str:
+    return {str: "a string", int: "an integer", float: "a number", tuple: "a list of strings"}[
+        type(default)
+    ]
+
+
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What children inherit of procd's own environment: not its settings, nor its service manager.
+
+    Source: systemd.exec(5), "Environment Variables Set or Propagated by the Service Manager".
+    """
+    private = {
+        "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS",
+        "LISTEN_FDNAMES", "INVOCATION_ID", "JOURNAL_STREAM", "MAINPID", "CREDENTIALS_DIRECTORY",
+        "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "SYSTEMD_EXEC_PID",
+    }  # fmt: skip
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in private and not name.startswith("PROCD_")
+    }
+
+
+def work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> str:
+    """The default working directory.
+
+    Source: Process API contract, section 4.2 (DAYTONA_USER_HOME_AS_WORKDIR).
+    """
+    if config.work_dir:
+        return config.work_dir
+    if environ.get("DAYTONA_USER_HOME_AS_WORKDIR", "").lower() in ("1", "t", "true"):
+        return home_dir(environ)
+    return os.getcwd()  # noqa: PTH109 - a str, as every path of a child is
+
+
+def home_dir(environ: Mapping[str, str]) -> str:
+    """The user's home directory."""
+    return environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - as above

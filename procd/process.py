@@ -1,0 +1,385 @@
+"""Process: one supervised process, with its child, its exit, its tree and its log.
+
+Execute, PTYs and whatever else runs something are made of this. What a successor of procd would
+have to be told is plain data in `ProcessRecord`; each descriptor has one owner here.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final, TypeVar
+
+from procd.config import ProcessConfig
+from procd.errors import Exhausted, SpawnFailed
+from procd.streams.log import Log
+from procd.tasks import Tasks
+from procd.unix import cgroup, proctree
+from procd.unix.child import Child, ExitStatus
+from procd.unix.fd import READ_BYTES, FdReader, FdWriter, OwnedFd, pipe
+from procd.unix.proctree import Tree
+from procd.unix.spawn import Source, Spec, spawn
+from procd.unix.tty import open_pty, set_winsize
+
+log = logging.getLogger(__name__)
+
+STDOUT: Final = 1
+STDERR: Final = 2
+
+PIPE_BURST_BYTES: Final = 256 << 10
+# Orphans that have ended are collected this long after the first news of one, all at once.
+SWEEP_DELAY_S: Final = 1.0
+# Tags of one run of procd: a range of its own, so that no two runs' processes are mixed up.
+TAGS: Final = 1 << 28
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class ProcessRecord:
+    """What is true of a process whoever supervises it.
+
+    Attributes:
+        started_at: seconds since the epoch.
+        exit: how it ended; None until then.
+    """
+
+    pid: int
+    tree: Tree
+    started_at: float
+    leaf: cgroup.Leaf | None = None
+    exit: ExitStatus | None = None
+
+
+class Process:
+    """A process from its start until its output has ended.
+
+    `done` is set when it has exited and its log is sealed: at the end of its output, or `drain_s`
+    after the exit if a background child still holds it open. That child's later output is read and
+    dropped, so that it is never stopped by a broken pipe, until `hang_up` or its own end.
+    """
+
+    def __init__(
+        self,
+        processes: "Processes",
+        record: ProcessRecord,
+        output: Log,
+        *,
+        master: OwnedFd | None = None,
+    ) -> None:
+        self.record = record
+        self.log = output
+        self.master = master
+        self.stdin: FdWriter | None = None
+        self._processes = processes
+        self._loop = asyncio.get_running_loop()
+        self._readers: list[FdReader] = []
+        self._drain_timer: asyncio.TimerHandle | None = None
+        self._killing: asyncio.Task[None] | None = None
+        self.done: asyncio.Future[ExitStatus] = self._loop.create_future()
+        self._child = Child(self._loop, record.pid, self._exited)
+        if master is not None:
+            self.stdin = FdWriter(self._loop, master)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not exited yet."""
+        return self.record.exit is None
+
+    def read_from(self, fd: OwnedFd, stream: int, burst_bytes: int) -> None:
+        """Read `fd` into the log as `stream`."""
+
+        def received(data: bytes) -> None:
+            if not self.log.sealed:
+                self.log.append(data, stream)
+
+        reader = FdReader(self._loop, fd, received, self._one_ended, burst_bytes=burst_bytes)
+        self._readers.append(reader)
+        self.log.feed_from(reader)
+
+    def _one_ended(self) -> None:
+        if all(reader.ended for reader in self._readers):
+            if self.stdin is not None and self.master is not None:
+                self.stdin.abandon()
+            if not self.running:
+                self._finish()
+            self._processes.settle(self)
+
+    def _exited(self, status: ExitStatus) -> None:
+        self.record.exit = status
+        self.record.tree.leader = 0
+        self._processes.exited(self)
+        if all(reader.ended for reader in self._readers):
+            self._finish()
+        else:
+            self._drain_timer = self._loop.call_later(
+                self._processes.config.drain_s, self._drain_over
+            )
+        self._processes.settle(self)
+
+    def _drain_over(self) -> None:
+        self.take_pending()
+        self._finish()
+
+    def take_pending(self) -> None:
+        """Move what the kernel already holds into the log."""
+        for reader in self._readers:
+            reader.drain()
+
+    def _finish(self) -> None:
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+            self._drain_timer = None
+        if self.done.done():
+            return
+        for reader in self._readers:
+            reader.resume()  # from here on it runs free, into nothing
+        self.log.seal()
+        assert self.record.exit is not None
+        self.done.set_result(self.record.exit)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to supervise."""
+        return not self.running and all(reader.ended for reader in self._readers)
+
+    def signal_tree(self, number: int) -> None:
+        """Send a signal to the process and all that descends from it."""
+        for pidfd in proctree.signal_tree(self.record.tree, number, self._processes.pids):
+            pidfd.close()
+
+    def kill(self) -> None:
+        """Begin to end the whole tree, now; `killed` waits for the end of it.
+
+        Descendants count wherever they went: other sessions, other process groups, orphans.
+        """
+        if self._killing is not None and not self._killing.done():
+            return
+        if self.record.leaf is not None:
+            self.record.leaf.kill()
+        self._killing = self._processes.start_kill(self.record.tree)
+
+    async def killed(self) -> None:
+        """Wait until everything that `kill` was after has ended."""
+        if self._killing is not None:
+            await asyncio.wait([self._killing])
+
+    async def end(self, grace_s: float) -> None:
+        """Hang up, give everyone `grace_s` to leave, then kill; returns when all have ended."""
+        self.signal_tree(signal.SIGHUP)
+        self.signal_tree(signal.SIGCONT)  # a stopped job would not hear the first
+        await asyncio.wait([self.done], timeout=grace_s)
+        self.kill()
+        await self.killed()
+
+    def resize(self, cols: int, rows: int) -> None:
+        """Set the winsize of its terminal, if it has one that is open."""
+        if self.master is not None and not self.master.closed:
+            set_winsize(self.master, cols, rows)
+
+    def hang_up(self) -> None:
+        """Close its output, and its terminal: the kernel sends SIGHUP to those still there."""
+        if self.stdin is not None and self.master is not None and not self.master.closed:
+            self.stdin.abandon()
+        for reader in self._readers:
+            reader.close()
+        if self.master is not None:
+            self.master.close()
+        self._processes.settle(self)
+
+    def abandon(self) -> None:
+        """Let go of every descriptor, whatever state the process is in."""
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+            self._drain_timer = None
+        self.hang_up()
+        self._child.forget()
+        self.done.cancel()
+
+
+class Processes:
+    """All supervised processes, and the orphans that they leave behind.
+
+    procd is the reaper of its descendants' orphans. Their statuses are collected one pid at a time
+    and never with a wait for any child, so that nobody's status is taken by mistake.
+    """
+
+    def __init__(self, config: ProcessConfig) -> None:
+        self.config = config
+        self.tasks = Tasks()
+        self.pids: dict[int, Process] = {}
+        self._unsettled: set[Process] = set()
+        self._first_tag = proctree.TAG_BASE + TAGS * secrets.randbits(30)
+        self._tags = itertools.count(self._first_tag)
+        self._cgroups = cgroup.find_root(config.cgroup)
+        self._loop = asyncio.get_running_loop()
+        self._sweep: asyncio.TimerHandle | None = None
+        proctree.become_subreaper()
+        self._old_handler: Any = signal.signal(signal.SIGCHLD, self._child_news)
+
+    def spawn(
+        self,
+        argv: tuple[str, ...],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        output: Log,
+        script: OwnedFd | None = None,
+    ) -> Process:
+        """Start a command with /dev/null as its input and a pipe each for stdout and stderr.
+
+        Args:
+            script: becomes the child's descriptor SCRIPT_FD; closed here.
+
+        Raises:
+            SpawnFailed: it can't be started; nothing is left behind.
+            Exhausted: `process.max_processes` are supervised.
+        """
+        with ExitStack() as theirs, ExitStack() as ours:
+            if script is not None:
+                theirs.callback(script.close)
+            stdio: list[Source] = [os.devnull]
+            readings: list[OwnedFd] = []
+            for _ in (STDOUT, STDERR):
+                reading, writing = _opened(pipe)
+                ours.callback(reading.close)
+                theirs.callback(writing.close)
+                readings.append(reading)
+                stdio.append(writing.number)
+            if script is not None:
+                stdio.append(script.number)
+            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=tuple(stdio))
+            process = self._start(spec, output)
+            ours.pop_all()
+        for stream, reading in zip((STDOUT, STDERR), readings, strict=True):
+            process.read_from(reading, stream, PIPE_BURST_BYTES)
+        return process
+
+    def spawn_pty(
+        self,
+        argv: tuple[str, ...],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        output: Log,
+        cols: int,
+        rows: int,
+    ) -> Process:
+        """Start a command on a terminal of its own, which is its controlling terminal.
+
+        Raises:
+            SpawnFailed: it can't be started; nothing is left behind.
+            Exhausted: `process.max_processes` are supervised.
+        """
+        with ExitStack() as ours:
+            master, slave = _opened(lambda: open_pty(cols, rows))
+            ours.callback(master.close)
+            # The session leader opens the slave by path, which makes it the controlling terminal;
+            # 1 and 2 are copies of 0.
+            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(slave, 0, 0))
+            process = self._start(spec, output, master=master)
+            ours.pop_all()
+        self._give_leaf(process.record)
+        process.read_from(master, STDOUT, READ_BYTES)
+        return process
+
+    def _start(self, spec: Spec, output: Log, *, master: OwnedFd | None = None) -> Process:
+        if len(self._unsettled) >= self.config.max_processes:
+            raise Exhausted(f"limit of {self.config.max_processes} processes is reached")
+        tag = next(self._tags)
+        pid = spawn(spec, tag)
+        record = ProcessRecord(pid=pid, tree=Tree(pid, tag), started_at=time.time())
+        try:
+            process = Process(self, record, output, master=master)
+        except OSError as exc:  # no descriptor is left for the pidfd: take it back
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
+        self.pids[pid] = process
+        self._unsettled.add(process)
+        return process
+
+    def _give_leaf(self, record: ProcessRecord) -> None:
+        """Put a long-lived process in a cgroup of its own, where there is a root for them.
+
+        Not for every command: to make, enter and remove a leaf costs a fifth of what a whole
+        command does, and the tag finds everyone too.
+        """
+        if self._cgroups is None:
+            return
+        try:
+            record.leaf = self._cgroups.leaf(f"procd-{record.tree.tag:x}")
+            record.leaf.add(record.pid)
+        except OSError as exc:
+            log.warning("process %d has no cgroup of its own: %s", record.pid, exc.strerror)
+
+    def exited(self, process: Process) -> None:
+        """Its status was read: from now on its pid may be anybody's."""
+        del self.pids[process.record.pid]
+
+    def settle(self, process: Process) -> None:
+        """Forget a process with nothing left to supervise."""
+        if process.settled:
+            self._unsettled.discard(process)
+            if process.record.leaf is not None and process.record.leaf.remove():
+                process.record.leaf = None
+
+    def _child_news(self, number: int, frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._plan_sweep)
+
+    def _plan_sweep(self) -> None:
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(SWEEP_DELAY_S, self._reap_orphans)
+
+    def _reap_orphans(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for pid in proctree.own_children():
+            if pid not in self.pids:
+                proctree.reap(pid)
+
+    async def aclose(self) -> None:
+        """End every tree, orphans of earlier ones included, and supervise nothing any more."""
+        for process in self._unsettled:
+            process.kill()
+        kills = [self.start_kill(Tree(0, tag)) for tag in self._orphan_tags()]
+        if kills:
+            await asyncio.wait(kills)
+        for process in list(self._unsettled):
+            await process.killed()
+        exits = [process.done for process in self._unsettled]
+        if exits:
+            await asyncio.wait(exits, timeout=proctree.KILL_WAIT_S)
+        await self.tasks.aclose()
+        for process in list(self._unsettled):
+            process.abandon()
+        signal.signal(signal.SIGCHLD, self._old_handler)
+        self._reap_orphans()
+
+    def _orphan_tags(self) -> set[int]:
+        """The tags of those among our orphans whose process is no longer supervised."""
+        known = {process.record.tree.tag for process in self._unsettled}
+        found = {proctree.tag_of(pid) for pid in proctree.own_children() if pid not in self.pids}
+        return {tag for tag in found - known if self._first_tag <= tag < self._first_tag + TAGS}
+
+    def start_kill(self, tree: Tree) -> asyncio.Task[None]:
+        """Kill a tree: a first round at once, those after it in a task."""
+        reached = proctree.signal_tree(tree, signal.SIGKILL, self.pids)
+        return self.tasks.run(
+            proctree.finish_kill(tree, reached, self.pids), f"kill tree {tree.tag:x}"
+        )
+
+
+def _opened(opener: Callable[[], tuple[OwnedFd, T]]) -> tuple[OwnedFd, T]:
+    try:
+        return opener()
+    except OSError as exc:
+        raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc

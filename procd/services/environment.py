@@ -1,0 +1,54 @@
+"""The environment that new processes start with: procd's own at its start, then as changed."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from procd.errors import BadRequest
+
+NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse what no shell could read back.
+
+    Raises:
+        BadRequest: a name is not letters, digits and underscores, or begins with a digit.
+
+    Source: Process API contract, section 4.3.
+    """
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise BadRequest(f"invalid environment variable name: '{name}'")
+
+
+class Environment:
+    """Variables for processes to come; those that run already are not affected."""
+
+    def __init__(self, initial: Mapping[str, str]) -> None:
+        self._variables = dict(initial)
+
+    def merged(self, envs: Mapping[str, str]) -> dict[str, str]:
+        """These variables, overridden by `envs`."""
+        return {**self._variables, **envs}
+
+    def update(
+        self, *, assign: Mapping[str, str], unset: Iterable[str], unset_value_prefix: str
+    ) -> None:
+        """Drop by value prefix, except what is assigned; then drop by name; then assign.
+
+        Raises:
+            BadRequest: a name to assign is invalid; nothing has changed then.
+
+        Source: Process API contract, section 12 (POST /env).
+        """
+        check_names(assign)
+        if unset_value_prefix:
+            self._variables = {
+                name: value
+                for name, value in self._variables.items()
+                if name in assign or not value.startswith(unset_value_prefix)
+            }
+        for name in unset:
+            self._variables.pop(name, None)
+        self._variables.update(assign)

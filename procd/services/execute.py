@@ -1,0 +1,123 @@
+"""One-shot commands: run a script to its end, or to the end of its time."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from procd.config import ExecuteConfig
+from procd.errors import BadRequest, Exhausted, SpawnFailed
+from procd.process import STDERR, Process, Processes
+from procd.services.environment import Environment, check_names
+from procd.streams.backlog import Backlog
+from procd.streams.log import Log
+from procd.unix.shell import Shell, script_argv
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecuteRequest:
+    """What to run; `timeout_s` None means the default, 0 none."""
+
+    command: str
+    cwd: str = ""
+    envs: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecuteResult:
+    """How it ended and what it said.
+
+    Attributes:
+        exit_code: as a shell's `$?`; -1 if it could not be started; None if time ran out.
+        output: both streams in order of arrival, less a gap if there was too much.
+    """
+
+    exit_code: int | None
+    output: Backlog
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the output has a gap."""
+        return self.output.start > self.output.head_end
+
+
+class Executions:
+    """Runs commands, each in a shell of its own."""
+
+    def __init__(
+        self,
+        config: ExecuteConfig,
+        processes: Processes,
+        shell: Shell,
+        environment: Environment,
+        work_dir: str,
+    ) -> None:
+        self._config = config
+        self._processes = processes
+        self._shell = shell
+        self._environment = environment
+        self._work_dir = work_dir
+        self._running = 0
+
+    async def run(self, request: ExecuteRequest) -> ExecuteResult:
+        """Run a command until its shell has exited and its output is in.
+
+        When time runs out, or the caller is cancelled, its whole tree is killed; the answer doesn't
+        wait for that.
+
+        Raises:
+            BadRequest: a blank command, or a bad environment name.
+            Exhausted: `execute.max_concurrent` commands are running.
+
+        Source: Process API contract, section 6.
+        """
+        if not request.command.strip():
+            raise BadRequest("command cannot be empty or whitespace-only")
+        check_names(request.envs)
+        if self._running >= self._config.max_concurrent:
+            raise Exhausted(f"limit of {self._config.max_concurrent} commands is reached")
+        cap_bytes = self._config.max_output_bytes
+        output = Log(Backlog(cap_bytes, cap_bytes // 2), cap_bytes)
+        try:
+            argv, script = script_argv(self._shell.path(), request.command)
+            process = self._processes.spawn(
+                argv,
+                cwd=request.cwd or self._work_dir,
+                env=self._environment.merged(request.envs),
+                output=output,
+                script=script,
+            )
+        except SpawnFailed as exc:
+            output.append(exc.message.encode(), STDERR)
+            return ExecuteResult(exit_code=-1, output=output.store)
+        self._running += 1
+        try:
+            return await self._finish(process, self._timeout_s(request.timeout_s))
+        finally:
+            self._running -= 1
+
+    def _timeout_s(self, requested: int | None) -> float | None:
+        timeout_s = self._config.default_timeout_s if requested is None else requested
+        ceiling_s = self._config.max_timeout_s
+        if ceiling_s and (not timeout_s or timeout_s > ceiling_s):
+            timeout_s = ceiling_s
+        return timeout_s or None
+
+    async def _finish(self, process: Process, timeout_s: float | None) -> ExecuteResult:
+        output = process.log.store
+        try:
+            async with asyncio.timeout(timeout_s):
+                status = await asyncio.shield(process.done)
+        except TimeoutError:
+            process.take_pending()
+            process.log.seal()
+            process.kill()
+            return ExecuteResult(exit_code=None, output=output)
+        except asyncio.CancelledError:
+            process.log.seal()
+            process.kill()
+            raise
+        return ExecuteResult(exit_code=status.shell_code, output=output)

@@ -1,0 +1,151 @@
+"""Backlog: the bytes of a log that are still kept, addressed by absolute offset."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Final
+
+# Runs below this are joined with what follows, lest a byte at a time cost an object each.
+MERGE_BYTES: Final = 4 << 10
+# What a run costs beside its bytes. Where runs are so short that their number would cost more than
+# the cap, old ones go before the bytes add up to it.
+RUN_COST_BYTES: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive bytes of one stream; `offset` is the absolute offset of the first."""
+
+    offset: int
+    stream: int
+    data: bytes
+
+
+class Backlog:
+    """The first `head_bytes` and the last `cap_bytes - head_bytes` of an endless run of bytes.
+
+    What was appended has its offset for ever. What lies between head and tail is gone; without a
+    head, that is all before `start`. The memory taken is at most twice the cap and one run.
+
+    Each byte belongs to a stream (a small number, such as that of the descriptor it came from);
+    all streams share one sequence of offsets, in order of arrival.
+    """
+
+    __slots__ = ("_first", "_head", "_head_bytes", "_offsets", "_runs", "_tail_bytes", "end")
+
+    def __init__(self, cap_bytes: int, head_bytes: int = 0) -> None:
+        self._tail_bytes = cap_bytes - head_bytes
+        self._head_bytes = head_bytes
+        self._head: list[Run] = []
+        self._runs: list[Run] = []
+        self._offsets: list[int] = []
+        self._first = 0  # index of the oldest run kept in the tail
+        self.end = 0
+
+    @property
+    def start(self) -> int:
+        """Offset of the oldest byte of the tail; up to `head_end` and from here on, all is kept."""
+        if self._first == len(self._offsets):
+            return self.end
+        return max(self._offsets[self._first], self.end - self._tail_bytes)
+
+    @property
+    def head_end(self) -> int:
+        """Offset after the head; between it and `start` lies the gap, empty if they are equal."""
+        return min(self._head_bytes, self.end)
+
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes are kept."""
+        return self.head_end + self.end - self.start
+
+    def append(self, data: bytes, stream: int = 0) -> None:
+        """Add `data`, which is not copied if it is long."""
+        if self.end < self._head_bytes:
+            room = self._head_bytes - self.end
+            self._append_to(self._head, data[:room], stream)
+            data = data[room:]
+        if not data:
+            return
+        joined = self._append_to(self._runs, data, stream)
+        if not joined:
+            self._offsets.append(self.end - len(data))
+        self._evict()
+
+    def _append_to(self, runs: list[Run], data: bytes, stream: int) -> bool:
+        """Add to the last run if both are short, else as a new one; whether it was joined."""
+        last = runs[-1] if runs else None
+        joined = (
+            last is not None and last.stream == stream and len(last.data) + len(data) <= MERGE_BYTES
+        )
+        if last is not None and joined:
+            runs[-1] = Run(last.offset, stream, last.data + data)
+        else:
+            runs.append(Run(self.end, stream, data))
+        self.end += len(data)
+        return joined
+
+    def _evict(self) -> None:
+        runs, offsets = self._runs, self._offsets
+        first = self._first
+        last = len(runs) - 1
+        while first < last and (
+            self.end - offsets[first + 1] >= self._tail_bytes
+            or (last - first) * RUN_COST_BYTES > self._tail_bytes
+        ):
+            runs[first] = EVICTED
+            first += 1
+        self._first = first
+        if first > 256 and first * 2 > len(runs):
+            del runs[:first], offsets[:first]
+            self._first = 0
+
+    def read(self, offset: int, most: int) -> bytes:
+        """Bytes from `offset` on, as many whole runs as fit `most`, or part of one; b"" at the end.
+
+        A run that is read whole from its beginning is returned as it is, not copied.
+
+        Raises:
+            LookupError: `offset` lies in the gap, or beyond the end.
+        """
+        if offset == self.end:
+            return b""
+        parts: list[bytes] = []
+        for run in self._from(offset):
+            data = run.data[offset - run.offset :] if offset > run.offset else run.data
+            if len(data) > most:
+                if not parts:
+                    parts.append(data[:most])
+                break
+            parts.append(data)
+            most -= len(data)
+            offset = run.offset + len(run.data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def runs(self) -> Iterator[Run]:
+        """All that is kept, oldest first; the gap shows as a jump of the offset."""
+        yield from self._head
+        start = self.start
+        for run in self._runs[self._first :]:
+            if run.offset < start:
+                yield Run(start, run.stream, run.data[start - run.offset :])
+            else:
+                yield run
+
+    def _from(self, offset: int) -> Iterator[Run]:
+        """The runs from the one that holds `offset` up to the gap or the end."""
+        if offset < self.head_end:
+            index = bisect_right(self._head, offset, key=attrgetter("offset")) - 1
+            yield from self._head[index:]
+            if self.start > self.head_end:
+                return
+            offset = self.head_end
+        if not self.start <= offset <= self.end:
+            raise LookupError(offset)
+        index = bisect_right(self._offsets, offset, lo=self._first) - 1
+        for position in range(max(index, self._first), len(self._runs)):
+            yield self._runs[position]
+
+
+EVICTED: Final = Run(-1, 0, b"")

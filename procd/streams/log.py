@@ -1,0 +1,147 @@
+"""Log: all that a process says, and the cursors of those who listen.
+
+Capture comes first: bytes enter the log whether or not anyone reads. A cursor is an offset and
+somebody to call; there are no queues, so memory is one store however many read it, and a late
+reader finds everything that is still kept.
+
+The fastest cursor sets the pace: when even it lags by `high_bytes`, the source is paused, and goes
+on below `low_bytes`. So a lone slow reader slows the process, as a terminal does, while one that is
+slow beside a fast one holds up nobody and in time falls off the store: its cursor is then `lost`.
+With no cursor at all the source is never paused.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from procd.streams.backlog import Backlog
+
+
+class Source(Protocol):
+    """Where bytes come from, as far as a log is concerned."""
+
+    def pause(self) -> None:
+        """Bring no more bytes for now."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+
+class Log:
+    """An append-only run of bytes with an end.
+
+    Args:
+        store: keeps the bytes.
+        high_bytes: lag of the fastest cursor that pauses the source.
+    """
+
+    __slots__ = ("_cursors", "_high_bytes", "_low_bytes", "_paused", "_sources", "sealed", "store")
+
+    def __init__(self, store: Backlog, high_bytes: int) -> None:
+        self.store = store
+        self.sealed = False
+        self._high_bytes = high_bytes
+        self._low_bytes = high_bytes // 4
+        self._cursors: list[Cursor] = []
+        self._sources: list[Source] = []
+        self._paused = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether the sources are held back."""
+        return self._paused
+
+    @property
+    def readers(self) -> int:
+        """How many cursors are attached."""
+        return len(self._cursors)
+
+    def feed_from(self, source: Source) -> None:
+        """Let the pace of the readers govern `source`."""
+        self._sources.append(source)
+
+    def append(self, data: bytes, stream: int = 0) -> None:
+        """Add bytes and wake the cursors."""
+        self.store.append(data, stream)
+        if self._cursors:
+            self._wake()
+            self._pace()
+
+    def seal(self) -> None:
+        """Declare that nothing follows."""
+        self.sealed = True
+        self._sources.clear()
+        self._wake()
+
+    def _wake(self) -> None:
+        for cursor in self._cursors.copy():
+            cursor.wake()
+
+    def attach(self, offset: int, wake: Callable[[], None]) -> "Cursor":
+        """A new cursor at `offset`; `wake` is called at each append and at the end.
+
+        To miss nothing, read the state that `offset` was chosen from without an await before this.
+        """
+        cursor = Cursor(self, offset, wake)
+        self._cursors.append(cursor)
+        self._pace()
+        return cursor
+
+    def detach(self, cursor: "Cursor") -> None:
+        """Remove a cursor; a second time does nothing."""
+        if cursor in self._cursors:
+            self._cursors.remove(cursor)
+            self._pace()
+
+    def _pace(self) -> None:
+        """Pause or resume the sources by the lag of the fastest cursor."""
+        if not self._cursors:
+            lag = 0
+        elif len(self._cursors) == 1:
+            lag = self.store.end - self._cursors[0].offset
+        else:
+            lag = self.store.end - max([cursor.offset for cursor in self._cursors])
+        if self._paused:
+            if lag <= self._low_bytes:
+                self._paused = False
+                for source in self._sources:
+                    source.resume()
+        elif lag >= self._high_bytes:
+            self._paused = True
+            for source in self._sources:
+                source.pause()
+
+    def moved(self) -> None:
+        """A cursor has moved on: see whether the sources may go on."""
+        if self._paused:
+            self._pace()
+
+
+class Cursor:
+    """One reader's place in a log."""
+
+    __slots__ = ("log", "offset", "wake")
+
+    def __init__(self, log: Log, offset: int, wake: Callable[[], None]) -> None:
+        self.log = log
+        self.offset = offset
+        self.wake = wake
+
+    @property
+    def lost(self) -> bool:
+        """Whether bytes that were not read yet are gone."""
+        store = self.log.store
+        return store.head_end <= self.offset < store.start
+
+    @property
+    def at_end(self) -> bool:
+        """Whether all was read and nothing will follow."""
+        return self.log.sealed and self.offset == self.log.store.end
+
+    def advance(self, offset: int) -> None:
+        """Record that everything before `offset` was read."""
+        self.offset = offset
+        self.log.moved()
+
+    def close(self) -> None:
+        """Leave the log."""
+        self.log.detach(self)

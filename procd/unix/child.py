@@ -1,0 +1,85 @@
+"""One direct child: its pidfd, and its exit status, read once by its only reader."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from procd.unix.fd import OwnedFd
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a process ended: by `exit` with a code, or by a signal. Neither: nobody can know.
+
+    Source: waitid(2).
+    """
+
+    code: int | None = None
+    signal: int | None = None
+
+    @property
+    def shell_code(self) -> int:
+        """The figure a shell's `$?` would have: the code, or 128 + signal; -1 if unknown."""
+        if self.code is not None:
+            return self.code
+        return -1 if self.signal is None else 128 + self.signal
+
+
+class Child:
+    """A child process from its start until its status is known.
+
+    Args:
+        on_exit: called once with the status; the pid may be reused from then on.
+
+    Source: pidfd_open(2): a pidfd becomes readable when its process ends.
+    """
+
+    __slots__ = ("_loop", "_on_exit", "_pidfd", "pid")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pid: int,
+        on_exit: Callable[[ExitStatus], None],
+    ) -> None:
+        self.pid = pid
+        self._loop = loop
+        self._on_exit = on_exit
+        self._pidfd = OwnedFd(os.pidfd_open(pid))
+        loop.add_reader(self._pidfd.number, self._exited)
+
+    @property
+    def running(self) -> bool:
+        """Whether the status is still unread, so that the pid is ours to name."""
+        return not self._pidfd.closed
+
+    def signal(self, number: int) -> None:
+        """Send a signal to this process alone; after its end, do nothing."""
+        if self.running:
+            try:
+                signal.pidfd_send_signal(self._pidfd.number, number)
+            except ProcessLookupError:
+                return  # a zombie whose status is about to be read
+
+    def _exited(self) -> None:
+        try:
+            info = os.waitid(os.P_PIDFD, self._pidfd.number, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            status = ExitStatus()  # somebody else took the status
+        else:
+            if info is None:
+                return
+            if info.si_code == os.CLD_EXITED:
+                status = ExitStatus(code=info.si_status)
+            else:
+                status = ExitStatus(signal=info.si_status)
+        self.forget()
+        self._on_exit(status)
+
+    def forget(self) -> None:
+        """Give up the pidfd without waiting for the end."""
+        if not self._pidfd.closed:
+            self._loop.remove_reader(self._pidfd.number)
+            self._pidfd.close()

@@ -1,0 +1,272 @@
+"""File descriptors: each with one owner, read and written as the event loop allows.
+
+The order at the end is always: leave the loop, forget the number, close. Epoll forgets a closed
+descriptor and the loop does not, so a number closed too early may hit a stranger.
+"""
+
+import asyncio
+import errno
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+READ_BYTES: Final = 64 << 10
+# A read shorter than this emptied the pipe or the terminal: another one would only say EAGAIN.
+SHORT_READ_BYTES: Final = 1024
+
+
+class OwnedFd:
+    """A descriptor and the duty to close it.
+
+    Raises:
+        ValueError: the number is asked for after `close`.
+    """
+
+    __slots__ = ("_number",)
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    @property
+    def number(self) -> int:
+        """The descriptor."""
+        if self._number < 0:
+            raise ValueError("descriptor is closed")
+        return self._number
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._number < 0
+
+    def close(self) -> None:
+        """Close it; further calls do nothing."""
+        number, self._number = self._number, -1
+        if number >= 0:
+            os.close(number)
+
+    def __repr__(self) -> str:
+        return f"OwnedFd({self._number})"
+
+
+def pipe() -> tuple[OwnedFd, OwnedFd]:
+    """A pipe: (reading end, writing end), neither inherited, both blocking.
+
+    Source: pipe(7).
+    """
+    reading, writing = os.pipe()
+    return OwnedFd(reading), OwnedFd(writing)
+
+
+def seal_inherited() -> None:
+    """Make sure that 0, 1 and 2 are open and that no other descriptor reaches a child.
+
+    Python's own descriptors are close-on-exec (PEP 446); what procd itself inherited need not be.
+    An open 0..2 keeps pipes off those numbers, which spawn's file actions rely on.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)  # noqa: FBT003 - the signature is os's
+    os.close(number)
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)  # noqa: FBT003 - as above
+            except OSError as exc:
+                if exc.errno != errno.EBADF:  # the listing's own descriptor is gone by now
+                    raise
+
+
+class FdReader:
+    """Reads a pipe or a PTY master whenever it has something, until its end.
+
+    Our end must be non-blocking: that flag belongs to the open file, which only we hold.
+
+    Args:
+        on_data: called with each run of bytes, never empty.
+        on_eof: called once, after the last bytes; the descriptor is closed by then.
+        burst_bytes: most that one turn of the event loop reads, so that others get theirs.
+
+    Source: pty(7): EIO on a master means that the last slave is closed.
+    """
+
+    __slots__ = ("_burst_bytes", "_fd", "_loop", "_on_data", "_on_eof", "_reading")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: OwnedFd,
+        on_data: Callable[[bytes], None],
+        on_eof: Callable[[], None],
+        *,
+        burst_bytes: int = READ_BYTES,
+    ) -> None:
+        os.set_blocking(fd.number, False)
+        self._loop = loop
+        self._fd = fd
+        self._on_data = on_data
+        self._on_eof = on_eof
+        self._burst_bytes = burst_bytes
+        self._reading = False
+        self.resume()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end was reached, or the reader closed."""
+        return self._fd.closed
+
+    def pause(self) -> None:
+        """Leave further bytes in the kernel, which in time stops the writer."""
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._fd.number)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if not self._reading and not self._fd.closed:
+            self._reading = True
+            self._loop.add_reader(self._fd.number, self._readable)
+
+    def _readable(self) -> None:
+        data, ended = self._read(self._burst_bytes)
+        if data:
+            self._on_data(data)
+        if ended:
+            self.close()
+            self._on_eof()
+
+    def _read(self, most: int) -> tuple[bytes, bool]:
+        number = self._fd.number
+        first = b""
+        rest: list[bytes] | None = None
+        got = 0
+        ended = False
+        while got < most:
+            try:
+                data = os.read(number, READ_BYTES)
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                if exc.errno != errno.EIO:
+                    raise
+                data = b""
+            if not data:
+                ended = True
+                break
+            got += len(data)
+            if not first:
+                first = data
+            elif rest is None:
+                rest = [first, data]
+            else:
+                rest.append(data)
+            if len(data) < SHORT_READ_BYTES:
+                break
+        return (first if rest is None else b"".join(rest)), ended
+
+    def drain(self, most: int = 1 << 20) -> None:
+        """Take what the kernel still holds, paused or not; `most` bounds a writer that goes on."""
+        while not self._fd.closed and most > 0:
+            data, ended = self._read(min(most, READ_BYTES))
+            most -= len(data)
+            if data:
+                self._on_data(data)
+            if ended:
+                self.close()
+                self._on_eof()
+            elif not data:
+                return
+
+    def close(self) -> None:
+        """Stop and close the descriptor, without `on_eof`."""
+        if not self._fd.closed:
+            self.pause()
+            self._fd.close()
+
+
+class FdWriter:
+    """Writes to a pipe or a PTY master as fast as it is read; what is left waits in order.
+
+    Closing the descriptor is its owner's business: a PTY master is shared with a reader.
+    """
+
+    __slots__ = ("_fd", "_loop", "_queue", "_queued_bytes", "_waiters", "_writing")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: OwnedFd) -> None:
+        os.set_blocking(fd.number, False)
+        self._loop = loop
+        self._fd = fd
+        self._queue: deque[memoryview] = deque()
+        self._queued_bytes = 0
+        self._writing = False
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def queued_bytes(self) -> int:
+        """What nobody has read yet, beyond the kernel's own buffer."""
+        return self._queued_bytes
+
+    def write(self, data: bytes) -> None:
+        """Write now what fits and queue the rest; after the end of the reader, drop it.
+
+        Whoever calls this without `drain` between is the one who bounds the queue.
+        """
+        if self._fd.closed or not data:
+            return
+        self._queue.append(memoryview(data))
+        self._queued_bytes += len(data)
+        if not self._writing:
+            self._writable()
+
+    async def drain(self, low_bytes: int) -> None:
+        """Wait until at most `low_bytes` are queued, or the descriptor is gone."""
+        if self._queued_bytes <= low_bytes:
+            return
+        waiter = self._loop.create_future()
+        self._waiters.append((low_bytes, waiter))
+        await waiter
+
+    def _writable(self) -> None:
+        while self._queue:
+            head = self._queue[0]
+            try:
+                written = os.write(self._fd.number, head)
+            except BlockingIOError:
+                written = 0
+            except OSError as exc:
+                if exc.errno not in (errno.EPIPE, errno.EIO):
+                    raise
+                self.abandon()  # nobody will ever read it
+                return
+            self._queued_bytes -= written
+            if written == len(head):
+                self._queue.popleft()
+                continue
+            self._queue[0] = head[written:]
+            break
+        if bool(self._queue) != self._writing:
+            self._writing = not self._writing
+            if self._writing:
+                self._loop.add_writer(self._fd.number, self._writable)
+            else:
+                self._loop.remove_writer(self._fd.number)
+        self._wake()
+
+    def _wake(self) -> None:
+        for _ in range(len(self._waiters)):
+            low_bytes, waiter = self._waiters.popleft()
+            if waiter.done():
+                continue
+            if self._queued_bytes <= low_bytes:
+                waiter.set_result(None)
+            else:
+                self._waiters.append((low_bytes, waiter))
+
+    def abandon(self) -> None:
+        """Drop what is queued and leave the loop; to be called before the descriptor closes."""
+        self._queue.clear()
+        self._queued_bytes = 0
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._fd.number)
+        self._wake()

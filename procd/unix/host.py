@@ -1,0 +1,58 @@
+"""How busy this machine is. Source: proc_stat(5), proc_meminfo(5), statvfs(3)."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostUsage:
+    """Figures of one moment; sizes in bytes."""
+
+    cpu_count: int
+    cpu_used_pct: float
+    mem_total: int
+    mem_used: int
+    mem_cache: int
+    disk_total: int
+    disk_used: int
+    disk_free: int
+
+
+class Host:
+    """Measures the machine; CPU use is that since the measurement before, or since boot."""
+
+    def __init__(self) -> None:
+        self._busy = 0
+        self._total = 0
+
+    def usage(self, disk: str) -> HostUsage:
+        """The figures now, with those of the file system that holds `disk`."""
+        memory = {
+            name: int(value.split()[0]) << 10
+            for name, _, value in (
+                line.partition(":") for line in Path("/proc/meminfo").read_text().splitlines()
+            )
+        }
+        cache = memory["Cached"] + memory["Buffers"] + memory.get("SReclaimable", 0)
+        file_system = os.statvfs(disk)
+        unit = file_system.f_frsize
+        return HostUsage(
+            cpu_count=os.cpu_count() or 1,
+            cpu_used_pct=self._cpu_used_pct(),
+            mem_total=memory["MemTotal"],
+            mem_used=memory["MemTotal"] - memory["MemFree"] - cache,
+            mem_cache=cache,
+            disk_total=file_system.f_blocks * unit,
+            disk_used=(file_system.f_blocks - file_system.f_bfree) * unit,
+            disk_free=file_system.f_bavail * unit,
+        )
+
+    def _cpu_used_pct(self) -> float:
+        with open("/proc/stat") as lines:  # noqa: PTH123 - the first line alone
+            ticks = [int(field) for field in lines.readline().split()[1:9]]
+        total = sum(ticks)
+        busy = total - ticks[3] - ticks[4]  # less idle and iowait
+        spent, elapsed = busy - self._busy, total - self._total
+        self._busy, self._total = busy, total
+        return round(100 * spent / elapsed, 2) if elapsed > 0 else 0.0

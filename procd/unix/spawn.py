@@ -1,0 +1,96 @@
+"""Start a program: one function over `posix_spawn`, never a fork of the interpreter.
+
+glibc and musl spawn with vfork semantics: the cost doesn't grow with procd's memory, and a failure
+to execute comes back as an error here.
+"""
+
+import errno
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from procd.errors import SpawnFailed
+from procd.unix.proctree import marked
+
+# A redirection of the child: a descriptor of ours to duplicate, or a path that the child opens.
+Source = int | str
+
+DEFAULTED: Final = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What to start and in what surroundings.
+
+    Attributes:
+        argv: the program's absolute path and its arguments.
+        cwd: existing directory; relative to procd's own.
+        stdio: what becomes descriptor 0, 1, 2 and so on; nothing else is inherited.
+    """
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    stdio: tuple[Source, ...]
+
+
+def spawn(spec: Spec, tag: int) -> int:
+    """Start `spec` as the leader of a new session and return its pid.
+
+    All signals have their default disposition and none is blocked. The child and all that descend
+    from it carry `tag` (see proctree).
+
+    `cwd` is procd's own for the length of the call, which is sound because procd has one thread.
+
+    Raises:
+        SpawnFailed: the directory, the program or the machine is at fault; the message says which.
+    """
+    actions: list[tuple[int, int, str, int, int] | tuple[int, int, int]] = []
+    for target, source in enumerate(spec.stdio):
+        if isinstance(source, str):
+            actions.append((os.POSIX_SPAWN_OPEN, target, source, os.O_RDWR, 0))
+        else:
+            actions.append((os.POSIX_SPAWN_DUP2, source, target))
+    env = dict(spec.env)
+    if os.path.isabs(spec.cwd):  # noqa: PTH117 - a str, as every path of a child is
+        env["PWD"] = spec.cwd  # so that a shell keeps the name the caller used; chdir(2) has none
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _enter(spec.cwd)
+        try:
+            with marked(tag):
+                return os.posix_spawn(
+                    spec.argv[0], spec.argv, env,
+                    file_actions=actions, setsid=True, setsigmask=(), setsigdef=DEFAULTED,
+                )  # fmt: skip
+        except OSError as exc:
+            raise SpawnFailed(_reason(spec.argv[0], exc)) from exc
+        finally:
+            os.fchdir(here)
+    finally:
+        os.close(here)
+
+
+def _enter(cwd: str) -> None:
+    try:
+        os.chdir(cwd)
+    except FileNotFoundError as exc:
+        raise SpawnFailed(f"working directory does not exist: {cwd}") from exc
+    except NotADirectoryError as exc:
+        raise SpawnFailed(f"working directory is not a directory: {cwd}") from exc
+    except OSError as exc:
+        raise SpawnFailed(f"working directory cannot be entered: {cwd}: {exc.strerror}") from exc
+
+
+def _reason(program: str, exc: OSError) -> str:
+    match exc.errno:
+        case errno.ENOENT:
+            return f"program does not exist: {program}"
+        case errno.EACCES | errno.ENOEXEC:
+            return f"program cannot be executed: {program}: {exc.strerror}"
+        case errno.E2BIG:
+            return "arguments and environment are too long for execve"
+        case _:
+            return f"cannot start a process: {exc.strerror}"

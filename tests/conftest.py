@@ -1,0 +1,90 @@
+"""What every test gets: both event loops, and the proof that it left nothing behind."""
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+from aiohttp import web
+from aiohttp.test_utils import TestClient
+from blockbuster import BlockBuster, blockbuster_ctx
+
+from procd.app import create_app
+from procd.config import Config, from_mapping
+
+Client = TestClient[web.Request, web.Application]
+MakeClient = Callable[..., Awaitable[Client]]
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run each asynchronous test on both loops."""
+    return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:  # the listing's own
+            continue
+    return found
+
+
+def _child_left() -> bool:
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None or bool(
+            open(f"/proc/self/task/{os.getpid()}/children").read().split()
+        )
+    except ChildProcessError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+async def settled() -> AsyncIterator[None]:
+    """Fail a test that leaves a task, a child, a descriptor or a thread."""
+    before = _descriptors()
+    own = asyncio.current_task()
+    yield
+    gc.collect()
+    left = {task for task in asyncio.all_tasks() if task not in (own, asyncio.current_task())}
+    assert not left, f"tasks left: {left}"
+    new = {
+        number: path
+        for number, path in _descriptors().items()
+        # libuv keeps /dev/null open to have a descriptor to spare when accept runs out of them.
+        if number not in before and path != os.devnull
+    }
+    assert not new, f"descriptors left open: {new}"
+    assert not _child_left(), "a child was left"
+    assert threading.active_count() == 1, threading.enumerate()
+
+
+@pytest.fixture(autouse=True)
+def no_blocking() -> Iterator[BlockBuster]:
+    """Fail a test in which procd blocks the event loop."""
+    with blockbuster_ctx("procd") as blockbuster:
+        # Files, directories and /proc answer in microseconds and have no other way of being read;
+        # what this is for is sleep, sockets, locks and the like.
+        for name, function in blockbuster.functions.items():
+            if name.startswith(("os.", "io.")):
+                function.deactivate()
+        yield blockbuster
+
+
+@pytest.fixture
+def procd(aiohttp_client: Any) -> MakeClient:
+    """Start a server in this loop: `await procd(pty={"linger_s": 1.0})` gives its client."""
+
+    async def make(**sections: dict[str, Any]) -> Client:
+        config: Config = from_mapping(sections)
+        client: Client = await aiohttp_client(create_app(config))
+        return client
+
+    return make
