@@ -1,0 +1,52 @@
+"""The command line: which groups to measure, and where the figures go."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from bench import execute, http, sessions
+from bench.programs import Place
+from bench.report import Report
+
+GROUPS: Final = ("http", "execute", "output", "echo", "stream", "idle", "attached")
+
+
+def main() -> None:
+    """Measure and print; whatever the figures, this succeeds."""
+    parser = argparse.ArgumentParser(prog="bench", description="Measure procd beside its floors.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(GROUPS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds there as well")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, fewer sessions")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(GROUPS):
+        parser.error(f"no such group: {', '.join(sorted(unknown))}")
+    names = options.names or GROUPS
+    rounds = 2 if options.quick else 5
+    report = Report()
+    with tempfile.TemporaryDirectory(prefix="procd-bench-") as home:
+        place = Place(home)
+        with place.procd() as procd, place.server() as server:
+            if "http" in names:
+                http.measure(report, procd, server, rounds)
+            if "execute" in names:
+                execute.measure(report, place, procd, rounds)
+            if "output" in names:
+                execute.measure_output(report, place, procd, rounds * 2)
+            if "echo" in names:
+                sessions.measure_echo(report, place, procd, server, rounds * 2)
+            if "stream" in names:
+                sessions.measure_output(report, place, procd, rounds)
+        if "idle" in names:
+            sessions.measure_idle(report, place, rounds * 2, 200 if options.quick else 1000)
+        if "attached" in names:
+            sessions.measure_attached(report, place, rounds)
+    print(report.table())
+    if options.json is not None:
+        report.write_json(options.json)
+        print(f"figures written to {options.json}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""POST /process/execute, beside posix_spawn and a pipe."""
+
+import json
+import os
+import signal
+import time
+from typing import Final
+
+from bench.http import latencies, rate
+from bench.programs import SHELL, Place, Program, environment
+from bench.report import Report, percentile
+from bench.wire import Http, read_all, request
+
+SCRIPT: Final = "true"
+OUTPUT_BYTES: Final = 50_000_000
+LINE: Final = "The quick brown fox jumps over the lazy dog, again and again."
+OUTPUT_SCRIPT: Final = f"yes '{LINE}' | head -c {OUTPUT_BYTES}"
+
+
+class Spawner:
+    """The spawn floor's process."""
+
+    def __init__(self, place: Place) -> None:
+        self._process = place.helper("bench.spawner", SCRIPT)
+
+    def measure(self, in_flight: int, seconds: float) -> tuple[float, list[float]]:
+        """Rate, and the latency of each in seconds."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{in_flight} {seconds}\n")
+        speed, taken = json.loads(self._process.stdout.readline())
+        return speed, taken
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+def measure(report: Report, place: Place, procd: Program, rounds: int) -> None:
+    """The rows of this group."""
+    report.start("execute")
+    spawner = Spawner(place)
+    execute = request("POST", "/process/execute", {"command": SCRIPT})
+    floor50: list[float] = []
+    floor99: list[float] = []
+    p50: list[float] = []
+    p99: list[float] = []
+    for _ in range(rounds):
+        _, taken = spawner.measure(1, 1.0)
+        floor50.append(percentile(taken, 50) * 1000)
+        floor99.append(percentile(taken, 99) * 1000)
+        taken = latencies(procd.port, execute, 1.5)
+        p50.append(percentile(taken, 50) * 1000)
+        p99.append(percentile(taken, 99) * 1000)
+    report.add(
+        "execute `true`, p50", "ms", p50, floor_name="spawn", floors=floor50,
+        target="<= floor + 1.0 ms", met=lambda _, more: more <= 1.0,
+    )  # fmt: skip
+    report.add("execute `true`, p99", "ms", p99, floor_name="spawn", floors=floor99)
+    for clients in (1, 8, 32):
+        floors: list[float] = []
+        rates: list[float] = []
+        for _ in range(rounds):
+            floors.append(spawner.measure(clients, 1.0)[0])
+            rates.append(rate(procd.port, execute, clients, 1.5))
+        name = f"execute a second, {clients} client{'s' if clients > 1 else ''}"
+        if clients == 1:
+            report.add(name, "/s", rates, floor_name="spawn", floors=floors)
+        else:
+            report.add(
+                name, "/s", rates, floor_name=f"spawn, {clients} in flight", floors=floors,
+                target=">= 0.80", met=lambda ratio, _: ratio >= 0.8,
+            )  # fmt: skip
+    spawner.close()
+
+
+def measure_output(report: Report, place: Place, procd: Program, rounds: int) -> None:
+    """The rows of this group."""
+    report.start("output")
+    execute = request("POST", "/process/execute", {"command": OUTPUT_SCRIPT, "timeout": 0})
+    check_output(procd.port)
+    connection = Http(procd.port)
+    connection.count(execute)
+    floors: list[float] = []
+    figures: list[float] = []
+    for _ in range(rounds):
+        floors.append(raw_pipe(place))
+        begin = time.perf_counter()
+        if connection.count(execute) < 2 * OUTPUT_BYTES:
+            raise RuntimeError("output is missing")
+        figures.append(OUTPUT_BYTES / 1e6 / (time.perf_counter() - begin))
+    connection.close()
+    report.add(
+        "output of 50 MB", "MB/s", figures, floor_name="raw pipe", floors=floors,
+        target=">= 0.50", met=lambda ratio, _: ratio >= 0.5,
+    )  # fmt: skip
+
+
+def check_output(port: int) -> None:
+    """See once that the reply is whole, by a command that prints so much that it is streamed."""
+    connection = Http(port)
+    script = f"yes '{LINE}' | head -c 300000; echo é >&2"
+    reply = b""
+    connection.sock.sendall(request("POST", "/process/execute", {"command": script}))
+    while not reply.endswith(b"\r\n0\r\n\r\n"):
+        reply += connection.sock.recv(1 << 20)
+    connection.close()
+    body = b""
+    rest = reply.partition(b"\r\n\r\n")[2]
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        body, rest = body + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+    document = json.loads(body)
+    whole = (f"{LINE}\n" * (1 + 300000 // len(LINE)))[:300000]
+    if document["stdout"] != whole or document["stderr"] != "é\n":
+        raise RuntimeError("the output is not what was printed")
+
+
+def raw_pipe(place: Place) -> float:
+    """MB/s of the same command, read from its pipe and thrown away."""
+    reading, writing = os.pipe()
+    begin = time.perf_counter()
+    pid = os.posix_spawn(
+        SHELL, (SHELL, "-c", OUTPUT_SCRIPT), environment(place.home), setsigdef=(signal.SIGPIPE,),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, writing, 1),
+        ],
+    )  # fmt: skip
+    os.close(writing)
+    total = read_all(reading)
+    os.waitpid(pid, 0)
+    taken = time.perf_counter() - begin
+    os.close(reading)
+    if total != OUTPUT_BYTES:
+        raise RuntimeError("output is missing")
+    return OUTPUT_BYTES / 1e6 / taken
