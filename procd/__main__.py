@@ -37,8 +37,11 @@ def main() -> None:
 )
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), help="TCP port; 0 picks a free one.")
-def serve(path: Path | None, host: str | None, port: int | None) -> None:
-    """Serve the Process API until SIGTERM or SIGINT."""
+@click.argument("entrypoint", nargs=-1)
+def serve(
+    path: Path | None, host: str | None, port: int | None, entrypoint: tuple[str, ...]
+) -> None:
+    """Serve the Process API until SIGTERM or SIGINT, beside the command ENTRYPOINT if given."""
     try:
         config = load(path, os.environ)
     except ConfigError as exc:
@@ -59,7 +62,7 @@ def serve(path: Path | None, host: str | None, port: int | None) -> None:
     seal_inherited()
     _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=_loop_factory(server.loop)) as runner:
-        sys.exit(runner.run(_serve(config)))
+        sys.exit(runner.run(_serve(config, entrypoint)))
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -91,12 +94,12 @@ def make_runner(app: web.Application, config: Config) -> web.AppRunner:
     )
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, entrypoint: tuple[str, ...]) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    runner = make_runner(create_app(config), config)
+    runner = make_runner(create_app(config, entrypoint), config)
     await runner.setup()
     try:
         site = web.TCPSite(runner, config.server.host, config.server.port)

@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator
 import aiohttp_cors
 from aiohttp import web
 
-from procd.api import execute, info, pty
+from procd.api import execute, info, pty, session
 from procd.api.middleware import errors
-from procd.api.ws import Connections
+from procd.api.ws import CONNECTIONS, Connections
 from procd.config import Config, child_environment, home_dir, work_dir
 from procd.process import Processes
 from procd.services.environment import Environment
 from procd.services.execute import Executions
 from procd.services.pty import PtySessions
+from procd.services.session import ShellSessions
 from procd.unix.host import Host
 from procd.unix.shell import Shell
 
@@ -22,11 +23,15 @@ PROCESSES = web.AppKey("PROCESSES", Processes)
 # Below the second, an SDK that was given a proxy's URL finds the same (contract, section 1).
 PREFIXES = ("", "/toolbox/{sandbox_id}")
 
-ROUTES = [*execute.routes, *pty.routes, *info.routes]
+ROUTES = [*execute.routes, *session.routes, *pty.routes, *info.routes]
 
 
-def create_app(config: Config) -> web.Application:
-    """The application, ready to run; what it needs is made at its start and ended at its stop."""
+def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Application:
+    """The application, ready to run; what it needs is made at its start and ended at its stop.
+
+    Args:
+        entrypoint: a command to run beside the server (contract, section 8.9).
+    """
     app = web.Application(middlewares=[errors], client_max_size=config.server.max_body_bytes)
     for prefix in PREFIXES:
         for route in ROUTES:
@@ -46,7 +51,17 @@ def create_app(config: Config) -> web.Application:
             config.execute, processes, shell, environment, places.work_dir
         )
         app[pty.PTYS] = PtySessions(config.pty, processes, shell, environment, places.work_dir)
-        app[pty.CONNECTIONS] = Connections(config.server)
+        app[session.SESSIONS] = ShellSessions(
+            config.sessions,
+            processes,
+            shell,
+            environment,
+            work_dir=places.work_dir,
+            home_dir=places.home_dir,
+        )
+        if entrypoint:
+            app[session.SESSIONS].start_entrypoint(entrypoint)
+        app[CONNECTIONS] = Connections(config.server)
         yield
 
     app.cleanup_ctx.append(resources)
@@ -56,9 +71,10 @@ def create_app(config: Config) -> web.Application:
 
 async def _stop(app: web.Application) -> None:
     """Have the handlers end, which the server waits for next: sockets first, then processes."""
-    await app[pty.CONNECTIONS].aclose()
+    await app[CONNECTIONS].aclose()
     await app[pty.PTYS].aclose()
     await app[PROCESSES].aclose()
+    await app[session.SESSIONS].aclose()
 
 
 def _allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:

@@ -95,6 +95,31 @@ class PtyConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsConfig:
+    """Shell sessions."""
+
+    state_dir: str = setting(
+        "", "where logs are kept; empty: $STATE_DIRECTORY, or the directory for temporary files"
+    )
+    max_sessions: int = setting(2048, "live or ended sessions", minimum=1)
+    max_commands: int = setting(
+        10_000, "commands remembered of one session; the oldest finished go first", minimum=1
+    )
+    max_queued: int = setting(1000, "commands waiting in one session", minimum=1)
+    max_log_bytes: int = setting(
+        1 << 30, "output kept of one command, bytes; the oldest goes first", minimum=1 << 20
+    )
+    max_total_log_bytes: int = setting(
+        4 << 30, "output kept of all commands, bytes", minimum=1 << 20
+    )
+    input_queue_bytes: int = setting(
+        1 << 20, "unread input of a command beyond which more has to wait, bytes", minimum=1024
+    )
+    grace_s: float = setting(5.0, "time between SIGTERM and SIGKILL, seconds")
+    max_wait_s: float = setting(300.0, "longest wait for a command's end in one request, seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CorsConfig:
     """Cross-origin requests from browsers."""
 
@@ -116,6 +141,7 @@ class Config:
     process: ProcessConfig = ProcessConfig()
     execute: ExecuteConfig = ExecuteConfig()
     pty: PtyConfig = PtyConfig()
+    sessions: SessionsConfig = SessionsConfig()
     cors: CorsConfig = CorsConfig()
     log: LogConfig = LogConfig()
 

@@ -8,6 +8,7 @@
     ├── TimedOut                  408 PROCESS_EXECUTION_TIMEOUT
     ├── Conflict                  409 CONFLICT
     ├── SessionEnded              410 SESSION_ENDED
+    ├── CommandCompleted          410 COMMAND_ALREADY_COMPLETED
     ├── TooLarge                  413 PAYLOAD_TOO_LARGE
     ├── Exhausted                 429 LIMIT_REACHED
     └── SpawnFailed               500 INTERNAL_SERVER_ERROR
@@ -81,6 +82,13 @@ class SessionEnded(ProcdError):
 
     status = 410
     code = "SESSION_ENDED"
+
+
+class CommandCompleted(ProcdError):
+    """The command is over and takes nothing more."""
+
+    status = 410
+    code = "COMMAND_ALREADY_COMPLETED"
 
 
 class TooLarge(ProcdError):

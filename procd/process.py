@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from procd.config import ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
-from procd.streams.log import Log
+from procd.streams.log import Log, Store
 from procd.tasks import Tasks
 from procd.unix import cgroup, proctree
 from procd.unix.child import Child, ExitStatus
@@ -36,8 +36,6 @@ STDERR: Final = 2
 PIPE_BURST_BYTES: Final = 256 << 10
 # Orphans that have ended are collected this long after the first news of one, all at once.
 SWEEP_DELAY_S: Final = 1.0
-# Tags of one run of procd: a range of its own, so that no two runs' processes are mixed up.
-TAGS: Final = 1 << 28
 
 T = TypeVar("T")
 
@@ -70,13 +68,14 @@ class Process:
         self,
         processes: "Processes",
         record: ProcessRecord,
-        output: Log,
+        output: Log[Store],
         *,
         master: OwnedFd | None = None,
     ) -> None:
         self.record = record
         self.log = output
         self.master = master
+        self.input_fd = master
         self.stdin: FdWriter | None = None
         self._processes = processes
         self._loop = asyncio.get_running_loop()
@@ -86,12 +85,17 @@ class Process:
         self.done: asyncio.Future[ExitStatus] = self._loop.create_future()
         self._child = Child(self._loop, record.pid, self._exited)
         if master is not None:
-            self.stdin = FdWriter(self._loop, master)
+            self.write_to(master)
 
     @property
     def running(self) -> bool:
         """Whether it has not exited yet."""
         return self.record.exit is None
+
+    def write_to(self, fd: OwnedFd) -> None:
+        """Take `fd` as the way to the process's standard input."""
+        self.input_fd = fd
+        self.stdin = FdWriter(self._loop, fd)
 
     def read_from(self, fd: OwnedFd, stream: int, burst_bytes: int) -> None:
         """Read `fd` into the log as `stream`."""
@@ -107,7 +111,7 @@ class Process:
     def _one_ended(self) -> None:
         if all(reader.ended for reader in self._readers):
             if self.stdin is not None and self.master is not None:
-                self.stdin.abandon()
+                self.stdin.abandon()  # the master is closed
             if not self.running:
                 self._finish()
             self._processes.settle(self)
@@ -171,11 +175,12 @@ class Process:
         if self._killing is not None:
             await asyncio.wait([self._killing])
 
-    async def end(self, grace_s: float) -> None:
-        """Hang up, give everyone `grace_s` to leave, then kill; returns when all have ended."""
-        self.signal_tree(signal.SIGHUP)
-        self.signal_tree(signal.SIGCONT)  # a stopped job would not hear the first
-        await asyncio.wait([self.done], timeout=grace_s)
+    async def end(self, number: int, grace_s: float) -> None:
+        """Signal everyone, give them `grace_s` to leave, then kill; returns when all have ended."""
+        supervised = self._processes.pids
+        reached = proctree.signal_tree(self.record.tree, number, supervised)
+        self.signal_tree(signal.SIGCONT)  # a stopped process would not hear the first
+        await proctree.ended(reached, grace_s)
         self.kill()
         await self.killed()
 
@@ -186,8 +191,9 @@ class Process:
 
     def hang_up(self) -> None:
         """Close its output, and its terminal: the kernel sends SIGHUP to those still there."""
-        if self.stdin is not None and self.master is not None and not self.master.closed:
+        if self.stdin is not None and self.input_fd is not None and not self.input_fd.closed:
             self.stdin.abandon()
+            self.input_fd.close()
         for reader in self._readers:
             reader.close()
         if self.master is not None:
@@ -216,8 +222,11 @@ class Processes:
         self.tasks = Tasks()
         self.pids: dict[int, Process] = {}
         self._unsettled: set[Process] = set()
-        self._first_tag = proctree.TAG_BASE + TAGS * secrets.randbits(30)
-        self._tags = itertools.count(self._first_tag)
+        run_shift = proctree.PROCESS_BITS + proctree.PART_BITS
+        self._run_tag = proctree.TAG_BASE + (secrets.randbits(proctree.RUN_BITS) << run_shift)
+        self._tags = itertools.count(
+            self._run_tag + (1 << proctree.PART_BITS), 1 << proctree.PART_BITS
+        )
         self._cgroups = cgroup.find_root(config.cgroup)
         self._loop = asyncio.get_running_loop()
         self._sweep: asyncio.TimerHandle | None = None
@@ -230,7 +239,7 @@ class Processes:
         *,
         cwd: str,
         env: Mapping[str, str],
-        output: Log,
+        output: Log[Store],
         script: OwnedFd | None = None,
     ) -> Process:
         """Start a command with /dev/null as its input and a pipe each for stdout and stderr.
@@ -262,13 +271,33 @@ class Processes:
             process.read_from(reading, stream, PIPE_BURST_BYTES)
         return process
 
+    def spawn_reader(
+        self, argv: tuple[str, ...], *, cwd: str, env: Mapping[str, str], output: Log[Store]
+    ) -> Process:
+        """Start a command that reads a pipe of ours and whose own output is nobody's concern.
+
+        Raises:
+            SpawnFailed: it can't be started; nothing is left behind.
+            Exhausted: `process.max_processes` are supervised.
+        """
+        with ExitStack() as ours, ExitStack() as theirs:
+            reading, writing = _opened(pipe)
+            theirs.callback(reading.close)
+            ours.callback(writing.close)
+            stdio = (reading.number, os.devnull, os.devnull)
+            process = self._start(Spec(argv=argv, cwd=cwd, env=env, stdio=stdio), output)
+            process.write_to(writing)
+            ours.pop_all()
+        self._give_leaf(process.record)
+        return process
+
     def spawn_pty(
         self,
         argv: tuple[str, ...],
         *,
         cwd: str,
         env: Mapping[str, str],
-        output: Log,
+        output: Log[Store],
         cols: int,
         rows: int,
     ) -> Process:
@@ -290,12 +319,14 @@ class Processes:
         process.read_from(master, STDOUT, READ_BYTES)
         return process
 
-    def _start(self, spec: Spec, output: Log, *, master: OwnedFd | None = None) -> Process:
+    def _start(self, spec: Spec, output: Log[Store], *, master: OwnedFd | None = None) -> Process:
         if len(self._unsettled) >= self.config.max_processes:
             raise Exhausted(f"limit of {self.config.max_processes} processes is reached")
         tag = next(self._tags)
         pid = spawn(spec, tag)
-        record = ProcessRecord(pid=pid, tree=Tree(pid, tag), started_at=time.time())
+        record = ProcessRecord(
+            pid=pid, tree=Tree(pid, tag, proctree.PROCESS_MASK), started_at=time.time()
+        )
         try:
             process = Process(self, record, output, master=master)
         except OSError as exc:  # no descriptor is left for the pidfd: take it back
@@ -350,7 +381,9 @@ class Processes:
         """End every tree, orphans of earlier ones included, and supervise nothing any more."""
         for process in self._unsettled:
             process.kill()
-        kills = [self.start_kill(Tree(0, tag)) for tag in self._orphan_tags()]
+        kills = [
+            self.start_kill(Tree(0, tag, proctree.PROCESS_MASK)) for tag in self._orphan_tags()
+        ]
         if kills:
             await asyncio.wait(kills)
         for process in list(self._unsettled):
@@ -367,8 +400,9 @@ class Processes:
     def _orphan_tags(self) -> set[int]:
         """The tags of those among our orphans whose process is no longer supervised."""
         known = {process.record.tree.tag for process in self._unsettled}
-        found = {proctree.tag_of(pid) for pid in proctree.own_children() if pid not in self.pids}
-        return {tag for tag in found - known if self._first_tag <= tag < self._first_tag + TAGS}
+        orphans = [pid for pid in proctree.own_children() if pid not in self.pids]
+        tags = {proctree.tag_of(pid) & proctree.PROCESS_MASK for pid in orphans}
+        return {tag for tag in tags - known if tag & proctree.RUN_MASK == self._run_tag}
 
     def start_kill(self, tree: Tree) -> asyncio.Task[None]:
         """Kill a tree: a first round at once, those after it in a task."""

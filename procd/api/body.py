@@ -6,13 +6,15 @@ types are exact.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from aiohttp import web
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-from procd.errors import InvalidBody, TooLarge
+from procd.errors import BadRequest, InvalidBody, TooLarge
 
+MAX_DIGITS: Final = 18
 MAX_UINT16: Final = (1 << 16) - 1
 MAX_UINT32: Final = (1 << 32) - 1
 
@@ -20,9 +22,11 @@ MAX_UINT32: Final = (1 << 32) - 1
 class Text(fields.String):
     """A string that can be an argument, a path or a variable: Unicode, and without NUL."""
 
+    allows_nul = False
+
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, *args, **kwargs)
-        if "\0" in text:
+        if "\0" in text and not self.allows_nul:
             raise ValidationError("must not contain a NUL character")
         if not _is_unicode(text):
             raise ValidationError("must not contain lone surrogates")
@@ -122,6 +126,20 @@ def parse(raw: bytes) -> object:
     except (ValueError, RecursionError) as exc:
         raise InvalidBody(f"invalid request body: {exc}") from exc
     return value
+
+
+def number(query: Mapping[str, str], name: str) -> int | None:
+    """The query parameter `name`, a decimal number, or None.
+
+    Raises:
+        BadRequest: it is something else.
+    """
+    text = query.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
+        raise BadRequest(f"query param '{name}' must be a decimal number")
+    return int(text)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -18,11 +18,12 @@ from procd.api.body import (
     Text,
     load,
     non_empty,
+    number,
     parse,
     strings,
 )
 from procd.api.reply import json_response, timestamp
-from procd.api.ws import EXIT_TOKEN, Connection, Connections, Outlet, handshake_of, offered
+from procd.api.ws import CONNECTIONS, EXIT_TOKEN, Connection, Outlet, handshake_of, offered
 from procd.errors import BadRequest, ProcdError, SpawnFailed
 from procd.services.pty import (
     PtyInfo,
@@ -32,11 +33,11 @@ from procd.services.pty import (
     check_size,
     exit_reason,
 )
+from procd.streams.backlog import Backlog
 from procd.streams.frames import BINARY, FRAME_BYTES, encode
 from procd.streams.replay import ReplayFilter
 
 PTYS = web.AppKey("PTYS", PtySessions)
-CONNECTIONS = web.AppKey("CONNECTIONS", Connections)
 
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names the header, holds no secret
 # A replay is filtered in pieces, with a turn of the event loop for everyone else in between.
@@ -127,8 +128,8 @@ async def resize(request: web.Request) -> web.Response:
 async def connect(request: web.Request) -> web.StreamResponse:
     """Attach to a session; what is wrong with it is said after the upgrade (section 10.5)."""
     ptys = request.app[PTYS]
-    offset = _number(request.query, "offset")
-    replay = _number(request.query, "replay")
+    offset = number(request.query, "offset")
+    replay = number(request.query, "replay")
     connection = await _accept(request)
     try:
         session = ptys.to_attach(request.match_info["id"], resume=offset is not None)
@@ -172,8 +173,8 @@ def _wanted(request: web.Request) -> PtyRequest:
     document = {
         "id": query["id"],
         "cwd": query.get("cwd", ""),
-        "cols": _number(query, "cols"),
-        "rows": _number(query, "rows"),
+        "cols": number(query, "cols"),
+        "rows": number(query, "rows"),
         "envs": envs,
     }
     request_: PtyRequest = CREATE.load_document(document)
@@ -188,15 +189,6 @@ def _decode_envs(token: str) -> Mapping[str, str]:
         # The cause may quote a value, which may be a secret.
         raise BadRequest("environment token is not base64url of a JSON object of strings") from exc
     return envs
-
-
-def _number(query: Mapping[str, str], name: str) -> int | None:
-    text = query.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise BadRequest(f"query param '{name}' must be a decimal number")
-    return int(text)
 
 
 async def _accept(request: web.Request) -> Connection:
@@ -237,7 +229,7 @@ async def _serve(
     outlet = Outlet(connection, session.log, session.frames, start)
     try:
         if offset is None:
-            await _replay(connection, outlet, start, live)
+            await _replay(connection, outlet, store, start, live)
         else:
             connection.write_text(_control("connected", offset=start))
         async with asyncio.TaskGroup() as group:
@@ -258,9 +250,10 @@ async def _serve(
     return connection.ws
 
 
-async def _replay(connection: Connection, outlet: Outlet, start: int, live: int) -> None:
+async def _replay(
+    connection: Connection, outlet: Outlet, store: Backlog, start: int, live: int
+) -> None:
     """Send `connected` and, filtered, the output from `start` to `live`."""
-    store = outlet.cursor.log.store
     queries = ReplayFilter()
     past = bytearray()
     offset = start

@@ -7,39 +7,55 @@ from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 from aiohttp import web
 
 from procd.errors import ProcdError
-from procd.streams.backlog import Backlog
+from procd.streams.backlog import Run
+from procd.streams.labels import MARKERS
 
 CONTENT_TYPE: Final = "application/json; charset=utf-8"
 # Output up to this is answered in one piece; more of it is encoded as it is sent.
 WHOLE_BYTES: Final = 256 << 10
 
 
+class Output(Protocol):
+    """Output of a process, in memory or on disk."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes there are."""
+
+    def runs(self) -> Iterator[Run]:
+        """The bytes, oldest first, each run of one stream; a gap shows as a jump of the offset."""
+
+
 @dataclass(frozen=True, slots=True)
 class OutputText:
-    """Output as a JSON string: of one stream, or of all in order of arrival (`stream` 0).
+    """Output as text: of one stream, or of all in order of arrival (`stream` 0).
 
     Invalid UTF-8 becomes U+FFFD, and a character that arrived in parts is whole. A gap is marked
     in the text with the number of bytes that are missing.
+
+    Attributes:
+        labelled: with the marker of the stream before each of its runs.
     """
 
-    output: Backlog
+    output: Output
     stream: int = 0
+    labelled: bool = False
 
-    def pieces(self) -> Iterator[bytes]:
-        """The JSON string in pieces."""
-        yield b'"'
+    def texts(self) -> Iterator[str]:
+        """The text in pieces."""
         decoders: dict[int, Any] = {}
         position = 0
+        labelled = 0
         for run in self.output.runs():
             if run.offset > position:
-                yield from self._flush(decoders)
-                yield _escaped(f"\n[... {run.offset - position} bytes dropped ...]\n")
+                yield from _rests(decoders)
+                yield f"\n[... {run.offset - position} bytes dropped ...]\n"
             position = run.offset + len(run.data)
             if self.stream not in (0, run.stream):
                 continue
@@ -47,22 +63,27 @@ class OutputText:
             if decoder is None:
                 decoder = decoders[run.stream] = DECODER("replace")
             if text := decoder.decode(run.data):
-                yield _escaped(text)
-        yield from self._flush(decoders)
+                if self.labelled and run.stream != labelled:
+                    labelled = run.stream
+                    yield MARKERS[labelled].decode()
+                yield text
+        yield from _rests(decoders)
+
+    def json(self) -> Iterator[bytes]:
+        """The text as a JSON string, in pieces."""
+        yield b'"'
+        for text in self.texts():
+            yield orjson.dumps(text)[1:-1]
         yield b'"'
 
-    @staticmethod
-    def _flush(decoders: dict[int, Any]) -> Iterator[bytes]:
-        for decoder in decoders.values():
-            if text := decoder.decode(b"", final=True):
-                yield _escaped(text)
+
+def _rests(decoders: dict[int, Any]) -> Iterator[str]:
+    for decoder in decoders.values():
+        if text := decoder.decode(b"", final=True):
+            yield text
 
 
 DECODER: Final = getincrementaldecoder("utf-8")
-
-
-def _escaped(text: str) -> bytes:
-    return orjson.dumps(text)[1:-1]
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
@@ -81,18 +102,31 @@ async def respond(
         return web.Response(
             status=status, body=b"".join(_document(fields)), headers={"Content-Type": CONTENT_TYPE}
         )
-    response = web.StreamResponse(status=status, headers={"Content-Type": CONTENT_TYPE})
+    return await _stream(request, _document(fields), status, CONTENT_TYPE)
+
+
+async def respond_text(request: web.Request, text: OutputText) -> web.StreamResponse:
+    """A reply of plain text."""
+    pieces = (piece.encode() for piece in text.texts())
+    return await _stream(request, pieces, 200, "text/plain; charset=utf-8")
+
+
+async def _stream(
+    request: web.Request, pieces: Iterator[bytes], status: int, content_type: str
+) -> web.StreamResponse:
+    response = web.StreamResponse(status=status, headers={"Content-Type": content_type})
     await response.prepare(request)
     batch: list[bytes] = []
     size = 0
-    for piece in _document(fields):
+    for piece in pieces:
         batch.append(piece)
         size += len(piece)
         if size >= WHOLE_BYTES:
             await response.write(b"".join(batch))
             batch.clear()
             size = 0
-    await response.write(b"".join(batch))
+    if batch:
+        await response.write(b"".join(batch))
     await response.write_eof()
     return response
 
@@ -103,7 +137,7 @@ def _document(fields: Mapping[str, object]) -> Iterator[bytes]:
         yield separator + orjson.dumps(name) + b":"
         separator = b","
         if isinstance(value, OutputText):
-            yield from value.pieces()
+            yield from value.json()
         else:
             yield orjson.dumps(value)
     yield b"}"

@@ -7,15 +7,15 @@ Source: RFC 6455; Process API contract, sections 2.1 and 10.3.
 """
 
 import asyncio
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
 from procd.config import ServerConfig
 from procd.errors import BadRequest
-from procd.streams.frames import PING, TEXT, Frames, encode
-from procd.streams.log import Log
+from procd.streams.frames import PING, TEXT, encode
+from procd.streams.log import Log, Store
 
 # What may wait in a socket's own buffer; a client that lags by more stops its cursor.
 HIGH_BYTES: Final = 256 << 10
@@ -113,6 +113,9 @@ class Connections:
             await asyncio.wait(closing, timeout=self.config.shutdown_s / 2)
         for connection in list(self._open):
             connection.abort()
+
+
+CONNECTIONS = web.AppKey("CONNECTIONS", Connections)
 
 
 class Connection:
@@ -220,20 +223,52 @@ class Connection:
         self._connections.closed(self)
 
 
+class FrameSource(Protocol):
+    """Encodes a log's bytes as WebSocket frames."""
+
+    def at(self, offset: int) -> tuple[bytes, int]:
+        """One frame or more from `offset` on, and the offset after them."""
+
+    def forget(self) -> None:
+        """Drop what was kept to be shared."""
+
+
 class Outlet:
     """Writes a log to a connection, as fast as both allow.
 
     The cursor's wake-up writes at once, in the turn of the event loop that brought the bytes. Only
     a client that is behind is waited for, by `run`.
+
+    Args:
+        until: the offset to stop at; None for the end of the log.
+        skips_gaps: go on behind bytes that are no longer kept, instead of giving up.
     """
 
-    def __init__(self, connection: Connection, log: Log, frames: Frames, offset: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        log: Log[Store],
+        frames: FrameSource,
+        offset: int,
+        *,
+        until: int | None = None,
+        skips_gaps: bool = False,
+    ) -> None:
         self._connection = connection
         self._log = log
         self._frames = frames
+        self._until = until
+        self._skips_gaps = skips_gaps
         self._open = False
+        self._failure: OSError | None = None
         self._idle: asyncio.Future[None] | None = None
         self.cursor = log.attach(offset, self._wake)
+
+    @property
+    def _finished(self) -> bool:
+        if self._until is not None and self.cursor.offset >= self._until:
+            return True
+        return self.cursor.at_end
 
     def _wake(self) -> None:
         if self._open:
@@ -241,29 +276,41 @@ class Outlet:
 
     def _push(self) -> None:
         connection, cursor, store = self._connection, self.cursor, self._log.store
-        while cursor.offset < store.end and not connection.closing and not cursor.lost:
+        while cursor.offset < store.end and not (connection.closing or self._finished):
+            if cursor.lost:
+                if not self._skips_gaps:
+                    break
+                cursor.advance(store.start)
+                continue
             if connection.full:
                 break
-            frame, offset = self._frames.at(cursor.offset)
+            try:
+                frame, offset = self._frames.at(cursor.offset)
+            except OSError as exc:
+                self._failure = exc
+                break
             connection.write(frame)
             cursor.advance(offset)
         else:
-            if not (cursor.at_end or cursor.lost):
+            if not self._finished:
                 return
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
     async def run(self) -> bool:
-        """Write until the end of the log, which is True, or until bytes are lost, which is False.
+        """Write until the end, which is True, or until bytes are lost, which is False.
 
         Raises:
             ConnectionError: the client has gone.
+            OSError: the log can't be read.
         """
         self._open = True
         loop = asyncio.get_running_loop()
         while True:
             self._push()
-            if self.cursor.at_end:
+            if self._failure is not None:
+                raise self._failure
+            if self._finished:
                 return True
             if self.cursor.lost:
                 return False

@@ -95,7 +95,7 @@ class Executions:
             return ExecuteResult(exit_code=-1, output=output.store)
         self._running += 1
         try:
-            return await self._finish(process, self._timeout_s(request.timeout_s))
+            return await self._finish(process, output.store, self._timeout_s(request.timeout_s))
         finally:
             self._running -= 1
 
@@ -106,8 +106,9 @@ class Executions:
             timeout_s = ceiling_s
         return timeout_s or None
 
-    async def _finish(self, process: Process, timeout_s: float | None) -> ExecuteResult:
-        output = process.log.store
+    async def _finish(
+        self, process: Process, output: Backlog, timeout_s: float | None
+    ) -> ExecuteResult:
         try:
             async with asyncio.timeout(timeout_s):
                 status = await asyncio.shield(process.done)

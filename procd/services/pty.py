@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from procd.errors import (
 )
 from procd.process import Process, Processes
 from procd.services.environment import Environment, check_names
+from procd.services.ids import check_id
 from procd.streams.backlog import Backlog
 from procd.streams.frames import Frames
 from procd.streams.log import Log
@@ -26,9 +28,6 @@ from procd.unix.shell import Shell
 log = logging.getLogger(__name__)
 
 MAX_CELLS: Final = 1000
-MAX_ID_LENGTH: Final = 255
-# The name of the route beside the sessions.
-RESERVED: Final = frozenset({"create-connect", ".", ".."})
 # Lag of the fastest client that pauses the program; a backlog holds several times as much.
 PAUSE_BYTES: Final = 1 << 20
 KILLED: Final = 137
@@ -156,7 +155,7 @@ class PtySession:
             self.log.seal()
             self._end()
             return
-        await self._process.end(hangup_s)
+        await self._process.end(signal.SIGHUP, hangup_s)
 
 
 class PtySessions:
@@ -213,7 +212,7 @@ class PtySessions:
         self._live[request.id] = session
         return session
 
-    def spawn(self, info: PtyInfo, output: Log) -> Process:
+    def spawn(self, info: PtyInfo, output: Log[Backlog]) -> Process:
         """Start the shell of a session. Source: contract, sections 4.1 and 10.2."""
         return self._processes.spawn_pty(
             (self._shell.path(), "-i", "-l"),
@@ -311,24 +310,6 @@ class PtySessions:
         for session_id in list(self._ended):
             self._forget_ended(session_id)
         self._live.clear()
-
-
-def check_id(session_id: str) -> None:
-    """Refuse ids that could not stand in a URL path.
-
-    Raises:
-        BadRequest: empty, too long, reserved, or with a slash or control character.
-
-    Source: Process API contract, section 4.7.
-    """
-    if not session_id:
-        raise BadRequest("session ID is required")
-    if len(session_id) > MAX_ID_LENGTH:
-        raise BadRequest(f"session ID is longer than {MAX_ID_LENGTH} characters")
-    if session_id in RESERVED:
-        raise BadRequest(f"session ID '{session_id}' is reserved")
-    if "/" in session_id or not session_id.isprintable():
-        raise BadRequest("session ID must not contain '/' or control characters")
 
 
 def check_size(cols: int, rows: int) -> None:

@@ -10,10 +10,10 @@ slow beside a fast one holds up nobody and in time falls off the store: its curs
 With no cursor at all the source is never paused.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypeVar
 
-from procd.streams.backlog import Backlog
+from procd.streams.backlog import Run
 
 
 class Source(Protocol):
@@ -26,19 +26,47 @@ class Source(Protocol):
         """Go on."""
 
 
-class Log:
+class Store(Protocol):
+    """Keeps the bytes of a log, in memory or on disk."""
+
+    end: int
+
+    @property
+    def start(self) -> int:
+        """Offset of the oldest byte kept after the head."""
+
+    @property
+    def head_end(self) -> int:
+        """Offset after the head."""
+
+    def append(self, data: bytes, stream: int = 0) -> None:
+        """Add bytes of a stream."""
+
+    def runs(self) -> Iterator[Run]:
+        """All that is kept."""
+
+
+S_co = TypeVar("S_co", bound=Store, covariant=True)
+
+
+class Log(Generic[S_co]):
     """An append-only run of bytes with an end.
 
     Args:
         store: keeps the bytes.
-        high_bytes: lag of the fastest cursor that pauses the source.
+        high_bytes: lag of the fastest cursor that pauses the source; 0 if nothing ever does.
+
+    Attributes:
+        on_idle: called when the last cursor leaves.
     """
 
-    __slots__ = ("_cursors", "_high_bytes", "_low_bytes", "_paused", "_sources", "sealed", "store")
+    __slots__ = ("_cursors", "_high_bytes", "_low_bytes", "_paused", "_sources", "on_idle",
+                 "sealed", "store")  # fmt: skip
 
-    def __init__(self, store: Backlog, high_bytes: int) -> None:
+    def __init__(self, store: S_co, high_bytes: int) -> None:
         self.store = store
         self.sealed = False
+        self.on_idle: Callable[[], None] | None = None
         self._high_bytes = high_bytes
         self._low_bytes = high_bytes // 4
         self._cursors: list[Cursor] = []
@@ -91,6 +119,8 @@ class Log:
         if cursor in self._cursors:
             self._cursors.remove(cursor)
             self._pace()
+            if self.on_idle is not None and not self._cursors:
+                self.on_idle()
 
     def _pace(self) -> None:
         """Pause or resume the sources by the lag of the fastest cursor."""
@@ -105,7 +135,7 @@ class Log:
                 self._paused = False
                 for source in self._sources:
                     source.resume()
-        elif lag >= self._high_bytes:
+        elif self._high_bytes and lag >= self._high_bytes:
             self._paused = True
             for source in self._sources:
                 source.pause()
@@ -121,7 +151,7 @@ class Cursor:
 
     __slots__ = ("log", "offset", "wake")
 
-    def __init__(self, log: Log, offset: int, wake: Callable[[], None]) -> None:
+    def __init__(self, log: Log[Store], offset: int, wake: Callable[[], None]) -> None:
         self.log = log
         self.offset = offset
         self.wake = wake

@@ -59,6 +59,16 @@ def pipe() -> tuple[OwnedFd, OwnedFd]:
     return OwnedFd(reading), OwnedFd(writing)
 
 
+def open_fifo(path: str, flags: int) -> OwnedFd:
+    """Open a FIFO of ours, never waiting for its other end.
+
+    Opened O_RDWR it has both ends, so that others neither wait nor see an end until it is closed.
+
+    Source: fifo(7).
+    """
+    return OwnedFd(os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW))
+
+
 def seal_inherited() -> None:
     """Make sure that 0, 1 and 2 are open and that no other descriptor reaches a child.
 

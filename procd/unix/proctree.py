@@ -23,15 +23,22 @@ import signal
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from procd.unix.fd import OwnedFd
 
 log = logging.getLogger(__name__)
 
 PR_SET_CHILD_SUBREAPER: Final = 36
-# Tags are TAG_BASE + a number below TAG_BASE: far above any limit somebody would set in earnest.
+# A tag is TAG_BASE, far above any limit somebody would set in earnest, plus from high to low bits:
+# a number drawn for this run of procd, the number of the process, and one for use within its tree.
 TAG_BASE: Final = 1 << 60
+RUN_BITS: Final = 12
+PROCESS_BITS: Final = 32
+PART_BITS: Final = 16
+EVERY_BIT: Final = (1 << 61) - 1
+PROCESS_MASK: Final = EVERY_BIT & -(1 << PART_BITS)
+RUN_MASK: Final = EVERY_BIT & -(1 << (PART_BITS + PROCESS_BITS))
 # SIGKILL ends a process at its next return from the kernel; one in an uninterruptible sleep may
 # take as long as its disk does.
 KILL_WAIT_S: Final = 2.0
@@ -64,6 +71,15 @@ def marked(tag: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_RTTIME, (soft, hard))
+
+
+def retag(pid: int, tag: int) -> None:
+    """Have what `pid` starts from now on carry `tag`; where that is not allowed, do nothing."""
+    try:
+        _, hard = resource.prlimit(pid, resource.RLIMIT_RTTIME)
+        resource.prlimit(pid, resource.RLIMIT_RTTIME, (tag, hard))
+    except (ProcessLookupError, PermissionError, ValueError):
+        log.debug("process %d keeps its tag", pid)
 
 
 def tag_of(pid: int) -> int:
@@ -100,63 +116,88 @@ def _listed(path: str) -> list[int]:
         return []
 
 
-def _stat(pid: int) -> tuple[str, int, int] | None:
-    """State, process group and session of `pid`. Source: proc_pid_stat(5)."""
+class Stat(NamedTuple):
+    """What proc_pid_stat(5) says of a process."""
+
+    state: str
+    group: int
+    session: int
+    start_time: int
+
+
+def _stat(pid: int) -> Stat | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - a str, and much faster
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return fields[0].decode(), int(fields[2]), int(fields[3])
+    return Stat(fields[0].decode(), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
 @dataclass(slots=True)
 class Tree:
-    """What names a tree: the pid of its leader until that is waited for, then 0; and its tag."""
+    """What names a tree.
+
+    Attributes:
+        leader: pid of its first process until that is waited for, then 0.
+        tag: the mark of its processes, in the bits of `mask`.
+        host: pid of a process that is not a member but whose children with the tag are; 0 for none.
+    """
 
     leader: int
     tag: int
+    mask: int = EVERY_BIT
+    host: int = 0
+
+    def bears(self, pid: int) -> bool:
+        """Whether `pid` carries the tag."""
+        return tag_of(pid) & self.mask == self.tag
 
 
-def members(tree: Tree, supervised: Container[int]) -> list[int]:
-    """The living processes of `tree`.
+def members(tree: Tree, supervised: Container[int]) -> dict[int, int]:
+    """The living processes of `tree`: pid → start time, in clock ticks since boot.
 
     Args:
         supervised: pids of the leaders of all trees, which are no orphans.
     """
     queue = [tree.leader] if tree.leader else []
     queue += [pid for pid in own_children() if pid not in supervised and _orphan_of(tree, pid)]
-    found: set[int] = set()
+    if tree.host:
+        queue += [pid for pid in children(tree.host) if tree.bears(pid)]
+    found: dict[int, int] = {}
+    seen: set[int] = set()
     while queue:
         pid = queue.pop()
-        if pid not in found:
-            found.add(pid)
-            queue += children(pid)
-    return [pid for pid in found if (stat := _stat(pid)) is not None and stat[0] not in "ZX"]
+        if pid in seen:
+            continue
+        seen.add(pid)
+        queue += children(pid)
+        if (stat := _stat(pid)) is not None and stat.state not in "ZX":
+            found[pid] = stat.start_time
+    return found
 
 
 def _orphan_of(tree: Tree, pid: int) -> bool:
-    tag = tag_of(pid)
-    if tag or not tree.leader:
-        return tag == tree.tag
+    if tag_of(pid) or not tree.leader:
+        return tree.bears(pid)
     stat = _stat(pid)  # untagged: it has set the limit itself, or can't be asked
-    return stat is not None and tree.leader in stat[1:]
+    return stat is not None and tree.leader in (stat.group, stat.session)
 
 
 def signal_tree(tree: Tree, number: int, supervised: Container[int]) -> list[OwnedFd]:
     """Send a signal to every member and return a pidfd of each that took it.
 
-    A pidfd is opened first and membership tested after: a number reused in between is not hit.
+    A pidfd is opened first and the start time compared after: a reused number is not hit.
     """
     reached: list[OwnedFd] = []
-    for pid in members(tree, supervised):
+    for pid, start_time in members(tree, supervised).items():
         try:
             pidfd = OwnedFd(os.pidfd_open(pid))
         except ProcessLookupError:
             continue
         try:
-            # The leader is unreaped and can't be another; anyone else bears no stranger's mark.
-            if pid == tree.leader or tag_of(pid) in (tree.tag, 0):
+            stat = _stat(pid)
+            if stat is not None and stat.start_time == start_time:
                 signal.pidfd_send_signal(pidfd.number, number)
                 reached.append(pidfd)
                 continue

@@ -1,0 +1,332 @@
+"""Shell sessions. Source: Process API contract, sections 8 and 9."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
+from signal import Signals
+from typing import Any, Final
+
+from aiohttp import WSCloseCode, hdrs, web
+from marshmallow import ValidationError, post_load
+
+from procd.api.body import (
+    MAX_UINT32,
+    BodySchema,
+    Count,
+    Flag,
+    Text,
+    load,
+    non_empty,
+    number,
+    strings,
+)
+from procd.api.reply import OutputText, json_response, respond, respond_text, timestamp
+from procd.api.versions import Client, client_of
+from procd.api.ws import CONNECTIONS, Connection, Outlet
+from procd.errors import SessionEnded, TimedOut
+from procd.process import STDERR, STDOUT
+from procd.services.command import Command
+from procd.services.session import (
+    ENTRYPOINT,
+    ENTRYPOINT_COMMAND,
+    ExecRequest,
+    SessionRequest,
+    ShellSession,
+    ShellSessions,
+)
+
+SESSIONS = web.AppKey("SESSIONS", ShellSessions)
+
+# A follower has nothing to say; what it sends is read and dropped.
+MAX_FOLLOWER_MESSAGE_BYTES: Final = 64 << 10
+
+
+class Script(Text):
+    """A string that may hold anything but lone surrogates: a script is a file."""
+
+    allows_nul = True
+
+
+class CreateSchema(BodySchema):
+    """POST /process/session."""
+
+    id = Text(required=True, data_key="sessionId", validate=non_empty())
+    cwd = Text()
+    env = strings(load_default=dict)
+    envs = strings(load_default=dict)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: object) -> SessionRequest:
+        """Make the request."""
+        return SessionRequest(
+            id=data["id"], cwd=data.get("cwd", ""), envs={**data["env"], **data["envs"]}
+        )
+
+
+class ExecSchema(BodySchema):
+    """POST /process/session/{id}/exec."""
+
+    command = Script(required=True, validate=non_empty())
+    run_async = Flag(data_key="runAsync", load_default=False)
+    also_async = Flag(data_key="async", load_default=False)
+    suppress_input_echo = Flag(data_key="suppressInputEcho", load_default=False)
+    timeout_s = Count(MAX_UINT32, data_key="timeout", load_default=0)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: object) -> ExecRequest:
+        """Make the request."""
+        also_async = data.pop("also_async")
+        return ExecRequest(**data | {"run_async": data["run_async"] or also_async})
+
+
+class InputSchema(BodySchema):
+    """POST …/command/{command_id}/input."""
+
+    data = Script(load_default="")
+    eof = Flag(load_default=False)
+
+    @post_load
+    def check(self, data: dict[str, Any], **_: object) -> dict[str, Any]:
+        """Refuse what would do nothing."""
+        if not data["data"] and not data["eof"]:
+            raise ValidationError("data: must not be empty")
+        return data
+
+
+class SignalSchema(BodySchema):
+    """POST …/command/{command_id}/signal."""
+
+    signal = Text(required=True, validate=non_empty())
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: object) -> Signals:
+        """Make the signal."""
+        name = data["signal"].upper()
+        try:
+            return Signals[name if name.startswith("SIG") else f"SIG{name}"]
+        except KeyError:
+            raise ValidationError(f"signal: no such signal: {data['signal']}") from None
+
+
+CREATE: Final = CreateSchema()
+EXEC: Final = ExecSchema()
+INPUT: Final = InputSchema()
+SIGNAL: Final = SignalSchema()
+
+
+def describe(session: ShellSession) -> dict[str, object]:
+    """A session as the contract shows it (section 8.1)."""
+    return {
+        "sessionId": session.id,
+        "commands": [describe_command(command) for command in session.commands.values()],
+    }
+
+
+def describe_command(command: Command) -> dict[str, object]:
+    """A command as the contract shows it, with its times."""
+    record = command.record
+    fields: dict[str, object] = {"id": record.id, "command": record.text}
+    if record.exit_code is not None:
+        fields["exitCode"] = record.exit_code
+    if record.started_at is not None:
+        fields["startedAt"] = timestamp(datetime.fromtimestamp(record.started_at, UTC))
+    if record.ended_at is not None:
+        fields["endedAt"] = timestamp(datetime.fromtimestamp(record.ended_at, UTC))
+    return fields
+
+
+async def create(request: web.Request) -> web.Response:
+    """Create a session."""
+    request.app[SESSIONS].create(
+        await load(request, CREATE), starts_at_home=client_of(request).starts_at_home
+    )
+    return web.Response(status=201)
+
+
+async def list_all(request: web.Request) -> web.Response:
+    """List the sessions."""
+    return json_response([describe(session) for session in request.app[SESSIONS].list()])
+
+
+async def get(request: web.Request) -> web.Response:
+    """Show one session."""
+    return json_response(describe(_session(request)))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """End a session."""
+    await request.app[SESSIONS].delete(request.match_info["session_id"])
+    return web.Response(status=204)
+
+
+async def execute(request: web.Request) -> web.StreamResponse:
+    """Run a command: to its end, or in the background."""
+    session = request.app[SESSIONS].to_change(
+        request.match_info["session_id"], "execute command in"
+    )
+    wanted: ExecRequest = await load(request, EXEC)
+    command = session.exec(wanted)
+    reply: dict[str, object] = {"cmdId": command.record.id}
+    if wanted.run_async:
+        nothing = dict.fromkeys(("output", "stdout", "stderr", "exitCode"))
+        return json_response(reply | nothing, 202)
+    timed_out = not await _ended(command, wanted.timeout_s or None)
+    shell_kept = True
+    if timed_out:
+        shell_kept = await session.terminate(command, grace_s=0)
+    elif (failure := command.done.exception()) is not None:
+        raise SessionEnded(str(failure)) from failure
+    reply |= _output(command, client_of(request))
+    if timed_out:
+        message = "command execution timeout"
+        raise TimedOut(message if shell_kept else f"{message}; the session had to be ended", reply)
+    return await respond(request, reply | {"exitCode": command.record.exit_code})
+
+
+async def _ended(command: Command, within_s: float | None) -> bool:
+    """Wait for a command's end, if need be only so long; whether it has ended."""
+    done, _ = await asyncio.wait([command.done], timeout=within_s)
+    return bool(done)
+
+
+def _output(command: Command, client: Client) -> dict[str, object]:
+    """A command's output in the form that the client knows (section 2.3)."""
+    file = command.file
+    fields: dict[str, object] = {
+        "output": OutputText(file, labelled=client.labelled and not client.modern),
+        "stdout": OutputText(file, STDOUT) if client.modern else None,
+        "stderr": OutputText(file, STDERR) if client.modern else None,
+    }
+    if file.start:
+        fields |= {"truncated": True, "firstAvailableOffset": file.start}
+    return fields
+
+
+async def get_command(request: web.Request) -> web.Response:
+    """Show a command; with `?wait=SECONDS`, when it has ended or that time is over."""
+    command = _command(request)
+    wait_s = number(request.query, "wait")
+    if wait_s:
+        await _ended(command, min(wait_s, request.app[SESSIONS].config.max_wait_s))
+    command.raise_if_never_run()
+    return json_response(describe_command(command))
+
+
+async def send_input(request: web.Request) -> web.Response:
+    """Type a line into a command (section 8.6)."""
+    session = request.app[SESSIONS].to_change(request.match_info["session_id"], "send input to")
+    command = session.command(request.match_info["command_id"])
+    wanted = await load(request, INPUT)
+    await session.type(command, wanted["data"], eof=wanted["eof"])
+    return web.Response(status=204)
+
+
+async def send_signal(request: web.Request) -> web.Response:
+    """Signal the processes of a command."""
+    session = request.app[SESSIONS].to_change(request.match_info["session_id"], "send signal to")
+    session.signal(session.command(request.match_info["command_id"]), await load(request, SIGNAL))
+    return web.Response(status=204)
+
+
+async def terminate(request: web.Request) -> web.Response:
+    """End a command and keep the shell."""
+    sessions = request.app[SESSIONS]
+    session = sessions.to_change(request.match_info["session_id"], "terminate command in")
+    command = session.command(request.match_info["command_id"])
+    if not await session.terminate(command, grace_s=sessions.config.grace_s):
+        raise SessionEnded("the shell itself was running the command: the session had to be ended")
+    return web.Response(status=204)
+
+
+async def logs(request: web.Request) -> web.StreamResponse:
+    """A command's output so far; by WebSocket, what follows as well (section 9)."""
+    return await _logs(request, _command(request), client_of(request))
+
+
+async def get_entrypoint(request: web.Request) -> web.Response:
+    """Show the entrypoint session."""
+    return json_response(describe(request.app[SESSIONS].get(ENTRYPOINT)))
+
+
+async def entrypoint_logs(request: web.Request) -> web.StreamResponse:
+    """The entrypoint's output, never without markers (section 2.3)."""
+    command = request.app[SESSIONS].get(ENTRYPOINT).command(ENTRYPOINT_COMMAND)
+    return await _logs(request, command, replace(client_of(request), labelled=True))
+
+
+async def _logs(request: web.Request, command: Command, client: Client) -> web.StreamResponse:
+    if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
+        return await _follow(request, command, labelled=client.labelled)
+    if not client.json_logs:
+        return await respond_text(request, OutputText(command.file, labelled=client.labelled))
+    return await respond(request, _output(command, replace(client, modern=True)))
+
+
+async def _follow(request: web.Request, command: Command, *, labelled: bool) -> web.StreamResponse:
+    offset = number(request.query, "offset") or 0
+    follows = request.query.get("follow") == "true"
+    connection = await request.app[CONNECTIONS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES)
+    end = command.log.store.end
+    outlet = Outlet(
+        connection,
+        command.log,
+        command.labelled if labelled else command.plain,
+        min(max(offset, command.log.store.start), end),
+        until=None if follows else end,
+        skips_gaps=True,
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            writing = group.create_task(
+                _write(connection, outlet), name=f"follow {command.record.id}"
+            )
+            try:
+                while await connection.receive() is not None:
+                    pass
+            finally:
+                if not connection.closing:
+                    writing.cancel()
+    except* ConnectionError:
+        pass  # the client has gone, which is its right
+    finally:
+        outlet.close()
+        connection.release()
+    return connection.ws
+
+
+async def _write(connection: Connection, outlet: Outlet) -> None:
+    try:
+        await outlet.run()
+    except OSError as exc:
+        if isinstance(exc, ConnectionError):
+            raise
+        await connection.close(WSCloseCode.INTERNAL_ERROR, f"log can't be read: {exc.strerror}")
+        return
+    outlet.close()
+    await connection.close(WSCloseCode.OK, "")
+
+
+def _session(request: web.Request) -> ShellSession:
+    return request.app[SESSIONS].get(request.match_info["session_id"])
+
+
+def _command(request: web.Request) -> Command:
+    return _session(request).command(request.match_info["command_id"])
+
+
+_COMMAND: Final = "/process/session/{session_id}/command/{command_id}"
+
+routes = [
+    web.get("/process/session", list_all, allow_head=False),
+    web.post("/process/session", create),
+    web.get("/process/session/entrypoint", get_entrypoint, allow_head=False),
+    web.get("/process/session/entrypoint/logs", entrypoint_logs, allow_head=False),
+    web.get("/process/session/{session_id}", get, allow_head=False),
+    web.delete("/process/session/{session_id}", delete),
+    web.post("/process/session/{session_id}/exec", execute),
+    web.get(_COMMAND, get_command, allow_head=False),
+    web.post(f"{_COMMAND}/input", send_input),
+    web.post(f"{_COMMAND}/signal", send_signal),
+    web.post(f"{_COMMAND}/terminate", terminate),
+    web.get(f"{_COMMAND}/logs", logs, allow_head=False),
+]

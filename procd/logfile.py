@@ -1,0 +1,336 @@
+"""Logs on disk: what commands say, within a budget, addressed by offset.
+
+The one place of procd that keeps anything in files. Writes go to the page cache; what is read is
+mostly what was just written. A full disk costs the oldest output and never a command.
+"""
+
+import ctypes
+import errno
+import logging
+import os
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from procd.streams.backlog import Run
+from procd.unix.fd import OwnedFd
+
+log = logging.getLogger(__name__)
+
+READ_BYTES: Final = 256 << 10
+# Space is given up in steps of at least this, so that a log at its cap doesn't do so at each write.
+STEP_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 4096
+# Boundaries between streams held in memory; beyond these, older ones go to a file beside the log.
+HELD_BOUNDARIES: Final = 1024
+# linux/falloc.h
+FALLOC_FL_KEEP_SIZE: Final = 1
+FALLOC_FL_PUNCH_HOLE: Final = 2
+
+
+class Boundaries:
+    """Where the stream changes, in order: eight bytes each, most of them in a file if many.
+
+    An entry is `offset << 2 | stream`.
+    """
+
+    __slots__ = ("_block", "_block_index", "_held", "_path", "_spilled")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held = array("Q")
+        self._spilled = 0
+        self._block = array("Q")
+        self._block_index = -1
+
+    def __len__(self) -> int:
+        return self._spilled + len(self._held)
+
+    def __getitem__(self, index: int) -> int:
+        if index >= self._spilled:
+            return self._held[index - self._spilled]
+        block_index, position = divmod(index, HELD_BOUNDARIES)
+        if block_index != self._block_index:
+            block = array("Q")
+            with self._path.open("rb") as file:
+                file.seek(block_index * HELD_BOUNDARIES * block.itemsize)
+                block.frombytes(file.read(HELD_BOUNDARIES * block.itemsize))
+            self._block, self._block_index = block, block_index
+        return self._block[position]
+
+    def append(self, offset: int, stream: int) -> None:
+        """Begin a segment at `offset`.
+
+        Raises:
+            OSError: the disk is full; the boundary is not recorded.
+        """
+        if len(self._held) >= 2 * HELD_BOUNDARIES:
+            oldest = self._held[:HELD_BOUNDARIES]
+            with self._path.open("ab") as file:
+                file.truncate(self._spilled * oldest.itemsize)  # less what a failure left half done
+                file.write(oldest.tobytes())
+            del self._held[:HELD_BOUNDARIES]
+            self._spilled += HELD_BOUNDARIES
+        self._held.append(offset << 2 | stream)
+
+    def unlink(self) -> None:
+        """Take what is in the file into memory, if it is wanted any more, and delete the file."""
+        if self._spilled:
+            whole = array("Q")
+            whole.frombytes(self._path.read_bytes()[: self._spilled * whole.itemsize])
+            self._held = whole + self._held
+            self._spilled = 0
+            self._path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._held = array("Q")
+        if self._spilled:
+            self._path.unlink(missing_ok=True)
+        self._spilled = 0
+        self._block_index = -1
+
+    def index_at(self, offset: int) -> int:
+        """Index of the segment that holds `offset`."""
+        return bisect_right(self, offset << 2 | 3) - 1
+
+
+class LogFile:
+    """One command's output in one append-only file.
+
+    What was appended has its offset for ever; what lies before `start` is gone.
+    """
+
+    __slots__ = (
+        "_base",
+        "_boundaries",
+        "_fd",
+        "_path",
+        "_removed",
+        "_store",
+        "_stream",
+        "end",
+        "start",
+    )
+
+    head_end: Final = 0
+
+    def __init__(self, store: "LogStore", path: Path) -> None:
+        self._store = store
+        self._path = path
+        self._boundaries = Boundaries(path.with_suffix(".streams"))
+        self._fd: OwnedFd | None = None
+        self._base = 0  # offset of the file's first byte
+        self._stream = 0
+        self._removed = False
+        self.start = 0
+        self.end = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes are kept."""
+        return self.end - self.start
+
+    def append(self, data: bytes, stream: int = 0) -> None:
+        """Add `data`; if there is no room for it on the disk, it and all before it are lost."""
+        self._store.make_room(self, len(data))
+        try:
+            try:
+                self._write(data, stream)
+            except OSError as exc:
+                if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                self._store.give_back(self, len(data))
+                self._write(data, stream)
+        except OSError as exc:
+            log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
+            self._lose(data, stream)
+            return
+        self._store.used_bytes += len(data)
+
+    def _write(self, data: bytes, stream: int) -> None:
+        if self._fd is None:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd = OwnedFd(os.open(self._path, flags, 0o600))
+        if stream != self._stream:
+            self._boundaries.append(self.end, stream)
+            self._stream = stream
+        position = self.end - self._base
+        written = os.pwrite(self._fd.number, data, position)
+        while written < len(data):
+            written += os.pwrite(self._fd.number, data[written:], position + written)
+        self.end += len(data)
+
+    def _lose(self, data: bytes, stream: int) -> None:
+        self.drop(self.kept_bytes)
+        self.end += len(data)
+        self.start = self._base = self.end
+        self._boundaries.clear()
+        self._stream = 0
+
+    def drop(self, least_bytes: int) -> None:
+        """Give up at least `least_bytes` of the oldest output, or all there is."""
+        start = min(self.end, self.start + max(least_bytes, STEP_BYTES))
+        position = start - self._base
+        start -= position % BLOCK_BYTES if start < self.end else 0
+        if start <= self.start:
+            start = self.end
+        if start < self.end and not self._punch(start):
+            start = self.end
+        self._store.used_bytes -= start - self.start
+        self.start = start
+        if start == self.end:
+            self._empty()
+
+    def _empty(self) -> None:
+        self._base = self.end
+        self._boundaries.clear()
+        self._stream = 0
+        if self._fd is not None:
+            os.ftruncate(self._fd.number, 0)
+        else:
+            self._path.unlink(missing_ok=True)
+
+    def _punch(self, upto: int) -> bool:
+        try:
+            fd = self._fd or OwnedFd(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))
+        except OSError:
+            return False
+        try:
+            # Source: fallocate(2). From the file's beginning: what lies before is a hole already.
+            done = LIBC.fallocate(
+                fd.number,
+                FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
+                ctypes.c_int64(0),
+                ctypes.c_int64(upto - self._base),
+            )
+            return bool(done == 0)
+        finally:
+            if fd is not self._fd:
+                fd.close()
+
+    def read(self, offset: int, most: int) -> bytes:
+        """Bytes of all streams from `offset` on; b"" at the end.
+
+        Raises:
+            LookupError: `offset` is before `start` or beyond the end.
+            OSError: the file can't be read.
+        """
+        if not self.start <= offset <= self.end:
+            raise LookupError(offset)
+        most = min(most, self.end - offset)
+        if not most:
+            return b""
+        if self._fd is not None:
+            return os.pread(self._fd.number, most, offset - self._base)
+        fd = OwnedFd(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+        try:
+            return os.pread(fd.number, most, offset - self._base)
+        finally:
+            fd.close()
+
+    def slices(self, offset: int, most: int) -> Iterator[Run]:
+        """What `read` gives, cut where the stream changes."""
+        data = self.read(offset, most)
+        end = offset + len(data)
+        index = self._boundaries.index_at(offset) if data else 0
+        while offset < end:
+            stream = self._boundaries[index] & 3
+            index += 1
+            cut = self._boundaries[index] >> 2 if index < len(self._boundaries) else end
+            piece = data[: cut - offset] if cut < end else data
+            yield Run(offset, stream, piece)
+            data = data[len(piece) :]
+            offset += len(piece)
+
+    def runs(self) -> Iterator[Run]:
+        """All that is kept now, oldest first; the gap shows as a jump of the offset."""
+        offset, end = self.start, self.end
+        while offset < end:
+            offset = max(offset, self.start)  # more may have gone since the last piece
+            for run in self.slices(offset, min(READ_BYTES, end - offset)):
+                yield run
+                offset = run.offset + len(run.data)
+
+    def finish(self) -> None:
+        """No more output follows: hold no descriptor."""
+        if self._fd is not None:
+            self._fd.close()
+            self._fd = None
+        if self._removed:
+            self.start = self._base = self.end
+        else:
+            self._store.finished(self)
+
+    def remove(self) -> None:
+        """Delete it; a descriptor that is open stays readable until `finish`."""
+        self._store.forget(self)
+        self._store.used_bytes -= self.kept_bytes
+        self._removed = True
+        if self._fd is None:
+            self.start = self._base = self.end
+        self._path.unlink(missing_ok=True)
+        self._boundaries.unlink()
+
+    def keep_readable(self) -> None:
+        """Open it, so that it can be read after `remove`."""
+        if self._fd is None and self.kept_bytes:
+            self._fd = OwnedFd(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+
+
+class LogStore:
+    """All logs on disk, and the budget that they share."""
+
+    def __init__(self, max_log_bytes: int, max_total_bytes: int) -> None:
+        self._max_log_bytes = max_log_bytes
+        self._max_total_bytes = max_total_bytes
+        self._finished: set[LogFile] = set()
+        self.used_bytes = 0
+
+    def create(self, path: Path) -> LogFile:
+        """A new log that will be kept at `path`."""
+        return LogFile(self, path)
+
+    def make_room(self, log_file: LogFile, size: int) -> None:
+        """See that `size` more bytes in `log_file` are within the budget.
+
+        The oldest bytes of the largest finished logs go first, then those of the log itself.
+        """
+        excess = log_file.kept_bytes + size - self._max_log_bytes
+        if excess > 0:
+            log_file.drop(excess)
+        excess = self.used_bytes + size - self._max_total_bytes
+        if excess > 0:
+            self._free(log_file, excess)
+
+    def give_back(self, log_file: LogFile, size: int) -> None:
+        """Free space because the disk has none left."""
+        self._free(log_file, size)
+
+    def _free(self, log_file: LogFile, size: int) -> None:
+        goal = self.used_bytes - size
+        while self.used_bytes > goal and self.used_bytes > 0:
+            victim = max(self._finished, key=_kept_bytes, default=log_file)
+            if not victim.kept_bytes:
+                victim = log_file
+            if not victim.kept_bytes:
+                return
+            victim.drop(self.used_bytes - goal)
+
+    def finished(self, log_file: LogFile) -> None:
+        """It gets no more output."""
+        if log_file.kept_bytes:
+            self._finished.add(log_file)
+
+    def forget(self, log_file: LogFile) -> None:
+        """It is to be deleted."""
+        self._finished.discard(log_file)
+
+
+LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def _kept_bytes(log_file: LogFile) -> int:
+    return log_file.kept_bytes

@@ -1,0 +1,27 @@
+"""Ids that clients choose: names in URL paths, and never anything else."""
+
+from typing import Final
+
+from procd.errors import BadRequest
+
+MAX_ID_LENGTH: Final = 255
+# The first is the name of a route beside the sessions; the others are not names.
+RESERVED: Final = frozenset({"create-connect", ".", ".."})
+
+
+def check_id(session_id: str) -> None:
+    """Refuse ids that could not stand in a URL path.
+
+    Raises:
+        BadRequest: empty, too long, reserved, or with a slash or control character.
+
+    Source: Process API contract, section 4.7.
+    """
+    if not session_id:
+        raise BadRequest("session ID is required")
+    if len(session_id) > MAX_ID_LENGTH:
+        raise BadRequest(f"session ID is longer than {MAX_ID_LENGTH} characters")
+    if session_id in RESERVED:
+        raise BadRequest(f"session ID '{session_id}' is reserved")
+    if "/" in session_id or not session_id.isprintable():
+        raise BadRequest("session ID must not contain '/' or control characters")

@@ -1,0 +1,452 @@
+"""Shell sessions: one long-lived shell each, which runs commands one after another.
+
+The shell reads one short line for each command from its own input: source the script with the
+command's FIFOs as its descriptors, then write `$?` into the session's control FIFO, by path. That
+is all that it ever sees of procd.
+"""
+
+import asyncio
+import logging
+import os
+import shlex
+import shutil
+import signal
+import tempfile
+import time
+import uuid
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from procd.config import SessionsConfig
+from procd.errors import (
+    BadRequest,
+    Conflict,
+    Exhausted,
+    ProcdError,
+    ProcessNotFound,
+    SessionEnded,
+    SpawnFailed,
+)
+from procd.logfile import LogStore
+from procd.process import STDERR, Process, Processes
+from procd.services.command import Command, CommandRecord
+from procd.services.environment import Environment, check_names
+from procd.services.ids import check_id
+from procd.streams.backlog import Backlog
+from procd.streams.log import Log
+from procd.unix import proctree
+from procd.unix.child import ExitStatus
+from procd.unix.fd import FdReader, open_fifo
+from procd.unix.shell import Shell
+
+log = logging.getLogger(__name__)
+
+ENTRYPOINT: Final = "entrypoint"
+ENTRYPOINT_COMMAND: Final = "entrypoint_command"
+MAX_STATUS_BYTES: Final = 4096
+# A command whose processes were all killed may go on in the shell itself, or start others.
+TERMINATE_ROUND_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest:
+    """What to create."""
+
+    id: str
+    cwd: str = ""
+    envs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecRequest:
+    """What to run in a session."""
+
+    command: str
+    run_async: bool = False
+    suppress_input_echo: bool = False
+    timeout_s: int = 0
+
+
+class ShellSession:
+    """One shell and its commands, from its creation until it is deleted."""
+
+    def __init__(
+        self, session_id: str, process: Process, shell: str, directory: Path, store: LogStore,
+        config: SessionsConfig, processes: Processes,
+    ) -> None:  # fmt: skip
+        self.id = session_id
+        self.commands: dict[str, Command] = {}
+        self._process = process
+        self._processes = processes
+        self._directory = directory
+        self._store = store
+        self._config = config
+        self._queue: deque[Command] = deque()
+        self._current: Command | None = None
+        self._numbers = 0
+        self._status = 0
+        self._deleted = False
+        # A function or an alias of the user's may have the name of either; neither is then meant.
+        self._word = "\\builtin" if os.path.basename(shell) == "zsh" else "\\command"  # noqa: PTH119 - str
+        self._control_path = str(directory / "control")
+        os.mkfifo(self._control_path, 0o600)
+        # Both ends are ours, so that the shell never waits and we never see an end.
+        self._control = FdReader(
+            asyncio.get_running_loop(),
+            open_fifo(self._control_path, os.O_RDWR),
+            self._status_received,
+            _never,
+        )
+        self._partial = b""
+        process.done.add_done_callback(self._shell_ended)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its shell has exited."""
+        return not self._process.running
+
+    def exec(self, request: ExecRequest, command_id: str = "") -> Command:
+        """Accept a command; it runs when those before it have ended.
+
+        Raises:
+            BadRequest: it is blank.
+            SessionEnded: the shell has exited.
+            Exhausted: `sessions.max_queued` commands are waiting.
+        """
+        if not request.command.strip():
+            raise BadRequest("command cannot be empty")
+        if self.ended or self._deleted:
+            raise SessionEnded("session has ended: its shell has exited")
+        if len(self._queue) >= self._config.max_queued:
+            raise Exhausted(f"limit of {self._config.max_queued} queued commands is reached")
+        self._forget_old()
+        self._numbers += 1
+        record = CommandRecord(
+            id=command_id or str(uuid.uuid4()),
+            text=request.command,
+            number=self._numbers,
+            interactive=request.run_async,
+            echoes=not request.suppress_input_echo,
+        )
+        try:
+            command = Command(record, self._directory, self._store)
+        except OSError as exc:
+            raise SpawnFailed(f"cannot start a command: {exc.strerror}") from exc
+        self.commands[record.id] = command
+        self._queue.append(command)
+        self._next()
+        return command
+
+    def _forget_old(self) -> None:
+        if len(self.commands) < self._config.max_commands:
+            return
+        for command in self.commands.values():
+            if command.log.sealed:
+                del self.commands[command.record.id]
+                command.remove()
+                return
+        raise Exhausted(f"limit of {self._config.max_commands} commands is reached")
+
+    def _next(self) -> None:
+        """Start the next command, if there is one and its turn has come."""
+        while self._current is None and self._queue and not self.ended:
+            command = self._queue.popleft()
+            try:
+                self._store.make_room(command.file, len(command.record.text))
+                command.open()
+            except OSError as exc:
+                command.log.append(f"cannot start a command: {exc.strerror}".encode(), STDERR)
+                command.complete(-1)
+                continue
+            self._current = command
+            tree = self._process.record.tree
+            proctree.retag(tree.leader, self._tag(command))
+            assert self._process.stdin is not None
+            self._process.stdin.write(self._line(command))
+
+    def _tag(self, command: Command) -> int:
+        """What marks the processes of one command: what they start bears it too."""
+        part = command.record.number & ((1 << proctree.PART_BITS) - 1)
+        return self._process.record.tree.tag + part
+
+    def _line(self, command: Command) -> bytes:
+        def quoted(kind: str) -> str:
+            return shlex.quote(command.path(kind))
+
+        # `$?` is that of the command before. Not last in its list, it ends no `set -e` shell.
+        before = f"(exit {self._status}) && :\n" if self._status else ""
+        source = f"{self._word} . {quoted('script')}"
+        stdin = quoted("in") if command.record.interactive else "/dev/null"
+        number = command.record.number
+        return (
+            f"{before}{source} <{stdin} >{quoted('out')} 2>{quoted('err')}\n"
+            f"{self._word} printf '{number} %d\\n' \"$?\" >{shlex.quote(self._control_path)}\n"
+        ).encode()
+
+    def _status_received(self, data: bytes) -> None:
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        self._partial = self._partial[:MAX_STATUS_BYTES]
+        for line in lines:
+            number, _, status = line.partition(b" ")
+            command = self._current
+            # Anything else was not written by the line that we gave the shell.
+            if command is not None and number == b"%d" % command.record.number and status.isdigit():
+                self._completed(command, int(status))
+
+    def _completed(self, command: Command, exit_code: int) -> None:
+        self._current = None
+        self._status = exit_code & 0xFF
+        command.complete(exit_code)
+        self._next()
+
+    def _shell_ended(self, done: "asyncio.Future[ExitStatus]") -> None:
+        if done.cancelled():
+            return
+        self._control.drain()  # the status of a command may have come before the end
+        exit_status = self._process.record.exit
+        assert exit_status is not None
+        if self._current is not None:
+            command, self._current = self._current, None
+            command.complete(exit_status.shell_code)
+        while self._queue:
+            self._queue.popleft().cancel("session ended before the command's turn")
+        self._control.close()
+        self._process.hang_up()
+        log.info("session ended", extra={"session": self.id, "exit_code": exit_status.shell_code})
+
+    def command(self, command_id: str) -> Command:
+        """The command of this id.
+
+        Raises:
+            ProcessNotFound: there is none.
+        """
+        command = self.commands.get(command_id)
+        if command is None:
+            raise ProcessNotFound("command not found")
+        return command
+
+    async def type(self, command: Command, data: str, *, eof: bool) -> None:
+        """Send a line of input to a command. Source: contract, section 8.6.
+
+        Raises:
+            BadRequest, CommandCompleted, SessionEnded: as `Command.type`.
+        """
+        if self.ended and not command.done.done():
+            raise SessionEnded("session process has exited")
+        raw = data.encode()
+        if raw and not raw.endswith(b"\n"):
+            raw += b"\n"
+        await command.type(
+            raw, eof=eof, queue_bytes=self._config.input_queue_bytes, tasks=self._processes.tasks
+        )
+
+    def tree(self, command: Command) -> proctree.Tree:
+        """The processes that a command has started, wherever they are, but not the shell."""
+        shell = self._process.record.tree.leader
+        return proctree.Tree(0, self._tag(command), proctree.EVERY_BIT, host=shell)
+
+    def signal(self, command: Command, number: int) -> None:
+        """Send a signal to all processes of a command, which the shell isn't one of.
+
+        Raises:
+            CommandCompleted: it has ended, or its turn has not come.
+        """
+        self._check_running(command)
+        for pidfd in proctree.signal_tree(self.tree(command), number, self._processes.pids):
+            pidfd.close()
+
+    def _check_running(self, command: Command) -> None:
+        command.raise_if_never_run()
+        command.check_not_ended()
+        if not command.running:
+            raise Conflict("command is waiting for its turn")
+
+    async def terminate(self, command: Command, *, grace_s: float) -> bool:
+        """End one command and keep the shell; those before it keep their background jobs.
+
+        Its processes are sent SIGTERM, after `grace_s` SIGKILL, and so are those that the rest of
+        the script starts. What the shell itself does can't be ended without ending the shell: that
+        is the last resort, and False is returned then.
+
+        Raises:
+            CommandCompleted: it has ended.
+        """
+        command.raise_if_never_run()
+        command.check_not_ended()
+        if not command.running:
+            self._queue.remove(command)
+            command.cancel("command was terminated before its turn")
+            return True
+        tree, supervised = self.tree(command), self._processes.pids
+        if grace_s:
+            reached = proctree.signal_tree(tree, signal.SIGTERM, supervised)
+            await proctree.ended(reached, grace_s)
+        deadline = time.monotonic() + proctree.KILL_WAIT_S
+        while not command.done.done() and time.monotonic() < deadline:
+            reached = proctree.signal_tree(tree, signal.SIGKILL, supervised)
+            await proctree.ended(reached, proctree.KILL_WAIT_S)
+            await asyncio.wait([command.done], timeout=TERMINATE_ROUND_S)
+        if command.done.done():
+            # Its background children are part of it.
+            await proctree.finish_kill(
+                tree, proctree.signal_tree(tree, signal.SIGKILL, supervised), supervised
+            )
+            return True
+        self._process.kill()
+        await self._process.killed()
+        await asyncio.wait([command.done], timeout=proctree.KILL_WAIT_S)
+        return False
+
+    async def delete(self) -> None:
+        """End all that runs in it, then forget everything about it."""
+        self._deleted = True
+        while self._queue:
+            self._queue.popleft().cancel("session was deleted")
+        if self._current is not None:
+            command, self._current = self._current, None
+            command.cancel("session was deleted")
+        await self._process.end(signal.SIGTERM, self._config.grace_s)
+        self.close()
+
+    def close(self) -> None:
+        """Forget everything about it, whatever still runs."""
+        self._control.close()
+        self._process.hang_up()
+        for command in self.commands.values():
+            command.cancel("session was deleted")
+            command.remove()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _never() -> None:
+    raise AssertionError("a FIFO that is open for writing has no end")
+
+
+class ShellSessions:
+    """The shell sessions by id."""
+
+    def __init__(
+        self,
+        config: SessionsConfig,
+        processes: Processes,
+        shell: Shell,
+        environment: Environment,
+        *,
+        work_dir: str,
+        home_dir: str,
+    ) -> None:
+        self.config = config
+        self._processes = processes
+        self._shell = shell
+        self._environment = environment
+        self._work_dir = work_dir
+        self._home_dir = home_dir
+        self._sessions: dict[str, ShellSession] = {}
+        self._store = LogStore(config.max_log_bytes, config.max_total_log_bytes)
+        parent = config.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or None
+        # 0700 and a name that nobody can have prepared: mkdtemp(3).
+        self._root = Path(tempfile.mkdtemp(prefix="procd-", dir=parent))
+        self._directories = 0
+
+    def create(self, request: SessionRequest, *, starts_at_home: bool = False) -> ShellSession:
+        """Make a session and start its shell.
+
+        Raises:
+            BadRequest: the id is reserved or can't stand in a path, or the environment is bad.
+            Conflict: the id is taken.
+            Exhausted: there are `sessions.max_sessions`.
+            SpawnFailed: the shell can't be started; no session is left.
+
+        Source: Process API contract, section 8.2.
+        """
+        if request.id == ENTRYPOINT:
+            raise BadRequest("provided session ID is reserved and cannot be created/overridden")
+        check_id(request.id)
+        return self._create(request, starts_at_home=starts_at_home)
+
+    def _create(self, request: SessionRequest, *, starts_at_home: bool) -> ShellSession:
+        check_names(request.envs)
+        if request.id in self._sessions:
+            raise Conflict("session already exists")
+        if len(self._sessions) >= self.config.max_sessions:
+            raise Exhausted(f"limit of {self.config.max_sessions} sessions is reached")
+        self._directories += 1
+        directory = self._root / str(self._directories)
+        process: Process | None = None
+        try:
+            directory.mkdir(mode=0o700)
+            shell = self._shell.path()
+            process = self._processes.spawn_reader(
+                (shell,),
+                cwd=request.cwd or (self._home_dir if starts_at_home else self._work_dir),
+                env=self._environment.merged(request.envs),
+                output=Log(Backlog(0), 0),
+            )
+            session = ShellSession(
+                request.id, process, shell, directory, self._store, self.config, self._processes
+            )
+        except (OSError, ProcdError) as exc:
+            if process is not None:
+                process.kill()
+            shutil.rmtree(directory, ignore_errors=True)
+            if isinstance(exc, OSError):
+                raise SpawnFailed(f"cannot create a session: {exc.strerror}") from exc
+            raise
+        self._sessions[request.id] = session
+        log.info("session started", extra={"session": request.id, "pid": process.record.pid})
+        return session
+
+    def start_entrypoint(self, argv: Sequence[str]) -> None:
+        """Run the command that procd was started with. Source: contract, section 8.9."""
+        session = self._create(SessionRequest(id=ENTRYPOINT), starts_at_home=False)
+        session.exec(
+            ExecRequest(command=shlex.join(argv), run_async=True, suppress_input_echo=True),
+            ENTRYPOINT_COMMAND,
+        )
+
+    def list(self) -> list[ShellSession]:
+        """All sessions but the entrypoint, oldest first."""
+        return [session for session in self._sessions.values() if session.id != ENTRYPOINT]
+
+    def get(self, session_id: str) -> ShellSession:
+        """The session of this id.
+
+        Raises:
+            ProcessNotFound: there is none.
+        """
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise ProcessNotFound("session not found")
+        return session
+
+    def to_change(self, session_id: str, action: str) -> ShellSession:
+        """The session of this id, which must not be the entrypoint.
+
+        Raises:
+            BadRequest: it is.
+            ProcessNotFound: there is none.
+        """
+        if session_id == ENTRYPOINT:
+            raise BadRequest(f"can't {action} entrypoint session")
+        return self.get(session_id)
+
+    async def delete(self, session_id: str) -> None:
+        """End a session, answer when everything in it has ended; its id is free at once.
+
+        Raises:
+            BadRequest: it is the entrypoint.
+            ProcessNotFound: there is none.
+        """
+        session = self.to_change(session_id, "delete")
+        del self._sessions[session_id]
+        await session.delete()
+
+    async def aclose(self) -> None:
+        """Forget all sessions; their processes are ended by `Processes`."""
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        shutil.rmtree(self._root, ignore_errors=True)

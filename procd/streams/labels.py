@@ -1,0 +1,91 @@
+"""Labelled output: stdout and stderr in one byte stream, each run behind its marker.
+
+Markers exist on the wire only. A message holds one marker and bytes of one stream, since clients
+lose data otherwise; bytes of the user's own that look like a marker then harm that message at most.
+
+Source: Process API contract, sections 9.1 and 9.2.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from procd.streams.backlog import Run
+from procd.streams.frames import BINARY, CACHED_FRAMES, encode
+
+MARKERS: Final = {1: b"\x01\x01\x01", 2: b"\x02\x02\x02"}
+PAYLOAD_BYTES: Final = 16 << 10
+# What is encoded at once, as many messages.
+BATCH_BYTES: Final = 256 << 10
+
+
+class SlicedStore(Protocol):
+    """A store that tells where the stream changes."""
+
+    def slices(self, offset: int, most: int) -> Iterator[Run]:
+        """Bytes from `offset` on, cut where the stream changes."""
+
+
+class LabelledFrames:
+    """The messages of one log, each batch encoded once for all who stand at the same offset.
+
+    Args:
+        labelled: with a marker before each payload; without, for clients that know none.
+    """
+
+    __slots__ = ("_cache", "_labelled", "_store")
+
+    def __init__(self, store: SlicedStore, *, labelled: bool) -> None:
+        self._store = store
+        self._labelled = labelled
+        self._cache: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
+
+    def at(self, offset: int) -> tuple[bytes, int]:
+        """The messages that begin at `offset`, and the offset after them.
+
+        There must be bytes at `offset`.
+
+        Raises:
+            LookupError: they are no longer kept.
+            OSError: the store can't be read.
+        """
+        cached = self._cache.get(offset)
+        if cached is not None:
+            return cached
+        messages: list[bytes] = []
+        end = offset
+        for run in self._store.slices(offset, BATCH_BYTES):
+            marker = MARKERS[run.stream] if self._labelled else b""
+            position = 0
+            while position < len(run.data):
+                cut = cut_before(run.data, position, position + PAYLOAD_BYTES)
+                messages.append(encode(BINARY, marker + run.data[position:cut]))
+                position = cut
+            end = run.offset + len(run.data)
+        batch = b"".join(messages), end
+        self._cache[offset] = batch
+        if len(self._cache) > CACHED_FRAMES:
+            self._cache.popitem(last=False)
+        return batch
+
+    def forget(self) -> None:
+        """Drop the cache, when nobody is left to share it."""
+        self._cache.clear()
+
+
+def cut_before(data: bytes, position: int, limit: int) -> int:
+    """Where to end a message that began at `position`: at `limit`, or just before.
+
+    Neither within a UTF-8 character nor after bytes that a client would take for the beginning of
+    a marker, as far as `data` allows.
+    """
+    if limit >= len(data):
+        return len(data)
+    cut = limit
+    while cut > limit - 4 and data[cut] & 0xC0 == 0x80:  # a continuation byte would come next
+        cut -= 1
+    if data[cut] & 0xC0 == 0x80:
+        cut = limit  # four of them are no UTF-8
+    while cut > limit - 16 and data[cut - 1] in b"\x01\x02":
+        cut -= 1
+    return cut if cut > position and data[cut - 1] not in b"\x01\x02" else limit
