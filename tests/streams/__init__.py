@@ -1,0 +1,1 @@
+"""Tests of procd.streams against models: bytes in, bytes out."""

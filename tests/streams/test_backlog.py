@@ -1,0 +1,218 @@
+"""Backlog against plain bytes."""
+
+import tracemalloc
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from procd.streams.backlog import MERGE_BYTES, RUN_COST_BYTES, Backlog, Run
+
+# Lengths round the borders of interest; content is made from them, so that shrinking is quick.
+LENGTHS = st.one_of(
+    st.integers(0, 40),
+    st.sampled_from((MERGE_BYTES - 1, MERGE_BYTES, MERGE_BYTES + 1, 3 * MERGE_BYTES)),
+)
+APPENDS = st.lists(st.tuples(LENGTHS, st.integers(1, 2)), max_size=60)
+CAPS = st.one_of(st.integers(1, 300), st.sampled_from((MERGE_BYTES, 2 * MERGE_BYTES + 1, 1 << 20)))
+
+
+def patterned(offset: int, length: int) -> bytes:
+    """Bytes that differ from their neighbours, near and far."""
+    return bytes(
+        (position * 7 + position // 251) % 256 for position in range(offset, offset + length)
+    )
+
+
+class Model:
+    """A backlog, and beside it everything that was appended."""
+
+    def __init__(self, cap_bytes: int, head_bytes: int) -> None:
+        self.store = Backlog(cap_bytes, head_bytes)
+        self.tail_bytes = cap_bytes - head_bytes
+        self.head_bytes = head_bytes
+        self.whole = b""
+        self.streams = b""  # the stream of each byte
+
+    def append(self, length: int, stream: int) -> None:
+        data = patterned(len(self.whole), length)
+        self.store.append(data, stream)
+        self.whole += data
+        self.streams += bytes([stream]) * length
+
+    def check(self) -> None:
+        store, end = self.store, len(self.whole)
+        assert store.end == end
+        assert store.head_end == min(self.head_bytes, end)
+        assert store.head_end <= store.start <= end
+        assert store.kept_bytes == store.head_end + end - store.start
+        assert store.start >= end - self.tail_bytes, "more than the cap is kept"
+        self.check_runs()
+
+    def check_runs(self) -> None:
+        """All that is kept, and nothing else, in order and each byte under its stream."""
+        store = self.store
+        kept = [*range(store.head_end), *range(store.start, store.end)]
+        found = [
+            (run.offset + index, byte, run.stream)
+            for run in store.runs()
+            for index, byte in enumerate(run.data)
+        ]
+        assert found == [(offset, self.whole[offset], self.streams[offset]) for offset in kept]
+
+
+@st.composite
+def models(draw: st.DrawFn, appends: st.SearchStrategy[list[tuple[int, int]]] = APPENDS) -> Model:
+    """A backlog of any cap and head that anything was appended to."""
+    cap_bytes = draw(CAPS)
+    model = Model(cap_bytes, draw(st.one_of(st.just(0), st.integers(0, cap_bytes))))
+    for length, stream in draw(appends):
+        model.append(length, stream)
+    return model
+
+
+def filled(cap_bytes: int, head_bytes: int, appends: Sequence[tuple[int, int]]) -> Model:
+    """A backlog that these lengths and streams were appended to."""
+    model = Model(cap_bytes, head_bytes)
+    for length, stream in appends:
+        model.append(length, stream)
+    return model
+
+
+@given(CAPS, st.data(), APPENDS)
+def test_keeps_head_and_tail_of_the_whole(
+    cap_bytes: int, data: st.DataObject, appends: list[tuple[int, int]]
+) -> None:
+    """After each append the runs are the head and the tail of all that was said."""
+    model = Model(cap_bytes, data.draw(st.integers(0, cap_bytes), label="head_bytes"))
+    for length, stream in appends:
+        model.append(length, stream)
+        model.check()
+
+
+@given(models(), st.floats(0, 1), st.integers(1, 3 * MERGE_BYTES))
+@example(filled(10, 10, [(4, 1), (20, 2)]), 0.5, 100)  # no tail at all
+@example(filled(100, 50, [(50, 1), (50, 1)]), 0.25, 100)  # full to the byte: no gap
+def test_read_at_any_offset(model: Model, share: float, most: int) -> None:
+    """A read returns what was said there, never more than asked for, and something if there is."""
+    store = model.store
+    offset = round(share * store.end)
+    if store.head_end <= offset < store.start:
+        with pytest.raises(LookupError):
+            store.read(offset, most)
+        return
+    read = store.read(offset, most)
+    assert read == model.whole[offset : offset + len(read)]
+    assert len(read) <= most
+    assert bool(read) == (offset < store.end)
+    if offset < store.head_end and store.start > store.head_end:
+        assert offset + len(read) <= store.head_end, "a read went over the gap"
+
+
+@given(models(), st.integers(1, 3 * MERGE_BYTES))
+def test_reading_on_and_on_gives_the_tail(model: Model, most: int) -> None:
+    """Reads that follow each other give everything from the start to the end, once."""
+    store = model.store
+    offset, joined = store.start, b""
+    while piece := store.read(offset, most):
+        joined += piece
+        offset += len(piece)
+    assert offset == store.end
+    assert joined == model.whole[store.start :]
+
+
+@given(models())
+def test_beyond_the_end_is_no_place(model: Model) -> None:
+    """The end itself reads as nothing yet; what lies after it is an error."""
+    assert model.store.read(model.store.end, 1) == b""
+    with pytest.raises(LookupError):
+        model.store.read(model.store.end + 1, 1)
+
+
+LONG_RUNS = st.lists(
+    st.tuples(st.integers(MERGE_BYTES + 1, 3 * MERGE_BYTES), st.just(1)), max_size=12
+)
+
+
+@given(st.integers(1, 8 * MERGE_BYTES), LONG_RUNS)
+def test_start_is_exact(tail_bytes: int, appends: list[tuple[int, int]]) -> None:
+    """Where runs are long, exactly the last `tail` bytes are kept, to the byte."""
+    tail_bytes += len(appends) * RUN_COST_BYTES  # so that the number of runs evicts nobody
+    model = filled(tail_bytes, 0, appends)
+    assert model.store.start == max(0, model.store.end - tail_bytes)
+
+
+@given(st.integers(1, 40), st.lists(st.integers(1, 3), min_size=1, max_size=2000))
+def test_start_with_short_runs(most_runs: int, lengths: list[int]) -> None:
+    """Where runs are too many, `start` is that of the oldest run kept: whole runs go."""
+    tail_bytes = most_runs * RUN_COST_BYTES
+    model = filled(tail_bytes, 0, [(n, 1 + i % 2) for i, n in enumerate(lengths)])
+    first_kept = sum(lengths[: max(0, len(lengths) - most_runs - 1)])
+    assert model.store.start == max(first_kept, model.store.end - tail_bytes)
+
+
+def test_one_stream_of_single_bytes_fills_the_cap() -> None:
+    """Short appends to one stream are joined, so they evict by their bytes alone."""
+    model = filled(10_000, 0, [])
+    for _ in range(25_000):
+        model.store.append(b"x", 1)
+    assert model.store.kept_bytes == 10_000
+
+
+def test_a_long_run_is_not_copied() -> None:
+    """What is read whole from its beginning is the very object that was appended."""
+    store = Backlog(1 << 20)
+    data = b"x" * (MERGE_BYTES + 1)
+    store.append(data)
+    assert store.read(0, 1 << 20) is data
+
+
+def test_read_takes_whole_runs_that_fit() -> None:
+    """A run that would not fit is left for the next read, unless it is the first."""
+    store = Backlog(1 << 20)
+    store.append(b"a" * 5000)
+    store.append(b"b" * 5000)
+    assert store.read(0, 9999) == b"a" * 5000
+    assert store.read(0, 10_000) == b"a" * 5000 + b"b" * 5000
+    assert store.read(5000, 100) == b"b" * 100
+
+
+def test_runs_show_the_gap_as_a_jump() -> None:
+    """Head, gap and tail: the first byte after the gap has its own offset."""
+    store = Backlog(20, 10)
+    store.append(b"0123456789abcdefghij" * 2, 1)
+    assert list(store.runs()) == [Run(0, 1, b"0123456789"), Run(30, 1, b"abcdefghij")]
+    assert (store.head_end, store.start, store.end, store.kept_bytes) == (10, 30, 40, 20)
+
+
+def test_memory_of_single_bytes_of_two_streams_is_bounded() -> None:
+    """Alternating streams cost an object per byte; their number is bounded all the same."""
+    cap_bytes = 256 << 10
+    tracemalloc.start()
+    try:
+        store = Backlog(cap_bytes)
+        before, _ = tracemalloc.get_traced_memory()
+        for index in range(100_000):
+            store.append(b"x", 1 + index % 2)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert store.end == 100_000
+    assert after - before <= 2 * cap_bytes
+
+
+def test_memory_of_long_runs_is_bounded() -> None:
+    """What is evicted is freed: the cap, and one run more."""
+    cap_bytes, run_bytes = 256 << 10, 64 << 10
+    tracemalloc.start()
+    try:
+        store = Backlog(cap_bytes)
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(1000):
+            store.append(bytes(run_bytes))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert store.kept_bytes == cap_bytes
+    assert after - before <= 2 * cap_bytes + run_bytes

@@ -1,0 +1,249 @@
+"""Replay filter: queries go, everything else stays to the byte, and cuts make no difference."""
+
+import itertools
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from procd.streams.replay import ReplayFilter, without_queries
+
+QUERIES = (
+    b"\x05",
+    b"\x1bZ",
+    b"\x1b[c",
+    b"\x1b[0c",
+    b"\x1b[>c",
+    b"\x1b[>0c",
+    b"\x1b[=c",
+    b"\x1b[=0c",
+    b"\x1b[5n",
+    b"\x1b[6n",
+    b"\x1b[?6n",
+    b"\x1b[?15n",
+    b"\x1b[?996n",
+    b"\x1b[?u",
+    b"\x1b[?4m",
+    b"\x1b[4$p",
+    b"\x1b[?2026$p",
+    b"\x1b[?1;1S",
+    b"\x1b[?2;1;0S",
+    b"\x1b[?1;4;0S",
+    b"\x1b[>q",
+    b"\x1b[>0q",
+    b"\x1b[x",
+    b"\x1b[0x",
+    b"\x1b[1x",
+    b"\x1b[11t",
+    b"\x1b[13t",
+    b"\x1b[13;2t",
+    b"\x1b[14t",
+    b"\x1b[14;2t",
+    b"\x1b[15t",
+    b"\x1b[16t",
+    b"\x1b[18t",
+    b"\x1b[19t",
+    b"\x1b[20t",
+    b"\x1b[21t",
+    b"\x1b[1$w",
+    b"\x1b[2$w",
+    b"\x1b[1$u",
+    b"\x1b[1;1;1;1;24;80*y",
+    b"\x1b]4;1;?\x07",
+    b"\x1b]4;1;?;2;?\x1b\\",
+    b"\x1b]5;0;?\x07",
+    b"\x1b]10;?\x07",
+    b"\x1b]11;?\x1b\\",
+    b"\x1b]12;?\x07",
+    b"\x1b]17;?\x07",
+    b"\x1b]19;?\x07",
+    b"\x1b]52;c;?\x07",
+    b"\x1b]52;c;?\x1b\\",
+    b"\x1b]1337;ReportCellSize\x07",
+    b"\x1b]1337;ReportVariable=bmFtZQ==\x1b\\",
+    b"\x1bP$qm\x1b\\",
+    b'\x1bP$q"p\x1b\\',
+    b"\x1bP+q544e;436f\x1b\\",
+    b"\x1b_Gi=31,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\",
+)
+
+SETTINGS = (
+    b"plain text, caf\xc3\xa9 \x00\xff",
+    b"\r\n",
+    b"\x07",
+    b"c",
+    b"[6n",  # no ESC, no sequence
+    b"\x1b7",
+    b"\x1b8",
+    b"\x1bc",
+    b"\x1b(B",
+    b"\x1b=",
+    b"\x1b[31m",
+    b"\x1b[38;2;1;2;3m",
+    b"\x1b[2J",
+    b"\x1b[H",
+    b"\x1b[12;40H",
+    b"\x1b[K",
+    b"\x1b[u",  # restore the cursor
+    b"\x1b[s",
+    b"\x1b[2S",  # scroll
+    b"\x1b[?25l",
+    b"\x1b[?2004h",
+    b"\x1b[?1049h",
+    b"\x1b[?1;3;256S",  # XTSMGRAPHICS, setting
+    b"\x1b[!p",
+    b"\x1b[2 q",  # cursor shape
+    b"\x1b[ q",
+    b"\x1b[>4;1m",
+    b"\x1b[>1u",
+    b"\x1b[<u",
+    b"\x1b[=1;1u",
+    b"\x1b[8;24;80t",
+    b"\x1b[22;0t",
+    b"\x1b[23;0t",
+    b"\x1b[1t",
+    b"\x1b[2*x",
+    b"\x1b[1;1;5;5$z",
+    b"\x1b]0;title\x07",
+    b"\x1b]0;is this a title?\x1b\\",
+    b"\x1b]2;what?\x07",
+    b"\x1b]4;1;rgb:ff/00/00\x07",
+    b"\x1b]7;file:///tmp/a?b\x07",
+    b"\x1b]8;;https://example.org/?q=1\x1b\\",
+    b"\x1b]10;#ffffff\x1b\\",
+    b"\x1b]52;c;aGVsbG8=\x07",
+    b"\x1b]104\x07",
+    b"\x1b]133;A\x07",
+    b"\x1b]1337;SetMark\x07",
+    b"\x1bP1;1|17/17\x1b\\",
+    b"\x1bPq#0;2;0;0;0~-\x1b\\",
+    b"\x1b_Ga=T,f=100;AAAA\x1b\\",
+    b"\x1b_Gi=1;a=q\x1b\\",  # a payload that looks like a key
+    b"\x1b\\",
+)
+
+
+def filtered(pieces: list[bytes]) -> bytes:
+    """What a filter makes of these pieces, one after another."""
+    replay = ReplayFilter()
+    return b"".join([*map(replay.feed, pieces), replay.flush()])
+
+
+def cut(whole: bytes, places: list[int]) -> list[bytes]:
+    """`whole` in pieces, cut at these places as far as it has them."""
+    borders = [0, *sorted({place % (len(whole) + 1) for place in places}), len(whole)]
+    return [whole[begin:end] for begin, end in itertools.pairwise(borders)]
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=repr)
+def test_a_query_is_removed(query: bytes) -> None:
+    """A known query goes, and takes nothing of what stands beside it along."""
+    assert without_queries(query) == b""
+    assert without_queries(b"before" + query + b"after") == b"beforeafter"
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=repr)
+def test_a_setting_is_kept(setting: bytes) -> None:
+    """What changes the screen, the title or a mode stays to the byte."""
+    assert without_queries(setting) == setting
+    assert without_queries(b"before" + setting + b"after") == b"before" + setting + b"after"
+
+
+PARTS = st.lists(
+    st.one_of(
+        st.sampled_from(QUERIES).map(lambda query: (query, False)),
+        st.sampled_from(SETTINGS).map(lambda setting: (setting, True)),
+        st.binary(max_size=20)
+        .map(lambda data: data.replace(b"\x1b", b"").replace(b"\x05", b""))
+        .map(lambda data: (data, True)),
+    ),
+    max_size=30,
+)
+
+
+@given(PARTS)
+def test_exactly_the_queries_are_missing(parts: list[tuple[bytes, bool]]) -> None:
+    """Any sequence of whole queries, settings and text loses its queries and nothing else."""
+    whole = b"".join(part for part, _ in parts)
+    assert without_queries(whole) == b"".join(part for part, kept in parts if kept)
+
+
+PLACES = st.lists(st.integers(0, 1 << 16), max_size=12)
+# Sequences, halves of sequences, and bytes that matter to the grammar, in any order. ENQ inside of
+# a sequence is left to whole queries.
+TORN = st.lists(
+    st.one_of(
+        st.sampled_from([*QUERIES, *SETTINGS]),
+        st.sampled_from([*QUERIES[1:], *SETTINGS]).flatmap(
+            lambda text: st.integers(0, len(text)).map(lambda end: text[:end])
+        ),
+        st.sampled_from([b"\x1b", b"\\", b"[", b"]", b"P", b"_G", b"?", b";", b"a=q", b"\x07"]),
+    ),
+    max_size=20,
+).map(b"".join)
+
+
+@given(TORN, PLACES)
+def test_cuts_make_no_difference(whole: bytes, places: list[int]) -> None:
+    """Any cut of any output into pieces gives what the whole gives."""
+    assert filtered(cut(whole, places)) == without_queries(whole)
+
+
+@given(TORN)
+def test_a_byte_at_a_time(whole: bytes) -> None:
+    """The finest cut of all."""
+    assert filtered([whole[index : index + 1] for index in range(len(whole))]) == without_queries(
+        whole
+    )
+
+
+@given(st.binary(max_size=200).map(lambda data: data.replace(b"\x1b", b"")), PLACES)
+@example(b"\x05", [])
+def test_without_escape_only_enq_goes(data: bytes, places: list[int]) -> None:
+    """Output without an ESC passes as it is, but for ENQ, and nothing of it is held back."""
+    replay = ReplayFilter()
+    expected = data.replace(b"\x05", b"")
+    assert b"".join(map(replay.feed, cut(data, places))) == expected
+    assert replay.flush() == b""
+
+
+def test_a_whole_sequence_waits_for_the_next_or_the_end() -> None:
+    """What may still be open is held back; the filter starts anew after a flush."""
+    replay = ReplayFilter()
+    assert replay.feed(b"text\x1b[") == b"text"
+    assert replay.feed(b"6") == b""
+    assert replay.feed(b"nmore") + replay.flush() == b"more"
+    assert replay.feed(b"c") + replay.flush() == b"c"
+
+
+SIZE = 1 << 20
+NASTY = {
+    "escapes": b"\x1b" * SIZE,
+    "open CSI": b"\x1b[" * (SIZE // 2),
+    "CSI with digits": b"\x1b[" + b"1" * SIZE,
+    "CSI with semicolons": b"\x1b[?" + b";" * SIZE,
+    "many CSI with digits": (b"\x1b[?" + b"1;" * 100) * (SIZE // 203),
+    "window report": b"\x1b[18;" + b"0" * SIZE,
+    "graphics": b"\x1b[?" + b"1" * (SIZE // 2) + b";1;" + b"1" * (SIZE // 2),
+    "open OSC": b"\x1b]4;" + b"a" * SIZE,
+    "many open OSC": b"\x1b]4;?" * (SIZE // 5),
+    "open OSC of question marks": b"\x1b]4;" + b"?" * SIZE,
+    "OSC numbers": b"\x1b]4;1;?" * (SIZE // 7) + b"\x07",
+    "open DCS": b"\x1bP+q" + b"61" * (SIZE // 2),
+    "many open DCS": b"\x1bP$q" * (SIZE // 4),
+    "open APC": b"\x1b_G" + b"a" * SIZE,
+    "APC of keys": b"\x1b_G" + b"a=" * (SIZE // 2),
+    "APC of queries": b"\x1b_G" + b"a=q" * (SIZE // 3),
+    "many open APC": b"\x1b_Ga=q" * (SIZE // 6),
+    "ends without a beginning": b"\x1b\\" * (SIZE // 2),
+    "ENQ": b"\x05" * SIZE,
+}
+
+
+@pytest.mark.parametrize("output", NASTY.values(), ids=NASTY.keys())
+def test_nasty_output_is_no_work(output: bytes) -> None:
+    """A mebibyte of what makes a search go back over it ends well within the suite's timeout."""
+    whole = without_queries(output)
+    assert len(whole) <= len(output)
+    pieces = [output[index : index + 4096] for index in range(0, len(output), 4096)]
+    assert filtered(pieces) == whole
