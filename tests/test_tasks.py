@@ -1,0 +1,101 @@
+"""Tasks: held, named, their failures read, and ended with their owner."""
+
+import asyncio
+import gc
+import logging
+
+import pytest
+
+from procd.tasks import Tasks
+
+
+async def test_a_task_runs_under_its_name() -> None:
+    """`run` gives the task to wait for."""
+    tasks = Tasks()
+    names: list[str] = []
+
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        names.append(task.get_name())
+
+    async with asyncio.timeout(10):
+        await tasks.run(work(), "the work")
+    assert names == ["the work"]
+    await tasks.aclose()
+
+
+async def test_a_task_is_held() -> None:
+    """A task that nobody else refers to is not collected before its end."""
+    tasks = Tasks()
+    loop = asyncio.get_running_loop()
+    began, ended = loop.create_future(), loop.create_future()
+    gates: list[asyncio.Future[None]] = []
+
+    async def work() -> None:
+        gate: asyncio.Future[None] = loop.create_future()
+        gates.append(gate)
+        began.set_result(None)
+        await gate
+        ended.set_result(None)
+
+    tasks.start(work(), "held")
+    async with asyncio.timeout(10):
+        await began
+        gc.collect()
+        gates.pop().set_result(None)
+        await ended
+    await tasks.aclose()
+
+
+async def test_a_failure_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception that nobody waits for is logged with the task's name and its traceback."""
+    tasks = Tasks()
+    failing = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        await failing
+
+    with caplog.at_level(logging.ERROR, "procd.tasks"):
+        task = tasks.run(work(), "doomed")
+        failing.set_exception(RuntimeError("no luck"))
+        async with asyncio.timeout(10):
+            await asyncio.wait([task])
+        await tasks.aclose()
+    (record,) = caplog.records
+    assert record.getMessage() == "task doomed failed"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], RuntimeError)
+
+
+async def test_close_cancels_and_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """`aclose` returns after each task has cleaned up; being cancelled is no failure."""
+    tasks = Tasks()
+    loop = asyncio.get_running_loop()
+    cleaned: list[str] = []
+    began = [loop.create_future(), loop.create_future()]
+
+    async def work(name: str, started: "asyncio.Future[None]") -> None:
+        try:
+            started.set_result(None)
+            await loop.create_future()
+        finally:
+            turn = loop.create_future()  # cleaning up takes a turn of the loop
+            loop.call_soon(turn.set_result, None)
+            await turn
+            cleaned.append(name)
+
+    for name, started in zip("ab", began, strict=True):
+        tasks.start(work(name, started), name)
+    async with asyncio.timeout(10):
+        await asyncio.wait(began)
+        await tasks.aclose()
+    assert sorted(cleaned) == ["a", "b"]
+    assert caplog.records == []
+
+
+async def test_close_with_nothing_to_end() -> None:
+    """Closing an owner of no tasks returns, as does closing it again."""
+    tasks = Tasks()
+    await tasks.aclose()
+    await tasks.aclose()
