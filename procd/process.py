@@ -230,6 +230,7 @@ class Processes:
         self._cgroups = cgroup.find_root(config.cgroup)
         self._loop = asyncio.get_running_loop()
         self._sweep: asyncio.TimerHandle | None = None
+        self._sweep_wanted = False
         proctree.become_subreaper()
         self._old_handler: Any = signal.signal(signal.SIGCHLD, self._child_news)
 
@@ -363,16 +364,19 @@ class Processes:
                 process.record.leaf = None
 
     def _child_news(self, number: int, frame: FrameType | None) -> None:
-        self._loop.call_soon_threadsafe(self._plan_sweep)
+        # A signal handler runs in this thread, between any two instructions.
+        if not self._sweep_wanted:
+            self._sweep_wanted = True
+            self._loop.call_soon_threadsafe(self._plan_sweep)
 
     def _plan_sweep(self) -> None:
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(SWEEP_DELAY_S, self._reap_orphans)
+        self._sweep = self._loop.call_later(SWEEP_DELAY_S, self._reap_orphans)
 
     def _reap_orphans(self) -> None:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
+        self._sweep_wanted = False
         for pid in proctree.own_children():
             if pid not in self.pids:
                 proctree.reap(pid)

@@ -6,7 +6,7 @@ from aiohttp import web
 from marshmallow import post_load
 
 from procd.api.body import MAX_UINT32, BodySchema, Count, Text, load, non_empty, strings
-from procd.api.reply import OutputText, respond
+from procd.api.reply import EVERY_STREAM, OutputText, respond
 from procd.errors import TimedOut
 from procd.process import STDERR, STDOUT
 from procd.services.execute import ExecuteRequest, Executions
@@ -34,8 +34,10 @@ EXECUTE = ExecuteSchema()
 async def execute(request: web.Request) -> web.StreamResponse:
     """Run a command; 200 whatever its exit code, 408 when time ran out."""
     result = await request.app[EXECUTIONS].run(await load(request, EXECUTE))
+    # What is equal by construction is encoded once.
+    only_stdout = result.output.streams == 1 << STDOUT
     fields: dict[str, object] = {
-        "result": OutputText(result.output),
+        "result": OutputText(result.output, STDOUT if only_stdout else EVERY_STREAM),
         "stdout": OutputText(result.output, STDOUT),
         "stderr": OutputText(result.output, STDERR),
     }

@@ -276,9 +276,10 @@ async def _replay(
 async def _read(connection: Connection, session: PtySession, queue_bytes: int) -> None:
     while (data := await connection.receive()) is not None:
         session.write(data)
-        connection.stalled = True
-        await session.written(queue_bytes)
-        connection.stalled = False
+        if session.unread_bytes > queue_bytes:
+            connection.stalled = True
+            await session.written(queue_bytes)
+            connection.stalled = False
 
 
 async def _write(

@@ -19,6 +19,13 @@ from procd.streams.labels import MARKERS
 CONTENT_TYPE: Final = "application/json; charset=utf-8"
 # Output up to this is answered in one piece; more of it is encoded as it is sent.
 WHOLE_BYTES: Final = 256 << 10
+# What is sent at once of a longer reply.
+PIECE_BYTES: Final = 1 << 20
+# Output up to this is kept in its encoded form while the reply needs it again.
+SHARED_BYTES: Final = 64 << 20
+
+
+EVERY_STREAM: Final = 0
 
 
 class Output(Protocol):
@@ -34,7 +41,7 @@ class Output(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OutputText:
-    """Output as text: of one stream, or of all in order of arrival (`stream` 0).
+    """Output as text: of one stream, or of all in order of arrival (`EVERY_STREAM`).
 
     Invalid UTF-8 becomes U+FFFD, and a character that arrived in parts is whole. A gap is marked
     in the text with the number of bytes that are missing.
@@ -44,7 +51,7 @@ class OutputText:
     """
 
     output: Output
-    stream: int = 0
+    stream: int = EVERY_STREAM
     labelled: bool = False
 
     def texts(self) -> Iterator[str]:
@@ -57,7 +64,7 @@ class OutputText:
                 yield from _rests(decoders)
                 yield f"\n[... {run.offset - position} bytes dropped ...]\n"
             position = run.offset + len(run.data)
-            if self.stream not in (0, run.stream):
+            if self.stream not in (EVERY_STREAM, run.stream):
                 continue
             decoder = decoders.get(run.stream)
             if decoder is None:
@@ -121,7 +128,7 @@ async def _stream(
     for piece in pieces:
         batch.append(piece)
         size += len(piece)
-        if size >= WHOLE_BYTES:
+        if size >= PIECE_BYTES:
             await response.write(b"".join(batch))
             batch.clear()
             size = 0
@@ -132,14 +139,23 @@ async def _stream(
 
 
 def _document(fields: Mapping[str, object]) -> Iterator[bytes]:
+    """The JSON object of `fields`; a value that occurs twice is encoded once, unless it is huge."""
+    encoded: dict[OutputText, list[bytes]] = {}
     separator = b"{"
     for name, value in fields.items():
         yield separator + orjson.dumps(name) + b":"
         separator = b","
-        if isinstance(value, OutputText):
+        if not isinstance(value, OutputText):
+            yield orjson.dumps(value)
+        elif value in encoded:
+            yield from encoded[value]
+        elif value.output.kept_bytes > SHARED_BYTES:
             yield from value.json()
         else:
-            yield orjson.dumps(value)
+            encoded[value] = []
+            for piece in value.json():
+                encoded[value].append(piece)
+                yield piece
     yield b"}"
 
 

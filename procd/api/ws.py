@@ -177,21 +177,17 @@ class Connection:
         while True:
             message = await self.ws.receive()
             self._last_heard = self._loop.time()
-            match message.type:
-                case WSMsgType.BINARY | WSMsgType.TEXT:
-                    self.heard = True
-                    data: bytes = message.data
-                    return data
-                case WSMsgType.PING:
-                    self.heard = True
-                    await self.ws.pong(message.data)
-                case WSMsgType.PONG:
-                    self.heard = True
-                case WSMsgType.CLOSE:
-                    self.heard = True
-                    return None
-                case _:
-                    return None
+            kind = message.type
+            if kind is WSMsgType.BINARY or kind is WSMsgType.TEXT:
+                self.heard = True
+                data: bytes = message.data
+                return data
+            if kind is WSMsgType.PING:
+                await self.ws.pong(message.data)
+            elif kind is not WSMsgType.PONG:
+                self.heard = self.heard or kind is WSMsgType.CLOSE
+                return None
+            self.heard = True
 
     def _beat(self) -> None:
         config = self._connections.config
@@ -277,15 +273,14 @@ class Outlet:
     def _push(self) -> None:
         connection, cursor, store = self._connection, self.cursor, self._log.store
         while cursor.offset < store.end and not (connection.closing or self._finished):
-            if cursor.lost:
-                if not self._skips_gaps:
-                    break
-                cursor.advance(store.start)
-                continue
             if connection.full:
                 break
             try:
                 frame, offset = self._frames.at(cursor.offset)
+            except LookupError:
+                if not self._skips_gaps:
+                    break
+                offset, frame = store.start, b""
             except OSError as exc:
                 self._failure = exc
                 break

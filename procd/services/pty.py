@@ -140,6 +140,13 @@ class PtySession:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.write(data)
 
+    @property
+    def unread_bytes(self) -> int:
+        """How much of what was typed nobody has read yet."""
+        if self._process is None or self._process.stdin is None:
+            return 0
+        return self._process.stdin.queued_bytes
+
     async def written(self, queued_bytes: int) -> None:
         """Wait until at most `queued_bytes` of what was typed are unread."""
         if self._process is not None and self._process.stdin is not None:

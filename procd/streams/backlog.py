@@ -2,9 +2,8 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 # Runs below this are joined with what follows, lest a byte at a time cost an object each.
 MERGE_BYTES: Final = 4 << 10
@@ -13,8 +12,7 @@ MERGE_BYTES: Final = 4 << 10
 RUN_COST_BYTES: Final = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Consecutive bytes of one stream; `offset` is the absolute offset of the first."""
 
     offset: int
@@ -30,9 +28,14 @@ class Backlog:
 
     Each byte belongs to a stream (a small number, such as that of the descriptor it came from);
     all streams share one sequence of offsets, in order of arrival.
+
+    Attributes:
+        end: offset after the last byte.
+        streams: a bit for each stream that has ever had a byte.
     """
 
-    __slots__ = ("_first", "_head", "_head_bytes", "_offsets", "_runs", "_tail_bytes", "end")
+    __slots__ = ("_first", "_head", "_head_bytes", "_offsets", "_runs", "_tail_bytes", "end",
+                 "streams")  # fmt: skip
 
     def __init__(self, cap_bytes: int, head_bytes: int = 0) -> None:
         self._tail_bytes = cap_bytes - head_bytes
@@ -42,6 +45,7 @@ class Backlog:
         self._offsets: list[int] = []
         self._first = 0  # index of the oldest run kept in the tail
         self.end = 0
+        self.streams = 0
 
     @property
     def start(self) -> int:
@@ -62,6 +66,7 @@ class Backlog:
 
     def append(self, data: bytes, stream: int = 0) -> None:
         """Add `data`, which is not copied if it is long."""
+        self.streams |= 1 << stream
         if self.end < self._head_bytes:
             room = self._head_bytes - self.end
             self._append_to(self._head, data[:room], stream)

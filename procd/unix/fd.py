@@ -223,6 +223,10 @@ class FdWriter:
         """
         if self._fd.closed or not data:
             return
+        if not self._queue:
+            data = data[self._try(data) :]
+            if not data:
+                return
         self._queue.append(memoryview(data))
         self._queued_bytes += len(data)
         if not self._writing:
@@ -236,18 +240,21 @@ class FdWriter:
         self._waiters.append((low_bytes, waiter))
         await waiter
 
+    def _try(self, data: bytes | memoryview) -> int:
+        """Write what fits; how much counts as written, which is all if nobody will ever read it."""
+        try:
+            return os.write(self._fd.number, data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            if exc.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            return len(data)
+
     def _writable(self) -> None:
         while self._queue:
             head = self._queue[0]
-            try:
-                written = os.write(self._fd.number, head)
-            except BlockingIOError:
-                written = 0
-            except OSError as exc:
-                if exc.errno not in (errno.EPIPE, errno.EIO):
-                    raise
-                self.abandon()  # nobody will ever read it
-                return
+            written = self._try(head)
             self._queued_bytes -= written
             if written == len(head):
                 self._queue.popleft()

@@ -16,6 +16,7 @@ from procd.unix.proctree import marked
 
 # A redirection of the child: a descriptor of ours to duplicate, or a path that the child opens.
 Source = int | str
+Action = tuple[int, int, str, int, int] | tuple[int, int, int]
 
 DEFAULTED: Final = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
@@ -47,7 +48,7 @@ def spawn(spec: Spec, tag: int) -> int:
     Raises:
         SpawnFailed: the directory, the program or the machine is at fault; the message says which.
     """
-    actions: list[tuple[int, int, str, int, int] | tuple[int, int, int]] = []
+    actions: list[Action] = []
     for target, source in enumerate(spec.stdio):
         if isinstance(source, str):
             actions.append((os.POSIX_SPAWN_OPEN, target, source, os.O_RDWR, 0))
@@ -56,21 +57,33 @@ def spawn(spec: Spec, tag: int) -> int:
     env = dict(spec.env)
     if os.path.isabs(spec.cwd):  # noqa: PTH117 - a str, as every path of a child is
         env["PWD"] = spec.cwd  # so that a shell keeps the name the caller used; chdir(2) has none
+    if spec.cwd == os.getcwd():  # noqa: PTH109 - a str, as every path of a child is
+        return _spawn(spec, env, actions, tag)
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _enter(spec.cwd)
         try:
-            with marked(tag):
-                return os.posix_spawn(
-                    spec.argv[0], spec.argv, env,
-                    file_actions=actions, setsid=True, setsigmask=(), setsigdef=DEFAULTED,
-                )  # fmt: skip
-        except OSError as exc:
-            raise SpawnFailed(_reason(spec.argv[0], exc)) from exc
+            return _spawn(spec, env, actions, tag)
         finally:
             os.fchdir(here)
     finally:
         os.close(here)
+
+
+def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) -> int:
+    try:
+        with marked(tag):
+            return os.posix_spawn(
+                spec.argv[0],
+                spec.argv,
+                env,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=DEFAULTED,
+            )
+    except OSError as exc:
+        raise SpawnFailed(_reason(spec.argv[0], exc)) from exc
 
 
 def _enter(cwd: str) -> None:
