@@ -1,0 +1,150 @@
+"""Labelled frames: contract, section 9.2."""
+
+import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from procd.logfile import LogFile, LogStore
+from procd.streams.frames import CACHED_FRAMES
+from procd.streams.labels import BATCH_BYTES, MARKERS, PAYLOAD_BYTES, LabelledFrames, cut_before
+
+STREAM_OF = {marker: stream for stream, marker in MARKERS.items()}
+
+
+def messages(batch: bytes) -> list[bytes]:
+    """The payloads of unmasked binary frames."""
+    found = []
+    while batch:
+        first, size = batch[:2]
+        assert first == 0x82
+        batch = batch[2:]
+        if size == 126:
+            (size,) = struct.unpack("!H", batch[:2])
+            batch = batch[2:]
+        found.append(batch[:size])
+        batch = batch[size:]
+    return found
+
+
+@contextmanager
+def log_of(pieces: list[tuple[int, bytes]]) -> Iterator[LogFile]:
+    """A log that holds `pieces`."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = LogStore(1 << 40, 1 << 40).create(Path(directory) / "log")
+        for stream, data in pieces:
+            file.append(data, stream)
+        try:
+            yield file
+        finally:
+            file.finish()
+
+
+def all_of(frames: LabelledFrames, file: LogFile) -> list[bytes]:
+    """All messages of a log."""
+    found: list[bytes] = []
+    offset = 0
+    while offset < file.end:
+        batch, offset = frames.at(offset)
+        found += messages(batch)
+    return found
+
+
+PIECES = st.lists(
+    st.tuples(
+        st.sampled_from([1, 2]),
+        st.one_of(
+            st.binary(min_size=1, max_size=20),
+            st.text(alphabet="\x01\x02aé€😀", min_size=1, max_size=9).map(str.encode),
+            st.tuples(
+                st.sampled_from(["é€", "\x01\x02", "x😀", "\x01"]), st.integers(1, 30_000)
+            ).map(lambda pair: (pair[0] * pair[1]).encode()),
+        ),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(PIECES)
+@settings(deadline=None, max_examples=60)
+def test_every_message_has_one_stream_and_nothing_is_lost(pieces: list[tuple[int, bytes]]) -> None:
+    with log_of(pieces) as file:
+        found = all_of(LabelledFrames(file, labelled=True), file)
+        got: list[tuple[int, bytes]] = [(STREAM_OF[message[:3]], message[3:]) for message in found]
+        assert all(1 <= len(payload) <= PAYLOAD_BYTES for _, payload in got)
+        for stream in (1, 2):
+            assert b"".join(data for of, data in got if of == stream) == b"".join(
+                data for of, data in pieces if of == stream
+            )
+        whole = b"".join(data for _, data in pieces)
+        assert b"".join(payload for _, payload in got) == whole
+        assert b"".join(all_of(LabelledFrames(file, labelled=False), file)) == whole
+
+
+@given(
+    st.text(alphabet=st.characters(min_codepoint=0x20), min_size=1),
+    st.integers(0, 40),
+    st.integers(4, 40),
+)
+def test_cut_is_between_characters(text: str, position: int, size: int) -> None:
+    data = text.encode()
+    while position < len(data) and data[position] & 0xC0 == 0x80:
+        position += 1
+    if position >= len(data):
+        return
+    cut = cut_before(data, position, position + size)
+    assert position < cut <= min(len(data), position + size)
+    data[position:cut].decode()  # raises if it is cut in a character
+
+
+@given(st.binary(min_size=1, max_size=80), st.integers(1, 40))
+def test_cut_makes_progress_whatever_the_bytes(data: bytes, size: int) -> None:
+    position = 0
+    while position < len(data):
+        cut = cut_before(data, position, position + size)
+        assert position < cut <= position + size
+        position = cut
+
+
+@pytest.mark.parametrize("tail", [b"\x01", b"\x02", b"\x01\x01", b"\x02\x02", b"\x01\x02\x01"])
+def test_no_message_ends_with_the_beginning_of_a_marker(tail: bytes) -> None:
+    data = b"a" * (PAYLOAD_BYTES - len(tail)) + tail + b"b" * 100
+    with log_of([(1, data)]) as file:
+        first, second = all_of(LabelledFrames(file, labelled=True), file)
+        assert first[3:] + second[3:] == data
+        assert first[-1:] == b"a"
+
+
+def test_burst_makes_large_messages() -> None:
+    data = b"line\n" * 20_000
+    with log_of([(1, data)]) as file:
+        found = all_of(LabelledFrames(file, labelled=True), file)
+        assert [len(message) - 3 for message in found[:-1]] == [PAYLOAD_BYTES] * (len(found) - 1)
+
+
+def test_batches_are_encoded_once_and_only_a_few_kept() -> None:
+    with log_of([(1, b"x" * (BATCH_BYTES * (CACHED_FRAMES + 2)))]) as file:
+        frames = LabelledFrames(file, labelled=True)
+        first, offset = frames.at(0)
+        assert offset == BATCH_BYTES
+        assert frames.at(0)[0] is first
+        while offset < file.end:
+            _, offset = frames.at(offset)
+        again, _ = frames.at(0)
+        assert again == first
+        assert again is not first
+        frames.forget()
+        assert frames.at(0)[0] is not again
+
+
+def test_what_is_gone_is_refused() -> None:
+    with log_of([(1, b"x" * 100)]) as file:
+        file.drop(1)
+        with pytest.raises(LookupError):
+            LabelledFrames(file, labelled=True).at(0)

@@ -1,0 +1,201 @@
+"""LogFile against plain bytes, and the budget that logs share."""
+
+import os
+import resource
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from procd.logfile import BLOCK_BYTES, HELD_BOUNDARIES, STEP_BYTES, LogFile, LogStore
+from procd.streams.backlog import Run
+
+ROOMY = 1 << 40
+
+
+class Whole:
+    """All that was ever appended, with the stream of each byte."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.streams = bytearray()
+
+    def append(self, data: bytes, stream: int) -> None:
+        """Add `data`."""
+        self.data += data
+        self.streams += bytes([stream]) * len(data)
+
+    def check(self, runs: list[Run], start: int, end: int) -> None:
+        """Check that `runs` are exactly the bytes from `start` to `end`, cut by stream."""
+        position = start
+        for run in runs:
+            assert run.offset == position
+            position += len(run.data)
+            assert run.data == self.data[run.offset : position]
+            assert self.streams[run.offset : position] == bytes([run.stream]) * len(run.data)
+        assert position == end
+
+
+@contextmanager
+def log_file(max_log_bytes: int = ROOMY) -> Iterator[tuple[LogFile, LogStore]]:
+    """A log in a directory of its own."""
+    with tempfile.TemporaryDirectory() as directory:
+        store = LogStore(max_log_bytes, ROOMY)
+        file = store.create(Path(directory) / "1.log")
+        try:
+            yield file, store
+        finally:
+            file.remove()
+            file.finish()
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.integers(1, 700_000), st.sampled_from([1, 2])),
+        st.tuples(st.just("append"), st.integers(1, 3), st.sampled_from([1, 2])),
+        st.tuples(st.just("drop"), st.integers(1, 2_000_000), st.just(0)),
+        st.tuples(st.just("read"), st.integers(0, 3_000_000), st.integers(1, 500_000)),
+    ),
+    max_size=14,
+)
+
+
+@given(OPERATIONS, st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_against_plain_bytes(operations: list[tuple[str, int, int]], finished: bool) -> None:
+    whole = Whole()
+    with log_file() as (file, store):
+        for operation, size, argument in operations:
+            start = file.start
+            if operation == "append":
+                data = os.urandom(1000) * (size // 1000) + os.urandom(size % 1000)
+                whole.append(data, argument)
+                file.append(data, argument)
+                assert file.start == start
+            elif operation == "drop":
+                kept = file.kept_bytes
+                file.drop(size)
+                assert file.start - start >= min(kept, size - BLOCK_BYTES)
+            elif start <= size <= file.end:
+                assert file.read(size, argument) == whole.data[size : size + argument]
+                most = min(argument, file.end - size)
+                whole.check(list(file.slices(size, argument)), size, size + most)
+            else:
+                with pytest.raises(LookupError):
+                    file.read(size, argument)
+            assert file.end == len(whole.data)
+            assert store.used_bytes == file.kept_bytes == file.end - file.start
+        if finished:
+            file.finish()
+        whole.check(list(file.runs()), file.start, file.end)
+    assert store.used_bytes == 0
+
+
+@pytest.mark.parametrize("changes", [HELD_BOUNDARIES, 2 * HELD_BOUNDARIES + 1, 6000])
+def test_many_changes_of_stream(changes: int) -> None:
+    whole = Whole()
+    with log_file() as (file, _):
+        for number in range(changes):
+            data = b"%d" % number
+            whole.append(data, 1 + number % 2)
+            file.append(data, 1 + number % 2)
+        whole.check(list(file.runs()), 0, file.end)
+        runs = list(file.runs())
+        assert len(runs) == changes
+        for offset in (0, 1, 2000, file.end // 2, file.end - 1):
+            whole.check(list(file.slices(offset, 100)), offset, min(file.end, offset + 100))
+
+
+def test_changes_of_stream_survive_removal_for_who_reads() -> None:
+    whole = Whole()
+    with log_file() as (file, _):
+        for number in range(5000):
+            whole.append(b"ab", 1 + number % 2)
+            file.append(b"ab", 1 + number % 2)
+        file.finish()
+        file.keep_readable()
+        file.remove()
+        whole.check(list(file.runs()), 0, file.end)
+
+
+def test_dropped_space_is_given_back_to_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "1.log"
+    store = LogStore(ROOMY, ROOMY)
+    file = store.create(path)
+    file.append(b"x" * (4 * STEP_BYTES), 1)
+    file.append(b"y" * STEP_BYTES, 1)
+    file.drop(3 * STEP_BYTES)
+    assert path.stat().st_blocks * 512 == file.kept_bytes == 2 * STEP_BYTES
+    file.finish()
+    file.drop(STEP_BYTES)  # no descriptor is open any more
+    assert path.stat().st_blocks * 512 == file.kept_bytes == STEP_BYTES
+    assert file.read(file.start, 10) == b"y" * 10
+    file.drop(1)
+    assert file.kept_bytes == 0
+    assert not path.exists()
+
+
+def test_cap_of_one_log() -> None:
+    whole = Whole()
+    with log_file(4 * STEP_BYTES) as (file, _):
+        for _ in range(50):
+            data = os.urandom(300_000)
+            whole.append(data, 1)
+            file.append(data, 1)
+            assert file.kept_bytes <= 4 * STEP_BYTES
+        assert file.kept_bytes >= 2 * STEP_BYTES
+        whole.check(list(file.runs()), file.start, file.end)
+
+
+def test_largest_finished_log_goes_first(tmp_path: Path) -> None:
+    store = LogStore(ROOMY, 8 * STEP_BYTES)
+    small, large, running = (store.create(tmp_path / f"{n}.log") for n in range(3))
+    small.append(b"s" * STEP_BYTES, 1)
+    large.append(b"l" * (5 * STEP_BYTES), 1)
+    small.finish()
+    large.finish()
+    running.append(b"r" * (2 * STEP_BYTES), 1)
+    running.append(b"r" * STEP_BYTES, 1)
+    assert (small.start, large.start, running.start) == (0, STEP_BYTES, 0)
+    for _ in range(4):
+        running.append(b"r" * STEP_BYTES, 1)
+        assert store.used_bytes <= 8 * STEP_BYTES
+    assert small.start + large.start > 0
+    assert running.start == 0, "finished logs go before those of running commands"
+    for _ in range(2):
+        running.append(b"r" * STEP_BYTES, 1)
+    assert (small.kept_bytes, large.kept_bytes) == (0, 0)
+    assert running.start >= STEP_BYTES
+    assert store.used_bytes == running.kept_bytes <= 8 * STEP_BYTES
+    running.remove()
+    running.finish()
+    assert store.used_bytes == 0
+
+
+def test_modes_are_private(tmp_path: Path) -> None:
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    file.append(b"secret", 1)
+    file.finish()
+    assert (tmp_path / "1.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_file_size_limit_costs_output_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    file.append(b"a" * 1000, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        file.append(b"b" * 5000, 2)  # EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (file.start, file.end) == (6000, 6000)
+    assert "output lost" in caplog.text
+    file.append(b"c", 2)
+    assert [(run.offset, run.stream, run.data) for run in file.runs()] == [(6000, 2, b"c")]
+    file.finish()
