@@ -1,0 +1,1 @@
+"""Tests of procd.unix: real processes, real pipes, real terminals."""

@@ -1,0 +1,156 @@
+"""Child: one status, read once, by its only reader."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from procd.unix.child import Child, ExitStatus
+from procd.unix.proctree import TAG_BASE, become_subreaper
+from procd.unix.spawn import Spec, spawn
+
+ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+
+
+class Watched:
+    """A child and the statuses that were told; it waits for a line before it ends."""
+
+    def __init__(self, script: str) -> None:
+        stdin, self.to_child = os.pipe()
+        self.from_child, stdout = os.pipe()
+        spec = Spec(
+            argv=("/bin/sh", "-c", script), cwd="/", env=ENV, stdio=(stdin, stdout, os.devnull)
+        )
+        self.pid = spawn(spec, TAG_BASE + 1)
+        os.close(stdin)
+        os.close(stdout)
+        loop = asyncio.get_running_loop()
+        self.told: list[ExitStatus] = []
+        self.exited: asyncio.Future[ExitStatus] = loop.create_future()
+        self.child = Child(loop, self.pid, self._tell)
+
+    def _tell(self, status: ExitStatus) -> None:
+        self.told.append(status)
+        self.exited.set_result(status)
+
+    def line(self) -> bytes:
+        """The next thing it says."""
+        return os.read(self.from_child, 100)
+
+    def go(self) -> None:
+        """Give it its line."""
+        os.write(self.to_child, b"\n")
+
+    def close(self) -> None:
+        os.close(self.to_child)
+        os.close(self.from_child)
+
+
+async def _ended(watched: Watched) -> ExitStatus:
+    async with asyncio.timeout(10):
+        status = await watched.exited
+    watched.close()
+    assert watched.told == [status]
+    assert not watched.child.running
+    with pytest.raises(ChildProcessError):  # it was reaped
+        os.waitpid(watched.pid, os.WNOHANG)
+    return status
+
+
+@pytest.mark.parametrize("code", [0, 1, 127, 255])
+async def test_an_exit(code: int) -> None:
+    """The code of an exit is told once; it was running until then."""
+    watched = Watched(f"echo up; read x; exit {code}")
+    assert watched.line() == b"up\n"
+    assert watched.child.running
+    assert watched.told == []
+    watched.go()
+    status = await _ended(watched)
+    assert status == ExitStatus(code=code)
+    assert status.shell_code == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+async def test_a_signal(number: signal.Signals) -> None:
+    """A signal that is sent ends it and is told; its figure is that of a shell."""
+    watched = Watched("echo up; read x")
+    assert watched.line() == b"up\n"
+    watched.child.signal(number)
+    status = await _ended(watched)
+    assert status == ExitStatus(signal=number)
+    assert status.shell_code == 128 + number
+
+
+async def test_a_core_dump_is_a_signal() -> None:
+    """A signal that dumps core is a signal like any other."""
+    watched = Watched("ulimit -c 0; echo up; kill -QUIT $$; read x")
+    assert await _ended(watched) == ExitStatus(signal=signal.SIGQUIT)
+
+
+async def test_the_signal_reaches_this_process_alone() -> None:
+    """What the child has started hears nothing of a signal to the child."""
+    become_subreaper()  # so that what it has started is ours to wait for
+    watched = Watched("exec 3<&0; sh -c 'echo $$; read x <&3; exit 6' & wait")
+    orphan = int(watched.line())
+    watched.child.signal(signal.SIGKILL)
+    async with asyncio.timeout(10):
+        assert await watched.exited == ExitStatus(signal=signal.SIGKILL)
+    watched.go()
+    _, status = os.waitpid(orphan, 0)
+    assert os.waitstatus_to_exitcode(status) == 6
+    watched.close()
+
+
+async def test_after_its_end_a_signal_is_nothing() -> None:
+    """The pid may be another's: nobody is hit, and nothing is wrong."""
+    watched = Watched("exit 0")
+    await _ended(watched)
+    watched.child.signal(signal.SIGKILL)
+
+
+async def test_a_zombie_takes_a_signal_quietly() -> None:
+    """Between the end and the reading of the status a signal does no harm."""
+    watched = Watched("exit 4")
+    os.waitid(os.P_PID, watched.pid, os.WEXITED | os.WNOWAIT)
+    assert watched.child.running
+    watched.child.signal(signal.SIGTERM)
+    assert await _ended(watched) == ExitStatus(code=4)
+
+
+async def test_a_status_that_somebody_took() -> None:
+    """If another has waited for it, its end is told all the same, as unknown."""
+    watched = Watched("exit 3")
+    os.waitpid(watched.pid, 0)
+    status = await _ended(watched)
+    assert status == ExitStatus()
+    assert status.shell_code == -1
+
+
+async def test_forget_leaves_the_status_to_others() -> None:
+    """Given up, it tells nothing, and its descriptor is closed; twice is as good as once."""
+    watched = Watched("echo up; read x; exit 5")
+    assert watched.line() == b"up\n"
+    watched.child.forget()
+    watched.child.forget()
+    assert not watched.child.running
+    watched.child.signal(signal.SIGKILL)
+    watched.go()
+    _, status = os.waitpid(watched.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 5
+    assert watched.told == []
+    watched.close()
+
+
+async def test_each_has_its_own_status() -> None:
+    """Many that end at once are not mixed up."""
+    children = [Watched(f"read x; exit {code}") for code in range(20)]
+    go: list[Callable[[], None]] = [watched.go for watched in children]
+    for each in go:
+        each()
+    async with asyncio.timeout(10):
+        codes = [(await watched.exited).code for watched in children]
+    for watched in children:
+        watched.close()
+    assert codes == list(range(20))

@@ -1,0 +1,538 @@
+"""Descriptors: owners, readers and writers, on real pipes and terminals, in both loops."""
+
+import asyncio
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from procd.unix.fd import READ_BYTES, SHORT_READ_BYTES, FdReader, FdWriter, OwnedFd, pipe
+from procd.unix.tty import open_pty
+
+MEGABYTE = 1 << 20
+
+
+class Collector:
+    """Takes what a reader brings; `ended` is set at its end."""
+
+    def __init__(self) -> None:
+        self.runs: list[bytes] = []
+        self.ended = asyncio.get_running_loop().create_future()
+        self._news = asyncio.Event()
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self.runs)
+
+    def received(self, data: bytes) -> None:
+        self.runs.append(data)
+        self._news.set()
+
+    def eof(self) -> None:
+        self.ended.set_result(len(self.runs))
+
+    async def until(self, size: int) -> None:
+        """Wait for this many bytes."""
+        while len(self.data) < size:
+            self._news.clear()
+            await self._news.wait()
+
+
+async def turn() -> None:
+    """Let the loop look at its descriptors once and run what that gives."""
+    loop = asyncio.get_running_loop()
+    reading, writing = pipe()
+    looked = loop.create_future()
+    os.write(writing.number, b"x")
+    loop.add_reader(reading.number, looked.set_result, None)
+    async with asyncio.timeout(10):
+        await looked
+    loop.remove_reader(reading.number)
+    reading.close()
+    writing.close()
+    ran = loop.create_future()
+    loop.call_soon(ran.set_result, None)
+    await ran
+
+
+@pytest.fixture
+def closing() -> Iterator[ExitStack]:
+    """Close what is left of descriptors at the end."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def ends(closing: ExitStack) -> tuple[OwnedFd, OwnedFd]:
+    """A pipe."""
+    reading, writing = pipe()
+    closing.callback(reading.close)
+    closing.callback(writing.close)
+    return reading, writing
+
+
+def _open(number: int) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{number}")
+
+
+# OwnedFd
+
+
+def test_owned_fd_closes_once() -> None:
+    """The descriptor is closed, its number is forgotten, and a second close hits no stranger."""
+    reading, writing = pipe()
+    number = reading.number
+    reading.close()
+    assert reading.closed
+    assert not _open(number)
+    stranger = os.dup2(writing.number, number)
+    reading.close()
+    assert _open(stranger)
+    os.close(stranger)
+    writing.close()
+
+
+def test_a_closed_fd_has_no_number() -> None:
+    """Its number may be another's by now."""
+    reading, writing = pipe()
+    assert repr(reading) == f"OwnedFd({reading.number})"
+    reading.close()
+    writing.close()
+    with pytest.raises(ValueError, match="closed"):
+        _ = reading.number
+    assert repr(reading) == "OwnedFd(-1)"
+
+
+def test_a_pipe_is_not_inherited(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """Neither end reaches a child unless it is given on purpose; both are blocking."""
+    for end in ends:
+        assert not os.get_inheritable(end.number)
+        assert os.get_blocking(end.number)
+
+
+@pytest.mark.parametrize("shut", [(), (0,), (0, 1, 2), (2,)])
+def test_seal_inherited(shut: tuple[int, ...]) -> None:
+    """0 to 2 are open, /dev/null if they were not, and nothing else would reach a child."""
+    reading, writing = os.pipe()
+    extra = os.open(os.devnull, os.O_RDONLY)
+    os.set_inheritable(writing, True)
+    os.set_inheritable(extra, True)
+    program = f"""
+import os
+from procd.unix.fd import seal_inherited
+for number in {shut!r}:
+    os.close(number)
+inherited = os.get_inheritable({extra}) and os.get_inheritable({writing})
+seal_inherited()
+open_now = [n for n in range(200) if os.path.lexists(f"/proc/self/fd/{{n}}")]
+passed_on = [n for n in open_now if os.get_inheritable(n)]
+links = [os.readlink(f"/proc/self/fd/{{n}}") for n in {shut!r}]
+os.write({writing}, repr((inherited, passed_on, links)).encode())
+"""
+    try:
+        subprocess.run([sys.executable, "-c", program], close_fds=False, check=True, timeout=20)
+        os.close(writing)
+        with open(reading, "rb") as answer:
+            said = answer.read().decode()
+    finally:
+        os.close(extra)
+    assert said == repr((True, [0, 1, 2], [os.devnull] * len(shut)))
+
+
+# FdReader
+
+
+async def test_reads_to_the_end(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """Everything arrives in order, then the end, once; the descriptor is closed by then."""
+    reading, writing = ends
+    got = Collector()
+    closed_at_eof: list[bool] = []
+
+    def eof() -> None:
+        closed_at_eof.append(reading.closed)
+        got.eof()
+
+    reader = FdReader(asyncio.get_running_loop(), reading, got.received, eof)
+    async with asyncio.timeout(10):
+        os.write(writing.number, b"one")
+        await got.until(3)
+        assert not reader.ended
+        os.write(writing.number, b"two")
+        writing.close()
+        await got.ended
+    assert got.runs == [b"one", b"two"]
+    assert closed_at_eof == [True]
+    assert reader.ended
+
+
+async def test_nothing_but_the_end(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """A writer that says nothing ends the reader without a run of bytes."""
+    reading, writing = ends
+    got = Collector()
+    FdReader(asyncio.get_running_loop(), reading, got.received, got.eof)
+    writing.close()
+    async with asyncio.timeout(10):
+        await got.ended
+    assert got.runs == []
+
+
+async def test_eio_of_a_terminal_is_its_end(closing: ExitStack) -> None:
+    """The last slave's closing ends the reader of the master, after the last bytes."""
+    master, path = open_pty(80, 24)
+    closing.callback(master.close)
+    slave = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    got = Collector()
+    FdReader(asyncio.get_running_loop(), master, got.received, got.eof)
+    os.write(slave, b"last words")
+    os.close(slave)
+    async with asyncio.timeout(10):
+        await got.ended
+    assert got.data == b"last words"
+    assert master.closed
+
+
+async def test_other_errors_are_no_end(closing: ExitStack) -> None:
+    """Only EIO counts as an end: a read that fails otherwise is a fault, and is raised."""
+    directory = OwnedFd(os.open("/", os.O_RDONLY | os.O_DIRECTORY))
+    closing.callback(directory.close)
+    loop = asyncio.get_running_loop()
+    reading, writing = pipe()
+    closing.callback(writing.close)
+    got = Collector()
+    reader = FdReader(loop, reading, got.received, got.eof)
+    reader.pause()
+    os.dup2(directory.number, reading.number, inheritable=False)
+    with pytest.raises(IsADirectoryError):
+        reader.drain()
+    assert not got.ended.done()
+    reader.close()
+
+
+@pytest.mark.parametrize("burst_bytes", [1, READ_BYTES, 4 * READ_BYTES])
+async def test_a_burst_is_bounded(ends: tuple[OwnedFd, OwnedFd], burst_bytes: int) -> None:
+    """One turn takes at most the burst, rounded up to whole reads; the rest comes in later ones."""
+    reading, writing = ends
+    capacity = _grow(writing)
+    os.write(writing.number, b"x" * capacity)
+    got = Collector()
+    FdReader(asyncio.get_running_loop(), reading, got.received, got.eof, burst_bytes=burst_bytes)
+    async with asyncio.timeout(10):
+        await got.until(capacity)
+        writing.close()
+        await got.ended
+    most = max(burst_bytes, READ_BYTES)
+    assert max(map(len, got.runs)) == most
+    assert len(got.data) == capacity
+
+
+def _grow(end: OwnedFd) -> int:
+    """Make the pipe hold 512 KiB."""
+    capacity = 512 << 10
+    assert fcntl.fcntl(end.number, fcntl.F_SETPIPE_SZ, capacity) == capacity
+    os.set_blocking(end.number, True)
+    return capacity
+
+
+async def test_a_terminal_is_read_in_runs(closing: ExitStack) -> None:
+    """A terminal gives less than 4 KiB at a time; a burst joins what is there."""
+    master, path = open_pty(80, 24)
+    closing.callback(master.close)
+    slave = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    os.set_blocking(slave, False)
+    written = os.write(slave, b"y" * (SHORT_READ_BYTES * 16))
+    got = Collector()
+    FdReader(asyncio.get_running_loop(), master, got.received, got.eof)
+    async with asyncio.timeout(10):
+        await got.until(written)
+        os.close(slave)
+        await got.ended
+    assert got.data == b"y" * written
+
+
+async def test_pause_leaves_bytes_in_the_kernel(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """Nothing is read while paused, and nothing is missing after; both may be said twice."""
+    reading, writing = ends
+    got = Collector()
+    reader = FdReader(asyncio.get_running_loop(), reading, got.received, got.eof)
+    reader.pause()
+    reader.pause()
+    os.write(writing.number, b"waiting")
+    writing.close()
+    await turn()
+    await turn()
+    assert got.runs == []
+    assert not got.ended.done()
+    reader.resume()
+    reader.resume()
+    async with asyncio.timeout(10):
+        await got.ended
+    assert got.data == b"waiting"
+
+
+async def test_pausing_from_within(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """Who receives may pause: no more comes until it resumes."""
+    reading, writing = ends
+    got = Collector()
+    readers: list[FdReader] = []
+
+    def received(data: bytes) -> None:
+        got.received(data)
+        readers[0].pause()
+
+    capacity = _grow(writing)
+    os.write(writing.number, b"x" * capacity)
+    readers.append(FdReader(asyncio.get_running_loop(), reading, received, got.eof, burst_bytes=1))
+    async with asyncio.timeout(10):
+        await got.until(1)
+        await turn()
+        await turn()
+        assert len(got.runs) == 1
+        while len(got.data) < capacity:
+            readers[0].resume()
+            await got.until(len(got.data) + 1)
+        writing.close()
+        readers[0].resume()
+        await got.ended
+
+
+async def test_drain_takes_what_is_there(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """Paused or not, `drain` brings what the kernel holds, and goes no further."""
+    reading, writing = ends
+    got = Collector()
+    reader = FdReader(asyncio.get_running_loop(), reading, got.received, got.eof)
+    reader.pause()
+    capacity = _grow(writing)
+    os.write(writing.number, b"x" * capacity)
+    reader.drain()
+    assert got.data == b"x" * capacity
+    assert not reader.ended
+    reader.drain()
+    assert len(got.data) == capacity
+    writing.close()
+    reader.drain()
+    assert got.ended.done()
+    assert reader.ended
+    reader.drain()
+
+
+async def test_drain_is_bounded(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """A writer that goes on and on can't keep `drain` for ever."""
+    reading, writing = ends
+    written = 0
+    os.set_blocking(writing.number, False)
+
+    def top_up(data: bytes) -> None:
+        nonlocal written
+        written += os.write(writing.number, data)
+
+    reader = FdReader(asyncio.get_running_loop(), reading, top_up, lambda: None)
+    reader.pause()
+    os.write(writing.number, b"x" * 4096)
+    reader.drain(100_000)
+    assert 100_000 <= written <= 100_000 + READ_BYTES
+    reader.close()
+
+
+async def test_close_order(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """A closed reader has left the loop: whoever gets its number next hears nothing of it."""
+    reading, _ = ends
+    loop = asyncio.get_running_loop()
+    number = reading.number
+    got = Collector()
+    reader = FdReader(loop, reading, got.received, got.eof)
+    reader.close()
+    reader.close()
+    reader.resume()
+    assert reader.ended
+    assert not _open(number)
+    # The same number again, with bytes waiting, belongs to a stranger.
+    again, other = os.pipe()
+    if again != number:
+        os.dup2(again, number, inheritable=False)
+        os.close(again)
+    os.write(other, b"not for you")
+    await turn()
+    await turn()
+    assert not loop.remove_reader(number)
+    assert got.runs == []
+    assert not got.ended.done(), "close is not an end"
+    os.close(number)
+    os.close(other)
+
+
+async def test_our_end_alone_is_non_blocking(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """The child's end is another open file, and stays blocking."""
+    reading, writing = ends
+    reader = FdReader(asyncio.get_running_loop(), reading, lambda _: None, lambda: None)
+    assert not os.get_blocking(reading.number)
+    assert os.get_blocking(writing.number)
+    reader.close()
+
+
+# FdWriter
+
+
+def _pattern(size: int) -> bytes:
+    return bytes(range(251)) * (size // 251) + b"e" * (size % 251)
+
+
+async def test_a_megabyte_that_is_read_late(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """What doesn't fit waits, in order, and all of it arrives once somebody reads."""
+    reading, writing = ends
+    loop = asyncio.get_running_loop()
+    whole = _pattern(MEGABYTE)
+    writer = FdWriter(loop, writing)
+    writer.write(whole[:300_000])
+    writer.write(b"")
+    writer.write(whole[300_000:])
+    queued = writer.queued_bytes
+    assert 0 < queued < MEGABYTE, "a pipe holds some of it and not all"
+    await turn()
+    assert writer.queued_bytes == queued, "nobody has read"
+    got = Collector()
+    FdReader(loop, reading, got.received, got.eof)
+    async with asyncio.timeout(10):
+        await writer.drain(0)
+        assert writer.queued_bytes == 0
+        await got.until(MEGABYTE)
+        writing.close()
+        await got.ended
+    assert got.data == whole
+
+
+async def test_what_fits_is_written_at_once(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """A short write needs no turn of the loop, and leaves no watch on the descriptor."""
+    reading, writing = ends
+    loop = asyncio.get_running_loop()
+    writer = FdWriter(loop, writing)
+    writer.write(b"now")
+    assert os.read(reading.number, 100) == b"now"
+    assert writer.queued_bytes == 0
+    await writer.drain(0)
+    assert not loop.remove_writer(writing.number)
+
+
+async def test_the_loop_is_left_when_all_is_written(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """With an empty queue the loop does not go on asking whether there is room."""
+    reading, writing = ends
+    loop = asyncio.get_running_loop()
+    writer = FdWriter(loop, writing)
+    writer.write(b"x" * MEGABYTE)
+    got = Collector()
+    reader = FdReader(loop, reading, got.received, got.eof)
+    async with asyncio.timeout(10):
+        await writer.drain(0)
+        await got.until(MEGABYTE)
+    assert not loop.remove_writer(writing.number)
+    reader.close()
+
+
+async def test_several_wait_each_for_its_own_mark(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """A waiter is woken when the queue is at its mark and not before; a cancelled one is no bar."""
+    reading, writing = ends
+    loop = asyncio.get_running_loop()
+    writer = FdWriter(loop, writing)
+    writer.write(b"x" * MEGABYTE)
+    seen: dict[str, int] = {}
+
+    async def wait(name: str, low_bytes: int) -> None:
+        await writer.drain(low_bytes)
+        seen[name] = writer.queued_bytes
+
+    half = loop.create_task(wait("half", MEGABYTE // 2))
+    given_up = loop.create_task(wait("given up", 0))
+    empty = loop.create_task(wait("empty", 0))
+    again = loop.create_task(wait("again", MEGABYTE // 2))
+    await turn()
+    assert seen == {}
+    given_up.cancel()
+    os.set_blocking(reading.number, False)
+    async with asyncio.timeout(10):
+        while not half.done():
+            with suppress(BlockingIOError):
+                os.read(reading.number, READ_BYTES)
+            await turn()
+        assert not empty.done()
+        assert MEGABYTE // 2 >= seen["half"] > 0
+        got = Collector()
+        reader = FdReader(loop, reading, got.received, got.eof)
+        await asyncio.wait([half, given_up, empty, again])
+    assert given_up.cancelled()
+    assert seen["empty"] == 0
+    assert seen["again"] <= MEGABYTE // 2
+    reader.close()
+
+
+async def test_broken_pipe_abandons_and_wakes(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """When the reader goes, the queue is dropped, waiters wake, and later writes are no error."""
+    reading, writing = ends
+    loop = asyncio.get_running_loop()
+    writer = FdWriter(loop, writing)
+    writer.write(b"x" * MEGABYTE)
+    waiters = [loop.create_task(writer.drain(low)) for low in (0, 1, 10)]
+    await turn()
+    assert not any(waiter.done() for waiter in waiters)
+    reading.close()
+    async with asyncio.timeout(10):
+        await asyncio.wait(waiters)
+    for waiter in waiters:
+        waiter.result()
+    assert writer.queued_bytes == 0
+    assert not loop.remove_writer(writing.number)
+    writer.write(b"nobody")
+    assert writer.queued_bytes == 0
+
+
+async def test_broken_before_the_first_write(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """EPIPE on a write of its own is dropped as well."""
+    reading, writing = ends
+    writer = FdWriter(asyncio.get_running_loop(), writing)
+    reading.close()
+    writer.write(b"nobody")
+    assert writer.queued_bytes == 0
+    async with asyncio.timeout(10):
+        await writer.drain(0)
+
+
+async def test_abandon_drops_and_wakes(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """The owner may give up: what is queued goes, waiters wake, the loop is left."""
+    _, writing = ends
+    loop = asyncio.get_running_loop()
+    writer = FdWriter(loop, writing)
+    writer.write(b"x" * MEGABYTE)
+    waiter = loop.create_task(writer.drain(0))
+    await turn()
+    writer.abandon()
+    writer.abandon()
+    async with asyncio.timeout(10):
+        await waiter
+    assert writer.queued_bytes == 0
+    assert not loop.remove_writer(writing.number)
+    writing.close()
+    writer.write(b"late")
+    assert writer.queued_bytes == 0
+
+
+async def test_a_writer_beside_a_reader_of_one_terminal(closing: ExitStack) -> None:
+    """Reader and writer share a master; pausing the one does not touch the other."""
+    master, path = open_pty(80, 24)
+    closing.callback(master.close)
+    slave = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    loop = asyncio.get_running_loop()
+    got = Collector()
+    reader = FdReader(loop, master, got.received, got.eof)
+    writer = FdWriter(loop, master)
+    reader.pause()
+    writer.write(b"typed\n")
+    assert os.read(slave, 100) == b"typed\n"
+    reader.resume()
+    async with asyncio.timeout(10):
+        await got.until(len(b"typed\r\n"))  # the echo
+    assert got.data == b"typed\r\n"
+    writer.abandon()
+    os.close(slave)
+    reader.close()

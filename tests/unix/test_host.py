@@ -1,0 +1,45 @@
+"""Host: figures of this machine that agree with each other and with the kernel's."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from procd.unix.host import Host
+
+
+def test_the_figures_agree() -> None:
+    """Totals are the machine's, and parts are no more than their whole."""
+    usage = Host().usage("/")
+    total_kib = next(
+        int(line.split()[1])
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemTotal:")
+    )
+    assert usage.cpu_count == os.cpu_count()
+    assert usage.mem_total == total_kib * 1024
+    assert 0 < usage.mem_used < usage.mem_total
+    assert 0 < usage.mem_cache < usage.mem_total
+    assert usage.mem_used + usage.mem_cache <= usage.mem_total
+    disk = os.statvfs("/")
+    assert usage.disk_total == disk.f_blocks * disk.f_frsize
+    assert 0 < usage.disk_used <= usage.disk_total
+    assert 0 <= usage.disk_free <= usage.disk_total - usage.disk_used
+
+
+def test_the_disk_is_the_one_asked_for() -> None:
+    """Another file system has other figures."""
+    disk = os.statvfs("/proc")
+    usage = Host().usage("/proc")
+    assert usage.disk_total == disk.f_blocks * disk.f_frsize
+    with pytest.raises(FileNotFoundError):
+        Host().usage("/absent")
+
+
+def test_cpu_use_is_a_share_of_the_time_between() -> None:
+    """The first figure is since boot, the next since the one before; both are a percentage."""
+    host = Host()
+    assert 0 < host.usage("/").cpu_used_pct <= 100
+    for _ in range(3):
+        sum(range(300_000))
+        assert 0 <= host.usage("/").cpu_used_pct <= 100

@@ -1,0 +1,330 @@
+"""Trees: everyone is found wherever he went, and ended, and nobody else is."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from io import FileIO
+
+import pytest
+
+from procd.unix import proctree
+from procd.unix.fd import OwnedFd
+from procd.unix.proctree import PART_BITS, PROCESS_MASK, TAG_BASE, Tree
+from procd.unix.spawn import Spec, spawn
+
+TAG = TAG_BASE + (5 << PART_BITS)
+OTHER_TAG = TAG_BASE + (6 << PART_BITS)
+# Somebody who tells his pid and stays, whoever asks him to go.
+STAY = "trap '' HUP TERM INT; echo $$; exec sleep 1000"
+ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "STAY": STAY}
+
+
+class Leader:
+    """The first process of a tree; it reads lines and says lines."""
+
+    def __init__(self, script: str, tag: int, shell: str) -> None:
+        stdin, typing = os.pipe()
+        reading, stdout = os.pipe()
+        spec = Spec(argv=(shell, "-c", script), cwd="/", env=ENV, stdio=(stdin, stdout, 2))
+        try:
+            self.pid = spawn(spec, tag)
+        finally:
+            os.close(stdin)
+            os.close(stdout)
+        self.stdin = FileIO(typing, "wb")
+        self.stdout = FileIO(reading, "rb")
+        self.tree = Tree(self.pid, tag)
+
+    def line(self) -> int:
+        """The number that is said next."""
+        text = b""
+        while not text.endswith(b"\n"):
+            piece = self.stdout.read(1)
+            assert piece, "it has ended"
+            text += piece
+        return int(text)
+
+    def lines(self, count: int) -> set[int]:
+        """As many numbers, whoever says them first."""
+        return {self.line() for _ in range(count)}
+
+    def reaped(self) -> None:
+        """Its status is taken, so that it has no pid any more."""
+        os.waitpid(self.pid, 0)
+        self.tree.leader = 0
+
+
+Start = Callable[..., Leader]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start trees; whoever is left of them is ended with the test."""
+    proctree.become_subreaper()
+    leaders: list[Leader] = []
+
+    def make(script: str, tag: int = TAG, shell: str = "/bin/sh") -> Leader:
+        leaders.append(Leader(script, tag, shell))
+        return leaders[-1]
+
+    yield make
+    # The children of those who are killed here become ours, until nobody is left.
+    while pids := proctree.own_children():
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    for leader in leaders:
+        leader.stdin.close()
+        leader.stdout.close()
+
+
+async def kill(tree: Tree, *supervised: int) -> None:
+    """End a tree, as a process does."""
+    reached = proctree.signal_tree(tree, signal.SIGKILL, supervised)
+    async with asyncio.timeout(30):
+        await proctree.finish_kill(tree, reached, supervised)
+
+
+def living(pids: set[int]) -> set[int]:
+    """Those that have not ended."""
+    found = set()
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                state = file.read().rpartition(b")")[2].split()[0]
+        except FileNotFoundError:
+            continue
+        if state not in b"ZX":
+            found.add(pid)
+    return found
+
+
+def test_children_are_the_direct_ones(start: Start) -> None:
+    """Direct children alone, zombies included; nobody's are none."""
+    leader = start('sh -c "$STAY" & sh -c "exit 0" & echo $!; read x')
+    first, second = leader.line(), leader.line()
+    assert set(proctree.children(leader.pid)) == {first, second}
+    assert leader.pid in proctree.own_children()
+    assert first not in proctree.own_children()
+    leader.stdin.close()
+    os.waitpid(leader.pid, 0)
+    assert proctree.children(leader.pid) == []
+
+
+def test_the_tag_lasts_for_the_block() -> None:
+    """Inside it is ours to pass on, after it all is as before."""
+    before = resource.getrlimit(resource.RLIMIT_RTTIME)
+    with proctree.marked(TAG):
+        assert proctree.tag_of(os.getpid()) == TAG
+        assert resource.getrlimit(resource.RLIMIT_RTTIME)[1] == before[1]
+    assert resource.getrlimit(resource.RLIMIT_RTTIME) == before
+    assert proctree.tag_of(os.getpid()) == 0
+
+
+def test_a_low_hard_limit_leaves_untagged() -> None:
+    """Where the tag is above what may be set, nothing is set and nothing fails."""
+    program = f"""
+import os, resource
+from procd.unix.proctree import marked, tag_of
+resource.setrlimit(resource.RLIMIT_RTTIME, (1000, 10**9))
+with marked({TAG}):
+    print(tag_of(os.getpid()), *resource.getrlimit(resource.RLIMIT_RTTIME))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, timeout=20
+    )
+    assert done.stdout.split() == [b"0", b"1000", b"1000000000"]
+
+
+def test_a_limit_of_somebody_else_is_no_tag(start: Start) -> None:
+    """A limit below the tags' range was set by a user; who has gone has none."""
+    leader = start("ulimit -S -R 5000; echo 1; read x", shell="/bin/bash")
+    leader.line()
+    assert proctree.tag_of(leader.pid) == 0
+    leader.stdin.close()
+    leader.reaped()
+    assert proctree.tag_of(leader.pid) == 0
+
+
+# STAY is in the environment, for a quoting that would have to survive three shells.
+SCATTERED = """
+sh -c "$STAY" &
+setsid sh -c "$STAY" &
+env -i /bin/sh -c "$STAY" &
+(sh -c "$STAY" &)
+(setsid sh -c 'env -i /bin/sh -c "$STAY" &' &)
+wait
+"""
+
+
+async def test_everyone_is_found_and_ended(start: Start) -> None:
+    """Other sessions, double forks, cleared environments: all are members and all are ended."""
+    leader = start(SCATTERED)
+    strayed = leader.lines(5)
+    assert len(strayed) == 5
+    assert set(proctree.members(leader.tree, [leader.pid])) >= strayed | {leader.pid}
+    await kill(leader.tree, leader.pid)
+    assert living(strayed | {leader.pid}) == set()
+
+
+async def test_orphans_are_found_without_their_leader(start: Start) -> None:
+    """After the leader's end the tag alone tells whose they are."""
+    leader = start(SCATTERED)
+    strayed = leader.lines(5)
+    os.kill(leader.pid, signal.SIGKILL)
+    leader.reaped()
+    assert set(proctree.members(leader.tree, [])) == strayed
+    await kill(leader.tree)
+    assert living(strayed) == set()
+
+
+async def test_two_trees_are_two(start: Start) -> None:
+    """Ending the one leaves every last process of the other alone, orphans as well."""
+    one, two = start(SCATTERED), start(SCATTERED, OTHER_TAG)
+    ones, twos = one.lines(5), two.lines(5)
+    leaders = (one.pid, two.pid)
+    assert not ones & set(proctree.members(two.tree, leaders))
+    assert not twos & set(proctree.members(one.tree, leaders))
+    await kill(one.tree, *leaders)
+    assert living(ones) == set()
+    assert living(twos | {two.pid}) == twos | {two.pid}
+    os.kill(two.pid, signal.SIGKILL)
+    two.reaped()
+    assert set(proctree.members(two.tree, [])) == twos
+    assert proctree.members(Tree(0, TAG), []) == {}
+
+
+async def test_an_untagged_orphan_is_found_by_its_session(start: Start) -> None:
+    """Who sets the limit himself is still of his leader's session."""
+    leader = start(
+        "(ulimit -S -R 5000; exec bash -c 'trap \"\" TERM; echo $BASHPID; exec sleep 1000' &) ;"
+        "read x",
+        shell="/bin/bash",
+    )
+    orphan = leader.line()
+    assert proctree.tag_of(orphan) == 0
+    assert orphan in proctree.members(leader.tree, [leader.pid])
+    assert orphan not in proctree.members(Tree(0, OTHER_TAG), [leader.pid])
+    await kill(leader.tree, leader.pid)
+    assert living({orphan, leader.pid}) == set()
+
+
+async def test_a_forking_loop_is_ended(start: Start) -> None:
+    """Who starts more while being killed is ended with all he started."""
+    leader = start("echo 1; while :; do sleep 1000 & done")
+    leader.line()
+    await kill(leader.tree, leader.pid)
+    assert proctree.members(leader.tree, [leader.pid]) == {}
+    assert living({*proctree.own_children()}) == set()
+
+
+async def test_a_forking_orphan_is_ended(start: Start) -> None:
+    """The same without a leader, each child of a session of its own."""
+    leader = start("(while :; do setsid sleep 1000 & done) & echo 1")
+    leader.line()
+    leader.reaped()
+    await kill(leader.tree)
+    assert proctree.members(leader.tree, []) == {}
+    assert living({*proctree.own_children()}) == set()
+
+
+async def test_a_stopped_process_is_ended(start: Start) -> None:
+    """SIGKILL needs no SIGCONT."""
+    leader = start("echo 1; kill -STOP $$")
+    leader.line()
+    os.waitid(os.P_PID, leader.pid, os.WSTOPPED)
+    await kill(leader.tree, leader.pid)
+    assert living({leader.pid}) == set()
+
+
+async def test_a_signal_reaches_every_member(start: Start) -> None:
+    """Any signal goes to each, and each that took it is given back as a pidfd."""
+    leader = start(
+        "sh -c 'echo $$; exec sleep 1000' & setsid sh -c 'echo $$; exec sleep 1000' & wait"
+    )
+    pids = leader.lines(2) | {leader.pid}
+    reached = proctree.signal_tree(leader.tree, signal.SIGTERM, [leader.pid])
+    assert len(reached) == 3
+    async with asyncio.timeout(10):
+        await proctree.ended(reached, 10)
+    assert all(pidfd.closed for pidfd in reached)
+    assert living(pids) == set()
+
+
+def test_zombies_are_no_members(start: Start) -> None:
+    """Who has ended takes no signal, whether or not his status was taken."""
+    leader = start("exit 0")
+    os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
+    assert proctree.members(leader.tree, [leader.pid]) == {}
+    assert proctree.signal_tree(leader.tree, signal.SIGKILL, [leader.pid]) == []
+
+
+async def test_waiting_has_a_bound(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """Who doesn't end is waited for no longer than that; it is warned of and lets go of."""
+    leader = start("echo 1; read x")
+    leader.line()
+    pidfd = OwnedFd(os.pidfd_open(leader.pid))
+    with caplog.at_level(logging.WARNING, "procd.unix.proctree"):
+        async with asyncio.timeout(10):
+            await proctree.ended([pidfd], 0.01)
+    assert pidfd.closed
+    assert len(caplog.records) == 1
+    assert living({leader.pid}) == {leader.pid}
+
+
+async def test_waiting_for_nobody() -> None:
+    """Nothing to wait for is no wait."""
+    async with asyncio.timeout(10):
+        await proctree.ended([], 10)
+
+
+async def test_parts_of_a_tree(start: Start) -> None:
+    """What a host starts after a retag is a part of its own, and of the whole; the host is not."""
+    host = start('while read x; do sh -c "$STAY" & done')
+    host.stdin.write(b"\n")
+    first = host.line()
+    proctree.retag(host.pid, TAG + 1)
+    host.stdin.write(b"\n")
+    second = host.line()
+    proctree.retag(host.pid, TAG + 2)
+    host.stdin.write(b"\n")
+    third = host.line()
+    assert [proctree.tag_of(pid) for pid in (first, second, third)] == [TAG, TAG + 1, TAG + 2]
+    whole = Tree(host.pid, TAG, PROCESS_MASK)
+    assert set(proctree.members(whole, [host.pid])) == {host.pid, first, second, third}
+    part = Tree(0, TAG + 1, host=host.pid)
+    assert set(proctree.members(part, [host.pid])) == {second}
+    await kill(part, host.pid)
+    assert living({host.pid, first, second, third}) == {host.pid, first, third}
+    # Orphans keep the part they are of.
+    os.kill(host.pid, signal.SIGKILL)
+    host.reaped()
+    assert set(proctree.members(Tree(0, TAG + 2), [])) == {third}
+    assert set(proctree.members(Tree(0, TAG, PROCESS_MASK), [])) == {first, third}
+
+
+def test_a_retag_of_nobody(start: Start) -> None:
+    """Who has gone keeps his tag; nothing fails."""
+    leader = start("exit 0")
+    leader.reaped()
+    proctree.retag(leader.pid, TAG + 1)
+    assert proctree.tag_of(leader.pid) == 0
+
+
+def test_reaping_takes_one_status(start: Start) -> None:
+    """The one that was named and no other; the living stay, and the gone are no trouble."""
+    living_one = start("read x; exit 3")
+    dead, other = start("exit 1"), start("exit 2")
+    for leader in (dead, other):
+        os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
+    assert proctree.reap(living_one.pid) is False
+    assert proctree.reap(dead.pid) is True
+    assert proctree.reap(dead.pid) is True
+    assert os.waitstatus_to_exitcode(os.waitpid(other.pid, 0)[1]) == 2
+    living_one.stdin.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(living_one.pid, 0)[1]) == 3
