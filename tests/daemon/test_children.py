@@ -1,0 +1,175 @@
+"""What children get of the daemon, and what becomes of those whose parents have died."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+
+from tests.daemon.conftest import Start
+from tests.daemon.daemon import (
+    PATIENCE_S,
+    Daemon,
+    NotifySocket,
+    Watch,
+    children,
+    descriptors,
+    environment,
+    eventually,
+)
+from tests.daemon.test_service import execute
+
+
+async def in_terminal(http: aiohttp.ClientSession, daemon: Daemon, typed: str, last: str) -> str:
+    """Type something into a new terminal and return the output as far as `last`."""
+    async with http.ws_connect(f"{daemon.url}/process/pty/create-connect?id=t") as ws:
+        assert (await ws.receive_json())["status"] == "connected"
+        await ws.send_bytes(typed.encode())
+        output = ""
+        while last not in output:
+            output += (await ws.receive(timeout=PATIENCE_S)).data.decode()
+        return output
+
+
+async def test_environment_is_not_the_daemons_own(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    daemon = start(env={"PROCD_LOG_LEVEL": "warning", "INVOCATION_ID": "x", "KEPT": "kept"})
+    with open(f"/proc/{daemon.pid}/environ") as file:
+        own = file.read()
+    assert "NOTIFY_SOCKET=" in own
+    assert "PROCD_LOG_LEVEL=" in own
+    in_execute = (await execute(http, daemon, "env"))["result"]
+    terminal = await in_terminal(http, daemon, "env; echo do''ne\n", "done\r\n")
+    for seen in (in_execute, terminal):
+        assert "KEPT=kept" in seen
+        for private in ("PROCD_", "NOTIFY_SOCKET", "INVOCATION_ID"):
+            assert private not in seen
+
+
+@pytest.mark.parametrize("script_bytes", [0, 200_000])
+async def test_no_descriptor_of_the_daemon_is_inherited(
+    start: Start,
+    http: aiohttp.ClientSession,
+    watch: Callable[[list[int]], Watch],
+    script_bytes: int,
+) -> None:
+    reading, writing = os.pipe()
+    try:
+        daemon = start(pass_fds=[writing])
+    finally:
+        os.close(writing)
+    assert writing in descriptors(daemon.pid)  # the daemon has it, and keeps it to itself
+    padding = "#" * script_bytes
+    answer = await execute(http, daemon, f"{padding}\nsleep 1000 & echo $!")
+    pids = [int(answer["stdout"])]
+    terminal = await in_terminal(http, daemon, "sleep 1000 & echo pi''d=$! do''ne\n", " done\r\n")
+    pids.append(int(terminal.rpartition("pid=")[2].partition(" ")[0]))
+    watch(pids)
+    # Not before they execute sleep: until then they are copies of the shell, with the shell's own.
+    assert await asyncio.to_thread(
+        eventually, lambda: all(set(descriptors(pid)) == {0, 1, 2} for pid in pids)
+    ), [descriptors(pid) for pid in pids]
+    assert daemon.stop() == 0
+    assert os.read(reading, 1) == b""  # nobody holds the other end any more
+    os.close(reading)
+
+
+async def test_signals_are_as_at_boot(start: Start, http: aiohttp.ClientSession) -> None:
+    # Started by something that ignores and blocks signals, as a shell's background job does.
+    signals = {signal.SIGINT, signal.SIGQUIT, signal.SIGHUP}
+    for number in signals:
+        signal.signal(number, signal.SIG_IGN)
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        daemon = start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    answer = await execute(http, daemon, "grep -E '^Sig(Blk|Ign)' /proc/self/status")
+    terminal = await in_terminal(
+        http, daemon, "grep -E '^Sig(Blk|Ign)' /proc/self/status; echo do''ne\n", "done\r\n"
+    )
+    for seen in (answer["stdout"], terminal.replace("\r", "")):
+        assert "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n" in seen
+
+
+async def test_standard_streams_may_be_closed(http: aiohttp.ClientSession) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    notify = NotifySocket()
+    process = subprocess.Popen(
+        [
+            "sh", "-c", 'exec "$0" -m procd serve --port "$1" <&- >&- 2>&-',
+            sys.executable, str(port),
+        ],
+        env=environment(NOTIFY_SOCKET=notify.address),
+    )  # fmt: skip
+    nothing = tempfile.TemporaryFile()  # noqa: SIM115 - the daemon's to close
+    daemon = Daemon(process, port, notify, nothing, pid=process.pid)
+    try:
+        assert (await asyncio.to_thread(notify.receive))["READY"] == "1"
+        answer = await execute(http, daemon, "cat; echo out; echo err >&2; exit 3")
+        assert answer == {
+            "status": 200, "exitCode": 3,
+            "result": "out\nerr\n", "stdout": "out\n", "stderr": "err\n",
+        }  # fmt: skip
+        terminal = await in_terminal(http, daemon, "tty; echo do''ne\n", "done\r\n")
+        assert "/dev/pts/" in terminal
+        assert daemon.stop() == 0
+    finally:
+        daemon.discard()
+
+
+async def test_orphans_are_reaped(
+    start: Start, http: aiohttp.ClientSession, watch: Callable[[list[int]], Watch]
+) -> None:
+    daemon = start()
+    answer = await execute(http, daemon, "(setsid sleep 1000 > /dev/null 2>&1 & echo $!)")
+    pid = int(answer["stdout"])
+    watched = watch([pid])
+    assert children(daemon.pid) == [pid]  # the daemon has become its parent
+    os.kill(pid, signal.SIGTERM)
+    assert watched.survivors(within_s=PATIENCE_S) == []
+    assert await asyncio.to_thread(eventually, lambda: children(daemon.pid) == [])
+
+
+def _new_pid_namespace() -> list[str]:
+    """The command that starts another one as PID 1."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("there is no unshare(1)")
+    for extra in ((), ("--user", "--map-root-user")):
+        command = [unshare, *extra, "--fork", "--kill-child", "--pid", "--mount-proc"]
+        if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
+            return command
+    pytest.skip("a new PID namespace is not permitted here")
+
+
+async def test_as_the_init_of_a_pid_namespace(start: Start, http: aiohttp.ClientSession) -> None:
+    daemon = start(command=[*_new_pid_namespace(), sys.executable, "-m", "procd"])
+    (daemon.pid,) = children(daemon.process.pid)
+    assert (await execute(http, daemon, "echo $PPID"))["stdout"] == "1\n"
+
+    # Orphans end while commands do, and no status is taken for another one.
+    orphaning = "(setsid sh -c 'exit 9' & setsid sh -c 'sleep 0.1; exit 8' &) > /dev/null 2>&1; "
+    codes = list(range(100))
+    answers = await asyncio.gather(
+        *(execute(http, daemon, f"{orphaning} exit {code}") for code in codes)
+    )
+    assert [answer["exitCode"] for answer in answers] == codes
+    assert (await execute(http, daemon, "kill -TERM $$"))["exitCode"] == 128 + signal.SIGTERM
+    assert await asyncio.to_thread(eventually, lambda: children(daemon.pid) == [])
+
+    # An init has no default actions: it must have handlers to be stopped at all.
+    assert (await execute(http, daemon, "(setsid sleep 1000 > /dev/null 2>&1 &)"))["exitCode"] == 0
+    assert await asyncio.to_thread(daemon.stop) == 0

@@ -1,0 +1,157 @@
+"""What the command line accepts, and how procd refuses to start."""
+
+import socket
+import subprocess
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from procd import __version__
+from tests.daemon.conftest import Start
+from tests.daemon.daemon import PATIENCE_S, PROCD, environment
+
+
+def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """Run procd where it is to end by itself."""
+    return subprocess.run(
+        [*PROCD, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment(**settings),
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def refusal(result: "subprocess.CompletedProcess[str]") -> str:
+    """The one line with which procd refused its configuration."""
+    assert result.returncode == 2, result
+    assert result.stdout == ""
+    assert result.stderr.startswith("procd: "), result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+def test_version() -> None:
+    result = run("--version")
+    assert result.returncode == 0
+    assert result.stdout == f"procd, version {__version__}\n"
+    assert result.stderr == ""
+
+
+async def test_free_port(start: Start, http: aiohttp.ClientSession) -> None:
+    one, other = start(), start()
+    assert one.port != other.port
+    for daemon in (one, other):
+        async with http.get(f"{daemon.url}/version") as reply:
+            assert await reply.json() == {"version": f"v{__version__}"}
+
+
+async def test_host(start: Start, http: aiohttp.ClientSession) -> None:
+    daemon = start("--host", "127.0.0.2")
+    async with http.get(f"http://127.0.0.2:{daemon.port}/version") as reply:
+        assert reply.status == 200
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await http.get(f"http://127.0.0.1:{daemon.port}/version")
+
+
+async def test_config_file(start: Start, http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    file = tmp_path / "procd.toml"
+    file.write_text(
+        f"[server]\nport = 1\n\n[process]\nwork_dir = '{tmp_path}'\n\n"
+        "[execute]\nmax_output_bytes = 2048\n"
+    )
+    # The command line wins over the file (--port 0), and a variable over the file as well.
+    daemon = start("--config", str(file), env={"PROCD_EXECUTE_MAX_OUTPUT_BYTES": "4096"})
+    async with http.get(f"{daemon.url}/work-dir") as reply:
+        assert await reply.json() == {"dir": str(tmp_path)}
+    async with http.post(
+        f"{daemon.url}/process/execute", json={"command": "printf %05000d 0"}
+    ) as reply:
+        body = await reply.json()
+    assert body["truncated"] is True
+    assert body["result"].count("0") >= 4096
+
+
+async def test_config_file_by_variable(
+    start: Start, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    file = tmp_path / "procd.toml"
+    file.write_text(f"[process]\nwork_dir = '{tmp_path}'\n")
+    daemon = start(env={"PROCD_CONFIG": str(file)})
+    async with http.get(f"{daemon.url}/work-dir") as reply:
+        assert await reply.json() == {"dir": str(tmp_path)}
+
+
+async def test_commented_example_is_a_valid_config(start: Start) -> None:
+    start("--config", str(Path(__file__).parents[2] / "config.example.toml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        pytest.param("[server]\nprot = 1\n", "server.prot", id="unknown key"),
+        pytest.param("[servers]\nport = 1\n", "servers", id="unknown section"),
+        pytest.param("server = 1\n", "server", id="section is no table"),
+        pytest.param("[server]\nport = 'x'\n", "server.port", id="text for an integer"),
+        pytest.param("[server]\nport = 1.5\n", "server.port", id="fraction for an integer"),
+        pytest.param("[server]\nport = true\n", "server.port", id="boolean for an integer"),
+        pytest.param("[server]\nport = -1\n", "server.port", id="below its minimum"),
+        pytest.param("[server]\nping_s = 'x'\n", "server.ping_s", id="text for a number"),
+        pytest.param("[server]\nping_s = nan\n", "server.ping_s", id="not a number"),
+        pytest.param("[server]\nloop = 'curio'\n", "server.loop", id="not a choice"),
+        pytest.param("[process]\nshell = 1\n", "process.shell", id="integer for text"),
+        pytest.param("[cors]\nallowed_origins = 'x'\n", "cors.allowed_origins", id="text for list"),
+        pytest.param("[cors]\nallowed_origins = [1]\n", "cors.allowed_origins", id="list of ints"),
+        pytest.param("[server\n", "procd.toml", id="not TOML"),
+    ],
+)
+def test_bad_config_file_is_refused(tmp_path: Path, text: str, named: str) -> None:
+    file = tmp_path / "procd.toml"
+    file.write_text(text)
+    assert f" {named}:" in refusal(run("serve", "--port", "0", "--config", str(file))).replace(
+        f"{tmp_path}/", ""
+    )
+
+
+def test_missing_config_file_is_refused(tmp_path: Path) -> None:
+    file = str(tmp_path / "nowhere.toml")
+    assert file in refusal(run("serve", "--port", "0", "--config", file))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PROCD_SERVER_PROT", "1"),
+        ("PROCD_SERVER_PORT", "x"),
+        ("PROCD_SERVER_PORT", "-1"),
+        ("PROCD_SERVER_PING_S", "soon"),
+        ("PROCD_SERVER_LOOP", "curio"),
+        ("PROCD_SERVERS_PORT", "1"),
+        ("PROCD_", "1"),
+    ],
+)
+def test_bad_variable_is_refused(variable: str, value: str) -> None:
+    assert f" {variable}:" in refusal(run("serve", "--port", "0", **{variable: value}))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("serve", "--port", "65536"), ("serve", "--port", "x"), ("serve", "--prot", "1"), ("sing",)],
+)
+def test_bad_arguments_are_refused(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert arguments[-1 if arguments[1:2] != ("--prot",) else 1] in result.stderr
+
+
+def test_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("serve", "--port", str(port))
+    assert result.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""

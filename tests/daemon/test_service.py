@@ -1,0 +1,151 @@
+"""How procd behaves towards the service manager, and that it ends with all it has started."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+import uvloop
+
+from tests.daemon.conftest import Start
+from tests.daemon.daemon import Daemon, Watch, children, descendants, eventually
+
+SOCKETS = 50
+EXECUTES = 10
+
+
+async def execute(http: aiohttp.ClientSession, daemon: Daemon, command: str) -> dict[str, Any]:
+    """Run a command and return the whole answer."""
+    async with http.post(
+        f"{daemon.url}/process/execute", json={"command": command, "timeout": 0}
+    ) as reply:
+        body: dict[str, Any] = await reply.json()
+        return body | {"status": reply.status}
+
+
+async def test_readiness_is_notified(start: Start) -> None:
+    daemon = start()
+    assert daemon.notify.receive() == {
+        "READY": "1",
+        "STATUS": f"listening on 127.0.0.1:{daemon.port}",
+    }
+    assert daemon.stop() == 0
+    assert daemon.notify.receive() == {"STOPPING": "1"}
+
+
+async def test_event_loop_is_the_one_chosen(start: Start) -> None:
+    daemon = start()  # on the kind of loop that this test runs on
+    with open(f"/proc/{daemon.pid}/maps") as file:
+        has_uvloop = "/uvloop/" in file.read()
+    assert has_uvloop == isinstance(asyncio.get_running_loop(), uvloop.Loop)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_stops_idle(start: Start, number: signal.Signals) -> None:
+    daemon = start()
+    assert daemon.stop(number) == 0
+    assert daemon.stderr() == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_stops_with_everyone_at_work(
+    start: Start,
+    http: aiohttp.ClientSession,
+    watch: Callable[[list[int]], Watch],
+    number: signal.Signals,
+) -> None:
+    daemon = start()
+    sockets = [
+        await http.ws_connect(f"{daemon.url}/process/pty/create-connect?id=t{index}")
+        for index in range(SOCKETS)
+    ]
+    for ws in sockets:  # their shells have started meanwhile, all at once
+        assert (await ws.receive_json())["status"] == "connected"
+        # Besides the shell: a job that would survive its terminal.
+        await ws.send_bytes(b"setsid sleep 1000 & echo bo''th\n")
+        output = b""
+        while b"both\r\n" not in output:
+            output += (await ws.receive(timeout=20)).data
+    executing = [
+        asyncio.ensure_future(
+            execute(http, daemon, "trap '' TERM HUP INT; setsid sleep 1000 & sleep 1000")
+        )
+        for _ in range(EXECUTES)
+    ]
+    # An orphan of a command that has ended.
+    orphan = await execute(http, daemon, "(setsid sleep 1000 > /dev/null 2>&1 &)")
+    assert orphan["exitCode"] == 0
+
+    # Shell and sleep of each terminal, shell and two sleeps of each command, the orphan.
+    wanted = 2 * SOCKETS + 3 * EXECUTES + 1
+    assert await asyncio.to_thread(eventually, lambda: len(descendants(daemon.pid)) == wanted), (
+        descendants(daemon.pid)
+    )
+    watched = watch(descendants(daemon.pid))
+
+    ended: Awaitable[int] = asyncio.to_thread(daemon.stop, number)
+    stopping = asyncio.ensure_future(ended)
+    for ws in sockets:
+        while (message := await ws.receive(timeout=20)).type is aiohttp.WSMsgType.BINARY:
+            pass
+        assert message.type is aiohttp.WSMsgType.CLOSE, message
+        assert message.data == aiohttp.WSCloseCode.GOING_AWAY, message
+    assert await stopping == 0
+    assert watched.survivors() == []
+    # A command that was begun gets an answer, lest the client sends it again (contract, 13.4).
+    for answer in await asyncio.gather(*executing):
+        assert answer["status"] == 200, answer
+        assert answer["exitCode"] == 128 + signal.SIGKILL, answer
+    assert "Traceback" not in daemon.stderr()
+
+
+async def test_refuses_newcomers_while_it_stops(start: Start, http: aiohttp.ClientSession) -> None:
+    daemon = start()
+    # A client that does not answer the close frame holds the end up, within its bound.
+    reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+    writer.write(
+        b"GET /process/pty/create-connect?id=deaf HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+        b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+    )
+    await reader.readuntil(b'"connected"')
+    stopping = asyncio.ensure_future(asyncio.to_thread(daemon.stop))
+    await asyncio.to_thread(daemon.notify.receive)  # READY
+    assert await asyncio.to_thread(daemon.notify.receive) == {"STOPPING": "1"}
+    await reader.readuntil(b"\x03\xe9server shutdown")
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await http.get(f"{daemon.url}/version")
+    assert await stopping == 0
+    writer.close()
+
+
+async def test_a_second_signal_changes_nothing(
+    start: Start, http: aiohttp.ClientSession, watch: Callable[[list[int]], Watch]
+) -> None:
+    daemon = start()
+    ws = await http.ws_connect(f"{daemon.url}/process/pty/create-connect?id=t")
+    assert (await ws.receive_json())["status"] == "connected"
+    watched = watch(children(daemon.pid))
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.stop() == 0
+    assert watched.survivors() == []
+
+
+async def test_a_killed_daemon_leaves_terminals_hung_up(
+    start: Start, http: aiohttp.ClientSession, watch: Callable[[list[int]], Watch]
+) -> None:
+    daemon = start()
+    async with http.post(f"{daemon.url}/process/pty", json={"id": "t"}) as reply:
+        assert reply.status == 201
+    async with http.ws_connect(f"{daemon.url}/process/pty/t/connect") as ws:
+        assert (await ws.receive_json())["status"] == "connected"
+        await ws.send_bytes(b"echo re''ady\n")
+        output = b""
+        while b"ready\r\n" not in output:
+            output += (await ws.receive(timeout=20)).data
+    watched = watch(children(daemon.pid))
+    daemon.process.kill()
+    daemon.process.wait()
+    assert watched.survivors(within_s=20) == []
