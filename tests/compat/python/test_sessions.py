@@ -1,0 +1,837 @@
+"""Shell sessions as users of the official Python SDK see them, in both of its flavours.
+
+Source: Process API contract, sections 8, 9, 13.5, 13.6 and 19 (items 4 to 7 and 13).
+"""
+
+import asyncio
+import gc
+import os
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import aiohttp
+import pytest
+import uvloop
+from daytona import (
+    DaytonaBadRequestError,
+    DaytonaCommandAlreadyCompletedError,
+    DaytonaConflictError,
+    DaytonaError,
+    DaytonaNotFoundError,
+    DaytonaProcessNotFoundError,
+    DaytonaSessionEndedError,
+    SessionExecuteRequest,
+    SessionExecuteResponse,
+)
+from daytona._async.process import AsyncProcess
+from daytona._sync.process import Process
+from daytona.common.process import SessionCommandLogsResponse
+from daytona.internal.http_client import build_sync_http_client
+from daytona.internal.urllib3_retry import RemoteDisconnectedRetry
+from daytona_toolbox_api_client import ApiClient, Configuration, ProcessApi
+from daytona_toolbox_api_client_async import ApiClient as AsyncApiClient
+from daytona_toolbox_api_client_async import Configuration as AsyncConfiguration
+from daytona_toolbox_api_client_async import ProcessApi as AsyncProcessApi
+
+from tests.daemon.daemon import PATIENCE_S, Daemon
+
+T = TypeVar("T")
+
+SDK_VERSION: Final = "0.226.1"
+MARKERS: Final = {b"\x01\x01\x01": "stdout", b"\x02\x02\x02": "stderr"}
+ENTRYPOINT: Final = ("sh", "-c", "echo it\\'s up; echo careful >&2; exit 4")
+# Characters of one to four bytes, whose sum of lengths is prime to any size of a buffer.
+TEXT: Final = "aéz€\t😀ñ\n"
+
+
+@pytest.fixture(autouse=True)
+def settled() -> None:
+    """In place of the check of this process: what is tested runs in another one."""
+
+
+@pytest.fixture(autouse=True)
+def no_blocking() -> None:
+    """In place of the check of this loop: procd's code runs in another process."""
+
+
+StartDaemon = Callable[..., Daemon]
+
+
+@pytest.fixture(scope="module")
+def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartDaemon]:
+    """Daemons by arguments, shared by the tests, which must leave nothing in them."""
+    home = tmp_path_factory.mktemp("home")
+    running: dict[tuple[str, ...], Daemon] = {}
+    idle: dict[Daemon, int] = {}
+
+    def daemon(loop: str, *arguments: str) -> Daemon:
+        key = (loop, *arguments)
+        if key not in running:
+            running[key] = Daemon.start(
+                *arguments, env={"PROCD_SERVER_LOOP": loop, "HOME": str(home)}
+            )
+            if not arguments:  # an entrypoint's session lasts, and has descriptors of its own
+                idle[running[key]] = running[key].idle_descriptors()
+        return running[key]
+
+    yield daemon
+    gc.collect()  # exceptions of the sync SDK hold its connections
+    try:
+        for each in running.values():
+            left = each.leaks(idle[each]) if each in idle else []
+            assert not left, "\n".join(left)
+            assert each.stop() == 0, each.stderr()
+            assert "Traceback" not in each.stderr(), each.stderr()
+    finally:
+        for each in running.values():
+            each.discard()
+
+
+def loop_name() -> str:
+    """The kind of event loop that this test runs on; the daemon is to run on it too."""
+    return "uvloop" if isinstance(asyncio.get_running_loop(), uvloop.Loop) else "asyncio"
+
+
+@pytest.fixture
+async def daemon(daemons: StartDaemon) -> Daemon:
+    return daemons(loop_name())
+
+
+@pytest.fixture
+async def daemon_beside_command(daemons: StartDaemon) -> Daemon:
+    return daemons(loop_name(), "--", *ENTRYPOINT)
+
+
+class Sdk:
+    """One flavour of the SDK. Calls of the sync one run in threads, so that either can be awaited.
+
+    Attributes:
+        process: `Process` or `AsyncProcess`, whose methods have the same names and arguments.
+    """
+
+    def __init__(self, process: Process | AsyncProcess) -> None:
+        self.process = process
+        self._is_async = isinstance(process, AsyncProcess)
+
+    async def call(self, method: str, *args: object) -> Any:
+        """What the method answers, or raises."""
+        function = getattr(self.process, method)
+        if self._is_async or method.endswith("_async"):
+            return await function(*args)
+        return await asyncio.to_thread(function, *args)
+
+    async def run(self, session: str, command: str) -> SessionExecuteResponse:
+        """Run a command to its end."""
+        request = SessionExecuteRequest(command=command)
+        reply = await bounded(self.call("execute_session_command", session, request))
+        assert isinstance(reply, SessionExecuteResponse)
+        return reply
+
+    async def start(self, session: str, command: str, *, suppress_echo: bool = False) -> str:
+        """Start a command in the background; its id."""
+        request = SessionExecuteRequest(
+            command=command, run_async=True, suppress_input_echo=suppress_echo or None
+        )
+        reply = await self.call("execute_session_command", session, request)
+        assert reply.exit_code is None
+        assert isinstance(reply.cmd_id, str)
+        return reply.cmd_id
+
+    async def ended(self, session: str, command: str) -> int:
+        """Ask for the exit code until there is one, as users do."""
+
+        async def poll() -> int:
+            while True:
+                known = await self.call("get_session_command", session, command)
+                if known.exit_code is not None:
+                    return int(known.exit_code)
+                await asyncio.sleep(0.01)
+
+        return await bounded(poll())
+
+    async def logs(self, session: str, command: str) -> SessionCommandLogsResponse:
+        """The logs so far."""
+        logs = await self.call("get_session_command_logs", session, command)
+        assert isinstance(logs, SessionCommandLogsResponse)
+        return logs
+
+    async def follow(self, session: str, command: str) -> tuple[str, str]:
+        """What the callbacks get until the stream ends."""
+        seen = Seen()
+        await bounded(
+            self.call(
+                "get_session_command_logs_async", session, command, seen.on_stdout, seen.on_stderr
+            )
+        )
+        return seen.stdout, seen.stderr
+
+
+async def bounded(awaitable: Awaitable[T]) -> T:
+    """The result, unless it never comes."""
+    async with asyncio.timeout(PATIENCE_S):
+        return await awaitable
+
+
+class Seen:
+    """What the callbacks of a follower got so far; one of them plain, the other a coroutine."""
+
+    def __init__(self) -> None:
+        self.stdout = ""
+        self.stderr = ""
+        self._more = asyncio.Event()
+
+    def on_stdout(self, text: str) -> None:
+        self.stdout += text
+        self._more.set()
+
+    async def on_stderr(self, text: str) -> None:
+        self.stderr += text
+        self._more.set()
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        """Wait until what was seen makes `fact` hold."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not fact():
+                self._more.clear()
+                await self._more.wait()
+
+
+@pytest.fixture(params=["sync", "async"])
+async def connect(
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[Callable[[Daemon], Sdk]]:
+    """Make SDK objects as the contract's sections 14.1 and 14.2 do."""
+    closers: list[Callable[[], object]] = []
+    headers = {"Authorization": "Bearer test", "X-Daytona-SDK-Version": SDK_VERSION}
+    http = aiohttp.ClientSession()
+
+    def sync(daemon: Daemon) -> Sdk:
+        conf = Configuration(host=daemon.url)
+        conf.retries = RemoteDisconnectedRetry(total=3, raise_on_status=False)
+        api = ApiClient(conf)
+        api.default_headers.update(headers | {"X-Daytona-Source": "sdk-python"})
+        sockets = build_sync_http_client()
+        closers.extend([sockets.close, api.rest_client.pool_manager.clear])
+        return Sdk(Process("python", ProcessApi(api), sockets))
+
+    def not_sync(daemon: Daemon) -> Sdk:
+        api = AsyncApiClient(AsyncConfiguration(host=daemon.url))
+        api.default_headers.update(headers | {"X-Daytona-Source": "sdk-python-async"})
+        api.http_session = http  # type: ignore[attr-defined]  # as the contract's 14.2
+        api.rest_client.pool_manager = http
+        return Sdk(AsyncProcess("python", AsyncProcessApi(api)))
+
+    yield sync if request.param == "sync" else not_sync
+    for close in closers:
+        close()
+    await http.close()
+
+
+@pytest.fixture
+async def sdk(connect: Callable[[Daemon], Sdk], daemon: Daemon) -> Sdk:
+    return connect(daemon)
+
+
+@pytest.fixture
+async def session(sdk: Sdk) -> AsyncIterator[str]:
+    """A session of the test's own."""
+    name = f"s-{uuid.uuid4()}"
+    await sdk.call("create_session", name)
+    yield name
+    with suppress(DaytonaNotFoundError):  # the test did it
+        await sdk.call("delete_session", name)
+
+
+async def test_life_of_a_session(sdk: Sdk) -> None:
+    name = f"ann's session-{uuid.uuid4()}"
+    await sdk.call("create_session", name)
+    assert (await sdk.call("get_session", name)).session_id == name
+    assert name in [each.session_id for each in await sdk.call("list_sessions")]
+    ran = await sdk.run(name, "echo hi")
+    (command,) = (await sdk.call("get_session", name)).commands
+    assert (command.id, command.command, command.exit_code) == (ran.cmd_id, "echo hi", 0)
+
+    with pytest.raises(DaytonaConflictError) as conflict:
+        await sdk.call("create_session", name)
+    assert conflict.value.status_code == 409
+    assert (conflict.value.source, conflict.value.code) == ("DAYTONA_DAEMON", "CONFLICT")
+    assert str(conflict.value) == "Failed to create session: session already exists"
+
+    await sdk.call("delete_session", name)
+    for method in ("get_session", "delete_session"):
+        with pytest.raises(DaytonaProcessNotFoundError) as unknown:
+            await sdk.call(method, name)
+        assert unknown.value.status_code == 404
+        assert unknown.value.source == "DAYTONA_DAEMON"
+    assert name not in [each.session_id for each in await sdk.call("list_sessions")]
+
+    await sdk.call("create_session", name)  # the id is free at once
+    assert (await sdk.call("get_session", name)).commands == []
+    await sdk.call("delete_session", name)
+
+
+async def test_state_is_kept_between_commands(sdk: Sdk, session: str, tmp_path: Path) -> None:
+    await sdk.run(session, f"cd '{tmp_path}'")
+    assert (await sdk.run(session, "pwd")).stdout == f"{tmp_path}\n"
+    await sdk.run(session, "export NAME='two words'; plain=1; umask 027\nshout() { echo \"$1!\"; }")
+    ran = await sdk.run(session, "sh -c 'echo \"$NAME\"'; echo $plain; umask; shout hey")
+    assert ran.stdout == "two words\n1\n0027\nhey!\n"
+    assert (await sdk.run(session, "(exit 9)")).exit_code == 9
+    assert (await sdk.run(session, "echo $?")).stdout == "9\n"
+
+
+SCRIPTS: Final = {
+    "both streams": ("echo out; echo err >&2; (exit 7)", "out\n", "err\n", 7),
+    "wait": ("sleep 0.01 & sleep 0.01 & wait; echo done", "done\n", "", 0),
+    "here-document": ("cat <<'END'\nit's \"so\" $HOME\nEND", "it's \"so\" $HOME\n", "", 0),
+    "end of input": ("cat; echo $?; read x || echo none", "0\nnone\n", "", 0),
+    "NUL bytes": (r"printf 'a\000b\000'", "a\0b\0", "", 0),
+    "no final newline": ("printf out; printf err >&2", "out", "err", 0),
+    "nothing": ("true", "", "", 0),
+    "blank lines": (r"printf '\n\n x \n\n'", "\n\n x \n\n", "", 0),
+    "carriage returns": (r"printf '1\r2\r\n'", "1\r2\r\n", "", 0),
+    "comment at the end": ("echo x # and 'so on", "x\n", "", 0),
+    "a marker": (r"printf '\1\1\1'; printf '\2\2\2' >&2", "\1\1\1", "\2\2\2", 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_script(sdk: Sdk, session: str, name: str) -> None:
+    command, stdout, stderr, exit_code = SCRIPTS[name]
+    ran = await sdk.run(session, command)
+    assert (ran.stdout, ran.stderr, ran.exit_code) == (stdout, stderr, exit_code)
+    logs = await sdk.logs(session, str(ran.cmd_id))
+    assert (logs.stdout, logs.stderr) == (ran.stdout, ran.stderr)
+    assert logs.output is not None
+    assert sorted(logs.output) == sorted(f"{ran.stdout}{ran.stderr}")
+    assert (await sdk.run(session, "echo on")).stdout == "on\n"
+
+
+async def test_quote_that_is_never_closed(sdk: Sdk, session: str) -> None:
+    ran = await sdk.run(session, "echo 'open")
+    assert ran.exit_code != 0
+    assert ran.stdout == ""
+    assert ran.stderr != ""
+    assert (await sdk.run(session, "echo on")).stdout == "on\n"
+
+
+ENDS: Final = {
+    "exit": ("echo bye; exit 3", 3),
+    "failure under set -e": ("set -e; echo bye; false; echo never", 1),
+    "exec": ("exec sh -c 'echo bye; exit 5'", 5),
+    "SIGKILL": ("echo bye; kill -9 $$", 137),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+async def test_end_of_the_shell(sdk: Sdk, session: str, name: str) -> None:
+    command, exit_code = ENDS[name]
+    ran = await sdk.run(session, command)
+    assert (ran.stdout, ran.exit_code) == ("bye\n", exit_code)
+
+    with pytest.raises(DaytonaSessionEndedError) as ended:
+        await sdk.run(session, "echo more")
+    assert (ended.value.status_code, ended.value.code) == (410, "SESSION_ENDED")
+    assert str(ended.value).startswith("Failed to execute session command: ")
+    with pytest.raises(DaytonaConflictError):
+        await sdk.call("create_session", session)
+
+    assert (await sdk.logs(session, str(ran.cmd_id))).stdout == "bye\n"
+    assert await sdk.follow(session, str(ran.cmd_id)) == ("bye\n", "")
+    (known,) = (await sdk.call("get_session", session)).commands
+    assert known.exit_code == exit_code
+
+
+async def test_set_e_outlives_a_failure_that_was_handled(sdk: Sdk, session: str) -> None:
+    assert (await sdk.run(session, "set -e; false || echo handled")).stdout == "handled\n"
+    assert (await sdk.run(session, "if false; then :; fi; echo still")).stdout == "still\n"
+    assert (await sdk.run(session, "false")).exit_code == 1
+    with pytest.raises(DaytonaSessionEndedError):
+        await sdk.run(session, "echo more")
+
+
+async def test_queued_command_of_an_ended_shell(sdk: Sdk, session: str) -> None:
+    first = await sdk.start(session, "read code; exit $code", suppress_echo=True)
+    queued = await sdk.start(session, "echo never")
+    waiting = asyncio.create_task(sdk.run(session, "echo nor this"))
+    async with asyncio.timeout(PATIENCE_S):
+        while len((await sdk.call("get_session", session)).commands) < 3:
+            await asyncio.sleep(0.01)
+    await sdk.call("send_session_command_input", session, first, "3")
+    with pytest.raises(DaytonaSessionEndedError):
+        await waiting
+    assert await sdk.ended(session, first) == 3
+    with pytest.raises(DaytonaSessionEndedError):
+        await sdk.call("send_session_command_input", session, queued, "x")
+    assert await sdk.follow(session, queued) == ("", "")
+
+
+async def test_background_command(sdk: Sdk, session: str) -> None:
+    command = await sdk.start(session, "read x; echo out; echo err >&2; (exit 4)")
+    known = await sdk.call("get_session_command", session, command)
+    assert (known.id, known.exit_code) == (command, None)
+    await sdk.call("send_session_command_input", session, command, "go")
+    assert await sdk.ended(session, command) == 4
+    logs = await sdk.logs(session, command)
+    assert (logs.stdout, logs.stderr) == ("go\nout\n", "err\n")
+
+
+async def test_deprecated_name_of_run_async(sdk: Sdk, session: str) -> None:
+    with pytest.warns(DeprecationWarning, match="var_async"):
+        request = SessionExecuteRequest(command="read x", var_async=True)
+    reply = await bounded(sdk.call("execute_session_command", session, request))
+    assert reply.exit_code is None
+    await sdk.call("send_session_command_input", session, reply.cmd_id, "go")
+    assert await sdk.ended(session, reply.cmd_id) == 0
+
+
+async def test_commands_run_in_order(sdk: Sdk, session: str) -> None:
+    first = await sdk.start(session, "n=1; read x; n=${n}a")
+    second = await sdk.start(session, "n=${n}b; echo $n")
+    third = asyncio.create_task(sdk.run(session, "echo ${n}c"))
+    async with asyncio.timeout(PATIENCE_S):
+        while len(commands := (await sdk.call("get_session", session)).commands) < 3:
+            await asyncio.sleep(0.01)
+    assert [each.exit_code for each in commands] == [None, None, None]
+    assert [each.id for each in commands[:2]] == [first, second]
+    assert (await sdk.logs(session, second)).output == ""
+    await sdk.call("send_session_command_input", session, first, "go")
+    assert (await third).stdout == "1abc\n"
+    assert (await sdk.logs(session, second)).stdout == "1ab\n"
+
+
+async def test_input(sdk: Sdk, session: str) -> None:
+    command = await sdk.start(session, "read x; echo got $x; read y; echo and $y")
+    await sdk.call("send_session_command_input", session, command, "zz")
+    await sdk.call("send_session_command_input", session, command, "with newline\n")
+    assert await sdk.ended(session, command) == 0
+    logs = await sdk.logs(session, command)
+    assert logs.stdout is not None
+    # Input comes before what was printed in response; both lines may have come before the first.
+    assert sorted(logs.stdout.splitlines()) == sorted(
+        ["zz", "got zz", "with newline", "and with newline"]
+    )
+    assert logs.stdout.index("zz") < logs.stdout.index("got zz")
+    assert logs.stderr == ""
+
+
+async def test_input_without_echo(sdk: Sdk, session: str) -> None:
+    command = await sdk.start(session, "read x; echo got $x", suppress_echo=True)
+    await sdk.call("send_session_command_input", session, command, "é€😀")
+    assert await sdk.ended(session, command) == 0
+    assert (await sdk.logs(session, command)).output == "got é€😀\n"
+
+
+async def test_follow_while_running(sdk: Sdk, session: str) -> None:
+    """Each step waits for what the one before it printed: nothing is held back."""
+    command = await sdk.start(
+        session,
+        "printf ready; read x; printf \"$x?\" >&2; read y; echo; echo last",
+        suppress_echo=True,
+    )  # fmt: skip
+    seen = Seen()
+    following = asyncio.create_task(
+        sdk.call("get_session_command_logs_async", session, command, seen.on_stdout, seen.on_stderr)
+    )
+    await seen.until(lambda: seen.stdout == "ready")
+    await sdk.call("send_session_command_input", session, command, "sure")
+    await seen.until(lambda: seen.stderr == "sure?")
+    await sdk.call("send_session_command_input", session, command, "go")
+    await bounded(following)
+    assert (seen.stdout, seen.stderr) == ("ready\nlast\n", "sure?")
+    assert (await sdk.logs(session, command)).output == "readysure?\nlast\n"
+    assert await sdk.ended(session, command) == 0
+
+
+async def test_several_followers(sdk: Sdk, session: str) -> None:
+    """One from the start, one in the middle, one after the end: all see the same."""
+    command = await sdk.start(
+        session, "echo one; read x; seq 1 20000; echo end >&2", suppress_echo=True
+    )
+    seen = Seen()
+    first = asyncio.create_task(
+        sdk.call("get_session_command_logs_async", session, command, seen.on_stdout, seen.on_stderr)
+    )
+    await seen.until(lambda: seen.stdout == "one\n")
+    second = asyncio.create_task(sdk.follow(session, command))
+    await sdk.call("send_session_command_input", session, command, "go")
+    await bounded(first)
+    expected = "one\n" + "".join(f"{number}\n" for number in range(1, 20001)), "end\n"
+    assert (seen.stdout, seen.stderr) == expected
+    assert await second == expected
+    assert await sdk.follow(session, command) == expected
+
+
+async def test_follow_queued_command(sdk: Sdk, session: str) -> None:
+    first = await sdk.start(session, "read x")
+    queued = await sdk.start(session, "echo my turn")
+    following = asyncio.create_task(sdk.follow(session, queued))
+    await sdk.call("send_session_command_input", session, first, "go")
+    assert await following == ("my turn\n", "")
+
+
+async def test_background_child(sdk: Sdk, session: str, tmp_path: Path) -> None:
+    """It holds up no command; what it prints later is in the log of the one that started it."""
+    await sdk.run(session, f"cd '{tmp_path}'; mkfifo gate")
+    ran = await sdk.run(session, "(read x <gate; echo late $x; echo so >&2) & echo now")
+    assert (ran.stdout, ran.exit_code) == ("now\n", 0)
+    command = str(ran.cmd_id)
+    assert (await sdk.call("get_session_command", session, command)).exit_code == 0
+    seen = Seen()
+    following = asyncio.create_task(
+        sdk.call("get_session_command_logs_async", session, command, seen.on_stdout, seen.on_stderr)
+    )
+    await seen.until(lambda: seen.stdout == "now\n")
+    assert (await sdk.run(session, "echo go >gate")).stdout == ""
+    await bounded(following)
+    assert (seen.stdout, seen.stderr) == ("now\nlate go\n", "so\n")
+    logs = await sdk.logs(session, command)
+    assert (logs.stdout, logs.stderr) == ("now\nlate go\n", "so\n")
+
+
+async def test_delete_while_following(sdk: Sdk, session: str) -> None:
+    command = await sdk.start(session, "echo up; exec sleep 1000")
+    seen = Seen()
+    following = asyncio.create_task(
+        sdk.call("get_session_command_logs_async", session, command, seen.on_stdout, seen.on_stderr)
+    )
+    await seen.until(lambda: seen.stdout == "up\n")
+    await bounded(sdk.call("delete_session", session))
+    await bounded(following)
+    assert (seen.stdout, seen.stderr) == ("up\n", "")
+
+
+async def test_delete_while_a_command_is_awaited(sdk: Sdk, session: str, tmp_path: Path) -> None:
+    waiting = asyncio.create_task(sdk.run(session, f"touch '{tmp_path}/up'; sleep 1000"))
+    async with asyncio.timeout(PATIENCE_S):
+        while not (tmp_path / "up").exists():
+            await asyncio.sleep(0.01)
+    await bounded(sdk.call("delete_session", session))
+    with pytest.raises(DaytonaSessionEndedError):
+        await waiting
+
+
+async def test_mebibyte_of_short_lines(sdk: Sdk, session: str) -> None:
+    expected = "".join(f"{number}\n" for number in range(170_000))
+    assert len(expected) > 1 << 20
+    ran = await sdk.run(session, "seq 0 169999")
+    assert (ran.stdout == expected, ran.stderr, ran.exit_code) == (True, "", 0)
+    assert ran.output == expected
+    assert (await sdk.logs(session, str(ran.cmd_id))).stdout == expected
+    stdout, stderr = await sdk.follow(session, str(ran.cmd_id))
+    assert (stdout == expected, stderr) == (True, "")
+
+
+async def test_text_across_the_borders_of_messages(sdk: Sdk, session: str, tmp_path: Path) -> None:
+    """Characters of several bytes, with control bytes among them, at every offset."""
+    text = "\x00\x01\x02\x03\x1b[0m" + TEXT * 20_000 + "x" + "😀" * 50_000 + "\x01y\x02"
+    (tmp_path / "text").write_bytes(text.encode())
+    ran = await sdk.run(session, f"cat '{tmp_path}/text'")
+    assert ran.stdout == text
+    stdout, stderr = await sdk.follow(session, str(ran.cmd_id))
+    assert (stdout == text, stderr) == (True, "")
+
+
+async def test_bytes_that_are_no_text(sdk: Sdk, session: str, tmp_path: Path) -> None:
+    """The callbacks get what one decoder of the whole stream makes of it."""
+    data = bytes(number for number in range(256) if number not in (1, 2)) * 700
+    data += b"\xf0\x9f\x98" * 10_000 + b"\x80" * 40_000
+    (tmp_path / "data").write_bytes(data)
+    ran = await sdk.run(session, f"cat '{tmp_path}/data' >&2")
+    stdout, stderr = await sdk.follow(session, str(ran.cmd_id))
+    assert (stdout, stderr == data.decode(errors="replace")) == ("", True)
+    assert ran.stderr == data.decode(errors="replace")
+
+
+INTERLEAVE: Final = """
+import os
+size = 1
+streams = [(1, open("out", "rb").read()), (2, open("err", "rb").read())]
+while any(data for _, data in streams):
+    for index, (number, data) in enumerate(streams):
+        size = size * 7919 % 9973  # a few bytes to some thousand
+        part, rest = data[:size], data[size:]
+        while part:
+            part = part[os.write(number, part):]
+        streams[index] = number, rest
+"""
+
+
+async def test_five_megabytes_of_both_streams(sdk: Sdk, session: str, tmp_path: Path) -> None:
+    """Written in turns, in pieces that cut characters in two; seen live, late, and at once."""
+    out = "".join(f"{number} {TEXT}" for number in range(120_000))
+    err = "".join(f"{number} €rr\n" for number in range(220_000))
+    assert len(out.encode()) + len(err.encode()) > 5_000_000
+    (tmp_path / "out").write_text(out)
+    (tmp_path / "err").write_text(err)
+    (tmp_path / "interleave.py").write_text(INTERLEAVE)
+    await sdk.run(session, f"cd '{tmp_path}'")
+    program = f"'{sys.executable}' -IS interleave.py"
+    command = await sdk.start(session, f"read x; {program}", suppress_echo=True)
+    live = asyncio.create_task(sdk.follow(session, command))
+    await sdk.call("send_session_command_input", session, command, "go")
+    stdout, stderr = await live
+    assert (stdout == out, stderr == err) == (True, True)
+    stdout, stderr = await sdk.follow(session, command)
+    assert (stdout == out, stderr == err) == (True, True)
+    logs = await sdk.logs(session, command)
+    assert (logs.stdout == out, logs.stderr == err) == (True, True)
+    assert await sdk.ended(session, command) == 0
+    ran = await sdk.run(session, program)
+    assert (ran.stdout == out, ran.stderr == err, ran.exit_code) == (True, True, 0)
+
+
+async def test_input_that_nobody_takes(sdk: Sdk, session: str) -> None:
+    ran = await sdk.run(session, "(exit 6)")
+    with pytest.raises(DaytonaCommandAlreadyCompletedError) as completed:
+        await sdk.call("send_session_command_input", session, ran.cmd_id, "x")
+    assert completed.value.status_code == 410
+    assert completed.value.code == "COMMAND_ALREADY_COMPLETED"
+    assert str(completed.value).endswith("command has already completed with exit code 6")
+
+    command = await sdk.start(session, "read x")
+    with pytest.raises(DaytonaBadRequestError):
+        await sdk.call("send_session_command_input", session, command, "")
+    waiting = asyncio.create_task(sdk.run(session, "read y; echo $?"))
+    async with asyncio.timeout(PATIENCE_S):
+        while len(commands := (await sdk.call("get_session", session)).commands) < 3:
+            await asyncio.sleep(0.01)
+    with pytest.raises(DaytonaBadRequestError, match="takes no input"):
+        await sdk.call("send_session_command_input", session, commands[2].id, "x")
+    await sdk.call("send_session_command_input", session, command, "go")
+    assert (await waiting).stdout == "1\n"
+
+
+async def test_bad_requests(sdk: Sdk, session: str) -> None:
+    for command in ("", " \n\t"):
+        with pytest.raises(DaytonaBadRequestError):
+            await sdk.run(session, command)
+    for name in ("", "entrypoint"):
+        with pytest.raises(DaytonaBadRequestError):
+            await sdk.call("create_session", name)
+
+
+async def test_unknown_names(sdk: Sdk, session: str) -> None:
+    request = SessionExecuteRequest(command="true")
+    with pytest.raises(DaytonaProcessNotFoundError, match="session not found"):
+        await sdk.call("execute_session_command", "nobody", request)
+    for name, message in (("nobody", "session not found"), (session, "command not found")):
+        for method, *more in (
+            ("get_session_command",),
+            ("get_session_command_logs",),
+            ("send_session_command_input", "x"),
+        ):
+            with pytest.raises(DaytonaProcessNotFoundError, match=message):
+                await sdk.call(method, name, "nothing", *more)
+        with pytest.raises(DaytonaError):
+            await sdk.follow(name, "nothing")
+
+
+async def test_no_entrypoint(sdk: Sdk) -> None:
+    for method in ("get_entrypoint_session", "get_entrypoint_logs"):
+        with pytest.raises(DaytonaProcessNotFoundError):
+            await sdk.call(method)
+    seen = Seen()
+    with pytest.raises(DaytonaError):
+        await sdk.call("get_entrypoint_logs_async", seen.on_stdout, seen.on_stderr)
+
+
+async def test_entrypoint(connect: Callable[[Daemon], Sdk], daemon_beside_command: Daemon) -> None:
+    sdk = connect(daemon_beside_command)
+    seen = Seen()
+    await bounded(sdk.call("get_entrypoint_logs_async", seen.on_stdout, seen.on_stderr))
+    assert (seen.stdout, seen.stderr) == ("it's up\n", "careful\n")
+    known = await sdk.call("get_entrypoint_session")
+    assert known.session_id == "entrypoint"
+    assert [(each.id, each.exit_code) for each in known.commands] == [("entrypoint_command", 4)]
+    logs = await sdk.call("get_entrypoint_logs")
+    assert (logs.stdout, logs.stderr) == ("it's up\n", "careful\n")
+    logs = await sdk.logs("entrypoint", "entrypoint_command")
+    assert (logs.stdout, logs.stderr) == ("it's up\n", "careful\n")
+    assert await sdk.follow("entrypoint", "entrypoint_command") == ("it's up\n", "careful\n")
+    assert await sdk.call("list_sessions") == []
+
+    with pytest.raises(DaytonaBadRequestError, match="can't execute command in entrypoint session"):
+        await sdk.run("entrypoint", "true")
+    with pytest.raises(DaytonaBadRequestError, match="can't send input to entrypoint session"):
+        await sdk.call("send_session_command_input", "entrypoint", "entrypoint_command", "x")
+    with pytest.raises(DaytonaBadRequestError, match="can't delete entrypoint session"):
+        await sdk.call("delete_session", "entrypoint")
+
+
+# Below: what clients older than JSON logs send, and what they get.
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as client:
+        yield client
+
+
+class Old:
+    """A bare client of one session that sends just these headers."""
+
+    def __init__(
+        self, http: aiohttp.ClientSession, daemon: Daemon, headers: Mapping[str, str]
+    ) -> None:
+        self._http = http
+        self._headers = headers
+        self._base = f"{daemon.url}/process/session"
+        self.name = f"s-{uuid.uuid4()}"
+
+    async def __aenter__(self) -> "Old":
+        json = {"sessionId": self.name}
+        async with self._http.post(self._base, json=json, headers=self._headers) as reply:
+            assert (reply.status, await reply.read()) == (201, b"")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        async with self._http.delete(f"{self._base}/{self.name}") as reply:
+            assert (reply.status, await reply.read()) == (204, b"")
+
+    async def run(self, command: str) -> dict[str, Any]:
+        url = f"{self._base}/{self.name}/exec"
+        async with self._http.post(url, json={"command": command}, headers=self._headers) as reply:
+            assert reply.status == 200
+            body: dict[str, Any] = await reply.json()
+            return body
+
+    async def logs(self, command: str) -> tuple[str, bytes]:
+        """The media type and the body."""
+        url = f"{self._base}/{self.name}/command/{command}/logs"
+        async with self._http.get(url, headers=self._headers) as reply:
+            assert reply.status == 200
+            return reply.headers["Content-Type"], await reply.read()
+
+    async def follow(self, command: str) -> list[bytes]:
+        """The messages, up to a close with 1000."""
+        url = f"{self._base}/{self.name}/command/{command}/logs?follow=true"
+        return await followed(self._http, url, self._headers)
+
+
+async def followed(
+    http: aiohttp.ClientSession, url: str, headers: Mapping[str, str]
+) -> list[bytes]:
+    """The messages of a log, which must be binary and end with a close of 1000."""
+    messages = []
+    async with asyncio.timeout(PATIENCE_S), http.ws_connect(url, headers=headers) as ws:
+        while (message := await ws.receive()).type is aiohttp.WSMsgType.BINARY:
+            messages.append(message.data)
+        assert message.type is aiohttp.WSMsgType.CLOSE
+        assert (message.data, message.extra) == (1000, "")
+    return messages
+
+
+def demultiplexed(data: bytes) -> dict[str, bytes]:
+    """What labelled data says on each stream, for data that has no control bytes of its own."""
+    found = {"stdout": b"", "stderr": b""}
+    assert not data or data[:3] in MARKERS
+    stream = "stdout"
+    while data:
+        if name := MARKERS.get(data[:3]):
+            stream, data = name, data[3:]
+        found[stream] += data[:1]
+        data = data[1:]
+    return found
+
+
+BOTH: Final = {"stdout": b"out \xc3\xa9\nend", "stderr": b"err\n"}
+SAY_BOTH: Final = "echo out é; echo err >&2; printf end"
+LABELLED: Final = [
+    {"X-Daytona-SDK-Version": "0.150.0"},
+    {"X-Daytona-SDK-Version": "0.27.0"},
+    {"X-Daytona-SDK-Version": "0.103.0a1"},
+    {"X-Daytona-SDK-Version": "unknown"},
+    {"X-Daytona-Split-Output": "true"},
+]
+CLEAN: Final = [{}, {"X-Daytona-SDK-Version": "0.20.0"}, {"X-Daytona-Split-Output": "yes"}]
+
+
+@pytest.mark.parametrize("headers", LABELLED, ids=str)
+async def test_client_that_splits_labelled_text(
+    daemon: Daemon, http: aiohttp.ClientSession, headers: dict[str, str]
+) -> None:
+    async with Old(http, daemon, headers) as client:
+        ran = await client.run(SAY_BOTH)
+        assert (ran["stdout"], ran["stderr"], ran["exitCode"]) == (None, None, 0)
+        assert demultiplexed(ran["output"].encode()) == BOTH
+        kind, body = await client.logs(ran["cmdId"])
+        assert (kind, demultiplexed(body)) == ("text/plain; charset=utf-8", BOTH)
+        messages = await client.follow(ran["cmdId"])
+        assert all(message[:3] in MARKERS and len(message) > 3 for message in messages)
+        assert demultiplexed(b"".join(messages)) == BOTH
+
+
+@pytest.mark.parametrize("headers", CLEAN, ids=str)
+async def test_client_that_knows_no_labels(
+    daemon: Daemon, http: aiohttp.ClientSession, headers: dict[str, str]
+) -> None:
+    async with Old(http, daemon, headers) as client:
+        ran = await client.run(SAY_BOTH)
+        expected = sorted(b"".join(BOTH.values()))
+        assert (ran["stdout"], ran["stderr"], ran["exitCode"]) == (None, None, 0)
+        assert sorted(ran["output"].encode()) == expected
+        kind, body = await client.logs(ran["cmdId"])
+        assert (kind, sorted(body)) == ("text/plain; charset=utf-8", expected)
+        assert sorted(b"".join(await client.follow(ran["cmdId"]))) == expected
+
+
+@pytest.mark.parametrize("version", ["0.150.0", SDK_VERSION])
+async def test_messages_of_a_long_log(
+    daemon: Daemon, http: aiohttp.ClientSession, version: str
+) -> None:
+    """Each has one marker, a payload that clients can stand, and no part of a character."""
+    async with Old(http, daemon, {"X-Daytona-SDK-Version": version}) as client:
+        line = "€😀é\n" * 1000
+        ran = await client.run(
+            f"line='{line}'; for i in 1 2 3 4 5 6 7 8 9; do echo $i; echo \"$line\" >&2; done"
+        )
+        messages = await client.follow(ran["cmdId"])
+    assert all(message[:3] in MARKERS for message in messages)
+    assert all(1 <= len(message) - 3 <= 16 << 10 for message in messages)
+    for message in messages:
+        message[3:].decode()
+    assert demultiplexed(b"".join(messages)) == {
+        "stdout": b"1\n2\n3\n4\n5\n6\n7\n8\n9\n",
+        "stderr": f"{line}\n".encode() * 9,
+    }
+
+
+async def test_client_without_a_version_that_asks_for_json(
+    daemon: Daemon, http: aiohttp.ClientSession
+) -> None:
+    async with Old(http, daemon, {"Accept": "application/json"}) as client:
+        ran = await client.run("echo out")
+        kind, body = await client.logs(ran["cmdId"])
+        assert kind.startswith("application/json")
+        assert b'"stdout":"out\\n"' in body
+
+
+@pytest.mark.parametrize(
+    ("version", "at_home"),
+    [("0.20.0", True), ("0.102.9", True), ("0.103.0", False), ("0.226.1", False), ("", False)],
+)
+async def test_where_sessions_start(
+    daemon: Daemon, http: aiohttp.ClientSession, version: str, at_home: bool
+) -> None:
+    headers = {"X-Daytona-SDK-Version": version} if version else {}
+    async with Old(http, daemon, headers) as client:
+        directory = (await client.run("pwd"))["output"].strip("\1\n")
+        home = (await client.run('echo "$HOME"'))["output"].strip("\1\n")
+        assert home != os.getcwd()
+        assert directory == (home if at_home else os.getcwd())
+
+
+async def test_entrypoint_is_labelled_for_clients_without_a_version(
+    daemon_beside_command: Daemon, http: aiohttp.ClientSession
+) -> None:
+    url = f"{daemon_beside_command.url}/process/session/entrypoint/logs"
+    expected = {"stdout": b"it's up\n", "stderr": b"careful\n"}
+    assert demultiplexed(b"".join(await followed(http, f"{url}?follow=true", {}))) == expected
+    async with http.get(url) as reply:
+        assert reply.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert demultiplexed(await reply.read()) == expected
