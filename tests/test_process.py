@@ -1,0 +1,701 @@
+"""Process: done, the background, the end, the kill, and what a failure leaves: nothing."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from procd.config import ProcessConfig
+from procd.errors import Exhausted, SpawnFailed
+from procd.process import STDERR, STDOUT, Process, Processes
+from procd.streams.backlog import Backlog
+from procd.streams.log import Log
+from procd.unix import proctree
+from procd.unix.child import ExitStatus
+from procd.unix.fd import OwnedFd, pipe, seal_inherited
+from procd.unix.shell import script_argv
+
+# Somebody who tells his pid and stays, whoever asks him to go.
+STAY = "trap '' HUP TERM INT; echo $$; exec sleep 1000"
+ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "STAY": STAY, "PS1": ""}
+
+MEGABYTE = 1 << 20
+
+
+def output(high_bytes: int = 64 * MEGABYTE) -> Log[Backlog]:
+    """A log that keeps all that a test says."""
+    return Log(Backlog(64 * MEGABYTE), high_bytes)
+
+
+class Supervisor:
+    """Processes of one configuration, and scripts started by it."""
+
+    def __init__(self, config: ProcessConfig) -> None:
+        self.processes = Processes(config)
+
+    def sh(self, script: str, into: Log[Backlog] | None = None, cwd: str = "/") -> Process:
+        return self.processes.spawn(
+            ("/bin/sh", "-c", script), cwd=cwd, env=ENV, output=into or output()
+        )
+
+    def pty(self, script: str, into: Log[Backlog] | None = None, cwd: str = "/") -> Process:
+        return self.processes.spawn_pty(
+            ("/bin/sh", "-c", script), cwd=cwd, env=ENV, output=into or output(), cols=80, rows=24
+        )
+
+
+Supervise = Callable[..., Supervisor]
+
+
+@pytest.fixture
+async def supervise() -> AsyncIterator[Supervise]:
+    """Make a supervisor with these settings; it is closed with the test."""
+    seal_inherited()
+    made: list[Supervisor] = []
+
+    def make(**settings: object) -> Supervisor:
+        config = ProcessConfig(**{"cgroup": "off", "drain_s": 0.05, **settings})  # type: ignore[arg-type]  # each test gives what it needs
+        made.append(Supervisor(config))
+        return made[0]
+
+    yield make
+    for supervisor in made:
+        async with asyncio.timeout(20):
+            await supervisor.processes.aclose()
+
+
+def said(process: Process) -> bytes:
+    """All that it has said so far."""
+    return b"".join(run.data for run in process.log.store.runs())
+
+
+async def until(process: Process, text: bytes) -> bytes:
+    """Wait until it has said this; what it has said by then."""
+    news = asyncio.Event()
+    cursor = process.log.attach(process.log.store.end, news.set)
+    try:
+        async with asyncio.timeout(10):
+            while text not in said(process):
+                assert not process.log.sealed, said(process)
+                news.clear()
+                await news.wait()
+                cursor.advance(process.log.store.end)
+    finally:
+        cursor.close()
+    return said(process)
+
+
+async def ended(process: Process) -> ExitStatus:
+    """Wait until it is done."""
+    async with asyncio.timeout(10):
+        return await process.done
+
+
+async def gone(pids: set[int]) -> None:
+    """Wait for the end of these processes, which may have ended already."""
+    found = []
+    for pid in pids:
+        try:
+            found.append(OwnedFd(os.pidfd_open(pid)))
+        except ProcessLookupError:
+            continue
+    loop = asyncio.get_running_loop()
+    for pidfd in found:
+        over = loop.create_future()
+        loop.add_reader(pidfd.number, over.set_result, None)
+        try:
+            async with asyncio.timeout(10):
+                await over
+        finally:
+            loop.remove_reader(pidfd.number)
+            pidfd.close()
+
+
+def descriptors() -> set[str]:
+    """What is open here."""
+    return set(os.listdir("/proc/self/fd"))
+
+
+# Done
+
+
+async def test_done_is_exit_and_end_of_output(supervise: Supervise) -> None:
+    """The status is told when all was read; both streams are in the log, each under its name."""
+    process = supervise().sh("echo out; echo err >&2; exit 3")
+    assert process.running
+    assert await ended(process) == ExitStatus(code=3)
+    assert not process.running
+    assert process.log.sealed
+    assert process.settled
+    streams = {run.stream: run.data for run in process.log.store.runs()}
+    assert streams == {STDOUT: b"out\n", STDERR: b"err\n"}
+    assert process.record.exit == ExitStatus(code=3)
+    assert process.record.tree.leader == 0
+
+
+async def test_the_end_of_output_is_not_done(supervise: Supervise) -> None:
+    """Who has closed his output and lives on is not done."""
+    telling = OwnedFd((ends := os.pipe())[1])
+    process = supervise().processes.spawn(
+        ("/bin/sh", "-c", "exec >/dev/null 2>&1; echo closed >&3; exec sleep 1000"),
+        cwd="/",
+        env=ENV,
+        output=output(),
+        script=telling,
+    )
+    with open(ends[0], "rb") as told:
+        assert told.readline() == b"closed\n"
+    process.take_pending()
+    assert all(reader.ended for reader in process._readers)
+    assert not process.done.done()
+    assert not process.log.sealed
+    assert process.running
+    process.kill()
+    assert await ended(process) == ExitStatus(signal=signal.SIGKILL)
+
+
+async def test_four_megabytes_before_the_exit(supervise: Supervise) -> None:
+    """Whatever was said before the exit is in the log when it is done, to the byte."""
+    process = supervise().sh("head -c 4194304 /dev/zero; printf end; exit 1")
+    assert await ended(process) == ExitStatus(code=1)
+    assert said(process) == bytes(4 * MEGABYTE) + b"end"
+
+
+async def test_a_terminal_is_done_likewise(supervise: Supervise) -> None:
+    """On a terminal the end of output is EIO, and it is all the same."""
+    process = supervise().pty("echo out; echo err >&2; exit 4")
+    assert await ended(process) == ExitStatus(code=4)
+    assert said(process) == b"out\r\nerr\r\n"
+    assert process.settled
+
+
+async def test_a_background_child_is_not_waited_for(supervise: Supervise) -> None:
+    """After the exit the output is waited for no longer than `drain_s`."""
+    process = supervise().sh('echo first; sh -c "$STAY" & exit 5')
+    assert await ended(process) == ExitStatus(code=5)
+    assert b"first\n" in said(process)
+    assert process.log.sealed
+    assert not process.settled, "the child still holds the output open"
+
+
+async def test_what_was_said_before_done_is_kept(supervise: Supervise) -> None:
+    """What the kernel holds when the drain is over is taken, though the source is paused."""
+    reading, writing = pipe()
+    log = output(high_bytes=1000)
+    process = supervise().processes.spawn(
+        (
+            "/bin/sh",
+            "-c",
+            "head -c 2000 /dev/zero; read x <&3; head -c 60000 /dev/zero; printf last;"
+            ' sh -c "$STAY" >&2 & exit 0',
+        ),
+        cwd="/",
+        env=ENV,
+        output=log,
+        script=reading,
+    )
+    await until(process, bytes(2000))
+    cursor = log.attach(0, lambda: None)  # reads nothing
+    assert log.paused
+    writing.close()
+    assert await ended(process) == ExitStatus(code=0)
+    stdout = b"".join(run.data for run in log.store.runs() if run.stream == STDOUT)
+    assert stdout == bytes(62_000) + b"last"
+    cursor.close()
+
+
+@pytest.mark.parametrize("lagging", [False, True])
+async def test_a_background_child_gets_no_broken_pipe(supervise: Supervise, lagging: bool) -> None:
+    """After done its output is read and dropped: it goes on writing and is never stopped.
+
+    No reader of the log holds it back either, however far behind.
+    """
+    reading, writing = pipe()
+    log = output(high_bytes=5)
+    process = supervise().processes.spawn(
+        (
+            sys.executable,
+            "-c",
+            "import os\n"
+            "os.write(1, b'before')\n"
+            "gate, go = os.pipe()\n"
+            "if os.fork(): os.read(3, 1); os._exit(0)\n"
+            "os.close(go); os.read(gate, 1)\n"  # until its parent has gone
+            "os.read(3, 1)\n"  # and the test has seen it
+            "for _ in range(64): os.write(1, bytes(65536)); os.write(2, bytes(65536))\n"
+            "os.kill(os.getpid(), 12)\n",  # SIGUSR2: its end is its own
+        ),
+        cwd="/",
+        env=ENV,
+        output=log,
+        script=reading,
+    )
+    assert reading.closed
+    await until(process, b"before")
+    cursor = log.attach(0 if lagging else log.store.end, lambda: None)
+    assert log.paused == lagging
+    os.write(writing.number, b"x")
+    assert await ended(process) == ExitStatus(code=0)
+    (orphan,) = proctree.members(process.record.tree, process._processes.pids)
+    writing.close()
+    await gone({orphan})
+    # Eight megabytes went nowhere, and it ended as it meant to: not by SIGPIPE.
+    info = os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)
+    assert info is not None
+    assert (info.si_code, info.si_status) == (os.CLD_KILLED, signal.SIGUSR2)
+    assert said(process) == b"before"
+    cursor.close()
+
+
+async def test_a_lone_slow_reader_slows_the_process(supervise: Supervise) -> None:
+    """While the only reader lags the process is held back; it goes on when he does."""
+    log = output(high_bytes=100_000)
+    news = asyncio.Event()
+    cursor = log.attach(0, news.set)
+    process = supervise().sh("head -c 2000000 /dev/zero; exit 0", log)
+    async with asyncio.timeout(10):
+        while not log.paused:
+            news.clear()
+            await news.wait()
+        # Up to the pipes' capacity and a burst, no more than that gets away.
+        assert log.store.end < 1_000_000
+        assert process.running
+        while not cursor.at_end:
+            news.clear()
+            if cursor.offset == log.store.end:
+                await news.wait()
+            cursor.advance(log.store.end)
+    assert await ended(process) == ExitStatus(code=0)
+    assert log.store.end == 2_000_000
+    cursor.close()
+
+
+# Surroundings
+
+
+async def test_a_command_has_no_input_and_no_terminal(supervise: Supervise) -> None:
+    """Standard input is /dev/null; each stream is a pipe that may be opened by its name."""
+    process = supervise().sh(
+        "readlink /proc/self/fd/0; cat; echo named >/dev/stderr;"
+        " (: </dev/tty) 2>/dev/null || echo no"
+    )
+    assert await ended(process) == ExitStatus(code=0)
+    assert sorted(said(process).split()) == [b"/dev/null", b"named", b"no"]
+
+
+async def test_a_terminal_takes_input_and_a_size(supervise: Supervise) -> None:
+    """What is written is typed; a resize is a winsize, and after the end nothing."""
+    process = supervise().pty("stty size; read x; stty size; echo got-$x")
+    await until(process, b"24 80\r\n")
+    process.resize(100, 50)
+    assert process.stdin is not None
+    process.stdin.write(b"typed\n")
+    assert await ended(process) == ExitStatus(code=0)
+    assert said(process).endswith(b"50 100\r\ngot-typed\r\n")
+    process.resize(1, 1)
+    process.stdin.write(b"nobody")
+    assert process.stdin.queued_bytes == 0
+
+
+async def test_a_reader_has_its_input_and_no_output(supervise: Supervise) -> None:
+    """A command that reads: what is written arrives, and an end of it is an end for the child."""
+    reading, writing = os.pipe()
+    target = f"/proc/{os.getpid()}/fd/{writing}"
+    process = supervise().processes.spawn_reader(
+        ("/bin/sh", "-c", f"cat >{target}; exit 6"), cwd="/", env=ENV, output=output()
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"to the reader")
+    process.hang_up()
+    assert await ended(process) == ExitStatus(code=6)
+    os.close(writing)
+    with open(reading, "rb") as got:
+        assert got.read() == b"to the reader"
+    assert said(process) == b""
+
+
+# The end
+
+
+async def test_end_hangs_up_first(supervise: Supervise) -> None:
+    """Who leaves at the signal leaves by it, and is not killed."""
+    program = (
+        "import os, signal\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})\n"
+        "os.write(1, b'up')\n"
+        "signal.sigwait({signal.SIGHUP})\n"
+        "os.write(1, b'bye')\n"
+        "os._exit(7)\n"
+    )
+    process = supervise().processes.spawn(
+        (sys.executable, "-c", program), cwd="/", env=ENV, output=output()
+    )
+    await until(process, b"up")
+    async with asyncio.timeout(10):
+        await process.end(signal.SIGHUP, 10)
+    assert await ended(process) == ExitStatus(code=7)
+    assert said(process) == b"upbye"
+
+
+async def test_end_kills_who_stays(supervise: Supervise) -> None:
+    """Who ignores the signal is killed after the grace, and so is all that descends from it."""
+    process = supervise().sh('sh -c "$STAY" & setsid sh -c "$STAY" & eval "$STAY"')
+    pids = set(map(int, (await until_lines(process, 3)).split()))
+    async with asyncio.timeout(10):
+        await process.end(signal.SIGTERM, 0.05)
+    assert await ended(process) == ExitStatus(signal=signal.SIGKILL)
+    assert proctree.members(process.record.tree, []) == {}
+    assert len(pids) == 3
+
+
+async def test_end_wakes_the_stopped(supervise: Supervise) -> None:
+    """A stopped process hears the signal, for it is continued."""
+    process = supervise().sh(
+        "trap 'echo bye; exit 8' TERM; echo up; kill -STOP $$; sleep 1000 & wait"
+    )
+    await until(process, b"up")
+    os.waitid(os.P_PID, process.record.pid, os.WSTOPPED)
+    async with asyncio.timeout(10):
+        await process.end(signal.SIGTERM, 10)
+    assert await ended(process) == ExitStatus(code=8)
+
+
+async def test_end_after_the_end_ends_what_is_left(supervise: Supervise) -> None:
+    """The process is over; its orphan in another session is not, and is ended."""
+    process = supervise().sh('setsid sh -c "$STAY" & read x; exit 0')
+    await ended(process)
+    (orphan,) = proctree.members(process.record.tree, [])
+    async with asyncio.timeout(10):
+        await process.end(signal.SIGTERM, 0.05)
+    await gone({orphan})
+    assert proctree.members(process.record.tree, []) == {}
+
+
+async def until_lines(process: Process, count: int) -> bytes:
+    """Wait until it has said as many lines."""
+    news = asyncio.Event()
+    cursor = process.log.attach(process.log.store.end, news.set)
+    async with asyncio.timeout(10):
+        while said(process).count(b"\n") < count:
+            news.clear()
+            await news.wait()
+            cursor.advance(process.log.store.end)
+    cursor.close()
+    return said(process)
+
+
+async def test_kill_ends_the_tree(supervise: Supervise) -> None:
+    """Everyone is ended wherever he went; a second call while it goes on is the same kill."""
+    process = supervise().sh('sh -c "$STAY" & (setsid sh -c "$STAY" &) ; eval "$STAY"')
+    pids = set(map(int, (await until_lines(process, 3)).split()))
+    process.kill()
+    process.kill()
+    async with asyncio.timeout(10):
+        await process.killed()
+    assert await ended(process) == ExitStatus(signal=signal.SIGKILL)
+    assert proctree.members(process.record.tree, []) == {}
+    await gone(pids)
+    assert process.settled
+
+
+async def test_a_kill_of_one_is_no_kill_of_another(supervise: Supervise) -> None:
+    """Two processes, each with orphans: the one goes, the other hears nothing."""
+    supervisor = supervise()
+    one = supervisor.sh('(setsid sh -c "$STAY" &) ; eval "$STAY"')
+    two = supervisor.sh('(setsid sh -c "$STAY" &) ; read x <&2; eval "$STAY"')
+    await until_lines(one, 2)
+    await until_lines(two, 1)
+    before = set(proctree.members(two.record.tree, supervisor.processes.pids))
+    one.kill()
+    async with asyncio.timeout(10):
+        await one.killed()
+    assert set(proctree.members(two.record.tree, supervisor.processes.pids)) == before
+    assert two.running
+
+
+async def test_nobody_to_wait_for(supervise: Supervise) -> None:
+    """`killed` without a kill returns; a kill after everyone's end is none."""
+    process = supervise().sh("exit 0")
+    await ended(process)
+    async with asyncio.timeout(10):
+        await process.killed()
+        process.kill()
+        await process.killed()
+
+
+async def test_everyone_hears_a_hang_up(supervise: Supervise) -> None:
+    """The output of what holds it open is closed: who writes gets SIGPIPE from then on."""
+    process = supervise().sh("echo up; while :; do echo more; done")
+    await until(process, b"up")
+    process.hang_up()
+    process.hang_up()
+    async with asyncio.timeout(10):
+        status = await asyncio.shield(process.done)
+    assert status == ExitStatus(signal=signal.SIGPIPE)
+    assert process.settled
+
+
+# Orphans
+
+
+async def test_orphans_are_reaped_and_nobody_else(supervise: Supervise) -> None:
+    """The sweep takes the statuses of ended orphans; a supervised child's stays for its reader."""
+    processes = supervise().processes
+    reading, writing = pipe()
+    process = processes.spawn(
+        # Once its subshell has ended, what that has started is ours.
+        ("/bin/sh", "-c", "(sh -c 'echo $$' &) ; echo 0; read x <&3; exit 9"),
+        cwd="/",
+        env=ENV,
+        output=output(),
+        script=reading,
+    )
+    leader = process.record.pid
+    (orphan,) = {*map(int, (await until_lines(process, 2)).split())} - {0}
+    os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)
+    writing.close()
+    os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
+    processes._reap_orphans()
+    assert proctree.own_children() == [leader]
+    assert await ended(process) == ExitStatus(code=9)
+    assert proctree.own_children() == []
+
+
+async def test_news_of_a_child_plan_one_sweep(supervise: Supervise) -> None:
+    """An orphan's end is news by itself: a sweep is planned, and closing takes it back."""
+    processes = supervise().processes
+    assert processes._sweep is None
+    first = processes.spawn(
+        ("/bin/sh", "-c", "(sh -c 'echo $$' &) ; exit 0"), cwd="/", env=ENV, output=output()
+    )
+    await ended(first)
+    (orphan,) = map(int, said(first).split())
+    await gone({orphan})
+    loop = asyncio.get_running_loop()
+    later = loop.create_future()
+    loop.call_soon(later.set_result, None)
+    await later
+    sweep = processes._sweep
+    assert sweep is not None
+    assert not sweep.cancelled()
+    await processes.aclose()
+    assert sweep.cancelled()
+    assert proctree.own_children() == []
+
+
+async def test_close_ends_everything(supervise: Supervise) -> None:
+    """Processes, terminals, their background and the orphans of earlier ones: all is ended."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    supervisor = supervise()
+    assert signal.getsignal(signal.SIGCHLD) != handler
+    early = supervisor.sh('sh -c "exec >/dev/null 2>&1; $STAY" & exit 0')
+    await ended(early)
+    assert len(proctree.members(early.record.tree, supervisor.processes.pids)) == 1
+    command = supervisor.sh('(setsid sh -c "$STAY" &) ; eval "$STAY"')
+    terminal = supervisor.pty('(setsid sh -c "$STAY" &) ; eval "$STAY"')
+    await until_lines(command, 2)
+    await until_lines(terminal, 2)
+    async with asyncio.timeout(10):
+        await supervisor.processes.aclose()
+    assert proctree.own_children() == []
+    assert command.done.result() == ExitStatus(signal=signal.SIGKILL)
+    assert terminal.done.result() == ExitStatus(signal=signal.SIGKILL)
+    assert supervisor.processes.pids == {}
+    assert signal.getsignal(signal.SIGCHLD) == handler
+
+
+# Limits and failures
+
+
+async def test_no_more_than_so_many(supervise: Supervise) -> None:
+    """At the limit a start is refused; a place is free again when one has settled."""
+    supervisor = supervise(max_processes=2)
+    first, second = supervisor.sh('eval "$STAY"'), supervisor.pty('eval "$STAY"')
+    before = descriptors()
+    for start in (supervisor.sh, supervisor.pty):
+        with pytest.raises(Exhausted, match="limit of 2 processes"):
+            start("exit 0")
+    assert descriptors() == before
+    first.kill()
+    await ended(first)
+    third = supervisor.sh("exit 0")
+    await ended(third)
+    assert second.running
+
+
+@pytest.mark.parametrize(
+    ("argv", "cwd", "text"),
+    [
+        (("/absent",), "/", "program does not exist: /absent"),
+        (("/bin/true",), "/absent", "working directory does not exist: /absent"),
+        (("/bin/true", "x" * MEGABYTE), "/", "arguments and environment are too long"),
+    ],
+)
+async def test_a_failed_start_leaves_nothing(
+    supervise: Supervise, argv: tuple[str, ...], cwd: str, text: str
+) -> None:
+    """No descriptor, no child, no place taken; the script's file is closed all the same."""
+    processes = supervise(max_processes=1).processes
+    before = descriptors()
+    for _ in range(3):
+        _, script = script_argv("/bin/sh", "#" * 200_000)
+        with pytest.raises(SpawnFailed, match=text):
+            processes.spawn(argv, cwd=cwd, env=ENV, output=output(), script=script)
+        with pytest.raises(SpawnFailed, match=text):
+            processes.spawn_pty(argv, cwd=cwd, env=ENV, output=output(), cols=80, rows=24)
+        with pytest.raises(SpawnFailed, match=text):
+            processes.spawn_reader(argv, cwd=cwd, env=ENV, output=output())
+    assert descriptors() == before
+    assert proctree.own_children() == []
+    assert processes.pids == {}
+
+
+@contextmanager
+def spare_descriptors(count: int) -> Iterator[None]:
+    """Have no more than `count` descriptors to spare."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    lowest = os.dup(0)
+    taken.append(lowest)
+    # Fill the holes below the highest number, so that the limit is exactly what is left.
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    while (number := os.dup(0)) <= highest:
+        taken.append(number)
+    os.close(number)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in taken:
+            os.close(number)
+
+
+@pytest.mark.parametrize("kind", ["sh", "pty"])
+async def test_no_descriptor_to_spare(supervise: Supervise, kind: str) -> None:
+    """However many are missing, the start is refused in words, and nothing is left behind."""
+    supervisor = supervise()
+    start, here = getattr(supervisor, kind), os.getcwd()
+    before = descriptors()
+    refusals: list[str] = []
+    for count in range(16):
+        process: Process | None = None
+        with spare_descriptors(count):
+            try:
+                process = start("echo up; exit 0", cwd=here)
+            except SpawnFailed as exc:
+                refusals.append(exc.message)
+        if process is not None:
+            assert await ended(process) == ExitStatus(code=0)
+        assert descriptors() == before, count
+        assert supervisor.processes.pids == {}
+        if process is not None:
+            break
+    assert 1 < len(refusals) < 15
+    assert all(text.endswith("Too many open files") for text in refusals)
+
+
+# A cgroup of its own
+
+
+def _cgroup_root() -> Path | None:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        if rest.split()[0] != "cgroup2":
+            continue
+        path = Path(fields.split()[4]) / f"procd-test-{uuid4().hex}"
+        try:
+            path.mkdir()
+        except OSError:
+            continue
+        if (path / "cgroup.kill").exists():
+            return path
+        path.rmdir()
+    return None
+
+
+@pytest.fixture
+def cgroup_root() -> Iterator[Path]:
+    """A cgroup of the test's own."""
+    path = _cgroup_root()
+    if path is None:
+        pytest.skip("no cgroup v2 with cgroup.kill that can be written to")
+    yield path
+    for leaf in path.iterdir():
+        if leaf.is_dir():
+            leaf.rmdir()
+    path.rmdir()
+
+
+def _leaves(root: Path) -> list[Path]:
+    return [path for path in root.iterdir() if path.is_dir()]
+
+
+async def test_a_terminal_has_a_leaf(cgroup_root: Path, supervise: Supervise) -> None:
+    """All that runs in a terminal is in one leaf, which goes with it; a command has none."""
+    supervisor = supervise(cgroup=str(cgroup_root))
+    await ended(supervisor.sh("exit 0"))
+    assert _leaves(cgroup_root) == []
+    process = supervisor.pty("read x; sh -c 'echo $$; read x'; exit 0")
+    (leaf,) = _leaves(cgroup_root)
+    assert process.record.leaf is not None
+    assert process.record.leaf.path == leaf
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    await until_lines(process, 2)  # the echo, and a pid
+    inner = int(said(process).split()[-1])
+    pids = set(map(int, (leaf / "cgroup.procs").read_text().split()))
+    assert {process.record.pid, inner} <= pids
+    process.stdin.write(b"\n")
+    assert await ended(process) == ExitStatus(code=0)
+    assert _leaves(cgroup_root) == []
+    assert process.record.leaf is None
+
+
+async def test_a_tree_in_a_leaf_is_killed(cgroup_root: Path, supervise: Supervise) -> None:
+    """Everyone inside is ended, other sessions and orphans as well."""
+    process = supervise(cgroup=str(cgroup_root)).pty(
+        'read x; (setsid sh -c "$STAY" &) ; sh -c "$STAY" & eval "$STAY"'
+    )
+    (leaf,) = _leaves(cgroup_root)
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    await until_lines(process, 4)
+    pids = set(map(int, (leaf / "cgroup.procs").read_text().split()))
+    assert len(pids) == 3
+    process.kill()
+    async with asyncio.timeout(10):
+        await process.killed()
+    assert await ended(process) == ExitStatus(signal=signal.SIGKILL)
+    await gone(pids)
+    assert not leaf.exists() or (leaf / "cgroup.procs").read_text() == ""
+
+
+async def test_without_room_for_a_leaf(
+    cgroup_root: Path, supervise: Supervise, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the kernel refuses a leaf the process runs all the same, with a warning."""
+    (cgroup_root / "cgroup.max.descendants").write_text("0")
+    with caplog.at_level(logging.WARNING, "procd.process"):
+        process = supervise(cgroup=str(cgroup_root)).pty("echo up; exit 0")
+    assert process.record.leaf is None
+    (record,) = caplog.records
+    assert "has no cgroup of its own" in record.getMessage()
+    assert await ended(process) == ExitStatus(code=0)
+    assert said(process) == b"up\r\n"
+
+
+async def test_a_cgroup_that_is_none() -> None:
+    """A setting that can't be used refuses to start, and changes nothing."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    with pytest.raises(ValueError, match="not a writable cgroup v2 directory: /absent"):
+        Processes(ProcessConfig(cgroup="/absent"))
+    assert signal.getsignal(signal.SIGCHLD) == handler
