@@ -1,0 +1,304 @@
+"""Following logs by WebSocket: contract, section 9."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from procd.api.session import SESSIONS
+from tests.api.clients import Gate, raw, refused, sha256, until
+from tests.api.sessions import (
+    VERSION,
+    check_framing,
+    create,
+    delete,
+    ended,
+    follow,
+    get,
+    path_of,
+    run,
+    start,
+    type_in,
+)
+from tests.conftest import Client, MakeClient
+
+
+async def readers(client: Client, command_id: str, number: int) -> None:
+    """Wait until so many followers are attached."""
+    log = client.app[SESSIONS].get("s").command(command_id).log
+
+    async def attached() -> bool:
+        await get(client, path_of(command_id))
+        return log.readers == number
+
+    await until(attached)
+
+
+async def test_two_followers_and_a_late_one_get_every_byte(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    # Binary, but free of markers, which no labelled stream can carry.
+    size = 10_000_000
+    out, err = (os.urandom(size).translate(None, b"\x01\x02") for _ in range(2))
+    (tmp_path / "out").write_bytes(out)
+    (tmp_path / "err").write_bytes(err)
+    client = await procd()
+    await create(client)
+    command_id = await start(
+        client, f"read x <{gate}; cat {tmp_path}/err >&2 & cat {tmp_path}/out; wait"
+    )
+    fast = await follow(client, command_id)
+    slow = await follow(client, command_id)
+    await readers(client, command_id, 2)
+    gate.open()
+    await fast.to_end()
+    late = await follow(client, command_id)
+    await late.to_end()
+    await slow.to_end()  # which has not read a byte until now
+    for follower in (fast, slow, late):
+        check_framing(follower.messages)
+        assert sha256(bytes(follower.streams[1])) == sha256(out)
+        assert sha256(bytes(follower.streams[2])) == sha256(err)
+        assert follower.joined == fast.joined
+
+
+async def test_messages_are_large_when_there_is_much(procd: MakeClient) -> None:
+    client = await procd()
+    await create(client)
+    body = await run(client, "seq 100000")
+    listener = await follow(client, body["cmdId"])
+    assert await listener.to_end() == body["stdout"].encode()
+    check_framing(listener.messages)
+    assert len(listener.messages) == -(-len(listener.joined) // (16 << 10))
+
+
+async def test_lines_of_both_streams_have_a_marker_each(procd: MakeClient, gate: Gate) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"echo a; read x <{gate}; echo b >&2; read x <{gate}; echo é")
+    listener = await follow(client, command_id)
+    for text in ("a\n", "b\n"):
+        await listener.until(text.encode())
+        gate.open()
+    await listener.to_end()
+    assert listener.messages == [
+        b"\x01\x01\x01a\n",
+        b"\x02\x02\x02b\n",
+        b"\x01\x01\x01" + "é\n".encode(),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("headers", "labelled"),
+    [
+        ({}, False),
+        ({"X-Daytona-Split-Output": "true"}, True),
+        ({VERSION: "0.20.0"}, False),
+        ({VERSION: "0.150.0"}, True),
+        ({VERSION: "0.226.1"}, True),
+        ({VERSION: "unknown"}, True),
+    ],
+)
+async def test_form_by_version(procd: MakeClient, headers: dict[str, str], labelled: bool) -> None:
+    client = await procd()
+    await create(client)
+    command_id = (await run(client, "printf 'a\\0b'"))["cmdId"]
+    listener = await follow(client, command_id, headers=headers, labelled=labelled)
+    assert await listener.to_end() == b"a\0b"
+
+
+async def test_version_in_sub_protocol(procd: MakeClient) -> None:
+    client = await procd()
+    await create(client)
+    command_id = (await run(client, "echo a"))["cmdId"]
+    token = "X-Daytona-SDK-Version~0.226.1"
+    ws = await client.ws_connect(path_of(command_id) + "/logs?follow=true", protocols=(token,))
+    assert ws.protocol == token
+    assert await ws.receive_bytes() == b"\x01\x01\x01a\n"
+    await ws.close()
+
+
+@pytest.mark.parametrize("query", ["", "?follow=false", "?follow=1", "?follow=TRUE"])
+async def test_without_follow_it_ends_after_what_there_is(
+    procd: MakeClient, gate: Gate, query: str
+) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"seq 100000; echo END; read x <{gate}; echo more")
+    listener = await follow(client, command_id)
+    await listener.until(b"END\n")
+    short = await follow(client, command_id, query=query)
+    assert await short.to_end() == bytes(listener.joined)
+    gate.open()
+    assert (await listener.to_end()).endswith(b"END\nmore\n")
+
+
+@pytest.mark.parametrize(
+    ("offset", "text"),
+    [("0", b"0123456789"), ("4", b"456789"), ("10", b""), ("99999999", b"")],
+)
+async def test_offset(procd: MakeClient, offset: str, text: bytes) -> None:
+    client = await procd()
+    await create(client)
+    command_id = (await run(client, "printf 0123456789"))["cmdId"]
+    listener = await follow(client, command_id, query=f"?follow=true&offset={offset}")
+    assert await listener.to_end() == text
+
+
+@pytest.mark.parametrize("offset", ["-1", "x", "1.5", "", "9" * 40])
+async def test_bad_offset(procd: MakeClient, offset: str) -> None:
+    client = await procd()
+    await create(client)
+    command_id = (await run(client, "true"))["cmdId"]
+    url = path_of(command_id) + f"/logs?offset={offset}"
+    headers = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    async with client.get(url, headers=headers) as reply:
+        await refused(reply, 400, "BAD_REQUEST")
+
+
+async def test_unknown_is_refused_before_the_upgrade(procd: MakeClient) -> None:
+    client = await procd()
+    await create(client)
+    for path in (path_of("x"), path_of("x", "nope")):
+        async with raw(client) as connection:
+            await connection.ask_upgrade(path + "/logs?follow=true")
+            status, _ = await connection.head()
+            assert status == 404
+
+
+async def test_bad_handshake(procd: MakeClient) -> None:
+    client = await procd()
+    await create(client)
+    command_id = (await run(client, "true"))["cmdId"]
+    async with client.get(path_of(command_id) + "/logs", headers={"Upgrade": "WebSocket"}) as reply:
+        await refused(reply, 400, "BAD_REQUEST")
+
+
+async def test_follower_that_never_reads_slows_nobody(procd: MakeClient, gate: Gate) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"read x <{gate}; seq 3000000")
+    async with raw(client, receive_bytes=4096) as stuck:
+        await stuck.upgrade(path_of(command_id) + "/logs?follow=true")
+        listener = await follow(client, command_id)
+        await readers(client, command_id, 2)
+        gate.open()
+        assert len(await listener.to_end()) == 22_888_896
+        assert (await ended(client, command_id))["exitCode"] == 0
+        assert (await run(client, "echo next"))["output"] == "next\n"
+        stuck.reset()
+    await readers(client, command_id, 0)
+
+
+@pytest.mark.parametrize("how", ["reset", "close"])
+async def test_follower_that_vanishes(procd: MakeClient, gate: Gate, how: str) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"yes | head -c 5000000; read x <{gate}; echo end")
+    listener = await follow(client, command_id)
+    async with raw(client, receive_bytes=4096) as vanishing:
+        await vanishing.upgrade(path_of(command_id) + "/logs?follow=true")
+        await vanishing.frame()
+        if how == "reset":
+            vanishing.reset()
+        else:
+            await vanishing.leave()
+    await readers(client, command_id, 1)
+    gate.open()
+    assert len(await listener.to_end()) == 5_000_004
+
+
+async def test_what_followers_say_is_ignored(procd: MakeClient, gate: Gate) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"echo a; read x <{gate}; echo b")
+    listener = await follow(client, command_id)
+    await listener.ws.send_str("hello")
+    await listener.ws.send_bytes(b"\x03" * 1000)
+    await listener.ws.ping()
+    await listener.until(b"a\n")
+    gate.open()
+    assert await listener.to_end() == b"a\nb\n"
+
+
+@pytest.mark.parametrize("end", ["exit 3", "kill -KILL $$", "exec true", "false"])
+async def test_end_of_the_shell_ends_followers(procd: MakeClient, gate: Gate, end: str) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"echo last words; read x <{gate}; {end}")
+    listener = await follow(client, command_id)
+    await listener.until(b"words")
+    gate.open()
+    assert await listener.to_end() == b"last words\n"
+
+
+async def test_session_deleted_while_followed(procd: MakeClient, gate: Gate) -> None:
+    client = await procd(sessions={"grace_s": 0.2})
+    await create(client)
+    command_id = await start(client, f"seq 1000000; echo END; read x <{gate}")
+    queued = await start(client, "echo never")
+    listener, waiting = await follow(client, command_id), await follow(client, queued)
+    late = await follow(client, command_id)
+    await listener.until(b"END\n")
+    await delete(client)
+    whole = b"".join(b"%d\n" % number for number in range(1, 1_000_001)) + b"END\n"
+    assert await listener.to_end() == whole
+    assert await late.to_end() == whole, "what was logged is still to be had"
+    assert await waiting.to_end() == b""
+
+
+async def test_trap_is_heard_at_deletion(procd: MakeClient) -> None:
+    client = await procd(sessions={"grace_s": 10.0})
+    await create(client)
+    command_id = await start(
+        client, "sh -c 'trap \"echo bye; exit\" TERM; echo ready; while :; do read x; done'"
+    )
+    listener = await follow(client, command_id)
+    await listener.until(b"ready\n")
+    await delete(client)
+    assert await listener.to_end() == b"ready\nbye\n"
+
+
+async def test_followers_go_on_behind_what_is_gone(procd: MakeClient, gate: Gate) -> None:
+    client = await procd(sessions={"max_log_bytes": 2 << 20})
+    await create(client)
+    command_id = await start(client, f"read x <{gate}; seq 1000000 3999999; echo END")
+    async with raw(client, receive_bytes=1 << 16) as stuck:
+        await stuck.upgrade(path_of(command_id) + "/logs?follow=true", f"{VERSION}: 0.226.1")
+        listener = await follow(client, command_id)
+        await readers(client, command_id, 2)
+        gate.open()
+        await listener.until(b"END\n")
+        received = bytearray()
+        while (frame := await stuck.frame())[0] == 2:
+            received += frame[1][3:]
+        assert frame == (8, b"\x03\xe8")
+    await listener.to_end()
+    assert len(received) < 24_000_004, "there must be a gap"
+    assert received.endswith(b"3999998\n3999999\nEND\n")
+    assert received.startswith(b"1000000\n1000001\n")
+
+
+async def test_old_output_gone_before_the_follower_came(procd: MakeClient) -> None:
+    client = await procd(sessions={"max_log_bytes": 2 << 20})
+    await create(client)
+    body = await run(client, "seq 1000000 1999999")
+    listener = await follow(client, body["cmdId"])
+    whole = b"".join(b"%d\n" % number for number in range(1_000_000, 2_000_000))
+    assert await listener.to_end() == whole[body["firstAvailableOffset"] :]
+
+
+async def test_input_shows_up(procd: MakeClient) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, 'while read x; do echo "<$x>"; [ $x != end ] || break; done')
+    listener = await follow(client, command_id)
+    await type_in(client, command_id, "one")
+    await listener.until(b"<one>\n")
+    await type_in(client, command_id, "end")
+    assert await listener.to_end() == b"one\n<one>\nend\n<end>\n"
