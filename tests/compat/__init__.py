@@ -1,0 +1,1 @@
+"""Clients that others have written, unmodified, against the real daemon."""

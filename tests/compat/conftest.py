@@ -1,0 +1,16 @@
+"""The checks of this process and of its loop stand back: clients bring threads of their own."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def settled() -> None:
+    """In place of the check of this process: an SDK keeps threads and pools of connections.
+
+    The daemon is checked instead, at the end of each module.
+    """
+
+
+@pytest.fixture(autouse=True)
+def no_blocking() -> None:
+    """In place of the check of this loop: the SDK may block it; no procd runs in it."""

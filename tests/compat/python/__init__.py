@@ -1,0 +1,1 @@
+"""The official Python SDK, in both of its flavours."""
