@@ -154,8 +154,6 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
     connection = None
     try:
         connection = await _accept(request)
-        # Its pong proves that the handshake was complete.
-        connection.ping()
         return await _serve(request, connection, session, offset=0, replay=0)
     finally:
         if connection is None or not connection.heard:
@@ -232,6 +230,7 @@ async def _serve(
             await _replay(connection, outlet, store, start, live)
         else:
             connection.write_text(_control("connected", offset=start))
+        connection.ping()  # a pong proves that the handshake was complete
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(
                 _write(connection, session, outlet, tells_exit=EXIT_TOKEN in offered(request)),

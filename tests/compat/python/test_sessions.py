@@ -30,32 +30,16 @@ from daytona import (
 from daytona._async.process import AsyncProcess
 from daytona._sync.process import Process
 from daytona.common.process import SessionCommandLogsResponse
-from daytona.internal.http_client import build_sync_http_client
-from daytona.internal.urllib3_retry import RemoteDisconnectedRetry
-from daytona_toolbox_api_client import ApiClient, Configuration, ProcessApi
-from daytona_toolbox_api_client_async import ApiClient as AsyncApiClient
-from daytona_toolbox_api_client_async import Configuration as AsyncConfiguration
-from daytona_toolbox_api_client_async import ProcessApi as AsyncProcessApi
 
+from tests.compat.python.sdk import VERSION, AsyncSdk, SyncSdk
 from tests.daemon.daemon import PATIENCE_S, Daemon
 
 T = TypeVar("T")
 
-SDK_VERSION: Final = "0.226.1"
 MARKERS: Final = {b"\x01\x01\x01": "stdout", b"\x02\x02\x02": "stderr"}
 ENTRYPOINT: Final = ("sh", "-c", "echo it\\'s up; echo careful >&2; exit 4")
 # Characters of one to four bytes, whose sum of lengths is prime to any size of a buffer.
 TEXT: Final = "aéz€\t😀ñ\n"
-
-
-@pytest.fixture(autouse=True)
-def settled() -> None:
-    """In place of the check of this process: what is tested runs in another one."""
-
-
-@pytest.fixture(autouse=True)
-def no_blocking() -> None:
-    """In place of the check of this loop: procd's code runs in another process."""
 
 
 StartDaemon = Callable[..., Daemon]
@@ -201,34 +185,18 @@ class Seen:
 
 
 @pytest.fixture(params=["sync", "async"])
-async def connect(
-    request: pytest.FixtureRequest,
-) -> AsyncIterator[Callable[[Daemon], Sdk]]:
-    """Make SDK objects as the contract's sections 14.1 and 14.2 do."""
-    closers: list[Callable[[], object]] = []
-    headers = {"Authorization": "Bearer test", "X-Daytona-SDK-Version": SDK_VERSION}
-    http = aiohttp.ClientSession()
+async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[Daemon], Sdk]]:
+    """Make an SDK object for a daemon."""
+    made: list[SyncSdk | AsyncSdk] = []
 
-    def sync(daemon: Daemon) -> Sdk:
-        conf = Configuration(host=daemon.url)
-        conf.retries = RemoteDisconnectedRetry(total=3, raise_on_status=False)
-        api = ApiClient(conf)
-        api.default_headers.update(headers | {"X-Daytona-Source": "sdk-python"})
-        sockets = build_sync_http_client()
-        closers.extend([sockets.close, api.rest_client.pool_manager.clear])
-        return Sdk(Process("python", ProcessApi(api), sockets))
+    def connect(daemon: Daemon) -> Sdk:
+        flavour = SyncSdk if request.param == "sync" else AsyncSdk
+        made.append(flavour.at(daemon.url))
+        return Sdk(made[-1].process)
 
-    def not_sync(daemon: Daemon) -> Sdk:
-        api = AsyncApiClient(AsyncConfiguration(host=daemon.url))
-        api.default_headers.update(headers | {"X-Daytona-Source": "sdk-python-async"})
-        api.http_session = http  # type: ignore[attr-defined]  # as the contract's 14.2
-        api.rest_client.pool_manager = http
-        return Sdk(AsyncProcess("python", AsyncProcessApi(api)))
-
-    yield sync if request.param == "sync" else not_sync
-    for close in closers:
-        close()
-    await http.close()
+    yield connect
+    for each in made:
+        await each.aclose()
 
 
 @pytest.fixture
@@ -780,7 +748,7 @@ async def test_client_that_knows_no_labels(
         assert sorted(b"".join(await client.follow(ran["cmdId"]))) == expected
 
 
-@pytest.mark.parametrize("version", ["0.150.0", SDK_VERSION])
+@pytest.mark.parametrize("version", ["0.150.0", VERSION])
 async def test_messages_of_a_long_log(
     daemon: Daemon, http: aiohttp.ClientSession, version: str
 ) -> None:
