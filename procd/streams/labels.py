@@ -81,11 +81,12 @@ def cut_before(data: bytes, position: int, limit: int) -> int:
     """
     if limit >= len(data):
         return len(data)
+    floor = max(position, limit - 16)
     cut = limit
-    while cut > limit - 4 and data[cut] & 0xC0 == 0x80:  # a continuation byte would come next
-        cut -= 1
+    while cut > max(floor, limit - 4) and data[cut] & 0xC0 == 0x80:
+        cut -= 1  # what comes next would be the rest of a character
     if data[cut] & 0xC0 == 0x80:
-        cut = limit  # four of them are no UTF-8
-    while cut > limit - 16 and data[cut - 1] in b"\x01\x02":
+        cut = limit  # more continuation bytes than UTF-8 has
+    while cut > floor and data[cut - 1] in b"\x01\x02":
         cut -= 1
-    return cut if cut > position and data[cut - 1] not in b"\x01\x02" else limit
+    return cut if cut > floor else limit
