@@ -134,7 +134,9 @@ class Follower:
     async def until(self, text: bytes) -> None:
         """Read until `text` has come."""
         async with asyncio.timeout(WAIT_S):
-            while text not in self.joined:
+            searched = 0
+            while self.joined.find(text, searched) < 0:
+                searched = max(0, len(self.joined) - len(text))
                 assert await self.step(), (self.close, bytes(self.joined[-2000:]))
 
     async def to_end(self) -> bytes:

@@ -1,0 +1,315 @@
+"""Ending things: terminate, signal, timeout, wait, delete."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.api.clients import Fifo, Gate, refused, until
+from tests.api.sessions import (
+    MODERN,
+    create,
+    delete,
+    ended,
+    follow,
+    get,
+    logs,
+    path_of,
+    post_exec,
+    run,
+    start,
+)
+from tests.conftest import Client, MakeClient
+
+
+async def post(client: Client, command_id: str, action: str, **fields: object) -> None:
+    """Terminate or signal a command."""
+    async with (
+        asyncio.timeout(20),
+        client.post(f"{path_of(command_id)}/{action}", json=fields, headers=MODERN) as reply,
+    ):
+        assert (reply.status, await reply.read()) == (204, b"")
+
+
+async def test_terminate_keeps_the_shell_and_earlier_children(
+    procd: MakeClient, alive: Fifo, gate: Gate
+) -> None:
+    client = await procd(sessions={"grace_s": 0.2})
+    await create(client)
+    await run(client, f"state=kept; (echo earlier; read x; echo over) <{gate} >{alive} & true")
+    assert await alive.line() == "earlier"
+    command_id = await start(client, "echo ready; sleep 1000; echo rest")
+    listener = await follow(client, command_id)
+    await listener.until(b"ready\n")
+    await post(client, command_id, "terminate")
+    shown = await ended(client, command_id)
+    assert shown["exitCode"] == 0, "that of the rest of the script"
+    await listener.to_end()
+    assert (await run(client, "echo $state"))["output"] == "kept\n"
+    gate.open()
+    assert await alive.line() == "over"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "trap '' TERM; echo ready; sleep 1000",
+        "setsid sh -c 'trap \"\" TERM; echo ready; sleep 1000' & wait",
+        "sh -c '(setsid sleep 1000 &) ; echo ready; sleep 1000'",
+        "echo ready; sleep 1000; sleep 1000; sleep 1000",
+        "while :; do echo ready; sleep 1000; done & wait",
+        "echo ready; sleep 1000 | cat",
+    ],
+)
+async def test_terminate_ends_all_that_a_command_started(
+    procd: MakeClient, alive: Fifo, command: str
+) -> None:
+    client = await procd(sessions={"grace_s": 0.1})
+    await create(client)
+    command_id = await start(client, f"exec >{alive}; {command}")
+    assert await alive.line() == "ready"
+    await post(client, command_id, "terminate")
+    assert "exitCode" in await get(client, path_of(command_id))
+    assert (await run(client, "trap - TERM; echo on"))["output"] == "on\n"
+    await alive.ended()
+
+
+async def test_terminate_command_in_the_queue(procd: MakeClient, gate: Gate) -> None:
+    client = await procd()
+    await create(client)
+    first = await start(client, f"read x <{gate}")
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(post_exec(client, "echo never"))
+
+        async def registered() -> bool:
+            return len((await get(client, "/process/session/s"))["commands"]) == 2
+
+        await until(registered)
+        queued = (await get(client, "/process/session/s"))["commands"][1]["id"]
+        await post(client, queued, "terminate")
+    await refused(waiting.result(), 410, "SESSION_ENDED")
+    assert "exitCode" not in await get(client, path_of(first))
+    gate.open()
+    assert (await run(client, "echo on"))["output"] == "on\n"
+
+
+async def test_ended_command_can_be_neither_terminated_nor_signalled(procd: MakeClient) -> None:
+    client = await procd()
+    await create(client)
+    command_id = (await run(client, "true"))["cmdId"]
+    for action in ("terminate", "signal"):
+        url = f"{path_of(command_id)}/{action}"
+        async with client.post(url, json={"signal": "SIGINT"}) as reply:
+            await refused(reply, 410, "COMMAND_ALREADY_COMPLETED")
+
+
+async def test_shell_that_is_busy_itself_is_ended_with_the_command(procd: MakeClient) -> None:
+    client = await procd(sessions={"grace_s": 0.0})
+    await create(client)
+    command_id = await start(client, "echo ready; while :; do :; done")
+    listener = await follow(client, command_id)
+    await listener.until(b"ready\n")
+    async with client.post(path_of(command_id) + "/terminate") as reply:
+        await refused(reply, 410, "SESSION_ENDED")
+    assert await listener.to_end() == b"ready\n"
+    assert (await ended(client, command_id))["exitCode"] == 137
+    await refused(await post_exec(client, "true"), 410, "SESSION_ENDED")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "int", "INT", "SIGUSR1", "SIGTERM"])
+async def test_signal(procd: MakeClient, name: str) -> None:
+    client = await procd()
+    await create(client)
+    await run(client, "state=kept; trap 'echo never' INT USR1 TERM")
+    handler = "import signal, sys, os\nfor n in ('INT', 'USR1', 'TERM'):\n"
+    handler += " signal.signal(getattr(signal, 'SIG' + n), lambda s, _: sys.exit(s))\n"
+    handler += "print('ready', flush=True)\nwhile True: signal.pause()"
+    command_id = await start(client, f'python3 -S -c "{handler}"')
+    listener = await follow(client, command_id)
+    await listener.until(b"ready\n")
+    await post(client, command_id, "signal", signal=name)
+    codes = {"INT": 2, "USR1": 10, "TERM": 15}
+    shown = await ended(client, command_id)
+    assert shown["exitCode"] == codes[name.upper().removeprefix("SIG")]
+    assert await listener.to_end() == b"ready\n"
+    assert (await run(client, "echo $state"))["output"] == "kept\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{}", b'{"signal": ""}', b'{"signal": 9}', b'{"signal": "NOPE"}', b'{"signal": "9"}'],
+)
+async def test_bad_signal(procd: MakeClient, body: bytes) -> None:
+    client = await procd(sessions={"grace_s": 0.1})
+    await create(client)
+    command_id = await start(client, "sleep 1000")
+    async with client.post(path_of(command_id) + "/signal", data=body) as reply:
+        await refused(reply, 400, "INVALID_REQUEST_BODY")
+    assert "exitCode" not in await get(client, path_of(command_id))
+
+
+async def test_queued_command_cannot_be_signalled(procd: MakeClient, gate: Gate) -> None:
+    client = await procd()
+    await create(client)
+    await start(client, f"read x <{gate}")
+    queued = await start(client, "echo runs")
+    async with client.post(path_of(queued) + "/signal", json={"signal": "KILL"}) as reply:
+        await refused(reply, 409, "CONFLICT")
+    gate.open()
+    await ended(client, queued)
+    assert (await logs(client, queued))["output"] == "runs\n"
+
+
+async def test_timeout_keeps_the_shell(procd: MakeClient, alive: Fifo) -> None:
+    client = await procd()
+    await create(client)
+    await run(client, "state=kept")
+    reply = await post_exec(
+        client, f"printf partial; printf err >&2; sleep 1000 >{alive}", timeout=1
+    )
+    body = await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
+    assert body["message"] == "command execution timeout"
+    assert body["stdout"] == "partial"
+    assert body["stderr"].startswith("err")
+    shown = await get(client, path_of(body["cmdId"]))
+    assert shown["exitCode"] == 137
+    assert (await run(client, "echo $state"))["output"] == "kept\n"
+
+
+async def test_timeout_in_the_queue(procd: MakeClient, gate: Gate) -> None:
+    client = await procd()
+    await create(client)
+    running = await start(client, f"read x <{gate}")
+    reply = await post_exec(client, "echo never", timeout=1)
+    assert (await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT"))["output"] == ""
+    gate.open()
+    await ended(client, running)
+    assert (await run(client, "echo on"))["output"] == "on\n"
+
+
+async def test_timeout_that_is_not_reached(procd: MakeClient) -> None:
+    client = await procd()
+    await create(client)
+    reply = await post_exec(client, "echo done", timeout=60)
+    assert (reply.status, (await reply.json())["output"]) == (200, "done\n")
+
+
+async def test_wait(procd: MakeClient, gate: Gate) -> None:
+    client = await procd(sessions={"max_wait_s": 0.01})
+    await create(client)
+    command_id = await start(client, f"read x <{gate}; exit 6")
+    for query in ("", "?wait=0", "?wait=100000000000000000"):
+        assert "exitCode" not in await get(client, path_of(command_id) + query)
+    gate.open()
+
+    async def over() -> bool:
+        return "exitCode" in await get(client, path_of(command_id) + "?wait=1")
+
+    await until(over)
+    assert (await get(client, path_of(command_id)))["exitCode"] == 6
+
+
+@pytest.mark.parametrize("wait", ["-1", "x", "1.5", "", "9" * 30])
+async def test_bad_wait(procd: MakeClient, wait: str) -> None:
+    client = await procd()
+    await create(client)
+    command_id = (await run(client, "true"))["cmdId"]
+    async with client.get(path_of(command_id) + f"?wait={wait}") as reply:
+        await refused(reply, 400, "BAD_REQUEST")
+
+
+async def test_delete(procd: MakeClient, tmp_path: Path, gate: Gate) -> None:
+    (tmp_path / "state").mkdir()
+    client = await procd(sessions={"state_dir": str(tmp_path / "state"), "grace_s": 0.1})
+    await create(client)
+    command_id = await start(client, f"echo some; read x <{gate}")
+    await start(client, "echo queued")
+    async with asyncio.TaskGroup() as group:
+        sync = group.create_task(post_exec(client, "echo waits"))
+        waiting = group.create_task(client.get(path_of(command_id) + "?wait=20"))
+
+        async def registered() -> bool:
+            return len((await get(client, "/process/session/s"))["commands"]) == 3
+
+        await until(registered)
+        await delete(client)
+    await refused(sync.result(), 410, "SESSION_ENDED")
+    assert waiting.result().status in (404, 410)
+    waiting.result().release()
+    for path in ("/process/session/s", path_of(command_id), path_of(command_id) + "/logs"):
+        async with client.get(path) as reply:
+            await refused(reply, 404, "PROCESS_NOT_FOUND")
+    async with client.delete("/process/session/s") as reply:
+        await refused(reply, 404, "PROCESS_NOT_FOUND")
+    (root,) = (tmp_path / "state").iterdir()
+    assert list(root.iterdir()) == []
+    await create(client)
+    assert (await run(client, "echo new"))["output"] == "new\n"
+    assert len((await get(client, "/process/session/s"))["commands"]) == 1
+
+
+async def test_running_sync_command_ends_with_410_at_deletion(
+    procd: MakeClient, alive: Fifo
+) -> None:
+    client = await procd(sessions={"grace_s": 0.1})
+    await create(client)
+    async with asyncio.TaskGroup() as group:
+        sync = group.create_task(post_exec(client, f"echo ready >{alive}; sleep 1000 >{alive}"))
+        assert await alive.line() == "ready"
+        await delete(client)
+    await refused(sync.result(), 410, "SESSION_ENDED")
+    await alive.ended()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "setsid sh -c 'echo ready; sleep 1000' &",
+        "sh -c '(setsid sh -c \"echo ready; sleep 1000\" &)'",
+        "(trap '' TERM HUP INT; echo ready; sleep 1000) &",
+        "env -i setsid setsid /bin/sh -c 'trap \"\" TERM; echo ready; sleep 1000' & exec true",
+        "nohup sh -c 'echo ready; sleep 1000' & exit 3",
+        "trap '' TERM; echo ready; sleep 1000",
+        "echo ready; kill -STOP $$",
+    ],
+)
+async def test_delete_kills_everybody(procd: MakeClient, alive: Fifo, command: str) -> None:
+    client = await procd(sessions={"grace_s": 0.1})
+    await create(client)
+    await start(client, f"exec 8>{alive} >&8 2>&8; {command}")
+    assert await alive.line() == "ready"
+    await delete(client)
+    await alive.ended()
+    await create(client)
+
+
+async def test_delete_twice_at_once(procd: MakeClient, alive: Fifo) -> None:
+    client = await procd(sessions={"grace_s": 0.2})
+    await create(client)
+    await start(client, f"trap '' TERM; echo ready >{alive}; sleep 1000 >{alive}")
+    assert await alive.line() == "ready"
+    replies = await asyncio.gather(*(client.delete("/process/session/s") for _ in range(3)))
+    assert sorted(reply.status for reply in replies) == [204, 404, 404]
+    for reply in replies:
+        reply.release()
+    await alive.ended()
+
+
+async def test_id_is_free_at_once(procd: MakeClient, alive: Fifo) -> None:
+    client = await procd(sessions={"grace_s": 0.5})
+    await create(client)
+    await start(client, f"trap '' TERM; echo ready >{alive}; sleep 1000 >{alive}")
+    assert await alive.line() == "ready"
+    async with asyncio.TaskGroup() as group:
+        deleting = group.create_task(delete(client))
+
+        async def gone() -> bool:
+            async with client.get("/process/session/s") as reply:
+                return reply.status == 404
+
+        await until(gone)
+        await create(client)
+        assert not deleting.done()
+        assert (await run(client, "echo new"))["output"] == "new\n"
+    assert (await run(client, "echo still"))["output"] == "still\n"
+    await alive.ended()
