@@ -3,10 +3,12 @@
 import itertools
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from procd.streams.replay import ReplayFilter, without_queries
+
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 QUERIES = (
     b"\x05",
@@ -161,6 +163,7 @@ PARTS = st.lists(
 )
 
 
+@UNTIMED
 @given(PARTS)
 def test_exactly_the_queries_are_missing(parts: list[tuple[bytes, bool]]) -> None:
     """Any sequence of whole queries, settings and text loses its queries and nothing else."""
@@ -183,12 +186,14 @@ TORN = st.lists(
 ).map(b"".join)
 
 
+@UNTIMED
 @given(TORN, PLACES)
 def test_cuts_make_no_difference(whole: bytes, places: list[int]) -> None:
     """Any cut of any output into pieces gives what the whole gives."""
     assert filtered(cut(whole, places)) == without_queries(whole)
 
 
+@UNTIMED
 @given(TORN)
 def test_a_byte_at_a_time(whole: bytes) -> None:
     """The finest cut of all."""
@@ -197,6 +202,7 @@ def test_a_byte_at_a_time(whole: bytes) -> None:
     )
 
 
+@UNTIMED
 @given(st.binary(max_size=200).map(lambda data: data.replace(b"\x1b", b"")), PLACES)
 @example(b"\x05", [])
 def test_without_escape_only_enq_goes(data: bytes, places: list[int]) -> None:
