@@ -143,6 +143,40 @@ async def test_orphans_are_reaped(
     assert await asyncio.to_thread(eventually, lambda: children(daemon.pid) == [])
 
 
+async def test_reaping_takes_nobodys_status(
+    start: Start, http: aiohttp.ClientSession, watch: Callable[[list[int]], Watch]
+) -> None:
+    """When the daemon wakes up late, commands that have ended wait beside the orphans."""
+    daemon = start()
+    codes = list(range(20))
+    executing = [
+        asyncio.ensure_future(execute(http, daemon, f"kill -STOP $$; exit {code}"))
+        for code in codes
+    ]
+    stopped = await asyncio.to_thread(eventually, lambda: states(daemon.pid) == ["T"] * len(codes))
+    assert stopped, states(daemon.pid)
+    shells = children(daemon.pid)
+    watched = watch(shells)
+    # It has had news of its children and will look for orphans a second later.
+    os.kill(daemon.pid, signal.SIGSTOP)
+    for pid in shells:
+        os.kill(pid, signal.SIGCONT)
+    assert watched.survivors(within_s=PATIENCE_S) == []
+    await asyncio.sleep(1.5)
+    os.kill(daemon.pid, signal.SIGCONT)
+    answers = await asyncio.gather(*executing)
+    assert [answer["exitCode"] for answer in answers] == codes
+
+
+def states(pid: int) -> list[str]:
+    """The states of a process's children. Source: proc_pid_stat(5), field 3."""
+    found = []
+    for child in children(pid):
+        with open(f"/proc/{child}/stat") as file:
+            found.append(file.read().rpartition(")")[2].split()[0])
+    return found
+
+
 def _new_pid_namespace() -> list[str]:
     """The command that starts another one as PID 1."""
     unshare = shutil.which("unshare")
