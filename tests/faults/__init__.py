@@ -1,0 +1,1 @@
+"""What happens when clients, programs or the machine misbehave."""
