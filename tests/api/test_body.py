@@ -1,0 +1,220 @@
+"""Request bodies: contract, section 1.1, and bad input of every kind."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from tests.api.clients import WAIT_S, each, execute, json_body, listed, raw, refused
+from tests.conftest import Client, MakeClient
+
+NOT_A_DOCUMENT = [
+    b"",
+    b" \n",
+    b"{",
+    b"}",
+    b"null",
+    b"[]",
+    b'"echo ran"',
+    b"17",
+    b"{'command': 'echo ran'}",
+    b'{"command": "echo ran"',
+    b'{"command": "echo ran" "timeout": 1}',
+    b'{"command": "echo\nran"}',
+    b'{"command": "echo ran", "timeout": NaN}',
+    b'{"command": "echo ran", "timeout": Infinity}',
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b"\xff\xfe{",
+]
+
+# Fields of the schema of a command, and one value each that it must not take.
+BAD_EXECUTE: list[dict[str, object]] = [
+    {},
+    {"command": None},
+    {"command": ""},
+    {"command": 1},
+    {"command": ["echo", "ran"]},
+    {"command": {"a": 1}},
+    {"command": True},
+    {"command": "echo a\0b"},
+    {"command": "echo \ud800"},
+    {"command": "echo ran", "timeout": -1},
+    {"command": "echo ran", "timeout": 1.5},
+    {"command": "echo ran", "timeout": 1.0},
+    {"command": "echo ran", "timeout": True},
+    {"command": "echo ran", "timeout": "3"},
+    {"command": "echo ran", "timeout": 1 << 32},
+    {"command": "echo ran", "timeout": [3]},
+    {"command": "echo ran", "cwd": 1},
+    {"command": "echo ran", "cwd": "/\0"},
+    {"command": "echo ran", "cwd": "/\udc80"},
+    {"command": "echo ran", "envs": []},
+    {"command": "echo ran", "envs": "A=1"},
+    {"command": "echo ran", "envs": {"A": 1}},
+    {"command": "echo ran", "envs": {"A": True}},
+    {"command": "echo ran", "envs": {"A": ["x"]}},
+    {"command": "echo ran", "envs": {"A": "x\0"}},
+    {"command": "echo ran", "envs": {"A": "\ud83d"}},
+    {"command": "echo ran", "envs": {"A\0": "x"}},
+]
+
+BAD_PTY: list[dict[str, object]] = [
+    {},
+    {"id": None},
+    {"id": ""},
+    {"id": 1},
+    {"id": "a\0b"},
+    {"id": "a\ud800"},
+    {"id": "a", "cols": -1},
+    {"id": "a", "cols": 80.0},
+    {"id": "a", "rows": "24"},
+    {"id": "a", "rows": True},
+    {"id": "a", "rows": 70_000},
+    {"id": "a", "lazyStart": 1},
+    {"id": "a", "lazyStart": "true"},
+    {"id": "a", "lazyStart": []},
+    {"id": "a", "cwd": {}},
+    {"id": "a", "envs": [["A", "1"]]},
+    {"id": "a", "envs": {"A": 1}},
+    {"id": "a", "envs": {"A": "\0"}},
+]
+
+BAD_SIZE: list[dict[str, object]] = [
+    {},
+    {"cols": 80},
+    {"rows": 24},
+    {"cols": None, "rows": 24},
+    {"cols": "80", "rows": 24},
+    {"cols": 80, "rows": 24.5},
+    {"cols": 80, "rows": False},
+    {"cols": 80, "rows": 1 << 16},
+    {"cols": -80, "rows": 24},
+]
+
+
+async def send(client: Client, path: str, body: bytes) -> None:
+    """Post a body that must be refused as one."""
+    async with asyncio.timeout(WAIT_S), client.post(path, data=body) as reply:
+        try:
+            await refused(reply, 400, "INVALID_REQUEST_BODY")
+        except AssertionError as exc:
+            exc.add_note(f"sent: {body[:80]!r}")
+            raise
+
+
+@each("path", ["/process/execute", "/process/pty", "/process/pty/a/resize"])
+async def test_what_is_no_json_object(procd: MakeClient, path: str) -> None:
+    client = await procd()
+    for body in NOT_A_DOCUMENT:
+        await send(client, path, body)
+    assert await listed(client) == []
+
+
+@each(
+    ("path", "documents"),
+    [
+        ("/process/execute", BAD_EXECUTE),
+        ("/process/pty", BAD_PTY),
+        ("/process/pty/a/resize", BAD_SIZE),
+    ],
+)
+async def test_wrong_types(
+    procd: MakeClient, path: str, documents: list[dict[str, object]]
+) -> None:
+    client = await procd()
+    for document in documents:
+        await send(client, path, json.dumps(document).encode())
+    assert await listed(client) == []
+
+
+async def test_a_number_of_too_many_digits(procd: MakeClient) -> None:
+    client = await procd()
+    body = b'{"command": "echo ran", "timeout": ' + b"9" * 5000 + b"}"
+    await send(client, "/process/execute", body)
+
+
+@each(
+    "body",
+    [
+        b'{"command": "echo ran"} trailing',
+        b'{"command": "echo ran"}{"command": "echo second"}',
+        b'{"command": "echo ran"}\x00\xff',
+        b' \r\n\t{"command": "echo ran"}',
+        b'{"COMMAND": "echo ran", "TimeOut": 9}',
+        b'{"command": "echo ran", "timeout": null, "cwd": null, "envs": null}',
+        b'{"command": "echo ran", "timeout": 4294967295}',
+        b'{"command": "echo ran", "unknown": {"a": [1, 2.5, null]}, "Env": 3}',
+        b'{"command": "echo \\u0072an"}',
+    ],
+)
+@each("content_type", ["application/json", "text/plain", ""])
+async def test_what_is_taken(procd: MakeClient, body: bytes, content_type: str) -> None:
+    client = await procd()
+    headers = {"Content-Type": content_type}
+    async with client.post("/process/execute", data=body, headers=headers) as reply:
+        assert reply.status == 200
+        assert reply.headers["Content-Type"] == "application/json; charset=utf-8"
+        assert (await reply.json())["result"] == "ran\n"
+
+
+async def test_surrogates_in_pairs_are_a_character(procd: MakeClient) -> None:
+    assert (await execute(await procd(), "echo 😀", envs={"A": "😀"}))["result"] == "😀\n"
+
+
+async def test_the_message_names_the_field(procd: MakeClient) -> None:
+    client = await procd()
+    document = {"command": "true", "envs": {"A": "s3cret", "B": 1}}
+    async with client.post("/process/execute", json=document) as reply:
+        body = await refused(reply, 400, "INVALID_REQUEST_BODY")
+    assert "envs" in body["message"]
+    assert "s3cret" not in body["message"]
+
+
+async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
+    """A body of unknown length."""
+    for start in range(0, len(body), 500):
+        yield body[start : start + 500]
+
+
+@each("path", ["/process/execute", "/process/pty"])
+@each("chunked", [False, True])
+async def test_body_above_the_limit(procd: MakeClient, path: str, chunked: bool) -> None:
+    client = await procd(server={"max_body_bytes": 2048})
+    body = b'{"command": "echo ran", "id": "x", "more": "' + b"x" * 2048 + b'"}'
+    async with client.post(path, data=in_chunks(body) if chunked else body) as reply:
+        await refused(reply, 413, "PAYLOAD_TOO_LARGE")
+    fits = b'{"command": "echo ran", "more": "' + b"x" * 2000 + b'"}'
+    data = in_chunks(fits) if chunked else fits
+    async with client.post("/process/execute", data=data) as reply:
+        assert (await reply.json())["result"] == "ran\n"
+
+
+async def test_a_body_of_tens_of_mib_is_taken_by_default(procd: MakeClient) -> None:
+    client = await procd()
+    body = json_body({"command": "echo ran", "more": "x" * (40 << 20)})
+    async with client.post("/process/execute", data=body) as reply:
+        assert (await reply.json())["result"] == "ran\n"
+
+
+@each(
+    ("header", "body"),
+    [
+        ("Content-Length: 100", b'{"command": "echo ran >{file}"'),
+        ("Content-Length: 100", b'{"command": "echo ran >{file}"}'),
+        ("Transfer-Encoding: chunked", b'1f\r\n{"command": "echo ran >{file}"}'),
+    ],
+)
+@each("way", ["reset", "leave"])
+async def test_vanishing_in_the_middle_of_a_body(
+    procd: MakeClient, tmp_path: Path, header: str, body: bytes, way: str
+) -> None:
+    client = await procd()
+    file = tmp_path / "ran"
+    async with raw(client) as rude:
+        await rude.request(f"POST /process/execute HTTP/1.1\n{header}")
+        await rude.send(body.replace(b"{file}", str(file).encode()))
+        assert await execute(client, "true")
+        rude.reset() if way == "reset" else await rude.leave()
+    assert await execute(client, "true")
+    assert not file.exists()
