@@ -1,0 +1,148 @@
+"""The error envelope, and routes that are not there: contract, sections 1 and 3."""
+
+import asyncio
+import re
+
+from procd.app import ROUTES
+from tests.api.clients import WAIT_S, create, delete, describe, each, execute, listed, raw, refused
+from tests.conftest import MakeClient
+
+UNKNOWN = [
+    ("GET", "/"),
+    ("GET", "/nowhere"),
+    ("POST", "/process"),
+    ("GET", "/process/execute"),
+    ("PUT", "/process/execute"),
+    ("DELETE", "/process/execute"),
+    ("OPTIONS", "/process/execute"),
+    ("PATCH", "/process/pty"),
+    ("PUT", "/process/pty/a"),
+    ("POST", "/process/pty/a"),
+    ("GET", "/process/pty/a/resize"),
+    ("POST", "/process/pty/a/connect"),
+    ("DELETE", "/process/pty/a/connect"),
+    ("POST", "/process/pty/create-connect"),
+    ("GET", "/process/pty/a/b/c"),
+    ("POST", "/version"),
+    ("GET", "/env"),
+    ("GET", "/toolbox/sb1/nowhere"),
+    ("PROPFIND", "/process/pty"),
+]
+
+
+async def test_unknown_routes_and_methods(procd: MakeClient) -> None:
+    client = await procd()
+    for method, path in UNKNOWN:
+        async with client.request(method, path) as reply:
+            await refused(reply, 404, "NOT_FOUND")
+
+
+async def test_head_is_no_method(procd: MakeClient) -> None:
+    client = await procd()
+    for path in ("/version", "/healthz", "/process/pty", "/process/pty/a", "/nowhere"):
+        async with client.head(path) as reply:
+            assert reply.status == 404
+            assert await reply.read() == b""
+    assert (await execute(client, "echo fine"))["result"] == "fine\n", "the connection is in step"
+
+
+async def test_pty_errors_carry_error_too(procd: MakeClient) -> None:
+    client = await procd()
+    async with client.get("/process/pty/t1") as reply:
+        body = await refused(reply, 404, "PROCESS_NOT_FOUND")
+        assert body["message"] == "PTY session not found"
+    async with client.delete("/process/pty/t1") as reply:
+        await refused(reply, 404, "PROCESS_NOT_FOUND")
+    async with client.post("/process/pty/t1/resize", json={"cols": 1, "rows": 1}) as reply:
+        body = await refused(reply, 410, "SESSION_ENDED")
+        assert body["message"] == "PTY session t1 not found"
+
+
+async def test_the_path_of_an_error_is_the_client_s(procd: MakeClient) -> None:
+    client = await procd()
+    for path in ("/toolbox/sb1/process/pty/t1", "/process/pty/t1/", "/process/pty/%C3%BC%20"):
+        async with client.get(path) as reply:
+            await refused(reply, 404, "PROCESS_NOT_FOUND")
+
+
+async def test_every_route_under_prefix_and_with_slash(procd: MakeClient) -> None:
+    client = await procd()
+    for prefix in ("", "/toolbox/sb-1"):
+        for slash in ("", "/"):
+            for route in ROUTES:
+                path = prefix + re.sub(r"\{.*?\}", "nope", route.path) + slash
+                async with client.request(route.method, path, allow_redirects=False) as reply:
+                    text = await reply.text()
+                    assert reply.status != 404 or "PROCESS_NOT_FOUND" in text, path
+                    assert reply.status < 500
+
+
+async def test_the_same_sessions_under_the_prefix(procd: MakeClient) -> None:
+    client = await procd()
+    await create(client, "t1", lazyStart=True)
+    async with client.get("/toolbox/sb1/process/pty/t1/") as reply:
+        assert await reply.json() == await describe(client, "t1")
+    async with client.post(
+        "/toolbox/other/process/execute/", json={"command": "echo prefixed"}
+    ) as reply:
+        assert (await reply.json())["result"] == "prefixed\n"
+    async with client.ws_connect("/toolbox/sb1/process/pty/t1/connect/") as ws:
+        assert (await ws.receive_json())["status"] == "connected"
+    await delete(client, "t1")
+
+
+@each("path", ["/process/pty/t1/connect", "/process/pty/create-connect?id=t2"])
+@each(
+    "headers",
+    [
+        {},
+        {"Upgrade": "h2c", "Connection": "Upgrade"},
+        {"Upgrade": "websocket"},
+        {"Upgrade": "websocket", "Connection": "Upgrade"},
+        {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
+        {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "short",
+        },
+        {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "12",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        },
+    ],
+)
+async def test_no_handshake_on_a_websocket_route(
+    procd: MakeClient, path: str, headers: dict[str, str]
+) -> None:
+    client = await procd()
+    await create(client, "t1", lazyStart=True)
+    async with client.get(path, headers=headers) as reply:
+        await refused(reply, 400, "BAD_REQUEST")
+    assert await listed(client) == ["t1"]
+    assert (await describe(client, "t1"))["active"] is False
+
+
+@each(
+    "noise",
+    [
+        b"\x00\x01\x02\x03\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /version HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+        b"POST /process/execute HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+    ],
+)
+async def test_noise_instead_of_http(procd: MakeClient, noise: bytes) -> None:
+    client = await procd()
+    async with raw(client) as rude:
+        async with asyncio.timeout(WAIT_S):
+            await rude.send(noise)
+            if noise[0] != 0x16:  # that one is the beginning of something, it seems
+                assert (await rude.rest()).partition(b" ")[2].startswith(b"400 ")
+    assert (await execute(client, "echo fine"))["result"] == "fine\n"
