@@ -1,0 +1,220 @@
+"""WebSocket connections that misbehave, and those that are silent. Source: RFC 6455."""
+
+import asyncio
+import os
+import struct
+from pathlib import Path
+
+from tests.api.clients import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    Raw,
+    connect,
+    create,
+    each,
+    listed,
+    program,
+    raw,
+    until,
+)
+from tests.conftest import Client, MakeClient
+
+ECHO = "stty raw -echo; echo ready; cat"
+
+
+async def served(procd: MakeClient, tmp_path: Path, **sections: dict[str, object]) -> Client:
+    """A server with a session t1 that echoes."""
+    client = await procd(process={"shell": program(tmp_path, ECHO)}, **sections)
+    await create(client, "t1")
+    await (await connect(client, "t1")).until(b"ready")
+    return client
+
+
+async def still_serves(client: Client) -> None:
+    """The session is there and echoes."""
+    terminal = await connect(client, "t1", "?replay=0")
+    await terminal.type(b"still here")
+    await terminal.until(b"still here")
+
+
+async def closed_with(bare: Raw) -> int | None:
+    """The code that the server closes with; None if it closes without a frame."""
+    await bare.output(None)
+    opcode, payload = await bare.frame()
+    assert opcode == CLOSE
+    return int.from_bytes(payload[:2], "big") if payload else None
+
+
+def masked(first: int, size: int, payload: bytes = b"") -> bytes:
+    """A frame as bytes: mask 0, so the payload is as it is."""
+    if size < 126:
+        return struct.pack("!BBI", first, 0x80 | size, 0) + payload
+    return struct.pack("!BBQI", first, 0x80 | 127, size, 0) + payload
+
+
+GARBAGE = {
+    "reserved bit": (masked(0xC2, 2, b"hi"), 1002),
+    "unknown opcode": (masked(0x83, 2, b"hi"), 1002),
+    "unknown control": (masked(0x8B, 2, b"hi"), 1002),
+    "long ping": (masked(0x89, 126, b"x" * 126), 1002),
+    "cut ping": (masked(0x09, 2, b"hi"), 1002),
+    "lone continuation": (masked(0x80, 2, b"hi"), 1002),
+    "close of one byte": (masked(0x88, 1, b"x"), 1002),
+    "close with bad code": (masked(0x88, 2, b"\x00\x01"), 1002),
+    "too large": (masked(0x82, 5000), 1009),
+    "huge": (masked(0x82, 1 << 62), 1009),
+}
+
+
+@each("kind", GARBAGE)
+async def test_garbage_frames(procd: MakeClient, tmp_path: Path, kind: str) -> None:
+    client = await served(procd, tmp_path, pty={"max_message_bytes": 4096})
+    data, code = GARBAGE[kind]
+    async with raw(client) as rude:
+        await rude.upgrade("/process/pty/t1/connect")
+        await rude.send(data)
+        assert await closed_with(rude) == code
+    await still_serves(client)
+
+
+async def test_random_bytes_as_frames(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path)
+    for _ in range(20):
+        async with raw(client) as rude:
+            await rude.upgrade("/process/pty/t1/connect")
+            await rude.send(b"\xff" + os.urandom(500))
+            assert await closed_with(rude) == 1002
+    await still_serves(client)
+
+
+async def test_message_above_the_limit_in_fragments(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path, pty={"max_message_bytes": 4096})
+    async with raw(client) as rude:
+        await rude.upgrade("/process/pty/t1/connect")
+        for first in (0x02, 0x00, 0x00):
+            await rude.send(masked(first, 2000, b"x" * 2000))
+        assert await closed_with(rude) == 1009
+    await still_serves(client)
+
+
+async def test_message_just_below_the_limit(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path, pty={"max_message_bytes": 4096})
+    terminal = await connect(client, "t1", "?replay=0")
+    await terminal.type(b"x" * 4094 + b".")
+    await terminal.until(b"x" * 4094 + b".")
+
+
+async def test_fragments_are_one_message(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path)
+    async with raw(client) as bare:
+        await bare.upgrade("/process/pty/t1/connect?replay=0")
+        await bare.send(masked(0x02, 3, b"abc") + masked(0x89, 1, b"?") + masked(0x80, 3, b"def"))
+        assert await bare.next(PONG) == b"?"
+        assert await bare.output(6) == b"abcdef"
+
+
+@each(
+    "cut",
+    [
+        b"\x82",
+        b"\x82\xfe\x10",
+        masked(0x82, 1000, b"half of it"),
+        masked(0x02, 4, b"part"),
+        masked(0x88, 2, b"\x03"),
+    ],
+)
+@each("way", ["reset", "leave"])
+async def test_vanishing_in_the_middle_of_a_frame(
+    procd: MakeClient, tmp_path: Path, cut: bytes, way: str
+) -> None:
+    client = await served(procd, tmp_path)
+    async with raw(client) as rude:
+        await rude.upgrade("/process/pty/t1/connect")
+        await rude.send(cut)
+        rude.reset() if way == "reset" else await rude.leave()
+    await still_serves(client)
+
+
+async def test_vanishing_in_the_middle_of_much_output(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(process={"shell": program(tmp_path, "stty raw; exec yes")})
+    await create(client, "t1")
+    for _ in range(5):
+        async with raw(client) as rude:
+            await rude.upgrade("/process/pty/t1/connect")
+            assert await rude.output(1 << 20)
+            rude.reset()
+    assert await listed(client) == ["t1"]
+
+
+@each(
+    ("payload", "answer"),
+    [
+        (b"", b""),
+        (b"\x03\xe8", b"\x03\xe8"),
+        (b"\x03\xe8bye", b"\x03\xe8"),
+        (b"\x0f\xa0" + b"x" * 123, b"\x0f\xa0"),
+    ],
+)
+async def test_close_is_answered(
+    procd: MakeClient, tmp_path: Path, payload: bytes, answer: bytes
+) -> None:
+    client = await served(procd, tmp_path)
+    async with raw(client) as bare:
+        await bare.upgrade("/process/pty/t1/connect")
+        await bare.send_frame(CLOSE, payload)
+        await bare.output(None)
+        opcode, code = await bare.frame()
+        assert opcode == CLOSE
+        assert code[:2] in (answer, b"\x03\xe8")
+        assert await bare.rest() == b""
+    await still_serves(client)
+
+
+async def test_pings_are_answered(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path)
+    async with raw(client) as bare:
+        await bare.upgrade("/process/pty/t1/connect")
+        for payload in (b"", b"x" * 125):
+            await bare.send_frame(PING, payload)
+            assert await bare.next(PONG) == payload
+
+
+async def test_server_pings(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path, server={"ping_s": 0.05, "dead_peer_s": 0.5})
+    async with raw(client) as bare:
+        await bare.upgrade("/process/pty/t1/connect")
+        # It lives for longer than a dead peer would, since it answers.
+        for _ in range(15):
+            await bare.send_frame(PONG, await bare.next(PING))
+        await bare.send_frame(BINARY, b"alive")
+        assert b"alive" in await bare.output(5)
+
+
+async def test_dead_peer_is_found(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(
+        procd, tmp_path, server={"ping_s": 0.05, "dead_peer_s": 0.3}, pty={"max_clients": 1}
+    )
+    async with raw(client) as dead:
+        await dead.upgrade("/process/pty/t1/connect")
+
+        async def room() -> bool:
+            async with client.ws_connect("/process/pty/t1/connect") as ws:
+                return bool((await ws.receive_json())["status"] == "connected")
+
+        assert not await room()
+        await until(room)
+        await dead.rest()
+    await still_serves(client)
+
+
+async def test_a_peer_that_answers_is_never_dead(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path, server={"ping_s": 0.05, "dead_peer_s": 0.2})
+    quiet = await connect(client, "t1")
+    async with raw(client) as dead, asyncio.TaskGroup() as group:
+        group.create_task(quiet.until(b"late news"))  # aiohttp's client answers while it waits
+        await dead.upgrade("/process/pty/t1/connect")
+        # One that was silent from now on is found dead; the other is not.
+        await dead.rest()
+        await (await connect(client, "t1")).type(b"late news")
