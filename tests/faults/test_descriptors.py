@@ -1,0 +1,89 @@
+"""No descriptor is left to open: each request is answered, nothing leaks, and all goes on after."""
+
+from pathlib import Path
+
+from tests.api.clients import (
+    attach,
+    connect,
+    create,
+    delete,
+    descriptors_exhausted,
+    execute,
+    listed,
+    program,
+    refused,
+)
+from tests.conftest import MakeClient
+
+
+async def test_execute(procd: MakeClient) -> None:
+    client = await procd()
+    assert (await execute(client, "echo before"))["result"] == "before\n"
+    with descriptors_exhausted():
+        body = await execute(client, "echo x")
+        assert body["exitCode"] == -1
+        assert "Too many open files" in body["result"]
+    assert (await execute(client, "echo after"))["result"] == "after\n"
+
+
+async def test_execute_at_each_descriptor(procd: MakeClient) -> None:
+    # However many are left, it runs or it says why not; at the end there are enough.
+    client = await procd()
+    assert (await execute(client, "echo before"))["result"] == "before\n"
+    codes = []
+    for spare in range(12):
+        with descriptors_exhausted(but=spare):
+            codes.append((await execute(client, "echo x"))["exitCode"])
+    assert codes == sorted(codes)
+    assert (codes[0], codes[-1]) == (-1, 0)
+
+
+async def test_pty(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(process={"shell": program(tmp_path, "read x; exit 3")})
+    await create(client, "t1")
+    await create(client, "t2", lazyStart=True)
+    terminal = await connect(client, "t1")
+    assert await listed(client) == ["t1", "t2"]
+    with descriptors_exhausted():
+        async with client.post("/process/pty", json={"id": "t3"}) as reply:
+            body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+            assert "Too many open files" in body["message"]
+        assert await listed(client) == ["t1", "t2"]
+        await terminal.type(b"\n")
+        await terminal.to_end()
+        assert terminal.ending["exitCode"] == 3
+    await create(client, "t3")
+    assert (await connect(client, "t2")).connected["status"] == "connected"
+    for session_id in ("t2", "t3"):
+        await delete(client, session_id)
+
+
+async def test_pty_at_each_descriptor(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(process={"shell": program(tmp_path, "read x")})
+    assert await listed(client) == []
+    statuses = []
+    for spare in range(10):
+        with descriptors_exhausted(but=spare):
+            async with client.post("/process/pty", json={"id": f"t{spare}"}) as reply:
+                statuses.append(reply.status)
+        if statuses[-1] == 201:
+            await delete(client, f"t{spare}")
+        assert await listed(client) == []
+    assert statuses == sorted(statuses, reverse=True)
+    assert (statuses[0], statuses[-1]) == (500, 201)
+
+
+async def test_delete_and_metrics_without_a_descriptor(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(process={"shell": program(tmp_path, "read x")})
+    await create(client, "t1")
+    with descriptors_exhausted():
+        async with client.delete("/process/pty/t1") as reply:
+            deleted = reply.status
+        async with client.get("/system/metrics") as reply:
+            assert reply.status in (200, 500)
+            if reply.status == 500:
+                await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+    assert deleted in (200, 500)
+    assert await listed(client) == []
+    terminal = await attach(client, "/process/pty/t1/connect")
+    assert terminal.controls[0]["status"] == "error"
