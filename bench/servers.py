@@ -1,9 +1,17 @@
-"""Floor: an aiohttp server on uvloop that answers a constant, and echoes WebSocket messages."""
+"""Floors: an aiohttp server on uvloop that does the least.
+
+It answers a constant, echoes WebSocket messages, and joins a WebSocket to a PTY with nothing kept,
+shared or bounded in between.
+"""
 
 import asyncio
+import os
 
 import uvloop
 from aiohttp import web
+
+from bench import terminal
+from bench.programs import Place
 
 
 async def constant(_: web.Request) -> web.Response:
@@ -20,9 +28,31 @@ async def echo(request: web.Request) -> web.WebSocketResponse:
     return ws
 
 
+async def join(request: web.Request) -> web.WebSocketResponse:
+    """Pass short messages to a terminal that echoes, and what it says back."""
+    ws: web.WebSocketResponse = web.WebSocketResponse(compress=False)
+    await ws.prepare(request)
+    transport = request.transport
+    assert transport is not None
+    echoing = terminal.Terminal(Place(os.environ["HOME"]), terminal.ECHO_SCRIPT)
+    os.set_blocking(echoing.master, False)
+
+    def readable() -> None:
+        data = os.read(echoing.master, 125)
+        transport.write(bytes((0x82, len(data))) + data)
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(echoing.master, readable)
+    async for message in ws:
+        os.write(echoing.master, message.data)
+    loop.remove_reader(echoing.master)
+    echoing.close()
+    return ws
+
+
 async def _serve() -> None:
     app = web.Application()
-    app.add_routes([web.get("/constant", constant), web.get("/echo", echo)])
+    app.add_routes([web.get("/constant", constant), web.get("/echo", echo), web.get("/join", join)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
