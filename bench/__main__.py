@@ -6,11 +6,21 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from bench import execute, http, sessions
+from bench import execute, http, sessions, shells
 from bench.programs import Place
 from bench.report import Report
 
-GROUPS: Final = ("http", "execute", "output", "echo", "stream", "idle", "attached")
+GROUPS: Final = (
+    "http",
+    "execute",
+    "output",
+    "echo",
+    "stream",
+    "idle",
+    "attached",
+    "shells",
+    "many",
+)
 
 
 def main() -> None:
@@ -38,6 +48,10 @@ def main() -> None:
                 sessions.measure_echo(report, place, procd, server, rounds * 2)
             if "stream" in names:
                 sessions.measure_output(report, place, procd, rounds)
+            if "shells" in names:
+                shells.measure(report, place, procd, server, rounds)
+        if "many" in names:
+            shells.measure_many(report, place, 100 if options.quick else 1000)
         if "idle" in names:
             sessions.measure_idle(report, place, rounds * 2, 200 if options.quick else 1000)
         if "attached" in names:

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from procd import __version__
 from procd.app import create_app
-from procd.config import Config, ConfigError, load
+from procd.config import Config, ConfigError, check_places, load
 from procd.systemd import notify
 from procd.unix.fd import seal_inherited
 
@@ -47,6 +47,7 @@ def serve(
     """Serve the Process API until SIGTERM or SIGINT, beside the command ENTRYPOINT if given."""
     try:
         config = load(path, os.environ)
+        check_places(config.process)
     except ConfigError as exc:
         click.echo(f"procd: {exc}", err=True)
         sys.exit(EXIT_CONFIG)
@@ -62,6 +63,9 @@ def serve(
     logging.basicConfig(
         level=config.log.level.upper(), format="%(levelname)s %(name)s: %(message)s"
     )
+    # aiohttp logs requests that it can't parse, and quotes them: they may carry secrets. What goes
+    # wrong in a handler is logged by the middleware.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     seal_inherited()
     _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=_loop_factory(server.loop)) as runner:
@@ -93,7 +97,8 @@ def make_runner(app: web.Application, config: Config) -> web.AppRunner:
         keepalive_timeout=server.keepalive_s,
         max_field_size=server.max_header_bytes,
         max_line_size=server.max_header_bytes,
-        shutdown_timeout=server.shutdown_s,
+        # aiohttp grants it twice: before it cancels the handlers, and after.
+        shutdown_timeout=server.shutdown_s / 3,
     )
 
 
@@ -116,12 +121,20 @@ async def _serve(config: Config, entrypoint: tuple[str, ...]) -> int:
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         print(f"Starting toolbox server on port {port}", flush=True)  # noqa: T201 - a runner waits for this line
-        notify(f"READY=1\nSTATUS=listening on {config.server.host}:{port}")
+        _tell(f"READY=1\nSTATUS=listening on {config.server.host}:{port}")
         await stopping.wait()
-        notify("STOPPING=1")
+        _tell("STOPPING=1")
     finally:
         await runner.cleanup()
     return 0
+
+
+def _tell(state: str) -> None:
+    """Tell the service manager, which is no reason to stop if it doesn't listen."""
+    try:
+        notify(state)
+    except OSError as exc:
+        log.warning("the service manager can't be told %s: %s", state.split("\n")[0], exc.strerror)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Applicat
 
 async def _stop(app: web.Application) -> None:
     """Have the handlers end, which the server waits for next: sockets first, then processes."""
-    await app[CONNECTIONS].aclose()
+    await app[CONNECTIONS].aclose(app[CONNECTIONS].config.shutdown_s / 3)
     await app[pty.PTYS].aclose()
     await app[PROCESSES].aclose()
     await app[session.SESSIONS].aclose()

@@ -18,9 +18,9 @@ class ConfigError(Exception):
 
 
 # `Any`: dataclasses.field() itself is typed so, for it stands in for the default's own type.
-def setting(default: Any, doc: str, *, minimum: float = 0) -> Any:
-    """Declare a key: its default, what it means with its unit, and the least a number may be."""
-    return field(default=default, metadata={"doc": doc, "minimum": minimum})
+def setting(default: Any, doc: str, *, minimum: float = 0, maximum: float = float("inf")) -> Any:
+    """Declare a key: its default, what it means with its unit, and the bounds of a number."""
+    return field(default=default, metadata={"doc": doc, "bounds": (minimum, maximum)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class ServerConfig:
     """The listening socket and what HTTP allows."""
 
     host: str = setting("127.0.0.1", "address to listen on")
-    port: int = setting(2280, "TCP port; 0 picks a free one")
+    port: int = setting(2280, "TCP port; 0 picks a free one", maximum=65535)
     loop: str = setting("uvloop", "event loop: uvloop or asyncio")
     max_body_bytes: int = setting(64 << 20, "largest request body, bytes", minimum=1024)
     max_header_bytes: int = setting(
@@ -213,11 +213,11 @@ def _section(name: str, kind: type[Any], given: object, overrides: dict[str, str
                 path,
                 _parsed(variable, overrides.pop(variable), declared.default),
                 declared.default,
-                declared.metadata["minimum"],
+                declared.metadata["bounds"],
             )
         elif key in given:
             values[key] = _checked(
-                path, path, given[key], declared.default, declared.metadata["minimum"]
+                path, path, given[key], declared.default, declared.metadata["bounds"]
             )
     return kind(**values)
 
@@ -231,7 +231,9 @@ def _parsed(label: str, text: str, default: object) -> object:
         raise ConfigError(f"{label}: must be {_kind(default)}") from None
 
 
-def _checked(label: str, path: str, value: object, default: object, minimum: float) -> object:
+def _checked(
+    label: str, path: str, value: object, default: object, bounds: tuple[float, float]
+) -> object:
     if isinstance(default, tuple):
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{label}: must be {_kind(default)}")
@@ -240,8 +242,14 @@ def _checked(label: str, path: str, value: object, default: object, minimum: flo
         value = float(value)
     if type(value) is not type(default):
         raise ConfigError(f"{label}: must be {_kind(default)}")
-    if isinstance(value, int | float) and not minimum <= value < float("inf"):
-        raise ConfigError(f"{label}: must be at least {minimum:g}")
+    if isinstance(value, int | float):
+        least, most = bounds
+        if not value >= least:
+            raise ConfigError(f"{label}: must be at least {least:g}")
+        if value == float("inf"):
+            raise ConfigError(f"{label}: must be finite")
+        if value > most:
+            raise ConfigError(f"{label}: must be at most {most:g}")
     if path in CHOICES and value not in CHOICES[path]:
         raise ConfigError(f"{label}: must be one of {', '.join(CHOICES[path])}")
     return value
@@ -251,6 +259,20 @@ def _kind(default: object) -> str:
     return {str: "a string", int: "an integer", float: "a number", tuple: "a list of strings"}[
         type(default)
     ]
+
+
+def check_places(config: ProcessConfig) -> None:
+    """Refuse settings that every command would fail by.
+
+    Raises:
+        ConfigError: a path names nothing that could be used.
+    """
+    if config.work_dir and not Path(config.work_dir).is_dir():
+        raise ConfigError(f"process.work_dir: not a directory: {config.work_dir}")
+    if config.shell and not (Path(config.shell).is_absolute() and os.access(config.shell, os.X_OK)):
+        raise ConfigError(f"process.shell: not the absolute path of a program: {config.shell}")
+    if config.cgroup not in ("auto", "off") and not (Path(config.cgroup) / "cgroup.kill").exists():
+        raise ConfigError(f"process.cgroup: not a cgroup v2 directory: {config.cgroup}")
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:

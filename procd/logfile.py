@@ -33,10 +33,10 @@ FALLOC_FL_PUNCH_HOLE: Final = 2
 class Boundaries:
     """Where the stream changes, in order: eight bytes each, most of them in a file if many.
 
-    An entry is `offset << 2 | stream`.
+    An entry is `offset << 2 | stream`. Entries before index `first` are gone.
     """
 
-    __slots__ = ("_block", "_block_index", "_held", "_path", "_spilled")
+    __slots__ = ("_block", "_block_index", "_held", "_path", "_spilled", "first")
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -44,6 +44,7 @@ class Boundaries:
         self._spilled = 0
         self._block = array("Q")
         self._block_index = -1
+        self.first = 0
 
     def __len__(self) -> int:
         return self._spilled + len(self._held)
@@ -60,6 +61,11 @@ class Boundaries:
             self._block, self._block_index = block, block_index
         return self._block[position]
 
+    @property
+    def cost_bytes(self) -> int:
+        """What they take, in memory or on disk."""
+        return (len(self) - self.first) * self._held.itemsize
+
     def append(self, offset: int, stream: int) -> None:
         """Begin a segment at `offset`.
 
@@ -75,8 +81,19 @@ class Boundaries:
             self._spilled += HELD_BOUNDARIES
         self._held.append(offset << 2 | stream)
 
-    def unlink(self) -> None:
-        """Take what is in the file into memory, if it is wanted any more, and delete the file."""
+    def forget_before(self, offset: int) -> None:
+        """Give up the entries that say nothing of `offset` and what follows it."""
+        self.first = max(self.index_at(offset), self.first)
+        spilled = min(self.first, self._spilled)
+        if spilled:
+            fd = OwnedFd(os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+            try:
+                punch(fd, spilled * self._held.itemsize)
+            finally:
+                fd.close()
+
+    def hold(self) -> None:
+        """Take what is in the file into memory, so that it can be read when the file is gone."""
         if self._spilled:
             whole = array("Q")
             whole.frombytes(self._path.read_bytes()[: self._spilled * whole.itemsize])
@@ -89,12 +106,21 @@ class Boundaries:
         self._held = array("Q")
         if self._spilled:
             self._path.unlink(missing_ok=True)
-        self._spilled = 0
+        self._spilled = self.first = 0
         self._block_index = -1
 
     def index_at(self, offset: int) -> int:
         """Index of the segment that holds `offset`."""
-        return bisect_right(self, offset << 2 | 3) - 1
+        return bisect_right(self, offset << 2 | 3, lo=self.first) - 1
+
+
+def punch(fd: OwnedFd, upto: int) -> bool:
+    """Give the file's blocks before position `upto` back to the file system, if it can do that.
+
+    Source: fallocate(2). From the file's beginning: what was punched before is a hole already.
+    """
+    flags = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+    return bool(LIBC.fallocate(fd.number, flags, ctypes.c_int64(0), ctypes.c_int64(upto)) == 0)
 
 
 class LogFile:
@@ -104,6 +130,7 @@ class LogFile:
     """
 
     __slots__ = (
+        "_accounted",
         "_base",
         "_boundaries",
         "_fd",
@@ -125,6 +152,7 @@ class LogFile:
         self._base = 0  # offset of the file's first byte
         self._stream = 0
         self._removed = False
+        self._accounted = 0
         self.start = 0
         self.end = 0
 
@@ -132,6 +160,11 @@ class LogFile:
     def kept_bytes(self) -> int:
         """How many bytes are kept."""
         return self.end - self.start
+
+    @property
+    def cost_bytes(self) -> int:
+        """What it takes of the budget."""
+        return self.kept_bytes + self._boundaries.cost_bytes
 
     def append(self, data: bytes, stream: int = 0) -> None:
         """Add `data`; if there is no room for it on the disk, it and all before it are lost."""
@@ -146,9 +179,14 @@ class LogFile:
                 self._write(data, stream)
         except OSError as exc:
             log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
-            self._lose(data, stream)
-            return
-        self._store.used_bytes += len(data)
+            self._lose(data)
+        self._account()
+
+    def _account(self) -> None:
+        """Tell the store what is taken now."""
+        cost = self.cost_bytes
+        self._store.used_bytes += cost - self._accounted
+        self._accounted = cost
 
     def _write(self, data: bytes, stream: int) -> None:
         if self._fd is None:
@@ -163,7 +201,7 @@ class LogFile:
             written += os.pwrite(self._fd.number, data[written:], position + written)
         self.end += len(data)
 
-    def _lose(self, data: bytes, stream: int) -> None:
+    def _lose(self, data: bytes) -> None:
         self.drop(self.kept_bytes)
         self.end += len(data)
         self.start = self._base = self.end
@@ -179,10 +217,10 @@ class LogFile:
             start = self.end
         if start < self.end and not self._punch(start):
             start = self.end
-        self._store.used_bytes -= start - self.start
         self.start = start
         if start == self.end:
             self._empty()
+        self._account()
 
     def _empty(self) -> None:
         self._base = self.end
@@ -193,23 +231,18 @@ class LogFile:
         else:
             self._path.unlink(missing_ok=True)
 
-    def _punch(self, upto: int) -> bool:
+    def _punch(self, start: int) -> bool:
         try:
             fd = self._fd or OwnedFd(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))
+            try:
+                done = punch(fd, start - self._base)
+            finally:
+                if fd is not self._fd:
+                    fd.close()
+            self._boundaries.forget_before(start)
         except OSError:
             return False
-        try:
-            # Source: fallocate(2). From the file's beginning: what lies before is a hole already.
-            done = LIBC.fallocate(
-                fd.number,
-                FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
-                ctypes.c_int64(0),
-                ctypes.c_int64(upto - self._base),
-            )
-            return bool(done == 0)
-        finally:
-            if fd is not self._fd:
-                fd.close()
+        return done
 
     def read(self, offset: int, most: int) -> bytes:
         """Bytes of all streams from `offset` on; b"" at the end.
@@ -245,11 +278,17 @@ class LogFile:
             data = data[len(piece) :]
             offset += len(piece)
 
+    def dropped(self, _: int) -> int:
+        """How many bytes are gone; of which stream they were isn't recorded."""
+        return self.start
+
     def runs(self) -> Iterator[Run]:
         """All that is kept now, oldest first; the gap shows as a jump of the offset."""
         offset, end = self.start, self.end
         while offset < end:
             offset = max(offset, self.start)  # more may have gone since the last piece
+            if offset >= end:
+                return
             for run in self.slices(offset, min(READ_BYTES, end - offset)):
                 yield run
                 offset = run.offset + len(run.data)
@@ -261,23 +300,27 @@ class LogFile:
             self._fd = None
         if self._removed:
             self.start = self._base = self.end
+            self._boundaries.clear()
         else:
             self._store.finished(self)
 
-    def remove(self) -> None:
-        """Delete it; a descriptor that is open stays readable until `finish`."""
+    def remove(self, *, keep_readable: bool = False) -> None:
+        """Delete it; with `keep_readable`, it can still be read until `finish`."""
+        if keep_readable and self.kept_bytes:
+            try:
+                self._boundaries.hold()
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._fd = self._fd or OwnedFd(os.open(self._path, flags))
+            except OSError as exc:
+                log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
+                keep_readable = False
         self._store.forget(self)
-        self._store.used_bytes -= self.kept_bytes
+        self._store.used_bytes -= self._accounted
+        self._accounted = 0
         self._removed = True
-        if self._fd is None:
-            self.start = self._base = self.end
         self._path.unlink(missing_ok=True)
-        self._boundaries.unlink()
-
-    def keep_readable(self) -> None:
-        """Open it, so that it can be read after `remove`."""
-        if self._fd is None and self.kept_bytes:
-            self._fd = OwnedFd(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+        if not keep_readable or not self.kept_bytes:
+            self.finish()
 
 
 class LogStore:
@@ -298,7 +341,7 @@ class LogStore:
 
         The oldest bytes of the largest finished logs go first, then those of the log itself.
         """
-        excess = log_file.kept_bytes + size - self._max_log_bytes
+        excess = log_file.cost_bytes + size - self._max_log_bytes
         if excess > 0:
             log_file.drop(excess)
         excess = self.used_bytes + size - self._max_total_bytes

@@ -104,14 +104,14 @@ class Process:
             if not self.log.sealed:
                 self.log.append(data, stream)
 
+        if fd is self.input_fd and self.stdin is not None:
+            fd.before_close = self.stdin.abandon  # one descriptor, two registrations
         reader = FdReader(self._loop, fd, received, self._one_ended, burst_bytes=burst_bytes)
         self._readers.append(reader)
         self.log.feed_from(reader)
 
     def _one_ended(self) -> None:
         if all(reader.ended for reader in self._readers):
-            if self.stdin is not None and self.master is not None:
-                self.stdin.abandon()  # the master is closed
             if not self.running:
                 self._finish()
             self._processes.settle(self)
@@ -156,7 +156,7 @@ class Process:
 
     def signal_tree(self, number: int) -> None:
         """Send a signal to the process and all that descends from it."""
-        for pidfd in proctree.signal_tree(self.record.tree, number, self._processes.pids):
+        for pidfd in self._processes.reach(self.record.tree, number):
             pidfd.close()
 
     def kill(self) -> None:
@@ -177,8 +177,7 @@ class Process:
 
     async def end(self, number: int, grace_s: float) -> None:
         """Signal everyone, give them `grace_s` to leave, then kill; returns when all have ended."""
-        supervised = self._processes.pids
-        reached = proctree.signal_tree(self.record.tree, number, supervised)
+        reached = self._processes.reach(self.record.tree, number)
         self.signal_tree(signal.SIGCONT)  # a stopped process would not hear the first
         await proctree.ended(reached, grace_s)
         self.kill()
@@ -191,11 +190,11 @@ class Process:
 
     def hang_up(self) -> None:
         """Close its output, and its terminal: the kernel sends SIGHUP to those still there."""
+        for reader in self._readers:
+            reader.close()
         if self.stdin is not None and self.input_fd is not None and not self.input_fd.closed:
             self.stdin.abandon()
             self.input_fd.close()
-        for reader in self._readers:
-            reader.close()
         if self.master is not None:
             self.master.close()
         self._processes.settle(self)
@@ -229,6 +228,8 @@ class Processes:
         )
         self._cgroups = cgroup.find_root(config.cgroup)
         self._loop = asyncio.get_running_loop()
+        self._leaves: set[cgroup.Leaf] = set()
+        self._closed = False
         self._sweep: asyncio.TimerHandle | None = None
         self._sweep_wanted = False
         proctree.become_subreaper()
@@ -360,8 +361,14 @@ class Processes:
         """Forget a process with nothing left to supervise."""
         if process.settled:
             self._unsettled.discard(process)
-            if process.record.leaf is not None and process.record.leaf.remove():
+            if process.record.leaf is not None:
+                self._leaves.add(process.record.leaf)
                 process.record.leaf = None
+                self._remove_leaves()
+
+    def _remove_leaves(self) -> None:
+        """Remove the leaves that nobody is in any more; the others are tried again later."""
+        self._leaves = {leaf for leaf in self._leaves if not leaf.remove()}
 
     def _child_news(self, number: int, frame: FrameType | None) -> None:
         # A signal handler runs in this thread, between any two instructions.
@@ -370,6 +377,8 @@ class Processes:
             self._loop.call_soon_threadsafe(self._plan_sweep)
 
     def _plan_sweep(self) -> None:
+        if self._closed:
+            return
         self._sweep = self._loop.call_later(SWEEP_DELAY_S, self._reap_orphans)
 
     def _reap_orphans(self) -> None:
@@ -377,6 +386,7 @@ class Processes:
             self._sweep.cancel()
             self._sweep = None
         self._sweep_wanted = False
+        self._remove_leaves()
         for pid in proctree.own_children():
             if pid not in self.pids:
                 proctree.reap(pid)
@@ -399,6 +409,7 @@ class Processes:
         for process in list(self._unsettled):
             process.abandon()
         signal.signal(signal.SIGCHLD, self._old_handler)
+        self._closed = True
         self._reap_orphans()
 
     def _orphan_tags(self) -> set[int]:
@@ -408,9 +419,19 @@ class Processes:
         tags = {proctree.tag_of(pid) & proctree.PROCESS_MASK for pid in orphans}
         return {tag for tag in tags - known if tag & proctree.RUN_MASK == self._run_tag}
 
+    def reach(self, tree: Tree, number: int) -> list[OwnedFd]:
+        """Signal a tree; without a descriptor to spare, at least its first process group."""
+        try:
+            return proctree.signal_tree(tree, number, self.pids)
+        except OSError as exc:
+            log.warning("the tree with tag %x can't be walked: %s", tree.tag, exc.strerror)
+            if tree.leader:
+                os.killpg(tree.leader, number)
+            return []
+
     def start_kill(self, tree: Tree) -> asyncio.Task[None]:
         """Kill a tree: a first round at once, those after it in a task."""
-        reached = proctree.signal_tree(tree, signal.SIGKILL, self.pids)
+        reached = self.reach(tree, signal.SIGKILL)
         return self.tasks.run(
             proctree.finish_kill(tree, reached, self.pids), f"kill tree {tree.tag:x}"
         )

@@ -108,6 +108,8 @@ async def load(request: web.Request, schema: BodySchema) -> Any:
         raw = await request.read()
     except web.HTTPRequestEntityTooLarge as exc:
         raise TooLarge("request body is too large") from exc
+    except web.RequestPayloadError as exc:
+        raise InvalidBody("invalid request body: can't be decoded") from exc
     return schema.load_document(parse(raw))
 
 

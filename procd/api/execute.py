@@ -35,7 +35,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
     """Run a command; 200 whatever its exit code, 408 when time ran out."""
     result = await request.app[EXECUTIONS].run(await load(request, EXECUTE))
     # What is equal by construction is encoded once.
-    only_stdout = result.output.streams == 1 << STDOUT
+    only_stdout = result.output.streams == {STDOUT}
     fields: dict[str, object] = {
         "result": OutputText(result.output, STDOUT if only_stdout else EVERY_STREAM),
         "stdout": OutputText(result.output, STDOUT),

@@ -202,7 +202,8 @@ def _control(status: str, **fields: object) -> bytes:
 async def _refuse(connection: Connection, message: str) -> web.StreamResponse:
     try:
         connection.write_text(_control("error", error=message))
-        await connection.close(WSCloseCode.INTERNAL_ERROR, message)
+        connection.close(WSCloseCode.INTERNAL_ERROR, message)
+        await connection.finish()
     finally:
         connection.release()
     return connection.ws
@@ -239,8 +240,7 @@ async def _serve(
             try:
                 await _read(connection, session, request.app[PTYS].config.input_queue_bytes)
             finally:
-                if not connection.closing:
-                    writing.cancel()
+                writing.cancel()
     except* ConnectionError:
         pass  # the client has gone, which is its right
     finally:
@@ -287,18 +287,18 @@ async def _write(
     complete = await outlet.run()
     outlet.close()
     if not complete:
-        await connection.close(WSCloseCode.POLICY_VIOLATION, "slow consumer")
+        connection.close(WSCloseCode.POLICY_VIOLATION, "slow consumer")
         return
     code = session.exit_code
     if code is None:  # the server is stopping
-        await connection.close(WSCloseCode.GOING_AWAY, "server shutdown")
+        connection.close(WSCloseCode.GOING_AWAY, "server shutdown")
         return
     ending: dict[str, object] = {"exitCode": code}
     if code != 0:
         ending["exitReason"] = exit_reason(code)
     if tells_exit:
         connection.write_text(_control("exited", **ending))
-    await connection.close(
+    connection.close(
         WSCloseCode.OK if code == 0 else WSCloseCode.INTERNAL_ERROR, orjson.dumps(ending).decode()
     )
 

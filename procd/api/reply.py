@@ -35,6 +35,9 @@ class Output(Protocol):
     def kept_bytes(self) -> int:
         """How many bytes there are."""
 
+    def dropped(self, stream: int) -> int:
+        """How many bytes of one stream are gone."""
+
     def runs(self) -> Iterator[Run]:
         """The bytes, oldest first, each run of one stream; a gap shows as a jump of the offset."""
 
@@ -62,7 +65,11 @@ class OutputText:
         for run in self.output.runs():
             if run.offset > position:
                 yield from _rests(decoders)
-                yield f"\n[... {run.offset - position} bytes dropped ...]\n"
+                missing = run.offset - position
+                if self.stream != EVERY_STREAM:
+                    missing = self.output.dropped(self.stream)
+                if missing:
+                    yield f"\n[... {missing} bytes dropped ...]\n"
             position = run.offset + len(run.data)
             if self.stream not in (EVERY_STREAM, run.stream):
                 continue
@@ -121,21 +128,35 @@ async def respond_text(request: web.Request, text: OutputText) -> web.StreamResp
 async def _stream(
     request: web.Request, pieces: Iterator[bytes], status: int, content_type: str
 ) -> web.StreamResponse:
+    batches = _batches(pieces)
+    first = next(batches, b"")  # what can't be read at all is an error like any other
     response = web.StreamResponse(status=status, headers={"Content-Type": content_type})
     await response.prepare(request)
+    try:
+        await response.write(first)
+        for batch in batches:
+            await response.write(batch)
+    except OSError as exc:
+        # Half a reply is out: to break it off is the only way to say that it isn't whole.
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("output can't be read to its end") from exc
+    await response.write_eof()
+    return response
+
+
+def _batches(pieces: Iterator[bytes]) -> Iterator[bytes]:
     batch: list[bytes] = []
     size = 0
     for piece in pieces:
         batch.append(piece)
         size += len(piece)
         if size >= PIECE_BYTES:
-            await response.write(b"".join(batch))
+            yield b"".join(batch)
             batch.clear()
             size = 0
     if batch:
-        await response.write(b"".join(batch))
-    await response.write_eof()
-    return response
+        yield b"".join(batch)
 
 
 def _document(fields: Mapping[str, object]) -> Iterator[bytes]:

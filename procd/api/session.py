@@ -281,11 +281,9 @@ async def _follow(request: web.Request, command: Command, *, labelled: bool) -> 
                 _write(connection, outlet), name=f"follow {command.record.id}"
             )
             try:
-                while await connection.receive() is not None:
-                    pass
+                await connection.finish()
             finally:
-                if not connection.closing:
-                    writing.cancel()
+                writing.cancel()
     except* ConnectionError:
         pass  # the client has gone, which is its right
     finally:
@@ -300,10 +298,10 @@ async def _write(connection: Connection, outlet: Outlet) -> None:
     except OSError as exc:
         if isinstance(exc, ConnectionError):
             raise
-        await connection.close(WSCloseCode.INTERNAL_ERROR, f"log can't be read: {exc.strerror}")
+        connection.close(WSCloseCode.INTERNAL_ERROR, f"log can't be read: {exc.strerror}")
         return
     outlet.close()
-    await connection.close(WSCloseCode.OK, "")
+    connection.close(WSCloseCode.OK, "")
 
 
 def _session(request: web.Request) -> ShellSession:

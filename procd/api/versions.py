@@ -14,7 +14,7 @@ from procd.api.ws import VERSION_TOKEN, offered
 VERSION_HEADER: Final = "X-Daytona-SDK-Version"
 SPLIT_HEADER: Final = "X-Daytona-Split-Output"
 # Thresholds stand for their lowest pre-release: three numbers are enough to compare.
-SEMVER: Final = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:[-+a-zA-Z].*)?", re.ASCII)
+SEMVER: Final = re.compile(r"v?(\d{1,9})\.(\d{1,9})\.(\d{1,9})(?:[-+a-zA-Z].*)?", re.ASCII)
 
 SPLITS_SINCE: Final = (0, 27, 0)
 STARTS_AT_WORK_DIR_SINCE: Final = (0, 103, 0)

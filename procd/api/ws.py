@@ -7,6 +7,10 @@ Source: RFC 6455; Process API contract, sections 2.1 and 10.3.
 """
 
 import asyncio
+import fcntl
+import socket
+import struct
+import termios
 from typing import Final, Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
@@ -14,7 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from procd.config import ServerConfig
 from procd.errors import BadRequest
-from procd.streams.frames import PING, TEXT, encode
+from procd.streams.frames import CLOSE, PING, PONG, TEXT, encode
 from procd.streams.log import Log, Store
 
 # What may wait in a socket's own buffer; a client that lags by more stops its cursor.
@@ -22,6 +26,8 @@ HIGH_BYTES: Final = 256 << 10
 LOW_BYTES: Final = 64 << 10
 # RFC 6455, section 5.5: a control frame carries 125 bytes, two of them the close code.
 MAX_REASON_BYTES: Final = 123
+# How long a client that reads nothing more may take to answer a Close.
+CLOSE_S: Final = 10.0
 
 VERSION_TOKEN: Final = "X-Daytona-SDK-Version~"  # noqa: S105 - no secret
 EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
@@ -85,10 +91,11 @@ class Connections:
         handshake = handshake_of(request)
         token = handshake.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL)
         ws = web.WebSocketResponse[bool](
+            autoclose=False,
             autoping=False,
             compress=False,
             decode_text=False,
-            max_msg_size=max_message_bytes,
+            max_msg_size=max_message_bytes + 1,  # aiohttp refuses what is as large as this
             protocols=() if token is None else (token,),
         )
         writer = await ws.prepare(handshake)
@@ -103,15 +110,14 @@ class Connections:
         """Forget a connection."""
         self._open.discard(connection)
 
-    async def aclose(self) -> None:
-        """Close every connection with 1001."""
-        closing = [
-            asyncio.ensure_future(connection.close(WSCloseCode.GOING_AWAY, "server shutdown"))  # noqa: TID251 - awaited below
-            for connection in self._open
-        ]
-        if closing:
-            await asyncio.wait(closing, timeout=self.config.shutdown_s / 2)
-        for connection in list(self._open):
+    async def aclose(self, within_s: float) -> None:
+        """Close every connection with 1001; drop those whose clients don't answer in time."""
+        for connection in self._open:
+            connection.close(WSCloseCode.GOING_AWAY, "server shutdown")
+        ends = [connection.released for connection in self._open]
+        if ends:
+            await asyncio.wait(ends, timeout=within_s)
+        for connection in self._open:
             connection.abort()
 
 
@@ -123,8 +129,9 @@ class Connection:
 
     Attributes:
         heard: whether the client has sent a frame of any kind.
-        closing: whether this side has begun to close.
+        closing: whether this side has sent its Close.
         stalled: set while its input isn't read on purpose; its silence proves nothing then.
+        released: done when the handler has ended.
     """
 
     def __init__(
@@ -143,6 +150,17 @@ class Connection:
         self._transport = transport
         transport.set_write_buffer_limits(HIGH_BYTES, LOW_BYTES)
         self._loop = asyncio.get_running_loop()
+        self.released: asyncio.Future[None] = self._loop.create_future()
+        self._socket = transport.get_extra_info("socket")
+        # Whatever is sent must be acknowledged by then: finds a host that has gone, even while
+        # nothing of its input is read. Source: tcp(7), TCP_USER_TIMEOUT, milliseconds.
+        if self._socket.family in (socket.AF_INET, socket.AF_INET6):
+            self._socket.setsockopt(
+                socket.IPPROTO_TCP,
+                socket.TCP_USER_TIMEOUT,
+                int(connections.config.dead_peer_s * 1000),
+            )
+        self._unsent_bytes = 0
         self._last_heard = self._loop.time()
         self._beat_timer = self._loop.call_later(connections.config.ping_s, self._beat)
 
@@ -173,50 +191,86 @@ class Connection:
         await self._writer.drain()
 
     async def receive(self) -> bytes | None:
-        """The next message's payload; None when the client has closed or gone."""
+        """The next message's payload; None when the client has closed or gone.
+
+        Once `close` was called, what the client still sends is read and dropped until it answers:
+        to leave it unread would have the kernel drop what the client hasn't read, too.
+        """
         while True:
             message = await self.ws.receive()
             self._last_heard = self._loop.time()
             kind = message.type
             if kind is WSMsgType.BINARY or kind is WSMsgType.TEXT:
                 self.heard = True
+                if self.closing:
+                    continue
                 data: bytes = message.data
                 return data
             if kind is WSMsgType.PING:
-                await self.ws.pong(message.data)
+                self.write(encode(PONG, message.data))
+            elif kind is WSMsgType.CLOSE:
+                self.heard = True
+                self.close(message.data, "")
+                self._transport.close()
+                return None
             elif kind is not WSMsgType.PONG:
-                self.heard = self.heard or kind is WSMsgType.CLOSE
                 return None
             self.heard = True
 
     def _beat(self) -> None:
         config = self._connections.config
         now = self._loop.time()
-        if self.stalled:
-            self._last_heard = now
-        left_s = self._last_heard + config.dead_peer_s - now
+        unsent_bytes = self._transport.get_write_buffer_size() + self._queued_bytes()
+        if self.stalled or unsent_bytes != self._unsent_bytes:
+            self._last_heard = now  # a client that reads, however slowly, is alive
+        self._unsent_bytes = unsent_bytes
+        limit_s = min(CLOSE_S, config.dead_peer_s) if self.closing else config.dead_peer_s
+        left_s = self._last_heard + limit_s - now
         if left_s <= 0:
             self.abort()
             return
-        self.ping()
+        if not unsent_bytes:  # else what is on the way asks the same, and a ping would lie behind
+            self.ping()
         self._beat_timer = self._loop.call_later(min(config.ping_s, left_s), self._beat)
+
+    def _queued_bytes(self) -> int:
+        """What the kernel still has to send, or to hear of. Source: tcp(7), SIOCOUTQ."""
+        if self._transport.is_closing() or self._socket.fileno() < 0:
+            return 0
+        (queued,) = struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))
+        return int(queued)
 
     def abort(self) -> None:
         """Drop the connection."""
         self._transport.abort()
 
-    async def close(self, code: int, reason: str) -> None:
-        """Say why and close; waits for the client's answer. A second call does nothing."""
+    def close(self, code: int, reason: str) -> None:
+        """Say why and begin to close; `receive` then waits for the client's answer.
+
+        A second call does nothing.
+        """
         if self.closing:
             return
-        self.closing = True
         message = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore").encode()
-        await self.ws.close(code=code, message=message)
+        status = struct.pack("!H", code) if code else b""
+        self.write(encode(CLOSE, status + message))
+        self.closing = True
+        self._last_heard = self._loop.time()
+        self._beat_timer.cancel()
+        self._beat_timer = self._loop.call_later(
+            min(CLOSE_S, self._connections.config.ping_s), self._beat
+        )
+
+    async def finish(self) -> None:
+        """Wait for the client's answer to `close`."""
+        while await self.receive() is not None:
+            continue
 
     def release(self) -> None:
-        """End the proof of life; to be called when the handler ends."""
+        """The handler has ended."""
         self._beat_timer.cancel()
         self._connections.closed(self)
+        self.released.set_result(None)
 
 
 class FrameSource(Protocol):

@@ -65,6 +65,7 @@ class Command:
         self._input_fd: OwnedFd | None = None
         self._input: FdWriter | None = None
         self._input_closing = False
+        self._input_opened = False
         self._writing_ends: list[OwnedFd] = []
         self._readers: list[FdReader] = []
         if record.interactive:
@@ -93,8 +94,17 @@ class Command:
         """Write the script and make the pipes that the shell is about to use.
 
         Raises:
-            OSError: no descriptor, or no room on the disk, is left; `complete` tidies up.
+            OSError: no descriptor, or no room on the disk, is left; nothing has changed then.
         """
+        try:
+            self._open()
+        except OSError:
+            self._close_pipes()
+            self._unlink("script", "out", "err")
+            raise
+        self.record.started_at = time.time()
+
+    def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         script = OwnedFd(os.open(self.path("script"), flags, FIFO_MODE))
         try:
@@ -116,7 +126,14 @@ class Command:
             )
             # Held until the command ends: no redirection within it may look like its end.
             self._writing_ends.append(self._fifo(kind, os.O_WRONLY))
-        self.record.started_at = time.time()
+
+    def _close_pipes(self) -> None:
+        for end in self._writing_ends:
+            end.close()
+        self._writing_ends.clear()
+        for reader in self._readers:
+            reader.close()
+        self._readers.clear()
 
     def take_pending(self) -> None:
         """Move what the pipes hold into the log."""
@@ -124,7 +141,7 @@ class Command:
             reader.drain()
 
     async def type(self, data: bytes, *, eof: bool, queue_bytes: int, tasks: Tasks) -> None:
-        """Send input, waiting while more than `queue_bytes` of it are unread.
+        """Send input, and wait until at most `queue_bytes` of it are unread.
 
         Raises:
             BadRequest: it has no input, or that was closed.
@@ -133,23 +150,27 @@ class Command:
         """
         self._check_input()
         assert self._input is not None
-        await self._input.drain(queue_bytes)
-        self._check_input()
+        while self._input.queued_bytes > queue_bytes:
+            await self._input.drain(queue_bytes)
+            self._check_input()
         if data:
             if self.record.echoes:
                 self.take_pending()  # what was said before comes before
-                self.log.append(data, STDOUT)
+                for position in range(0, len(data), PIPE_BURST_BYTES):
+                    self.log.append(data[position : position + PIPE_BURST_BYTES], STDOUT)
             self._input.write(data)
         if eof:
-            self._input_closing = True
-            tasks.start(self._end_input(self._input), f"end of input {self.record.id}")
+            self.end_input(tasks)
+        elif self._input.queued_bytes > queue_bytes:
+            await self._input.drain(queue_bytes)
+            self.check_not_ended()
 
     def check_not_ended(self) -> None:
         """Raise CommandCompleted if it has ended."""
         if self.record.ended_at is not None:
-            raise CommandCompleted(
-                f"command has already completed with exit code {self.record.exit_code}"
-            )
+            code = self.record.exit_code
+            how = "before its turn" if code is None else f"with exit code {code}"
+            raise CommandCompleted(f"command has already completed {how}")
 
     def _check_input(self) -> None:
         self.raise_if_never_run()
@@ -163,6 +184,19 @@ class Command:
         """Raise SessionEnded if the session ended before the command's turn."""
         if self.done.done() and not self.done.cancelled() and self.record.ended_at is None:
             raise SessionEnded("session ended before the command's turn")
+
+    def end_input(self, tasks: Tasks) -> None:
+        """Let the command see the end of its input after what was sent."""
+        self._input_closing = True
+        # Closed before the shell has opened its end, the FIFO would forget all and block the shell.
+        if self._input_opened and self._input is not None:
+            tasks.start(self._end_input(self._input), f"end of input {self.record.id}")
+
+    def input_opened(self, tasks: Tasks) -> None:
+        """The shell has opened the command's input."""
+        self._input_opened = True
+        if self._input_closing:
+            self.end_input(tasks)
 
     async def _end_input(self, writer: FdWriter) -> None:
         await writer.drain(0)
@@ -187,6 +221,11 @@ class Command:
         self.done.set_result(None)
         self._one_ended()
 
+    def cancel_queued(self) -> None:
+        """It is not to run: whoever waits for it is told."""
+        self.record.ended_at = time.time()
+        self.cancel("command was terminated before its turn")
+
     def cancel(self, reason: str) -> None:
         """It will never run, or nobody will learn how it ends."""
         self._close_input()
@@ -198,8 +237,8 @@ class Command:
             self.done.exception()
         self._one_ended()
 
-    def _unlink(self) -> None:
-        for kind in ("script", "in", "out", "err"):
+    def _unlink(self, *kinds: str) -> None:
+        for kind in kinds or ("script", "in", "out", "err"):
             try:
                 os.unlink(self.path(kind))  # noqa: PTH108 - a str, as the shell is told
             except FileNotFoundError:
@@ -225,12 +264,8 @@ class Command:
         self._close_input()
         self._unlink()
         if self.log.readers:
-            self.file.keep_readable()
             self.log.on_idle = self.file.finish
-            self.file.remove()
-        else:
-            self.file.remove()
-            self.file.finish()
+        self.file.remove(keep_readable=bool(self.log.readers))
         if not self.log.sealed:
             self.log.seal()
 

@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 ENTRYPOINT: Final = "entrypoint"
 ENTRYPOINT_COMMAND: Final = "entrypoint_command"
+OPENED: Final = "opened"
 MAX_STATUS_BYTES: Final = 4096
 # A command whose processes were all killed may go on in the shell itself, or start others.
 TERMINATE_ROUND_S: Final = 0.05
@@ -176,25 +177,38 @@ class ShellSession:
         def quoted(kind: str) -> str:
             return shlex.quote(command.path(kind))
 
+        control = shlex.quote(self._control_path)
+        # Quoted, the word is no alias either.
+        say = f"{self._word} 'printf' '{command.record.number} %s\\n'"
         # `$?` is that of the command before. Not last in its list, it ends no `set -e` shell.
-        before = f"(exit {self._status}) && :\n" if self._status else ""
-        source = f"{self._word} . {quoted('script')}"
-        stdin = quoted("in") if command.record.interactive else "/dev/null"
-        number = command.record.number
+        before = f"(exit {self._status}) && :; " if self._status else ""
+        source = f"{before}{self._word} . {quoted('script')}"
+        stdin = "/dev/null"
+        if command.record.interactive:
+            stdin = quoted("in")
+            # From its word on the input may be closed: see Command.end_input.
+            source = f"{say} {OPENED} >{control}; {source}"
         return (
-            f"{before}{source} <{stdin} >{quoted('out')} 2>{quoted('err')}\n"
-            f"{self._word} printf '{number} %d\\n' \"$?\" >{shlex.quote(self._control_path)}\n"
+            f'{{ {source}; }} <{stdin} >{quoted("out")} 2>{quoted("err")}\n{say} "$?" >{control}\n'
         ).encode()
 
     def _status_received(self, data: bytes) -> None:
         *lines, self._partial = (self._partial + data).split(b"\n")
         self._partial = self._partial[:MAX_STATUS_BYTES]
         for line in lines:
-            number, _, status = line.partition(b" ")
+            number, _, word = line.partition(b" ")
             command = self._current
-            # Anything else was not written by the line that we gave the shell.
-            if command is not None and number == b"%d" % command.record.number and status.isdigit():
-                self._completed(command, int(status))
+            if not number.isdigit() or not (word.isdigit() or word == OPENED.encode()):
+                # Not what the shell was told to say: its own words mean something else by now, so
+                # that it can't be trusted with another command, nor with the end of this one.
+                log.warning("shell says %r", line[:80], extra={"session": self.id})
+                self._process.kill()
+            elif command is None or int(number) != command.record.number:
+                continue
+            elif word.isdigit():
+                self._completed(command, int(word))
+            else:
+                command.input_opened(self._processes.tasks)
 
     def _completed(self, command: Command, exit_code: int) -> None:
         self._current = None
@@ -278,8 +292,10 @@ class ShellSession:
         command.check_not_ended()
         if not command.running:
             self._queue.remove(command)
-            command.cancel("command was terminated before its turn")
+            command.cancel_queued()
             return True
+        if command.record.interactive:
+            command.end_input(self._processes.tasks)  # a `read` of the shell's own ends so
         tree, supervised = self.tree(command), self._processes.pids
         if grace_s:
             reached = proctree.signal_tree(tree, signal.SIGTERM, supervised)
@@ -308,8 +324,10 @@ class ShellSession:
         if self._current is not None:
             command, self._current = self._current, None
             command.cancel("session was deleted")
-        await self._process.end(signal.SIGTERM, self._config.grace_s)
-        self.close()
+        try:
+            await self._process.end(signal.SIGTERM, self._config.grace_s)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Forget everything about it, whatever still runs."""
@@ -348,7 +366,7 @@ class ShellSessions:
         self._store = LogStore(config.max_log_bytes, config.max_total_log_bytes)
         parent = config.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or None
         # 0700 and a name that nobody can have prepared: mkdtemp(3).
-        self._root = Path(tempfile.mkdtemp(prefix="procd-", dir=parent))
+        self._root = Path(tempfile.mkdtemp(prefix="procd-", dir=parent)).absolute()
         self._directories = 0
 
     def create(self, request: SessionRequest, *, starts_at_home: bool = False) -> ShellSession:
@@ -391,6 +409,7 @@ class ShellSessions:
         except (OSError, ProcdError) as exc:
             if process is not None:
                 process.kill()
+                process.hang_up()
             shutil.rmtree(directory, ignore_errors=True)
             if isinstance(exc, OSError):
                 raise SpawnFailed(f"cannot create a session: {exc.strerror}") from exc

@@ -10,6 +10,8 @@ MERGE_BYTES: Final = 4 << 10
 # What a run costs beside its bytes. Where runs are so short that their number would cost more than
 # the cap, old ones go before the bytes add up to it.
 RUN_COST_BYTES: Final = 128
+# Below this, what runs cost is nobody's concern.
+LEAST_COST_BYTES: Final = 64 << 10
 
 
 class Run(NamedTuple):
@@ -28,14 +30,18 @@ class Backlog:
 
     Each byte belongs to a stream (a small number, such as that of the descriptor it came from);
     all streams share one sequence of offsets, in order of arrival.
-
-    Attributes:
-        end: offset after the last byte.
-        streams: a bit for each stream that has ever had a byte.
     """
 
-    __slots__ = ("_first", "_head", "_head_bytes", "_offsets", "_runs", "_tail_bytes", "end",
-                 "streams")  # fmt: skip
+    __slots__ = (
+        "_first",
+        "_head",
+        "_head_bytes",
+        "_offsets",
+        "_runs",
+        "_tail_bytes",
+        "_totals",
+        "end",
+    )  # fmt: skip
 
     def __init__(self, cap_bytes: int, head_bytes: int = 0) -> None:
         self._tail_bytes = cap_bytes - head_bytes
@@ -45,7 +51,7 @@ class Backlog:
         self._offsets: list[int] = []
         self._first = 0  # index of the oldest run kept in the tail
         self.end = 0
-        self.streams = 0
+        self._totals: dict[int, int] = {}
 
     @property
     def start(self) -> int:
@@ -53,6 +59,11 @@ class Backlog:
         if self._first == len(self._offsets):
             return self.end
         return max(self._offsets[self._first], self.end - self._tail_bytes)
+
+    @property
+    def streams(self) -> set[int]:
+        """The streams that have ever had a byte."""
+        return set(self._totals)
 
     @property
     def head_end(self) -> int:
@@ -66,11 +77,15 @@ class Backlog:
 
     def append(self, data: bytes, stream: int = 0) -> None:
         """Add `data`, which is not copied if it is long."""
-        self.streams |= 1 << stream
+        if not data:
+            return
+        self._totals[stream] = self._totals.get(stream, 0) + len(data)
         if self.end < self._head_bytes:
             room = self._head_bytes - self.end
             self._append_to(self._head, data[:room], stream)
             data = data[room:]
+            if len(self._head) * RUN_COST_BYTES > max(self._head_bytes, LEAST_COST_BYTES):
+                self._head_bytes = self.end  # so many short runs: the head ends here
         if not data:
             return
         joined = self._append_to(self._runs, data, stream)
@@ -127,6 +142,12 @@ class Backlog:
             most -= len(data)
             offset = run.offset + len(run.data)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def dropped(self, stream: int) -> int:
+        """How many bytes of `stream` are gone."""
+        return self._totals.get(stream, 0) - sum(
+            len(run.data) for run in self.runs() if run.stream == stream
+        )
 
     def runs(self) -> Iterator[Run]:
         """All that is kept, oldest first; the gap shows as a jump of the offset."""

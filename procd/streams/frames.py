@@ -17,6 +17,7 @@ CACHED_FRAMES: Final = 4
 
 TEXT: Final = 1
 BINARY: Final = 2
+CLOSE: Final = 8
 PING: Final = 9
 PONG: Final = 10
 

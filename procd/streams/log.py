@@ -97,6 +97,10 @@ class Log(Generic[S_co]):
     def seal(self) -> None:
         """Declare that nothing follows."""
         self.sealed = True
+        if self._paused:
+            self._paused = False
+            for source in self._sources:
+                source.resume()
         self._sources.clear()
         self._wake()
 

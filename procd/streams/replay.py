@@ -12,8 +12,7 @@ from typing import Final
 
 # Requests and nothing else: settings that share a final byte with a request stay. Repetitions are
 # possessive, so that no output, however odd, makes the search go back over it.
-QUERY: Final = re.compile(
-    rb"""
+QUERY: Final = rb"""
       \x1b (?:
         Z                                    # DECID
       | \[ (?:
@@ -36,20 +35,32 @@ QUERY: Final = re.compile(
       | P [$+] [qQ] [^\x07\x1b]*+ (?: \x07 | \x1b \\ )    # DECRQSS, XTGETTCAP
       | _ G (?= [^\x1b;]*? a=q ) [^\x1b]*+ \x1b \\         # kitty graphics query
     )
-    """,
-    re.VERBOSE,
+    """
+
+
+# A sequence that the next one cuts short. With a query taken out behind it, it would go on with
+# what follows, so it goes too.
+CUT_SHORT: Final = rb"""
+    (?: \x1b (?: \[ [0-?]*+ [\x20-/]*+ | [\]P_^X] [^\x07\x1b]*+ )?+ (?= \x1b (?! \\ ) ) )
+    """
+QUERIES: Final = re.compile(
+    rb"(?P<cut>" + CUT_SHORT + rb"++)(?P<query>" + QUERY + rb")?|" + QUERY, re.VERBOSE
 )
-
-
+# Where a sequence begins: an ESC, but not that of a string's end, with what it cuts short.
+STARTS: Final = re.compile(CUT_SHORT + rb"*+ \x1b (?! \\ )", re.VERBOSE)
 ENQ: Final = b"\x05"  # answers with whatever the terminal has as its answerback
-STARTS: Final = re.compile(rb"\x1b(?!\\|\Z)")  # the ESC of a sequence, not that of a string's end
 
 
 def without_queries(output: bytes) -> bytes:
     """`output` less the terminal queries in it."""
     if ENQ in output:
         output = output.replace(ENQ, b"")
-    return QUERY.sub(b"", output) if b"\x1b" in output else output
+    return QUERIES.sub(_kept, output) if b"\x1b" in output else output
+
+
+def _kept(match: re.Match[bytes]) -> bytes:
+    cut: bytes | None = match["cut"]
+    return b"" if cut is None or match["query"] is not None else cut
 
 
 class ReplayFilter:
@@ -62,11 +73,10 @@ class ReplayFilter:
 
     def feed(self, piece: bytes) -> bytes:
         """Filter what is certain so far; a sequence that may still be open is held back."""
-        data = self._held + piece
-        start = max((match.start() for match in STARTS.finditer(data)), default=-1)
-        if start < 0:
-            start = data.find(b"\x1b")
-        safe = len(data) if start < 0 else start
+        data = self._held + piece.replace(ENQ, b"")
+        # An ESC that ends the piece may end a string, too.
+        safe = len(data) - data.endswith(b"\x1b")
+        safe = max((match.start() for match in STARTS.finditer(data, 0, safe)), default=safe)
         self._held = data[safe:]
         return without_queries(data[:safe])
 

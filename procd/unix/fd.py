@@ -19,14 +19,18 @@ SHORT_READ_BYTES: Final = 1024
 class OwnedFd:
     """A descriptor and the duty to close it.
 
+    Attributes:
+        before_close: called first, for whoever has registered the number with a loop as well.
+
     Raises:
         ValueError: the number is asked for after `close`.
     """
 
-    __slots__ = ("_number",)
+    __slots__ = ("_number", "before_close")
 
     def __init__(self, number: int) -> None:
         self._number = number
+        self.before_close: Callable[[], None] | None = None
 
     @property
     def number(self) -> int:
@@ -42,9 +46,12 @@ class OwnedFd:
 
     def close(self) -> None:
         """Close it; further calls do nothing."""
+        if self._number < 0:
+            return
+        if self.before_close is not None:
+            self.before_close()
         number, self._number = self._number, -1
-        if number >= 0:
-            os.close(number)
+        os.close(number)
 
     def __repr__(self) -> str:
         return f"OwnedFd({self._number})"

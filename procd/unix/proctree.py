@@ -154,11 +154,14 @@ class Tree:
         return tag_of(pid) & self.mask == self.tag
 
 
-def members(tree: Tree, supervised: Container[int]) -> dict[int, int]:
+def members(
+    tree: Tree, supervised: Container[int], departed: set[int] | None = None
+) -> dict[int, int]:
     """The living processes of `tree`: pid → start time, in clock ticks since boot.
 
     Args:
         supervised: pids of the leaders of all trees, which are no orphans.
+        departed: gets the pids of those found dead, who may have left a child a moment ago.
     """
     queue = [tree.leader] if tree.leader else []
     queue += [pid for pid in own_children() if pid not in supervised and _orphan_of(tree, pid)]
@@ -174,6 +177,8 @@ def members(tree: Tree, supervised: Container[int]) -> dict[int, int]:
         queue += children(pid)
         if (stat := _stat(pid)) is not None and stat.state not in "ZX":
             found[pid] = stat.start_time
+        elif departed is not None:
+            departed.add(pid)
     return found
 
 
@@ -184,16 +189,20 @@ def _orphan_of(tree: Tree, pid: int) -> bool:
     return stat is not None and tree.leader in (stat.group, stat.session)
 
 
-def signal_tree(tree: Tree, number: int, supervised: Container[int]) -> list[OwnedFd]:
+def signal_tree(
+    tree: Tree, number: int, supervised: Container[int], departed: set[int] | None = None
+) -> list[OwnedFd]:
     """Send a signal to every member and return a pidfd of each that took it.
 
     A pidfd is opened first and the start time compared after: a reused number is not hit.
     """
     reached: list[OwnedFd] = []
-    for pid, start_time in members(tree, supervised).items():
+    for pid, start_time in members(tree, supervised, departed).items():
         try:
             pidfd = OwnedFd(os.pidfd_open(pid))
         except ProcessLookupError:
+            if departed is not None:
+                departed.add(pid)
             continue
         try:
             stat = _stat(pid)
@@ -239,14 +248,17 @@ async def ended(pidfds: list[OwnedFd], within_s: float) -> None:
 async def finish_kill(tree: Tree, reached: list[OwnedFd], supervised: Container[int]) -> None:
     """Go on killing after a first round reached these, until a round finds nobody.
 
-    A process that forks while it is looked for leaves a child for the next round. Each round waits
-    for the ends of the one before, so nothing is polled.
+    A process that forks while it is looked for leaves a child for the next round, even if it was
+    dead by the time it was found. Each round waits for the ends of the one before.
     """
+    seen: set[int] = set()
     for _ in range(MAX_ROUNDS):
-        if not reached:
-            return
         await ended(reached, KILL_WAIT_S)
-        reached = signal_tree(tree, signal.SIGKILL, supervised)
+        departed: set[int] = set()
+        reached = signal_tree(tree, signal.SIGKILL, supervised, departed)
+        if not reached and departed <= seen:
+            return
+        seen |= departed
     log.error("the tree with tag %x can't be ended", tree.tag)
     for pidfd in reached:
         pidfd.close()

@@ -64,17 +64,23 @@ def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | Non
     by name and whose inherited descriptor the script's own first words close again, so that no
     command of the user's ever sees it. Either way standard input is free.
 
+    Raises:
+        SpawnFailed: there is no descriptor or no memory for the file.
+
     Source: execve(2), "Limits on size of arguments and environment"; memfd_create(2).
     """
     text = os.fsencode(script)
     if len(text) < MAX_ARGUMENT_BYTES:
-        return (shell, "-c", script), None
-    file = OwnedFd(os.memfd_create("procd-script", os.MFD_CLOEXEC))
+        return (shell, "-c", "--", script), None
+    try:
+        file = OwnedFd(os.memfd_create("procd-script", os.MFD_CLOEXEC))
+    except OSError as exc:
+        raise SpawnFailed(f"cannot hold the script: {exc.strerror}") from exc
     try:
         remaining = memoryview(f"exec {SCRIPT_FD}<&-;".encode() + text)
         while remaining:
             remaining = remaining[os.write(file.number, remaining) :]
-    except BaseException:
+    except OSError as exc:
         file.close()
-        raise
+        raise SpawnFailed(f"cannot hold the script: {exc.strerror}") from exc
     return (shell, f"/proc/self/fd/{SCRIPT_FD}"), file

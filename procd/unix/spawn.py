@@ -57,9 +57,12 @@ def spawn(spec: Spec, tag: int) -> int:
     env = dict(spec.env)
     if os.path.isabs(spec.cwd):  # noqa: PTH117 - a str, as every path of a child is
         env["PWD"] = spec.cwd  # so that a shell keeps the name the caller used; chdir(2) has none
-    if spec.cwd == os.getcwd():  # noqa: PTH109 - a str, as every path of a child is
+    if spec.cwd == _here():
         return _spawn(spec, env, actions, tag)
-    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
     try:
         _enter(spec.cwd)
         try:
@@ -84,6 +87,13 @@ def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) 
             )
     except OSError as exc:
         raise SpawnFailed(_reason(spec.argv[0], exc)) from exc
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - a str, as every path of a child is
+    except FileNotFoundError:
+        return ""  # somebody has deleted it
 
 
 def _enter(cwd: str) -> None:

@@ -97,7 +97,7 @@ def long(script: str, size: int) -> str:
 def test_a_script_that_fits_is_an_argument() -> None:
     """The longest that execve(2) takes is one argument; one byte more is a file."""
     argv, file = script_argv("/bin/sh", "echo a")
-    assert argv == ("/bin/sh", "-c", "echo a")
+    assert argv == ("/bin/sh", "-c", "--", "echo a")
     assert file is None
     _, file = script_argv("/bin/sh", "x" * (MAX_ARGUMENT_BYTES - 1))
     assert file is None
