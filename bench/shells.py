@@ -65,22 +65,27 @@ def raw_pipe(place: Place, script: str) -> float:
     return time.perf_counter() - begin
 
 
-def drain(sockets: list[socket.socket]) -> list[FrameCounter]:
-    """Read all sockets until each has had a close frame."""
-    counters = {sock: FrameCounter() for sock in sockets}
+def drain(followers: list[WebSocket]) -> list[FrameCounter]:
+    """Read all connections until each has had a close frame."""
+    counters = {follower.sock: FrameCounter() for follower in followers}
+    for follower in followers:
+        counters[follower.sock].feed(memoryview(follower.take()))
     buffer = memoryview(bytearray(BUFFER_BYTES))
-    left = len(sockets)
+    left = len(followers)
     with selectors.EpollSelector() as ready:
-        for sock in sockets:
-            ready.register(sock, selectors.EVENT_READ)
+        for sock, counter in counters.items():
+            if counter.closed:
+                left -= 1
+            else:
+                ready.register(sock, selectors.EVENT_READ)
         while left:
             for key, _ in ready.select():
-                sock = key.fileobj
-                assert isinstance(sock, socket.socket)
-                got = sock.recv_into(buffer)
-                counters[sock].feed(buffer[:got])
-                if not got or counters[sock].closed:
-                    ready.unregister(sock)
+                one = key.fileobj
+                assert isinstance(one, socket.socket)
+                got = one.recv_into(buffer)
+                counters[one].feed(buffer[:got])
+                if not got or counters[one].closed:
+                    ready.unregister(one)
                     left -= 1
     return list(counters.values())
 
@@ -150,10 +155,10 @@ def _measure_follow(report: Report, place: Place, procd: Program, rounds: int, p
         floors.append(FOLLOWED_BYTES / 1e6 / raw_pipe(place, printing(FOLLOWED_BYTES)))
         begin = time.perf_counter()
         follower = WebSocket(procd.port, f"{command}/logs?follow=true")
-        (counter,) = drain([follower.sock])
+        (counter,) = drain([follower])
         figures.append(FOLLOWED_BYTES / 1e6 / (time.perf_counter() - begin))
         follower.close()
-        if counter.payload_bytes < FOLLOWED_BYTES - (64 << 10):  # less what came with the handshake
+        if counter.payload_bytes != FOLLOWED_BYTES:
             raise RuntimeError(f"output is missing: {counter.payload_bytes}")
     report.add(
         "follow of a 200 MB log", "MB/s", figures, floor_name="raw pipe", floors=floors,
@@ -168,7 +173,7 @@ def _measure_follow(report: Report, place: Place, procd: Program, rounds: int, p
         followers = [WebSocket(procd.port, f"{command}/logs?follow=true") for _ in range(FOLLOWERS)]
         begin = time.time()
         client.exchange(request("POST", f"{command}/input", {"data": "go"}))
-        drain([follower.sock for follower in followers])
+        drain(followers)
         ended = client.call("GET", command)["endedAt"]
         followed.append(_moment(ended) - begin)
         for follower in followers:
@@ -182,7 +187,7 @@ def _measure_follow(report: Report, place: Place, procd: Program, rounds: int, p
         command = _start(client, path, "read x; echo done")
         follower = WebSocket(procd.port, f"{command}/logs?follow=true")
         client.exchange(request("POST", f"{command}/input", {"data": "go"}))
-        drain([follower.sock])
+        drain([follower])
         closed = time.time()
         late.append((closed - _moment(client.call("GET", command)["endedAt"])) * 1000)
         follower.close()
@@ -226,6 +231,7 @@ def measure_many(report: Report, place: Place, sessions: int) -> None:
     report.start("many shells")
     with place.procd() as procd:
         client = Http(procd.port)
+        before = 0
         for index in range(sessions + 1):
             client.exchange(request("POST", "/process/session", {"sessionId": f"s{index}"}))
             for _ in range(10):

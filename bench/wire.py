@@ -167,6 +167,11 @@ class WebSocket:
         """Drop the connection."""
         self.sock.close()
 
+    def take(self) -> bytes:
+        """What came with the handshake's reply or the last message, not looked at yet."""
+        data, self._data = self._data, b""
+        return data
+
     def send(self, payload: bytes) -> None:
         """Send a binary message."""
         self.sock.sendall(frame(payload))

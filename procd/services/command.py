@@ -21,6 +21,9 @@ from procd.tasks import Tasks
 from procd.unix.fd import FdReader, FdWriter, OwnedFd, open_fifo
 
 FIFO_MODE: Final = 0o600
+# How often, and how many times, to see whether the shell has opened a command's input.
+OPEN_CHECK_S: Final = 0.005
+OPEN_CHECKS: Final = 200
 
 
 @dataclass(slots=True)
@@ -65,7 +68,7 @@ class Command:
         self._input_fd: OwnedFd | None = None
         self._input: FdWriter | None = None
         self._input_closing = False
-        self._input_opened = False
+        self._opening: asyncio.Future[None] = self._loop.create_future()
         self._writing_ends: list[OwnedFd] = []
         self._readers: list[FdReader] = []
         if record.interactive:
@@ -103,6 +106,7 @@ class Command:
             self._unlink("script", "out", "err")
             raise
         self.record.started_at = time.time()
+        self._opening.set_result(None)
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -140,7 +144,9 @@ class Command:
         for reader in self._readers:
             reader.drain()
 
-    async def type(self, data: bytes, *, eof: bool, queue_bytes: int, tasks: Tasks) -> None:
+    async def type(
+        self, data: bytes, *, eof: bool, queue_bytes: int, shell: int, tasks: Tasks
+    ) -> None:
         """Send input, and wait until at most `queue_bytes` of it are unread.
 
         Raises:
@@ -160,9 +166,10 @@ class Command:
                     self.log.append(data[position : position + PIPE_BURST_BYTES], STDOUT)
             self._input.write(data)
         if eof:
-            self.end_input(tasks)
+            self.end_input(shell, tasks)
         elif self._input.queued_bytes > queue_bytes:
             await self._input.drain(queue_bytes)
+            self.raise_if_never_run()
             self.check_not_ended()
 
     def check_not_ended(self) -> None:
@@ -185,21 +192,26 @@ class Command:
         if self.done.done() and not self.done.cancelled() and self.record.ended_at is None:
             raise SessionEnded("session ended before the command's turn")
 
-    def end_input(self, tasks: Tasks) -> None:
-        """Let the command see the end of its input after what was sent."""
-        self._input_closing = True
-        # Closed before the shell has opened its end, the FIFO would forget all and block the shell.
-        if self._input_opened and self._input is not None:
-            tasks.start(self._end_input(self._input), f"end of input {self.record.id}")
+    def end_input(self, shell: int, tasks: Tasks) -> None:
+        """Let the command see the end of its input after what was sent.
 
-    def input_opened(self, tasks: Tasks) -> None:
-        """The shell has opened the command's input."""
-        self._input_opened = True
-        if self._input_closing:
-            self.end_input(tasks)
+        Args:
+            shell: pid of the session's shell.
+        """
+        if self._input is not None and not self._input_closing:
+            self._input_closing = True
+            tasks.start(self._end_input(self._input, shell), f"end of input {self.record.id}")
 
-    async def _end_input(self, writer: FdWriter) -> None:
+    async def _end_input(self, writer: FdWriter, shell: int) -> None:
         await writer.drain(0)
+        await self._opening
+        # Closed before the shell has opened its end, the FIFO would forget all and block the shell,
+        # which opens it in the next microseconds; nothing but its descriptor tells when. One that
+        # is not there after a second was redirected by the script.
+        for _ in range(OPEN_CHECKS):
+            if self.done.done() or _reads(shell, self.path("in")):
+                break
+            await asyncio.sleep(OPEN_CHECK_S)
         self._close_input()
 
     def _close_input(self) -> None:
@@ -230,6 +242,7 @@ class Command:
         """It will never run, or nobody will learn how it ends."""
         self._close_input()
         self._unlink()
+        self._opening.cancel()
         if not self.done.done():
             self.done.set_exception(SessionEnded(reason))
             # Whoever waits is told; if nobody does, that is no failure.
@@ -268,6 +281,13 @@ class Command:
         self.file.remove(keep_readable=bool(self.log.readers))
         if not self.log.sealed:
             self.log.seal()
+
+
+def _reads(pid: int, path: str) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/fd/0") == path  # noqa: PTH115 - a str
+    except OSError:
+        return False
 
 
 def _appender(log: Log[LogFile], stream: int) -> Callable[[bytes], None]:

@@ -46,7 +46,6 @@ log = logging.getLogger(__name__)
 
 ENTRYPOINT: Final = "entrypoint"
 ENTRYPOINT_COMMAND: Final = "entrypoint_command"
-OPENED: Final = "opened"
 MAX_STATUS_BYTES: Final = 4096
 # A command whose processes were all killed may go on in the shell itself, or start others.
 TERMINATE_ROUND_S: Final = 0.05
@@ -177,19 +176,15 @@ class ShellSession:
         def quoted(kind: str) -> str:
             return shlex.quote(command.path(kind))
 
-        control = shlex.quote(self._control_path)
-        # Quoted, the word is no alias either.
-        say = f"{self._word} 'printf' '{command.record.number} %s\\n'"
         # `$?` is that of the command before. Not last in its list, it ends no `set -e` shell.
-        before = f"(exit {self._status}) && :; " if self._status else ""
-        source = f"{before}{self._word} . {quoted('script')}"
-        stdin = "/dev/null"
-        if command.record.interactive:
-            stdin = quoted("in")
-            # From its word on the input may be closed: see Command.end_input.
-            source = f"{say} {OPENED} >{control}; {source}"
+        before = f"(exit {self._status}) && :\n" if self._status else ""
+        stdin = quoted("in") if command.record.interactive else "/dev/null"
+        streams = f"<{stdin} >{quoted('out')} 2>{quoted('err')}"
+        # Quoted, the word is no alias either.
+        say = f"{self._word} 'printf' '{command.record.number} %s\\n' \"$?\""
         return (
-            f'{{ {source}; }} <{stdin} >{quoted("out")} 2>{quoted("err")}\n{say} "$?" >{control}\n'
+            f"{before}{self._word} . {quoted('script')} {streams}\n"
+            f"{say} >{shlex.quote(self._control_path)}\n"
         ).encode()
 
     def _status_received(self, data: bytes) -> None:
@@ -198,17 +193,13 @@ class ShellSession:
         for line in lines:
             number, _, word = line.partition(b" ")
             command = self._current
-            if not number.isdigit() or not (word.isdigit() or word == OPENED.encode()):
+            if not (number.isdigit() and word.isdigit()):
                 # Not what the shell was told to say: its own words mean something else by now, so
                 # that it can't be trusted with another command, nor with the end of this one.
                 log.warning("shell says %r", line[:80], extra={"session": self.id})
                 self._process.kill()
-            elif command is None or int(number) != command.record.number:
-                continue
-            elif word.isdigit():
+            elif command is not None and int(number) == command.record.number:
                 self._completed(command, int(word))
-            else:
-                command.input_opened(self._processes.tasks)
 
     def _completed(self, command: Command, exit_code: int) -> None:
         self._current = None
@@ -254,7 +245,11 @@ class ShellSession:
         if raw and not raw.endswith(b"\n"):
             raw += b"\n"
         await command.type(
-            raw, eof=eof, queue_bytes=self._config.input_queue_bytes, tasks=self._processes.tasks
+            raw,
+            eof=eof,
+            queue_bytes=self._config.input_queue_bytes,
+            shell=self._process.record.pid,
+            tasks=self._processes.tasks,
         )
 
     def tree(self, command: Command) -> proctree.Tree:
@@ -295,7 +290,8 @@ class ShellSession:
             command.cancel_queued()
             return True
         if command.record.interactive:
-            command.end_input(self._processes.tasks)  # a `read` of the shell's own ends so
+            # A `read` of the shell's own ends so.
+            command.end_input(self._process.record.pid, self._processes.tasks)
         tree, supervised = self.tree(command), self._processes.pids
         if grace_s:
             reached = proctree.signal_tree(tree, signal.SIGTERM, supervised)

@@ -222,7 +222,7 @@ KEPT = [
     b"\x00\xff\xc3\x28 caf\xc3\xa9",
     b"\x1b[8;24;80t",
     b"\x1b(B",
-    b"\r\n\x1b[",
+    b"\r\n",
 ]
 
 
