@@ -23,7 +23,7 @@ from procd.streams.log import Log, Store
 from procd.tasks import Tasks
 from procd.unix import cgroup, proctree
 from procd.unix.child import Child, ExitStatus
-from procd.unix.fd import READ_BYTES, FdReader, FdWriter, OwnedFd, pipe
+from procd.unix.fd import FdReader, FdWriter, OwnedFd, pipe
 from procd.unix.proctree import Tree
 from procd.unix.spawn import Source, Spec, spawn
 from procd.unix.tty import open_pty, set_winsize
@@ -34,6 +34,8 @@ STDOUT: Final = 1
 STDERR: Final = 2
 
 PIPE_BURST_BYTES: Final = 256 << 10
+# With the 4,095 bytes of the read that goes beyond, this still makes one frame.
+PTY_BURST_BYTES: Final = 60 << 10
 # Orphans that have ended are collected this long after the first news of one, all at once.
 SWEEP_DELAY_S: Final = 1.0
 
@@ -318,7 +320,7 @@ class Processes:
             process = self._start(spec, output, master=master)
             ours.pop_all()
         self._give_leaf(process.record)
-        process.read_from(master, STDOUT, READ_BYTES)
+        process.read_from(master, STDOUT, PTY_BURST_BYTES)
         return process
 
     def _start(self, spec: Spec, output: Log[Store], *, master: OwnedFd | None = None) -> Process:

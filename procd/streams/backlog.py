@@ -131,6 +131,15 @@ class Backlog:
         """
         if offset == self.end:
             return b""
+        if (
+            self._runs
+            and max(self._runs[-1].offset, self.end - self._tail_bytes) <= offset < self.end
+        ):
+            last = self._runs[-1]  # where a reader that keeps up always is
+            first = offset - last.offset
+            if not first and len(last.data) <= most:
+                return last.data
+            return last.data[first : first + most]
         parts: list[bytes] = []
         for run in self._from(offset):
             data = run.data[offset - run.offset :] if offset > run.offset else run.data

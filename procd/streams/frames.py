@@ -26,7 +26,7 @@ def encode(opcode: int, payload: bytes) -> bytes:
     """One whole, unmasked frame."""
     size = len(payload)
     if size < 126:
-        header = struct.pack("!BB", 0x80 | opcode, size)
+        header = bytes((0x80 | opcode, size))
     elif size < 1 << 16:
         header = struct.pack("!BBH", 0x80 | opcode, 126, size)
     else:

@@ -27,6 +27,10 @@ class ExitStatus:
         return -1 if self.signal is None else 128 + self.signal
 
 
+def _nothing(_: ExitStatus) -> None:
+    """What a child calls that was forgotten."""
+
+
 class Child:
     """A child process from its start until its status is known.
 
@@ -75,11 +79,13 @@ class Child:
                 status = ExitStatus(code=info.si_status)
             else:
                 status = ExitStatus(signal=info.si_status)
+        on_exit = self._on_exit
         self.forget()
-        self._on_exit(status)
+        on_exit(status)
 
     def forget(self) -> None:
         """Give up the pidfd without waiting for the end."""
         if not self._pidfd.closed:
             self._loop.remove_reader(self._pidfd.number)
             self._pidfd.close()
+            self._on_exit = _nothing  # lets go of the owner, who holds us

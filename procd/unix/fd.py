@@ -50,6 +50,7 @@ class OwnedFd:
             return
         if self.before_close is not None:
             self.before_close()
+            self.before_close = None
         number, self._number = self._number, -1
         os.close(number)
 
@@ -92,6 +93,10 @@ def seal_inherited() -> None:
             except OSError as exc:
                 if exc.errno != errno.EBADF:  # the listing's own descriptor is gone by now
                     raise
+
+
+def _nothing(*_: object) -> None:
+    """What a closed reader calls."""
 
 
 class FdReader:
@@ -149,8 +154,9 @@ class FdReader:
         if data:
             self._on_data(data)
         if ended:
+            on_eof = self._on_eof
             self.close()
-            self._on_eof()
+            on_eof()
 
     def _read(self, most: int) -> tuple[bytes, bool]:
         number = self._fd.number
@@ -189,8 +195,9 @@ class FdReader:
             if data:
                 self._on_data(data)
             if ended:
+                on_eof = self._on_eof
                 self.close()
-                self._on_eof()
+                on_eof()
             elif not data:
                 return
 
@@ -199,6 +206,8 @@ class FdReader:
         if not self._fd.closed:
             self.pause()
             self._fd.close()
+            # Lets go of the owner, who holds us: lest its output wait for the cycle collector.
+            self._on_data = self._on_eof = _nothing
 
 
 class FdWriter:
