@@ -95,6 +95,8 @@ def complete(reply: bytes) -> bool:
         return False
     at = reply.find(b"Content-Length: ")
     if not 0 <= at < head_end:
+        if reply.startswith(b"HTTP/1.1 204"):
+            return True
         raise RuntimeError(f"no length: {reply[:head_end].decode()}")
     return len(reply) >= head_end + 4 + int(reply[at + 16 : reply.index(b"\r\n", at)])
 
