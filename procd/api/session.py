@@ -274,6 +274,7 @@ async def _follow(request: web.Request, command: Command, *, labelled: bool) -> 
         min(max(offset, command.log.store.start), end),
         until=None if follows else end,
         skips_gaps=True,
+        yields=True,
     )
     try:
         async with asyncio.TaskGroup() as group:

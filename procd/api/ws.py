@@ -11,6 +11,7 @@ import fcntl
 import socket
 import struct
 import termios
+import time
 from typing import Final, Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
@@ -28,6 +29,8 @@ LOW_BYTES: Final = 64 << 10
 MAX_REASON_BYTES: Final = 123
 # How long a client that reads nothing more may take to answer a Close.
 CLOSE_S: Final = 10.0
+# Time that all readers of a log together leave to its source, as a multiple of what they take.
+REST: Final = 4
 
 VERSION_TOKEN: Final = "X-Daytona-SDK-Version~"  # noqa: S105 - no secret
 EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
@@ -292,6 +295,8 @@ class Outlet:
     Args:
         until: the offset to stop at; None for the end of the log.
         skips_gaps: go on behind bytes that are no longer kept, instead of giving up.
+        yields: while bytes may still come, leave most of the time to the one who brings them; for
+            logs that keep everything, so that many readers don't slow the process.
     """
 
     def __init__(
@@ -303,12 +308,17 @@ class Outlet:
         *,
         until: int | None = None,
         skips_gaps: bool = False,
+        yields: bool = False,
     ) -> None:
         self._connection = connection
         self._log = log
         self._frames = frames
         self._until = until
         self._skips_gaps = skips_gaps
+        self._yields = yields
+        self._rested_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
         self._open = False
         self._failure: OSError | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -321,10 +331,34 @@ class Outlet:
         return self.cursor.at_end
 
     def _wake(self) -> None:
+        if not self._open:
+            return
+        if not self._rests:
+            self._push()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(self._rest_s, self._rested)
+
+    @property
+    def _rests(self) -> bool:
+        return self._rest_s > 0 and not self._log.sealed
+
+    @property
+    def _rest_s(self) -> float:
+        return self._rested_at - time.monotonic()
+
+    def _rested(self) -> None:
+        self._timer = None
         if self._open:
             self._push()
 
     def _push(self) -> None:
+        begin = time.monotonic()
+        self._write_frames()
+        if self._yields:
+            end = time.monotonic()
+            self._rested_at = end + (end - begin) * REST * self._log.readers
+
+    def _write_frames(self) -> None:
         connection, cursor, store = self._connection, self.cursor, self._log.store
         while cursor.offset < store.end and not (connection.closing or self._finished):
             if connection.full:
@@ -354,7 +388,6 @@ class Outlet:
             OSError: the log can't be read.
         """
         self._open = True
-        loop = asyncio.get_running_loop()
         while True:
             self._push()
             if self._failure is not None:
@@ -365,14 +398,19 @@ class Outlet:
                 return False
             if self._connection.full:
                 await self._connection.drain()
+                if self._rests:
+                    await asyncio.sleep(self._rest_s)
             else:
-                self._idle = loop.create_future()
+                self._idle = self._loop.create_future()
                 await self._idle
                 self._idle = None
 
     def close(self) -> None:
         """Leave the log."""
         self._open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self.cursor.close()
         if not self._log.readers:
             self._frames.forget()
