@@ -29,8 +29,10 @@ LOW_BYTES: Final = 64 << 10
 MAX_REASON_BYTES: Final = 123
 # How long a client that reads nothing more may take to answer a Close.
 CLOSE_S: Final = 10.0
-# Time that all readers of a log together leave to its source, as a multiple of what they take.
-REST: Final = 4
+# How long a reader of a log rests, as a multiple of what it took and of the square of the number of
+# readers: each has a client that wants the processor too. And the longest rest.
+REST: Final = 3
+MAX_REST_S: Final = 0.1
 
 VERSION_TOKEN: Final = "X-Daytona-SDK-Version~"  # noqa: S105 - no secret
 EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
@@ -356,7 +358,8 @@ class Outlet:
         self._write_frames()
         if self._yields:
             end = time.monotonic()
-            self._rested_at = end + (end - begin) * REST * self._log.readers
+            rest_s = (end - begin) * REST * self._log.readers**2
+            self._rested_at = end + min(rest_s, MAX_REST_S)
 
     def _write_frames(self) -> None:
         connection, cursor, store = self._connection, self.cursor, self._log.store
