@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 import aiohttp_cors
 from aiohttp import web
 
-from procd.api import execute, info, pty, session
+from procd.api import code_run, execute, info, pty, session
 from procd.api.middleware import errors
 from procd.api.ws import CONNECTIONS, Connections
 from procd.config import Config, child_environment, home_dir, work_dir
 from procd.process import Processes
+from procd.services.code_run import CodeRuns
 from procd.services.environment import Environment
 from procd.services.execute import Executions
 from procd.services.pty import PtySessions
@@ -23,7 +24,7 @@ PROCESSES = web.AppKey("PROCESSES", Processes)
 # Below the second, an SDK that was given a proxy's URL finds the same (contract, section 1).
 PREFIXES = ("", "/toolbox/{sandbox_id}")
 
-ROUTES = [*execute.routes, *session.routes, *pty.routes, *info.routes]
+ROUTES = [*execute.routes, *code_run.routes, *session.routes, *pty.routes, *info.routes]
 
 
 def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Application:
@@ -49,6 +50,9 @@ def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Applicat
         app[info.HOST] = Host()
         app[execute.EXECUTIONS] = Executions(
             config.execute, processes, shell, environment, places.work_dir
+        )
+        app[code_run.CODE_RUNS] = CodeRuns(
+            config.code_run, app[execute.EXECUTIONS], environment, places.work_dir
         )
         app[pty.PTYS] = PtySessions(config.pty, processes, shell, environment, places.work_dir)
         app[session.SESSIONS] = ShellSessions(

@@ -74,6 +74,15 @@ class ExecuteConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CodeRunConfig:
+    """POST /process/code-run, beyond what `execute` limits."""
+
+    max_artifact_bytes: int = setting(
+        32 << 20, "charts taken of one run, bytes; what comes beyond is dropped", minimum=1024
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PtyConfig:
     """PTY sessions."""
 
@@ -140,6 +149,7 @@ class Config:
     server: ServerConfig = ServerConfig()
     process: ProcessConfig = ProcessConfig()
     execute: ExecuteConfig = ExecuteConfig()
+    code_run: CodeRunConfig = CodeRunConfig()
     pty: PtyConfig = PtyConfig()
     sessions: SessionsConfig = SessionsConfig()
     cors: CorsConfig = CorsConfig()

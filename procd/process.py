@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType
@@ -108,9 +108,15 @@ class Process:
 
         if fd is self.input_fd and self.stdin is not None:
             fd.before_close = self.stdin.abandon  # one descriptor, two registrations
-        reader = FdReader(self._loop, fd, received, self._one_ended, burst_bytes=burst_bytes)
+        self.log.feed_from(self.read_apart(fd, received, burst_bytes))
+
+    def read_apart(
+        self, fd: OwnedFd, on_data: Callable[[bytes], None], burst_bytes: int
+    ) -> FdReader:
+        """Read `fd` into `on_data` and not into the log; `done` waits for its end as well."""
+        reader = FdReader(self._loop, fd, on_data, self._one_ended, burst_bytes=burst_bytes)
         self._readers.append(reader)
-        self.log.feed_from(reader)
+        return reader
 
     def _one_ended(self) -> None:
         if all(reader.ended for reader in self._readers):
@@ -244,21 +250,26 @@ class Processes:
         cwd: str,
         env: Mapping[str, str],
         output: Log[Store],
-        script: OwnedFd | None = None,
+        stdin: OwnedFd | None = None,
+        passed: Sequence[OwnedFd] = (),
     ) -> Process:
-        """Start a command with /dev/null as its input and a pipe each for stdout and stderr.
+        """Start a command with a pipe each for stdout and stderr.
 
         Args:
-            script: becomes the child's descriptor SCRIPT_FD; closed here.
+            stdin: becomes the child's input, instead of /dev/null; closed here.
+            passed: become the child's descriptors from 3 on; closed here.
 
         Raises:
             SpawnFailed: it can't be started; nothing is left behind.
             Exhausted: `process.max_processes` are supervised.
         """
         with ExitStack() as theirs, ExitStack() as ours:
-            if script is not None:
-                theirs.callback(script.close)
+            for fd in passed:
+                theirs.callback(fd.close)
             stdio: list[Source] = [os.devnull]
+            if stdin is not None:
+                theirs.callback(stdin.close)
+                stdio[0] = stdin.number
             readings: list[OwnedFd] = []
             for _ in (STDOUT, STDERR):
                 reading, writing = _opened(pipe)
@@ -266,8 +277,7 @@ class Processes:
                 theirs.callback(writing.close)
                 readings.append(reading)
                 stdio.append(writing.number)
-            if script is not None:
-                stdio.append(script.number)
+            stdio += [fd.number for fd in passed]
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=tuple(stdio))
             process = self._start(spec, output)
             ours.pop_all()

@@ -149,7 +149,7 @@ async def test_the_end_of_output_is_not_done(supervise: Supervise) -> None:
         cwd="/",
         env=ENV,
         output=output(),
-        script=telling,
+        passed=[telling],
     )
     with open(ends[0], "rb") as told:
         assert told.readline() == b"closed\n"
@@ -200,7 +200,7 @@ async def test_what_was_said_before_done_is_kept(supervise: Supervise) -> None:
         cwd="/",
         env=ENV,
         output=log,
-        script=reading,
+        passed=[reading],
     )
     await until(process, bytes(2000))
     cursor = log.attach(0, lambda: None)  # reads nothing
@@ -236,7 +236,7 @@ async def test_a_background_child_gets_no_broken_pipe(supervise: Supervise, lagg
         cwd="/",
         env=ENV,
         output=log,
-        script=reading,
+        passed=[reading],
     )
     assert reading.closed
     await until(process, b"before")
@@ -456,7 +456,7 @@ async def test_orphans_are_reaped_and_nobody_else(supervise: Supervise) -> None:
         cwd="/",
         env=ENV,
         output=output(),
-        script=reading,
+        passed=[reading],
     )
     leader = process.record.pid
     (orphan,) = {*map(int, (await until_lines(process, 2)).split())} - {0}
@@ -548,7 +548,9 @@ async def test_a_failed_start_leaves_nothing(
     for _ in range(3):
         _, script = script_argv("/bin/sh", "#" * 200_000)
         with pytest.raises(SpawnFailed, match=text):
-            processes.spawn(argv, cwd=cwd, env=ENV, output=output(), script=script)
+            processes.spawn(
+                argv, cwd=cwd, env=ENV, output=output(), passed=[script] if script else []
+            )
         with pytest.raises(SpawnFailed, match=text):
             processes.spawn_pty(argv, cwd=cwd, env=ENV, output=output(), cols=80, rows=24)
         with pytest.raises(SpawnFailed, match=text):

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from procd.config import ExecuteConfig
@@ -11,6 +11,7 @@ from procd.process import STDERR, Process, Processes
 from procd.services.environment import Environment, check_names
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
+from procd.unix.fd import OwnedFd
 from procd.unix.shell import Shell, script_argv
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,22 @@ class ExecuteResult:
     def truncated(self) -> bool:
         """Whether the output has a gap."""
         return self.output.start > self.output.head_end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What is to be started, and the descriptors that are handed to it.
+
+    Attributes:
+        started: called as soon as it runs.
+    """
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    stdin: OwnedFd | None = None
+    passed: tuple[OwnedFd, ...] = ()
+    started: Callable[[Process], None] | None = None
 
 
 class Executions:
@@ -77,30 +94,56 @@ class Executions:
         if not request.command.strip():
             raise BadRequest("command cannot be empty or whitespace-only")
         check_names(request.envs)
+        timeout_s: float | None = request.timeout_s
+        if timeout_s is None:
+            timeout_s = self._config.default_timeout_s
+
+        def program() -> Program:
+            argv, script = script_argv(self._shell.path(), request.command)
+            return Program(
+                argv=argv,
+                cwd=request.cwd or self._work_dir,
+                env=self._environment.merged(request.envs),
+                passed=(script,) if script is not None else (),
+            )
+
+        return await self.run_program(program, timeout_s)
+
+    async def run_program(self, program: Callable[[], Program], timeout_s: float) -> ExecuteResult:
+        """Run what `program` makes, once it is certain that there is room for it.
+
+        Args:
+            timeout_s: 0 for none; the configured ceiling holds in any case.
+
+        Raises:
+            Exhausted: `execute.max_concurrent` commands are running.
+        """
         if self._running >= self._config.max_concurrent:
             raise Exhausted(f"limit of {self._config.max_concurrent} commands is reached")
         cap_bytes = self._config.max_output_bytes
         output = Log(Backlog(cap_bytes, cap_bytes // 2), cap_bytes)
         try:
-            argv, script = script_argv(self._shell.path(), request.command)
+            what = program()
             process = self._processes.spawn(
-                argv,
-                cwd=request.cwd or self._work_dir,
-                env=self._environment.merged(request.envs),
+                what.argv,
+                cwd=what.cwd,
+                env=what.env,
                 output=output,
-                script=script,
+                stdin=what.stdin,
+                passed=what.passed,
             )
         except SpawnFailed as exc:
             output.append(exc.message.encode(), STDERR)
             return ExecuteResult(exit_code=-1, output=output.store)
+        if what.started is not None:
+            what.started(process)
         self._running += 1
         try:
-            return await self._finish(process, output.store, self._timeout_s(request.timeout_s))
+            return await self._finish(process, output.store, self._limited(timeout_s))
         finally:
             self._running -= 1
 
-    def _timeout_s(self, requested: int | None) -> float | None:
-        timeout_s = self._config.default_timeout_s if requested is None else requested
+    def _limited(self, timeout_s: float) -> float | None:
         ceiling_s = self._config.max_timeout_s
         if ceiling_s and (not timeout_s or timeout_s > ceiling_s):
             timeout_s = ceiling_s

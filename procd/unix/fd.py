@@ -67,6 +67,26 @@ def pipe() -> tuple[OwnedFd, OwnedFd]:
     return OwnedFd(reading), OwnedFd(writing)
 
 
+def anonymous_file(name: str, content: bytes) -> OwnedFd:
+    """A file in memory with `content`, at its beginning, without a path and not inherited.
+
+    Raises:
+        OSError: there is no descriptor or no memory for it.
+
+    Source: memfd_create(2).
+    """
+    file = OwnedFd(os.memfd_create(name, os.MFD_CLOEXEC))
+    try:
+        remaining = memoryview(content)
+        while remaining:
+            remaining = remaining[os.write(file.number, remaining) :]
+        os.lseek(file.number, 0, os.SEEK_SET)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
 def open_fifo(path: str, flags: int) -> OwnedFd:
     """Open a FIFO of ours, never waiting for its other end.
 

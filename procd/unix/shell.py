@@ -4,7 +4,7 @@ import os
 from typing import Final
 
 from procd.errors import SpawnFailed
-from procd.unix.fd import OwnedFd
+from procd.unix.fd import OwnedFd, anonymous_file
 
 PREFERRED: Final = ("/usr/bin/zsh", "/bin/zsh", "/usr/bin/bash", "/bin/bash")
 # MAX_ARG_STRLEN of execve(2), the closing NUL included.
@@ -67,20 +67,13 @@ def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | Non
     Raises:
         SpawnFailed: there is no descriptor or no memory for the file.
 
-    Source: execve(2), "Limits on size of arguments and environment"; memfd_create(2).
+    Source: execve(2), "Limits on size of arguments and environment".
     """
     text = os.fsencode(script)
     if len(text) < MAX_ARGUMENT_BYTES:
         return (shell, "-c", "--", script), None
     try:
-        file = OwnedFd(os.memfd_create("procd-script", os.MFD_CLOEXEC))
+        file = anonymous_file("procd-script", f"exec {SCRIPT_FD}<&-;".encode() + text)
     except OSError as exc:
-        raise SpawnFailed(f"cannot hold the script: {exc.strerror}") from exc
-    try:
-        remaining = memoryview(f"exec {SCRIPT_FD}<&-;".encode() + text)
-        while remaining:
-            remaining = remaining[os.write(file.number, remaining) :]
-    except OSError as exc:
-        file.close()
         raise SpawnFailed(f"cannot hold the script: {exc.strerror}") from exc
     return (shell, f"/proc/self/fd/{SCRIPT_FD}"), file

@@ -1,0 +1,55 @@
+"""POST /process/code-run. Source: Process API contract, section 7."""
+
+from typing import Any
+
+from aiohttp import web
+from marshmallow import fields, post_load
+
+from procd.api.body import MAX_UINT32, BodySchema, Count, Text, load, non_empty, strings
+from procd.api.reply import EVERY_STREAM, OutputText, respond
+from procd.errors import TimedOut
+from procd.services.code_run import CodeRunRequest, CodeRuns
+
+CODE_RUNS = web.AppKey("CODE_RUNS", CodeRuns)
+
+
+class Code(Text):
+    """A program's text, which its interpreter judges."""
+
+    allows_nul = True
+
+
+class CodeRunSchema(BodySchema):
+    """The request."""
+
+    code = Code(required=True, validate=non_empty())
+    language = Text(required=True, validate=non_empty())
+    argv = fields.List(Text())
+    cwd = Text()
+    envs = strings()
+    timeout_s = Count(MAX_UINT32, data_key="timeout")
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: object) -> CodeRunRequest:
+        """Make the request."""
+        return CodeRunRequest(**data | {"argv": tuple(data.get("argv", ()))})
+
+
+CODE_RUN = CodeRunSchema()
+
+
+async def code_run(request: web.Request) -> web.StreamResponse:
+    """Run a program; 200 whatever its exit code, 408 when time ran out."""
+    result = await request.app[CODE_RUNS].run(await load(request, CODE_RUN))
+    execution = result.execution
+    fields: dict[str, object] = {"result": OutputText(execution.output, EVERY_STREAM)}
+    if execution.truncated:
+        fields["truncated"] = True
+    if execution.exit_code is None:
+        raise TimedOut("command execution timeout", fields)
+    if result.charts:
+        fields["artifacts"] = {"charts": result.charts}
+    return await respond(request, {"exitCode": execution.exit_code} | fields)
+
+
+routes = [web.post("/process/code-run", code_run)]

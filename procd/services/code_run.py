@@ -1,0 +1,255 @@
+"""Runs one program in Python, JavaScript or TypeScript, as one command of its own.
+
+The program's text is never on a command line and never seen by a shell: it is an anonymous file,
+and each argument is one argument.
+
+Source: Process API contract, section 7.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from procd import worker
+from procd.config import CodeRunConfig
+from procd.errors import BadRequest, SpawnFailed
+from procd.process import PIPE_BURST_BYTES, STDERR, Process
+from procd.services.environment import Environment, check_names
+from procd.services.execute import ExecuteResult, Executions, Program
+from procd.streams.backlog import Backlog
+from procd.unix.fd import OwnedFd, anonymous_file, pipe
+
+WORKER_DIR: Final = Path(worker.__file__).parent
+# Only a program that names it can show a chart; every other runs as plainly as `python3 -`.
+CHARTING: Final = re.compile(r"\b(matplotlib|pylab)\b")
+LANGUAGES: Final = ("python", "javascript", "typescript")
+MISSING: Final = 127
+MISSING_BYTES: Final = 1024
+TS_NODE_OPTIONS: Final = '{"module":"CommonJS"}'
+STRIPS_TYPES: Final = "process.allowedNodeEnvironmentFlags.has('--experimental-strip-types')"
+PROBE_TIMEOUT_S: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeRunRequest:
+    """What to run; `timeout_s` 0 is none."""
+
+    code: str
+    language: str
+    argv: tuple[str, ...] = ()
+    cwd: str = ""
+    envs: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeRunResult:
+    """How it ended, and the charts that it showed, oldest first."""
+
+    execution: ExecuteResult
+    charts: list[dict[str, Any]]
+
+
+class MissingProgramError(Exception):
+    """There is nothing to run the program with; the message says what."""
+
+
+class Artifacts:
+    """Lines of JSON from a program, each a chart or nothing that counts.
+
+    Args:
+        cap_bytes: what comes beyond is dropped, and so is the line that reaches beyond.
+    """
+
+    def __init__(self, cap_bytes: int) -> None:
+        self._room_bytes = cap_bytes
+        self._data: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        """Take what the program wrote."""
+        kept = data[: self._room_bytes]
+        self._room_bytes -= len(kept)
+        if kept:
+            self._data.append(kept)
+
+    def charts(self) -> list[dict[str, Any]]:
+        """The charts of all whole lines."""
+        found: list[dict[str, Any]] = []
+        *lines, _ = b"".join(self._data).split(b"\n")
+        for line in lines:
+            try:
+                document = json.loads(line)
+            except ValueError:
+                continue  # a program that writes to descriptors it doesn't know of
+            if not isinstance(document, dict) or document.get("type") != "chart":
+                continue
+            if isinstance(chart := document.get("value"), dict):
+                found.append(chart)
+        return found
+
+
+class CodeRuns:
+    """Runs programs under the limits of `execute`."""
+
+    def __init__(
+        self,
+        config: CodeRunConfig,
+        executions: Executions,
+        environment: Environment,
+        work_dir: str,
+    ) -> None:
+        self._config = config
+        self._executions = executions
+        self._environment = environment
+        self._work_dir = work_dir
+        # By path: whether that Node can run TypeScript by itself.
+        self._strips_types: dict[str, bool] = {}
+
+    async def run(self, request: CodeRunRequest) -> CodeRunResult:
+        """Run a program until it has ended and its output is in; as `Executions.run` otherwise.
+
+        Where there is no interpreter, the exit code is 127 and the output names it.
+
+        Raises:
+            BadRequest: an unknown language, or a bad environment name.
+            Exhausted: as many commands run as may.
+        """
+        if request.language not in LANGUAGES:
+            raise BadRequest(f"unsupported language: {request.language}")
+        check_names(request.envs)
+        env = self._environment.merged(request.envs)
+        artifacts = Artifacts(self._config.max_artifact_bytes)
+        run = _Run(request, request.cwd or self._work_dir, env, artifacts)
+        try:
+            match request.language:
+                case "python":
+                    program = run.python
+                case "javascript":
+                    program = run.javascript
+                case _:
+                    run.argv = await self._typescript(run)
+                    program = run.typescript
+            execution = await self._executions.run_program(program, request.timeout_s)
+        except MissingProgramError as exc:
+            output = Backlog(MISSING_BYTES)
+            output.append(f"{exc}\n".encode(), STDERR)
+            execution = ExecuteResult(exit_code=MISSING, output=output)
+        finally:
+            run.close()
+        return CodeRunResult(execution=execution, charts=artifacts.charts())
+
+    async def _typescript(self, run: "_Run") -> tuple[str, ...]:
+        """What runs a TypeScript file.
+
+        Source: Process API contract, section 7.2, for the arguments of ts-node; Node.js manual,
+        "Modules: TypeScript".
+        """
+        if ts_node := run.which("ts-node"):
+            return (ts_node, "-T", "--ignore-diagnostics", "5107", "-O", TS_NODE_OPTIONS)
+        if tsx := run.which("tsx"):
+            return (tsx,)
+        node = run.find("node")
+        if node not in self._strips_types:
+            probe = Program(argv=(node, "-p", STRIPS_TYPES), cwd=run.cwd, env=run.env)
+            result = await self._executions.run_program(lambda: probe, PROBE_TIMEOUT_S)
+            self._strips_types[node] = result.exit_code == 0 and any(
+                part.data.strip() == b"true" for part in result.output.runs()
+            )
+        if not self._strips_types[node]:
+            raise MissingProgramError(
+                "ts-node: not found (nor tsx, nor a Node.js that strips types)"
+            )
+        return (node, "--no-warnings", "--experimental-strip-types")
+
+
+@dataclass(slots=True)
+class _Run:
+    """One program on its way to being started, and what goes when it has ended."""
+
+    request: CodeRunRequest
+    cwd: str
+    env: Mapping[str, str]
+    artifacts: Artifacts
+    argv: tuple[str, ...] = ()
+    folder: str = ""
+    artifacts_fd: OwnedFd | None = None
+
+    def which(self, name: str) -> str | None:
+        """The path of a program: among the working directory's own Node packages, or on PATH."""
+        local = Path(self.cwd, "node_modules", ".bin")
+        return shutil.which(name, path=f"{local}:{self.env.get('PATH', os.defpath)}")
+
+    def find(self, *names: str) -> str:
+        """The path of the first of `names` that there is.
+
+        Raises:
+            MissingProgramError: there is none.
+        """
+        for name in names:
+            if path := shutil.which(name, path=self.env.get("PATH", os.defpath)):
+                return str(Path(path).absolute())
+        raise MissingProgramError(f"{names[0]}: not found")
+
+    def python(self) -> Program:
+        """Python, with the code as its input; with charts, through the runner."""
+        python = self.find("python3", "python")
+        code = _code_file(self.request.code)
+        if not CHARTING.search(self.request.code):
+            argv = (python, "-u", "-", *self.request.argv)
+            return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=code)
+        try:
+            self.artifacts_fd, writing = pipe()
+        except OSError as exc:
+            code.close()
+            raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
+        return Program(
+            argv=(python, "-u", str(WORKER_DIR / "run_code.py"), *self.request.argv),
+            cwd=self.cwd,
+            env=self.env,
+            passed=(code, writing),
+            started=self._collect,
+        )
+
+    def _collect(self, process: Process) -> None:
+        assert self.artifacts_fd is not None
+        process.read_apart(self.artifacts_fd, self.artifacts.feed, PIPE_BURST_BYTES)
+        self.artifacts_fd = None
+
+    def javascript(self) -> Program:
+        """Node, with the code as its input."""
+        prelude = str(WORKER_DIR / "argv.cjs")
+        argv = (self.find("node"), "--require", prelude, "-", *self.request.argv)
+        return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=_code_file(self.request.code))
+
+    def typescript(self) -> Program:
+        """`argv` with a file of the code, since no runner takes TypeScript by descriptor."""
+        # On the program's own first line, so that its lines keep their numbers.
+        code = f"process.argv.splice(1, 1); {self.request.code}"
+        try:
+            self.folder = tempfile.mkdtemp(prefix="procd-code-")
+            path = Path(self.folder, "code.ts")
+            path.write_text(code, encoding="utf-8")
+        except OSError as exc:
+            raise SpawnFailed(f"cannot hold the code: {exc.strerror}") from exc
+        argv = (*self.argv, str(path), *self.request.argv)
+        return Program(argv=argv, cwd=self.cwd, env=self.env)
+
+    def close(self) -> None:
+        """Remove what only the run needed."""
+        if self.artifacts_fd is not None:
+            self.artifacts_fd.close()
+        if self.folder:
+            shutil.rmtree(self.folder)
+
+
+def _code_file(code: str) -> OwnedFd:
+    try:
+        return anonymous_file("procd-code", code.encode())
+    except OSError as exc:
+        raise SpawnFailed(f"cannot hold the code: {exc.strerror}") from exc

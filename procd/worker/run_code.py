@@ -1,0 +1,71 @@
+"""Runs a Python program as `python3 -` would, and reports the charts that it shows.
+
+A script for the user's own interpreter, Python 3.8 or later. The program's text is the file at
+descriptor CODE_FD; what is reported goes to ARTIFACTS_FD, one JSON document per line, so that no
+text of the program's can pass for an artifact.
+
+Source: Process API contract, sections 7.2 and 7.4.
+"""
+
+import json
+import linecache
+import os
+import sys
+import types
+
+CODE_FD = 3
+ARTIFACTS_FD = 4
+FILENAME = "<target_code>"
+
+
+def _read_code() -> str:
+    with open(CODE_FD, encoding="utf-8") as file:
+        return file.read()
+
+
+def _emit(document: object) -> None:
+    line = memoryview(json.dumps(document, allow_nan=False).encode() + b"\n")
+    while line:
+        line = line[os.write(ARTIFACTS_FD, line) :]
+
+
+def _take_place() -> "types.ModuleType":
+    """Make the process look as `python3 -` looks to a program; its module."""
+    here = sys.path[0]
+    import charts  # type: ignore[import-not-found]  # a neighbour, until sys.path is the user's
+
+    charts.install(_emit)
+    del sys.modules["charts"]
+    sys.path[0] = ""
+    assert here  # the folder of this file: Python puts it there
+    sys.argv[0] = "-"
+    os.set_inheritable(ARTIFACTS_FD, False)  # noqa: FBT003 - the signature is os's
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    return module
+
+
+def main() -> None:
+    """Run the program; what it leaves behind, exit code included, is as it was without us."""
+    module = _take_place()
+    source = _read_code()
+    linecache.cache[FILENAME] = (
+        len(source),
+        None,
+        source.splitlines(keepends=True),
+        FILENAME,
+    )
+    try:
+        exec(compile(source, FILENAME, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what it is for
+    except SystemExit:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - whatever the program raises is shown as Python does
+        trace = exc.__traceback__
+        assert trace is not None
+        exc.__traceback__ = trace.tb_next  # the program's own frames
+        sys.excepthook(type(exc), exc, exc.__traceback__)
+        sys.exit(130 if isinstance(exc, KeyboardInterrupt) else 1)
+
+
+if __name__ == "__main__":
+    main()
