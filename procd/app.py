@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import aiohttp_cors
 from aiohttp import web
 
-from procd.api import code_run, execute, info, pty, session
+from procd.api import code_run, execute, info, interpreter, pty, session
 from procd.api.middleware import errors
 from procd.api.ws import CONNECTIONS, Connections
 from procd.config import Config, child_environment, home_dir, work_dir
@@ -14,6 +14,7 @@ from procd.process import Processes
 from procd.services.code_run import CodeRuns
 from procd.services.environment import Environment
 from procd.services.execute import Executions
+from procd.services.interpreter import Contexts
 from procd.services.pty import PtySessions
 from procd.services.session import ShellSessions
 from procd.unix.host import Host
@@ -24,7 +25,14 @@ PROCESSES = web.AppKey("PROCESSES", Processes)
 # Below the second, an SDK that was given a proxy's URL finds the same (contract, section 1).
 PREFIXES = ("", "/toolbox/{sandbox_id}")
 
-ROUTES = [*execute.routes, *code_run.routes, *session.routes, *pty.routes, *info.routes]
+ROUTES = [
+    *execute.routes,
+    *code_run.routes,
+    *session.routes,
+    *interpreter.routes,
+    *pty.routes,
+    *info.routes,
+]
 
 
 def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Application:
@@ -63,6 +71,9 @@ def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Applicat
             work_dir=places.work_dir,
             home_dir=places.home_dir,
         )
+        app[interpreter.CONTEXTS] = Contexts(
+            config.interpreter, processes, environment, places.work_dir
+        )
         if entrypoint:
             app[session.SESSIONS].start_entrypoint(entrypoint)
         app[CONNECTIONS] = Connections(config.server)
@@ -77,6 +88,7 @@ async def _stop(app: web.Application) -> None:
     """Have the handlers end, which the server waits for next: sockets first, then processes."""
     await app[CONNECTIONS].aclose(app[CONNECTIONS].config.shutdown_s / 3)
     await app[pty.PTYS].aclose()
+    await app[interpreter.CONTEXTS].aclose()
     await app[PROCESSES].aclose()
     await app[session.SESSIONS].aclose()
 

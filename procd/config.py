@@ -129,6 +129,38 @@ class SessionsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InterpreterConfig:
+    """Interpreter contexts."""
+
+    python: str = setting("", "absolute path of the interpreter; empty: python3 on the PATH")
+    warm: int = setting(
+        1, "spare interpreters kept ready, the default context's beside them; 0: none at all"
+    )
+    preload: tuple[str, ...] = setting((), "modules that every interpreter imports as it starts")
+    max_contexts: int = setting(256, "contexts, the default one not counted", minimum=1)
+    max_queued: int = setting(128, "executions waiting in one context", minimum=1)
+    max_message_bytes: int = setting(
+        128 << 20, "largest request of an execution, bytes", minimum=1024
+    )
+    first_message_s: float = setting(
+        60.0, "how long a client may take to say what to run, seconds", minimum=0.05
+    )
+    default_timeout_s: float = setting(
+        600.0, "time of an execution that gives no timeout, seconds; 0: unlimited"
+    )
+    grace_s: float = setting(
+        2.0, "time between SIGINT or SIGTERM and SIGKILL, seconds", minimum=0.01
+    )
+    start_s: float = setting(30.0, "time an interpreter may take to start, seconds", minimum=0.1)
+    buffer_bytes: int = setting(
+        1 << 20, "unread output beyond which the code has to wait, bytes", minimum=64 << 10
+    )
+    idle_ttl_s: float = setting(
+        0.0, "idle time after which a context's interpreter is ended, seconds; 0: never"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CorsConfig:
     """Cross-origin requests from browsers."""
 
@@ -152,6 +184,7 @@ class Config:
     code_run: CodeRunConfig = CodeRunConfig()
     pty: PtyConfig = PtyConfig()
     sessions: SessionsConfig = SessionsConfig()
+    interpreter: InterpreterConfig = InterpreterConfig()
     cors: CorsConfig = CorsConfig()
     log: LogConfig = LogConfig()
 

@@ -140,6 +140,16 @@ class Process:
         self.take_pending()
         self._finish()
 
+    def pause(self) -> None:
+        """Leave its output in the kernel, which in time stops it: for a log that isn't its own."""
+        for reader in self._readers:
+            reader.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        for reader in self._readers:
+            reader.resume()
+
     def take_pending(self) -> None:
         """Move what the kernel already holds into the log."""
         for reader in self._readers:

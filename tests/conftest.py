@@ -84,7 +84,9 @@ def procd(aiohttp_client: Any) -> MakeClient:
     """Start a server in this loop: `await procd(pty={"linger_s": 1.0})` gives its client."""
 
     async def make(**sections: dict[str, Any]) -> Client:
-        config: Config = from_mapping(sections)
+        # No interpreters beside what a test asks for: most tests have no use for them.
+        interpreter = {"warm": 0} | sections.pop("interpreter", {})
+        config: Config = from_mapping(sections | {"interpreter": interpreter})
         client: Client = await aiohttp_client(create_app(config))
         return client
 

@@ -33,6 +33,12 @@ class Text(fields.String):
         return text
 
 
+class Code(Text):
+    """A program's text, which its interpreter judges."""
+
+    allows_nul = True
+
+
 class Flag(fields.Boolean):
     """Exactly true or false."""
 

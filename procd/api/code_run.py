@@ -5,18 +5,12 @@ from typing import Any
 from aiohttp import web
 from marshmallow import fields, post_load
 
-from procd.api.body import MAX_UINT32, BodySchema, Count, Text, load, non_empty, strings
+from procd.api.body import MAX_UINT32, BodySchema, Code, Count, Text, load, non_empty, strings
 from procd.api.reply import EVERY_STREAM, OutputText, respond
 from procd.errors import TimedOut
 from procd.services.code_run import CodeRunRequest, CodeRuns
 
 CODE_RUNS = web.AppKey("CODE_RUNS", CodeRuns)
-
-
-class Code(Text):
-    """A program's text, which its interpreter judges."""
-
-    allows_nul = True
 
 
 class CodeRunSchema(BodySchema):

@@ -22,6 +22,7 @@ from procd.errors import BadRequest, SpawnFailed
 from procd.process import PIPE_BURST_BYTES, STDERR, Process
 from procd.services.environment import Environment, check_names
 from procd.services.execute import ExecuteResult, Executions, Program
+from procd.services.programs import MissingProgramError, find
 from procd.streams.backlog import Backlog
 from procd.unix.fd import OwnedFd, anonymous_file, pipe
 
@@ -54,10 +55,6 @@ class CodeRunResult:
 
     execution: ExecuteResult
     charts: list[dict[str, Any]]
-
-
-class MissingProgramError(Exception):
-    """There is nothing to run the program with; the message says what."""
 
 
 class Artifacts:
@@ -154,7 +151,7 @@ class CodeRuns:
             return (ts_node, "-T", "--ignore-diagnostics", "5107", "-O", TS_NODE_OPTIONS)
         if tsx := run.which("tsx"):
             return (tsx,)
-        node = run.find("node")
+        node = find(run.env, "node")
         if node not in self._strips_types:
             probe = Program(argv=(node, "-p", STRIPS_TYPES), cwd=run.cwd, env=run.env)
             result = await self._executions.run_program(lambda: probe, PROBE_TIMEOUT_S)
@@ -185,20 +182,9 @@ class _Run:
         local = Path(self.cwd, "node_modules", ".bin")
         return shutil.which(name, path=f"{local}:{self.env.get('PATH', os.defpath)}")
 
-    def find(self, *names: str) -> str:
-        """The path of the first of `names` that there is.
-
-        Raises:
-            MissingProgramError: there is none.
-        """
-        for name in names:
-            if path := shutil.which(name, path=self.env.get("PATH", os.defpath)):
-                return str(Path(path).absolute())
-        raise MissingProgramError(f"{names[0]}: not found")
-
     def python(self) -> Program:
         """Python, with the code as its input; with charts, through the runner."""
-        python = self.find("python3", "python")
+        python = find(self.env, "python3", "python")
         code = _code_file(self.request.code)
         if not CHARTING.search(self.request.code):
             argv = (python, "-u", "-", *self.request.argv)
@@ -224,7 +210,7 @@ class _Run:
     def javascript(self) -> Program:
         """Node, with the code as its input."""
         prelude = str(WORKER_DIR / "argv.cjs")
-        argv = (self.find("node"), "--require", prelude, "-", *self.request.argv)
+        argv = (find(self.env, "node"), "--require", prelude, "-", *self.request.argv)
         return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=_code_file(self.request.code))
 
     def typescript(self) -> Program:

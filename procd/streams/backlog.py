@@ -152,6 +152,23 @@ class Backlog:
             offset = run.offset + len(run.data)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def slices(self, offset: int, most: int) -> Iterator[Run]:
+        """Bytes from `offset` on, `most` at the most, cut where the stream changes.
+
+        Raises:
+            LookupError: as `read`.
+        """
+        for run in self._from(offset):
+            data = run.data
+            if offset > run.offset or len(data) > most:
+                first = offset - run.offset
+                data = data[first : first + most]
+            if not data:
+                return
+            yield Run(offset, run.stream, data)
+            offset += len(data)
+            most -= len(data)
+
     def dropped(self, stream: int) -> int:
         """How many bytes of `stream` are gone."""
         return self._totals.get(stream, 0) - sum(

@@ -11,6 +11,7 @@ import json
 import linecache
 import os
 import sys
+import traceback
 import types
 
 CODE_FD = 3
@@ -31,14 +32,14 @@ def _emit(document: object) -> None:
 
 def _take_place() -> "types.ModuleType":
     """Make the process look as `python3 -` looks to a program; its module."""
-    here = sys.path[0]
-    import charts  # type: ignore[import-not-found]  # a neighbour, until sys.path is the user's
-
-    charts.install(_emit)
-    del sys.modules["charts"]
+    package = types.ModuleType("_procd")  # our neighbours, under a name of nobody's
+    package.__path__ = [sys.path[0]]
+    sys.modules["_procd"] = package
     sys.path[0] = ""
-    assert here  # the folder of this file: Python puts it there
     sys.argv[0] = "-"
+    from _procd import pyplot_hook  # type: ignore[import-not-found]  # see above
+
+    pyplot_hook.install(_emit)
     os.set_inheritable(ARTIFACTS_FD, False)  # noqa: FBT003 - the signature is os's
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
@@ -63,7 +64,10 @@ def main() -> None:
         trace = exc.__traceback__
         assert trace is not None
         exc.__traceback__ = trace.tb_next  # the program's own frames
-        sys.excepthook(type(exc), exc, exc.__traceback__)
+        if sys.excepthook is sys.__excepthook__:
+            traceback.print_exception(type(exc), exc, exc.__traceback__)  # with source lines
+        else:
+            sys.excepthook(type(exc), exc, exc.__traceback__)
         sys.exit(130 if isinstance(exc, KeyboardInterrupt) else 1)
 
 

@@ -1,0 +1,235 @@
+"""Interpreter contexts, and the WebSocket that runs code in them.
+
+Source: Process API contract, section 11.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aiohttp import WSCloseCode, web
+from marshmallow import ValidationError, fields, post_load
+
+from procd.api.body import BodySchema, Code, Flag, Text, load, parse, strings
+from procd.api.cells import CellFrames, frame
+from procd.api.reply import json_response, timestamp
+from procd.api.ws import CONNECTIONS, Connection, Outlet
+from procd.errors import Conflict, Exhausted, InvalidBody, ProcdError, ProcessNotFound
+from procd.services.interpreter import (
+    DEFAULT,
+    LANGUAGE,
+    Context,
+    Contexts,
+    End,
+    Execution,
+    ExecutionRequest,
+)
+
+CONTEXTS = web.AppKey("CONTEXTS", Contexts)
+
+TIMED_OUT: Final = 4008
+
+
+class ContextSchema(BodySchema):
+    """The request for a context."""
+
+    cwd = Text(load_default="")
+    language = Text(load_default=LANGUAGE)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: object) -> dict[str, Any]:
+        """Make the arguments; an empty language is the default."""
+        return data | {"language": data["language"] or LANGUAGE}
+
+
+class Seconds(fields.Integer):
+    """A whole number of seconds, written as one; the sign is judged by who uses it."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
+        if type(value) is not int:
+            raise ValidationError("must be an integer")
+        return value
+
+
+class ExecutionSchema(BodySchema):
+    """The first message of a client."""
+
+    code = Code(load_default="")
+    context_id = Text(data_key="contextId", load_default="")
+    envs = strings(load_default=dict)
+    timeout_s = Seconds(data_key="timeout", load_default=None)
+    display = Flag(load_default=False)
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: object) -> ExecutionRequest:
+        """Make the request; an empty id is the default context's."""
+        return ExecutionRequest(**data | {"context_id": data["context_id"] or DEFAULT})
+
+
+CREATE = ContextSchema()
+EXECUTE = ExecutionSchema()
+
+
+def describe(context: Context) -> dict[str, object]:
+    """A context as clients see it."""
+    record = context.record
+    return {
+        "id": record.id,
+        "cwd": record.cwd,
+        "createdAt": timestamp(datetime.fromtimestamp(record.created_at, UTC)),
+        "active": context.active,
+        "language": record.language,
+    }
+
+
+async def create(request: web.Request) -> web.Response:
+    """Create a context."""
+    return json_response(
+        describe(await request.app[CONTEXTS].create(**await load(request, CREATE)))
+    )
+
+
+async def list_all(request: web.Request) -> web.Response:
+    """The contexts that were created."""
+    contexts = request.app[CONTEXTS].all()
+    return json_response({"contexts": [describe(context) for context in contexts]})
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Delete a context; what runs in it is broken off."""
+    await request.app[CONTEXTS].delete(request.match_info["context_id"])
+    return json_response({"message": "Context deleted successfully"})
+
+
+async def interrupt(request: web.Request) -> web.Response:
+    """Interrupt what runs in a context, as Ctrl-C would."""
+    if not _context(request).interrupt():
+        raise Conflict("nothing runs in this context")
+    return json_response({"message": "Context interrupted"})
+
+
+async def restart(request: web.Request) -> web.Response:
+    """Begin again with an empty namespace."""
+    context = _context(request)
+    await context.restart()
+    return json_response(describe(context))
+
+
+async def variables(request: web.Request) -> web.Response:
+    """What is in a context's namespace."""
+    found = await request.app[CONTEXTS].variables(request.match_info["context_id"])
+    return json_response({"variables": found})
+
+
+def _context(request: web.Request) -> Context:
+    return request.app[CONTEXTS].get(request.match_info["context_id"])
+
+
+class _Refused(Exception):
+    """The client asks for something that can't be; code and reason of the Close."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+async def execute(request: web.Request) -> web.StreamResponse:
+    """Run one piece of code; by WebSocket, one for each connection."""
+    contexts = request.app[CONTEXTS]
+    connection = await request.app[CONNECTIONS].accept(request, contexts.config.max_message_bytes)
+    try:
+        try:
+            execution = await _submit(connection, contexts)
+        except _Refused as exc:
+            connection.close(exc.code, exc.reason)
+            await connection.finish()
+        else:
+            await _stream(connection, execution)
+    except ConnectionError:
+        pass  # the client has gone, which is its right
+    finally:
+        connection.release()
+    return connection.ws
+
+
+async def _submit(connection: Connection, contexts: Contexts) -> Execution:
+    """Read what the client wants and ask for it.
+
+    Raises:
+        _Refused: it can't be had.
+        ConnectionError: the client has gone.
+    """
+    try:
+        async with asyncio.timeout(contexts.config.first_message_s):
+            message = await connection.receive()
+    except TimeoutError:
+        message = None
+    if message is None:
+        raise _Refused(WSCloseCode.PROTOCOL_ERROR, "failed to read first message")
+    try:
+        asked: ExecutionRequest = EXECUTE.load_document(parse(message))
+    except InvalidBody as exc:
+        raise _Refused(WSCloseCode.PROTOCOL_ERROR, "invalid JSON payload") from exc
+    if not asked.code:
+        raise _Refused(WSCloseCode.POLICY_VIOLATION, "code is required")
+    if asked.timeout_s is not None and asked.timeout_s < 0:
+        raise _Refused(WSCloseCode.POLICY_VIOLATION, "timeout must be greater than or equal to 0")
+    try:
+        return contexts.execute(asked)
+    except ProcessNotFound as exc:
+        reason = f"context not found: {asked.context_id}"
+        raise _Refused(WSCloseCode.POLICY_VIOLATION, reason) from exc
+    except Exhausted as exc:
+        raise _Refused(WSCloseCode.TRY_AGAIN_LATER, exc.message) from exc
+    except ProcdError as exc:
+        raise _Refused(WSCloseCode.POLICY_VIOLATION, exc.message) from exc
+
+
+async def _stream(connection: Connection, execution: Execution) -> None:
+    frames = CellFrames(execution.log.store)
+    outlet = Outlet(connection, execution.log, frames, 0, yields=True)
+    try:
+        async with asyncio.TaskGroup() as group:
+            writing = group.create_task(_write(connection, execution, outlet, frames))
+            try:
+                await connection.finish()
+            finally:
+                writing.cancel()
+    except* ConnectionError:
+        pass  # as above
+    finally:
+        execution.abandon()
+        outlet.close()
+
+
+async def _write(
+    connection: Connection, execution: Execution, outlet: Outlet, frames: CellFrames
+) -> None:
+    await outlet.run()
+    outcome = await asyncio.shield(execution.ended)
+    connection.write(frames.rest())
+    match outcome.end:
+        case End.COMPLETED:
+            if outcome.reply["error"] is not None:
+                connection.write(frame("error", error=outcome.reply["error"]))
+            connection.write(frame("control", text="completed"))
+            connection.close(WSCloseCode.OK, "")
+        case End.TIMED_OUT:
+            # Without a control frame: some clients take any for success (section 11.4).
+            connection.close(TIMED_OUT, "")
+        case _:
+            connection.close(WSCloseCode.INTERNAL_ERROR, outcome.reason)
+
+
+_CONTEXT: Final = "/process/interpreter/context"
+
+routes = [
+    web.post(_CONTEXT, create),
+    web.get(_CONTEXT, list_all, allow_head=False),
+    web.delete(f"{_CONTEXT}/{{context_id}}", delete),
+    web.post(f"{_CONTEXT}/{{context_id}}/interrupt", interrupt),
+    web.post(f"{_CONTEXT}/{{context_id}}/restart", restart),
+    web.get(f"{_CONTEXT}/{{context_id}}/variables", variables, allow_head=False),
+    web.get("/process/interpreter/execute", execute, allow_head=False),
+]

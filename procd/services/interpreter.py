@@ -1,0 +1,483 @@
+"""Interpreter contexts: namespaces that live on between executions, each in a process of its own.
+
+A context runs one execution after another. What an execution says is a log, and its client is the
+cursor: a client that reads slowly slows its own code and nobody else's. An execution that nobody
+listens to any more is interrupted.
+
+Source: Process API contract, section 11.
+"""
+
+import asyncio
+import enum
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from procd.config import InterpreterConfig
+from procd.errors import BadRequest, Exhausted, ProcdError, ProcessNotFound, SpawnFailed
+from procd.process import Processes
+from procd.services.environment import Environment, check_names
+from procd.services.programs import MissingProgramError, find
+from procd.services.repl import Repl, Reply
+from procd.streams.backlog import Backlog
+from procd.streams.log import Log
+from procd.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+DEFAULT: Final = "default"
+LANGUAGE: Final = "python"
+# What may come on top of a full buffer: what the pipes held, and displays.
+SLACK_BYTES: Final = 16 << 20
+# A spare is replaced after this, so that its start doesn't slow the first use of the one taken.
+REFILL_DELAY_S: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionRequest:
+    """What to run; `timeout_s` None means the default, 0 none."""
+
+    code: str
+    context_id: str = DEFAULT
+    envs: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: int | None = None
+    display: bool = False
+
+
+@dataclass(slots=True)
+class ContextRecord:
+    """What is true of a context whoever serves it.
+
+    Attributes:
+        created_at: seconds since the epoch.
+    """
+
+    id: str
+    cwd: str
+    created_at: float
+    language: str = LANGUAGE
+
+
+class End(enum.Enum):
+    """How an execution ends."""
+
+    COMPLETED = enum.auto()
+    TIMED_OUT = enum.auto()
+    ABANDONED = enum.auto()
+    BROKEN = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended.
+
+    Attributes:
+        reply: the interpreter's, if it completed.
+        reason: what broke it.
+    """
+
+    end: End
+    reply: Reply = field(default_factory=dict)
+    reason: str = ""
+
+
+class Execution:
+    """One thing that a context does for somebody.
+
+    Attributes:
+        log: what it says; sealed before `ended` is set.
+        ended: how it ended.
+    """
+
+    def __init__(self, message: Mapping[str, object], timeout_s: float, buffer_bytes: int) -> None:
+        self.message = message
+        self.timeout_s = timeout_s
+        self.log = Log(Backlog(buffer_bytes + SLACK_BYTES), buffer_bytes)
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[Outcome] = loop.create_future()
+        self.abandoned: asyncio.Future[None] = loop.create_future()
+
+    def abandon(self) -> None:
+        """Nobody listens any more: have it end, the sooner the better."""
+        if not self.abandoned.done():
+            self.abandoned.set_result(None)
+            if not self.log.sealed:
+                self.log.seal()
+
+    def finish(self, outcome: Outcome) -> None:
+        """Publish how it ended, after all that it said."""
+        if not self.log.sealed:
+            self.log.seal()
+        if not self.ended.done():
+            self.ended.set_result(outcome)
+
+
+class Context:
+    """One namespace, its process, and those who wait for it."""
+
+    def __init__(self, record: ContextRecord, contexts: "Contexts") -> None:
+        self.record = record
+        self._contexts = contexts
+        self._config = contexts.config
+        self._repl: Repl | None = None
+        self._candidate: Repl | None = None
+        self._starting = asyncio.Lock()
+        self._queue: deque[Execution] = deque()
+        self._current: Execution | None = None
+        self._working: asyncio.Task[None] | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        # Why the process is being ended on purpose; empty while it isn't.
+        self._ending = ""
+        self._deleted = False
+
+    @property
+    def active(self) -> bool:
+        """Whether its process is there; if not, the next use starts one."""
+        return self._repl is not None and self._repl.running
+
+    @property
+    def pid(self) -> int | None:
+        """The process, if there is one."""
+        return self._repl.pid if self._repl is not None and self._repl.running else None
+
+    async def start(self) -> Repl:
+        """The process, started if need be.
+
+        Raises:
+            SpawnFailed: it can't be, or the context's directory can't be entered.
+            Exhausted: there are as many processes as may be.
+        """
+        async with self._starting:
+            if self._repl is not None and self._repl.running:
+                return self._repl
+            self._repl = None
+            repl = self._candidate = self._contexts.take()
+            try:
+                async with asyncio.timeout(self._config.start_s):
+                    await self._place(repl)
+            except TimeoutError as exc:
+                await repl.kill()
+                raise SpawnFailed("the interpreter doesn't start") from exc
+            except BaseException:
+                self._contexts.discard(repl)
+                raise
+            finally:
+                self._candidate = None
+            self._repl = repl
+            return repl
+
+    async def _place(self, repl: Repl) -> None:
+        if await asyncio.shield(repl.ready) is None:
+            words = repl.first_words or "without a word"
+            raise SpawnFailed(f"the interpreter ended as it started: {words}")
+        reply = await asyncio.shield(repl.place(self.record.cwd, self._contexts.environment()))
+        if reply is None:
+            raise SpawnFailed("the interpreter ended as it started")
+        if reply["error"]:
+            raise SpawnFailed(reply["error"])
+
+    def submit(self, execution: Execution) -> None:
+        """Let it run when those before it have.
+
+        Raises:
+            Exhausted: `interpreter.max_queued` wait already.
+        """
+        if len(self._queue) >= self._config.max_queued:
+            raise Exhausted(f"limit of {self._config.max_queued} waiting executions is reached")
+        self._queue.append(execution)
+        self._stop_idling()
+        if self._working is None:
+            self._working = self._contexts.tasks.run(self._work(), f"context {self.record.id}")
+
+    async def _work(self) -> None:
+        try:
+            while self._queue:
+                execution = self._current = self._queue.popleft()
+                try:
+                    execution.finish(await self._outcome(execution))
+                finally:
+                    self._current = None
+                    execution.finish(Outcome(End.BROKEN, reason="server shutdown"))
+        finally:
+            self._working = None
+        if self._config.idle_ttl_s and not self._deleted:
+            loop = asyncio.get_running_loop()
+            self._idle_timer = loop.call_later(self._config.idle_ttl_s, self._idle_over)
+
+    async def _outcome(self, execution: Execution) -> Outcome:
+        if execution.abandoned.done():
+            return Outcome(End.ABANDONED)
+        try:
+            repl = await self.start()
+        except ProcdError as exc:
+            what = "get default context" if self.record.id == DEFAULT else "start context"
+            return Outcome(End.BROKEN, reason=f"failed to {what}: {exc.message}")
+        reply = repl.run(execution.message, execution.log)
+        either: list[asyncio.Future[Any]] = [reply, execution.abandoned]
+        await asyncio.wait(
+            either,
+            timeout=execution.timeout_s or None,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not reply.done():
+            timed_out = not execution.abandoned.done()
+            repl.interrupt()
+            await asyncio.wait([reply], timeout=self._config.grace_s)
+            if not reply.done():
+                await repl.kill()
+            if not self._ending:
+                return Outcome(End.TIMED_OUT if timed_out else End.ABANDONED)
+        result = reply.result()
+        if result is None:
+            return Outcome(End.BROKEN, reason=self._ending or "worker process ended")
+        return Outcome(End.COMPLETED, result)
+
+    def interrupt(self) -> bool:
+        """Interrupt what runs, as Ctrl-C would; whether something does."""
+        if self._current is None or self._repl is None:
+            return False
+        self._repl.interrupt()
+        return True
+
+    async def restart(self) -> None:
+        """Begin again with an empty namespace; what runs is broken off, what waits goes on.
+
+        Raises:
+            SpawnFailed: as `start`.
+            Exhausted: as `start`.
+        """
+        await self._end_process("context restarted")
+        await self.start()
+
+    async def delete(self) -> None:
+        """End it, those who wait included."""
+        self._deleted = True
+        self._stop_idling()
+        while self._queue:
+            self._queue.popleft().finish(Outcome(End.BROKEN, reason="context deleted"))
+        await self._end_process("context deleted")
+
+    async def _end_process(self, reason: str) -> None:
+        self._ending = reason
+        if self._candidate is not None:
+            await self._candidate.kill()  # who waits for it hears of it
+        async with self._starting:
+            repl, self._repl = self._repl, None
+        try:
+            if repl is not None:
+                await repl.end(self._config.grace_s)
+            if self._deleted and self._working is not None:
+                await asyncio.wait([self._working])
+        finally:
+            self._ending = ""
+
+    def _idle_over(self) -> None:
+        self._idle_timer = None
+        repl, self._repl = self._repl, None
+        if repl is not None:
+            self._contexts.tasks.start(
+                repl.end(self._config.grace_s), f"end idle context {self.record.id}"
+            )
+
+    def _stop_idling(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+
+class Contexts:
+    """All contexts, and the spare processes that wait to become one's."""
+
+    def __init__(
+        self,
+        config: InterpreterConfig,
+        processes: Processes,
+        environment: Environment,
+        work_dir: str,
+    ) -> None:
+        self.config = config
+        self.tasks = Tasks()
+        self._processes = processes
+        self._environment = environment
+        self._work_dir = work_dir
+        self._contexts: dict[str, Context] = {}
+        self._creating = 0
+        self._spares: deque[Repl] = deque()
+        self._refill_timer: asyncio.TimerHandle | None = None
+        self._default = Context(ContextRecord(DEFAULT, work_dir, time.time()), self)
+        if config.warm:
+            self.tasks.start(self._warm_up(), "warm up the default context")
+
+    async def _warm_up(self) -> None:
+        try:
+            await self._default.start()
+        except ProcdError as exc:
+            log.warning("no interpreter is ready: %s", exc.message)
+        else:
+            self._refill()
+
+    def environment(self) -> Mapping[str, str]:
+        """What a context starts with."""
+        return self._environment.merged({})
+
+    async def create(self, *, cwd: str, language: str) -> Context:
+        """A new context, ready to run.
+
+        Raises:
+            BadRequest: a language other than Python.
+            Exhausted: `interpreter.max_contexts` are there.
+            SpawnFailed: it can't be started.
+        """
+        if language != LANGUAGE:
+            raise BadRequest(
+                f"unsupported language: {language} (only '{LANGUAGE}' is supported currently)"
+            )
+        if len(self._contexts) + self._creating >= self.config.max_contexts:
+            raise Exhausted(f"limit of {self.config.max_contexts} contexts is reached")
+        record = ContextRecord(str(uuid.uuid4()), cwd or self._work_dir, time.time())
+        context = Context(record, self)
+        self._creating += 1
+        try:
+            await context.start()
+        except SpawnFailed as exc:
+            raise SpawnFailed(f"failed to start context: {exc.message}") from exc
+        finally:
+            self._creating -= 1
+        self._contexts[record.id] = context
+        return context
+
+    def all(self) -> list[Context]:
+        """Those that were created, oldest first; not the default one."""
+        return list(self._contexts.values())
+
+    def get(self, context_id: str) -> Context:
+        """A context.
+
+        Raises:
+            ProcessNotFound: there is none of that id.
+        """
+        if context_id == DEFAULT:
+            return self._default
+        context = self._contexts.get(context_id)
+        if context is None:
+            raise ProcessNotFound(f"context with ID '{context_id}' not found")
+        return context
+
+    async def delete(self, context_id: str) -> None:
+        """Delete a context, whatever it does.
+
+        Raises:
+            BadRequest: the default one.
+            ProcessNotFound: there is none of that id.
+        """
+        if context_id == DEFAULT:
+            raise BadRequest("cannot delete default context")
+        context = self.get(context_id)
+        del self._contexts[context_id]
+        # To the end, even if the client goes.
+        await asyncio.shield(self.tasks.run(context.delete(), f"delete context {context_id}"))
+
+    def execute(self, request: ExecutionRequest) -> Execution:
+        """Run code in a context, in its turn.
+
+        Raises:
+            ProcessNotFound: there is no such context.
+            BadRequest: a bad environment name.
+            Exhausted: too many wait.
+        """
+        context = self.get(request.context_id)
+        check_names(request.envs)
+        timeout_s: float | None = request.timeout_s
+        if timeout_s is None:
+            timeout_s = self.config.default_timeout_s
+        message = {
+            "op": "run",
+            "code": request.code,
+            "envs": dict(request.envs),
+            "display": request.display,
+        }
+        execution = Execution(message, timeout_s, self.config.buffer_bytes)
+        context.submit(execution)
+        return execution
+
+    async def variables(self, context_id: str) -> list[dict[str, str]]:
+        """What is in a context's namespace, once those before have run.
+
+        Raises:
+            ProcessNotFound: there is no such context.
+            Exhausted: too many wait.
+            SpawnFailed: its process can't be started, or ended.
+        """
+        execution = Execution({"op": "variables"}, self.config.start_s, self.config.buffer_bytes)
+        self.get(context_id).submit(execution)
+        try:
+            outcome = await asyncio.shield(execution.ended)
+        finally:
+            execution.abandon()
+        if outcome.end is not End.COMPLETED:
+            raise SpawnFailed(outcome.reason or "the context doesn't answer")
+        found: list[dict[str, str]] = outcome.reply["variables"]
+        return found
+
+    def take(self) -> Repl:
+        """A process that is nobody's: a spare if there is one.
+
+        Raises:
+            SpawnFailed: none can be started.
+            Exhausted: there are as many processes as may be.
+        """
+        while self._spares:
+            repl = self._spares.popleft()
+            if repl.running:
+                self._refill_later()
+                return repl
+        self._refill_later()
+        return self._new()
+
+    def discard(self, repl: Repl) -> None:
+        """End a process that is of no use."""
+        self.tasks.start(repl.kill(), "discard an interpreter")
+
+    def _new(self) -> Repl:
+        env = self.environment()
+        try:
+            python = self.config.python or find(env, "python3", "python")
+        except MissingProgramError as exc:
+            raise SpawnFailed(str(exc)) from exc
+        return Repl(
+            self._processes,
+            (python,),
+            cwd=self._work_dir,
+            env=env,
+            preload=self.config.preload,
+        )
+
+    def _refill_later(self) -> None:
+        if self._refill_timer is None and self.config.warm:
+            loop = asyncio.get_running_loop()
+            self._refill_timer = loop.call_later(REFILL_DELAY_S, self._refill)
+
+    def _refill(self) -> None:
+        self._refill_timer = None
+        try:
+            while len(self._spares) < self.config.warm:
+                self._spares.append(self._new())
+        except ProcdError as exc:
+            log.warning("no spare interpreter: %s", exc.message)
+
+    async def aclose(self) -> None:
+        """End everything."""
+        if self._refill_timer is not None:
+            self._refill_timer.cancel()
+            self._refill_timer = None
+        ends = [
+            self.tasks.run(context.delete(), "end a context")
+            for context in [*self._contexts.values(), self._default]
+        ]
+        ends += [self.tasks.run(repl.kill(), "end a spare") for repl in self._spares]
+        await asyncio.wait(ends)
+        await self.tasks.aclose()

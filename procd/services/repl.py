@@ -1,0 +1,185 @@
+"""Repl: one Python process that does one thing after another for procd.
+
+What the process writes to its descriptors 1 and 2 goes to the log of the one that is under way, and
+to nobody while there is none. Requests and replies go over a channel of their own.
+
+Source: Process API contract, section 11.
+"""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from procd import worker
+from procd.errors import SpawnFailed
+from procd.process import Processes
+from procd.streams.backlog import Backlog, Run
+from procd.streams.log import Log
+from procd.unix.channel import Channel, channel_pair
+
+SCRIPT: Final = str(Path(worker.__file__).parent / "interpreter.py")
+# Displays of a cell and its error, each in a message; they are limited where they are made.
+MAX_MESSAGE_BYTES: Final = 8 << 20
+# The stream of a log that holds displays, one JSON object per line.
+RESULTS: Final = 3
+# Of what it says as it starts, for the case that it doesn't.
+FIRST_WORDS_BYTES: Final = 4096
+
+Reply = dict[str, Any]
+
+
+class Relay:
+    """A store that keeps nothing: it hands bytes on to the log of whoever runs."""
+
+    end = 0
+    start = 0
+    head_end = 0
+
+    def __init__(self) -> None:
+        self.target: Log[Backlog] | None = None
+
+    def append(self, data: bytes, stream: int = 0) -> None:
+        """Hand on, or drop."""
+        if self.target is not None and not self.target.sealed:
+            self.target.append(data, stream)
+
+    def runs(self) -> Iterator[Run]:
+        """Nothing is kept."""
+        yield from ()
+
+
+class Repl:
+    """An interpreter process.
+
+    Args:
+        argv: the interpreter and its options; the script is added.
+        preload: modules to import as it starts.
+
+    Attributes:
+        ready: done when it has started: True, or False if it ended before.
+        on_end: called once when it has ended.
+
+    Raises:
+        SpawnFailed: it can't be started.
+        Exhausted: there are as many processes as may be.
+    """
+
+    def __init__(
+        self,
+        processes: Processes,
+        argv: tuple[str, ...],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        preload: tuple[str, ...],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            ours, theirs = channel_pair()
+        except OSError as exc:
+            raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
+        self._relay = Relay()
+        self._first_words = self._relay.target = Log(Backlog(FIRST_WORDS_BYTES), 0)
+        try:
+            self._process = processes.spawn(
+                (*argv, SCRIPT),
+                cwd=cwd,
+                env=env,
+                output=Log(self._relay, 0),
+                passed=(theirs,),
+            )
+        except BaseException:
+            ours.close()
+            raise
+        self._channel = Channel(loop, ours, self._received, self._process.kill, MAX_MESSAGE_BYTES)
+        self._loop = loop
+        self._number = 0
+        self._reply: asyncio.Future[Reply | None] | None = None
+        self._on_end: Callable[[], None] | None = None
+        self._process.done.add_done_callback(self._exited)
+        self.ready = self._ask({"op": "start", "key": self._channel.key.hex(), "preload": preload})
+
+    @property
+    def running(self) -> bool:
+        """Whether it can be asked for something."""
+        return self._process.running and not self._process.done.done()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.record.pid
+
+    @property
+    def first_words(self) -> str:
+        """The last line of what it said as it started."""
+        text = b"".join(run.data for run in self._first_words.store.runs()).decode(errors="replace")
+        return text.strip().rpartition("\n")[2]
+
+    def place(self, cwd: str, env: Mapping[str, str]) -> asyncio.Future[Reply | None]:
+        """Have it take up a directory and an environment; the reply's `error` is a text or None."""
+        return self._ask({"op": "place", "cwd": cwd, "env": env})
+
+    def run(
+        self, message: Mapping[str, object], output: Log[Backlog]
+    ) -> asyncio.Future[Reply | None]:
+        """Ask for something; what it writes until the reply goes to `output`.
+
+        One at a time. The reply is None when the process ends before it.
+        """
+        self._relay.target = output
+        output.feed_from(self._process)
+        return self._ask(message)
+
+    def _ask(self, message: Mapping[str, object]) -> asyncio.Future[Reply | None]:
+        assert self._reply is None or self._reply.done(), "one at a time"
+        reply = self._reply = self._loop.create_future()
+        if self._process.done.done():
+            reply.set_result(None)
+        else:
+            self._channel.send(json.dumps({**message, "id": self._number}).encode())
+        return reply
+
+    def _received(self, data: bytes) -> None:
+        message: Reply = json.loads(data)
+        # What was written before the message was sent is in the pipes by now.
+        self._process.take_pending()
+        if message["op"] == "result":
+            self._relay.append(json.dumps(message["data"]).encode() + b"\n", RESULTS)
+        elif message["id"] == self._number:
+            self._number += 1
+            self._answer(message)
+
+    def _answer(self, reply: Reply | None) -> None:
+        self._relay.target = None
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_result(reply)
+
+    def _exited(self, _: object) -> None:
+        self._channel.close()
+        self._answer(None)
+        self._process.kill()  # what it has started doesn't outlive it
+        self._process.hang_up()
+
+    def interrupt(self) -> None:
+        """SIGINT to its process group: to the code, and to what it has started and waits for."""
+        if self._process.running:
+            os.killpg(self._process.record.pid, signal.SIGINT)
+
+    async def end(self, grace_s: float) -> None:
+        """SIGTERM, then after `grace_s` SIGKILL, for the whole tree; returns when it has ended."""
+        if self._process.running:
+            await self._process.end(signal.SIGTERM, grace_s)
+        await self._settled()
+
+    async def kill(self) -> None:
+        """SIGKILL for the whole tree; returns when it has ended."""
+        self._process.kill()
+        await self._settled()
+
+    async def _settled(self) -> None:
+        await asyncio.wait([self._process.done])
+        await self._process.killed()

@@ -1,0 +1,145 @@
+"""A socket to a child of ours that runs other people's code: messages with a key.
+
+The child may write anything to any descriptor it has. A sequenced-packet socket keeps the bounds of
+what was written, so a packet that doesn't begin with the key is dropped, whole, and harms no other.
+
+Source: unix(7), SOCK_SEQPACKET.
+"""
+
+import asyncio
+import os
+import secrets
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from procd.unix.fd import OwnedFd
+
+KEY_BYTES: Final = 16
+CHUNK_BYTES: Final = 32 << 10
+LAST: Final = b"."
+MORE: Final = b"+"
+# Packets that one turn of the event loop takes, so that others get theirs.
+BURST: Final = 64
+
+
+def channel_pair() -> tuple[OwnedFd, OwnedFd]:
+    """Our end and the child's; neither is inherited.
+
+    Raises:
+        OSError: there is no descriptor.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    return OwnedFd(ours.detach()), OwnedFd(theirs.detach())
+
+
+class Channel:
+    """Our end.
+
+    Args:
+        on_message: called with each whole message that has the key.
+        on_end: called once, when the other end is closed or sends more than `max_bytes` at once.
+        max_bytes: longest message taken.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: OwnedFd,
+        on_message: Callable[[bytes], None],
+        on_end: Callable[[], None],
+        max_bytes: int,
+    ) -> None:
+        os.set_blocking(fd.number, False)
+        self.key = secrets.token_bytes(KEY_BYTES)
+        self._loop = loop
+        self._fd = fd
+        self._on_message = on_message
+        self._on_end = on_end
+        self._max_bytes = max_bytes
+        self._parts: list[bytes] = []
+        self._got_bytes = 0
+        self._unsent: deque[bytes] = deque()
+        loop.add_reader(fd.number, self._readable)
+
+    def send(self, message: bytes) -> None:
+        """Send a message, without the key; what doesn't fit yet waits.
+
+        The caller is the one who bounds what waits: one request at a time.
+        """
+        if self._fd.closed:
+            return
+        waiting = bool(self._unsent)
+        for start in range(0, len(message), CHUNK_BYTES):
+            chunk = message[start : start + CHUNK_BYTES]
+            self._unsent.append((LAST if start + CHUNK_BYTES >= len(message) else MORE) + chunk)
+        if not waiting and not self._flush():
+            self._loop.add_writer(self._fd.number, self._writable)
+
+    def _flush(self) -> bool:
+        """Send what fits; whether that is all."""
+        while self._unsent:
+            try:
+                os.write(self._fd.number, self._unsent[0])
+            except BlockingIOError:
+                return False
+            except (BrokenPipeError, ConnectionResetError):
+                self._unsent.clear()  # the end is about to be read
+                return True
+            self._unsent.popleft()
+        return True
+
+    def _writable(self) -> None:
+        if self._flush():
+            self._loop.remove_writer(self._fd.number)
+
+    def _readable(self) -> None:
+        for _ in range(BURST):
+            if self._fd.closed:
+                return
+            try:
+                packet = os.read(self._fd.number, KEY_BYTES + 1 + CHUNK_BYTES)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                packet = b""
+            if packet.startswith(self.key):
+                self._take(packet[KEY_BYTES : KEY_BYTES + 1], packet[KEY_BYTES + 1 :])
+            elif not packet and self._hung_up():
+                self._end()
+
+    def _take(self, mark: bytes, chunk: bytes) -> None:
+        self._parts.append(chunk)
+        self._got_bytes += len(chunk)
+        if self._got_bytes > self._max_bytes:
+            self._end()
+        elif mark == LAST:
+            message = b"".join(self._parts)
+            self._parts.clear()
+            self._got_bytes = 0
+            self._on_message(message)
+
+    def _hung_up(self) -> bool:
+        """Whether nothing read means the end, and not an empty packet."""
+        poll = select.poll()
+        poll.register(self._fd.number, select.POLLRDHUP | select.POLLHUP)
+        return bool(poll.poll(0))
+
+    def _end(self) -> None:
+        on_end = self._on_end
+        self.close()
+        on_end()
+
+    def close(self) -> None:
+        """Close our end, without `on_end`."""
+        if not self._fd.closed:
+            self._loop.remove_reader(self._fd.number)
+            self._loop.remove_writer(self._fd.number)
+            self._fd.close()
+            self._on_message = self._on_end = _nothing
+
+
+def _nothing(*_: object) -> None:
+    """What a closed channel calls."""
