@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 import aiohttp_cors
 from aiohttp import web
 
-from procd.api import execute, info, pty, session
+from procd.api import execute, info, pty, session, tickets
+from procd.api.gate import GATE, Gate, expect, gate
 from procd.api.middleware import errors
 from procd.api.ws import CONNECTIONS, Connections
 from procd.config import Config, child_environment, home_dir, work_dir
 from procd.process import Processes
+from procd.services.credentials import Access
 from procd.services.environment import Environment
 from procd.services.execute import Executions
 from procd.services.pty import PtySessions
@@ -23,20 +25,30 @@ PROCESSES = web.AppKey("PROCESSES", Processes)
 # Below the second, an SDK that was given a proxy's URL finds the same (contract, section 1).
 PREFIXES = ("", "/toolbox/{sandbox_id}")
 
-ROUTES = [*execute.routes, *session.routes, *pty.routes, *info.routes]
+ROUTES = [*execute.routes, *session.routes, *pty.routes, *info.routes, *tickets.routes]
 
 
-def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Application:
+def create_app(
+    config: Config, entrypoint: tuple[str, ...] = (), access: Access | None = None
+) -> web.Application:
     """The application, ready to run; what it needs is made at its start and ended at its stop.
 
     Args:
         entrypoint: a command to run beside the server (contract, section 8.9).
+        access: who may call; if it isn't given, made from `config`.
+
+    Raises:
+        ConfigError: procd would be open to others than this machine, and nobody has said so.
     """
-    app = web.Application(middlewares=[errors], client_max_size=config.server.max_body_bytes)
+    app = web.Application(middlewares=[errors, gate], client_max_size=config.server.max_body_bytes)
+    guards = app[GATE] = Gate(config, access or Access(config))
     for prefix in PREFIXES:
         for route in ROUTES:
             for path in (prefix + route.path, prefix + route.path + "/"):
-                app.router.add_route(route.method, path, route.handler)
+                added = app.router.add_route(
+                    route.method, path, route.handler, expect_handler=expect
+                )
+                guards.guard(added, route.method, route.path)
     _allow_origins(app, config.cors.allowed_origins)
 
     async def resources(app: web.Application) -> AsyncIterator[None]:

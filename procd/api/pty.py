@@ -25,6 +25,7 @@ from procd.api.body import (
 from procd.api.reply import json_response, timestamp
 from procd.api.ws import CONNECTIONS, EXIT_TOKEN, Connection, Outlet, handshake_of, offered
 from procd.errors import BadRequest, ProcdError, SpawnFailed
+from procd.services.access import Scope
 from procd.services.pty import (
     PtyInfo,
     PtyRequest,
@@ -132,7 +133,11 @@ async def connect(request: web.Request) -> web.StreamResponse:
     replay = number(request.query, "replay")
     connection = await _accept(request)
     try:
-        session = ptys.to_attach(request.match_info["id"], resume=offset is not None)
+        session = ptys.to_attach(
+            request.match_info["id"],
+            resume=offset is not None,
+            may_start=connection.caller.scope >= Scope.WRITE,
+        )
         if offset is not None and offset > session.log.store.end:
             raise BadRequest(f"offset {offset} is beyond the end of the output")
     except ProcdError as exc:
@@ -273,6 +278,15 @@ async def _replay(
 
 
 async def _read(connection: Connection, session: PtySession, queue_bytes: int) -> None:
+    """Type what the client sends; a client that may only look on is told so, once."""
+    if connection.caller.scope < Scope.WRITE:
+        if await connection.receive() is not None:
+            connection.write_text(
+                _control("read-only", message="input is discarded: it needs the scope 'write'")
+            )
+            while await connection.receive() is not None:
+                continue
+        return
     while (data := await connection.receive()) is not None:
         session.write(data)
         if session.unread_bytes > queue_bytes:

@@ -349,7 +349,10 @@ class Raw:
     async def request(self, head: str, body: bytes = b"") -> None:
         """Send a request: `head` is its first line and headers, without Host."""
         await self.send(
-            f"{head}\r\nHost: x\r\n\r\n".replace("\n", "\r\n").replace("\r\r", "\r").encode() + body
+            f"{head}\r\nHost: localhost\r\n\r\n".replace("\n", "\r\n")
+            .replace("\r\r", "\r")
+            .encode()
+            + body
         )
 
     async def ask_upgrade(self, path: str, *headers: str) -> None:
