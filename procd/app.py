@@ -7,11 +7,13 @@ import aiohttp_cors
 from aiohttp import web
 
 from procd.api import execute, info, pty, session, tickets
+from procd.api.audit import AUDIT, audit, opened
 from procd.api.gate import GATE, Gate, expect, gate
 from procd.api.middleware import errors
 from procd.api.ws import CONNECTIONS, Connections
 from procd.config import Config, child_environment, home_dir, work_dir
 from procd.process import Processes
+from procd.services.audit import AuditFile
 from procd.services.credentials import Access
 from procd.services.environment import Environment
 from procd.services.execute import Executions
@@ -40,7 +42,14 @@ def create_app(
     Raises:
         ConfigError: procd would be open to others than this machine, and nobody has said so.
     """
-    app = web.Application(middlewares=[errors, gate], client_max_size=config.server.max_body_bytes)
+    audits = [audit] if config.audit.file else []
+    app = web.Application(
+        middlewares=[*audits, errors, gate], client_max_size=config.server.max_body_bytes
+    )
+    if audits:
+        app[AUDIT] = AuditFile(config.audit)
+        app.on_response_prepare.append(opened)
+        app.on_cleanup.append(_close_audit)
     guards = app[GATE] = Gate(config, access or Access(config))
     for prefix in PREFIXES:
         for route in ROUTES:
@@ -79,6 +88,19 @@ def create_app(
     app.cleanup_ctx.append(resources)
     app.on_shutdown.append(_stop)
     return app
+
+
+def reload(app: web.Application) -> None:
+    """Read tokens again, drop the sockets of those that are gone, and reopen the audit file."""
+    access = app[GATE].access
+    if access.reload() and access.required:
+        app[CONNECTIONS].drop_without(access.tokens)
+    if AUDIT in app:
+        app[AUDIT].reopen()
+
+
+async def _close_audit(app: web.Application) -> None:
+    app[AUDIT].close()
 
 
 async def _stop(app: web.Application) -> None:

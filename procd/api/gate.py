@@ -13,11 +13,9 @@ from aiohttp.typedefs import Handler
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.config import Config
 from procd.errors import Refused, Unauthorized
-from procd.services.access import ANYONE, Scope, Token
+from procd.services.access import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
 from procd.services.credentials import Access, is_loopback
 
-KEY_PARAM: Final = "DAYTONA_SANDBOX_AUTH_KEY"
-TICKET_PARAM: Final = "ticket"
 PREFIX: Final = re.compile(r"/toolbox/[^/]+(?=/)")
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")

@@ -10,6 +10,7 @@ import orjson
 from aiohttp import WSCloseCode, web
 from marshmallow import post_load
 
+from procd.api.audit import note
 from procd.api.body import (
     MAX_UINT16,
     BodySchema,
@@ -99,6 +100,7 @@ async def create(request: web.Request) -> web.Response:
         session = request.app[PTYS].create(await load(request, CREATE))
     except SpawnFailed as exc:
         raise SpawnFailed(f"failed to start PTY session: {exc.message}") from exc
+    note(request, id=session.id)
     return json_response({"sessionId": session.id}, 201)
 
 
@@ -156,6 +158,7 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
         session = ptys.create(wanted)
     except SpawnFailed as exc:
         return await _refuse(await _accept(request), f"Failed to start PTY session: {exc.message}")
+    note(request, id=session.id)
     connection = None
     try:
         connection = await _accept(request)
@@ -251,6 +254,7 @@ async def _serve(
     finally:
         outlet.close()
         connection.release()
+    note(request, exitCode=session.exit_code)
     return connection.ws
 
 

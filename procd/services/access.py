@@ -20,6 +20,11 @@ from typing import Final
 from procd.config import AuthConfig
 from procd.errors import Exhausted
 
+# Credentials in the query of a URL: contract, section 1, and POST /tickets.
+KEY_PARAM: Final = "DAYTONA_SANDBOX_AUTH_KEY"
+TICKET_PARAM: Final = "ticket"
+IN_URL: Final = re.compile(rf"\b({KEY_PARAM}|{TICKET_PARAM})=[^&\s\"'<>]+", re.IGNORECASE)
+
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Of a token that was not made by `procd token`: below this it could be guessed.
 MIN_SECRET_LENGTH: Final = 16
@@ -63,6 +68,11 @@ def new_secret() -> str:
 def digest_of(secret: str) -> bytes:
     """The SHA-256 of a secret, whatever bytes a client made it of."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def redacted(text: str) -> str:
+    """A text without the credentials of the URLs in it."""
+    return IN_URL.sub(r"\1=[redacted]", text)
 
 
 class Tokens:

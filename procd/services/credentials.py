@@ -38,7 +38,7 @@ class Access:
     """The tokens and tickets in force.
 
     Args:
-        secret: a token from the environment; empty if there is none.
+        secret: a token from the environment; None if there is none, and never empty.
         credentials_dir: the service manager's; empty if there is none.
 
     Raises:
@@ -49,10 +49,12 @@ class Access:
         required: whether callers need a token; that never changes.
     """
 
-    def __init__(self, config: Config, secret: str = "", credentials_dir: str = "") -> None:
+    def __init__(
+        self, config: Config, secret: str | None = None, credentials_dir: str = ""
+    ) -> None:
         self._config = config.auth
         self._own: list[Token] = []
-        if secret:
+        if secret is not None:
             if not MIN_SECRET_LENGTH <= len(secret) <= MAX_SECRET_LENGTH:
                 raise ConfigError(
                     f"{VARIABLE}: must have {MIN_SECRET_LENGTH} to {MAX_SECRET_LENGTH} characters"

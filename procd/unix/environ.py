@@ -10,8 +10,8 @@ ENV_START: Final = 50
 ENV_END: Final = 51
 
 
-def take(name: str) -> str:
-    """The value of a variable, which this process then doesn't have; empty if it didn't before.
+def take(name: str) -> str | None:
+    """The value of a variable, which this process then doesn't have; None if it didn't before.
 
     To unset it isn't enough: /proc/PID/environ shows the memory that the process was started with,
     to every process of the same user. So what is there is overwritten.
@@ -19,7 +19,7 @@ def take(name: str) -> str:
     Raises:
         OSError: /proc isn't there; the variable is unset, and readable as described.
     """
-    value = os.environ.pop(name, "")
+    value = os.environ.pop(name, None)
     if value:
         _wipe(os.fsencode(name) + b"=")
     return value
