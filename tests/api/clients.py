@@ -374,6 +374,11 @@ class Raw:
         first, *lines = text.rstrip("\r\n").split("\r\n")
         return int(first.split()[1]), lines
 
+    async def exactly(self, size: int) -> bytes:
+        """So many bytes."""
+        async with asyncio.timeout(WAIT_S):
+            return await self._reader.readexactly(size)
+
     async def upgrade(self, path: str, *headers: str) -> list[str]:
         """Complete a WebSocket handshake and return the reply's header lines."""
         await self.ask_upgrade(path, *headers)
