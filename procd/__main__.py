@@ -10,15 +10,19 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 from aiohttp import web
 
 from procd import __version__
-from procd.app import create_app
+from procd.app import create_app, reload
 from procd.config import Config, ConfigError, check_places, load
+from procd.services import tokenfile
+from procd.services.access import NAME, Token, digest_of, new_secret, redacted
+from procd.services.credentials import VARIABLE, Access
 from procd.systemd import notify
+from procd.unix.environ import take
 from procd.unix.fd import seal_inherited
 
 log = logging.getLogger("procd")
@@ -46,30 +50,87 @@ def serve(
 ) -> None:
     """Serve the Process API until SIGTERM or SIGINT, beside the command ENTRYPOINT if given."""
     try:
+        secret = take(VARIABLE)
+    except OSError as exc:
+        _refuse(f"{VARIABLE}: can't be hidden from other processes: {exc.strerror}")
+    try:
         config = load(path, os.environ)
         check_places(config.process)
+        server = config.server
+        config = replace(
+            config,
+            server=replace(
+                server,
+                host=server.host if host is None else host,
+                port=server.port if port is None else port,
+            ),
+        )
+        access = Access(config, secret, os.environ.get("CREDENTIALS_DIRECTORY", ""))
     except ConfigError as exc:
-        click.echo(f"procd: {exc}", err=True)
-        sys.exit(EXIT_CONFIG)
-    server = config.server
-    config = replace(
-        config,
-        server=replace(
-            server,
-            host=server.host if host is None else host,
-            port=server.port if port is None else port,
-        ),
-    )
-    logging.basicConfig(
-        level=config.log.level.upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
+        _refuse(str(exc))
+    handler = logging.StreamHandler()
+    handler.setFormatter(Redacting("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=config.log.level.upper(), handlers=[handler])
+    if not access.required:
+        log.warning("no token is asked for: whoever reaches %s may do anything", config.server.host)
     # aiohttp logs requests that it can't parse, and quotes them: they may carry secrets. What goes
     # wrong in a handler is logged by the middleware.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     seal_inherited()
     _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=_loop_factory(server.loop)) as runner:
-        sys.exit(runner.run(_serve(config, entrypoint)))
+        try:
+            app = create_app(config, entrypoint, access)
+        except ConfigError as exc:
+            _refuse(str(exc))
+        sys.exit(runner.run(_serve(config, app)))
+
+
+@main.command()
+@click.option("--name", required=True, help="Whose token it is: shown in logs and refusals.")
+@click.option(
+    "--scope",
+    required=True,
+    type=click.Choice(list(tokenfile.SCOPES)),
+    help="What it is good for; each includes those before it.",
+)
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    help="Token file; if not given, auth.token_file of the configuration.",
+)
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", help="TOML file."
+)
+def token(name: str, scope: str, file: Path | None, path: Path | None) -> None:
+    """Make a token, print it, and add its hash to the token file; SIGHUP has procd read that."""
+    if not NAME.fullmatch(name):
+        _refuse("--name: must be up to 64 letters, digits, dots, dashes and underscores")
+    secret = new_secret()
+    try:
+        file = file or Path(load(path, os.environ).auth.token_file)
+        if not file.name:
+            _refuse("no token file: give --file, or set auth.token_file")
+        tokenfile.add(
+            file, Token(name=name, scope=tokenfile.SCOPES[scope], digest=digest_of(secret))
+        )
+    except ConfigError as exc:
+        _refuse(str(exc))
+    click.echo(secret)
+
+
+def _refuse(message: str) -> NoReturn:
+    """Say what is wrong with the configuration, and end."""
+    click.echo(f"procd: {message}", err=True)
+    sys.exit(EXIT_CONFIG)
+
+
+class Redacting(logging.Formatter):
+    """Keeps secrets of URLs out of the log, whoever logs them, tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line or lines of a record."""
+        return redacted(super().format(record))
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -102,13 +163,14 @@ def make_runner(app: web.Application, config: Config) -> web.AppRunner:
     )
 
 
-async def _serve(config: Config, entrypoint: tuple[str, ...]) -> int:
+async def _serve(config: Config, app: web.Application) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    runner = make_runner(create_app(config, entrypoint), config)
+    runner = make_runner(app, config)
     await runner.setup()
+    loop.add_signal_handler(signal.SIGHUP, reload, app)
     try:
         site = web.TCPSite(runner, config.server.host, config.server.port)
         try:

@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator
 import aiohttp_cors
 from aiohttp import web
 
-from procd.api import code_run, execute, info, interpreter, pty, session
+from procd.api import code_run, execute, info, interpreter, pty, session, tickets
+from procd.api.audit import AUDIT, audit, opened
+from procd.api.gate import GATE, Gate, expect, gate
 from procd.api.middleware import errors
 from procd.api.ws import CONNECTIONS, Connections
 from procd.config import Config, child_environment, home_dir, work_dir
 from procd.process import Processes
+from procd.services.audit import AuditFile
 from procd.services.code_run import CodeRuns
+from procd.services.credentials import Access
 from procd.services.environment import Environment
 from procd.services.execute import Executions
 from procd.services.interpreter import Contexts
@@ -32,20 +36,38 @@ ROUTES = [
     *interpreter.routes,
     *pty.routes,
     *info.routes,
+    *tickets.routes,
 ]
 
 
-def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Application:
+def create_app(
+    config: Config, entrypoint: tuple[str, ...] = (), access: Access | None = None
+) -> web.Application:
     """The application, ready to run; what it needs is made at its start and ended at its stop.
 
     Args:
         entrypoint: a command to run beside the server (contract, section 8.9).
+        access: who may call; if it isn't given, made from `config`.
+
+    Raises:
+        ConfigError: procd would be open to others than this machine, and nobody has said so.
     """
-    app = web.Application(middlewares=[errors], client_max_size=config.server.max_body_bytes)
+    audits = [audit] if config.audit.file else []
+    app = web.Application(
+        middlewares=[*audits, errors, gate], client_max_size=config.server.max_body_bytes
+    )
+    if audits:
+        app[AUDIT] = AuditFile(config.audit)
+        app.on_response_prepare.append(opened)
+        app.on_cleanup.append(_close_audit)
+    guards = app[GATE] = Gate(config, access or Access(config))
     for prefix in PREFIXES:
         for route in ROUTES:
             for path in (prefix + route.path, prefix + route.path + "/"):
-                app.router.add_route(route.method, path, route.handler)
+                added = app.router.add_route(
+                    route.method, path, route.handler, expect_handler=expect
+                )
+                guards.guard(added, route.method, route.path)
     _allow_origins(app, config.cors.allowed_origins)
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
@@ -82,6 +104,19 @@ def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Applicat
     app.cleanup_ctx.append(resources)
     app.on_shutdown.append(_stop)
     return app
+
+
+def reload(app: web.Application) -> None:
+    """Read tokens again, drop the sockets of those that are gone, and reopen the audit file."""
+    access = app[GATE].access
+    if access.reload() and access.required:
+        app[CONNECTIONS].drop_without(access.tokens)
+    if AUDIT in app:
+        app[AUDIT].reopen()
+
+
+async def _close_audit(app: web.Application) -> None:
+    app[AUDIT].close()
 
 
 async def _stop(app: web.Application) -> None:

@@ -29,6 +29,10 @@ class ServerConfig:
 
     host: str = setting("127.0.0.1", "address to listen on")
     port: int = setting(2280, "TCP port; 0 picks a free one", maximum=65535)
+    allowed_hosts: tuple[str, ...] = setting(
+        (),
+        "names that the Host header may have, any port; empty: loopback's own, on loopback; *: all",
+    )
     loop: str = setting("uvloop", "event loop: uvloop or asyncio")
     max_body_bytes: int = setting(64 << 20, "largest request body, bytes", minimum=1024)
     max_header_bytes: int = setting(
@@ -168,6 +172,34 @@ class CorsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuthConfig:
+    """Who may call. Tokens come as the credential `procd-tokens`, too, and as $PROCD_AUTH_TOKEN."""
+
+    mode: str = setting(
+        "auto", "auto: by token, or open to all on loopback if there are none; token; none: open"
+    )
+    token_file: str = setting("", "file of tokens, made by `procd token`; empty: none")
+    allowed_origins: tuple[str, ...] = setting(
+        (), "origins whose pages may call, besides cors.allowed_origins and procd's own"
+    )
+    max_tokens: int = setting(100, "tokens in force at a time", minimum=1)
+    max_tickets: int = setting(1000, "tickets waiting to be used", minimum=1)
+    ticket_s: float = setting(
+        30.0, "how long a ticket can be used, seconds", minimum=0.1, maximum=30
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditConfig:
+    """The record of who did what, as lines of JSON."""
+
+    file: str = setting("", "file to append to, opened again at SIGHUP; empty: no record")
+    refused_per_s: int = setting(
+        10, "refused requests recorded in a second; more are counted", minimum=1
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """procd's own log, on stderr."""
 
@@ -186,13 +218,20 @@ class Config:
     sessions: SessionsConfig = SessionsConfig()
     interpreter: InterpreterConfig = InterpreterConfig()
     cors: CorsConfig = CorsConfig()
+    auth: AuthConfig = AuthConfig()
+    audit: AuditConfig = AuditConfig()
     log: LogConfig = LogConfig()
 
 
 CHOICES = {
+    "auth.mode": ("auto", "token", "none"),
     "server.loop": ("uvloop", "asyncio"),
     "log.level": ("debug", "info", "warning", "error"),
 }
+
+
+# The path of the file, and a secret, which is to be in no Config.
+NO_SETTINGS = frozenset({"PROCD_CONFIG", "PROCD_AUTH_TOKEN"})
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
@@ -212,7 +251,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     overrides = {
         name: value
         for name, value in environ.items()
-        if name.startswith("PROCD_") and name != "PROCD_CONFIG"
+        if name.startswith("PROCD_") and name not in NO_SETTINGS
     }
     config = from_mapping(document, overrides)
     if overrides:

@@ -3,6 +3,8 @@
     ProcdError                    500 INTERNAL_SERVER_ERROR
     ├── BadRequest                400 BAD_REQUEST
     │   └── InvalidBody           400 INVALID_REQUEST_BODY
+    ├── Refused                   403 FORBIDDEN
+    │   └── Unauthorized          401 UNAUTHORIZED
     ├── NotFound                  404 NOT_FOUND
     │   └── ProcessNotFound       404 PROCESS_NOT_FOUND
     ├── TimedOut                  408 PROCESS_EXECUTION_TIMEOUT
@@ -48,6 +50,20 @@ class InvalidBody(BadRequest):
     """The body is not JSON, has wrong types, or lacks a field."""
 
     code = "INVALID_REQUEST_BODY"
+
+
+class Refused(ProcdError):
+    """The caller may not do this, or not from there; the message says what is missing."""
+
+    status = 403
+    code = "FORBIDDEN"
+
+
+class Unauthorized(Refused):
+    """The caller has shown no credential that is good."""
+
+    status = 401
+    code = "UNAUTHORIZED"
 
 
 class NotFound(ProcdError):

@@ -5,6 +5,7 @@ from typing import Any
 from aiohttp import web
 from marshmallow import post_load
 
+from procd.api.audit import note
 from procd.api.body import MAX_UINT32, BodySchema, Count, Text, load, non_empty, strings
 from procd.api.reply import EVERY_STREAM, OutputText, respond
 from procd.errors import TimedOut
@@ -34,6 +35,7 @@ EXECUTE = ExecuteSchema()
 async def execute(request: web.Request) -> web.StreamResponse:
     """Run a command; 200 whatever its exit code, 408 when time ran out."""
     result = await request.app[EXECUTIONS].run(await load(request, EXECUTE))
+    note(request, exitCode=result.exit_code)
     # What is equal by construction is encoded once.
     only_stdout = result.output.streams == {STDOUT}
     fields: dict[str, object] = {

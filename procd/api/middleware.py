@@ -5,8 +5,9 @@ import logging
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from procd.api.gate import turn_away
 from procd.api.reply import envelope, respond
-from procd.errors import BadRequest, NotFound, ProcdError, TooLarge
+from procd.errors import BadRequest, NotFound, ProcdError, Refused, TooLarge
 
 log = logging.getLogger(__name__)
 
@@ -31,4 +32,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         log.exception("%s %s failed", request.method, request.match_info.route.name or "request")
         error = ProcdError("internal server error")
-    return await respond(request, envelope(request, error), error.status)
+    response = await respond(request, envelope(request, error), error.status)
+    if isinstance(error, Refused) and isinstance(response, web.Response):
+        await turn_away(request, response)
+    return response

@@ -10,6 +10,7 @@ import orjson
 from aiohttp import WSCloseCode, web
 from marshmallow import post_load
 
+from procd.api.audit import note
 from procd.api.body import (
     MAX_UINT16,
     BodySchema,
@@ -25,6 +26,7 @@ from procd.api.body import (
 from procd.api.reply import json_response, timestamp
 from procd.api.ws import CONNECTIONS, EXIT_TOKEN, Connection, Outlet, handshake_of, offered
 from procd.errors import BadRequest, ProcdError, SpawnFailed
+from procd.services.access import Scope
 from procd.services.pty import (
     PtyInfo,
     PtyRequest,
@@ -98,6 +100,7 @@ async def create(request: web.Request) -> web.Response:
         session = request.app[PTYS].create(await load(request, CREATE))
     except SpawnFailed as exc:
         raise SpawnFailed(f"failed to start PTY session: {exc.message}") from exc
+    note(request, id=session.id)
     return json_response({"sessionId": session.id}, 201)
 
 
@@ -132,7 +135,11 @@ async def connect(request: web.Request) -> web.StreamResponse:
     replay = number(request.query, "replay")
     connection = await _accept(request)
     try:
-        session = ptys.to_attach(request.match_info["id"], resume=offset is not None)
+        session = ptys.to_attach(
+            request.match_info["id"],
+            resume=offset is not None,
+            may_start=connection.caller.scope >= Scope.WRITE,
+        )
         if offset is not None and offset > session.log.store.end:
             raise BadRequest(f"offset {offset} is beyond the end of the output")
     except ProcdError as exc:
@@ -151,6 +158,7 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
         session = ptys.create(wanted)
     except SpawnFailed as exc:
         return await _refuse(await _accept(request), f"Failed to start PTY session: {exc.message}")
+    note(request, id=session.id)
     connection = None
     try:
         connection = await _accept(request)
@@ -246,6 +254,7 @@ async def _serve(
     finally:
         outlet.close()
         connection.release()
+    note(request, exitCode=session.exit_code)
     return connection.ws
 
 
@@ -273,6 +282,15 @@ async def _replay(
 
 
 async def _read(connection: Connection, session: PtySession, queue_bytes: int) -> None:
+    """Type what the client sends; a client that may only look on is told so, once."""
+    if connection.caller.scope < Scope.WRITE:
+        if await connection.receive() is not None:
+            connection.write_text(
+                _control("read-only", message="input is discarded: it needs the scope 'write'")
+            )
+            while await connection.receive() is not None:
+                continue
+        return
     while (data := await connection.receive()) is not None:
         session.write(data)
         if session.unread_bytes > queue_bytes:

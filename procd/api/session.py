@@ -9,6 +9,7 @@ from typing import Any, Final
 from aiohttp import WSCloseCode, hdrs, web
 from marshmallow import ValidationError, post_load
 
+from procd.api.audit import note
 from procd.api.body import (
     MAX_UINT32,
     BodySchema,
@@ -137,9 +138,9 @@ def describe_command(command: Command) -> dict[str, object]:
 
 async def create(request: web.Request) -> web.Response:
     """Create a session."""
-    request.app[SESSIONS].create(
-        await load(request, CREATE), starts_at_home=client_of(request).starts_at_home
-    )
+    wanted: SessionRequest = await load(request, CREATE)
+    request.app[SESSIONS].create(wanted, starts_at_home=client_of(request).starts_at_home)
+    note(request, session_id=wanted.id)
     return web.Response(status=201)
 
 
@@ -166,6 +167,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
     )
     wanted: ExecRequest = await load(request, EXEC)
     command = session.exec(wanted)
+    note(request, command_id=command.record.id)
     reply: dict[str, object] = {"cmdId": command.record.id}
     if wanted.run_async:
         nothing = dict.fromkeys(("output", "stdout", "stderr", "exitCode"))
@@ -176,6 +178,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
         shell_kept = await session.terminate(command, grace_s=0)
     elif (failure := command.done.exception()) is not None:
         raise SessionEnded(str(failure)) from failure
+    note(request, exitCode=command.record.exit_code)
     reply |= _output(command, client_of(request))
     if timed_out:
         message = "command execution timeout"

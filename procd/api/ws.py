@@ -17,8 +17,10 @@ from typing import Final, Protocol
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
+from procd.api.gate import CALLER
 from procd.config import ServerConfig
 from procd.errors import BadRequest
+from procd.services.access import Token, Tokens
 from procd.streams.frames import CLOSE, PING, PONG, TEXT, encode
 from procd.streams.log import Log, Store
 
@@ -107,13 +109,19 @@ class Connections:
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client has gone")
-        connection = Connection(self, ws, writer, transport)
+        connection = Connection(self, ws, writer, transport, request[CALLER])
         self._open.add(connection)
         return connection
 
     def closed(self, connection: "Connection") -> None:
         """Forget a connection."""
         self._open.discard(connection)
+
+    def drop_without(self, tokens: Tokens) -> None:
+        """Close the connections whose caller's token is gone; what they still send is dropped."""
+        for connection in self._open:
+            if connection.caller not in tokens:
+                connection.close(WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
 
     async def aclose(self, within_s: float) -> None:
         """Close every connection with 1001; drop those whose clients don't answer in time."""
@@ -133,6 +141,7 @@ class Connection:
     """One WebSocket of a client.
 
     Attributes:
+        caller: whose token it was opened with.
         heard: whether the client has sent a frame of any kind.
         closing: whether this side has sent its Close.
         stalled: set while its input isn't read on purpose; its silence proves nothing then.
@@ -145,8 +154,10 @@ class Connection:
         ws: "web.WebSocketResponse[bool]",
         writer: AbstractStreamWriter,
         transport: asyncio.Transport,
+        caller: Token,
     ) -> None:
         self.ws = ws
+        self.caller = caller
         self.heard = False
         self.closing = False
         self.stalled = False

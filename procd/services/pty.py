@@ -14,6 +14,7 @@ from procd.errors import (
     Conflict,
     Exhausted,
     ProcessNotFound,
+    Refused,
     SessionEnded,
 )
 from procd.process import Process, Processes
@@ -98,6 +99,11 @@ class PtySession:
         if self._deleted or self._process is None or self._process.record.exit is None:
             return KILLED
         return self._process.record.exit.shell_code
+
+    @property
+    def started(self) -> bool:
+        """Whether its shell was ever started."""
+        return self._process is not None
 
     def start(self) -> None:
         """Start the shell, unless it was started already.
@@ -256,8 +262,11 @@ class PtySessions:
             raise SessionEnded(f"PTY session {session_id} not found")
         return session
 
-    def to_attach(self, session_id: str, *, resume: bool) -> PtySession:
+    def to_attach(self, session_id: str, *, resume: bool, may_start: bool = True) -> PtySession:
         """The session to attach to, started; to resume, one that has ended serves as well.
+
+        Args:
+            may_start: a shell that hasn't been started yet may be started for this client.
 
         Raises:
             ProcdError: there is none, it has ended, is full, or can't be started; the message is
@@ -275,6 +284,8 @@ class PtySessions:
             raise ProcessNotFound(f"PTY session {session_id} not found")
         if session.log.readers >= self.config.max_clients:
             raise Exhausted(f"limit of {self.config.max_clients} clients is reached")
+        if not (may_start or session.started):
+            raise Refused(f"PTY session '{session_id}' is not started yet")
         if not session.log.sealed:
             session.start()
         return session

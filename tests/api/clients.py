@@ -349,7 +349,10 @@ class Raw:
     async def request(self, head: str, body: bytes = b"") -> None:
         """Send a request: `head` is its first line and headers, without Host."""
         await self.send(
-            f"{head}\r\nHost: x\r\n\r\n".replace("\n", "\r\n").replace("\r\r", "\r").encode() + body
+            f"{head}\r\nHost: localhost\r\n\r\n".replace("\n", "\r\n")
+            .replace("\r\r", "\r")
+            .encode()
+            + body
         )
 
     async def ask_upgrade(self, path: str, *headers: str) -> None:
@@ -370,6 +373,11 @@ class Raw:
             text = (await self._reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = text.rstrip("\r\n").split("\r\n")
         return int(first.split()[1]), lines
+
+    async def exactly(self, size: int) -> bytes:
+        """So many bytes."""
+        async with asyncio.timeout(WAIT_S):
+            return await self._reader.readexactly(size)
 
     async def upgrade(self, path: str, *headers: str) -> list[str]:
         """Complete a WebSocket handshake and return the reply's header lines."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.access import Secrets
 from tests.api.clients import Fifo, Gate
 
 
@@ -20,3 +21,9 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     """A FIFO that programs wait at."""
     with Gate(tmp_path / "gate") as gate:
         yield gate
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Secrets:
+    """A token of each scope."""
+    return Secrets(tmp_path / "tokens")

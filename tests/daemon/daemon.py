@@ -156,7 +156,7 @@ class Daemon:
         """How many descriptors it has while it has no clients and no sessions."""
         with socket.create_connection((self.host, self.port)) as connection:
             # Its answer proves that it has gone past its start; the connection costs it one.
-            connection.sendall(b"GET /version HTTP/1.1\r\nHost: procd\r\n\r\n")
+            connection.sendall(b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n")
             connection.recv(1)
             return len(descriptors(self.pid)) - 1
 

@@ -106,8 +106,8 @@ async def test_refuses_newcomers_while_it_stops(start: Start, http: aiohttp.Clie
     # A client that does not answer the close frame holds the end up, within its bound.
     reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
     writer.write(
-        b"GET /process/pty/create-connect?id=deaf HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
-        b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"GET /process/pty/create-connect?id=deaf HTTP/1.1\r\nHost: localhost\r\n"
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
     )
     await reader.readuntil(b'"connected"')

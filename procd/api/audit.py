@@ -1,0 +1,79 @@
+"""Writes the audit record of each request: who, what, when, and how it ended."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from procd.api.gate import CALLER
+from procd.api.reply import timestamp
+from procd.api.scopes import UNGUARDED
+from procd.services.audit import AuditFile
+
+MAX_VALUE_LENGTH: Final = 255
+SWITCHING: Final = 101
+REFUSALS: Final = (401, 403)
+
+AUDIT = web.AppKey("AUDIT", AuditFile)
+NOTES = web.RequestKey("NOTES", dict[str, Any])
+
+
+def note(request: web.Request, **facts: str | int | None) -> None:
+    """Add ids or an exit code to the record of this request; never what a user typed or runs."""
+    if AUDIT in request.app:
+        request[NOTES] = {**request.get(NOTES, {}), **facts}
+
+
+@web.middleware
+async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Record a request when it is over; without a status if its client left before that."""
+    if _path(request) in UNGUARDED:
+        return await handler(request)
+    began_at, begin = datetime.now(UTC), time.monotonic()
+    status = None
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        upgraded = status == SWITCHING
+        record = {
+            **_record(request, "closed" if upgraded else "request", began_at),
+            "status": status,
+            "durationMs": int((time.monotonic() - begin) * 1000),
+            **request.get(NOTES, {}),
+        }
+        if status in REFUSALS:
+            request.app[AUDIT].write_refused(record)
+        else:
+            request.app[AUDIT].write(record)
+
+
+async def opened(request: web.Request, response: web.StreamResponse) -> None:
+    """Record a WebSocket when it is opened, too: that may be long before it is closed."""
+    if response.status == SWITCHING:
+        record = _record(request, "opened", datetime.now(UTC))
+        request.app[AUDIT].write({**record, **request.get(NOTES, {})})
+
+
+def _record(request: web.Request, event: str, moment: datetime) -> dict[str, object]:
+    caller = request.get(CALLER)
+    return {
+        "time": timestamp(moment),
+        "event": event,
+        "token": None if caller is None else caller.name,
+        "peer": request.remote,
+        "method": request.method[:MAX_VALUE_LENGTH],
+        "route": _path(request),
+        **{name: value[:MAX_VALUE_LENGTH] for name, value in request.match_info.items()},
+    }
+
+
+def _path(request: web.Request) -> str | None:
+    """The path as the route table has it; others may hold anything and are left out."""
+    resource = request.match_info.route.resource
+    if resource is None:
+        return None
+    return resource.canonical.removeprefix("/toolbox/{sandbox_id}").rstrip("/")

@@ -1,0 +1,196 @@
+"""The gate: every request passes here, upgrade or not, known path or not, before anything is done.
+
+Source: Process API contract, sections 1 and 3; RFC 6750; RFC 6455, section 10.2.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.typedefs import Handler
+
+from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
+from procd.config import Config
+from procd.errors import Refused, Unauthorized
+from procd.services.access import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
+from procd.services.credentials import Access, is_loopback
+
+PREFIX: Final = re.compile(r"/toolbox/[^/]+(?=/)")
+DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
+# What is left of a refused request's body up to this is taken off the socket and dropped, so that
+# its client reads the answer; of a longer one nothing is read.
+SMALL_BODY_BYTES: Final = 64 << 10
+
+# Who sent a request: set by the gate for everything behind it.
+CALLER = web.RequestKey("CALLER", Token)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a route asks for."""
+
+    scope: Scope
+    upgrades: bool = False
+    unguarded: bool = False
+
+
+# A path or method that isn't there: whoever may do anything may be told so.
+UNKNOWN: Final = Need(Scope.READ)
+
+
+class Gate:
+    """Decides on each request."""
+
+    def __init__(self, config: Config, access: Access) -> None:
+        self.access = access
+        self._needs: dict[web.AbstractRoute, Need] = {}
+        self._hosts = _hosts(config)
+        self._cors_origins = frozenset(config.cors.allowed_origins)
+        self._origins = self._cors_origins | set(config.auth.allowed_origins)
+        # A proxy that decides who may call also decides from where, unless origins are named.
+        self._checks_origin = (
+            config.auth.mode != "none" or bool(self._origins)
+        ) and "*" not in self._origins
+
+    def guard(self, route: web.AbstractRoute, method: str, path: str) -> None:
+        """Have `route` ask for what the table says of `method` and `path`."""
+        self._needs[route] = Need(
+            scope=NEEDS.get((method, path), Scope.ADMIN),
+            upgrades=path in UPGRADES,
+            unguarded=path in UNGUARDED,
+        )
+
+    def admit(self, request: web.Request) -> Token:
+        """Whose request it is; for an upgrade, the ticket in it is then used up.
+
+        Raises:
+            Unauthorized: it has no good credential.
+            Refused: its Host, its Origin or its token's scope isn't enough.
+        """
+        route = request.match_info.route
+        need = self._needs.get(route, UNKNOWN)
+        if need.unguarded:
+            return ANYONE
+        headers = request.headers
+        if self._hosts is not None and _name(headers.get(hdrs.HOST, "")) not in self._hosts:
+            raise Refused("forbidden: this Host is not in server.allowed_hosts")
+        if self._checks_origin and (origin := headers.get(hdrs.ORIGIN)) is not None:
+            self._check_origin(origin, headers.get(hdrs.HOST, ""))
+        if not self.access.required or self._is_preflight(request):
+            return ANYONE
+        token = self._token(request, need)
+        if token is None:
+            raise Unauthorized("unauthorized: a valid token is required")
+        if token.scope < need.scope:
+            raise Refused(
+                f"forbidden: scope '{need.scope.name.lower()}' is required,"
+                f" token '{token.name}' has '{token.scope.name.lower()}'"
+            )
+        return token
+
+    def _token(self, request: web.Request, need: Need) -> Token | None:
+        values = request.headers.getall(hdrs.AUTHORIZATION, [])
+        if values:
+            scheme, _, secret = values[0].partition(" ")
+            if len(values) > 1 or scheme.lower() != "bearer":
+                return None
+            return self.access.tokens.find(secret.strip())
+        if not need.upgrades or request.headers.get(hdrs.UPGRADE, "").lower() != "websocket":
+            return None
+        keys, tickets = (request.query.getall(name, []) for name in (KEY_PARAM, TICKET_PARAM))
+        if len(keys) + len(tickets) != 1:
+            return None
+        if keys:
+            return self.access.tokens.find(keys[0])
+        token = self.access.tickets.redeem(tickets[0], plain_path(request.path))
+        return token if token in self.access.tokens else None
+
+    def _check_origin(self, origin: str, host: str) -> None:
+        if origin in self._origins:
+            return
+        scheme, _, place = origin.lower().partition("://")
+        port = DEFAULT_PORTS.get(scheme)
+        if port is None or place.removesuffix(port) != host.lower().removesuffix(port):
+            raise Refused("forbidden: this Origin is not in auth.allowed_origins")
+
+    def _is_preflight(self, request: web.Request) -> bool:
+        """Whether a browser asks if it may ask; it never sends a credential with that.
+
+        Source: Fetch Standard, section 3.2.2 ("CORS-preflight request").
+        """
+        return (
+            request.method == hdrs.METH_OPTIONS
+            and request.headers.get(hdrs.ORIGIN) in self._cors_origins
+            and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
+            and request.match_info.http_exception is None
+        )
+
+
+GATE = web.AppKey("GATE", Gate)
+
+
+def _hosts(config: Config) -> frozenset[str] | None:
+    """The names that a Host header may have; None for all."""
+    local = is_loopback(config.server.host)
+    named = [name.lower() for name in config.server.allowed_hosts]
+    if "*" in named or not (named or local):
+        return None
+    own = config.server.host.lower()
+    return frozenset([*named, *LOOPBACK_NAMES, f"[{own}]" if ":" in own else own])
+
+
+def _name(host: str) -> str:
+    """A Host header's name without its port: RFC 3986, section 3.2.2."""
+    if host.startswith("["):
+        name, bracket, port = host.partition("]")
+        name += bracket
+    else:
+        name, colon, port = host.partition(":")
+        port = colon + port
+    return name.lower() if not port or (port[0] == ":" and port[1:].isdigit()) else ""
+
+
+def plain_path(path: str) -> str:
+    """A path as the route table has it: without the prefix of a sandbox or a slash at its end."""
+    return PREFIX.sub("", path, count=1).rstrip("/")
+
+
+@web.middleware
+async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let a request pass, or raise."""
+    request[CALLER] = request.app[GATE].admit(request)
+    return await handler(request)
+
+
+async def expect(request: web.Request) -> None:
+    """Ask for a body that waits to be asked for, unless its request will be refused.
+
+    Source: RFC 9110, section 10.1.1.
+    """
+    if hdrs.UPGRADE in request.headers or request.version < HttpVersion11:
+        return
+    try:
+        request.app[GATE].admit(request)
+    except Refused:
+        return  # the middleware comes to the same and answers
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # of the reply, nothing is out yet
+
+
+async def turn_away(request: web.Request, response: web.Response) -> None:
+    """Complete a refusal, so that it costs no more than its own bytes."""
+    if response.status == Unauthorized.status:
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+    if hdrs.UPGRADE in request.headers:
+        # Bytes that a proxy takes for the WebSocket's must not become a request.
+        response.force_close()
+    length = request.content_length
+    if request.content.is_eof() or (length is not None and length <= SMALL_BODY_BYTES):
+        return
+    response.force_close()
+    await response.prepare(request)
+    await response.write_eof()
+    request.protocol.force_close()

@@ -1,0 +1,69 @@
+"""Which scope each route needs: plain data, beside no code that could make an exception.
+
+A route that isn't here needs `admin`; a test fails for it.
+"""
+
+from typing import Final
+
+from procd.services.access import Scope
+
+_SESSION: Final = "/process/session/{session_id}"
+_COMMAND: Final = f"{_SESSION}/command/{{command_id}}"
+_CONTEXT: Final = "/process/interpreter/context/{context_id}"
+
+NEEDS: Final = {
+    ("POST", "/process/execute"): Scope.WRITE,
+    ("POST", "/process/code-run"): Scope.WRITE,
+    ("GET", "/process/session"): Scope.READ,
+    ("POST", "/process/session"): Scope.WRITE,
+    ("GET", "/process/session/entrypoint"): Scope.READ,
+    ("GET", "/process/session/entrypoint/logs"): Scope.READ,
+    ("GET", _SESSION): Scope.READ,
+    ("DELETE", _SESSION): Scope.WRITE,
+    ("POST", f"{_SESSION}/exec"): Scope.WRITE,
+    ("GET", _COMMAND): Scope.READ,
+    ("POST", f"{_COMMAND}/input"): Scope.WRITE,
+    ("POST", f"{_COMMAND}/signal"): Scope.WRITE,
+    ("POST", f"{_COMMAND}/terminate"): Scope.WRITE,
+    ("GET", f"{_COMMAND}/logs"): Scope.READ,
+    ("GET", "/process/pty"): Scope.READ,
+    ("POST", "/process/pty"): Scope.WRITE,
+    ("GET", "/process/pty/create-connect"): Scope.WRITE,
+    ("GET", "/process/pty/{id}"): Scope.READ,
+    ("DELETE", "/process/pty/{id}"): Scope.WRITE,
+    # With `read` one looks on; what one types counts only with `write` (see api/pty).
+    ("GET", "/process/pty/{id}/connect"): Scope.READ,
+    ("POST", "/process/pty/{id}/resize"): Scope.WRITE,
+    ("GET", "/process/interpreter/context"): Scope.READ,
+    ("POST", "/process/interpreter/context"): Scope.WRITE,
+    ("DELETE", _CONTEXT): Scope.WRITE,
+    ("POST", f"{_CONTEXT}/interrupt"): Scope.WRITE,
+    ("POST", f"{_CONTEXT}/restart"): Scope.WRITE,
+    ("GET", f"{_CONTEXT}/variables"): Scope.READ,
+    ("GET", "/process/interpreter/execute"): Scope.WRITE,
+    # A ticket is worth no more than the token that it is made with.
+    ("POST", "/tickets"): Scope.READ,
+    ("GET", "/version"): Scope.READ,
+    ("GET", "/work-dir"): Scope.READ,
+    ("GET", "/user-home-dir"): Scope.READ,
+    ("GET", "/project-dir"): Scope.READ,
+    ("GET", "/system/metrics"): Scope.READ,
+    ("GET", "/metrics"): Scope.READ,
+    # The sandbox runner's and the control plane's: they hold for everybody's processes to come.
+    ("POST", "/init"): Scope.ADMIN,
+    ("POST", "/env"): Scope.ADMIN,
+}
+
+# Need no credential, say nothing of what runs here, and are asked by whoever watches the machine.
+UNGUARDED: Final = frozenset({"/healthz", "/readyz"})
+
+# Can be upgraded to a WebSocket; there, and nowhere else, a URL may carry a credential.
+UPGRADES: Final = frozenset(
+    {
+        "/process/session/entrypoint/logs",
+        f"{_COMMAND}/logs",
+        "/process/pty/create-connect",
+        "/process/pty/{id}/connect",
+        "/process/interpreter/execute",
+    }
+)

@@ -1,0 +1,45 @@
+"""POST /tickets: one-time tickets, with which a browser opens a WebSocket."""
+
+from typing import Any, Final
+
+from aiohttp import web
+from marshmallow import ValidationError, post_load
+from yarl import URL
+
+from procd.api.body import BodySchema, Text, load, non_empty
+from procd.api.gate import CALLER, GATE, plain_path
+from procd.api.reply import json_response
+
+MAX_ROUTE_LENGTH: Final = 4096
+
+
+class TicketSchema(BodySchema):
+    """The request."""
+
+    route = Text(required=True, validate=non_empty())
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: object) -> str:
+        """The path that the ticket is for, decoded as a request's is."""
+        text: str = data["route"]
+        if len(text) > MAX_ROUTE_LENGTH or not text.startswith("/") or set("?#") & set(text):
+            raise ValidationError("route: must be the path of a WebSocket, without a query")
+        return plain_path(URL.build(path="/").with_path(text, encoded=True).path)
+
+
+TICKET: Final = TicketSchema()
+
+
+async def create(request: web.Request) -> web.Response:
+    """Make a ticket that is worth what the caller's token is."""
+    access = request.app[GATE].access
+    route: str = await load(request, TICKET)
+    ticket = access.tickets.make(request[CALLER], route)
+    reply = json_response(
+        {"ticket": ticket, "expiresInSeconds": access.tickets.config.ticket_s}, 201
+    )
+    reply.headers["Cache-Control"] = "no-store"
+    return reply
+
+
+routes = [web.post("/tickets", create)]

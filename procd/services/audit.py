@@ -1,0 +1,80 @@
+"""The record of who did what: lines of JSON in a file that only its owner can read.
+
+What is typed, printed or run, and the values of variables, are never part of it.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+
+from procd.config import AuditConfig, ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class AuditFile:
+    """Appends records; a line is written in one call, so a reader never sees half of it.
+
+    Raises:
+        ConfigError: the file can't be opened.
+    """
+
+    def __init__(self, config: AuditConfig) -> None:
+        self._config = config
+        try:
+            self._number = self._open()
+        except OSError as exc:
+            raise ConfigError(f"audit.file: {config.file}: {exc.strerror}") from exc
+        self._fails = False
+        self._second = 0
+        self._refused = 0
+        self._unrecorded = 0
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(self._config.file, flags, 0o600)
+
+    def reopen(self) -> None:
+        """Go on in the file that has the name now; if there can't be one, in the one of before."""
+        try:
+            fresh = self._open()
+        except OSError as exc:
+            log.error("the audit file can't be opened again: %s", exc.strerror)
+            return
+        os.close(self._number)
+        self._number = fresh
+
+    def write(self, record: Mapping[str, object]) -> None:
+        """Append a record; that it can't be is logged once, until it can be again."""
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        try:
+            os.write(self._number, line)
+        except OSError as exc:
+            if not self._fails:
+                log.error("the audit file can't be written: %s", exc.strerror)
+            self._fails = True
+        else:
+            self._fails = False
+
+    def write_refused(self, record: Mapping[str, object]) -> None:
+        """Append the record of a refused request, unless there are too many: they are counted then.
+
+        Strangers must not be able to fill the disk.
+        """
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._refused = second, 0
+        self._refused += 1
+        if self._refused > self._config.refused_per_s:
+            self._unrecorded += 1
+            return
+        if self._unrecorded:
+            record = {**record, "unrecordedBefore": self._unrecorded}
+            self._unrecorded = 0
+        self.write(record)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._number)

@@ -1,0 +1,127 @@
+"""Where tokens come from, and whether callers need one at all."""
+
+import ipaddress
+import logging
+from pathlib import Path
+from typing import Final
+
+from procd.config import Config, ConfigError
+from procd.services import tokenfile
+from procd.services.access import (
+    MAX_SECRET_LENGTH,
+    MIN_SECRET_LENGTH,
+    Scope,
+    Tickets,
+    Token,
+    Tokens,
+    digest_of,
+)
+
+log = logging.getLogger(__name__)
+
+# Source: systemd.exec(5), LoadCredential=.
+CREDENTIAL: Final = "procd-tokens"
+VARIABLE: Final = "PROCD_AUTH_TOKEN"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens at `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Access:
+    """The tokens and tickets in force.
+
+    Args:
+        secret: a token from the environment; None if there is none, and never empty.
+        credentials_dir: the service manager's; empty if there is none.
+
+    Raises:
+        ConfigError: a source of tokens can't be used, or procd would be open to others than this
+            machine though nobody has said that it should be.
+
+    Attributes:
+        required: whether callers need a token; that never changes.
+    """
+
+    def __init__(
+        self, config: Config, secret: str | None = None, credentials_dir: str = ""
+    ) -> None:
+        self._config = config.auth
+        self._own: list[Token] = []
+        if secret is not None:
+            if not MIN_SECRET_LENGTH <= len(secret) <= MAX_SECRET_LENGTH:
+                raise ConfigError(
+                    f"{VARIABLE}: must have {MIN_SECRET_LENGTH} to {MAX_SECRET_LENGTH} characters"
+                )
+            self._own.append(Token(name="environment", scope=Scope.ADMIN, digest=digest_of(secret)))
+        self._files: list[Path] = []
+        if credentials_dir and (credential := Path(credentials_dir, CREDENTIAL)).exists():
+            self._files.append(credential)
+        if config.auth.token_file:
+            self._files.append(Path(config.auth.token_file))
+        self.tokens = self._load()
+        self.tickets = Tickets(config.auth)
+        self.required = self._decide(config.server.host)
+        self._check_origins(config)
+
+    def _load(self) -> Tokens:
+        tokens = self._own.copy()
+        names = {token.name for token in tokens}
+        for file in self._files:
+            for token in tokenfile.read(file):
+                if token.name in names:
+                    raise ConfigError(f"{file}: a second token named {token.name}")
+                names.add(token.name)
+                tokens.append(token)
+        if len(tokens) > self._config.max_tokens:
+            raise ConfigError(f"auth.max_tokens: there are {len(tokens)} tokens")
+        return Tokens(tokens)
+
+    def _decide(self, host: str) -> bool:
+        """Whether callers need a token."""
+        mode = self._config.mode
+        has_source = bool(self._own or self._files)
+        if mode == "none":
+            if has_source:
+                raise ConfigError(
+                    "auth.mode: none, but tokens are given: take out one or the other"
+                )
+            return False
+        if has_source and not len(self.tokens):
+            raise ConfigError(f"{self._files[0]}: no token in it: make one with `procd token`")
+        if not has_source and (mode == "token" or not is_loopback(host)):
+            why = "auth.mode: token" if mode == "token" else f"server.host: {host} is not loopback"
+            raise ConfigError(
+                f"{why}, and there is no token: make one with `procd token` and set"
+                f" auth.token_file, or set {VARIABLE}; behind a proxy that decides who may call,"
+                ' set auth.mode = "none"'
+            )
+        return has_source
+
+    def _check_origins(self, config: Config) -> None:
+        for name, origins in (
+            ("cors.allowed_origins", config.cors.allowed_origins),
+            ("auth.allowed_origins", config.auth.allowed_origins),
+        ):
+            if "*" in origins and config.auth.mode != "none":
+                raise ConfigError(f"{name}: * would let every web page call: name the origins")
+
+    def reload(self) -> bool:
+        """Read the tokens again; if that can't be done, go on with those of before.
+
+        When no token is left, nobody is let in. Returns whether it could be done.
+        """
+        try:
+            self.tokens = self._load()
+        except ConfigError as exc:
+            log.error("tokens are not read again, those of before stay: %s", exc)
+            return False
+        self.tickets.drop_without(self.tokens)
+        log.info("tokens read again: %d in force", len(self.tokens))
+        return True

@@ -1,0 +1,169 @@
+"""The audit record: who did what, when, how it ended; not what was typed, run or printed."""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import WSServerHandshakeError
+
+from procd.app import reload
+from procd.config import ConfigError, from_mapping
+from procd.services.access import new_secret
+from procd.services.audit import AuditFile
+from tests.api.access import Secrets, bearer, guarded
+from tests.api.clients import Terminal, attach, create, delete, execute, program
+from tests.conftest import Client, MakeClient
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """What was recorded so far."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def audited(
+    procd: MakeClient, secrets: Secrets, path: Path, **sections: dict[str, object]
+) -> Client:
+    """A server that records."""
+    return await guarded(procd, secrets, audit={"file": str(path)}, **sections)
+
+
+async def test_a_command(procd: MakeClient, secrets: Secrets, tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    client = await audited(procd, secrets, path)
+    body = {"command": "echo printed; exit 3", "envs": {"X": "hidden"}}
+    headers = bearer(secrets.write)
+    async with client.post("/process/execute?q=hidden", json=body, headers=headers) as reply:
+        assert reply.status == 200
+    (record,) = records(path)
+    assert record.pop("time").endswith("Z")
+    assert record.pop("durationMs") >= 0
+    assert record == {
+        "event": "request",
+        "token": "writer",
+        "peer": "127.0.0.1",
+        "method": "POST",
+        "route": "/process/execute",
+        "status": 200,
+        "exitCode": 3,
+    }
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_session(procd: MakeClient, secrets: Secrets, tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    client = await audited(procd, secrets, path)
+    headers = bearer(secrets.admin)
+    url = "/process/session"
+    async with client.post(url, json={"sessionId": "s1"}, headers=headers) as reply:
+        assert reply.status == 201
+    body = {"command": "echo printed; (exit 4)"}
+    prefixed = f"/toolbox/sb1{url}/s1/exec/"
+    async with client.post(prefixed, json=body, headers=headers) as reply:
+        command = (await reply.json())["cmdId"]
+    async with client.get(f"{url}/s1/command/nope/logs", headers=headers) as reply:
+        assert reply.status == 404
+    made, ran, asked = records(path)
+    assert (made["route"], made["status"], made["session_id"]) == (url, 201, "s1")
+    assert ran["route"] == f"{url}/{{session_id}}/exec"
+    assert (ran["session_id"], ran["command_id"], ran["exitCode"]) == ("s1", command, 4)
+    assert ran["sandbox_id"] == "sb1"
+    assert (asked["status"], asked["command_id"]) == (404, "nope")
+
+
+async def test_a_terminal(procd: MakeClient, secrets: Secrets, tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    shell = program(tmp_path, "read line; echo printed; exit 5")
+    client = await audited(procd, secrets, path, process={"shell": shell})
+    key = f"DAYTONA_SANDBOX_AUTH_KEY={secrets.write}"
+    ws = await client.ws_connect(f"/process/pty/create-connect?id=t1&cwd=%2Ftmp&{key}")
+    terminal = Terminal(ws)
+    await terminal.type(b"typed\n")
+    await terminal.until(b"printed")
+    await terminal.to_end()
+    await ws.close()
+    await client.close()
+    opened, closed = records(path)
+    assert opened["event"] == "opened"
+    assert closed["event"] == "closed"
+    for record in (opened, closed):
+        assert (record["token"], record["id"]) == ("writer", "t1")
+        assert record["route"] == "/process/pty/create-connect"
+    assert closed["exitCode"] == 5
+    text = path.read_text()
+    for secret in ("typed", "printed", "/tmp", secrets.write, "DAYTONA"):
+        assert secret not in text
+
+
+async def test_refusals_can_not_fill_the_disk(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path
+) -> None:
+    path = tmp_path / "audit"
+    client = await guarded(procd, secrets, audit={"file": str(path), "refused_per_s": 1})
+    secret = new_secret()
+    total = 0
+    while len(written := records(path)) < 2:  # until the next second
+        async with client.get(f"/made/up/{secret}?{secret}", headers=bearer(secret)) as reply:
+            assert reply.status == 401
+            total += 1
+    first, last = written
+    assert (first["token"], first["route"], first["status"]) == (None, None, 401)
+    assert last["unrecordedBefore"] == total - 2
+    assert secret not in path.read_text()
+
+
+async def test_refused_upgrades_and_health(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path
+) -> None:
+    path = tmp_path / "audit"
+    client = await audited(procd, secrets, path)
+    async with client.get("/healthz") as reply:
+        assert reply.status == 200
+    with pytest.raises(WSServerHandshakeError):
+        await client.ws_connect("/process/pty/create-connect?id=a", headers=bearer(secrets.read))
+    (record,) = records(path)
+    assert (record["event"], record["status"], record["token"]) == ("request", 403, None)
+
+
+async def test_it_is_opened_again(procd: MakeClient, secrets: Secrets, tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    client = await audited(procd, secrets, path)
+    headers = bearer(secrets.read)
+    async with client.get("/version", headers=headers):
+        pass
+    path.rename(tmp_path / "old")
+    async with client.get("/version", headers=headers):
+        pass
+    assert len(records(tmp_path / "old")) == 2
+    reload(client.app)
+    async with client.get("/version", headers=headers):
+        pass
+    assert len(records(tmp_path / "old")) == 2
+    assert len(records(path)) == 1
+
+
+async def test_without_tokens(procd: MakeClient, tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    client = await procd(audit={"file": str(path)})
+    await execute(client, "true")
+    await create(client, "t1", lazyStart=True)
+    await attach(client, "/process/pty/nope/connect")
+    await delete(client, "t1")
+    assert {record["token"] for record in records(path)} == {"anyone"}
+
+
+def test_a_file_that_can_not_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in ("nowhere/audit", ".", "link"):
+        config = from_mapping({"audit": {"file": str(tmp_path / name)}}).audit
+        with pytest.raises(ConfigError, match=r"audit\.file: "):
+            AuditFile(config)
+
+
+def test_a_full_disk_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    file = AuditFile(from_mapping({"audit": {"file": "/dev/full"}}).audit)
+    for _ in range(3):
+        file.write({"a": 1})
+    file.close()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]

@@ -1,0 +1,375 @@
+"""The gate: each route and each upgrade, with each way of not having a credential."""
+
+import asyncio
+import gc
+import re
+from collections.abc import Iterator
+
+import pytest
+from aiohttp import WSServerHandshakeError, web
+
+from procd.api.gate import plain_path
+from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
+from procd.app import PREFIXES, ROUTES
+from procd.config import ConfigError, from_mapping
+from procd.services.access import Scope, new_secret
+from procd.services.credentials import Access
+from tests.api.access import Secrets, bearer, guarded
+from tests.api.clients import WAIT_S, each, execute, listed, raw, refused
+from tests.conftest import Client, MakeClient
+
+HANDSHAKE = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+NOWHERE = ["/", "/nowhere", "/process", "/process/nowhere", "/toolbox", "/toolbox/x", "/healthz/x"]
+OTHER_METHODS = ["HEAD", "OPTIONS", "PUT", "PATCH", "TRACE", "PROPFIND"]
+
+
+def guarded_routes() -> list[web.RouteDef]:
+    """Those that need a credential."""
+    return [route for route in ROUTES if route.path not in UNGUARDED]
+
+
+def paths(route: str) -> Iterator[str]:
+    """Each path of a route, with the id of nothing."""
+    for prefix in PREFIXES:
+        for slash in ("", "/"):
+            yield re.sub(r"\{.*?\}", "nope", prefix + route) + slash
+
+
+def bad_credentials(secret: str) -> list[dict[str, str]]:
+    """Headers that carry no good token, though some come close."""
+    return [
+        {},
+        {"Authorization": ""},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer "},
+        bearer(new_secret()),
+        bearer(secret[:-1]),
+        bearer(secret + "x"),
+        bearer(secret.swapcase()),
+        bearer("x" * 5000),
+        {"Authorization": secret},
+        {"Authorization": f"Basic {secret}"},
+        {"Authorization": f"Bearer {secret} {secret}"},
+        {"X-Authorization": f"Bearer {secret}"},
+        {"Cookie": f"DAYTONA_SANDBOX_AUTH_KEY={secret}"},
+    ]
+
+
+async def is_unauthorized(client: Client, method: str, path: str, headers: dict[str, str]) -> None:
+    async with client.request(method, path, headers=headers, allow_redirects=False) as reply:
+        assert reply.headers.get("WWW-Authenticate") == "Bearer", (method, path, reply.status)
+        if method == "HEAD":
+            assert reply.status == 401
+        else:
+            await refused(reply, 401, "UNAUTHORIZED")
+
+
+def test_every_route_has_a_scope() -> None:
+    """A route that was added and not thought about fails here (and asks for `admin`)."""
+    unheard = {(route.method, route.path) for route in guarded_routes()} - set(NEEDS)
+    assert not unheard, "give them a scope in procd/api/scopes.py"
+    assert not {path for _, path in NEEDS} & UNGUARDED
+
+
+def test_scopes_follow_the_rule() -> None:
+    """Reading needs read, all else more; what is done by a GET that upgrades is named."""
+    does = {"/process/pty/create-connect", "/process/interpreter/execute"}
+    for (method, path), scope in NEEDS.items():
+        if path == "/tickets":
+            continue  # is worth what its maker's token is
+        reads = method in ("GET", "HEAD") and path not in does
+        assert (scope is Scope.READ) == reads, (method, path)
+    assert does < UPGRADES
+
+
+async def test_no_route_without_a_good_credential(procd: MakeClient, secrets: Secrets) -> None:
+    client = await guarded(procd, secrets)
+    for route in guarded_routes():
+        for path in paths(route.path):
+            for headers in bad_credentials(secrets.admin):
+                await is_unauthorized(client, route.method, path, headers)
+
+
+async def test_no_upgrade_without_a_good_credential(procd: MakeClient, secrets: Secrets) -> None:
+    client = await guarded(procd, secrets)
+    wrong = [
+        f"{name}={value}"
+        for name in ("DAYTONA_SANDBOX_AUTH_KEY", "ticket")
+        for value in ("", new_secret(), secrets.admin[:-1])
+    ]
+    # The right token where it doesn't count.
+    wrong += [f"ticket={secrets.admin}", f"token={secrets.admin}"]
+    wrong += [f"DAYTONA_SANDBOX_AUTH_KEY={secrets.admin}&DAYTONA_SANDBOX_AUTH_KEY=x"]
+    for route in guarded_routes():
+        for path in paths(route.path):
+            if route.method != "GET":
+                continue
+            for headers in bad_credentials(secrets.admin):
+                await is_unauthorized(client, "GET", path, HANDSHAKE | headers)
+            for query in wrong:
+                await is_unauthorized(client, "GET", f"{path}?{query}", HANDSHAKE)
+    async with client.get("/process/pty", headers=bearer(secrets.read)) as reply:
+        assert (await reply.json()) == {"sessions": []}, "nothing was created"
+
+
+async def test_no_other_method_and_no_unknown_path(procd: MakeClient, secrets: Secrets) -> None:
+    client = await guarded(procd, secrets, cors={"allowed_origins": ["https://app.example"]})
+    for path in [*NOWHERE, *(path for route in guarded_routes() for path in paths(route.path))]:
+        for method in OTHER_METHODS:
+            await is_unauthorized(client, method, path, {})
+    for path in NOWHERE:
+        for method in ("GET", "POST", "DELETE"):
+            await is_unauthorized(client, method, path, bearer(secrets.admin[:-1]))
+        async with client.get(path, headers=bearer(secrets.read)) as reply:
+            await refused(reply, 404, "NOT_FOUND")
+    no_preflights = [
+        {"Origin": "https://app.example"},
+        {"Access-Control-Request-Method": "GET"},
+        {
+            "Origin": f"http://127.0.0.1:{client.port}",
+            "Access-Control-Request-Method": "GET",
+        },
+    ]
+    for headers in no_preflights:
+        await is_unauthorized(client, "OPTIONS", "/version", headers)
+    preflight = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET"}
+    await is_unauthorized(client, "OPTIONS", "/nowhere", preflight)
+
+
+async def test_every_route_takes_the_scope_that_it_needs(
+    procd: MakeClient, secrets: Secrets
+) -> None:
+    client = await guarded(procd, secrets)
+    for route in guarded_routes():
+        need = NEEDS[route.method, route.path]
+        for name, scope in (("read", Scope.READ), ("write", Scope.WRITE), ("admin", Scope.ADMIN)):
+            for path in paths(route.path):
+                headers = bearer(getattr(secrets, name))
+                async with client.request(route.method, path, headers=headers) as reply:
+                    if scope < need:
+                        body = await refused(reply, 403, "FORBIDDEN")
+                        assert f"scope '{need.name.lower()}' is required" in body["message"]
+                        assert "WWW-Authenticate" not in reply.headers
+                    else:
+                        assert reply.status not in (401, 403), (route, name)
+
+
+async def test_scheme_and_blanks(procd: MakeClient, secrets: Secrets) -> None:
+    client = await guarded(procd, secrets)
+    for value in (f"bearer {secrets.read}", f"BEARER   {secrets.read}"):
+        async with client.get("/version", headers={"Authorization": value}) as reply:
+            assert reply.status == 200
+    async with raw(client) as bare:
+        await bare.request(
+            f"GET /version HTTP/1.1\nAuthorization: Bearer {secrets.read}\nAuthorization: Bearer x"
+        )
+        assert (await bare.head())[0] in (400, 401)
+
+
+async def test_health_needs_no_credential(procd: MakeClient, secrets: Secrets) -> None:
+    client = await guarded(procd, secrets)
+    for path in paths("/healthz"):
+        async with client.get(path) as reply:
+            assert reply.status == 200
+        await is_unauthorized(client, "POST", path, {})
+
+
+async def test_open_on_loopback_without_tokens(procd: MakeClient) -> None:
+    client = await procd()
+    assert (await execute(client, "echo fine"))["result"] == "fine\n"
+    async with client.get("/version", headers=bearer("whatever")) as reply:
+        assert reply.status == 200
+
+
+@each("path", ["/process/execute", "/process/session", "/nowhere"])
+async def test_a_refused_body_is_not_read(procd: MakeClient, secrets: Secrets, path: str) -> None:
+    client = await guarded(procd, secrets)
+    async with raw(client) as bare, asyncio.timeout(WAIT_S):
+        await bare.request(f"POST {path} HTTP/1.1\nContent-Length: 1000000000", b"begin")
+        assert b"401 Unauthorized" in await bare.rest(), "answered and closed"
+    async with raw(client) as bare, asyncio.timeout(WAIT_S):
+        await bare.request(f"POST {path} HTTP/1.1\nTransfer-Encoding: chunked", b"5\r\nbegin\r\n")
+        assert b"401 Unauthorized" in await bare.rest()
+
+
+async def test_a_refused_client_is_not_asked_for_its_body(
+    procd: MakeClient, secrets: Secrets
+) -> None:
+    client = await guarded(procd, secrets)
+    head = "POST /process/execute HTTP/1.1\nContent-Length: 100000\nExpect: 100-continue"
+    async with raw(client) as bare:
+        await bare.request(head)
+        assert (await bare.head())[0] == 401
+    async with raw(client) as bare:
+        await bare.request(f"{head}\nAuthorization: Bearer {secrets.write}")
+        assert (await bare.head())[0] == 100
+
+
+async def test_a_refused_upgrade_closes_the_connection(procd: MakeClient, secrets: Secrets) -> None:
+    """Else a proxy that takes it for a tunnel would let anything through after it."""
+    client = await guarded(procd, secrets)
+    async with raw(client) as bare, asyncio.timeout(WAIT_S):
+        await bare.ask_upgrade("/process/pty/create-connect?id=a")
+        rest = await bare.rest()
+    assert b"401 Unauthorized" in rest
+    assert rest.count(b"HTTP/1.1") == 1
+
+
+async def test_refusals_leave_nothing(procd: MakeClient, secrets: Secrets) -> None:
+    client = await guarded(procd, secrets)
+    body = b'{"command": "true"}'
+    request = (
+        f"POST /process/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        "Authorization: Bearer procd_wrong-%05d\r\n\r\n"
+    )
+
+    async def refuse(count: int) -> None:
+        async with raw(client) as bare, asyncio.timeout(WAIT_S):
+            for number in range(count):
+                await bare.send((request % number).encode() + body)
+                status, lines = await bare.head()
+                assert status == 401
+                length = next(line for line in lines if line.startswith("Content-Length"))
+                await bare.exactly(int(length.split(":")[1]))
+
+    await refuse(100)
+    gc.collect()
+    before = len(gc.get_objects())
+    await refuse(10_000)
+    gc.collect()
+    assert len(gc.get_objects()) < before + 1000
+
+
+async def test_origin(procd: MakeClient, secrets: Secrets) -> None:
+    client = await guarded(
+        procd,
+        secrets,
+        cors={"allowed_origins": ["https://a.example"]},
+        auth={"allowed_origins": ["https://b.example"]},
+    )
+    own = f"127.0.0.1:{client.port}"
+    good = ["https://a.example", "https://b.example", f"http://{own}", f"https://{own}"]
+    bad = ["https://evil.example", "null", "", f"http://127.0.0.1:{(client.port or 0) + 1}",
+           f"http://{own}.evil.example", f"ftp://{own}", own, "https://a.example.evil.example",
+           "http://localhost"]  # fmt: skip
+    for origin in good:
+        async with client.get(
+            "/version", headers=bearer(secrets.read) | {"Origin": origin}
+        ) as reply:
+            assert reply.status == 200
+            allowed = origin if origin == "https://a.example" else None
+            assert reply.headers.get("Access-Control-Allow-Origin") == allowed
+            assert "Access-Control-Allow-Credentials" not in reply.headers
+    for origin in bad:
+        headers = bearer(secrets.admin) | {"Origin": origin}
+        async with client.get("/version", headers=headers) as reply:
+            await refused(reply, 403, "FORBIDDEN")
+        with pytest.raises(WSServerHandshakeError, match="403"):
+            await client.ws_connect("/process/pty/create-connect?id=a", headers=headers)
+    preflight = {"Access-Control-Request-Method": "POST",
+                 "Access-Control-Request-Headers": "authorization"}  # fmt: skip
+    async with client.options(
+        "/process/execute", headers=preflight | {"Origin": "https://a.example"}
+    ) as reply:
+        assert reply.status == 200
+        assert reply.headers["Access-Control-Allow-Origin"] == "https://a.example"
+    async with client.options(
+        "/process/execute", headers=preflight | {"Origin": "https://evil.example"}
+    ) as reply:
+        await refused(reply, 403, "FORBIDDEN")
+
+
+async def test_no_page_of_elsewhere_on_open_loopback(procd: MakeClient) -> None:
+    """A form or a no-cors request needs no preflight: any web page could run commands."""
+    client = await procd()
+    async with client.post(
+        "/process/execute",
+        data='{"command": "true"}',
+        headers={"Origin": "https://evil.example", "Content-Type": "text/plain"},
+    ) as reply:
+        await refused(reply, 403, "FORBIDDEN")
+    with pytest.raises(WSServerHandshakeError, match="403"):
+        await client.ws_connect(
+            "/process/pty/create-connect?id=a", headers={"Origin": "https://evil.example"}
+        )
+    assert await listed(client) == []
+
+
+async def test_host(procd: MakeClient) -> None:
+    good = ["localhost", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:2280", "[::1]", "[::1]:2280"]
+    bad = ["evil.example", "a.example:1", "localhost.evil.example", "127.0.0.1.evil.example",
+           "", "[::1].evil.example", "localhost:evil", "[::1", "::1", "127.0.0.1:1:1"]  # fmt: skip
+    client = await procd()
+    for host in good:
+        async with client.get("/version", headers={"Host": host}) as reply:
+            assert reply.status == 200, host
+    for host in bad:
+        async with client.get("/version", headers={"Host": host}) as reply:
+            assert reply.status in (400, 403), host
+        async with client.get("/healthz", headers={"Host": host}) as reply:
+            assert reply.status in (200, 400), host
+
+
+@each(
+    ("section", "status"),
+    [
+        ({"allowed_hosts": ["Box.example"]}, 200),
+        ({"allowed_hosts": ["*"]}, 200),
+        ({"allowed_hosts": ["other.example"]}, 403),
+        ({"allowed_hosts": ["other.example"], "host": "0.0.0.0"}, 403),
+        ({"host": "0.0.0.0"}, 200),
+    ],
+)
+async def test_allowed_hosts(
+    procd: MakeClient, secrets: Secrets, section: dict[str, object], status: int
+) -> None:
+    client = await guarded(procd, secrets, server=section)
+    headers = bearer(secrets.read) | {"Host": "box.example:2280"}
+    async with client.get("/version", headers=headers) as reply:
+        assert reply.status == status
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"server": {"host": "0.0.0.0"}}, "server.host: 0.0.0.0 is not loopback"),
+        ({"server": {"host": "::"}}, "server.host: :: is not loopback"),
+        ({"server": {"host": "box.example"}}, "server.host: box.example is not loopback"),
+        ({"auth": {"mode": "token"}}, "auth.mode: token, and there is no token"),
+        ({"auth": {"token_file": "/nowhere"}}, "/nowhere: No such file"),
+        ({"cors": {"allowed_origins": ["*"]}}, "cors.allowed_origins: * would let every web page"),
+        ({"auth": {"allowed_origins": ["*"]}}, "auth.allowed_origins: * would let every web page"),
+    ],
+)
+async def test_fails_closed(document: dict[str, dict[str, object]], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Access(from_mapping(document))
+    assert message in str(caught.value)
+
+
+async def test_a_token_in_the_environment_is_long(secrets: Secrets) -> None:
+    for secret in ("", "x" * 15, "x" * 513):
+        with pytest.raises(ConfigError, match="PROCD_AUTH_TOKEN"):
+            Access(from_mapping({}), secret)
+    access = Access(from_mapping({"server": {"host": "0.0.0.0"}}), "x" * 16)
+    assert access.required
+    with pytest.raises(ConfigError, match="none, but tokens are given"):
+        Access(from_mapping({"auth": {"mode": "none"}}), "x" * 16)
+
+
+async def test_mode_none_is_open_anywhere(procd: MakeClient) -> None:
+    client = await procd(server={"host": "0.0.0.0"}, auth={"mode": "none"})
+    headers = {"Host": "any.example", "Origin": "https://other.example"}
+    async with client.get("/version", headers=headers) as reply:
+        assert reply.status == 200
+
+
+def test_plain_path() -> None:
+    assert plain_path("/toolbox/sb/process/pty/a/connect/") == "/process/pty/a/connect"
+    assert plain_path("/process/pty/a/connect") == "/process/pty/a/connect"
+    assert plain_path("/toolbox/toolbox/x") == "/x"

@@ -1,0 +1,133 @@
+"""Scopes on open sockets: who may only look on, and whose token is gone."""
+
+import asyncio
+from pathlib import Path
+
+from aiohttp import WSCloseCode
+
+from procd.app import reload
+from procd.services.access import Scope
+from tests.api.access import Secrets, bearer, guarded
+from tests.api.clients import TEXT, WAIT_S, Terminal, program, raw, refused
+from tests.conftest import Client, MakeClient
+
+ECHO = "stty raw -echo; echo ready; cat"
+
+
+async def served(procd: MakeClient, secrets: Secrets, tmp_path: Path, **fields: object) -> Client:
+    """A server with a session t1 that echoes."""
+    client = await guarded(procd, secrets, process={"shell": program(tmp_path, ECHO)})
+    body = {"id": "t1", **fields}
+    async with client.post("/process/pty", json=body, headers=bearer(secrets.write)) as reply:
+        assert reply.status == 201
+    return client
+
+
+async def connect(client: Client, secret: str) -> Terminal:
+    """Attach to t1."""
+    ws = await client.ws_connect("/process/pty/t1/connect", headers=bearer(secret))
+    terminal = Terminal(ws)
+    async with asyncio.timeout(WAIT_S):
+        await terminal.step()
+    return terminal
+
+
+async def test_a_viewer_s_input_is_discarded(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path
+) -> None:
+    client = await served(procd, secrets, tmp_path)
+    viewer, typist = await connect(client, secrets.read), await connect(client, secrets.write)
+    await viewer.until(b"ready")
+    for _ in range(3):
+        await viewer.type(b"never")
+    async with asyncio.timeout(WAIT_S):
+        while len(viewer.controls) < 2:
+            assert await viewer.step()
+    notice = viewer.controls[1]
+    assert (notice["type"], notice["status"]) == ("control", "read-only")
+    assert "write" in notice["message"]
+    await typist.type(b"typed")
+    await viewer.until(b"typed")
+    await typist.until(b"typed")
+    assert b"never" not in typist.output
+    assert len(viewer.controls) == 2, "it is told once"
+
+
+async def test_a_viewer_starts_nothing(procd: MakeClient, secrets: Secrets, tmp_path: Path) -> None:
+    client = await served(procd, secrets, tmp_path, lazyStart=True)
+    viewer = await connect(client, secrets.read)
+    assert viewer.connected["status"] == "error"
+    assert "not started yet" in viewer.connected["error"]
+    assert (await viewer.to_end())[0] == WSCloseCode.INTERNAL_ERROR
+    async with client.get("/process/pty/t1", headers=bearer(secrets.read)) as reply:
+        assert (await reply.json())["active"] is False
+    assert (await connect(client, secrets.write)).connected["status"] == "connected"
+    assert (await connect(client, secrets.read)).connected["status"] == "connected"
+
+
+async def test_sockets_of_a_token_that_is_gone(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path
+) -> None:
+    client = await served(procd, secrets, tmp_path)
+    gone, kept = await connect(client, secrets.write), await connect(client, secrets.admin)
+    await gone.until(b"ready")
+    secrets.remove("writer")
+    new = secrets.made("new", Scope.ADMIN)
+    reload(client.app)
+    assert (await gone.to_end())[0] == WSCloseCode.POLICY_VIOLATION
+    await kept.type(b"still")
+    await kept.until(b"still")
+    for secret, status in ((secrets.write, 401), (new, 200), (secrets.admin, 200)):
+        async with client.get("/version", headers=bearer(secret)) as reply:
+            assert reply.status == status
+
+
+async def test_what_a_token_that_is_gone_still_sends(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path
+) -> None:
+    """A client that doesn't answer the Close can't type any more."""
+    client = await served(procd, secrets, tmp_path)
+    kept = await connect(client, secrets.admin)
+    await kept.until(b"ready")
+    async with raw(client) as bare:
+        await bare.upgrade("/process/pty/t1/connect", f"Authorization: Bearer {secrets.write}")
+        await bare.next(TEXT)
+        secrets.remove("writer")
+        reload(client.app)
+        await bare.send_frame(2, b"never")
+        await bare.output(None)
+        await kept.type(b"after")
+        await kept.until(b"after")
+        assert b"never" not in kept.output
+
+
+async def test_a_scope_that_was_lowered_drops_sockets_too(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path
+) -> None:
+    client = await served(procd, secrets, tmp_path)
+    terminal = await connect(client, secrets.write)
+    secrets.path.write_text(secrets.path.read_text().replace("writer write", "writer read"))
+    reload(client.app)
+    assert (await terminal.to_end())[0] == WSCloseCode.POLICY_VIOLATION
+    assert (await connect(client, secrets.write)).connected["status"] == "connected"
+
+
+async def test_a_file_that_can_not_be_read_changes_nothing(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path
+) -> None:
+    client = await served(procd, secrets, tmp_path)
+    terminal = await connect(client, secrets.write)
+    secrets.path.write_text("nonsense")
+    reload(client.app)
+    await terminal.type(b"still")
+    await terminal.until(b"still")
+
+
+async def test_without_any_token_nobody_is_let_in(procd: MakeClient, secrets: Secrets) -> None:
+    """What was guarded never becomes open."""
+    client = await guarded(procd, secrets)
+    secrets.path.write_text("")
+    reload(client.app)
+    for headers in ({}, bearer(secrets.admin)):
+        async with client.get("/version", headers=headers) as reply:
+            await refused(reply, 401, "UNAUTHORIZED")
