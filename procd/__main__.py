@@ -17,7 +17,8 @@ from aiohttp import web
 
 from procd import __version__
 from procd.app import create_app
-from procd.config import Config, ConfigError, check_places, load
+from procd.config import Config, ConfigError, check_places, load, networks
+from procd.logs import formatter
 from procd.systemd import notify
 from procd.unix.fd import seal_inherited
 
@@ -48,6 +49,7 @@ def serve(
     try:
         config = load(path, os.environ)
         check_places(config.process)
+        networks(config.server.trusted_proxies)
     except ConfigError as exc:
         click.echo(f"procd: {exc}", err=True)
         sys.exit(EXIT_CONFIG)
@@ -60,9 +62,9 @@ def serve(
             port=server.port if port is None else port,
         ),
     )
-    logging.basicConfig(
-        level=config.log.level.upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(config.log.format))
+    logging.basicConfig(level=config.log.level.upper(), handlers=[handler])
     # aiohttp logs requests that it can't parse, and quotes them: they may carry secrets. What goes
     # wrong in a handler is logged by the middleware.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

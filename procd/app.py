@@ -6,14 +6,18 @@ from collections.abc import AsyncIterator
 import aiohttp_cors
 from aiohttp import web
 
-from procd.api import execute, info, pty, session
+from procd.api import execute, health, info, metrics, pty, session
+from procd.api.forwarded import PROXIES, Proxies
 from procd.api.middleware import errors
+from procd.api.observe import REQUESTS, Requests, name_request, observer
 from procd.api.ws import CONNECTIONS, Connections
 from procd.config import Config, child_environment, home_dir, work_dir
+from procd.metrics import Gauge
 from procd.process import Processes
 from procd.services.environment import Environment
 from procd.services.execute import Executions
 from procd.services.pty import PtySessions
+from procd.services.readiness import Readiness
 from procd.services.session import ShellSessions
 from procd.unix.host import Host
 from procd.unix.shell import Shell
@@ -23,7 +27,14 @@ PROCESSES = web.AppKey("PROCESSES", Processes)
 # Below the second, an SDK that was given a proxy's URL finds the same (contract, section 1).
 PREFIXES = ("", "/toolbox/{sandbox_id}")
 
-ROUTES = [*execute.routes, *session.routes, *pty.routes, *info.routes]
+ROUTES = [
+    *execute.routes,
+    *session.routes,
+    *pty.routes,
+    *info.routes,
+    *health.routes,
+    *metrics.routes,
+]
 
 
 def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Application:
@@ -32,11 +43,19 @@ def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Applicat
     Args:
         entrypoint: a command to run beside the server (contract, section 8.9).
     """
-    app = web.Application(middlewares=[errors], client_max_size=config.server.max_body_bytes)
-    for prefix in PREFIXES:
-        for route in ROUTES:
+    requests = Requests()
+    app = web.Application(
+        middlewares=[observer(requests), errors], client_max_size=config.server.max_body_bytes
+    )
+    app[REQUESTS] = requests
+    app[PROXIES] = Proxies(config.server)
+    app[health.HEALTH] = {"status": "ok"}
+    app.on_response_prepare.append(name_request)
+    for route in ROUTES:
+        stats = requests.route(route.method, route.path)
+        for prefix in PREFIXES:
             for path in (prefix + route.path, prefix + route.path + "/"):
-                app.router.add_route(route.method, path, route.handler)
+                requests.bind(app.router.add_route(route.method, path, route.handler), stats)
     _allow_origins(app, config.cors.allowed_origins)
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
@@ -62,6 +81,8 @@ def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Applicat
         if entrypoint:
             app[session.SESSIONS].start_entrypoint(entrypoint)
         app[CONNECTIONS] = Connections(config.server)
+        app[health.READINESS] = Readiness(config.health, processes, shell, app[session.SESSIONS])
+        app[metrics.METRICS] = metrics.make_metrics(_sources(app), enabled=config.metrics.enabled)
         yield
 
     app.cleanup_ctx.append(resources)
@@ -69,8 +90,29 @@ def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Applicat
     return app
 
 
+def _sources(app: web.Application) -> metrics.Sources:
+    """Where the metrics come from; whatever else lives gets its line here."""
+    processes, connections, sessions = app[PROCESSES], app[CONNECTIONS], app[session.SESSIONS]
+    executions, ptys = app[execute.EXECUTIONS], app[pty.PTYS]
+    return metrics.Sources(
+        requests=app[REQUESTS],
+        spawns=processes.spawns,
+        traffic={"http": app[REQUESTS].traffic, "websocket": connections.traffic},
+        dropped=connections.dropped,
+        gauges=[
+            Gauge("procd_processes", "supervised processes", lambda: processes.supervised),
+            Gauge("procd_executes", "running one-shot commands", lambda: executions.running),
+            Gauge("procd_sessions", "shell sessions, the ended included", lambda: len(sessions)),
+            Gauge("procd_ptys", "live PTY sessions", lambda: ptys.live),
+            Gauge("procd_websockets", "open WebSockets", lambda: len(connections)),
+            Gauge("procd_log_bytes", "disk taken by logs", lambda: sessions.log_bytes),
+        ],
+    )
+
+
 async def _stop(app: web.Application) -> None:
     """Have the handlers end, which the server waits for next: sockets first, then processes."""
+    app[health.READINESS].stopping = True
     await app[CONNECTIONS].aclose(app[CONNECTIONS].config.shutdown_s / 3)
     await app[pty.PTYS].aclose()
     await app[PROCESSES].aclose()

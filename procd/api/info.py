@@ -93,11 +93,6 @@ async def metrics(request: web.Request) -> web.Response:
     )
 
 
-async def healthz(_: web.Request) -> web.Response:
-    """Alive: the event loop answers."""
-    return json_response({"status": "ok"})
-
-
 routes = [
     web.get("/version", version),
     web.get("/work-dir", work_dir),
@@ -106,5 +101,4 @@ routes = [
     web.post("/init", init),
     web.post("/env", env),
     web.get("/system/metrics", metrics),
-    web.get("/healthz", healthz),
 ]

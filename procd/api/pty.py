@@ -287,7 +287,7 @@ async def _write(
     complete = await outlet.run()
     outlet.close()
     if not complete:
-        connection.close(WSCloseCode.POLICY_VIOLATION, "slow consumer")
+        connection.drop_slow()
         return
     code = session.exit_code
     if code is None:  # the server is stopping
