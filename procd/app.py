@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import aiohttp_cors
 from aiohttp import web
 
-from procd.api import execute, health, info, metrics, pty, session
+from procd.api import execute, health, info, metrics, openapi, pty, session
 from procd.api.forwarded import PROXIES, Proxies
 from procd.api.middleware import errors
 from procd.api.observe import REQUESTS, Requests, name_request, observer
@@ -34,6 +34,7 @@ ROUTES = [
     *info.routes,
     *health.routes,
     *metrics.routes,
+    *openapi.routes,
 ]
 
 
@@ -50,6 +51,7 @@ def create_app(config: Config, entrypoint: tuple[str, ...] = ()) -> web.Applicat
     app[REQUESTS] = requests
     app[PROXIES] = Proxies(config.server)
     app[health.HEALTH] = {"status": "ok"}
+    app[openapi.DESCRIPTION] = openapi.Description(ROUTES)
     app.on_response_prepare.append(name_request)
     for route in ROUTES:
         stats = requests.route(route.method, route.path)

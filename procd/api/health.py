@@ -5,6 +5,7 @@ import time
 
 from aiohttp import web
 
+from procd.api.describe import STRINGS, Doc
 from procd.api.reply import json_response
 from procd.errors import NotReady
 from procd.services.readiness import Readiness
@@ -43,4 +44,7 @@ async def readyz(request: web.Request) -> web.Response:
     return json_response({"status": "ready"})
 
 
-routes = [web.get("/healthz", healthz), web.get("/readyz", readyz)]
+routes = [
+    web.get("/healthz", healthz, doc=Doc(reply=STRINGS)),
+    web.get("/readyz", readyz, doc=Doc(reply=STRINGS, errors=(NotReady,))),
+]

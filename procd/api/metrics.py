@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from procd import __version__
+from procd.api.describe import Doc
 from procd.api.health import loop_lag_s
 from procd.api.observe import Requests
 from procd.errors import NotFound
@@ -145,4 +146,8 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=encode(metrics.registry), headers={hdrs.CONTENT_TYPE: content_type})
 
 
-routes = [web.get("/metrics", metrics, allow_head=False)]
+routes = [
+    web.get(
+        "/metrics", metrics, allow_head=False, doc=Doc(content=("text/plain",), errors=(NotFound,))
+    )
+]

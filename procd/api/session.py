@@ -20,10 +20,32 @@ from procd.api.body import (
     number,
     strings,
 )
+from procd.api.describe import (
+    COUNT,
+    FLAG,
+    INTEGER,
+    INTEGER_OR_NULL,
+    TEXT,
+    TEXT_OR_NULL,
+    TIME,
+    Doc,
+    ListOf,
+    Query,
+    Shape,
+)
 from procd.api.reply import OutputText, json_response, respond, respond_text, timestamp
 from procd.api.versions import Client, client_of
 from procd.api.ws import CONNECTIONS, Connection, Outlet
-from procd.errors import SessionEnded, TimedOut
+from procd.errors import (
+    BadRequest,
+    CommandCompleted,
+    Conflict,
+    Exhausted,
+    ProcessNotFound,
+    SessionEnded,
+    SpawnFailed,
+    TimedOut,
+)
 from procd.process import STDERR, STDOUT
 from procd.services.command import Command
 from procd.services.session import (
@@ -315,17 +337,99 @@ def _command(request: web.Request) -> Command:
 
 _COMMAND: Final = "/process/session/{session_id}/command/{command_id}"
 
+COMMAND: Final = Shape(
+    "Command",
+    {"id": TEXT, "command": TEXT},
+    {"exitCode": INTEGER, "startedAt": TIME, "endedAt": TIME},
+)
+SESSION: Final = Shape("Session", {"sessionId": TEXT, "commands": ListOf(COMMAND)})
+GAP: Final = {"truncated": FLAG, "firstAvailableOffset": COUNT}
+EXECUTED: Final = Shape(
+    "SessionExecReply",
+    {
+        "cmdId": TEXT,
+        "output": TEXT_OR_NULL,
+        "stdout": TEXT_OR_NULL,
+        "stderr": TEXT_OR_NULL,
+        "exitCode": INTEGER_OR_NULL,
+    },
+    GAP,
+)
+LOGS: Final = Shape("Logs", {"output": TEXT, "stdout": TEXT, "stderr": TEXT}, GAP)
+FOLLOWING: Final = Doc(
+    reply=LOGS,
+    content=("text/plain",),
+    websocket="too",
+    query=(
+        Query("follow", "by WebSocket: whether to stay for what follows", TEXT),
+        Query("offset", "by WebSocket: offset in the output to begin at"),
+    ),
+    errors=(ProcessNotFound,),
+)
+
 routes = [
-    web.get("/process/session", list_all, allow_head=False),
-    web.post("/process/session", create),
-    web.get("/process/session/entrypoint", get_entrypoint, allow_head=False),
-    web.get("/process/session/entrypoint/logs", entrypoint_logs, allow_head=False),
-    web.get("/process/session/{session_id}", get, allow_head=False),
-    web.delete("/process/session/{session_id}", delete),
-    web.post("/process/session/{session_id}/exec", execute),
-    web.get(_COMMAND, get_command, allow_head=False),
-    web.post(f"{_COMMAND}/input", send_input),
-    web.post(f"{_COMMAND}/signal", send_signal),
-    web.post(f"{_COMMAND}/terminate", terminate),
-    web.get(f"{_COMMAND}/logs", logs, allow_head=False),
+    web.get("/process/session", list_all, allow_head=False, doc=Doc(reply=ListOf(SESSION))),
+    web.post(
+        "/process/session",
+        create,
+        doc=Doc(body=CREATE, status=201, errors=(Conflict, Exhausted, SpawnFailed)),
+    ),
+    web.get(
+        "/process/session/entrypoint",
+        get_entrypoint,
+        allow_head=False,
+        doc=Doc(reply=SESSION, errors=(ProcessNotFound,)),
+    ),
+    web.get("/process/session/entrypoint/logs", entrypoint_logs, allow_head=False, doc=FOLLOWING),
+    web.get(
+        "/process/session/{session_id}",
+        get,
+        allow_head=False,
+        doc=Doc(reply=SESSION, errors=(ProcessNotFound,)),
+    ),
+    web.delete(
+        "/process/session/{session_id}",
+        delete,
+        doc=Doc(status=204, errors=(BadRequest, ProcessNotFound)),
+    ),
+    web.post(
+        "/process/session/{session_id}/exec",
+        execute,
+        doc=Doc(
+            body=EXEC,
+            reply=EXECUTED,
+            also={202: EXECUTED},
+            errors=(ProcessNotFound, TimedOut, SessionEnded, Exhausted, SpawnFailed),
+        ),
+    ),
+    web.get(
+        _COMMAND,
+        get_command,
+        allow_head=False,
+        doc=Doc(
+            reply=COMMAND,
+            query=(Query("wait", "seconds to wait for its end"),),
+            errors=(ProcessNotFound, SessionEnded),
+        ),
+    ),
+    web.post(
+        f"{_COMMAND}/input",
+        send_input,
+        doc=Doc(body=INPUT, status=204, errors=(ProcessNotFound, CommandCompleted, SessionEnded)),
+    ),
+    web.post(
+        f"{_COMMAND}/signal",
+        send_signal,
+        doc=Doc(
+            body=SIGNAL,
+            status=204,
+            errors=(ProcessNotFound, Conflict, CommandCompleted, SessionEnded),
+        ),
+    ),
+    web.post(
+        f"{_COMMAND}/terminate",
+        terminate,
+        doc=Doc(status=204, errors=(BadRequest, ProcessNotFound, CommandCompleted, SessionEnded)),
+    ),
+    web.get(f"{_COMMAND}/logs", logs, allow_head=False, doc=FOLLOWING),
 ]
