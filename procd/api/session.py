@@ -277,15 +277,17 @@ async def entrypoint_logs(request: web.Request) -> web.StreamResponse:
 
 
 async def _logs(request: web.Request, command: Command, client: Client) -> web.StreamResponse:
+    offset = number(request.query, "offset") or 0
     if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
-        return await _follow(request, command, labelled=client.labelled)
+        return await _follow(request, command, offset, labelled=client.labelled)
     if not client.json_logs:
         return await respond_text(request, OutputText(command.file, labelled=client.labelled))
     return await respond(request, _output(command, replace(client, modern=True)))
 
 
-async def _follow(request: web.Request, command: Command, *, labelled: bool) -> web.StreamResponse:
-    offset = number(request.query, "offset") or 0
+async def _follow(
+    request: web.Request, command: Command, offset: int, *, labelled: bool
+) -> web.StreamResponse:
     follows = request.query.get("follow") == "true"
     connection = await request.app[CONNECTIONS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES)
     end = command.log.store.end
