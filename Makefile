@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run dev fmt check test bench smoke clean
+.PHONY: run dev fmt check test fuzz bench smoke clean
 
 run: $(BIN)/procd  ## install procd into .venv and start it on 127.0.0.1:2280
 	$(BIN)/procd serve $(ARGS)
@@ -17,7 +17,7 @@ $(BIN)/procd: setup.cfg pyproject.toml
 dev: $(VENV)/.dev  ## install the development tools and the official SDK as well
 
 $(VENV)/.dev: $(BIN)/procd
-	$(BIN)/pip install --quiet --editable '.[dev,compat]'
+	$(BIN)/pip install --quiet --editable '.[dev,compat,fuzz]'
 	touch $@
 
 fmt: dev  ## format and fix
@@ -33,6 +33,9 @@ check: dev  ## formatting, lint, types and layers
 test: check  ## install and pass all tests
 	$(BIN)/python -m pytest $(ARGS)
 	$(BIN)/python -m tests.daemon.smoke $(BIN)/procd
+
+fuzz: dev  ## send many requests made from the API's description; FUZZ_EXAMPLES for each route
+	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),500) $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
 bench: dev  ## measure, beside the floors
 	$(BIN)/python -m bench $(ARGS)

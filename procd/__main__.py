@@ -17,7 +17,8 @@ from aiohttp import web
 
 from procd import __version__
 from procd.app import create_app, reload
-from procd.config import Config, ConfigError, check_places, load
+from procd.config import Config, ConfigError, check_places, load, networks
+from procd.logs import formatter
 from procd.services import tokenfile
 from procd.services.access import NAME, Token, digest_of, new_secret, redacted
 from procd.services.credentials import VARIABLE, Access
@@ -56,6 +57,7 @@ def serve(
     try:
         config = load(path, os.environ)
         check_places(config.process)
+        networks(config.server.trusted_proxies)
         server = config.server
         config = replace(
             config,
@@ -69,7 +71,7 @@ def serve(
     except ConfigError as exc:
         _refuse(str(exc))
     handler = logging.StreamHandler()
-    handler.setFormatter(Redacting("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(Redacting(formatter(config.log.format)))
     logging.basicConfig(level=config.log.level.upper(), handlers=[handler])
     if not access.required:
         log.warning("no token is asked for: whoever reaches %s may do anything", config.server.host)
@@ -126,11 +128,15 @@ def _refuse(message: str) -> NoReturn:
 
 
 class Redacting(logging.Formatter):
-    """Keeps secrets of URLs out of the log, whoever logs them, tracebacks included."""
+    """Keeps secrets of URLs out of what `inner` makes, whoever logs them, tracebacks included."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
         """The line or lines of a record."""
-        return redacted(super().format(record))
+        return redacted(self._inner.format(record))
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -6,12 +6,26 @@ from collections.abc import AsyncIterator
 import aiohttp_cors
 from aiohttp import web
 
-from procd.api import code_run, execute, info, interpreter, pty, session, tickets
+from procd.api import (
+    code_run,
+    execute,
+    health,
+    info,
+    interpreter,
+    metrics,
+    openapi,
+    pty,
+    session,
+    tickets,
+)
 from procd.api.audit import AUDIT, audit, opened
+from procd.api.forwarded import PROXIES, Proxies
 from procd.api.gate import GATE, Gate, expect, gate
 from procd.api.middleware import errors
+from procd.api.observe import REQUESTS, Requests, name_request, observer
 from procd.api.ws import CONNECTIONS, Connections
 from procd.config import Config, child_environment, home_dir, work_dir
+from procd.metrics import Gauge
 from procd.process import Processes
 from procd.services.audit import AuditFile
 from procd.services.code_run import CodeRuns
@@ -20,6 +34,7 @@ from procd.services.environment import Environment
 from procd.services.execute import Executions
 from procd.services.interpreter import Contexts
 from procd.services.pty import PtySessions
+from procd.services.readiness import Readiness
 from procd.services.session import ShellSessions
 from procd.unix.host import Host
 from procd.unix.shell import Shell
@@ -37,6 +52,9 @@ ROUTES = [
     *pty.routes,
     *info.routes,
     *tickets.routes,
+    *health.routes,
+    *metrics.routes,
+    *openapi.routes,
 ]
 
 
@@ -52,22 +70,31 @@ def create_app(
     Raises:
         ConfigError: procd would be open to others than this machine, and nobody has said so.
     """
+    requests = Requests()
     audits = [audit] if config.audit.file else []
     app = web.Application(
-        middlewares=[*audits, errors, gate], client_max_size=config.server.max_body_bytes
+        middlewares=[observer(requests), *audits, errors, gate],
+        client_max_size=config.server.max_body_bytes,
     )
     if audits:
         app[AUDIT] = AuditFile(config.audit)
         app.on_response_prepare.append(opened)
         app.on_cleanup.append(_close_audit)
+    app[REQUESTS] = requests
+    app[PROXIES] = Proxies(config.server)
+    app[openapi.DESCRIPTION] = openapi.Description(ROUTES)
+    app.on_response_prepare.append(name_request)
     guards = app[GATE] = Gate(config, access or Access(config))
-    for prefix in PREFIXES:
-        for route in ROUTES:
+    app[health.HEALTH] = {"status": "ok", "auth": "token" if guards.access.required else "none"}
+    for route in ROUTES:
+        stats = requests.route(route.method, route.path)
+        for prefix in PREFIXES:
             for path in (prefix + route.path, prefix + route.path + "/"):
                 added = app.router.add_route(
                     route.method, path, route.handler, expect_handler=expect
                 )
                 guards.guard(added, route.method, route.path)
+                requests.bind(added, stats)
     _allow_origins(app, config.cors.allowed_origins)
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
@@ -99,6 +126,8 @@ def create_app(
         if entrypoint:
             app[session.SESSIONS].start_entrypoint(entrypoint)
         app[CONNECTIONS] = Connections(config.server)
+        app[health.READINESS] = Readiness(config.health, processes, shell, app[session.SESSIONS])
+        app[metrics.METRICS] = metrics.make_metrics(_sources(app), enabled=config.metrics.enabled)
         yield
 
     app.cleanup_ctx.append(resources)
@@ -119,8 +148,31 @@ async def _close_audit(app: web.Application) -> None:
     app[AUDIT].close()
 
 
+def _sources(app: web.Application) -> metrics.Sources:
+    """Where the metrics come from; whatever else lives gets its line here."""
+    processes, connections, sessions = app[PROCESSES], app[CONNECTIONS], app[session.SESSIONS]
+    executions, ptys = app[execute.EXECUTIONS], app[pty.PTYS]
+    contexts = app[interpreter.CONTEXTS]
+    return metrics.Sources(
+        requests=app[REQUESTS],
+        spawns=processes.spawns,
+        traffic={"http": app[REQUESTS].traffic, "websocket": connections.traffic},
+        dropped=connections.dropped,
+        gauges=[
+            Gauge("procd_processes", "supervised processes", lambda: processes.supervised),
+            Gauge("procd_executes", "running one-shot commands", lambda: executions.running),
+            Gauge("procd_contexts", "interpreter contexts", lambda: len(contexts)),
+            Gauge("procd_sessions", "shell sessions, the ended included", lambda: len(sessions)),
+            Gauge("procd_ptys", "live PTY sessions", lambda: ptys.live),
+            Gauge("procd_websockets", "open WebSockets", lambda: len(connections)),
+            Gauge("procd_log_bytes", "disk taken by logs", lambda: sessions.log_bytes),
+        ],
+    )
+
+
 async def _stop(app: web.Application) -> None:
     """Have the handlers end, which the server waits for next: sockets first, then processes."""
+    app[health.READINESS].stopping = True
     await app[CONNECTIONS].aclose(app[CONNECTIONS].config.shutdown_s / 3)
     await app[pty.PTYS].aclose()
     await app[interpreter.CONTEXTS].aclose()

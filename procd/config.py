@@ -9,6 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ class ServerConfig:
     )
     loop: str = setting("uvloop", "event loop: uvloop or asyncio")
     max_body_bytes: int = setting(64 << 20, "largest request body, bytes", minimum=1024)
+    trusted_proxies: tuple[str, ...] = setting(
+        (), "proxies whose X-Forwarded-For is believed in logs: addresses, networks, or unix"
+    )
     max_header_bytes: int = setting(
         128 << 10, "longest request line and longest header field, bytes", minimum=8190
     )
@@ -204,6 +208,26 @@ class LogConfig:
     """procd's own log, on stderr."""
 
     level: str = setting("info", "debug, info, warning or error")
+    format: str = setting("human", "human, or json: one object a line")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthConfig:
+    """GET /readyz."""
+
+    min_disk_bytes: int = setting(
+        64 << 20, "free space for logs below which procd isn't ready, bytes; 0: any"
+    )
+    max_loop_lag_s: float = setting(
+        1.0, "turn of the event loop above which procd isn't ready, seconds"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsConfig:
+    """GET /metrics."""
+
+    enabled: bool = setting(True, "whether to serve metrics: true or false")  # noqa: FBT003 - a default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,12 +245,15 @@ class Config:
     auth: AuthConfig = AuthConfig()
     audit: AuditConfig = AuditConfig()
     log: LogConfig = LogConfig()
+    health: HealthConfig = HealthConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
 
 CHOICES = {
     "auth.mode": ("auto", "token", "none"),
     "server.loop": ("uvloop", "asyncio"),
     "log.level": ("debug", "info", "warning", "error"),
+    "log.format": ("human", "json"),
 }
 
 
@@ -308,8 +335,10 @@ def _parsed(label: str, text: str, default: object) -> object:
     try:
         if isinstance(default, tuple):
             return [item.strip() for item in text.split(",") if item.strip()]
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
         return text if isinstance(default, str) else type(default)(text)  # type: ignore[call-arg]  # int or float: both take a str
-    except ValueError:
+    except (ValueError, KeyError):
         raise ConfigError(f"{label}: must be {_kind(default)}") from None
 
 
@@ -338,9 +367,32 @@ def _checked(
 
 
 def _kind(default: object) -> str:
-    return {str: "a string", int: "an integer", float: "a number", tuple: "a list of strings"}[
-        type(default)
-    ]
+    return {
+        str: "a string",
+        bool: "true or false",
+        int: "an integer",
+        float: "a number",
+        tuple: "a list of strings",
+    }[type(default)]
+
+
+def networks(trusted: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
+    """The networks of `server.trusted_proxies`, which may name the unix socket besides.
+
+    Raises:
+        ConfigError: an entry is neither.
+    """
+    found: list[IPv4Network | IPv6Network] = []
+    for entry in trusted:
+        if entry == "unix":
+            continue
+        try:
+            found.append(ip_network(entry))
+        except ValueError:
+            raise ConfigError(
+                f"server.trusted_proxies: not an address, a network or unix: {entry}"
+            ) from None
+    return found
 
 
 def check_places(config: ProcessConfig) -> None:

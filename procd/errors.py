@@ -13,6 +13,7 @@
     ├── CommandCompleted          410 COMMAND_ALREADY_COMPLETED
     ├── TooLarge                  413 PAYLOAD_TOO_LARGE
     ├── Exhausted                 429 LIMIT_REACHED
+    ├── NotReady                  503 NOT_READY
     └── SpawnFailed               500 INTERNAL_SERVER_ERROR
 
 Source: Process API contract, section 3.
@@ -119,6 +120,13 @@ class Exhausted(ProcdError):
 
     status = 429
     code = "LIMIT_REACHED"
+
+
+class NotReady(ProcdError):
+    """No work can be taken on now; the probe of it is told why."""
+
+    status = 503
+    code = "NOT_READY"
 
 
 class SpawnFailed(ProcdError):

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 from procd.config import ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
+from procd.metrics import Durations
 from procd.streams.log import Log, Store
 from procd.tasks import Tasks
 from procd.unix import cgroup, proctree
@@ -38,6 +39,8 @@ PIPE_BURST_BYTES: Final = 256 << 10
 PTY_BURST_BYTES: Final = 60 << 10
 # Orphans that have ended are collected this long after the first news of one, all at once.
 SWEEP_DELAY_S: Final = 1.0
+# Buckets of the time that a start takes.
+SPAWN_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.064, 0.256, 1.0)
 
 T = TypeVar("T")
 
@@ -238,6 +241,7 @@ class Processes:
         self.config = config
         self.tasks = Tasks()
         self.pids: dict[int, Process] = {}
+        self.spawns = Durations(SPAWN_BOUNDS_S)
         self._unsettled: set[Process] = set()
         run_shift = proctree.PROCESS_BITS + proctree.PART_BITS
         self._run_tag = proctree.TAG_BASE + (secrets.randbits(proctree.RUN_BITS) << run_shift)
@@ -347,7 +351,9 @@ class Processes:
         if len(self._unsettled) >= self.config.max_processes:
             raise Exhausted(f"limit of {self.config.max_processes} processes is reached")
         tag = next(self._tags)
+        begin = time.perf_counter()
         pid = spawn(spec, tag)
+        self.spawns.add(time.perf_counter() - begin)
         record = ProcessRecord(
             pid=pid, tree=Tree(pid, tag, proctree.PROCESS_MASK), started_at=time.time()
         )
@@ -360,6 +366,11 @@ class Processes:
         self.pids[pid] = process
         self._unsettled.add(process)
         return process
+
+    @property
+    def supervised(self) -> int:
+        """How many processes there are that run, or whose output is still read."""
+        return len(self._unsettled)
 
     def _give_leaf(self, record: ProcessRecord) -> None:
         """Put a long-lived process in a cgroup of its own, where there is a root for them.

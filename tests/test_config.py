@@ -74,6 +74,12 @@ def test_a_list_in_a_variable(text: str, origins: tuple[str, ...]) -> None:
     assert load(None, {"PROCD_CORS_ALLOWED_ORIGINS": text}).cors.allowed_origins == origins
 
 
+@pytest.mark.parametrize(("text", "enabled"), [("true", True), ("False", False)])
+def test_a_truth_value_in_a_variable(text: str, enabled: bool) -> None:
+    """In any case."""
+    assert load(None, {"PROCD_METRICS_ENABLED": text}).metrics.enabled is enabled
+
+
 def test_a_list_in_a_file() -> None:
     """A list becomes a tuple."""
     assert from_mapping({"cors": {"allowed_origins": ["*"]}}).cors.allowed_origins == ("*",)
@@ -97,6 +103,7 @@ def test_a_list_in_a_file() -> None:
         ({"server": {"ping_s": float("nan")}}, "server.ping_s: must be at least 0.05"),
         ({"server": {"max_body_bytes": 1023}}, "server.max_body_bytes: must be at least 1024"),
         ({"server": {"loop": "trio"}}, "server.loop: must be one of uvloop, asyncio"),
+        ({"metrics": {"enabled": 1}}, "metrics.enabled: must be true or false"),
         ({"log": {"level": "INFO"}}, "log.level: must be one of debug, info, warning, error"),
         ({"cors": {"allowed_origins": "*"}}, "cors.allowed_origins: must be a list of strings"),
         ({"cors": {"allowed_origins": [1]}}, "cors.allowed_origins: must be a list of strings"),
@@ -114,6 +121,7 @@ def test_a_wrong_document_names_the_key(document: dict[str, Any], message: str) 
     [
         ({"PROCD_SERVER_PORT": "http"}, "PROCD_SERVER_PORT: must be an integer"),
         ({"PROCD_SERVER_PORT": "-1"}, "PROCD_SERVER_PORT: must be at least 0"),
+        ({"PROCD_METRICS_ENABLED": "yes"}, "PROCD_METRICS_ENABLED: must be true or false"),
         ({"PROCD_SERVER_PING_S": "soon"}, "PROCD_SERVER_PING_S: must be a number"),
         ({"PROCD_SERVER_PING_S": "nan"}, "PROCD_SERVER_PING_S: must be at least 0.05"),
         (

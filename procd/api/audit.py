@@ -7,6 +7,7 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from procd.api.forwarded import PROXIES
 from procd.api.gate import CALLER
 from procd.api.reply import timestamp
 from procd.api.scopes import UNGUARDED
@@ -64,7 +65,7 @@ def _record(request: web.Request, event: str, moment: datetime) -> dict[str, obj
         "time": timestamp(moment),
         "event": event,
         "token": None if caller is None else caller.name,
-        "peer": request.remote,
+        "peer": request.app[PROXIES].client_of(request),
         "method": request.method[:MAX_VALUE_LENGTH],
         "route": _path(request),
         **{name: value[:MAX_VALUE_LENGTH] for name, value in request.match_info.items()},

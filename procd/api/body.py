@@ -53,11 +53,11 @@ class Count(fields.Integer):
 
     def __init__(self, largest: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._largest = largest
+        self.largest = largest
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
-        if type(value) is not int or not 0 <= value <= self._largest:
-            raise ValidationError(f"must be an integer from 0 to {self._largest}")
+        if type(value) is not int or not 0 <= value <= self.largest:
+            raise ValidationError(f"must be an integer from 0 to {self.largest}")
         return value
 
 

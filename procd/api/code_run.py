@@ -5,9 +5,11 @@ from typing import Any
 from aiohttp import web
 from marshmallow import fields, post_load
 
+from procd.api.audit import note
 from procd.api.body import MAX_UINT32, BodySchema, Code, Count, Text, load, non_empty, strings
+from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape
 from procd.api.reply import EVERY_STREAM, OutputText, respond
-from procd.errors import TimedOut
+from procd.errors import Exhausted, TimedOut
 from procd.services.code_run import CodeRunRequest, CodeRuns
 
 CODE_RUNS = web.AppKey("CODE_RUNS", CodeRuns)
@@ -36,6 +38,7 @@ async def code_run(request: web.Request) -> web.StreamResponse:
     """Run a program; 200 whatever its exit code, 408 when time ran out."""
     result = await request.app[CODE_RUNS].run(await load(request, CODE_RUN))
     execution = result.execution
+    note(request, exitCode=execution.exit_code)
     fields: dict[str, object] = {"result": OutputText(execution.output, EVERY_STREAM)}
     if execution.truncated:
         fields["truncated"] = True
@@ -46,4 +49,16 @@ async def code_run(request: web.Request) -> web.StreamResponse:
     return await respond(request, {"exitCode": execution.exit_code} | fields)
 
 
-routes = [web.post("/process/code-run", code_run)]
+CODE_RAN = Shape(
+    "CodeRunReply",
+    {"exitCode": INTEGER, "result": TEXT},
+    {"truncated": FLAG, "artifacts": {"type": "object"}},
+)
+
+routes = [
+    web.post(
+        "/process/code-run",
+        code_run,
+        doc=Doc(body=CODE_RUN, reply=CODE_RAN, errors=(TimedOut, Exhausted)),
+    ),
+]

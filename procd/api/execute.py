@@ -7,8 +7,9 @@ from marshmallow import post_load
 
 from procd.api.audit import note
 from procd.api.body import MAX_UINT32, BodySchema, Count, Text, load, non_empty, strings
+from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape
 from procd.api.reply import EVERY_STREAM, OutputText, respond
-from procd.errors import TimedOut
+from procd.errors import Exhausted, TimedOut
 from procd.process import STDERR, STDOUT
 from procd.services.execute import ExecuteRequest, Executions
 
@@ -50,4 +51,16 @@ async def execute(request: web.Request) -> web.StreamResponse:
     return await respond(request, {"exitCode": result.exit_code} | fields)
 
 
-routes = [web.post("/process/execute", execute)]
+EXECUTED = Shape(
+    "ExecuteReply",
+    {"exitCode": INTEGER, "result": TEXT, "stdout": TEXT, "stderr": TEXT},
+    {"truncated": FLAG},
+)
+
+routes = [
+    web.post(
+        "/process/execute",
+        execute,
+        doc=Doc(body=EXECUTE, reply=EXECUTED, errors=(TimedOut, Exhausted)),
+    ),
+]

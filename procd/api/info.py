@@ -9,6 +9,7 @@ from marshmallow import fields
 
 from procd import __version__
 from procd.api.body import BodySchema, Text, load, strings
+from procd.api.describe import COUNT, MESSAGE, NUMBER, TEXT, TIME, Doc, Shape
 from procd.api.reply import json_response, timestamp
 from procd.services.environment import Environment
 from procd.unix.host import Host
@@ -93,18 +94,29 @@ async def metrics(request: web.Request) -> web.Response:
     )
 
 
-async def healthz(_: web.Request) -> web.Response:
-    """Alive: the event loop answers."""
-    return json_response({"status": "ok"})
-
+DIRECTORY: Final = Shape("Directory", {"dir": TEXT})
+USAGE: Final = Shape(
+    "SystemMetrics",
+    {
+        "cpuCount": COUNT,
+        "cpuUsedPct": NUMBER,
+        "diskFree": COUNT,
+        "diskTotal": COUNT,
+        "diskUsed": COUNT,
+        "memCache": COUNT,
+        "memTotal": COUNT,
+        "memUsed": COUNT,
+        "timestamp": TIME,
+        "timestampUnix": COUNT,
+    },
+)
 
 routes = [
-    web.get("/version", version),
-    web.get("/work-dir", work_dir),
-    web.get("/user-home-dir", home_dir),
-    web.get("/project-dir", home_dir),
-    web.post("/init", init),
-    web.post("/env", env),
-    web.get("/system/metrics", metrics),
-    web.get("/healthz", healthz),
+    web.get("/version", version, doc=Doc(reply=Shape("Version", {"version": TEXT}))),
+    web.get("/work-dir", work_dir, doc=Doc(reply=DIRECTORY)),
+    web.get("/user-home-dir", home_dir, doc=Doc(reply=DIRECTORY)),
+    web.get("/project-dir", home_dir, doc=Doc(reply=DIRECTORY)),
+    web.post("/init", init, doc=Doc(body=INIT, reply=MESSAGE)),
+    web.post("/env", env, doc=Doc(body=ENV, reply=MESSAGE)),
+    web.get("/system/metrics", metrics, doc=Doc(reply=USAGE)),
 ]

@@ -10,11 +10,21 @@ from typing import Any, Final
 from aiohttp import WSCloseCode, web
 from marshmallow import ValidationError, fields, post_load
 
+from procd.api.audit import note
 from procd.api.body import BodySchema, Code, Flag, Text, load, parse, strings
 from procd.api.cells import CellFrames, frame
+from procd.api.describe import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
 from procd.api.reply import json_response, timestamp
 from procd.api.ws import CONNECTIONS, Connection, Outlet
-from procd.errors import Conflict, Exhausted, InvalidBody, ProcdError, ProcessNotFound
+from procd.errors import (
+    BadRequest,
+    Conflict,
+    Exhausted,
+    InvalidBody,
+    ProcdError,
+    ProcessNotFound,
+    SpawnFailed,
+)
 from procd.services.interpreter import (
     DEFAULT,
     LANGUAGE,
@@ -145,6 +155,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
             connection.close(exc.code, exc.reason)
             await connection.finish()
         else:
+            note(request, id=execution.context_id)
             await _stream(connection, execution)
     except ConnectionError:
         pass  # the client has gone, which is its right
@@ -222,14 +233,45 @@ async def _write(
             connection.close(WSCloseCode.INTERNAL_ERROR, outcome.reason)
 
 
-_CONTEXT: Final = "/process/interpreter/context"
+_CONTEXTS: Final = "/process/interpreter/context"
+_CONTEXT: Final = f"{_CONTEXTS}/{{context_id}}"
+
+CONTEXT_SHAPE: Final = Shape(
+    "InterpreterContext",
+    {"id": TEXT, "cwd": TEXT, "createdAt": TIME, "active": FLAG, "language": TEXT},
+)
+CONTEXTS_SHAPE: Final = Shape("InterpreterContexts", {"contexts": ListOf(CONTEXT_SHAPE)})
+VARIABLE: Final = Shape("Variable", {"name": TEXT, "type": TEXT, "repr": TEXT})
+VARIABLES: Final = Shape("Variables", {"variables": ListOf(VARIABLE)})
 
 routes = [
-    web.post(_CONTEXT, create),
-    web.get(_CONTEXT, list_all, allow_head=False),
-    web.delete(f"{_CONTEXT}/{{context_id}}", delete),
-    web.post(f"{_CONTEXT}/{{context_id}}/interrupt", interrupt),
-    web.post(f"{_CONTEXT}/{{context_id}}/restart", restart),
-    web.get(f"{_CONTEXT}/{{context_id}}/variables", variables, allow_head=False),
-    web.get("/process/interpreter/execute", execute, allow_head=False),
+    web.post(
+        _CONTEXTS,
+        create,
+        doc=Doc(body=CREATE, reply=CONTEXT_SHAPE, errors=(Exhausted, SpawnFailed)),
+    ),
+    web.get(_CONTEXTS, list_all, allow_head=False, doc=Doc(reply=CONTEXTS_SHAPE)),
+    web.delete(_CONTEXT, delete, doc=Doc(reply=MESSAGE, errors=(BadRequest, ProcessNotFound))),
+    web.post(
+        f"{_CONTEXT}/interrupt",
+        interrupt,
+        doc=Doc(reply=MESSAGE, errors=(ProcessNotFound, Conflict)),
+    ),
+    web.post(
+        f"{_CONTEXT}/restart",
+        restart,
+        doc=Doc(reply=CONTEXT_SHAPE, errors=(ProcessNotFound, Exhausted, SpawnFailed)),
+    ),
+    web.get(
+        f"{_CONTEXT}/variables",
+        variables,
+        allow_head=False,
+        doc=Doc(reply=VARIABLES, errors=(ProcessNotFound, Exhausted, SpawnFailed)),
+    ),
+    web.get(
+        "/process/interpreter/execute",
+        execute,
+        allow_head=False,
+        doc=Doc(websocket="only"),
+    ),
 ]

@@ -23,9 +23,29 @@ from procd.api.body import (
     parse,
     strings,
 )
+from procd.api.describe import (
+    FLAG,
+    INTEGER,
+    MESSAGE,
+    STRINGS,
+    TEXT,
+    TIME,
+    Doc,
+    ListOf,
+    Query,
+    Shape,
+)
 from procd.api.reply import json_response, timestamp
 from procd.api.ws import CONNECTIONS, EXIT_TOKEN, Connection, Outlet, handshake_of, offered
-from procd.errors import BadRequest, ProcdError, SpawnFailed
+from procd.errors import (
+    BadRequest,
+    Conflict,
+    Exhausted,
+    ProcdError,
+    ProcessNotFound,
+    SessionEnded,
+    SpawnFailed,
+)
 from procd.services.access import Scope
 from procd.services.pty import (
     PtyInfo,
@@ -305,7 +325,7 @@ async def _write(
     complete = await outlet.run()
     outlet.close()
     if not complete:
-        connection.close(WSCloseCode.POLICY_VIOLATION, "slow consumer")
+        connection.drop_slow()
         return
     code = session.exit_code
     if code is None:  # the server is stopping
@@ -321,12 +341,57 @@ async def _write(
     )
 
 
+INFO: Final = Shape(
+    "PtySession",
+    {
+        "id": TEXT,
+        "cwd": TEXT,
+        "envs": STRINGS,
+        "cols": INTEGER,
+        "rows": INTEGER,
+        "createdAt": TIME,
+        "active": FLAG,
+        "lazyStart": FLAG,
+    },
+)
+LISTED: Final = Shape("PtySessions", {"sessions": ListOf(INFO)})
+CREATED: Final = Shape("PtyCreated", {"sessionId": TEXT})
+CREATING: Final = (Conflict, Exhausted, SpawnFailed)
+REPLAY: Final = (
+    Query("replay", "bytes of past output to begin with"),
+    Query("offset", "offset in the output to go on from"),
+)
+SIZE: Final = (
+    Query("id", "of the session", TEXT, required=True),
+    Query("cwd", "working directory", TEXT),
+    Query("cols", "columns"),
+    Query("rows", "rows"),
+)
+
 routes = [
-    web.get("/process/pty", list_all, allow_head=False),
-    web.post("/process/pty", create),
-    web.get("/process/pty/create-connect", create_connect, allow_head=False),
-    web.get("/process/pty/{id}", get, allow_head=False),
-    web.delete("/process/pty/{id}", delete),
-    web.get("/process/pty/{id}/connect", connect, allow_head=False),
-    web.post("/process/pty/{id}/resize", resize),
+    web.get("/process/pty", list_all, allow_head=False, doc=Doc(reply=LISTED)),
+    web.post(
+        "/process/pty", create, doc=Doc(body=CREATE, reply=CREATED, status=201, errors=CREATING)
+    ),
+    web.get(
+        "/process/pty/create-connect",
+        create_connect,
+        allow_head=False,
+        doc=Doc(websocket="only", query=SIZE, errors=CREATING),
+    ),
+    web.get(
+        "/process/pty/{id}", get, allow_head=False, doc=Doc(reply=INFO, errors=(ProcessNotFound,))
+    ),
+    web.delete("/process/pty/{id}", delete, doc=Doc(reply=MESSAGE, errors=(ProcessNotFound,))),
+    web.get(
+        "/process/pty/{id}/connect",
+        connect,
+        allow_head=False,
+        doc=Doc(websocket="only", query=REPLAY),
+    ),
+    web.post(
+        "/process/pty/{id}/resize",
+        resize,
+        doc=Doc(body=RESIZE, reply=INFO, errors=(SessionEnded,)),
+    ),
 ]

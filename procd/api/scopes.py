@@ -49,6 +49,10 @@ NEEDS: Final = {
     ("GET", "/project-dir"): Scope.READ,
     ("GET", "/system/metrics"): Scope.READ,
     ("GET", "/metrics"): Scope.READ,
+    ("GET", "/openapi.json"): Scope.READ,
+    ("GET", "/docs"): Scope.READ,
+    ("GET", "/healthz"): Scope.READ,
+    ("GET", "/readyz"): Scope.READ,
     # The sandbox runner's and the control plane's: they hold for everybody's processes to come.
     ("POST", "/init"): Scope.ADMIN,
     ("POST", "/env"): Scope.ADMIN,

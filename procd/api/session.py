@@ -21,10 +21,32 @@ from procd.api.body import (
     number,
     strings,
 )
+from procd.api.describe import (
+    COUNT,
+    FLAG,
+    INTEGER,
+    INTEGER_OR_NULL,
+    TEXT,
+    TEXT_OR_NULL,
+    TIME,
+    Doc,
+    ListOf,
+    Query,
+    Shape,
+)
 from procd.api.reply import OutputText, json_response, respond, respond_text, timestamp
 from procd.api.versions import Client, client_of
 from procd.api.ws import CONNECTIONS, Connection, Outlet
-from procd.errors import SessionEnded, TimedOut
+from procd.errors import (
+    BadRequest,
+    CommandCompleted,
+    Conflict,
+    Exhausted,
+    ProcessNotFound,
+    SessionEnded,
+    SpawnFailed,
+    TimedOut,
+)
 from procd.process import STDERR, STDOUT
 from procd.services.command import Command
 from procd.services.session import (
@@ -258,15 +280,17 @@ async def entrypoint_logs(request: web.Request) -> web.StreamResponse:
 
 
 async def _logs(request: web.Request, command: Command, client: Client) -> web.StreamResponse:
+    offset = number(request.query, "offset") or 0
     if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
-        return await _follow(request, command, labelled=client.labelled)
+        return await _follow(request, command, offset, labelled=client.labelled)
     if not client.json_logs:
         return await respond_text(request, OutputText(command.file, labelled=client.labelled))
     return await respond(request, _output(command, replace(client, modern=True)))
 
 
-async def _follow(request: web.Request, command: Command, *, labelled: bool) -> web.StreamResponse:
-    offset = number(request.query, "offset") or 0
+async def _follow(
+    request: web.Request, command: Command, offset: int, *, labelled: bool
+) -> web.StreamResponse:
     follows = request.query.get("follow") == "true"
     connection = await request.app[CONNECTIONS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES)
     end = command.log.store.end
@@ -318,17 +342,99 @@ def _command(request: web.Request) -> Command:
 
 _COMMAND: Final = "/process/session/{session_id}/command/{command_id}"
 
+COMMAND: Final = Shape(
+    "Command",
+    {"id": TEXT, "command": TEXT},
+    {"exitCode": INTEGER, "startedAt": TIME, "endedAt": TIME},
+)
+SESSION: Final = Shape("Session", {"sessionId": TEXT, "commands": ListOf(COMMAND)})
+GAP: Final = {"truncated": FLAG, "firstAvailableOffset": COUNT}
+EXECUTED: Final = Shape(
+    "SessionExecReply",
+    {
+        "cmdId": TEXT,
+        "output": TEXT_OR_NULL,
+        "stdout": TEXT_OR_NULL,
+        "stderr": TEXT_OR_NULL,
+        "exitCode": INTEGER_OR_NULL,
+    },
+    GAP,
+)
+LOGS: Final = Shape("Logs", {"output": TEXT, "stdout": TEXT, "stderr": TEXT}, GAP)
+FOLLOWING: Final = Doc(
+    reply=LOGS,
+    content=("text/plain",),
+    websocket="too",
+    query=(
+        Query("follow", "by WebSocket: whether to stay for what follows", TEXT),
+        Query("offset", "by WebSocket: offset in the output to begin at"),
+    ),
+    errors=(ProcessNotFound,),
+)
+
 routes = [
-    web.get("/process/session", list_all, allow_head=False),
-    web.post("/process/session", create),
-    web.get("/process/session/entrypoint", get_entrypoint, allow_head=False),
-    web.get("/process/session/entrypoint/logs", entrypoint_logs, allow_head=False),
-    web.get("/process/session/{session_id}", get, allow_head=False),
-    web.delete("/process/session/{session_id}", delete),
-    web.post("/process/session/{session_id}/exec", execute),
-    web.get(_COMMAND, get_command, allow_head=False),
-    web.post(f"{_COMMAND}/input", send_input),
-    web.post(f"{_COMMAND}/signal", send_signal),
-    web.post(f"{_COMMAND}/terminate", terminate),
-    web.get(f"{_COMMAND}/logs", logs, allow_head=False),
+    web.get("/process/session", list_all, allow_head=False, doc=Doc(reply=ListOf(SESSION))),
+    web.post(
+        "/process/session",
+        create,
+        doc=Doc(body=CREATE, status=201, errors=(Conflict, Exhausted, SpawnFailed)),
+    ),
+    web.get(
+        "/process/session/entrypoint",
+        get_entrypoint,
+        allow_head=False,
+        doc=Doc(reply=SESSION, errors=(ProcessNotFound,)),
+    ),
+    web.get("/process/session/entrypoint/logs", entrypoint_logs, allow_head=False, doc=FOLLOWING),
+    web.get(
+        "/process/session/{session_id}",
+        get,
+        allow_head=False,
+        doc=Doc(reply=SESSION, errors=(ProcessNotFound,)),
+    ),
+    web.delete(
+        "/process/session/{session_id}",
+        delete,
+        doc=Doc(status=204, errors=(BadRequest, ProcessNotFound)),
+    ),
+    web.post(
+        "/process/session/{session_id}/exec",
+        execute,
+        doc=Doc(
+            body=EXEC,
+            reply=EXECUTED,
+            also={202: EXECUTED},
+            errors=(ProcessNotFound, TimedOut, SessionEnded, Exhausted, SpawnFailed),
+        ),
+    ),
+    web.get(
+        _COMMAND,
+        get_command,
+        allow_head=False,
+        doc=Doc(
+            reply=COMMAND,
+            query=(Query("wait", "seconds to wait for its end"),),
+            errors=(ProcessNotFound, SessionEnded),
+        ),
+    ),
+    web.post(
+        f"{_COMMAND}/input",
+        send_input,
+        doc=Doc(body=INPUT, status=204, errors=(ProcessNotFound, CommandCompleted, SessionEnded)),
+    ),
+    web.post(
+        f"{_COMMAND}/signal",
+        send_signal,
+        doc=Doc(
+            body=SIGNAL,
+            status=204,
+            errors=(ProcessNotFound, Conflict, CommandCompleted, SessionEnded),
+        ),
+    ),
+    web.post(
+        f"{_COMMAND}/terminate",
+        terminate,
+        doc=Doc(status=204, errors=(BadRequest, ProcessNotFound, CommandCompleted, SessionEnded)),
+    ),
+    web.get(f"{_COMMAND}/logs", logs, allow_head=False, doc=FOLLOWING),
 ]

@@ -20,6 +20,7 @@ from aiohttp.abc import AbstractStreamWriter
 from procd.api.gate import CALLER
 from procd.config import ServerConfig
 from procd.errors import BadRequest
+from procd.metrics import Traffic
 from procd.services.access import Token, Tokens
 from procd.streams.frames import CLOSE, PING, PONG, TEXT, encode
 from procd.streams.log import Log, Store
@@ -86,7 +87,13 @@ class Connections:
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
+        self.traffic = Traffic()
+        self.dropped = {"silent": 0, "slow": 0}
         self._open: set[Connection] = set()
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._open)
 
     async def accept(self, request: web.Request, max_message_bytes: int) -> "Connection":
         """Answer the handshake.
@@ -162,6 +169,7 @@ class Connection:
         self.closing = False
         self.stalled = False
         self._connections = connections
+        self._traffic = connections.traffic
         self._writer = writer
         self._transport = transport
         transport.set_write_buffer_limits(HIGH_BYTES, LOW_BYTES)
@@ -184,6 +192,7 @@ class Connection:
         """Write a frame, or drop it if the connection is closing."""
         if not self.closing and not self._transport.is_closing():
             self._transport.write(frame)
+            self._traffic.sent_bytes += len(frame)
 
     def write_text(self, payload: bytes) -> None:
         """Write a text message."""
@@ -218,9 +227,10 @@ class Connection:
             kind = message.type
             if kind is WSMsgType.BINARY or kind is WSMsgType.TEXT:
                 self.heard = True
+                data: bytes = message.data
+                self._traffic.received_bytes += len(data)
                 if self.closing:
                     continue
-                data: bytes = message.data
                 return data
             if kind is WSMsgType.PING:
                 self.write(encode(PONG, message.data))
@@ -243,6 +253,7 @@ class Connection:
         limit_s = min(CLOSE_S, config.dead_peer_s) if self.closing else config.dead_peer_s
         left_s = self._last_heard + limit_s - now
         if left_s <= 0:
+            self._connections.dropped["silent"] += 1
             self.abort()
             return
         if not unsent_bytes:  # else what is on the way asks the same, and a ping would lie behind
@@ -276,6 +287,11 @@ class Connection:
         self._beat_timer = self._loop.call_later(
             min(CLOSE_S, self._connections.config.ping_s), self._beat
         )
+
+    def drop_slow(self) -> None:
+        """Begin to close because the client has fallen too far behind."""
+        self._connections.dropped["slow"] += 1
+        self.close(WSCloseCode.POLICY_VIOLATION, "slow consumer")
 
     async def finish(self) -> None:
         """Wait for the client's answer to `close`."""

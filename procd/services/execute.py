@@ -79,6 +79,11 @@ class Executions:
         self._work_dir = work_dir
         self._running = 0
 
+    @property
+    def running(self) -> int:
+        """How many commands run."""
+        return self._running
+
     async def run(self, request: ExecuteRequest) -> ExecuteResult:
         """Run a command until its shell has exited and its output is in.
 

@@ -89,11 +89,19 @@ class Execution:
     """One thing that a context does for somebody.
 
     Attributes:
+        context_id: where it runs.
         log: what it says; sealed before `ended` is set.
         ended: how it ended.
     """
 
-    def __init__(self, message: Mapping[str, object], timeout_s: float, buffer_bytes: int) -> None:
+    def __init__(
+        self,
+        context_id: str,
+        message: Mapping[str, object],
+        timeout_s: float,
+        buffer_bytes: int,
+    ) -> None:
+        self.context_id = context_id
         self.message = message
         self.timeout_s = timeout_s
         self.log = Log(Backlog(buffer_bytes + SLACK_BYTES), buffer_bytes)
@@ -312,6 +320,9 @@ class Contexts:
         if config.warm:
             self.tasks.start(self._warm_up(), "warm up the default context")
 
+    def __len__(self) -> int:
+        return len(self._contexts)
+
     async def _warm_up(self) -> None:
         try:
             await self._default.start()
@@ -400,7 +411,7 @@ class Contexts:
             "envs": dict(request.envs),
             "display": request.display,
         }
-        execution = Execution(message, timeout_s, self.config.buffer_bytes)
+        execution = Execution(request.context_id, message, timeout_s, self.config.buffer_bytes)
         context.submit(execution)
         return execution
 
@@ -412,7 +423,9 @@ class Contexts:
             Exhausted: too many wait.
             SpawnFailed: its process can't be started, or ended.
         """
-        execution = Execution({"op": "variables"}, self.config.start_s, self.config.buffer_bytes)
+        execution = Execution(
+            context_id, {"op": "variables"}, self.config.start_s, self.config.buffer_bytes
+        )
         self.get(context_id).submit(execution)
         try:
             outcome = await asyncio.shield(execution.ended)

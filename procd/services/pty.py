@@ -236,6 +236,11 @@ class PtySessions:
             rows=info.rows,
         )
 
+    @property
+    def live(self) -> int:
+        """How many live sessions there are."""
+        return len(self._live)
+
     def list(self) -> list[PtyInfo]:
         """All live sessions, oldest first."""
         return [session.info for session in self._live.values()]

@@ -30,7 +30,7 @@ from procd.errors import (
     SessionEnded,
     SpawnFailed,
 )
-from procd.logfile import LogStore
+from procd.logfile import LogStore, problem_of
 from procd.process import STDERR, Process, Processes
 from procd.services.command import Command, CommandRecord
 from procd.services.environment import Environment, check_names
@@ -421,6 +421,19 @@ class ShellSessions:
             ExecRequest(command=shlex.join(argv), run_async=True, suppress_input_echo=True),
             ENTRYPOINT_COMMAND,
         )
+
+    def __len__(self) -> int:
+        """How many sessions there are, the entrypoint included."""
+        return len(self._sessions)
+
+    @property
+    def log_bytes(self) -> int:
+        """What all logs take of the disk."""
+        return self._store.used_bytes
+
+    def storage_problem(self, min_free_bytes: int) -> str:
+        """Why logs can't be kept; empty if they can."""
+        return problem_of(self._root, min_free_bytes)
 
     def list(self) -> list[ShellSession]:
         """All sessions but the entrypoint, oldest first."""

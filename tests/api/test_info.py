@@ -136,7 +136,3 @@ async def test_metrics(procd: MakeClient) -> None:
     assert 0 < body["diskUsed"] <= body["diskTotal"]
     moment = datetime.fromisoformat(body["timestamp"])
     assert int(moment.timestamp()) == body["timestampUnix"]
-
-
-async def test_healthz(procd: MakeClient) -> None:
-    assert await read(await procd(), "/healthz") == {"status": "ok"}

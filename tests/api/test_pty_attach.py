@@ -4,6 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
+from procd.api.ws import CONNECTIONS
 from tests.api.clients import (
     WAIT_S,
     Fifo,
@@ -391,6 +392,7 @@ async def test_slow_client_beside_a_fast_one(procd: MakeClient, tmp_path: Path, 
         assert await slow.frame() == (8, (1008).to_bytes(2, "big") + b"slow consumer")
         assert seen == data[: len(seen)]
         assert 0 < len(seen) < len(data)
+    assert client.app[CONNECTIONS].dropped == {"silent": 0, "slow": 1}
     assert await listed(client) == ["t1"]
     again = await connect(client, "t1", "?replay=5")
     await again.until(b"<END>")

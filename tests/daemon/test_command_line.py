@@ -1,5 +1,6 @@
 """What the command line accepts, and how procd refuses to start."""
 
+import json
 import socket
 import subprocess
 from pathlib import Path
@@ -47,6 +48,17 @@ async def test_free_port(start: Start, http: aiohttp.ClientSession) -> None:
     for daemon in (one, other):
         async with http.get(f"{daemon.url}/version") as reply:
             assert await reply.json() == {"version": f"v{__version__}"}
+
+
+async def test_log_as_json(start: Start, http: aiohttp.ClientSession) -> None:
+    daemon = start(env={"PROCD_LOG_FORMAT": "json", "PROCD_LOG_LEVEL": "debug"})
+    headers = {"X-Request-Id": "mine"}
+    async with http.get(f"{daemon.url}/version", headers=headers) as reply:
+        assert reply.status == 200
+    assert daemon.stop() == 0
+    lines = [json.loads(line) for line in daemon.stderr().splitlines()]
+    (line,) = [line for line in lines if line["message"] == "request"]
+    assert (line["request_id"], line["route"], line["status"]) == ("mine", "/version", 200)
 
 
 async def test_host(start: Start, http: aiohttp.ClientSession) -> None:

@@ -1,0 +1,56 @@
+"""Who a request comes from, when a proxy stands between: for logs and nothing else.
+
+Source: X-Forwarded-For as nginx and Caddy write it: each proxy adds the peer that it saw, last.
+"""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+from aiohttp import web
+
+from procd.config import ServerConfig, networks
+
+# What a unix socket's peer is called in `server.trusted_proxies` and in logs.
+UNIX: Final = "unix"
+
+
+class Proxies:
+    """The peers whose word is taken for who their client is."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._networks = networks(config.trusted_proxies)
+        self._unix = UNIX in config.trusted_proxies
+
+    def client_of(self, request: web.Request) -> str:
+        """The address of the client: the last one that no trusted proxy has.
+
+        The connection's peer, unless that is trusted. What the header says before the address that
+        is returned was written by somebody else, and isn't looked at.
+        """
+        client = request.remote or UNIX
+        if not self._trusts(client):
+            return client
+        lines = request.headers.getall("X-Forwarded-For", [])
+        for said in reversed([item.strip() for line in lines for item in line.split(",")]):
+            if _address(said) is None:
+                break
+            client = said
+            if not self._trusts(client):
+                break
+        return client
+
+    def _trusts(self, name: str) -> bool:
+        if name == UNIX:
+            return self._unix
+        address = _address(name)
+        return address is not None and any(address in network for network in self._networks)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+PROXIES = web.AppKey("PROXIES", Proxies)

@@ -1,0 +1,153 @@
+"""GET /metrics: what Prometheus scrapes.
+
+Source: Prometheus exposition formats; OpenMetrics 1.0. Everything is read when it is asked for.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from aiohttp import hdrs, web
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from procd import __version__
+from procd.api.describe import Doc
+from procd.api.health import loop_lag_s
+from procd.api.observe import Requests
+from procd.errors import NotFound
+from procd.metrics import Durations, Gauge, Traffic
+
+
+@dataclass(slots=True, eq=False)
+class Sources:
+    """Where the figures are.
+
+    Attributes:
+        traffic: by the name of the transport.
+        dropped: how many clients were given up, by reason.
+        lag_s: of the event loop, measured for this scrape.
+    """
+
+    requests: Requests
+    spawns: Durations
+    traffic: dict[str, Traffic]
+    dropped: dict[str, int]
+    gauges: list[Gauge] = field(default_factory=list)
+    lag_s: float = 0.0
+
+
+class Figures(Collector):
+    """Turns the sources into families of metrics."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        sources = self._sources
+        yield InfoMetricFamily("procd_build", "procd itself", {"version": __version__})
+        yield from _requests(sources.requests)
+        yield _histogram(
+            "procd_spawn_duration_seconds", "time to start a process", [], [([], sources.spawns)]
+        )
+        received = CounterMetricFamily(
+            "procd_received_bytes", "payload received from clients", labels=["transport"]
+        )
+        sent = CounterMetricFamily(
+            "procd_sent_bytes", "payload sent to clients", labels=["transport"]
+        )
+        for name, traffic in sources.traffic.items():
+            received.add_metric([name], traffic.received_bytes)
+            sent.add_metric([name], traffic.sent_bytes)
+        yield received
+        yield sent
+        dropped = CounterMetricFamily(
+            "procd_clients_dropped", "WebSocket clients given up", labels=["reason"]
+        )
+        for reason, count in sources.dropped.items():
+            dropped.add_metric([reason], count)
+        yield dropped
+        yield GaugeMetricFamily(
+            "procd_loop_lag_seconds", "a turn of the event loop, at this moment", sources.lag_s
+        )
+        for gauge in sources.gauges:
+            yield GaugeMetricFamily(gauge.name, gauge.doc, gauge.read())
+
+
+def _requests(requests: Requests) -> Iterator[Metric]:
+    counter = CounterMetricFamily(
+        "procd_http_requests", "requests answered", labels=["method", "route", "status"]
+    )
+    seen = [stats for stats in requests.all if stats.statuses]
+    for stats in seen:
+        for status, count in stats.statuses.items():
+            counter.add_metric([stats.method, stats.pattern, str(status)], count)
+    yield counter
+    yield _histogram(
+        "procd_http_request_duration_seconds",
+        "time to answer, WebSockets not included",
+        ["method", "route"],
+        [([stats.method, stats.pattern], stats.durations) for stats in seen],
+    )
+
+
+def _histogram(
+    name: str, doc: str, labels: list[str], rows: Iterable[tuple[list[str], Durations]]
+) -> Metric:
+    family = HistogramMetricFamily(name, doc, labels=labels)
+    for values, durations in rows:
+        bounds = [*map(str, durations.bounds_s), "+Inf"]
+        sums = itertools.accumulate(durations.counts)
+        family.add_metric(values, list(zip(bounds, sums, strict=True)), durations.sum_s)
+    return family
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """What the route needs."""
+
+    enabled: bool
+    sources: Sources
+    registry: CollectorRegistry
+
+
+METRICS = web.AppKey("METRICS", Metrics)
+
+
+def make_metrics(sources: Sources, *, enabled: bool) -> Metrics:
+    """A registry of our own: the library's is global."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Figures(sources))
+    # CPU, memory and descriptors of procd itself. It registers itself.
+    ProcessCollector(registry=registry)
+    return Metrics(enabled=enabled, sources=sources, registry=registry)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """The figures, in the format that the scraper prefers.
+
+    Raises:
+        NotFound: `metrics.enabled` is false.
+    """
+    metrics = request.app[METRICS]
+    if not metrics.enabled:
+        raise NotFound("metrics are switched off")
+    metrics.sources.lag_s = await loop_lag_s()
+    encode, content_type = choose_encoder(request.headers.get(hdrs.ACCEPT, ""))
+    return web.Response(body=encode(metrics.registry), headers={hdrs.CONTENT_TYPE: content_type})
+
+
+routes = [
+    web.get(
+        "/metrics", metrics, allow_head=False, doc=Doc(content=("text/plain",), errors=(NotFound,))
+    )
+]

@@ -1,0 +1,131 @@
+"""Around every request: its id, its place in the metrics, and at level debug a line in the log.
+
+All that a route needs is bound when the server starts; a request costs a look-up by identity.
+"""
+
+import itertools
+import logging
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from procd.api.forwarded import PROXIES
+from procd.logs import REQUEST_ID
+from procd.metrics import Durations, Traffic
+
+log = logging.getLogger(__name__)
+
+ID_HEADER: Final = "X-Request-Id"
+# What others' ids may be: nothing that a log or a header could be confused by.
+SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
+
+# Buckets of the time that an answer takes, which is mostly a command's own.
+BOUNDS_S: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+)  # fmt: skip
+# What stands for the status where the client went before there was one, as in nginx.
+CLIENT_GONE: Final = 499
+UPGRADED: Final = 101
+
+
+@dataclass(slots=True, eq=False)
+class RouteStats:
+    """What was asked of one route.
+
+    Attributes:
+        pattern: the route's path with names for what varies; all unknown paths share one.
+        statuses: how many requests by the status of their reply.
+        durations: from the request's header to the reply; WebSockets not included.
+    """
+
+    method: str
+    pattern: str
+    statuses: dict[int, int] = field(default_factory=dict)
+    durations: Durations = field(default_factory=lambda: Durations(BOUNDS_S))
+
+
+class Requests:
+    """The statistics of all routes."""
+
+    def __init__(self) -> None:
+        self.unmatched = RouteStats("any", "unmatched")
+        self.all: list[RouteStats] = [self.unmatched]
+        self.traffic = Traffic()
+        self._by_route: dict[web.AbstractRoute, RouteStats] = {}
+
+    def route(self, method: str, pattern: str) -> RouteStats:
+        """New statistics, for one route or for several that are one to the reader."""
+        stats = RouteStats(method, pattern)
+        self.all.append(stats)
+        return stats
+
+    def bind(self, route: web.AbstractRoute, stats: RouteStats) -> None:
+        """Count the requests of `route` there."""
+        self._by_route[route] = stats
+
+    def of(self, request: web.Request) -> RouteStats:
+        """Where a request belongs."""
+        return self._by_route.get(request.match_info.route, self.unmatched)
+
+
+REQUESTS = web.AppKey("REQUESTS", Requests)
+
+
+def observer(requests: Requests) -> Middleware:
+    """The outermost middleware."""
+    prefix = secrets.token_hex(5)
+    numbers = itertools.count(1)
+    traffic = requests.traffic
+
+    @web.middleware
+    async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+        begin = time.perf_counter()
+        request_id = request.headers.get(ID_HEADER)
+        if request_id is None or SANE_ID.fullmatch(request_id) is None:
+            request_id = f"{prefix}-{next(numbers):x}"
+        REQUEST_ID.set(request_id)  # for this task, which is this request's own
+        status = CLIENT_GONE
+        try:
+            response = await handler(request)
+            status = response.status
+            body = getattr(response, "body", None)
+            traffic.sent_bytes += len(body) if isinstance(body, bytes) else response.body_length
+            return response
+        except web.HTTPException as exc:
+            status = exc.status
+            raise
+        finally:
+            seconds = time.perf_counter() - begin
+            stats = requests.of(request)
+            stats.statuses[status] = stats.statuses.get(status, 0) + 1
+            if status != UPGRADED:
+                stats.durations.add(seconds)
+            traffic.received_bytes += request.content.total_bytes
+            if log.isEnabledFor(logging.DEBUG):
+                _tell(request, stats, status, seconds)
+
+    return observe
+
+
+def _tell(request: web.Request, stats: RouteStats, status: int, seconds: float) -> None:
+    """The line about a request: never its path or query, which may hold what is secret."""
+    log.debug(
+        "request",
+        extra={
+            "method": request.method,
+            "route": stats.pattern,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 3),
+            "client": request.app[PROXIES].client_of(request),
+        },
+    )
+
+
+async def name_request(_: web.Request, response: web.StreamResponse) -> None:
+    """Echo the request's id; called when a reply is about to begin, whatever kind it is."""
+    response.headers[ID_HEADER] = REQUEST_ID.get()

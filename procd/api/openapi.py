@@ -1,0 +1,220 @@
+"""GET /openapi.json and /docs: the API's description, made from the route table when asked for.
+
+Source: OpenAPI 3.1.0.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+from aiohttp import hdrs, web
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from marshmallow import Schema, fields
+
+from procd import __version__
+from procd.api import docs
+from procd.api.body import Count, Text
+from procd.api.describe import (
+    COUNT,
+    TEXT,
+    TIME,
+    Doc,
+    Json,
+    ListOf,
+    Reply,
+    Shape,
+)
+from procd.api.reply import CONTENT_TYPE
+from procd.errors import BadRequest, InvalidBody, NotFound, ProcdError, TooLarge
+
+JSON: Final = "application/json"
+VARIES: Final = re.compile(r"\{(\w+)\}")
+# What is not a string to the shell, nor to execve.
+NO_NUL: Final = r"^[^\u0000]*$"
+
+ERROR: Final = Shape(
+    "Error",
+    {
+        "statusCode": COUNT,
+        "message": TEXT,
+        "source": {"type": "string", "const": "DAYTONA_DAEMON"},
+        "code": TEXT,
+        "timestamp": TIME,
+        "path": TEXT,
+        "method": TEXT,
+    },
+)
+
+
+class Description:
+    """The document of a route table."""
+
+    def __init__(self, routes: Sequence[web.RouteDef]) -> None:
+        self._routes = routes
+        self._document: Json = {}
+        self._json = b""
+        self._page = b""
+
+    @property
+    def document(self) -> Json:
+        """As plain data."""
+        if not self._document:
+            self._document = _document(self._routes)
+        return self._document
+
+    @property
+    def json(self) -> bytes:
+        """As JSON."""
+        self._json = self._json or orjson.dumps(self.document)
+        return self._json
+
+    @property
+    def page(self) -> bytes:
+        """As a page for people."""
+        self._page = self._page or docs.render(self.document).encode()
+        return self._page
+
+
+DESCRIPTION = web.AppKey("DESCRIPTION", Description)
+
+
+def _document(routes: Sequence[web.RouteDef]) -> Json:
+    marshmallow = MarshmallowPlugin(schema_name_resolver=_schema_name)
+    spec = APISpec(
+        title="procd",
+        version=__version__,
+        openapi_version="3.1.0",
+        plugins=[marshmallow],
+        info={
+            "description": "The processes of a sandbox: commands, shells, terminals. "
+            "All paths are served below /toolbox/{sandboxId} as well."
+        },
+        servers=[{"url": "."}],  # wherever this document is
+    )
+    assert marshmallow.converter is not None
+    marshmallow.converter.add_attribute_function(_rules_of_bodies)  # type: ignore[no-untyped-call]  # the library's
+    for route in routes:
+        described = route.kwargs.get("doc")
+        if isinstance(described, Doc):
+            spec.path(
+                path=route.path,
+                operations={route.method.lower(): _operation(spec, route, described)},
+            )
+    document: Json = spec.to_dict()
+    return document
+
+
+def _schema_name(schema: Any) -> str:
+    """Modules have schemas of the same name: theirs goes before."""
+    kind = schema if isinstance(schema, type) else type(schema)
+    module = kind.__module__.rpartition(".")[2]
+    return f"{module.title()}{kind.__name__.removesuffix('Schema')}Request".replace(
+        "ExecuteExecute", "Execute"
+    )
+
+
+def _rules_of_bodies(self: Any, field: fields.Field[Any], **_: object) -> dict[str, object]:
+    """What `body` asks of a field beyond its type."""
+    rules: dict[str, object] = {}
+    if isinstance(field, Count):
+        rules |= {"minimum": 0, "maximum": field.largest}
+    if isinstance(field, Text) and not field.allows_nul:
+        rules["pattern"] = NO_NUL
+    if not field.required and isinstance(field.parent, Schema):
+        kind, _format = self.field_mapping[_known(self, field)]
+        rules["type"] = [kind, "null"]  # which is as good as absent
+    return rules
+
+
+def _known(self: Any, field: fields.Field[Any]) -> type[Any]:
+    return next(kind for kind in type(field).__mro__ if kind in self.field_mapping)
+
+
+def _operation(spec: APISpec, route: web.RouteDef, doc: Doc) -> Json:
+    summary = (route.handler.__doc__ or "").strip().partition("\n")[0]
+    varies = VARIES.findall(route.path)
+    errors: list[type[ProcdError]] = list(doc.errors)
+    if doc.body is not None:
+        errors += [BadRequest, InvalidBody, TooLarge]
+    if doc.websocket == "only" or doc.query:
+        errors.append(BadRequest)
+    if varies:
+        errors.append(NotFound)
+    responses: dict[str, Json] = {}
+    if doc.websocket:
+        responses["101"] = {"description": "a WebSocket"}
+    if doc.websocket != "only":
+        for status, reply in {doc.status: doc.reply, **doc.also}.items():
+            content = {JSON: {"schema": _schema(spec, reply)}} if reply is not None else {}
+            content |= {kind: {"schema": TEXT} for kind in doc.content}
+            responses[str(status)] = {"description": "success"}
+            if content:
+                responses[str(status)]["content"] = content
+    envelope = {JSON: {"schema": _schema(spec, ERROR)}}
+    for error in sorted(errors, key=lambda error: error.status):
+        # Several have one status: its description has all their codes.
+        known = responses.setdefault(
+            str(error.status), {"description": error.code, "content": envelope}
+        )
+        if error.code not in known["description"]:
+            known["description"] += f" or {error.code}"
+    operation: Json = {
+        "summary": summary.rstrip("."),
+        "tags": [route.handler.__module__.rpartition(".")[2]],
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": TEXT} for name in varies
+        ]
+        + [
+            {
+                "name": query.name,
+                "in": "query",
+                "required": query.required,
+                "description": query.doc,
+                "schema": dict(query.schema),
+            }
+            for query in doc.query
+        ],
+        "responses": responses,
+    }
+    if doc.body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {JSON: {"schema": doc.body}},
+        }
+    return operation
+
+
+def _schema(spec: APISpec, reply: Reply) -> Json:
+    """The JSON schema of a reply; shapes become components, once each."""
+    if isinstance(reply, ListOf):
+        return {"type": "array", "items": _schema(spec, reply.shape)}
+    if not isinstance(reply, Shape):
+        return reply or {}
+    if reply.name not in spec.components.schemas:
+        members = {**reply.fields, **reply.optional}
+        properties = {name: _schema(spec, inner) for name, inner in members.items()}
+        spec.components.schema(
+            reply.name,
+            {"type": "object", "properties": properties, "required": sorted(reply.fields)},
+        )
+    return {"$ref": f"#/components/schemas/{reply.name}"}
+
+
+async def openapi(request: web.Request) -> web.Response:
+    """This description of the API."""
+    return web.Response(
+        body=request.app[DESCRIPTION].json, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE}
+    )
+
+
+async def page(request: web.Request) -> web.Response:
+    """This description as a page for people."""
+    return web.Response(body=request.app[DESCRIPTION].page, headers=docs.HEADERS)
+
+
+routes = [
+    web.get("/openapi.json", openapi, allow_head=False, doc=Doc(reply={"type": "object"})),
+    web.get("/docs", page, allow_head=False, doc=Doc(content=("text/html",))),
+]

@@ -1,0 +1,45 @@
+"""Whether procd can take on work, and if not, why."""
+
+from procd.config import HealthConfig
+from procd.errors import SpawnFailed
+from procd.process import Processes
+from procd.services.session import ShellSessions
+from procd.unix.shell import Shell
+
+
+class Readiness:
+    """Asks the services.
+
+    Attributes:
+        stopping: set when procd has begun to shut down.
+    """
+
+    def __init__(
+        self, config: HealthConfig, processes: Processes, shell: Shell, sessions: ShellSessions
+    ) -> None:
+        self.stopping = False
+        self._config = config
+        self._processes = processes
+        self._shell = shell
+        self._sessions = sessions
+
+    def reasons(self, lag_s: float) -> list[str]:
+        """Why not; empty if procd is ready.
+
+        Args:
+            lag_s: of the event loop, as just measured.
+        """
+        reasons = ["shutting down"] if self.stopping else []
+        limit = self._processes.config.max_processes
+        if self._processes.supervised >= limit:
+            reasons.append(f"limit of {limit} processes is reached")
+        try:
+            self._shell.path()
+        except SpawnFailed as exc:
+            reasons.append(exc.message)
+        problem = self._sessions.storage_problem(self._config.min_disk_bytes)
+        if problem:
+            reasons.append(problem)
+        if lag_s > self._config.max_loop_lag_s:
+            reasons.append(f"event loop lags by {lag_s:.1f} s")
+        return reasons

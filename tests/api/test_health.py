@@ -1,0 +1,127 @@
+"""The probes: alive, and ready with the reasons if not."""
+
+import asyncio
+import os
+import shutil
+import time
+from pathlib import Path
+
+from procd.api.health import READINESS, loop_lag_s
+from procd.config import HealthConfig
+from tests.api.clients import WAIT_S, Fifo, Gate, create, delete, program, refused
+from tests.conftest import Client, MakeClient
+
+
+async def reasons(client: Client) -> list[str]:
+    """Why procd isn't ready; empty if it is."""
+    async with client.get("/readyz") as reply:
+        if reply.status == 200:
+            assert await reply.json() == {"status": "ready"}
+            return []
+        body = await refused(reply, 503, "NOT_READY")
+        found: list[str] = body["reasons"]
+        assert body["message"] == f"not ready: {'; '.join(found)}"
+        return found
+
+
+async def test_healthz(procd: MakeClient) -> None:
+    client = await procd()
+    async with client.get("/healthz") as reply:
+        assert (reply.status, await reply.json()) == (200, {"status": "ok"})
+
+
+async def test_ready(procd: MakeClient) -> None:
+    assert await reasons(await procd()) == []
+
+
+async def test_not_ready_while_stopping(procd: MakeClient) -> None:
+    client = await procd()
+    client.app[READINESS].stopping = True
+    assert await reasons(client) == ["shutting down"]
+
+
+async def test_shutdown_says_so_first(procd: MakeClient) -> None:
+    client = await procd()
+    readiness = client.app[READINESS]
+    await client.close()
+    assert readiness.stopping
+
+
+async def test_not_ready_at_the_process_limit(procd: MakeClient) -> None:
+    client = await procd(process={"max_processes": 1})
+    await create(client, "t1")
+    assert await reasons(client) == ["limit of 1 processes is reached"]
+    await delete(client, "t1")
+    assert await reasons(client) == []
+
+
+async def test_not_ready_without_a_shell(procd: MakeClient, tmp_path: Path) -> None:
+    shell = program(tmp_path, "exit 0")
+    client = await procd(process={"shell": shell})
+    assert await reasons(client) == []
+    os.unlink(shell)
+    assert await reasons(client) == [f"no shell can be executed: tried {shell}"]
+
+
+async def test_not_ready_without_a_state_directory(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(sessions={"state_dir": str(tmp_path)})
+    assert await reasons(client) == []
+    (root,) = tmp_path.iterdir()
+    shutil.rmtree(root)
+    assert await reasons(client) == ["state directory is not there: No such file or directory"]
+
+
+async def test_not_ready_on_a_full_disk(procd: MakeClient) -> None:
+    client = await procd(health={"min_disk_bytes": 1 << 62})
+    assert await reasons(client) == [f"state directory has less than {1 << 62} bytes free"]
+
+
+async def test_several_reasons(procd: MakeClient) -> None:
+    client = await procd(health={"min_disk_bytes": 1 << 62}, process={"shell": "/nowhere"})
+    assert len(await reasons(client)) == 2
+
+
+async def test_not_ready_with_a_slow_loop(procd: MakeClient) -> None:
+    client = await procd()
+    readiness = client.app[READINESS]
+    limit_s = HealthConfig().max_loop_lag_s
+    assert readiness.reasons(limit_s) == []
+    assert readiness.reasons(limit_s + 1) == [f"event loop lags by {limit_s + 1:.1f} s"]
+
+
+async def test_lag_is_what_others_take() -> None:
+    assert await loop_lag_s() < WAIT_S
+    busy_s = 0.05
+    loop = asyncio.get_running_loop()
+    loop.call_soon(time.sleep, busy_s)
+    assert await loop_lag_s() >= busy_s
+
+
+async def test_lag_counts_sockets_that_are_ready() -> None:
+    busy_s = 0.05
+    loop = asyncio.get_running_loop()
+    reading, writing = os.pipe()
+
+    def readable() -> None:
+        os.read(reading, 1)
+        time.sleep(busy_s)
+
+    loop.add_reader(reading, readable)
+    os.write(writing, b"x")
+    try:
+        assert await loop_lag_s() >= busy_s
+    finally:
+        loop.remove_reader(reading)
+        os.close(reading)
+        os.close(writing)
+
+
+async def test_probes_answer_while_commands_run(procd: MakeClient, alive: Fifo, gate: Gate) -> None:
+    client = await procd()
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
+        command = f"echo here > {alive}; read x < {gate}"
+        running = group.create_task(client.post("/process/execute", json={"command": command}))
+        assert await alive.line() == "here"
+        assert await reasons(client) == []
+        gate.open()
+        assert (await running).status == 200

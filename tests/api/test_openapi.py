@@ -1,0 +1,127 @@
+"""The API's description: whole, true to the route table, and fit to be shown."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from procd.api.describe import Doc
+from procd.app import ROUTES
+from tests.conftest import Client, MakeClient
+
+WEBSOCKETS = {
+    "/process/interpreter/execute",
+    "/process/pty/{id}/connect",
+    "/process/pty/create-connect",
+    "/process/session/entrypoint/logs",
+    "/process/session/{session_id}/command/{command_id}/logs",
+}
+
+
+async def described(client: Client, path: str = "/openapi.json") -> dict[str, Any]:
+    """The document."""
+    async with client.get(path) as reply:
+        assert reply.status == 200
+        assert reply.headers["Content-Type"] == "application/json; charset=utf-8"
+        document: dict[str, Any] = await reply.json()
+        return document
+
+
+def references(part: object) -> Iterator[str]:
+    """All that a part of the document refers to."""
+    if isinstance(part, dict):
+        if "$ref" in part:
+            yield part["$ref"]
+        for inner in part.values():
+            yield from references(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from references(inner)
+
+
+def test_every_route_has_its_description_beside_it() -> None:
+    missing = [
+        f"{route.method} {route.path}"
+        for route in ROUTES
+        if not isinstance(route.kwargs.get("doc"), Doc)
+    ]
+    assert not missing, "routes without doc=Doc(...)"
+
+
+async def test_the_document_has_all_routes_and_no_others(procd: MakeClient) -> None:
+    document = await described(await procd())
+    assert document["openapi"] == "3.1.0"
+    operations = {
+        (method.upper(), path) for path, each in document["paths"].items() for method in each
+    }
+    assert operations == {(route.method, route.path) for route in ROUTES}
+
+
+async def test_the_document_is_whole(procd: MakeClient) -> None:
+    document = await described(await procd())
+    schemas = document["components"]["schemas"]
+    named = {reference.removeprefix("#/components/schemas/") for reference in references(document)}
+    assert named == set(schemas)
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["summary"], path
+            in_path = {each["name"] for each in operation["parameters"] if each["in"] == "path"}
+            assert in_path == set(re.findall(r"\{(\w+)\}", path))
+            assert any(status < "400" for status in operation["responses"]), path
+            for status, response in operation["responses"].items():
+                if status >= "400":
+                    schema = response["content"]["application/json"]["schema"]
+                    assert schema == {"$ref": "#/components/schemas/Error"}
+
+
+async def test_websockets_are_upgrades(procd: MakeClient) -> None:
+    document = await described(await procd())
+    found = {
+        path
+        for path, operations in document["paths"].items()
+        if any("101" in operation["responses"] for operation in operations.values())
+    }
+    assert found == WEBSOCKETS
+
+
+async def test_what_bodies_may_be(procd: MakeClient) -> None:
+    schemas = (await described(await procd()))["components"]["schemas"]
+    execute = schemas["ExecuteRequest"]
+    assert execute["required"] == ["command"]
+    fields = execute["properties"]
+    assert fields["command"]["type"] == "string"
+    assert fields["command"]["minLength"] == 1
+    assert re.search(fields["cwd"]["pattern"], "/tmp")
+    assert not re.search(fields["cwd"]["pattern"], "a\0b")
+    assert fields["timeout"] == {"type": ["integer", "null"], "minimum": 0, "maximum": 2**32 - 1}
+    assert fields["envs"]["type"] == ["object", "null"]
+    assert fields["envs"]["additionalProperties"]["type"] == "string"
+    assert "pattern" not in schemas["SessionExecRequest"]["properties"]["command"]
+
+
+async def test_the_same_below_the_prefix(procd: MakeClient) -> None:
+    client = await procd()
+    below = await described(client, "/toolbox/box/openapi.json")
+    assert below == await described(client)
+    assert below["servers"] == [{"url": "."}], "relative, so right in both places"
+
+
+async def test_the_page(procd: MakeClient) -> None:
+    client = await procd()
+    async with client.get("/docs") as reply:
+        assert reply.status == 200
+        assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
+        policy = reply.headers["Content-Security-Policy"]
+        page = await reply.text()
+    for route in ROUTES:
+        assert route.path in page
+    (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}';" in policy
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    assert "<script" not in page
+    assert not re.search(r'src=|href=(?!"#)|url\(|@import', page), "nothing is loaded from anywhere"
+    anchors = set(re.findall(r'href="#(\w+)"', page))
+    assert anchors <= set(re.findall(r'id="(\w+)"', page))

@@ -1,0 +1,1 @@
+"""procd against generated requests, made from its own description."""
