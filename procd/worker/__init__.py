@@ -1,0 +1,1 @@
+"""What runs inside the user's processes: standard library only, nothing else of procd's."""

@@ -1,0 +1,131 @@
+"""pyplot.show() made to tell what it shows.
+
+Runs in the user's Python (3.8 or newer), and costs next to nothing until matplotlib.pyplot is
+imported, which is why even the standard library is imported where it is needed.
+
+Source: Process API contract, section 7.4.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False  # importing typing takes longer than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+
+def install(emit: Callable[[dict[str, Any]], None]) -> None:
+    """Make pyplot.show() tell what it shows, from when pyplot is imported, if it ever is.
+
+    Args:
+        emit: called with {"type": "chart", "value": chart} for each figure that is shown for the
+            first time or has changed since. What it raises is raised by the user's show().
+    """
+    reporter = _Reporter(emit)
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        reporter.attach(pyplot)
+    sys.meta_path.insert(0, _PyplotFinder(reporter))
+
+
+class _PyplotFinder:
+    """Finds pyplot as the other finders do, and sees to it right after its code has run."""
+
+    def __init__(self, reporter: _Reporter) -> None:
+        self._reporter = reporter
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Source: importlib.abc.MetaPathFinder."""
+        if name != "matplotlib.pyplot":
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        found = (finder.find_spec(name, path, target) for finder in others)
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: Any) -> None:
+                _choose_backend()
+                execute(module)
+                self._reporter.attach(module)
+
+            # Shadowed in the instance, so that the loader stays what it was in every other way.
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _choose_backend() -> None:
+    """Without a display and a choice of the user's, spare matplotlib the search for a backend."""
+    import os
+
+    import matplotlib
+
+    if any(os.environ.get(name) for name in ("MPLBACKEND", "DISPLAY", "WAYLAND_DISPLAY")):
+        return
+    # RcParams' own lookup would begin that search.
+    if not isinstance(dict.__getitem__(matplotlib.rcParams, "backend"), str):
+        matplotlib.rcParams["backend"] = "agg"
+
+
+class _Reporter:
+    """Emits the charts of the figures that are shown."""
+
+    def __init__(self, emit: Callable[[dict[str, Any]], None]) -> None:
+        self._emit = emit
+        self._reported: set[bytes] = set()  # digests of pictures
+
+    def attach(self, pyplot: Any) -> None:
+        """Wrap pyplot.show and Figure.show."""
+        import functools
+
+        show_all, figure_class = pyplot.show, pyplot.Figure
+
+        @functools.wraps(show_all)
+        def show(*args: Any, **kwargs: Any) -> Any:
+            # pause() shows as well, in the midst of an animation.
+            if sys._getframe(1).f_globals is vars(pyplot):  # noqa: SLF001  # CPython is given
+                return _quietly(show_all, *args, **kwargs)
+            self._report(pyplot.figure(number) for number in pyplot.get_fignums())
+            result = _quietly(show_all, *args, **kwargs)
+            pyplot.close("all")
+            return result
+
+        pyplot.show = show
+        show_one = figure_class.show
+        if hasattr(show_one, "__wrapped__"):  # pyplot has been reloaded
+            return
+
+        @functools.wraps(show_one)
+        def show_figure(figure: Any, *args: Any, **kwargs: Any) -> Any:
+            self._report([figure])
+            return _quietly(show_one, figure, *args, **kwargs)
+
+        figure_class.show = show_figure
+
+    def _report(self, figures: Iterable[Any]) -> None:
+        import hashlib
+        import warnings
+
+        from .charts import chart_of
+
+        for figure in figures:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the user hasn't asked for this drawing
+                chart = chart_of(figure)
+            if "png" in chart:
+                digest = hashlib.sha256(chart["png"].encode()).digest()
+                if digest in self._reported:
+                    continue
+                self._reported.add(digest)
+            self._emit({"type": "chart", "value": chart})
+
+
+def _quietly(show: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Show without the warning that this backend can't: the figure has been told all the same."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*(is non-interactive|is a non-GUI backend)")
+        return show(*args, **kwargs)
