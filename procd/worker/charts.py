@@ -70,7 +70,8 @@ def _content(figure: Any) -> dict[str, Any]:
     suptitle = getattr(figure, "_suptitle", None)  # get_suptitle() is of matplotlib 3.8
     title = text_of(suptitle.get_text()) if suptitle is not None else ""
     bars = _colour_bars(figure)
-    usable = [ax for ax in figure.axes if ax.get_visible() and ax.has_data() and ax not in bars]
+    shown = [ax for ax in figure.axes if ax.get_visible() and ax not in bars]
+    usable = [ax for ax in shown if ax.has_data()] if len(shown) > 1 else shown
     if not usable:
         return {"type": "unknown", "title": title, "elements": []}
     if len(usable) > 1:

@@ -37,7 +37,7 @@ class _PyplotFinder:
         self._reporter = reporter
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Source: importlib.abc.MetaPathFinder."""
+        """Where pyplot is; None for any other module. Source: importlib.abc.MetaPathFinder."""
         if name != "matplotlib.pyplot":
             return None
         others = (finder for finder in sys.meta_path if finder is not self)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import daytona_toolbox_api_client
+import matplotlib
 import numpy as np
 import pytest
 from daytona.common import charts as sdk
@@ -358,6 +359,7 @@ def test_pie() -> None:
     assert [element.radius for element in pie.elements] == [2, 2]
 
 
+RECENT = matplotlib.__version_info__ >= (3, 10)
 SAMPLE = [1, 2, 3, 4, 5, 30, -20]  # quartiles 1.5, 3, 4.5
 
 
@@ -375,10 +377,10 @@ def test_boxes(*, filled: bool, lying: bool, options: dict[str, Any], notch: boo
         samples,
         patch_artist=filled,
         notch=notch,
-        orientation="horizontal" if lying else "vertical",
-        tick_labels=["one", "ten"],
+        **({"orientation": "horizontal" if lying else "vertical"} if RECENT else {"vert": not lying}),
         **options,
     )
+    (ax.yaxis if lying else ax.xaxis).set_ticks([1, 2], ["one", "ten"])
     ax.set(xlabel="x", ylabel="y")
     boxes = chart(figure)
     assert boxes.type == "box_and_whisker"
@@ -469,6 +471,13 @@ def test_empty(axes: int) -> None:
     empty = chart(figure)
     assert (empty.type, empty.elements) == ("unknown", [])
     assert size(empty)
+
+
+def test_empty_axes_have_a_title() -> None:
+    figure = Figure()
+    figure.subplots().set(title="Nothing", xlabel="x")
+    empty = chart(figure)
+    assert (empty.type, empty.title, empty.x_label) == ("unknown", "Nothing", "x")
 
 
 @pytest.mark.parametrize("kind", ["image", "mixed", "filled", "contour", "circle", "steps"])
