@@ -49,9 +49,11 @@ def names_at(axis: Any, places: list[float]) -> list[str]:
 
     found = {place: nearest(place) for place in set(places)}
     # Bars of a group stand beside the tick that they share. Ticks that matplotlib chose, or that
-    # are fewer than the bars, only name what stands on them.
-    given = isinstance(axis.get_major_locator(), (FixedLocator, StrCategoryLocator))
-    given = given and len(set(found.values())) == len(found)
+    # are fewer than the bars, only name what stands on them; each category has a tick.
+    locator = axis.get_major_locator()
+    given = isinstance(locator, StrCategoryLocator) or (
+        isinstance(locator, FixedLocator) and len(set(found.values())) == len(found)
+    )
     return [
         labels[found[place]]
         if given or abs(ticks[found[place]] - place) <= 1e-9 * max(1.0, abs(place))

@@ -122,6 +122,8 @@ def _recognise(ax: Any) -> tuple[str, list[Any]]:
     for part in ax.get_children():
         if id(part) in ignored or not part.get_visible() or isinstance(part, Spine):
             continue
+        if _is_nothing(part):
+            continue
         # What isn't in data coordinates marks a place or a range of an axis.
         if isinstance(part, Line2D) and part.get_transform() is ax.transData:
             lines.append(part)
@@ -129,7 +131,8 @@ def _recognise(ax: Any) -> tuple[str, list[Any]]:
             patches.append(part)
         elif isinstance(part, ScalarMappable):
             others.append(part)
-    drawn = [line for line in lines if not _is_straight(line)]
+    # Lines without points are there for a legend, unless they are all that there is.
+    drawn = [line for line in lines if len(line.get_xydata()) and not _is_straight(line)]
 
     kind: str
     found: list[Any]
@@ -150,6 +153,16 @@ def _recognise(ax: Any) -> tuple[str, list[Any]]:
     else:
         kind, found = "unknown", []
     return kind, found
+
+
+def _is_nothing(part: Any) -> bool:
+    """Whether a part has no extent: seaborn adds such ones for its legends and error bands."""
+    from matplotlib.collections import LineCollection, PolyCollection
+    from matplotlib.patches import Rectangle
+
+    if isinstance(part, Rectangle):
+        return not part.get_width() and not part.get_height()
+    return isinstance(part, (LineCollection, PolyCollection)) and not len(part.get_paths())
 
 
 def _is_scatter(ax: Any, part: Any) -> bool:

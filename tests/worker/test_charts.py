@@ -22,7 +22,7 @@ from daytona.common import charts as sdk
 from matplotlib import dates
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, Rectangle
 
 from procd.worker import axis, charts
 from procd.worker.charts import chart_of
@@ -158,6 +158,25 @@ def test_straight_lines_are_grid_lines() -> None:
     line = chart(figure)
     assert line.type == "line"
     assert labels(line) == ["data"]
+
+
+def test_empty_lines_are_lines_if_there_is_nothing_else() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.plot([], [], label="none")
+    assert points(chart(figure)) == [[]]
+    ax.plot([1, 2, 3], label="some")
+    assert labels(chart(figure)) == ["some"]
+
+
+def test_what_is_there_for_a_legend_only_is_ignored() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.scatter([1, 2], [3, 4])
+    ax.plot([], [], label="of a colour")
+    ax.fill_between([], [])
+    ax.add_patch(Rectangle((0, 0), 0, 0, label="of another"))
+    assert chart(figure).type == "scatter"
 
 
 def test_a_straight_line_alone_is_the_data() -> None:
@@ -327,6 +346,15 @@ def test_bars_between_few_ticks_keep_their_places() -> None:
     assert labels(chart(figure)) == ["first", "1", "2", "3", "4", "last"]
 
 
+def test_several_boxes_of_a_category() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.xaxis.update_units(["a", "b"])
+    for shift in (-0.2, 0.2):
+        ax.boxplot([SAMPLE, SAMPLE], positions=[shift, 1 + shift], manage_ticks=False)
+    assert labels(chart(figure)) == ["a", "b", "a", "b"]
+
+
 def test_bars_of_dates() -> None:
     figure = Figure()
     figure.subplots().bar(DAYS, [1, 2, 3])
@@ -377,7 +405,11 @@ def test_boxes(*, filled: bool, lying: bool, options: dict[str, Any], notch: boo
         samples,
         patch_artist=filled,
         notch=notch,
-        **({"orientation": "horizontal" if lying else "vertical"} if RECENT else {"vert": not lying}),
+        **(
+            {"orientation": "horizontal" if lying else "vertical"}
+            if RECENT
+            else {"vert": not lying}
+        ),
         **options,
     )
     (ax.yaxis if lying else ax.xaxis).set_ticks([1, 2], ["one", "ten"])
