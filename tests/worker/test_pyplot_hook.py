@@ -169,9 +169,16 @@ print(matplotlib.get_backend().lower())
 def test_the_users_backend_is_kept_and_does_not_complain(
     python: Python, before: str, env: dict[str, str], backend: str
 ) -> None:
-    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2, 3])\nplt.show()\nplt.gcf().show()\n"
-    run = python.run(f"{before}\n{code}print(plt.get_backend().lower())", **env)
-    assert run.output == f"{backend}\n"
+    code = """
+import matplotlib.pyplot as plt
+print(dict.__getitem__(plt.rcParams, "backend").lower())  # before anything has to have one
+plt.plot([1, 2, 3])
+plt.show()
+plt.gcf().show()
+print(plt.get_backend().lower())
+"""
+    run = python.run(before + code, **env)
+    assert run.output == f"{backend}\n" * 2
     assert [chart["type"] for chart in run.charts] == ["line", "unknown"]
     assert all(chart["png"] for chart in run.charts)
 
