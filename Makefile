@@ -14,10 +14,10 @@ $(BIN)/procd: setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-dev: $(VENV)/.dev  ## install the development tools and the official SDK as well
+dev: $(VENV)/.dev  ## install the development tools, the official SDK and matplotlib as well
 
 $(VENV)/.dev: $(BIN)/procd
-	$(BIN)/pip install --quiet --editable '.[dev,compat,fuzz]'
+	$(BIN)/pip install --quiet --editable '.[dev,compat,charts,fuzz]'
 	touch $@
 
 fmt: dev  ## format and fix

@@ -1,1 +1,1 @@
-"""Programs that run in the user's own interpreters: standard library only, nothing of procd."""
+"""What runs inside the user's processes: standard library only, nothing else of procd's."""

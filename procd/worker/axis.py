@@ -40,22 +40,25 @@ def names_at(axis: Any, places: list[float]) -> list[str]:
     if is_date(axis):
         return [iso(place) for place in places]
     ticks, labels, _ = ticks_of(axis)
+    written = [plain(round(place, 12)) or "" for place in places]  # less what halving added
     if not ticks:
-        return [plain(place) or "" for place in places]
+        return written
 
     def nearest(place: float) -> int:
         return min(range(len(ticks)), key=lambda i: abs(ticks[i] - place))
 
     found = {place: nearest(place) for place in set(places)}
     # Bars of a group stand beside the tick that they share. Ticks that matplotlib chose, or that
-    # are fewer than the bars, only name what stands on them.
-    given = isinstance(axis.get_major_locator(), (FixedLocator, StrCategoryLocator))
-    given = given and len(set(found.values())) == len(found)
+    # are fewer than the bars, only name what stands on them; each category has a tick.
+    locator = axis.get_major_locator()
+    given = isinstance(locator, StrCategoryLocator) or (
+        isinstance(locator, FixedLocator) and len(set(found.values())) == len(found)
+    )
     return [
         labels[found[place]]
         if given or abs(ticks[found[place]] - place) <= 1e-9 * max(1.0, abs(place))
-        else plain(place) or ""
-        for place in places
+        else text
+        for place, text in zip(places, written)
     ]
 
 
@@ -107,7 +110,7 @@ def plain(value: Any) -> str | None:
         return None
     if number.is_integer() and abs(number) < 1e15:
         return str(int(number))
-    return str(value) if hasattr(value, "dtype") else repr(number)  # a float32 has fewer digits
+    return repr(number)
 
 
 def label_of(part: Any) -> str:

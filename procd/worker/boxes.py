@@ -78,7 +78,7 @@ class Box:
 
 
 def boxes_of(lines: list[Any], patches: list[Any]) -> list[Box]:
-    """The boxes that these make, filled (patches) or not (lines); none if there is anything else."""
+    """The boxes that these make, filled (patches) or not (lines); none if they make more."""
     from matplotlib.patches import PathPatch
 
     if patches:

@@ -45,12 +45,20 @@ def chart_of(figure: Any) -> dict[str, Any]:
 
 def _picture(figure: Any) -> str | None:
     """The picture of a figure in Base64; None if it can't be drawn."""
-    for box in ("tight", None):  # what lies far outside can make a tight picture too large
+    for tight in (True, False):
         data = io.BytesIO()
         try:
-            width, height = figure.get_size_inches()
-            dpi = min(DPI, math.sqrt(PIXELS_MAX / (width * height)))
-            figure.savefig(data, format="png", dpi=dpi, bbox_inches=box)
+            if tight:
+                # What lies far outside of the figure would make this picture as large.
+                get_renderer = getattr(figure.canvas, "get_renderer", None)
+                box = figure.get_tightbbox(get_renderer and get_renderer())
+                if box.width * box.height * DPI**2 > PIXELS_MAX:
+                    continue
+                figure.savefig(data, format="png", dpi=DPI, bbox_inches="tight")
+            else:
+                width, height = figure.get_size_inches()
+                dpi = min(DPI, math.sqrt(PIXELS_MAX / (width * height)))
+                figure.savefig(data, format="png", dpi=dpi)
         except Exception:  # noqa: BLE001, S112  # as above: the chart goes without
             continue
         return base64.b64encode(data.getvalue()).decode()
@@ -62,7 +70,8 @@ def _content(figure: Any) -> dict[str, Any]:
     suptitle = getattr(figure, "_suptitle", None)  # get_suptitle() is of matplotlib 3.8
     title = text_of(suptitle.get_text()) if suptitle is not None else ""
     bars = _colour_bars(figure)
-    usable = [ax for ax in figure.axes if ax.get_visible() and ax.has_data() and ax not in bars]
+    shown = [ax for ax in figure.axes if ax.get_visible() and ax not in bars]
+    usable = [ax for ax in shown if ax.has_data()] if len(shown) > 1 else shown
     if not usable:
         return {"type": "unknown", "title": title, "elements": []}
     if len(usable) > 1:
@@ -113,6 +122,8 @@ def _recognise(ax: Any) -> tuple[str, list[Any]]:
     for part in ax.get_children():
         if id(part) in ignored or not part.get_visible() or isinstance(part, Spine):
             continue
+        if _is_nothing(part):
+            continue
         # What isn't in data coordinates marks a place or a range of an axis.
         if isinstance(part, Line2D) and part.get_transform() is ax.transData:
             lines.append(part)
@@ -120,7 +131,8 @@ def _recognise(ax: Any) -> tuple[str, list[Any]]:
             patches.append(part)
         elif isinstance(part, ScalarMappable):
             others.append(part)
-    drawn = [line for line in lines if not _is_straight(line)]
+    # Lines without points are there for a legend, unless they are all that there is.
+    drawn = [line for line in lines if len(line.get_xydata()) and not _is_straight(line)]
 
     kind: str
     found: list[Any]
@@ -141,6 +153,16 @@ def _recognise(ax: Any) -> tuple[str, list[Any]]:
     else:
         kind, found = "unknown", []
     return kind, found
+
+
+def _is_nothing(part: Any) -> bool:
+    """Whether a part has no extent: seaborn adds such ones for its legends and error bands."""
+    from matplotlib.collections import LineCollection, PolyCollection
+    from matplotlib.patches import Rectangle
+
+    if isinstance(part, Rectangle):
+        return not part.get_width() and not part.get_height()
+    return isinstance(part, (LineCollection, PolyCollection)) and not len(part.get_paths())
 
 
 def _is_scatter(ax: Any, part: Any) -> bool:

@@ -27,7 +27,7 @@ def install(emit: Callable[[dict[str, Any]], None]) -> None:
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is not None:
         reporter.attach(pyplot)
-    sys.meta_path.insert(0, _PyplotFinder(reporter))  # type: ignore[arg-type]  # all it needs
+    sys.meta_path.insert(0, _PyplotFinder(reporter))
 
 
 class _PyplotFinder:
@@ -37,7 +37,7 @@ class _PyplotFinder:
         self._reporter = reporter
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Source: importlib.abc.MetaPathFinder."""
+        """Where pyplot is; None for any other module. Source: importlib.abc.MetaPathFinder."""
         if name != "matplotlib.pyplot":
             return None
         others = (finder for finder in sys.meta_path if finder is not self)

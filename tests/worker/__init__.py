@@ -1,0 +1,1 @@
+"""Tests of what runs in the user's processes, in ones of their own where it changes them."""

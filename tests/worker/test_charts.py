@@ -1,0 +1,648 @@
+"""What charts are read from figures, and that the official SDK takes each of them.
+
+On real figures, without pyplot, so that nothing is left open between tests.
+"""
+
+import ast
+import base64
+import datetime
+import io
+import json
+import struct
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import daytona_toolbox_api_client
+import matplotlib
+import numpy as np
+import pytest
+from daytona.common import charts as sdk
+from matplotlib import dates
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, Rectangle
+
+from procd.worker import axis, charts
+from procd.worker.charts import chart_of
+
+WORKER = Path(charts.__file__).parent
+CLASSES = {
+    "line": sdk.LineChart,
+    "scatter": sdk.ScatterChart,
+    "bar": sdk.BarChart,
+    "pie": sdk.PieChart,
+    "box_and_whisker": sdk.BoxAndWhiskerChart,
+    "composite_chart": sdk.CompositeChart,
+    "unknown": sdk.Chart,
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fonts() -> None:
+    """Let matplotlib open its fonts, which it keeps open, before descriptors are counted."""
+    figure = Figure()
+    figure.text(0, 0, "text, $10^{x}$")
+    figure.savefig(io.BytesIO())
+
+
+def chart(figure: Any) -> Any:
+    """The chart, after a trip through JSON and the SDK's strict models, which must keep it all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as the hook has it
+        made = chart_of(figure)
+    text = json.dumps(made, allow_nan=False)
+    generated = daytona_toolbox_api_client.Chart.from_json(text)
+    assert generated is not None
+    parsed = sdk.parse_chart(generated)
+    assert type(parsed) is CLASSES[made["type"]]
+    assert parsed.to_dict() == _without_nulls(json.loads(text))
+    return parsed
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(of) for key, of in value.items() if of is not None}
+    return [_without_nulls(of) for of in value] if isinstance(value, list) else value
+
+
+def points(parsed: Any) -> list[Any]:
+    return [element.points for element in parsed.elements]
+
+
+def labels(parsed: Any) -> list[str]:
+    return [element.label for element in parsed.elements]
+
+
+def values(parsed: Any) -> list[str | None]:
+    return [element.value for element in parsed.elements]
+
+
+def size(parsed: Any) -> tuple[int, int]:
+    """Width and height of the picture, in pixels."""
+    png = base64.b64decode(parsed.png, validate=True)
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
+
+
+# --- Lines and points ---
+
+
+def test_line() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.plot([1, 2, 3], [2, 4, 8], label="powers")
+    ax.plot([1, 2.5, 3], [1, 0, 1])
+    ax.set(title="Growth", xlabel="time", ylabel="size", xticks=[1, 2, 3], yticks=[0, 5])
+    line = chart(figure)
+    assert (line.type, line.title, line.x_label, line.y_label) == ("line", "Growth", "time", "size")
+    assert labels(line) == ["powers", ""]
+    assert points(line) == [[[1, 2], [2, 4], [3, 8]], [[1, 1], [2.5, 0], [3, 1]]]
+    assert (line.x_ticks, line.x_tick_labels, line.x_scale) == (
+        [1, 2, 3],
+        ["1", "2", "3"],
+        "linear",
+    )
+    assert (line.y_ticks, line.y_tick_labels, line.y_scale) == ([0, 5], ["0", "5"], "linear")
+
+
+def test_the_picture_is_all_of_the_figure_at_100_dpi() -> None:
+    figure = Figure(figsize=(3, 2), dpi=250)
+    figure.subplots().plot([1, 2, 3])
+    small = size(chart(figure))
+    assert 200 < small[0] < 320
+    assert 130 < small[1] < 220
+    figure.text(1.5, 1.5, "outside")  # the box is tight around everything
+    large = size(chart(figure))
+    assert large[0] > small[0]
+    assert large[1] > small[1]
+    assert figure.dpi == 250
+
+
+def test_no_title_no_key() -> None:
+    figure = Figure()
+    figure.subplots().plot([1, 2, 3])
+    assert "title" not in chart_of(figure)
+    figure.suptitle("Of the figure")
+    assert chart(figure).title == "Of the figure"
+
+
+def test_what_json_lacks_is_left_out() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.plot([1, 2, 3, 4], [1, np.nan, np.inf, 4])
+    assert points(chart(figure)) == [[[1, 1], [4, 4]]]
+    ax.clear()
+    ax.scatter([1, 2, 3], np.ma.masked_equal([1, 7, 3], 7))
+    assert points(chart(figure)) == [[[1, 1], [3, 3]]]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    figure = Figure()
+    figure.subplots().plot(np.arange(3, dtype=np.int64), np.array([1, 2, 4], dtype=np.float32))
+    assert points(chart(figure)) == [[[0, 1], [1, 2], [2, 4]]]
+
+
+def test_straight_lines_are_grid_lines() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.plot([1, 2, 3], [1, 2, 1], label="data")
+    ax.plot([1, 3], [2, 2])
+    ax.plot([2, 2], [1, 3])
+    ax.axhline(1)
+    ax.axvline(1)
+    ax.axline((0, 0), slope=1)
+    ax.axvspan(1, 2)
+    line = chart(figure)
+    assert line.type == "line"
+    assert labels(line) == ["data"]
+
+
+def test_empty_lines_are_lines_if_there_is_nothing_else() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.plot([], [], label="none")
+    assert points(chart(figure)) == [[]]
+    ax.plot([1, 2, 3], label="some")
+    assert labels(chart(figure)) == ["some"]
+
+
+def test_what_is_there_for_a_legend_only_is_ignored() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.scatter([1, 2], [3, 4])
+    ax.plot([], [], label="of a colour")
+    ax.fill_between([], [])
+    ax.add_patch(Rectangle((0, 0), 0, 0, label="of another"))
+    assert chart(figure).type == "scatter"
+
+
+def test_a_straight_line_alone_is_the_data() -> None:
+    figure = Figure()
+    figure.subplots().plot([0, 1], [5, 5])
+    assert points(chart(figure)) == [[[0, 5], [1, 5]]]
+
+
+def test_line_with_error_bars() -> None:
+    figure = Figure()
+    figure.subplots().errorbar([1, 2, 3], [4, 5, 7], yerr=[1, 1, 2], capsize=3)
+    line = chart(figure)
+    assert line.type == "line"
+    assert points(line) == [[[1, 4], [2, 5], [3, 7]]]
+
+
+def test_categories_on_an_axis() -> None:
+    figure = Figure()
+    figure.subplots().plot(["a", "b", "c"], [1, 2, 4])
+    line = chart(figure)
+    assert points(line) == [[[0, 1], [1, 2], [2, 4]]]
+    assert line.x_ticks == [0, 1, 2]
+    assert line.x_tick_labels == ["a", "b", "c"]
+    assert (line.x_scale, line.y_scale) == ("categorical", "linear")
+
+
+def test_log_scales() -> None:
+    figure = Figure()
+    figure.subplots().loglog([1, 10, 100], [1, 100, 10000])
+    line = chart(figure)
+    assert (line.x_scale, line.y_scale) == ("log", "log")
+    assert {1, 10, 100} <= set(line.x_ticks)
+    assert len(line.x_ticks) == len(line.x_tick_labels)
+
+
+def test_shared_axes_have_their_labels() -> None:
+    figure = Figure()
+    top, bottom = figure.subplots(2, sharex=True)
+    top.plot([1, 2, 3])
+    top.set_xticks([0, 1, 2], ["x", "y", "z"])
+    assert bottom.has_data() is False
+    assert chart(figure).x_tick_labels == ["x", "y", "z"]
+
+
+DAYS = [datetime.datetime(2024, 1, day, tzinfo=datetime.UTC) for day in (1, 2, 4)]
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_dates(*, converted: bool) -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    if converted:  # numbers, and only their looks say what they are
+        ax.plot(dates.date2num(DAYS), [1, 2, 3])
+        ax.xaxis.set_major_formatter(dates.DateFormatter("%d %b"))
+    else:
+        ax.plot(DAYS, [1, 2, 3])
+    ax.set_xticks(dates.date2num([DAYS[0], DAYS[2]]))
+    line = chart(figure)
+    assert (line.type, line.x_scale, line.y_scale) == ("line", "datetime", "linear")
+    stamps = [day.timestamp() for day in DAYS]
+    assert points(line) == [[[stamps[0], 1], [stamps[1], 2], [stamps[2], 3]]]
+    assert line.x_ticks == [stamps[0], stamps[2]]
+    assert line.x_tick_labels == ["2024-01-01T00:00:00+00:00", "2024-01-04T00:00:00+00:00"]
+
+
+def test_dates_under_labels_of_the_users_own() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.scatter([1, 2, 3], np.array(["2024-01-01", "2024-01-02", "2024-01-04"], "datetime64[D]"))
+    ax.set_yticks([dates.date2num(DAYS[1])], ["second"])
+    scatter = chart(figure)
+    assert scatter.y_scale == "datetime"
+    assert scatter.y_tick_labels == ["2024-01-02T00:00:00+00:00"]
+    assert points(scatter)[0][2] == [3, DAYS[2].timestamp()]
+
+
+def test_scatter() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.scatter([1, 2], [3, 4], label="first", s=[10, 20], c=[0, 1])
+    ax.scatter([5], [6])
+    ax.legend()
+    ax.axhline(4)
+    scatter = chart(figure)
+    assert scatter.type == "scatter"
+    assert labels(scatter) == ["first", ""]
+    assert points(scatter) == [[[1, 3], [2, 4]], [[5, 6]]]
+
+
+# --- Bars ---
+
+
+def test_bars_of_categories() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.bar(["a", "b", "c"], [3, 2.5, np.nan])
+    ax.set(title="Fruit", xlabel="kind", ylabel="count")
+    bars = chart(figure)
+    assert (bars.type, bars.title, bars.x_label, bars.y_label) == ("bar", "Fruit", "kind", "count")
+    assert labels(bars) == ["a", "b", "c"]
+    assert values(bars) == ["3", "2.5", None]
+    assert [element.group for element in bars.elements] == ["", "", ""]
+
+
+def test_bars_of_numbers() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.bar([0.3, 1, 1.5], np.array([1, 2.5, -3], dtype=np.float32), width=0.1)
+    ax.set_xticks([])
+    bars = chart(figure)
+    assert labels(bars) == ["0.3", "1", "1.5"]
+    assert values(bars) == ["1", "2.5", "-3"]
+
+
+def test_horizontal_bars() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.barh(["a", "b"], [3, 3], label="share")
+    ax.set(xlabel="count", ylabel="kind")
+    bars = chart(figure)
+    assert labels(bars) == ["a", "b"]
+    assert values(bars) == ["3", "3"]
+    assert [element.group for element in bars.elements] == ["share", "share"]
+    assert (bars.x_label, bars.y_label) == ("kind", "count")
+
+
+def test_bars_of_one_height_stand() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.bar(["a", "b"], [3, 3])
+    ax.set(xlabel="kind", ylabel="count")
+    bars = chart(figure)
+    assert labels(bars) == ["a", "b"]
+    assert (bars.x_label, bars.y_label) == ("kind", "count")
+
+
+def test_grouped_bars_with_errors() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    at = np.arange(2)
+    ax.bar(at - 0.2, [1, 2], 0.4, label="old", yerr=[0.1, 0.2], capsize=2)
+    ax.bar(at + 0.2, [3, 4], 0.4, label="new")
+    ax.set_xticks(at, ["left", "right"])
+    bars = chart(figure)
+    assert [(e.label, e.group, e.value) for e in bars.elements] == [
+        ("left", "old", "1"),
+        ("right", "old", "2"),
+        ("left", "new", "3"),
+        ("right", "new", "4"),
+    ]
+
+
+def test_groups_without_names_can_be_told_apart() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.bar(["a", "b"], [1, 2])
+    ax.bar(["a", "b"], [1, 2], bottom=[1, 2])
+    groups = [element.group for element in chart(figure).elements]
+    assert groups[0] == groups[1] != groups[2] == groups[3]
+
+
+def test_bars_between_few_ticks_keep_their_places() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.bar(range(6), [1] * 6)
+    ax.set_xticks([0, 5], ["first", "last"])
+    assert labels(chart(figure)) == ["first", "1", "2", "3", "4", "last"]
+
+
+def test_several_boxes_of_a_category() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.xaxis.update_units(["a", "b"])
+    for shift in (-0.2, 0.2):
+        ax.boxplot([SAMPLE, SAMPLE], positions=[shift, 1 + shift], manage_ticks=False)
+    assert labels(chart(figure)) == ["a", "b", "a", "b"]
+
+
+def test_bars_of_dates() -> None:
+    figure = Figure()
+    figure.subplots().bar(DAYS, [1, 2, 3])
+    bars = chart(figure)
+    assert labels(bars) == [day.isoformat() for day in DAYS]
+    assert values(bars) == ["1", "2", "3"]
+
+
+def test_histogram() -> None:
+    figure = Figure()
+    figure.subplots().hist([1, 1, 2, 4], bins=[0, 2, 4, 6])
+    bars = chart(figure)
+    assert bars.type == "bar"
+    assert labels(bars) == ["1", "3", "5"]
+    assert values(bars) == ["2", "1", "1"]
+
+
+# --- Pies and boxes ---
+
+
+def test_pie() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.pie([1, 3], labels=["a", "b"], radius=2, autopct="%.0f%%", counterclock=False)
+    ax.set_title("Shares")
+    pie = chart(figure)
+    assert (pie.type, pie.title) == ("pie", "Shares")
+    assert labels(pie) == ["a", "b"]
+    assert [element.angle for element in pie.elements] == pytest.approx([90, 270], abs=1e-3)
+    assert [element.radius for element in pie.elements] == [2, 2]
+
+
+RECENT = matplotlib.__version_info__ >= (3, 10)
+SAMPLE = [1, 2, 3, 4, 5, 30, -20]  # quartiles 1.5, 3, 4.5
+
+
+@pytest.mark.parametrize("filled", [True, False])
+@pytest.mark.parametrize("lying", [True, False])
+@pytest.mark.parametrize(
+    "options", [{}, {"showmeans": True}, {"showmeans": True, "meanline": True}, {"showcaps": False}]
+)
+@pytest.mark.parametrize("notch", [True, False])
+def test_boxes(*, filled: bool, lying: bool, options: dict[str, Any], notch: bool) -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    samples: Sequence[Sequence[float]] = [SAMPLE, [10 * value for value in SAMPLE]]
+    ax.boxplot(
+        samples,
+        patch_artist=filled,
+        notch=notch,
+        **(
+            {"orientation": "horizontal" if lying else "vertical"}
+            if RECENT
+            else {"vert": not lying}
+        ),
+        **options,
+    )
+    (ax.yaxis if lying else ax.xaxis).set_ticks([1, 2], ["one", "ten"])
+    ax.set(xlabel="x", ylabel="y")
+    boxes = chart(figure)
+    assert boxes.type == "box_and_whisker"
+    assert (boxes.x_label, boxes.y_label) == (("y", "x") if lying else ("x", "y"))
+    assert labels(boxes) == ["one", "ten"]
+    for element, factor in zip(boxes.elements, (1, 10), strict=True):
+        assert element.min == factor
+        assert element.first_quartile == 1.5 * factor
+        assert element.median == 3 * factor
+        assert element.third_quartile == 4.5 * factor
+        assert element.max == 5 * factor
+        assert sorted(element.outliers) == [-20 * factor, 30 * factor]
+
+
+def test_boxes_of_a_single_value() -> None:
+    figure = Figure()
+    figure.subplots().boxplot([[5, 5], [1, 2, 3]])
+    boxes = chart(figure)
+    assert labels(boxes) == ["1", "2"]
+    first = boxes.elements[0]
+    assert (first.min, first.first_quartile, first.median, first.max) == (5, 5, 5, 5)
+    assert first.outliers == []
+
+
+def test_a_rectangle_of_lines_is_no_box() -> None:
+    figure = Figure()
+    figure.subplots().plot([0, 1, 1, 0, 0], [0, 0, 1, 1, 0])
+    assert chart(figure).type == "line"
+
+
+# --- Several axes, and none ---
+
+
+def test_subplots() -> None:
+    figure = Figure()
+    (a, b), (c, _) = figure.subplots(2, 2)
+    a.plot([1, 2, 3])
+    a.set(title="A", xlabel="ax", ylabel="ay")
+    b.barh(["x", "y"], [1, 2])
+    b.set(title="B", xlabel="bx", ylabel="by")
+    figure.colorbar(c.imshow([[1, 2], [3, 4]]), ax=c)
+    figure.suptitle("All")
+    composite = chart(figure)
+    assert (composite.type, composite.title) == ("composite_chart", "All")
+    assert [(e.type, e.title, e.x_label, e.y_label) for e in composite.elements] == [
+        ("line", "A", "ax", "ay"),
+        ("bar", "B", "by", "bx"),
+        ("unknown", "", "", ""),
+    ]
+
+
+def test_twin_axes() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.bar(["a", "b"], [1, 2])
+    twin = ax.twinx()
+    assert chart(figure).type == "bar"
+    twin.plot([3, 4, 5])
+    composite = chart(figure)
+    assert composite.type == "composite_chart"
+    assert [element.type for element in composite.elements] == ["bar", "line"]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_colour_bars_are_no_charts(*, given: bool) -> None:
+    figure = Figure()
+    ax, place = figure.subplots(1, 2)
+    shown = ax.scatter([1, 2, 3], [4, 5, 6], c=[7, 8, 9])
+    figure.colorbar(shown, cax=place if given else None, ax=None if given else ax)
+    assert chart(figure).type == "scatter"
+
+
+def test_invisible_axes_and_parts_are_ignored() -> None:
+    figure = Figure()
+    ax, hidden = figure.subplots(1, 2)
+    ax.plot([1, 2, 3], label="seen")
+    ax.plot([1, 2, 3])[0].set_visible(False)
+    hidden.plot([1, 2, 3])
+    hidden.set_visible(False)
+    assert labels(chart(figure)) == ["seen"]
+
+
+@pytest.mark.parametrize("axes", [0, 1, 2])
+def test_empty(axes: int) -> None:
+    figure = Figure()
+    for number in range(axes):
+        figure.add_subplot(1, 2, number + 1)
+    empty = chart(figure)
+    assert (empty.type, empty.elements) == ("unknown", [])
+    assert size(empty)
+
+
+def test_empty_axes_have_a_title() -> None:
+    figure = Figure()
+    figure.subplots().set(title="Nothing", xlabel="x")
+    empty = chart(figure)
+    assert (empty.type, empty.title, empty.x_label) == ("unknown", "Nothing", "x")
+
+
+@pytest.mark.parametrize("kind", ["image", "mixed", "filled", "contour", "circle", "steps"])
+def test_unknown(kind: str) -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    if kind == "image":
+        ax.imshow([[1, 2], [3, 4]])
+    elif kind == "mixed":
+        ax.bar([1, 2], [3, 4])
+        ax.plot([1, 2, 3], [3, 4, 4])
+    elif kind == "filled":
+        ax.fill_between([1, 2], [3, 4])
+    elif kind == "contour":
+        ax.contourf([[1, 2], [3, 4]])
+    elif kind == "steps":
+        ax.stairs([1, 2, 3])
+    else:
+        ax.add_patch(Circle((0, 0), 1))
+    ax.set_title("What")
+    unknown = chart(figure)
+    assert (unknown.type, unknown.title, unknown.elements) == ("unknown", "What", [])
+    assert size(unknown)
+
+
+def test_projections_are_unknown() -> None:
+    figure = Figure()
+    figure.add_subplot(projection="3d").plot([1, 2, 3], [1, 2, 3], [1, 2, 3])
+    assert chart(figure).type == "unknown"
+
+
+def test_polar_lines_are_lines() -> None:
+    figure = Figure()
+    figure.add_subplot(projection="polar").plot([0, 1, 2], [1, 2, 3])
+    assert points(chart(figure)) == [[[0, 1], [1, 2], [2, 3]]]
+
+
+# --- What goes wrong, and how much there may be ---
+
+
+class Undrawable(Line2D):  # type: ignore[misc]  # Any
+    """An artist of the user's, with a fault."""
+
+    def draw(self, _renderer: object) -> None:
+        raise RuntimeError("can't be drawn")
+
+    def get_tightbbox(self, *_: object) -> None:
+        raise RuntimeError("can't be measured")
+
+
+class Unreadable(Line2D):  # type: ignore[misc]  # Any
+    """Another."""
+
+    def get_xydata(self) -> Any:
+        raise RuntimeError("can't be read")
+
+
+def test_what_cannot_be_drawn_is_read() -> None:
+    figure = Figure()
+    figure.subplots().add_line(Undrawable([1, 2, 3], [1, 2, 4]))
+    line = chart(figure)
+    assert line.png is None
+    assert points(line) == [[[1, 1], [2, 2], [3, 4]]]
+
+
+def test_what_cannot_be_read_is_drawn() -> None:
+    figure = Figure()
+    figure.subplots().add_line(Unreadable([1, 2, 3], [1, 2, 4]))
+    unknown = chart(figure)
+    assert (unknown.type, unknown.elements) == ("unknown", [])
+    assert size(unknown)
+
+
+def test_what_lies_far_outside_is_cut_off() -> None:
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().plot([1, 2, 3])
+    figure.text(0, 1e4, "far")  # a picture of 2.3 GB
+    assert size(chart(figure)) == (300, 200)
+
+
+def test_huge_pictures_are_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "PIXELS_MAX", 10_000)
+    figure = Figure(figsize=(20, 5))
+    figure.subplots().plot([1, 2, 3])
+    width, height = size(chart(figure))
+    assert width * height <= 11_000
+
+
+def test_long_lines_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "ELEMENT_POINTS_MAX", 10)
+    monkeypatch.setattr(charts, "CHART_POINTS_MAX", 14)
+    figure = Figure()
+    ax = figure.subplots()
+    ax.plot(range(100))
+    assert points(chart(figure)) == [[[x, x] for x in range(0, 100, 10)]]
+    ax.plot(range(7))
+    assert [len(of) for of in points(chart(figure))] == [7, 7]
+    ax.clear()
+    ax.boxplot([SAMPLE + [100 + extra for extra in range(50)]], whis=(30, 60))
+    assert 0 < len(chart(figure).elements[0].outliers) <= 10
+
+
+def test_elements_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "ELEMENTS_MAX", 5)
+    monkeypatch.setattr(axis, "ELEMENTS_MAX", 3)
+    figure = Figure()
+    ax = figure.subplots()
+    for _ in range(9):
+        ax.plot([1, 2, 4])
+    ax.set_xticks(range(9))
+    line = chart(figure)
+    assert len(line.elements) == 5
+    assert len(line.x_ticks) == len(line.x_tick_labels) == 3
+    ax.clear()
+    ax.bar([1, 2, 3], [1, 2, 3])
+    ax.bar([1, 2, 3], [4, 5, 6])
+    ax.bar([1, 2, 3], [7, 8, 9])
+    assert values(chart(figure)) == ["1", "2", "3", "4", "5"]
+
+
+def test_text_is_text() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.plot([1, 2, 3], label="half \udc80")
+    ax.set_title("whole 🙂")
+    line = chart(figure)
+    assert labels(line) == ["half ?"]
+    assert line.title == "whole 🙂"
+
+
+@pytest.mark.parametrize("module", sorted(WORKER.glob("*.py")), ids=lambda path: path.name)
+def test_the_language_is_that_of_python_3_8(module: Path) -> None:
+    tree = ast.parse(module.read_text(), feature_version=(3, 8))
+    if module.name != "__init__.py":
+        imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+        assert imports[0].module == "__future__"
