@@ -1,6 +1,7 @@
 """The command line: configuration, event loop, server, and the end of it."""
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
@@ -18,7 +19,8 @@ from aiohttp import web
 from procd import __version__
 from procd.app import create_app
 from procd.config import Config, ConfigError, check_places, load
-from procd.systemd import notify
+from procd.listen import Listeners
+from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
 from procd.unix.fd import seal_inherited
 
 log = logging.getLogger("procd")
@@ -68,8 +70,10 @@ def serve(
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     seal_inherited()
     _raise_descriptor_limit()
+    # A watchdog's SIGABRT then says where the loop was stuck.
+    faulthandler.enable(2)
     with asyncio.Runner(loop_factory=_loop_factory(server.loop)) as runner:
-        sys.exit(runner.run(_serve(config, entrypoint)))
+        sys.exit(runner.run(_serve(config, path, entrypoint)))
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -102,31 +106,57 @@ def make_runner(app: web.Application, config: Config) -> web.AppRunner:
     )
 
 
-async def _serve(config: Config, entrypoint: tuple[str, ...]) -> int:
+async def _serve(config: Config, path: Path | None, entrypoint: tuple[str, ...]) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    runner = make_runner(create_app(config, entrypoint), config)
-    await runner.setup()
+    # Before it is ready a SIGHUP changes nothing: all was read a moment ago.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
     try:
-        site = web.TCPSite(runner, config.server.host, config.server.port)
+        passed = passed_sockets(os.environ)
+    except ActivationError as exc:
+        log.error("cannot listen: %s", exc)
+        return 1
+    runner = make_runner(create_app(config, entrypoint), config)
+    listeners = Listeners(runner)
+    watchdog = Watchdog(loop, os.environ)
+    try:
+        await runner.setup()
         try:
-            await site.start()
+            await listeners.open(config.server, passed)
         except OSError as exc:
-            log.error("cannot listen on %s:%d: %s", config.server.host, config.server.port, exc)
+            log.error("%s", exc.strerror)
             return 1
-        port = runner.addresses[0][1]
         # What exists by now stays: the collector need never look at it again.
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        print(f"Starting toolbox server on port {port}", flush=True)  # noqa: T201 - a runner waits for this line
-        _tell(f"READY=1\nSTATUS=listening on {config.server.host}:{port}")
+        where = f"port {listeners.port}" if listeners.port else listeners.places[0]
+        print(f"Starting toolbox server on {where}", flush=True)  # noqa: T201 - a runner waits for this line
+        status = f"STATUS=listening on {', '.join(listeners.places)}"
+        loop.add_signal_handler(signal.SIGHUP, _reload, path, status)
+        _tell(f"READY=1\n{status}")
         await stopping.wait()
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
         _tell("STOPPING=1")
     finally:
         await runner.cleanup()
+        listeners.close()
+        watchdog.close()
     return 0
+
+
+def _reload(path: Path | None, status: str) -> None:
+    """Read the configuration again and take from it what can change: the log's level."""
+    _tell(reloading())
+    try:
+        config = load(path, os.environ)
+    except ConfigError as exc:
+        log.error("the configuration is as it was: %s", exc)
+        status += f"; not reloaded: {' '.join(str(exc).split())}"
+    else:
+        logging.getLogger().setLevel(config.log.level.upper())
+    _tell(f"READY=1\n{status}")
 
 
 def _tell(state: str) -> None:

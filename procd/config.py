@@ -27,8 +27,11 @@ def setting(default: Any, doc: str, *, minimum: float = 0, maximum: float = floa
 class ServerConfig:
     """The listening socket and what HTTP allows."""
 
-    host: str = setting("127.0.0.1", "address to listen on")
+    host: str = setting("127.0.0.1", "address to listen on; empty: no TCP")
     port: int = setting(2280, "TCP port; 0 picks a free one", maximum=65535)
+    unix: str = setting(
+        "", "path of a unix socket to listen on as well, for its owner and group; empty: none"
+    )
     loop: str = setting("uvloop", "event loop: uvloop or asyncio")
     max_body_bytes: int = setting(64 << 20, "largest request body, bytes", minimum=1024)
     max_header_bytes: int = setting(
@@ -283,7 +286,9 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     private = {
         "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS",
         "LISTEN_FDNAMES", "INVOCATION_ID", "JOURNAL_STREAM", "MAINPID", "CREDENTIALS_DIRECTORY",
-        "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "SYSTEMD_EXEC_PID",
+        "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "SYSTEMD_EXEC_PID", "FDSTORE",
+        "STATE_DIRECTORY", "RUNTIME_DIRECTORY", "LOGS_DIRECTORY", "CONFIGURATION_DIRECTORY",
+        "CACHE_DIRECTORY",
     }  # fmt: skip
     return {
         name: value
