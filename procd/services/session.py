@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import signal
-import tempfile
 import time
 import uuid
 from collections import deque
@@ -35,6 +34,7 @@ from procd.process import STDERR, Process, Processes
 from procd.services.command import Command, CommandRecord
 from procd.services.environment import Environment, check_names
 from procd.services.ids import check_id
+from procd.statedir import StateDirectory
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 from procd.unix import proctree
@@ -360,9 +360,9 @@ class ShellSessions:
         self._home_dir = home_dir
         self._sessions: dict[str, ShellSession] = {}
         self._store = LogStore(config.max_log_bytes, config.max_total_log_bytes)
+        self._store.keep_reserve()
         parent = config.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or None
-        # 0700 and a name that nobody can have prepared: mkdtemp(3).
-        self._root = Path(tempfile.mkdtemp(prefix="procd-", dir=parent)).absolute()
+        self._root = StateDirectory(parent)
         self._directories = 0
 
     def create(self, request: SessionRequest, *, starts_at_home: bool = False) -> ShellSession:
@@ -388,7 +388,7 @@ class ShellSessions:
         if len(self._sessions) >= self.config.max_sessions:
             raise Exhausted(f"limit of {self.config.max_sessions} sessions is reached")
         self._directories += 1
-        directory = self._root / str(self._directories)
+        directory = self._root.path / str(self._directories)
         process: Process | None = None
         try:
             directory.mkdir(mode=0o700)
@@ -464,4 +464,5 @@ class ShellSessions:
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
-        shutil.rmtree(self._root, ignore_errors=True)
+        self._store.close()
+        self._root.remove()
