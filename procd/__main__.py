@@ -18,9 +18,10 @@ from aiohttp import web
 
 from procd import __version__
 from procd.app import create_app
-from procd.config import Config, ConfigError, check_places, load
+from procd.config import Config, ConfigError, check_places, load, state_dir
 from procd.listen import Listeners
 from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
+from procd.unix.confine import confinement
 from procd.unix.fd import seal_inherited
 
 log = logging.getLogger("procd")
@@ -50,6 +51,10 @@ def serve(
     try:
         config = load(path, os.environ)
         check_places(config.process)
+        owner = confinement(config.process).owner
+        if owner is not None:
+            state = Path(state_dir(config.sessions, os.environ))
+            owner.check_path(state, "sessions.state_dir")
     except ConfigError as exc:
         click.echo(f"procd: {exc}", err=True)
         sys.exit(EXIT_CONFIG)

@@ -6,6 +6,7 @@ minimum refuses to start, with the key named.
 """
 
 import os
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -60,6 +61,30 @@ class ProcessConfig:
         0.1, "wait for output after exit while a background child holds it open, seconds"
     )
     max_processes: int = setting(4096, "supervised processes at a time", minimum=1)
+    max_spawns_per_s: float = setting(0.0, "processes started per second on average; 0: any number")
+    spawn_burst: int = setting(
+        64,
+        "processes that may start at once when few have lately, with max_spawns_per_s",
+        minimum=1,
+    )
+    user: str = setting("", "user to run processes as, by name or number; empty: procd's own")
+    group: str = setting("", "their group, by name or number; empty: the user's")
+    groups: tuple[str, ...] = setting((), "their supplementary groups; empty: the user's")
+    no_new_privs: bool = setting(default=False, doc="whether sudo and the like are in vain")
+    rlimits: tuple[str, ...] = setting(
+        (), "their resource limits, each NAME=SOFT:HARD as in prlimit(1), such as nofile=1024:4096"
+    )
+    umask: str = setting("", "their umask, octal; empty: procd's own")
+    oom_score_adj: int = setting(
+        0, "added to procd's own, so that they go first when memory runs out", maximum=2000
+    )
+    memory_max_bytes: int = setting(0, "memory of one process's cgroup, bytes; 0: any")
+    pids_max: int = setting(0, "tasks in one process's cgroup; 0: any number")
+    cpu_weight: int = setting(
+        0,
+        "share of the processor of one process's cgroup, 1 to 10000; 0: as others",
+        maximum=10_000,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,10 +252,12 @@ def _section(name: str, kind: type[Any], given: object, overrides: dict[str, str
 
 def _parsed(label: str, text: str, default: object) -> object:
     try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
         if isinstance(default, tuple):
             return [item.strip() for item in text.split(",") if item.strip()]
         return text if isinstance(default, str) else type(default)(text)  # type: ignore[call-arg]  # int or float: both take a str
-    except ValueError:
+    except (ValueError, KeyError):
         raise ConfigError(f"{label}: must be {_kind(default)}") from None
 
 
@@ -259,9 +286,10 @@ def _checked(
 
 
 def _kind(default: object) -> str:
-    return {str: "a string", int: "an integer", float: "a number", tuple: "a list of strings"}[
-        type(default)
-    ]
+    return {
+        str: "a string", int: "an integer", float: "a number", tuple: "a list of strings",
+        bool: "true or false",
+    }[type(default)]  # fmt: skip
 
 
 def check_places(config: ProcessConfig) -> None:
@@ -307,6 +335,18 @@ def work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> str:
     if environ.get("DAYTONA_USER_HOME_AS_WORKDIR", "").lower() in ("1", "t", "true"):
         return home_dir(environ)
     return os.getcwd()  # noqa: PTH109 - a str, as every path of a child is
+
+
+def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
+    """Where the directories for logs are made.
+
+    Source: systemd.exec(5), StateDirectory=.
+    """
+    return (
+        config.state_dir
+        or environ.get("STATE_DIRECTORY", "").split(":")[0]
+        or tempfile.gettempdir()
+    )
 
 
 def home_dir(environ: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ LOCK: Final = "lock"
 
 
 class StateDirectory:
-    """A fresh private directory below `parent`, which is that for temporary files if None.
+    """A fresh private directory below `parent`.
 
     Directories of the same kind whose owners are dead are removed first.
 
@@ -29,8 +29,7 @@ class StateDirectory:
         OSError: it can't be made.
     """
 
-    def __init__(self, parent: str | None) -> None:
-        parent = parent or tempfile.gettempdir()
+    def __init__(self, parent: str) -> None:
         _remove_abandoned(Path(parent))
         while True:
             # 0700 and a name that nobody can have prepared: mkdtemp(3).

@@ -90,6 +90,10 @@ class PtySession:
         """Its state now."""
         return self._info
 
+    def usage(self) -> dict[str, int] | None:
+        """What all in it use, as far as it is known (see `Process.usage`)."""
+        return None if self._process is None else self._process.usage()
+
     @property
     def exit_code(self) -> int | None:
         """How it ended, as the contract counts it; None while output may follow."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from procd.config import SessionsConfig
+from procd.config import SessionsConfig, state_dir
 from procd.errors import (
     BadRequest,
     Conflict,
@@ -93,6 +93,7 @@ class ShellSession:
         self._word = "\\builtin" if os.path.basename(shell) == "zsh" else "\\command"  # noqa: PTH119 - str
         self._control_path = str(directory / "control")
         os.mkfifo(self._control_path, 0o600)
+        processes.confinement.give(self._control_path)
         # Both ends are ours, so that the shell never waits and we never see an end.
         self._control = FdReader(
             asyncio.get_running_loop(),
@@ -102,6 +103,10 @@ class ShellSession:
         )
         self._partial = b""
         process.done.add_done_callback(self._shell_ended)
+
+    def usage(self) -> dict[str, int] | None:
+        """What all in it use, as far as it is known (see `Process.usage`)."""
+        return self._process.usage()
 
     @property
     def ended(self) -> bool:
@@ -132,7 +137,7 @@ class ShellSession:
             echoes=not request.suppress_input_echo,
         )
         try:
-            command = Command(record, self._directory, self._store)
+            command = Command(record, self._directory, self._store, self._processes.confinement)
         except OSError as exc:
             raise SpawnFailed(f"cannot start a command: {exc.strerror}") from exc
         self.commands[record.id] = command
@@ -361,8 +366,10 @@ class ShellSessions:
         self._sessions: dict[str, ShellSession] = {}
         self._store = LogStore(config.max_log_bytes, config.max_total_log_bytes)
         self._store.keep_reserve()
-        parent = config.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or None
-        self._root = StateDirectory(parent)
+        self._root = StateDirectory(state_dir(config, os.environ))
+        # The shell opens what is in it by name: another user may pass through, and not look.
+        self._mode = 0o700 if processes.confinement.owner is None else 0o711
+        self._root.path.chmod(self._mode)
         self._directories = 0
 
     def create(self, request: SessionRequest, *, starts_at_home: bool = False) -> ShellSession:
@@ -391,7 +398,7 @@ class ShellSessions:
         directory = self._root.path / str(self._directories)
         process: Process | None = None
         try:
-            directory.mkdir(mode=0o700)
+            directory.mkdir(mode=self._mode)
             shell = self._shell.path()
             process = self._processes.spawn_reader(
                 (shell,),

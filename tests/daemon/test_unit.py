@@ -115,3 +115,27 @@ def test_a_refused_configuration_is_not_tried_again(boot: Boot) -> None:
     shown = machine.show()
     assert (shown["NRestarts"], shown["ExecMainStatus"]) == ("0", "2")
     assert "PROCD_SERVER_PROT: no such setting" in machine.stderr()
+
+
+@boots
+def test_a_session_has_a_cgroup_below_that_of_the_unit(boot: Boot) -> None:
+    machine = boot()
+    machine.run("systemctl", "start", "procd.service")
+    machine.ask("/process/session", '{"sessionId": "s"}')
+    shown = machine.ask("/process/session/s")
+    assert '"usage":{' in shown
+    assert '"cpuUsec":' in shown
+    leaves = machine.run("sh", "-c", "ls -d /sys/fs/cgroup/system.slice/procd.service/procd-*")
+    assert len(leaves.splitlines()) == 1
+    assert machine.run("systemctl", "stop", "procd.service") == ""
+
+
+@boots
+def test_limits_without_controllers_are_warned_of(boot: Boot) -> None:
+    machine = boot("Environment=PROCD_PROCESS_PIDS_MAX=50\n")
+    machine.run("systemctl", "start", "procd.service")
+    enforced = "pids" in machine.run(
+        "cat", "/sys/fs/cgroup/system.slice/procd.service/cgroup.controllers"
+    )
+    assert ("no pids.max in" in machine.stderr()) != enforced
+    assert '"exitCode":0' in machine.ask("/process/execute", '{"command": "true"}')
