@@ -67,6 +67,11 @@ class ProcessConfig:
         "processes that may start at once when few have lately, with max_spawns_per_s",
         minimum=1,
     )
+    max_total_output_bytes: int = setting(
+        1 << 30,
+        "output of commands and terminals held in memory, all together, bytes",
+        minimum=1 << 20,
+    )
     user: str = setting("", "user to run processes as, by name or number; empty: procd's own")
     group: str = setting("", "their group, by name or number; empty: the user's")
     groups: tuple[str, ...] = setting((), "their supplementary groups; empty: the user's")

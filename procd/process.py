@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 from procd.config import ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
+from procd.streams.backlog import Budget
 from procd.streams.log import Log, Store
 from procd.tasks import Tasks
 from procd.unix import cgroup, proctree
@@ -275,6 +276,7 @@ class Processes:
             self._run_tag + (1 << proctree.PART_BITS), 1 << proctree.PART_BITS
         )
         self.confinement = confinement(config)
+        self.memory = Budget(config.max_total_output_bytes)
         self._loop = asyncio.get_running_loop()
         self._spawns = SpawnRate(self._loop.time, config.max_spawns_per_s, config.spawn_burst)
         self._cgroups = cgroup.find_root(config.cgroup)
@@ -289,6 +291,16 @@ class Processes:
         self._sweep_wanted = False
         proctree.become_subreaper()
         self._old_handler: Any = signal.signal(signal.SIGCHLD, self._child_news)
+
+    def check_memory(self) -> None:
+        """Refuse to begin what would have output of its own to keep.
+
+        Raises:
+            Exhausted: `process.max_total_output_bytes` are kept.
+        """
+        if self.memory.full:
+            most = self.memory.most_bytes
+            raise Exhausted(f"limit of {most} bytes of output held in memory is reached")
 
     def spawn(
         self,

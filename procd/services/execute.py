@@ -70,7 +70,8 @@ class Executions:
 
         Raises:
             BadRequest: a blank command, or a bad environment name.
-            Exhausted: `execute.max_concurrent` commands are running.
+            Exhausted: `execute.max_concurrent` commands are running, or too much
+                output is held in memory.
 
         Source: Process API contract, section 6.
         """
@@ -79,8 +80,10 @@ class Executions:
         check_names(request.envs)
         if self._running >= self._config.max_concurrent:
             raise Exhausted(f"limit of {self._config.max_concurrent} commands is reached")
+        self._processes.check_memory()
         cap_bytes = self._config.max_output_bytes
-        output = Log(Backlog(cap_bytes, cap_bytes // 2), cap_bytes)
+        store = Backlog(cap_bytes, cap_bytes // 2, self._processes.memory)
+        output = Log(store, cap_bytes)
         try:
             argv, script = script_argv(self._shell.path(), request.command)
             process = self._processes.spawn(
