@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+PREFIX ?= /opt/procd
+BINDIR ?= /usr/local/bin
+UNITDIR ?= /etc/systemd/system
 
-.PHONY: run dev fmt check test fuzz bench smoke clean
+.PHONY: run dev fmt check test fuzz bench smoke install clean
 
 run: $(BIN)/procd  ## install procd into .venv and start it on 127.0.0.1:2280
 	$(BIN)/procd serve $(ARGS)
@@ -39,6 +42,16 @@ fuzz: dev  ## send many requests made from the API's description; FUZZ_EXAMPLES 
 
 bench: dev  ## measure, beside the floors
 	$(BIN)/python -m bench $(ARGS)
+
+install:  ## as root: install procd, its units and, if there is none, its configuration
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/pip install --quiet .
+	install -d $(BINDIR)
+	ln -sf $(PREFIX)/bin/procd $(BINDIR)/procd
+	install -D -m 644 -t $(UNITDIR) systemd/procd.service systemd/procd.socket
+	sed -i 's|/usr/local/bin/procd|$(BINDIR)/procd|' $(UNITDIR)/procd.service
+	test -e /etc/procd/config.toml || install -D -m 640 config.example.toml /etc/procd/config.toml
+	test ! -d /run/systemd/system || systemctl daemon-reload
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,11 +1,13 @@
 """The command line: configuration, event loop, server, and the end of it."""
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,13 +18,17 @@ import click
 from aiohttp import web
 
 from procd import __version__
-from procd.app import create_app, reload
-from procd.config import Config, ConfigError, check_places, load, networks
+from procd.api.gate import GATE
+from procd.app import create_app
+from procd.app import reload as reload_app
+from procd.config import Config, ConfigError, check_places, load, networks, state_dir
+from procd.listen import Listeners
 from procd.logs import formatter
 from procd.services import tokenfile
 from procd.services.access import NAME, Token, digest_of, new_secret, redacted
 from procd.services.credentials import VARIABLE, Access
-from procd.systemd import notify
+from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
+from procd.unix.confine import confinement
 from procd.unix.environ import take
 from procd.unix.fd import seal_inherited
 
@@ -58,6 +64,10 @@ def serve(
         config = load(path, os.environ)
         check_places(config.process)
         networks(config.server.trusted_proxies)
+        owner = confinement(config.process).owner
+        if owner is not None:
+            state = Path(state_dir(config.sessions, os.environ))
+            owner.check_path(state, "sessions.state_dir")
         server = config.server
         config = replace(
             config,
@@ -80,12 +90,14 @@ def serve(
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     seal_inherited()
     _raise_descriptor_limit()
+    # A watchdog's SIGABRT then says where the loop was stuck.
+    faulthandler.enable(2)
     with asyncio.Runner(loop_factory=_loop_factory(server.loop)) as runner:
         try:
             app = create_app(config, entrypoint, access)
         except ConfigError as exc:
             _refuse(str(exc))
-        sys.exit(runner.run(_serve(config, app)))
+        sys.exit(runner.run(_serve(config, path, app)))
 
 
 @main.command()
@@ -169,32 +181,61 @@ def make_runner(app: web.Application, config: Config) -> web.AppRunner:
     )
 
 
-async def _serve(config: Config, app: web.Application) -> int:
+async def _serve(config: Config, path: Path | None, app: web.Application) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    runner = make_runner(app, config)
-    await runner.setup()
-    loop.add_signal_handler(signal.SIGHUP, reload, app)
+    # Before it is ready a SIGHUP changes nothing: all was read a moment ago.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
     try:
-        site = web.TCPSite(runner, config.server.host, config.server.port)
+        passed = passed_sockets(os.environ)
+        for _, sock in passed:
+            if sock.family != socket.AF_UNIX:
+                app[GATE].access.check_place(sock.getsockname()[0])
+    except (ActivationError, ConfigError) as exc:
+        log.error("cannot listen: %s", exc)
+        return 1
+    runner = make_runner(app, config)
+    listeners = Listeners(runner)
+    watchdog = Watchdog(loop, os.environ)
+    try:
+        await runner.setup()
         try:
-            await site.start()
+            await listeners.open(config.server, passed)
         except OSError as exc:
-            log.error("cannot listen on %s:%d: %s", config.server.host, config.server.port, exc)
+            log.error("%s", exc.strerror)
             return 1
-        port = runner.addresses[0][1]
         # What exists by now stays: the collector need never look at it again.
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        print(f"Starting toolbox server on port {port}", flush=True)  # noqa: T201 - a runner waits for this line
-        _tell(f"READY=1\nSTATUS=listening on {config.server.host}:{port}")
+        where = f"port {listeners.port}" if listeners.port else listeners.places[0]
+        print(f"Starting toolbox server on {where}", flush=True)  # noqa: T201 - a runner waits for this line
+        status = f"STATUS=listening on {', '.join(listeners.places)}"
+        loop.add_signal_handler(signal.SIGHUP, _reload, path, app, status)
+        _tell(f"READY=1\n{status}")
         await stopping.wait()
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
         _tell("STOPPING=1")
     finally:
         await runner.cleanup()
+        listeners.close()
+        watchdog.close()
     return 0
+
+
+def _reload(path: Path | None, app: web.Application, status: str) -> None:
+    """Read again what can change: tokens, and of the configuration the log's level."""
+    _tell(reloading())
+    reload_app(app)
+    try:
+        config = load(path, os.environ)
+    except ConfigError as exc:
+        log.error("the configuration is as it was: %s", exc)
+        status += f"; not reloaded: {' '.join(str(exc).split())}"
+    else:
+        logging.getLogger().setLevel(config.log.level.upper())
+    _tell(f"READY=1\n{status}")
 
 
 def _tell(state: str) -> None:

@@ -100,9 +100,10 @@ def create_app(
     async def resources(app: web.Application) -> AsyncIterator[None]:
         processes = app[PROCESSES] = Processes(config.process)
         shell = Shell(config.process.shell, os.environ.get("SHELL", ""))
-        environment = app[info.ENVIRONMENT] = Environment(child_environment(os.environ))
+        environ = {**os.environ, **processes.confinement.environment}
+        environment = app[info.ENVIRONMENT] = Environment(child_environment(environ))
         places = app[info.PLACES] = info.Places(
-            work_dir=work_dir(config.process, os.environ), home_dir=home_dir(os.environ)
+            work_dir=work_dir(config.process, environ), home_dir=home_dir(environ)
         )
         app[info.HOST] = Host()
         app[execute.EXECUTIONS] = Executions(

@@ -6,6 +6,7 @@ minimum refuses to start, with the key named.
 """
 
 import os
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -28,11 +29,14 @@ def setting(default: Any, doc: str, *, minimum: float = 0, maximum: float = floa
 class ServerConfig:
     """The listening socket and what HTTP allows."""
 
-    host: str = setting("127.0.0.1", "address to listen on")
+    host: str = setting("127.0.0.1", "address to listen on; empty: no TCP")
     port: int = setting(2280, "TCP port; 0 picks a free one", maximum=65535)
     allowed_hosts: tuple[str, ...] = setting(
         (),
         "names that the Host header may have, any port; empty: loopback's own, on loopback; *: all",
+    )
+    unix: str = setting(
+        "", "path of a unix socket to listen on as well, for its owner and group; empty: none"
     )
     loop: str = setting("uvloop", "event loop: uvloop or asyncio")
     max_body_bytes: int = setting(64 << 20, "largest request body, bytes", minimum=1024)
@@ -65,6 +69,35 @@ class ProcessConfig:
         0.1, "wait for output after exit while a background child holds it open, seconds"
     )
     max_processes: int = setting(4096, "supervised processes at a time", minimum=1)
+    max_spawns_per_s: float = setting(0.0, "processes started per second on average; 0: any number")
+    spawn_burst: int = setting(
+        64,
+        "processes that may start at once when few have lately, with max_spawns_per_s",
+        minimum=1,
+    )
+    max_total_output_bytes: int = setting(
+        1 << 30,
+        "output of commands and terminals held in memory, all together, bytes",
+        minimum=1 << 20,
+    )
+    user: str = setting("", "user to run processes as, by name or number; empty: procd's own")
+    group: str = setting("", "their group, by name or number; empty: the user's")
+    groups: tuple[str, ...] = setting((), "their supplementary groups; empty: the user's")
+    no_new_privs: bool = setting(default=False, doc="whether sudo and the like are in vain")
+    rlimits: tuple[str, ...] = setting(
+        (), "their resource limits, each NAME=SOFT:HARD as in prlimit(1), such as nofile=1024:4096"
+    )
+    umask: str = setting("", "their umask, octal; empty: procd's own")
+    oom_score_adj: int = setting(
+        0, "added to procd's own, so that they go first when memory runs out", maximum=2000
+    )
+    memory_max_bytes: int = setting(0, "memory of one process's cgroup, bytes; 0: any")
+    pids_max: int = setting(0, "tasks in one process's cgroup; 0: any number")
+    cpu_weight: int = setting(
+        0,
+        "share of the processor of one process's cgroup, 1 to 10000; 0: as others",
+        maximum=10_000,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,6 +366,8 @@ def _section(name: str, kind: type[Any], given: object, overrides: dict[str, str
 
 def _parsed(label: str, text: str, default: object) -> object:
     try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
         if isinstance(default, tuple):
             return [item.strip() for item in text.split(",") if item.strip()]
         if isinstance(default, bool):
@@ -417,7 +452,9 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     private = {
         "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS",
         "LISTEN_FDNAMES", "INVOCATION_ID", "JOURNAL_STREAM", "MAINPID", "CREDENTIALS_DIRECTORY",
-        "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "SYSTEMD_EXEC_PID",
+        "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "SYSTEMD_EXEC_PID", "FDSTORE",
+        "STATE_DIRECTORY", "RUNTIME_DIRECTORY", "LOGS_DIRECTORY", "CONFIGURATION_DIRECTORY",
+        "CACHE_DIRECTORY",
     }  # fmt: skip
     return {
         name: value
@@ -436,6 +473,18 @@ def work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> str:
     if environ.get("DAYTONA_USER_HOME_AS_WORKDIR", "").lower() in ("1", "t", "true"):
         return home_dir(environ)
     return os.getcwd()  # noqa: PTH109 - a str, as every path of a child is
+
+
+def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
+    """Where the directories for logs are made.
+
+    Source: systemd.exec(5), StateDirectory=.
+    """
+    return (
+        config.state_dir
+        or environ.get("STATE_DIRECTORY", "").split(":")[0]
+        or tempfile.gettempdir()
+    )
 
 
 def home_dir(environ: Mapping[str, str]) -> str:

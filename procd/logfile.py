@@ -191,7 +191,7 @@ class LogFile:
     def _write(self, data: bytes, stream: int) -> None:
         if self._fd is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = OwnedFd(os.open(self._path, flags, 0o600))
+            self._fd = self._store.open(self._path, flags)
         if stream != self._stream:
             self._boundaries.append(self.end, stream)
             self._stream = stream
@@ -233,12 +233,12 @@ class LogFile:
 
     def _punch(self, start: int) -> bool:
         try:
-            fd = self._fd or OwnedFd(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))
+            fd = self._fd or self._store.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 done = punch(fd, start - self._base)
             finally:
                 if fd is not self._fd:
-                    fd.close()
+                    self._store.give_up(fd)
             self._boundaries.forget_before(start)
         except OSError:
             return False
@@ -258,11 +258,11 @@ class LogFile:
             return b""
         if self._fd is not None:
             return os.pread(self._fd.number, most, offset - self._base)
-        fd = OwnedFd(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+        fd = self._store.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             return os.pread(fd.number, most, offset - self._base)
         finally:
-            fd.close()
+            self._store.give_up(fd)
 
     def slices(self, offset: int, most: int) -> Iterator[Run]:
         """What `read` gives, cut where the stream changes."""
@@ -296,7 +296,7 @@ class LogFile:
     def finish(self) -> None:
         """No more output follows: hold no descriptor."""
         if self._fd is not None:
-            self._fd.close()
+            self._store.give_up(self._fd)
             self._fd = None
         if self._removed:
             self.start = self._base = self.end
@@ -310,7 +310,7 @@ class LogFile:
             try:
                 self._boundaries.hold()
                 flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._fd = self._fd or OwnedFd(os.open(self._path, flags))
+                self._fd = self._fd or self._store.open(self._path, flags)
             except OSError as exc:
                 log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
                 keep_readable = False
@@ -324,13 +324,62 @@ class LogFile:
 
 
 class LogStore:
-    """All logs on disk, and the budget that they share."""
+    """All logs on disk, the budget that they share, and a descriptor in reserve.
+
+    With that one a command that can't be started for want of descriptors can still have its log say
+    so, and a log be read.
+    """
 
     def __init__(self, max_log_bytes: int, max_total_bytes: int) -> None:
+        self._reserve: OwnedFd | None = None
+        self._reserving = False
         self._max_log_bytes = max_log_bytes
         self._max_total_bytes = max_total_bytes
         self._finished: set[LogFile] = set()
         self.used_bytes = 0
+
+    def keep_reserve(self) -> None:
+        """Hold a descriptor in reserve from now on, until `close`."""
+        self._reserving = True
+        self._refill()
+
+    def _refill(self) -> None:
+        if self._reserving and self._reserve is None:
+            try:
+                self._reserve = OwnedFd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            except OSError as exc:
+                log.debug("no descriptor is in reserve: %s", exc.strerror)
+
+    def open(self, path: Path, flags: int) -> OwnedFd:
+        """Open a file, in place of the reserve if there is no other descriptor.
+
+        Raises:
+            OSError: it can't be opened.
+        """
+        try:
+            return OwnedFd(os.open(path, flags, 0o600))
+        except OSError as exc:
+            if exc.errno not in (errno.EMFILE, errno.ENFILE) or self._reserve is None:
+                raise
+        self._reserve.close()
+        self._reserve = None
+        try:
+            return OwnedFd(os.open(path, flags, 0o600))
+        except OSError:
+            self._refill()
+            raise
+
+    def give_up(self, fd: OwnedFd) -> None:
+        """Close what `open` gave."""
+        fd.close()
+        self._refill()
+
+    def close(self) -> None:
+        """Let go of the reserve; to be called when all logs are closed."""
+        self._reserving = False
+        if self._reserve is not None:
+            self._reserve.close()
+            self._reserve = None
 
     def create(self, path: Path) -> LogFile:
         """A new log that will be kept at `path`."""

@@ -13,17 +13,19 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Final, TypeVar
 
 from procd.config import ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
 from procd.metrics import Durations
+from procd.streams.backlog import Budget
 from procd.streams.log import Log, Store
 from procd.tasks import Tasks
 from procd.unix import cgroup, proctree
 from procd.unix.child import Child, ExitStatus
+from procd.unix.confine import confinement
 from procd.unix.fd import FdReader, FdWriter, OwnedFd, pipe
 from procd.unix.proctree import Tree
 from procd.unix.spawn import Source, Spec, spawn
@@ -175,6 +177,10 @@ class Process:
         """Whether nothing is left to supervise."""
         return not self.running and all(reader.ended for reader in self._readers)
 
+    def usage(self) -> dict[str, int] | None:
+        """What all in its cgroup use (see `Leaf.usage`); None if it has none of its own."""
+        return None if self.record.leaf is None else self.record.leaf.usage()
+
     def signal_tree(self, number: int) -> None:
         """Send a signal to the process and all that descends from it."""
         for pidfd in self._processes.reach(self.record.tree, number):
@@ -230,6 +236,47 @@ class Process:
         self.done.cancel()
 
 
+class SpawnRate:
+    """A token bucket: `burst` processes at once, and `per_s` a second on average; 0: any number.
+
+    Args:
+        now: a monotonic clock, seconds.
+    """
+
+    def __init__(self, now: Callable[[], float], per_s: float, burst: int) -> None:
+        self._now = now
+        self._per_s = per_s
+        self._burst = burst
+        self._tokens = float(burst)
+        self._filled_at = now()
+
+    def take(self) -> None:
+        """Take one.
+
+        Raises:
+            Exhausted: there is none.
+        """
+        if not self._per_s:
+            return
+        now = self._now()
+        grown = self._tokens + (now - self._filled_at) * self._per_s
+        self._tokens = min(float(self._burst), grown)
+        self._filled_at = now
+        if self._tokens < 1:
+            raise Exhausted(f"limit of {self._per_s:g} new processes per second is reached")
+        self._tokens -= 1
+
+
+def cgroup_limits(config: ProcessConfig) -> dict[str, str]:
+    """What the settings ask of every leaf: file of a controller → its content."""
+    wanted = {
+        "memory.max": config.memory_max_bytes,
+        "pids.max": config.pids_max,
+        "cpu.weight": config.cpu_weight,
+    }
+    return {file: str(value) for file, value in wanted.items() if value}
+
+
 class Processes:
     """All supervised processes, and the orphans that they leave behind.
 
@@ -248,14 +295,32 @@ class Processes:
         self._tags = itertools.count(
             self._run_tag + (1 << proctree.PART_BITS), 1 << proctree.PART_BITS
         )
-        self._cgroups = cgroup.find_root(config.cgroup)
+        self.confinement = confinement(config)
+        self.memory = Budget(config.max_total_output_bytes)
         self._loop = asyncio.get_running_loop()
+        self._spawns = SpawnRate(self._loop.time, config.max_spawns_per_s, config.spawn_burst)
+        self._cgroups = cgroup.find_root(config.cgroup)
+        if limits := cgroup_limits(config):
+            if self._cgroups is None:
+                log.warning("no cgroup v2 is delegated: %s are not set", ", ".join(limits))
+            else:
+                self._cgroups = self._cgroups.limited(limits, os.getpid())
         self._leaves: set[cgroup.Leaf] = set()
         self._closed = False
         self._sweep: asyncio.TimerHandle | None = None
         self._sweep_wanted = False
         proctree.become_subreaper()
         self._old_handler: Any = signal.signal(signal.SIGCHLD, self._child_news)
+
+    def check_memory(self) -> None:
+        """Refuse to begin what would have output of its own to keep.
+
+        Raises:
+            Exhausted: `process.max_total_output_bytes` are kept.
+        """
+        if self.memory.full:
+            most = self.memory.most_bytes
+            raise Exhausted(f"limit of {most} bytes of output held in memory is reached")
 
     def spawn(
         self,
@@ -289,6 +354,7 @@ class Processes:
                 reading, writing = _opened(pipe)
                 ours.callback(reading.close)
                 theirs.callback(writing.close)
+                self._give(writing.number)
                 readings.append(reading)
                 stdio.append(writing.number)
             stdio += [fd.number for fd in passed]
@@ -312,11 +378,12 @@ class Processes:
             reading, writing = _opened(pipe)
             theirs.callback(reading.close)
             ours.callback(writing.close)
+            self._give(reading.number)
             stdio = (reading.number, os.devnull, os.devnull)
-            process = self._start(Spec(argv=argv, cwd=cwd, env=env, stdio=stdio), output)
+            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=stdio)
+            process = self._start(spec, output, long_lived=True)
             process.write_to(writing)
             ours.pop_all()
-        self._give_leaf(process.record)
         return process
 
     def spawn_pty(
@@ -338,33 +405,67 @@ class Processes:
         with ExitStack() as ours:
             master, slave = _opened(lambda: open_pty(cols, rows))
             ours.callback(master.close)
+            self._give(slave)
             # The session leader opens the slave by path, which makes it the controlling terminal;
             # 1 and 2 are copies of 0.
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(slave, 0, 0))
-            process = self._start(spec, output, master=master)
+            process = self._start(spec, output, master=master, long_lived=True)
             ours.pop_all()
-        self._give_leaf(process.record)
         process.read_from(master, STDOUT, PTY_BURST_BYTES)
         return process
 
-    def _start(self, spec: Spec, output: Log[Store], *, master: OwnedFd | None = None) -> Process:
+    def _give(self, descriptor_or_path: int | str) -> None:
+        """Let the user that children run as open a pipe or a terminal of theirs by name."""
+        try:
+            self.confinement.give(descriptor_or_path)
+        except OSError as exc:
+            raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
+
+    def _start(
+        self,
+        spec: Spec,
+        output: Log[Store],
+        *,
+        master: OwnedFd | None = None,
+        long_lived: bool = False,
+    ) -> Process:
         if len(self._unsettled) >= self.config.max_processes:
             raise Exhausted(f"limit of {self.config.max_processes} processes is reached")
+        self._spawns.take()
+        confinement = self.confinement
         tag = next(self._tags)
-        begin = time.perf_counter()
-        pid = spawn(spec, tag)
-        self.spawns.add(time.perf_counter() - begin)
+        leaf = self._leaf(tag, long_lived=long_lived)
+        limited = leaf is not None and bool(leaf.entrance)
+        if limited or confinement.prefix or confinement.umask is not None:
+            entrance = leaf.entrance if leaf is not None else ()
+            argv = entrance + confinement.prefix + spec.argv
+            spec = replace(spec, argv=argv, umask=confinement.umask)
+        try:
+            begin = time.perf_counter()
+            pid = spawn(spec, tag)
+            self.spawns.add(time.perf_counter() - begin)
+        except SpawnFailed:
+            if leaf is not None:
+                leaf.remove()
+            raise
         record = ProcessRecord(
-            pid=pid, tree=Tree(pid, tag, proctree.PROCESS_MASK), started_at=time.time()
+            pid=pid, tree=Tree(pid, tag, proctree.PROCESS_MASK), started_at=time.time(), leaf=leaf
         )
         try:
             process = Process(self, record, output, master=master)
-        except OSError as exc:  # no descriptor is left for the pidfd: take it back
+        except OSError as exc:  # no descriptor is left for the pidfd, for instance: take it back
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+            if leaf is not None:
+                self._leaves.add(leaf)
             raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
         self.pids[pid] = process
         self._unsettled.add(process)
+        if leaf is not None and not limited:
+            try:
+                leaf.add(pid)
+            except OSError as exc:
+                log.warning("process %d has no cgroup of its own: %s", pid, exc.strerror)
         return process
 
     @property
@@ -372,19 +473,22 @@ class Processes:
         """How many processes there are that run, or whose output is still read."""
         return len(self._unsettled)
 
-    def _give_leaf(self, record: ProcessRecord) -> None:
-        """Put a long-lived process in a cgroup of its own, where there is a root for them.
+    def _leaf(self, tag: int, *, long_lived: bool) -> cgroup.Leaf | None:
+        """A cgroup of its own for a long-lived process, where there is a root for them.
 
-        Not for every command: to make, enter and remove a leaf costs a fifth of what a whole
-        command does, and the tag finds everyone too.
+        Not for every command, unless its leaf has limits: to make, enter and remove a leaf costs a
+        fifth of what a whole command does, and the tag finds everyone too.
         """
-        if self._cgroups is None:
-            return
+        root = self._cgroups
+        if root is None or not (long_lived or root.limits):
+            return None
         try:
-            record.leaf = self._cgroups.leaf(f"procd-{record.tree.tag:x}")
-            record.leaf.add(record.pid)
+            return root.leaf(f"procd-{tag:x}")
         except OSError as exc:
-            log.warning("process %d has no cgroup of its own: %s", record.pid, exc.strerror)
+            if root.limits:  # it must not run without them
+                raise SpawnFailed(f"cannot limit a process: {exc.strerror}") from exc
+            log.warning("the process with tag %x has no cgroup of its own: %s", tag, exc.strerror)
+            return None
 
     def exited(self, process: Process) -> None:
         """Its status was read: from now on its pid may be anybody's."""

@@ -1,10 +1,25 @@
-"""The service manager's notification socket.
+"""The service manager: what it is told, the beat that it waits for, the sockets that it passes on.
 
-Source: sd_notify(3), "Native implementation".
+Source: sd_notify(3), "Native implementation"; sd_watchdog_enabled(3); sd_listen_fds(3).
 """
 
+import asyncio
+import logging
 import os
 import socket
+import time
+from collections.abc import Mapping
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+# The first descriptor that is passed on.
+LISTEN_FDS_START: Final = 3
+USEC_PER_S: Final = 1_000_000
+
+
+class ActivationError(Exception):
+    """What was passed on can't be listened on; the message says which and why."""
 
 
 def notify(state: str) -> None:
@@ -13,10 +28,113 @@ def notify(state: str) -> None:
     Raises:
         OSError: NOTIFY_SOCKET names a socket that does not answer.
     """
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):  # the abstract namespace
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.sendto(state.encode(), address)
+    address = _address(os.environ)
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.sendto(state.encode(), address)
+
+
+def _address(environ: Mapping[str, str]) -> str:
+    address = environ.get("NOTIFY_SOCKET", "")
+    # The abstract namespace: unix(7).
+    return "\0" + address[1:] if address.startswith("@") else address
+
+
+def reloading() -> str:
+    """The state to send before a reload; READY=1 ends it."""
+    return f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}"
+
+
+def watchdog_interval_s(environ: Mapping[str, str]) -> float:
+    """How often the service manager wants to hear of us: half of its patience, seconds; 0: never.
+
+    Source: sd_watchdog_enabled(3).
+    """
+    usec = environ.get("WATCHDOG_USEC", "")
+    if not usec.isdecimal() or environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 0.0
+    return int(usec) / USEC_PER_S / 2
+
+
+class Watchdog:
+    """The beat, given by the event loop itself: when that is stuck, there is none.
+
+    Its socket is opened once, so that a lack of descriptors is not taken for a stuck loop.
+
+    Raises:
+        OSError: NOTIFY_SOCKET names a socket that does not answer.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, environ: Mapping[str, str]) -> None:
+        self._loop = loop
+        self._interval_s = watchdog_interval_s(environ)
+        self._timer: asyncio.TimerHandle | None = None
+        self._socket: socket.socket | None = None
+        address = _address(environ)
+        if not self._interval_s or not address:
+            return
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.settimeout(0)
+            self._socket.connect(address)
+        except OSError:
+            self._socket.close()
+            raise
+        self._beat()
+
+    def _beat(self) -> None:
+        assert self._socket is not None
+        try:
+            self._socket.send(b"WATCHDOG=1")
+        except OSError as exc:  # its queue is full: it has others of ours to read
+            log.warning("the service manager can't be told WATCHDOG=1: %s", exc.strerror)
+        self._timer = self._loop.call_later(self._interval_s, self._beat)
+
+    def close(self) -> None:
+        """Stop."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._socket is not None:
+            self._socket.close()
+
+
+def passed_sockets(environ: Mapping[str, str]) -> list[tuple[str, socket.socket]]:
+    """The listening sockets that were passed on, with their names, as ours to close.
+
+    Raises:
+        ActivationError: one is no stream socket that listens.
+
+    Source: sd_listen_fds(3), systemd.socket(5) FileDescriptorName=.
+    """
+    if environ.get("LISTEN_PID", "") != str(os.getpid()):
+        return []  # meant for a parent of ours
+    count = environ.get("LISTEN_FDS", "")
+    if not count.isdecimal():
+        return []
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    sockets: list[tuple[str, socket.socket]] = []
+    try:
+        for index in range(int(count)):
+            name = names[index] if index < len(names) and names[index] else "unknown"
+            sockets.append((name, _listening(LISTEN_FDS_START + index, name)))
+    except ActivationError:
+        for _, sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _listening(number: int, name: str) -> socket.socket:
+    try:
+        os.set_inheritable(number, False)  # noqa: FBT003 - the signature is os's
+        sock = socket.socket(fileno=number)
+    except OSError as exc:
+        raise ActivationError(f"descriptor {number} ({name}): {exc.strerror}") from exc
+    if (
+        sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+        or sock.type != socket.SOCK_STREAM
+        or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    ):
+        sock.close()
+        raise ActivationError(f"descriptor {number} ({name}): not a stream socket that listens")
+    return sock

@@ -701,3 +701,43 @@ async def test_a_cgroup_that_is_none() -> None:
     with pytest.raises(ValueError, match="not a writable cgroup v2 directory: /absent"):
         Processes(ProcessConfig(cgroup="/absent"))
     assert signal.getsignal(signal.SIGCHLD) == handler
+
+
+def _controllers(path: Path) -> set[str]:
+    return set((path / "cgroup.controllers").read_text().split())
+
+
+async def test_limits_of_a_cgroup(cgroup_root: Path, supervise: Supervise) -> None:
+    """A command has a leaf then, with its limits, and no more tasks than they say."""
+    if not {"pids", "memory", "cpu"} <= _controllers(cgroup_root):
+        pytest.skip("the pids, memory and cpu controllers are not delegated")
+    supervisor = supervise(
+        cgroup=str(cgroup_root), pids_max=3, memory_max_bytes=64 << 20, cpu_weight=50
+    )
+    process = supervisor.pty("read x; sleep 1000 & sleep 1000 & sleep 1000 & exit 0")
+    (leaf,) = (each for each in _leaves(cgroup_root) if each.name != "procd-daemon")
+    assert (leaf / "pids.max").read_text() == "3\n"
+    assert (leaf / "memory.max").read_text() == f"{64 << 20}\n"
+    assert (leaf / "cpu.weight").read_text() == "50\n"
+    usage = process.usage()
+    assert usage is not None
+    assert set(usage) == {"cpuUsec", "memoryBytes", "pids"}
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    await ended(process)
+    assert b"Resource temporarily unavailable" in said(process) or b"retry" in said(process)
+    process.kill()
+    await process.killed()
+
+
+async def test_limits_where_no_cgroup_is_delegated(
+    supervise: Supervise, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning, and everything runs without them."""
+    with caplog.at_level(logging.WARNING, "procd.process"):
+        supervisor = supervise(cgroup="off", pids_max=3, memory_max_bytes=1 << 20)
+    (record,) = caplog.records
+    assert record.getMessage() == "no cgroup v2 is delegated: memory.max, pids.max are not set"
+    process = supervisor.sh("exit 5")
+    assert await ended(process) == ExitStatus(code=5)
+    assert process.usage() is None

@@ -133,7 +133,7 @@ GATE = web.AppKey("GATE", Gate)
 
 def _hosts(config: Config) -> frozenset[str] | None:
     """The names that a Host header may have; None for all."""
-    local = is_loopback(config.server.host)
+    local = config.server.host != "" and is_loopback(config.server.host)
     named = [name.lower() for name in config.server.allowed_hosts]
     if "*" in named or not (named or local):
         return None

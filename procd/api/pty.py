@@ -130,8 +130,10 @@ async def list_all(request: web.Request) -> web.Response:
 
 
 async def get(request: web.Request) -> web.Response:
-    """Show one session."""
-    return json_response(describe(request.app[PTYS].get(request.match_info["id"]).info))
+    """Show one session, and what it uses where that is known."""
+    session = request.app[PTYS].get(request.match_info["id"])
+    usage = session.usage()
+    return json_response(describe(session.info) | ({} if usage is None else {"usage": usage}))
 
 
 async def delete(request: web.Request) -> web.Response:

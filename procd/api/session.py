@@ -172,8 +172,10 @@ async def list_all(request: web.Request) -> web.Response:
 
 
 async def get(request: web.Request) -> web.Response:
-    """Show one session."""
-    return json_response(describe(_session(request)))
+    """Show one session, and what it uses where that is known."""
+    session = _session(request)
+    usage = session.usage()
+    return json_response(describe(session) | ({} if usage is None else {"usage": usage}))
 
 
 async def delete(request: web.Request) -> web.Response:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -122,7 +122,7 @@ class CodeRuns:
         check_names(request.envs)
         env = self._environment.merged(request.envs)
         artifacts = Artifacts(self._config.max_artifact_bytes)
-        run = _Run(request, request.cwd or self._work_dir, env, artifacts)
+        run = _Run(request, request.cwd or self._work_dir, env, artifacts, self._executions.give)
         try:
             match request.language:
                 case "python":
@@ -173,6 +173,7 @@ class _Run:
     cwd: str
     env: Mapping[str, str]
     artifacts: Artifacts
+    give: Callable[[str], None]
     argv: tuple[str, ...] = ()
     folder: str = ""
     artifacts_fd: OwnedFd | None = None
@@ -221,6 +222,8 @@ class _Run:
             self.folder = tempfile.mkdtemp(prefix="procd-code-")
             path = Path(self.folder, "code.ts")
             path.write_text(code, encoding="utf-8")
+            self.give(str(path))
+            self.give(self.folder)
         except OSError as exc:
             raise SpawnFailed(f"cannot hold the code: {exc.strerror}") from exc
         argv = (*self.argv, str(path), *self.request.argv)

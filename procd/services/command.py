@@ -18,6 +18,7 @@ from procd.process import PIPE_BURST_BYTES, STDERR, STDOUT
 from procd.streams.labels import LabelledFrames
 from procd.streams.log import Log
 from procd.tasks import Tasks
+from procd.unix.confine import Confinement
 from procd.unix.fd import FdReader, FdWriter, OwnedFd, open_fifo
 
 FIFO_MODE: Final = 0o600
@@ -56,8 +57,15 @@ class Command:
     log: it is sealed when the last of them has closed it.
     """
 
-    def __init__(self, record: CommandRecord, directory: Path, store: LogStore) -> None:
+    def __init__(
+        self,
+        record: CommandRecord,
+        directory: Path,
+        store: LogStore,
+        confinement: Confinement,
+    ) -> None:
         self.record = record
+        self._confinement = confinement
         self._directory = directory
         self._loop = asyncio.get_running_loop()
         self.file: LogFile = store.create(self._path("log"))
@@ -86,6 +94,7 @@ class Command:
         path = self.path(kind)
         if not os.path.exists(path):  # noqa: PTH110 - a str, as the shell is told
             os.mkfifo(path, FIFO_MODE)
+            self._confinement.give(path)
         return open_fifo(path, flags)
 
     @property
@@ -112,6 +121,7 @@ class Command:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         script = OwnedFd(os.open(self.path("script"), flags, FIFO_MODE))
         try:
+            self._confinement.give(script.number)
             remaining = memoryview(self.record.text.encode())
             while remaining:
                 remaining = remaining[os.write(script.number, remaining) :]

@@ -25,8 +25,8 @@ VARIABLE: Final = "PROCD_AUTH_TOKEN"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens at `host`."""
-    if host.lower() == "localhost":
+    """Whether only this machine can reach what listens at `host`; "" stands for no TCP at all."""
+    if host.lower() in ("", "localhost"):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -95,14 +95,20 @@ class Access:
             return False
         if has_source and not len(self.tokens):
             raise ConfigError(f"{self._files[0]}: no token in it: make one with `procd token`")
-        if not has_source and (mode == "token" or not is_loopback(host)):
-            why = "auth.mode: token" if mode == "token" else f"server.host: {host} is not loopback"
-            raise ConfigError(
-                f"{why}, and there is no token: make one with `procd token` and set"
-                f" auth.token_file, or set {VARIABLE}; behind a proxy that decides who may call,"
-                ' set auth.mode = "none"'
-            )
+        if not has_source and mode == "token":
+            raise _no_token("auth.mode: token")
+        if not has_source and not is_loopback(host):
+            raise _no_token(f"server.host: {host} is not loopback")
         return has_source
+
+    def check_place(self, host: str) -> None:
+        """Refuse to listen at `host`, which the service manager has chosen, without a token.
+
+        Raises:
+            ConfigError: others than this machine would reach procd, and nobody has said so.
+        """
+        if not self.required and self._config.mode != "none" and not is_loopback(host):
+            raise _no_token(f"the socket that was passed on listens on {host}")
 
     def _check_origins(self, config: Config) -> None:
         for name, origins in (
@@ -125,3 +131,10 @@ class Access:
         self.tickets.drop_without(self.tokens)
         log.info("tokens read again: %d in force", len(self.tokens))
         return True
+
+
+def _no_token(why: str) -> ConfigError:
+    return ConfigError(
+        f"{why}, and there is no token: make one with `procd token` and set auth.token_file, or set"
+        f' {VARIABLE}; behind a proxy that decides who may call, set auth.mode = "none"'
+    )

@@ -92,7 +92,8 @@ class Executions:
 
         Raises:
             BadRequest: a blank command, or a bad environment name.
-            Exhausted: `execute.max_concurrent` commands are running.
+            Exhausted: `execute.max_concurrent` commands are running, or too much
+                output is held in memory.
 
         Source: Process API contract, section 6.
         """
@@ -125,8 +126,10 @@ class Executions:
         """
         if self._running >= self._config.max_concurrent:
             raise Exhausted(f"limit of {self._config.max_concurrent} commands is reached")
+        self._processes.check_memory()
         cap_bytes = self._config.max_output_bytes
-        output = Log(Backlog(cap_bytes, cap_bytes // 2), cap_bytes)
+        store = Backlog(cap_bytes, cap_bytes // 2, self._processes.memory)
+        output = Log(store, cap_bytes)
         try:
             what = program()
             process = self._processes.spawn(
@@ -147,6 +150,14 @@ class Executions:
             return await self._finish(process, output.store, self._limited(timeout_s))
         finally:
             self._running -= 1
+
+    def give(self, path: str) -> None:
+        """Let the user that children run as read what was made for one.
+
+        Raises:
+            OSError: it can't be given.
+        """
+        self._processes.confinement.give(path)
 
     def _limited(self, timeout_s: float) -> float | None:
         ceiling_s = self._config.max_timeout_s

@@ -20,7 +20,7 @@ from procd.errors import (
 from procd.process import Process, Processes
 from procd.services.environment import Environment, check_names
 from procd.services.ids import check_id
-from procd.streams.backlog import Backlog
+from procd.streams.backlog import Backlog, Budget
 from procd.streams.frames import Frames
 from procd.streams.log import Log
 from procd.unix.child import ExitStatus
@@ -72,12 +72,14 @@ class PtyInfo:
 class PtySession:
     """One terminal, from its creation until its output has been read."""
 
-    def __init__(self, sessions: "PtySessions", info: PtyInfo, backlog_bytes: int) -> None:
+    def __init__(
+        self, sessions: "PtySessions", info: PtyInfo, backlog_bytes: int, memory: Budget
+    ) -> None:
         self._sessions = sessions
         self._info = info
         self._process: Process | None = None
         self._deleted = False
-        store = Backlog(backlog_bytes)
+        store = Backlog(backlog_bytes, budget=memory)
         self.log = Log(store, min(PAUSE_BYTES, backlog_bytes // 4))
         self.frames = Frames(store)
 
@@ -90,6 +92,10 @@ class PtySession:
     def info(self) -> PtyInfo:
         """Its state now."""
         return self._info
+
+    def usage(self) -> dict[str, int] | None:
+        """What all in it use, as far as it is known (see `Process.usage`)."""
+        return None if self._process is None else self._process.usage()
 
     @property
     def exit_code(self) -> int | None:
@@ -128,6 +134,13 @@ class PtySession:
         self._info = replace(self._info, active=False)
         self._sessions.ended(self, keep=not self._deleted)
         log.info("pty ended", extra={"pty": self.id, "exit_code": self.exit_code})
+
+    def forget(self) -> None:
+        """Let go of the output when the last who reads it has gone: nobody can come back to it."""
+        if self.log.readers:
+            self.log.on_idle = self.log.store.clear
+        else:
+            self.log.store.clear()
 
     def resize(self, cols: int, rows: int) -> PtyInfo:
         """Change the winsize, now or for the start to come.
@@ -197,7 +210,7 @@ class PtySessions:
         Raises:
             BadRequest: id, size or environment can't be used.
             Conflict: the id is taken.
-            Exhausted: `pty.max_sessions` are live.
+            Exhausted: `pty.max_sessions` are live, or too much output is held in memory.
             SpawnFailed: the shell can't be started; no session is left.
         """
         check_id(request.id)
@@ -207,6 +220,9 @@ class PtySessions:
             raise Conflict(f"PTY session with ID '{request.id}' already exists")
         if len(self._live) >= self.config.max_sessions:
             raise Exhausted(f"limit of {self.config.max_sessions} PTY sessions is reached")
+        while self._processes.memory.full and self._ended:
+            self._forget_ended(next(iter(self._ended)))
+        self._processes.check_memory()
         envs = {**request.envs, "TERM": request.envs.get("TERM") or "xterm-256color"}
         info = PtyInfo(
             id=request.id,
@@ -218,7 +234,7 @@ class PtySessions:
             active=False,
             lazy_start=request.lazy_start,
         )
-        session = PtySession(self, info, self.config.backlog_bytes)
+        session = PtySession(self, info, self.config.backlog_bytes, self._processes.memory)
         if not request.lazy_start:
             session.start()
         self._forget_ended(request.id)
@@ -315,6 +331,7 @@ class PtySessions:
         if self._live.get(session.id) is session:
             del self._live[session.id]
         if not keep or session.id in self._live or not self.config.max_ended:
+            session.forget()
             return
         self._forget_ended(session.id)
         while len(self._ended) >= self.config.max_ended:
@@ -325,8 +342,10 @@ class PtySessions:
         )
 
     def _forget_ended(self, session_id: str) -> None:
-        if self._ended.pop(session_id, None) is not None:
+        session = self._ended.pop(session_id, None)
+        if session is not None:
             self._expiries.pop(session_id).cancel()
+            session.forget()
 
     async def aclose(self) -> None:
         """Forget all sessions; their processes are ended by `Processes`."""

@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import signal
-import tempfile
 import time
 import uuid
 from collections import deque
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from procd.config import SessionsConfig
+from procd.config import SessionsConfig, state_dir
 from procd.errors import (
     BadRequest,
     Conflict,
@@ -35,6 +34,7 @@ from procd.process import STDERR, Process, Processes
 from procd.services.command import Command, CommandRecord
 from procd.services.environment import Environment, check_names
 from procd.services.ids import check_id
+from procd.statedir import StateDirectory
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 from procd.unix import proctree
@@ -93,6 +93,7 @@ class ShellSession:
         self._word = "\\builtin" if os.path.basename(shell) == "zsh" else "\\command"  # noqa: PTH119 - str
         self._control_path = str(directory / "control")
         os.mkfifo(self._control_path, 0o600)
+        processes.confinement.give(self._control_path)
         # Both ends are ours, so that the shell never waits and we never see an end.
         self._control = FdReader(
             asyncio.get_running_loop(),
@@ -102,6 +103,10 @@ class ShellSession:
         )
         self._partial = b""
         process.done.add_done_callback(self._shell_ended)
+
+    def usage(self) -> dict[str, int] | None:
+        """What all in it use, as far as it is known (see `Process.usage`)."""
+        return self._process.usage()
 
     @property
     def ended(self) -> bool:
@@ -132,7 +137,7 @@ class ShellSession:
             echoes=not request.suppress_input_echo,
         )
         try:
-            command = Command(record, self._directory, self._store)
+            command = Command(record, self._directory, self._store, self._processes.confinement)
         except OSError as exc:
             raise SpawnFailed(f"cannot start a command: {exc.strerror}") from exc
         self.commands[record.id] = command
@@ -360,9 +365,11 @@ class ShellSessions:
         self._home_dir = home_dir
         self._sessions: dict[str, ShellSession] = {}
         self._store = LogStore(config.max_log_bytes, config.max_total_log_bytes)
-        parent = config.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or None
-        # 0700 and a name that nobody can have prepared: mkdtemp(3).
-        self._root = Path(tempfile.mkdtemp(prefix="procd-", dir=parent)).absolute()
+        self._store.keep_reserve()
+        self._root = StateDirectory(state_dir(config, os.environ))
+        # The shell opens what is in it by name: another user may pass through, and not look.
+        self._mode = 0o700 if processes.confinement.owner is None else 0o711
+        self._root.path.chmod(self._mode)
         self._directories = 0
 
     def create(self, request: SessionRequest, *, starts_at_home: bool = False) -> ShellSession:
@@ -388,10 +395,10 @@ class ShellSessions:
         if len(self._sessions) >= self.config.max_sessions:
             raise Exhausted(f"limit of {self.config.max_sessions} sessions is reached")
         self._directories += 1
-        directory = self._root / str(self._directories)
+        directory = self._root.path / str(self._directories)
         process: Process | None = None
         try:
-            directory.mkdir(mode=0o700)
+            directory.mkdir(mode=self._mode)
             shell = self._shell.path()
             process = self._processes.spawn_reader(
                 (shell,),
@@ -433,7 +440,7 @@ class ShellSessions:
 
     def storage_problem(self, min_free_bytes: int) -> str:
         """Why logs can't be kept; empty if they can."""
-        return problem_of(self._root, min_free_bytes)
+        return problem_of(self._root.path, min_free_bytes)
 
     def list(self) -> list[ShellSession]:
         """All sessions but the entrypoint, oldest first."""
@@ -477,4 +484,5 @@ class ShellSessions:
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
-        shutil.rmtree(self._root, ignore_errors=True)
+        self._store.close()
+        self._root.remove()

@@ -12,6 +12,8 @@ MERGE_BYTES: Final = 4 << 10
 RUN_COST_BYTES: Final = 128
 # Below this, what runs cost is nobody's concern.
 LEAST_COST_BYTES: Final = 64 << 10
+# What the tail of each may keep, whatever the others have.
+LEAST_TAIL_BYTES: Final = 64 << 10
 
 
 class Run(NamedTuple):
@@ -22,6 +24,21 @@ class Run(NamedTuple):
     data: bytes
 
 
+class Budget:
+    """What all backlogs together may keep, and do keep, bytes."""
+
+    __slots__ = ("most_bytes", "used_bytes")
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.used_bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether there should be no further backlog."""
+        return self.used_bytes >= self.most_bytes
+
+
 class Backlog:
     """The first `head_bytes` and the last `cap_bytes - head_bytes` of an endless run of bytes.
 
@@ -30,10 +47,16 @@ class Backlog:
 
     Each byte belongs to a stream (a small number, such as that of the descriptor it came from);
     all streams share one sequence of offsets, in order of arrival.
+
+    Where a budget is used up, the head ends and the tail gets shorter as more is appended, down to
+    `LEAST_TAIL_BYTES`; the tail gets longer again when others have let go of theirs.
     """
 
     __slots__ = (
+        "_accounted",
+        "_budget",
         "_first",
+        "_full_tail_bytes",
         "_head",
         "_head_bytes",
         "_offsets",
@@ -43,8 +66,10 @@ class Backlog:
         "end",
     )  # fmt: skip
 
-    def __init__(self, cap_bytes: int, head_bytes: int = 0) -> None:
-        self._tail_bytes = cap_bytes - head_bytes
+    def __init__(self, cap_bytes: int, head_bytes: int = 0, budget: Budget | None = None) -> None:
+        self._budget = budget
+        self._accounted = 0
+        self._tail_bytes = self._full_tail_bytes = cap_bytes - head_bytes
         self._head_bytes = head_bytes
         self._head: list[Run] = []
         self._runs: list[Run] = []
@@ -87,11 +112,15 @@ class Backlog:
             if len(self._head) * RUN_COST_BYTES > max(self._head_bytes, LEAST_COST_BYTES):
                 self._head_bytes = self.end  # so many short runs: the head ends here
         if not data:
+            if self._budget is not None:
+                self._account(self._budget)
             return
         joined = self._append_to(self._runs, data, stream)
         if not joined:
             self._offsets.append(self.end - len(data))
         self._evict()
+        if self._budget is not None:
+            self._account(self._budget)
 
     def _append_to(self, runs: list[Run], data: bytes, stream: int) -> bool:
         """Add to the last run if both are short, else as a new one; whether it was joined."""
@@ -120,6 +149,36 @@ class Backlog:
         if first > 256 and first * 2 > len(runs):
             del runs[:first], offsets[:first]
             self._first = 0
+
+    def _account(self, budget: Budget) -> None:
+        kept = self.kept_bytes
+        budget.used_bytes += kept - self._accounted
+        self._accounted = kept
+        excess = budget.used_bytes - budget.most_bytes
+        if excess <= 0:
+            self._tail_bytes = self._full_tail_bytes
+            return
+        self._head_bytes = self.head_end
+        tail = max(LEAST_TAIL_BYTES, self.end - self.start - excess)
+        self._tail_bytes = min(tail, self._full_tail_bytes)
+        self._evict()
+        budget.used_bytes += self.kept_bytes - self._accounted
+        self._accounted = self.kept_bytes
+
+    def clear(self) -> None:
+        """Keep nothing of what there was."""
+        self._head.clear()
+        self._head_bytes = 0
+        self._runs.clear()
+        self._offsets.clear()
+        self._first = 0
+        if self._budget is not None:
+            self._account(self._budget)
+
+    def __del__(self) -> None:
+        """Give back to the budget what was kept, whoever was the last to read it."""
+        if self._budget is not None:
+            self._budget.used_bytes -= self._accounted
 
     def read(self, offset: int, most: int) -> bytes:
         """Bytes from `offset` on, as many whole runs as fit `most`, or part of one; b"" at the end.

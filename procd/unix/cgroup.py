@@ -4,19 +4,41 @@ Source: cgroups(7); Linux admin guide, "Control Group v2", cgroup.kill; systemd.
 Delegate=.
 """
 
+import errno
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 log = logging.getLogger(__name__)
+
+# Where procd itself goes when its own cgroup is to have controllers: a cgroup with those for its
+# children has no processes of its own ("no internal processes").
+OWN_LEAF: Final = "procd-daemon"
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One leaf cgroup, by its path."""
+    """One leaf cgroup, by its path.
+
+    Attributes:
+        limited: whether nothing may run in it outside its limits.
+    """
 
     path: Path
+    limited: bool = False
+
+    @property
+    def entrance(self) -> tuple[str, ...]:
+        """What to put before an argument vector so that the program begins inside, if it has to.
+
+        A program moved in after its start may have forked meanwhile, and that child is outside.
+        """
+        if not self.limited:
+            return ()
+        return ("/bin/sh", "-c", 'echo 0 >"$0" && exec "$@"', str(self.path / "cgroup.procs"))
 
     def add(self, pid: int) -> None:
         """Move a process in; what it started before stays where it is, which the tree walk covers.
@@ -32,6 +54,27 @@ class Leaf:
             (self.path / "cgroup.kill").write_text("1")
         except OSError as exc:
             log.warning("cgroup %s: %s", self.path, exc.strerror)
+
+    def usage(self) -> dict[str, int]:
+        """What all inside use, as far as the kernel counts it here.
+
+        Keys: cpuUsec, microseconds; memoryBytes; pids, the number of tasks.
+        """
+        used: dict[str, int] = {}
+        for key, name in (("memoryBytes", "memory.current"), ("pids", "pids.current")):
+            if (text := self._read(name)).strip().isdecimal():
+                used[key] = int(text)
+        for line in self._read("cpu.stat").splitlines():
+            name, _, value = line.partition(" ")
+            if name == "usage_usec":
+                used["cpuUsec"] = int(value)
+        return used
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self.path / name).read_text()
+        except OSError:
+            return ""  # no such controller, or the leaf has gone
 
     def remove(self) -> bool:
         """Remove the leaf; False while something is inside."""
@@ -49,16 +92,54 @@ class CgroupRoot:
     """The directory that is ours to make leaves in."""
 
     path: Path
+    limits: Mapping[str, str] = field(default_factory=dict)
 
     def leaf(self, name: str) -> Leaf:
-        """Make a leaf.
+        """Make a leaf, with its limits.
 
         Raises:
             OSError: the kernel refuses, for instance at cgroup.max.descendants.
         """
-        leaf = Leaf(self.path / name)
+        leaf = Leaf(self.path / name, bool(self.limits))
         leaf.path.mkdir()
+        try:
+            for file, value in self.limits.items():
+                (leaf.path / file).write_text(value)
+        except OSError:
+            leaf.remove()
+            raise
         return leaf
+
+    def limited(self, limits: Mapping[str, str], pid: int) -> "CgroupRoot":
+        """The same, with these limits for every leaf: those whose controllers are delegated.
+
+        Args:
+            limits: file of a controller, such as memory.max → its content.
+            pid: whom to move into a leaf, if it is in the way.
+        """
+        allowed: dict[str, str] = {}
+        for file, value in limits.items():
+            controller = file.partition(".")[0]
+            try:
+                self._enable(controller, pid)
+            except OSError as exc:
+                log.warning("no %s in %s: %s", file, self.path, exc.strerror)
+            else:
+                allowed[file] = value
+        return CgroupRoot(self.path, allowed)
+
+    def _enable(self, controller: str, pid: int) -> None:
+        if controller not in (self.path / "cgroup.controllers").read_text().split():
+            raise OSError(errno.ENODEV, f"the {controller} controller is not delegated")
+        try:
+            (self.path / "cgroup.subtree_control").write_text(f"+{controller}")
+        except OSError as exc:
+            if exc.errno != errno.EBUSY:
+                raise
+            own = Leaf(self.path / OWN_LEAF)
+            own.path.mkdir(exist_ok=True)
+            own.add(pid)
+            (self.path / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def find_root(setting: str) -> CgroupRoot | None:
@@ -83,7 +164,7 @@ def find_root(setting: str) -> CgroupRoot | None:
         ),
         "/",
     )
-    path = Path("/sys/fs/cgroup" + name)
+    path = Path("/sys/fs/cgroup" + name.removesuffix("/" + OWN_LEAF))
     return CgroupRoot(path) if name != "/" and _usable(path) else None
 
 

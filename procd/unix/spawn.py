@@ -29,12 +29,14 @@ class Spec:
         argv: the program's absolute path and its arguments.
         cwd: existing directory; relative to procd's own.
         stdio: what becomes descriptor 0, 1, 2 and so on; nothing else is inherited.
+        umask: the child's; None for procd's own.
     """
 
     argv: tuple[str, ...]
     cwd: str
     env: Mapping[str, str]
     stdio: tuple[Source, ...]
+    umask: int | None = None
 
 
 def spawn(spec: Spec, tag: int) -> int:
@@ -74,6 +76,16 @@ def spawn(spec: Spec, tag: int) -> int:
 
 
 def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) -> int:
+    if spec.umask is None:
+        return _posix_spawn(spec, env, actions, tag)
+    umask = os.umask(spec.umask)  # one thread: nobody else makes a file meanwhile
+    try:
+        return _posix_spawn(spec, env, actions, tag)
+    finally:
+        os.umask(umask)
+
+
+def _posix_spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) -> int:
     try:
         with marked(tag):
             return os.posix_spawn(

@@ -395,7 +395,7 @@ async def test_id_is_only_a_name(procd: MakeClient, tmp_path: Path, session_id: 
     assert (await get(client, f"/process/session/{session_id}"))["sessionId"] == session_id
     await delete(client, session_id)
     (root,) = tmp_path.iterdir()
-    assert list(root.iterdir()) == []
+    assert list(root.glob("[0-9]*")) == []
 
 
 async def test_create_takes_cwd_and_environment(procd: MakeClient, tmp_path: Path) -> None:
@@ -412,7 +412,7 @@ async def test_failed_create_leaves_no_session(procd: MakeClient, tmp_path: Path
     async with client.post("/process/session", json=body) as reply:
         await refused(reply, 500, "INTERNAL_SERVER_ERROR")
     (root,) = tmp_path.iterdir()
-    assert list(root.iterdir()) == []
+    assert list(root.glob("[0-9]*")) == []
     await create(client)
     missing = await procd(process={"shell": "/nonexistent"})
     async with missing.post("/process/session", json={"sessionId": "s"}) as reply:
@@ -530,7 +530,7 @@ async def test_state_is_private(procd: MakeClient, tmp_path: Path) -> None:
     await create(client)
     await run(client, "echo secret")
     (root,) = tmp_path.iterdir()
-    (directory,) = root.iterdir()
+    (directory,) = root.glob("[0-9]*")
     assert (root.stat().st_mode & 0o777, directory.stat().st_mode & 0o777) == (0o700, 0o700)
     assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
     sessions = client.app[SESSIONS]

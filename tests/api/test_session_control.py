@@ -242,7 +242,7 @@ async def test_delete(procd: MakeClient, tmp_path: Path, gate: Gate) -> None:
     async with client.delete("/process/session/s") as reply:
         await refused(reply, 404, "PROCESS_NOT_FOUND")
     (root,) = (tmp_path / "state").iterdir()
-    assert list(root.iterdir()) == []
+    assert list(root.glob("[0-9]*")) == []
     await create(client)
     assert (await run(client, "echo new"))["output"] == "new\n"
     assert len((await get(client, "/process/session/s"))["commands"]) == 1

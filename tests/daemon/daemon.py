@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import IO, Final
 
 PROCD: Final = (sys.executable, "-m", "procd")
-READY_LINE: Final = b"Starting toolbox server on port "
+READY_LINE: Final = b"Starting toolbox server on "
 # For what should take no time at all; only a test that fails waits so long.
 PATIENCE_S: Final = 20.0
 
@@ -114,7 +114,9 @@ class Daemon:
             said = daemon.stderr()
             daemon.discard()
             raise RuntimeError(f"procd did not start: {said}")
-        daemon.port = int(line.removeprefix(READY_LINE))
+        where = line.removeprefix(READY_LINE)
+        if where.startswith(b"port "):  # or else it listens on a unix socket only
+            daemon.port = int(where.removeprefix(b"port "))
         return daemon
 
     @property

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -149,3 +150,25 @@ async def test_a_killed_daemon_leaves_terminals_hung_up(
     daemon.process.kill()
     daemon.process.wait()
     assert watched.survivors(within_s=20) == []
+
+
+async def test_what_a_killed_daemon_has_left_is_removed(
+    start: Start, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    state = {"PROCD_SESSIONS_STATE_DIR": str(tmp_path)}
+    killed, other = start(env=state), start(env=state)
+    for daemon in (killed, other):
+        async with http.post(f"{daemon.url}/process/session", json={"sessionId": "s"}) as reply:
+            assert reply.status == 201
+        run = f"{daemon.url}/process/session/s/exec"
+        async with http.post(run, json={"command": "echo said"}) as reply:
+            assert (await reply.json())["output"] == "said\n"
+    killed.stop(signal.SIGKILL)
+    assert len(list(tmp_path.iterdir())) == 2
+    successor = start(env=state)
+    assert len(list(tmp_path.iterdir())) == 2, "that of the dead is gone, that of the living is not"
+    run = f"{other.url}/process/session/s/exec"
+    async with http.post(run, json={"command": "echo still"}) as reply:
+        assert (await reply.json())["output"] == "still\n"
+    assert (other.stop(), successor.stop()) == (0, 0)
+    assert list(tmp_path.iterdir()) == []

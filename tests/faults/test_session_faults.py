@@ -29,6 +29,7 @@ from tests.conftest import MakeClient
 __all__ = ["alive", "gate"]
 
 DISK_BYTES = 1 << 20
+NO_DESCRIPTOR = "cannot start a command: Too many open files"
 
 
 @pytest.fixture
@@ -83,11 +84,32 @@ async def test_no_descriptor_left_for_a_command(procd: MakeClient, run_async: bo
     await run(client, "state=kept")
     with descriptors_exhausted():
         reply = await post_exec(client, "echo never", runAsync=run_async)
-    if run_async:
-        assert reply.status == 500
-    else:
-        assert (reply.status, (await reply.json())["exitCode"]) == (200, -1)
+        if run_async:
+            body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+            assert body["message"] == NO_DESCRIPTOR
+        else:
+            body = await reply.json()
+            assert (reply.status, body["exitCode"], body["stderr"]) == (200, -1, NO_DESCRIPTOR)
+            said = await logs(client, body["cmdId"])
+            assert said["stderr"] == NO_DESCRIPTOR, "the log can be read at once"
     assert (await run(client, "echo $state"))["output"] == "kept\n"
+
+
+async def test_no_descriptor_left_for_queued_commands(procd: MakeClient, gate: Gate) -> None:
+    client = await procd()
+    await create(client)
+    first = await start(client, f"read x <{gate}; seq 10")
+    queued = [await start(client, "true", suppressInputEcho=True) for _ in range(3)]
+    with descriptors_exhausted():
+        gate.open()
+        await ended(client, first)
+        outcomes = [await ended(client, command_id) for command_id in queued]
+        said = [await logs(client, command_id) for command_id in queued]
+    # What the one before had gave the next one what it took, or the log says why not.
+    for outcome, log in zip(outcomes, said, strict=True):
+        expected = {0: "", -1: NO_DESCRIPTOR}[outcome["exitCode"]]
+        assert log["stderr"] == expected
+    assert (await run(client, "echo on"))["output"] == "on\n"
 
 
 async def test_no_descriptor_left_for_a_session(procd: MakeClient) -> None:
@@ -103,7 +125,7 @@ async def test_no_descriptor_left_for_a_session(procd: MakeClient) -> None:
 async def test_shell_killed_in_mid_command(procd: MakeClient, alive: Fifo, gate: Gate) -> None:
     client = await procd(sessions={"grace_s": 0.1})
     await create(client)
-    command_id = await start(client, f"echo said; echo $$ >{alive}; (read x <{gate}; echo late)")
+    command_id = await start(client, f"echo said; (echo $$ >{alive}; read x <{gate}; echo late)")
     pid = int(await alive.line())
     listener = await follow(client, command_id)
     await listener.until(b"said\n")

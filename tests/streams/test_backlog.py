@@ -7,7 +7,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from procd.streams.backlog import MERGE_BYTES, RUN_COST_BYTES, Backlog, Run
+from procd.streams.backlog import (
+    LEAST_TAIL_BYTES,
+    MERGE_BYTES,
+    RUN_COST_BYTES,
+    Backlog,
+    Budget,
+    Run,
+)
 
 # Lengths round the borders of interest; content is made from them, so that shrinking is quick.
 LENGTHS = st.one_of(
@@ -224,3 +231,43 @@ def test_memory_of_long_runs_is_bounded() -> None:
         tracemalloc.stop()
     assert store.kept_bytes == cap_bytes
     assert after - before <= 2 * cap_bytes + run_bytes
+
+
+def test_a_budget_is_shared() -> None:
+    """Beyond it heads end and tails get shorter, but never below what each may have."""
+    budget = Budget(1 << 20)
+    one, other = Backlog(4 << 20, 2 << 20, budget), Backlog(4 << 20, 0, budget)
+    block = bytes(32 << 10)
+    for _ in range(64):
+        one.append(block)
+    assert budget.used_bytes == one.kept_bytes
+    assert one.start > one.head_end > 0
+    assert budget.full
+    for _ in range(64):
+        other.append(block)
+    assert other.kept_bytes == LEAST_TAIL_BYTES
+    assert other.read(other.start, 1 << 20) == bytes(LEAST_TAIL_BYTES)
+    assert budget.used_bytes == one.kept_bytes + other.kept_bytes
+    assert budget.used_bytes <= budget.most_bytes + 2 * LEAST_TAIL_BYTES + len(block)
+    one.clear()
+    assert (one.kept_bytes, one.start, list(one.runs())) == (0, one.end, [])
+    assert budget.used_bytes == other.kept_bytes
+    for _ in range(16):
+        other.append(block)
+    assert other.kept_bytes > LEAST_TAIL_BYTES, "there is room again"
+    del other
+    assert budget.used_bytes == 0
+    one.append(b"x")
+    assert one.read(one.start, 10) == b"x"
+    assert budget.used_bytes == 1
+
+
+def test_a_budget_that_is_not_reached_changes_nothing() -> None:
+    """The same is kept as without one."""
+    budget = Budget(1 << 30)
+    with_budget, without = Backlog(1000, 500, budget), Backlog(1000, 500)
+    for number in range(500):
+        for store in (with_budget, without):
+            store.append(str(number).encode(), number % 2)
+    assert list(with_budget.runs()) == list(without.runs())
+    assert budget.used_bytes == without.kept_bytes

@@ -179,3 +179,70 @@ def test_killing_a_leaf_that_is_gone(tmp_path: Path, kernel_log: pytest.LogCaptu
     leaf.kill()
     (record,) = kernel_log.records
     assert "No such file or directory" in record.getMessage()
+
+
+def test_a_limited_leaf_is_entered_before_the_program_begins(root: Path) -> None:
+    """What it forks first is inside as well; the leaf has its limits by then."""
+    # A file that every cgroup has, whatever controllers there are.
+    leaf = CgroupRoot(root, {"cgroup.max.descendants": "7"}).leaf("procd-1")
+    assert (leaf.path / "cgroup.max.descendants").read_text() == "7\n"
+    reading, writing = os.pipe()
+    argv = (*leaf.entrance, "/bin/sh", "-c", "cat /proc/self/cgroup; exit 3")
+    spec = Spec(argv=argv, cwd="/", env=dict(os.environ), stdio=(os.devnull, writing, writing))
+    pid = spawn(spec, TAG_BASE)
+    os.close(writing)
+    with open(reading) as said:
+        assert "/procd-1\n" in said.read()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+    usage = leaf.usage()
+    assert usage["cpuUsec"] > 0
+    assert leaf.remove()
+    assert leaf.usage() == {}
+
+
+def test_a_program_does_not_run_outside_of_its_limits(root: Path) -> None:
+    """Where the leaf can't be entered it is not begun."""
+    leaf = CgroupRoot(root, {"cgroup.max.descendants": "0"}).leaf("procd-1")
+    assert leaf.remove()
+    spec = Spec(
+        argv=(*leaf.entrance, "/bin/sh", "-c", "exit 0"),
+        cwd="/", env=dict(os.environ), stdio=(os.devnull, os.devnull, os.devnull),
+    )  # fmt: skip
+    pid = spawn(spec, TAG_BASE)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
+
+
+def test_an_unlimited_leaf_needs_no_entrance(root: Path) -> None:
+    """The program starts as it is."""
+    leaf = CgroupRoot(root).leaf("procd-1")
+    assert leaf.entrance == ()
+    assert leaf.remove()
+
+
+def test_limits_without_their_controllers(root: Path, kernel_log: pytest.LogCaptureFixture) -> None:
+    """They are left out, with a warning each."""
+    limited = CgroupRoot(root).limited({"nonsense.max": "1"}, os.getpid())
+    assert limited == CgroupRoot(root)
+    assert "no nonsense.max" in kernel_log.text
+    assert "not delegated" in kernel_log.text
+
+
+def test_a_controller_is_enabled_with_a_process_in_the_way(root: Path) -> None:
+    """Who is in the cgroup itself moves into a leaf, for else there are no controllers below."""
+    names = (root / "cgroup.controllers").read_text().split()
+    if not names:
+        pytest.skip("no controller is delegated")
+    spec = Spec(
+        argv=("/bin/sleep", "1000"), cwd="/", env={}, stdio=(os.devnull, os.devnull, os.devnull)
+    )
+    pid = spawn(spec, TAG_BASE)
+    try:
+        Leaf(root).add(pid)
+        controller = names[0]
+        limited = CgroupRoot(root).limited({f"{controller}.max": "1"}, pid)
+        assert limited.limits == {f"{controller}.max": "1"}
+        assert (root / "cgroup.subtree_control").read_text().split() == [controller]
+        assert f"/{root.name}/procd-daemon\n" in Path(f"/proc/{pid}/cgroup").read_text()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

@@ -1,0 +1,166 @@
+"""Where clients reach procd: TCP, a unix socket, or the sockets that the service manager passes on.
+
+Passed sockets take the place of the configured ones: whoever set them up has said where to listen.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from procd.config import ServerConfig
+
+# For its owner and its group: who may connect may run anything.
+SOCKET_UMASK: Final = 0o117
+BACKLOG: Final = 1024
+
+
+class UnixSocket:
+    """A unix socket at a path, which goes with it.
+
+    Raises:
+        OSError: it can't be made there, or somebody answers there.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._remove_stale()
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        umask = os.umask(SOCKET_UMASK)  # one thread: nobody else makes a file meanwhile
+        try:
+            self.socket.bind(path)
+        except OSError:
+            self.socket.close()
+            raise
+        finally:
+            os.umask(umask)
+        self._identity = self._found()
+
+    def _remove_stale(self) -> None:
+        """Make room where a procd that was killed has left its socket."""
+        try:
+            if not stat.S_ISSOCK(self._path.lstat().st_mode):
+                raise FileExistsError(errno.EEXIST, "something that is no socket is there")
+        except FileNotFoundError:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(0)
+            try:
+                probe.connect(str(self._path))
+            except ConnectionRefusedError:
+                self._path.unlink()
+                return
+            except BlockingIOError:
+                pass  # it listens, and has its hands full
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.lstat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def remove(self) -> None:
+        """Remove it from the file system, unless another has taken its place."""
+        if self._found() == self._identity:
+            self._path.unlink()
+
+
+class UnixSite(web.BaseSite):
+    """A site on a unix socket that exists already, which aiohttp's own has no room for.
+
+    Its `SockSite` takes every socket for a TCP one, and so does uvloop then.
+    """
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, runner: web.BaseRunner, sock: socket.socket) -> None:
+        super().__init__(runner, backlog=BACKLOG)
+        self._socket = sock
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return place(self._socket)
+
+    async def start(self) -> None:
+        """Listen."""
+        await super().start()
+        server = self._runner.server
+        assert server is not None
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            server, sock=self._socket, backlog=self._backlog
+        )
+
+
+def place(sock: socket.socket) -> str:
+    """Where a socket listens, for people: HOST:PORT or unix:PATH."""
+    address = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        text = address.decode() if isinstance(address, bytes) else address
+        return f"unix:{text.replace(chr(0), '@')}"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+class Listeners:
+    """All that is listened on."""
+
+    def __init__(self, runner: web.AppRunner) -> None:
+        self._runner = runner
+        self._unix: UnixSocket | None = None
+        self.places: list[str] = []
+        self.port = 0  # of the first TCP socket; 0 without one
+
+    async def open(self, config: ServerConfig, passed: list[tuple[str, socket.socket]]) -> None:
+        """Listen on the sockets that were passed, or else on those of the configuration.
+
+        Raises:
+            OSError: one can't be listened on; the message says which.
+        """
+        for _, sock in passed:
+            await self._start(sock)
+        if passed:
+            return
+        if config.unix:
+            try:
+                self._unix = UnixSocket(config.unix)
+            except OSError as exc:
+                raise _named(exc, f"unix:{config.unix}") from exc
+            await self._start(self._unix.socket)
+        if config.host:
+            site = web.TCPSite(self._runner, config.host, config.port, backlog=BACKLOG)
+            try:
+                await site.start()
+            except OSError as exc:
+                raise _named(exc, f"{config.host}:{config.port}") from exc
+            self.port = self._runner.addresses[-1][1]
+            self.places.append(f"{config.host}:{self.port}")
+        if not self.places:
+            raise OSError(
+                errno.EINVAL, "nothing to listen on: server.host and server.unix are empty"
+            )
+
+    async def _start(self, sock: socket.socket) -> None:
+        if sock.family == socket.AF_UNIX:
+            site: web.BaseSite = UnixSite(self._runner, sock)
+        else:
+            site = web.SockSite(self._runner, sock, backlog=BACKLOG)
+            self.port = self.port or sock.getsockname()[1]
+        await site.start()
+        self.places.append(place(sock))
+
+    def close(self) -> None:
+        """Remove what the file system shows; the runner closes the sockets."""
+        if self._unix is not None:
+            self._unix.remove()
+
+
+def _named(exc: OSError, where: str) -> OSError:
+    return OSError(exc.errno, f"cannot listen on {where}: {exc.strerror or exc}")

@@ -1,0 +1,74 @@
+"""The directory that one run of procd keeps its files in, and those that earlier runs have left.
+
+A lock on a file inside tells whose it is: the kernel lets go of it when its owner ends, however
+that ends, and no number has to be trusted. Source: flock(2).
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from procd.unix.fd import OwnedFd
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "procd-"
+LOCK: Final = "lock"
+
+
+class StateDirectory:
+    """A fresh private directory below `parent`.
+
+    Directories of the same kind whose owners are dead are removed first.
+
+    Raises:
+        OSError: it can't be made.
+    """
+
+    def __init__(self, parent: str) -> None:
+        _remove_abandoned(Path(parent))
+        while True:
+            # 0700 and a name that nobody can have prepared: mkdtemp(3).
+            self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent)).absolute()
+            lock = OwnedFd(os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # Somebody who starts at the same time may have found it unlocked.
+            if _locked(lock) and os.fstat(lock.number).st_nlink:
+                self._lock = lock
+                return
+            lock.close()
+
+    def remove(self) -> None:
+        """Delete it and all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+
+def _locked(lock: OwnedFd) -> bool:
+    try:
+        fcntl.flock(lock.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what has a lock that nobody holds; what has none is not ours to judge."""
+    for directory in parent.glob(PREFIX + "*"):
+        try:
+            if directory.lstat().st_uid != os.geteuid() or directory.is_symlink():
+                continue
+            flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+            lock = OwnedFd(os.open(directory / LOCK, flags))
+        except OSError as exc:
+            log.debug("%s is left alone: %s", directory, exc.strerror)
+            continue
+        try:
+            if _locked(lock):
+                log.debug("removing %s, which its owner has left", directory)
+                shutil.rmtree(directory, ignore_errors=True)
+        finally:
+            lock.close()

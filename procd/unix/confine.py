@@ -1,0 +1,187 @@
+"""What a child is allowed less than procd: another user, no new privileges, limits of resources.
+
+All is set by choom(1), prlimit(1) and setpriv(1), which then become the program: from its first
+instruction on, and without a fork of the interpreter. Set from outside, after the start, it comes
+too late for what a shell forks in its first moments. With nothing set the program is started as it
+is, by the same calls as ever.
+"""
+
+import grp
+import os
+import pwd
+import resource
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from procd.config import ConfigError, ProcessConfig
+
+# RLIMIT_RTTIME is missing: it marks process trees (see proctree).
+RLIMITS: Final = (
+    "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
+    "rtprio", "sigpending", "stack",
+)  # fmt: skip
+MAX_OOM_SCORE_ADJ: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Whom children run as, by number."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+    def check_path(self, path: Path, label: str) -> None:
+        """Refuse a directory that the owner can't get into, or not to.
+
+        Raises:
+            ConfigError: as said.
+        """
+        for place in (path, *path.parents):
+            found = place.stat()
+            mode = found.st_mode
+            if found.st_uid == self.uid:
+                allowed = mode & stat.S_IXUSR
+            elif found.st_gid in (self.gid, *self.groups):
+                allowed = mode & stat.S_IXGRP
+            else:
+                allowed = mode & stat.S_IXOTH
+            if self.uid and not allowed:
+                raise ConfigError(f"{label}: uid {self.uid} can't pass through {place}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """How children differ from procd.
+
+    Attributes:
+        prefix: what stands before the program in its argument vector.
+        owner: whom they run as; None for procd's own user.
+        umask: theirs; None for procd's own.
+        environment: what differs in their environment.
+    """
+
+    prefix: tuple[str, ...] = ()
+    owner: Owner | None = None
+    umask: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def give(self, descriptor_or_path: int | str) -> None:
+        """Make a pipe, terminal or file the owner's, so that it can be opened again by name.
+
+        Raises:
+            OSError: it can't be.
+        """
+        if self.owner is not None:
+            os.chown(descriptor_or_path, self.owner.uid, -1)
+
+
+def confinement(config: ProcessConfig) -> Confinement:
+    """What the settings ask for.
+
+    Raises:
+        ConfigError: there is no such user, group or limit, or no right or no program to set it.
+    """
+    owner, environment = _owner(config)
+    arguments: list[str] = []
+    if config.oom_score_adj:
+        own = int(Path("/proc/self/oom_score_adj").read_text())
+        score = min(MAX_OOM_SCORE_ADJ, own + config.oom_score_adj)
+        arguments += [_program("choom", "process.oom_score_adj"), f"--adjust={score}", "--"]
+    if config.rlimits:
+        limits = [_rlimit(text) for text in config.rlimits]
+        arguments += [_program("prlimit", "process.rlimits"), *limits, "--"]
+    privileges: list[str] = []
+    if owner is not None:
+        groups = ",".join(map(str, owner.groups))
+        privileges += [f"--reuid={owner.uid}", f"--regid={owner.gid}"]
+        privileges += [f"--groups={groups}" if groups else "--clear-groups"]
+    if config.no_new_privs:
+        privileges.append("--no-new-privs")
+    if privileges:
+        key = "process.user" if owner is not None else "process.no_new_privs"
+        arguments += [_program("setpriv", key), *privileges, "--"]
+    return Confinement(
+        prefix=tuple(arguments),
+        owner=owner,
+        umask=_umask(config.umask),
+        environment=environment,
+    )
+
+
+def _owner(config: ProcessConfig) -> tuple[Owner | None, dict[str, str]]:
+    if not config.user:
+        if config.group or config.groups:
+            raise ConfigError("process.group: takes process.user as well")
+        return None, {}
+    try:
+        user = pwd.getpwuid(int(config.user)) if config.user.isdecimal() else None
+        user = user or pwd.getpwnam(config.user)
+        uid, gid, name, home = user.pw_uid, user.pw_gid, user.pw_name, user.pw_dir
+    except KeyError:
+        if not config.user.isdecimal():
+            raise ConfigError(f"process.user: no such user: {config.user}") from None
+        uid = gid = int(config.user)
+        name, home = config.user, "/"
+        groups = []
+    else:
+        groups = os.getgrouplist(name, gid)
+    if config.group:
+        gid = _gid("process.group", config.group)
+    if config.groups:
+        groups = [_gid("process.groups", group) for group in config.groups]
+    if os.geteuid() != 0:
+        raise ConfigError("process.user: only root can run processes as another user")
+    owner = Owner(uid=uid, gid=gid, groups=tuple(groups))
+    return owner, {"HOME": home, "USER": name, "LOGNAME": name}
+
+
+def _gid(key: str, text: str) -> int:
+    try:
+        return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise ConfigError(f"{key}: no such group: {text}") from None
+
+
+def _rlimit(text: str) -> str:
+    """NAME=SOFT:HARD or NAME=BOTH as prlimit(1) takes it."""
+    name, _, values = text.partition("=")
+    if name not in RLIMITS:
+        raise ConfigError(f"process.rlimits: no such limit, or not to be set: {text}")
+    bounds = values.split(":")
+    if len(bounds) > 2 or not all(bound.isdecimal() or bound == "unlimited" for bound in bounds):
+        raise ConfigError(f"process.rlimits: must be NAME=SOFT:HARD or NAME=BOTH: {text}")
+    soft, hard = (_bound(bound) for bound in (bounds * 2)[:2])
+    if soft > hard:
+        raise ConfigError(f"process.rlimits: soft limit above the hard one: {text}")
+    _, ours = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))
+    if os.geteuid() != 0 and ours != resource.RLIM_INFINITY and hard > ours:
+        raise ConfigError(f"process.rlimits: above procd's own hard limit of {ours}: {text}")
+    return f"--{name}={values}"
+
+
+def _bound(text: str) -> float:
+    return float("inf") if text == "unlimited" else int(text)
+
+
+def _umask(text: str) -> int | None:
+    if not text:
+        return None
+    try:
+        umask = int(text, 8)
+    except ValueError:
+        umask = -1
+    if not 0 <= umask <= 0o777:
+        raise ConfigError(f"process.umask: must be an octal number from 000 to 777: {text}")
+    return umask
+
+
+def _program(name: str, key: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise ConfigError(f"{key}: {name} of util-linux is not installed")
+    return path

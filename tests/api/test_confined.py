@@ -1,0 +1,121 @@
+"""Children that are allowed less than procd: each setting, seen from the inside."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.api import sessions
+from tests.api.clients import connect, create, delete, execute
+from tests.conftest import MakeClient
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user"),
+    pytest.mark.skipif(
+        None in (shutil.which("setpriv"), shutil.which("prlimit")), reason="util-linux is missing"
+    ),
+]
+
+UID = 54321
+AS_USER: dict[str, Any] = {
+    "user": str(UID), "group": "54322", "groups": ["54323", "54324"], "work_dir": "/",
+}  # fmt: skip
+WHO = "id -u; id -g; id -G; echo $HOME $USER"
+EXPECTED = [str(UID), "54322", "54322 54323 54324", f"/ {UID}"]
+
+
+async def test_execute_as_another_user(procd: MakeClient) -> None:
+    client = await procd(process=AS_USER)
+    body = await execute(client, WHO)
+    assert body["stdout"].splitlines() == EXPECTED
+    # Its standard streams are its own, to be opened by name as well.
+    body = await execute(client, "echo out >/dev/stdout; echo err >/dev/stderr; touch /root/x")
+    assert body["stdout"] == "out\n"
+    assert body["stderr"].startswith("err\n")
+    assert "Permission denied" in body["stderr"]
+    assert body["exitCode"] == 1
+    # A long script comes by a file of procd's.
+    assert (await execute(client, f"#{'x' * 200_000}\nid -u"))["stdout"] == f"{UID}\n"
+
+
+async def test_session_as_another_user(procd: MakeClient) -> None:
+    client = await procd(process=AS_USER, sessions={"grace_s": 0.2})
+    await sessions.create(client)
+    assert (await sessions.run(client, WHO))["stdout"].splitlines() == EXPECTED
+    command_id = await sessions.start(client, "read x; echo got $x; id -u")
+    await sessions.type_in(client, command_id, "typed")
+    assert (await sessions.ended(client, command_id))["exitCode"] == 0
+    said = await sessions.logs(client, command_id)
+    assert said["stdout"].endswith(f"got typed\n{UID}\n")
+    body = await sessions.run(
+        client, "ls $(dirname $(readlink /proc/$$/fd/1)) 2>&1; setsid sleep 999 &"
+    )
+    assert "Permission denied" in body["output"], "its directory can be passed, not listed"
+    await sessions.delete(client)
+
+
+async def test_terminal_as_another_user(procd: MakeClient) -> None:
+    client = await procd(process=AS_USER)
+    await create(client, "t")
+    terminal = await connect(client, "t")
+    await terminal.type(b"id -u; stat -c %u $(tty); echo by-name > $(tty); exit 3\n")
+    await terminal.to_end()
+    assert terminal.ending["exitCode"] == 3
+    assert f"{UID}\r\n{UID}\r\nby-name\r\n".encode() in terminal.output
+
+
+async def test_everyone_of_another_user_is_killed(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(process=AS_USER | {"no_new_privs": True})
+    await sessions.create(client)
+    body = await sessions.run(client, "setsid sleep 1000 >/dev/null 2>&1 & echo $!")
+    pid = int(body["stdout"])
+    assert f"Uid:\t{UID}" in Path(f"/proc/{pid}/status").read_text()
+    await sessions.delete(client)
+    assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
+
+
+async def test_no_new_privileges(procd: MakeClient) -> None:
+    client = await procd(process={"no_new_privs": True})
+    body = await execute(client, "grep NoNewPrivs /proc/self/status")
+    assert body["stdout"].split() == ["NoNewPrivs:", "1"]
+    assert "NoNewPrivs:\t0" in Path("/proc/self/status").read_text(), "procd itself is free"
+
+
+async def test_resource_limits(procd: MakeClient) -> None:
+    before = Path("/proc/self/limits").read_text()
+    client = await procd(process={"rlimits": ["nofile=64:128", "core=0"]})
+    script = "ulimit -Sn; ulimit -Hn; ulimit -Sc; setsid sh -c 'ulimit -n'"
+    assert (await execute(client, script))["stdout"].split() == ["64", "128", "0", "64"]
+    # Its processes are still found by their mark.
+    await sessions.create(client)
+    body = await sessions.run(client, "(setsid sleep 1000 >/dev/null 2>&1 & echo $!)")
+    pid = int(body["stdout"])
+    await sessions.delete(client)
+    assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
+    assert Path("/proc/self/limits").read_text() == before
+
+
+async def test_umask(procd: MakeClient, tmp_path: Path) -> None:
+    own = os.umask(0o022)
+    os.umask(own)
+    client = await procd(process={"umask": "027", "work_dir": str(tmp_path)})
+    assert (await execute(client, "umask; touch new"))["stdout"] == "0027\n"
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o640
+    after = os.umask(own)
+    assert after == own
+
+
+async def test_oom_score(procd: MakeClient) -> None:
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    client = await procd(process={"oom_score_adj": 100})
+    body = await execute(client, "cat /proc/self/oom_score_adj; cat /proc/$$/oom_score_adj")
+    assert body["stdout"].split() == [str(min(1000, own + 100))] * 2
+    assert int(Path("/proc/self/oom_score_adj").read_text()) == own
+
+
+async def test_a_terminal_is_deleted_with_what_runs_in_it(procd: MakeClient) -> None:
+    client = await procd(process=AS_USER | {"rlimits": ["nproc=64"]})
+    await create(client, "t")
+    await delete(client, "t")

@@ -1,0 +1,269 @@
+"""Every limit of the configuration, reached: what is refused, how, and that all goes on after.
+
+| Setting | Answer | Where it is tested |
+|---|---|---|
+| server.max_body_bytes | 413 | here |
+| server.max_header_bytes | 400 | here |
+| process.max_processes | 429 | here |
+| process.max_spawns_per_s, spawn_burst | 429 | here |
+| process.max_total_output_bytes | 429, and less is kept | here |
+| execute.max_concurrent | 429 | here |
+| execute.max_output_bytes | `truncated` | here |
+| execute.max_timeout_s | 408 | here |
+| pty.max_sessions | 429 | here |
+| pty.max_clients | 1011 and a message | here |
+| pty.max_message_bytes | 1009 | here |
+| pty.backlog_bytes, max_ended, linger_s | less is kept | test_pty_attach |
+| pty.input_queue_bytes | the client is not read | test_pty_attach |
+| sessions.max_sessions | 429 | here |
+| sessions.max_queued | 429 | here |
+| sessions.max_commands | the oldest goes, or 429 | here |
+| sessions.max_log_bytes, max_total_log_bytes | `truncated` | here |
+| sessions.input_queue_bytes | the request waits | test_session_input |
+| sessions.max_wait_s | answers early | test_session_control |
+"""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiohttp import WSMsgType
+
+from procd.app import PROCESSES
+from procd.errors import Exhausted
+from procd.process import SpawnRate
+from tests.api import sessions
+from tests.api.clients import (
+    Gate,
+    attach,
+    connect,
+    create,
+    delete,
+    execute,
+    json_body,
+    program,
+    refused,
+)
+from tests.conftest import Client, MakeClient
+
+MEGABYTE = 1 << 20
+
+
+async def refused_execute(client: Client, status: int, code: str, command: str = "true") -> str:
+    """Have an execute refused; its message."""
+    async with client.post("/process/execute", data=json_body({"command": command})) as reply:
+        message: str = (await refused(reply, status, code))["message"]
+        return message
+
+
+async def test_body(procd: MakeClient) -> None:
+    client = await procd(server={"max_body_bytes": 2048})
+    await refused_execute(client, 413, "PAYLOAD_TOO_LARGE", f": {'x' * 2048}")
+    assert (await execute(client, "echo on"))["result"] == "on\n"
+
+
+async def test_header(procd: MakeClient) -> None:
+    client = await procd(server={"max_header_bytes": 8190})
+    async with client.get("/version", headers={"X-Long": "x" * 9000}) as reply:
+        assert reply.status == 400
+    async with client.get("/version") as reply:
+        assert reply.status == 200
+
+
+async def test_concurrent_executes(procd: MakeClient, gate: Gate) -> None:
+    client = await procd(execute={"max_concurrent": 1})
+    running = asyncio.ensure_future(execute(client, f"read x <{gate}"))
+    while not client.app[PROCESSES].pids:
+        await asyncio.sleep(0)
+    assert "limit of 1 commands" in await refused_execute(client, 429, "LIMIT_REACHED")
+    gate.open()
+    assert (await running)["exitCode"] == 0
+    assert (await execute(client, "echo on"))["result"] == "on\n"
+
+
+async def test_processes(procd: MakeClient) -> None:
+    client = await procd(process={"max_processes": 1}, sessions={"grace_s": 0.2})
+    await sessions.create(client)
+    assert "limit of 1 processes" in await refused_execute(client, 429, "LIMIT_REACHED")
+    async with client.post("/process/pty", json={"id": "t"}) as reply:
+        await refused(reply, 429, "LIMIT_REACHED")
+    async with client.post("/process/session", json={"sessionId": "other"}) as reply:
+        await refused(reply, 429, "LIMIT_REACHED")
+    assert (await sessions.run(client, "echo on"))["output"] == "on\n"
+    await sessions.delete(client)
+    assert (await execute(client, "echo on"))["result"] == "on\n"
+
+
+async def test_rate_of_spawns(procd: MakeClient) -> None:
+    # So slow that none is added while the test runs.
+    client = await procd(process={"max_spawns_per_s": 0.001, "spawn_burst": 2})
+    for _ in range(2):
+        assert (await execute(client, "echo on"))["result"] == "on\n"
+    message = await refused_execute(client, 429, "LIMIT_REACHED")
+    assert message == "limit of 0.001 new processes per second is reached"
+    async with client.post("/process/pty", json={"id": "t"}) as reply:
+        await refused(reply, 429, "LIMIT_REACHED")
+    async with client.post("/process/session", json={"sessionId": "s"}) as reply:
+        await refused(reply, 429, "LIMIT_REACHED")
+    async with client.get("/process/session") as reply:
+        assert await reply.json() == []
+
+
+def test_the_bucket_fills_again() -> None:
+    """By the clock, up to the burst."""
+    now = 100.0
+    rate = SpawnRate(lambda: now, 2.0, 3)
+
+    def taken() -> int:
+        for count in range(100):
+            try:
+                rate.take()
+            except Exhausted:
+                return count
+        return 100
+
+    assert taken() == 3
+    now += 0.5
+    assert taken() == 1
+    now += 3600.0
+    assert taken() == 3
+    assert SpawnRate(lambda: now, 0.0, 1).take() is None  # type: ignore[func-returns-value]  # it returns at all
+
+
+async def test_output_of_a_command(procd: MakeClient) -> None:
+    client = await procd(execute={"max_output_bytes": 2048})
+    body = await execute(client, "seq 10000")
+    assert body["truncated"] is True
+    assert body["result"].startswith("1\n2\n")
+    assert body["result"].endswith("9999\n10000\n")
+    assert len(body["result"]) < 2048 + 200
+
+
+async def test_timeout_has_a_ceiling(procd: MakeClient) -> None:
+    client = await procd(execute={"max_timeout_s": 0.2})
+    request = json_body({"command": "sleep 1000", "timeout": 0})
+    async with client.post("/process/execute", data=request) as reply:
+        await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
+
+
+async def test_output_in_memory(procd: MakeClient, tmp_path: Path) -> None:
+    # A terminal that has filled the budget: it goes on, others are refused until it has gone.
+    text = "stty -opost; seq -w 999999; echo END; read x"
+    client = await procd(
+        process={"shell": program(tmp_path, text), "max_total_output_bytes": MEGABYTE},
+        pty={"backlog_bytes": 8 * MEGABYTE, "max_ended": 0},
+    )
+    memory = client.app[PROCESSES].memory
+    await create(client, "t")
+    terminal = await connect(client, "t")
+    await terminal.until(b"END\n")
+    assert 0 < memory.used_bytes <= MEGABYTE + (64 << 10)
+    body = await refused_execute(client, 429, "LIMIT_REACHED")
+    assert body == f"limit of {MEGABYTE} bytes of output held in memory is reached"
+    async with client.post("/process/pty", json={"id": "other"}) as reply:
+        await refused(reply, 429, "LIMIT_REACHED")
+    await terminal.type(b"\n")
+    await terminal.to_end()
+    assert bytes(terminal.output).count(b"\n") >= 1_000_000, "nothing was lost to who reads"
+    assert memory.used_bytes == 0
+    await create(client, "other", lazyStart=True)
+    await delete(client, "other")
+
+
+async def test_output_in_memory_of_commands(procd: MakeClient) -> None:
+    client = await procd(process={"max_total_output_bytes": MEGABYTE})
+    for _ in range(3):
+        body = await execute(client, "seq -w 999999")
+        assert body["truncated"] is True
+        assert body["exitCode"] == 0
+        assert body["result"].startswith("000001\n")
+        assert body["result"].endswith("999999\n")
+        assert len(body["result"]) < 2 * MEGABYTE
+    assert client.app[PROCESSES].memory.used_bytes == 0
+
+
+async def test_terminals_that_have_ended_give_way(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(
+        process={
+            "shell": program(tmp_path, "seq -w 299999; exit 3"),
+            "max_total_output_bytes": MEGABYTE,
+        },
+        pty={"linger_s": 600.0},
+    )
+    for number in range(3):
+        await create(client, f"t{number}")
+        terminal = await connect(client, f"t{number}")
+        await terminal.to_end()
+        assert terminal.ending["exitCode"] == 3
+
+
+async def test_terminals(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(process={"shell": program(tmp_path, "read x")}, pty={"max_sessions": 1})
+    await create(client, "t")
+    async with client.post("/process/pty", json={"id": "other"}) as reply:
+        await refused(reply, 429, "LIMIT_REACHED")
+    await delete(client, "t")
+    await create(client, "other")
+    await delete(client, "other")
+
+
+async def test_clients_of_a_terminal(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(process={"shell": program(tmp_path, "read x")}, pty={"max_clients": 1})
+    await create(client, "t")
+    first = await connect(client, "t")
+    second = await attach(client, "/process/pty/t/connect")
+    assert "limit of 1 clients" in second.controls[0]["error"]
+    assert (await second.to_end())[0] == 1011
+    await first.type(b"\n")
+    await first.to_end()
+
+
+async def test_message_to_a_terminal(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(
+        process={"shell": program(tmp_path, "read x")}, pty={"max_message_bytes": 1024}
+    )
+    await create(client, "t")
+    async with client.ws_connect("/process/pty/t/connect", autoclose=False) as ws:
+        assert (await ws.receive_json())["status"] == "connected"
+        await ws.send_bytes(b"x" * 2000)
+        while (message := await ws.receive()).type is WSMsgType.BINARY:
+            pass
+        assert (message.type, message.data) == (WSMsgType.CLOSE, 1009)
+        await ws.close()
+    await delete(client, "t")
+
+
+async def test_sessions(procd: MakeClient) -> None:
+    client = await procd(sessions={"max_sessions": 1, "grace_s": 0.2})
+    await sessions.create(client)
+    async with client.post("/process/session", json={"sessionId": "other"}) as reply:
+        await refused(reply, 429, "LIMIT_REACHED")
+    await sessions.delete(client)
+    await sessions.create(client)
+
+
+@pytest.mark.parametrize("setting", ["max_queued", "max_commands"])
+async def test_commands_of_a_session(procd: MakeClient, gate: Gate, setting: str) -> None:
+    limits = {"max_queued": 1} if setting == "max_queued" else {"max_commands": 2}
+    client = await procd(sessions={**limits, "grace_s": 0.2})
+    await sessions.create(client)
+    running = await sessions.start(client, f"read x <{gate}")
+    queued = await sessions.start(client, "true")
+    await refused(await sessions.post_exec(client, "true", runAsync=True), 429, "LIMIT_REACHED")
+    gate.open()
+    for command_id in (running, queued):
+        assert (await sessions.ended(client, command_id))["exitCode"] == 0
+    assert (await sessions.run(client, "echo on"))["output"] == "on\n"
+    if setting == "max_commands":
+        async with client.get(sessions.path_of(running)) as reply:
+            await refused(reply, 404, "PROCESS_NOT_FOUND")
+
+
+@pytest.mark.parametrize("setting", ["max_log_bytes", "max_total_log_bytes"])
+async def test_output_on_disk(procd: MakeClient, setting: str) -> None:
+    client = await procd(sessions={setting: MEGABYTE})
+    await sessions.create(client)
+    body = await sessions.run(client, "seq -w 999999")
+    assert body["truncated"] is True
+    assert body["stdout"].endswith("999999\n")
+    assert len(body["stdout"]) < MEGABYTE + 200

@@ -1,0 +1,182 @@
+"""Where procd listens: unix sockets, and sockets that a service manager passes on."""
+
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.daemon.conftest import Start
+from tests.daemon.daemon import PATIENCE_S, PROCD, environment, eventually
+
+ACTIVATE = shutil.which("systemd-socket-activate")
+
+
+async def version(connector: aiohttp.BaseConnector, url: str = "http://procd") -> int:
+    """The status of GET /version."""
+    async with (
+        aiohttp.ClientSession(connector=connector) as http,
+        http.get(f"{url}/version") as reply,
+    ):
+        return reply.status
+
+
+async def terminal_works(path: Path) -> bool:
+    """Whether a terminal can be used over a unix socket."""
+    connector = aiohttp.UnixConnector(str(path))
+    async with (
+        aiohttp.ClientSession(connector=connector) as http,
+        http.ws_connect("http://procd/process/pty/create-connect?id=t") as ws,
+    ):
+        assert (await ws.receive_json())["status"] == "connected"
+        await ws.send_bytes(b"expr 6 '*' 7; exit\n")
+        output = b""
+        while (message := await ws.receive(timeout=PATIENCE_S)).type is aiohttp.WSMsgType.BINARY:
+            output += message.data
+        return b"42\r\n" in output
+
+
+async def test_unix_socket_beside_tcp(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "procd.sock"
+    daemon = start(env={"PROCD_SERVER_UNIX": str(path)})
+    assert daemon.notify.receive()["STATUS"] == (
+        f"listening on unix:{path}, 127.0.0.1:{daemon.port}"
+    )
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert await version(aiohttp.UnixConnector(str(path))) == 200
+    assert await version(aiohttp.TCPConnector(), daemon.url) == 200
+    assert await terminal_works(path)
+    assert daemon.stop() == 0
+    assert not path.exists()
+    assert "Traceback" not in daemon.stderr()
+
+
+async def test_unix_socket_alone(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "procd.sock"
+    daemon = start(env={"PROCD_SERVER_UNIX": str(path), "PROCD_SERVER_HOST": ""})
+    assert daemon.port == 0
+    assert daemon.notify.receive()["STATUS"] == f"listening on unix:{path}"
+    assert await version(aiohttp.UnixConnector(str(path))) == 200
+    assert daemon.stop() == 0
+
+
+async def test_stale_unix_socket_is_replaced(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "procd.sock"
+    first = start(env={"PROCD_SERVER_UNIX": str(path)})
+    first.stop(signal.SIGKILL)
+    assert path.exists()
+    second = start(env={"PROCD_SERVER_UNIX": str(path)})
+    assert await version(aiohttp.UnixConnector(str(path))) == 200
+    assert second.stop() == 0
+
+
+async def test_living_unix_socket_is_left_alone(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "procd.sock"
+    first = start(env={"PROCD_SERVER_UNIX": str(path)})
+    with pytest.raises(RuntimeError, match=f"cannot listen on unix:{path}: Address already in use"):
+        start(env={"PROCD_SERVER_UNIX": str(path)})
+    assert await version(aiohttp.UnixConnector(str(path))) == 200
+    path.unlink()
+    second = start(env={"PROCD_SERVER_UNIX": str(path)})
+    assert first.stop() == 0
+    assert await version(aiohttp.UnixConnector(str(path))) == 200, "not its own to remove"
+    assert second.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("here/file", "something that is no socket is there"),
+        ("nowhere/procd.sock", "No such file or directory"),
+        ("here/" + "long" * 30, "AF_UNIX path too long"),
+    ],
+)
+async def test_bad_place_for_a_unix_socket(
+    start: Start, tmp_path: Path, path: str, reason: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "file").touch()
+    with pytest.raises(RuntimeError, match=reason) as failure:
+        start(env={"PROCD_SERVER_UNIX": str(tmp_path / path)})
+    assert "Traceback" not in str(failure.value)
+    assert (tmp_path / "here" / "file").is_file()
+
+
+async def test_nothing_to_listen_on(start: Start) -> None:
+    with pytest.raises(RuntimeError, match="nothing to listen on"):
+        start(env={"PROCD_SERVER_HOST": ""})
+
+
+def passing(*sockets: socket.socket, names: str) -> tuple[str, ...]:
+    """A command that gives sockets to procd as a service manager does."""
+    moves = [f"{index}<&{sock.fileno()}" for index, sock in enumerate(sockets, 3)]
+    variables = f"LISTEN_PID=$$ LISTEN_FDS={len(sockets)} LISTEN_FDNAMES={names}"
+    script = f'exec {" ".join(moves)}; {variables} exec "$@"'
+    return ("bash", "-c", script, "bash", *PROCD)
+
+
+async def test_passed_sockets(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "passed.sock"
+    ignored = tmp_path / "ignored.sock"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_UNIX) as unix,
+    ):
+        unix.bind(str(path))
+        unix.listen()
+        port = tcp.getsockname()[1]
+        daemon = start(
+            command=passing(tcp, unix, names="web:local"),
+            pass_fds=(tcp.fileno(), unix.fileno()),
+            env={"PROCD_SERVER_UNIX": str(ignored)},
+        )
+        assert daemon.port == port
+        assert daemon.notify.receive()["STATUS"] == f"listening on 127.0.0.1:{port}, unix:{path}"
+        assert await version(aiohttp.TCPConnector(), daemon.url) == 200
+        assert await version(aiohttp.UnixConnector(str(path))) == 200
+        assert await terminal_works(path)
+        assert not ignored.exists()
+        assert daemon.stop() == 0
+        assert path.exists(), "it belongs to who has passed it on"
+
+
+async def test_passed_to_somebody_else(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp:
+        daemon = start(
+            env={"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}, pass_fds=(tcp.fileno(),)
+        )
+        assert daemon.port != tcp.getsockname()[1]
+        assert daemon.stop() == 0
+
+
+async def test_what_cannot_be_listened_on_is_refused(start: Start) -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+        pytest.raises(RuntimeError, match=r"descriptor 3 \(odd\): not a stream socket"),
+    ):
+        start(command=passing(datagrams, names="odd"), pass_fds=(datagrams.fileno(),))
+
+
+@pytest.mark.skipif(ACTIVATE is None, reason="systemd-socket-activate is not installed")
+async def test_socket_activation_with_the_real_tool(tmp_path: Path) -> None:
+    path = tmp_path / "activated.sock"
+    assert ACTIVATE is not None
+    with subprocess.Popen(
+        [ACTIVATE, "--listen", str(path), "--fdname=procd", *PROCD, "serve"],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            assert eventually(path.exists)
+            assert await version(aiohttp.UnixConnector(str(path))) == 200
+            process.terminate()
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()

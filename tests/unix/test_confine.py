@@ -1,0 +1,94 @@
+"""What the settings for children ask for, and what can't be asked for."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from procd.config import ConfigError, ProcessConfig
+from procd.unix.confine import Confinement, Owner, confinement
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+util_linux = pytest.mark.skipif(
+    None in (shutil.which("setpriv"), shutil.which("prlimit")), reason="util-linux is missing"
+)
+
+
+def test_nothing_asked_for() -> None:
+    """No wrapper, no owner, nothing to set."""
+    assert confinement(ProcessConfig()) == Confinement()
+
+
+@util_linux
+def test_limits_and_privileges() -> None:
+    """Limits first: the user who comes after may not raise any."""
+    found = confinement(ProcessConfig(rlimits=("nofile=64:128", "core=0"), no_new_privs=True))
+    names = tuple(word if word.startswith("-") else Path(word).name for word in found.prefix)
+    assert names == (
+        "prlimit", "--nofile=64:128", "--core=0", "--", "setpriv", "--no-new-privs", "--",
+    )  # fmt: skip
+
+
+@root_only
+@util_linux
+def test_a_user_by_name_and_by_number() -> None:
+    """Names are looked up once, here; a number needs no entry."""
+    found = confinement(ProcessConfig(user="nobody"))
+    assert found.owner is not None
+    assert found.owner.uid == 65534
+    assert found.environment["USER"] == "nobody"
+    found = confinement(ProcessConfig(user="54321", group="54322", groups=("54323", "54324")))
+    assert found.owner == Owner(uid=54321, gid=54322, groups=(54323, 54324))
+    assert found.prefix[1:] == ("--reuid=54321", "--regid=54322", "--groups=54323,54324", "--")
+    assert found.environment == {"HOME": "/", "USER": "54321", "LOGNAME": "54321"}
+    assert "--clear-groups" in confinement(ProcessConfig(user="54321")).prefix
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (ProcessConfig(user="no such"), "process.user: no such user: no such"),
+        (ProcessConfig(group="root"), "process.group: takes process.user as well"),
+        (ProcessConfig(user="0", group="no such"), "process.group: no such group: no such"),
+        (ProcessConfig(user="0", groups=("no such",)), "process.groups: no such group: no such"),
+        (ProcessConfig(rlimits=("rttime=1",)), "no such limit, or not to be set: rttime=1"),
+        (ProcessConfig(rlimits=("files=1",)), "no such limit, or not to be set: files=1"),
+        (ProcessConfig(rlimits=("nofile",)), "must be NAME=SOFT:HARD or NAME=BOTH: nofile"),
+        (ProcessConfig(rlimits=("nofile=1:2:3",)), "must be NAME=SOFT:HARD or NAME=BOTH"),
+        (ProcessConfig(rlimits=("nofile=-1",)), "must be NAME=SOFT:HARD or NAME=BOTH"),
+        (ProcessConfig(rlimits=("nofile=2:1",)), "soft limit above the hard one: nofile=2:1"),
+        (ProcessConfig(umask="8"), "process.umask: must be an octal number"),
+        (ProcessConfig(umask="7777"), "process.umask: must be an octal number"),
+    ],
+)
+def test_what_cannot_be(config: ProcessConfig, message: str) -> None:
+    """The message names the key."""
+    with pytest.raises(ConfigError) as caught:
+        confinement(config)
+    assert message in str(caught.value)
+
+
+@util_linux
+def test_oom_score() -> None:
+    """It is added to procd's own, as far as the scale goes."""
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    for worse, score in ((1, min(own + 1, 1000)), (2000, 1000)):
+        prefix = confinement(ProcessConfig(oom_score_adj=worse)).prefix
+        assert prefix[1:] == (f"--adjust={score}", "--")
+
+
+def test_a_path_that_the_user_cannot_pass(tmp_path: Path) -> None:
+    """Each directory on the way counts, by owner, group or others."""
+    inner = tmp_path / "closed" / "inner"
+    inner.mkdir(parents=True)
+    for place in (inner, *inner.parents):
+        if place.stat().st_uid == os.geteuid() and place.is_relative_to(tmp_path):
+            place.chmod(0o700)
+    me = Owner(uid=os.geteuid(), gid=os.getegid(), groups=())
+    me.check_path(inner, "key")
+    with pytest.raises(ConfigError, match=f"key: uid 54321 can't pass through {inner}"):
+        Owner(uid=54321, gid=54321, groups=()).check_path(inner, "key")
+    inner.chmod(0o711)
+    with pytest.raises(ConfigError, match=f"can't pass through {inner.parent}$"):
+        Owner(uid=54321, gid=54321, groups=()).check_path(inner, "key")
