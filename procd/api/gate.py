@@ -14,10 +14,11 @@ from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.config import Config
 from procd.errors import Refused, Unauthorized
 from procd.services.access import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
-from procd.services.credentials import Access, is_loopback
+from procd.services.credentials import Access, is_address, is_loopback
 
 PREFIX: Final = re.compile(r"/toolbox/[^/]+(?=/)")
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+LABEL: Final = re.compile(r"[a-z0-9_-]+", re.ASCII)
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 # What is left of a refused request's body up to this is taken off the socket and dropped, so that
 # its client reads the answer; of a longer one nothing is read.
@@ -74,7 +75,7 @@ class Gate:
         if need.unguarded:
             return ANYONE
         headers = request.headers
-        if self._hosts is not None and _name(headers.get(hdrs.HOST, "")) not in self._hosts:
+        if self._hosts is not None and not self._knows(headers.get(hdrs.HOST)):
             raise Refused("forbidden: this Host is not in server.allowed_hosts")
         if self._checks_origin and (origin := headers.get(hdrs.ORIGIN)) is not None:
             self._check_origin(origin, headers.get(hdrs.HOST, ""))
@@ -106,6 +107,17 @@ class Gate:
             return self.access.tokens.find(keys[0])
         token = self.access.tickets.redeem(tickets[0], plain_path(request.path))
         return token if token in self.access.tokens else None
+
+    def _knows(self, host: str | None) -> bool:
+        """Whether a Host header can't be a page's that has its own name lead here.
+
+        Such a page needs a domain that somebody has registered: an address isn't one, nor is a name
+        without a dot, and no browser leaves the header out.
+        """
+        if host is None or self._hosts is None:
+            return True
+        name = _name(host)
+        return name in self._hosts or LABEL.fullmatch(name) is not None or is_address(name)
 
     def _check_origin(self, origin: str, host: str) -> None:
         if origin in self._origins:

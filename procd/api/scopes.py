@@ -51,8 +51,6 @@ NEEDS: Final = {
     ("GET", "/metrics"): Scope.READ,
     ("GET", "/openapi.json"): Scope.READ,
     ("GET", "/docs"): Scope.READ,
-    ("GET", "/healthz"): Scope.READ,
-    ("GET", "/readyz"): Scope.READ,
     # The sandbox runner's and the control plane's: they hold for everybody's processes to come.
     ("POST", "/init"): Scope.ADMIN,
     ("POST", "/env"): Scope.ADMIN,

@@ -24,6 +24,18 @@ CREDENTIAL: Final = "procd-tokens"
 VARIABLE: Final = "PROCD_AUTH_TOKEN"
 
 
+def is_address(host: str) -> bool:
+    """Whether the name of a Host header is an address: one of IPv6 stands in brackets."""
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            ipaddress.IPv6Address(host[1:-1])
+        else:
+            ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what listens at `host`; "" stands for no TCP at all."""
     if host.lower() in ("", "localhost"):

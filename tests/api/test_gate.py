@@ -301,9 +301,11 @@ async def test_no_page_of_elsewhere_on_open_loopback(procd: MakeClient) -> None:
 
 
 async def test_host(procd: MakeClient) -> None:
-    good = ["localhost", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:2280", "[::1]", "[::1]:2280"]
+    good = ["localhost", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:2280", "[::1]", "[::1]:2280",
+            "10.0.0.7", "[fe80::1]:80", "box", "box:2280"]  # fmt: skip
     bad = ["evil.example", "a.example:1", "localhost.evil.example", "127.0.0.1.evil.example",
-           "", "[::1].evil.example", "localhost:evil", "[::1", "::1", "127.0.0.1:1:1"]  # fmt: skip
+           "", "[::1].evil.example", "localhost:evil", "[::1", "::1", "127.0.0.1:1:1",
+           "[evil]"]  # fmt: skip
     client = await procd()
     for host in good:
         async with client.get("/version", headers={"Host": host}) as reply:
