@@ -20,6 +20,8 @@ PROCD: Final = (sys.executable, "-m", "procd")
 READY_LINE: Final = b"Starting toolbox server on port "
 # For what should take no time at all; only a test that fails waits so long.
 PATIENCE_S: Final = 20.0
+# For what procd starts: programs find this Python, and the packages that are installed with it.
+PATH: Final = f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', os.defpath)}"
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -93,6 +95,8 @@ class Daemon:
     ) -> "Daemon":
         """Start one on a free port and return when it listens.
 
+        No interpreter is kept ready unless `env` says so: most tests have no use for one.
+
         Raises:
             RuntimeError: it doesn't; the message is its standard error.
         """
@@ -103,7 +107,8 @@ class Daemon:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=environment(NOTIFY_SOCKET=notify.address) | dict(env or {}),
+            env=environment(NOTIFY_SOCKET=notify.address, PROCD_INTERPRETER_WARM="0")
+            | dict(env or {}),
             pass_fds=tuple(pass_fds),
             cwd=cwd,
         )
@@ -160,13 +165,19 @@ class Daemon:
             connection.recv(1)
             return len(descriptors(self.pid)) - 1
 
-    def leaks(self, idle_descriptors: int) -> list[str]:
-        """What it still holds once its clients have gone and its sessions have ended."""
-        eventually(lambda: not self._held(idle_descriptors))
-        return self._held(idle_descriptors)
+    def leaks(self, idle_descriptors: int, idle_children: int = 0) -> list[str]:
+        """What it still holds once its clients have gone and its sessions have ended.
 
-    def _held(self, idle_descriptors: int) -> list[str]:
+        Args:
+            idle_children: how many processes it keeps when idle: interpreters.
+        """
+        eventually(lambda: not self._held(idle_descriptors, idle_children))
+        return self._held(idle_descriptors, idle_children)
+
+    def _held(self, idle_descriptors: int, idle_children: int) -> list[str]:
         held = [f"child {pid}" for pid in children(self.pid)]
+        if len(held) == idle_children:
+            held = []
         now = descriptors(self.pid)
         if len(now) != idle_descriptors:
             held.append(f"{len(now)} descriptors instead of {idle_descriptors}: {now}")
