@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compat.node import installed_packages
+from tests.compat.node import installed_packages, needed
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +24,9 @@ def no_blocking() -> None:
 def node_modules() -> Path:
     """The packages of tests/compat/ts."""
     return installed_packages()
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Node.js."""
+    return needed("node")

@@ -32,11 +32,18 @@ def run(*command: str | Path, cwd: Path, **settings: str) -> "subprocess.Complet
     return result
 
 
+def needed(program: str) -> str:
+    """The path of a program without which the test is skipped."""
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(f"{program} is not installed")
+    return path
+
+
 def installed_packages() -> Path:
     """`node_modules` with the packages of the lock file, installed once for all runs."""
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+    needed("node")
+    needed("npm")
     lock = hashlib.sha256((PACKAGE / "package-lock.json").read_bytes()).hexdigest()[:16]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "procd-compat"
     installed = base / lock / "node_modules"
