@@ -12,9 +12,11 @@ from daytona import SessionExecuteRequest
 
 from tests.compat.node import PACKAGE, run
 from tests.compat.python.sdk import AsyncSdk
-from tests.daemon.daemon import Daemon
+from tests.daemon.daemon import PATH, Daemon, children, eventually
 
 ENTRYPOINT: Final = ("sh", "-c", "echo it\\'s up; echo careful >&2; exit 4")
+# The default context's and one that waits to become another's.
+IDLE_CHILDREN: Final = 2
 # An installation may have to fetch all of the packages.
 pytestmark = pytest.mark.timeout(300)
 
@@ -31,31 +33,51 @@ def package(node_modules: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """What a daemon is started with: a loop, and a home with nothing for a shell to read."""
+def settings(request: pytest.FixtureRequest, tmp_path: Path, node_modules: Path) -> dict[str, str]:
+    """What a daemon is started with: a loop, a home with nothing for a shell to read, ts-node."""
     home = tmp_path / "home"
     home.mkdir()
-    return {"PROCD_SERVER_LOOP": request.param, "HOME": str(home)}
+    return {
+        "PROCD_SERVER_LOOP": request.param,
+        "PROCD_INTERPRETER_WARM": "1",
+        "HOME": str(home),
+        "PATH": f"{PATH}:{node_modules}/.bin",
+    }
 
 
 @pytest.fixture
 def daemon(settings: dict[str, str]) -> Iterator[Daemon]:
-    """A daemon that must hold nothing of what a test did."""
+    """A daemon that must hold nothing of what a test did, but its interpreters."""
     with Daemon.start(env=settings) as daemon:
+        assert eventually(lambda: len(children(daemon.pid)) == IDLE_CHILDREN)
         idle = daemon.idle_descriptors()
         yield daemon
-        assert daemon.leaks(idle) == []
+        assert daemon.leaks(idle, IDLE_CHILDREN) == []
         assert daemon.stop() == 0
         assert "Traceback" not in daemon.stderr()
 
 
-def test_sdk(daemon: Daemon, package: Path, settings: dict[str, str]) -> None:
+@pytest.fixture
+def daemon_with_tsx(
+    settings: dict[str, str], tmp_path: Path, node_modules: Path
+) -> Iterator[Daemon]:
+    """A daemon that finds tsx, and no ts-node."""
+    folder = tmp_path / "tsx"
+    folder.mkdir()
+    (folder / "tsx").symlink_to(node_modules / ".bin" / "tsx")
+    with Daemon.start(env=settings | {"PATH": f"{PATH}:{folder}"}) as daemon:
+        yield daemon
+
+
+def test_sdk(
+    daemon: Daemon, daemon_with_tsx: Daemon, package: Path, settings: dict[str, str]
+) -> None:
     files = sorted(path.name for path in package.glob("*.test.mjs"))
     assert files
     with Daemon.start("--", *ENTRYPOINT, env=settings) as beside_command:
         run(
-            "node", "--test", "--test-reporter=spec", *files,
-            cwd=package, BASE=daemon.url, ENTRYPOINT_BASE=beside_command.url,
+            "node", "--test", "--test-reporter=spec", *files, cwd=package,
+            BASE=daemon.url, TSX_BASE=daemon_with_tsx.url, ENTRYPOINT_BASE=beside_command.url,
         )  # fmt: skip
 
 

@@ -174,7 +174,7 @@ async def test_environment(python: Run) -> None:
 
 
 async def test_four_megabytes(python: Run) -> None:
-    reply = await python("print(*range(600000), sep='\\n')")
+    reply = await python("print('\\n'.join(map(str, range(600000))))")
     assert reply.result == "".join(f"{number}\n" for number in range(600_000))
 
 
