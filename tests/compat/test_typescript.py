@@ -1,12 +1,8 @@
 """The official TypeScript SDK on Node: tests/compat/ts against a daemon of each kind of loop."""
 
 import asyncio
-import hashlib
 import json
-import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -14,51 +10,15 @@ from typing import Final
 import pytest
 from daytona import SessionExecuteRequest
 
+from tests.compat.node import PACKAGE, run
 from tests.compat.python.sdk import AsyncSdk
-from tests.daemon.daemon import Daemon, environment
+from tests.daemon.daemon import PATH, Daemon, children, eventually
 
-HERE: Final = Path(__file__).with_name("ts")
-PACKAGE_FILES: Final = ("package.json", "package-lock.json", ".npmrc")
 ENTRYPOINT: Final = ("sh", "-c", "echo it\\'s up; echo careful >&2; exit 4")
+# The default context's and one that waits to become another's.
+IDLE_CHILDREN: Final = 2
 # An installation may have to fetch all of the packages.
 pytestmark = pytest.mark.timeout(300)
-
-
-def run(*command: str | Path, cwd: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """Run a program of Node's; a failure shows all that it said."""
-    result = subprocess.run(
-        command,
-        cwd=cwd,
-        env=environment(**settings),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-    return result
-
-
-@pytest.fixture(scope="module")
-def node_modules() -> Path:
-    """The packages of the lock file, installed once for all runs."""
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    lock = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()[:16]
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "procd-compat"
-    installed = base / lock / "node_modules"
-    if not installed.exists():
-        base.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=base) as place:
-            copy = Path(place, "package")
-            copy.mkdir()
-            for name in PACKAGE_FILES:
-                shutil.copy(HERE / name, copy)
-            run("npm", "ci", cwd=copy)
-            copy.rename(base / lock)  # whole, or not at all
-    return installed
 
 
 @pytest.fixture
@@ -66,38 +26,58 @@ def package(node_modules: Path, tmp_path: Path) -> Path:
     """A directory with the tests and, as Node looks for them there, the packages."""
     copy = tmp_path / "ts"
     copy.mkdir()
-    for file in (HERE / "package.json", *HERE.glob("*.mjs")):
+    for file in (PACKAGE / "package.json", *PACKAGE.glob("*.mjs")):
         shutil.copy(file, copy)
     (copy / "node_modules").symlink_to(node_modules)
     return copy
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """What a daemon is started with: a loop, and a home with nothing for a shell to read."""
+def settings(request: pytest.FixtureRequest, tmp_path: Path, node_modules: Path) -> dict[str, str]:
+    """What a daemon is started with: a loop, a home with nothing for a shell to read, ts-node."""
     home = tmp_path / "home"
     home.mkdir()
-    return {"PROCD_SERVER_LOOP": request.param, "HOME": str(home)}
+    return {
+        "PROCD_SERVER_LOOP": request.param,
+        "PROCD_INTERPRETER_WARM": "1",
+        "HOME": str(home),
+        "PATH": f"{PATH}:{node_modules}/.bin",
+    }
 
 
 @pytest.fixture
 def daemon(settings: dict[str, str]) -> Iterator[Daemon]:
-    """A daemon that must hold nothing of what a test did."""
+    """A daemon that must hold nothing of what a test did, but its interpreters."""
     with Daemon.start(env=settings) as daemon:
+        assert eventually(lambda: len(children(daemon.pid)) == IDLE_CHILDREN)
         idle = daemon.idle_descriptors()
         yield daemon
-        assert daemon.leaks(idle) == []
+        assert daemon.leaks(idle, IDLE_CHILDREN) == []
         assert daemon.stop() == 0
         assert "Traceback" not in daemon.stderr()
 
 
-def test_sdk(daemon: Daemon, package: Path, settings: dict[str, str]) -> None:
+@pytest.fixture
+def daemon_with_tsx(
+    settings: dict[str, str], tmp_path: Path, node_modules: Path
+) -> Iterator[Daemon]:
+    """A daemon that finds tsx, and no ts-node."""
+    folder = tmp_path / "tsx"
+    folder.mkdir()
+    (folder / "tsx").symlink_to(node_modules / ".bin" / "tsx")
+    with Daemon.start(env=settings | {"PATH": f"{PATH}:{folder}"}) as daemon:
+        yield daemon
+
+
+def test_sdk(
+    daemon: Daemon, daemon_with_tsx: Daemon, package: Path, settings: dict[str, str]
+) -> None:
     files = sorted(path.name for path in package.glob("*.test.mjs"))
     assert files
     with Daemon.start("--", *ENTRYPOINT, env=settings) as beside_command:
         run(
-            "node", "--test", "--test-reporter=spec", *files,
-            cwd=package, BASE=daemon.url, ENTRYPOINT_BASE=beside_command.url,
+            "node", "--test", "--test-reporter=spec", *files, cwd=package,
+            BASE=daemon.url, TSX_BASE=daemon_with_tsx.url, ENTRYPOINT_BASE=beside_command.url,
         )  # fmt: skip
 
 

@@ -15,7 +15,9 @@ import aiohttp
 import daytona_toolbox_api_client as sync_client
 import daytona_toolbox_api_client_async as async_client
 import httpx
+from daytona._async.code_interpreter import AsyncCodeInterpreter
 from daytona._async.process import AsyncProcess
+from daytona._sync.code_interpreter import CodeInterpreter
 from daytona._sync.process import Process
 from daytona.common.process import ExecuteResponse
 from daytona.common.pty import PtyResult, PtySize
@@ -25,6 +27,8 @@ from daytona.internal.http_client import build_sync_http_client
 from daytona.internal.urllib3_retry import RemoteDisconnectedRetry
 
 VERSION = "0.226.1"
+# Connections at a time, as many as the SDK's own sessions allow.
+POOL_SIZE = 250
 
 T = TypeVar("T")
 
@@ -163,6 +167,7 @@ class Sdk(ABC):
     """A Process object of the SDK and the generated client below it."""
 
     process: Any  # Process or AsyncProcess: alike but for what is awaited
+    interpreter: Any  # CodeInterpreter or AsyncCodeInterpreter, likewise
     api: Any  # ProcessApi of either client
     models: Any  # the generated client's module, for its models
 
@@ -192,14 +197,15 @@ class SyncSdk(Sdk):
         self.process: Process = process
 
     @classmethod
-    def at(cls, url: str) -> "SyncSdk":
-        """Against a bare URL."""
+    def at(cls, url: str, language: str = "python") -> "SyncSdk":
+        """Against a bare URL, with the language of `code_run`."""
         configuration = sync_client.Configuration(host=url)
         configuration.retries = RemoteDisconnectedRetry(total=3, raise_on_status=False)
         client = sync_client.ApiClient(configuration)
         client.default_headers.update(_headers("sdk-python"))
         http = build_sync_http_client()
-        sdk = cls(Process("python", sync_client.ProcessApi(client), http))
+        sdk = cls(Process(language, sync_client.ProcessApi(client), http))
+        sdk.interpreter = CodeInterpreter(sync_client.InterpreterApi(client), http)
         sdk.api = sync_client.ProcessApi(client)
         sdk._client, sdk._http = client, http
         return sdk
@@ -235,14 +241,15 @@ class AsyncSdk(Sdk):
     _session: aiohttp.ClientSession | None = None
 
     @classmethod
-    def at(cls, url: str) -> "AsyncSdk":
-        """Against a bare URL, in a running loop."""
+    def at(cls, url: str, language: str = "python") -> "AsyncSdk":
+        """Against a bare URL, in a running loop, with the language of `code_run`."""
         client = async_client.ApiClient(async_client.Configuration(host=url))
         client.default_headers.update(_headers("sdk-python-async"))
-        session = aiohttp.ClientSession()
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=POOL_SIZE))
         client.http_session = session  # type: ignore[attr-defined]  # the SDK looks for it there
         client.rest_client.pool_manager = session
-        sdk = cls(AsyncProcess("python", async_client.ProcessApi(client)))
+        sdk = cls(AsyncProcess(language, async_client.ProcessApi(client)))
+        sdk.interpreter = AsyncCodeInterpreter(async_client.InterpreterApi(client))
         sdk.api = async_client.ProcessApi(client)
         sdk._session = session
         return sdk

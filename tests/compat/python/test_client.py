@@ -83,6 +83,12 @@ def test_sync(daemon: Daemon, configuration: DaytonaConfig) -> None:
     assert b"30 100\r\n" in output
     assert (result.exit_code, result.error) == (3, "non-zero exit")
     handle.disconnect()
+    context = sandbox.code_interpreter.create_context()
+    sandbox.code_interpreter.run_code("x = 6", context=context)
+    shown = sandbox.code_interpreter.run_code("print(x * 7)", context=context)
+    assert (shown.stdout, shown.error) == ("42\n", None)
+    sandbox.code_interpreter.delete_context(context)
+    assert process.code_run("import sys; print(sys.argv)").result == "['-']\n"
     # This flavour has no close(), and its event thread keeps it from being collected.
     process._api_client.api_client.rest_client.pool_manager.clear()
 
@@ -109,6 +115,12 @@ async def test_async(daemon: Daemon, configuration: DaytonaConfig) -> None:
         assert b"30 100\r\n" in output
         assert (result.exit_code, result.error) == (3, "non-zero exit")
         await handle.disconnect()
+        context = await sandbox.code_interpreter.create_context()
+        await sandbox.code_interpreter.run_code("x = 6", context=context)
+        shown = await sandbox.code_interpreter.run_code("print(x * 7)", context=context)
+        assert (shown.stdout, shown.error) == ("42\n", None)
+        await sandbox.code_interpreter.delete_context(context)
+        assert (await process.code_run("import sys; print(sys.argv)")).result == "['-']\n"
 
 
 def home_of(daemon: Daemon) -> str:

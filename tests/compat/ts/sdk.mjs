@@ -4,23 +4,43 @@
 import { randomUUID } from 'node:crypto'
 
 import { Daytona, Process } from '@daytonaio/sdk'
-import { Configuration, ProcessApi } from '@daytona/toolbox-api-client'
+import { Configuration, InterpreterApi, ProcessApi } from '@daytona/toolbox-api-client'
 
-/** Where the daemon listens, and one that was started with an entrypoint. */
-export const { BASE, ENTRYPOINT_BASE } = process.env
+// The package exports its type alone.
+const { CodeInterpreter } = await import(
+  new URL('./node_modules/@daytonaio/sdk/esm/CodeInterpreter.js', import.meta.url)
+)
+
+/**
+ * Where the daemon listens, which has ts-node on its PATH, one that has tsx instead, and one that
+ * was started with an entrypoint.
+ */
+export const { BASE, TSX_BASE, ENTRYPOINT_BASE } = process.env
 
 /** How long to wait for what should take no time; only a test that fails waits so long. */
 const PATIENCE_MS = 20_000
 
-export function connect(basePath) {
+function configuration(basePath) {
   const headers = {
     Authorization: 'Bearer test',
     'X-Daytona-Source': 'sdk-typescript-legacy',
     'X-Daytona-SDK-Version': '0.218.0',
   }
-  const conf = new Configuration({ basePath, baseOptions: { headers } })
+  return new Configuration({ basePath, baseOptions: { headers } })
+}
+
+/** A Process object, whose `codeRun` is for programs in `language`. */
+export function connect(basePath, language = 'python') {
+  const conf = configuration(basePath)
   const http = Daytona.createAxiosInstance(undefined)
-  return new Process(conf, new ProcessApi(conf, '', http), async () => 'test', 'python')
+  return new Process(conf, new ProcessApi(conf, '', http), async () => 'test', language)
+}
+
+/** A CodeInterpreter object. */
+export function interpreter(basePath) {
+  const conf = configuration(basePath)
+  const http = Daytona.createAxiosInstance(undefined)
+  return new CodeInterpreter(conf, new InterpreterApi(conf, '', http), async () => 'test')
 }
 
 /** The value of `promise`, unless it never comes. */
