@@ -5,6 +5,7 @@ what follows is ignored; field names match in any case; unknown fields are ignor
 types are exact.
 """
 
+import codecs
 import json
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
@@ -14,6 +15,8 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from procd.errors import BadRequest, InvalidBody, TooLarge
 
+# Loaded now: codecs are modules, and later there may be no descriptor to load one with.
+DECODE: Final = codecs.lookup("utf-8-sig").decode
 MAX_DIGITS: Final = 18
 MAX_UINT16: Final = (1 << 16) - 1
 MAX_UINT32: Final = (1 << 32) - 1
@@ -125,7 +128,7 @@ def parse(raw: bytes) -> object:
     Raises:
         InvalidBody: there is none.
     """
-    text = raw.decode("utf-8-sig", errors="replace").lstrip(" \t\r\n")
+    text = DECODE(raw, "replace")[0].lstrip(" \t\r\n")
     if not text:
         raise InvalidBody("invalid request body: empty")
     try:

@@ -6,14 +6,19 @@ descriptor and the loop does not, so a number closed too early may hit a strange
 
 import asyncio
 import errno
+import logging
 import os
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+log = logging.getLogger(__name__)
+
 READ_BYTES: Final = 64 << 10
 # A read shorter than this emptied the pipe or the terminal: another one would only say EAGAIN.
 SHORT_READ_BYTES: Final = 1024
+# How long a reader without memory to read with waits.
+REST_S: Final = 0.5
 
 
 class OwnedFd:
@@ -132,7 +137,8 @@ class FdReader:
     Source: pty(7): EIO on a master means that the last slave is closed.
     """
 
-    __slots__ = ("_burst_bytes", "_fd", "_loop", "_on_data", "_on_eof", "_reading")
+    __slots__ = ("_burst_bytes", "_fd", "_loop", "_on_data", "_on_eof", "_reading",
+                 "_resting")  # fmt: skip
 
     def __init__(
         self,
@@ -150,6 +156,7 @@ class FdReader:
         self._on_eof = on_eof
         self._burst_bytes = burst_bytes
         self._reading = False
+        self._resting = False
         self.resume()
 
     @property
@@ -167,16 +174,33 @@ class FdReader:
         """Go on after `pause`."""
         if not self._reading and not self._fd.closed:
             self._reading = True
-            self._loop.add_reader(self._fd.number, self._readable)
+            if not self._resting:
+                self._loop.add_reader(self._fd.number, self._readable)
 
     def _readable(self) -> None:
-        data, ended = self._read(self._burst_bytes)
+        try:
+            data, ended = self._read(self._burst_bytes)
+        except MemoryError:
+            self._rest()
+            return
         if data:
             self._on_data(data)
         if ended:
             on_eof = self._on_eof
             self.close()
             on_eof()
+
+    def _rest(self) -> None:
+        """Leave the bytes where they are for a while; else this would fail at each turn."""
+        log.warning("no memory to read with: output waits")
+        self._loop.remove_reader(self._fd.number)
+        self._resting = True
+        self._loop.call_later(REST_S, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        if self._reading and not self._fd.closed:
+            self._loop.add_reader(self._fd.number, self._readable)
 
     def _read(self, most: int) -> tuple[bytes, bool]:
         number = self._fd.number
@@ -188,6 +212,10 @@ class FdReader:
             try:
                 data = os.read(number, READ_BYTES)
             except BlockingIOError:
+                break
+            except MemoryError:
+                if not got:
+                    raise
                 break
             except OSError as exc:
                 if exc.errno != errno.EIO:

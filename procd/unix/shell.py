@@ -55,6 +55,8 @@ def _listed() -> set[str]:
             return {line.strip() for line in lines if not line.lstrip().startswith("#")}
     except FileNotFoundError:
         return set()
+    except OSError as exc:
+        raise SpawnFailed(f"cannot look for a shell: {exc.strerror}") from exc
 
 
 def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | None]:

@@ -1,0 +1,212 @@
+"""The machine runs out of something: procd answers, refuses what it can't do, and recovers.
+
+Each runs a daemon of its own whose limits bind nobody else. The fork bomb goes off as a user that
+nobody is, within RLIMIT_NPROC, and is killed by procd itself.
+"""
+
+import asyncio
+import os
+import resource
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import uvloop
+
+from tests.daemon.conftest import Start, http, no_blocking, settled, start
+from tests.daemon.daemon import Daemon, descendants, descriptors, eventually
+
+__all__ = ["http", "no_blocking", "settled", "start"]
+
+# No entry, no process, no file of this machine has it.
+BOMBER = 2_000_000_011
+MOST_TASKS = 40
+BOMB = "bomb() { bomb | bomb & }; bomb; exec sleep 1000"
+
+as_another_user = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None or shutil.which("prlimit") is None,
+    reason="a fork bomb takes root, setpriv and prlimit, to be set off within bounds",
+)
+
+
+async def version(http: aiohttp.ClientSession, daemon: Daemon) -> int:
+    """The status of GET /version."""
+    async with asyncio.timeout(20), http.get(f"{daemon.url}/version") as reply:
+        return reply.status
+
+
+async def execute(http: aiohttp.ClientSession, daemon: Daemon, command: str) -> dict[str, Any]:
+    """Run a command; the answer whatever it is."""
+    async with (
+        asyncio.timeout(60),
+        http.post(
+            f"{daemon.url}/process/execute", json={"command": command, "timeout": 3}
+        ) as reply,
+    ):
+        body: dict[str, Any] = await reply.json()
+        return body | {"status": reply.status}
+
+
+@contextmanager
+def limited(daemon: Daemon, limit: int, soft: int) -> Iterator[None]:
+    """Have the daemon, and nobody else, bound by a limit for a while."""
+    before = resource.prlimit(daemon.pid, limit)
+    resource.prlimit(daemon.pid, limit, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(daemon.pid, limit, before)
+
+
+async def test_no_descriptor_for_connections(start: Start, http: aiohttp.ClientSession) -> None:
+    daemon = start()
+    assert await version(http, daemon) == 200
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as old:
+        # Who is connected is served on. Newcomers wait in the kernel's queue; uvloop, which has a
+        # descriptor in reserve for that, tells them at once that there is no room.
+        assert await version(old, daemon) == 200
+        with ExitStack() as stack:
+            with limited(daemon, resource.RLIMIT_NOFILE, max(descriptors(daemon.pid)) + 1):
+                waiting = [
+                    stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))
+                    for _ in range(20)
+                ]
+                waiting[-1].sendall(b"GET /version HTTP/1.1\r\nHost: procd\r\n\r\n")
+                for _ in range(5):
+                    assert await version(old, daemon) == 200
+                body = await execute(old, daemon, "echo x")
+                assert body.get("exitCode") == -1, (body, daemon.stderr())
+                assert "Too many open files" in body["result"]
+            # It recovers by itself: who has waited is answered.
+            waiting[-1].settimeout(20)
+            if not isinstance(asyncio.get_running_loop(), uvloop.Loop):
+                assert (await asyncio.to_thread(waiting[-1].recv, 12)) == b"HTTP/1.1 200"
+    assert (await execute(http, daemon, "echo on"))["result"] == "on\n"
+
+
+async def test_no_memory(start: Start, http: aiohttp.ClientSession) -> None:
+    daemon = start()
+    assert (await execute(http, daemon, "echo before"))["result"] == "before\n"
+    with open(f"/proc/{daemon.pid}/statm") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    with limited(daemon, resource.RLIMIT_AS, mapped + (4 << 20)):
+        # More output than there is memory for: what doesn't fit stays with the command.
+        greedy = asyncio.ensure_future(execute(http, daemon, "head -c 30000000 /dev/zero"))
+        said = "no memory to read with"
+        assert await asyncio.to_thread(eventually, lambda: said in daemon.stderr())
+        for _ in range(5):
+            try:
+                assert await version(http, daemon) == 200
+            except aiohttp.ClientError:
+                # asyncio's own loop takes 256 KiB for each read of a socket, and closes it without;
+                # uvloop has them.
+                assert not isinstance(asyncio.get_running_loop(), uvloop.Loop)
+        assert daemon.process.poll() is None, daemon.stderr()
+        assert not greedy.done()
+        greedy.cancel()
+        with suppress(asyncio.CancelledError):
+            await greedy
+    assert (await execute(http, daemon, "echo after"))["result"] == "after\n"
+    assert daemon.stop() == 0
+    assert daemon.stderr().count(said) < 100, "it rests, and doesn't spin"
+
+
+@as_another_user
+async def test_fork_bomb(start: Start, http: aiohttp.ClientSession) -> None:
+    daemon = start(
+        env={
+            "PROCD_PROCESS_USER": str(BOMBER),
+            "PROCD_PROCESS_RLIMITS": f"nproc={MOST_TASKS}",
+            "PROCD_PROCESS_WORK_DIR": "/",
+            "PROCD_PROCESS_SHELL": "/bin/bash",
+        },
+    )
+    bomb = asyncio.ensure_future(execute(http, daemon, BOMB))
+    reached = await asyncio.to_thread(eventually, lambda: len(descendants(daemon.pid)) > 20)
+    assert reached or bomb.done()
+    for _ in range(10):
+        assert await version(http, daemon) == 200
+        assert len(descendants(daemon.pid)) <= MOST_TASKS + 1
+    # Others of that user are refused by the kernel, with words, and procd goes on.
+    other = await execute(http, daemon, "true; (true); (true)")
+    assert other["status"] in (200, 408)
+    assert (await bomb)["status"] in (200, 408)
+    assert await asyncio.to_thread(eventually, lambda: not descendants(daemon.pid))
+    assert (await execute(http, daemon, "(echo on)"))["result"] == "on\n"
+    assert daemon.stop() == 0
+
+
+@pytest.fixture
+def pids() -> Iterator[Path]:
+    """A cgroup of the test's own that bounds the number of tasks in it, of version 1 or 2."""
+    for place in _pids_controllers():
+        path = place / f"procd-test-{os.getpid()}-{time.monotonic_ns()}"
+        try:
+            path.mkdir()
+        except OSError:
+            continue
+        if (path / "pids.max").exists():
+            break
+        path.rmdir()
+    else:
+        pytest.skip("no cgroup with the pids controller can be made")
+    yield path
+
+    def emptied() -> bool:
+        for pid in (path / "cgroup.procs").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        with suppress(OSError):
+            path.rmdir()
+        return not path.exists()
+
+    assert eventually(emptied)
+
+
+def _pids_controllers() -> list[Path]:
+    found = []
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, options, *_ = line.split()
+        if kind == "cgroup2" or (kind == "cgroup" and "pids" in options.split(",")):
+            found.append(Path(place))
+    return found
+
+
+async def test_no_process_to_be_had(pids: Path, start: Start, http: aiohttp.ClientSession) -> None:
+    daemon = start()
+    assert (await execute(http, daemon, "echo before"))["result"] == "before\n"
+    (pids / "pids.max").write_text("1")
+    (pids / "cgroup.procs").write_text(str(daemon.pid))
+    body = await execute(http, daemon, "echo x")
+    assert body["exitCode"] == -1
+    assert "Resource temporarily unavailable" in body["result"]
+    for kind, request in (("pty", {"id": "t"}), ("session", {"sessionId": "s"})):
+        async with http.post(f"{daemon.url}/process/{kind}", json=request) as reply:
+            assert reply.status == 500
+            assert "Resource temporarily unavailable" in (await reply.json())["message"]
+    assert await version(http, daemon) == 200
+    (pids / "pids.max").write_text("max")
+    assert (await execute(http, daemon, "echo on"))["result"] == "on\n"
+    assert daemon.stop() == 0
+
+
+async def test_fork_bomb_in_a_cgroup(pids: Path, start: Start, http: aiohttp.ClientSession) -> None:
+    daemon = start(env={"PROCD_PROCESS_SHELL": "/bin/bash"})
+    (pids / "pids.max").write_text(str(MOST_TASKS))
+    (pids / "cgroup.procs").write_text(str(daemon.pid))
+    bomb = asyncio.ensure_future(execute(http, daemon, BOMB))
+    await asyncio.to_thread(eventually, lambda: len(descendants(daemon.pid)) > MOST_TASKS // 2)
+    for _ in range(10):
+        assert await version(http, daemon) == 200
+    assert (await bomb)["status"] in (200, 408)
+    # procd kills it all when its time is up, and has processes again.
+    assert await asyncio.to_thread(eventually, lambda: not descendants(daemon.pid))
+    assert (await execute(http, daemon, "(echo on)"))["result"] == "on\n"
+    assert daemon.stop() == 0
