@@ -126,7 +126,7 @@ async def test_what_lives(procd: MakeClient) -> None:
 
 
 async def test_bytes(procd: MakeClient) -> None:
-    client = await procd()
+    client = await procd(process={"shell": "/bin/sh"})
     size = 300_000  # streamed
     body = await execute(client, f"head -c {size} /dev/zero | tr '\\0' x")
     assert len(body["result"]) == size
