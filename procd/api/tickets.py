@@ -7,8 +7,10 @@ from marshmallow import ValidationError, post_load
 from yarl import URL
 
 from procd.api.body import BodySchema, Text, load, non_empty
+from procd.api.describe import NUMBER, TEXT, Doc, Shape
 from procd.api.gate import CALLER, GATE, plain_path
 from procd.api.reply import json_response
+from procd.errors import Exhausted
 
 MAX_ROUTE_LENGTH: Final = 4096
 
@@ -42,4 +44,12 @@ async def create(request: web.Request) -> web.Response:
     return reply
 
 
-routes = [web.post("/tickets", create)]
+TICKET_REPLY: Final = Shape("Ticket", {"ticket": TEXT, "expiresInSeconds": NUMBER})
+
+routes = [
+    web.post(
+        "/tickets",
+        create,
+        doc=Doc(body=TICKET, reply=TICKET_REPLY, status=201, errors=(Exhausted,)),
+    ),
+]

@@ -7,6 +7,8 @@ text of the program's can pass for an artifact.
 Source: Process API contract, sections 7.2 and 7.4.
 """
 
+from __future__ import annotations
+
 import json
 import linecache
 import os
@@ -30,7 +32,7 @@ def _emit(document: object) -> None:
         line = line[os.write(ARTIFACTS_FD, line) :]
 
 
-def _take_place() -> "types.ModuleType":
+def _take_place() -> types.ModuleType:
     """Make the process look as `python3 -` looks to a program; its module."""
     package = types.ModuleType("_procd")  # our neighbours, under a name of nobody's
     package.__path__ = [sys.path[0]]
