@@ -17,6 +17,8 @@ from bench.wire import BUFFER_BYTES, CLOSE, FrameCounter, Http, WebSocket, parse
 PYTHON: Final = shutil.which("python3", path="/usr/bin:/usr/local/bin:/bin") or "python3"
 COUNTED: Final = 200_000
 PRINTING: Final = f"for i in range({COUNTED}): print(i)"
+# A write for each line, as a context owes to whoever watches, or it may be lost with the process.
+LINE_BY_LINE: Final = f"import sys; sys.stdout.reconfigure(line_buffering=True)\n{PRINTING}"
 PRINTED: Final = "".join(f"{number}\n" for number in range(COUNTED))
 CONTEXTS: Final = 100
 PATH: Final = "/process/interpreter"
@@ -58,11 +60,11 @@ def start_up(place: Place) -> float:
     return time.perf_counter() - begin
 
 
-def raw_rate(place: Place) -> float:
+def raw_rate(place: Place, script: str = PRINTING) -> float:
     """MB/s at which Python prints into a pipe, from its first byte on."""
     reading, writing = os.pipe()
     pid = os.posix_spawn(
-        PYTHON, (PYTHON, "-c", PRINTING), environment(place.home), setsigdef=(signal.SIGPIPE,),
+        PYTHON, (PYTHON, "-c", script), environment(place.home), setsigdef=(signal.SIGPIPE,),
         file_actions=[(os.POSIX_SPAWN_DUP2, writing, 1)],
     )  # fmt: skip
     os.close(writing)
@@ -147,12 +149,18 @@ def _measure_executions(
         floors=floors, target="<= floor + 1.5 ms", met=lambda _, more: more <= 1.5,
     )  # fmt: skip
     floors, figures = [], []
+    by_line: list[float] = []
     for _ in range(rounds * 2):
         floors.append(raw_rate(place))
+        by_line.append(raw_rate(place, LINE_BY_LINE))
         figures.append(printed_rate(procd.port))
     report.add(
         f"{COUNTED} lines from a context", "MB/s", figures, floor_name="raw pipe", floors=floors,
         target=">= 0.30", met=lambda ratio, _: ratio >= 0.3,
+    )  # fmt: skip
+    report.add(
+        "the same, beside one write a line", "MB/s", figures, floor_name="raw pipe",
+        floors=by_line,
     )  # fmt: skip
 
 
