@@ -94,11 +94,11 @@ class Place:
 
     home: str
 
-    def procd(self) -> Program:
-        """Start the daemon."""
+    def procd(self, **settings: str) -> Program:
+        """Start the daemon, with such variables."""
         return Program(
             ("-m", "procd", "serve", "--host", "127.0.0.1", "--port", "0"),
-            environment(self.home),
+            environment(self.home) | settings,
             self.home,
         )
 
