@@ -134,7 +134,7 @@ class Streams:
                 intact = False
             if not intact:
                 dup2(original, number)
-            set_blocking(original, True)  # noqa: FBT003 - the signature is os's
+            set_blocking(original, True)
         sys.stdin = sys.__stdin__ = self._stream(0)  # type: ignore[misc]  # not final at run time
         sys.stdout = sys.__stdout__ = self._stream(1)  # type: ignore[misc]  # as above
         sys.stderr = sys.__stderr__ = self._stream(2)  # type: ignore[misc]  # as above
@@ -158,7 +158,7 @@ class Streams:
             if stream is None:
                 continue
             try:
-                set_blocking(self._originals[number], True)  # noqa: FBT003 - as above
+                set_blocking(self._originals[number], True)
                 stream.flush()
             except (OSError, ValueError):
                 self._discard(number)

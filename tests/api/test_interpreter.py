@@ -15,7 +15,6 @@ from tests.api.cells import CONTEXTS, EXECUTE, Cell, create, delete, listed, run
 from tests.api.clients import WAIT_S, Fifo, Gate, each, execute, raw, refused, until
 from tests.conftest import MakeClient
 
-
 # What is said
 
 
@@ -934,7 +933,7 @@ async def test_restart_and_delete_together(procd: MakeClient) -> None:
         async with await restarting as reply:
             assert reply.status in (200, 404)
     # Nothing is left of them: the check for leaks looks at our children at the end.
-    processes = [repl for repl in client.app[APP_CONTEXTS]._processes.pids]
+    processes = list(client.app[APP_CONTEXTS]._processes.pids)
     assert not processes
 
 
