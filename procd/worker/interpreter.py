@@ -15,6 +15,12 @@ import linecache
 import sys
 import types
 from _ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
+from _signal import (  # type: ignore[import-not-found]  # signal's own, without its wrappers
+    SIG_UNBLOCK,
+    SIGINT,
+    pthread_sigmask,
+)
+from _signal import signal as set_handler
 from _socket import socket  # without the 1 MiB that the module around it costs
 from _thread import allocate_lock, get_ident
 from fcntl import F_DUPFD_CLOEXEC, fcntl
@@ -33,8 +39,6 @@ from os import (
 )
 from os.path import dirname
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
-from signal import SIG_UNBLOCK, SIGINT, pthread_sigmask
-from signal import signal as set_handler
 from traceback import TracebackException
 
 # All of these by name, so that what the user's code does to modules isn't done to us.
@@ -56,7 +60,7 @@ MAX_VALUE_CHARS = 64 << 10
 MAX_TRACEBACK_CHARS = 256 << 10
 MAX_VARIABLES = 1000
 MAX_REPR_CHARS = 160
-HERE = dirname(__file__)
+HERE = dirname(__file__) + "/"  # noqa: PTH120 - pathlib costs as much as all the rest
 
 
 class Channel:
@@ -202,8 +206,8 @@ class Interpreter:
         self._sources: list[tuple[str, int]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._package = sys.modules["_procd"]
+        self._modules = dict(sys.modules)
         self._module = types.ModuleType("__main__")
-        self._module.__dict__["__builtins__"] = builtins
         self._streams.restore()
         builtins.input = _no_input
         # Whether displays are wanted; changed, and they are sent, under the lock.
@@ -236,6 +240,11 @@ class Interpreter:
     def _restore(self) -> None:
         """Undo what earlier code did to what all code needs."""
         self._streams.restore()
+        if sys.modules.get("sys") is not sys:  # somebody has cleared it
+            sys.modules.update(self._modules)
+        names = self._module.__dict__
+        names["__builtins__"] = builtins
+        names["__name__"] = "__main__"
         sys.modules["__main__"] = self._module
         sys.modules["_procd"] = self._package
         set_handler(SIGINT, self._on_interrupt)
@@ -385,7 +394,8 @@ class Interpreter:
         short = reprlib.Repr()
         short.maxstring = short.maxother = short.maxlong = MAX_REPR_CHARS
         found: list[dict[str, str]] = []
-        for name, value in list(self._module.__dict__.items()):
+        names: list[tuple[Any, Any]] = list(self._module.__dict__.items())
+        for name, value in names:
             if not isinstance(name, str) or name.startswith("_"):
                 continue
             if len(found) == MAX_VARIABLES:
@@ -452,14 +462,14 @@ def _traceback(exc: BaseException) -> str:
     first = exc.__traceback__
     while first is not None and not _is_cell(first.tb_frame.f_code.co_filename):
         first = first.tb_next
-    shown = TracebackException(type(exc), exc, first)  # type: ignore[arg-type]  # it takes None
+    shown = TracebackException(type(exc), exc, first)
     pending, seen = [shown], set()
     while pending:
         one = pending.pop()
         if id(one) in seen:
             continue
         seen.add(id(one))
-        one.stack[:] = [frame for frame in one.stack if dirname(frame.filename) != HERE]
+        one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(HERE)]
         for frame in one.stack:
             if _is_cell(frame.filename):
                 frame.filename = "<stdin>"  # its line was looked up already

@@ -75,7 +75,10 @@ async def test_python(procd: MakeClient, hooked: bool) -> None:
 
 async def test_tracebacks(procd: MakeClient) -> None:
     client = await procd()
-    code = "def f():\n    1 / 0\ntry:\n    f()\nexcept ZeroDivisionError as exc:\n    raise KeyError(1) from exc"
+    code = (
+        "def f():\n    1 / 0\n"
+        "try:\n    f()\nexcept ZeroDivisionError as exc:\n    raise KeyError(1) from exc"
+    )
     plain = (await code_run(client, code))["result"]
     hooked = (await code_run(client, f"{code}  # matplotlib"))["result"]
     for result, name in ((plain, "<stdin>"), (hooked, "<target_code>")):
@@ -275,9 +278,7 @@ async def test_typescript(procd: MakeClient, runtime: Runtime, tmp_path: Path) -
 @each("what", ["rm -r {}", "chmod 0 {}", "mkdir {}/a {}/a/b", "rm {}/code.ts; mkdir {}/code.ts"])
 async def _folder(client: Any, runtime: Runtime, what: str) -> None:
     # Its file is the program's to do with as it likes.
-    runtime.add(
-        "ts-node", f'folder="${{6%/*}}"; {what.replace("{}", chr(34) + "$folder" + chr(34))}'
-    )
+    runtime.add("ts-node", 'folder="${6%/*}"\n' + what.replace("{}", '"$folder"'))
     body = await code_run(client, "1", "typescript", envs=runtime.envs)
     assert body == {"exitCode": 0, "result": ""}
 

@@ -459,7 +459,8 @@ Bad()
         None,
     ),
     (
-        "class N:\n  def __repr__(self): return 'n'\n  def _repr_json_(self): return float('nan')\nN()",
+        "class N:\n  def __repr__(self): return 'n'\n"
+        "  def _repr_json_(self): return float('nan')\nN()",
         [{"text/plain": "n"}],
     ),
     (

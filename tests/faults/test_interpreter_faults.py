@@ -77,10 +77,11 @@ SURVIVED = [
     "import os\nfor name in list(vars(os)):\n  if name[0] != '_': setattr(os, name, None)",
     "import signal, io, linecache, socket, asyncio\n"
     "for m in (signal, io, linecache, socket, asyncio):\n"
-    "  for name in list(vars(m)):\n    if name[0] != '_' and name != 'cache': setattr(m, name, None)",
-    "import traceback, linecache; traceback.TracebackException.format = None; linecache.cache = None",
+    "  for name in list(vars(m)):\n"
+    "    if name[0] != '_' and name != 'cache': setattr(m, name, None)",
+    "import traceback as t, linecache as l; t.TracebackException.format = None; l.clearcache()",
     "import os; os.environ.clear(); os.environ = {}",
-    "import sys\nfor name in ('excepthook', 'displayhook', 'argv', 'path'): setattr(sys, name, None)",
+    "import sys; sys.excepthook = sys.displayhook = sys.argv = sys.path = None",
     "import asyncio\nawait asyncio.sleep(0)\nasyncio.get_running_loop().stop()",
     "import asyncio\nloop = asyncio.get_running_loop() if False else None\n"
     "async def forever():\n  while True: await asyncio.sleep(0.01)\n"
