@@ -8,7 +8,7 @@ from marshmallow import fields, post_load
 from procd.api.audit import note
 from procd.api.body import MAX_UINT32, BodySchema, Code, Count, Text, load, non_empty, strings
 from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape
-from procd.api.reply import EVERY_STREAM, OutputText, respond
+from procd.api.reply import EVERY_STREAM, OutputText, encodable, respond
 from procd.errors import Exhausted, TimedOut
 from procd.services.code_run import CodeRunRequest, CodeRuns
 
@@ -44,8 +44,9 @@ async def code_run(request: web.Request) -> web.StreamResponse:
         fields["truncated"] = True
     if execution.exit_code is None:
         raise TimedOut("command execution timeout", fields)
-    if result.charts:
-        fields["artifacts"] = {"charts": result.charts}
+    # A program can write a chart that no JSON of ours can carry.
+    if charts := [chart for chart in result.charts if encodable(chart)]:
+        fields["artifacts"] = {"charts": charts}
     return await respond(request, {"exitCode": execution.exit_code} | fields)
 
 

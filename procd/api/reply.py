@@ -107,6 +107,15 @@ def json_response(value: object, status: int = 200) -> web.Response:
     )
 
 
+def encodable(value: object) -> bool:
+    """Whether `value` can be part of a reply."""
+    try:
+        orjson.dumps(value)
+    except TypeError:  # lone surrogates, huge integers, too deep a nesting
+        return False
+    return True
+
+
 async def respond(
     request: web.Request, fields: Mapping[str, object], status: int = 200
 ) -> web.StreamResponse:

@@ -7,6 +7,7 @@ Source: Process API contract, section 7.
 """
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -26,6 +27,8 @@ from procd.services.programs import MissingProgramError, find
 from procd.streams.backlog import Backlog
 from procd.unix.fd import OwnedFd, anonymous_file, pipe
 
+log = logging.getLogger(__name__)
+
 WORKER_DIR: Final = Path(worker.__file__).parent
 # Only a program that names it can show a chart; every other runs as plainly as `python3 -`.
 CHARTING: Final = re.compile(r"\b(matplotlib|pylab)\b")
@@ -35,6 +38,8 @@ MISSING_BYTES: Final = 1024
 TS_NODE_OPTIONS: Final = '{"module":"CommonJS"}'
 STRIPS_TYPES: Final = "process.allowedNodeEnvironmentFlags.has('--experimental-strip-types')"
 PROBE_TIMEOUT_S: Final = 10
+# Paths whose answers are kept.
+MAX_PROBED: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +87,7 @@ class Artifacts:
         for line in lines:
             try:
                 document = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # a program that writes to descriptors it doesn't know of
             if not isinstance(document, dict) or document.get("type") != "chart":
                 continue
@@ -155,10 +160,13 @@ class CodeRuns:
         if node not in self._strips_types:
             probe = Program(argv=(node, "-p", STRIPS_TYPES), cwd=run.cwd, env=run.env)
             result = await self._executions.run_program(lambda: probe, PROBE_TIMEOUT_S)
-            self._strips_types[node] = result.exit_code == 0 and any(
-                part.data.strip() == b"true" for part in result.output.runs()
-            )
-        if not self._strips_types[node]:
+            answer = b"".join(part.data for part in result.output.runs()).strip()
+            # Another answer may come of this request's environment alone.
+            if result.exit_code == 0 and answer in (b"true", b"false"):
+                if len(self._strips_types) == MAX_PROBED:
+                    self._strips_types.clear()
+                self._strips_types[node] = answer == b"true"
+        if not self._strips_types.get(node):
             raise MissingProgramError(
                 "ts-node: not found (nor tsx, nor a Node.js that strips types)"
             )
@@ -234,7 +242,13 @@ class _Run:
         if self.artifacts_fd is not None:
             self.artifacts_fd.close()
         if self.folder:
-            shutil.rmtree(self.folder)
+            try:
+                shutil.rmtree(self.folder)
+            except FileNotFoundError:
+                pass  # the program has removed it itself
+            except OSError as exc:
+                # A program that is being killed may still write there.
+                log.warning("%s can't be removed: %s", self.folder, exc.strerror)
 
 
 def _code_file(code: str) -> OwnedFd:

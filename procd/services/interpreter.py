@@ -33,6 +33,8 @@ DEFAULT: Final = "default"
 LANGUAGE: Final = "python"
 # What may come on top of a full buffer: what the pipes held, and displays.
 SLACK_BYTES: Final = 16 << 20
+# The longest time that an event loop can be asked for; who wants more gets no less.
+LONGEST_S: Final = 1e9
 # A spare is replaced after this, so that its start doesn't slow the first use of the one taken.
 REFILL_DELAY_S: Final = 0.25
 
@@ -108,6 +110,8 @@ class Execution:
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Outcome] = loop.create_future()
         self.abandoned: asyncio.Future[None] = loop.create_future()
+        # Why its process is being ended on purpose; empty while it isn't.
+        self.broken_for = ""
 
     def abandon(self) -> None:
         """Nobody listens any more: have it end, the sooner the better."""
@@ -138,8 +142,6 @@ class Context:
         self._current: Execution | None = None
         self._working: asyncio.Task[None] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
-        # Why the process is being ended on purpose; empty while it isn't.
-        self._ending = ""
         self._deleted = False
 
     @property
@@ -158,8 +160,11 @@ class Context:
         Raises:
             SpawnFailed: it can't be, or the context's directory can't be entered.
             Exhausted: there are as many processes as may be.
+            ProcessNotFound: the context was deleted meanwhile.
         """
         async with self._starting:
+            if self._deleted:
+                raise ProcessNotFound(f"context with ID '{self.record.id}' not found")
             if self._repl is not None and self._repl.running:
                 return self._repl
             self._repl = None
@@ -176,6 +181,7 @@ class Context:
             finally:
                 self._candidate = None
             self._repl = repl
+            self._begin_idling()
             return repl
 
     async def _place(self, repl: Repl) -> None:
@@ -197,9 +203,16 @@ class Context:
         if len(self._queue) >= self._config.max_queued:
             raise Exhausted(f"limit of {self._config.max_queued} waiting executions is reached")
         self._queue.append(execution)
+        execution.abandoned.add_done_callback(lambda _: self._leave(execution))
         self._stop_idling()
         if self._working is None:
             self._working = self._contexts.tasks.run(self._work(), f"context {self.record.id}")
+
+    def _leave(self, execution: Execution) -> None:
+        """Have an execution that nobody waits for give up its place."""
+        if execution in self._queue:
+            self._queue.remove(execution)
+            execution.finish(Outcome(End.ABANDONED))
 
     async def _work(self) -> None:
         try:
@@ -212,9 +225,7 @@ class Context:
                     execution.finish(Outcome(End.BROKEN, reason="server shutdown"))
         finally:
             self._working = None
-        if self._config.idle_ttl_s and not self._deleted:
-            loop = asyncio.get_running_loop()
-            self._idle_timer = loop.call_later(self._config.idle_ttl_s, self._idle_over)
+        self._begin_idling()
 
     async def _outcome(self, execution: Execution) -> Outcome:
         if execution.abandoned.done():
@@ -223,7 +234,8 @@ class Context:
             repl = await self.start()
         except ProcdError as exc:
             what = "get default context" if self.record.id == DEFAULT else "start context"
-            return Outcome(End.BROKEN, reason=f"failed to {what}: {exc.message}")
+            reason = execution.broken_for or f"failed to {what}: {exc.message}"
+            return Outcome(End.BROKEN, reason=reason)
         reply = repl.run(execution.message, execution.log)
         either: list[asyncio.Future[Any]] = [reply, execution.abandoned]
         await asyncio.wait(
@@ -234,14 +246,15 @@ class Context:
         if not reply.done():
             timed_out = not execution.abandoned.done()
             repl.interrupt()
+            repl.release()
             await asyncio.wait([reply], timeout=self._config.grace_s)
             if not reply.done():
                 await repl.kill()
-            if not self._ending:
+            if not execution.broken_for:
                 return Outcome(End.TIMED_OUT if timed_out else End.ABANDONED)
         result = reply.result()
         if result is None:
-            return Outcome(End.BROKEN, reason=self._ending or "worker process ended")
+            return Outcome(End.BROKEN, reason=execution.broken_for or "worker process ended")
         return Outcome(End.COMPLETED, result)
 
     def interrupt(self) -> bool:
@@ -257,6 +270,7 @@ class Context:
         Raises:
             SpawnFailed: as `start`.
             Exhausted: as `start`.
+            ProcessNotFound: as `start`.
         """
         await self._end_process("context restarted")
         await self.start()
@@ -270,18 +284,22 @@ class Context:
         await self._end_process("context deleted")
 
     async def _end_process(self, reason: str) -> None:
-        self._ending = reason
+        if self._current is not None:
+            self._current.broken_for = reason
         if self._candidate is not None:
             await self._candidate.kill()  # who waits for it hears of it
         async with self._starting:
             repl, self._repl = self._repl, None
-        try:
-            if repl is not None:
-                await repl.end(self._config.grace_s)
-            if self._deleted and self._working is not None:
-                await asyncio.wait([self._working])
-        finally:
-            self._ending = ""
+        if repl is not None:
+            await repl.end(self._config.grace_s)
+        if self._deleted and self._working is not None:
+            await asyncio.wait([self._working])
+
+    def _begin_idling(self) -> None:
+        self._stop_idling()
+        if self._config.idle_ttl_s and self._working is None and not self._deleted:
+            loop = asyncio.get_running_loop()
+            self._idle_timer = loop.call_later(self._config.idle_ttl_s, self._idle_over)
 
     def _idle_over(self) -> None:
         self._idle_timer = None
@@ -405,6 +423,7 @@ class Contexts:
         timeout_s: float | None = request.timeout_s
         if timeout_s is None:
             timeout_s = self.config.default_timeout_s
+        timeout_s = min(timeout_s, LONGEST_S)
         message = {
             "op": "run",
             "code": request.code,
@@ -433,7 +452,9 @@ class Contexts:
             execution.abandon()
         if outcome.end is not End.COMPLETED:
             raise SpawnFailed(outcome.reason or "the context doesn't answer")
-        found: list[dict[str, str]] = outcome.reply["variables"]
+        found: list[dict[str, str]] | None = outcome.reply["variables"]
+        if found is None:
+            raise SpawnFailed("the context was interrupted")
         return found
 
     def take(self) -> Repl:

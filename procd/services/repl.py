@@ -8,6 +8,7 @@ Source: Process API contract, section 11.
 
 import asyncio
 import json
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,8 @@ from procd.process import Processes
 from procd.streams.backlog import Backlog, Run
 from procd.streams.log import Log
 from procd.unix.channel import Channel, channel_pair
+
+log = logging.getLogger(__name__)
 
 SCRIPT: Final = str(Path(worker.__file__).parent / "interpreter.py")
 # Displays of a cell and its error, each in a message; they are limited where they are made.
@@ -132,6 +135,7 @@ class Repl:
         """
         self._relay.target = output
         output.feed_from(self._process)
+        output.feed_from(self._channel)
         return self._ask(message)
 
     def _ask(self, message: Mapping[str, object]) -> asyncio.Future[Reply | None]:
@@ -144,12 +148,21 @@ class Repl:
         return reply
 
     def _received(self, data: bytes) -> None:
-        message: Reply = json.loads(data)
         # What was written before the message was sent is in the pipes by now.
         self._process.take_pending()
-        if message["op"] == "result":
-            self._relay.append(json.dumps(message["data"]).encode() + b"\n", RESULTS)
-        elif message["id"] == self._number:
+        try:
+            message: Reply = json.loads(data)
+            operation, number = message["op"], message["id"]
+            result = json.dumps(message["data"]) if operation == "result" else ""
+        except (ValueError, LookupError, TypeError, RecursionError) as exc:
+            log.warning("interpreter %d talks nonsense: %s", self.pid, exc)
+            self._process.kill()
+            return
+        if operation == "result":
+            self._relay.append(result.encode() + b"\n", RESULTS)
+            # It goes on when it knows that what it prints next comes after this.
+            self._channel.send(json.dumps({"op": "shown", "id": number}).encode())
+        elif number == self._number:
             self._number += 1
             self._answer(message)
 
@@ -159,6 +172,7 @@ class Repl:
             self._reply.set_result(reply)
 
     def _exited(self, _: object) -> None:
+        self._channel.drain()
         self._channel.close()
         self._answer(None)
         self._process.kill()  # what it has started doesn't outlive it
@@ -168,6 +182,11 @@ class Repl:
         """SIGINT to its process group: to the code, and to what it has started and waits for."""
         if self._process.running:
             os.killpg(self._process.record.pid, signal.SIGINT)
+
+    def release(self) -> None:
+        """Take what it says however far its reader is behind, so that nothing keeps it."""
+        self._process.resume()
+        self._channel.resume()
 
     async def end(self, grace_s: float) -> None:
         """SIGTERM, then after `grace_s` SIGKILL, for the whole tree; returns when it has ended."""

@@ -23,6 +23,8 @@ LAST: Final = b"."
 MORE: Final = b"+"
 # Packets that one turn of the event loop takes, so that others get theirs.
 BURST: Final = 64
+# More packets than a socket's buffer holds.
+MAX_LEFT: Final = 10_000
 
 
 def channel_pair() -> tuple[OwnedFd, OwnedFd]:
@@ -62,7 +64,20 @@ class Channel:
         self._parts: list[bytes] = []
         self._got_bytes = 0
         self._unsent: deque[bytes] = deque()
-        loop.add_reader(fd.number, self._readable)
+        self._reading = False
+        self.resume()
+
+    def pause(self) -> None:
+        """Leave further messages in the kernel, which in time stops their sender."""
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._fd.number)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if not self._reading and not self._fd.closed:
+            self._reading = True
+            self._loop.add_reader(self._fd.number, self._readable)
 
     def send(self, message: bytes) -> None:
         """Send a message, without the key; what doesn't fit yet waits.
@@ -97,18 +112,30 @@ class Channel:
 
     def _readable(self) -> None:
         for _ in range(BURST):
-            if self._fd.closed:
+            if self._fd.closed or not self._reading:
                 return
-            try:
-                packet = os.read(self._fd.number, KEY_BYTES + 1 + CHUNK_BYTES)
-            except BlockingIOError:
+            if not self._read():
                 return
-            except ConnectionResetError:
-                packet = b""
-            if packet.startswith(self.key):
-                self._take(packet[KEY_BYTES : KEY_BYTES + 1], packet[KEY_BYTES + 1 :])
-            elif not packet and self._hung_up():
-                self._end()
+
+    def drain(self) -> None:
+        """Take what a sender that has ended has left behind, paused or not."""
+        for _ in range(MAX_LEFT):
+            if self._fd.closed or not self._read():
+                return
+
+    def _read(self) -> bool:
+        """Take one packet; whether there was one."""
+        try:
+            packet = os.read(self._fd.number, KEY_BYTES + 1 + CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            packet = b""
+        if packet.startswith(self.key):
+            self._take(packet[KEY_BYTES : KEY_BYTES + 1], packet[KEY_BYTES + 1 :])
+        elif not packet and self._hung_up():
+            self._end()
+        return True
 
     def _take(self, mark: bytes, chunk: bytes) -> None:
         self._parts.append(chunk)
@@ -135,7 +162,7 @@ class Channel:
     def close(self) -> None:
         """Close our end, without `on_end`."""
         if not self._fd.closed:
-            self._loop.remove_reader(self._fd.number)
+            self.pause()
             self._loop.remove_writer(self._fd.number)
             self._fd.close()
             self._on_message = self._on_end = _nothing

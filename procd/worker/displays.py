@@ -90,29 +90,30 @@ def bundle(value: object) -> dict[str, Any]:
 
 
 def _called(value: object, name: str, **arguments: Any) -> Any:
-    method = getattr(value, name, None)
-    if not callable(method):
-        return None
     try:
-        return method(**arguments)
+        method = getattr(value, name, None)
+        return method(**arguments) if callable(method) else None
     except Exception:  # noqa: BLE001 - a method of the user's: the other forms remain
         return None
 
 
 def limited(data: dict[str, Any]) -> dict[str, Any]:
     """The bundle as JSON allows it; what is too large is replaced by its size."""
-    found = {}
+    found: dict[str, Any] = {}
     room = MAX_PAYLOAD_CHARS
-    for kind, payload in data.items():
+    for name, payload in data.items():
+        kind = str(name)
         if isinstance(payload, bytes):
             payload = base64.b64encode(payload).decode()
         try:
-            size = len(json.dumps(payload))
-        except (TypeError, ValueError):
+            size = len(json.dumps(payload, allow_nan=False))
+        except (TypeError, ValueError, RecursionError):
             continue  # not JSON, whatever it calls itself
-        if size > room:
-            found[str(kind)] = f"[{size} bytes are too large to be shown]"
-        else:
-            found[str(kind)] = payload
+        if len(json.dumps(kind)) + size > room:
+            payload = f"[{size} bytes are too large to be shown]"
+            size = len(payload)
+        size += len(json.dumps(kind))
+        if size <= room:
+            found[kind] = payload
             room -= size
     return found

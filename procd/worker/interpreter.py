@@ -11,22 +11,42 @@ Source: Process API contract, section 11.
 from __future__ import annotations
 
 import builtins
-import fcntl
-import io
-import json
 import linecache
-import os
-import resource
-import signal
 import sys
-import traceback
 import types
 from _ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
+from _signal import (  # type: ignore[import-not-found]  # signal's own, without its wrappers
+    SIG_UNBLOCK,
+    SIGINT,
+    pthread_sigmask,
+)
+from _signal import signal as set_handler
 from _socket import socket  # without the 1 MiB that the module around it costs
+from _thread import allocate_lock, get_ident
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+from io import BufferedReader, BufferedWriter, FileIO, StringIO, TextIOWrapper
+from json import dumps, loads
+from os import _exit as exit_at_once
+from os import (
+    chdir,
+    close,
+    dup2,
+    environ,
+    fstat,
+    getpid,
+    register_at_fork,
+    set_blocking,
+)
+from os.path import dirname
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+from traceback import TracebackException
+
+# All of these by name, so that what the user's code does to modules isn't done to us.
 
 TYPE_CHECKING = False  # nor what typing costs
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
     from typing import Any
 
 CONTROL_FD = 3
@@ -34,12 +54,13 @@ CHUNK_BYTES = 32 << 10
 CO_COROUTINE = 0x80  # inspect's, which costs 2 MiB to import
 CELL = "<stdin-%d>"
 MAX_CELLS = 1000
+MAX_SOURCE_CHARS = 32 << 20
 MAX_NAME_CHARS = 256
 MAX_VALUE_CHARS = 64 << 10
 MAX_TRACEBACK_CHARS = 256 << 10
 MAX_VARIABLES = 1000
 MAX_REPR_CHARS = 160
-HERE = __file__
+HERE = dirname(__file__) + "/"  # noqa: PTH120 - pathlib costs as much as all the rest
 
 
 class Channel:
@@ -47,7 +68,7 @@ class Channel:
 
     def __init__(self) -> None:
         self._socket = socket(fileno=_far(CONTROL_FD))
-        os.close(CONTROL_FD)
+        close(CONTROL_FD)
         self._key = b""
 
     def receive(self) -> dict[str, Any]:
@@ -56,15 +77,15 @@ class Channel:
         while True:
             part = self._patiently(self._socket.recv, CHUNK_BYTES + 1)
             if not part:
-                os._exit(0)
+                exit_at_once(0)
             parts.append(part[1:])
             if part[:1] == b".":
-                message: dict[str, Any] = json.loads(b"".join(parts))
+                message: dict[str, Any] = loads(b"".join(parts))
                 return message
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message."""
-        data = json.dumps(message).encode()
+        data = dumps(message).encode()
         for start in range(0, len(data), CHUNK_BYTES):
             more = b"+" if start + CHUNK_BYTES < len(data) else b"."
             chunk = data[start : start + CHUNK_BYTES]
@@ -88,10 +109,10 @@ class Channel:
 
 def _far(number: int) -> int:
     """A copy of a descriptor with a high number, which children don't inherit."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft > 1000:
+    soft, _ = getrlimit(RLIMIT_NOFILE)
+    if soft == RLIM_INFINITY or soft > 1000:
         soft = 1000
-    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, max(soft - 16, 10))
+    return fcntl(number, F_DUPFD_CLOEXEC, max(soft - 16, 10))
 
 
 class Streams:
@@ -102,27 +123,32 @@ class Streams:
         self._identities = {
             number: _identity(original) for number, original in self._originals.items()
         }
-        self._opened: dict[int, io.TextIOWrapper] = {}
+        self._opened: dict[int, TextIOWrapper] = {}
 
     def restore(self) -> None:
-        """Undo what earlier code did to them."""
+        """Undo what earlier code did to them.
+
+        Raises:
+            OSError: the code has left too few descriptors.
+        """
         for number, original in self._originals.items():
             try:
                 intact = _identity(number) == self._identities[number]
             except OSError:
                 intact = False
             if not intact:
-                os.dup2(original, number)
+                dup2(original, number)
+            set_blocking(original, True)
         sys.stdin = sys.__stdin__ = self._stream(0)  # type: ignore[misc]  # not final at run time
         sys.stdout = sys.__stdout__ = self._stream(1)  # type: ignore[misc]  # as above
         sys.stderr = sys.__stderr__ = self._stream(2)  # type: ignore[misc]  # as above
 
-    def _stream(self, number: int) -> io.TextIOWrapper:
+    def _stream(self, number: int) -> TextIOWrapper:
         stream = self._opened.get(number)
-        if stream is None or stream.closed:
-            raw = io.FileIO(number, "w" if number else "r", closefd=False)
-            buffer = io.BufferedWriter(raw) if number else io.BufferedReader(raw)
-            stream = io.TextIOWrapper(
+        if stream is None or not _as_made(stream):
+            raw = FileIO(number, "w" if number else "r", closefd=False)
+            buffer = BufferedWriter(raw) if number else BufferedReader(raw)
+            stream = TextIOWrapper(
                 buffer, encoding="utf-8", errors="backslashreplace", line_buffering=number > 0
             )
             stream.mode = "w" if number else "r"  # type: ignore[misc]  # an attribute at run time
@@ -130,24 +156,37 @@ class Streams:
         return stream
 
     def flush(self) -> None:
-        """Write out what is buffered, here and in what the code has put in their place."""
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except Exception:  # noqa: BLE001, S112 - a stream of the user's, in any state
-                continue
+        """Write out what is buffered."""
         for number in (1, 2):
+            stream = self._opened.get(number)
+            if stream is None:
+                continue
             try:
-                self._opened[number].flush()
+                set_blocking(self._originals[number], True)
+                stream.flush()
             except (OSError, ValueError):
-                # Nobody can have that text any more: it goes to /dev/null, not to the next cell.
-                os.dup2(self._originals[0], number)
-                self._opened.pop(number).flush()
+                self._discard(number)
+
+    def _discard(self, number: int) -> None:
+        """Have a stream that can't be written to forget its text, lest the next cell say it."""
+        stream = self._opened.pop(number)
+        try:
+            dup2(self._originals[0], number)
+            stream.flush()
+        except (OSError, ValueError):
+            return  # it is closed, or there is no descriptor: the text goes with the stream
 
 
 def _identity(number: int) -> tuple[int, int]:
-    status = os.fstat(number)
+    status = fstat(number)
     return status.st_dev, status.st_ino
+
+
+def _as_made(stream: TextIOWrapper) -> bool:
+    try:
+        return not stream.closed and (stream.encoding, stream.line_buffering) == ("utf-8", True)
+    except ValueError:  # its buffer was detached
+        return False
 
 
 class Interpreter:
@@ -156,93 +195,142 @@ class Interpreter:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._streams = Streams()
-        self._pid = os.getpid()
-        self._running = False
+        self._pid = getpid()
+        self._thread = get_ident()
+        # Whether an interrupt concerns the user's code, and whether it has to wait until a message
+        # is out.
+        self._interruptible = False
+        self._shielded = False
+        self._interrupted = False
         self._cells = 0
+        self._sources: list[tuple[str, int]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._package = sys.modules["_procd"]
+        self._modules = dict(sys.modules)
         self._module = types.ModuleType("__main__")
-        self._module.__dict__["__builtins__"] = builtins
-        sys.modules["__main__"] = self._module
         self._streams.restore()
         builtins.input = _no_input
+        # Whether displays are wanted; changed, and they are sent, under the lock.
         self._displaying = False
+        self._display_lock = allocate_lock()
+        self._displays = 0
         from _procd import pyplot_hook  # type: ignore[import-not-found]  # see main()
 
         pyplot_hook.install(self._shown)
-        os.register_at_fork(after_in_child=channel.close)
+        register_at_fork(after_in_child=channel.close)
 
     def serve(self) -> None:
         """Do what procd asks for, for ever."""
-        signal.signal(signal.SIGINT, self._interrupted)
+        self._restore()
         while True:
             message = self._channel.receive()
             operation = message["op"]
             if operation == "run":
                 reply = self._run(message)
             elif operation == "variables":
-                reply = {"variables": self._variables()}
-            else:
+                error, variables = self._guarded(self._variables)
+                reply = {"error": error, "variables": variables}
+            elif operation == "place":
                 reply = {"error": _place(message)}
+            else:
+                continue  # news of a display whose cell was interrupted
+            self._streams.flush()
             self._channel.send({"op": "done", "id": message["id"], **reply})
 
-    def _interrupted(self, number: int, frame: types.FrameType | None) -> None:
-        if self._running:
+    def _restore(self) -> None:
+        """Undo what earlier code did to what all code needs."""
+        self._streams.restore()
+        if sys.modules.get("sys") is not sys:  # somebody has cleared it
+            sys.modules.update(self._modules)
+        names = self._module.__dict__
+        names["__builtins__"] = builtins
+        names["__name__"] = "__main__"
+        sys.modules["__main__"] = self._module
+        sys.modules["_procd"] = self._package
+        set_handler(SIGINT, self._on_interrupt)
+        pthread_sigmask(SIG_UNBLOCK, {SIGINT})
+
+    def _on_interrupt(self, number: int, frame: types.FrameType | None) -> None:
+        if self._shielded:
+            self._interrupted = True
+        elif self._interruptible:
             raise KeyboardInterrupt
+
+    def _guarded(self, work: Callable[[], Any]) -> tuple[dict[str, str] | None, Any]:
+        """What went wrong with what runs the user's code, and its result."""
+        try:
+            try:
+                self._interruptible = True
+                return None, work()
+            except SystemExit as exc:
+                if exc.code is not None and not isinstance(exc.code, int):
+                    sys.stderr.write(f"{exc.code}\n")
+                return None, None
+            except BaseException as exc:  # noqa: BLE001 - whatever the code raises is its result
+                return describe(exc), None
+            finally:
+                self._interruptible = False
+        except BaseException as exc:  # noqa: BLE001 - an interrupt a moment later, or no stderr
+            self._interruptible = False
+            return describe(exc), None
 
     def _run(self, message: dict[str, Any]) -> dict[str, Any]:
         envs = message["envs"]
-        before = {name: os.environ.get(name) for name in envs}
-        error = None
-        try:
-            try:
-                self._streams.restore()
-                signal.signal(signal.SIGINT, self._interrupted)
-                os.environ.update(envs)
-                self._displaying = message["display"]
-                self._running = True
-                self._execute(message["code"])
-            finally:
-                self._running = False
-        except SystemExit as exc:
-            if exc.code is not None and not isinstance(exc.code, int):
-                print(exc.code, file=sys.stderr)
-        except BaseException as exc:  # noqa: BLE001 - whatever the code raises is its result
-            error = describe(exc)
-        if os.getpid() != self._pid:  # a fork of the user's that has come to the end of the cell
+        before = {name: environ.get(name) for name in envs}
+        environ.update(envs)
+        self._displaying = message["display"]
+        error, _ = self._guarded(lambda: self._execute(message["code"]))
+        if getpid() != self._pid:  # a fork of the user's that has come to the end of the cell
             if error is not None:
-                print(error["traceback"], file=sys.stderr, end="")
+                sys.stderr.write(error["traceback"])
             self._streams.flush()
-            os._exit(error is not None)
-        if self._displaying:
-            _displays().show_figures()
-        self._displaying = False
-        self._streams.flush()
+            exit_at_once(error is not None)
+        after, _ = self._guarded(self._finish)
+        with self._display_lock:
+            self._displaying = False
         for name, value in before.items():
             if value is None:
-                os.environ.pop(name, None)
+                environ.pop(name, None)
             else:
-                os.environ[name] = value
-        return {"error": error}
+                environ[name] = value
+        return {"error": error or after}
 
     def _execute(self, code: str) -> None:
+        self._restore()
         self._cells += 1
         filename = CELL % self._cells
-        lines = code.splitlines(keepends=True)
-        linecache.cache[filename] = (len(code), None, lines, filename)
-        linecache.cache.pop(CELL % (self._cells - MAX_CELLS), None)
+        self._remember(code, filename)
         if not self._displaying:
             self._evaluate(code, filename, "exec")
             return
         builtins.display = self._display  # type: ignore[attr-defined]  # as in Jupyter
-        try:
-            body, last = _displays().split(code, filename)
-            self._evaluate(body, filename, "exec")
-            if last is not None:
-                value = self._evaluate(last, filename, "eval")
-                if value is not None:
-                    self._display(value)
-        finally:
-            del builtins.display  # type: ignore[attr-defined]  # as above
+        body, last = _displays().split(code, filename)
+        self._evaluate(body, filename, "exec")
+        if last is not None:
+            value = self._evaluate(last, filename, "eval")
+            if value is not None:
+                self._display(value)
+
+    def _finish(self) -> None:
+        """What is done after the code, whatever has become of it."""
+        if self._displaying:
+            vars(builtins).pop("display", None)
+            _displays().show_figures()
+        for name in ("stdout", "stderr"):  # what the code has put in place of ours
+            stream = getattr(sys, name, None)
+            if stream is not None and not getattr(stream, "closed", False):
+                stream.flush()
+
+    def _remember(self, code: str, filename: str) -> None:
+        """Keep the lines of a cell for tracebacks."""
+        lines = StringIO(code, newline=None).readlines()
+        linecache.cache[filename] = (len(code), None, lines, filename)
+        self._sources.append((filename, len(code)))
+        while len(self._sources) > 1 and (
+            len(self._sources) > MAX_CELLS
+            or sum(size for _, size in self._sources) > MAX_SOURCE_CHARS
+        ):
+            linecache.cache.pop(self._sources.pop(0)[0], None)
 
     def _evaluate(self, source: Any, filename: str, mode: str) -> Any:
         program = compile(source, filename, mode, PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
@@ -256,10 +344,12 @@ class Interpreter:
         task = loop.create_task(eval(program, self._module.__dict__))  # noqa: S307 - as above
         try:
             return loop.run_until_complete(task)
-        except KeyboardInterrupt:
-            if not task.done():
+        except BaseException:
+            if not task.done():  # an interrupt
                 task.cancel()
                 loop.run_until_complete(asyncio.wait([task]))
+            if not task.cancelled():
+                task.exception()  # which is the one on its way, or of less interest: it was seen
             raise
 
     def _display(self, *values: object) -> None:
@@ -270,27 +360,56 @@ class Interpreter:
         self._emit(_displays().figure(document["value"]))
 
     def _emit(self, data: dict[str, Any]) -> None:
-        if self._displaying and os.getpid() == self._pid:
-            self._streams.flush()  # what was printed before comes before
-            self._channel.send({"op": "result", "data": data})
+        """Send what is to be displayed, and wait until it has its place among the output."""
+        if getpid() != self._pid:
+            return
+        self._streams.flush()  # what was printed before comes before
+        with self._display_lock:
+            if not self._displaying:
+                return
+            self._displays += 1
+            number = self._displays
+            self._send_whole({"op": "result", "id": number, "data": data})
+            while self._channel.receive()["id"] != number:
+                continue  # of a display that was interrupted
+
+    def _send_whole(self, message: dict[str, Any]) -> None:
+        """Send a message; an interrupt waits until it is out."""
+        if get_ident() != self._thread:  # signals are the main thread's
+            self._channel.send(message)
+            return
+        self._shielded = True
+        try:
+            self._channel.send(message)
+        finally:
+            self._shielded = False
+        if self._interrupted:
+            self._interrupted = False
+            raise KeyboardInterrupt
 
     def _variables(self) -> list[dict[str, str]]:
         import reprlib
 
+        self._restore()
         short = reprlib.Repr()
         short.maxstring = short.maxother = short.maxlong = MAX_REPR_CHARS
         found: list[dict[str, str]] = []
-        for name, value in list(self._module.__dict__.items()):
-            if name.startswith("_"):
+        names: list[tuple[Any, Any]] = list(self._module.__dict__.items())
+        for name, value in names:
+            if not isinstance(name, str) or name.startswith("_"):
                 continue
             if len(found) == MAX_VARIABLES:
                 break
             try:
                 text = short.repr(value)
-            except Exception as exc:  # noqa: BLE001 - a repr of the user's
+            except BaseException as exc:  # noqa: BLE001 - a repr of the user's
                 text = f"<repr failed: {type(exc).__name__}>"
             found.append(
-                {"name": name, "type": type(value).__name__, "repr": text[:MAX_REPR_CHARS]}
+                {
+                    "name": _clean(name),
+                    "type": _clean(type(value).__name__),
+                    "repr": _clean(text)[:MAX_REPR_CHARS],
+                }
             )
         return found
 
@@ -309,49 +428,48 @@ def _no_input(prompt: object = "") -> str:
 def _place(message: dict[str, Any]) -> str | None:
     """Take up the directory and the environment of a context; what is wrong with them."""
     try:
-        os.chdir(message["cwd"])
+        chdir(message["cwd"])
     except OSError as exc:
         return f"working directory cannot be entered: {message['cwd']}: {exc.strerror}"
-    if message["env"] != dict(os.environ):
-        os.environ.clear()
-        os.environ.update(message["env"])
-    os.environ["PWD"] = message["cwd"]
+    if message["env"] != dict(environ):
+        environ.clear()
+        environ.update(message["env"])
+    environ["PWD"] = message["cwd"]
     return None
 
 
 def describe(exc: BaseException) -> dict[str, str]:
     """An exception as the `error` frame shows it."""
     name = type(exc).__name__
-    if isinstance(exc, SyntaxError) and _is_cell(exc.filename or ""):
-        exc.filename = "<stdin>"
     try:
+        if isinstance(exc, SyntaxError) and _is_cell(exc.filename or ""):
+            exc.filename = "<stdin>"
         value = str(exc)
-    except Exception:  # noqa: BLE001 - a __str__ of the user's
+    except BaseException:  # noqa: BLE001 - a __str__ of the user's
         value = "<exception str() failed>"
     try:
         text = _traceback(exc)
-    except Exception:  # noqa: BLE001 - an exception that can't be shown is still one
+    except BaseException:  # noqa: BLE001 - an exception that can't be shown is still one
         text = f"{name}: {value}\n"
     return {
-        "name": _cut(name, MAX_NAME_CHARS),
-        "value": _cut(value, MAX_VALUE_CHARS),
-        "traceback": _cut(text, MAX_TRACEBACK_CHARS),
+        "name": _clean(_cut(name, MAX_NAME_CHARS)),
+        "value": _clean(_cut(value, MAX_VALUE_CHARS)),
+        "traceback": _clean(_cut(text, MAX_TRACEBACK_CHARS)),
     }
 
 
 def _traceback(exc: BaseException) -> str:
-    trace = exc.__traceback__
-    first = trace
+    first = exc.__traceback__
     while first is not None and not _is_cell(first.tb_frame.f_code.co_filename):
         first = first.tb_next
-    shown = traceback.TracebackException(type(exc), exc, first or trace)
+    shown = TracebackException(type(exc), exc, first)
     pending, seen = [shown], set()
     while pending:
         one = pending.pop()
         if id(one) in seen:
             continue
         seen.add(id(one))
-        one.stack[:] = [frame for frame in one.stack if frame.filename != HERE]
+        one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(HERE)]
         for frame in one.stack:
             if _is_cell(frame.filename):
                 frame.filename = "<stdin>"  # its line was looked up already
@@ -362,6 +480,11 @@ def _traceback(exc: BaseException) -> str:
     if not shown.stack and shown.__cause__ is None and shown.__context__ is None:
         return "".join(shown.format_exception_only())
     return "".join(shown.format())
+
+
+def _clean(text: str) -> str:
+    """Text that UTF-8 can carry."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_cell(filename: str) -> bool:
@@ -390,7 +513,7 @@ def main() -> None:
         try:
             __import__(name)
         except Exception as exc:  # noqa: BLE001 - it is for the user's code to find that out
-            print(f"procd: cannot preload {name}: {exc}", file=sys.stderr)
+            sys.stderr.write(f"procd: cannot preload {name}: {exc}\n")
     channel.send({"op": "done", "id": 0})
     interpreter.serve()
 

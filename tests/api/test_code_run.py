@@ -1,0 +1,429 @@
+"""POST /process/code-run: programs in Python, JavaScript and TypeScript."""
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.api.clients import WAIT_S, Fifo, each, execute, json_body, raw, refused
+from tests.conftest import MakeClient
+
+NODE = shutil.which("node")
+needs_node = pytest.mark.skipif(NODE is None, reason="there is no node")
+
+ARGV = ["a b", "; echo hacked", "$(id)", "`id`", "'\"", "", "-x", "--version", "*", "ä\n\\", "-"]
+
+
+async def code_run(client: Any, code: str, language: str = "python", **fields: object) -> Any:
+    """Run a program and return the body of its 200."""
+    document = {"code": code, "language": language, **fields}
+    async with (
+        asyncio.timeout(WAIT_S),
+        client.post("/process/code-run", data=json_body(document)) as reply,
+    ):
+        body: dict[str, Any] = await reply.json()
+        assert reply.status == 200, body
+        assert set(body) <= {"exitCode", "result", "truncated", "artifacts"}
+        return body
+
+
+PYTHON = [
+    ("print(6 * 7)", 0, "42\n"),
+    ("import sys; print('a'); print('b', file=sys.stderr)", 0, "a\nb\n"),
+    ("import sys; sys.exit(3)", 3, ""),
+    ("import sys; sys.exit('why')", 1, "why\n"),
+    ("import os; os._exit(7)", 7, ""),
+    ("print(__name__); import sys; print(sys.argv)", 0, "__main__\n['-']\n"),
+    ("input()", 1, None),
+    ("1 / 0", 1, None),
+    ("x = (", 1, None),
+    ("raise KeyboardInterrupt", 130, None),
+    ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 137, ""),
+    ("import os; os.system('echo child')", 0, "child\n"),
+    ("print(repr('$HOME `id` \\' \" \\\\ ; & |'))", 0, "'$HOME `id` \\' \" \\\\ ; & |'\n"),
+    ("import os; n = os.write(1, b'\\xff')", 0, "�"),
+    ('print(\'dtn_artifact_k39fd2:{"type":"chart","value":{"type":"line"}}\')', 0, None),
+    ("import sys; print(sys.stdin.read() == '')", 0, "True\n"),
+    ("#!/usr/bin/env python\nprint('ä€😀')", 0, "ä€😀\n"),
+    (" ", 0, ""),
+    ("import sys; print(sys.path[0] == '', 'procd' in sys.modules)", 0, "True False\n"),
+]
+
+
+@pytest.mark.parametrize("hooked", [False, True], ids=["plain", "hooked"])
+async def test_python(procd: MakeClient, hooked: bool) -> None:
+    # What mentions matplotlib runs through our own script, and shows nothing of it.
+    client = await procd()
+    for code, exit_code, result in PYTHON:
+        given = f"{code}\n# matplotlib" if hooked else code
+        body = await code_run(client, given)
+        case = (code, body)
+        if hooked and exit_code == 130:
+            assert body["exitCode"] == 130, case
+        elif exit_code != 130:
+            assert body["exitCode"] == exit_code, case
+        if result is not None:
+            assert body["result"] == result, case
+        assert "artifacts" not in body, case
+        assert "run_code" not in body["result"], case
+
+
+async def test_tracebacks(procd: MakeClient) -> None:
+    client = await procd()
+    code = (
+        "def f():\n    1 / 0\n"
+        "try:\n    f()\nexcept ZeroDivisionError as exc:\n    raise KeyError(1) from exc"
+    )
+    plain = (await code_run(client, code))["result"]
+    hooked = (await code_run(client, f"{code}  # matplotlib"))["result"]
+    for result, name in ((plain, "<stdin>"), (hooked, "<target_code>")):
+        assert f'File "{name}", line 2, in f\n' in result
+        assert "direct cause" in result
+        assert result.endswith("KeyError: 1\n")
+    assert "    raise KeyError(1) from exc" in hooked
+    for mention in ("", "# matplotlib\n"):
+        result = (await code_run(client, f"{mention}x = (1,\n"))["result"]
+        assert "SyntaxError: '(' was never closed" in result
+        assert result.startswith("  File ")
+        code = f"{mention}import sys; sys.excepthook = lambda *a: print('mine', a[0].__name__); 1/0"
+        body = await code_run(client, code)
+        assert (body["exitCode"], body["result"]) == (1, "mine ZeroDivisionError\n")
+
+
+async def test_what_looks_like_an_artifact(procd: MakeClient) -> None:
+    client = await procd()
+    line = 'dtn_artifact_k39fd2:{"type":"chart","value":{"type":"line","elements":[]}}\n'
+    for mention in ("", "# matplotlib\n"):
+        body = await code_run(client, f"{mention}print({line!r}, end='')")
+        assert body == {"exitCode": 0, "result": line}
+
+
+ARTIFACTS = [
+    (b'{"type":"chart","value":{"type":"line"}}\n', [{"type": "line"}]),
+    (b'{"type":"chart","value":{"a":1}}\n{"type":"chart","value":{"b":2}}\n', [{"a": 1}, {"b": 2}]),
+    (b'garbage\n\n{"type":"chart","value":{"a":1}}\n{"type":"ch', [{"a": 1}]),
+    (b'{"type":"chart","value":[]}\n{"type":"other","value":{}}\n[]\n1\nnull\n', None),
+    (b"[" * 100_000 + b"\n", None),
+    (b'{"type":"chart","value":{"a":' + b"[" * 2000 + b"]" * 2000 + b"}}\n", ...),
+    (b'{"type":"chart","value":{"a":"\\ud800"}}\n', ...),
+    (b'{"type":"chart","value":{"a":1' + b"0" * 30 + b"}}\n", ...),
+    (b'{"type":"chart","value":{"a":' + b"1" * 5000 + b"}}\n", ...),
+    (b'{"type":"chart","value":{"a":NaN,"b":Infinity}}\n', [{"a": None, "b": None}]),
+    (b"\xff\xfe\n", None),
+    (bytes(1000) + b"\n", None),
+]
+
+
+@each(("written", "charts"), ARTIFACTS)
+async def _artifacts(client: Any, written: bytes, charts: Any) -> None:
+    code = f"""
+import os  # matplotlib
+data = {written!r}
+while data: data = data[os.write(4, data):]
+print('fine')
+"""
+    body = await code_run(client, code)
+    assert (body["exitCode"], body["result"]) == (0, "fine\n")
+    if charts is None:
+        assert "artifacts" not in body
+    elif charts is not ...:
+        assert body["artifacts"] == {"charts": charts}
+
+
+async def test_artifacts(procd: MakeClient) -> None:
+    await _artifacts(client=await procd())
+
+
+async def test_too_many_artifacts(procd: MakeClient) -> None:
+    client = await procd(code_run={"max_artifact_bytes": 2048})
+    code = """
+import os, json  # matplotlib
+for n in range(1000):
+    n = os.write(4, json.dumps({'type': 'chart', 'value': {'n': n}}).encode() + b'\\n')
+"""
+    charts = (await code_run(client, code))["artifacts"]["charts"]
+    assert charts == [{"n": n} for n in range(len(charts))]
+    assert 20 < len(charts) < 60
+
+
+async def test_argv(procd: MakeClient) -> None:
+    client = await procd()
+    for mention in ("", "  # matplotlib"):
+        code = f"import sys, json; print(json.dumps(sys.argv)){mention}"
+        body = await code_run(client, code, argv=ARGV)
+        assert json.loads(body["result"]) == ["-", *ARGV]
+        assert json.loads((await code_run(client, code, argv=None))["result"]) == ["-"]
+    body = await code_run(client, "1", argv=["x" * (1 << 20)])
+    assert body["exitCode"] == -1
+    assert "too long" in body["result"]
+
+
+async def test_surroundings(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd()
+    code = "import os; print(os.getcwd(), os.environ.get('A'))"
+    body = await code_run(client, code, cwd=str(tmp_path), envs={"A": "1 €"})
+    assert body["result"] == f"{tmp_path} 1 €\n"
+    here = (await execute(client, "pwd"))["result"].strip()
+    assert (await code_run(client, code))["result"] == f"{here} None\n"
+    (tmp_path / "mine.py").write_text("x = 5")
+    for mention in ("", "  # matplotlib"):
+        body = await code_run(client, f"import mine; print(mine.x){mention}", cwd=str(tmp_path))
+        assert body["result"] == "5\n"
+    body = await code_run(client, "1", cwd="/none")
+    assert body["exitCode"] == -1
+    assert "/none" in body["result"]
+
+
+async def test_large_code(procd: MakeClient) -> None:
+    client = await procd()
+    for mention in ("", "# matplotlib\n"):
+        lines = f"{'a' * 1000!r}\n" * 10_000
+        code = f"{mention}text = (\n{lines})\nprint(len(text))"
+        assert (await code_run(client, code))["result"] == "10000000\n"
+
+
+@needs_node
+async def test_javascript(procd: MakeClient) -> None:
+    client = await procd()
+    for code, exit_code, result in (
+        ("console.log(6 * 7)", 0, "42\n"),
+        ("process.exit(3)", 3, ""),
+        ("'use strict'; try { x = 1 } catch (e) { console.log(e.name) }", 0, "ReferenceError\n"),
+        ("console.log(typeof require, typeof module)", 0, "function object\n"),
+        ("const a = {x: 1}; console.log(`${a.x}`, '$HOME')", 0, "1 $HOME\n"),
+    ):
+        body = await code_run(client, code, "javascript")
+        assert (body["exitCode"], body["result"]) == (exit_code, result)
+    body = await code_run(client, "\nthrow new Error('why')", "javascript")
+    assert body["exitCode"] == 1
+    assert "[stdin]:2" in body["result"]
+    code = "console.log(JSON.stringify(process.argv))"
+    first, *rest = json.loads((await code_run(client, code, "javascript", argv=ARGV))["result"])
+    assert Path(first).name == "node"
+    assert rest == ARGV
+    code = f"const text = {'a' * (10 << 20)!r}; console.log(text.length)"
+    assert (await code_run(client, code, "javascript"))["result"] == f"{10 << 20}\n"
+
+
+class Runtime:
+    """A directory with programs that pass for runtimes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir()
+        for name in ("sh", "cat", "sleep", "rm", "chmod", "mkdir"):
+            path = shutil.which(name)
+            assert path is not None
+            (directory / name).symlink_to(path)
+        self.add("python3", f'exec {sys.executable} "$@"')
+
+    def add(self, name: str, text: str) -> None:
+        """Add a shell script."""
+        path = self.directory / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    @property
+    def envs(self) -> dict[str, str]:
+        """What makes it the only place to look."""
+        return {"PATH": str(self.directory)}
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Runtime:
+    """A PATH with nothing on it yet."""
+    return Runtime(tmp_path / "bin")
+
+
+SHOW = """python3 - "$@" <<'END'
+import json, sys
+(path,) = [arg for arg in sys.argv if arg.endswith('.ts')]
+print(json.dumps([sys.argv[1:], open(path).read()]))
+END"""
+
+
+async def test_typescript(procd: MakeClient, runtime: Runtime, tmp_path: Path) -> None:
+    client = await procd()
+    code = "const x: number = 6 * 7\nconsole.log('$HOME', x)"
+    runtime.add("tsx", SHOW)
+    body = await code_run(client, code, "typescript", argv=ARGV, envs=runtime.envs)
+    (path, *argv), text = json.loads(body["result"])
+    assert argv == ARGV
+    assert text.endswith(code)
+    assert "\n" not in text.removesuffix(code)  # lines keep their numbers
+    assert not Path(path).parent.exists()
+
+    runtime.add("ts-node", f"{SHOW}\nexit 7")
+    body = await code_run(client, code, "typescript", argv=ARGV, envs=runtime.envs)
+    assert body["exitCode"] == 7
+    argv, text = json.loads(body["result"])
+    options = ["-T", "--ignore-diagnostics", "5107", "-O", '{"module":"CommonJS"}']
+    assert argv[:5] == options
+    assert argv[6:] == ARGV
+    assert not Path(argv[5]).parent.exists()
+
+    # The directory's own comes first.
+    local = tmp_path / "node_modules" / ".bin"
+    local.mkdir(parents=True)
+    shutil.copy(runtime.directory / "tsx", local / "ts-node")
+    body = await code_run(client, code, "typescript", cwd=str(tmp_path), envs=runtime.envs)
+    assert body["exitCode"] == 0
+
+
+@each("what", ["rm -r {}", "chmod 0 {}", "mkdir {}/a {}/a/b", "rm {}/code.ts; mkdir {}/code.ts"])
+async def _folder(client: Any, runtime: Runtime, what: str) -> None:
+    # Its file is the program's to do with as it likes.
+    runtime.add("ts-node", 'folder="${6%/*}"\n' + what.replace("{}", '"$folder"'))
+    body = await code_run(client, "1", "typescript", envs=runtime.envs)
+    assert body == {"exitCode": 0, "result": ""}
+
+
+async def test_the_folder_of_the_code(procd: MakeClient, runtime: Runtime) -> None:
+    await _folder(client=await procd(), runtime=runtime)
+
+
+async def test_typescript_out_of_time(procd: MakeClient, runtime: Runtime, alive: Fifo) -> None:
+    client = await procd()
+    runtime.add("ts-node", f'exec 9>"{alive}"; echo "$6" >&9; sleep 60')
+    document = {"code": "1", "language": "typescript", "timeout": 1, "envs": runtime.envs}
+    async with client.post("/process/code-run", json=document) as reply:
+        await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
+    path = Path(await alive.line())
+    assert path.name == "code.ts"
+    assert not path.parent.exists()
+    await alive.ended()
+
+
+async def test_missing_runtimes(procd: MakeClient, runtime: Runtime) -> None:
+    client = await procd()
+    os.unlink(runtime.directory / "python3")
+    for language, name in (("python", "python3"), ("javascript", "node"), ("typescript", "node")):
+        for envs in (runtime.envs, {"PATH": ""}, {"PATH": "/none"}):
+            body = await code_run(client, "1", language, envs=envs)
+            assert body["exitCode"] == 127
+            assert f"{name}: not found" in body["result"]
+    runtime.add("node", "echo false")
+    body = await code_run(client, "1", "typescript", envs=runtime.envs)
+    assert body["exitCode"] == 127
+    assert "ts-node: not found" in body["result"]
+
+
+async def test_a_node_that_strips_types(procd: MakeClient, runtime: Runtime) -> None:
+    client = await procd()
+    # A bad moment of one request is not what all others are told.
+    runtime.add("node", "exit 9")
+    body = await code_run(client, "1", "typescript", envs=runtime.envs)
+    assert body["exitCode"] == 127
+    runtime.add("node", f'if [ "$1" = -p ]; then echo true; else shift 2; {SHOW}\nfi')
+    body = await code_run(client, "let x", "typescript", argv=ARGV, envs=runtime.envs)
+    (_, *argv), text = json.loads(body["result"])
+    assert argv == ARGV
+    assert text.endswith("let x")
+
+
+async def test_out_of_time(procd: MakeClient, alive: Fifo) -> None:
+    client = await procd()
+    code = f"""
+import subprocess, time
+subprocess.Popen(['setsid', 'sh', '-c', 'exec 9>"{alive}"; echo up >&9; sleep 60'])
+print('so far')
+time.sleep(60)
+"""
+    document = {"code": code, "language": "python", "timeout": 1}
+    async with client.post("/process/code-run", json=document) as reply:
+        body = await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
+        assert "timeout" in body["message"]
+        assert body["result"] == "so far\n"
+    assert await alive.line() == "up"
+    await alive.ended()
+
+
+async def test_a_client_that_goes(procd: MakeClient, alive: Fifo) -> None:
+    client = await procd()
+    code = f"held = open({str(alive)!r}, 'w'); print('up', file=held, flush=True)\nwhile True: pass"
+    body = json.dumps({"code": code, "language": "python"}).encode()
+    async with raw(client) as connection:
+        head = f"POST /process/code-run HTTP/1.1\nContent-Length: {len(body)}"
+        await connection.request(head, body)
+        assert await alive.line() == "up"
+        connection.reset()
+        await alive.ended()
+
+
+async def test_a_background_child(procd: MakeClient, alive: Fifo) -> None:
+    client = await procd()
+    for mention in ("", "# matplotlib\n"):
+        code = f"{mention}import os; os.system('sleep 60 & echo x')"
+        assert await code_run(client, code) == {"exitCode": 0, "result": "x\n"}
+        code = f"{mention}import os, time\nif os.fork() == 0: time.sleep(60)\nprint('x')"
+        assert await code_run(client, code) == {"exitCode": 0, "result": "x\n"}
+
+
+async def test_output_limit(procd: MakeClient) -> None:
+    client = await procd(execute={"max_output_bytes": 1 << 20})
+    body = await code_run(client, "print('x' * 5_000_000)")
+    assert body["truncated"] is True
+    assert len(body["result"]) < (1 << 20) + 100
+    assert "bytes dropped" in body["result"]
+
+
+REFUSALS: list[tuple[object, str, str]] = [
+    ({}, "INVALID_REQUEST_BODY", "code"),
+    ({"code": "", "language": "python"}, "INVALID_REQUEST_BODY", "code"),
+    ({"code": None, "language": "python"}, "INVALID_REQUEST_BODY", "code"),
+    ({"code": 5, "language": "python"}, "INVALID_REQUEST_BODY", "code"),
+    ({"code": ["1"], "language": "python"}, "INVALID_REQUEST_BODY", "code"),
+    ({"code": "1"}, "INVALID_REQUEST_BODY", "language"),
+    ({"code": "1", "language": ""}, "INVALID_REQUEST_BODY", "language"),
+    ({"code": "1", "language": 5}, "INVALID_REQUEST_BODY", "language"),
+    ({"code": "1", "language": "ruby"}, "BAD_REQUEST", "unsupported language: ruby"),
+    ({"code": "1", "language": "Python"}, "BAD_REQUEST", "unsupported language: Python"),
+    ({"code": "1", "language": "python", "argv": "x"}, "INVALID_REQUEST_BODY", "argv"),
+    ({"code": "1", "language": "python", "argv": [1]}, "INVALID_REQUEST_BODY", "argv"),
+    ({"code": "1", "language": "python", "argv": [None]}, "INVALID_REQUEST_BODY", "argv"),
+    ({"code": "1", "language": "python", "argv": ["\0"]}, "INVALID_REQUEST_BODY", "argv"),
+    ({"code": "1", "language": "python", "timeout": -1}, "INVALID_REQUEST_BODY", "timeout"),
+    ({"code": "1", "language": "python", "timeout": 2**32}, "INVALID_REQUEST_BODY", "timeout"),
+    ({"code": "1", "language": "python", "timeout": "1"}, "INVALID_REQUEST_BODY", "timeout"),
+    ({"code": "1", "language": "python", "envs": {"1": "x"}}, "BAD_REQUEST", "'1'"),
+    ({"code": "1", "language": "python", "envs": {"A": 1}}, "INVALID_REQUEST_BODY", "envs"),
+    ([], "INVALID_REQUEST_BODY", "object"),
+]
+
+
+@each(("document", "code", "message"), REFUSALS)
+async def _refusals(client: Any, document: object, code: str, message: str) -> None:
+    async with client.post("/process/code-run", json=document) as reply:
+        assert message in (await refused(reply, 400, code))["message"]
+
+
+async def test_refusals(procd: MakeClient) -> None:
+    await _refusals(client=await procd())
+
+
+async def test_a_nul_in_the_code(procd: MakeClient) -> None:
+    client = await procd()
+    for mention in ("", "# matplotlib\n"):
+        body = await code_run(client, f"{mention}print(1)\n\0")
+        assert body["exitCode"] == 1
+        assert "null bytes" in body["result"]
+
+
+async def test_commands_and_programs_share_a_limit(procd: MakeClient) -> None:
+    client = await procd(execute={"max_concurrent": 1})
+    document = {"code": "1", "language": "python"}
+    async with client.post("/process/code-run", json=document) as reply:
+        assert reply.status == 200
+    inner = "import time; time.sleep(1)"
+    replies = await asyncio.gather(
+        *[
+            client.post("/process/code-run", json={"code": inner, "language": "python"})
+            for _ in range(2)
+        ]
+    )
+    assert sorted(reply.status for reply in replies) == [200, 429]

@@ -1,0 +1,350 @@
+"""Code that turns on the interpreter it runs in: the next execution works all the same."""
+
+import asyncio
+import hashlib
+import json
+import os
+import resource
+import signal
+from typing import Any
+
+import pytest
+
+from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
+from tests.api.cells import CONTEXTS, EXECUTE, create, listed, run, said, start
+from tests.api.clients import (
+    WAIT_S,
+    descriptors_exhausted,
+    each,
+    execute,
+    raw,
+    refused,
+    until,
+)
+from tests.conftest import MakeClient
+
+EVERY_FD = (
+    "import os\nfor fd in map(int, os.listdir('/proc/self/fd')):\n  try: {}\n  except OSError: pass"
+)
+SURVIVED = [
+    # Streams and descriptors.
+    "import os; os.closerange(0, 100)",
+    "import os; os.close(1)",
+    "import os; os.close(2); os.close(0)",
+    "import os; os.dup2(os.open('/dev/null', os.O_RDWR), 1)",
+    "import sys; sys.stdout = None",
+    "import sys; del sys.stdout, sys.stderr, sys.stdin",
+    "import sys; sys.stdout.close(); sys.stderr.close()",
+    "import sys; b = sys.stdout.detach()",
+    "import sys; b = sys.stdout.buffer.detach()",
+    "import sys; sys.stdout.reconfigure(encoding='utf-16', line_buffering=False)",
+    "import sys; sys.stdout = sys.stderr = open('/dev/full', 'w'); print('x' * 100_000)",
+    "class S:\n  def write(self, t): raise SystemExit\n  def flush(self): raise SystemExit\n"
+    "import sys; sys.stdout = sys.stderr = S()",
+    "class S:\n  def write(self, t): 1 / 0\n  def flush(self): 1 / 0\n"
+    "import sys; sys.stdout = sys.stderr = S(); sys.exit('text')",
+    "import sys; sys.stderr = None; sys.exit('text')",
+    EVERY_FD.format("os.write(fd, b'garbage' * 10)"),
+    EVERY_FD.format("os.set_blocking(fd, False)"),
+    EVERY_FD.format("os.set_inheritable(fd, True)"),
+    "held = []\nwhile True: held.append(open('/dev/null'))",
+    "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (3, 1000))",
+    "import os; os.set_blocking(1, False); print('x' * 2_000_000)",
+    "import sys; sys.stdout.write('half a line'); sys.stdout.buffer.write(b'\\xc3')",
+    # Signals and threads.
+    "import signal\nfor n in (2, 15, 17, 20): signal.signal(n, signal.SIG_IGN)",
+    "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))",
+    "import threading, time\n"
+    "for _ in range(1000): threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()",
+    "import sys; sys.settrace(lambda *a: None); sys.setprofile(lambda *a: None)",
+    "import sys; sys.setswitchinterval(100)",
+    # Processes.
+    "import os\nif os.fork() == 0: os._exit(0)",
+    "import os\nif os.fork() == 0: 1 / 0",
+    "import os, sys\nif os.fork() == 0: sys.exit(3)",
+    "import os\nif os.fork() == 0: raise KeyboardInterrupt",
+    "import os\nfor _ in range(3): os.fork()",
+    "import os; os.setpgid(0, 0) if os.getpid() != os.getsid(0) else None",
+    "import os; os.chdir('/proc/self'); os.umask(0o777)",
+    # Modules.
+    "import builtins; del builtins.print, builtins.open, builtins.input",
+    "__builtins__ = {}",
+    "globals().clear()",
+    "import sys; sys.modules.clear()",
+    "import sys; sys.modules['__main__'] = None; sys.path.clear(); sys.meta_path.clear()",
+    "import json; json.dumps = json.loads = None",
+    "import json; json.dumps = lambda *a, **k: b'bytes'; json.JSONEncoder.default = None",
+    "import os\nfor name in list(vars(os)):\n  if name[0] != '_': setattr(os, name, None)",
+    "import signal, io, linecache, socket, asyncio\n"
+    "for m in (signal, io, linecache, socket, asyncio):\n"
+    "  for name in list(vars(m)):\n"
+    "    if name[0] != '_' and name != 'cache': setattr(m, name, None)",
+    "import traceback as t, linecache as l; t.TracebackException.format = None; l.clearcache()",
+    "import os; os.environ.clear(); os.environ = {}",
+    "import sys; sys.excepthook = sys.displayhook = sys.argv = sys.path = None",
+    "import asyncio\nawait asyncio.sleep(0)\nasyncio.get_running_loop().stop()",
+    "import asyncio\nloop = asyncio.get_running_loop() if False else None\n"
+    "async def forever():\n  while True: await asyncio.sleep(0.01)\n"
+    "task = asyncio.get_event_loop_policy().new_event_loop()",
+    "import sys; sys.setrecursionlimit(60)",
+    "import gc; gc.disable(); gc.set_threshold(1)",
+    "class M(type):\n  def __getattribute__(c, n): raise SystemExit\n"
+    "class E(Exception, metaclass=M): pass\nraise E",
+]
+
+DIED = [
+    "import builtins; builtins.str = builtins.isinstance = builtins.len = None",
+    "import os; os.closerange(0, 65536)",
+    "import os; os._exit(7)",
+    "import os; os.abort()",
+    "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+    "import ctypes; ctypes.string_at(0)",
+    "import socket, os\nfor fd in map(int, os.listdir('/proc/self/fd')):\n"
+    "  try: socket.socket(fileno=os.dup(fd)).shutdown(socket.SHUT_RDWR)\n  except OSError: pass\n"
+    "import time; time.sleep(60)",
+    "import os; os.execv('/bin/true', ['true'])",
+    "import os; os.execv('/bin/sleep', ['sleep', '60'])",
+    "import os; os.dup2(1, 2); os.closerange(3, 65536); import time; time.sleep(60)",
+    "import resource as r; r.setrlimit(r.RLIMIT_CPU, (1, 1))\nwhile True: pass",
+]
+
+
+async def test_survived(procd: MakeClient) -> None:
+    client = await procd(interpreter={"warm": 1, "grace_s": 0.3})
+    for code in SURVIVED:
+        context_id = await create(client)
+        try:
+            cell = await run(client, code, contextId=context_id, timeout=15)
+            assert cell.close == (1000, ""), (cell.close, cell.stderr)
+            await _usable(client, context_id)
+            assert (await listed(client))[context_id]["active"]
+        except BaseException as exc:
+            exc.add_note(f"code: {code}")
+            raise
+        async with client.delete(f"{CONTEXTS}/{context_id}") as reply:
+            assert reply.status == 200
+
+
+async def _usable(client: Any, context_id: str) -> None:
+    """It runs code, tells of errors, and can be interrupted."""
+    text = "import sys\nsys.stdout.write('out|')\nsys.stderr.write('err|')\n"
+    cell = await run(client, text, contextId=context_id)
+    cell.check_completed()
+    assert "out|" in cell.stdout, cell.frames
+    assert "err|" in cell.stderr, cell.frames
+    error = (await run(client, "\nraise KeyError", contextId=context_id)).error
+    assert error["name"] == "KeyError", error
+    cell = await start(client, "sys.stdout.write('in\\n')\nwhile True: pass", contextId=context_id)
+    await cell.until("in\n")
+    async with client.post(f"{CONTEXTS}/{context_id}/interrupt") as reply:
+        assert reply.status == 200
+    assert (await cell.to_end()).error["name"] == "KeyboardInterrupt"
+
+
+async def test_died(procd: MakeClient) -> None:
+    client = await procd(interpreter={"warm": 1, "grace_s": 0.3})
+    context_id = await create(client)
+    for code in DIED:
+        try:
+            cell = await run(client, code, contextId=context_id, timeout=15)
+            assert cell.close == (1011, "worker process ended")
+            assert "control" not in cell.kinds
+            assert await said(client, "print(1)", contextId=context_id) == "1\n"
+        except BaseException as exc:
+            exc.add_note(f"code: {code}")
+            raise
+
+
+@each("how", ["SHUT_RD", "SHUT_WR"])
+async def _half_shut(client: Any, how: str) -> None:
+    code = f"""
+import socket, os
+for fd in map(int, os.listdir('/proc/self/fd')):
+    try: socket.socket(fileno=os.dup(fd)).shutdown(socket.{how})
+    except OSError: pass
+"""
+    cell = await run(client, code)
+    assert cell.close in ((1000, ""), (1011, "worker process ended"))
+    cell = await run(client, "x = 1")  # by now it is known that nobody is there
+    assert cell.close in ((1000, ""), (1011, "worker process ended"))
+    assert await said(client, "print(1)") == "1\n"
+
+
+async def test_half_shut(procd: MakeClient) -> None:
+    await _half_shut(client=await procd())
+
+
+async def test_stopped(procd: MakeClient) -> None:
+    client = await procd(interpreter={"grace_s": 0.3})
+    context_id = await create(client)
+    cell = await run(
+        client,
+        "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
+        contextId=context_id,
+        timeout=1,
+    )
+    assert cell.close == (4008, "")
+    assert await said(client, "print(1)", contextId=context_id) == "1\n"
+    cell = await start(
+        client,
+        "import os, signal; print('in'); os.kill(os.getpid(), signal.SIGSTOP)",
+        contextId=context_id,
+    )
+    await cell.until("in\n")
+    async with client.delete(f"{CONTEXTS}/{context_id}") as reply:
+        assert reply.status == 200
+    assert (await cell.to_end()).close == (1011, "context deleted")
+
+
+async def test_killed_while_idle(procd: MakeClient) -> None:
+    client = await procd()
+    assert not await said(client, "x = 1")
+    context = client.app[APP_CONTEXTS].get("default")
+    assert context.pid is not None
+    os.kill(context.pid, signal.SIGKILL)
+    # Whoever is quicker than the news of it is told, whoever isn't gets a fresh one.
+    cell = await run(client, "print('x' in globals())")
+    assert cell.close in ((1000, ""), (1011, "worker process ended"))
+    assert await said(client, "print('x' in globals())") == "False\n"
+
+
+async def test_killed_while_frozen_with_output(procd: MakeClient) -> None:
+    # All that was said before the end is there, though the client was behind.
+    client = await procd()
+    async with raw(client, receive_bytes=16 << 10) as connection:
+        await connection.upgrade(EXECUTE)
+        code = "import os, sys\nfor n in range(40_000): print(n, 'x' * 100)\n"
+        code += "sys.stdout.flush(); os._exit(1)"
+        await connection.send_frame(1, json.dumps({"code": code}).encode())
+        text = ""
+        async with asyncio.timeout(WAIT_S):
+            while (frame := await connection.frame())[0] == 1:
+                text += json.loads(frame[1])["text"]
+        assert text == "".join(f"{n} {'x' * 100}\n" for n in range(40_000))
+        assert frame == (8, b"\x03\xf3worker process ended")
+
+
+async def test_half_a_gigabyte_to_a_slow_reader(procd: MakeClient) -> None:
+    client = await procd()
+    block = bytes(range(32, 127)) * 1000 + b"\n"
+    blocks = (500 << 20) // len(block)
+    code = f"""
+import os
+block = bytes(range(32, 127)) * 1000 + b'\\n'
+for _ in range({blocks}):
+    view = memoryview(block)
+    while view: view = view[os.write(1, view):]
+"""
+    before = _resident_bytes()
+    most = 0
+    digest = hashlib.sha256()
+    async with raw(client, receive_bytes=256 << 10) as connection:
+        await connection.upgrade(EXECUTE)
+        await connection.send_frame(1, json.dumps({"code": code}).encode())
+        # The client takes nothing until its code has to wait.
+        log = client.app[APP_CONTEXTS].get("default")
+        await until(lambda: _is(log._current is not None and log._current.log.paused))
+        count = 0
+        async with asyncio.timeout(55):
+            while True:
+                opcode, payload = await connection.frame()
+                if opcode == 8:
+                    break
+                if opcode != 1:
+                    continue
+                frame = json.loads(payload)
+                if frame["type"] == "stdout":
+                    digest.update(frame["text"].encode())
+                    count += 1
+                    if count % 500 == 0:
+                        most = max(most, _resident_bytes())
+        assert payload == b"\x03\xe8"
+    whole = hashlib.sha256()
+    for _ in range(blocks):
+        whole.update(block)
+    assert digest.digest() == whole.digest()
+    assert most - before < 64 << 20
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+async def _is(fact: bool) -> bool:
+    await asyncio.sleep(0)
+    return fact
+
+
+async def test_no_descriptors(procd: MakeClient) -> None:
+    client = await procd()
+    assert not await said(client, "x = 5")
+    assert not await listed(client)
+    with descriptors_exhausted():
+        async with client.post(CONTEXTS, json={}) as reply:
+            body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+            assert "Too many open files" in body["message"]
+    context_id = await create(client)
+    for spare in range(2, 16):
+        with descriptors_exhausted(but=spare):
+            async with client.post(CONTEXTS, json={}) as reply:
+                assert reply.status in (200, 500)
+    assert await said(client, "print(x)") == "5\n"
+    assert await said(client, "print(1)", contextId=context_id) == "1\n"
+
+
+async def test_too_many_processes(procd: MakeClient) -> None:
+    client = await procd(process={"max_processes": 1})
+    assert not await said(client, "x = 5")
+    async with client.post(CONTEXTS, json={}) as reply:
+        await refused(reply, 429, "LIMIT_REACHED")
+    assert await said(client, "print(x)") == "5\n"
+
+
+@pytest.mark.parametrize("message", [b"no json", b"[]", b"{}", b'{"op": "result", "id": 1}'])
+async def test_an_interpreter_that_talks_nonsense(procd: MakeClient, message: bytes) -> None:
+    # With the key, too: then it can't be spoken with any more.
+    client = await procd()
+    code = f"""
+import gc
+import sys
+(channel,) = [each for each in gc.get_objects() if type(each).__name__ == 'Channel']
+channel._socket.send(channel._key + b'.' + {message!r})
+import time; time.sleep(60)
+"""
+    cell = await run(client, code)
+    assert cell.close == (1011, "worker process ended")
+    assert await said(client, "print(1)") == "1\n"
+
+
+async def test_interrupts_at_any_moment(procd: MakeClient) -> None:
+    # However an interrupt falls, the context is of use afterwards and keeps its state.
+    client = await procd()
+    assert not await said(client, "x = 5")
+    code = "for n in range({}):\n  print(n); display('y' * 300_000)"
+    for count in range(0, 40, 2):
+        cell = await start(client, code.format(count), display=True)
+        for _ in range(count % 7):
+            await cell.step()
+        async with client.post(f"{CONTEXTS}/default/interrupt") as reply:
+            assert reply.status in (200, 409)
+        await cell.to_end()
+        cell.check_completed()
+        assert await said(client, "print(x)") == "5\n"
+
+
+async def test_clients_that_come_and_go(procd: MakeClient) -> None:
+    client = await procd()
+    assert not await said(client, "x = 0")
+    for number in range(30):
+        async with raw(client) as connection:
+            await connection.upgrade(EXECUTE)
+            code = f"x += 1\nprint('in')\nfor _ in range({number} * 1000): print('y')"
+            await connection.send_frame(1, json.dumps({"code": code}).encode())
+            if number % 3:
+                await connection.next(1)
+            if number % 2:
+                connection.reset()
+    count = int(await said(client, "print(x)"))
+    assert 20 <= count <= 30
+    assert (await execute(client, "echo fine"))["result"] == "fine\n"
