@@ -1,4 +1,4 @@
-"""The command line: configuration, event loop, server, and the end of it."""
+"""The server's commands: configuration, event loop, server, and the end of it."""
 
 import asyncio
 import gc
@@ -15,8 +15,8 @@ from typing import Final, NoReturn
 import click
 from aiohttp import web
 
-from procd import __version__
 from procd.app import create_app, reload
+from procd.cli.main import main
 from procd.config import Config, ConfigError, check_places, load
 from procd.services import tokenfile
 from procd.services.access import NAME, Token, digest_of, new_secret, redacted
@@ -32,13 +32,7 @@ EXIT_CONFIG: Final = 2
 GC_THRESHOLD: Final = 50_000
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="procd")
-def main() -> None:
-    """A process daemon for sandboxes."""
-
-
-@main.command()
+@click.command()
 @click.option(
     "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", help="TOML file."
 )
@@ -86,7 +80,7 @@ def serve(
         sys.exit(runner.run(_serve(config, app)))
 
 
-@main.command()
+@click.command()
 @click.option("--name", required=True, help="Whose token it is: shown in logs and refusals.")
 @click.option(
     "--scope",
