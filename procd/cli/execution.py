@@ -87,15 +87,15 @@ class Execution:
             Failure: it can't be run, or how it ended can't be learned.
         """
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        with Signals(numbers, raises=True) as signals:
+        with Signals(numbers, raising=numbers) as signals:
             try:
                 self._start()
-                signals.raises = False
+                signals.raising = ()
                 return self._loop(signals)
             except Signals.Raised as exc:
                 return 128 + exc.number
             finally:
-                signals.raises = False
+                signals.raising = ()
                 self._leave()
 
     def _start(self) -> None:

@@ -37,7 +37,10 @@ def in_foreground() -> bool:
 
 
 class Signals:
-    """Signals as something to wait on; those that come before `entered` are raised.
+    """Signals as something to wait on.
+
+    Attributes:
+        raising: those that are raised instead, once, for who doesn't always wait.
 
     Source: signal.set_wakeup_fd.
     """
@@ -49,9 +52,9 @@ class Signals:
             super().__init__(number)
             self.number = number
 
-    def __init__(self, numbers: Iterable[int], *, raises: bool = False) -> None:
+    def __init__(self, numbers: Iterable[int], raising: Iterable[int] = ()) -> None:
         self._numbers = tuple(numbers)
-        self.raises = raises
+        self.raising = tuple(raising)
         self._came: list[int] = []
         self._before: dict[int, object] = {}
 
@@ -74,7 +77,8 @@ class Signals:
         self._writing.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.raises:
+        if number in self.raising:
+            self.raising = ()  # once is enough: what follows is the way out
             raise Signals.Raised(number)
         self._came.append(number)
 

@@ -12,6 +12,7 @@ from procd.cli.failure import Failure
 # Where each command is, and what it does. The server's are its own.
 COMMANDS: Final = {
     "exec": ("procd.cli.exec:command", "Run a command, as if it ran here."),
+    "attach": ("procd.cli.attach:command", "Use a terminal of the server in this one."),
     "serve": ("procd.__main__:serve", "Serve the Process API."),
     "token": ("procd.__main__:token", "Make an access token."),
 }

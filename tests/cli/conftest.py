@@ -29,8 +29,10 @@ def no_blocking() -> None:
 
 @pytest.fixture(scope="package")
 def home(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A home without files of the machine's user."""
-    return str(tmp_path_factory.mktemp("home"))
+    """A home without files of the machine's user, and with a shell that prints little."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".inputrc").write_text("set enable-bracketed-paste off\n")
+    return str(home)
 
 
 @pytest.fixture(scope="package")

@@ -9,11 +9,12 @@ class Proxy:
     """Passes connections on to a port of loopback, until they are cut.
 
     Attributes:
+        port_behind: where connections go.
         refuses: whether new connections are closed at once.
     """
 
     def __init__(self, port: int) -> None:
-        self._target = port
+        self.port_behind = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._waker, self._woken = socket.socketpair()
@@ -83,7 +84,7 @@ class Proxy:
                     if self.refuses:
                         inner.close()
                         continue
-                    outer = socket.create_connection(("127.0.0.1", self._target))
+                    outer = socket.create_connection(("127.0.0.1", self.port_behind))
                     pairs[inner], pairs[outer] = outer, inner
                     selector.register(inner, selectors.EVENT_READ)
                     selector.register(outer, selectors.EVENT_READ)
