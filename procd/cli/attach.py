@@ -8,6 +8,7 @@ import click
 from procd.cli import detach
 from procd.cli.client import Client
 from procd.cli.exec import environment
+from procd.cli.ids import complete_terminal
 from procd.cli.options import pass_target
 from procd.cli.target import Target
 
@@ -16,7 +17,7 @@ TOLD = ("TERM", "COLORTERM")
 
 
 @click.command("attach")
-@click.argument("pty_id", metavar="[ID]", required=False)
+@click.argument("pty_id", metavar="[ID]", required=False, shell_complete=complete_terminal)
 @click.option("--view", "-v", "views", is_flag=True, help="Only look on.")
 @click.option("--no-create", is_flag=True, help="Fail if there is no terminal of this name.")
 @click.option("--cwd", "-C", default="", metavar="DIR", help="Working directory of a new terminal.")

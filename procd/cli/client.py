@@ -111,7 +111,11 @@ def _content(reply: Reply) -> Any:
         content = None
     if reply.status < 300:
         return content
-    message = content.get("message") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        content = {}
     raise Refused(
-        reply.status, message or f"the server answered {reply.status}", HINTS.get(reply.status, "")
+        reply.status,
+        content.get("message") or f"the server answered {reply.status}",
+        HINTS.get(reply.status, ""),
+        content,
     )

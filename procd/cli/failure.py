@@ -1,6 +1,7 @@
 """What goes wrong, told in one sentence, with what to do about it."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 # What `exec` ends with when it isn't the command that failed; as docker does.
 EXIT_OWN: Final = 125
@@ -31,8 +32,12 @@ class Refused(Failure):
 
     Attributes:
         status: of the reply.
+        content: its JSON; empty if that is no object.
     """
 
-    def __init__(self, status: int, message: str, hint: str = "") -> None:
+    def __init__(
+        self, status: int, message: str, hint: str = "", content: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message, hint)
         self.status = status
+        self.content = content or {}

@@ -13,6 +13,17 @@ from procd.cli.failure import Failure
 COMMANDS: Final = {
     "exec": ("procd.cli.exec:command", "Run a command, as if it ran here."),
     "attach": ("procd.cli.attach:command", "Use a terminal of the server in this one."),
+    "run": ("procd.cli.run:command", "Run a program of this machine on the server."),
+    "python": ("procd.cli.python:command", "Use a Python context of the server."),
+    "ps": ("procd.cli.lists:ps", "List terminals, sessions and contexts."),
+    "sessions": ("procd.cli.lists:sessions", "List the commands of shell sessions."),
+    "logs": ("procd.cli.logs:command", "Show or follow the output of a session's command."),
+    "input": ("procd.cli.control:send", "Type into a session's command."),
+    "kill": ("procd.cli.control:kill", "End a terminal, a session, a context or a command."),
+    "record": ("procd.cli.record:command", "Record what a terminal shows."),
+    "play": ("procd.cli.play:command", "Play a recording."),
+    "doctor": ("procd.cli.doctor:command", "See whether this machine is fit for `procd serve`."),
+    "completion": ("procd.cli.completion:command", "Make a shell complete procd's words."),
     "serve": ("procd.__main__:serve", "Serve the Process API."),
     "token": ("procd.__main__:token", "Make an access token."),
 }
@@ -45,6 +56,8 @@ class Commands(click.Group):
         except Failure as exc:
             click.echo(f"procd: {exc}", err=True)
             sys.exit(exc.code)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
 
 @click.group(
