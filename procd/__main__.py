@@ -1,4 +1,4 @@
-"""The command line: configuration, event loop, server, and the end of it."""
+"""The server's commands: configuration, event loop, server, and the end of it."""
 
 import asyncio
 import faulthandler
@@ -17,10 +17,10 @@ from typing import Final, NoReturn
 import click
 from aiohttp import web
 
-from procd import __version__
 from procd.api.gate import GATE
 from procd.app import create_app
 from procd.app import reload as reload_app
+from procd.cli.main import main
 from procd.config import Config, ConfigError, check_places, load, networks, state_dir
 from procd.listen import Listeners
 from procd.logs import formatter
@@ -39,13 +39,7 @@ EXIT_CONFIG: Final = 2
 GC_THRESHOLD: Final = 50_000
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="procd")
-def main() -> None:
-    """A process daemon for sandboxes."""
-
-
-@main.command()
+@click.command()
 @click.option(
     "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", help="TOML file."
 )
@@ -100,7 +94,7 @@ def serve(
         sys.exit(runner.run(_serve(config, path, app)))
 
 
-@main.command()
+@click.command()
 @click.option("--name", required=True, help="Whose token it is: shown in logs and refusals.")
 @click.option(
     "--scope",

@@ -290,8 +290,13 @@ CHOICES = {
 }
 
 
-# The path of the file, and a secret, which is to be in no Config.
-NO_SETTINGS = frozenset({"PROCD_CONFIG", "PROCD_AUTH_TOKEN"})
+# The path of the file, a secret, which is to be in no Config, and what the client reads.
+NO_SETTINGS = frozenset(
+    {
+        "PROCD_CONFIG", "PROCD_AUTH_TOKEN",
+        "PROCD_URL", "PROCD_TOKEN", "PROCD_TOKEN_FILE", "PROCD_CLIENT_CONFIG", "PROCD_DETACH_KEYS",
+    }
+)  # fmt: skip
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:

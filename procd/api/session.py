@@ -1,6 +1,7 @@
 """Shell sessions. Source: Process API contract, sections 8 and 9."""
 
 import asyncio
+import base64
 from dataclasses import replace
 from datetime import UTC, datetime
 from signal import Signals
@@ -53,6 +54,7 @@ from procd.services.session import (
     ENTRYPOINT,
     ENTRYPOINT_COMMAND,
     ExecRequest,
+    InputRequest,
     SessionRequest,
     ShellSession,
     ShellSessions,
@@ -106,14 +108,24 @@ class InputSchema(BodySchema):
     """POST …/command/{command_id}/input."""
 
     data = Script(load_default="")
+    data_base64 = Text(data_key="dataBase64", load_default="")
     eof = Flag(load_default=False)
 
     @post_load
-    def check(self, data: dict[str, Any], **_: object) -> dict[str, Any]:
-        """Refuse what would do nothing."""
-        if not data["data"] and not data["eof"]:
+    def build(self, data: dict[str, Any], **_: object) -> InputRequest:
+        """Make the request: a line, or exactly the bytes given as base64."""
+        if data["data"] and data["data_base64"]:
+            raise ValidationError("data and dataBase64: only one of them may be given")
+        try:
+            raw = base64.b64decode(data["data_base64"], validate=True)
+        except ValueError:
+            raise ValidationError("dataBase64: must be base64") from None
+        if data["data"]:
+            raw = data["data"].encode()
+            raw += b"" if raw.endswith(b"\n") else b"\n"
+        if not raw and not data["eof"]:
             raise ValidationError("data: must not be empty")
-        return data
+        return InputRequest(data=raw, eof=data["eof"])
 
 
 class SignalSchema(BodySchema):
@@ -243,8 +255,7 @@ async def send_input(request: web.Request) -> web.Response:
     """Type a line into a command (section 8.6)."""
     session = request.app[SESSIONS].to_change(request.match_info["session_id"], "send input to")
     command = session.command(request.match_info["command_id"])
-    wanted = await load(request, INPUT)
-    await session.type(command, wanted["data"], eof=wanted["eof"])
+    await session.type(command, await load(request, INPUT))
     return web.Response(status=204)
 
 

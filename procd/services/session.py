@@ -70,6 +70,14 @@ class ExecRequest:
     timeout_s: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputRequest:
+    """What to type into a command, and whether that is all."""
+
+    data: bytes
+    eof: bool = False
+
+
 class ShellSession:
     """One shell and its commands, from its creation until it is deleted."""
 
@@ -238,20 +246,17 @@ class ShellSession:
             raise ProcessNotFound("command not found")
         return command
 
-    async def type(self, command: Command, data: str, *, eof: bool) -> None:
-        """Send a line of input to a command. Source: contract, section 8.6.
+    async def type(self, command: Command, wanted: InputRequest) -> None:
+        """Send input to a command. Source: contract, section 8.6.
 
         Raises:
             BadRequest, CommandCompleted, SessionEnded: as `Command.type`.
         """
         if self.ended and not command.done.done():
             raise SessionEnded("session process has exited")
-        raw = data.encode()
-        if raw and not raw.endswith(b"\n"):
-            raw += b"\n"
         await command.type(
-            raw,
-            eof=eof,
+            wanted.data,
+            eof=wanted.eof,
             queue_bytes=self._config.input_queue_bytes,
             shell=self._process.record.pid,
             tasks=self._processes.tasks,

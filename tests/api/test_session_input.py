@@ -195,3 +195,35 @@ async def test_who_waits_is_freed_by_the_end(procd: MakeClient, gate: Gate, how:
             await delete(client)
     code = "COMMAND_ALREADY_COMPLETED" if how == "end" else "SESSION_ENDED"
     await refused(waiting.result(), 410, code)
+
+
+async def test_exact_bytes(procd: MakeClient) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, "od -An -tx1", suppressInputEcho=True)
+    path = f"{path_of(command_id)}/input"
+    for body in ({"dataBase64": "/wAB"}, {"dataBase64": "Yg==", "eof": True}):
+        async with client.post(path, json=body) as reply:
+            assert reply.status == 204, await reply.text()
+    assert (await ended(client, command_id))["exitCode"] == 0
+    assert (await logs(client, command_id))["stdout"] == " ff 00 01 62\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataBase64": "?"},
+        {"dataBase64": "/wA"},
+        {"dataBase64": "é"},
+        {"dataBase64": ""},
+        {"dataBase64": 1},
+        {"dataBase64": "YQ==", "data": "a"},
+    ],
+)
+async def test_bytes_that_are_none(procd: MakeClient, body: dict[str, object]) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, "read x")
+    async with client.post(f"{path_of(command_id)}/input", json=body) as reply:
+        assert reply.status == 400
+        assert (await reply.json())["code"] == "INVALID_REQUEST_BODY"

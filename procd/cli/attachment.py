@@ -1,0 +1,310 @@
+"""A terminal of the server, in this one.
+
+Source: Process API contract, section 10; the README's section "Routes" for `?offset`.
+"""
+
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from procd.cli.client import Client
+from procd.cli.detach import Detacher
+from procd.cli.failure import Failure, Refused, Unreachable
+from procd.cli.http import query, quoted
+from procd.cli.io import PIECE_BYTES, STDIN, Signals
+from procd.cli.terminal import Terminal
+from procd.cli.websocket import TEXT, Closed, WebSocket
+
+PTY: Final = "/process/pty"
+EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
+ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names what follows
+CTRL_C: Final = b"\x03"
+BEAT_S: Final = 5.0
+RESIZE_S: Final = 5.0
+FIRST_RETRY_S: Final = 0.1
+LONGEST_RETRY_S: Final = 2.0
+# Close codes after which the terminal may still be there: RFC 6455, section 7.4.1, and the
+# registry of the IANA (1012: service restart, 1013: try again later).
+PASSING: Final = (1001, 1005, 1006, 1012, 1013)
+SLOW: Final = "slow consumer"
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Attachment:
+    """One attachment to one terminal.
+
+    Args:
+        views: only look on: nothing is typed, resized or created.
+        creates: create the terminal if it isn't there, with `cwd` and `envs`.
+        retry_s: how long a lost server is looked for.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        pty_id: str,
+        terminal: Terminal,
+        *,
+        detach_keys: bytes,
+        views: bool = False,
+        creates: bool = True,
+        cwd: str = "",
+        envs: Mapping[str, str] | None = None,
+        retry_s: float = 60.0,
+    ) -> None:
+        self._client = client
+        self._id = pty_id
+        self._path = f"{PTY}/{quoted(pty_id)}"
+        self._terminal = terminal
+        self._detacher = Detacher(detach_keys)
+        self._views = views
+        self._creates = creates
+        self._cwd = cwd
+        self._envs = dict(envs or {})
+        self._retry_s = retry_s
+        self._websocket: WebSocket | None = None
+        # Where the output goes on; None while the replay isn't complete.
+        self._offset: int | None = None
+        self._replay_bytes = 0
+        self._live_offset = 0
+        self._lost_at: float | None = None
+        self._retry_at = 0.0
+        self._pause_s = FIRST_RETRY_S
+        self._exit: int | None = None
+
+    def run(self) -> int | None:
+        """Attach until its end, or until it is left.
+
+        Returns:
+            The exit code of its shell; None if it was left.
+
+        Raises:
+            Failure: it isn't there, or not any more, or the server is gone for too long.
+            Signals.Raised: this process is to end.
+        """
+        numbers = (*ENDING, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
+        with Signals(numbers, raising=ENDING) as signals:
+            try:
+                self._websocket = self._open()
+                with self._terminal:
+                    try:
+                        return self._loop(signals)
+                    finally:
+                        signals.raising = ()
+            finally:
+                if self._websocket is not None:
+                    self._websocket.close()
+
+    def _open(self) -> WebSocket:
+        """Attach for the first time; create it if need be.
+
+        Raises:
+            Failure: neither is possible.
+        """
+        while True:
+            try:
+                self._client.call("GET", self._path)
+                self._resize()
+                return self._connect()
+            except Refused as exc:
+                if exc.status not in (404, 410):
+                    raise
+                if self._views or not self._creates:
+                    raise Failure(
+                        f"there is no terminal {self._id}", "`procd ps` lists them"
+                    ) from exc
+            try:
+                return self._create()
+            except Refused as exc:
+                if exc.status != 409:  # somebody else has just created it
+                    raise
+
+    def _create(self) -> WebSocket:
+        columns, rows = self._terminal.size
+        where = query(id=self._id, cols=columns, rows=rows, cwd=self._cwd or None)
+        protocols = [EXIT_TOKEN]
+        if self._envs:
+            import base64  # not needed to attach
+
+            token = base64.urlsafe_b64encode(json.dumps(self._envs).encode()).rstrip(b"=")
+            protocols.append(ENVS_TOKEN + token.decode())
+        return self._client.websocket(f"{PTY}/create-connect{where}", protocols)
+
+    def _connect(self) -> WebSocket:
+        return self._client.websocket(
+            f"{self._path}/connect{query(offset=self._offset)}", [EXIT_TOKEN]
+        )
+
+    def _resize(self) -> None:
+        if self._views:
+            return
+        columns, rows = self._terminal.size
+        body = {"cols": columns, "rows": rows}
+        self._client.call("POST", f"{self._path}/resize", body, within_s=RESIZE_S)
+
+    def _loop(self, signals: Signals) -> int | None:
+        while True:
+            websocket = self._websocket
+            poll = select.poll()
+            poll.register(signals, select.POLLIN)
+            if websocket is not None:
+                out = select.POLLOUT if websocket.wants_write else 0
+                poll.register(websocket, select.POLLIN | out)
+            if websocket is None or not websocket.full:
+                poll.register(STDIN, select.POLLIN)
+            ready = {number for number, _ in poll.poll(self._patience_s() * 1000)}
+            for number in signals.take():
+                self._signalled(number)
+            if STDIN in ready and self._typed():
+                return None
+            if self._websocket is None:
+                self._retry()
+            else:
+                self._receive(self._websocket, ready)
+            if self._exit is not None:
+                return self._exit
+
+    def _patience_s(self) -> float:
+        if self._websocket is None:
+            return max(0.0, self._retry_at - time.monotonic())
+        return 0.0 if self._websocket.pending else BEAT_S
+
+    def _signalled(self, number: int) -> None:
+        if number == signal.SIGTSTP:
+            self._terminal.suspend()
+        elif number == signal.SIGCONT:
+            self._terminal.enter()  # the shell had it in between
+        if self._websocket is not None:
+            try:
+                self._resize()
+            except Refused:
+                return  # it has just ended, which its socket says better
+            except Unreachable as exc:
+                self._lose(exc)
+
+    def _typed(self) -> bool:
+        """Pass on what is typed; True if that was to leave."""
+        data = os.read(STDIN, PIECE_BYTES)
+        if not data:
+            raise Signals.Raised(signal.SIGHUP)  # what hung up is this terminal
+        keys, leaves = self._detacher.feed(data)
+        if self._views:
+            return leaves or CTRL_C in keys
+        if keys and self._websocket is not None:
+            try:
+                self._websocket.send(keys)
+            except Unreachable as exc:
+                self._lose(exc)
+        return leaves
+
+    def _receive(self, websocket: WebSocket, ready: set[int]) -> None:
+        try:
+            if websocket.fileno() in ready or websocket.pending:
+                websocket.flush()
+                for message in websocket.receive():
+                    if message.opcode == TEXT:
+                        self._controlled(json.loads(message.payload))
+                    else:
+                        self._shown(message.payload)
+            websocket.beat()
+        except Unreachable as exc:
+            self._lose(exc)
+            return
+        if websocket.closed is not None:
+            self._closed(websocket.closed)
+
+    def _shown(self, data: bytes) -> None:
+        self._terminal.write(data)
+        if self._offset is not None:
+            self._offset += len(data)
+            return
+        self._replay_bytes -= len(data)
+        self._check_replay()
+
+    def _check_replay(self) -> None:
+        if self._replay_bytes <= 0:
+            self._offset = self._live_offset - self._replay_bytes
+
+    def _controlled(self, control: Mapping[str, Any]) -> None:
+        """Source: contract, section 10.5; README, "What procd adds to the contract"."""
+        status = control.get("status")
+        if status == "connected":
+            if self._lost_at is not None:
+                self._lost_at = None
+                self._pause_s = FIRST_RETRY_S
+                self._terminal.tell("connected again")
+            begin = int(control.get("offset", 0))
+            if "liveOffset" in control:
+                self._offset = None
+                self._replay_bytes = int(control["replayBytes"])
+                self._live_offset = int(control["liveOffset"])
+                self._check_replay()
+            else:
+                if self._offset is not None and begin > self._offset:
+                    self._terminal.tell(f"{begin - self._offset} bytes of output are lost")
+                self._offset = begin
+        elif status == "exited":
+            self._exit = int(control["exitCode"])
+        elif status == "error":
+            raise Failure(str(control.get("error") or "the server refuses the terminal"))
+        elif status == "read-only":
+            self._views = True
+            self._terminal.tell("this token may only look on: what you type is discarded")
+
+    def _closed(self, closed: Closed) -> None:
+        if self._exit is not None:
+            return
+        try:
+            self._exit = int(json.loads(closed.reason)["exitCode"])
+        except (ValueError, KeyError, TypeError):
+            pass  # not an end of the shell's
+        else:
+            return
+        if closed.code == 1000:
+            self._exit = 0
+        elif closed.code in PASSING:
+            self._lose(Unreachable(f"the server closed the connection: {closed.reason}"))
+        elif closed.reason == SLOW:
+            # What it was to show next is no longer kept: begin again with what is.
+            self._offset = None
+            self._lose(Unreachable("this terminal is too slow for that much output"))
+        else:
+            raise Failure(closed.reason or f"the server closed with code {closed.code}")
+
+    def _lose(self, exc: Unreachable) -> None:
+        """Not yet a failure: say so, and look for the server."""
+        if self._websocket is not None:
+            self._websocket.close()
+            self._websocket = None
+        now = time.monotonic()
+        if self._lost_at is None:
+            self._lost_at = now
+            if self._retry_s:
+                self._terminal.tell(f"{exc.message}; trying again, the detach keys leave")
+        if now - self._lost_at >= self._retry_s:
+            raise Unreachable(exc.message, f"come back with `procd attach {self._id}`") from exc
+        self._retry_at = now + self._pause_s
+        self._pause_s = min(self._pause_s * 2, LONGEST_RETRY_S)
+
+    def _retry(self) -> None:
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            self._resize()
+        except Refused as exc:
+            # It may have ended meanwhile, and its end is still to be seen; or it has gone.
+            if exc.status != 410:
+                raise
+        except Unreachable as exc:
+            self._lose(exc)
+            return
+        try:
+            if self._offset is None:
+                self._terminal.write(b"\x1b[H\x1b[2J")  # what comes begins before what is shown
+            self._websocket = self._connect()
+        except Unreachable as exc:
+            self._lose(exc)

@@ -1,0 +1,99 @@
+"""Recordings of terminals: asciicast version 3 written, versions 2 and 3 read.
+
+Source: asciinema, "asciicast v3" and "asciicast v2" file formats.
+"""
+
+import json
+from codecs import getincrementaldecoder
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, Final, NamedTuple
+
+from procd.cli.failure import Failure
+
+VERSIONS: Final = (2, 3)
+MAX_LINE: Final = 16 << 20
+
+
+class Event(NamedTuple):
+    """One event: seconds since the one before, what it is, and its data."""
+
+    interval_s: float
+    code: str
+    data: str
+
+
+class Writer:
+    """Writes a recording, line by line, so that what is there is always whole.
+
+    Args:
+        begin: seconds since the epoch.
+        now: seconds of any clock that never goes back.
+    """
+
+    def __init__(
+        self, file: IO[str], *, cols: int, rows: int, term: str, begin: int, now: float
+    ) -> None:
+        self._file = file
+        self._before = now
+        # A character may come in parts.
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+        about: dict[str, Any] = {"cols": cols, "rows": rows}
+        if term:
+            about["type"] = term
+        self._line({"version": 3, "term": about, "timestamp": begin})
+
+    def output(self, data: bytes, now: float) -> None:
+        """The terminal showed this."""
+        if text := self._decoder.decode(data):
+            self._event(now, "o", text)
+
+    def resize(self, cols: int, rows: int, now: float) -> None:
+        """The terminal changed its size."""
+        self._event(now, "r", f"{cols}x{rows}")
+
+    def exit(self, code: int, now: float) -> None:
+        """Its shell ended."""
+        self._event(now, "x", str(code))
+
+    def _event(self, now: float, code: str, data: str) -> None:
+        self._line([round(now - self._before, 6), code, data])
+        self._before = now
+
+    def _line(self, document: object) -> None:
+        self._file.write(json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
+        self._file.flush()
+
+
+def read(file: IO[str], name: str) -> tuple[Mapping[str, Any], Iterator[Event]]:
+    """The header and the events of a recording.
+
+    Raises:
+        Failure: it is none; for an event that is none, when that is read.
+    """
+    try:
+        header = json.loads(file.readline(MAX_LINE))
+        version = header["version"]
+    except (ValueError, KeyError, TypeError) as exc:
+        raise Failure(
+            f"{name}: not a recording", "asciicast is what `procd record` writes"
+        ) from exc
+    if version not in VERSIONS:
+        raise Failure(f"{name}: asciicast version {version} is not known")
+    return header, _events(file, name, version)
+
+
+def _events(file: IO[str], name: str, version: int) -> Iterator[Event]:
+    before = 0.0
+    number = 1
+    while line := file.readline(MAX_LINE):
+        number += 1
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            time, code, data = json.loads(line)
+            interval_s = float(time) if version > 2 else float(time) - before
+            event = Event(max(0.0, interval_s), str(code), str(data))
+        except (ValueError, TypeError) as exc:
+            raise Failure(f"{name}: line {number} is no event") from exc
+        before = float(time)
+        yield event

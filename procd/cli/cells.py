@@ -1,0 +1,108 @@
+"""Pieces of code, run in a Python context of the server.
+
+Source: Process API contract, section 11.2; the README for `display`.
+"""
+
+import json
+import select
+import signal
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from procd.cli.client import Client
+from procd.cli.failure import Failure, Refused
+from procd.cli.http import quoted
+from procd.cli.images import shown
+from procd.cli.io import STDERR, STDOUT, Signals, write_all
+
+CONTEXTS: Final = "/process/interpreter/context"
+BEAT_S: Final = 5.0
+
+
+class Context:
+    """A context of the server.
+
+    Args:
+        context_id: an existing one; None for a new one, in `cwd`.
+
+    Raises:
+        Failure: there is none, or no more can be had.
+    """
+
+    def __init__(self, client: Client, context_id: str | None, cwd: str) -> None:
+        self._client = client
+        if context_id is None:
+            made = client.call("POST", CONTEXTS, {"cwd": cwd}, within_s=60)
+            context_id = made["id"]
+        self.id: str = context_id
+
+    def delete(self) -> None:
+        """End it."""
+        self._client.call("DELETE", f"{CONTEXTS}/{quoted(self.id)}")
+
+    def run(self, code: str) -> bool:
+        """Run code and show what it prints, returns and raises; False if it raised.
+
+        Ctrl-C interrupts it there.
+
+        Raises:
+            Failure: it was broken off.
+        """
+        request = {"code": code, "contextId": self.id, "timeout": 0, "display": True}
+        good = True
+        with Signals([signal.SIGINT]) as signals:
+            websocket = self._client.websocket("/process/interpreter/execute")
+            try:
+                websocket.send(json.dumps(request).encode())
+                while websocket.closed is None:
+                    poll = select.poll()
+                    poll.register(signals, select.POLLIN)
+                    out = select.POLLOUT if websocket.wants_write else 0
+                    poll.register(websocket, select.POLLIN | out)
+                    if not websocket.pending:
+                        poll.poll(BEAT_S * 1000)
+                    if signals.take():
+                        self._interrupt()
+                    websocket.flush()
+                    for message in websocket.receive():
+                        good &= _show(json.loads(message.payload))
+                    websocket.beat()
+            finally:
+                websocket.close()
+        if websocket.closed.code != 1000:
+            raise Failure(websocket.closed.reason or f"broken off ({websocket.closed.code})")
+        return good
+
+    def _interrupt(self) -> None:
+        try:
+            self._client.call("POST", f"{CONTEXTS}/{quoted(self.id)}/interrupt")
+        except Refused:
+            return  # it has just ended
+
+
+def _show(frame: Mapping[str, Any]) -> bool:
+    match frame["type"]:
+        case "stdout":
+            write_all(STDOUT, frame["text"].encode(errors="replace"))
+        case "stderr":
+            write_all(STDERR, frame["text"].encode(errors="replace"))
+        case "result":
+            write_all(STDOUT, _bundle(frame["data"]).encode(errors="replace"))
+        case "error":
+            text = frame["traceback"].rstrip() or f"{frame['name']}: {frame['value']}"
+            click.echo(click.style(text, fg="red"), err=True)
+            return False
+        case _:
+            pass  # `control` says what the Close says, too
+    return True
+
+
+def _bundle(data: Mapping[str, Any]) -> str:
+    """The richest form of a result that a terminal can show."""
+    if isinstance(png := data.get("image/png"), str):
+        return shown(png, str(data.get("text/plain", "")))
+    if isinstance(text := data.get("text/plain"), str):
+        return text + "\n"
+    return f"[result: {', '.join(data)}]\n"

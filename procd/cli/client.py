@@ -1,0 +1,121 @@
+"""Calls of the API: JSON in and out, refusals as failures."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from procd.cli.failure import Refused, Unreachable
+from procd.cli.http import REPLY_S, Connection, Reply, Tick
+from procd.cli.target import Target
+from procd.cli.websocket import WebSocket, connect
+
+# Within this, a server certainly hasn't closed an idle connection.
+IDLE_S: Final = 0.5
+
+HINTS: Final = {
+    401: "give one with PROCD_TOKEN, --token-file or the client's file (see `procd --help`)",
+    403: "ask for a token with a wider scope, or see server.allowed_hosts",
+}
+
+
+class Client:
+    """One server's API.
+
+    Args:
+        tick: called while a reply is waited for, several times a second.
+    """
+
+    def __init__(self, target: Target, tick: Tick | None = None) -> None:
+        self.target = target
+        self.tick = tick
+        self._connection: Connection | None = None
+        self._used = 0.0
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        within_s: float | None = REPLY_S,
+    ) -> Any:
+        """The reply's JSON; None if it has none.
+
+        Raises:
+            Refused: the server says no.
+            Unreachable: it says nothing.
+        """
+        connection = self.start(method, path, body)
+        return self.finish(connection, within_s)
+
+    def start(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Connection:
+        """Send a request, for who waits for more than its reply.
+
+        Raises:
+            Unreachable: as `call`.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None and time.monotonic() - self._used > IDLE_S:
+            connection.close()
+            connection = None
+        if connection is None:
+            connection = Connection(self.target, self.tick)
+        try:
+            connection.send(method, path, None if body is None else json.dumps(body).encode())
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def finish(self, connection: Connection, within_s: float | None = REPLY_S) -> Any:
+        """The JSON of the reply to what was sent.
+
+        Raises:
+            Refused, Unreachable: as `call`.
+        """
+        reusable = False
+        try:
+            reply = connection.receive(within_s)
+            reusable = connection.reusable and self._connection is None
+        finally:
+            if reusable:
+                self._connection, self._used = connection, time.monotonic()
+            else:
+                connection.close()
+        return _content(reply)
+
+    def websocket(self, path: str, protocols: Sequence[str] = ()) -> WebSocket:
+        """Open a WebSocket.
+
+        Raises:
+            Refused, Unreachable: as `call`.
+        """
+        websocket, handshake = connect(self.target, path, protocols)
+        if websocket is None:
+            _content(Reply(handshake.status, {"content-type": "application/json"}, handshake.body))
+            raise Unreachable(f"{self.target.url} doesn't speak WebSocket")
+        return websocket
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _content(reply: Reply) -> Any:
+    try:
+        content = json.loads(reply.body) if reply.body else None
+    except ValueError:
+        content = None
+    if reply.status < 300:
+        return content
+    if not isinstance(content, dict):
+        content = {}
+    raise Refused(
+        reply.status,
+        content.get("message") or f"the server answered {reply.status}",
+        HINTS.get(reply.status, ""),
+        content,
+    )

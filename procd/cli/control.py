@@ -1,0 +1,135 @@
+"""procd input and procd kill."""
+
+import binascii
+import os
+from typing import Final
+
+import click
+
+from procd.cli.client import Client
+from procd.cli.failure import Failure, Refused
+from procd.cli.http import quoted
+from procd.cli.ids import (
+    command_path,
+    complete_anything,
+    complete_command,
+    complete_session,
+    session_path,
+)
+from procd.cli.io import PIECE_BYTES, STDIN
+from procd.cli.options import pass_target
+from procd.cli.progress import Progress
+from procd.cli.target import Target
+
+# Where each kind of thing is.
+KINDS: Final = {
+    "terminal": "/process/pty",
+    "session": "/process/session",
+    "context": "/process/interpreter/context",
+}
+KILL_S: Final = 60.0
+
+
+@click.command("input")
+@click.option("--eof", is_flag=True, help="Close the command's input, after TEXT if there is one.")
+@click.argument("session", shell_complete=complete_session)
+@click.argument("command_id", metavar="COMMAND", shell_complete=complete_command)
+@click.argument("text", required=False)
+@pass_target
+def send(target: Target, *, eof: bool, session: str, command_id: str, text: str | None) -> None:
+    """Type into a command of a session: the line TEXT, or exactly what standard input brings.
+
+    \b
+    Examples:
+      procd input build 02f66be6 yes
+      procd input build 02f66be6 --eof
+      procd input build 02f66be6 < answers.txt
+    """
+    with Progress("waiting for the command to read") as progress:
+        client = Client(target, progress.tick)
+        try:
+            path = command_path(client, session, command_id) + "/input"
+            if text is not None or eof:
+                client.call("POST", path, {"data": text or "", "eof": eof}, within_s=None)
+                return
+            while data := os.read(STDIN, PIECE_BYTES):
+                coded = binascii.b2a_base64(data, newline=False).decode()
+                client.call("POST", path, {"dataBase64": coded}, within_s=None)
+        finally:
+            client.close()
+
+
+@click.command("kill")
+@click.option(
+    "--signal",
+    "-s",
+    "signal_name",
+    metavar="NAME",
+    help="Only send this signal, like INT or SIGUSR1, to what COMMAND has started.",
+)
+@click.option(
+    "--kind", type=click.Choice(list(KINDS)), help="What ID is, if there are several of that name."
+)
+@click.argument("name", metavar="ID", shell_complete=complete_anything)
+@click.argument("command_id", required=False, metavar="[COMMAND]", shell_complete=complete_command)
+@pass_target
+def kill(
+    target: Target,
+    *,
+    signal_name: str | None,
+    kind: str | None,
+    name: str,
+    command_id: str | None,
+) -> None:
+    """End a terminal, a session or a context, with all that runs in it; or one command.
+
+    COMMAND is a command of the session ID: it is ended and the session kept.
+
+    \b
+    Examples:
+      procd kill work
+      procd kill build 02f66be6
+      procd kill --signal INT build 02f66be6
+    """
+    if signal_name is not None and command_id is None:
+        raise click.UsageError("--signal needs a COMMAND of a session")
+    with Progress(f"ending {name}") as progress:
+        client = Client(target, progress.tick)
+        try:
+            if command_id is None:
+                _end(client, name, kind)
+                return
+            path = command_path(client, name, command_id)
+            if signal_name is None:
+                client.call("POST", f"{path}/terminate", within_s=KILL_S)
+            else:
+                client.call("POST", f"{path}/signal", {"signal": signal_name})
+        finally:
+            client.close()
+
+
+def _end(client: Client, name: str, kind: str | None) -> None:
+    kinds = [kind] if kind is not None else _kinds(client, name)
+    if not kinds:
+        raise Failure(f"there is nothing named {name}", "`procd ps` lists what there is")
+    if len(kinds) > 1:
+        raise Failure(f"{name} is a {' and a '.join(kinds)}", "say which one with --kind")
+    client.call("DELETE", f"{KINDS[kinds[0]]}/{quoted(name)}", within_s=KILL_S)
+
+
+def _kinds(client: Client, name: str) -> list[str]:
+    """The kinds of things that have this name."""
+    kinds = []
+    for kind, path in (
+        ("terminal", f"/process/pty/{quoted(name)}"),
+        ("session", session_path(name)),
+    ):
+        try:
+            client.call("GET", path)
+        except Refused as exc:
+            if exc.status != 404:
+                raise
+        else:
+            kinds.append(kind)
+    contexts = client.call("GET", KINDS["context"])["contexts"]
+    return kinds + ["context"] * any(each["id"] == name for each in contexts)

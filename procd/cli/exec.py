@@ -1,0 +1,106 @@
+"""procd exec."""
+
+import os
+import sys
+
+import click
+
+from procd.cli.client import Client
+from procd.cli.failure import Failure
+from procd.cli.options import pass_target
+from procd.cli.target import Target
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": False})
+@click.option("--cwd", "-C", default="", metavar="DIR", help="Working directory on the server.")
+@click.option(
+    "--env",
+    "-e",
+    "envs",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set a variable; without a value, to the one it has here. May be repeated.",
+)
+@click.option(
+    "--timeout",
+    "-t",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="End the command, and exit with 124, after this time.",
+)
+@click.option("--no-stdin", "-n", is_flag=True, help="Give the command no input at all.")
+@click.option(
+    "--shell",
+    "-s",
+    "shell",
+    is_flag=True,
+    help="CMD is a script for the server's shell, with pipes, patterns and variables.",
+)
+@click.argument("command", nargs=-1, required=True, metavar="[--] CMD [ARGS]...")
+@pass_target
+def command(
+    target: Target,
+    *,
+    cwd: str,
+    envs: tuple[str, ...],
+    timeout_s: float | None,
+    no_stdin: bool,
+    shell: bool,
+    command: tuple[str, ...],
+) -> None:
+    """Run a command on the server as if it ran here.
+
+    Its output arrives as it is written, standard output and standard error apart; standard input is
+    passed on, byte for byte; its exit code becomes this one's. No shell reads the arguments, unless
+    --shell is given.
+
+    Ctrl-C sends SIGINT to all that the command has started, and ends what is left after two
+    seconds, or at a second Ctrl-C. What it has started in the background ends with it, too.
+
+    \b
+    Exit codes of its own:
+      124  the time of --timeout is over
+      125  the command could not be run, or its end is not known
+      130  Ctrl-C
+
+    \b
+    Examples:
+      procd exec -- ls -l /tmp
+      procd exec --cwd /src --env CI=1 -- make test
+      tar c . | procd exec -- tar x -C /srv
+      procd exec --shell 'dmesg | tail -n 3'
+    """
+    from procd.cli.execution import Execution, script_of
+
+    script = " ".join(command) if shell else script_of(command)
+    client = Client(target)
+    try:
+        code = Execution(
+            client,
+            script,
+            cwd=cwd,
+            envs=environment(envs),
+            timeout_s=timeout_s,
+            reads_stdin=not no_stdin,
+        ).run()
+    finally:
+        client.close()
+    sys.exit(code)
+
+
+def environment(given: tuple[str, ...]) -> dict[str, str]:
+    """The variables that `--env` names.
+
+    Raises:
+        Failure: one is to be taken from here and isn't set.
+    """
+    envs = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not equals:
+            if name not in os.environ:
+                raise Failure(f"--env {name}: not set here", f"give a value: --env {name}=VALUE")
+            value = os.environ[name]
+        envs[name] = value
+    return envs

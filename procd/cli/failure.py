@@ -1,0 +1,43 @@
+"""What goes wrong, told in one sentence, with what to do about it."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+# What `exec` ends with when it isn't the command that failed; as docker does.
+EXIT_OWN: Final = 125
+
+
+class Failure(Exception):
+    """A command can't do what was asked.
+
+    Args:
+        message: one sentence without a full stop.
+        hint: what the user may do, as another half of the sentence; empty for nothing.
+        code: what the process ends with.
+    """
+
+    def __init__(self, message: str, hint: str = "", code: int = 1) -> None:
+        super().__init__(f"{message}: {hint}" if hint else message)
+        self.message = message
+        self.hint = hint
+        self.code = code
+
+
+class Unreachable(Failure):
+    """The server doesn't listen, or the connection to it broke."""
+
+
+class Refused(Failure):
+    """The server said no.
+
+    Attributes:
+        status: of the reply.
+        content: its JSON; empty if that is no object.
+    """
+
+    def __init__(
+        self, status: int, message: str, hint: str = "", content: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message, hint)
+        self.status = status
+        self.content = content or {}

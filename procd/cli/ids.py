@@ -1,0 +1,89 @@
+"""Names of what is on the server: found by their beginning, and offered for completion."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from procd.cli.client import Client
+from procd.cli.failure import Failure, Refused
+from procd.cli.http import quoted
+from procd.cli.target import resolve
+
+SESSION = "/process/session"
+
+
+def session_path(session_id: str) -> str:
+    """The path of a session."""
+    return f"{SESSION}/{quoted(session_id)}"
+
+
+def command_path(client: Client, session_id: str, command_id: str | None) -> str:
+    """The path of a command, of which the beginning of its id is enough; of the newest, for none.
+
+    Raises:
+        Failure: there is none, or more than one.
+    """
+    path = session_path(session_id)
+    try:
+        commands: Sequence[Mapping[str, Any]] = client.call("GET", path)["commands"]
+    except Refused as exc:
+        if exc.status != 404:
+            raise
+        raise Failure(f"there is no session {session_id}", "`procd sessions` lists them") from exc
+    ids = [command["id"] for command in commands]
+    if command_id is None:
+        if not ids:
+            raise Failure(f"session {session_id} has run no command")
+        return f"{path}/command/{quoted(ids[-1])}"
+    if command_id not in ids:
+        found = [each for each in ids if each.startswith(command_id)]
+        if len(found) != 1:
+            how = "several commands begin" if found else "no command begins"
+            raise Failure(
+                f"{how} with {command_id} in session {session_id}", "`procd sessions` lists them"
+            )
+        command_id = found[0]
+    return f"{path}/command/{quoted(command_id)}"
+
+
+def _offered(context: click.Context, path: str) -> Any:
+    options = context.find_root().params
+    try:
+        client = Client(resolve(options.get("url"), options.get("token_file")))
+        try:
+            return client.call("GET", path, within_s=2)
+        finally:
+            client.close()
+    except Failure:
+        return None  # completion has nobody to tell
+
+
+def complete_session(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
+    """The sessions whose ids begin so."""
+    sessions = _offered(context, SESSION) or []
+    return [each["sessionId"] for each in sessions if each["sessionId"].startswith(begin)]
+
+
+def complete_command(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
+    """The commands of the session named before whose ids begin so."""
+    session = context.params.get("session") or context.params.get("name")
+    found = _offered(context, session_path(session)) if session else None
+    commands = found["commands"] if found else []
+    return [each["id"] for each in commands if each["id"].startswith(begin)]
+
+
+def complete_terminal(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
+    """The terminals whose ids begin so."""
+    found = _offered(context, "/process/pty") or {"sessions": []}
+    return [each["id"] for each in found["sessions"] if each["id"].startswith(begin)]
+
+
+def complete_anything(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
+    """Whatever `procd kill` can end whose id begins so."""
+    contexts = _offered(context, "/process/interpreter/context") or {"contexts": []}
+    return [
+        *complete_terminal(context, _, begin),
+        *complete_session(context, _, begin),
+        *(each["id"] for each in contexts["contexts"] if each["id"].startswith(begin)),
+    ]

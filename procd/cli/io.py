@@ -1,0 +1,97 @@
+"""The descriptors of this process: writing all of something, and hearing of signals in a loop."""
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Iterable
+from types import FrameType, TracebackType
+from typing import Final
+
+STDIN: Final = 0
+STDOUT: Final = 1
+STDERR: Final = 2
+PIECE_BYTES: Final = 48 << 10
+
+
+def write_all(number: int, data: bytes) -> None:
+    """Write all of it, however long that takes.
+
+    Raises:
+        OSError: it can't be written; BrokenPipeError, if nobody reads.
+    """
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(number, view) :]
+        except BlockingIOError:  # another program has made the terminal non-blocking
+            select.select([], [number], [])
+
+
+def in_foreground() -> bool:
+    """Whether reading standard input can't stop this process: a job in the background may not."""
+    try:
+        return os.tcgetpgrp(STDIN) == os.getpgrp()
+    except OSError:
+        return True  # no terminal
+
+
+class Signals:
+    """Signals as something to wait on.
+
+    Attributes:
+        raising: those that are raised instead, once, for who doesn't always wait.
+
+    Source: signal.set_wakeup_fd.
+    """
+
+    class Raised(BaseException):
+        """A signal came."""
+
+        def __init__(self, number: int) -> None:
+            super().__init__(number)
+            self.number = number
+
+    def __init__(self, numbers: Iterable[int], raising: Iterable[int] = ()) -> None:
+        self._numbers = tuple(numbers)
+        self.raising = tuple(raising)
+        self._came: list[int] = []
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Signals":
+        self._reading, self._writing = socket.socketpair()
+        self._reading.settimeout(0)
+        self._writing.settimeout(0)
+        signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        for number in self._numbers:
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)  # type: ignore[arg-type]  # what signal() itself gave
+        signal.set_wakeup_fd(-1)
+        self._reading.close()
+        self._writing.close()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number in self.raising:
+            self.raising = ()  # once is enough: what follows is the way out
+            raise Signals.Raised(number)
+        self._came.append(number)
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._reading.fileno()
+
+    def take(self) -> list[int]:
+        """Those that came since the last call."""
+        try:
+            while self._reading.recv(4096):
+                continue
+        except BlockingIOError:
+            pass  # all are read
+        came, self._came = self._came, []
+        return came

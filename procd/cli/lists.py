@@ -1,0 +1,115 @@
+"""procd ps and procd sessions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from procd.cli.client import Client
+from procd.cli.options import as_json, pass_target
+from procd.cli.tables import age, show, show_json
+from procd.cli.target import Target
+
+
+def state_of(command: Mapping[str, Any]) -> str:
+    """How it is with a command of a session."""
+    if "exitCode" in command:
+        return f"exit {command['exitCode']}"
+    if "endedAt" in command:
+        return "never run"
+    return "running" if "startedAt" in command else "queued"
+
+
+def _session_state(session: Mapping[str, Any]) -> str:
+    running = sum(state_of(command) == "running" for command in session["commands"])
+    return "running" if running else "idle"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+@click.command("ps")
+@as_json
+@pass_target
+def ps(target: Target, *, as_json: bool) -> None:
+    """List terminals, shell sessions and Python contexts.
+
+    \b
+    Examples:
+      procd ps
+      procd ps --json | jq -r '.terminals[].id'
+    """
+    client = Client(target)
+    try:
+        terminals = client.call("GET", "/process/pty")["sessions"]
+        sessions = client.call("GET", "/process/session")
+        contexts = client.call("GET", "/process/interpreter/context")["contexts"]
+    finally:
+        client.close()
+    if as_json:
+        show_json({"terminals": terminals, "sessions": sessions, "contexts": contexts})
+        return
+    rows = []
+    for each in terminals:
+        state = "running" if each["active"] else "not started"
+        size = f"{each['cols']}x{each['rows']}"
+        rows.append(
+            ["terminal", each["id"], state, age(each["createdAt"]), f"{size} {each['cwd']}"]
+        )
+    for each in sessions:
+        newest = each["commands"][-1] if each["commands"] else {}
+        about = f"{len(each['commands'])} commands" if len(each["commands"]) != 1 else "1 command"
+        if newest:
+            about += f", last: {_first_line(newest['command'])}"
+        rows.append(
+            [
+                "session",
+                each["sessionId"],
+                _session_state(each),
+                age(newest.get("startedAt")),
+                about,
+            ]
+        )
+    for each in contexts:
+        state = "ready" if each["active"] else "ended"
+        rows.append(["context", each["id"], state, age(each["createdAt"]), each["cwd"]])
+    show(
+        ("KIND", "ID", "STATE", "AGE", "ABOUT"),
+        rows,
+        empty="nothing runs: `procd attach` opens a terminal",
+    )
+
+
+@click.command("sessions")
+@as_json
+@pass_target
+def sessions(target: Target, *, as_json: bool) -> None:
+    """List the commands of shell sessions, oldest first.
+
+    Their output is shown by `procd logs SESSION COMMAND`; the beginning of an id is enough.
+    """
+    client = Client(target)
+    try:
+        found = client.call("GET", "/process/session")
+    finally:
+        client.close()
+    if as_json:
+        show_json(found)
+        return
+    rows = []
+    for session in found:
+        name = session["sessionId"]
+        if not session["commands"]:
+            rows.append([name, "", "idle", "", ""])
+        rows += [
+            [
+                name,
+                command["id"][:8],
+                state_of(command),
+                age(command.get("startedAt")),
+                _first_line(command["command"]),
+            ]
+            for command in session["commands"]
+        ]
+    show(("SESSION", "COMMAND", "STATE", "AGE", "TEXT"), rows, empty="there are no sessions")

@@ -1,0 +1,137 @@
+"""procd logs."""
+
+import os
+import select
+import sys
+import time
+from typing import Final
+
+import click
+
+from procd.cli.client import Client
+from procd.cli.failure import Unreachable
+from procd.cli.http import query
+from procd.cli.ids import command_path, complete_command, complete_session
+from procd.cli.io import STDERR, STDOUT, write_all
+from procd.cli.options import as_json, pass_target
+from procd.cli.tables import show_json
+from procd.cli.target import Target
+from procd.cli.websocket import WebSocket
+
+LABEL_BYTES: Final = 3
+STDERR_LABEL: Final = 2
+BEAT_S: Final = 5.0
+LOST_S: Final = 30.0
+RETRY_S: Final = 0.25
+RED: Final = b"\x1b[31m"
+PLAIN: Final = b"\x1b[39m"
+
+
+class Log:
+    """A command's output, from an offset on, as it comes.
+
+    Args:
+        follows: wait for what is still to come; else what is there is all.
+        colours: show standard error in red.
+    """
+
+    def __init__(
+        self, client: Client, path: str, offset: int, *, follows: bool, colours: bool
+    ) -> None:
+        self._client = client
+        self._path = path
+        self._offset = offset
+        self._follows = follows
+        self._colours = colours
+        self._lost_at: float | None = None
+
+    def run(self) -> None:
+        """Print it to its end.
+
+        Raises:
+            Failure: it isn't there, or the server is lost for too long.
+        """
+        while True:
+            try:
+                follow = "true" if self._follows else None
+                path = f"{self._path}/logs{query(follow=follow, offset=self._offset)}"
+                websocket = self._client.websocket(path)
+                try:
+                    self._print(websocket)
+                    return
+                finally:
+                    websocket.close()
+            except Unreachable:
+                self._lost_at = self._lost_at or time.monotonic()
+                if time.monotonic() - self._lost_at > LOST_S:
+                    raise
+                select.select([], [], [], RETRY_S)
+
+    def _print(self, websocket: WebSocket) -> None:
+        while websocket.closed is None:
+            if not websocket.pending:
+                select.select([websocket], [], [], BEAT_S)
+            for message in websocket.receive():
+                self._lost_at = None
+                label, data = message.payload[0], message.payload[LABEL_BYTES:]
+                self._offset += len(data)
+                if label != STDERR_LABEL:
+                    write_all(STDOUT, data)
+                else:
+                    write_all(STDERR, RED + data + PLAIN if self._colours else data)
+            websocket.beat()
+        if websocket.closed.code != 1000:
+            raise Unreachable(f"the server closed the output: {websocket.closed.reason}")
+
+
+@click.command("logs")
+@click.option("--follow", "-f", "follows", is_flag=True, help="Go on until the command has ended.")
+@click.option(
+    "--since-offset",
+    "offset",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Begin behind the first N bytes.",
+)
+@as_json
+@click.argument("session", shell_complete=complete_session)
+@click.argument("command_id", required=False, metavar="[COMMAND]", shell_complete=complete_command)
+@pass_target
+def command(
+    target: Target,
+    *,
+    follows: bool,
+    offset: int,
+    as_json: bool,
+    session: str,
+    command_id: str | None,
+) -> None:
+    """Show the output of a session's command; of its newest, if none is named.
+
+    Standard output goes to standard output, and standard error to standard error, in red on a
+    terminal. The beginning of a command's id is enough. A connection that is lost is taken up where
+    it broke off. The command that `procd serve` was started with is in the session `entrypoint`.
+
+    \b
+    Examples:
+      procd logs build
+      procd logs -f build 02f66be6
+      procd logs --json build | jq -r .stderr
+    """
+    if as_json and (follows or offset):
+        raise click.UsageError(
+            "--json shows what there is: it takes no --follow, no --since-offset"
+        )
+    client = Client(target)
+    try:
+        path = command_path(client, session, command_id)
+        if as_json:
+            show_json(client.call("GET", f"{path}/logs"))
+            return
+        colours = os.isatty(STDERR) and not os.environ.get("NO_COLOR")
+        Log(client, path, offset, follows=follows, colours=colours).run()
+    except BrokenPipeError:
+        sys.exit(141)  # as a command of a pipe ends
+    finally:
+        client.close()

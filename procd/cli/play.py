@@ -1,0 +1,49 @@
+"""procd play."""
+
+import select
+from typing import Any
+
+import click
+
+from procd.cli.cast import read
+from procd.cli.io import STDOUT, write_all
+from procd.cli.modes import Modes
+
+
+@click.command("play")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="How many times as fast as it was.",
+)
+@click.option(
+    "--idle-limit",
+    "idle_s",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Longest pause; if not given, what the recording itself says.",
+)
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+def command(*, speed: float, idle_s: float | None, file: Any) -> None:
+    """Play a recording (asciicast, version 2 or 3) in this terminal; Ctrl-C ends it.
+
+    \b
+    Examples:
+      procd play --speed 2 --idle-limit 1 work.cast
+    """
+    header, events = read(file, file.name)
+    limit_s = idle_s if idle_s is not None else header.get("idle_time_limit")
+    modes = Modes()
+    try:
+        for event in events:
+            pause_s = event.interval_s if limit_s is None else min(event.interval_s, limit_s)
+            if pause_s:
+                select.select([], [], [], pause_s / speed)
+            if event.code == "o":
+                data = event.data.encode(errors="replace")
+                modes.feed(data)
+                write_all(STDOUT, data)
+    finally:
+        write_all(STDOUT, modes.undo())

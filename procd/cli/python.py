@@ -1,0 +1,118 @@
+"""procd python."""
+
+import ast
+import codeop
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from procd.cli.cells import Context
+from procd.cli.client import Client
+from procd.cli.failure import Failure
+from procd.cli.io import STDIN
+from procd.cli.options import pass_target
+from procd.cli.progress import Progress
+from procd.cli.target import Target
+
+MAX_HISTORY_LINES: Final = 10_000
+
+
+@click.command("python")
+@click.option("--context", "-c", "context_id", metavar="ID", help="Use this context.")
+@click.option("--cwd", "-C", default="", metavar="DIR", help="Working directory of a new context.")
+@click.option("--keep", is_flag=True, help="Keep the new context, and print its id.")
+@pass_target
+def command(target: Target, *, context_id: str | None, cwd: str, keep: bool) -> None:
+    """Use a Python context of the server, as one would use python3.
+
+    Values of expressions are shown, and pictures too if the terminal can show them. Ctrl-C
+    interrupts what runs, Ctrl-D leaves. A new context ends with it, unless --keep is given. Code
+    that comes by a pipe is run as one piece.
+
+    \b
+    Examples:
+      procd python
+      procd python --context 49d6…
+      echo 'print(6 * 7)' | procd python
+    """
+    with Progress("starting a context") as progress:
+        client = Client(target, progress.tick)
+        context = Context(client, context_id, cwd)
+    client.tick = None
+    try:
+        if os.isatty(STDIN):
+            _converse(context)
+        elif not context.run(sys.stdin.read()):
+            sys.exit(1)
+    finally:
+        if keep:
+            click.echo(f"[context kept: procd python --context {context.id}]", err=True)
+        elif context_id is None:
+            context.delete()
+        client.close()
+
+
+def _converse(context: Context) -> None:
+    history = _History()
+    compiler = codeop.CommandCompiler()
+    compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    click.echo(f"Python context {context.id}: Ctrl-D leaves", err=True)
+    try:
+        lines: list[str] = []
+        while True:
+            try:
+                lines.append(input("... " if lines else ">>> "))
+            except EOFError:
+                click.echo()
+                return
+            except KeyboardInterrupt:
+                click.echo("\nKeyboardInterrupt")
+                lines = []
+                continue
+            code = "\n".join(lines)
+            if code.strip() and _incomplete(compiler, code):
+                continue
+            lines = []
+            if code.strip():
+                try:
+                    context.run(code)
+                except Failure as exc:
+                    click.echo(f"procd: {exc}", err=True)
+    finally:
+        history.save()
+
+
+def _incomplete(compiler: codeop.CommandCompiler, code: str) -> bool:
+    """Whether more lines are to come; what is wrong with code is for the server to say."""
+    try:
+        return compiler(code) is None
+    except (SyntaxError, ValueError, OverflowError):
+        return False
+
+
+class _History:
+    """What was typed, in a file between the uses. Source: XDG Base Directory Specification."""
+
+    def __init__(self) -> None:
+        import readline  # also gives input() its editing
+
+        self._readline = readline
+        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        self._path = Path(base).expanduser() / "procd" / "python_history"
+        readline.set_history_length(MAX_HISTORY_LINES)
+        try:
+            readline.read_history_file(self._path)
+        except OSError:
+            return  # there is none yet
+
+    def save(self) -> None:
+        """Write it, readable for nobody else."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._path.touch(mode=0o600)
+            self._readline.write_history_file(self._path)
+        except OSError as exc:
+            click.echo(f"procd: {self._path}: {exc.strerror}", err=True)

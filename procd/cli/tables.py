@@ -1,0 +1,62 @@
+"""What is listed: a table for people, aligned columns for pipes, JSON for programs."""
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from procd.cli.io import STDOUT
+
+
+def show(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+    """Print a table; `empty` if there is nothing in it, to people only."""
+    if os.isatty(STDOUT):
+        if not rows:
+            click.echo(empty)
+            return
+        _pretty(columns, rows)
+        return
+    lines = [list(columns), *([clean(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
+
+
+def _pretty(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console  # for people only: it takes its time
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(clean(cell)) for cell in row))
+    Console().print(table)
+
+
+def show_json(document: Any) -> None:
+    """Print JSON."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def clean(text: str) -> str:
+    """Text on one line, and without what a terminal would obey: others have chosen it."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def age(timestamp: str | None) -> str:
+    """How long ago something was, in its largest unit."""
+    if not timestamp:
+        return ""
+    head, _, tail = timestamp.rstrip("Z").partition(".")
+    then = datetime.fromisoformat(f"{head}.{(tail + '000000')[:6]}").replace(tzinfo=UTC)
+    seconds = max(0, int((datetime.now(UTC) - then).total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"

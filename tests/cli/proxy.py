@@ -1,0 +1,99 @@
+"""A TCP proxy that can break what goes through it."""
+
+import selectors
+import socket
+import threading
+
+
+class Proxy:
+    """Passes connections on to a port of loopback, until they are cut.
+
+    Attributes:
+        port_behind: where connections go.
+        refuses: whether new connections are closed at once.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port_behind = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._waker, self._woken = socket.socketpair()
+        self._orders: list[str] = []
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self.refuses = False
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Break all connections, with a reset."""
+        self._order("cut")
+
+    def close(self) -> None:
+        """Break all, and end."""
+        self._order("close")
+        self._thread.join()
+        for each in (self._listener, self._waker, self._woken):
+            each.close()
+
+    def _order(self, order: str) -> None:
+        self._done.clear()
+        with self._lock:
+            self._orders.append(order)
+        self._waker.send(b"x")
+        self._done.wait()
+
+    def _run(self) -> None:
+        selector = selectors.DefaultSelector()
+        selector.register(self._listener, selectors.EVENT_READ)
+        selector.register(self._woken, selectors.EVENT_READ)
+        pairs: dict[socket.socket, socket.socket] = {}
+
+        def drop(one: socket.socket) -> None:
+            other = pairs.pop(one, None)
+            for each in (one, other):
+                if each is not None:
+                    pairs.pop(each, None)
+                    selector.unregister(each)
+                    # A reset, not an end: socket(7), SO_LINGER.
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    each.close()
+
+        while True:
+            for key, _ in selector.select():
+                one = key.fileobj
+                assert isinstance(one, socket.socket)
+                if one is self._woken:
+                    one.recv(1)
+                    with self._lock:
+                        order = self._orders.pop(0)
+                    for each in list(pairs):
+                        if each in pairs:
+                            drop(each)
+                    self._done.set()
+                    if order == "close":
+                        selector.close()
+                        return
+                elif one is self._listener:
+                    inner, _ = one.accept()
+                    if self.refuses:
+                        inner.close()
+                        continue
+                    outer = socket.create_connection(("127.0.0.1", self.port_behind))
+                    pairs[inner], pairs[outer] = outer, inner
+                    selector.register(inner, selectors.EVENT_READ)
+                    selector.register(outer, selectors.EVENT_READ)
+                elif one in pairs:
+                    try:
+                        data = one.recv(65536)
+                        if data:
+                            pairs[one].sendall(data)
+                    except OSError:
+                        data = b""
+                    if not data:
+                        drop(one)

@@ -1,0 +1,298 @@
+"""procd attach, in a real terminal."""
+
+import json
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.cli.conftest import PROCD, Cli
+from tests.cli.proxy import Proxy
+from tests.cli.screen import Screen
+from tests.daemon.daemon import Daemon, eventually
+
+DETACH = b"\x10\x11"
+Open = Callable[..., Screen]
+
+
+@pytest.fixture
+def screens() -> Iterator[list[Screen]]:
+    """The terminals of a test."""
+    opened: list[Screen] = []
+    yield opened
+    for screen in opened:
+        screen.close()
+
+
+@pytest.fixture
+def attach(cli: Cli, screens: list[Screen]) -> Open:
+    """Run `procd attach …` in a terminal."""
+
+    def make(*arguments: str, url: str = "", cols: int = 80, rows: int = 24) -> Screen:
+        env = cli.env(TERM="xterm-256color", **({"PROCD_URL": url} if url else {}))
+        screen = Screen([*PROCD, "attach", *arguments], env, cols=cols, rows=rows)
+        screens.append(screen)
+        return screen
+
+    return make
+
+
+@pytest.fixture
+def name(cli: Cli) -> Iterator[str]:
+    """The name of a terminal that is gone after the test."""
+    name = f"t{time.monotonic_ns()}"
+    yield name
+    if any(each["id"] == name for each in terminals(cli)):
+        urlopen(Request(f"{cli.url}/process/pty/{name}", method="DELETE")).close()
+
+
+def terminals(cli: Cli) -> list[dict[str, object]]:
+    """What the server has."""
+    with urlopen(f"{cli.url}/process/pty") as reply:
+        found: list[dict[str, object]] = json.load(reply)["sessions"]
+    return found
+
+
+def is_there(cli: Cli, name: str) -> bool:
+    """Whether the server has this one."""
+    return any(each["id"] == name for each in terminals(cli))
+
+
+def ready(screen: Screen) -> None:
+    """Wait until its shell answers."""
+    screen.type(b"echo rea''dy\n")
+    screen.until(rb"\nready\r")
+
+
+def test_type_and_exit(attach: Open, name: str, cli: Cli) -> None:
+    screen = attach(name, cols=91, rows=31)
+    ready(screen)
+    assert screen.raw
+    screen.type(b"stty size; echo $TERM; exit 5\n")
+    screen.until(rb"\n31 91\r\nxterm-256color\r")
+    assert screen.wait() == 5
+    assert screen.restored()
+    assert not is_there(cli, name)
+    assert screen.seen.rstrip().endswith(f"[{name} has ended with exit code 5]".encode())
+
+
+def test_keys_go_through(attach: Open, name: str) -> None:
+    screen = attach(name)
+    ready(screen)
+    screen.type(b"bash -c 'echo o''n; exec sleep 1000'\n")
+    screen.until(rb"\non\r")
+    screen.type(b"\x03")  # Ctrl-C is for the program there
+    screen.until(rb"\^C")
+    screen.type(b"echo code=$?\n")
+    screen.until(rb"\ncode=130\r")
+    screen.type("echo é-\x10x; exit\n".encode())  # a detach key alone is a key
+    assert screen.wait() == 0
+
+
+def test_window_size_follows(attach: Open, name: str) -> None:
+    screen = attach(name)
+    ready(screen)
+    script = b'trap "echo now \\$(stty size)" WINCH; echo s""et; while :; do sleep 0.05; done'
+    screen.type(b"bash -c '" + script + b"'\n")
+    screen.until(rb"\nset\r")
+    screen.resize(120, 40)
+    screen.until(rb"\nnow 40 120\r")
+    screen.type(DETACH)
+    assert screen.wait() == 0
+
+
+def test_detach_and_come_back(attach: Open, name: str, cli: Cli) -> None:
+    screen = attach(name, "--cwd", "/usr", "--env", "WORD=one two")
+    ready(screen)
+    screen.type(b"echo kept $PWD $WORD\n")
+    screen.until(rb"\nkept /usr one two\r")
+    screen.type(DETACH)
+    assert screen.wait() == 0
+    assert screen.restored()
+    assert f"come back with `procd attach {name}`".encode() in screen.seen
+    assert is_there(cli, name)
+    again = attach(name, "--no-create")
+    again.until(rb"\nkept /usr one two\r")
+    again.type(b"exit 3\n")
+    assert again.wait() == 3
+
+
+def test_other_detach_keys(attach: Open, name: str) -> None:
+    screen = attach(name, "--detach-keys", "ctrl-a,d")
+    ready(screen)
+    screen.type(b"echo \x10\x11; echo still'' here\n")
+    screen.until(rb"\nstill here\r")
+    screen.type(b"\x01")
+    screen.type(b"d")
+    assert screen.wait() == 0
+    assert screen.restored()
+
+
+def test_without_a_name_one_is_made(attach: Open, cli: Cli) -> None:
+    screen = attach()
+    ready(screen)
+    screen.type(DETACH)
+    assert screen.wait() == 0
+    made = screen.until(rb"procd attach (t-[0-9a-f]{6})`").group(1).decode()
+    assert is_there(cli, made)
+    urlopen(Request(f"{cli.url}/process/pty/{made}", method="DELETE")).close()
+
+
+def test_no_create(attach: Open, name: str) -> None:
+    screen = attach(name, "--no-create")
+    assert screen.wait() == 1
+    assert screen.restored()
+    assert screen.seen == f"procd: there is no terminal {name}: `procd ps` lists them\r\n".encode()
+
+
+def test_viewer_only_looks_on(attach: Open, name: str) -> None:
+    screen = attach(name)
+    ready(screen)
+    viewer = attach("--view", name, cols=40, rows=10)
+    viewer.until(rb"\nready\r")
+    viewer.type(b"echo from the viewer\n")
+    viewer.resize(50, 12)
+    screen.type(b"echo the size is $(stty size)\n")
+    viewer.until(rb"\nthe size is 24 80\r")
+    assert b"from the viewer" not in screen.seen + viewer.seen
+    viewer.type(b"\x03")
+    assert viewer.wait() == 0
+    assert viewer.restored()
+    screen.type(b"exit\n")
+    assert screen.wait() == 0
+
+
+def test_what_programs_switched_on_is_switched_off(attach: Open, name: str) -> None:
+    screen = attach(name)
+    ready(screen)
+    screen.type(rb"printf '\033[?1049h\033[?1002h\033[?2004h\033[?25lfull'; read x" + b"\n")
+    screen.until(rb"\x1b\[\?25lfull")
+    screen.type(DETACH)
+    assert screen.wait() == 0
+    end = screen.until(rb"\x1b\[m(.*)\[left ").group(1)
+    for sequence in (b"\x1b[?1002l", b"\x1b[?2004l", b"\x1b[?1049l", b"\x1b[?25h"):
+        assert sequence in end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_signals_leave_a_restored_terminal(
+    attach: Open, name: str, cli: Cli, number: signal.Signals
+) -> None:
+    screen = attach(name)
+    ready(screen)
+    screen.signal(number)
+    assert screen.wait() == 128 + number
+    assert screen.restored()
+    assert is_there(cli, name)
+
+
+def test_a_full_terminal_can_be_left(attach: Open, name: str) -> None:
+    screen = attach(name)
+    ready(screen)
+    screen.type(b"yes\n")
+    screen.until(rb"y\r\ny\r\n")
+    # Nobody reads what is printed here: it is stuck in a write.
+    screen.signal(signal.SIGTERM)
+    screen.process.wait(10)
+    assert screen.restored()
+
+
+def test_suspended_and_continued(attach: Open, name: str) -> None:
+    screen = attach(name)
+    ready(screen)
+    screen.signal(signal.SIGTSTP)
+    assert eventually(screen.restored)
+    screen.signal(signal.SIGCONT)
+    assert eventually(lambda: screen.raw)
+    ready(screen)
+    screen.type(DETACH)
+    assert screen.wait() == 0
+
+
+def test_a_lost_connection_is_resumed(attach: Open, name: str, proxy: Proxy) -> None:
+    screen = attach(name, url=proxy.url)
+    ready(screen)
+    screen.type(b"stty -echo; for i in $(seq 300); do echo line $i.; sleep 0.005; done\n")
+    screen.until(rb"line 30\.")
+    for _ in range(3):
+        proxy.refuses = True
+        proxy.cut()
+        screen.until(rb"trying again, the detach keys leave")
+        proxy.refuses = False
+        screen.until(rb"connected again")
+    screen.until(rb"line 300\.")
+    text = re.sub(rb"\r\n\x1b\[7m\[procd:[^\]]*\]\x1b\[m\r\n", b"", screen.seen)
+    assert [int(each) for each in re.findall(rb"line (\d+)\.", text)] == list(range(1, 301))
+    screen.type(b"exit 4\n")
+    assert screen.wait() == 4
+
+
+def test_it_ended_while_the_connection_was_lost(attach: Open, name: str, proxy: Proxy) -> None:
+    screen = attach(name, url=proxy.url)
+    ready(screen)
+    screen.type(b"sleep 0.3; echo good''bye; exit 6\n")
+    screen.until(rb"exit 6\r")
+    proxy.refuses = True
+    proxy.cut()
+    screen.until(rb"trying again")
+    proxy.refuses = False
+    screen.until(rb"goodbye\r")
+    assert screen.wait() == 6
+    assert screen.restored()
+
+
+def test_a_lost_server_can_be_left(attach: Open, name: str, proxy: Proxy) -> None:
+    screen = attach(name, url=proxy.url)
+    ready(screen)
+    proxy.refuses = True
+    proxy.cut()
+    screen.until(rb"trying again, the detach keys leave")
+    screen.type(DETACH)
+    assert screen.wait() == 0
+    assert screen.restored()
+
+
+@pytest.mark.parametrize("retry_s", ["0", "0.5"])
+def test_a_killed_server(attach: Open, home: str, retry_s: str) -> None:
+    with Daemon.start(env={"HOME": home}) as daemon:
+        screen = attach("doomed", "--retry", retry_s, url=daemon.url)
+        ready(screen)
+        daemon.stop(signal.SIGKILL)
+        assert screen.wait() == 1
+        assert screen.restored()
+        assert b"come back with `procd attach doomed`\r\n" in screen.seen
+
+
+def test_a_restarted_server_has_other_terminals(attach: Open, home: str) -> None:
+    with Daemon.start(env={"HOME": home}) as daemon:
+        proxy = Proxy(daemon.port)
+        try:
+            screen = attach("old", url=proxy.url)
+            ready(screen)
+            with Daemon.start(env={"HOME": home}) as other:
+                proxy.port_behind = other.port
+                daemon.stop()
+                assert screen.wait() == 1
+                assert screen.restored()
+                assert (
+                    b"procd: Failed to connect to PTY session: PTY session old not found"
+                    in screen.seen
+                )
+        finally:
+            proxy.close()
+
+
+def test_no_terminal_here(cli: Cli, name: str) -> None:
+    result = cli("attach", name)
+    assert result.returncode == 1
+    assert result.stderr.startswith(b"procd: input and output must be a terminal: ")
+    assert not is_there(cli, name)
+
+
+def test_bad_detach_keys(cli: Cli) -> None:
+    result = cli("attach", "--detach-keys", "ctrl-1", "x")
+    assert result.returncode == 1
+    assert b"--detach-keys ctrl-1: ctrl-1: no such key" in result.stderr

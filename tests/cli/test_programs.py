@@ -1,0 +1,316 @@
+"""procd run, python, record, play and doctor."""
+
+import base64
+import json
+import socket
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+from procd.cli.images import encode, protocol
+from tests.cli.conftest import PROCD, Cli, alive, interrupt
+from tests.cli.screen import Screen
+from tests.daemon.daemon import PATIENCE_S, Daemon, eventually
+
+Open = Callable[..., Screen]
+
+
+@pytest.fixture
+def screen(cli: Cli) -> Iterator[Open]:
+    """Run procd in a terminal."""
+    opened: list[Screen] = []
+
+    def make(*arguments: str, **settings: str) -> Screen:
+        env = cli.env(TERM="xterm-256color", **settings)
+        opened.append(Screen([*PROCD, *arguments], env, cols=100))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+def test_run(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    file.write_text(
+        "import os, sys\nprint(sys.argv[1:], os.environ['V'], os.getcwd())\nsys.exit(3)\n"
+    )
+    result = cli("run", "-C", "/usr", "-e", "V=1", str(file), "--flag", "a b")
+    assert (result.returncode, result.stderr) == (3, b"")
+    assert result.stdout == b"['--flag', 'a b'] 1 /usr\n"
+    result = cli("run", "--json", "-e", "V=2", str(file))
+    assert json.loads(result.stdout)["exitCode"] == result.returncode == 3
+
+
+def test_run_standard_input(cli: Cli) -> None:
+    result = cli("run", "--language", "python", "-", stdin=b"print(6 * 7)")
+    assert result.stdout == b"42\n"
+    result = cli("run", "-", stdin=b"print(6 * 7)")
+    assert result.returncode == 1
+    assert b"can't tell what language it is in: say it with --language\n" in result.stderr
+
+
+def test_run_out_of_time(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    file.write_text("import time\nprint('begun', flush=True)\ntime.sleep(1000)\n")
+    result = cli("run", "--timeout", "1", str(file))
+    assert result.returncode == 124
+    assert result.stdout == b"begun\n"
+    assert b"was ended after 1 s" in result.stderr
+
+
+def test_run_interrupted(cli: Cli, tmp_path: Path) -> None:
+    file, pid = tmp_path / "x.py", tmp_path / "pid"
+    file.write_text(
+        f"import os, time\nopen({str(pid)!r}, 'w').write(f'{{os.getpid()}}.')\ntime.sleep(1000)\n"
+    )
+    process = cli.start("run", str(file))
+    assert eventually(lambda: pid.exists() and pid.read_text().endswith("."))
+    interrupt(process)
+    assert process.wait(PATIENCE_S) == 130
+    assert eventually(lambda: not alive(int(pid.read_text()[:-1])))
+
+
+def test_progress_is_shown_to_people(screen: Open, tmp_path: Path) -> None:
+    file = tmp_path / "slow.py"
+    file.write_text("import time\ntime.sleep(2)\nprint('do' 'ne')\n")
+    slow = screen("run", str(file))
+    slow.until(rb"running .*slow\.py \S+ \d s")
+    slow.until(rb"done")
+    assert slow.wait() == 0
+
+
+def png() -> str:
+    """A picture of one pixel, as base64."""
+    chunks = (
+        (b"IHDR", struct.pack("!IIBBBBB", 1, 1, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0\0")),
+        (b"IEND", b""),
+    )
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, body in chunks:
+        data += struct.pack("!I", len(body)) + kind + body
+        data += struct.pack("!I", zlib.crc32(kind + body))
+    return base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"TERM": "xterm-kitty"}, "kitty"),
+        ({"TERM": "xterm-256color", "TERM_PROGRAM": "ghostty"}, "kitty"),
+        ({"TERM_PROGRAM": "iTerm.app"}, "iterm"),
+        ({"TERM": "xterm-256color"}, ""),
+        ({"TERM": "xterm-kitty", "TMUX": "x"}, ""),
+    ],
+)
+def test_protocol(environ: dict[str, str], expected: str) -> None:
+    assert protocol(environ) == expected
+
+
+def test_long_pictures_are_sent_in_chunks() -> None:
+    text = encode("A" * 10_000, "kitty")
+    parts = text.removesuffix("\x1b\\\n").split("\x1b\\")
+    heads, bodies = zip(*(part.removeprefix("\x1b_G").split(";") for part in parts), strict=True)
+    assert heads == ("a=T,f=100,m=1", "m=1", "m=0")
+    assert "".join(bodies) == "A" * 10_000
+    assert encode("AAAA", "iterm") == "\x1b]1337;File=inline=1:AAAA\x07\n"
+
+
+def contexts(cli: Cli) -> list[dict[str, str]]:
+    """What is left on the server."""
+    with urlopen(f"{cli.url}/process/interpreter/context") as reply:
+        found: list[dict[str, str]] = json.load(reply)["contexts"]
+    return found
+
+
+def test_python_by_a_pipe(cli: Cli) -> None:
+    result = cli("python", stdin=b"x = 20\nprint(x)\nif x:\n    x += 1\n\nx * 2\n")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"20\n42\n", b"")
+    result = cli("python", stdin=b"print(1)\nraise ValueError('why')\n")
+    assert result.returncode == 1
+    assert result.stdout == b"1\n"
+    assert b"ValueError: why" in result.stderr
+    assert contexts(cli) == []
+
+
+def test_python_conversation(cli: Cli, screen: Open, home: str) -> None:
+    talk = screen("python")
+    talk.until(rb">>> ")
+    talk.type(b"def f(x):\n")
+    talk.until(rb"\.\.\. ")
+    talk.type(b"    return x * 7\n")
+    talk.until(rb"\.\.\. ")
+    talk.type(b"\n")
+    talk.until(rb">>> ")
+    talk.type(b"f(6)\n")
+    talk.until(rb"\n42\r")
+    talk.type(b"1/0\n")
+    talk.until(rb"ZeroDivisionError: division by zero")
+    talk.type(b"import time; print('wai' 'ting'); time.sleep(1000)\n")
+    talk.until(rb"\nwaiting\r")
+    talk.type(b"\x03")
+    talk.until(rb"KeyboardInterrupt")
+    talk.until(rb">>> ")
+    talk.type(b"import asyncio; await asyncio.sleep(0, 'la' 'ter')\n")
+    talk.until(rb"'later'\r\n.*>>> ")
+    talk.type(b"\x04")
+    assert talk.wait() == 0
+    assert contexts(cli) == []
+    history = Path(home) / ".local/state/procd/python_history"
+    assert "f(6)\n" in history.read_text()
+    assert history.stat().st_mode & 0o077 == 0
+    again = screen("python")
+    again.until(rb">>> ")
+    again.type(b"\x1b[A")  # the key Up
+    again.until(rb"asyncio\.sleep")
+    again.type(b"\x03")
+    again.until(rb">>> ")
+    again.type(b"\x04")
+    assert again.wait() == 0
+
+
+def test_python_pictures(screen: Open) -> None:
+    code = f"class P:\n  def _repr_png_(self): import base64; return base64.b64decode('{png()}')\n"
+    for settings, expected in (
+        ({"TERM_PROGRAM": "iTerm.app"}, rb"\x1b\]1337;File=inline=1:iVBOR"),
+        ({"KITTY_WINDOW_ID": "1"}, rb"\x1b_Ga=T,f=100,m=0;iVBOR"),
+        ({}, rb"\[picture: .*PNG of 1 KiB\]"),
+    ):
+        talk = screen("python", **settings)
+        talk.until(rb">>> ")
+        for line in [*code.splitlines(), ""]:
+            talk.type(line.encode() + b"\n")
+            talk.until(rb"\.\.\. |>>> ")
+        talk.type(b"P()\n")
+        talk.until(expected)
+        talk.until(rb">>> ")
+        talk.type(b"\x04")
+        assert talk.wait() == 0
+
+
+def test_python_context_that_is_kept(cli: Cli) -> None:
+    result = cli("python", "--keep", stdin=b"x = 5")
+    context_id = result.stderr.decode().split("--context ")[1].rstrip("]\n")
+    assert cli("python", "--context", context_id, stdin=b"x").stdout == b"5\n"
+    assert context_id.encode() in cli("ps").stdout
+    assert cli("kill", context_id).returncode == 0
+    result = cli("python", "--context", context_id, stdin=b"x")
+    assert result.returncode == 1
+    assert b"procd: context not found: " in result.stderr
+
+
+def test_record_and_play(cli: Cli, screen: Open, tmp_path: Path) -> None:
+    name, file = "recorded", str(tmp_path / "x.cast")
+    terminal = screen("attach", name)
+    terminal.type(b"echo be''fore\n")
+    terminal.until(rb"\nbefore\r")
+    recorder = cli.start("record", name, file)
+    assert eventually(lambda: Path(file).exists() and "before" in Path(file).read_text())
+    terminal.resize(111, 33)
+    assert eventually(lambda: '"r","111x33"' in Path(file).read_text())
+    terminal.type("echo é sec''ret; exit 3\n".encode())
+    assert terminal.wait() == 3
+    assert recorder.wait(PATIENCE_S) == 0
+    header, *events = map(json.loads, Path(file).read_text().splitlines())
+    assert header["version"] == 3
+    assert header["term"] == {"cols": 100, "rows": 24, "type": "xterm-256color"}
+    assert all(interval >= 0 and code in "orx" for interval, code, _ in events)
+    assert events[-1][1:] == ["x", "3"]
+    shown = "".join(data for _, code, data in events if code == "o")
+    assert "\nbefore\r" in shown
+    assert "\né secret\r" in shown
+    result = cli("play", "--speed", "1000", "--idle-limit", "0", file)
+    assert result.returncode == 0
+    assert result.stdout.decode() == shown + "\x1b[m"
+
+
+def test_record_until_interrupted(cli: Cli, tmp_path: Path) -> None:
+    urlopen(Request(f"{cli.url}/process/pty", b'{"id": "r2"}', method="POST")).close()
+    file = tmp_path / "x.cast"
+    recorder = cli.start("record", "r2", str(file))
+    assert eventually(lambda: file.exists() and len(file.read_text().splitlines()) > 1)
+    interrupt(recorder)
+    assert recorder.wait(PATIENCE_S) == 0
+    assert cli("kill", "r2").returncode == 0
+
+
+def test_play_older_recordings(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "x.cast"
+    file.write_text(
+        '{"version": 2, "width": 80, "height": 24, "idle_time_limit": 0.01}\n'
+        '[1000, "o", "one"]\n[1000.5, "i", "typed"]\n[2000, "o", "two\\u001b[?1049h"]\n'
+    )
+    result = cli("play", str(file))
+    assert result.stdout == b"onetwo\x1b[?1049h\x1b[m\x1b[?1049l"
+    for text in ("", "x", "[]", '{"version": 1}', '{"version": 3}\n[1]'):
+        file.write_text(text)
+        result = cli("play", str(file))
+        assert result.returncode == 1
+        assert result.stderr.startswith(b"procd: ")
+        assert result.stderr.count(b"\n") == 1
+
+
+def doctor(cli: Cli, **settings: Any) -> tuple[int, dict[str, dict[str, str]]]:
+    """What the doctor says, by check."""
+    result = cli("doctor", "--json", **settings)
+    return result.returncode, {each["name"]: each for each in json.loads(result.stdout)}
+
+
+def test_doctor(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        taken.settimeout(0)
+        port = str(taken.getsockname()[1])
+        code, found = doctor(cli, PROCD_SERVER_PORT=port)
+        assert code == 1
+        assert found["port"]["state"] == "problem"
+        assert found["port"]["advice"]
+    code, found = doctor(cli, PROCD_SERVER_PORT="0")
+    assert code == 0
+    assert found.keys() == {
+        "configuration", "shell", "python", "kernel", "terminals", "cgroup", "systemd", "port",
+        "descriptors", "logs",
+    }  # fmt: skip
+    code, found = doctor(cli, PROCD_SERVER_PORT=str(daemon.port))
+    assert found["port"]["found"] == f"procd listens on 127.0.0.1:{daemon.port}"
+    code, found = doctor(cli, PROCD_NO_SUCH="1")
+    assert code == 1
+    assert found["configuration"]["state"] == "problem"
+    code, found = doctor(
+        cli, PROCD_SERVER_PORT="0", PROCD_SESSIONS_STATE_DIR=str(tmp_path / "none"),
+        PROCD_INTERPRETER_PYTHON="/no/python",
+    )  # fmt: skip
+    assert code == 1
+    assert found["logs"]["state"] == "problem"
+    assert found["python"]["state"] == "warning"
+
+
+def test_doctor_for_people(cli: Cli) -> None:
+    result = cli("doctor", PROCD_SERVER_PORT="0")
+    assert b"ok       shell          /" in result.stdout
+
+
+def test_help_of_every_command(cli: Cli) -> None:
+    from procd.cli.main import COMMANDS
+
+    for name in COMMANDS:
+        result = cli(name, "--help")
+        assert result.returncode == 0, result
+        assert f"Usage: procd {name}".encode() in result.stdout
+    listed = cli("--help").stdout.decode()
+    assert all(f"  {name} " in listed for name in COMMANDS)
+
+
+def test_python_dash_m(cli: Cli) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "procd", "exec", "--", "echo", "x"], env=cli.env(),
+        capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (0, b"x\n")

@@ -1,0 +1,202 @@
+"""procd ps, sessions, logs, input and kill."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.cli.conftest import PROCD, Cli
+from tests.cli.proxy import Proxy
+from tests.cli.screen import Screen
+from tests.daemon.daemon import PATIENCE_S
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def call(cli: Cli) -> Call:
+    """Call the API without the command line."""
+    url = cli.url
+
+    def make(method: str, path: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        with urlopen(Request(url + path, data, method=method), timeout=PATIENCE_S) as reply:
+            text = reply.read()
+        return json.loads(text) if text else None
+
+    return make
+
+
+@pytest.fixture
+def session(call: Call) -> Iterator[str]:
+    """A session that is gone after the test."""
+    name = f"s {time.monotonic_ns()}"
+    path = f"/process/session/{name.replace(' ', '%20')}"
+    call("POST", "/process/session", {"sessionId": name})
+    yield name
+    try:
+        call("DELETE", path)
+    except HTTPError as exc:
+        exc.close()
+        if exc.code != 404:
+            raise
+
+
+def start(call: Call, session: str, command: str) -> str:
+    """Start a command, and give its id."""
+    path = f"/process/session/{session.replace(' ', '%20')}/exec"
+    command_id: str = call("POST", path, {"command": command, "runAsync": True})["cmdId"]
+    return command_id
+
+
+def test_lists(cli: Cli, call: Call, session: str) -> None:
+    call(
+        "POST",
+        "/process/session/" + session.replace(" ", "%20") + "/exec",
+        {"command": "exit_=7; (exit 7)"},
+    )
+    running = start(call, session, "cat\nmore of it")
+    rows = cli("sessions").stdout.decode().splitlines()
+    assert rows[0].split() == ["SESSION", "COMMAND", "STATE", "AGE", "TEXT"]
+    own = [row for row in rows if row.startswith(session)]
+    assert "  exit 7  " in own[0]
+    assert f"  {running[:8]}  running  " in own[1]
+    assert own[1].endswith("  cat")
+    document = json.loads(cli("sessions", "--json").stdout)
+    found = next(each for each in document if each["sessionId"] == session)
+    assert [each.get("exitCode") for each in found["commands"]] == [7, None]
+    (row,) = (row for row in cli("ps").stdout.decode().splitlines() if session in row)
+    assert row.split()[0] == "session"
+    assert row.endswith("  2 commands, last: cat")
+    everything = json.loads(cli("ps", "--json").stdout)
+    assert everything.keys() == {"terminals", "sessions", "contexts"}
+    call("POST", "/process/pty", {"id": "listed", "cols": 90, "rows": 30, "cwd": "/usr"})
+    (row,) = (row for row in cli("ps").stdout.decode().splitlines() if "listed" in row)
+    assert row.endswith("  90x30 /usr")
+    assert cli("kill", "listed").returncode == 0
+    assert b"listed" not in cli("ps").stdout
+
+
+def test_a_table_for_people(cli: Cli, call: Call, session: str) -> None:
+    start(call, session, "printf '\x1b[31mred'")
+    screen = Screen([*PROCD, "sessions"], cli.env(TERM="xterm-256color"), cols=100)
+    try:
+        assert screen.wait() == 0
+        assert b"\x1b[1m" in screen.seen  # a bold header
+        assert b"\x1b[31mred" not in screen.seen  # what others wrote is no command to this terminal
+        assert session.encode() in screen.seen
+    finally:
+        screen.close()
+
+
+def test_logs(cli: Cli, call: Call, session: str) -> None:
+    first = start(call, session, "echo one; echo two >&2; printf '\\001\\001\\001x'")
+    start(call, session, "echo newest")
+    call("GET", f"/process/session/{session.replace(' ', '%20')}/command/{first}?wait=10")
+    assert cli("logs", "-f", session).stdout == b"newest\n"
+    result = cli("logs", session, first[:8])
+    assert (result.stdout, result.stderr) == (b"one\n\x01\x01\x01x", b"two\n")
+    document = json.loads(cli("logs", "--json", session, first).stdout)
+    assert document["stderr"] == "two\n"
+    result = cli("logs", "--since-offset", "3", session, first)
+    assert (result.stdout + result.stderr).startswith((b"\n\x01", b"\ntwo", b"\n"))
+    assert len(result.stdout + result.stderr) == 12 - 3
+
+
+def test_logs_that_follow(cli: Cli, call: Call, session: str, proxy: Proxy) -> None:
+    command = start(call, session, "echo one; read x; echo two; read x; echo err >&2")
+    cli.url = proxy.url
+    process = cli.start("logs", "--follow", session)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == b"one\n"
+    proxy.cut()
+    assert cli("input", session, command, "x").returncode == 0
+    assert [process.stdout.readline() for _ in range(2)] == [b"x\n", b"two\n"]
+    assert cli("input", session, command[:6], stdin=b"y\n").returncode == 0
+    assert process.wait(PATIENCE_S) == 0
+    assert process.stdout.read() == b"y\n"
+    assert process.stderr.read() == b"err\n"
+
+
+def test_logs_in_colour(cli: Cli, call: Call, session: str) -> None:
+    start(call, session, "echo fine; echo bad >&2")
+    screen = Screen([*PROCD, "logs", "-f", session], cli.env(TERM="xterm-256color"))
+    try:
+        assert screen.wait() == 0
+        assert b"\x1b[31mbad\r\n\x1b[39m" in screen.seen
+        assert b"fine\r\n" in screen.seen
+    finally:
+        screen.close()
+
+
+def test_input(cli: Cli, call: Call, session: str) -> None:
+    command = start(call, session, "od -An -tx1; echo over")
+    assert cli("input", session, command, stdin=b"\xff\x00a").returncode == 0
+    assert cli("input", "--eof", session, command).returncode == 0
+    assert cli("logs", "-f", session).stdout.endswith(b" ff 00 61\nover\n")
+    result = cli("input", session, command, "late")
+    assert result.returncode == 1
+    assert result.stderr == b"procd: command has already completed with exit code 0\n"
+
+
+def test_kill(cli: Cli, call: Call, session: str) -> None:
+    path = f"/process/session/{session.replace(' ', '%20')}"
+    command = start(call, session, "sleep 1000")
+    assert cli("kill", "--signal", "int", session, command).returncode == 0
+    assert call("GET", f"{path}/command/{command}?wait=10")["exitCode"] == 130
+    command = start(call, session, "sleep 1000")
+    assert cli("kill", session, command).returncode == 0
+    assert call("GET", f"{path}/command/{command}?wait=10")["exitCode"] == 143
+    call("POST", "/process/pty", {"id": session})
+    result = cli("kill", session)
+    assert result.returncode == 1
+    assert result.stderr.endswith(b"is a terminal and a session: say which one with --kind\n")
+    assert cli("kill", "--kind", "session", session).returncode == 0
+    assert cli("kill", session).returncode == 0
+    assert cli("kill", session).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["logs", "nope"], "there is no session nope: `procd sessions` lists them"),
+        (["input", "nope", "x", "y"], "there is no session nope: `procd sessions` lists them"),
+        (["kill", "nope"], "there is nothing named nope: `procd ps` lists what there is"),
+        (["record", "nope", "/dev/null"], "there is no terminal nope: `procd ps` lists them"),
+    ],
+)
+def test_what_is_not_there(cli: Cli, arguments: list[str], message: str) -> None:
+    result = cli(*arguments)
+    assert result.returncode == 1
+    assert result.stderr.decode() == f"procd: {message}\n"
+
+
+def test_unknown_command_of_a_session(cli: Cli, call: Call, session: str) -> None:
+    assert b"has run no command" in cli("logs", session).stderr
+    start(call, session, "true")
+    assert b"no command begins with zz" in cli("logs", session, "zz").stderr
+
+
+def test_completion(cli: Cli, call: Call, session: str) -> None:
+    command = start(call, session, "true")
+    name = session.replace(" ", "\\ ")
+    for words, word, expected in (
+        ("procd ", "1", "attach"),
+        ("procd logs ", "2", session),
+        (f"procd logs {name} ", "3", command),
+        ("procd kill s", "2", session),
+    ):
+        result = cli(_PROCD_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=word)
+        assert f"plain,{expected}" in result.stdout.decode().splitlines()
+    for shell in ("bash", "zsh", "fish"):
+        assert b"_PROCD_COMPLETE" in cli("completion", shell).stdout
+    url = "http://127.0.0.1:1"
+    result = cli(
+        _PROCD_COMPLETE="bash_complete", COMP_WORDS="procd logs ", COMP_CWORD="2", PROCD_URL=url
+    )
+    assert (result.stdout.strip(), result.stderr) == (b"", b"")
