@@ -216,7 +216,7 @@ class Interpreter:
         self._displays = 0
         from _procd import pyplot_hook  # type: ignore[import-not-found]  # see main()
 
-        pyplot_hook.install(self._shown)
+        self._forget_figures = pyplot_hook.install(self._shown)
         register_at_fork(after_in_child=channel.close)
 
     def serve(self) -> None:
@@ -297,6 +297,7 @@ class Interpreter:
 
     def _execute(self, code: str) -> None:
         self._restore()
+        self._forget_figures()
         self._cells += 1
         filename = CELL % self._cells
         self._remember(code, filename)

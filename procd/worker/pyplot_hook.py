@@ -16,18 +16,22 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def install(emit: Callable[[dict[str, Any]], None]) -> None:
+def install(emit: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
     """Make pyplot.show() tell what it shows, from when pyplot is imported, if it ever is.
 
     Args:
         emit: called with {"type": "chart", "value": chart} for each figure that is shown for the
             first time or has changed since. What it raises is raised by the user's show().
+
+    Returns:
+        What makes every figure count as not shown yet.
     """
     reporter = _Reporter(emit)
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is not None:
         reporter.attach(pyplot)
     sys.meta_path.insert(0, _PyplotFinder(reporter))
+    return reporter.forget
 
 
 class _PyplotFinder:
@@ -75,6 +79,10 @@ class _Reporter:
     def __init__(self, emit: Callable[[dict[str, Any]], None]) -> None:
         self._emit = emit
         self._reported: set[bytes] = set()  # digests of pictures
+
+    def forget(self) -> None:
+        """Take every figure for a new one."""
+        self._reported.clear()
 
     def attach(self, pyplot: Any) -> None:
         """Wrap pyplot.show and Figure.show."""

@@ -1,9 +1,12 @@
 """Interpreter contexts: what code may do, what its client sees, and what is refused."""
 
 import asyncio
+import base64
 import json
 import re
+import sys
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +347,7 @@ async def test_top_level_await(procd: MakeClient) -> None:
     client = await procd()
     code = """
 import asyncio
+import base64
 async def work():
     for n in range(3):
         await asyncio.sleep(0)
@@ -1072,3 +1076,27 @@ async def test_nothing_of_ours_is_in_the_way(procd: MakeClient, tmp_path: Path) 
     assert cell.results == [{"text/plain": "1"}]
     assert (await run(client, "1 / 0", contextId=context_id)).error
     assert (await execute(client, "echo fine"))["result"] == "fine\n"
+
+
+# Figures
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="there is no matplotlib")
+async def test_figures(procd: MakeClient) -> None:
+    client = await procd(interpreter={"python": sys.executable})
+    code = "import matplotlib.pyplot as plt\nfigure = plt.figure()\nplt.plot([1, 2])"
+    cell = await run(client, f"print('a')\n{code}\nplt.show()\nprint('b')", display=True)
+    assert not cell.errors, cell.errors
+    assert cell.kinds == ["stdout", "result", "stdout", "control"]
+    assert base64.b64decode(cell.results[0]["image/png"]).startswith(b"\x89PNG")
+    # What is open at the end is shown, too, and a figure that is the value is a picture as well.
+    cell = await run(client, f"{code} and None", display=True)
+    assert [bundle.keys() for bundle in cell.results] == [{"text/plain", "image/png"}]
+    # A figure that was shown before is shown anew in another execution.
+    cell = await run(client, f"{code}\nplt.show()\nplt.show()", display=True)
+    assert len(cell.results) == 1
+    cell = await run(client, f"{code}\nplt.close()\nfigure", display=True)
+    assert [bundle.keys() for bundle in cell.results] == [{"text/plain", "image/png"}]
+    # Nobody has asked for it here.
+    cell = await run(client, f"{code}\nplt.show()")
+    assert cell.kinds == ["control"]
