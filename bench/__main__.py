@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from bench import execute, http, sessions, shells
+from bench import command_line, execute, http, sessions, shells
 from bench.programs import Place
 from bench.report import Report
 
@@ -20,6 +20,7 @@ GROUPS: Final = (
     "attached",
     "shells",
     "many",
+    "cli",
 )
 
 
@@ -50,6 +51,8 @@ def main() -> None:
                 sessions.measure_output(report, place, procd, rounds)
             if "shells" in names:
                 shells.measure(report, place, procd, server, rounds)
+            if "cli" in names:
+                command_line.measure(report, place, procd, rounds)
         if "many" in names:
             shells.measure_many(report, place, 100 if options.quick else 1000)
         if "idle" in names:
