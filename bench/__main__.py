@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from bench import execute, http, interpreter, sessions, shells
+from bench import command_line, execute, http, interpreter, sessions, shells
 from bench.programs import Place
 from bench.report import Report
 
@@ -21,6 +21,7 @@ GROUPS: Final = (
     "shells",
     "many",
     "interpreter",
+    "cli",
 )
 
 
@@ -53,6 +54,8 @@ def main() -> None:
                 shells.measure(report, place, procd, server, rounds)
             if "interpreter" in names:
                 interpreter.measure(report, place, server, rounds)
+            if "cli" in names:
+                command_line.measure(report, place, procd, rounds)
         if "many" in names:
             shells.measure_many(report, place, 100 if options.quick else 1000)
         if "idle" in names:

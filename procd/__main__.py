@@ -35,6 +35,7 @@ from procd.unix.fd import seal_inherited
 log = logging.getLogger("procd")
 
 EXIT_CONFIG: Final = 2
+CLIENT_TOKEN: Final = "PROCD_TOKEN"  # noqa: S105 - names it, holds none
 # Allocations between collections: with thousands of sessions each one takes milliseconds.
 GC_THRESHOLD: Final = 50_000
 
@@ -51,6 +52,7 @@ def serve(
 ) -> None:
     """Serve the Process API until SIGTERM or SIGINT, beside the command ENTRYPOINT if given."""
     try:
+        take(CLIENT_TOKEN)  # whoever starts a server may be a client of another
         secret = take(VARIABLE)
     except OSError as exc:
         _refuse(f"{VARIABLE}: can't be hidden from other processes: {exc.strerror}")

@@ -196,8 +196,10 @@ def _connected(target: Target) -> socket.socket:
     try:
         if target.socket:
             return _unix(target.socket)
-        # "localhost" may be two addresses, of which one is served.
-        plain = socket.create_connection((target.host, target.port), CONNECT_S)
+        # As bytes: for a str, Python loads all of IDNA. A name may be several addresses, of which
+        # one is served.
+        host = target.host.encode("ascii" if target.host.isascii() else "idna")
+        plain = socket.create_connection((host, target.port), CONNECT_S)  # type: ignore[arg-type]  # getaddrinfo takes bytes
     except OSError as exc:
         problem = "no answer" if isinstance(exc, TimeoutError) else exc.strerror or str(exc)
         raise Unreachable(

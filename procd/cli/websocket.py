@@ -105,6 +105,7 @@ class WebSocket:
         self._socket = connected
         self._socket.settimeout(0)
         self._received = bytearray(received)
+        self._unseen = bool(received)
         self._unsent = bytearray()
         self._parts = bytearray()
         self._opcode = 0
@@ -128,7 +129,8 @@ class WebSocket:
     @property
     def pending(self) -> bool:
         """Whether `receive` has something that the descriptor doesn't show."""
-        return bool(self._received)
+        decrypted = getattr(self._socket, "pending", None)
+        return self._unseen or (decrypted is not None and decrypted() > 0)
 
     def send(self, payload: bytes, opcode: int = BINARY) -> None:
         """Send a message, as soon as there is room.
@@ -166,7 +168,7 @@ class WebSocket:
         Raises:
             Unreachable: the connection is gone without a Close.
         """
-        ended = False
+        ended = self._unseen = False
         room = MOST_BYTES
         try:
             while room > 0:

@@ -14,7 +14,7 @@ from procd.cli.target import Target, parse, resolve
 from procd.config import from_mapping
 from tests.api.access import Secrets
 from tests.cli.conftest import PROCD, Cli
-from tests.daemon.daemon import environment
+from tests.daemon.daemon import Daemon, environment
 
 
 @pytest.mark.parametrize(
@@ -164,6 +164,13 @@ async def test_no_socket(tmp_path: Path) -> None:
     code, _, err = await run("--url", f"unix:{tmp_path}/none", "ps")
     assert code == 1
     assert "(No such file or directory): start it with `procd serve`" in err
+
+
+def test_a_server_hides_a_client_token(home: str) -> None:
+    with Daemon.start(env={"HOME": home, "PROCD_TOKEN": "hide-this", "PROCD_URL": "x"}) as daemon:
+        environ = Path(f"/proc/{daemon.pid}/environ").read_bytes()
+        assert b"HOME=" in environ
+        assert b"hide-this" not in environ
 
 
 def test_token_is_no_argument(cli: Cli) -> None:
