@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run dev fmt check test bench smoke clean
+.PHONY: run dev fmt check browser test bench smoke clean
 
 run: $(BIN)/procd  ## install procd into .venv and start it on 127.0.0.1:2280
 	$(BIN)/procd serve $(ARGS)
@@ -17,7 +17,7 @@ $(BIN)/procd: setup.cfg pyproject.toml
 dev: $(VENV)/.dev  ## install the development tools and the official SDK as well
 
 $(VENV)/.dev: $(BIN)/procd
-	$(BIN)/pip install --quiet --editable '.[dev,compat]'
+	$(BIN)/pip install --quiet --editable '.[dev,compat,web]'
 	touch $@
 
 fmt: dev  ## format and fix
@@ -30,7 +30,10 @@ check: dev  ## formatting, lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check  ## install and pass all tests
+browser: dev  ## the browser for the tests of the web terminal, which are skipped without one
+	-PYTHON=$(BIN)/python scripts/get-chromium.sh
+
+test: check browser  ## install and pass all tests
 	$(BIN)/python -m pytest $(ARGS)
 	$(BIN)/python -m tests.daemon.smoke $(BIN)/procd
 

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 import aiohttp_cors
 from aiohttp import web
 
-from procd.api import code_run, execute, info, interpreter, pty, session, tickets
+from procd.api import code_run, execute, info, interpreter, live, pty, session, tickets
 from procd.api.audit import AUDIT, audit, opened
 from procd.api.gate import GATE, Gate, expect, gate
 from procd.api.middleware import errors
+from procd.api.web import ASSETS, Assets
+from procd.api.web import routes as web_routes
 from procd.api.ws import CONNECTIONS, Connections
 from procd.config import Config, child_environment, home_dir, work_dir
 from procd.process import Processes
@@ -29,6 +31,7 @@ PROCESSES = web.AppKey("PROCESSES", Processes)
 # Below the second, an SDK that was given a proxy's URL finds the same (contract, section 1).
 PREFIXES = ("", "/toolbox/{sandbox_id}")
 
+WEB_ROUTES = [*web_routes, *live.routes]
 ROUTES = [
     *execute.routes,
     *code_run.routes,
@@ -37,6 +40,7 @@ ROUTES = [
     *pty.routes,
     *info.routes,
     *tickets.routes,
+    *WEB_ROUTES,
 ]
 
 
@@ -61,8 +65,12 @@ def create_app(
         app.on_response_prepare.append(opened)
         app.on_cleanup.append(_close_audit)
     guards = app[GATE] = Gate(config, access or Access(config))
+    if config.web.enabled:
+        app[ASSETS] = Assets()
     for prefix in PREFIXES:
         for route in ROUTES:
+            if route in WEB_ROUTES and not config.web.enabled:
+                continue
             for path in (prefix + route.path, prefix + route.path + "/"):
                 added = app.router.add_route(
                     route.method, path, route.handler, expect_handler=expect

@@ -105,6 +105,12 @@ class PtyConfig:
     hangup_s: float = setting(
         0.2, "time between SIGHUP and SIGKILL when a session is deleted, seconds"
     )
+    resize_policy: str = setting(
+        "latest", "whose size counts among clients that tell theirs: latest or smallest (visible)"
+    )
+    window_bytes: int = setting(
+        512 << 10, "output sent ahead of what such a client has drawn, bytes", minimum=64 << 10
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +206,13 @@ class AuditConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebConfig:
+    """The web terminal."""
+
+    enabled: bool = setting(True, "serve the page /terminal")  # noqa: FBT003 - the default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """procd's own log, on stderr."""
 
@@ -220,10 +233,12 @@ class Config:
     cors: CorsConfig = CorsConfig()
     auth: AuthConfig = AuthConfig()
     audit: AuditConfig = AuditConfig()
+    web: WebConfig = WebConfig()
     log: LogConfig = LogConfig()
 
 
 CHOICES = {
+    "pty.resize_policy": ("latest", "smallest"),
     "auth.mode": ("auto", "token", "none"),
     "server.loop": ("uvloop", "asyncio"),
     "log.level": ("debug", "info", "warning", "error"),
@@ -308,6 +323,8 @@ def _parsed(label: str, text: str, default: object) -> object:
     try:
         if isinstance(default, tuple):
             return [item.strip() for item in text.split(",") if item.strip()]
+        if isinstance(default, bool):
+            return {"true": True, "false": False}.get(text.strip().lower(), text)
         return text if isinstance(default, str) else type(default)(text)  # type: ignore[call-arg]  # int or float: both take a str
     except ValueError:
         raise ConfigError(f"{label}: must be {_kind(default)}") from None
@@ -338,9 +355,13 @@ def _checked(
 
 
 def _kind(default: object) -> str:
-    return {str: "a string", int: "an integer", float: "a number", tuple: "a list of strings"}[
-        type(default)
-    ]
+    return {
+        bool: "true or false",
+        str: "a string",
+        int: "an integer",
+        float: "a number",
+        tuple: "a list of strings",
+    }[type(default)]
 
 
 def check_places(config: ProcessConfig) -> None:

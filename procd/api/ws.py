@@ -143,6 +143,7 @@ class Connection:
     Attributes:
         caller: whose token it was opened with.
         heard: whether the client has sent a frame of any kind.
+        heard_text: whether the last message was a text message.
         closing: whether this side has sent its Close.
         stalled: set while its input isn't read on purpose; its silence proves nothing then.
         released: done when the handler has ended.
@@ -159,6 +160,7 @@ class Connection:
         self.ws = ws
         self.caller = caller
         self.heard = False
+        self.heard_text = False
         self.closing = False
         self.stalled = False
         self._connections = connections
@@ -218,6 +220,7 @@ class Connection:
             kind = message.type
             if kind is WSMsgType.BINARY or kind is WSMsgType.TEXT:
                 self.heard = True
+                self.heard_text = kind is WSMsgType.TEXT
                 if self.closing:
                     continue
                 data: bytes = message.data
@@ -334,6 +337,7 @@ class Outlet:
         self._loop = asyncio.get_running_loop()
         self._open = False
         self._failure: OSError | None = None
+        self._allowed: int | None = None
         self._idle: asyncio.Future[None] | None = None
         self.cursor = log.attach(offset, self._wake)
 
@@ -375,6 +379,8 @@ class Outlet:
     def _write_frames(self) -> None:
         connection, cursor, store = self._connection, self.cursor, self._log.store
         while cursor.offset < store.end and not (connection.closing or self._finished):
+            if self._allowed is not None and cursor.offset >= self._allowed:
+                return  # `allow` goes on
             if connection.full:
                 break
             try:
@@ -393,6 +399,11 @@ class Outlet:
                 return
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
+
+    def allow(self, offset: int) -> None:
+        """Begin no frame at or after `offset` until the next call; for who counts what it gets."""
+        self._allowed = offset
+        self._wake()
 
     async def run(self) -> bool:
         """Write until the end, which is True, or until bytes are lost, which is False.

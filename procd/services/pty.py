@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -18,6 +18,7 @@ from procd.errors import (
     SessionEnded,
 )
 from procd.process import Process, Processes
+from procd.services.attendance import Attendance
 from procd.services.environment import Environment, check_names
 from procd.services.ids import check_id
 from procd.streams.backlog import Backlog
@@ -79,6 +80,8 @@ class PtySession:
         self._deleted = False
         store = Backlog(backlog_bytes)
         self.log = Log(store, min(PAUSE_BYTES, backlog_bytes // 4))
+        self.title = ""
+        self.attendance = Attendance(sessions.config.resize_policy, self.resize, sessions.changed)
         self.frames = Frames(store)
 
     @property
@@ -90,6 +93,11 @@ class PtySession:
     def info(self) -> PtyInfo:
         """Its state now."""
         return self._info
+
+    @property
+    def window_bytes(self) -> int:
+        """How far the output may run ahead of a client that counts."""
+        return self._sessions.config.window_bytes
 
     @property
     def exit_code(self) -> int | None:
@@ -117,6 +125,7 @@ class PtySession:
         self._process = self._sessions.spawn(info, self.log)
         self._info = replace(info, active=True)
         self._process.done.add_done_callback(self._finished)
+        self._sessions.changed()
         log.info("pty started", extra={"pty": info.id, "pid": self._process.record.pid})
 
     def _finished(self, done: "asyncio.Future[ExitStatus]") -> None:
@@ -140,6 +149,11 @@ class PtySession:
         if self._process is not None:
             self._process.resize(cols, rows)
         return self._info
+
+    def name(self, title: str) -> None:
+        """Give it a title, for people; empty for none."""
+        self.title = title
+        self._sessions.changed()
 
     def write(self, data: bytes) -> None:
         """Type into the terminal; what is typed after its end is lost, as on any terminal."""
@@ -172,7 +186,11 @@ class PtySession:
 
 
 class PtySessions:
-    """The PTY sessions by id, and for a while those that have ended."""
+    """The PTY sessions by id, and for a while those that have ended.
+
+    Attributes:
+        watchers: called at each change of what is listed; they only take note.
+    """
 
     def __init__(
         self,
@@ -189,6 +207,7 @@ class PtySessions:
         self._work_dir = work_dir
         self._live: dict[str, PtySession] = {}
         self._ended: dict[str, PtySession] = {}
+        self.watchers: set[Callable[[], None]] = set()
         self._expiries: dict[str, asyncio.TimerHandle] = {}
 
     def create(self, request: PtyRequest) -> PtySession:
@@ -223,6 +242,7 @@ class PtySessions:
             session.start()
         self._forget_ended(request.id)
         self._live[request.id] = session
+        self.changed()
         return session
 
     def spawn(self, info: PtyInfo, output: Log[Backlog]) -> Process:
@@ -239,6 +259,15 @@ class PtySessions:
     def list(self) -> list[PtyInfo]:
         """All live sessions, oldest first."""
         return [session.info for session in self._live.values()]
+
+    def all(self) -> tuple[PtySession, ...]:
+        """Those that have ended and can be resumed, then the live ones; each oldest first."""
+        return (*self._ended.values(), *self._live.values())
+
+    def changed(self) -> None:
+        """Tell the watchers."""
+        for watcher in self.watchers:
+            watcher()
 
     def get(self, session_id: str) -> PtySession:
         """The live session of this id.
@@ -307,6 +336,7 @@ class PtySessions:
 
     def ended(self, session: PtySession, *, keep: bool) -> None:
         """A session is over: free its id and, if `keep`, let it be resumed for a while."""
+        self.changed()
         if self._live.get(session.id) is session:
             del self._live[session.id]
         if not keep or session.id in self._live or not self.config.max_ended:
@@ -322,6 +352,7 @@ class PtySessions:
     def _forget_ended(self, session_id: str) -> None:
         if self._ended.pop(session_id, None) is not None:
             self._expiries.pop(session_id).cancel()
+            self.changed()
 
     async def aclose(self) -> None:
         """Forget all sessions; their processes are ended by `Processes`."""

@@ -1,0 +1,45 @@
+// The page's frame: which page is shown, and the settings.
+import { button, h } from "./dom.js";
+import { change, onChange, settings } from "./settings.js";
+import { terminalsPage } from "./terminals.js";
+import { nextTheme } from "./theme.js";
+
+const PAGES = [
+  ["Terminals", async () => terminalsPage()],
+];
+
+const main = document.getElementById("page");
+const shown = new Map();
+const tabs = PAGES.map(([name, make]) =>
+  h("button", { type: "button", role: "tab", onclick: () => show(name, make) }, name),
+);
+
+async function show(name, make) {
+  for (const tab of tabs) tab.setAttribute("aria-selected", String(tab.textContent === name));
+  if (!shown.has(name)) {
+    shown.set(name, null);
+    const page = await make();
+    shown.set(name, page.element);
+    main.append(page.element);
+    page.start?.();
+  }
+  for (const [each, element] of shown) if (element) element.hidden = each !== name;
+}
+
+function toggle(key, sign, label) {
+  const made = button(sign, () => change({ [key]: !settings()[key] }), { label });
+  const draw = () => made.setAttribute("aria-pressed", String(settings()[key]));
+  onChange(draw);
+  draw();
+  return made;
+}
+
+document.getElementById("pages").append(...tabs);
+document.getElementById("settings").append(
+  button("A−", () => change({ fontSize: settings().fontSize - 1 }), { label: "Smaller font" }),
+  button("A+", () => change({ fontSize: settings().fontSize + 1 }), { label: "Larger font" }),
+  button("◐", nextTheme, { label: "Theme: system, light, dark" }),
+  toggle("clipboard", "Clipboard", "Programs may set the clipboard"),
+  toggle("screenReader", "Reader", "Screen reader mode"),
+);
+show(...PAGES[0]);
