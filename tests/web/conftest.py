@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # it may not be installed
 OPTIONS = [
     "--no-sandbox",  # root has none in a container
     "--disable-gpu",
+    "--host-resolver-rules=MAP forbidden.test 127.0.0.1",
 ]
 
 Opens = Callable[..., Terminal]

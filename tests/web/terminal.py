@@ -58,6 +58,11 @@ class Terminal:
         self.element.locator("textarea").focus()
         self.page.keyboard.type(text)
 
+    def enter_token(self, token: str) -> None:
+        """Answer the question for a token."""
+        self.page.locator("input[name=token]").fill(token)
+        self.page.keyboard.press("Enter")
+
     def size(self) -> tuple[int, int]:
         """Columns and rows as the page says them."""
         cols, rows = re.findall(r"\d+", self.element.locator(".people").inner_text())[:2]
@@ -65,14 +70,20 @@ class Terminal:
 
 
 def open_terminal(
-    context: "BrowserContext", url: str, pty: str, *, create: bool = True, token: str = ""
+    context: "BrowserContext",
+    url: str,
+    pty: str,
+    *,
+    create: bool = True,
+    token: str = "",
+    enter: str = "",
 ) -> Terminal:
-    """Open a page on a terminal, made before if `create`."""
+    """Open a page on a terminal, made before if `create`; `enter` is given instead of `token`."""
     if create:
         call(url, "/process/pty", "POST", {"id": pty}, token)
     page = context.new_page()
     page.goto(f"{url}/terminal#{pty}")
+    terminal = Terminal(page, pty)
     if token:
-        page.get_by_label("Token", exact=True).locator("visible=true").last.fill(token)
-        page.keyboard.press("Enter")
-    return Terminal(page, pty)
+        terminal.enter_token(enter or token)
+    return terminal

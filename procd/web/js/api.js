@@ -14,6 +14,9 @@ export class ApiError extends Error {
 // In memory only: it goes with the page.
 let token = null;
 let asking = null;
+// Whether the server asks for tokens: a request tells, a WebSocket that is refused doesn't.
+let guarded = false;
+let asked = null;
 
 /** Ask for a token, once for all who wait for one. */
 function askForToken() {
@@ -55,6 +58,7 @@ export async function fetched(method, path, body, accept = "application/json") {
     const reply = await send(method, path, body, accept);
     if (reply.ok) return reply;
     if (reply.status === 401) {
+      guarded = true;
       if (used === token) await askForToken();
       continue;
     }
@@ -84,7 +88,12 @@ export async function socket(path, { params = {}, protocols = [] } = {}) {
   const url = new URL(path.slice(1), ROOT);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   for (const [name, value] of Object.entries(params)) url.searchParams.set(name, value);
-  if (token !== null) {
+  asked ??= request("GET", "/version").catch((error) => {
+    asked = null;
+    throw error;
+  });
+  await asked;
+  if (guarded) {
     const { ticket } = await request("POST", "/tickets", { route: path });
     url.searchParams.set("ticket", ticket);
   }
