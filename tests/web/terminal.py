@@ -45,6 +45,10 @@ class Terminal:
         """Wait until the screen has a line that contains `text`."""
         self._expect(".xterm-rows").to_contain_text(text, timeout=WAIT_MS)
 
+    def reads(self, text: str) -> None:
+        """Wait until any of it contains `text`."""
+        self._expect().to_contain_text(text, timeout=WAIT_MS)
+
     def is_in(self, state: str) -> None:
         """Wait for a state of the connection."""
         self._expect().to_have_attribute("data-state", state, timeout=WAIT_MS)
