@@ -46,3 +46,13 @@ export function notify(text) {
   document.body.append(note);
   setTimeout(() => note.remove(), 6000);
 }
+
+/** Do some work; what goes wrong is said, and null is the result. */
+export async function attempt(work) {
+  try {
+    return await work();
+  } catch (error) {
+    notify(error.message);
+    return null;
+  }
+}

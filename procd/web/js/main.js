@@ -6,6 +6,8 @@ import { nextTheme } from "./theme.js";
 
 const PAGES = [
   ["Terminals", async () => terminalsPage()],
+  ["Sessions", async () => (await import("./sessions.js")).sessionsPage()],
+  ["Contexts", async () => (await import("./contexts.js")).contextsPage()],
 ];
 
 const main = document.getElementById("page");
@@ -16,14 +18,16 @@ const tabs = PAGES.map(([name, make]) =>
 
 async function show(name, make) {
   for (const tab of tabs) tab.setAttribute("aria-selected", String(tab.textContent === name));
-  if (!shown.has(name)) {
-    shown.set(name, null);
+  const known = shown.get(name);
+  if (known === undefined) {
     const page = await make();
-    shown.set(name, page.element);
+    shown.set(name, page);
     main.append(page.element);
-    page.start?.();
+    page.start();
+  } else {
+    known.shown?.();
   }
-  for (const [each, element] of shown) if (element) element.hidden = each !== name;
+  for (const [each, page] of shown) page.element.hidden = each !== name;
 }
 
 function toggle(key, sign, label) {

@@ -1,6 +1,6 @@
 // The list at the left: live terminals and those that ended lately.
 import { at, request } from "./api.js";
-import { ask, confirmed, notify } from "./dialogs.js";
+import { ask, attempt, confirmed } from "./dialogs.js";
 import { button, h } from "./dom.js";
 import { followPtys } from "./feed.js";
 
@@ -57,13 +57,8 @@ function freshName() {
 }
 
 async function make(body) {
-  try {
-    await request("POST", "/process/pty", body);
-    return body.id;
-  } catch (error) {
-    notify(error.message);
-    return null;
-  }
+  const made = await attempt(() => request("POST", "/process/pty", body));
+  return made && body.id;
 }
 
 export class PtyList {
@@ -151,11 +146,7 @@ export class PtyList {
     }
   }
 
-  async #do(method, path, body) {
-    try {
-      await request(method, path, body);
-    } catch (error) {
-      notify(error.message);
-    }
+  #do(method, path, body) {
+    return attempt(() => request(method, path, body));
   }
 }
