@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 import aiohttp_cors
 from aiohttp import web
 
-from procd.api import code_run, execute, info, interpreter, live, pty, session, tickets
+from procd.api import code_run, execute, info, interpreter, live, pty, recordings, session, tickets
 from procd.api.audit import AUDIT, audit, opened
 from procd.api.gate import GATE, Gate, expect, gate
 from procd.api.middleware import errors
 from procd.api.web import ASSETS, Assets
 from procd.api.web import routes as web_routes
 from procd.api.ws import CONNECTIONS, Connections
-from procd.config import Config, child_environment, home_dir, work_dir
+from procd.config import Config, child_environment, home_dir, state_dir, work_dir
 from procd.process import Processes
 from procd.services.audit import AuditFile
 from procd.services.code_run import CodeRuns
@@ -38,6 +38,7 @@ ROUTES = [
     *session.routes,
     *interpreter.routes,
     *pty.routes,
+    *recordings.routes,
     *info.routes,
     *tickets.routes,
     *WEB_ROUTES,
@@ -92,7 +93,14 @@ def create_app(
         app[code_run.CODE_RUNS] = CodeRuns(
             config.code_run, app[execute.EXECUTIONS], environment, places.work_dir
         )
-        app[pty.PTYS] = PtySessions(config.pty, processes, shell, environment, places.work_dir)
+        app[pty.PTYS] = PtySessions(
+            config.pty,
+            processes,
+            shell,
+            environment,
+            places.work_dir,
+            state_dir(config, os.environ),
+        )
         app[session.SESSIONS] = ShellSessions(
             config.sessions,
             processes,

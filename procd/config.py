@@ -105,6 +105,11 @@ class PtyConfig:
     hangup_s: float = setting(
         0.2, "time between SIGHUP and SIGKILL when a session is deleted, seconds"
     )
+    record: bool = setting(False, "record every session: its output, never what is typed")  # noqa: FBT003 - the default
+    max_recording_bytes: int = setting(
+        32 << 20, "longest recording, bytes; it ends there", minimum=4096
+    )
+    max_recordings: int = setting(100, "recordings kept; the oldest finished go first", minimum=1)
     resize_policy: str = setting(
         "latest", "whose size counts among clients that tell theirs: latest or smallest (visible)"
     )
@@ -405,6 +410,14 @@ def work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> str:
     if environ.get("DAYTONA_USER_HOME_AS_WORKDIR", "").lower() in ("1", "t", "true"):
         return home_dir(environ)
     return os.getcwd()  # noqa: PTH109 - a str, as every path of a child is
+
+
+def state_dir(config: Config, environ: Mapping[str, str]) -> str | None:
+    """Where what outlives procd is kept; None if no place was given.
+
+    Source: systemd.exec(5), StateDirectory=.
+    """
+    return config.sessions.state_dir or environ.get("STATE_DIRECTORY", "").split(":")[0] or None
 
 
 def home_dir(environ: Mapping[str, str]) -> str:

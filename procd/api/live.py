@@ -3,7 +3,7 @@
 `GET /terminal/ptys` is a WebSocket. Each text message is the whole list:
 
     {"ptys": [{"id": "t1", "title": "build", "cols": 80, "rows": 24, "createdAt": …, "active": true,
-               "lazyStart": false, "clients": 2, "exitCode": null}]}
+               "lazyStart": false, "clients": 2, "exitCode": null, "recorded": false}]}
 
 Those that have ended are in it as long as they can be resumed.
 """
@@ -56,6 +56,7 @@ def _describe(session: PtySession) -> dict[str, object]:
         "lazyStart": info.lazy_start,
         "clients": len(session.attendance.members),
         "exitCode": session.exit_code,
+        "recorded": session.recorded,
     }
 
 

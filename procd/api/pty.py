@@ -56,6 +56,7 @@ class CreateSchema(BodySchema):
     cols = Count(MAX_UINT16)
     rows = Count(MAX_UINT16)
     lazy_start = Flag(data_key="lazyStart")
+    record = Flag()
 
     @post_load
     def build(self, data: dict[str, Any], **_: object) -> PtyRequest:

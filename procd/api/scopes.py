@@ -41,6 +41,9 @@ NEEDS: Final = {
     ("POST", f"{_CONTEXT}/restart"): Scope.WRITE,
     ("GET", f"{_CONTEXT}/variables"): Scope.READ,
     ("GET", "/process/interpreter/execute"): Scope.WRITE,
+    ("GET", "/recordings"): Scope.READ,
+    ("GET", "/recordings/{name}"): Scope.READ,
+    ("DELETE", "/recordings/{name}"): Scope.WRITE,
     ("GET", "/terminal/ptys"): Scope.READ,
     ("PATCH", "/terminal/ptys/{id}"): Scope.WRITE,
     # A ticket is worth no more than the token that it is made with.

@@ -16,11 +16,13 @@ from procd.errors import (
     ProcessNotFound,
     Refused,
     SessionEnded,
+    SpawnFailed,
 )
 from procd.process import Process, Processes
 from procd.services.attendance import Attendance
 from procd.services.environment import Environment, check_names
 from procd.services.ids import check_id
+from procd.services.recording import Recording, Recordings
 from procd.streams.backlog import Backlog
 from procd.streams.frames import Frames
 from procd.streams.log import Log
@@ -54,6 +56,7 @@ class PtyRequest:
     cols: int = 80
     rows: int = 24
     lazy_start: bool = False
+    record: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +76,15 @@ class PtyInfo:
 class PtySession:
     """One terminal, from its creation until its output has been read."""
 
-    def __init__(self, sessions: "PtySessions", info: PtyInfo, backlog_bytes: int) -> None:
+    def __init__(
+        self, sessions: "PtySessions", info: PtyInfo, backlog_bytes: int, *, records: bool = False
+    ) -> None:
         self._sessions = sessions
         self._info = info
         self._process: Process | None = None
         self._deleted = False
+        self._records = records
+        self._recording: Recording | None = None
         store = Backlog(backlog_bytes)
         self.log = Log(store, min(PAUSE_BYTES, backlog_bytes // 4))
         self.title = ""
@@ -117,16 +124,38 @@ class PtySession:
         """Start the shell, unless it was started already.
 
         Raises:
-            SpawnFailed: it can't be started; it may be tried again.
+            SpawnFailed: it can't be started, or recorded as asked; it may be tried again.
+            Exhausted: it is to be recorded, and `pty.max_recordings` are being written.
         """
         if self._process is not None:
             return
         info = self._info
-        self._process = self._sessions.spawn(info, self.log)
+        recording = self._recorder() if self._records else None
+        try:
+            self._process = self._sessions.spawn(info, self.log)
+        except BaseException:
+            if recording is not None:
+                recording.discard()
+            raise
+        if recording is not None:
+            self._recording = recording
+            self.log.tap = recording.output
         self._info = replace(info, active=True)
         self._process.done.add_done_callback(self._finished)
         self._sessions.changed()
         log.info("pty started", extra={"pty": info.id, "pid": self._process.record.pid})
+
+    def _recorder(self) -> Recording:
+        info = self._info
+        try:
+            return self._sessions.recordings.start(info.id, info.cols, info.rows, info.envs["TERM"])
+        except OSError as exc:
+            raise SpawnFailed(f"can't be recorded: {exc.strerror}") from exc
+
+    @property
+    def recorded(self) -> bool:
+        """Whether what happens now is being recorded."""
+        return self._recording is not None and self._recording.active
 
     def _finished(self, done: "asyncio.Future[ExitStatus]") -> None:
         if not done.cancelled() and self._process is not None:
@@ -135,6 +164,8 @@ class PtySession:
 
     def _end(self) -> None:
         self._info = replace(self._info, active=False)
+        if self._recording is not None:
+            self._recording.finish(self.exit_code)
         self._sessions.ended(self, keep=not self._deleted)
         log.info("pty ended", extra={"pty": self.id, "exit_code": self.exit_code})
 
@@ -145,6 +176,8 @@ class PtySession:
             BadRequest: a side is not 1 to 1000 cells long.
         """
         check_size(cols, rows)
+        if self._recording is not None and (cols, rows) != (self._info.cols, self._info.rows):
+            self._recording.resized(cols, rows)
         self._info = replace(self._info, cols=cols, rows=rows)
         if self._process is not None:
             self._process.resize(cols, rows)
@@ -199,8 +232,10 @@ class PtySessions:
         shell: Shell,
         environment: Environment,
         work_dir: str,
+        state_dir: str | None = None,
     ) -> None:
         self.config = config
+        self.recordings = Recordings(config, state_dir)
         self._processes = processes
         self._shell = shell
         self._environment = environment
@@ -237,7 +272,12 @@ class PtySessions:
             active=False,
             lazy_start=request.lazy_start,
         )
-        session = PtySession(self, info, self.config.backlog_bytes)
+        session = PtySession(
+            self,
+            info,
+            self.config.backlog_bytes,
+            records=request.record or self.config.record,
+        )
         if not request.lazy_start:
             session.start()
         self._forget_ended(request.id)
@@ -359,6 +399,7 @@ class PtySessions:
         for session_id in list(self._ended):
             self._forget_ended(session_id)
         self._live.clear()
+        self.recordings.close()
 
 
 def check_size(cols: int, rows: int) -> None:

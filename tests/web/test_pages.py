@@ -1,11 +1,12 @@
 """The pages of shell sessions and of interpreter contexts."""
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.daemon.daemon import Daemon
-from tests.web.terminal import WAIT_MS
+from tests.web.terminal import WAIT_MS, Terminal, call
 
 if TYPE_CHECKING:  # it may not be installed
     from playwright.sync_api import BrowserContext, Page
@@ -94,3 +95,35 @@ def test_contexts_are_begun_and_ended(page: "Page") -> None:
     page.wait_for_function(
         "() => document.querySelectorAll('[aria-label=Contexts] li').length === 1"
     )
+
+
+def test_a_recording_is_made_and_played(daemon: Daemon, page: "Page") -> None:
+    page.get_by_role("button", name="New terminal with").click()
+    page.get_by_label("Name", exact=True).fill("rec")
+    page.get_by_label("Record it").check()
+    page.keyboard.press("Enter")
+    terminal = Terminal(page, "rec")
+    terminal.shows("ready>")
+    page.locator("aside li").get_by_text("recorded").wait_for()
+    terminal.type("echo to-be-''played; exit\n")
+    terminal.is_in("ended")
+    page.get_by_role("tab", name="Recordings").click()
+    page.get_by_role("button", name="rec", exact=True).click()
+    player = Terminal(page, "")
+    player.element = page.locator(".player")
+    player.shows("to-be-played")
+    player.element.get_by_role("button", name="Play").wait_for()
+    player.element.get_by_label("Place in the recording").fill("0")
+    page.wait_for_function(
+        "() => !document.querySelector('.player .xterm-rows').textContent.includes('played')"
+    )
+    player.element.get_by_role("button", name="Play").click()
+    player.shows("to-be-played")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download rec").click()
+    header = json.loads(download.value.path().read_text().splitlines()[0])
+    assert (header["version"], header["title"]) == (3, "rec")
+    page.get_by_role("button", name="Delete rec").click()
+    page.get_by_role("button", name="Delete it").click()
+    page.get_by_text("Choose a recording").wait_for()
+    assert call(daemon.url, "/recordings") == {"recordings": []}

@@ -2,7 +2,8 @@
 import { h } from "./dom.js";
 
 /**
- * Ask for the values of some fields; resolves with an object, or with null if cancelled.
+ * Ask for the values of some fields, of a checkbox true or false; resolves with an object, or with
+ * null if cancelled.
  * `fields` are [name, label, attributes of the input].
  */
 export function ask(title, fields, { text = "", action = "OK" } = {}) {
@@ -28,7 +29,7 @@ export function ask(title, fields, { text = "", action = "OK" } = {}) {
     dialog.addEventListener("close", () => {
       dialog.remove();
       if (dialog.returnValue !== "ok") resolve(null);
-      else resolve(Object.fromEntries(inputs.map(([name, , input]) => [name, input.value])));
+      else resolve(Object.fromEntries(inputs.map(([name, , input]) => [name, input.type === "checkbox" ? input.checked : input.value])));
     });
     document.body.append(dialog);
     dialog.showModal();

@@ -8,6 +8,7 @@ const PAGES = [
   ["Terminals", async () => terminalsPage()],
   ["Sessions", async () => (await import("./sessions.js")).sessionsPage()],
   ["Contexts", async () => (await import("./contexts.js")).contextsPage()],
+  ["Recordings", async () => (await import("./recordings.js")).recordingsPage()],
 ];
 
 const main = document.getElementById("page");

@@ -18,7 +18,7 @@ function age(since) {
 function facts(pty) {
   if (pty.exitCode !== null) return `ended with exit code ${pty.exitCode}`;
   const clients = pty.clients === 1 ? "1 client" : `${pty.clients} clients`;
-  const state = pty.active ? "" : " · not started";
+  const state = `${pty.active ? "" : " · not started"}${pty.recorded ? " · recorded" : ""}`;
   return `${pty.cols}×${pty.rows} · ${clients} · ${age(pty.createdAt)}${state}`;
 }
 
@@ -32,11 +32,12 @@ export async function newPty() {
       ["envs", "Environment, one NAME=value a line", { rows: 3 }],
       ["cols", "Columns (empty: as the window)", { type: "number", min: 1, max: 1000 }],
       ["rows", "Rows", { type: "number", min: 1, max: 1000 }],
+      ["record", "Record it", { type: "checkbox" }],
     ],
     { action: "Begin" },
   );
   if (wanted === null) return null;
-  const body = { id: wanted.id, envs: {} };
+  const body = { id: wanted.id, envs: {}, record: wanted.record };
   if (wanted.cwd) body.cwd = wanted.cwd;
   if (wanted.cols) body.cols = Number(wanted.cols);
   if (wanted.rows) body.rows = Number(wanted.rows);
