@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run dev fmt check browser test bench smoke clean
+.PHONY: run dev fmt check browser test bench screenshots smoke clean
 
 run: $(BIN)/procd  ## install procd into .venv and start it on 127.0.0.1:2280
 	$(BIN)/procd serve $(ARGS)
@@ -39,6 +39,9 @@ test: check browser  ## install and pass all tests
 
 bench: dev  ## measure, beside the floors
 	$(BIN)/python -m bench $(ARGS)
+
+screenshots: browser  ## take the pictures of the web terminal anew
+	$(BIN)/python -m tests.web.screenshots docs/screenshots
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -8,16 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.daemon.daemon import Daemon
+from tests.web.browser import OPTIONS, plain
 from tests.web.terminal import Terminal, open_terminal
 
 if TYPE_CHECKING:  # it may not be installed
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage
-
-OPTIONS = [
-    "--no-sandbox",  # root has none in a container
-    "--disable-gpu",
-    "--host-resolver-rules=MAP forbidden.test 127.0.0.1",
-]
 
 Opens = Callable[..., Terminal]
 
@@ -77,17 +72,6 @@ def daemon(home: Path) -> Iterator[Daemon]:
     """A server whose shells are plain."""
     with Daemon.start(env=plain(home)) as daemon:
         yield daemon
-
-
-def plain(home: Path, **settings: str) -> dict[str, str]:
-    """The environment of a server whose shells are plain."""
-    return {
-        "HOME": str(home),
-        "PROCD_PROCESS_SHELL": "/bin/bash",
-        "PROCD_INTERPRETER_WARM": "0",
-        "LANG": "C.UTF-8",
-        **settings,
-    }
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from procd.services.access import Scope
 from tests.api.access import Secrets
 from tests.daemon.daemon import Daemon
-from tests.web.conftest import Opens, plain
+from tests.web.browser import plain
+from tests.web.conftest import Opens
 from tests.web.relay import relay_to
 from tests.web.terminal import Terminal, call, open_terminal
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.daemon.daemon import Daemon
-from tests.web.conftest import Opens, plain
+from tests.web.browser import plain
+from tests.web.conftest import Opens
 from tests.web.terminal import Terminal, open_terminal
 
 if TYPE_CHECKING:  # it may not be installed
