@@ -82,3 +82,18 @@ async def test_switched_off(procd: MakeClient) -> None:
     for path in ("/terminal", "/terminal/static/app.css", "/terminal/ptys"):
         async with client.get(path) as reply:
             assert reply.status == 404
+
+
+def test_the_page_preloads_what_it_imports() -> None:
+    """All of it and nothing else, so that no import waits for another."""
+    wanted, todo = set(), ["js/main.js"]
+    while todo:
+        name = todo.pop()
+        for reference in re.findall(r'^import .* from "(.*)";$', (WEB / name).read_text(), re.M):
+            path = (WEB / name).parent.joinpath(reference).resolve().relative_to(WEB).as_posix()
+            if path not in wanted:
+                wanted.add(path)
+                todo += [] if path.startswith("vendor/") else [path]
+    index = (WEB / "index.html").read_text()
+    preloaded = re.findall(r'<link rel="modulepreload" href="terminal/static/(.*)">', index)
+    assert sorted(preloaded) == sorted(wanted)

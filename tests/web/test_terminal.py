@@ -120,3 +120,20 @@ def test_it_works_below_a_proxy_s_prefix(daemon: Daemon, context: "BrowserContex
     section.wait_for()
     terminal = Terminal(page, section.get_attribute("data-id") or "")
     terminal.shows("ready>")
+
+
+def test_a_hidden_page_holds_no_program_up(opens: Opens) -> None:
+    """It leaves when it can't keep up, and shows what became of it when it is seen again."""
+    terminal = opens()
+    terminal.shows("ready>")
+    hide = """hidden => {
+      Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    terminal.page.evaluate(hide, True)
+    terminal.type("yes abcdefghijklmnopqrstuvwxyz | head -c 30000000; echo fi''n\n")
+    terminal.is_in("asleep")
+    terminal.says("Paused while the page is hidden")
+    terminal.page.evaluate(hide, False)
+    terminal.is_in("live")
+    terminal.shows("fin")

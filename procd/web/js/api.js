@@ -16,7 +16,7 @@ let token = null;
 let asking = null;
 // Whether the server asks for tokens: a request tells, a WebSocket that is refused doesn't.
 let guarded = false;
-let asked = null;
+let told = null;
 
 /** Ask for a token, once for all who wait for one. */
 function askForToken() {
@@ -83,16 +83,21 @@ export function at(strings, ...values) {
   return String.raw({ raw: strings }, ...values.map(encodeURIComponent));
 }
 
+/** Have the server tell once whether it asks for tokens. */
+export function greet() {
+  told ??= request("GET", "/version").catch((error) => {
+    told = null;
+    throw error;
+  });
+  return told;
+}
+
 /** A WebSocket on `path`, not yet open. */
 export async function socket(path, { params = {}, protocols = [] } = {}) {
   const url = new URL(path.slice(1), ROOT);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   for (const [name, value] of Object.entries(params)) url.searchParams.set(name, value);
-  asked ??= request("GET", "/version").catch((error) => {
-    asked = null;
-    throw error;
-  });
-  await asked;
+  await greet();
   if (guarded) {
     const { ticket } = await request("POST", "/tickets", { route: path });
     url.searchParams.set("ticket", ticket);

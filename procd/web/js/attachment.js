@@ -5,13 +5,16 @@ const PROTOCOLS = ["procd.pty.v1", "X-Daytona-Pty-Exit-Control"];
 const TAKEN_OVER = 4001;
 // The server sends so much ahead of an ack that one for each of these keeps it going.
 const ACK_BYTES = 32 << 10;
+// A hidden page draws so slowly that a program would wait for it; behind by this, it rather leaves.
+const HIDDEN_BYTES = 128 << 10;
 const RETRY_MS = [250, 10000];
 
 const encoder = new TextEncoder();
 
 /**
- * States, each with a text: connecting, live, waiting (will try again), and those that stay until
- * the person does something: replaced, kicked, ended, forbidden, failed.
+ * States, each with a text: connecting, live, waiting (will try again), asleep (until the page is
+ * seen again), and those that stay until the person does something: replaced, kicked, ended,
+ * forbidden, failed.
  *
  * `events`: output(bytes, drawn) draws and then calls `drawn`; reset() clears the screen for output
  * that begins anew; state(name, text); presence(message).
@@ -22,6 +25,7 @@ export class Attachment {
   #replayLeft = 0;
   #attempt = 0; // callbacks of an earlier connection are not acknowledged on a later one
   #acked = 0;
+  #undrawn = 0; // bytes that the screen still has to take
   #retryMs = RETRY_MS[0];
   #timer = null;
   #created = null;
@@ -34,6 +38,8 @@ export class Attachment {
     this.state = "connecting";
     this.online = () => this.state === "waiting" && this.connect();
     addEventListener("online", this.online);
+    this.seen = () => !document.hidden && this.state === "asleep" && this.connect();
+    document.addEventListener("visibilitychange", this.seen);
   }
 
   #become(state, text) {
@@ -49,7 +55,10 @@ export class Attachment {
     this.#socket = null;
     this.#become("connecting", "Connecting…");
     try {
-      await this.#check();
+      const checked = this.#check();
+      // The first time there is nothing to compare with, and nothing to wait for.
+      if (this.#offset !== null) await checked;
+      else checked.catch(() => {}); // what is wrong shows when attaching
       if (attempt !== this.#attempt) return;
       const params = this.#offset === null ? {} : { offset: this.#offset };
       const made = await socket(at`/process/pty/${this.id}/connect`, { params, protocols: PROTOCOLS });
@@ -128,11 +137,21 @@ export class Attachment {
     if (this.#replayLeft > 0) this.#replayLeft -= bytes.length;
     else this.#offset += bytes.length;
     const end = this.#offset;
+    this.#undrawn += bytes.length;
     this.events.output(bytes, () => {
+      this.#undrawn -= bytes.length;
       if (attempt !== this.#attempt || end - this.#acked < ACK_BYTES) return;
       this.#acked = end;
       this.#say({ type: "ack", offset: end });
     });
+    if (document.hidden && this.#undrawn > HIDDEN_BYTES && this.#replayLeft === 0) this.#sleep();
+  }
+
+  #sleep() {
+    this.#attempt++;
+    this.#socket.close();
+    this.#socket = null;
+    this.#become("asleep", "Paused while the page is hidden.");
   }
 
   #closed({ code, reason }) {
@@ -196,6 +215,7 @@ export class Attachment {
     this.#attempt++;
     clearTimeout(this.#timer);
     removeEventListener("online", this.online);
+    document.removeEventListener("visibilitychange", this.seen);
     this.#socket?.close();
     this.#socket = null;
   }

@@ -1,4 +1,5 @@
 // The page's frame: which page is shown, and the settings.
+import { greet } from "./api.js";
 import { button, h } from "./dom.js";
 import { change, onChange, settings } from "./settings.js";
 import { terminalsPage } from "./terminals.js";
@@ -47,4 +48,5 @@ document.getElementById("settings").append(
   toggle("clipboard", "Clipboard", "Programs may set the clipboard"),
   toggle("screenReader", "Reader", "Screen reader mode"),
 );
+greet().catch(() => {}); // begin now; who needs it asks again and says what is wrong
 show(...PAGES[0]);
