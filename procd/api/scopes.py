@@ -61,7 +61,15 @@ NEEDS: Final = {
 
 # Need no credential, say nothing of what runs here, and are asked by whoever watches the machine.
 # Nor does the web terminal's page: it is the same file for everybody.
-UNGUARDED: Final = frozenset({"/healthz", "/readyz", "/terminal", "/terminal/static/{name:.+}"})
+UNGUARDED: Final = frozenset(
+    {
+        "/healthz",
+        "/readyz",
+        "/terminal",
+        "/terminal/static/{name}",
+        "/terminal/static/{folder}/{name}",
+    }
+)
 
 # Can be upgraded to a WebSocket; there, and nowhere else, a URL may carry a credential.
 UPGRADES: Final = frozenset(

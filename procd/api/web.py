@@ -116,10 +116,12 @@ async def page(request: web.Request) -> web.Response:
 
 async def asset(request: web.Request) -> web.Response:
     """A script or a style sheet of the page."""
-    return _answer(request, request.app[ASSETS].get(request.match_info["name"]))
+    parts = [request.match_info[each] for each in ("folder", "name") if each in request.match_info]
+    return _answer(request, request.app[ASSETS].get("/".join(parts)))
 
 
 routes = [
     web.get("/terminal", page, allow_head=False),
-    web.get("/terminal/static/{name:.+}", asset, allow_head=False),
+    web.get("/terminal/static/{name}", asset, allow_head=False),
+    web.get("/terminal/static/{folder}/{name}", asset, allow_head=False),
 ]

@@ -1,6 +1,7 @@
 """The web terminal's files: what is served, how, and that it is what was published."""
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -89,7 +90,9 @@ def test_the_page_preloads_what_it_imports() -> None:
     wanted, todo = set(), ["js/main.js"]
     while todo:
         name = todo.pop()
-        for reference in re.findall(r'^import .* from "(.*)";$', (WEB / name).read_text(), re.M):
+        for reference in re.findall(
+            r'^import .* from "(.*)";$', (WEB / name).read_text(), re.MULTILINE
+        ):
             path = (WEB / name).parent.joinpath(reference).resolve().relative_to(WEB).as_posix()
             if path not in wanted:
                 wanted.add(path)
@@ -97,3 +100,16 @@ def test_the_page_preloads_what_it_imports() -> None:
     index = (WEB / "index.html").read_text()
     preloaded = re.findall(r'<link rel="modulepreload" href="terminal/static/(.*)">', index)
     assert sorted(preloaded) == sorted(wanted)
+
+
+async def test_its_files_are_not_in_the_audit_record(procd: MakeClient, tmp_path: Path) -> None:
+    """As /healthz: they say nothing of what is done here."""
+    record = tmp_path / "audit"
+    client = await procd(audit={"file": str(record)})
+    for path in ("/terminal", "/terminal/static/app.css", "/terminal/static/js/main.js"):
+        async with client.get(path) as reply:
+            assert reply.status == 200
+    async with client.get("/version") as reply:
+        assert reply.status == 200
+    routes = [json.loads(line)["route"] for line in record.read_text().splitlines()]
+    assert routes == ["/version"]

@@ -157,6 +157,7 @@ def test_a_token_that_is_taken_back(context: "BrowserContext", home: Path, tmp_p
         terminal.says("the token is no longer valid")
         terminal.enter_token(new)
         terminal.element.get_by_role("button", name="Connect").click()
+        terminal.is_in("live")
         terminal.type("echo ag''ain\n")
         terminal.shows("again")
 
@@ -200,3 +201,20 @@ def test_a_host_that_is_not_allowed(daemon: Daemon, context: "BrowserContext") -
     terminal = Terminal(page, "t1")
     terminal.is_in("forbidden")
     terminal.says("Not allowed")
+
+
+def test_no_token_and_then_one(context: "BrowserContext", home: Path, tmp_path: Path) -> None:
+    """Who gives none isn't asked again and again; with one later, all goes on."""
+    secrets = Secrets(tmp_path / "tokens")
+    with Daemon.start(env=plain(home, PROCD_AUTH_TOKEN_FILE=str(secrets.path))) as daemon:
+        call(daemon.url, "/process/pty", "POST", {"id": "t1"}, secrets.write)
+        page = context.new_page()
+        page.goto(f"{daemon.url}/terminal#t1")
+        page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+        terminal = Terminal(page, "t1")
+        terminal.is_in("forbidden")
+        assert page.get_by_role("dialog").count() == 0
+        terminal.element.get_by_role("button", name="Connect").click()
+        terminal.enter_token(secrets.write)
+        terminal.shows("ready>")
+        page.locator("aside li").get_by_text("1 client").wait_for()

@@ -17,6 +17,7 @@ let asking = null;
 // Whether the server asks for tokens: a request tells, a WebSocket that is refused doesn't.
 let guarded = false;
 let told = null;
+const waiting = []; // those who go on when there is a token again
 
 /** Ask for a token, once for all who wait for one. */
 function askForToken() {
@@ -26,11 +27,17 @@ function askForToken() {
     .then((answer) => {
       if (answer === null) throw new ApiError(401, "no token was given");
       token = answer.token.trim();
+      for (const goOn of waiting.splice(0)) goOn();
     })
     .finally(() => {
       asking = null;
     });
   return asking;
+}
+
+/** Resolves when the person has given a token, to this or to another question. */
+export function tokenGiven() {
+  return new Promise((resolve) => waiting.push(resolve));
 }
 
 /** Forget the token, which the server no longer takes. */

@@ -1,5 +1,5 @@
 // The list of terminals, pushed by the server at each change.
-import { ApiError, socket } from "./api.js";
+import { ApiError, socket, tokenGiven } from "./api.js";
 
 const RETRY_MS = [500, 10000];
 
@@ -20,7 +20,13 @@ export function followPtys({ listed, lost }) {
       };
       feed.onclose = again;
     } catch (error) {
-      if (!(error instanceof ApiError && error.status === 401)) again();
+      if (error instanceof ApiError && error.status === 401) {
+        lost();
+        await tokenGiven(); // the person didn't want to be asked again
+        connect();
+      } else {
+        again();
+      }
     }
   };
   connect();
