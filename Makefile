@@ -7,7 +7,7 @@ PREFIX ?= /opt/procd
 BINDIR ?= /usr/local/bin
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: run dev fmt check test fuzz bench smoke install clean
+.PHONY: run dev fmt check browser test fuzz bench screenshots smoke install clean
 
 run: $(BIN)/procd  ## install procd into .venv and start it on 127.0.0.1:2280
 	$(BIN)/procd serve $(ARGS)
@@ -20,7 +20,7 @@ $(BIN)/procd: setup.cfg pyproject.toml
 dev: $(VENV)/.dev  ## install the development tools, the official SDK and matplotlib as well
 
 $(VENV)/.dev: $(BIN)/procd
-	$(BIN)/pip install --quiet --editable '.[dev,compat,charts,fuzz]'
+	$(BIN)/pip install --quiet --editable '.[dev,compat,charts,fuzz,web]'
 	touch $@
 
 fmt: dev  ## format and fix
@@ -33,7 +33,10 @@ check: dev  ## formatting, lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check  ## install and pass all tests
+browser: dev  ## the browser for the tests of the web terminal, which are skipped without one
+	-PYTHON=$(BIN)/python scripts/get-chromium.sh
+
+test: check browser  ## install and pass all tests
 	$(BIN)/python -m pytest $(ARGS)
 	$(BIN)/python -m tests.daemon.smoke $(BIN)/procd
 
@@ -42,6 +45,9 @@ fuzz: dev  ## send many requests made from the API's description; FUZZ_EXAMPLES 
 
 bench: dev  ## measure, beside the floors
 	$(BIN)/python -m bench $(ARGS)
+
+screenshots: browser  ## take the pictures of the web terminal anew
+	$(BIN)/python -m tests.web.screenshots docs/screenshots
 
 install:  ## as root: install procd, its units and, if there is none, its configuration
 	$(PYTHON) -m venv $(PREFIX)

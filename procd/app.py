@@ -12,9 +12,11 @@ from procd.api import (
     health,
     info,
     interpreter,
+    live,
     metrics,
     openapi,
     pty,
+    recordings,
     session,
     tickets,
 )
@@ -23,8 +25,10 @@ from procd.api.forwarded import PROXIES, Proxies
 from procd.api.gate import GATE, Gate, expect, gate
 from procd.api.middleware import errors
 from procd.api.observe import REQUESTS, Requests, name_request, observer
+from procd.api.web import ASSETS, Assets
+from procd.api.web import routes as web_routes
 from procd.api.ws import CONNECTIONS, Connections
-from procd.config import Config, child_environment, home_dir, work_dir
+from procd.config import Config, child_environment, home_dir, lasting_dir, work_dir
 from procd.metrics import Gauge
 from procd.process import Processes
 from procd.services.audit import AuditFile
@@ -44,17 +48,20 @@ PROCESSES = web.AppKey("PROCESSES", Processes)
 # Below the second, an SDK that was given a proxy's URL finds the same (contract, section 1).
 PREFIXES = ("", "/toolbox/{sandbox_id}")
 
+WEB_ROUTES = [*web_routes, *live.routes]
 ROUTES = [
     *execute.routes,
     *code_run.routes,
     *session.routes,
     *interpreter.routes,
     *pty.routes,
+    *recordings.routes,
     *info.routes,
     *tickets.routes,
     *health.routes,
     *metrics.routes,
     *openapi.routes,
+    *WEB_ROUTES,
 ]
 
 
@@ -86,7 +93,11 @@ def create_app(
     app.on_response_prepare.append(name_request)
     guards = app[GATE] = Gate(config, access or Access(config))
     app[health.HEALTH] = {"status": "ok", "auth": "token" if guards.access.required else "none"}
+    if config.web.enabled:
+        app[ASSETS] = Assets()
     for route in ROUTES:
+        if route in WEB_ROUTES and not config.web.enabled:
+            continue
         stats = requests.route(route.method, route.path)
         for prefix in PREFIXES:
             for path in (prefix + route.path, prefix + route.path + "/"):
@@ -112,7 +123,14 @@ def create_app(
         app[code_run.CODE_RUNS] = CodeRuns(
             config.code_run, app[execute.EXECUTIONS], environment, places.work_dir
         )
-        app[pty.PTYS] = PtySessions(config.pty, processes, shell, environment, places.work_dir)
+        app[pty.PTYS] = PtySessions(
+            config.pty,
+            processes,
+            shell,
+            environment,
+            places.work_dir,
+            lasting_dir(config, os.environ),
+        )
         app[session.SESSIONS] = ShellSessions(
             config.sessions,
             processes,

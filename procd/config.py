@@ -142,6 +142,17 @@ class PtyConfig:
     hangup_s: float = setting(
         0.2, "time between SIGHUP and SIGKILL when a session is deleted, seconds"
     )
+    record: bool = setting(False, "record every session: its output, never what is typed")  # noqa: FBT003 - the default
+    max_recording_bytes: int = setting(
+        32 << 20, "longest recording, bytes; it ends there", minimum=4096
+    )
+    max_recordings: int = setting(100, "recordings kept; the oldest finished go first", minimum=1)
+    resize_policy: str = setting(
+        "latest", "whose size counts among clients that tell theirs: latest or smallest (visible)"
+    )
+    window_bytes: int = setting(
+        512 << 10, "output sent ahead of what such a client has drawn, bytes", minimum=64 << 10
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +248,13 @@ class AuditConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebConfig:
+    """The web terminal."""
+
+    enabled: bool = setting(True, "serve the page /terminal")  # noqa: FBT003 - the default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """procd's own log, on stderr."""
 
@@ -277,12 +295,14 @@ class Config:
     cors: CorsConfig = CorsConfig()
     auth: AuthConfig = AuthConfig()
     audit: AuditConfig = AuditConfig()
+    web: WebConfig = WebConfig()
     log: LogConfig = LogConfig()
     health: HealthConfig = HealthConfig()
     metrics: MetricsConfig = MetricsConfig()
 
 
 CHOICES = {
+    "pty.resize_policy": ("latest", "smallest"),
     "auth.mode": ("auto", "token", "none"),
     "server.loop": ("uvloop", "asyncio"),
     "log.level": ("debug", "info", "warning", "error"),
@@ -372,11 +392,11 @@ def _section(name: str, kind: type[Any], given: object, overrides: dict[str, str
 def _parsed(label: str, text: str, default: object) -> object:
     try:
         if isinstance(default, bool):
-            return {"true": True, "false": False}[text.lower()]
+            return {"true": True, "false": False}[text.strip().lower()]
         if isinstance(default, tuple):
             return [item.strip() for item in text.split(",") if item.strip()]
         if isinstance(default, bool):
-            return {"true": True, "false": False}[text.lower()]
+            return {"true": True, "false": False}[text.strip().lower()]
         return text if isinstance(default, str) else type(default)(text)  # type: ignore[call-arg]  # int or float: both take a str
     except (ValueError, KeyError):
         raise ConfigError(f"{label}: must be {_kind(default)}") from None
@@ -490,6 +510,14 @@ def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
         or environ.get("STATE_DIRECTORY", "").split(":")[0]
         or tempfile.gettempdir()
     )
+
+
+def lasting_dir(config: Config, environ: Mapping[str, str]) -> str | None:
+    """Where what outlives procd is kept; None if no place was given.
+
+    Source: systemd.exec(5), StateDirectory=.
+    """
+    return config.sessions.state_dir or environ.get("STATE_DIRECTORY", "").split(":")[0] or None
 
 
 def home_dir(environ: Mapping[str, str]) -> str:

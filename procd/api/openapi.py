@@ -27,7 +27,16 @@ from procd.api.describe import (
     Shape,
 )
 from procd.api.reply import CONTENT_TYPE
-from procd.errors import BadRequest, InvalidBody, NotFound, ProcdError, TooLarge
+from procd.api.scopes import UNGUARDED
+from procd.errors import (
+    BadRequest,
+    InvalidBody,
+    NotFound,
+    ProcdError,
+    Refused,
+    TooLarge,
+    Unauthorized,
+)
 
 JSON: Final = "application/json"
 VARIES: Final = re.compile(r"\{(\w+)\}")
@@ -136,6 +145,8 @@ def _operation(spec: APISpec, route: web.RouteDef, doc: Doc) -> Json:
     summary = (route.handler.__doc__ or "").strip().partition("\n")[0]
     varies = VARIES.findall(route.path)
     errors: list[type[ProcdError]] = list(doc.errors)
+    if route.path not in UNGUARDED:
+        errors += [Unauthorized, Refused]
     if doc.body is not None:
         errors += [BadRequest, InvalidBody, TooLarge]
     if doc.websocket == "only" or doc.query:

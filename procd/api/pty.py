@@ -10,6 +10,7 @@ import orjson
 from aiohttp import WSCloseCode, web
 from marshmallow import post_load
 
+from procd.api.attendant import Attendant, misunderstood
 from procd.api.audit import note
 from procd.api.body import (
     MAX_UINT16,
@@ -75,6 +76,7 @@ class CreateSchema(BodySchema):
     cols = Count(MAX_UINT16)
     rows = Count(MAX_UINT16)
     lazy_start = Flag(data_key="lazyStart")
+    record = Flag()
 
     @post_load
     def build(self, data: dict[str, Any], **_: object) -> PtyRequest:
@@ -147,7 +149,9 @@ async def resize(request: web.Request) -> web.Response:
     size = await load(request, RESIZE)
     check_size(size["cols"], size["rows"])
     session = request.app[PTYS].to_resize(request.match_info["id"])
-    return json_response(describe(session.resize(size["cols"], size["rows"])))
+    info = session.resize(size["cols"], size["rows"])
+    session.attendance.tell()
+    return json_response(describe(info))
 
 
 async def connect(request: web.Request) -> web.StreamResponse:
@@ -256,24 +260,32 @@ async def _serve(
     start = max(live - replay if offset is None else offset, store.start)
     # From here on nothing is missed, whatever is awaited.
     outlet = Outlet(connection, session.log, session.frames, start)
+    attendant = Attendant(request, connection, session, outlet)
+    joined = False
     try:
         if offset is None:
             await _replay(connection, outlet, store, start, live)
         else:
             connection.write_text(_control("connected", offset=start))
         connection.ping()  # a pong proves that the handshake was complete
+        attendant.join()
+        joined = True
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(
                 _write(connection, session, outlet, tells_exit=EXIT_TOKEN in offered(request)),
                 name=f"pty output {session.id}",
             )
             try:
-                await _read(connection, session, request.app[PTYS].config.input_queue_bytes)
+                await _read(
+                    connection, session, attendant, request.app[PTYS].config.input_queue_bytes
+                )
             finally:
                 writing.cancel()
     except* ConnectionError:
         pass  # the client has gone, which is its right
     finally:
+        if joined:
+            attendant.leave()
         outlet.close()
         connection.release()
     note(request, exitCode=session.exit_code)
@@ -303,17 +315,27 @@ async def _replay(
         await connection.drain()
 
 
-async def _read(connection: Connection, session: PtySession, queue_bytes: int) -> None:
+async def _read(
+    connection: Connection, session: PtySession, attendant: Attendant, queue_bytes: int
+) -> None:
     """Type what the client sends; a client that may only look on is told so, once."""
-    if connection.caller.scope < Scope.WRITE:
-        if await connection.receive() is not None:
-            connection.write_text(
-                _control("read-only", message="input is discarded: it needs the scope 'write'")
-            )
-            while await connection.receive() is not None:
-                continue
-        return
+    may_write = connection.caller.scope >= Scope.WRITE
+    told = False
     while (data := await connection.receive()) is not None:
+        if attendant.asked and connection.heard_text:
+            try:
+                attendant.said(data)
+            except BadRequest as exc:
+                misunderstood(connection, exc)
+            continue
+        if not may_write:
+            if not told:
+                connection.write_text(
+                    _control("read-only", message="input is discarded: it needs the scope 'write'")
+                )
+                told = True
+            continue
+        attendant.typed()
         session.write(data)
         if session.unread_bytes > queue_bytes:
             connection.stalled = True

@@ -41,6 +41,11 @@ NEEDS: Final = {
     ("POST", f"{_CONTEXT}/restart"): Scope.WRITE,
     ("GET", f"{_CONTEXT}/variables"): Scope.READ,
     ("GET", "/process/interpreter/execute"): Scope.WRITE,
+    ("GET", "/recordings"): Scope.READ,
+    ("GET", "/recordings/{name}"): Scope.READ,
+    ("DELETE", "/recordings/{name}"): Scope.WRITE,
+    ("GET", "/terminal/ptys"): Scope.READ,
+    ("PATCH", "/terminal/ptys/{id}"): Scope.WRITE,
     # A ticket is worth no more than the token that it is made with.
     ("POST", "/tickets"): Scope.READ,
     ("GET", "/version"): Scope.READ,
@@ -57,7 +62,16 @@ NEEDS: Final = {
 }
 
 # Need no credential, say nothing of what runs here, and are asked by whoever watches the machine.
-UNGUARDED: Final = frozenset({"/healthz", "/readyz"})
+# Nor does the web terminal's page: it is the same file for everybody.
+UNGUARDED: Final = frozenset(
+    {
+        "/healthz",
+        "/readyz",
+        "/terminal",
+        "/terminal/static/{name}",
+        "/terminal/static/{folder}/{name}",
+    }
+)
 
 # Can be upgraded to a WebSocket; there, and nowhere else, a URL may carry a credential.
 UPGRADES: Final = frozenset(
@@ -67,5 +81,6 @@ UPGRADES: Final = frozenset(
         "/process/pty/create-connect",
         "/process/pty/{id}/connect",
         "/process/interpreter/execute",
+        "/terminal/ptys",
     }
 )

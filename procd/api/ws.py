@@ -150,6 +150,7 @@ class Connection:
     Attributes:
         caller: whose token it was opened with.
         heard: whether the client has sent a frame of any kind.
+        heard_text: whether the last message was a text message.
         closing: whether this side has sent its Close.
         stalled: set while its input isn't read on purpose; its silence proves nothing then.
         released: done when the handler has ended.
@@ -166,6 +167,7 @@ class Connection:
         self.ws = ws
         self.caller = caller
         self.heard = False
+        self.heard_text = False
         self.closing = False
         self.stalled = False
         self._connections = connections
@@ -229,6 +231,7 @@ class Connection:
                 self.heard = True
                 data: bytes = message.data
                 self._traffic.received_bytes += len(data)
+                self.heard_text = kind is WSMsgType.TEXT
                 if self.closing:
                     continue
                 return data
@@ -350,6 +353,7 @@ class Outlet:
         self._loop = asyncio.get_running_loop()
         self._open = False
         self._failure: OSError | None = None
+        self._allowed: int | None = None
         self._idle: asyncio.Future[None] | None = None
         self.cursor = log.attach(offset, self._wake)
 
@@ -391,6 +395,8 @@ class Outlet:
     def _write_frames(self) -> None:
         connection, cursor, store = self._connection, self.cursor, self._log.store
         while cursor.offset < store.end and not (connection.closing or self._finished):
+            if self._allowed is not None and cursor.offset >= self._allowed:
+                return  # `allow` goes on
             if connection.full:
                 break
             try:
@@ -409,6 +415,11 @@ class Outlet:
                 return
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
+
+    def allow(self, offset: int) -> None:
+        """Begin no frame at or after `offset` until the next call; for who counts what it gets."""
+        self._allowed = offset
+        self._wake()
 
     async def run(self) -> bool:
         """Write until the end, which is True, or until bytes are lost, which is False.

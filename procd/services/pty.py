@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -16,10 +16,13 @@ from procd.errors import (
     ProcessNotFound,
     Refused,
     SessionEnded,
+    SpawnFailed,
 )
 from procd.process import Process, Processes
+from procd.services.attendance import Attendance
 from procd.services.environment import Environment, check_names
 from procd.services.ids import check_id
+from procd.services.recording import Recording, Recordings
 from procd.streams.backlog import Backlog, Budget
 from procd.streams.frames import Frames
 from procd.streams.log import Log
@@ -53,6 +56,7 @@ class PtyRequest:
     cols: int = 80
     rows: int = 24
     lazy_start: bool = False
+    record: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +77,24 @@ class PtySession:
     """One terminal, from its creation until its output has been read."""
 
     def __init__(
-        self, sessions: "PtySessions", info: PtyInfo, backlog_bytes: int, memory: Budget
+        self,
+        sessions: "PtySessions",
+        info: PtyInfo,
+        backlog_bytes: int,
+        memory: Budget,
+        *,
+        records: bool = False,
     ) -> None:
         self._sessions = sessions
         self._info = info
         self._process: Process | None = None
         self._deleted = False
+        self._records = records
+        self._recording: Recording | None = None
         store = Backlog(backlog_bytes, budget=memory)
         self.log = Log(store, min(PAUSE_BYTES, backlog_bytes // 4))
+        self.title = ""
+        self.attendance = Attendance(sessions.config.resize_policy, self.resize, sessions.changed)
         self.frames = Frames(store)
 
     @property
@@ -96,6 +110,11 @@ class PtySession:
     def usage(self) -> dict[str, int] | None:
         """What all in it use, as far as it is known (see `Process.usage`)."""
         return None if self._process is None else self._process.usage()
+
+    @property
+    def window_bytes(self) -> int:
+        """How far the output may run ahead of a client that counts."""
+        return self._sessions.config.window_bytes
 
     @property
     def exit_code(self) -> int | None:
@@ -115,15 +134,38 @@ class PtySession:
         """Start the shell, unless it was started already.
 
         Raises:
-            SpawnFailed: it can't be started; it may be tried again.
+            SpawnFailed: it can't be started, or recorded as asked; it may be tried again.
+            Exhausted: it is to be recorded, and `pty.max_recordings` are being written.
         """
         if self._process is not None:
             return
         info = self._info
-        self._process = self._sessions.spawn(info, self.log)
+        recording = self._recorder() if self._records else None
+        try:
+            self._process = self._sessions.spawn(info, self.log)
+        except BaseException:
+            if recording is not None:
+                recording.discard()
+            raise
+        if recording is not None:
+            self._recording = recording
+            self.log.tap = recording.output
         self._info = replace(info, active=True)
         self._process.done.add_done_callback(self._finished)
+        self._sessions.changed()
         log.info("pty started", extra={"pty": info.id, "pid": self._process.record.pid})
+
+    def _recorder(self) -> Recording:
+        info = self._info
+        try:
+            return self._sessions.recordings.start(info.id, info.cols, info.rows, info.envs["TERM"])
+        except OSError as exc:
+            raise SpawnFailed(f"can't be recorded: {exc.strerror}") from exc
+
+    @property
+    def recorded(self) -> bool:
+        """Whether what happens now is being recorded."""
+        return self._recording is not None and self._recording.active
 
     def _finished(self, done: "asyncio.Future[ExitStatus]") -> None:
         if not done.cancelled() and self._process is not None:
@@ -132,6 +174,8 @@ class PtySession:
 
     def _end(self) -> None:
         self._info = replace(self._info, active=False)
+        if self._recording is not None:
+            self._recording.finish(self.exit_code)
         self._sessions.ended(self, keep=not self._deleted)
         log.info("pty ended", extra={"pty": self.id, "exit_code": self.exit_code})
 
@@ -149,10 +193,17 @@ class PtySession:
             BadRequest: a side is not 1 to 1000 cells long.
         """
         check_size(cols, rows)
+        if self._recording is not None and (cols, rows) != (self._info.cols, self._info.rows):
+            self._recording.resized(cols, rows)
         self._info = replace(self._info, cols=cols, rows=rows)
         if self._process is not None:
             self._process.resize(cols, rows)
         return self._info
+
+    def name(self, title: str) -> None:
+        """Give it a title, for people; empty for none."""
+        self.title = title
+        self._sessions.changed()
 
     def write(self, data: bytes) -> None:
         """Type into the terminal; what is typed after its end is lost, as on any terminal."""
@@ -185,7 +236,11 @@ class PtySession:
 
 
 class PtySessions:
-    """The PTY sessions by id, and for a while those that have ended."""
+    """The PTY sessions by id, and for a while those that have ended.
+
+    Attributes:
+        watchers: called at each change of what is listed; they only take note.
+    """
 
     def __init__(
         self,
@@ -194,14 +249,17 @@ class PtySessions:
         shell: Shell,
         environment: Environment,
         work_dir: str,
+        state_dir: str | None = None,
     ) -> None:
         self.config = config
+        self.recordings = Recordings(config, state_dir)
         self._processes = processes
         self._shell = shell
         self._environment = environment
         self._work_dir = work_dir
         self._live: dict[str, PtySession] = {}
         self._ended: dict[str, PtySession] = {}
+        self.watchers: set[Callable[[], None]] = set()
         self._expiries: dict[str, asyncio.TimerHandle] = {}
 
     def create(self, request: PtyRequest) -> PtySession:
@@ -234,11 +292,18 @@ class PtySessions:
             active=False,
             lazy_start=request.lazy_start,
         )
-        session = PtySession(self, info, self.config.backlog_bytes, self._processes.memory)
+        session = PtySession(
+            self,
+            info,
+            self.config.backlog_bytes,
+            self._processes.memory,
+            records=request.record or self.config.record,
+        )
         if not request.lazy_start:
             session.start()
         self._forget_ended(request.id)
         self._live[request.id] = session
+        self.changed()
         return session
 
     def spawn(self, info: PtyInfo, output: Log[Backlog]) -> Process:
@@ -260,6 +325,15 @@ class PtySessions:
     def list(self) -> list[PtyInfo]:
         """All live sessions, oldest first."""
         return [session.info for session in self._live.values()]
+
+    def all(self) -> tuple[PtySession, ...]:
+        """Those that have ended and can be resumed, then the live ones; each oldest first."""
+        return (*self._ended.values(), *self._live.values())
+
+    def changed(self) -> None:
+        """Tell the watchers."""
+        for watcher in self.watchers:
+            watcher()
 
     def get(self, session_id: str) -> PtySession:
         """The live session of this id.
@@ -328,6 +402,7 @@ class PtySessions:
 
     def ended(self, session: PtySession, *, keep: bool) -> None:
         """A session is over: free its id and, if `keep`, let it be resumed for a while."""
+        self.changed()
         if self._live.get(session.id) is session:
             del self._live[session.id]
         if not keep or session.id in self._live or not self.config.max_ended:
@@ -346,12 +421,14 @@ class PtySessions:
         if session is not None:
             self._expiries.pop(session_id).cancel()
             session.forget()
+            self.changed()
 
     async def aclose(self) -> None:
         """Forget all sessions; their processes are ended by `Processes`."""
         for session_id in list(self._ended):
             self._forget_ended(session_id)
         self._live.clear()
+        self.recordings.close()
 
 
 def check_size(cols: int, rows: int) -> None:

@@ -58,15 +58,17 @@ class Log(Generic[S_co]):
 
     Attributes:
         on_idle: called when the last cursor leaves.
+        tap: called with all that is appended; for one who keeps it elsewhere and never lags.
     """
 
     __slots__ = ("_cursors", "_high_bytes", "_low_bytes", "_paused", "_sources", "on_idle",
-                 "sealed", "store")  # fmt: skip
+                 "sealed", "store", "tap")  # fmt: skip
 
     def __init__(self, store: S_co, high_bytes: int) -> None:
         self.store = store
         self.sealed = False
         self.on_idle: Callable[[], None] | None = None
+        self.tap: Callable[[bytes], None] | None = None
         self._high_bytes = high_bytes
         self._low_bytes = high_bytes // 4
         self._cursors: list[Cursor] = []
@@ -90,6 +92,8 @@ class Log(Generic[S_co]):
     def append(self, data: bytes, stream: int = 0) -> None:
         """Add bytes and wake the cursors."""
         self.store.append(data, stream)
+        if self.tap is not None:
+            self.tap(data)
         if self._cursors:
             self._wake()
             self._pace()

@@ -11,6 +11,7 @@ from procd.app import ROUTES
 from tests.conftest import Client, MakeClient
 
 WEBSOCKETS = {
+    "/terminal/ptys",
     "/process/interpreter/execute",
     "/process/pty/{id}/connect",
     "/process/pty/create-connect",

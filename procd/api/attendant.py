@@ -1,0 +1,158 @@
+"""A client of a PTY that has more to say than keys, if it offers the sub-protocol `procd.pty.v1`.
+
+Its binary messages are input, as everybody's. Its text messages are JSON objects:
+
+    {"type": "ack", "offset": N}       all output before N is drawn; `pty.window_bytes` may follow
+    {"type": "size", "cols": C, "rows": R, "visible": true}       its window's size
+    {"type": "take-over"}              send away all others that may write, with close code 4001
+
+It hears, when it joins and at each change, who is attached and which size was agreed:
+
+    {"type": "control", "status": "presence", "you": 2, "active": 2, "policy": "latest",
+     "cols": 80, "rows": 24, "clients": [{"id": 2, "name": …, "viewer": false, "visible": true,
+     "cols": 80, "rows": 24}]}
+
+To all other clients nothing of this exists.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import orjson
+from aiohttp import WSCloseCode, web
+from marshmallow import validate
+
+from procd.api.body import MAX_UINT16, BodySchema, Count, Flag, Text, parse
+from procd.api.ws import Connection, Outlet, offered
+from procd.errors import BadRequest
+from procd.services.access import Scope
+from procd.services.attendance import Member
+from procd.services.pty import PtySession, check_size
+
+PROTOCOL: Final = "procd.pty.v1"
+# A code of our own: RFC 6455, section 7.4.2.
+TAKEN_OVER: Final = 4001
+MAX_OFFSET: Final = (1 << 63) - 1
+# Presence while its client reads nothing waits and is told once.
+RETRY_S: Final = 0.1
+
+
+class MessageSchema(BodySchema):
+    """A text message of the client."""
+
+    type = Text(required=True, validate=validate.OneOf(("ack", "size", "take-over")))
+    offset = Count(MAX_OFFSET, load_default=0)
+    cols = Count(MAX_UINT16, load_default=0)
+    rows = Count(MAX_UINT16, load_default=0)
+    visible = Flag(load_default=True)
+
+
+MESSAGE: Final = MessageSchema()
+
+
+class Attendant:
+    """One client's part in a session, from `join` to `leave`.
+
+    Attributes:
+        asked: whether the client offered the sub-protocol.
+    """
+
+    def __init__(
+        self, request: web.Request, connection: Connection, session: PtySession, outlet: Outlet
+    ) -> None:
+        self.asked = PROTOCOL in offered(request)
+        self._connection = connection
+        self._session = session
+        self._outlet = outlet
+        self._window_bytes = session.window_bytes
+        self._timer: asyncio.Handle | None = None
+        caller = connection.caller
+        self._member = Member(
+            name=caller.name,
+            may_write=caller.scope >= Scope.WRITE,
+            drop=self._drop,
+            changed=self._changed if self.asked else None,
+        )
+
+    def join(self) -> None:
+        """The client is attached, and has been told so."""
+        if self.asked:
+            self._outlet.allow(self._outlet.cursor.offset + self._window_bytes)
+        self._session.attendance.join(self._member)
+
+    def leave(self) -> None:
+        """The client has gone."""
+        self._session.attendance.leave(self._member)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def typed(self) -> None:
+        """The client has typed."""
+        self._session.attendance.typed(self._member)
+
+    def said(self, text: bytes) -> None:
+        """Do what a text message asks for.
+
+        Raises:
+            BadRequest: it can't be understood.
+        """
+        message: dict[str, Any] = MESSAGE.load_document(parse(text))
+        match message["type"]:
+            case "ack":
+                if message["offset"] > self._outlet.cursor.offset:
+                    raise BadRequest("ack: offset is beyond what was sent")
+                self._outlet.allow(message["offset"] + self._window_bytes)
+            case "size":
+                check_size(message["cols"], message["rows"])
+                self._session.attendance.sized(
+                    self._member, (message["cols"], message["rows"]), visible=message["visible"]
+                )
+            case _:
+                if not self._member.may_write:
+                    raise BadRequest("take-over: needs the scope 'write'")
+                self._session.attendance.take_over(self._member)
+
+    def _drop(self, by: str) -> None:
+        self._connection.close(TAKEN_OVER, f"taken over by {by}")
+
+    def _changed(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._timer = None
+        if self._connection.full:
+            self._timer = asyncio.get_running_loop().call_later(RETRY_S, self._tell)
+            return
+        attendance, info = self._session.attendance, self._session.info
+        self._connection.write_text(
+            orjson.dumps(
+                {
+                    "type": "control",
+                    "status": "presence",
+                    "you": self._member.number,
+                    "active": attendance.active,
+                    "policy": attendance.policy,
+                    "cols": info.cols,
+                    "rows": info.rows,
+                    "clients": [_describe(member) for member in attendance.members],
+                }
+            )
+        )
+
+
+def _describe(member: Member) -> dict[str, object]:
+    cols, rows = member.size or (None, None)
+    return {
+        "id": member.number,
+        "name": member.name,
+        "viewer": not member.may_write,
+        "visible": member.visible,
+        "cols": cols,
+        "rows": rows,
+    }
+
+
+def misunderstood(connection: Connection, error: BadRequest) -> None:
+    """End the connection of a client that doesn't keep to its own sub-protocol."""
+    connection.close(WSCloseCode.PROTOCOL_ERROR, error.message)

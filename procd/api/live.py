@@ -1,0 +1,131 @@
+"""The PTYs as the web terminal lists them: pushed when something changes, with a title each.
+
+`GET /terminal/ptys` is a WebSocket. Each text message is the whole list:
+
+    {"ptys": [{"id": "t1", "title": "build", "cols": 80, "rows": 24, "createdAt": …, "active": true,
+               "lazyStart": false, "clients": 2, "exitCode": null, "recorded": false}]}
+
+Those that have ended are in it as long as they can be resumed.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import orjson
+from aiohttp import WSCloseCode, web
+from marshmallow import post_load, validate
+
+from procd.api.audit import note
+from procd.api.body import BodySchema, Text, load
+from procd.api.describe import Doc
+from procd.api.pty import PTYS
+from procd.api.reply import json_response, timestamp
+from procd.api.ws import CONNECTIONS, Connection
+from procd.errors import ProcessNotFound
+from procd.services.pty import PtySession, PtySessions
+
+# Between two lists: changes come in bursts, and people don't read faster.
+PAUSE_S: Final = 0.2
+MAX_TITLE: Final = 100
+# A client has nothing to say here.
+MAX_MESSAGE_BYTES: Final = 1024
+
+
+class TitleSchema(BodySchema):
+    """PATCH /terminal/ptys/{id}."""
+
+    title = Text(required=True, validate=validate.Length(max=MAX_TITLE))
+
+    @post_load
+    def build(self, data: dict[str, Any], **_: object) -> str:
+        """The title; empty for none."""
+        title: str = data["title"]
+        return title.strip()
+
+
+TITLE: Final = TitleSchema()
+
+
+def _describe(session: PtySession) -> dict[str, object]:
+    info = session.info
+    return {
+        "id": info.id,
+        "title": session.title,
+        "cols": info.cols,
+        "rows": info.rows,
+        "createdAt": timestamp(info.created_at),
+        "active": info.active,
+        "lazyStart": info.lazy_start,
+        "clients": len(session.attendance.members),
+        "exitCode": session.exit_code,
+        "recorded": session.recorded,
+    }
+
+
+class Feed:
+    """Sends one client the list, now and after changes."""
+
+    def __init__(self, connection: Connection, ptys: PtySessions) -> None:
+        self._connection = connection
+        self._ptys = ptys
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._stale = False
+        ptys.watchers.add(self._changed)
+        self._send()
+
+    def _send(self) -> None:
+        listed = [_describe(session) for session in self._ptys.all()]
+        self._connection.write_text(orjson.dumps({"ptys": listed}))
+        self._stale = False
+        self._timer = self._loop.call_later(PAUSE_S, self._paused)
+
+    def _paused(self) -> None:
+        self._timer = None
+        if self._connection.full:
+            self._timer = self._loop.call_later(PAUSE_S, self._paused)
+        elif self._stale:
+            self._send()
+
+    def _changed(self) -> None:
+        self._stale = True
+        if self._timer is None:
+            self._timer = self._loop.call_later(0, self._paused)
+
+    def close(self) -> None:
+        """Send no more."""
+        self._ptys.watchers.discard(self._changed)
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+async def follow(request: web.Request) -> web.StreamResponse:
+    """Send the list until the client goes."""
+    connection = await request.app[CONNECTIONS].accept(request, MAX_MESSAGE_BYTES)
+    feed = Feed(connection, request.app[PTYS])
+    try:
+        if await connection.receive() is not None:
+            connection.close(WSCloseCode.POLICY_VIOLATION, "nothing is to be said here")
+            await connection.finish()
+    finally:
+        feed.close()
+        connection.release()
+    return connection.ws
+
+
+async def rename(request: web.Request) -> web.Response:
+    """Give a PTY a title; its id stays."""
+    session = request.app[PTYS].get(request.match_info["id"])
+    session.name(await load(request, TITLE))
+    note(request, id=session.id)
+    return json_response(_describe(session))
+
+
+routes = [
+    web.get("/terminal/ptys", follow, allow_head=False, doc=Doc(websocket="only")),
+    web.patch(
+        "/terminal/ptys/{id}",
+        rename,
+        doc=Doc(body=TITLE, reply={"type": "object"}, errors=(ProcessNotFound,)),
+    ),
+]

@@ -1,0 +1,95 @@
+"""Recordings of terminals: list, download, delete."""
+
+import os
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from procd.api.audit import note
+from procd.api.describe import FLAG, INTEGER, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
+from procd.api.pty import PTYS
+from procd.api.reply import json_response, timestamp
+from procd.services.recording import RecordingInfo
+
+PIECE_BYTES: Final = 256 << 10
+
+
+def describe(info: RecordingInfo) -> dict[str, object]:
+    """A recording as it is listed."""
+    return {
+        "name": info.name,
+        "ptyId": info.pty_id,
+        "cols": info.cols,
+        "rows": info.rows,
+        "startedAt": timestamp(info.started_at),
+        "sizeBytes": info.size_bytes,
+        "active": info.active,
+    }
+
+
+async def list_all(request: web.Request) -> web.Response:
+    """List the recordings, oldest first."""
+    recordings = request.app[PTYS].recordings.list()
+    return json_response({"recordings": [describe(info) for info in recordings]})
+
+
+async def download(request: web.Request) -> web.StreamResponse:
+    """Send a recording; of one that is being written, what there is by now."""
+    name = request.match_info["name"]
+    file = request.app[PTYS].recordings.open(name)
+    try:
+        size = os.fstat(file.number).st_size
+        reply = web.StreamResponse(
+            headers={
+                hdrs.CONTENT_TYPE: "application/x-asciicast",
+                hdrs.CONTENT_DISPOSITION: f'attachment; filename="{name}"',
+                "X-Content-Type-Options": "nosniff",
+            }
+        )
+        reply.content_length = size
+        await reply.prepare(request)
+        offset = 0
+        while offset < size:
+            piece = os.pread(file.number, min(PIECE_BYTES, size - offset), offset)
+            if not piece:
+                break  # somebody has cut the file: the length tells the client
+            offset += len(piece)
+            await reply.write(piece)
+        await reply.write_eof()
+    finally:
+        file.close()
+    return reply
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Remove a recording."""
+    name = request.match_info["name"]
+    request.app[PTYS].recordings.delete(name)
+    note(request, id=name)
+    return json_response({"message": "recording deleted"})
+
+
+RECORDING: Final = Shape(
+    "Recording",
+    {
+        "name": TEXT,
+        "ptyId": TEXT,
+        "cols": INTEGER,
+        "rows": INTEGER,
+        "startedAt": TIME,
+        "sizeBytes": INTEGER,
+        "active": FLAG,
+    },
+)
+RECORDINGS: Final = Shape("Recordings", {"recordings": ListOf(RECORDING)})
+
+routes = [
+    web.get("/recordings", list_all, allow_head=False, doc=Doc(reply=RECORDINGS)),
+    web.get(
+        "/recordings/{name}",
+        download,
+        allow_head=False,
+        doc=Doc(content=("application/x-asciicast",)),
+    ),
+    web.delete("/recordings/{name}", delete, doc=Doc(reply=MESSAGE)),
+]

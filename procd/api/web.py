@@ -1,0 +1,130 @@
+"""GET /terminal: the web terminal's page and what it loads, out of memory.
+
+The files are package data of `procd/web`, read once. They hold nothing secret, so they are served
+to whoever asks (`UNGUARDED`): the page asks its user for a token and does all else by the API.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Final
+
+from aiohttp import ETag, hdrs, web
+
+from procd.api.describe import Doc
+from procd.errors import NotFound
+
+INDEX: Final = "index.html"
+TYPES: Final = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+# Scripts come from here alone and none is in the page. Styles may be in it, since xterm.js builds
+# its style sheets at run time; they can't run anything. What a cell shows as HTML is put into a
+# sandboxed frame, which inherits all this. Source: Content Security Policy Level 3.
+POLICY: Final = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+)
+HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    # A changed file is seen at once; an unchanged one costs a 304.
+    hdrs.CACHE_CONTROL: "no-cache",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file as it is served."""
+
+    body: bytes
+    content_type: str
+    etag: str
+
+
+class Assets:
+    """The page's files by their path below `procd/web`."""
+
+    def __init__(self) -> None:
+        self._found = dict(_read(files("procd") / "web"))
+
+    def get(self, name: str) -> Asset:
+        """The file of this path.
+
+        Raises:
+            NotFound: there is none.
+        """
+        asset = self._found.get(name)
+        if asset is None:
+            raise NotFound("404 page not found")
+        return asset
+
+    @property
+    def names(self) -> list[str]:
+        """All paths."""
+        return list(self._found)
+
+
+ASSETS = web.AppKey("ASSETS", Assets)
+
+
+def _read(directory: Traversable, prefix: str = "") -> list[tuple[str, Asset]]:
+    found: list[tuple[str, Asset]] = []
+    for entry in directory.iterdir():
+        name = prefix + entry.name
+        if entry.is_dir():
+            found += _read(entry, f"{name}/")
+        elif (kind := TYPES.get(f".{name.rpartition('.')[2]}")) is not None:
+            body = entry.read_bytes()
+            found.append((name, Asset(body, kind, hashlib.sha256(body).hexdigest()[:32])))
+    return found
+
+
+def _answer(request: web.Request, asset: Asset) -> web.Response:
+    etag = ETag(asset.etag)
+    if any(known.value in (asset.etag, "*") for known in request.if_none_match or ()):
+        reply = web.Response(status=304, headers=HEADERS)
+    else:
+        reply = web.Response(
+            body=asset.body, content_type=asset.content_type, charset="utf-8", headers=HEADERS
+        )
+    reply.etag = etag
+    return reply
+
+
+async def page(request: web.Request) -> web.Response:
+    """The page; its references are relative, so that it works below any prefix."""
+    if request.path.endswith("/"):
+        return web.Response(status=308, headers={hdrs.LOCATION: "../terminal"})
+    return _answer(request, request.app[ASSETS].get(INDEX))
+
+
+async def asset(request: web.Request) -> web.Response:
+    """A script or a style sheet of the page."""
+    parts = [request.match_info[each] for each in ("folder", "name") if each in request.match_info]
+    return _answer(request, request.app[ASSETS].get("/".join(parts)))
+
+
+ASSET: Final = Doc(content=("text/javascript", "text/css"))
+
+routes = [
+    web.get("/terminal", page, allow_head=False, doc=Doc(content=("text/html",))),
+    web.get("/terminal/static/{name}", asset, allow_head=False, doc=ASSET),
+    web.get("/terminal/static/{folder}/{name}", asset, allow_head=False, doc=ASSET),
+]

@@ -1,0 +1,121 @@
+"""Who is attached to a PTY, the sizes of their windows, and which of them counts.
+
+Clients of the contract only read and type. One that asked for it (see api/attendant) also tells its
+window's size, hears who else is there, and may take the PTY over.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+SMALLEST: Final = "smallest"
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One attached client.
+
+    Attributes:
+        may_write: whether it types and resizes, or only looks on.
+        drop: ends its connection, given the name of who took over.
+        changed: told of every change here; None for a client that didn't ask.
+        number: which one it is, set when it joins.
+        size: columns and rows of its window, if it told.
+        visible: whether somebody may be looking at that window.
+    """
+
+    name: str
+    may_write: bool
+    drop: Callable[[str], None]
+    changed: Callable[[], None] | None = None
+    number: int = 0
+    size: tuple[int, int] | None = None
+    visible: bool = True
+
+
+class Attendance:
+    """The members of one PTY.
+
+    Args:
+        policy: `latest`: the size told last counts (contract, section 10.5); `smallest`: the
+            smallest window of those that are visible.
+        resize: gives the PTY a size.
+        changed: told of every change, besides the members.
+
+    Attributes:
+        active: the number of the member that typed or told its size last, and whose terminal
+            therefore answers the program's questions; 0 for none.
+    """
+
+    def __init__(
+        self, policy: str, resize: Callable[[int, int], object], changed: Callable[[], None]
+    ) -> None:
+        self.policy = policy
+        self.active = 0
+        self._resize = resize
+        self._changed = changed
+        self._last_number = 0
+        self._members: dict[int, Member] = {}
+
+    @property
+    def members(self) -> list[Member]:
+        """All members, oldest first."""
+        return list(self._members.values())
+
+    def join(self, member: Member) -> None:
+        """Add a member."""
+        self._last_number += 1
+        member.number = self._last_number
+        self._members[member.number] = member
+        if member.may_write and self.active not in self._members:
+            self.active = member.number
+        self.tell()
+
+    def leave(self, member: Member) -> None:
+        """Remove a member."""
+        del self._members[member.number]
+        if self.active == member.number:
+            writers = [each.number for each in self.members if each.may_write]
+            self.active = writers[-1] if writers else 0
+        self._agree()
+        self.tell()
+
+    def typed(self, member: Member) -> None:
+        """Note that `member`, who may write, has typed."""
+        if self.active != member.number:
+            self.active = member.number
+            self.tell()
+
+    def sized(self, member: Member, size: tuple[int, int], *, visible: bool) -> None:
+        """Note the size of a member's window; it counts if the member may write."""
+        member.size, member.visible = size, visible
+        if member.may_write:
+            if visible:
+                self.active = member.number
+            if self.policy == SMALLEST:
+                self._agree()
+            elif visible:
+                self._resize(*size)
+        self.tell()
+
+    def take_over(self, member: Member) -> None:
+        """Send away all others that may write."""
+        for other in self.members:
+            if other is not member and other.may_write:
+                other.drop(member.name)
+
+    def tell(self) -> None:
+        """Let the members know that something here has changed."""
+        self._changed()
+        for member in self.members:
+            if member.changed is not None:
+                member.changed()
+
+    def _agree(self) -> None:
+        if self.policy != SMALLEST:
+            return
+        sizes = [
+            each.size for each in self.members if each.may_write and each.visible and each.size
+        ]
+        if sizes:
+            self._resize(min(cols for cols, _ in sizes), min(rows for _, rows in sizes))

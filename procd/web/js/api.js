@@ -1,0 +1,115 @@
+// The server's API: requests, and WebSockets that are opened with a one-time ticket.
+import { ask } from "./dialogs.js";
+
+// From …/terminal/static/js/ to where the API begins, below whatever prefix.
+const ROOT = new URL("../../../", import.meta.url);
+
+export class ApiError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+// In memory only: it goes with the page.
+let token = null;
+let asking = null;
+// Whether the server asks for tokens: a request tells, a WebSocket that is refused doesn't.
+let guarded = false;
+let told = null;
+const waiting = []; // those who go on when there is a token again
+
+/** Ask for a token, once for all who wait for one. */
+function askForToken() {
+  const text = token === null ? "This server asks for a token." : "That token is not valid.";
+  token = null;
+  asking ??= ask("Token", [["token", "Token", { type: "password", required: true }]], { text, action: "Enter" })
+    .then((answer) => {
+      if (answer === null) throw new ApiError(401, "no token was given");
+      token = answer.token.trim();
+      for (const goOn of waiting.splice(0)) goOn();
+    })
+    .finally(() => {
+      asking = null;
+    });
+  return asking;
+}
+
+/** Resolves when the person has given a token, to this or to another question. */
+export function tokenGiven() {
+  return new Promise((resolve) => waiting.push(resolve));
+}
+
+/** Forget the token, which the server no longer takes. */
+export function forgetToken() {
+  token = null;
+}
+
+async function send(method, path, body, accept) {
+  const headers = { Accept: accept };
+  if (token !== null) headers.Authorization = `Bearer ${token}`;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  return fetch(new URL(path.slice(1), ROOT), {
+    method,
+    headers,
+    body: body === undefined ? undefined : JSON.stringify(body),
+    cache: "no-store",
+  });
+}
+
+/** The reply to a request, which is a 2xx; throws an ApiError, or a TypeError if nobody answers. */
+export async function fetched(method, path, body, accept = "application/json") {
+  for (;;) {
+    if (asking !== null) await asking;
+    const used = token;
+    const reply = await send(method, path, body, accept);
+    if (reply.ok) return reply;
+    if (reply.status === 401) {
+      guarded = true;
+      if (used === token) await askForToken();
+      continue;
+    }
+    const text = await reply.text();
+    let message = text || reply.statusText;
+    try {
+      message = JSON.parse(text).message ?? message;
+    } catch {
+      // A proxy's page: what it says is all there is.
+    }
+    throw new ApiError(reply.status, message);
+  }
+}
+
+/** The same as parsed JSON. */
+export async function request(method, path, body) {
+  return (await fetched(method, path, body)).json();
+}
+
+/** A path of the API with each part encoded. */
+export function at(strings, ...values) {
+  return String.raw({ raw: strings }, ...values.map(encodeURIComponent));
+}
+
+/** Have the server tell once whether it asks for tokens. */
+export function greet() {
+  told ??= request("GET", "/version").catch((error) => {
+    told = null;
+    throw error;
+  });
+  return told;
+}
+
+/** A WebSocket on `path`, not yet open. */
+export async function socket(path, { params = {}, protocols = [] } = {}) {
+  const url = new URL(path.slice(1), ROOT);
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  for (const [name, value] of Object.entries(params)) url.searchParams.set(name, value);
+  await greet();
+  if (guarded) {
+    const { ticket } = await request("POST", "/tickets", { route: path });
+    url.searchParams.set("ticket", ticket);
+  }
+  const made = new WebSocket(url, protocols);
+  made.binaryType = "arraybuffer";
+  return made;
+}

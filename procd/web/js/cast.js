@@ -1,0 +1,21 @@
+// asciicast v3: a header, then events with the time since the one before.
+
+/** The recording in a text: {cols, rows, events: [{at (seconds), kind, data}], length (seconds)}. */
+export function parseCast(text) {
+  const [first, ...rest] = text.split("\n").filter((line) => line && !line.startsWith("#"));
+  const header = JSON.parse(first);
+  if (header.version !== 3) throw new Error("This is no asciicast of version 3.");
+  let at = 0;
+  const events = [];
+  for (const line of rest) {
+    let event;
+    try {
+      event = JSON.parse(line);
+    } catch {
+      break; // the end of one that is still being written
+    }
+    at += event[0];
+    events.push({ at, kind: event[1], data: event[2] });
+  }
+  return { cols: header.term.cols, rows: header.term.rows, events, length: at };
+}

@@ -1,0 +1,87 @@
+// The page of recordings: list, play, download, delete.
+import { at, fetched, request } from "./api.js";
+import { parseCast } from "./cast.js";
+import { attempt, confirmed } from "./dialogs.js";
+import { button, h } from "./dom.js";
+import { Player } from "./player.js";
+
+function bytes(count) {
+  if (count < 1024) return `${count} B`;
+  if (count < 1 << 20) return `${(count / 1024).toFixed(0)} KiB`;
+  return `${(count / (1 << 20)).toFixed(1)} MiB`;
+}
+
+async function content(name) {
+  return (await fetched("GET", at`/recordings/${name}`, undefined, "application/x-asciicast")).blob();
+}
+
+async function download(name) {
+  const address = URL.createObjectURL(await content(name));
+  h("a", { href: address, download: name }).click();
+  URL.revokeObjectURL(address);
+}
+
+/** The page, made once. */
+export function recordingsPage() {
+  let player = null;
+  let current = null;
+  const list = h("ul", { "aria-label": "Recordings" });
+  const hint = h("p", { class: "empty" }, "Choose a recording. Terminals are recorded if they were begun so.");
+  const stage = h("div", { class: "work" }, hint);
+
+  async function refresh() {
+    const reply = await attempt(() => request("GET", "/recordings"));
+    if (reply !== null) list.replaceChildren(...reply.recordings.reverse().map(item));
+  }
+
+  function item({ name, ptyId, startedAt, sizeBytes, active }) {
+    const when = new Date(startedAt).toLocaleString();
+    const act = (sign, label, work) => button(sign, () => attempt(work), { label: `${label} ${ptyId}, ${when}` });
+    return h(
+      "li",
+      { "data-id": name, class: name === current ? "here" : "" },
+      button(ptyId, () => attempt(() => play(name)), { class: "name" }),
+      act("⭳", "Download", () => download(name)),
+      active ? null : act("✕", "Delete", () => remove(name, ptyId)),
+      h("span", { class: "facts" }, `${when} · ${bytes(sizeBytes)}${active ? " · recording" : ""}`),
+    );
+  }
+
+  function close() {
+    player?.close();
+    player = null;
+    current = null;
+    hint.hidden = false;
+  }
+
+  async function play(name) {
+    const cast = parseCast(await (await content(name)).text());
+    close();
+    current = name;
+    hint.hidden = true;
+    player = new Player(cast);
+    stage.append(player.element);
+    player.open();
+    await refresh();
+  }
+
+  async function remove(name, ptyId) {
+    if (!(await confirmed(`Delete the recording of ${ptyId}?`, "It can't be had back.", "Delete it"))) return;
+    await fetched("DELETE", at`/recordings/${name}`);
+    if (name === current) close();
+    await refresh();
+  }
+
+  const element = h(
+    "div",
+    { class: "page" },
+    h(
+      "aside",
+      { "aria-label": "Recordings" },
+      h("div", { class: "bar" }, h("h2", {}, "Recordings"), button("↻", refresh, { label: "Look again" })),
+      list,
+    ),
+    stage,
+  );
+  return { element, start: refresh, shown: refresh };
+}

@@ -1,0 +1,98 @@
+// An xterm with what every terminal here has: renderer, links, clipboard, search, fonts, colours.
+import { FitAddon } from "../vendor/addon-fit.mjs";
+import { Unicode11Addon } from "../vendor/addon-unicode11.mjs";
+import { WebLinksAddon } from "../vendor/addon-web-links.mjs";
+import { Terminal } from "../vendor/xterm.mjs";
+import { notify } from "./dialogs.js";
+import { onChange, settings } from "./settings.js";
+import { colours, onColours } from "./theme.js";
+
+const SCROLLBACK_LINES = 10000;
+const FONTS = 'ui-monospace, "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace';
+const MAX_CLIPBOARD_BYTES = 1 << 20;
+
+/** A click on a link counts only with a modifier: programs write what they like. */
+function openLink(event, address) {
+  if (!(event.ctrlKey || event.metaKey)) return;
+  if (/^https?:/i.test(address)) open(address, "_blank", "noopener,noreferrer");
+}
+
+/** Whether there is a GPU; in software, WebGL is slower than plain elements. */
+function hasGpu() {
+  const context = document
+    .createElement("canvas")
+    .getContext("webgl2", { failIfMajorPerformanceCaveat: true });
+  if (context === null) return false;
+  const names = context.getExtension("WEBGL_debug_renderer_info");
+  const renderer = context.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : context.RENDERER);
+  context.getExtension("WEBGL_lose_context")?.loseContext();
+  return !/swiftshader|llvmpipe|software/i.test(renderer);
+}
+
+async function useGpu(term) {
+  if (!hasGpu()) return;
+  const { WebglAddon } = await import("../vendor/addon-webgl.mjs");
+  const addon = new WebglAddon();
+  addon.onContextLoss(() => addon.dispose()); // back to elements
+  term.loadAddon(addon);
+}
+
+/** OSC 52: a program puts text into the clipboard, if the person has allowed that. */
+function takeClipboard(data) {
+  const text = data.slice(data.indexOf(";") + 1);
+  if (!settings().clipboard || text === "?" || text.length > MAX_CLIPBOARD_BYTES) return true;
+  try {
+    const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
+    navigator.clipboard?.writeText(new TextDecoder().decode(bytes)).catch(copyFailed);
+  } catch {
+    // Not base64: the program's mistake.
+  }
+  return true;
+}
+
+function copyFailed() {
+  notify("The browser doesn't allow copying here.");
+}
+
+/** Copy what is selected. */
+export function copySelection(term) {
+  if (term.hasSelection()) navigator.clipboard?.writeText(term.getSelection()).catch(copyFailed);
+}
+
+/** Open a terminal in `parent`; returns it with its fit addon and the way to dispose of both. */
+export function openScreen(parent, options = {}) {
+  const { fontSize, screenReader } = settings();
+  const term = new Terminal({
+    allowProposedApi: true, // the unicode addon's
+    cursorBlink: true,
+    fontFamily: FONTS,
+    fontSize,
+    linkHandler: { activate: openLink },
+    screenReaderMode: screenReader,
+    scrollback: SCROLLBACK_LINES,
+    theme: colours(),
+    ...options,
+  });
+  const fit = new FitAddon();
+  term.loadAddon(fit);
+  term.loadAddon(new WebLinksAddon(openLink));
+  term.loadAddon(new Unicode11Addon());
+  term.unicode.activeVersion = "11";
+  term.parser.registerOscHandler(52, takeClipboard);
+  term.open(parent);
+  const stops = [
+    onColours((theme) => {
+      term.options.theme = theme;
+    }),
+    onChange((changed) => {
+      term.options.fontSize = changed.fontSize;
+      term.options.screenReaderMode = changed.screenReader;
+    }),
+  ];
+  useGpu(term);
+  const dispose = () => {
+    for (const stop of stops) stop();
+    term.dispose();
+  };
+  return { term, fit, dispose };
+}

@@ -1,0 +1,138 @@
+// One terminal: a screen, its connection, and what is said about both.
+import { answerIf } from "./answers.js";
+import { Attachment } from "./attachment.js";
+import { button, h } from "./dom.js";
+import { copySelection, openScreen } from "./screen.js";
+import { searchBar } from "./search.js";
+
+const RETRIABLE = new Set(["waiting", "replaced", "kicked", "forbidden", "failed"]);
+
+export class TerminalView {
+  #screen;
+  #presence = null;
+  #observer;
+
+  /** `events`: changed() when its state does; left() to give the keyboard back to the page. */
+  constructor(id, events = {}) {
+    this.id = id;
+    this.events = events;
+    this.state = "connecting";
+    this.host = h("div", { class: "host" });
+    this.text = h("span", { role: "status", class: "state" });
+    this.people = h("span", { class: "people" });
+    this.again = button("Connect", () => this.attachment.connect(), { class: "again" });
+    this.takeOver = button("Take over", () => this.attachment.takeOver(), {
+      label: "Send away everybody else who types here",
+    });
+    this.takeOver.hidden = true;
+    this.element = h("section", { class: "view", "aria-label": `Terminal ${id}`, "data-id": id });
+  }
+
+  /** Begin, once the element is in the page. */
+  open() {
+    this.#screen = openScreen(this.host);
+    const { term } = this.#screen;
+    const search = searchBar(term);
+    this.search = search.open;
+    this.element.append(
+      search.bar,
+      this.host,
+      h("footer", {}, this.text, this.again, this.people, this.takeOver),
+    );
+    this.attachment = new Attachment(this.id, {
+      output: (bytes, drawn) => term.write(bytes, drawn),
+      reset: () => term.reset(),
+      state: (state, text) => this.#show(state, text),
+      presence: (message) => this.#attended(message),
+    });
+    answerIf(term, () => this.#presence === null || this.#presence.active === this.#presence.you);
+    term.onData((data) => this.attachment.type(data));
+    term.onBinary((data) =>
+      this.attachment.type(Uint8Array.from(data, (each) => each.charCodeAt(0))),
+    );
+    term.attachCustomKeyEventHandler((event) => this.#key(event));
+    term.textarea.setAttribute(
+      "aria-label",
+      `Terminal ${this.id}. Shift+F6 leaves it, Ctrl+Shift+F searches.`,
+    );
+    this.#observer = new ResizeObserver(() => this.fit());
+    this.#observer.observe(this.host);
+    this.visibility = () => this.fit();
+    document.addEventListener("visibilitychange", this.visibility);
+    term.textarea.addEventListener("focus", this.visibility);
+    this.fit();
+    this.attachment.connect();
+  }
+
+  #key(event) {
+    if (event.type !== "keydown") return true;
+    const done = (act) => {
+      event.preventDefault();
+      act();
+      return false;
+    };
+    if (event.shiftKey && event.key === "F6") return done(() => this.events.left?.());
+    if (!(event.ctrlKey && event.shiftKey)) return true;
+    if (event.code === "KeyC") return done(() => copySelection(this.#screen.term));
+    if (event.code === "KeyF") return done(() => this.search());
+    return event.code !== "KeyV"; // the browser pastes, and xterm brackets it
+  }
+
+  /** Tell the window's size; what becomes of it is the server's to say. */
+  fit() {
+    const size = this.#screen.fit.proposeDimensions();
+    if (!size || !size.cols || !size.rows) {
+      if (this.#presence) this.attachment.tellSize(this.#presence.cols, this.#presence.rows, false);
+      return;
+    }
+    const cols = Math.min(1000, Math.max(1, size.cols));
+    const rows = Math.min(1000, Math.max(1, size.rows));
+    if (this.#presence === null) this.#screen.term.resize(cols, rows);
+    this.attachment.tellSize(cols, rows, !document.hidden);
+  }
+
+  #attended(message) {
+    this.#presence = message;
+    const { term } = this.#screen;
+    if (term.cols !== message.cols || term.rows !== message.rows) {
+      term.resize(message.cols, message.rows);
+    }
+    const me = message.clients.find((client) => client.id === message.you);
+    const others = message.clients.filter((client) => client.id !== message.you);
+    const names = others.map((client) => client.name + (client.viewer ? " (viewer)" : ""));
+    const parts = [`${message.cols}×${message.rows}`];
+    if (message.policy === "smallest" && others.length) parts.push("smallest window");
+    if (me?.viewer) parts.push("read only");
+    if (names.length) parts.push(`with ${names.join(", ")}`);
+    this.people.textContent = parts.join(" · ");
+    this.takeOver.hidden = me?.viewer || !others.some((client) => !client.viewer);
+    this.element.classList.toggle("viewer", me?.viewer ?? false);
+    term.options.disableStdin = me?.viewer ?? false;
+  }
+
+  #show(state, text) {
+    this.state = state;
+    this.element.dataset.state = state;
+    this.text.textContent = text;
+    this.again.hidden = !RETRIABLE.has(state);
+    if (state !== "live") {
+      this.#presence = null;
+      this.people.textContent = "";
+      this.takeOver.hidden = true;
+    }
+    this.events.changed?.();
+  }
+
+  focus() {
+    this.#screen.term.focus();
+  }
+
+  /** Close the view; the terminal goes on. */
+  close() {
+    document.removeEventListener("visibilitychange", this.visibility);
+    this.#observer.disconnect();
+    this.attachment.close();
+    this.#screen.dispose();
+    this.element.remove();
+  }
+}

@@ -1,0 +1,197 @@
+"""Clients that offer `procd.pty.v1`: presence, sizes, taking over, acknowledging."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import WSCloseCode
+
+from procd.api.attendant import PROTOCOL, TAKEN_OVER
+from tests.api.access import Secrets, bearer, guarded
+from tests.api.clients import WAIT_S, Terminal, connect, create, describe, each, program
+from tests.conftest import Client, MakeClient
+
+ECHO = "stty raw -echo; echo ready; exec cat"
+WINDOW_BYTES = 64 << 10
+FRAME_BYTES = 64 << 10
+
+
+async def served(procd: MakeClient, tmp_path: Path, text: str = ECHO, **pty: Any) -> Client:
+    """A server with a session t1 that does `text`."""
+    client = await procd(process={"shell": program(tmp_path, text)}, pty=pty)
+    await create(client, "t1")
+    return client
+
+
+async def attended(client: Client, query: str = "") -> Terminal:
+    """Attach to t1 as the web terminal does."""
+    terminal = await connect(client, "t1", query, PROTOCOL)
+    await presence(terminal, lambda _: True)
+    return terminal
+
+
+async def say(terminal: Terminal, **message: object) -> None:
+    """Send a text message."""
+    await terminal.ws.send_str(json.dumps(message))
+
+
+async def presence(terminal: Terminal, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Read until it is told of a presence that fits."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            told = [each for each in terminal.controls if each["status"] == "presence"]
+            if told and fits(told[-1]):
+                return told[-1]
+            assert await terminal.step(), terminal.close
+
+
+def sized(cols: int, rows: int) -> Callable[[dict[str, Any]], bool]:
+    """Whether this size was agreed."""
+    return lambda told: (told["cols"], told["rows"]) == (cols, rows)
+
+
+async def test_who_is_attached_is_told_to_who_asked(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path)
+    first = await attended(client)
+    plain = await connect(client, "t1")
+    told = await presence(first, lambda told: len(told["clients"]) == 2)
+    assert told["you"] == told["active"] == told["clients"][0]["id"]
+    assert told["clients"][1] == {
+        "id": told["clients"][1]["id"],
+        "name": "anyone",
+        "viewer": False,
+        "visible": True,
+        "cols": None,
+        "rows": None,
+    }
+    await plain.type(b"typed")
+    await presence(first, lambda told: told["active"] == told["clients"][1]["id"])
+    await plain.until(b"typed")
+    assert [each["status"] for each in plain.controls] == ["connected"]
+    await plain.ws.close()
+    await presence(first, lambda told: len(told["clients"]) == 1 and told["active"] == told["you"])
+
+
+async def test_text_is_input_for_who_did_not_ask(procd: MakeClient, tmp_path: Path) -> None:
+    """As in the contract: any message is raw input."""
+    client = await served(procd, tmp_path)
+    plain = await connect(client, "t1")
+    await say(plain, type="size", cols=10, rows=10)
+    await plain.until(b'{"type": "size", "cols": 10, "rows": 10}')
+    assert (await describe(client, "t1"))["cols"] == 80
+
+
+async def test_the_latest_size_counts(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path)
+    one, two = await attended(client), await attended(client)
+    await say(one, type="size", cols=100, rows=30)
+    await presence(two, sized(100, 30))
+    await say(two, type="size", cols=90, rows=40)
+    await presence(one, sized(90, 40))
+    await say(one, type="size", cols=70, rows=20, visible=False)
+    await presence(two, lambda told: told["clients"][0]["visible"] is False)
+    info = await describe(client, "t1")
+    assert (info["cols"], info["rows"]) == (90, 40)
+    async with client.post("/process/pty/t1/resize", json={"cols": 60, "rows": 10}) as reply:
+        assert reply.status == 200
+    await presence(one, sized(60, 10))
+
+
+async def test_the_smallest_visible_size_counts(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path, resize_policy="smallest")
+    one, two = await attended(client), await attended(client)
+    await say(one, type="size", cols=100, rows=30)
+    await presence(two, sized(100, 30))
+    await say(two, type="size", cols=90, rows=40)
+    told = await presence(one, sized(90, 30))
+    assert told["policy"] == "smallest"
+    await say(two, type="size", cols=90, rows=40, visible=False)
+    await presence(one, sized(100, 30))
+    await say(two, type="size", cols=90, rows=40)
+    await presence(one, sized(90, 30))
+    await two.ws.close()
+    await presence(one, sized(100, 30))
+
+
+async def test_taking_over(procd: MakeClient, tmp_path: Path) -> None:
+    """All others that may write go, with a code that tells a client not to come back."""
+    client = await served(procd, tmp_path)
+    one, plain, taker = await attended(client), await connect(client, "t1"), await attended(client)
+    await say(taker, type="take-over")
+    for terminal in (one, plain):
+        assert await terminal.to_end() == (TAKEN_OVER, "taken over by anyone")
+    await presence(taker, lambda told: len(told["clients"]) == 1)
+    await taker.type(b"mine")
+    await taker.until(b"mine")
+
+
+async def test_viewers_have_no_say(procd: MakeClient, secrets: Secrets, tmp_path: Path) -> None:
+    """Their size doesn't count, they take nothing over, and nobody sends them away."""
+    client = await guarded(procd, secrets, process={"shell": program(tmp_path, ECHO)})
+    async with client.post(
+        "/process/pty", json={"id": "t1"}, headers=bearer(secrets.write)
+    ) as reply:
+        assert reply.status == 201
+    terminals = []
+    for secret in (secrets.write, secrets.read):
+        ws = await client.ws_connect(
+            "/process/pty/t1/connect", headers=bearer(secret), protocols=[PROTOCOL]
+        )
+        terminals.append(Terminal(ws))
+    typist, viewer = terminals
+    await presence(typist, lambda told: len(told["clients"]) == 2)
+    await say(viewer, type="size", cols=10, rows=10)
+    told = await presence(typist, lambda told: told["clients"][1]["cols"] == 10)
+    assert (told["cols"], told["rows"], told["clients"][1]["viewer"]) == (80, 24, True)
+    await say(typist, type="take-over")
+    await typist.type(b"still")
+    await viewer.until(b"still")
+    await say(viewer, type="take-over")
+    code, reason = await viewer.to_end()
+    assert code == WSCloseCode.PROTOCOL_ERROR
+    assert "write" in reason
+
+
+async def test_output_waits_for_who_acknowledges(procd: MakeClient, tmp_path: Path) -> None:
+    """No more than the window runs ahead, and what follows an acknowledgement is complete."""
+    size = 1 << 20
+    text = f"stty raw -echo; read go; head -c {size} /dev/zero; exec cat"
+    client = await served(procd, tmp_path, text, window_bytes=WINDOW_BYTES)
+    slow, fast = await attended(client), await connect(client, "t1")
+    await slow.type(b"\r\n")
+    await fast.until_size(size)
+    acked = cols = 0
+    while slow.offset < size:
+        cols += 1
+        await say(slow, type="size", cols=cols, rows=24)
+        await presence(slow, sized(cols, 24))  # what was sent before it has arrived
+        assert acked < slow.offset <= acked + WINDOW_BYTES + FRAME_BYTES
+        acked = slow.offset
+        await say(slow, type="ack", offset=acked)
+        await slow.until_size(min(len(slow.output) + 1, size))
+    assert bytes(slow.output) == bytes(fast.output)
+
+
+@each(
+    "message",
+    [
+        "",
+        "nonsense",
+        "[]",
+        '{"type": "nope"}',
+        '{"type": "ack", "offset": -1}',
+        '{"type": "ack", "offset": 1000000}',
+        '{"type": "size", "cols": 0, "rows": 1}',
+        '{"type": "size", "cols": 80}',
+        '{"type": "size", "cols": 1001, "rows": 1}',
+    ],
+)
+async def test_what_can_not_be_understood(procd: MakeClient, tmp_path: Path, message: str) -> None:
+    tmp_path = tmp_path / str(abs(hash(message)))
+    tmp_path.mkdir()
+    client = await served(procd, tmp_path)
+    terminal = await attended(client)
+    await terminal.ws.send_str(message)
+    assert (await terminal.to_end())[0] == WSCloseCode.PROTOCOL_ERROR

@@ -1,0 +1,78 @@
+"""The list of PTYs that is pushed."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import ClientWebSocketResponse, WSCloseCode
+
+from tests.api.clients import WAIT_S, connect, create, delete, refused
+from tests.conftest import MakeClient
+
+
+async def listed(
+    feed: ClientWebSocketResponse[bool], fits: Callable[[list[dict[str, Any]]], bool]
+) -> list[dict[str, Any]]:
+    """Read lists until one fits."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            ptys: list[dict[str, Any]] = (await feed.receive_json())["ptys"]
+            if fits(ptys):
+                return ptys
+
+
+async def test_what_changes_is_told(procd: MakeClient) -> None:
+    client = await procd(process={"shell": "/bin/sh"})
+    feed = await client.ws_connect("/terminal/ptys")
+    assert await listed(feed, lambda _: True) == []
+    await create(client, "t1", lazyStart=True)
+    (pty,) = await listed(feed, bool)
+    assert (pty["id"], pty["active"], pty["clients"], pty["exitCode"]) == ("t1", False, 0, None)
+    terminal = await connect(client, "t1")
+    await listed(feed, lambda ptys: ptys[0]["active"] and ptys[0]["clients"] == 1)
+    async with client.patch("/terminal/ptys/t1", json={"title": " build "}) as reply:
+        assert (reply.status, (await reply.json())["title"]) == (200, "build")
+    await listed(feed, lambda ptys: bool(ptys[0]["title"] == "build"))
+    await terminal.type(b"exit 3\n")
+    await terminal.to_end()
+    await listed(feed, lambda ptys: ptys[0]["exitCode"] == 3 and ptys[0]["clients"] == 0)
+    await create(client, "t2")
+    await delete(client, "t2")
+    assert [pty["id"] for pty in await listed(feed, lambda ptys: len(ptys) == 1)] == ["t1"]
+    await feed.close()
+
+
+async def test_many_changes_make_few_lists(procd: MakeClient) -> None:
+    client = await procd(process={"shell": "/bin/sh"})
+    feed = await client.ws_connect("/terminal/ptys")
+    for number in range(40):
+        await create(client, f"t{number}", lazyStart=True)
+    count = 0
+
+    def complete(ptys: list[dict[str, Any]]) -> bool:
+        nonlocal count
+        count += 1
+        return len(ptys) == 40
+
+    await listed(feed, complete)
+    assert count < 20
+    await feed.close()
+
+
+async def test_titles_that_are_refused(procd: MakeClient) -> None:
+    client = await procd(process={"shell": "/bin/sh"})
+    await create(client, "t1", lazyStart=True)
+    for body in ({}, {"title": "x" * 101}, {"title": 1}):
+        async with client.patch("/terminal/ptys/t1", json=body) as reply:
+            await refused(reply, 400, "INVALID_REQUEST_BODY")
+    async with client.patch("/terminal/ptys/nope", json={"title": "x"}) as reply:
+        await refused(reply, 404, "PROCESS_NOT_FOUND")
+
+
+async def test_nothing_is_to_be_said(procd: MakeClient) -> None:
+    client = await procd()
+    feed = await client.ws_connect("/terminal/ptys")
+    await feed.receive()
+    await feed.send_str("hello")
+    message = await feed.receive()
+    assert message.data == WSCloseCode.POLICY_VIOLATION

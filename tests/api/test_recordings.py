@@ -1,0 +1,154 @@
+"""Recordings: what is in them, who makes them, and their limits."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.api.clients import WAIT_S, connect, create, delete, program, refused
+from tests.conftest import Client, MakeClient
+
+
+async def served(procd: MakeClient, tmp_path: Path, text: str, **pty: Any) -> Client:
+    """A server with sessions that do `text`, and a state directory."""
+    state = tmp_path / "state"
+    state.mkdir(exist_ok=True)
+    return await procd(
+        process={"shell": program(tmp_path, text)}, pty=pty, sessions={"state_dir": str(state)}
+    )
+
+
+async def listed(client: Client) -> list[dict[str, Any]]:
+    """The recordings."""
+    async with client.get("/recordings") as reply:
+        assert reply.status == 200
+        found: list[dict[str, Any]] = (await reply.json())["recordings"]
+        return found
+
+
+async def fetched(client: Client, name: str) -> tuple[dict[str, Any], list[list[Any]]]:
+    """A recording's header and events."""
+    async with client.get(f"/recordings/{name}") as reply:
+        assert reply.status == 200
+        assert reply.content_type == "application/x-asciicast"
+        lines = [json.loads(line) for line in (await reply.text()).splitlines()]
+        return lines[0], lines[1:]
+
+
+async def ended(client: Client) -> list[dict[str, Any]]:
+    """The recordings, once none is being written."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            found = await listed(client)
+            if not any(each["active"] for each in found):
+                return found
+
+
+async def test_output_sizes_and_the_end_are_recorded(procd: MakeClient, tmp_path: Path) -> None:
+    """And not what is typed."""
+    text = r"stty -echo; printf 'r\303\251ady\377\n'; read secret; stty size; exit 3"
+    client = await served(procd, tmp_path, text)
+    await create(client, "t1", record=True)
+    terminal = await connect(client, "t1")
+    await terminal.until("réady".encode())
+    async with client.post("/process/pty/t1/resize", json={"cols": 91, "rows": 17}) as reply:
+        assert reply.status == 200
+    await terminal.type(b"hunter2\n")
+    await terminal.to_end()
+    (recording,) = await ended(client)
+    assert (recording["ptyId"], recording["cols"], recording["rows"]) == ("t1", 80, 24)
+    header, events = await fetched(client, recording["name"])
+    assert header["version"] == 3
+    assert header["term"] == {"cols": 80, "rows": 24, "type": "xterm-256color"}
+    assert header["title"] == "t1"
+    output = "".join(data for _, kind, data in events if kind == "o")
+    assert output.encode() == bytes(terminal.output).replace(b"\xff", "\ufffd".encode())
+    assert "hunter2" not in json.dumps(events)
+    kinds = [(kind, data) for _, kind, data in events if kind != "o"]
+    assert kinds == [("r", "91x17"), ("x", "3")]
+    assert all(interval >= 0 for interval, _, _ in events)
+    path = tmp_path / "state" / "recordings" / recording["name"]
+    assert path.stat().st_size == recording["sizeBytes"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_none_by_default_and_all_if_set(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path, "exec cat")
+    await create(client, "t1")
+    assert await listed(client) == []
+    await delete(client, "t1")
+    client = await served(procd, tmp_path, "exec cat", record=True)
+    await create(client, "t1", lazyStart=True)
+    assert await listed(client) == []
+    await connect(client, "t1")
+    (recording,) = await listed(client)
+    assert recording["active"]
+    await delete(client, "t1")
+    assert [each["active"] for each in await listed(client)] == [False]
+
+
+async def test_a_recording_ends_at_its_limit(procd: MakeClient, tmp_path: Path) -> None:
+    """The terminal goes on, and the file says that something is missing."""
+    text = "stty raw -echo; head -c 100000 /dev/zero | tr '\\0' x; echo done; exec cat"
+    client = await served(procd, tmp_path, text, max_recording_bytes=4096)
+    await create(client, "t1", record=True)
+    terminal = await connect(client, "t1")
+    await terminal.until(b"done")
+    (recording,) = await ended(client)
+    assert recording["sizeBytes"] <= 4096
+    _, events = await fetched(client, recording["name"])
+    assert events[-1][1:] == ["m", "the recording has reached its size limit"]
+
+
+async def test_the_oldest_go_first(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path, "exec cat", max_recordings=2)
+    for number in range(3):
+        await create(client, f"t{number}", record=True)
+        await delete(client, f"t{number}")
+    assert [each["ptyId"] for each in await listed(client)] == ["t1", "t2"]
+    await create(client, "t3", record=True)
+    await create(client, "t4", record=True)
+    body = {"id": "t5", "record": True}
+    async with client.post("/process/pty", json=body) as reply:
+        await refused(reply, 429, "LIMIT_REACHED")
+    assert [each["ptyId"] for each in await listed(client)] == ["t3", "t4"]
+    await create(client, "t5")
+
+
+async def test_they_outlive_the_server(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path, "echo hello; exec cat")
+    await create(client, "t1", record=True)
+    await (await connect(client, "t1")).until(b"hello")
+    await client.close()
+    client = await served(procd, tmp_path, "exec cat")
+    (recording,) = await listed(client)
+    assert not recording["active"]
+    _, events = await fetched(client, recording["name"])
+    assert events[0][1:] == ["o", "hello\r\n"]
+
+
+async def test_removing_one(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path, "exec cat")
+    await create(client, "t1", record=True)
+    (recording,) = await listed(client)
+    path = f"/recordings/{recording['name']}"
+    async with client.delete(path) as reply:
+        await refused(reply, 409, "CONFLICT")
+    await delete(client, "t1")
+    async with client.delete(path) as reply:
+        assert reply.status == 200
+    for wrong in (path, "/recordings/nope", "/recordings/..%2f..%2fetc%2fpasswd"):
+        for method in ("GET", "DELETE"):
+            async with client.request(method, wrong) as reply:
+                await refused(reply, 404, "PROCESS_NOT_FOUND")
+    assert await listed(client) == []
+
+
+async def test_where_there_can_be_no_file(procd: MakeClient, tmp_path: Path) -> None:
+    """Who asked for a recording gets no terminal without one."""
+    client = await served(procd, tmp_path, "exec cat")
+    (tmp_path / "state" / "recordings").write_text("in the way")
+    async with client.post("/process/pty", json={"id": "t1", "record": True}) as reply:
+        body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+    assert "can't be recorded" in body["message"]
+    await create(client, "t1")

@@ -1,0 +1,220 @@
+"""Losing the connection, and coming back; being sent away, and staying away."""
+
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from procd.services.access import Scope
+from tests.api.access import Secrets
+from tests.daemon.daemon import Daemon
+from tests.web.browser import plain
+from tests.web.conftest import Opens
+from tests.web.relay import relay_to
+from tests.web.terminal import Terminal, call, open_terminal
+
+if TYPE_CHECKING:  # it may not be installed
+    from playwright.sync_api import BrowserContext
+
+
+def numbers(terminal: Terminal) -> list[int]:
+    """The numbers of the lines `n-1`, `n-2`… on the screen."""
+    return [int(line[2:]) for line in terminal.lines() if re.fullmatch(r"n-\d+", line)]
+
+
+def test_nothing_is_lost_and_nothing_comes_twice(
+    daemon: Daemon, context: "BrowserContext", home: Path
+) -> None:
+    """Cut again and again while output comes: each line is there once, in all the scrollback."""
+    (home / "count").write_text(
+        "for i in $(seq 1500); do echo n-$i; sleep 0.001; done; echo d''one"
+    )
+    with relay_to(daemon.port) as relay:
+        terminal = open_terminal(context, relay.url, "t1")
+        terminal.shows("ready>")
+        terminal.type(f". {home}/count\n")
+        for last in (150, 500, 900):
+            terminal.page.wait_for_function(
+                "last => Math.max(...[...document.querySelectorAll('.xterm-rows > div')].map("
+                "row => /^n-[0-9]+/.test(row.textContent) ? +row.textContent.slice(2) : 0)) > last",
+                arg=last,
+            )
+            relay.cut()
+            terminal.is_in("live")
+        terminal.shows("done")
+    seen: set[int] = set()
+    while True:
+        screen = numbers(terminal)
+        assert screen == list(range(screen[0], screen[0] + len(screen)))
+        seen |= set(screen)
+        if 1 in seen:
+            break
+        terminal.page.keyboard.press("Shift+PageUp")
+        terminal.page.wait_for_function(
+            "first => document.querySelector('.xterm-rows > div').textContent.trim() !== first",
+            arg=f"n-{screen[0]}",
+        )
+    assert seen == set(range(1, 1501))
+
+
+def test_it_says_that_the_connection_is_lost(daemon: Daemon, context: "BrowserContext") -> None:
+    """And what is typed meanwhile isn't typed later."""
+    with relay_to(daemon.port) as relay:
+        terminal = open_terminal(context, relay.url, "t1")
+        terminal.shows("ready>")
+        relay.down()
+        terminal.is_in("waiting")
+        terminal.says("Connection lost. Trying again in")
+        terminal.type("never\n")
+        relay.up()
+        terminal.is_in("live")
+        terminal.type("echo on''ce\n")
+        terminal.shows("once")
+        assert not any("never" in line for line in terminal.lines())
+
+
+def test_no_answers_are_typed_by_a_replay_or_a_resume(
+    daemon: Daemon, context: "BrowserContext"
+) -> None:
+    """The program's questions were answered when it asked."""
+    with relay_to(daemon.port) as relay:
+        terminal = open_terminal(context, relay.url, "t1")
+        terminal.shows("ready>")
+        terminal.type("IFS= read -rs -d n -p $'\\e[5n' answer; printf %q\\\\n \"got$answer\"\n")
+        terminal.shows("got")
+        assert any("[0" in line for line in terminal.lines() if line.startswith(("got", "$'got")))
+        terminal.type("clear; cat -v\n")
+        relay.cut()
+        terminal.is_in("live")
+        terminal.page.reload()
+        terminal.is_in("live")
+        terminal.type("echoed\n")
+        terminal.shows("echoed")
+        assert not any("^[" in line for line in terminal.lines())
+
+
+def test_an_end_is_an_end(opens: Opens) -> None:
+    terminal = opens()
+    terminal.shows("ready>")
+    terminal.type("exit 3\n")
+    terminal.is_in("ended")
+    terminal.says("Ended with exit code 3")
+
+
+def test_an_end_while_away(daemon: Daemon, context: "BrowserContext") -> None:
+    """The rest of the output and the exit code are told on coming back."""
+    with relay_to(daemon.port) as relay:
+        terminal = open_terminal(context, relay.url, "t1")
+        terminal.shows("ready>")
+        terminal.type("read; echo la''st; exit 4\n")
+        terminal.shows("read; echo")
+        relay.down()
+        terminal.is_in("waiting")
+        other = open_terminal(context, daemon.url, "t1", create=False)
+        other.is_in("live")
+        other.type("\n")
+        other.is_in("ended")
+        relay.up()
+        terminal.is_in("ended")
+        terminal.says("exit code 4")
+        terminal.shows("last")
+
+
+def test_a_terminal_that_is_not_there(daemon: Daemon, opens: Opens) -> None:
+    terminal = opens("nope", create=False)
+    terminal.is_in("ended")
+    terminal.says("not found")
+
+
+def test_another_terminal_of_the_same_name(daemon: Daemon, context: "BrowserContext") -> None:
+    """The page doesn't go on in it at the old one's offset."""
+    with relay_to(daemon.port) as relay:
+        terminal = open_terminal(context, relay.url, "t1")
+        terminal.shows("ready>")
+        terminal.type("echo of-the-''old\n")
+        terminal.shows("of-the-old")
+        relay.down()
+        terminal.is_in("waiting")
+        call(daemon.url, "/process/pty/t1", "DELETE")
+        call(daemon.url, "/process/pty", "POST", {"id": "t1"})
+        relay.up()
+        terminal.is_in("live")
+        terminal.type("echo of-the-''new\n")
+        terminal.shows("of-the-new")
+        assert not any("of-the-old" in line for line in terminal.lines())
+
+
+def test_a_token_that_is_taken_back(context: "BrowserContext", home: Path, tmp_path: Path) -> None:
+    """The page says so and doesn't knock again; with another token it goes on."""
+    secrets = Secrets(tmp_path / "tokens")
+    with Daemon.start(env=plain(home, PROCD_AUTH_TOKEN_FILE=str(secrets.path))) as daemon:
+        terminal = open_terminal(context, daemon.url, "t1", token=secrets.write)
+        terminal.shows("ready>")
+        secrets.remove("writer")
+        new = secrets.made("other", Scope.WRITE)
+        daemon.process.send_signal(signal.SIGHUP)
+        terminal.is_in("kicked")
+        terminal.says("the token is no longer valid")
+        terminal.enter_token(new)
+        terminal.element.get_by_role("button", name="Connect").click()
+        terminal.is_in("live")
+        terminal.type("echo ag''ain\n")
+        terminal.shows("again")
+
+
+def test_a_wrong_token_and_a_right_one(
+    context: "BrowserContext", home: Path, tmp_path: Path
+) -> None:
+    """It is asked for until it is right, and is nowhere in the browser's stores."""
+    secrets = Secrets(tmp_path / "tokens")
+    with Daemon.start(env=plain(home, PROCD_AUTH_TOKEN_FILE=str(secrets.path))) as daemon:
+        terminal = open_terminal(context, daemon.url, "t1", token=secrets.write, enter="wrong")
+        terminal.page.get_by_text("That token is not valid.").wait_for()
+        terminal.enter_token(secrets.write)
+        terminal.shows("ready>")
+        stored = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"
+        assert secrets.write not in terminal.page.evaluate(stored)
+        assert secrets.write not in terminal.page.content()
+
+
+def test_a_viewer_looks_on(context: "BrowserContext", home: Path, tmp_path: Path) -> None:
+    secrets = Secrets(tmp_path / "tokens")
+    with Daemon.start(env=plain(home, PROCD_AUTH_TOKEN_FILE=str(secrets.path))) as daemon:
+        typist = open_terminal(context, daemon.url, "t1", token=secrets.write)
+        typist.shows("ready>")
+        viewer = open_terminal(context, daemon.url, "t1", create=False, token=secrets.read)
+        viewer.shows("ready>")
+        viewer.says("read only")
+        typist.says("with reader (viewer)")
+        viewer.type("never\n")
+        typist.type("echo ty''ped\n")
+        viewer.shows("typed")
+        assert not any("never" in line for line in typist.lines())
+        assert viewer.size() == typist.size()
+        assert viewer.element.get_by_role("button", name="Send away").count() == 0
+
+
+def test_a_host_that_is_not_allowed(daemon: Daemon, context: "BrowserContext") -> None:
+    """The page is served to it, and can do nothing."""
+    page = context.new_page()
+    page.goto(f"http://forbidden.test:{daemon.port}/terminal#t1")
+    terminal = Terminal(page, "t1")
+    terminal.is_in("forbidden")
+    terminal.says("Not allowed")
+
+
+def test_no_token_and_then_one(context: "BrowserContext", home: Path, tmp_path: Path) -> None:
+    """Who gives none isn't asked again and again; with one later, all goes on."""
+    secrets = Secrets(tmp_path / "tokens")
+    with Daemon.start(env=plain(home, PROCD_AUTH_TOKEN_FILE=str(secrets.path))) as daemon:
+        call(daemon.url, "/process/pty", "POST", {"id": "t1"}, secrets.write)
+        page = context.new_page()
+        page.goto(f"{daemon.url}/terminal#t1")
+        page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+        terminal = Terminal(page, "t1")
+        terminal.is_in("forbidden")
+        assert page.get_by_role("dialog").count() == 0
+        terminal.element.get_by_role("button", name="Connect").click()
+        terminal.enter_token(secrets.write)
+        terminal.shows("ready>")
+        page.locator("aside li").get_by_text("1 client").wait_for()

@@ -1,0 +1,139 @@
+"""Typing, seeing and resizing in a real browser."""
+
+import re
+from typing import TYPE_CHECKING
+
+from tests.daemon.daemon import Daemon
+from tests.web.conftest import Opens
+from tests.web.terminal import WAIT_MS, Terminal
+
+if TYPE_CHECKING:  # it may not be installed
+    from playwright.sync_api import BrowserContext
+
+
+def test_type_and_see(opens: Opens) -> None:
+    terminal = opens()
+    terminal.shows("ready>")
+    terminal.type("echo $((6 * 7))-ünï-世界\n")
+    terminal.shows("42-ünï-世界")
+    assert "ready> echo $((6 * 7))-ünï-世界" in terminal.lines()
+
+
+def test_the_size_is_the_window_s(opens: Opens) -> None:
+    terminal = opens()
+    terminal.shows("ready>")
+    sizes: list[tuple[int, int]] = []
+    for width in (1000, 640):
+        terminal.page.set_viewport_size({"width": width, "height": 600})
+        terminal.page.wait_for_function(
+            "before => parseInt(document.querySelector('.people').textContent) < before",
+            arg=sizes[-1][0] if sizes else 1000,
+        )
+        cols, rows = terminal.size()
+        terminal.type("clear; stty size\n")
+        terminal.shows(f"{rows} {cols}")
+        sizes.append((cols, rows))
+    assert sizes[0][0] > sizes[1][0] > 20
+
+
+def test_a_reload_shows_the_screen_again(opens: Opens) -> None:
+    terminal = opens()
+    terminal.shows("ready>")
+    terminal.type("echo before-$((1 + 1)); X=kept\n")
+    terminal.shows("before-2")
+    terminal.page.reload()
+    terminal.shows("before-2")
+    terminal.type("echo $X-on\n")
+    terminal.shows("kept-on")
+
+
+def test_paste_is_bracketed(opens: Opens, context: "BrowserContext") -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    terminal = opens()
+    terminal.shows("ready>")
+    terminal.type("clear; printf '\\e[?2004h'; echo wait''ing; cat -v\n")
+    terminal.shows("waiting")
+    terminal.page.evaluate("navigator.clipboard.writeText('pasted')")
+    terminal.element.locator("textarea").focus()
+    terminal.page.keyboard.press("Control+Shift+V")
+    terminal.type("\n")
+    terminal.shows("^[[200~pasted^[[201~")
+
+
+def test_much_output_leaves_the_page_responsive(opens: Opens) -> None:
+    """50 MB: none is lost at its end, and the page answers within the time of a few frames."""
+    terminal = opens()
+    terminal.shows("ready>")
+    terminal.page.evaluate(
+        """() => {
+          window.longest = 0;
+          let last = performance.now();
+          setInterval(() => {
+            const now = performance.now();
+            window.longest = Math.max(window.longest, now - last);
+            last = now;
+          }, 10);
+        }"""
+    )
+    terminal.type("yes abcdefghijklmnopqrstuvwxyz | head -c 50000000; echo do''ne\n")
+    terminal.element.locator(".xterm-rows").get_by_text(re.compile("done")).wait_for(
+        timeout=3 * WAIT_MS
+    )
+    worst_ms = terminal.page.evaluate("window.longest")
+    assert worst_ms < 1000
+    terminal.type("echo aft''er\n")
+    terminal.shows("after")
+
+
+def test_an_interrupt_stops_a_flood(opens: Opens) -> None:
+    terminal = opens()
+    terminal.shows("ready>")
+    terminal.type("yes flood\n")
+    terminal.shows("flood")
+    terminal.page.keyboard.press("Control+C")
+    terminal.type("echo stop''ped\n")
+    terminal.shows("stopped")
+
+
+def test_the_page_loads_nothing_from_elsewhere(
+    daemon: Daemon, context: "BrowserContext", opens: Opens
+) -> None:
+    """Its policy holds (the fixture looks for complaints), and it is light."""
+    loaded: list[tuple[str, int]] = []
+    context.on(
+        "response",
+        lambda reply: loaded.append((reply.url, int(reply.headers.get("content-length", 0)))),
+    )
+    terminal = opens()
+    terminal.shows("ready>")
+    assert all(url.startswith(daemon.url) for url, _ in loaded)
+    assert sum(size for _, size in loaded) < 700_000
+    assert any("xterm.mjs" in url for url, _ in loaded)
+
+
+def test_it_works_below_a_proxy_s_prefix(daemon: Daemon, context: "BrowserContext") -> None:
+    page = context.new_page()
+    page.goto(f"{daemon.url}/toolbox/any/terminal/")
+    assert page.url == f"{daemon.url}/toolbox/any/terminal"
+    page.get_by_label("New terminal", exact=True).click()
+    section = page.locator(".view")
+    section.wait_for()
+    terminal = Terminal(page, section.get_attribute("data-id") or "")
+    terminal.shows("ready>")
+
+
+def test_a_hidden_page_holds_no_program_up(opens: Opens) -> None:
+    """It leaves when it can't keep up, and shows what became of it when it is seen again."""
+    terminal = opens()
+    terminal.shows("ready>")
+    hide = """hidden => {
+      Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    terminal.page.evaluate(hide, True)
+    terminal.type("yes abcdefghijklmnopqrstuvwxyz | head -c 30000000; echo fi''n\n")
+    terminal.is_in("asleep")
+    terminal.says("Paused while the page is hidden")
+    terminal.page.evaluate(hide, False)
+    terminal.is_in("live")
+    terminal.shows("fin")
