@@ -108,7 +108,7 @@ def test_a_recording_is_made_and_played(daemon: Daemon, page: "Page") -> None:
     terminal.type("echo to-be-''played; exit\n")
     terminal.is_in("ended")
     page.get_by_role("tab", name="Recordings").click()
-    page.get_by_role("button", name="rec", exact=True).click()
+    page.get_by_role("list", name="Recordings").get_by_text("rec", exact=True).click()
     player = Terminal(page, "")
     player.element = page.locator(".player")
     player.shows("to-be-played")

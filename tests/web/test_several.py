@@ -30,9 +30,12 @@ def test_both_see_and_type(opens: Opens) -> None:
 def test_the_latest_size_counts(opens: Opens) -> None:
     one = opens()
     one.shows("ready>")
+    one.page.wait_for_function(
+        "() => !document.querySelector('.people').textContent.startsWith('80\u00d724')"
+    )
     cols, rows = one.size()
     two = opens(create=False)
-    two.page.set_viewport_size({"width": 700, "height": 500})
+    two.page.set_viewport_size({"width": 500, "height": 500})
     two.page.wait_for_function(
         "most => parseInt(document.querySelector('.people').textContent) < most", arg=cols
     )
@@ -50,6 +53,9 @@ def test_the_smallest_size_counts(context: "BrowserContext", home: Path) -> None
     with Daemon.start(env=plain(home, PROCD_PTY_RESIZE_POLICY="smallest")) as daemon:
         one = open_terminal(context, daemon.url, "t1")
         one.shows("ready>")
+        one.page.wait_for_function(
+            "() => !document.querySelector('.people').textContent.startsWith('80\u00d724')"
+        )
         cols, rows = one.size()
         two = open_terminal(context, daemon.url, "t1", create=False)
         two.page.set_viewport_size({"width": 1000, "height": 500})
