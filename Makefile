@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Most tests wait for something most of the time.
+JOBS ?= 3
 PREFIX ?= /opt/procd
 BINDIR ?= /usr/local/bin
 UNITDIR ?= /etc/systemd/system
@@ -37,7 +39,7 @@ browser: dev  ## the browser for the tests of the web terminal, which are skippe
 	-PYTHON=$(BIN)/python scripts/get-chromium.sh
 
 test: check browser  ## install and pass all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 	$(BIN)/python -m tests.daemon.smoke $(BIN)/procd
 
 fuzz: dev  ## send many requests made from the API's description; FUZZ_EXAMPLES for each route
