@@ -237,6 +237,14 @@ def test_a_small_window(daemon: Daemon, context: "BrowserContext") -> None:
     assert rows >= 10
     terminal.type("clear; stty size\n")
     terminal.shows(f"{rows} {cols}")
+    terminal.page.set_viewport_size({"width": 360, "height": 500})
+    terminal.page.wait_for_function(
+        "() => document.querySelector('.view').getBoundingClientRect().bottom <= 500"
+    )
+    terminal.page.wait_for_function(
+        "rows => +document.querySelector('.people').textContent.match(/[0-9]+/g)[1] < rows",
+        arg=rows,
+    )
     for button in terminal.page.get_by_role("button").all():
         box = button.bounding_box()
         assert box is None or box["x"] + box["width"] <= 360, re.sub(r"\s+", " ", str(button))

@@ -40,6 +40,7 @@ def test_the_latest_size_counts(opens: Opens) -> None:
         "most => parseInt(document.querySelector('.people').textContent) < most", arg=cols
     )
     is_sized(one, *two.size())
+    assert two.size()[1] < rows
     one.page.bring_to_front()
     one.page.set_viewport_size({"width": 1001, "height": 700})
     one.element.locator("textarea").blur()

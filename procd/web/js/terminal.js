@@ -11,6 +11,7 @@ export class TerminalView {
   #screen;
   #presence = null;
   #observer;
+  #told = "";
 
   /** `events`: changed() when its state does; left() to give the keyboard back to the page. */
   constructor(id, events = {}) {
@@ -59,7 +60,7 @@ export class TerminalView {
     this.#observer.observe(this.host);
     this.visibility = () => this.fit();
     document.addEventListener("visibilitychange", this.visibility);
-    term.textarea.addEventListener("focus", this.visibility);
+    term.textarea.addEventListener("focus", () => this.fit({ again: true }));
     this.fit();
     this.attachment.connect();
   }
@@ -78,17 +79,27 @@ export class TerminalView {
     return event.code !== "KeyV"; // the browser pastes, and xterm brackets it
   }
 
-  /** Tell the window's size; what becomes of it is the server's to say. */
-  fit() {
+  /**
+   * Tell the window's size, if it has changed or is to be told `again`, since the one told last may
+   * count; what becomes of it is the server's to say.
+   */
+  fit({ again = false } = {}) {
     const size = this.#screen.fit.proposeDimensions();
     if (!size || !size.cols || !size.rows) {
-      if (this.#presence) this.attachment.tellSize(this.#presence.cols, this.#presence.rows, false);
+      if (this.#presence) this.#tell(this.#presence.cols, this.#presence.rows, false, again);
       return;
     }
     const cols = Math.min(1000, Math.max(1, size.cols));
     const rows = Math.min(1000, Math.max(1, size.rows));
     if (this.#presence === null) this.#screen.term.resize(cols, rows);
-    this.attachment.tellSize(cols, rows, !document.hidden);
+    this.#tell(cols, rows, !document.hidden, again);
+  }
+
+  #tell(cols, rows, visible, again) {
+    const told = [cols, rows, visible].join();
+    if (told === this.#told && !again) return;
+    this.#told = told;
+    this.attachment.tellSize(cols, rows, visible);
   }
 
   #attended(message) {
