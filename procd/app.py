@@ -30,7 +30,7 @@ from procd.api.web import routes as web_routes
 from procd.api.ws import CONNECTIONS, Connections
 from procd.config import Config, child_environment, home_dir, lasting_dir, work_dir
 from procd.metrics import Gauge
-from procd.process import Processes
+from procd.processes import Processes
 from procd.services.audit import AuditFile
 from procd.services.code_run import CodeRuns
 from procd.services.credentials import Access

@@ -15,7 +15,8 @@ import pytest
 
 from procd.config import ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
-from procd.process import STDERR, STDOUT, Process, Processes
+from procd.process import STDERR, STDOUT, Process
+from procd.processes import Processes
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 from procd.unix import proctree
@@ -220,7 +221,8 @@ async def test_a_background_child_gets_no_broken_pipe(supervise: Supervise, lagg
     """
     reading, writing = pipe()
     log = output(high_bytes=5)
-    process = supervise().processes.spawn(
+    processes = supervise().processes
+    process = processes.spawn(
         (
             sys.executable,
             "-c",
@@ -244,7 +246,7 @@ async def test_a_background_child_gets_no_broken_pipe(supervise: Supervise, lagg
     assert log.paused == lagging
     os.write(writing.number, b"x")
     assert await ended(process) == ExitStatus(code=0)
-    (orphan,) = proctree.members(process.record.tree, process._processes.pids)
+    (orphan,) = proctree.members(process.record.tree, processes.pids)
     writing.close()
     await gone({orphan})
     # Eight megabytes went nowhere, and it ended as it meant to: not by SIGPIPE.
@@ -686,7 +688,7 @@ async def test_without_room_for_a_leaf(
 ) -> None:
     """Where the kernel refuses a leaf the process runs all the same, with a warning."""
     (cgroup_root / "cgroup.max.descendants").write_text("0")
-    with caplog.at_level(logging.WARNING, "procd.process"):
+    with caplog.at_level(logging.WARNING, "procd.processes"):
         process = supervise(cgroup=str(cgroup_root)).pty("echo up; exit 0")
     assert process.record.leaf is None
     (record,) = caplog.records
@@ -734,7 +736,7 @@ async def test_limits_where_no_cgroup_is_delegated(
     supervise: Supervise, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One warning, and everything runs without them."""
-    with caplog.at_level(logging.WARNING, "procd.process"):
+    with caplog.at_level(logging.WARNING, "procd.processes"):
         supervisor = supervise(cgroup="off", pids_max=3, memory_max_bytes=1 << 20)
     (record,) = caplog.records
     assert record.getMessage() == "no cgroup v2 is delegated: memory.max, pids.max are not set"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from procd.config import ExecuteConfig
 from procd.errors import BadRequest, Exhausted, SpawnFailed
-from procd.process import STDERR, Process, Processes
+from procd.process import STDERR, Process
+from procd.processes import Processes
 from procd.services.environment import Environment, check_names
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from procd.config import InterpreterConfig
 from procd.errors import BadRequest, Exhausted, ProcdError, ProcessNotFound, SpawnFailed
-from procd.process import Processes
+from procd.processes import Processes
 from procd.services.environment import Environment, check_names
 from procd.services.programs import MissingProgramError, find
 from procd.services.repl import Repl, Reply

@@ -18,7 +18,8 @@ from procd.errors import (
     SessionEnded,
     SpawnFailed,
 )
-from procd.process import Process, Processes
+from procd.process import Process
+from procd.processes import Processes
 from procd.services.attendance import Attendance
 from procd.services.environment import Environment, check_names
 from procd.services.ids import check_id

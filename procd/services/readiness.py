@@ -2,7 +2,7 @@
 
 from procd.config import HealthConfig
 from procd.errors import SpawnFailed
-from procd.process import Processes
+from procd.processes import Processes
 from procd.services.session import ShellSessions
 from procd.unix.shell import Shell
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from procd import worker
 from procd.errors import SpawnFailed
-from procd.process import Processes
+from procd.processes import Processes
 from procd.streams.backlog import Backlog, Run
 from procd.streams.log import Log
 from procd.unix.channel import Channel, channel_pair

@@ -30,7 +30,8 @@ from procd.errors import (
     SpawnFailed,
 )
 from procd.logfile import LogStore, problem_of
-from procd.process import STDERR, Process, Processes
+from procd.process import STDERR, Process
+from procd.processes import Processes
 from procd.services.command import Command, CommandRecord
 from procd.services.environment import Environment, check_names
 from procd.services.ids import check_id

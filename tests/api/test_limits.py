@@ -31,7 +31,7 @@ from aiohttp import WSMsgType
 
 from procd.app import PROCESSES
 from procd.errors import Exhausted
-from procd.process import SpawnRate
+from procd.processes import SpawnRate
 from tests.api import sessions
 from tests.api.clients import (
     Gate,

@@ -1,0 +1,386 @@
+"""Processes: everything that procd has started and still supervises, and the orphans of it.
+
+How each kind is started (with pipes, reading from us, on a terminal), under which limits, and how
+all of them are ended.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from types import FrameType
+from typing import Any, Final, TypeVar
+
+from procd.config import ProcessConfig
+from procd.errors import Exhausted, SpawnFailed
+from procd.metrics import Durations
+from procd.process import PIPE_BURST_BYTES, PTY_BURST_BYTES, STDERR, STDOUT, Process, ProcessRecord
+from procd.streams.backlog import Budget
+from procd.streams.log import Log, Store
+from procd.tasks import Tasks
+from procd.unix import cgroup, proctree
+from procd.unix.confine import confinement
+from procd.unix.fd import OwnedFd, pipe
+from procd.unix.proctree import Tree
+from procd.unix.spawn import Source, Spec, spawn
+from procd.unix.tty import open_pty
+
+log = logging.getLogger(__name__)
+
+# Orphans that have ended are collected this long after the first news of one, all at once.
+SWEEP_DELAY_S: Final = 1.0
+# Buckets of the time that a start takes.
+SPAWN_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.064, 0.256, 1.0)
+
+T = TypeVar("T")
+
+
+class SpawnRate:
+    """A token bucket: `burst` processes at once, and `per_s` a second on average; 0: any number.
+
+    Args:
+        now: a monotonic clock, seconds.
+    """
+
+    def __init__(self, now: Callable[[], float], per_s: float, burst: int) -> None:
+        self._now = now
+        self._per_s = per_s
+        self._burst = burst
+        self._tokens = float(burst)
+        self._filled_at = now()
+
+    def take(self) -> None:
+        """Take one.
+
+        Raises:
+            Exhausted: there is none.
+        """
+        if not self._per_s:
+            return
+        now = self._now()
+        grown = self._tokens + (now - self._filled_at) * self._per_s
+        self._tokens = min(float(self._burst), grown)
+        self._filled_at = now
+        if self._tokens < 1:
+            raise Exhausted(f"limit of {self._per_s:g} new processes per second is reached")
+        self._tokens -= 1
+
+
+def cgroup_limits(config: ProcessConfig) -> dict[str, str]:
+    """What the settings ask of every leaf: file of a controller → its content."""
+    wanted = {
+        "memory.max": config.memory_max_bytes,
+        "pids.max": config.pids_max,
+        "cpu.weight": config.cpu_weight,
+    }
+    return {file: str(value) for file, value in wanted.items() if value}
+
+
+class Processes:
+    """All supervised processes, and the orphans that they leave behind.
+
+    procd is the reaper of its descendants' orphans. Their statuses are collected one pid at a time
+    and never with a wait for any child, so that nobody's status is taken by mistake.
+    """
+
+    def __init__(self, config: ProcessConfig) -> None:
+        self.config = config
+        self.tasks = Tasks()
+        self.pids: dict[int, Process] = {}
+        self.spawns = Durations(SPAWN_BOUNDS_S)
+        self._unsettled: set[Process] = set()
+        run_shift = proctree.PROCESS_BITS + proctree.PART_BITS
+        self._run_tag = proctree.TAG_BASE + (secrets.randbits(proctree.RUN_BITS) << run_shift)
+        self._tags = itertools.count(
+            self._run_tag + (1 << proctree.PART_BITS), 1 << proctree.PART_BITS
+        )
+        self.confinement = confinement(config)
+        self.memory = Budget(config.max_total_output_bytes)
+        self._loop = asyncio.get_running_loop()
+        self._spawns = SpawnRate(self._loop.time, config.max_spawns_per_s, config.spawn_burst)
+        self._cgroups = cgroup.find_root(config.cgroup)
+        if limits := cgroup_limits(config):
+            if self._cgroups is None:
+                log.warning("no cgroup v2 is delegated: %s are not set", ", ".join(limits))
+            else:
+                self._cgroups = self._cgroups.limited(limits, os.getpid())
+        self._leaves: set[cgroup.Leaf] = set()
+        self._closed = False
+        self._sweep: asyncio.TimerHandle | None = None
+        self._sweep_wanted = False
+        proctree.become_subreaper()
+        self._old_handler: Any = signal.signal(signal.SIGCHLD, self._child_news)
+
+    def check_memory(self) -> None:
+        """Refuse to begin what would have output of its own to keep.
+
+        Raises:
+            Exhausted: `process.max_total_output_bytes` are kept.
+        """
+        if self.memory.full:
+            most = self.memory.most_bytes
+            raise Exhausted(f"limit of {most} bytes of output held in memory is reached")
+
+    def spawn(
+        self,
+        argv: tuple[str, ...],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        output: Log[Store],
+        stdin: OwnedFd | None = None,
+        passed: Sequence[OwnedFd] = (),
+    ) -> Process:
+        """Start a command with a pipe each for stdout and stderr.
+
+        Args:
+            stdin: becomes the child's input, instead of /dev/null; closed here.
+            passed: become the child's descriptors from 3 on; closed here.
+
+        Raises:
+            SpawnFailed: it can't be started; nothing is left behind.
+            Exhausted: `process.max_processes` are supervised.
+        """
+        with ExitStack() as theirs, ExitStack() as ours:
+            for fd in passed:
+                theirs.callback(fd.close)
+            stdio: list[Source] = [os.devnull]
+            if stdin is not None:
+                theirs.callback(stdin.close)
+                stdio[0] = stdin.number
+            readings: list[OwnedFd] = []
+            for _ in (STDOUT, STDERR):
+                reading, writing = _opened(pipe)
+                ours.callback(reading.close)
+                theirs.callback(writing.close)
+                self._give(writing.number)
+                readings.append(reading)
+                stdio.append(writing.number)
+            stdio += [fd.number for fd in passed]
+            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=tuple(stdio))
+            process = self._start(spec, output)
+            ours.pop_all()
+        for stream, reading in zip((STDOUT, STDERR), readings, strict=True):
+            process.read_from(reading, stream, PIPE_BURST_BYTES)
+        return process
+
+    def spawn_reader(
+        self, argv: tuple[str, ...], *, cwd: str, env: Mapping[str, str], output: Log[Store]
+    ) -> Process:
+        """Start a command that reads a pipe of ours and whose own output is nobody's concern.
+
+        Raises:
+            SpawnFailed: it can't be started; nothing is left behind.
+            Exhausted: `process.max_processes` are supervised.
+        """
+        with ExitStack() as ours, ExitStack() as theirs:
+            reading, writing = _opened(pipe)
+            theirs.callback(reading.close)
+            ours.callback(writing.close)
+            self._give(reading.number)
+            stdio = (reading.number, os.devnull, os.devnull)
+            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=stdio)
+            process = self._start(spec, output, long_lived=True)
+            process.write_to(writing)
+            ours.pop_all()
+        return process
+
+    def spawn_pty(
+        self,
+        argv: tuple[str, ...],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        output: Log[Store],
+        cols: int,
+        rows: int,
+    ) -> Process:
+        """Start a command on a terminal of its own, which is its controlling terminal.
+
+        Raises:
+            SpawnFailed: it can't be started; nothing is left behind.
+            Exhausted: `process.max_processes` are supervised.
+        """
+        with ExitStack() as ours:
+            master, slave = _opened(lambda: open_pty(cols, rows))
+            ours.callback(master.close)
+            self._give(slave)
+            # The session leader opens the slave by path, which makes it the controlling terminal;
+            # 1 and 2 are copies of 0.
+            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(slave, 0, 0))
+            process = self._start(spec, output, master=master, long_lived=True)
+            ours.pop_all()
+        process.read_from(master, STDOUT, PTY_BURST_BYTES)
+        return process
+
+    def _give(self, descriptor_or_path: int | str) -> None:
+        """Let the user that children run as open a pipe or a terminal of theirs by name."""
+        try:
+            self.confinement.give(descriptor_or_path)
+        except OSError as exc:
+            raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
+
+    def _start(
+        self,
+        spec: Spec,
+        output: Log[Store],
+        *,
+        master: OwnedFd | None = None,
+        long_lived: bool = False,
+    ) -> Process:
+        if len(self._unsettled) >= self.config.max_processes:
+            raise Exhausted(f"limit of {self.config.max_processes} processes is reached")
+        self._spawns.take()
+        confinement = self.confinement
+        tag = next(self._tags)
+        leaf = self._leaf(tag, long_lived=long_lived)
+        limited = leaf is not None and bool(leaf.entrance)
+        if limited or confinement.prefix or confinement.umask is not None:
+            entrance = leaf.entrance if leaf is not None else ()
+            argv = entrance + confinement.prefix + spec.argv
+            spec = replace(spec, argv=argv, umask=confinement.umask)
+        try:
+            begin = time.perf_counter()
+            pid = spawn(spec, tag)
+            self.spawns.add(time.perf_counter() - begin)
+        except SpawnFailed:
+            if leaf is not None:
+                leaf.remove()
+            raise
+        record = ProcessRecord(
+            pid=pid, tree=Tree(pid, tag, proctree.PROCESS_MASK), started_at=time.time(), leaf=leaf
+        )
+        try:
+            process = Process(self, record, output, master=master)
+        except OSError as exc:  # no descriptor is left for the pidfd, for instance: take it back
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            if leaf is not None:
+                self._leaves.add(leaf)
+            raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
+        self.pids[pid] = process
+        self._unsettled.add(process)
+        if leaf is not None and not limited:
+            try:
+                leaf.add(pid)
+            except OSError as exc:
+                log.warning("process %d has no cgroup of its own: %s", pid, exc.strerror)
+        return process
+
+    @property
+    def supervised(self) -> int:
+        """How many processes there are that run, or whose output is still read."""
+        return len(self._unsettled)
+
+    def _leaf(self, tag: int, *, long_lived: bool) -> cgroup.Leaf | None:
+        """A cgroup of its own for a long-lived process, where there is a root for them.
+
+        Not for every command, unless its leaf has limits: to make, enter and remove a leaf costs a
+        fifth of what a whole command does, and the tag finds everyone too.
+        """
+        root = self._cgroups
+        if root is None or not (long_lived or root.limits):
+            return None
+        try:
+            return root.leaf(f"procd-{tag:x}")
+        except OSError as exc:
+            if root.limits:  # it must not run without them
+                raise SpawnFailed(f"cannot limit a process: {exc.strerror}") from exc
+            log.warning("the process with tag %x has no cgroup of its own: %s", tag, exc.strerror)
+            return None
+
+    def exited(self, process: Process) -> None:
+        """Its status was read: from now on its pid may be anybody's."""
+        del self.pids[process.record.pid]
+
+    def settle(self, process: Process) -> None:
+        """Forget a process with nothing left to supervise."""
+        if process.settled:
+            self._unsettled.discard(process)
+            if process.record.leaf is not None:
+                self._leaves.add(process.record.leaf)
+                process.record.leaf = None
+                self._remove_leaves()
+
+    def _remove_leaves(self) -> None:
+        """Remove the leaves that nobody is in any more; the others are tried again later."""
+        self._leaves = {leaf for leaf in self._leaves if not leaf.remove()}
+
+    def _child_news(self, number: int, frame: FrameType | None) -> None:
+        # A signal handler runs in this thread, between any two instructions.
+        if not self._sweep_wanted:
+            self._sweep_wanted = True
+            self._loop.call_soon_threadsafe(self._plan_sweep)
+
+    def _plan_sweep(self) -> None:
+        if self._closed:
+            return
+        self._sweep = self._loop.call_later(SWEEP_DELAY_S, self._reap_orphans)
+
+    def _reap_orphans(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        self._sweep_wanted = False
+        self._remove_leaves()
+        for pid in proctree.own_children():
+            if pid not in self.pids:
+                proctree.reap(pid)
+
+    async def aclose(self) -> None:
+        """End every tree, orphans of earlier ones included, and supervise nothing any more."""
+        for process in self._unsettled:
+            process.kill()
+        kills = [
+            self.start_kill(Tree(0, tag, proctree.PROCESS_MASK)) for tag in self._orphan_tags()
+        ]
+        if kills:
+            await asyncio.wait(kills)
+        for process in list(self._unsettled):
+            await process.killed()
+        exits = [process.done for process in self._unsettled]
+        if exits:
+            await asyncio.wait(exits, timeout=proctree.KILL_WAIT_S)
+        await self.tasks.aclose()
+        for process in list(self._unsettled):
+            process.abandon()
+        signal.signal(signal.SIGCHLD, self._old_handler)
+        self._closed = True
+        self._reap_orphans()
+
+    def _orphan_tags(self) -> set[int]:
+        """The tags of those among our orphans whose process is no longer supervised."""
+        known = {process.record.tree.tag for process in self._unsettled}
+        orphans = [pid for pid in proctree.own_children() if pid not in self.pids]
+        tags = {proctree.tag_of(pid) & proctree.PROCESS_MASK for pid in orphans}
+        return {tag for tag in tags - known if tag & proctree.RUN_MASK == self._run_tag}
+
+    def reach(self, tree: Tree, number: int) -> list[OwnedFd]:
+        """Signal a tree; without a descriptor to spare, at least its first process group."""
+        try:
+            return proctree.signal_tree(tree, number, self.pids)
+        except OSError as exc:
+            log.warning("the tree with tag %x can't be walked: %s", tree.tag, exc.strerror)
+            if tree.leader:
+                os.killpg(tree.leader, number)
+            return []
+
+    def start_kill(self, tree: Tree) -> asyncio.Task[None]:
+        """Kill a tree: a first round at once, those after it in a task."""
+        reached = self.reach(tree, signal.SIGKILL)
+        return self.tasks.run(
+            proctree.finish_kill(tree, reached, self.pids), f"kill tree {tree.tag:x}"
+        )
+
+
+def _opened(opener: Callable[[], tuple[OwnedFd, T]]) -> tuple[OwnedFd, T]:
+    try:
+        return opener()
+    except OSError as exc:
+        raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
