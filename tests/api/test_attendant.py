@@ -160,7 +160,7 @@ async def test_output_waits_for_who_acknowledges(procd: MakeClient, tmp_path: Pa
     text = f"stty raw -echo; read go; head -c {size} /dev/zero; exec cat"
     client = await served(procd, tmp_path, text, window_bytes=WINDOW_BYTES)
     slow, fast = await attended(client), await connect(client, "t1")
-    await slow.type(b"\r\n")
+    await slow.type(b"\n")
     await fast.until_size(size)
     acked = cols = 0
     while slow.offset < size:

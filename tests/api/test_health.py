@@ -27,7 +27,7 @@ async def reasons(client: Client) -> list[str]:
 async def test_healthz(procd: MakeClient) -> None:
     client = await procd()
     async with client.get("/healthz") as reply:
-        assert (reply.status, await reply.json()) == (200, {"status": "ok"})
+        assert (reply.status, await reply.json()) == (200, {"status": "ok", "auth": "none"})
 
 
 async def test_ready(procd: MakeClient) -> None:

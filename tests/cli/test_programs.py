@@ -82,7 +82,7 @@ def test_progress_is_shown_to_people(screen: Open, tmp_path: Path) -> None:
     file = tmp_path / "slow.py"
     file.write_text("import time\ntime.sleep(2)\nprint('do' 'ne')\n")
     slow = screen("run", str(file))
-    slow.until(rb"running .*slow\.py \S+ \d s")
+    slow.until(rb"running [^\x1b]*slow\.py\s+\S+ \d s")
     slow.until(rb"done")
     assert slow.wait() == 0
 

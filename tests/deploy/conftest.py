@@ -115,8 +115,9 @@ class Proxies:
         if is_root:
             for path in (self._directory, *self._directory.iterdir()):
                 os.chown(path, NOBODY, NOBODY)
-            for parent in self._directory.parents[:2]:  # pytest's own, which are private
-                parent.chmod(0o711)
+            for parent in self._directory.parents:  # pytest's own are private
+                if parent.name.startswith(("pytest-", "popen-")):
+                    parent.chmod(0o711)
         errors = self._directory / "stderr"
         with errors.open("wb") as stderr:
             process = subprocess.Popen(
