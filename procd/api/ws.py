@@ -23,6 +23,7 @@ from procd.errors import BadRequest
 from procd.metrics import Traffic
 from procd.services.access import Token, Tokens
 from procd.streams.frames import CLOSE, PING, PONG, TEXT, encode
+from procd.streams.labels import HOLD_S
 from procd.streams.log import Log, Store
 
 # What may wait in a socket's own buffer; a client that lags by more stops its cursor.
@@ -312,7 +313,10 @@ class FrameSource(Protocol):
     """Encodes a log's bytes as WebSocket frames."""
 
     def at(self, offset: int) -> tuple[bytes, int]:
-        """One frame or more from `offset` on, and the offset after them."""
+        """One frame or more from `offset` on, and the offset after them.
+
+        The same offset means that they are held back for HOLD_S at most.
+        """
 
     def forget(self) -> None:
         """Drop what was kept to be shared."""
@@ -408,6 +412,10 @@ class Outlet:
             except OSError as exc:
                 self._failure = exc
                 break
+            if offset == cursor.offset:  # held back for a moment
+                if self._timer is None:
+                    self._timer = self._loop.call_later(HOLD_S, self._rested)
+                return
             connection.write(frame)
             cursor.advance(offset)
         else:

@@ -6,6 +6,7 @@ lose data otherwise; bytes of the user's own that look like a marker then harm t
 Source: Process API contract, sections 9.1 and 9.2.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final, Protocol
@@ -14,13 +15,19 @@ from procd.streams.backlog import Run
 from procd.streams.frames import BINARY, CACHED_FRAMES, encode
 
 MARKERS: Final = {1: b"\x01\x01\x01", 2: b"\x02\x02\x02"}
+# Payloads that a client may take for the beginning of a marker.
+PARTS: Final = frozenset({b"\1", b"\2", b"\1\1", b"\1\2", b"\2\1", b"\2\2"})
 PAYLOAD_BYTES: Final = 16 << 10
 # What is encoded at once, as many messages.
 BATCH_BYTES: Final = 256 << 10
+# How long a message waits for company that a client would else take for part of a marker, seconds.
+HOLD_S: Final = 0.005
 
 
 class SlicedStore(Protocol):
     """A store that tells where the stream changes."""
+
+    end: int
 
     def slices(self, offset: int, most: int) -> Iterator[Run]:
         """Bytes from `offset` on, cut where the stream changes."""
@@ -33,17 +40,20 @@ class LabelledFrames:
         labelled: with a marker before each payload; without, for clients that know none.
     """
 
-    __slots__ = ("_cache", "_labelled", "_store")
+    __slots__ = ("_cache", "_held_at", "_held_since", "_labelled", "_store")
 
     def __init__(self, store: SlicedStore, *, labelled: bool) -> None:
         self._store = store
         self._labelled = labelled
+        self._held_at = -1
+        self._held_since = 0.0
         self._cache: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
 
     def at(self, offset: int) -> tuple[bytes, int]:
         """The messages that begin at `offset`, and the offset after them.
 
-        There must be bytes at `offset`.
+        There must be bytes at `offset`. A message of nothing but one or two bytes of a marker is
+        held back for HOLD_S: there is no message at first, then, and the offset is the same.
 
         Raises:
             LookupError: they are no longer kept.
@@ -55,6 +65,8 @@ class LabelledFrames:
         messages: list[bytes] = []
         end = offset
         for run in self._store.slices(offset, BATCH_BYTES):
+            if self._labelled and self._holds(run):
+                break
             marker = MARKERS[run.stream] if self._labelled else b""
             position = 0
             while position < len(run.data):
@@ -63,10 +75,20 @@ class LabelledFrames:
                 position = cut
             end = run.offset + len(run.data)
         batch = b"".join(messages), end
+        if not messages:
+            return batch
         self._cache[offset] = batch
         if len(self._cache) > CACHED_FRAMES:
             self._cache.popitem(last=False)
         return batch
+
+    def _holds(self, run: Run) -> bool:
+        if run.data not in PARTS or run.offset + len(run.data) != self._store.end:
+            return False
+        now = time.monotonic()
+        if run.offset != self._held_at:
+            self._held_at, self._held_since = run.offset, now
+        return now < self._held_since + HOLD_S
 
     def forget(self) -> None:
         """Drop the cache, when nobody is left to share it."""

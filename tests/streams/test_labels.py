@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from procd.logfile import LogFile, LogStore
 from procd.streams.frames import CACHED_FRAMES
-from procd.streams.labels import BATCH_BYTES, MARKERS, PAYLOAD_BYTES, LabelledFrames, cut_before
+from procd.streams.labels import (
+    BATCH_BYTES,
+    MARKERS,
+    PARTS,
+    PAYLOAD_BYTES,
+    LabelledFrames,
+    cut_before,
+)
 
 STREAM_OF = {marker: stream for stream, marker in MARKERS.items()}
 
@@ -148,3 +155,29 @@ def test_what_is_gone_is_refused() -> None:
         file.drop(1)
         with pytest.raises(LookupError):
             LabelledFrames(file, labelled=True).at(0)
+
+
+@pytest.mark.parametrize("part", sorted(PARTS))
+def test_part_of_a_marker_waits_for_company(part: bytes) -> None:
+    with log_of([(1, part)]) as file:
+        frames = LabelledFrames(file, labelled=True)
+        assert frames.at(0) == (b"", 0)
+        file.append(b"x", 1)
+        batch, end = frames.at(0)
+        assert (messages(batch), end) == ([MARKERS[1] + part + b"x"], len(part) + 1)
+
+
+def test_part_of_a_marker_waits_no_longer_than_a_moment() -> None:
+    with log_of([(1, b"out"), (2, b"\1")]) as file:
+        frames = LabelledFrames(file, labelled=True)
+        batch, end = frames.at(0)
+        assert (messages(batch), end) == ([MARKERS[1] + b"out"], 3)
+        while (held := frames.at(3)) == (b"", 3):
+            continue
+        assert (messages(held[0]), held[1]) == ([MARKERS[2] + b"\1"], 4)
+
+
+def test_clients_without_markers_wait_for_nothing() -> None:
+    with log_of([(1, b"\1")]) as file:
+        batch, end = LabelledFrames(file, labelled=False).at(0)
+        assert (messages(batch), end) == ([b"\1"], 1)
