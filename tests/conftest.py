@@ -57,11 +57,13 @@ def _descriptors() -> dict[int, str]:
 
 
 def _children() -> set[str]:
-    return {
-        pid
-        for thread in os.listdir("/proc/self/task")
-        for pid in Path(f"/proc/self/task/{thread}/children").read_text().split()
-    }
+    found: set[str] = set()
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            found.update(Path(f"/proc/self/task/{thread}/children").read_text().split())
+        except FileNotFoundError:  # it has ended: one of the SDK's
+            continue
+    return found
 
 
 @pytest.fixture(autouse=True)
