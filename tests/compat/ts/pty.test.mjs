@@ -114,7 +114,7 @@ test('two terminals on one PTY', async (t) => {
 
 test('Ctrl+C interrupts the program, not the shell', async (t) => {
   const { pty, screen } = await create(t)
-  await pty.sendInput('sh -c 'echo go$((1 + 1)); exec sleep 1000'\n')
+  await pty.sendInput("sh -c 'echo go$((1 + 1)); exec sleep 1000'\n")
   await screen.until(/[\r\n]go2\r\n/)
   await pty.sendInput('\x03')
   await pty.sendInput('echo code $?\n')
