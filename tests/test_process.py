@@ -56,6 +56,21 @@ class Supervisor:
 Supervise = Callable[..., Supervisor]
 
 
+OTHERS: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Note the children that other tests' tools keep for the whole run, such as a browser's."""
+    OTHERS.clear()
+    OTHERS.update(proctree.own_children())
+
+
+def started() -> list[int]:
+    """The children that this test has."""
+    return [pid for pid in proctree.own_children() if pid not in OTHERS]
+
+
 @pytest.fixture
 async def supervise() -> AsyncIterator[Supervise]:
     """Make a supervisor with these settings; it is closed with the test."""
@@ -466,9 +481,9 @@ async def test_orphans_are_reaped_and_nobody_else(supervise: Supervise) -> None:
     writing.close()
     os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
     processes._reap_orphans()
-    assert proctree.own_children() == [leader]
+    assert started() == [leader]
     assert await ended(process) == ExitStatus(code=9)
-    assert proctree.own_children() == []
+    assert started() == []
 
 
 async def test_news_of_a_child_plan_one_sweep(supervise: Supervise) -> None:
@@ -490,7 +505,7 @@ async def test_news_of_a_child_plan_one_sweep(supervise: Supervise) -> None:
     assert not sweep.cancelled()
     await processes.aclose()
     assert sweep.cancelled()
-    assert proctree.own_children() == []
+    assert started() == []
 
 
 async def test_close_ends_everything(supervise: Supervise) -> None:
@@ -507,7 +522,7 @@ async def test_close_ends_everything(supervise: Supervise) -> None:
     await until_lines(terminal, 2)
     async with asyncio.timeout(10):
         await supervisor.processes.aclose()
-    assert proctree.own_children() == []
+    assert started() == []
     assert command.done.result() == ExitStatus(signal=signal.SIGKILL)
     assert terminal.done.result() == ExitStatus(signal=signal.SIGKILL)
     assert supervisor.processes.pids == {}
@@ -558,7 +573,7 @@ async def test_a_failed_start_leaves_nothing(
         with pytest.raises(SpawnFailed, match=text):
             processes.spawn_reader(argv, cwd=cwd, env=ENV, output=output())
     assert descriptors() == before
-    assert proctree.own_children() == []
+    assert started() == []
     assert processes.pids == {}
 
 
