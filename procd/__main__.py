@@ -31,6 +31,7 @@ from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, rel
 from procd.unix.confine import confinement
 from procd.unix.environ import take
 from procd.unix.fd import seal_inherited
+from procd.unix.priority import precede
 
 log = logging.getLogger("procd")
 
@@ -86,6 +87,11 @@ def serve(
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     seal_inherited()
     _raise_descriptor_limit()
+    if server.nice:
+        try:
+            precede(server.nice)
+        except OSError as exc:
+            log.info("procd has no priority over what it runs: %s", exc.strerror)
     # A watchdog's SIGABRT then says where the loop was stuck.
     faulthandler.enable(2)
     with asyncio.Runner(loop_factory=_loop_factory(server.loop)) as runner:

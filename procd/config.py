@@ -39,6 +39,12 @@ class ServerConfig:
         "", "path of a unix socket to listen on as well, for its owner and group; empty: none"
     )
     loop: str = setting("uvloop", "event loop: uvloop or asyncio")
+    nice: int = setting(
+        -10,
+        "how procd goes before what it runs, if it may, as in nice(2); 0: as it was started",
+        minimum=-20,
+        maximum=0,
+    )
     max_body_bytes: int = setting(64 << 20, "largest request body, bytes", minimum=1024)
     trusted_proxies: tuple[str, ...] = setting(
         (), "proxies whose X-Forwarded-For is believed in logs: addresses, networks, or unix"

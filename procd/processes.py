@@ -24,9 +24,11 @@ from procd.process import PIPE_BURST_BYTES, PTY_BURST_BYTES, STDERR, STDOUT, Pro
 from procd.streams.backlog import Budget
 from procd.streams.log import Log, Store
 from procd.tasks import Tasks
+from procd.turns import Turns
 from procd.unix import cgroup, proctree
 from procd.unix.confine import confinement
 from procd.unix.fd import OwnedFd, pipe
+from procd.unix.poller import Poller
 from procd.unix.proctree import Tree
 from procd.unix.spawn import Source, Spec, spawn
 from procd.unix.tty import open_pty
@@ -92,6 +94,8 @@ class Processes:
     def __init__(self, config: ProcessConfig) -> None:
         self.config = config
         self.tasks = Tasks()
+        # To start a process keeps the event loop: whoever starts many awaits `turns.take()` first.
+        self.turns = Turns(asyncio.get_running_loop())
         self.pids: dict[int, Process] = {}
         self.spawns = Durations(SPAWN_BOUNDS_S)
         self._unsettled: set[Process] = set()
@@ -115,6 +119,7 @@ class Processes:
         self._sweep: asyncio.TimerHandle | None = None
         self._sweep_wanted = False
         proctree.become_subreaper()
+        self.poller = Poller(self._loop)
         self._old_handler: Any = signal.signal(signal.SIGCHLD, self._child_news)
 
     def check_memory(self) -> None:
@@ -147,27 +152,27 @@ class Processes:
             SpawnFailed: it can't be started; nothing is left behind.
             Exhausted: `process.max_processes` are supervised.
         """
-        with ExitStack() as theirs, ExitStack() as ours:
-            for fd in passed:
-                theirs.callback(fd.close)
-            stdio: list[Source] = [os.devnull]
-            if stdin is not None:
-                theirs.callback(stdin.close)
-                stdio[0] = stdin.number
-            readings: list[OwnedFd] = []
+        theirs = [*passed] if stdin is None else [stdin, *passed]
+        readings: list[OwnedFd] = []
+        stdio: list[Source] = [os.devnull if stdin is None else stdin.number]
+        try:
             for _ in (STDOUT, STDERR):
                 reading, writing = _opened(pipe)
-                ours.callback(reading.close)
-                theirs.callback(writing.close)
-                self._give(writing.number)
                 readings.append(reading)
+                theirs.append(writing)
+                self._give(writing.number)
                 stdio.append(writing.number)
             stdio += [fd.number for fd in passed]
-            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=tuple(stdio))
-            process = self._start(spec, output)
-            ours.pop_all()
-        for stream, reading in zip((STDOUT, STDERR), readings, strict=True):
-            process.read_from(reading, stream, PIPE_BURST_BYTES)
+            process = self._start(Spec(argv=argv, cwd=cwd, env=env, stdio=tuple(stdio)), output)
+        except BaseException:
+            for reading in readings:
+                reading.close()
+            raise
+        finally:
+            for fd in theirs:
+                fd.close()
+        process.read_from(readings[0], STDOUT, PIPE_BURST_BYTES)
+        process.read_from(readings[1], STDERR, PIPE_BURST_BYTES)
         return process
 
     def spawn_reader(
@@ -353,6 +358,7 @@ class Processes:
         signal.signal(signal.SIGCHLD, self._old_handler)
         self._closed = True
         self._reap_orphans()
+        self.poller.close()
 
     def _orphan_tags(self) -> set[int]:
         """The tags of those among our orphans whose process is no longer supervised."""

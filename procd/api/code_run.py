@@ -3,7 +3,7 @@
 from typing import Any
 
 from aiohttp import web
-from marshmallow import fields, post_load
+from marshmallow import fields
 
 from procd.api.audit import note
 from procd.api.body import MAX_UINT32, BodySchema, Code, Count, Text, load, non_empty, strings
@@ -25,8 +25,7 @@ class CodeRunSchema(BodySchema):
     envs = strings()
     timeout_s = Count(MAX_UINT32, data_key="timeout")
 
-    @post_load
-    def build(self, data: dict[str, Any], **_: object) -> CodeRunRequest:
+    def build(self, data: dict[str, Any]) -> CodeRunRequest:
         """Make the request."""
         return CodeRunRequest(**data | {"argv": tuple(data.get("argv", ()))})
 

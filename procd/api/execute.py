@@ -3,7 +3,6 @@
 from typing import Any
 
 from aiohttp import web
-from marshmallow import post_load
 
 from procd.api.audit import note
 from procd.api.body import MAX_UINT32, BodySchema, Count, Text, load, non_empty, strings
@@ -24,8 +23,7 @@ class ExecuteSchema(BodySchema):
     envs = strings()
     timeout_s = Count(MAX_UINT32, data_key="timeout")
 
-    @post_load
-    def build(self, data: dict[str, Any], **_: object) -> ExecuteRequest:
+    def build(self, data: dict[str, Any]) -> ExecuteRequest:
         """Make the request."""
         return ExecuteRequest(**data)
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from aiohttp import WSCloseCode, web
-from marshmallow import ValidationError, fields, post_load
+from marshmallow import ValidationError, fields
 
 from procd.api.audit import note
 from procd.api.body import BodySchema, Code, Flag, Text, load, parse, strings
@@ -46,8 +46,7 @@ class ContextSchema(BodySchema):
     cwd = Text(load_default="")
     language = Text(load_default=LANGUAGE)
 
-    @post_load
-    def build(self, data: dict[str, Any], **_: object) -> dict[str, Any]:
+    def build(self, data: dict[str, Any]) -> dict[str, Any]:
         """Make the arguments; an empty language is the default."""
         return data | {"language": data["language"] or LANGUAGE}
 
@@ -70,8 +69,7 @@ class ExecutionSchema(BodySchema):
     timeout_s = Seconds(data_key="timeout", load_default=None)
     display = Flag(load_default=False)
 
-    @post_load
-    def build(self, data: dict[str, Any], **_: object) -> ExecutionRequest:
+    def build(self, data: dict[str, Any]) -> ExecutionRequest:
         """Make the request; an empty id is the default context's."""
         return ExecutionRequest(**data | {"context_id": data["context_id"] or DEFAULT})
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 from aiohttp import WSCloseCode, web
-from marshmallow import post_load, validate
+from marshmallow import validate
 
 from procd.api.audit import note
 from procd.api.body import BodySchema, Text, load
@@ -36,8 +36,7 @@ class TitleSchema(BodySchema):
 
     title = Text(required=True, validate=validate.Length(max=MAX_TITLE))
 
-    @post_load
-    def build(self, data: dict[str, Any], **_: object) -> str:
+    def build(self, data: dict[str, Any]) -> str:
         """The title; empty for none."""
         title: str = data["title"]
         return title.strip()

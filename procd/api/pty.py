@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import orjson
 from aiohttp import WSCloseCode, web
-from marshmallow import post_load
 
 from procd.api.attendant import Attendant, misunderstood
 from procd.api.audit import note
@@ -78,8 +77,7 @@ class CreateSchema(BodySchema):
     lazy_start = Flag(data_key="lazyStart")
     record = Flag()
 
-    @post_load
-    def build(self, data: dict[str, Any], **_: object) -> PtyRequest:
+    def build(self, data: dict[str, Any]) -> PtyRequest:
         """Make the request."""
         return PtyRequest(**data)
 

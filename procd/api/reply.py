@@ -120,12 +120,18 @@ async def respond(
     request: web.Request, fields: Mapping[str, object], status: int = 200
 ) -> web.StreamResponse:
     """A reply whose fields may be OutputText: in one piece if it is small, else streamed."""
-    sizes = [value.output.kept_bytes for value in fields.values() if isinstance(value, OutputText)]
-    if sum(sizes) <= WHOLE_BYTES:
-        return web.Response(
-            status=status, body=b"".join(_document(fields)), headers={"Content-Type": CONTENT_TYPE}
-        )
-    return await _stream(request, _document(fields), status, CONTENT_TYPE)
+    whole: dict[str, object] = {}
+    size = 0
+    for name, value in fields.items():
+        if isinstance(value, OutputText):
+            kept_bytes = value.output.kept_bytes
+            size += kept_bytes
+            if size > WHOLE_BYTES:
+                return await _stream(request, _document(fields), status, CONTENT_TYPE)
+            whole[name] = "".join(value.texts()) if kept_bytes else ""
+        else:
+            whole[name] = value
+    return json_response(whole, status)
 
 
 async def respond_text(request: web.Request, text: OutputText) -> web.StreamResponse:

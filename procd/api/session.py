@@ -8,7 +8,7 @@ from signal import Signals
 from typing import Any, Final
 
 from aiohttp import WSCloseCode, hdrs, web
-from marshmallow import ValidationError, post_load
+from marshmallow import ValidationError
 
 from procd.api.audit import note
 from procd.api.body import (
@@ -80,8 +80,7 @@ class CreateSchema(BodySchema):
     env = strings(load_default=dict)
     envs = strings(load_default=dict)
 
-    @post_load
-    def build(self, data: dict[str, Any], **_: object) -> SessionRequest:
+    def build(self, data: dict[str, Any]) -> SessionRequest:
         """Make the request."""
         return SessionRequest(
             id=data["id"], cwd=data.get("cwd", ""), envs={**data["env"], **data["envs"]}
@@ -97,8 +96,7 @@ class ExecSchema(BodySchema):
     suppress_input_echo = Flag(data_key="suppressInputEcho", load_default=False)
     timeout_s = Count(MAX_UINT32, data_key="timeout", load_default=0)
 
-    @post_load
-    def build(self, data: dict[str, Any], **_: object) -> ExecRequest:
+    def build(self, data: dict[str, Any]) -> ExecRequest:
         """Make the request."""
         also_async = data.pop("also_async")
         return ExecRequest(**data | {"run_async": data["run_async"] or also_async})
@@ -111,8 +109,7 @@ class InputSchema(BodySchema):
     data_base64 = Text(data_key="dataBase64", load_default="")
     eof = Flag(load_default=False)
 
-    @post_load
-    def build(self, data: dict[str, Any], **_: object) -> InputRequest:
+    def build(self, data: dict[str, Any]) -> InputRequest:
         """Make the request: a line, or exactly the bytes given as base64."""
         if data["data"] and data["data_base64"]:
             raise ValidationError("data and dataBase64: only one of them may be given")
@@ -133,8 +130,7 @@ class SignalSchema(BodySchema):
 
     signal = Text(required=True, validate=non_empty())
 
-    @post_load
-    def build(self, data: dict[str, Any], **_: object) -> Signals:
+    def build(self, data: dict[str, Any]) -> Signals:
         """Make the signal."""
         name = data["signal"].upper()
         try:

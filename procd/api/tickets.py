@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from aiohttp import web
-from marshmallow import ValidationError, post_load
+from marshmallow import ValidationError
 from yarl import URL
 
 from procd.api.body import BodySchema, Text, load, non_empty
@@ -20,8 +20,7 @@ class TicketSchema(BodySchema):
 
     route = Text(required=True, validate=non_empty())
 
-    @post_load
-    def build(self, data: dict[str, Any], **_: object) -> str:
+    def build(self, data: dict[str, Any]) -> str:
         """The path that the ticket is for, decoded as a request's is."""
         text: str = data["route"]
         if len(text) > MAX_ROUTE_LENGTH or not text.startswith("/") or set("?#") & set(text):

@@ -15,10 +15,10 @@ from typing import Final
 from procd.errors import BadRequest, CommandCompleted, SessionEnded
 from procd.logfile import LogFile, LogStore
 from procd.process import PIPE_BURST_BYTES, STDERR, STDOUT
+from procd.processes import Processes
 from procd.streams.labels import LabelledFrames
 from procd.streams.log import Log
 from procd.tasks import Tasks
-from procd.unix.confine import Confinement
 from procd.unix.fd import FdReader, FdWriter, OwnedFd, open_fifo
 
 FIFO_MODE: Final = 0o600
@@ -62,10 +62,10 @@ class Command:
         record: CommandRecord,
         directory: Path,
         store: LogStore,
-        confinement: Confinement,
+        processes: Processes,
     ) -> None:
         self.record = record
-        self._confinement = confinement
+        self._processes = processes
         self._directory = directory
         self._loop = asyncio.get_running_loop()
         self.file: LogFile = store.create(self._path("log"))
@@ -81,7 +81,7 @@ class Command:
         self._readers: list[FdReader] = []
         if record.interactive:
             self._input_fd = self._fifo("in", os.O_RDWR)
-            self._input = FdWriter(self._loop, self._input_fd)
+            self._input = FdWriter(processes.poller, self._input_fd)
 
     def _path(self, kind: str) -> Path:
         return self._directory / f"{self.record.number}.{kind}"
@@ -94,7 +94,7 @@ class Command:
         path = self.path(kind)
         if not os.path.exists(path):  # noqa: PTH110 - a str, as the shell is told
             os.mkfifo(path, FIFO_MODE)
-            self._confinement.give(path)
+            self._processes.confinement.give(path)
         return open_fifo(path, flags)
 
     @property
@@ -121,7 +121,7 @@ class Command:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         script = OwnedFd(os.open(self.path("script"), flags, FIFO_MODE))
         try:
-            self._confinement.give(script.number)
+            self._processes.confinement.give(script.number)
             remaining = memoryview(self.record.text.encode())
             while remaining:
                 remaining = remaining[os.write(script.number, remaining) :]
@@ -131,7 +131,7 @@ class Command:
             reading = self._fifo(kind, os.O_RDONLY)
             self._readers.append(
                 FdReader(
-                    self._loop,
+                    self._processes.poller,
                     reading,
                     _appender(self.log, stream),
                     self._one_ended,

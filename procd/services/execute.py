@@ -128,6 +128,14 @@ class Executions:
         if self._running >= self._config.max_concurrent:
             raise Exhausted(f"limit of {self._config.max_concurrent} commands is reached")
         self._processes.check_memory()
+        self._running += 1
+        try:
+            await self._processes.turns.take()
+            return await self._run(program, timeout_s)
+        finally:
+            self._running -= 1
+
+    async def _run(self, program: Callable[[], Program], timeout_s: float) -> ExecuteResult:
         cap_bytes = self._config.max_output_bytes
         store = Backlog(cap_bytes, cap_bytes // 2, self._processes.memory)
         output = Log(store, cap_bytes)
@@ -146,11 +154,7 @@ class Executions:
             return ExecuteResult(exit_code=-1, output=output.store)
         if what.started is not None:
             what.started(process)
-        self._running += 1
-        try:
-            return await self._finish(process, output.store, self._limited(timeout_s))
-        finally:
-            self._running -= 1
+        return await self._finish(process, output.store, self._limited(timeout_s))
 
     def give(self, path: str) -> None:
         """Let the user that children run as read what was made for one.
@@ -169,16 +173,27 @@ class Executions:
     async def _finish(
         self, process: Process, output: Backlog, timeout_s: float | None
     ) -> ExecuteResult:
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+
+        def wake(*_: object) -> None:
+            if not over.done():
+                over.set_result(None)
+
+        process.done.add_done_callback(wake)
+        timer = None if timeout_s is None else loop.call_later(timeout_s, wake)
         try:
-            async with asyncio.timeout(timeout_s):
-                status = await asyncio.shield(process.done)
-        except TimeoutError:
-            process.take_pending()
-            process.log.seal()
-            process.kill()
-            return ExecuteResult(exit_code=None, output=output)
+            await over
         except asyncio.CancelledError:
             process.log.seal()
             process.kill()
             raise
-        return ExecuteResult(exit_code=status.shell_code, output=output)
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if process.done.done():
+            return ExecuteResult(exit_code=process.done.result().shell_code, output=output)
+        process.take_pending()
+        process.log.seal()
+        process.kill()
+        return ExecuteResult(exit_code=None, output=output)

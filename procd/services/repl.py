@@ -80,7 +80,6 @@ class Repl:
         env: Mapping[str, str],
         preload: tuple[str, ...],
     ) -> None:
-        loop = asyncio.get_running_loop()
         try:
             ours, theirs = channel_pair()
         except OSError as exc:
@@ -98,8 +97,10 @@ class Repl:
         except BaseException:
             ours.close()
             raise
-        self._channel = Channel(loop, ours, self._received, self._process.kill, MAX_MESSAGE_BYTES)
-        self._loop = loop
+        self._channel = Channel(
+            processes.poller, ours, self._received, self._process.kill, MAX_MESSAGE_BYTES
+        )
+        self._loop = asyncio.get_running_loop()
         self._number = 0
         self._reply: asyncio.Future[Reply | None] | None = None
         self._on_end: Callable[[], None] | None = None

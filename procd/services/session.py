@@ -105,7 +105,7 @@ class ShellSession:
         processes.confinement.give(self._control_path)
         # Both ends are ours, so that the shell never waits and we never see an end.
         self._control = FdReader(
-            asyncio.get_running_loop(),
+            processes.poller,
             open_fifo(self._control_path, os.O_RDWR),
             self._status_received,
             _never,
@@ -146,7 +146,7 @@ class ShellSession:
             echoes=not request.suppress_input_echo,
         )
         try:
-            command = Command(record, self._directory, self._store, self._processes.confinement)
+            command = Command(record, self._directory, self._store, self._processes)
         except OSError as exc:
             raise SpawnFailed(f"cannot start a command: {exc.strerror}") from exc
         self.commands[record.id] = command

@@ -6,7 +6,6 @@ what was written, so a packet that doesn't begin with the key is dropped, whole,
 Source: unix(7), SOCK_SEQPACKET.
 """
 
-import asyncio
 import os
 import secrets
 import select
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from procd.unix.fd import OwnedFd
+from procd.unix.poller import Selector
 
 KEY_BYTES: Final = 16
 CHUNK_BYTES: Final = 32 << 10
@@ -48,7 +48,7 @@ class Channel:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        selector: Selector,
         fd: OwnedFd,
         on_message: Callable[[bytes], None],
         on_end: Callable[[], None],
@@ -56,7 +56,7 @@ class Channel:
     ) -> None:
         os.set_blocking(fd.number, False)
         self.key = secrets.token_bytes(KEY_BYTES)
-        self._loop = loop
+        self._selector = selector
         self._fd = fd
         self._on_message = on_message
         self._on_end = on_end
@@ -71,13 +71,13 @@ class Channel:
         """Leave further messages in the kernel, which in time stops their sender."""
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self._fd.number)
+            self._selector.remove_reader(self._fd.number)
 
     def resume(self) -> None:
         """Go on after `pause`."""
         if not self._reading and not self._fd.closed:
             self._reading = True
-            self._loop.add_reader(self._fd.number, self._readable)
+            self._selector.add_reader(self._fd.number, self._readable)
 
     def send(self, message: bytes) -> None:
         """Send a message, without the key; what doesn't fit yet waits.
@@ -91,7 +91,7 @@ class Channel:
             chunk = message[start : start + CHUNK_BYTES]
             self._unsent.append((LAST if start + CHUNK_BYTES >= len(message) else MORE) + chunk)
         if not waiting and not self._flush():
-            self._loop.add_writer(self._fd.number, self._writable)
+            self._selector.add_writer(self._fd.number, self._writable)
 
     def _flush(self) -> bool:
         """Send what fits; whether that is all."""
@@ -108,7 +108,7 @@ class Channel:
 
     def _writable(self) -> None:
         if self._flush():
-            self._loop.remove_writer(self._fd.number)
+            self._selector.remove_writer(self._fd.number)
 
     def _readable(self) -> None:
         for _ in range(BURST):
@@ -163,7 +163,7 @@ class Channel:
         """Close our end, without `on_end`."""
         if not self._fd.closed:
             self.pause()
-            self._loop.remove_writer(self._fd.number)
+            self._selector.remove_writer(self._fd.number)
             self._fd.close()
             self._on_message = self._on_end = _nothing
 

@@ -1,12 +1,12 @@
 """One direct child: its pidfd, and its exit status, read once by its only reader."""
 
-import asyncio
 import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from procd.unix.fd import OwnedFd
+from procd.unix.poller import Selector
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,19 @@ class Child:
     Source: pidfd_open(2): a pidfd becomes readable when its process ends.
     """
 
-    __slots__ = ("_loop", "_on_exit", "_pidfd", "pid")
+    __slots__ = ("_on_exit", "_pidfd", "_selector", "pid")
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        selector: Selector,
         pid: int,
         on_exit: Callable[[ExitStatus], None],
     ) -> None:
         self.pid = pid
-        self._loop = loop
+        self._selector = selector
         self._on_exit = on_exit
         self._pidfd = OwnedFd(os.pidfd_open(pid))
-        loop.add_reader(self._pidfd.number, self._exited)
+        selector.add_reader(self._pidfd.number, self._exited)
 
     @property
     def running(self) -> bool:
@@ -86,6 +86,6 @@ class Child:
     def forget(self) -> None:
         """Give up the pidfd without waiting for the end."""
         if not self._pidfd.closed:
-            self._loop.remove_reader(self._pidfd.number)
+            self._selector.remove_reader(self._pidfd.number)
             self._pidfd.close()
             self._on_exit = _nothing  # lets go of the owner, who holds us

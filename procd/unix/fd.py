@@ -1,7 +1,7 @@
-"""File descriptors: each with one owner, read and written as the event loop allows.
+"""File descriptors: each with one owner, read and written when they are ready.
 
-The order at the end is always: leave the loop, forget the number, close. Epoll forgets a closed
-descriptor and the loop does not, so a number closed too early may hit a stranger.
+The order at the end is always: leave the selector, forget the number, close. Epoll forgets a closed
+descriptor and who waits for it does not, so a number closed too early may hit a stranger.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ import os
 from collections import deque
 from collections.abc import Callable
 from typing import Final
+
+from procd.unix.poller import Selector
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ class OwnedFd:
     """A descriptor and the duty to close it.
 
     Attributes:
-        before_close: called first, for whoever has registered the number with a loop as well.
+        before_close: called first, for whoever has registered the number as well.
 
     Raises:
         ValueError: the number is asked for after `close`.
@@ -137,12 +139,12 @@ class FdReader:
     Source: pty(7): EIO on a master means that the last slave is closed.
     """
 
-    __slots__ = ("_burst_bytes", "_fd", "_loop", "_on_data", "_on_eof", "_reading",
-                 "_resting")  # fmt: skip
+    __slots__ = ("_burst_bytes", "_fd", "_on_data", "_on_eof", "_reading", "_resting",
+                 "_selector")  # fmt: skip
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        selector: Selector,
         fd: OwnedFd,
         on_data: Callable[[bytes], None],
         on_eof: Callable[[], None],
@@ -150,7 +152,7 @@ class FdReader:
         burst_bytes: int = READ_BYTES,
     ) -> None:
         os.set_blocking(fd.number, False)
-        self._loop = loop
+        self._selector = selector
         self._fd = fd
         self._on_data = on_data
         self._on_eof = on_eof
@@ -168,14 +170,14 @@ class FdReader:
         """Leave further bytes in the kernel, which in time stops the writer."""
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self._fd.number)
+            self._selector.remove_reader(self._fd.number)
 
     def resume(self) -> None:
         """Go on after `pause`."""
         if not self._reading and not self._fd.closed:
             self._reading = True
             if not self._resting:
-                self._loop.add_reader(self._fd.number, self._readable)
+                self._selector.add_reader(self._fd.number, self._readable)
 
     def _readable(self) -> None:
         try:
@@ -193,14 +195,14 @@ class FdReader:
     def _rest(self) -> None:
         """Leave the bytes where they are for a while; else this would fail at each turn."""
         log.warning("no memory to read with: output waits")
-        self._loop.remove_reader(self._fd.number)
+        self._selector.remove_reader(self._fd.number)
         self._resting = True
-        self._loop.call_later(REST_S, self._rested)
+        asyncio.get_running_loop().call_later(REST_S, self._rested)
 
     def _rested(self) -> None:
         self._resting = False
         if self._reading and not self._fd.closed:
-            self._loop.add_reader(self._fd.number, self._readable)
+            self._selector.add_reader(self._fd.number, self._readable)
 
     def _read(self, most: int) -> tuple[bytes, bool]:
         number = self._fd.number
@@ -264,11 +266,11 @@ class FdWriter:
     Closing the descriptor is its owner's business: a PTY master is shared with a reader.
     """
 
-    __slots__ = ("_fd", "_loop", "_queue", "_queued_bytes", "_waiters", "_writing")
+    __slots__ = ("_fd", "_queue", "_queued_bytes", "_selector", "_waiters", "_writing")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fd: OwnedFd) -> None:
+    def __init__(self, selector: Selector, fd: OwnedFd) -> None:
         os.set_blocking(fd.number, False)
-        self._loop = loop
+        self._selector = selector
         self._fd = fd
         self._queue: deque[memoryview] = deque()
         self._queued_bytes = 0
@@ -300,7 +302,7 @@ class FdWriter:
         """Wait until at most `low_bytes` are queued, or the descriptor is gone."""
         if self._queued_bytes <= low_bytes:
             return
-        waiter = self._loop.create_future()
+        waiter = asyncio.get_running_loop().create_future()
         self._waiters.append((low_bytes, waiter))
         await waiter
 
@@ -328,9 +330,9 @@ class FdWriter:
         if bool(self._queue) != self._writing:
             self._writing = not self._writing
             if self._writing:
-                self._loop.add_writer(self._fd.number, self._writable)
+                self._selector.add_writer(self._fd.number, self._writable)
             else:
-                self._loop.remove_writer(self._fd.number)
+                self._selector.remove_writer(self._fd.number)
         self._wake()
 
     def _wake(self) -> None:
@@ -344,10 +346,10 @@ class FdWriter:
                 self._waiters.append((low_bytes, waiter))
 
     def abandon(self) -> None:
-        """Drop what is queued and leave the loop; to be called before the descriptor closes."""
+        """Drop what is queued and leave the selector; to be called before the descriptor closes."""
         self._queue.clear()
         self._queued_bytes = 0
         if self._writing:
             self._writing = False
-            self._loop.remove_writer(self._fd.number)
+            self._selector.remove_writer(self._fd.number)
         self._wake()

@@ -20,8 +20,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -56,21 +55,24 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-@contextmanager
-def marked(tag: int) -> Iterator[None]:
-    """Carry `tag` for the length of the block, so that a process started in it inherits it.
+Limits = tuple[int, int]
+
+
+def mark(tag: int) -> Limits:
+    """Carry `tag`, so that what is started inherits it, until `unmark` gets what this returns.
 
     Where the hard limit is lower, orphans go untagged and are found by session alone.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
-    if hard != resource.RLIM_INFINITY and hard < tag:
-        yield
-        return
-    resource.setrlimit(resource.RLIMIT_RTTIME, (tag, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_RTTIME, (soft, hard))
+    limits = resource.getrlimit(resource.RLIMIT_RTTIME)
+    hard = limits[1]
+    if hard == resource.RLIM_INFINITY or hard >= tag:
+        resource.setrlimit(resource.RLIMIT_RTTIME, (tag, hard))
+    return limits
+
+
+def unmark(limits: Limits) -> None:
+    """Carry no tag any more."""
+    resource.setrlimit(resource.RLIMIT_RTTIME, limits)
 
 
 def retag(pid: int, tag: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from procd.errors import SpawnFailed
-from procd.unix.proctree import marked
+from procd.unix.proctree import mark, unmark
 
 # A redirection of the child: a descriptor of ours to duplicate, or a path that the child opens.
 Source = int | str
@@ -86,19 +86,21 @@ def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) 
 
 
 def _posix_spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) -> int:
+    limits = mark(tag)
     try:
-        with marked(tag):
-            return os.posix_spawn(
-                spec.argv[0],
-                spec.argv,
-                env,
-                file_actions=actions,
-                setsid=True,
-                setsigmask=(),
-                setsigdef=DEFAULTED,
-            )
+        return os.posix_spawn(
+            spec.argv[0],
+            spec.argv,
+            env,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=DEFAULTED,
+        )
     except OSError as exc:
         raise SpawnFailed(_reason(spec.argv[0], exc)) from exc
+    finally:
+        unmark(limits)
 
 
 def _here() -> str:

@@ -116,12 +116,13 @@ def test_children_are_the_direct_ones(start: Start) -> None:
     assert proctree.children(leader.pid) == []
 
 
-def test_the_tag_lasts_for_the_block() -> None:
-    """Inside it is ours to pass on, after it all is as before."""
+def test_the_tag_lasts_until_it_is_taken_off() -> None:
+    """Meanwhile it is ours to pass on, afterwards all is as before."""
     before = resource.getrlimit(resource.RLIMIT_RTTIME)
-    with proctree.marked(TAG):
-        assert proctree.tag_of(os.getpid()) == TAG
-        assert resource.getrlimit(resource.RLIMIT_RTTIME)[1] == before[1]
+    limits = proctree.mark(TAG)
+    assert proctree.tag_of(os.getpid()) == TAG
+    assert resource.getrlimit(resource.RLIMIT_RTTIME)[1] == before[1]
+    proctree.unmark(limits)
     assert resource.getrlimit(resource.RLIMIT_RTTIME) == before
     assert proctree.tag_of(os.getpid()) == 0
 
@@ -130,10 +131,11 @@ def test_a_low_hard_limit_leaves_untagged() -> None:
     """Where the tag is above what may be set, nothing is set and nothing fails."""
     program = f"""
 import os, resource
-from procd.unix.proctree import marked, tag_of
+from procd.unix.proctree import mark, tag_of, unmark
 resource.setrlimit(resource.RLIMIT_RTTIME, (1000, 10**9))
-with marked({TAG}):
-    print(tag_of(os.getpid()), *resource.getrlimit(resource.RLIMIT_RTTIME))
+limits = mark({TAG})
+print(tag_of(os.getpid()), *resource.getrlimit(resource.RLIMIT_RTTIME))
+unmark(limits)
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, check=True, timeout=20

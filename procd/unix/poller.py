@@ -1,0 +1,135 @@
+"""Poller: one epoll under the event loop, for every descriptor that belongs to a child.
+
+The loop watches the epoll; the epoll watches pipes, terminals and pidfds. To watch one costs a
+system call instead of an object of the loop's, which counts where each command has three of them.
+And the loop's turns stay short: after `TURN_S` of what children say it looks after its clients,
+however much more there is to read. What was not got round to is ready at the next turn as well.
+
+Source: epoll(7), which may be nested, and hands out in turn what is ready.
+"""
+
+import select
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+# How long children may keep the loop in one turn, seconds.
+TURN_S: Final = 0.002
+# Events taken at once: what is under way when the time is up is finished.
+BATCH: Final = 8
+
+READABLE: Final = select.EPOLLIN
+WRITABLE: Final = select.EPOLLOUT
+# These are told whether asked for or not, and are found out about by reading or writing.
+FAILED: Final = select.EPOLLHUP | select.EPOLLERR
+
+Callback = Callable[[], None]
+
+
+class Selector(Protocol):
+    """Calls back as long as a descriptor is ready: an event loop, or a Poller."""
+
+    def add_reader(self, fd: int, callback: Callback, /) -> None:
+        """Call `callback` whenever there is something to read."""
+
+    def remove_reader(self, fd: int, /) -> bool:
+        """Stop that; whether there was anything to stop."""
+
+    def add_writer(self, fd: int, callback: Callback, /) -> None:
+        """Call `callback` whenever there is room to write."""
+
+    def remove_writer(self, fd: int, /) -> bool:
+        """Stop that; whether there was anything to stop."""
+
+
+class Loop(Selector, Protocol):
+    """What a Poller needs of the event loop."""
+
+    def call_exception_handler(self, context: dict[str, object], /) -> None:
+        """Report what a callback raised."""
+
+
+class Poller:
+    """Watches descriptors on behalf of `loop`.
+
+    Whoever closes a descriptor stops watching it first. A closed Poller calls nobody.
+    """
+
+    __slots__ = ("_epoll", "_loop", "_readers", "_writers")
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callback] = {}
+        self._writers: dict[int, Callback] = {}
+        loop.add_reader(self._epoll.fileno(), self._turn)
+
+    def add_reader(self, fd: int, callback: Callback, /) -> None:
+        """Call `callback` in each turn in which `fd` has something to read, or its end."""
+        if self._epoll.closed:
+            return
+        if fd in self._writers:
+            self._epoll.modify(fd, READABLE | WRITABLE)
+        elif fd not in self._readers:
+            self._epoll.register(fd, READABLE)
+        self._readers[fd] = callback
+
+    def remove_reader(self, fd: int, /) -> bool:
+        """Stop that; whether there was anything to stop."""
+        if self._readers.pop(fd, None) is None:
+            return False
+        self._forget(fd, WRITABLE if fd in self._writers else 0)
+        return True
+
+    def add_writer(self, fd: int, callback: Callback, /) -> None:
+        """Call `callback` in each turn in which `fd` takes something, or nobody will read it."""
+        if self._epoll.closed:
+            return
+        if fd in self._readers:
+            self._epoll.modify(fd, READABLE | WRITABLE)
+        elif fd not in self._writers:
+            self._epoll.register(fd, WRITABLE)
+        self._writers[fd] = callback
+
+    def remove_writer(self, fd: int, /) -> bool:
+        """Stop that; whether there was anything to stop."""
+        if self._writers.pop(fd, None) is None:
+            return False
+        self._forget(fd, READABLE if fd in self._readers else 0)
+        return True
+
+    def _forget(self, fd: int, rest: int) -> None:
+        if rest:
+            self._epoll.modify(fd, rest)
+        else:
+            self._epoll.unregister(fd)
+
+    def _turn(self) -> None:
+        deadline = time.monotonic() + TURN_S
+        while True:
+            events = self._epoll.poll(0, BATCH)
+            for fd, mask in events:
+                # By now `fd` may be closed, or another descriptor with the same number: who is
+                # called in vain finds that there is nothing to read.
+                if mask & (READABLE | FAILED) and (callback := self._readers.get(fd)) is not None:
+                    self._call(callback)
+                if mask & (WRITABLE | FAILED) and (callback := self._writers.get(fd)) is not None:
+                    self._call(callback)
+            if len(events) < BATCH or time.monotonic() >= deadline or self._epoll.closed:
+                return
+
+    def _call(self, callback: Callback) -> None:
+        try:
+            callback()
+        except Exception as exc:  # noqa: BLE001 - reported, as the loop does with its own callbacks
+            self._loop.call_exception_handler(
+                {"message": f"exception in {callback!r}", "exception": exc}
+            )
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        if not self._epoll.closed:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._readers.clear()
+            self._writers.clear()
+            self._epoll.close()

@@ -1,0 +1,283 @@
+"""The poller: an epoll under each of the two event loops."""
+
+import asyncio
+import itertools
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from procd.unix import poller as module
+from procd.unix.child import Child, ExitStatus
+from procd.unix.fd import FdReader, FdWriter, OwnedFd, pipe
+from procd.unix.poller import BATCH, Poller
+
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture
+async def poller() -> AsyncIterator[Poller]:
+    made = Poller(asyncio.get_running_loop())
+    yield made
+    made.close()
+
+
+class Ends:
+    """Pipes whose ends are closed at the end of the test."""
+
+    def __init__(self) -> None:
+        self.open: list[OwnedFd] = []
+
+    def pipe(self) -> tuple[int, int]:
+        reading, writing = pipe()
+        self.open += (reading, writing)
+        os.set_blocking(reading.number, False)
+        return reading.number, writing.number
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    made = Ends()
+    yield made
+    for end in made.open:
+        end.close()
+
+
+async def turns(count: int) -> None:
+    """Let so many turns of the loop pass, in each of which it looks at its descriptors."""
+    loop = asyncio.get_running_loop()
+    reading, writing = pipe()
+    os.write(writing.number, b"x")
+    passed = loop.create_future()
+    left = count
+
+    def seen() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            passed.set_result(None)
+
+    loop.add_reader(reading.number, seen)
+    async with asyncio.timeout(10):
+        await passed
+    loop.remove_reader(reading.number)
+    reading.close()
+    writing.close()
+
+
+async def test_calls_as_long_as_there_is_something(poller: Poller, ends: Ends) -> None:
+    """A callback that reads nothing is called again, and no more once it is removed."""
+    reading, writing = ends.pipe()
+    calls: list[int] = []
+    poller.add_reader(reading, lambda: calls.append(len(calls)))
+    await turns(3)
+    assert calls == []
+    os.write(writing, b"x")
+    await turns(3)
+    assert len(calls) >= 2
+    assert poller.remove_reader(reading)
+    before = len(calls)
+    await turns(3)
+    assert len(calls) == before
+    assert not poller.remove_reader(reading)
+
+
+async def test_the_end_is_something_to_read(poller: Poller, ends: Ends) -> None:
+    """A pipe without a writer is readable."""
+    reading, _ = ends.pipe()
+    ended = asyncio.get_running_loop().create_future()
+
+    def read() -> None:
+        poller.remove_reader(reading)
+        ended.set_result(os.read(reading, 1))
+
+    poller.add_reader(reading, read)
+    ends.open[1].close()
+    async with asyncio.timeout(10):
+        assert await ended == b""
+
+
+async def test_both_directions_of_one_descriptor(poller: Poller) -> None:
+    """A descriptor that is read and written has one registration for both."""
+    master, slave = os.openpty()
+    os.set_blocking(master, False)
+    seen: list[str] = []
+    poller.add_writer(master, lambda: seen.append("room"))
+    poller.add_reader(master, lambda: seen.append("data"))
+    await turns(2)
+    assert set(seen) == {"room"}
+    os.write(slave, b"x")
+    await turns(2)
+    assert set(seen) == {"room", "data"}
+    assert poller.remove_writer(master)
+    seen.clear()
+    await turns(2)
+    assert set(seen) == {"data"}
+    poller.add_writer(master, lambda: seen.append("room"))
+    assert poller.remove_reader(master)
+    seen.clear()
+    await turns(2)
+    assert set(seen) == {"room"}
+    assert poller.remove_writer(master)
+    assert not poller.remove_writer(master)
+    os.close(slave)
+    os.close(master)
+
+
+async def test_a_second_callback_takes_the_place_of_the_first(poller: Poller, ends: Ends) -> None:
+    """As with the loop's own."""
+    reading, writing = ends.pipe()
+    seen: list[str] = []
+    poller.add_reader(reading, lambda: seen.append("first"))
+    poller.add_reader(reading, lambda: seen.append("second"))
+    poller.add_writer(writing, lambda: seen.append("third"))
+    poller.add_writer(writing, lambda: seen.append("fourth"))
+    os.write(writing, b"x")
+    await turns(2)
+    assert set(seen) == {"second", "fourth"}
+    poller.remove_reader(reading)
+    poller.remove_writer(writing)
+
+
+async def test_what_a_callback_raises_harms_no_other(poller: Poller, ends: Ends) -> None:
+    """It is reported, and the others are called."""
+    loop = asyncio.get_running_loop()
+    reports: list[object] = []
+    loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
+    numbers = [ends.pipe() for _ in range(3)]
+    seen: list[int] = []
+
+    def fail() -> None:
+        raise OSError("broken")
+
+    poller.add_reader(numbers[0][0], fail)
+    for reading, _ in numbers[1:]:
+        poller.add_reader(reading, lambda reading=reading: seen.append(reading))  # type: ignore[misc]
+    for _, writing in numbers:
+        os.write(writing, b"x")
+    await turns(1)
+    for reading, _ in numbers:
+        poller.remove_reader(reading)
+    assert set(seen) == {reading for reading, _ in numbers[1:]}
+    assert reports
+    assert all(isinstance(report, OSError) for report in reports)
+
+
+async def test_a_callback_may_stop_another_of_the_same_turn(poller: Poller, ends: Ends) -> None:
+    """Who was stopped is not called, though its event had been taken already."""
+    (one, write_one), (two, write_two) = ends.pipe(), ends.pipe()
+    seen: list[int] = []
+
+    def stop(mine: int, other: int) -> None:
+        seen.append(mine)
+        poller.remove_reader(mine)
+        poller.remove_reader(other)
+
+    poller.add_reader(one, lambda: stop(one, two))
+    poller.add_reader(two, lambda: stop(two, one))
+    os.write(write_one, b"x")
+    os.write(write_two, b"x")
+    await turns(2)
+    assert len(seen) == 1
+
+
+async def test_a_turn_has_an_end(
+    poller: Poller, ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the time is up the loop goes on with others; everyone gets their turn all the same."""
+    monkeypatch.setattr(module, "TURN_S", 0.0)
+    loop = asyncio.get_running_loop()
+    count = BATCH * 3
+    calls = dict.fromkeys(range(count), 0)
+    numbers = [ends.pipe() for _ in range(count)]
+    per_turn: list[int] = []
+
+    def called(index: int) -> None:
+        calls[index] += 1
+
+    for index, (reading, writing) in enumerate(numbers):
+        poller.add_reader(reading, lambda index=index: called(index))  # type: ignore[misc]
+        os.write(writing, b"x")
+    other, write_other = ends.pipe()
+    os.write(write_other, b"x")
+    passed = loop.create_future()
+
+    def another() -> None:
+        per_turn.append(sum(calls.values()))
+        if len(per_turn) == 12:
+            loop.remove_reader(other)
+            passed.set_result(None)
+
+    loop.add_reader(other, another)
+    async with asyncio.timeout(10):
+        await passed
+    for reading, _ in numbers:
+        poller.remove_reader(reading)
+    assert all(later - earlier <= BATCH for earlier, later in itertools.pairwise(per_turn))
+    assert min(calls.values()) >= 2
+    assert max(calls.values()) - min(calls.values()) <= 2
+
+
+async def test_a_closed_poller_calls_nobody(ends: Ends) -> None:
+    """Whatever is asked of it; a second close does nothing."""
+    poller = Poller(asyncio.get_running_loop())
+    reading, writing = ends.pipe()
+    seen: list[int] = []
+    poller.add_reader(reading, lambda: seen.append(1))
+    os.write(writing, b"x")
+    poller.close()
+    poller.close()
+    poller.add_reader(reading, lambda: seen.append(2))
+    poller.add_writer(writing, lambda: seen.append(3))
+    assert not poller.remove_reader(reading)
+    assert not poller.remove_writer(writing)
+    await turns(3)
+    assert seen == []
+
+
+async def test_closing_from_within_a_callback(ends: Ends) -> None:
+    """What else was ready in that turn is nobody's concern any more."""
+    poller = Poller(asyncio.get_running_loop())
+    seen: list[int] = []
+    for number in range(BATCH * 2):
+        reading, writing = ends.pipe()
+        os.write(writing, b"x")
+
+        def close(number: int = number) -> None:
+            seen.append(number)
+            poller.close()
+
+        poller.add_reader(reading, close)
+    await turns(3)
+    assert len(seen) == 1
+
+
+async def test_readers_writers_and_children(poller: Poller) -> None:
+    """All that is made for it works on it: a megabyte through `cat`, and its exit."""
+    loop = asyncio.get_running_loop()
+    (read_in, write_in), (read_out, write_out) = pipe(), pipe()
+    pid = os.posix_spawn(
+        "/bin/cat", ("cat",), {}, setsigdef=(signal.SIGPIPE,),
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, read_in.number, 0),
+            (os.POSIX_SPAWN_DUP2, write_out.number, 1),
+        ],
+    )  # fmt: skip
+    read_in.close()
+    write_out.close()
+    exited: asyncio.Future[ExitStatus] = loop.create_future()
+    ended = loop.create_future()
+    got: list[bytes] = []
+    Child(poller, pid, exited.set_result)
+    FdReader(poller, read_out, got.append, lambda: ended.set_result(None))
+    writer = FdWriter(poller, write_in)
+    sent = bytes(range(256)) * (MEGABYTE // 256)
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        await writer.drain(0)
+        writer.abandon()
+        write_in.close()
+        await ended
+        assert await exited == ExitStatus(code=0)
+    assert b"".join(got) == sent
