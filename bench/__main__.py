@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from bench import command_line, execute, http, interpreter, sessions, shells
+from bench import command_line, execute, http, interpreter, load, sessions, shells
 from bench.programs import Place
 from bench.report import Report
 
@@ -21,6 +21,7 @@ GROUPS: Final = (
     "shells",
     "many",
     "interpreter",
+    "load",
     "cli",
 )
 
@@ -56,6 +57,8 @@ def main() -> None:
                 interpreter.measure(report, place, server, rounds)
             if "cli" in names:
                 command_line.measure(report, place, procd, rounds)
+        if "load" in names:
+            load.measure(report, place, rounds)
         if "many" in names:
             shells.measure_many(report, place, 100 if options.quick else 1000)
         if "idle" in names:

@@ -42,7 +42,7 @@ class Program:
     def __init__(self, arguments: tuple[str, ...], env: Mapping[str, str], cwd: str) -> None:
         self._process = subprocess.Popen(
             (sys.executable, *arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            env=dict(env), cwd=cwd,
+            env=dict(env), cwd=cwd, start_new_session=True,  # as a service has it
         )  # fmt: skip
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

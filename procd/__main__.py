@@ -21,12 +21,14 @@ from procd.api.gate import GATE
 from procd.app import create_app
 from procd.app import reload as reload_app
 from procd.cli.main import main
-from procd.config import Config, ConfigError, check_places, load, networks, state_dir
+from procd.config import Config, ConfigError
+from procd.configfile import check_places, load, networks
 from procd.listen import Listeners
 from procd.logs import formatter
 from procd.services import tokenfile
 from procd.services.access import NAME, Token, digest_of, new_secret, redacted
 from procd.services.credentials import VARIABLE, Access
+from procd.surroundings import state_dir
 from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
 from procd.unix.confine import confinement
 from procd.unix.environ import take

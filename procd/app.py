@@ -7,6 +7,7 @@ import aiohttp_cors
 from aiohttp import web
 
 from procd.api import (
+    attach,
     code_run,
     execute,
     health,
@@ -28,7 +29,7 @@ from procd.api.observe import REQUESTS, Requests, name_request, observer
 from procd.api.web import ASSETS, Assets
 from procd.api.web import routes as web_routes
 from procd.api.ws import CONNECTIONS, Connections
-from procd.config import Config, child_environment, home_dir, lasting_dir, work_dir
+from procd.config import Config
 from procd.metrics import Gauge
 from procd.processes import Processes
 from procd.services.audit import AuditFile
@@ -37,9 +38,10 @@ from procd.services.credentials import Access
 from procd.services.environment import Environment
 from procd.services.execute import Executions
 from procd.services.interpreter import Contexts
-from procd.services.pty import PtySessions
+from procd.services.ptys import PtySessions
 from procd.services.readiness import Readiness
-from procd.services.session import ShellSessions
+from procd.services.sessions import ShellSessions
+from procd.surroundings import child_environment, home_dir, lasting_dir, work_dir
 from procd.unix.host import Host
 from procd.unix.shell import Shell
 
@@ -54,6 +56,7 @@ ROUTES = [
     *code_run.routes,
     *session.routes,
     *interpreter.routes,
+    *attach.routes,
     *pty.routes,
     *recordings.routes,
     *info.routes,

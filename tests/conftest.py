@@ -18,7 +18,8 @@ from aiohttp.test_utils import TestClient
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from procd.app import create_app
-from procd.config import Config, from_mapping
+from procd.config import Config
+from procd.configfile import from_mapping
 
 # Login shells are started and killed by the hundred: they are not to run what this user's profile
 # says, nor to leave it half done. What others keep below HOME is where it was.

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procd.logfile import BLOCK_BYTES, HELD_BOUNDARIES, STEP_BYTES, LogFile, LogStore
+from procd.boundaries import HELD_BOUNDARIES
+from procd.logfile import BLOCK_BYTES, STEP_BYTES, LogFile, LogStore
 from procd.streams.backlog import Run
 
 ROOMY = 1 << 40

@@ -23,7 +23,8 @@ from aiohttp import WSCloseCode, web
 from marshmallow import validate
 
 from procd.api.body import MAX_UINT16, BodySchema, Count, Flag, Text, parse
-from procd.api.ws import Connection, Outlet, offered
+from procd.api.outlet import Outlet
+from procd.api.ws import Connection, offered
 from procd.errors import BadRequest
 from procd.services.access import Scope
 from procd.services.attendance import Member

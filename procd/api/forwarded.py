@@ -8,7 +8,8 @@ from typing import Final
 
 from aiohttp import web
 
-from procd.config import ServerConfig, networks
+from procd.config import ServerConfig
+from procd.configfile import networks
 
 # What a unix socket's peer is called in `server.trusted_proxies` and in logs.
 UNIX: Final = "unix"

@@ -14,8 +14,9 @@ from procd.api.audit import note
 from procd.api.body import BodySchema, Code, Flag, Text, load, parse, strings
 from procd.api.cells import CellFrames, frame
 from procd.api.describe import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
+from procd.api.outlet import Outlet
 from procd.api.reply import json_response, timestamp
-from procd.api.ws import CONNECTIONS, Connection, Outlet
+from procd.api.ws import CONNECTIONS, Connection, serve_both_ways
 from procd.errors import (
     BadRequest,
     Conflict,
@@ -25,15 +26,8 @@ from procd.errors import (
     ProcessNotFound,
     SpawnFailed,
 )
-from procd.services.interpreter import (
-    DEFAULT,
-    LANGUAGE,
-    Context,
-    Contexts,
-    End,
-    Execution,
-    ExecutionRequest,
-)
+from procd.services.context import DEFAULT, LANGUAGE, Context, End, Execution, ExecutionRequest
+from procd.services.interpreter import Contexts
 
 CONTEXTS = web.AppKey("CONTEXTS", Contexts)
 
@@ -199,14 +193,11 @@ async def _stream(connection: Connection, execution: Execution) -> None:
     frames = CellFrames(execution.log.store)
     outlet = Outlet(connection, execution.log, frames, 0, yields=True)
     try:
-        async with asyncio.TaskGroup() as group:
-            writing = group.create_task(_write(connection, execution, outlet, frames))
-            try:
-                await connection.finish()
-            finally:
-                writing.cancel()
-    except* ConnectionError:
-        pass  # as above
+        await serve_both_ways(
+            connection.finish(),
+            _write(connection, execution, outlet, frames),
+            f"execution in {execution.context_id}",
+        )
     finally:
         execution.abandon()
         outlet.close()

@@ -22,7 +22,8 @@ from procd.api.pty import PTYS
 from procd.api.reply import json_response, timestamp
 from procd.api.ws import CONNECTIONS, Connection
 from procd.errors import ProcessNotFound
-from procd.services.pty import PtySession, PtySessions
+from procd.services.pty import PtySession
+from procd.services.ptys import PtySessions
 
 # Between two lists: changes come in bursts, and people don't read faster.
 PAUSE_S: Final = 0.2

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from signal import Signals
 from typing import Any, Final
 
-from aiohttp import WSCloseCode, hdrs, web
+from aiohttp import web
 from marshmallow import ValidationError
 
 from procd.api.audit import note
@@ -22,9 +22,8 @@ from procd.api.body import (
     number,
     strings,
 )
+from procd.api.command_log import FOLLOWING, GAP, answer_logs, output_of
 from procd.api.describe import (
-    COUNT,
-    FLAG,
     INTEGER,
     INTEGER_OR_NULL,
     TEXT,
@@ -35,9 +34,8 @@ from procd.api.describe import (
     Query,
     Shape,
 )
-from procd.api.reply import OutputText, json_response, respond, respond_text, timestamp
-from procd.api.versions import Client, client_of
-from procd.api.ws import CONNECTIONS, Connection, Outlet
+from procd.api.reply import json_response, respond, timestamp
+from procd.api.versions import client_of
 from procd.errors import (
     BadRequest,
     CommandCompleted,
@@ -48,22 +46,11 @@ from procd.errors import (
     SpawnFailed,
     TimedOut,
 )
-from procd.process import STDERR, STDOUT
 from procd.services.command import Command
-from procd.services.session import (
-    ENTRYPOINT,
-    ENTRYPOINT_COMMAND,
-    ExecRequest,
-    InputRequest,
-    SessionRequest,
-    ShellSession,
-    ShellSessions,
-)
+from procd.services.session import ExecRequest, InputRequest, SessionRequest, ShellSession
+from procd.services.sessions import ENTRYPOINT, ENTRYPOINT_COMMAND, ShellSessions
 
 SESSIONS = web.AppKey("SESSIONS", ShellSessions)
-
-# A follower has nothing to say; what it sends is read and dropped.
-MAX_FOLLOWER_MESSAGE_BYTES: Final = 64 << 10
 
 
 class Script(Text):
@@ -211,7 +198,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
     elif (failure := command.done.exception()) is not None:
         raise SessionEnded(str(failure)) from failure
     note(request, exitCode=command.record.exit_code)
-    reply |= _output(command, client_of(request))
+    reply |= output_of(command, client_of(request))
     if timed_out:
         message = "command execution timeout"
         raise TimedOut(message if shell_kept else f"{message}; the session had to be ended", reply)
@@ -222,19 +209,6 @@ async def _ended(command: Command, within_s: float | None) -> bool:
     """Wait for a command's end, if need be only so long; whether it has ended."""
     done, _ = await asyncio.wait([command.done], timeout=within_s)
     return bool(done)
-
-
-def _output(command: Command, client: Client) -> dict[str, object]:
-    """A command's output in the form that the client knows (section 2.3)."""
-    file = command.file
-    fields: dict[str, object] = {
-        "output": OutputText(file, labelled=client.labelled and not client.modern),
-        "stdout": OutputText(file, STDOUT) if client.modern else None,
-        "stderr": OutputText(file, STDERR) if client.modern else None,
-    }
-    if file.start:
-        fields |= {"truncated": True, "firstAvailableOffset": file.start}
-    return fields
 
 
 async def get_command(request: web.Request) -> web.Response:
@@ -274,7 +248,7 @@ async def terminate(request: web.Request) -> web.Response:
 
 async def logs(request: web.Request) -> web.StreamResponse:
     """A command's output so far; by WebSocket, what follows as well (section 9)."""
-    return await _logs(request, _command(request), client_of(request))
+    return await answer_logs(request, _command(request), client_of(request))
 
 
 async def get_entrypoint(request: web.Request) -> web.Response:
@@ -285,60 +259,7 @@ async def get_entrypoint(request: web.Request) -> web.Response:
 async def entrypoint_logs(request: web.Request) -> web.StreamResponse:
     """The entrypoint's output, never without markers (section 2.3)."""
     command = request.app[SESSIONS].get(ENTRYPOINT).command(ENTRYPOINT_COMMAND)
-    return await _logs(request, command, replace(client_of(request), labelled=True))
-
-
-async def _logs(request: web.Request, command: Command, client: Client) -> web.StreamResponse:
-    offset = number(request.query, "offset") or 0
-    if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
-        return await _follow(request, command, offset, labelled=client.labelled)
-    if not client.json_logs:
-        return await respond_text(request, OutputText(command.file, labelled=client.labelled))
-    return await respond(request, _output(command, replace(client, modern=True)))
-
-
-async def _follow(
-    request: web.Request, command: Command, offset: int, *, labelled: bool
-) -> web.StreamResponse:
-    follows = request.query.get("follow") == "true"
-    connection = await request.app[CONNECTIONS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES)
-    end = command.log.store.end
-    outlet = Outlet(
-        connection,
-        command.log,
-        command.labelled if labelled else command.plain,
-        min(max(offset, command.log.store.start), end),
-        until=None if follows else end,
-        skips_gaps=True,
-        yields=True,
-    )
-    try:
-        async with asyncio.TaskGroup() as group:
-            writing = group.create_task(
-                _write(connection, outlet), name=f"follow {command.record.id}"
-            )
-            try:
-                await connection.finish()
-            finally:
-                writing.cancel()
-    except* ConnectionError:
-        pass  # the client has gone, which is its right
-    finally:
-        outlet.close()
-        connection.release()
-    return connection.ws
-
-
-async def _write(connection: Connection, outlet: Outlet) -> None:
-    try:
-        await outlet.run()
-    except OSError as exc:
-        if isinstance(exc, ConnectionError):
-            raise
-        connection.close(WSCloseCode.INTERNAL_ERROR, f"log can't be read: {exc.strerror}")
-        return
-    outlet.close()
-    connection.close(WSCloseCode.OK, "")
+    return await answer_logs(request, command, replace(client_of(request), labelled=True))
 
 
 def _session(request: web.Request) -> ShellSession:
@@ -357,7 +278,6 @@ COMMAND: Final = Shape(
     {"exitCode": INTEGER, "startedAt": TIME, "endedAt": TIME},
 )
 SESSION: Final = Shape("Session", {"sessionId": TEXT, "commands": ListOf(COMMAND)})
-GAP: Final = {"truncated": FLAG, "firstAvailableOffset": COUNT}
 EXECUTED: Final = Shape(
     "SessionExecReply",
     {
@@ -369,18 +289,6 @@ EXECUTED: Final = Shape(
     },
     GAP,
 )
-LOGS: Final = Shape("Logs", {"output": TEXT, "stdout": TEXT, "stderr": TEXT}, GAP)
-FOLLOWING: Final = Doc(
-    reply=LOGS,
-    content=("text/plain",),
-    websocket="too",
-    query=(
-        Query("follow", "by WebSocket: whether to stay for what follows", TEXT),
-        Query("offset", "by WebSocket: offset in the output to begin at"),
-    ),
-    errors=(ProcessNotFound,),
-)
-
 routes = [
     web.get("/process/session", list_all, allow_head=False, doc=Doc(reply=ListOf(SESSION))),
     web.post(

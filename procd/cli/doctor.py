@@ -17,7 +17,8 @@ from procd.cli.http import Connection
 from procd.cli.options import as_json
 from procd.cli.tables import show_json
 from procd.cli.target import parse
-from procd.config import Config, ConfigError, check_places, load
+from procd.config import Config, ConfigError
+from procd.configfile import check_places, load
 
 GOOD, POOR, BAD = "ok", "warning", "problem"
 COLOURS: Final = {GOOD: "green", POOR: "yellow", BAD: "red"}

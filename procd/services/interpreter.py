@@ -1,318 +1,39 @@
-"""Interpreter contexts: namespaces that live on between executions, each in a process of its own.
-
-A context runs one execution after another. What an execution says is a log, and its client is the
-cursor: a client that reads slowly slows its own code and nobody else's. An execution that nobody
-listens to any more is interrupted.
+"""Contexts: all interpreter contexts by id, and the spare processes that wait to become one's.
 
 Source: Process API contract, section 11.
 """
 
 import asyncio
-import enum
 import logging
 import time
 import uuid
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from procd.config import InterpreterConfig
 from procd.errors import BadRequest, Exhausted, ProcdError, ProcessNotFound, SpawnFailed
 from procd.processes import Processes
+from procd.services.context import (
+    DEFAULT,
+    LANGUAGE,
+    Context,
+    ContextRecord,
+    End,
+    Execution,
+    ExecutionRequest,
+)
 from procd.services.environment import Environment, check_names
 from procd.services.programs import MissingProgramError, find
-from procd.services.repl import Repl, Reply
-from procd.streams.backlog import Backlog
-from procd.streams.log import Log
+from procd.services.repl import Repl
 from procd.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
-DEFAULT: Final = "default"
-LANGUAGE: Final = "python"
-# What may come on top of a full buffer: what the pipes held, and displays.
-SLACK_BYTES: Final = 16 << 20
 # The longest time that an event loop can be asked for; who wants more gets no less.
 LONGEST_S: Final = 1e9
 # A spare is replaced after this, so that its start doesn't slow the first use of the one taken.
 REFILL_DELAY_S: Final = 0.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionRequest:
-    """What to run; `timeout_s` None means the default, 0 none."""
-
-    code: str
-    context_id: str = DEFAULT
-    envs: Mapping[str, str] = field(default_factory=dict)
-    timeout_s: int | None = None
-    display: bool = False
-
-
-@dataclass(slots=True)
-class ContextRecord:
-    """What is true of a context whoever serves it.
-
-    Attributes:
-        created_at: seconds since the epoch.
-    """
-
-    id: str
-    cwd: str
-    created_at: float
-    language: str = LANGUAGE
-
-
-class End(enum.Enum):
-    """How an execution ends."""
-
-    COMPLETED = enum.auto()
-    TIMED_OUT = enum.auto()
-    ABANDONED = enum.auto()
-    BROKEN = enum.auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How it ended.
-
-    Attributes:
-        reply: the interpreter's, if it completed.
-        reason: what broke it.
-    """
-
-    end: End
-    reply: Reply = field(default_factory=dict)
-    reason: str = ""
-
-
-class Execution:
-    """One thing that a context does for somebody.
-
-    Attributes:
-        context_id: where it runs.
-        log: what it says; sealed before `ended` is set.
-        ended: how it ended.
-    """
-
-    def __init__(
-        self,
-        context_id: str,
-        message: Mapping[str, object],
-        timeout_s: float,
-        buffer_bytes: int,
-    ) -> None:
-        self.context_id = context_id
-        self.message = message
-        self.timeout_s = timeout_s
-        self.log = Log(Backlog(buffer_bytes + SLACK_BYTES), buffer_bytes)
-        loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[Outcome] = loop.create_future()
-        self.abandoned: asyncio.Future[None] = loop.create_future()
-        # Why its process is being ended on purpose; empty while it isn't.
-        self.broken_for = ""
-
-    def abandon(self) -> None:
-        """Nobody listens any more: have it end, the sooner the better."""
-        if not self.abandoned.done():
-            self.abandoned.set_result(None)
-            if not self.log.sealed:
-                self.log.seal()
-
-    def finish(self, outcome: Outcome) -> None:
-        """Publish how it ended, after all that it said."""
-        if not self.log.sealed:
-            self.log.seal()
-        if not self.ended.done():
-            self.ended.set_result(outcome)
-
-
-class Context:
-    """One namespace, its process, and those who wait for it."""
-
-    def __init__(self, record: ContextRecord, contexts: "Contexts") -> None:
-        self.record = record
-        self._contexts = contexts
-        self._config = contexts.config
-        self._repl: Repl | None = None
-        self._candidate: Repl | None = None
-        self._starting = asyncio.Lock()
-        self._queue: deque[Execution] = deque()
-        self._current: Execution | None = None
-        self._working: asyncio.Task[None] | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._deleted = False
-
-    @property
-    def active(self) -> bool:
-        """Whether its process is there; if not, the next use starts one."""
-        return self._repl is not None and self._repl.running
-
-    @property
-    def pid(self) -> int | None:
-        """The process, if there is one."""
-        return self._repl.pid if self._repl is not None and self._repl.running else None
-
-    async def start(self) -> Repl:
-        """The process, started if need be.
-
-        Raises:
-            SpawnFailed: it can't be, or the context's directory can't be entered.
-            Exhausted: there are as many processes as may be.
-            ProcessNotFound: the context was deleted meanwhile.
-        """
-        async with self._starting:
-            if self._deleted:
-                raise ProcessNotFound(f"context with ID '{self.record.id}' not found")
-            if self._repl is not None and self._repl.running:
-                return self._repl
-            self._repl = None
-            repl = self._candidate = self._contexts.take()
-            try:
-                async with asyncio.timeout(self._config.start_s):
-                    await self._place(repl)
-            except TimeoutError as exc:
-                await repl.kill()
-                raise SpawnFailed("the interpreter doesn't start") from exc
-            except BaseException:
-                self._contexts.discard(repl)
-                raise
-            finally:
-                self._candidate = None
-            self._repl = repl
-            self._begin_idling()
-            return repl
-
-    async def _place(self, repl: Repl) -> None:
-        if await asyncio.shield(repl.ready) is None:
-            words = repl.first_words or "without a word"
-            raise SpawnFailed(f"the interpreter ended as it started: {words}")
-        reply = await asyncio.shield(repl.place(self.record.cwd, self._contexts.environment()))
-        if reply is None:
-            raise SpawnFailed("the interpreter ended as it started")
-        if reply["error"]:
-            raise SpawnFailed(reply["error"])
-
-    def submit(self, execution: Execution) -> None:
-        """Let it run when those before it have.
-
-        Raises:
-            Exhausted: `interpreter.max_queued` wait already.
-        """
-        if len(self._queue) >= self._config.max_queued:
-            raise Exhausted(f"limit of {self._config.max_queued} waiting executions is reached")
-        self._queue.append(execution)
-        execution.abandoned.add_done_callback(lambda _: self._leave(execution))
-        self._stop_idling()
-        if self._working is None:
-            self._working = self._contexts.tasks.run(self._work(), f"context {self.record.id}")
-
-    def _leave(self, execution: Execution) -> None:
-        """Have an execution that nobody waits for give up its place."""
-        if execution in self._queue:
-            self._queue.remove(execution)
-            execution.finish(Outcome(End.ABANDONED))
-
-    async def _work(self) -> None:
-        try:
-            while self._queue:
-                execution = self._current = self._queue.popleft()
-                try:
-                    execution.finish(await self._outcome(execution))
-                finally:
-                    self._current = None
-                    execution.finish(Outcome(End.BROKEN, reason="server shutdown"))
-        finally:
-            self._working = None
-        self._begin_idling()
-
-    async def _outcome(self, execution: Execution) -> Outcome:
-        if execution.abandoned.done():
-            return Outcome(End.ABANDONED)
-        try:
-            repl = await self.start()
-        except ProcdError as exc:
-            what = "get default context" if self.record.id == DEFAULT else "start context"
-            reason = execution.broken_for or f"failed to {what}: {exc.message}"
-            return Outcome(End.BROKEN, reason=reason)
-        reply = repl.run(execution.message, execution.log)
-        either: list[asyncio.Future[Any]] = [reply, execution.abandoned]
-        await asyncio.wait(
-            either,
-            timeout=execution.timeout_s or None,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        if not reply.done():
-            timed_out = not execution.abandoned.done()
-            repl.interrupt()
-            repl.release()
-            await asyncio.wait([reply], timeout=self._config.grace_s)
-            if not reply.done():
-                await repl.kill()
-            if not execution.broken_for:
-                return Outcome(End.TIMED_OUT if timed_out else End.ABANDONED)
-        result = reply.result()
-        if result is None:
-            return Outcome(End.BROKEN, reason=execution.broken_for or "worker process ended")
-        return Outcome(End.COMPLETED, result)
-
-    def interrupt(self) -> bool:
-        """Interrupt what runs, as Ctrl-C would; whether something does."""
-        if self._current is None or self._repl is None:
-            return False
-        self._repl.interrupt()
-        return True
-
-    async def restart(self) -> None:
-        """Begin again with an empty namespace; what runs is broken off, what waits goes on.
-
-        Raises:
-            SpawnFailed: as `start`.
-            Exhausted: as `start`.
-            ProcessNotFound: as `start`.
-        """
-        await self._end_process("context restarted")
-        await self.start()
-
-    async def delete(self) -> None:
-        """End it, those who wait included."""
-        self._deleted = True
-        self._stop_idling()
-        while self._queue:
-            self._queue.popleft().finish(Outcome(End.BROKEN, reason="context deleted"))
-        await self._end_process("context deleted")
-
-    async def _end_process(self, reason: str) -> None:
-        if self._current is not None:
-            self._current.broken_for = reason
-        if self._candidate is not None:
-            await self._candidate.kill()  # who waits for it hears of it
-        async with self._starting:
-            repl, self._repl = self._repl, None
-        if repl is not None:
-            await repl.end(self._config.grace_s)
-        if self._deleted and self._working is not None:
-            await asyncio.wait([self._working])
-
-    def _begin_idling(self) -> None:
-        self._stop_idling()
-        if self._config.idle_ttl_s and self._working is None and not self._deleted:
-            loop = asyncio.get_running_loop()
-            self._idle_timer = loop.call_later(self._config.idle_ttl_s, self._idle_over)
-
-    def _idle_over(self) -> None:
-        self._idle_timer = None
-        repl, self._repl = self._repl, None
-        if repl is not None:
-            self._contexts.tasks.start(
-                repl.end(self._config.grace_s), f"end idle context {self.record.id}"
-            )
-
-    def _stop_idling(self) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
 
 
 class Contexts:

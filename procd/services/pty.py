@@ -3,32 +3,23 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Final
+from datetime import datetime
+from typing import Final, Protocol
 
 from procd.config import PtyConfig
 from procd.errors import (
     BadRequest,
-    Conflict,
-    Exhausted,
-    ProcessNotFound,
-    Refused,
-    SessionEnded,
     SpawnFailed,
 )
 from procd.process import Process
-from procd.processes import Processes
 from procd.services.attendance import Attendance
-from procd.services.environment import Environment, check_names
-from procd.services.ids import check_id
 from procd.services.recording import Recording, Recordings
 from procd.streams.backlog import Backlog, Budget
 from procd.streams.frames import Frames
 from procd.streams.log import Log
 from procd.unix.child import ExitStatus
-from procd.unix.shell import Shell
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +65,28 @@ class PtyInfo:
     lazy_start: bool
 
 
+class Keeper(Protocol):
+    """What a session needs of whoever keeps all of them."""
+
+    config: PtyConfig
+    recordings: Recordings
+
+    def spawn(self, info: PtyInfo, output: Log[Backlog]) -> Process:
+        """Start its shell."""
+
+    def changed(self) -> None:
+        """What is listed has changed."""
+
+    def ended(self, session: "PtySession", *, keep: bool) -> None:
+        """It is over: its id is free."""
+
+
 class PtySession:
     """One terminal, from its creation until its output has been read."""
 
     def __init__(
         self,
-        sessions: "PtySessions",
+        sessions: Keeper,
         info: PtyInfo,
         backlog_bytes: int,
         memory: Budget,
@@ -234,202 +241,6 @@ class PtySession:
             self._end()
             return
         await self._process.end(signal.SIGHUP, hangup_s)
-
-
-class PtySessions:
-    """The PTY sessions by id, and for a while those that have ended.
-
-    Attributes:
-        watchers: called at each change of what is listed; they only take note.
-    """
-
-    def __init__(
-        self,
-        config: PtyConfig,
-        processes: Processes,
-        shell: Shell,
-        environment: Environment,
-        work_dir: str,
-        state_dir: str | None = None,
-    ) -> None:
-        self.config = config
-        self.recordings = Recordings(config, state_dir)
-        self._processes = processes
-        self._shell = shell
-        self._environment = environment
-        self._work_dir = work_dir
-        self._live: dict[str, PtySession] = {}
-        self._ended: dict[str, PtySession] = {}
-        self.watchers: set[Callable[[], None]] = set()
-        self._expiries: dict[str, asyncio.TimerHandle] = {}
-
-    def create(self, request: PtyRequest) -> PtySession:
-        """Make a session and start its shell, unless that is to wait for the first client.
-
-        Raises:
-            BadRequest: id, size or environment can't be used.
-            Conflict: the id is taken.
-            Exhausted: `pty.max_sessions` are live, or too much output is held in memory.
-            SpawnFailed: the shell can't be started; no session is left.
-        """
-        check_id(request.id)
-        check_size(request.cols, request.rows)
-        check_names(request.envs)
-        if request.id in self._live:
-            raise Conflict(f"PTY session with ID '{request.id}' already exists")
-        if len(self._live) >= self.config.max_sessions:
-            raise Exhausted(f"limit of {self.config.max_sessions} PTY sessions is reached")
-        while self._processes.memory.full and self._ended:
-            self._forget_ended(next(iter(self._ended)))
-        self._processes.check_memory()
-        envs = {**request.envs, "TERM": request.envs.get("TERM") or "xterm-256color"}
-        info = PtyInfo(
-            id=request.id,
-            cwd=request.cwd or self._work_dir,
-            envs=envs,
-            cols=request.cols,
-            rows=request.rows,
-            created_at=datetime.now(UTC),
-            active=False,
-            lazy_start=request.lazy_start,
-        )
-        session = PtySession(
-            self,
-            info,
-            self.config.backlog_bytes,
-            self._processes.memory,
-            records=request.record or self.config.record,
-        )
-        if not request.lazy_start:
-            session.start()
-        self._forget_ended(request.id)
-        self._live[request.id] = session
-        self.changed()
-        return session
-
-    def spawn(self, info: PtyInfo, output: Log[Backlog]) -> Process:
-        """Start the shell of a session. Source: contract, sections 4.1 and 10.2."""
-        return self._processes.spawn_pty(
-            (self._shell.path(), "-i", "-l"),
-            cwd=info.cwd,
-            env=self._environment.merged(info.envs),
-            output=output,
-            cols=info.cols,
-            rows=info.rows,
-        )
-
-    @property
-    def live(self) -> int:
-        """How many live sessions there are."""
-        return len(self._live)
-
-    def list(self) -> list[PtyInfo]:
-        """All live sessions, oldest first."""
-        return [session.info for session in self._live.values()]
-
-    def all(self) -> tuple[PtySession, ...]:
-        """Those that have ended and can be resumed, then the live ones; each oldest first."""
-        return (*self._ended.values(), *self._live.values())
-
-    def changed(self) -> None:
-        """Tell the watchers."""
-        for watcher in self.watchers:
-            watcher()
-
-    def get(self, session_id: str) -> PtySession:
-        """The live session of this id.
-
-        Raises:
-            ProcessNotFound: there is none.
-        """
-        session = self._live.get(session_id)
-        if session is None:
-            raise ProcessNotFound("PTY session not found")
-        return session
-
-    def to_resize(self, session_id: str) -> PtySession:
-        """The live session of this id.
-
-        Raises:
-            SessionEnded: there is none (410, not 404: contract, section 10.7).
-        """
-        session = self._live.get(session_id)
-        if session is None:
-            raise SessionEnded(f"PTY session {session_id} not found")
-        return session
-
-    def to_attach(self, session_id: str, *, resume: bool, may_start: bool = True) -> PtySession:
-        """The session to attach to, started; to resume, one that has ended serves as well.
-
-        Args:
-            may_start: a shell that hasn't been started yet may be started for this client.
-
-        Raises:
-            ProcdError: there is none, it has ended, is full, or can't be started; the message is
-                the one of the contract, section 10.5.
-        """
-        session = self._live.get(session_id)
-        ended = self._ended.get(session_id)
-        if session is None and ended is not None:
-            if not resume:
-                raise SessionEnded(
-                    f"PTY session '{session_id}' has terminated and is no longer available"
-                )
-            session = ended
-        if session is None:
-            raise ProcessNotFound(f"PTY session {session_id} not found")
-        if session.log.readers >= self.config.max_clients:
-            raise Exhausted(f"limit of {self.config.max_clients} clients is reached")
-        if not (may_start or session.started):
-            raise Refused(f"PTY session '{session_id}' is not started yet")
-        if not session.log.sealed:
-            session.start()
-        return session
-
-    async def delete(self, session_id: str) -> None:
-        """End a session, answer when everything in it has ended; its id is free at once.
-
-        Raises:
-            ProcessNotFound: there is none.
-        """
-        session = self.get(session_id)
-        del self._live[session_id]
-        await session.delete(self.config.hangup_s)
-
-    def discard(self, session: PtySession) -> None:
-        """Delete this very session, if it is still live under its id, and don't wait for it."""
-        if self._live.get(session.id) is session:
-            self._processes.tasks.start(self.delete(session.id), f"discard pty {session.id}")
-
-    def ended(self, session: PtySession, *, keep: bool) -> None:
-        """A session is over: free its id and, if `keep`, let it be resumed for a while."""
-        self.changed()
-        if self._live.get(session.id) is session:
-            del self._live[session.id]
-        if not keep or session.id in self._live or not self.config.max_ended:
-            session.forget()
-            return
-        self._forget_ended(session.id)
-        while len(self._ended) >= self.config.max_ended:
-            self._forget_ended(next(iter(self._ended)))
-        self._ended[session.id] = session
-        self._expiries[session.id] = asyncio.get_running_loop().call_later(
-            self.config.linger_s, self._forget_ended, session.id
-        )
-
-    def _forget_ended(self, session_id: str) -> None:
-        session = self._ended.pop(session_id, None)
-        if session is not None:
-            self._expiries.pop(session_id).cancel()
-            session.forget()
-            self.changed()
-
-    async def aclose(self) -> None:
-        """Forget all sessions; their processes are ended by `Processes`."""
-        for session_id in list(self._ended):
-            self._forget_ended(session_id)
-        self._live.clear()
-        self.recordings.close()
 
 
 def check_size(cols: int, rows: int) -> None:

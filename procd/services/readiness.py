@@ -3,7 +3,7 @@
 from procd.config import HealthConfig
 from procd.errors import SpawnFailed
 from procd.processes import Processes
-from procd.services.session import ShellSessions
+from procd.services.sessions import ShellSessions
 from procd.unix.shell import Shell
 
 

@@ -9,7 +9,8 @@ import pytest
 from aiohttp import WSServerHandshakeError
 
 from procd.app import reload
-from procd.config import ConfigError, from_mapping
+from procd.config import ConfigError
+from procd.configfile import from_mapping
 from procd.services.access import new_secret
 from procd.services.audit import AuditFile
 from tests.api.access import Secrets, bearer, guarded

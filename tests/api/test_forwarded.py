@@ -5,7 +5,8 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from procd.api.forwarded import Proxies
-from procd.config import ConfigError, ServerConfig, networks
+from procd.config import ConfigError, ServerConfig
+from procd.configfile import networks
 
 
 def client_of(peer: str | None, trusted: tuple[str, ...], *lines: str) -> str:

@@ -11,7 +11,8 @@ from aiohttp import WSServerHandshakeError, web
 from procd.api.gate import plain_path
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.app import PREFIXES, ROUTES
-from procd.config import ConfigError, from_mapping
+from procd.config import ConfigError
+from procd.configfile import from_mapping
 from procd.services.access import Scope, new_secret
 from procd.services.credentials import Access
 from tests.api.access import Secrets, bearer, guarded

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestClient
 
 from procd.api.session import SESSIONS
 from procd.app import create_app
-from procd.config import from_mapping
+from procd.configfile import from_mapping
 from tests.api.clients import Fifo, Gate, refused
 from tests.api.sessions import (
     MODERN,

@@ -11,7 +11,7 @@ from aiohttp import web
 from procd.app import create_app
 from procd.cli.failure import Failure
 from procd.cli.target import Target, parse, resolve
-from procd.config import from_mapping
+from procd.configfile import from_mapping
 from tests.api.access import Secrets
 from tests.cli.conftest import PROCD, Cli
 from tests.daemon.daemon import Daemon, environment

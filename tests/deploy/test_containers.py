@@ -5,7 +5,7 @@ import re
 import pytest
 
 from procd.app import ROUTES
-from procd.config import load, networks
+from procd.configfile import load, networks
 from tests.deploy.conftest import DEPLOY
 
 MANIFEST = (DEPLOY / "kubernetes.yaml").read_text()

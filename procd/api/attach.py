@@ -1,0 +1,277 @@
+"""Attaching to PTY sessions by WebSocket. Source: Process API contract, sections 10.3 and 10.5."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+from aiohttp import WSCloseCode, web
+
+from procd.api.attendant import Attendant, misunderstood
+from procd.api.audit import note
+from procd.api.body import BodySchema, number, parse, strings
+from procd.api.describe import TEXT, Doc, Query
+from procd.api.outlet import Outlet
+from procd.api.pty import CREATE, CREATING, PTYS
+from procd.api.ws import (
+    CONNECTIONS,
+    EXIT_TOKEN,
+    Connection,
+    handshake_of,
+    offered,
+    serve_both_ways,
+)
+from procd.errors import BadRequest, ProcdError, SpawnFailed
+from procd.services.access import Scope
+from procd.services.pty import PtyRequest, PtySession, exit_reason
+from procd.streams.backlog import Backlog
+from procd.streams.frames import BINARY, FRAME_BYTES, encode
+from procd.streams.replay import ReplayFilter
+
+ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names the header, holds no secret
+# A replay is filtered in pieces, with a turn of the event loop for everyone else in between.
+REPLAY_PIECE_BYTES: Final = 256 << 10
+
+
+class EnvsSchema(BodySchema):
+    """The environment in a sub-protocol token."""
+
+    envs = strings(required=True)
+
+
+ENVS: Final = EnvsSchema()
+
+
+async def connect(request: web.Request) -> web.StreamResponse:
+    """Attach to a session; what is wrong with it is said after the upgrade (section 10.5)."""
+    ptys = request.app[PTYS]
+    offset = number(request.query, "offset")
+    replay = number(request.query, "replay")
+    connection = await _accept(request)
+    try:
+        session = ptys.to_attach(
+            request.match_info["id"],
+            resume=offset is not None,
+            may_start=connection.caller.scope >= Scope.WRITE,
+        )
+        if offset is not None and offset > session.log.store.end:
+            raise BadRequest(f"offset {offset} is beyond the end of the output")
+    except ProcdError as exc:
+        return await _refuse(connection, f"Failed to connect to PTY session: {exc.message}")
+    if replay is None:
+        replay = ptys.config.replay_bytes
+    return await _serve(request, connection, session, offset=offset, replay=replay)
+
+
+async def create_connect(request: web.Request) -> web.StreamResponse:
+    """Create a session and attach to it (section 10.3)."""
+    ptys = request.app[PTYS]
+    handshake_of(request)  # before anything is created
+    wanted = _wanted(request)
+    try:
+        session = ptys.create(wanted)
+    except SpawnFailed as exc:
+        return await _refuse(await _accept(request), f"Failed to start PTY session: {exc.message}")
+    note(request, id=session.id)
+    connection = None
+    try:
+        connection = await _accept(request)
+        return await _serve(request, connection, session, offset=0, replay=0)
+    finally:
+        if connection is None or not connection.heard:
+            ptys.discard(session)  # nobody ever got hold of it
+
+
+def _wanted(request: web.Request) -> PtyRequest:
+    query = request.query
+    if not query.get("id"):
+        raise BadRequest("session ID is required (query param 'id')")
+    envs: Mapping[str, str] = {}
+    for token in offered(request):
+        if token.startswith(ENVS_TOKEN):
+            envs = _decode_envs(token.removeprefix(ENVS_TOKEN))
+    document = {
+        "id": query["id"],
+        "cwd": query.get("cwd", ""),
+        "cols": number(query, "cols"),
+        "rows": number(query, "rows"),
+        "envs": envs,
+    }
+    request_: PtyRequest = CREATE.load_document(document)
+    return request_
+
+
+def _decode_envs(token: str) -> Mapping[str, str]:
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        envs: Mapping[str, str] = ENVS.load_document({"envs": parse(raw)})["envs"]
+    except (binascii.Error, ValueError, ProcdError) as exc:
+        # The cause may quote a value, which may be a secret.
+        raise BadRequest("environment token is not base64url of a JSON object of strings") from exc
+    return envs
+
+
+async def _accept(request: web.Request) -> Connection:
+    return await request.app[CONNECTIONS].accept(
+        request, request.app[PTYS].config.max_message_bytes
+    )
+
+
+def _control(status: str, **fields: object) -> bytes:
+    return orjson.dumps({"type": "control", "status": status} | fields)
+
+
+async def _refuse(connection: Connection, message: str) -> web.StreamResponse:
+    try:
+        connection.write_text(_control("error", error=message))
+        connection.close(WSCloseCode.INTERNAL_ERROR, message)
+        await connection.finish()
+    finally:
+        connection.release()
+    return connection.ws
+
+
+async def _serve(
+    request: web.Request,
+    connection: Connection,
+    session: PtySession,
+    *,
+    offset: int | None,
+    replay: int,
+) -> web.StreamResponse:
+    """Pass bytes both ways until either side ends.
+
+    With an `offset`, output goes on from there; else it begins with the last `replay` bytes.
+    """
+    store = session.log.store
+    live = store.end
+    start = max(live - replay if offset is None else offset, store.start)
+    # From here on nothing is missed, whatever is awaited.
+    outlet = Outlet(connection, session.log, session.frames, start)
+    attendant = Attendant(request, connection, session, outlet)
+    joined = False
+    try:
+        if offset is None:
+            await _replay(connection, outlet, store, start, live)
+        else:
+            connection.write_text(_control("connected", offset=start))
+        connection.ping()  # a pong proves that the handshake was complete
+        attendant.join()
+        joined = True
+        await serve_both_ways(
+            _read(connection, session, attendant, request.app[PTYS].config.input_queue_bytes),
+            _write(connection, session, outlet, tells_exit=EXIT_TOKEN in offered(request)),
+            f"pty output {session.id}",
+        )
+    except ConnectionError:
+        pass  # the client has gone in the middle of its replay
+    finally:
+        if joined:
+            attendant.leave()
+        outlet.close()
+        connection.release()
+    note(request, exitCode=session.exit_code)
+    return connection.ws
+
+
+async def _replay(
+    connection: Connection, outlet: Outlet, store: Backlog, start: int, live: int
+) -> None:
+    """Send `connected` and, filtered, the output from `start` to `live`."""
+    queries = ReplayFilter()
+    past = bytearray()
+    offset = start
+    while offset < live:
+        if offset > start:
+            await asyncio.sleep(0)
+        piece = store.read(offset, min(REPLAY_PIECE_BYTES, live - offset))
+        offset += len(piece)
+        past += queries.feed(piece)
+    past += queries.flush()
+    outlet.cursor.advance(live)
+    connection.write_text(
+        _control("connected", offset=start, replayBytes=len(past), liveOffset=live)
+    )
+    for position in range(0, len(past), FRAME_BYTES):
+        connection.write(encode(BINARY, bytes(past[position : position + FRAME_BYTES])))
+        await connection.drain()
+
+
+async def _read(
+    connection: Connection, session: PtySession, attendant: Attendant, queue_bytes: int
+) -> None:
+    """Type what the client sends; a client that may only look on is told so, once."""
+    may_write = connection.caller.scope >= Scope.WRITE
+    told = False
+    while (data := await connection.receive()) is not None:
+        if attendant.asked and connection.heard_text:
+            try:
+                attendant.said(data)
+            except BadRequest as exc:
+                misunderstood(connection, exc)
+            continue
+        if not may_write:
+            if not told:
+                connection.write_text(
+                    _control("read-only", message="input is discarded: it needs the scope 'write'")
+                )
+                told = True
+            continue
+        attendant.typed()
+        session.write(data)
+        if session.unread_bytes > queue_bytes:
+            connection.stalled = True
+            await session.written(queue_bytes)
+            connection.stalled = False
+
+
+async def _write(
+    connection: Connection, session: PtySession, outlet: Outlet, *, tells_exit: bool
+) -> None:
+    complete = await outlet.run()
+    outlet.close()
+    if not complete:
+        connection.drop_slow()
+        return
+    code = session.exit_code
+    if code is None:  # the server is stopping
+        connection.close(WSCloseCode.GOING_AWAY, "server shutdown")
+        return
+    ending: dict[str, object] = {"exitCode": code}
+    if code != 0:
+        ending["exitReason"] = exit_reason(code)
+    if tells_exit:
+        connection.write_text(_control("exited", **ending))
+    connection.close(
+        WSCloseCode.OK if code == 0 else WSCloseCode.INTERNAL_ERROR, orjson.dumps(ending).decode()
+    )
+
+
+REPLAY: Final = (
+    Query("replay", "bytes of past output to begin with"),
+    Query("offset", "offset in the output to go on from"),
+)
+SIZE: Final = (
+    Query("id", "of the session", TEXT, required=True),
+    Query("cwd", "working directory", TEXT),
+    Query("cols", "columns"),
+    Query("rows", "rows"),
+)
+
+routes = [
+    # Before those of `pty`, whose `{id}` it would be.
+    web.get(
+        "/process/pty/create-connect",
+        create_connect,
+        allow_head=False,
+        doc=Doc(websocket="only", query=SIZE, errors=CREATING),
+    ),
+    web.get(
+        "/process/pty/{id}/connect",
+        connect,
+        allow_head=False,
+        doc=Doc(websocket="only", query=REPLAY),
+    ),
+]

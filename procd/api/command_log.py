@@ -1,0 +1,96 @@
+"""A session command's output: as JSON or text, or followed by WebSocket.
+
+Source: Process API contract, sections 2.3, 8.7 and 9.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from aiohttp import WSCloseCode, hdrs, web
+
+from procd.api.body import number
+from procd.api.describe import COUNT, FLAG, TEXT, Doc, Query, Shape
+from procd.api.outlet import Outlet
+from procd.api.reply import OutputText, respond, respond_text
+from procd.api.versions import Client
+from procd.api.ws import CONNECTIONS, Connection, serve_both_ways
+from procd.errors import ProcessNotFound
+from procd.process import STDERR, STDOUT
+from procd.services.command import Command
+
+# A follower has nothing to say; what it sends is read and dropped.
+MAX_FOLLOWER_MESSAGE_BYTES: Final = 64 << 10
+
+
+def output_of(command: Command, client: Client) -> dict[str, object]:
+    """A command's output in the form that the client knows (section 2.3)."""
+    file = command.file
+    fields: dict[str, object] = {
+        "output": OutputText(file, labelled=client.labelled and not client.modern),
+        "stdout": OutputText(file, STDOUT) if client.modern else None,
+        "stderr": OutputText(file, STDERR) if client.modern else None,
+    }
+    if file.start:
+        fields |= {"truncated": True, "firstAvailableOffset": file.start}
+    return fields
+
+
+async def answer_logs(request: web.Request, command: Command, client: Client) -> web.StreamResponse:
+    """Answer with what there is of a command's output, or upgrade and go on (section 9)."""
+    offset = number(request.query, "offset") or 0
+    if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
+        return await _follow(request, command, offset, labelled=client.labelled)
+    if not client.json_logs:
+        return await respond_text(request, OutputText(command.file, labelled=client.labelled))
+    return await respond(request, output_of(command, replace(client, modern=True)))
+
+
+async def _follow(
+    request: web.Request, command: Command, offset: int, *, labelled: bool
+) -> web.StreamResponse:
+    follows = request.query.get("follow") == "true"
+    connection = await request.app[CONNECTIONS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES)
+    end = command.log.store.end
+    outlet = Outlet(
+        connection,
+        command.log,
+        command.labelled if labelled else command.plain,
+        min(max(offset, command.log.store.start), end),
+        until=None if follows else end,
+        skips_gaps=True,
+        yields=True,
+    )
+    try:
+        await serve_both_ways(
+            connection.finish(), _write(connection, outlet), f"follow {command.record.id}"
+        )
+    finally:
+        outlet.close()
+        connection.release()
+    return connection.ws
+
+
+async def _write(connection: Connection, outlet: Outlet) -> None:
+    try:
+        await outlet.run()
+    except OSError as exc:
+        if isinstance(exc, ConnectionError):
+            raise
+        connection.close(WSCloseCode.INTERNAL_ERROR, f"log can't be read: {exc.strerror}")
+        return
+    outlet.close()
+    connection.close(WSCloseCode.OK, "")
+
+
+GAP: Final = {"truncated": FLAG, "firstAvailableOffset": COUNT}
+LOGS: Final = Shape("Logs", {"output": TEXT, "stdout": TEXT, "stderr": TEXT}, GAP)
+FOLLOWING: Final = Doc(
+    reply=LOGS,
+    content=("text/plain",),
+    websocket="too",
+    query=(
+        Query("follow", "by WebSocket: whether to stay for what follows", TEXT),
+        Query("offset", "by WebSocket: offset in the output to begin at"),
+    ),
+    errors=(ProcessNotFound,),
+)

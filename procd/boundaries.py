@@ -1,0 +1,112 @@
+"""Boundaries: where in a log on disk the stream changes."""
+
+import ctypes
+import os
+from array import array
+from bisect import bisect_right
+from pathlib import Path
+from typing import Final
+
+from procd.unix.fd import OwnedFd
+
+# Boundaries held in memory; beyond these, older ones go to a file beside the log.
+HELD_BOUNDARIES: Final = 1024
+# linux/falloc.h
+FALLOC_FL_KEEP_SIZE: Final = 1
+FALLOC_FL_PUNCH_HOLE: Final = 2
+
+
+class Boundaries:
+    """Where the stream changes, in order: eight bytes each, most of them in a file if many.
+
+    An entry is `offset << 2 | stream`. Entries before index `first` are gone.
+    """
+
+    __slots__ = ("_block", "_block_index", "_held", "_path", "_spilled", "first")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held = array("Q")
+        self._spilled = 0
+        self._block = array("Q")
+        self._block_index = -1
+        self.first = 0
+
+    def __len__(self) -> int:
+        return self._spilled + len(self._held)
+
+    def __getitem__(self, index: int) -> int:
+        if index >= self._spilled:
+            return self._held[index - self._spilled]
+        block_index, position = divmod(index, HELD_BOUNDARIES)
+        if block_index != self._block_index:
+            block = array("Q")
+            with self._path.open("rb") as file:
+                file.seek(block_index * HELD_BOUNDARIES * block.itemsize)
+                block.frombytes(file.read(HELD_BOUNDARIES * block.itemsize))
+            self._block, self._block_index = block, block_index
+        return self._block[position]
+
+    @property
+    def cost_bytes(self) -> int:
+        """What they take, in memory or on disk."""
+        return (len(self) - self.first) * self._held.itemsize
+
+    def append(self, offset: int, stream: int) -> None:
+        """Begin a segment at `offset`.
+
+        Raises:
+            OSError: the disk is full; the boundary is not recorded.
+        """
+        if len(self._held) >= 2 * HELD_BOUNDARIES:
+            oldest = self._held[:HELD_BOUNDARIES]
+            with self._path.open("ab") as file:
+                file.truncate(self._spilled * oldest.itemsize)  # less what a failure left half done
+                file.write(oldest.tobytes())
+            del self._held[:HELD_BOUNDARIES]
+            self._spilled += HELD_BOUNDARIES
+        self._held.append(offset << 2 | stream)
+
+    def forget_before(self, offset: int) -> None:
+        """Give up the entries that say nothing of `offset` and what follows it."""
+        self.first = max(self.index_at(offset), self.first)
+        spilled = min(self.first, self._spilled)
+        if spilled:
+            fd = OwnedFd(os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+            try:
+                punch(fd, spilled * self._held.itemsize)
+            finally:
+                fd.close()
+
+    def hold(self) -> None:
+        """Take what is in the file into memory, so that it can be read when the file is gone."""
+        if self._spilled:
+            whole = array("Q")
+            whole.frombytes(self._path.read_bytes()[: self._spilled * whole.itemsize])
+            self._held = whole + self._held
+            self._spilled = 0
+            self._path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._held = array("Q")
+        if self._spilled:
+            self._path.unlink(missing_ok=True)
+        self._spilled = self.first = 0
+        self._block_index = -1
+
+    def index_at(self, offset: int) -> int:
+        """Index of the segment that holds `offset`."""
+        return bisect_right(self, offset << 2 | 3, lo=self.first) - 1
+
+
+def punch(fd: OwnedFd, upto: int) -> bool:
+    """Give the file's blocks before position `upto` back to the file system, if it can do that.
+
+    Source: fallocate(2). From the file's beginning: what was punched before is a hole already.
+    """
+    flags = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+    return bool(LIBC.fallocate(fd.number, flags, ctypes.c_int64(0), ctypes.c_int64(upto)) == 0)
+
+
+LIBC: Final = ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,174 @@
+"""The configuration: a Config from a TOML file and the environment, or the reason why not.
+
+The file gives sections and keys as they are named in `config`; the environment variable
+`PROCD_<SECTION>_<KEY>` overrides a key. An unknown key, a wrong type or a value out of its bounds
+refuses to start, with the key named.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any, Final
+
+from procd.config import CHOICES, Config, ConfigError, ProcessConfig
+
+# The path of the file, a secret, which is to be in no Config, and what the client reads.
+NO_SETTINGS: Final = frozenset(
+    {
+        "PROCD_CONFIG", "PROCD_AUTH_TOKEN",
+        "PROCD_URL", "PROCD_TOKEN", "PROCD_TOKEN_FILE", "PROCD_CLIENT_CONFIG", "PROCD_DETACH_KEYS",
+    }
+)  # fmt: skip
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read the file at `path`, if any, and the PROCD_* variables.
+
+    Raises:
+        ConfigError: the file can't be read, or a key is unknown, ill-typed or out of range.
+    """
+    document: dict[str, Any] = {}
+    if path is not None:
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as exc:
+            raise ConfigError(f"{path}: {exc.strerror}") from exc
+        except ValueError as exc:
+            raise ConfigError(f"{path}: {exc}") from exc
+    overrides = {
+        name: value
+        for name, value in environ.items()
+        if name.startswith("PROCD_") and name not in NO_SETTINGS
+    }
+    config = from_mapping(document, overrides)
+    if overrides:
+        raise ConfigError(f"{min(overrides)}: no such setting")
+    return config
+
+
+def from_mapping(document: Mapping[str, Any], overrides: dict[str, str] | None = None) -> Config:
+    """Build a Config from a parsed document; consumes the entries of `overrides` that it knows.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    overrides = {} if overrides is None else overrides
+    sections = {section.name: section.default for section in fields(Config)}
+    for name in document:
+        if name not in sections:
+            raise ConfigError(f"{name}: no such section")
+    # `Any`: each section is built as the type that Config declares for its name.
+    built: dict[str, Any] = {
+        name: _section(name, type(default), document.get(name, {}), overrides)
+        for name, default in sections.items()
+    }
+    return Config(**built)
+
+
+def _section(name: str, kind: type[Any], given: object, overrides: dict[str, str]) -> object:
+    if not isinstance(given, dict):
+        raise ConfigError(f"{name}: must be a table")
+    known = {key.name: key for key in fields(kind)}
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{name}.{key}: no such setting")
+    values: dict[str, object] = {}
+    for key, declared in known.items():
+        path = f"{name}.{key}"
+        variable = f"PROCD_{name}_{key}".upper()
+        if variable in overrides:
+            values[key] = _checked(
+                variable,
+                path,
+                _parsed(variable, overrides.pop(variable), declared.default),
+                declared.default,
+                declared.metadata["bounds"],
+            )
+        elif key in given:
+            values[key] = _checked(
+                path, path, given[key], declared.default, declared.metadata["bounds"]
+            )
+    return kind(**values)
+
+
+def _parsed(label: str, text: str, default: object) -> object:
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.strip().lower()]
+        if isinstance(default, tuple):
+            return [item.strip() for item in text.split(",") if item.strip()]
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.strip().lower()]
+        return text if isinstance(default, str) else type(default)(text)  # type: ignore[call-arg]  # int or float: both take a str
+    except (ValueError, KeyError):
+        raise ConfigError(f"{label}: must be {_kind(default)}") from None
+
+
+def _checked(
+    label: str, path: str, value: object, default: object, bounds: tuple[float, float]
+) -> object:
+    if isinstance(default, tuple):
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{label}: must be {_kind(default)}")
+        return tuple(value)
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default):
+        raise ConfigError(f"{label}: must be {_kind(default)}")
+    if isinstance(value, int | float):
+        least, most = bounds
+        if not value >= least:
+            raise ConfigError(f"{label}: must be at least {least:g}")
+        if value == float("inf"):
+            raise ConfigError(f"{label}: must be finite")
+        if value > most:
+            raise ConfigError(f"{label}: must be at most {most:g}")
+    if path in CHOICES and value not in CHOICES[path]:
+        raise ConfigError(f"{label}: must be one of {', '.join(CHOICES[path])}")
+    return value
+
+
+def _kind(default: object) -> str:
+    return {
+        str: "a string",
+        bool: "true or false",
+        int: "an integer",
+        float: "a number",
+        tuple: "a list of strings",
+    }[type(default)]
+
+
+def networks(trusted: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
+    """The networks of `server.trusted_proxies`, which may name the unix socket besides.
+
+    Raises:
+        ConfigError: an entry is neither.
+    """
+    found: list[IPv4Network | IPv6Network] = []
+    for entry in trusted:
+        if entry == "unix":
+            continue
+        try:
+            found.append(ip_network(entry))
+        except ValueError:
+            raise ConfigError(
+                f"server.trusted_proxies: not an address, a network or unix: {entry}"
+            ) from None
+    return found
+
+
+def check_places(config: ProcessConfig) -> None:
+    """Refuse settings that every command would fail by.
+
+    Raises:
+        ConfigError: a path names nothing that could be used.
+    """
+    if config.work_dir and not Path(config.work_dir).is_dir():
+        raise ConfigError(f"process.work_dir: not a directory: {config.work_dir}")
+    if config.shell and not (Path(config.shell).is_absolute() and os.access(config.shell, os.X_OK)):
+        raise ConfigError(f"process.shell: not the absolute path of a program: {config.shell}")
+    if config.cgroup not in ("auto", "off") and not (Path(config.cgroup) / "cgroup.kill").exists():
+        raise ConfigError(f"process.cgroup: not a cgroup v2 directory: {config.cgroup}")

@@ -1,0 +1,178 @@
+"""ShellSessions: the shell sessions by id, and the entrypoint among them."""
+
+import logging
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from typing import Final
+
+from procd.config import SessionsConfig
+from procd.errors import (
+    BadRequest,
+    Conflict,
+    Exhausted,
+    ProcdError,
+    ProcessNotFound,
+    SpawnFailed,
+)
+from procd.logfile import LogStore, problem_of
+from procd.process import Process
+from procd.processes import Processes
+from procd.services.environment import Environment, check_names
+from procd.services.ids import check_id
+from procd.services.session import ExecRequest, SessionRequest, ShellSession
+from procd.statedir import StateDirectory
+from procd.streams.backlog import Backlog
+from procd.streams.log import Log
+from procd.surroundings import state_dir
+from procd.unix.shell import Shell
+
+log = logging.getLogger(__name__)
+
+ENTRYPOINT: Final = "entrypoint"
+ENTRYPOINT_COMMAND: Final = "entrypoint_command"
+
+
+class ShellSessions:
+    """The shell sessions by id."""
+
+    def __init__(
+        self,
+        config: SessionsConfig,
+        processes: Processes,
+        shell: Shell,
+        environment: Environment,
+        *,
+        work_dir: str,
+        home_dir: str,
+    ) -> None:
+        self.config = config
+        self._processes = processes
+        self._shell = shell
+        self._environment = environment
+        self._work_dir = work_dir
+        self._home_dir = home_dir
+        self._sessions: dict[str, ShellSession] = {}
+        self._store = LogStore(config.max_log_bytes, config.max_total_log_bytes)
+        self._store.keep_reserve()
+        self._root = StateDirectory(state_dir(config, os.environ))
+        # The shell opens what is in it by name: another user may pass through, and not look.
+        self._mode = 0o700 if processes.confinement.owner is None else 0o711
+        self._root.path.chmod(self._mode)
+        self._directories = 0
+
+    def create(self, request: SessionRequest, *, starts_at_home: bool = False) -> ShellSession:
+        """Make a session and start its shell.
+
+        Raises:
+            BadRequest: the id is reserved or can't stand in a path, or the environment is bad.
+            Conflict: the id is taken.
+            Exhausted: there are `sessions.max_sessions`.
+            SpawnFailed: the shell can't be started; no session is left.
+
+        Source: Process API contract, section 8.2.
+        """
+        if request.id == ENTRYPOINT:
+            raise BadRequest("provided session ID is reserved and cannot be created/overridden")
+        check_id(request.id)
+        return self._create(request, starts_at_home=starts_at_home)
+
+    def _create(self, request: SessionRequest, *, starts_at_home: bool) -> ShellSession:
+        check_names(request.envs)
+        if request.id in self._sessions:
+            raise Conflict("session already exists")
+        if len(self._sessions) >= self.config.max_sessions:
+            raise Exhausted(f"limit of {self.config.max_sessions} sessions is reached")
+        self._directories += 1
+        directory = self._root.path / str(self._directories)
+        process: Process | None = None
+        try:
+            directory.mkdir(mode=self._mode)
+            shell = self._shell.path()
+            process = self._processes.spawn_reader(
+                (shell,),
+                cwd=request.cwd or (self._home_dir if starts_at_home else self._work_dir),
+                env=self._environment.merged(request.envs),
+                output=Log(Backlog(0), 0),
+            )
+            session = ShellSession(
+                request.id, process, shell, directory, self._store, self.config, self._processes
+            )
+        except (OSError, ProcdError) as exc:
+            if process is not None:
+                process.kill()
+                process.hang_up()
+            shutil.rmtree(directory, ignore_errors=True)
+            if isinstance(exc, OSError):
+                raise SpawnFailed(f"cannot create a session: {exc.strerror}") from exc
+            raise
+        self._sessions[request.id] = session
+        log.info("session started", extra={"session": request.id, "pid": process.record.pid})
+        return session
+
+    def start_entrypoint(self, argv: Sequence[str]) -> None:
+        """Run the command that procd was started with. Source: contract, section 8.9."""
+        session = self._create(SessionRequest(id=ENTRYPOINT), starts_at_home=False)
+        session.exec(
+            ExecRequest(command=shlex.join(argv), run_async=True, suppress_input_echo=True),
+            ENTRYPOINT_COMMAND,
+        )
+
+    def __len__(self) -> int:
+        """How many sessions there are, the entrypoint included."""
+        return len(self._sessions)
+
+    @property
+    def log_bytes(self) -> int:
+        """What all logs take of the disk."""
+        return self._store.used_bytes
+
+    def storage_problem(self, min_free_bytes: int) -> str:
+        """Why logs can't be kept; empty if they can."""
+        return problem_of(self._root.path, min_free_bytes)
+
+    def list(self) -> list[ShellSession]:
+        """All sessions but the entrypoint, oldest first."""
+        return [session for session in self._sessions.values() if session.id != ENTRYPOINT]
+
+    def get(self, session_id: str) -> ShellSession:
+        """The session of this id.
+
+        Raises:
+            ProcessNotFound: there is none.
+        """
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise ProcessNotFound("session not found")
+        return session
+
+    def to_change(self, session_id: str, action: str) -> ShellSession:
+        """The session of this id, which must not be the entrypoint.
+
+        Raises:
+            BadRequest: it is.
+            ProcessNotFound: there is none.
+        """
+        if session_id == ENTRYPOINT:
+            raise BadRequest(f"can't {action} entrypoint session")
+        return self.get(session_id)
+
+    async def delete(self, session_id: str) -> None:
+        """End a session, answer when everything in it has ended; its id is free at once.
+
+        Raises:
+            BadRequest: it is the entrypoint.
+            ProcessNotFound: there is none.
+        """
+        session = self.to_change(session_id, "delete")
+        del self._sessions[session_id]
+        await session.delete()
+
+    async def aclose(self) -> None:
+        """Forget all sessions; their processes are ended by `Processes`."""
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        self._store.close()
+        self._root.remove()

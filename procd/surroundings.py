@@ -1,0 +1,63 @@
+"""What procd takes from where it was started: directories, and what children inherit."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+
+from procd.config import Config, ProcessConfig, SessionsConfig
+
+
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What children inherit of procd's own environment: not its settings, nor its service manager.
+
+    Source: systemd.exec(5), "Environment Variables Set or Propagated by the Service Manager".
+    """
+    private = {
+        "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS",
+        "LISTEN_FDNAMES", "INVOCATION_ID", "JOURNAL_STREAM", "MAINPID", "CREDENTIALS_DIRECTORY",
+        "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "SYSTEMD_EXEC_PID", "FDSTORE",
+        "STATE_DIRECTORY", "RUNTIME_DIRECTORY", "LOGS_DIRECTORY", "CONFIGURATION_DIRECTORY",
+        "CACHE_DIRECTORY",
+    }  # fmt: skip
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in private and not name.startswith("PROCD_")
+    }
+
+
+def work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> str:
+    """The default working directory.
+
+    Source: Process API contract, section 4.2 (DAYTONA_USER_HOME_AS_WORKDIR).
+    """
+    if config.work_dir:
+        return config.work_dir
+    if environ.get("DAYTONA_USER_HOME_AS_WORKDIR", "").lower() in ("1", "t", "true"):
+        return home_dir(environ)
+    return os.getcwd()  # noqa: PTH109 - a str, as every path of a child is
+
+
+def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
+    """Where the directories for logs are made.
+
+    Source: systemd.exec(5), StateDirectory=.
+    """
+    return (
+        config.state_dir
+        or environ.get("STATE_DIRECTORY", "").split(":")[0]
+        or tempfile.gettempdir()
+    )
+
+
+def lasting_dir(config: Config, environ: Mapping[str, str]) -> str | None:
+    """Where what outlives procd is kept; None if no place was given.
+
+    Source: systemd.exec(5), StateDirectory=.
+    """
+    return config.sessions.state_dir or environ.get("STATE_DIRECTORY", "").split(":")[0] or None
+
+
+def home_dir(environ: Mapping[str, str]) -> str:
+    """The user's home directory."""
+    return environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - as above
