@@ -158,7 +158,11 @@ class LogFile:
             return b""
         if self._fd is not None:
             return os.pread(self._fd.number, most, offset - self._base)
-        fd = self._store.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fd = self._store.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError as exc:
+            self.drop(self.kept_bytes)  # somebody has deleted it
+            raise LookupError(offset) from exc
         try:
             return os.pread(fd.number, most, offset - self._base)
         finally:
@@ -189,13 +193,18 @@ class LogFile:
             offset = max(offset, self.start)  # more may have gone since the last piece
             if offset >= end:
                 return
-            for run in self.slices(offset, min(READ_BYTES, end - offset)):
-                yield run
-                offset = run.offset + len(run.data)
+            try:
+                for run in self.slices(offset, min(READ_BYTES, end - offset)):
+                    yield run
+                    offset = run.offset + len(run.data)
+            except LookupError:
+                continue  # more has gone than was known
 
     def finish(self) -> None:
         """No more output follows: hold no descriptor."""
         if self._fd is not None:
+            if not self._removed and not os.fstat(self._fd.number).st_nlink:
+                self._rewrite(self._fd)
             self._store.give_up(self._fd)
             self._fd = None
         if self._removed:
@@ -203,6 +212,19 @@ class LogFile:
             self._boundaries.clear()
         else:
             self._store.finished(self)
+
+    def _rewrite(self, fd: OwnedFd) -> None:
+        """Write it anew, if it is short, for somebody has deleted the file."""
+        if self.kept_bytes > STEP_BYTES:
+            return
+        data = os.pread(fd.number, self.kept_bytes, self.start - self._base)
+        try:
+            copy = self._store.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+        except OSError as exc:
+            log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
+            return
+        os.pwrite(copy.number, data, self.start - self._base)
+        self._store.give_up(copy)
 
     def remove(self, *, keep_readable: bool = False) -> None:
         """Delete it; with `keep_readable`, it can still be read until `finish`."""
@@ -256,18 +278,22 @@ class LogStore:
         Raises:
             OSError: it can't be opened.
         """
-        try:
-            return OwnedFd(os.open(path, flags, 0o600))
-        except OSError as exc:
-            if exc.errno not in (errno.EMFILE, errno.ENFILE) or self._reserve is None:
-                raise
-        self._reserve.close()
-        self._reserve = None
-        try:
-            return OwnedFd(os.open(path, flags, 0o600))
-        except OSError:
-            self._refill()
-            raise
+        used_reserve = False
+        while True:
+            try:
+                return OwnedFd(os.open(path, flags, 0o600))
+            except OSError as exc:
+                if exc.errno in (errno.EMFILE, errno.ENFILE) and self._reserve is not None:
+                    self._reserve.close()
+                    self._reserve = None
+                    used_reserve = True
+                elif exc.errno == errno.ENOENT and flags & os.O_CREAT and not path.parent.exists():
+                    # The first of its session; or somebody has cleaned up where it was.
+                    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                else:
+                    if used_reserve:
+                        self._refill()
+                    raise
 
     def give_up(self, fd: OwnedFd) -> None:
         """Close what `open` gave."""
@@ -326,6 +352,8 @@ def problem_of(directory: Path, min_free_bytes: int) -> str:
 
     Source: statvfs(3); access(2), which tells a read-only file system from a directory's mode.
     """
+    if not directory.is_dir():
+        directory = directory.parent  # it is made again when it is needed
     try:
         usage = os.statvfs(directory)
     except OSError as exc:

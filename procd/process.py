@@ -5,12 +5,13 @@ have to be told is plain data in `ProcessRecord`; each descriptor has one owner 
 """
 
 import asyncio
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from signal import SIGCONT
 from typing import Final, Protocol
 
 from procd.config import ProcessConfig
+from procd.streams.backlog import Backlog
 from procd.streams.log import Log, Store
 from procd.unix import cgroup, proctree
 from procd.unix.child import Child, ExitStatus
@@ -81,8 +82,6 @@ class Process:
         self.record = record
         self.log = output
         self.master = master
-        self.input_fd = master
-        self.stdin: FdWriter | None = None
         self._processes = processes
         self._loop = asyncio.get_running_loop()
         self._readers: list[FdReader] = []
@@ -90,18 +89,12 @@ class Process:
         self._killing: asyncio.Task[None] | None = None
         self.done: asyncio.Future[ExitStatus] = self._loop.create_future()
         self._child = Child(processes.poller, record.pid, self._exited)
-        if master is not None:
-            self.write_to(master)
+        self.stdin = None if master is None else FdWriter(processes.poller, master)
 
     @property
     def running(self) -> bool:
         """Whether it has not exited yet."""
         return self.record.exit is None
-
-    def write_to(self, fd: OwnedFd) -> None:
-        """Take `fd` as the way to the process's standard input."""
-        self.input_fd = fd
-        self.stdin = FdWriter(self._processes.poller, fd)
 
     def read_from(self, fd: OwnedFd, stream: int, burst_bytes: int) -> None:
         """Read `fd` into the log as `stream`."""
@@ -110,7 +103,7 @@ class Process:
             if not self.log.sealed:
                 self.log.append(data, stream)
 
-        if fd is self.input_fd and self.stdin is not None:
+        if fd is self.master and self.stdin is not None:
             fd.before_close = self.stdin.abandon  # one descriptor, two registrations
         self.log.feed_from(self.read_apart(fd, received, burst_bytes))
 
@@ -173,9 +166,11 @@ class Process:
             self._drain_timer = None
         if self.done.done():
             return
-        for reader in self._readers:
-            reader.resume()  # from here on it runs free, into nothing
         self.log.seal()
+        for reader in self._readers:
+            if not reader.ended:  # it runs on, into nothing, and keeps nothing of what there was
+                reader.discard()
+                self.log = Log(Backlog(0), 0)
         assert self.record.exit is not None
         self.done.set_result(self.record.exit)
 
@@ -187,6 +182,10 @@ class Process:
     def usage(self) -> dict[str, int] | None:
         """What all in its cgroup use (see `Leaf.usage`); None if it has none of its own."""
         return None if self.record.leaf is None else self.record.leaf.usage()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process alone; after its end, do nothing."""
+        self._child.signal(number)
 
     def signal_tree(self, number: int) -> None:
         """Send a signal to the process and all that descends from it."""
@@ -212,7 +211,7 @@ class Process:
     async def end(self, number: int, grace_s: float) -> None:
         """Signal everyone, give them `grace_s` to leave, then kill; returns when all have ended."""
         reached = self._processes.reach(self.record.tree, number)
-        self.signal_tree(signal.SIGCONT)  # a stopped process would not hear the first
+        self.signal_tree(SIGCONT)  # a stopped process would not hear the first
         await proctree.ended(reached, grace_s)
         self.kill()
         await self.killed()
@@ -226,9 +225,6 @@ class Process:
         """Close its output, and its terminal: the kernel sends SIGHUP to those still there."""
         for reader in self._readers:
             reader.close()
-        if self.stdin is not None and self.input_fd is not None and not self.input_fd.closed:
-            self.stdin.abandon()
-            self.input_fd.close()
         if self.master is not None:
             self.master.close()
         self._processes.settle(self)

@@ -141,12 +141,14 @@ class Processes:
         output: Log[Store],
         stdin: OwnedFd | None = None,
         passed: Sequence[OwnedFd] = (),
+        long_lived: bool = False,
     ) -> Process:
         """Start a command with a pipe each for stdout and stderr.
 
         Args:
             stdin: becomes the child's input, instead of /dev/null; closed here.
             passed: become the child's descriptors from 3 on; closed here.
+            long_lived: it is worth a cgroup of its own, where there is a root for them.
 
         Raises:
             SpawnFailed: it can't be started; nothing is left behind.
@@ -163,7 +165,8 @@ class Processes:
                 self._give(writing.number)
                 stdio.append(writing.number)
             stdio += [fd.number for fd in passed]
-            process = self._start(Spec(argv=argv, cwd=cwd, env=env, stdio=tuple(stdio)), output)
+            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=tuple(stdio))
+            process = self._start(spec, output, long_lived=long_lived)
         except BaseException:
             for reading in readings:
                 reading.close()
@@ -173,27 +176,6 @@ class Processes:
                 fd.close()
         process.read_from(readings[0], STDOUT, PIPE_BURST_BYTES)
         process.read_from(readings[1], STDERR, PIPE_BURST_BYTES)
-        return process
-
-    def spawn_reader(
-        self, argv: tuple[str, ...], *, cwd: str, env: Mapping[str, str], output: Log[Store]
-    ) -> Process:
-        """Start a command that reads a pipe of ours and whose own output is nobody's concern.
-
-        Raises:
-            SpawnFailed: it can't be started; nothing is left behind.
-            Exhausted: `process.max_processes` are supervised.
-        """
-        with ExitStack() as ours, ExitStack() as theirs:
-            reading, writing = _opened(pipe)
-            theirs.callback(reading.close)
-            ours.callback(writing.close)
-            self._give(reading.number)
-            stdio = (reading.number, os.devnull, os.devnull)
-            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=stdio)
-            process = self._start(spec, output, long_lived=True)
-            process.write_to(writing)
-            ours.pop_all()
         return process
 
     def spawn_pty(

@@ -3,8 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Tasks:
@@ -14,20 +17,24 @@ class Tasks:
     """
 
     def __init__(self) -> None:
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
 
-    def run(self, work: Coroutine[object, None, None], name: str) -> asyncio.Task[None]:
+    def run(self, work: Coroutine[object, None, T], name: str) -> asyncio.Task[T]:
         """Run `work` in the background under `name`; for who will wait for it."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task
 
-    def start(self, work: Coroutine[object, None, None], name: str) -> None:
+    def start(self, work: Coroutine[object, None, object], name: str) -> None:
         """Run `work` in the background under `name`."""
         self.run(work, name)  # type: ignore[unused-awaitable]  # `_ended` reads its outcome
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    async def finish(self, work: Coroutine[object, None, T], name: str) -> T:
+        """Wait for `work`, which runs to its end even if whoever waits is cancelled."""
+        return await asyncio.shield(self.run(work, name))
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             log.error("task %s failed", task.get_name(), exc_info=exc)

@@ -18,7 +18,7 @@ from procd.errors import Exhausted, SpawnFailed
 from procd.process import STDERR, STDOUT, Process
 from procd.processes import Processes
 from procd.streams.backlog import Backlog
-from procd.streams.log import Log
+from procd.streams.log import Log, Store
 from procd.unix import proctree
 from procd.unix.child import ExitStatus
 from procd.unix.fd import OwnedFd, pipe, seal_inherited
@@ -90,7 +90,12 @@ async def supervise() -> AsyncIterator[Supervise]:
 
 def said(process: Process) -> bytes:
     """All that it has said so far."""
-    return b"".join(run.data for run in process.log.store.runs())
+    return content(process.log)
+
+
+def content(log: Log[Store]) -> bytes:
+    """All that is in a log."""
+    return b"".join(run.data for run in log.store.runs())
 
 
 async def until(process: Process, text: bytes) -> bytes:
@@ -196,9 +201,11 @@ async def test_a_terminal_is_done_likewise(supervise: Supervise) -> None:
 async def test_a_background_child_is_not_waited_for(supervise: Supervise) -> None:
     """After the exit the output is waited for no longer than `drain_s`."""
     process = supervise().sh('echo first; sh -c "$STAY" & exit 5')
+    log = process.log
     assert await ended(process) == ExitStatus(code=5)
-    assert b"first\n" in said(process)
-    assert process.log.sealed
+    assert b"first\n" in content(log)
+    assert log.sealed
+    assert process.log is not log, "it doesn't keep what nobody can add to"
     assert not process.settled, "the child still holds the output open"
 
 
@@ -268,7 +275,7 @@ async def test_a_background_child_gets_no_broken_pipe(supervise: Supervise, lagg
     info = os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)
     assert info is not None
     assert (info.si_code, info.si_status) == (os.CLD_KILLED, signal.SIGUSR2)
-    assert said(process) == b"before"
+    assert content(log) == b"before"
     cursor.close()
 
 
@@ -322,21 +329,17 @@ async def test_a_terminal_takes_input_and_a_size(supervise: Supervise) -> None:
     assert process.stdin.queued_bytes == 0
 
 
-async def test_a_reader_has_its_input_and_no_output(supervise: Supervise) -> None:
-    """A command that reads: what is written arrives, and an end of it is an end for the child."""
-    reading, writing = os.pipe()
-    target = f"/proc/{os.getpid()}/fd/{writing}"
-    process = supervise().processes.spawn_reader(
-        ("/bin/sh", "-c", f"cat >{target}; exit 6"), cwd="/", env=ENV, output=output()
+async def test_a_given_input_is_its_own(supervise: Supervise) -> None:
+    """A pipe for input: what is written arrives, and its end is an end for the child."""
+    reading, writing = pipe()
+    process = supervise().processes.spawn(
+        ("/bin/sh", "-c", "cat; exit 6"), cwd="/", env=ENV, output=output(), stdin=reading
     )
-    assert process.stdin is not None
-    process.stdin.write(b"to the reader")
-    process.hang_up()
+    assert reading.closed
+    os.write(writing.number, b"to the reader")
+    writing.close()
     assert await ended(process) == ExitStatus(code=6)
-    os.close(writing)
-    with open(reading, "rb") as got:
-        assert got.read() == b"to the reader"
-    assert said(process) == b""
+    assert said(process) == b"to the reader"
 
 
 # The end
@@ -570,8 +573,6 @@ async def test_a_failed_start_leaves_nothing(
             )
         with pytest.raises(SpawnFailed, match=text):
             processes.spawn_pty(argv, cwd=cwd, env=ENV, output=output(), cols=80, rows=24)
-        with pytest.raises(SpawnFailed, match=text):
-            processes.spawn_reader(argv, cwd=cwd, env=ENV, output=output())
     assert descriptors() == before
     assert started() == []
     assert processes.pids == {}

@@ -18,17 +18,17 @@ from procd.errors import ProcessNotFound
 from procd.process import STDERR, STDOUT
 from procd.services.command import Command
 
-# A follower has nothing to say; what it sends is read and dropped.
-MAX_FOLLOWER_MESSAGE_BYTES: Final = 64 << 10
+# A follower has nothing to say; what it sends is read and dropped, a message at a time.
+MAX_FOLLOWER_MESSAGE_BYTES: Final = 4 << 20
 
 
 def output_of(command: Command, client: Client) -> dict[str, object]:
     """A command's output in the form that the client knows (section 2.3)."""
     file = command.file
     fields: dict[str, object] = {
-        "output": OutputText(file, labelled=client.labelled and not client.modern),
-        "stdout": OutputText(file, STDOUT) if client.modern else None,
-        "stderr": OutputText(file, STDERR) if client.modern else None,
+        "output": OutputText(file, labelled=client.labelled and not client.modern, marks_gap=False),
+        "stdout": OutputText(file, STDOUT, marks_gap=False) if client.modern else None,
+        "stderr": OutputText(file, STDERR, marks_gap=False) if client.modern else None,
     }
     if file.start:
         fields |= {"truncated": True, "firstAvailableOffset": file.start}
@@ -41,7 +41,8 @@ async def answer_logs(request: web.Request, command: Command, client: Client) ->
     if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
         return await _follow(request, command, offset, labelled=client.labelled)
     if not client.json_logs:
-        return await respond_text(request, OutputText(command.file, labelled=client.labelled))
+        text = OutputText(command.file, labelled=client.labelled, marks_gap=False)
+        return await respond_text(request, text)
     return await respond(request, output_of(command, replace(client, modern=True)))
 
 

@@ -148,7 +148,7 @@ class Outlet:
                 raise self._failure
             if self._finished:
                 return True
-            if self.cursor.lost:
+            if self.cursor.lost and not self._skips_gaps:
                 return False
             if self._connection.full:
                 await self._connection.drain()

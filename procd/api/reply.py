@@ -46,16 +46,17 @@ class Output(Protocol):
 class OutputText:
     """Output as text: of one stream, or of all in order of arrival (`EVERY_STREAM`).
 
-    Invalid UTF-8 becomes U+FFFD, and a character that arrived in parts is whole. A gap is marked
-    in the text with the number of bytes that are missing.
+    Invalid UTF-8 becomes U+FFFD, and a character that arrived in parts is whole.
 
     Attributes:
         labelled: with the marker of the stream before each of its runs.
+        marks_gap: a gap is marked in the text with the number of bytes that are missing.
     """
 
     output: Output
     stream: int = EVERY_STREAM
     labelled: bool = False
+    marks_gap: bool = True
 
     def texts(self) -> Iterator[str]:
         """The text in pieces."""
@@ -68,7 +69,7 @@ class OutputText:
                 missing = run.offset - position
                 if self.stream != EVERY_STREAM:
                     missing = self.output.dropped(self.stream)
-                if missing:
+                if missing and self.marks_gap:
                     yield f"\n[... {missing} bytes dropped ...]\n"
             position = run.offset + len(run.data)
             if self.stream not in (EVERY_STREAM, run.stream):

@@ -191,17 +191,15 @@ async def execute(request: web.Request) -> web.StreamResponse:
     if wanted.run_async:
         nothing = dict.fromkeys(("output", "stdout", "stderr", "exitCode"))
         return json_response(reply | nothing, 202)
-    timed_out = not await _ended(command, wanted.timeout_s or None)
-    shell_kept = True
-    if timed_out:
-        shell_kept = await session.terminate(command, grace_s=0)
-    elif (failure := command.done.exception()) is not None:
-        raise SessionEnded(str(failure)) from failure
+    await _ended(command, None)
+    command.raise_if_never_run()
     note(request, exitCode=command.record.exit_code)
     reply |= output_of(command, client_of(request))
-    if timed_out:
+    if command.timed_out:
         message = "command execution timeout"
-        raise TimedOut(message if shell_kept else f"{message}; the session had to be ended", reply)
+        if session.ended:
+            message += "; the session had to be ended"
+        raise TimedOut(message, reply)
     return await respond(request, reply | {"exitCode": command.record.exit_code})
 
 
@@ -238,10 +236,11 @@ async def send_signal(request: web.Request) -> web.Response:
 
 async def terminate(request: web.Request) -> web.Response:
     """End a command and keep the shell."""
-    sessions = request.app[SESSIONS]
-    session = sessions.to_change(request.match_info["session_id"], "terminate command in")
+    session = request.app[SESSIONS].to_change(
+        request.match_info["session_id"], "terminate command in"
+    )
     command = session.command(request.match_info["command_id"])
-    if not await session.terminate(command, grace_s=sessions.config.grace_s):
+    if not await session.terminate(command):
         raise SessionEnded("the shell itself was running the command: the session had to be ended")
     return web.Response(status=204)
 

@@ -1,27 +1,27 @@
 """One command of a shell session: its pipes while it runs, its log for as long as it is known.
 
-The shell sources the user's script with the command's own FIFOs as its three descriptors: nothing
-of procd's is in the shell's namespace, and no output is ever searched for a status.
+The shell sources the user's script with the command's own pipes as its three descriptors, and no
+output is ever searched for a status.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from procd.errors import BadRequest, CommandCompleted, SessionEnded
-from procd.logfile import LogFile, LogStore
+from procd.logfile import LogFile
 from procd.process import PIPE_BURST_BYTES, STDERR, STDOUT
-from procd.processes import Processes
 from procd.streams.labels import LabelledFrames
 from procd.streams.log import Log
 from procd.tasks import Tasks
-from procd.unix.fd import FdReader, FdWriter, OwnedFd, open_fifo
+from procd.unix.fd import FdReader, FdWriter
+from procd.unix.openings import Opening, Openings
+from procd.unix.poller import Poller
 
-FIFO_MODE: Final = 0o600
+# The exit code of what never ran, or whose end nobody can know (contract, section 6.3).
+UNKNOWN: Final = -1
 # How often, and how many times, to see whether the shell has opened a command's input.
 OPEN_CHECK_S: Final = 0.005
 OPEN_CHECKS: Final = 200
@@ -36,7 +36,7 @@ class CommandRecord:
         interactive: whether it has an input that can be sent; else that is /dev/null.
         echoes: whether input sent is shown in its log.
         started_at, ended_at: seconds since the epoch.
-        exit_code: None until it has ended, and for ever if it never ran.
+        exit_code: None until it has ended, and for ever if its session ended before its turn.
     """
 
     id: str
@@ -55,99 +55,94 @@ class Command:
     `done` is set when it has ended and everything that it wrote itself is in the log; it fails with
     SessionEnded if the session ends before its turn. Background children may go on writing to the
     log: it is sealed when the last of them has closed it.
+
+    Attributes:
+        timed_out: whether it was ended because its time was up.
+        terminated: whether it was told to end; its exit code is then not 0.
+
+    Raises:
+        OSError: there is no descriptor for its input.
     """
 
     def __init__(
-        self,
-        record: CommandRecord,
-        directory: Path,
-        store: LogStore,
-        processes: Processes,
+        self, record: CommandRecord, file: LogFile, openings: Openings, poller: Poller
     ) -> None:
         self.record = record
-        self._processes = processes
-        self._directory = directory
-        self._loop = asyncio.get_running_loop()
-        self.file: LogFile = store.create(self._path("log"))
-        self.log: Log[LogFile] = Log(self.file, high_bytes=0)
-        self.labelled = LabelledFrames(self.file, labelled=True)
-        self.plain = LabelledFrames(self.file, labelled=False)
-        self.done: asyncio.Future[None] = self._loop.create_future()
-        self._input_fd: OwnedFd | None = None
-        self._input: FdWriter | None = None
-        self._input_closing = False
-        self._opening: asyncio.Future[None] = self._loop.create_future()
-        self._writing_ends: list[OwnedFd] = []
+        self.file = file
+        self.log: Log[LogFile] = Log(file, high_bytes=0)
+        self.labelled = LabelledFrames(file, labelled=True)
+        self.plain = LabelledFrames(file, labelled=False)
+        self.timed_out = False
+        self.terminated = False
+        loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[None] = loop.create_future()
+        self._openings = openings
+        self._poller = poller
+        self._started: asyncio.Future[None] = loop.create_future()
+        self._script: Opening | None = None
+        # Writing ends that we hold until it ends: no redirection within it may look like its end.
+        self._outputs: list[Opening] = []
         self._readers: list[FdReader] = []
+        self._input: Opening | None = None
+        self._writer: FdWriter | None = None
+        self._input_closing = False
         if record.interactive:
-            self._input_fd = self._fifo("in", os.O_RDWR)
-            self._input = FdWriter(processes.poller, self._input_fd)
-
-    def _path(self, kind: str) -> Path:
-        return self._directory / f"{self.record.number}.{kind}"
-
-    def path(self, kind: str) -> str:
-        """Where the shell finds the FIFO of this kind: script, in, out or err."""
-        return str(self._path(kind))
-
-    def _fifo(self, kind: str, flags: int) -> OwnedFd:
-        path = self.path(kind)
-        if not os.path.exists(path):  # noqa: PTH110 - a str, as the shell is told
-            os.mkfifo(path, FIFO_MODE)
-            self._processes.confinement.give(path)
-        return open_fifo(path, flags)
+            self._input = openings.channel(f"{record.number}.in")
+            self._writer = FdWriter(poller, self._input.fd)
 
     @property
     def running(self) -> bool:
         """Whether the shell is at it."""
         return self.record.started_at is not None and not self.done.done()
 
-    def open(self) -> None:
-        """Write the script and make the pipes that the shell is about to use.
+    def open(self) -> tuple[str, str, str, str]:
+        """Make what the shell is about to open: paths of script, stdin, stdout and stderr.
 
         Raises:
-            OSError: no descriptor, or no room on the disk, is left; nothing has changed then.
+            OSError: no descriptor or no memory is left; nothing has changed then.
         """
+        name = str(self.record.number)
         try:
-            self._open()
+            script = self._openings.file(f"{name}.script", self.record.text.encode())
+            self._script = script
+            for kind, stream in (("out", STDOUT), ("err", STDERR)):
+                reading, writing = self._openings.pipe(f"{name}.{kind}")
+                self._outputs.append(writing)
+                received = _appender(self.log, stream)
+                self._readers.append(
+                    FdReader(
+                        self._poller,
+                        reading,
+                        received,
+                        self._one_ended,
+                        burst_bytes=PIPE_BURST_BYTES,
+                    )
+                )
         except OSError:
-            self._close_pipes()
-            self._unlink("script", "out", "err")
+            self._close()
+            for reader in self._readers:
+                reader.close()
+            self._readers.clear()
             raise
         self.record.started_at = time.time()
-        self._opening.set_result(None)
+        self._started.set_result(None)
+        stdin = "/dev/null" if self._input is None else self._input.path
+        stdout, stderr = (output.path for output in self._outputs)
+        return script.path, stdin, stdout, stderr
 
-    def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        script = OwnedFd(os.open(self.path("script"), flags, FIFO_MODE))
-        try:
-            self._processes.confinement.give(script.number)
-            remaining = memoryview(self.record.text.encode())
-            while remaining:
-                remaining = remaining[os.write(script.number, remaining) :]
-        finally:
-            script.close()
-        for kind, stream in (("out", STDOUT), ("err", STDERR)):
-            reading = self._fifo(kind, os.O_RDONLY)
-            self._readers.append(
-                FdReader(
-                    self._processes.poller,
-                    reading,
-                    _appender(self.log, stream),
-                    self._one_ended,
-                    burst_bytes=PIPE_BURST_BYTES,
-                )
-            )
-            # Held until the command ends: no redirection within it may look like its end.
-            self._writing_ends.append(self._fifo(kind, os.O_WRONLY))
+    def entered_by(self, shell: int) -> bool:
+        """Whether the shell has the command's streams as its own, which it has for the script."""
+        return any(
+            output.opened_by(shell, number) for number, output in enumerate(self._outputs, STDOUT)
+        )
 
-    def _close_pipes(self) -> None:
-        for end in self._writing_ends:
-            end.close()
-        self._writing_ends.clear()
-        for reader in self._readers:
-            reader.close()
-        self._readers.clear()
+    def _close(self) -> None:
+        """Close all but the ends that are read."""
+        self._close_input()
+        if self._script is not None:
+            self._script.close()
+        for output in self._outputs:
+            output.close()
 
     def take_pending(self) -> None:
         """Move what the pipes hold into the log."""
@@ -164,21 +159,20 @@ class Command:
             CommandCompleted: it has ended.
             SessionEnded: its session has ended before its turn.
         """
-        self._check_input()
-        assert self._input is not None
-        while self._input.queued_bytes > queue_bytes:
-            await self._input.drain(queue_bytes)
-            self._check_input()
+        writer = self._checked_input()
+        while writer.queued_bytes > queue_bytes:
+            await writer.drain(queue_bytes)
+            self._checked_input()
         if data:
             if self.record.echoes:
                 self.take_pending()  # what was said before comes before
                 for position in range(0, len(data), PIPE_BURST_BYTES):
                     self.log.append(data[position : position + PIPE_BURST_BYTES], STDOUT)
-            self._input.write(data)
+            writer.write(data)
         if eof:
             self.end_input(shell, tasks)
-        elif self._input.queued_bytes > queue_bytes:
-            await self._input.drain(queue_bytes)
+        elif writer.queued_bytes > queue_bytes:
+            await writer.drain(queue_bytes)
             self.raise_if_never_run()
             self.check_not_ended()
 
@@ -186,21 +180,21 @@ class Command:
         """Raise CommandCompleted if it has ended."""
         if self.record.ended_at is not None:
             code = self.record.exit_code
-            how = "before its turn" if code is None else f"with exit code {code}"
-            raise CommandCompleted(f"command has already completed {how}")
+            raise CommandCompleted(f"command has already completed with exit code {code}")
 
-    def _check_input(self) -> None:
+    def _checked_input(self) -> FdWriter:
         self.raise_if_never_run()
         self.check_not_ended()
         if not self.record.interactive:
             raise BadRequest("command takes no input: it was not started with runAsync")
-        if self._input_closing:
+        if self._input_closing or self._writer is None:
             raise BadRequest("the command's input is closed")
+        return self._writer
 
     def raise_if_never_run(self) -> None:
-        """Raise SessionEnded if the session ended before the command's turn."""
-        if self.done.done() and not self.done.cancelled() and self.record.ended_at is None:
-            raise SessionEnded("session ended before the command's turn")
+        """Raise SessionEnded if the session ended before the command did."""
+        if self.done.done() and (failure := self.done.exception()) is not None:
+            raise SessionEnded(str(failure)) from failure
 
     def end_input(self, shell: int, tasks: Tasks) -> None:
         """Let the command see the end of its input after what was sent.
@@ -208,96 +202,73 @@ class Command:
         Args:
             shell: pid of the session's shell.
         """
-        if self._input is not None and not self._input_closing:
+        if self._writer is not None and not self._input_closing:
             self._input_closing = True
-            tasks.start(self._end_input(self._input, shell), f"end of input {self.record.id}")
+            tasks.start(self._end_input(self._writer, shell), f"end of input {self.record.id}")
 
     async def _end_input(self, writer: FdWriter, shell: int) -> None:
         await writer.drain(0)
-        await self._opening
-        # Closed before the shell has opened its end, the FIFO would forget all and block the shell,
-        # which opens it in the next microseconds; nothing but its descriptor tells when. One that
-        # is not there after a second was redirected by the script.
+        await self._started
+        # Closed before the shell has opened its end, the pipe would forget all and its path lead
+        # nowhere; the shell opens it in the next microseconds, and nothing but its descriptor tells
+        # when. One that is not there after a second was redirected by the script.
         for _ in range(OPEN_CHECKS):
-            if self.done.done() or _reads(shell, self.path("in")):
+            if self.done.done() or self._input is None or self._input.opened_by(shell, 0):
                 break
             await asyncio.sleep(OPEN_CHECK_S)
         self._close_input()
 
     def _close_input(self) -> None:
-        if self._input is not None and self._input_fd is not None:
-            self._input.abandon()
-            self._input_fd.close()
-            self._input = None
+        if self._input is not None and self._writer is not None:
+            self._writer.abandon()
+            self._input.close()
+            self._writer = None
 
     def complete(self, exit_code: int) -> None:
         """It has ended: take in all that it wrote, and only then say so."""
-        self._close_input()
-        for end in self._writing_ends:
-            end.close()
-        self._writing_ends.clear()
+        self._close()
         self.take_pending()
-        self._unlink()
         self.record.exit_code = exit_code
         self.record.ended_at = time.time()
         self.done.set_result(None)
+        self._started.cancel()
         self._one_ended()
-
-    def cancel_queued(self) -> None:
-        """It is not to run: whoever waits for it is told."""
-        self.record.ended_at = time.time()
-        self.cancel("command was terminated before its turn")
 
     def cancel(self, reason: str) -> None:
-        """It will never run, or nobody will learn how it ends."""
-        self._close_input()
-        self._unlink()
-        self._opening.cancel()
-        if not self.done.done():
-            self.done.set_exception(SessionEnded(reason))
-            # Whoever waits is told; if nobody does, that is no failure.
-            self.done.add_done_callback(lambda done: done.exception())
-            self.done.exception()
+        """It will never run, or nobody will learn how it ends; if it has ended, do nothing."""
+        if self.done.done():
+            return
+        self._close()
+        self._started.cancel()
+        self.done.set_exception(SessionEnded(reason))
+        self.done.exception()  # whoever waits is told; if nobody does, that is no failure
         self._one_ended()
-
-    def _unlink(self, *kinds: str) -> None:
-        for kind in kinds or ("script", "in", "out", "err"):
-            try:
-                os.unlink(self.path(kind))  # noqa: PTH108 - a str, as the shell is told
-            except FileNotFoundError:
-                continue
 
     def _one_ended(self) -> None:
         if self.done.done() and all(reader.ended for reader in self._readers):
-            self._seal()
+            self.seal()
 
-    def _seal(self) -> None:
+    def seal(self) -> None:
+        """Take no more into the log; what background children still write is read and dropped."""
+        for reader in self._readers:
+            if not reader.ended:
+                reader.drain()
+                reader.discard()
         if not self.log.sealed:
             self.file.finish()
             self.log.seal()
 
     def remove(self) -> None:
         """Stop listening and delete the log; who reads it now may read to its end."""
-        for end in self._writing_ends:
-            end.close()
-        self._writing_ends.clear()
+        self._close()
         for reader in self._readers:
             reader.drain()
             reader.close()
-        self._close_input()
-        self._unlink()
         if self.log.readers:
             self.log.on_idle = self.file.finish
         self.file.remove(keep_readable=bool(self.log.readers))
         if not self.log.sealed:
             self.log.seal()
-
-
-def _reads(pid: int, path: str) -> bool:
-    try:
-        return os.readlink(f"/proc/{pid}/fd/0") == path  # noqa: PTH115 - a str
-    except OSError:
-        return False
 
 
 def _appender(log: Log[LogFile], stream: int) -> Callable[[bytes], None]:

@@ -5,11 +5,10 @@ from typing import Final
 from procd.errors import BadRequest
 
 MAX_ID_LENGTH: Final = 255
-# The first is the name of a route beside the sessions; the others are not names.
-RESERVED: Final = frozenset({"create-connect", ".", ".."})
+NO_NAMES: Final = frozenset({".", ".."})
 
 
-def check_id(session_id: str) -> None:
+def check_id(session_id: str, *reserved: str) -> None:
     """Refuse ids that could not stand in a URL path.
 
     Raises:
@@ -21,7 +20,7 @@ def check_id(session_id: str) -> None:
         raise BadRequest("session ID is required")
     if len(session_id) > MAX_ID_LENGTH:
         raise BadRequest(f"session ID is longer than {MAX_ID_LENGTH} characters")
-    if session_id in RESERVED:
+    if session_id in NO_NAMES or session_id in reserved:
         raise BadRequest(f"session ID '{session_id}' is reserved")
     if "/" in session_id or not session_id.isprintable():
         raise BadRequest("session ID must not contain '/' or control characters")

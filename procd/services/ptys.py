@@ -53,7 +53,7 @@ class PtySessions:
             Exhausted: `pty.max_sessions` are live, or too much output is held in memory.
             SpawnFailed: the shell can't be started; no session is left.
         """
-        check_id(request.id)
+        check_id(request.id, "create-connect")  # the name of a route beside the sessions
         check_size(request.cols, request.rows)
         check_names(request.envs)
         if request.id in self._live:

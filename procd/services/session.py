@@ -1,13 +1,12 @@
 """ShellSession: one long-lived shell, which runs commands one after another.
 
-The shell reads one short line for each command from its own input: source the script with the
-command's FIFOs as its descriptors, then write `$?` into the session's control FIFO, by path. That
-is all that it ever sees of procd.
+The shell reads two short lines for each command from its own input: source the script with the
+command's pipes as its descriptors; then write `$?` into the session's control pipe, by path. All
+else that it ever sees of procd is a trap on SIGURG, which has it leave a script that is to end.
 """
 
 import asyncio
 import logging
-import os
 import shlex
 import shutil
 import signal
@@ -31,16 +30,29 @@ from procd.errors import (
 from procd.logfile import LogStore
 from procd.process import STDERR, Process
 from procd.processes import Processes
-from procd.services.command import Command, CommandRecord
+from procd.services.command import UNKNOWN, Command, CommandRecord
+from procd.streams.backlog import Backlog
 from procd.unix import proctree
 from procd.unix.child import ExitStatus
-from procd.unix.fd import FdReader, open_fifo
+from procd.unix.fd import FdReader, OwnedFd
+from procd.unix.feed import Feed
+from procd.unix.openings import Openings
 
 log = logging.getLogger(__name__)
 
 MAX_STATUS_BYTES: Final = 4096
+# Ignored by a shell without a trap for it, and of no use to programs.
+LEAVE: Final = signal.SIGURG
+# What a command's status is when it was told to end: 128 + SIGTERM.
+TERMINATED: Final = 143
 # A command whose processes were all killed may go on in the shell itself, or start others.
-TERMINATE_ROUND_S: Final = 0.05
+TERMINATE_ROUND_S: Final = 0.01
+# How long to wait for the sight of the shell in a script, which may have redirected itself.
+IN_SCRIPT_S: Final = 0.5
+# How long a shell may take to end when it has closed its input.
+EXIT_S: Final = 1.0
+# What the shell says while it runs no command is kept, in case that these are its last words.
+LAST_WORDS_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +66,7 @@ class SessionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecRequest:
-    """What to run in a session."""
+    """What to run in a session; `timeout_s` 0 means as long as it takes."""
 
     command: str
     run_async: bool = False
@@ -71,42 +83,51 @@ class InputRequest:
 
 
 class ShellSession:
-    """One shell and its commands, from its creation until it is deleted."""
+    """One shell and its commands, from its creation until it is deleted.
+
+    Args:
+        process: the shell, whose output is kept in `words`.
+        feed: the writing end of its standard input.
+        builtin: the shell's word that finds a builtin whatever functions there are.
+    """
 
     def __init__(
-        self, session_id: str, process: Process, shell: str, directory: Path, store: LogStore,
-        config: SessionsConfig, processes: Processes,
+        self, session_id: str, process: Process, words: Backlog, feed: OwnedFd, *, builtin: str,
+        directory: Path, store: LogStore, config: SessionsConfig, processes: Processes,
     ) -> None:  # fmt: skip
         self.id = session_id
         self.commands: dict[str, Command] = {}
         self._process = process
         self._processes = processes
+        self._words = words
+        self._builtin = builtin
         self._directory = directory
         self._store = store
         self._config = config
+        self._openings = Openings(processes.confinement, directory)
         self._queue: deque[Command] = deque()
         self._current: Command | None = None
         self._numbers = 0
         self._status = 0
-        self._deleted = False
-        # A function or an alias of the user's may have the name of either; neither is then meant.
-        self._word = "\\builtin" if os.path.basename(shell) == "zsh" else "\\command"  # noqa: PTH119 - str
-        self._control_path = str(directory / "control")
-        os.mkfifo(self._control_path, 0o600)
-        processes.confinement.give(self._control_path)
+        self._asked = False
+        self._over = False
+        self._feed_fd = feed
+        self._feed = Feed(processes.poller, feed, self._lines_read, self._input_closed)
         # Both ends are ours, so that the shell never waits and we never see an end.
-        self._control = FdReader(
-            processes.poller,
-            open_fifo(self._control_path, os.O_RDWR),
-            self._status_received,
-            _never,
-        )
+        self._control = self._openings.channel("control")
+        self._statuses = FdReader(processes.poller, self._control.fd, self._status_received, _never)
         self._partial = b""
+        self._feed.write(f"{builtin} trap 'return {TERMINATED}' URG\n".encode())
         process.done.add_done_callback(self._shell_ended)
 
     def usage(self) -> dict[str, int] | None:
         """What all in it use, as far as it is known (see `Process.usage`)."""
         return self._process.usage()
+
+    @property
+    def pid(self) -> int:
+        """The shell's."""
+        return self._process.record.pid
 
     @property
     def ended(self) -> bool:
@@ -120,10 +141,11 @@ class ShellSession:
             BadRequest: it is blank.
             SessionEnded: the shell has exited.
             Exhausted: `sessions.max_queued` commands are waiting.
+            SpawnFailed: there is no descriptor for its input.
         """
         if not request.command.strip():
             raise BadRequest("command cannot be empty")
-        if self.ended or self._deleted:
+        if self.ended or self._over:
             raise SessionEnded("session has ended: its shell has exited")
         if len(self._queue) >= self._config.max_queued:
             raise Exhausted(f"limit of {self._config.max_queued} queued commands is reached")
@@ -136,12 +158,16 @@ class ShellSession:
             interactive=request.run_async,
             echoes=not request.suppress_input_echo,
         )
+        file = self._store.create(self._directory / f"{record.number}.log")
         try:
-            command = Command(record, self._directory, self._store, self._processes)
+            command = Command(record, file, self._openings, self._processes.poller)
         except OSError as exc:
             raise SpawnFailed(f"cannot start a command: {exc.strerror}") from exc
         self.commands[record.id] = command
         self._queue.append(command)
+        if request.timeout_s:
+            timer = asyncio.get_running_loop().call_later(request.timeout_s, self._time_up, command)
+            command.done.add_done_callback(lambda _: timer.cancel())
         self._next()
         return command
 
@@ -160,36 +186,32 @@ class ShellSession:
         while self._current is None and self._queue and not self.ended:
             command = self._queue.popleft()
             try:
-                self._store.make_room(command.file, len(command.record.text))
-                command.open()
+                paths = command.open()
             except OSError as exc:
                 command.log.append(f"cannot start a command: {exc.strerror}".encode(), STDERR)
-                command.complete(-1)
+                command.complete(UNKNOWN)
                 continue
             self._current = command
-            tree = self._process.record.tree
-            proctree.retag(tree.leader, self._tag(command))
-            assert self._process.stdin is not None
-            self._process.stdin.write(self._line(command))
+            self._asked = False
+            self._words.clear()
+            proctree.retag(self._process.record.tree.leader, self._tag(command))
+            self._feed.write(self._lines(command, *paths))
 
     def _tag(self, command: Command) -> int:
         """What marks the processes of one command: what they start bears it too."""
         part = command.record.number & ((1 << proctree.PART_BITS) - 1)
         return self._process.record.tree.tag + part
 
-    def _line(self, command: Command) -> bytes:
-        def quoted(kind: str) -> str:
-            return shlex.quote(command.path(kind))
-
+    def _lines(self, command: Command, script: str, stdin: str, stdout: str, stderr: str) -> bytes:
+        quote = shlex.quote
         # `$?` is that of the command before. Not last in its list, it ends no `set -e` shell.
         before = f"(exit {self._status}) && :\n" if self._status else ""
-        stdin = quoted("in") if command.record.interactive else "/dev/null"
-        streams = f"<{stdin} >{quoted('out')} 2>{quoted('err')}"
+        streams = f"<{quote(stdin)} >{quote(stdout)} 2>{quote(stderr)}"
         # Quoted, the word is no alias either.
-        say = f"{self._word} 'printf' '{command.record.number} %s\\n' \"$?\""
+        say = f"{self._builtin} 'printf' '{command.record.number} %s\\n' \"$?\""
         return (
-            f"{before}{self._word} . {quoted('script')} {streams}\n"
-            f"{say} >{shlex.quote(self._control_path)}\n"
+            f"{before}{self._builtin} . {quote(script)} {streams}\n"
+            f"{say} >{quote(self._control.path)}\n"
         ).encode()
 
     def _status_received(self, data: bytes) -> None:
@@ -199,33 +221,85 @@ class ShellSession:
             number, _, word = line.partition(b" ")
             command = self._current
             if not (number.isdigit() and word.isdigit()):
-                # Not what the shell was told to say: its own words mean something else by now, so
-                # that it can't be trusted with another command, nor with the end of this one.
                 log.warning("shell says %r", line[:80], extra={"session": self.id})
-                self._process.kill()
+                self._never_says()
             elif command is not None and int(number) == command.record.number:
                 self._completed(command, int(word))
+
+    def _lines_read(self) -> None:
+        """The shell has read all lines: a command's status has come, or is about to, or never will.
+
+        A shell that reads in blocks does so as the command begins. One more line, an empty one,
+        tells: when it is read as well, what went before it was done.
+        """
+        command = self._current
+        self._statuses.drain()
+        if command is not self._current:
+            return  # that was it; the next one's lines have been written
+        if command is None:
+            self._feed.rest()
+        elif not self._asked:
+            self._asked = True
+            self._feed.write(b"\n")
+        else:
+            self._never_says()
+
+    def _input_closed(self) -> None:
+        """The shell's input has no reader: it is about to end, unless it has closed it itself."""
+
+        def check(command: Command | None) -> None:
+            if command is not None and command is self._current:
+                self._never_says()
+
+        asyncio.get_running_loop().call_later(EXIT_S, check, self._current)
+
+    def _never_says(self) -> None:
+        """The shell can't be trusted to say how commands end: its words mean something else by now,
+        it reads and does nothing (`set -n`), or has closed its input. Its session is over.
+        """
+        command, self._current = self._current, None
+        self._over = True
+        self._feed.rest()
+        self._process.kill()
+        if command is not None:
+            command.log.append(
+                b"\nprocd: the shell does not say how this command ended; the session is over\n",
+                STDERR,
+            )
+            command.complete(UNKNOWN)
 
     def _completed(self, command: Command, exit_code: int) -> None:
         self._current = None
         self._status = exit_code & 0xFF
-        command.complete(exit_code)
+        command.complete(exit_code or (TERMINATED if command.terminated else 0))
         self._next()
 
     def _shell_ended(self, done: "asyncio.Future[ExitStatus]") -> None:
         if done.cancelled():
             return
-        self._control.drain()  # the status of a command may have come before the end
+        self._statuses.drain()  # the status of a command may have come before the end
         exit_status = self._process.record.exit
         assert exit_status is not None
         if self._current is not None:
             command, self._current = self._current, None
+            command.take_pending()
+            # What the shell said at its end, in a trap for instance, went to its own streams.
+            for run in self._words.runs():
+                command.log.append(run.data, run.stream)
             command.complete(exit_status.shell_code)
+            if exit_status.signal is not None:
+                command.seal()  # what it waited for is nobody's background child
+        self._words.clear()
         while self._queue:
             self._queue.popleft().cancel("session ended before the command's turn")
+        self._close()
+        log.info("session ended", extra={"session": self.id, "exit_code": exit_status.shell_code})
+
+    def _close(self) -> None:
+        self._feed_fd.close()
+        self._statuses.close()
         self._control.close()
         self._process.hang_up()
-        log.info("session ended", extra={"session": self.id, "exit_code": exit_status.shell_code})
 
     def command(self, command_id: str) -> Command:
         """The command of this id.
@@ -250,7 +324,7 @@ class ShellSession:
             wanted.data,
             eof=wanted.eof,
             queue_bytes=self._config.input_queue_bytes,
-            shell=self._process.record.pid,
+            shell=self.pid,
             tasks=self._processes.tasks,
         )
 
@@ -265,58 +339,73 @@ class ShellSession:
         Raises:
             CommandCompleted: it has ended, or its turn has not come.
         """
-        self._check_running(command)
-        for pidfd in proctree.signal_tree(self.tree(command), number, self._processes.pids):
-            pidfd.close()
-
-    def _check_running(self, command: Command) -> None:
         command.raise_if_never_run()
         command.check_not_ended()
         if not command.running:
             raise Conflict("command is waiting for its turn")
+        for pidfd in proctree.signal_tree(self.tree(command), number, self._processes.pids):
+            pidfd.close()
 
-    async def terminate(self, command: Command, *, grace_s: float) -> bool:
+    async def terminate(self, command: Command) -> bool:
         """End one command and keep the shell; those before it keep their background jobs.
 
-        Its processes are sent SIGTERM, after `grace_s` SIGKILL, and so are those that the rest of
-        the script starts. What the shell itself does can't be ended without ending the shell: that
-        is the last resort, and False is returned then.
+        Its processes are sent SIGTERM, after `sessions.grace_s` SIGKILL; the shell leaves the
+        script. Where it doesn't, the shell has to be ended: False is returned then. All this is
+        done whatever becomes of the caller.
 
         Raises:
             CommandCompleted: it has ended.
         """
         command.raise_if_never_run()
         command.check_not_ended()
-        if not command.running:
+        ending = self._ending(command, self._config.grace_s)
+        return await self._processes.tasks.finish(ending, f"terminate {command.record.id}")
+
+    def _time_up(self, command: Command) -> None:
+        command.timed_out = True
+        self._processes.tasks.start(self._ending(command, 0), f"time up {command.record.id}")
+
+    async def _ending(self, command: Command, grace_s: float) -> bool:
+        command.terminated = True
+        if command in self._queue:
             self._queue.remove(command)
-            command.cancel_queued()
+            command.complete(UNKNOWN)
             return True
         if command.record.interactive:
             # A `read` of the shell's own ends so.
-            command.end_input(self._process.record.pid, self._processes.tasks)
+            command.end_input(self.pid, self._processes.tasks)
         tree, supervised = self.tree(command), self._processes.pids
-        if grace_s:
-            reached = proctree.signal_tree(tree, signal.SIGTERM, supervised)
-            await proctree.ended(reached, grace_s)
-        deadline = time.monotonic() + proctree.KILL_WAIT_S
+        number, round_s = (signal.SIGTERM, grace_s) if grace_s else (signal.SIGKILL, 0.0)
+        begin = time.monotonic()
+        deadline = begin + grace_s + proctree.KILL_WAIT_S
         while not command.done.done() and time.monotonic() < deadline:
-            reached = proctree.signal_tree(tree, signal.SIGKILL, supervised)
-            await proctree.ended(reached, proctree.KILL_WAIT_S)
+            self._leave(command, blindly=time.monotonic() > begin + IN_SCRIPT_S)
+            reached = proctree.signal_tree(tree, number, supervised)
+            await proctree.ended(reached, round_s or proctree.KILL_WAIT_S)
             await asyncio.wait([command.done], timeout=TERMINATE_ROUND_S)
+            number, round_s = signal.SIGKILL, 0.0
         if command.done.done():
             # Its background children are part of it.
-            await proctree.finish_kill(
-                tree, proctree.signal_tree(tree, signal.SIGKILL, supervised), supervised
-            )
+            reached = proctree.signal_tree(tree, signal.SIGKILL, supervised)
+            await proctree.finish_kill(tree, reached, supervised)
             return True
         self._process.kill()
         await self._process.killed()
         await asyncio.wait([command.done], timeout=proctree.KILL_WAIT_S)
         return False
 
+    def _leave(self, command: Command, *, blindly: bool) -> None:
+        """Have the shell leave a script as soon as what it waits for has ended.
+
+        Some shells would take it for the end of their input before the script and after it.
+        """
+        self._statuses.drain()
+        if command is self._current and (blindly or command.entered_by(self.pid)):
+            self._process.signal(LEAVE)
+
     async def delete(self) -> None:
         """End all that runs in it, then forget everything about it."""
-        self._deleted = True
+        self._over = True
         while self._queue:
             self._queue.popleft().cancel("session was deleted")
         if self._current is not None:
@@ -329,8 +418,7 @@ class ShellSession:
 
     def close(self) -> None:
         """Forget everything about it, whatever still runs."""
-        self._control.close()
-        self._process.hang_up()
+        self._close()
         for command in self.commands.values():
             command.cancel("session was deleted")
             command.remove()
@@ -338,4 +426,4 @@ class ShellSession:
 
 
 def _never() -> None:
-    raise AssertionError("a FIFO that is open for writing has no end")
+    raise AssertionError("a pipe that is open for writing has no end")

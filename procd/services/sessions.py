@@ -2,9 +2,9 @@
 
 import logging
 import os
-import shlex
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from procd.config import SessionsConfig
@@ -21,17 +21,25 @@ from procd.process import Process
 from procd.processes import Processes
 from procd.services.environment import Environment, check_names
 from procd.services.ids import check_id
-from procd.services.session import ExecRequest, SessionRequest, ShellSession
+from procd.services.session import (
+    LAST_WORDS_BYTES,
+    ExecRequest,
+    SessionRequest,
+    ShellSession,
+)
 from procd.statedir import StateDirectory
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 from procd.surroundings import state_dir
-from procd.unix.shell import Shell
+from procd.unix.fd import OwnedFd, pipe
+from procd.unix.shell import Shell, builtin_word
 
 log = logging.getLogger(__name__)
 
 ENTRYPOINT: Final = "entrypoint"
 ENTRYPOINT_COMMAND: Final = "entrypoint_command"
+# One, within single quotes.
+SINGLE_QUOTE: Final = "'\\''"
 
 
 class ShellSessions:
@@ -85,21 +93,40 @@ class ShellSessions:
         if len(self._sessions) >= self.config.max_sessions:
             raise Exhausted(f"limit of {self.config.max_sessions} sessions is reached")
         self._directories += 1
-        directory = self._root.path / str(self._directories)
+        session = self._started(request, self._root.path / str(self._directories), starts_at_home)
+        self._sessions[request.id] = session
+        log.info("session started", extra={"session": request.id, "pid": session.pid})
+        return session
+
+    def _started(
+        self,
+        request: SessionRequest,
+        directory: Path,
+        starts_at_home: bool,  # noqa: FBT001 - as above
+    ) -> ShellSession:
+        feed: OwnedFd | None = None
         process: Process | None = None
+        words = Backlog(LAST_WORDS_BYTES)
         try:
-            directory.mkdir(mode=self._mode)
+            if self._processes.confinement.owner is not None:
+                directory.mkdir(mode=self._mode, parents=True)
             shell = self._shell.path()
-            process = self._processes.spawn_reader(
+            reading, feed = pipe()
+            process = self._processes.spawn(
                 (shell,),
                 cwd=request.cwd or (self._home_dir if starts_at_home else self._work_dir),
                 env=self._environment.merged(request.envs),
-                output=Log(Backlog(0), 0),
+                output=Log(words, 0),
+                stdin=reading,
+                long_lived=True,
             )
-            session = ShellSession(
-                request.id, process, shell, directory, self._store, self.config, self._processes
-            )
+            return ShellSession(
+                request.id, process, words, feed, builtin=builtin_word(shell), directory=directory,
+                store=self._store, config=self.config, processes=self._processes,
+            )  # fmt: skip
         except (OSError, ProcdError) as exc:
+            if feed is not None:
+                feed.close()
             if process is not None:
                 process.kill()
                 process.hang_up()
@@ -107,15 +134,15 @@ class ShellSessions:
             if isinstance(exc, OSError):
                 raise SpawnFailed(f"cannot create a session: {exc.strerror}") from exc
             raise
-        self._sessions[request.id] = session
-        log.info("session started", extra={"session": request.id, "pid": process.record.pid})
-        return session
 
     def start_entrypoint(self, argv: Sequence[str]) -> None:
         """Run the command that procd was started with. Source: contract, section 8.9."""
         session = self._create(SessionRequest(id=ENTRYPOINT), starts_at_home=False)
+        # All quoted: what is quoted is no keyword and no assignment.
+        quoted = [argument.replace("'", SINGLE_QUOTE) for argument in argv]
+        command = " ".join(f"'{argument}'" for argument in quoted)
         session.exec(
-            ExecRequest(command=shlex.join(argv), run_async=True, suppress_input_echo=True),
+            ExecRequest(command=command, run_async=True, suppress_input_echo=True),
             ENTRYPOINT_COMMAND,
         )
 
@@ -167,7 +194,7 @@ class ShellSessions:
         """
         session = self.to_change(session_id, "delete")
         del self._sessions[session_id]
-        await session.delete()
+        await self._processes.tasks.finish(session.delete(), f"delete session {session_id}")
 
     async def aclose(self) -> None:
         """Forget all sessions; their processes are ended by `Processes`."""

@@ -94,16 +94,6 @@ def anonymous_file(name: str, content: bytes) -> OwnedFd:
     return file
 
 
-def open_fifo(path: str, flags: int) -> OwnedFd:
-    """Open a FIFO of ours, never waiting for its other end.
-
-    Opened O_RDWR it has both ends, so that others neither wait nor see an end until it is closed.
-
-    Source: fifo(7).
-    """
-    return OwnedFd(os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW))
-
-
 def seal_inherited() -> None:
     """Make sure that 0, 1 and 2 are open and that no other descriptor reaches a child.
 
@@ -250,6 +240,11 @@ class FdReader:
                 on_eof()
             elif not data:
                 return
+
+    def discard(self) -> None:
+        """Read on until the end, paused or not, and drop what comes."""
+        self._on_data = _nothing
+        self.resume()
 
     def close(self) -> None:
         """Stop and close the descriptor, without `on_eof`."""

@@ -59,6 +59,16 @@ def _listed() -> set[str]:
         raise SpawnFailed(f"cannot look for a shell: {exc.strerror}") from exc
 
 
+def builtin_word(shell: str) -> str:
+    """What stands before a builtin's name to mean that one, whatever functions and aliases say.
+
+    `command` besides keeps an error of a special builtin from ending the shell, where one would.
+
+    Source: bash(1), zshbuiltins(1); POSIX.1-2024, "command".
+    """
+    return "\\builtin" if os.path.basename(shell) in ("bash", "zsh") else "\\command"  # noqa: PTH119 - str
+
+
 def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | None]:
     """The argument vector that runs `script`, and a file to give the child as SCRIPT_FD, if any.
 

@@ -155,12 +155,17 @@ class Fifo:
         loop.add_reader(self._number, readable.set)
         try:
             async with asyncio.timeout(WAIT_S):
-                await readable.wait()
+                while True:
+                    await readable.wait()
+                    readable.clear()
+                    try:
+                        data = os.read(self._number, 65536)
+                    except BlockingIOError:
+                        continue  # it was something before the last read
+                    self._held += data
+                    return bool(data)
         finally:
             loop.remove_reader(self._number)
-        data = os.read(self._number, 65536)
-        self._held += data
-        return bool(data)
 
 
 class Gate:

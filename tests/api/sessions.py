@@ -1,6 +1,7 @@
 """Shell sessions as a client sees them: create, run, follow, end."""
 
 import asyncio
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,10 +9,16 @@ from typing import Any
 from aiohttp import ClientResponse, ClientWebSocketResponse, WSMsgType
 
 from tests.api.clients import WAIT_S, json_body
-from tests.conftest import Client
+from tests.conftest import Client, MakeClient
 
 VERSION = "X-Daytona-SDK-Version"
 MODERN = {VERSION: "0.226.1"}
+SHELLS = {
+    "bash": "/usr/bin/bash",
+    "dash": "/usr/bin/dash",
+    "zsh": "/usr/bin/zsh",
+    "busybox": "/usr/bin/busybox",
+}
 MARKERS = {b"\x01\x01\x01": 1, b"\x02\x02\x02": 2}
 
 
@@ -20,6 +27,19 @@ async def create(client: Client, session_id: str = "s", **fields: object) -> Non
     body = {"sessionId": session_id, **fields}
     async with client.post("/process/session", json=body, headers=MODERN) as reply:
         assert (reply.status, await reply.read()) == (201, b"")
+
+
+def kind(shell: str) -> str:
+    """Which shell this is."""
+    return {"sh": "busybox"}.get(os.path.basename(shell), os.path.basename(shell))
+
+
+async def of_shell(procd: MakeClient, shell: str, **config: dict[str, Any]) -> Client:
+    """A server with one session of this shell."""
+    sections = {"sessions": {"grace_s": 0.2}} | config
+    client = await procd(process={"shell": shell}, **sections)
+    await create(client)
+    return client
 
 
 async def post_exec(

@@ -1,7 +1,6 @@
 """Shell sessions, their shell and their commands: contract, section 8."""
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,45 +19,15 @@ from tests.api.sessions import (
     ended,
     follow,
     get,
+    kind,
     logs,
+    of_shell,
     path_of,
     post_exec,
     run,
     start,
 )
 from tests.conftest import MakeClient
-
-SHELLS = {
-    "bash": "/usr/bin/bash",
-    "dash": "/usr/bin/dash",
-    "zsh": "/usr/bin/zsh",
-    "busybox": "/usr/bin/busybox",
-}
-
-
-@pytest.fixture(params=list(SHELLS))
-def shell(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Each shell that a session may have."""
-    path = SHELLS[request.param]
-    if not os.access(path, os.X_OK):
-        pytest.skip(f"{request.param} is not installed")
-    if request.param == "busybox":
-        (tmp_path / "sh").symlink_to(path)
-        return str(tmp_path / "sh")
-    return path
-
-
-def kind(shell: str) -> str:
-    """Which shell this is."""
-    return {"sh": "busybox"}.get(os.path.basename(shell), os.path.basename(shell))
-
-
-async def of_shell(procd: MakeClient, shell: str) -> Any:
-    """A server with one session of this shell."""
-    client = await procd(process={"shell": shell}, sessions={"grace_s": 0.2})
-    await create(client)
-    return client
-
 
 STATE = [
     ("cd /tmp", "pwd", "/tmp\n"),

@@ -14,6 +14,7 @@ from tests.api.sessions import (
     follow,
     get,
     logs,
+    of_shell,
     path_of,
     post_exec,
     run,
@@ -43,8 +44,8 @@ async def test_terminate_keeps_the_shell_and_earlier_children(
     await listener.until(b"ready\n")
     await post(client, command_id, "terminate")
     shown = await ended(client, command_id)
-    assert shown["exitCode"] == 0, "that of the rest of the script"
-    await listener.to_end()
+    assert shown["exitCode"] == 143
+    assert b"rest" not in await listener.to_end()
     assert (await run(client, "echo $state"))["output"] == "kept\n"
     gate.open()
     assert await alive.line() == "over"
@@ -87,7 +88,9 @@ async def test_terminate_command_in_the_queue(procd: MakeClient, gate: Gate) -> 
         await until(registered)
         queued = (await get(client, "/process/session/s"))["commands"][1]["id"]
         await post(client, queued, "terminate")
-    await refused(waiting.result(), 410, "SESSION_ENDED")
+    body = await waiting.result().json()
+    assert (waiting.result().status, body["exitCode"], body["output"]) == (200, -1, "")
+    assert (await get(client, path_of(queued)))["exitCode"] == -1
     assert "exitCode" not in await get(client, path_of(first))
     gate.open()
     assert (await run(client, "echo on"))["output"] == "on\n"
@@ -103,10 +106,37 @@ async def test_ended_command_can_be_neither_terminated_nor_signalled(procd: Make
             await refused(reply, 410, "COMMAND_ALREADY_COMPLETED")
 
 
-async def test_shell_that_is_busy_itself_is_ended_with_the_command(procd: MakeClient) -> None:
+LOOPS = [
+    "while :; do :; done; echo rest",
+    "while :; do sleep 0.01; done; echo rest",
+    "f() { while :; do sleep 1000; done; }; f",
+    "sleep 1000 || echo rest",
+    "if sleep 1000; then echo rest; else echo rest; fi",
+    "eval 'sleep 1000; echo rest'; echo rest",
+    "x=$(sleep 1000); echo rest",
+    "sleep 1000 & wait; echo rest",
+    "(while :; do :; done); echo rest",
+]
+
+
+@pytest.mark.parametrize("script", LOOPS)
+async def test_terminated_script_is_left(procd: MakeClient, shell: str, script: str) -> None:
+    """Nothing of it runs after its end, whatever shell it is, and the shell goes on."""
+    client = await of_shell(procd, shell)
+    await run(client, "state=kept")
+    command_id = await start(client, f"echo ready; {script}")
+    listener = await follow(client, command_id)
+    await listener.until(b"ready\n")
+    await post(client, command_id, "terminate")
+    assert b"rest" not in await listener.to_end()
+    assert (await ended(client, command_id))["exitCode"] in (137, 143, 151)
+    assert (await run(client, "echo $state"))["output"] == "kept\n"
+
+
+async def test_shell_that_will_not_leave_is_ended_with_the_command(procd: MakeClient) -> None:
     client = await procd(sessions={"grace_s": 0.0})
     await create(client)
-    command_id = await start(client, "echo ready; while :; do :; done")
+    command_id = await start(client, "trap '' URG; echo ready; while :; do :; done")
     listener = await follow(client, command_id)
     await listener.until(b"ready\n")
     async with client.post(path_of(command_id) + "/terminate") as reply:
@@ -172,7 +202,7 @@ async def test_timeout_keeps_the_shell(procd: MakeClient, alive: Fifo) -> None:
     assert body["stdout"] == "partial"
     assert body["stderr"].startswith("err")
     shown = await get(client, path_of(body["cmdId"]))
-    assert shown["exitCode"] == 137
+    assert shown["exitCode"] == 143
     assert (await run(client, "echo $state"))["output"] == "kept\n"
 
 

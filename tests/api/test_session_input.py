@@ -28,8 +28,8 @@ async def one_waits(client: Client, command_id: str) -> None:
 
     async def waits() -> bool:
         assert "exitCode" not in await get(client, path_of(command_id))
-        assert command._input is not None
-        return len(command._input._waiters) == 1
+        assert command._writer is not None
+        return len(command._writer._waiters) == 1
 
     await until(waits)
 

@@ -1,0 +1,96 @@
+"""Feed: lines for a program that reads its standard input, and the word that it has read them all.
+
+The pipe is made as small as it gets, one page: it takes more only when the program has read all
+that is in it, and so tells, by epoll, when that is.
+
+Source: pipe(7), "Pipe capacity"; fcntl(2), F_SETPIPE_SZ.
+"""
+
+import fcntl
+import os
+import select
+import struct
+import termios
+from collections.abc import Callable
+
+from procd.unix.fd import OwnedFd
+from procd.unix.poller import Selector
+
+
+class Feed:
+    """The writing end.
+
+    Args:
+        on_read: called after `write` when all was read, in each turn until the next `write` or
+            `rest`.
+        on_lost: called once, if nobody will read what was written.
+    """
+
+    __slots__ = ("_fd", "_on_lost", "_on_read", "_selector", "_unwritten", "_watching")
+
+    def __init__(
+        self,
+        selector: Selector,
+        fd: OwnedFd,
+        on_read: Callable[[], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        os.set_blocking(fd.number, False)
+        fcntl.fcntl(fd.number, fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGESIZE"))
+        self._selector = selector
+        self._fd = fd
+        self._on_read = on_read
+        self._on_lost = on_lost
+        self._unwritten = b""
+        self._watching = False
+        fd.before_close = self.rest
+
+    def write(self, data: bytes) -> None:
+        """Add to what the program is to read."""
+        self._unwritten += data
+        if self._flush() and not self._watching:
+            self._watching = True
+            self._selector.add_writer(self._fd.number, self._writable)
+
+    def _flush(self) -> bool:
+        """Write what fits; whether there is somebody to read it."""
+        try:
+            written = os.write(self._fd.number, self._unwritten)
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:
+            self._lose()
+            return False
+        self._unwritten = self._unwritten[written:]
+        return True
+
+    def _writable(self) -> None:
+        if self._unwritten:
+            self._flush()
+        elif not self._unread():
+            self._on_read()
+        elif self._unreadable():
+            self._lose()
+        # Else more was written in the turn that brought this.
+
+    def _unread(self) -> int:
+        """How many bytes are in the pipe. Source: pipe(7), FIONREAD."""
+        (count,) = struct.unpack("i", fcntl.ioctl(self._fd.number, termios.FIONREAD, bytes(4)))
+        return int(count)
+
+    def _unreadable(self) -> bool:
+        """Whether nobody has the other end. Source: poll(2), POLLERR."""
+        poll = select.poll()
+        poll.register(self._fd.number, 0)
+        return bool(poll.poll(0))
+
+    def _lose(self) -> None:
+        on_lost = self._on_lost
+        self.rest()
+        on_lost()
+
+    def rest(self) -> None:
+        """Say nothing until the next `write`."""
+        if self._watching:
+            self._watching = False
+            self._selector.remove_writer(self._fd.number)

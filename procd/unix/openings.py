@@ -1,0 +1,133 @@
+"""What a child of ours opens by path, to have a descriptor of its own for a pipe or a file of ours.
+
+A child of our own user finds it through procd's /proc, without a name anywhere that could be taken
+away, and without a disk. Another user's child may not look there: for that one there are FIFOs and
+files in a directory.
+
+Source: proc_pid_fd(5); fifo(7); pipe(7).
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from procd.unix.confine import Confinement
+from procd.unix.fd import OwnedFd, anonymous_file, pipe
+
+MODE: Final = 0o600
+NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Opening:
+    """A descriptor of ours, and the path by which a child opens the same.
+
+    The path is good until `close`.
+    """
+
+    __slots__ = ("_name", "fd")
+
+    def __init__(self, fd: OwnedFd, name: str = "") -> None:
+        self.fd = fd
+        self._name = name
+
+    @property
+    def path(self) -> str:
+        """Where a child finds it."""
+        return self._name or f"/proc/{os.getpid()}/fd/{self.fd.number}"
+
+    def opened_by(self, pid: int, number: int) -> bool:
+        """Whether descriptor `number` of a process is this one's pipe or file."""
+        try:
+            theirs = os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116 - a str
+        except OSError:
+            return False
+        ours = os.fstat(self.fd.number)
+        return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+
+    def close(self) -> None:
+        """Close it, and remove its name if it has one; further calls do nothing."""
+        if self.fd.closed:
+            return
+        self.fd.close()
+        if self._name:
+            Path(self._name).unlink(missing_ok=True)
+
+
+class Openings:
+    """Makes them, for the children of one user.
+
+    Args:
+        directory: where names are made for another user's children; it must be theirs to pass.
+    """
+
+    def __init__(self, confinement: Confinement, directory: Path) -> None:
+        self._confinement = confinement
+        self._directory = directory if confinement.owner is not None else None
+
+    def pipe(self, name: str) -> tuple[OwnedFd, Opening]:
+        """A reading end for us, and a writing end that a child opens; `name` is for FIFOs.
+
+        Raises:
+            OSError: there is no descriptor left, or no room for a name.
+        """
+        if self._directory is None:
+            reading, writing = pipe()
+            return reading, Opening(writing)
+        path = self._fifo(name)
+        reading = _open(path, os.O_RDONLY)
+        try:
+            return reading, Opening(_open(path, os.O_WRONLY), path)
+        except OSError:
+            reading.close()
+            raise
+
+    def channel(self, name: str) -> Opening:
+        """Both ends of a pipe in one descriptor: a child that opens either never waits, and sees no
+        end until it is closed.
+
+        Raises:
+            OSError: as `pipe`.
+        """
+        if self._directory is not None:
+            path = self._fifo(name)
+            return Opening(_open(path, os.O_RDWR), path)
+        reading, writing = pipe()
+        try:
+            return Opening(_open(f"/proc/self/fd/{reading.number}", os.O_RDWR, follow=True))
+        finally:
+            reading.close()
+            writing.close()
+
+    def file(self, name: str, content: bytes) -> Opening:
+        """A file with `content`.
+
+        Raises:
+            OSError: as `pipe`, or there is no memory for it.
+        """
+        if self._directory is None:
+            return Opening(anonymous_file(name, content))
+        path = self._path(name)
+        made = Opening(OwnedFd(os.open(path, NEW_FILE, MODE)), path)
+        try:
+            self._confinement.give(made.fd.number)
+            remaining = memoryview(content)
+            while remaining:
+                remaining = remaining[os.write(made.fd.number, remaining) :]
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    def _path(self, name: str) -> str:
+        return f"{self._directory}/{name}"
+
+    def _fifo(self, name: str) -> str:
+        path = self._path(name)
+        os.mkfifo(path, MODE)
+        self._confinement.give(path)
+        return path
+
+
+def _open(path: str, flags: int, *, follow: bool = False) -> OwnedFd:
+    flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    return OwnedFd(os.open(path, flags))

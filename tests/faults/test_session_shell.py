@@ -1,0 +1,188 @@
+"""Scripts that turn on the shell that runs them, and users who clean up what is procd's."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.api.clients import Fifo, Gate, raw, refused
+from tests.api.conftest import alive, gate, shell
+from tests.api.sessions import (
+    create,
+    delete,
+    ended,
+    follow,
+    get,
+    kind,
+    logs,
+    of_shell,
+    path_of,
+    post_exec,
+    run,
+    start,
+)
+from tests.conftest import Client, MakeClient
+
+__all__ = ["alive", "gate", "shell"]
+
+NOTE = "the shell does not say how this command ended"
+
+# After each of these the shell reads what it is told and says nothing, or says something else.
+HIJACKS = [
+    ("command() { :; }", {"dash", "busybox"}),
+    ("command() { echo hijack; }", {"dash", "busybox"}),
+    ("builtin() { :; }", {"bash", "zsh"}),
+    ("set -n", {"bash", "dash", "zsh", "busybox"}),
+    ("set -r", {"bash", "zsh"}),
+    ("enable -n printf; PATH=", {"bash"}),
+    ("shopt -s extdebug; trap false DEBUG", {"bash"}),
+    ("ulimit -n 4", {"bash"}),
+    ("ulimit -n 9", {"dash", "busybox"}),
+]
+
+
+@pytest.mark.parametrize(("script", "shells"), HIJACKS)
+async def test_shell_that_no_longer_says(
+    procd: MakeClient, shell: str, script: str, shells: set[str]
+) -> None:
+    """The command ends as unknown, with a word about it, and the session is over: nothing hangs."""
+    if kind(shell) not in shells:
+        pytest.skip(f"means nothing to {kind(shell)}")
+    client = await of_shell(procd, shell)
+    earlier = await start(client, "echo earlier")
+    body = await run(client, f"echo begun; {script}")
+    if body["exitCode"] == 0:  # this was heard of still
+        body = await run(client, "echo begun")
+    assert body["exitCode"] == -1
+    assert NOTE in body["stderr"]
+    await refused(await post_exec(client, "true"), 410, "SESSION_ENDED")
+    assert (await logs(client, earlier))["output"] == "earlier\n"
+    await delete(client)
+    await create(client)
+    assert (await run(client, "echo on"))["output"] == "on\n"
+
+
+HARMLESS = [
+    "command() { echo hijack; }",
+    "printf() { :; }",
+    "trap() { :; }; return() { :; }; exit() { :; }",
+    "alias command=false builtin=false printf=false .=false",
+    "exec 3>&1 4>&2; exec 5</dev/null",
+    "trap 'echo usr' USR1; kill -USR1 $$",
+]
+
+
+@pytest.mark.parametrize("script", HARMLESS)
+async def test_bash_says_all_the_same(procd: MakeClient, script: str) -> None:
+    client = await of_shell(procd, "/usr/bin/bash")
+    await run(client, script)
+    body = await run(client, "echo on; sh -c 'exit 3'")
+    assert (body["output"], body["exitCode"]) == ("on\n", 3)
+
+
+LAST_WORDS = [
+    ("trap 'echo cleanup; echo err >&2' EXIT; exit 3", 3),
+    ("trap 'echo cleanup; echo err >&2' EXIT; set -e; (exit 4)", 4),
+]
+
+
+@pytest.mark.parametrize(("script", "code"), LAST_WORDS)
+async def test_what_a_shell_says_at_its_end(
+    procd: MakeClient, shell: str, script: str, code: int
+) -> None:
+    client = await of_shell(procd, shell)
+    body = await run(client, f"echo said; {script}")
+    assert (body["stdout"], body["stderr"], body["exitCode"]) == ("said\ncleanup\n", "err\n", code)
+
+
+async def test_exit_trap_of_an_earlier_command(procd: MakeClient, shell: str) -> None:
+    client = await of_shell(procd, shell)
+    await run(client, "trap 'echo cleanup' EXIT")
+    assert (await run(client, "echo on"))["output"] == "on\n", "it lives on"
+    assert (await run(client, "exit 2"))["output"] == "cleanup\n"
+
+
+async def test_state_directory_is_deleted(procd: MakeClient, tmp_path: Path, shell: str) -> None:
+    """As by `rm -rf /tmp/*`: the command that does it ends, and all goes on."""
+    client = await of_shell(procd, shell, sessions={"state_dir": str(tmp_path), "grace_s": 0.2})
+    await create(client, "other")
+    before = (await run(client, "echo before"))["cmdId"]
+    (directory,) = tmp_path.glob("procd-*")
+    body = await run(client, f"echo said; rm -rf {directory}; echo done; (exit 3)")
+    assert (body["output"], body["exitCode"]) == ("said\ndone\n", 3)
+    assert (await logs(client, before))["output"] == "", "that is what was deleted"
+    for name in ("s", "other"):
+        assert (await run(client, "echo on", name))["output"] == "on\n"
+    await create(client, "new")
+    assert (await run(client, "seq 3", "new"))["output"] == "1\n2\n3\n"
+    async with client.get("/readyz") as reply:
+        assert reply.status == 200
+
+
+async def leave(client: Client, request: str, body: bytes = b"") -> None:
+    """Ask, and be gone before the answer."""
+    async with raw(client) as rude:
+        await rude.request(f"{request} HTTP/1.1\nContent-Length: {len(body)}", body)
+        await rude.leave()
+
+
+async def test_delete_whose_client_leaves(procd: MakeClient, alive: Fifo) -> None:
+    client = await procd(sessions={"grace_s": 0.2})
+    await create(client)
+    await start(client, f"trap '' TERM; echo ready >{alive}; sleep 1000 >{alive}")
+    assert await alive.line() == "ready"
+    await leave(client, "DELETE /process/session/s")
+    await alive.ended()
+
+
+async def test_terminate_whose_client_leaves(procd: MakeClient, alive: Fifo) -> None:
+    client = await procd(sessions={"grace_s": 0.2})
+    await create(client)
+    script = f"sh -c 'trap \"\" TERM; echo ready; sleep 1000; sleep 1000' >{alive}"
+    command_id = await start(client, script)
+    assert await alive.line() == "ready"
+    await leave(client, f"POST {path_of(command_id)}/terminate")
+    await alive.ended()
+    assert (await ended(client, command_id))["exitCode"] in (137, 143)
+    assert (await run(client, "echo on"))["output"] == "on\n"
+
+
+async def test_timeout_whose_client_leaves(procd: MakeClient, alive: Fifo) -> None:
+    client = await procd()
+    await create(client)
+    body = f'{{"command": "echo ready >{alive}; sleep 1000 >{alive}", "timeout": 1}}'.encode()
+    async with raw(client) as rude:
+        request = "POST /process/session/s/exec"
+        await rude.request(f"{request} HTTP/1.1\nContent-Length: {len(body)}", body)
+        assert await alive.line() == "ready"
+        await rude.leave()
+    await alive.ended()
+    assert (await run(client, "echo on"))["output"] == "on\n"
+
+
+async def test_wait_for_a_command_that_is_deleted(procd: MakeClient, alive: Fifo) -> None:
+    client = await procd(sessions={"grace_s": 0.1})
+    await create(client)
+    command_id = await start(client, f"echo ready >{alive}; sleep 1000")
+    assert await alive.line() == "ready"
+    async with raw(client) as waiting:
+        await waiting.request(f"GET {path_of(command_id)}?wait=60 HTTP/1.1")
+        await get(client, "/process/session/s")  # that one is being served by now
+        await delete(client)
+        status, headers = await waiting.head()
+        (length,) = (h.split()[1] for h in headers if h.lower().startswith("content-length:"))
+        body = json.loads(await waiting.exactly(int(length)))
+    assert (status, body["code"]) == (410, "SESSION_ENDED")
+    assert body["message"] == "session was deleted"
+
+
+async def test_follower_may_say_much(procd: MakeClient, gate: Gate) -> None:
+    """What a follower sends is read and dropped."""
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"read x <{gate}; echo said")
+    listener = await follow(client, command_id)
+    await listener.ws.send_bytes(bytes(1 << 20))
+    await listener.ws.send_str("x" * 100_000)
+    gate.open()
+    assert await listener.to_end() == b"said\n"
