@@ -199,7 +199,7 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
                 app[GATE].access.check_place(sock.getsockname()[0])
     except (ActivationError, ConfigError) as exc:
         log.error("cannot listen: %s", exc)
-        return 1
+        return EXIT_CONFIG
     runner = make_runner(app, config)
     listeners = Listeners(runner)
     watchdog = Watchdog(loop, os.environ)
