@@ -63,10 +63,10 @@ def serve(
         config = load(path, os.environ)
         check_places(config.process)
         networks(config.server.trusted_proxies)
-        owner = confinement(config.process).owner
-        if owner is not None:
-            state = Path(state_dir(config.sessions, os.environ))
-            owner.check_path(state, "sessions.state_dir")
+        confined = confinement(config.process)
+        state = Path(state_dir(config.sessions, os.environ))
+        if confined.owner is not None:
+            confined.owner.check_path(state, "sessions.state_dir")
         server = config.server
         config = replace(
             config,

@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 
-from procd.config import Config, ProcessConfig, SessionsConfig
+from procd.config import Config, ConfigError, ProcessConfig, SessionsConfig
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -41,13 +41,19 @@ def work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> str:
 def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
     """Where the directories for logs are made.
 
+    Raises:
+        ConfigError: nothing can be made there.
+
     Source: systemd.exec(5), StateDirectory=.
     """
-    return (
+    place = (
         config.state_dir
         or environ.get("STATE_DIRECTORY", "").split(":")[0]
         or tempfile.gettempdir()
     )
+    if not (os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)):  # noqa: PTH112 - as above
+        raise ConfigError(f"sessions.state_dir: not a directory that procd can write to: {place}")
+    return place
 
 
 def lasting_dir(config: Config, environ: Mapping[str, str]) -> str | None:

@@ -150,6 +150,31 @@ def test_bad_variable_is_refused(variable: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("process.work_dir", "/nowhere"),
+        ("process.work_dir", "/etc/passwd"),
+        ("process.shell", "/nowhere"),
+        ("process.shell", "/etc"),
+        ("process.shell", "/etc/passwd"),
+        ("process.shell", "sh"),
+        ("sessions.state_dir", "/nowhere"),
+        ("sessions.state_dir", "/etc/passwd"),
+    ],
+)
+def test_a_place_that_is_no_use_is_refused(key: str, value: str) -> None:
+    variable = f"PROCD_{key.replace('.', '_').upper()}"
+    message = refusal(run("serve", "--port", "0", **{variable: value}))
+    assert message.startswith(f"procd: {key}: ")
+    assert message.endswith(f"{value}\n")
+
+
+def test_places_of_others_that_are_no_use_are_refused() -> None:
+    message = refusal(run("serve", "--port", "0", STATE_DIRECTORY="/nowhere"))
+    assert message.startswith("procd: sessions.state_dir: ")
+
+
+@pytest.mark.parametrize(
     "arguments",
     [("serve", "--port", "65536"), ("serve", "--port", "x"), ("serve", "--prot", "1"), ("sing",)],
 )
