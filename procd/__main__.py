@@ -28,7 +28,7 @@ from procd.logs import formatter
 from procd.services import tokenfile
 from procd.services.access import NAME, Token, digest_of, new_secret, redacted
 from procd.services.credentials import VARIABLE, Access
-from procd.surroundings import state_dir
+from procd.surroundings import enter_work_dir, state_dir
 from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
 from procd.unix.confine import confinement
 from procd.unix.environ import take
@@ -60,6 +60,7 @@ def serve(
     except OSError as exc:
         _refuse(f"{VARIABLE}: can't be hidden from other processes: {exc.strerror}")
     try:
+        path = path and path.absolute()  # SIGHUP has it read again, from wherever procd is then
         config = load(path, os.environ)
         check_places(config.process)
         networks(config.server.trusted_proxies)
@@ -67,6 +68,7 @@ def serve(
         state = Path(state_dir(config.sessions, os.environ))
         if confined.owner is not None:
             confined.owner.check_path(state, "sessions.state_dir")
+        enter_work_dir(config.process, {**os.environ, **confined.environment})
         server = config.server
         config = replace(
             config,

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 
-from procd.config import CHOICES, Config, ConfigError, ProcessConfig
+from procd.config import CHOICES, PATHS, Config, ConfigError, ProcessConfig
 
 # The path of the file, a secret, which is to be in no Config, and what the client reads.
 NO_SETTINGS: Final = frozenset(
@@ -126,6 +126,8 @@ def _checked(
             raise ConfigError(f"{label}: must be at most {most:g}")
     if path in CHOICES and value not in CHOICES[path]:
         raise ConfigError(f"{label}: must be one of {', '.join(CHOICES[path])}")
+    if path in PATHS and value:
+        return os.path.abspath(str(value))  # noqa: PTH100 - a str, as every path of a child is
     return value
 
 

@@ -38,6 +38,21 @@ def work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> str:
     return os.getcwd()  # noqa: PTH109 - a str, as every path of a child is
 
 
+def enter_work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> None:
+    """Change into the default working directory, which relative ones are then relative to.
+
+    Raises:
+        ConfigError: it can't be entered.
+
+    Source: Process API contract, section 4.2.
+    """
+    try:
+        os.chdir(work_dir(config, environ))
+    except OSError as exc:
+        where = f": {exc.filename}" if exc.filename else ""
+        raise ConfigError(f"process.work_dir: {exc.strerror}{where}") from exc
+
+
 def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
     """Where the directories for logs are made.
 
