@@ -158,6 +158,24 @@ async def test_what_is_taken(procd: MakeClient, body: bytes, content_type: str) 
         assert (await reply.json())["result"] == "ran\n"
 
 
+async def test_null_in_a_map_or_a_list_is_the_empty_string(procd: MakeClient) -> None:
+    # As Go's decoder has it; in place of a field it is as good as absent.
+    client = await procd()
+    body = await execute(client, 'echo "<${A-unset}>"', envs={"A": None})
+    assert body["result"] == "<>\n"
+    document = {
+        "language": "python",
+        "code": "import os, sys; print(sys.argv[1:], repr(os.environ['A']))",
+        "argv": ["x", None],
+        "envs": {"A": None},
+    }
+    async with client.post("/process/code-run", json=document) as reply:
+        assert (await reply.json())["result"] == "['x', ''] ''\n"
+    async with client.post("/env", json={"set": {"A": None}, "unset": [None]}) as reply:
+        assert reply.status == 200
+    assert (await execute(client, 'echo "<${A-unset}>"'))["result"] == "<>\n"
+
+
 async def test_surrogates_in_pairs_are_a_character(procd: MakeClient) -> None:
     assert (await execute(await procd(), "echo 😀", envs={"A": "😀"}))["result"] == "😀\n"
 
