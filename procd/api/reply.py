@@ -47,7 +47,8 @@ class OutputText:
     """Output as text: of one stream, or of all in order of arrival (`EVERY_STREAM`).
 
     Invalid UTF-8 becomes U+FFFD, and a character that arrived in parts is whole. A gap is marked
-    in the text with the number of bytes that are missing.
+    in the text with the number of bytes that are missing, the rest of a character that it has cut
+    among them.
 
     Attributes:
         labelled: with the marker of the stream before each of its runs.
@@ -60,28 +61,58 @@ class OutputText:
     def texts(self) -> Iterator[str]:
         """The text in pieces."""
         decoders: dict[int, Any] = {}
+        cut: dict[int, int] = {}
         position = 0
         labelled = 0
         for run in self.output.runs():
             if run.offset > position:
-                yield from _rests(decoders)
                 missing = run.offset - position
                 if self.stream != EVERY_STREAM:
                     missing = self.output.dropped(self.stream)
+                for stream in [stream for stream in decoders if self.output.dropped(stream)]:
+                    pending, _ = decoders.pop(stream).getstate()
+                    missing += len(pending)
+                cut = self._cut(run.offset)
+                missing += sum(cut.values())
                 if missing:
                     yield f"\n[... {missing} bytes dropped ...]\n"
             position = run.offset + len(run.data)
             if self.stream not in (EVERY_STREAM, run.stream):
                 continue
+            data = run.data
+            if rest := cut.get(run.stream):
+                cut[run.stream] -= min(rest, len(data))
+                data = data[rest:]
             decoder = decoders.get(run.stream)
             if decoder is None:
                 decoder = decoders[run.stream] = DECODER("replace")
-            if text := decoder.decode(run.data):
+            if text := decoder.decode(data):
                 if self.labelled and run.stream != labelled:
                     labelled = run.stream
                     yield MARKERS[labelled].decode()
                 yield text
-        yield from _rests(decoders)
+        for decoder in decoders.values():
+            if text := decoder.decode(b"", final=True):
+                yield text
+
+    def _cut(self, offset: int) -> dict[int, int]:
+        """How many bytes of each stream from `offset` on are of a character before the gap."""
+        rests: dict[int, int] = {}
+        done: set[int] = set()
+        for run in self.output.runs():
+            stream = run.stream
+            if run.offset < offset or stream in done:
+                continue
+            if run.offset > offset + LOOK_BYTES:
+                break
+            known = rests.get(stream, 0)
+            begin = run.data[: MAX_REST_BYTES - known]
+            rest = len(begin) - len(begin.lstrip(CONTINUATION))
+            if self.stream in (EVERY_STREAM, stream) and self.output.dropped(stream):
+                rests[stream] = known + rest
+            if rest < len(run.data) or stream not in rests:
+                done.add(stream)
+        return rests
 
     def json(self) -> Iterator[bytes]:
         """The text as a JSON string, in pieces."""
@@ -91,13 +122,12 @@ class OutputText:
         yield b'"'
 
 
-def _rests(decoders: dict[int, Any]) -> Iterator[str]:
-    for decoder in decoders.values():
-        if text := decoder.decode(b"", final=True):
-            yield text
-
-
 DECODER: Final = getincrementaldecoder("utf-8")
+# What a character of UTF-8 may have after its first byte: RFC 3629, section 3.
+CONTINUATION: Final = bytes(range(0x80, 0xC0))
+MAX_REST_BYTES: Final = 3
+# A stream that says nothing for so long after a gap has not been cut in a character there.
+LOOK_BYTES: Final = 256 << 10
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
