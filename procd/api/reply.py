@@ -3,6 +3,7 @@
 Source: Process API contract, sections 1.2 and 3.2.
 """
 
+import asyncio
 from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,10 +20,8 @@ from procd.streams.labels import MARKERS
 CONTENT_TYPE: Final = "application/json; charset=utf-8"
 # Output up to this is answered in one piece; more of it is encoded as it is sent.
 WHOLE_BYTES: Final = 256 << 10
-# What is sent at once of a longer reply.
-PIECE_BYTES: Final = 1 << 20
-# Output up to this is kept in its encoded form while the reply needs it again.
-SHARED_BYTES: Final = 64 << 20
+# What is sent in one turn of the event loop of a longer reply, and the rest of a run.
+PIECE_BYTES: Final = 256 << 10
 
 
 EVERY_STREAM: Final = 0
@@ -180,6 +179,8 @@ async def _stream(
     try:
         await response.write(first)
         for batch in batches:
+            # A client that takes in all that there is would keep the event loop from all others.
+            await asyncio.sleep(0)
             await response.write(batch)
     except OSError as exc:
         # Half a reply is out: to break it off is the only way to say that it isn't whole.
@@ -205,23 +206,15 @@ def _batches(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _document(fields: Mapping[str, object]) -> Iterator[bytes]:
-    """The JSON object of `fields`; a value that occurs twice is encoded once, unless it is huge."""
-    encoded: dict[OutputText, list[bytes]] = {}
+    """The JSON object of `fields`."""
     separator = b"{"
     for name, value in fields.items():
         yield separator + orjson.dumps(name) + b":"
         separator = b","
-        if not isinstance(value, OutputText):
-            yield orjson.dumps(value)
-        elif value in encoded:
-            yield from encoded[value]
-        elif value.output.kept_bytes > SHARED_BYTES:
+        if isinstance(value, OutputText):
             yield from value.json()
         else:
-            encoded[value] = []
-            for piece in value.json():
-                encoded[value].append(piece)
-                yield piece
+            yield orjson.dumps(value)
     yield b"}"
 
 

@@ -87,11 +87,6 @@ class Backlog:
         return max(self._offsets[self._first], self.end - self._tail_bytes)
 
     @property
-    def streams(self) -> set[int]:
-        """The streams that have ever had a byte."""
-        return set(self._totals)
-
-    @property
     def head_end(self) -> int:
         """Offset after the head; between it and `start` lies the gap, empty if they are equal."""
         return min(self._head_bytes, self.end)

@@ -1,6 +1,14 @@
-"""Output as text: what becomes of characters and of gaps."""
+"""Output as text, of characters and gaps; and replies of any size, piece by piece."""
 
-from procd.api.reply import EVERY_STREAM, OutputText
+import asyncio
+import json
+import tracemalloc
+from typing import Any
+
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.test_utils import make_mocked_request
+
+from procd.api.reply import EVERY_STREAM, PIECE_BYTES, OutputText, respond
 from procd.process import STDERR, STDOUT
 from procd.streams.backlog import Backlog
 
@@ -68,3 +76,83 @@ def test_what_is_no_utf_8_stays() -> None:
     """No more is taken for the rest of a character than one can have."""
     store = output(16, (STDOUT, b"\x80" * 100))
     assert texts(store)[1] == "\ufffd" * 8 + gap(87) + "\ufffd" * 5
+
+
+class Greedy(AbstractStreamWriter):
+    """The way to a client that takes in whatever there is; it knows in which turn each piece came.
+
+    Attributes:
+        turn: of the event loop, counted.
+    """
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.turns: list[int] = []
+        self.longest_bytes = 0
+        self.body = b""
+        self.keeps = True
+        self._tick()
+
+    def _tick(self) -> None:
+        self.turn += 1
+        self._next = asyncio.get_running_loop().call_soon(self._tick)
+
+    async def write(self, chunk: Any) -> None:
+        self.turns.append(self.turn)
+        self.longest_bytes = max(self.longest_bytes, len(chunk))
+        if self.keeps:
+            self.body += chunk
+
+    async def write_eof(self, chunk: bytes = b"") -> None:
+        self._next.cancel()
+
+    async def drain(self) -> None:
+        pass
+
+    async def write_headers(self, status_line: str, headers: Any) -> None:
+        pass
+
+    def enable_compression(self, *_: object, **__: object) -> None:
+        pass
+
+    def enable_chunking(self) -> None:
+        pass
+
+
+def fields_of(store: Backlog) -> dict[str, object]:
+    """What a command's reply has of its output."""
+    return {
+        "result": OutputText(store),
+        "stdout": OutputText(store, STDOUT),
+        "stderr": OutputText(store, STDERR),
+    }
+
+
+async def test_a_long_reply_leaves_turns_to_others() -> None:
+    """However fast its client is; each turn has one piece, of a bounded size."""
+    run_bytes = 64 << 10
+    store = output(64 << 20, *[(STDOUT, bytes(run_bytes)), (STDERR, b"x" * run_bytes)] * 16)
+    writer = Greedy()
+    await respond(make_mocked_request("POST", "/", writer=writer), fields_of(store))
+    assert len(writer.turns) > 10
+    assert len(set(writer.turns)) == len(writer.turns)
+    assert writer.longest_bytes < PIECE_BYTES + 6 * run_bytes
+    body = json.loads(writer.body)
+    assert body["stdout"] == "\0" * (16 * run_bytes)
+    assert body["stderr"] == "x" * (16 * run_bytes)
+    assert body["result"] == ("\0" * run_bytes + "x" * run_bytes) * 16
+
+
+async def test_a_long_reply_takes_no_memory_of_its_own() -> None:
+    """Whatever its output is encoded as, and however often it has that in it."""
+    store = output(64 << 20, *[(STDOUT, bytes(64 << 10))] * 128)
+    writer = Greedy()
+    writer.keeps = False
+    request = make_mocked_request("POST", "/", writer=writer)
+    tracemalloc.start()
+    try:
+        await respond(request, fields_of(store))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * PIECE_BYTES, "of 96 MiB"
