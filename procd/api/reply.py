@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from procd.errors import ProcdError
 from procd.streams.backlog import Run
@@ -175,6 +175,8 @@ async def _stream(
     batches = _batches(pieces)
     first = next(batches, b"")  # what can't be read at all is an error like any other
     response = web.StreamResponse(status=status, headers={"Content-Type": content_type})
+    if request.version < HttpVersion11:
+        response.force_close()  # there are no chunks in it, so only the end says where the end is
     await response.prepare(request)
     try:
         await response.write(first)

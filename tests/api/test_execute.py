@@ -1,6 +1,7 @@
 """POST /process/execute: contract, section 6."""
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
@@ -296,6 +297,17 @@ async def test_disconnect_while_a_long_answer_is_sent(procd: MakeClient, alive: 
     assert await alive.line() == "begun"
     await alive.ended()
     assert (await execute(client, "echo fine"))["result"] == "fine\n"
+
+
+@each("connection", ["keep-alive", "close"])
+async def test_a_long_answer_to_http_1_0_has_an_end(procd: MakeClient, connection: str) -> None:
+    client = await procd()
+    body = b'{"command": "yes | head -c 300000"}'
+    async with raw(client) as old:
+        head = "POST /process/execute HTTP/1.0\nContent-Length: {}\nConnection: {}"
+        await old.request(head.format(len(body), connection), body)
+        reply = (await old.rest()).partition(b"\r\n\r\n")[2]
+    assert json.loads(reply)["stdout"] == "y\n" * 150_000
 
 
 @each("extra", [0, 1, 9000])
