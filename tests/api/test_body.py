@@ -189,6 +189,25 @@ async def test_the_message_names_the_field(procd: MakeClient) -> None:
     assert "s3cret" not in body["message"]
 
 
+@each(
+    ("path", "body"),
+    [
+        ("/process/execute", b'{"command": "true", "envs": {"\\ud800": "x"}}'),
+        ("/process/code-run", b'{"code": "1", "language": "python", "envs": {"\\ud800": "x"}}'),
+        ("/env", b'{"set": {"\\ud800": "x"}}'),
+        ("/process/session", b'{"sessionId": "s", "env": {"\\ud800": "x"}}'),
+        ("/process/pty", b'{"id": "s", "envs": {"\\ud800": "x"}}'),
+    ],
+)
+async def test_a_message_may_quote_what_cannot_be_sent(
+    procd: MakeClient, path: str, body: bytes
+) -> None:
+    client = await procd()
+    async with client.post(path, data=body) as reply:
+        message = (await refused(reply, 400, "INVALID_REQUEST_BODY"))["message"]
+    assert "\\ud800: must not contain lone surrogates" in message
+
+
 async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
     """A body of unknown length."""
     for start in range(0, len(body), 500):
