@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 import click
 from aiohttp import web
 
+from procd.api.edge import Runner
 from procd.api.gate import GATE
 from procd.app import create_app
 from procd.app import reload as reload_app
@@ -173,18 +174,8 @@ def _raise_descriptor_limit() -> None:
 
 
 def make_runner(app: web.Application, config: Config) -> web.AppRunner:
-    """The runner with the server's limits; a handler is cancelled when its client goes."""
-    server = config.server
-    return web.AppRunner(
-        app,
-        access_log=None,
-        handler_cancellation=True,
-        keepalive_timeout=server.keepalive_s,
-        max_field_size=server.max_header_bytes,
-        max_line_size=server.max_header_bytes,
-        # aiohttp grants it twice: before it cancels the handlers, and after.
-        shutdown_timeout=server.shutdown_s / 3,
-    )
+    """What serves the application."""
+    return Runner(app, config.server)
 
 
 async def _serve(config: Config, path: Path | None, app: web.Application) -> int:

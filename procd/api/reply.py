@@ -220,18 +220,20 @@ def _document(fields: Mapping[str, object]) -> Iterator[bytes]:
     yield b"}"
 
 
-def envelope(request: web.Request, error: ProcdError) -> dict[str, object]:
-    """The body of an error reply."""
+def envelope(request: web.BaseRequest | None, error: ProcdError) -> dict[str, object]:
+    """The body of an error reply; `request` is None for what could not be parsed as one."""
+    path = "" if request is None else request.path
     fields: dict[str, object] = {
         "statusCode": error.status,
         "message": error.message,
         "source": "DAYTONA_DAEMON",
         "code": error.code,
         "timestamp": timestamp(datetime.now(UTC)),
-        "path": request.path,
-        "method": request.method,
+        "path": path,
     }
-    if request.path.startswith("/process/pty") or "/process/pty" in request.path:
+    if request is not None:
+        fields["method"] = request.method
+    if "/process/pty" in path:
         fields["error"] = error.message  # what clients before 0.226 read (contract, section 3.2)
     return fields | error.extra
 
