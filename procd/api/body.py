@@ -141,6 +141,8 @@ async def load(request: web.Request, schema: BodySchema) -> Any:
         InvalidBody: it is not JSON, or doesn't fit.
         TooLarge: it is above the server's limit.
     """
+    if (request.content_length or 0) > request.client_max_size:
+        raise TooLarge("request body is too large")
     try:
         raw = await request.read()
     except web.HTTPRequestEntityTooLarge as exc:

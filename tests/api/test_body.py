@@ -227,6 +227,21 @@ async def test_body_above_the_limit(procd: MakeClient, path: str, chunked: bool)
         assert (await reply.json())["result"] == "ran\n"
 
 
+async def test_a_body_that_is_announced_above_the_limit(procd: MakeClient) -> None:
+    """It is refused before any of it has come, and one that waits to be asked for never is."""
+    client = await procd(server={"max_body_bytes": 2048})
+    for length in (2049, 1 << 30):
+        head = f"POST /process/execute HTTP/1.1\nContent-Length: {length}"
+        async with raw(client) as bare:
+            await bare.request(head)
+            assert (await bare.head())[0] == 413
+        async with raw(client) as polite:
+            await polite.request(f"{head}\nExpect: 100-continue")
+            reply = await polite.rest()  # to the connection's end: the body could be a request
+        assert reply.startswith(b"HTTP/1.1 413 ")
+        assert b"\r\nConnection: close\r\n" in reply
+
+
 async def test_a_body_of_tens_of_mib_is_taken_by_default(procd: MakeClient) -> None:
     client = await procd()
     body = json_body({"command": "echo ran", "more": "x" * (40 << 20)})
