@@ -19,18 +19,58 @@ from procd.api.observe import REQUESTS, Requests
 from procd.api.reply import envelope, json_response
 from procd.config import ServerConfig
 from procd.errors import BadRequest, ProcdError
+from procd.unix.poller import Poller
 
 log = logging.getLogger(__name__)
 
 
+POLLER = web.AppKey("POLLER", Poller)
+
+
 class HttpConnection(web.RequestHandler):
-    """One connection of a client."""
+    """One connection of a client.
 
-    __slots__ = ("_requests",)
+    While it isn't read, since a client has sent more than was asked for, the event loop doesn't
+    learn that the client has gone; the poller does.
+    """
 
-    def __init__(self, server: web.Server, requests: Requests, **options: Any) -> None:
+    __slots__ = ("_poller", "_requests", "_watched")
+
+    def __init__(
+        self, server: web.Server, requests: Requests, poller: Poller, **options: Any
+    ) -> None:
         super().__init__(server, **options)
         self._requests = requests
+        self._poller = poller
+        self._watched = -1
+
+    def _pause_transport_reading(self) -> None:
+        super()._pause_transport_reading()
+        # What a WebSocket's client has sent before it went is still to be read.
+        if self._watched < 0 and self.transport is not None and not self._upgraded:
+            self._watched = self.transport.get_extra_info("socket").fileno()
+            self._poller.add_hangup(self._watched, self._hung_up)
+
+    def _resume_transport_reading(self) -> None:
+        self._unwatch()
+        super()._resume_transport_reading()
+
+    def _unwatch(self) -> None:
+        if self._watched >= 0:
+            self._poller.remove_reader(self._watched)
+            self._watched = -1
+
+    def _hung_up(self) -> None:
+        """End what runs for a client that has gone; a body is read to its end first."""
+        self._unwatch()
+        request = self._current_request
+        if self.transport is not None and (request is None or request.content.is_eof()):
+            self.transport.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by the event loop before it closes the socket."""
+        self._unwatch()
+        super().connection_lost(exc)
 
     def handle_error(
         self,
@@ -65,14 +105,15 @@ def _reason(exc: HttpProcessingError) -> str:
 class HttpServer(web.Server):
     """Makes a connection of each client that comes; otherwise as `plain`, which it replaces."""
 
-    def __init__(self, plain: web.Server, requests: Requests, **options: Any) -> None:
+    def __init__(self, plain: web.Server, app: web.Application, **options: Any) -> None:
         super().__init__(plain.request_handler, request_factory=self._make, **options)
-        self._requests = requests
+        self._requests = app[REQUESTS]
+        self._poller = app[POLLER]
         self._make_plain = plain.request_factory
 
     def __call__(self) -> HttpConnection:
         """A connection, for the event loop to serve."""
-        return HttpConnection(self, self._requests, loop=self._loop, **self._kwargs)
+        return HttpConnection(self, self._requests, self._poller, loop=self._loop, **self._kwargs)
 
     def _make(
         self,
@@ -110,4 +151,4 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         plain = await super()._make_server()
-        return HttpServer(plain, self.app[REQUESTS], **self._kwargs)
+        return HttpServer(plain, self.app, **self._kwargs)
