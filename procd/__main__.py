@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 import click
 from aiohttp import web
 
+from procd.api.edge import Runner
 from procd.api.gate import GATE
 from procd.app import create_app
 from procd.app import reload as reload_app
@@ -28,7 +29,7 @@ from procd.logs import formatter
 from procd.services import tokenfile
 from procd.services.access import NAME, Token, digest_of, new_secret, redacted
 from procd.services.credentials import VARIABLE, Access
-from procd.surroundings import state_dir
+from procd.surroundings import enter_work_dir, state_dir
 from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
 from procd.unix.confine import confinement
 from procd.unix.environ import take
@@ -60,13 +61,15 @@ def serve(
     except OSError as exc:
         _refuse(f"{VARIABLE}: can't be hidden from other processes: {exc.strerror}")
     try:
+        path = path and path.absolute()  # SIGHUP has it read again, from wherever procd is then
         config = load(path, os.environ)
         check_places(config.process)
         networks(config.server.trusted_proxies)
-        owner = confinement(config.process).owner
-        if owner is not None:
-            state = Path(state_dir(config.sessions, os.environ))
-            owner.check_path(state, "sessions.state_dir")
+        confined = confinement(config.process)
+        state = Path(state_dir(config.sessions, os.environ))
+        if confined.owner is not None:
+            confined.owner.check_path(state, "sessions.state_dir")
+        enter_work_dir(config.process, {**os.environ, **confined.environment})
         server = config.server
         config = replace(
             config,
@@ -171,18 +174,8 @@ def _raise_descriptor_limit() -> None:
 
 
 def make_runner(app: web.Application, config: Config) -> web.AppRunner:
-    """The runner with the server's limits; a handler is cancelled when its client goes."""
-    server = config.server
-    return web.AppRunner(
-        app,
-        access_log=None,
-        handler_cancellation=True,
-        keepalive_timeout=server.keepalive_s,
-        max_field_size=server.max_header_bytes,
-        max_line_size=server.max_header_bytes,
-        # aiohttp grants it twice: before it cancels the handlers, and after.
-        shutdown_timeout=server.shutdown_s / 3,
-    )
+    """What serves the application."""
+    return Runner(app, config.server)
 
 
 async def _serve(config: Config, path: Path | None, app: web.Application) -> int:
@@ -199,7 +192,7 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
                 app[GATE].access.check_place(sock.getsockname()[0])
     except (ActivationError, ConfigError) as exc:
         log.error("cannot listen: %s", exc)
-        return 1
+        return EXIT_CONFIG
     runner = make_runner(app, config)
     listeners = Listeners(runner)
     watchdog = Watchdog(loop, os.environ)

@@ -22,6 +22,7 @@ from procd.api import (
     tickets,
 )
 from procd.api.audit import AUDIT, audit, opened
+from procd.api.edge import POLLER
 from procd.api.forwarded import PROXIES, Proxies
 from procd.api.gate import GATE, Gate, expect, gate
 from procd.api.middleware import errors
@@ -113,6 +114,7 @@ def create_app(
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
         processes = app[PROCESSES] = Processes(config.process)
+        app[POLLER] = processes.poller
         shell = Shell(config.process.shell, os.environ.get("SHELL", ""))
         environ = {**os.environ, **processes.confinement.environment}
         environment = app[info.ENVIRONMENT] = Environment(child_environment(environ))

@@ -59,7 +59,10 @@ class ProcessConfig:
     """What all children have in common."""
 
     shell: str = setting("", "absolute path of the shell; empty: zsh, bash, $SHELL or sh")
-    work_dir: str = setting("", "default working directory; empty: where procd was started")
+    work_dir: str = setting(
+        "",
+        "where procd works, and its processes unless told otherwise; empty: where it was started",
+    )
     cgroup: str = setting(
         "auto", "cgroup v2 directory for leaves: auto (if delegated), off, or an absolute path"
     )
@@ -298,6 +301,11 @@ class Config:
     health: HealthConfig = HealthConfig()
     metrics: MetricsConfig = MetricsConfig()
 
+
+# Relative ones are relative to where procd was started, which it may leave.
+PATHS: Final = (
+    "server.unix", "process.work_dir", "sessions.state_dir", "auth.token_file", "audit.file",
+)  # fmt: skip
 
 CHOICES: Final = {
     "pty.resize_policy": ("latest", "smallest"),

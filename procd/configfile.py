@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 
-from procd.config import CHOICES, Config, ConfigError, ProcessConfig
+from procd.config import CHOICES, PATHS, Config, ConfigError, ProcessConfig
 
 # The path of the file, a secret, which is to be in no Config, and what the client reads.
 NO_SETTINGS: Final = frozenset(
@@ -100,8 +100,6 @@ def _parsed(label: str, text: str, default: object) -> object:
             return {"true": True, "false": False}[text.strip().lower()]
         if isinstance(default, tuple):
             return [item.strip() for item in text.split(",") if item.strip()]
-        if isinstance(default, bool):
-            return {"true": True, "false": False}[text.strip().lower()]
         return text if isinstance(default, str) else type(default)(text)  # type: ignore[call-arg]  # int or float: both take a str
     except (ValueError, KeyError):
         raise ConfigError(f"{label}: must be {_kind(default)}") from None
@@ -128,6 +126,8 @@ def _checked(
             raise ConfigError(f"{label}: must be at most {most:g}")
     if path in CHOICES and value not in CHOICES[path]:
         raise ConfigError(f"{label}: must be one of {', '.join(CHOICES[path])}")
+    if path in PATHS and value:
+        return os.path.abspath(str(value))  # noqa: PTH100 - a str, as every path of a child is
     return value
 
 
@@ -168,7 +168,8 @@ def check_places(config: ProcessConfig) -> None:
     """
     if config.work_dir and not Path(config.work_dir).is_dir():
         raise ConfigError(f"process.work_dir: not a directory: {config.work_dir}")
-    if config.shell and not (Path(config.shell).is_absolute() and os.access(config.shell, os.X_OK)):
-        raise ConfigError(f"process.shell: not the absolute path of a program: {config.shell}")
+    shell = Path(config.shell)
+    if config.shell and not (shell.is_absolute() and shell.is_file() and os.access(shell, os.X_OK)):
+        raise ConfigError(f"process.shell: not the absolute path of a program: {shell}")
     if config.cgroup not in ("auto", "off") and not (Path(config.cgroup) / "cgroup.kill").exists():
         raise ConfigError(f"process.cgroup: not a cgroup v2 directory: {config.cgroup}")

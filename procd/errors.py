@@ -27,7 +27,8 @@ class ProcdError(Exception):
     """A refusal that a caller is told about.
 
     Args:
-        message: what the caller reads; never empty, never secret.
+        message: what the caller reads; never empty, never secret. What it quotes may be anything:
+            a lone surrogate, which can't be sent, is told by its number.
         extra: further keys for the error envelope.
     """
 
@@ -36,7 +37,7 @@ class ProcdError(Exception):
 
     def __init__(self, message: str, extra: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = message.encode(errors="backslashreplace").decode()
         self.extra = dict(extra or {})
 
 

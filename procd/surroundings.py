@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 
-from procd.config import Config, ProcessConfig, SessionsConfig
+from procd.config import Config, ConfigError, ProcessConfig, SessionsConfig
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -38,16 +38,37 @@ def work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> str:
     return os.getcwd()  # noqa: PTH109 - a str, as every path of a child is
 
 
+def enter_work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> None:
+    """Change into the default working directory, which relative ones are then relative to.
+
+    Raises:
+        ConfigError: it can't be entered.
+
+    Source: Process API contract, section 4.2.
+    """
+    try:
+        os.chdir(work_dir(config, environ))
+    except OSError as exc:
+        where = f": {exc.filename}" if exc.filename else ""
+        raise ConfigError(f"process.work_dir: {exc.strerror}{where}") from exc
+
+
 def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
     """Where the directories for logs are made.
 
+    Raises:
+        ConfigError: nothing can be made there.
+
     Source: systemd.exec(5), StateDirectory=.
     """
-    return (
+    place = (
         config.state_dir
         or environ.get("STATE_DIRECTORY", "").split(":")[0]
         or tempfile.gettempdir()
     )
+    if not (os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)):  # noqa: PTH112 - as above
+        raise ConfigError(f"sessions.state_dir: not a directory that procd can write to: {place}")
+    return place
 
 
 def lasting_dir(config: Config, environ: Mapping[str, str]) -> str | None:

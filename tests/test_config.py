@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from procd.config import Config, ConfigError, ProcessConfig
+from procd.config import PATHS, Config, ConfigError, ProcessConfig
 from procd.configfile import from_mapping, load
 from procd.surroundings import child_environment, home_dir, work_dir
 
@@ -76,6 +76,15 @@ def test_a_truth_value_in_a_variable(text: str, enabled: bool) -> None:
 def test_a_list_in_a_file() -> None:
     """A list becomes a tuple."""
     assert from_mapping({"cors": {"allowed_origins": ["*"]}}).cors.allowed_origins == ("*",)
+
+
+def test_paths_are_absolute() -> None:
+    """Relative ones begin where procd was started, and mean the same when it is elsewhere."""
+    for name in PATHS:
+        section, key = name.split(".")
+        for given, meant in (("a/../b", os.path.abspath("b")), ("/c", "/c"), ("", "")):
+            config = from_mapping({section: {key: given}})
+            assert getattr(getattr(config, section), key) == meant
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ REPLAY_PIECE_BYTES: Final = 256 << 10
 class EnvsSchema(BodySchema):
     """The environment in a sub-protocol token."""
 
-    envs = strings(required=True)
+    envs = strings(nulls=False, required=True)
 
 
 ENVS: Final = EnvsSchema()

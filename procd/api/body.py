@@ -36,6 +36,14 @@ class Text(fields.String):
         return text
 
 
+class Element(Text):
+    """A string in a list or a map, where null is the empty string. Source: Go's encoding/json."""
+
+    def deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        """As any field does."""
+        return super().deserialize("" if value is None else value, *args, **kwargs)
+
+
 class Code(Text):
     """A program's text, which its interpreter judges."""
 
@@ -64,9 +72,9 @@ class Count(fields.Integer):
         return value
 
 
-def strings(**kwargs: Any) -> fields.Dict:
-    """A field that maps strings to strings."""
-    return fields.Dict(keys=Text(), values=Text(), **kwargs)
+def strings(*, nulls: bool = True, **kwargs: Any) -> fields.Dict:
+    """A field that maps strings to strings, or with `nulls` to null for the empty one."""
+    return fields.Dict(keys=Text(), values=Element() if nulls else Text(), **kwargs)
 
 
 def non_empty() -> validate.Length:
@@ -133,6 +141,8 @@ async def load(request: web.Request, schema: BodySchema) -> Any:
         InvalidBody: it is not JSON, or doesn't fit.
         TooLarge: it is above the server's limit.
     """
+    if (request.content_length or 0) > request.client_max_size:
+        raise TooLarge("request body is too large")
     try:
         raw = await request.read()
     except web.HTTPRequestEntityTooLarge as exc:

@@ -6,7 +6,17 @@ from aiohttp import web
 from marshmallow import fields
 
 from procd.api.audit import note
-from procd.api.body import MAX_UINT32, BodySchema, Code, Count, Text, load, non_empty, strings
+from procd.api.body import (
+    MAX_UINT32,
+    BodySchema,
+    Code,
+    Count,
+    Element,
+    Text,
+    load,
+    non_empty,
+    strings,
+)
 from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape
 from procd.api.reply import EVERY_STREAM, OutputText, encodable, respond
 from procd.errors import Exhausted, TimedOut
@@ -20,7 +30,7 @@ class CodeRunSchema(BodySchema):
 
     code = Code(required=True, validate=non_empty())
     language = Text(required=True, validate=non_empty())
-    argv = fields.List(Text())
+    argv = fields.List(Element())
     cwd = Text()
     envs = strings()
     timeout_s = Count(MAX_UINT32, data_key="timeout")

@@ -7,7 +7,7 @@ from aiohttp import web
 from procd.api.audit import note
 from procd.api.body import MAX_UINT32, BodySchema, Count, Text, load, non_empty, strings
 from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape
-from procd.api.reply import EVERY_STREAM, OutputText, respond
+from procd.api.reply import OutputText, respond
 from procd.errors import Exhausted, TimedOut
 from procd.process import STDERR, STDOUT
 from procd.services.execute import ExecuteRequest, Executions
@@ -35,10 +35,8 @@ async def execute(request: web.Request) -> web.StreamResponse:
     """Run a command; 200 whatever its exit code, 408 when time ran out."""
     result = await request.app[EXECUTIONS].run(await load(request, EXECUTE))
     note(request, exitCode=result.exit_code)
-    # What is equal by construction is encoded once.
-    only_stdout = result.output.streams == {STDOUT}
     fields: dict[str, object] = {
-        "result": OutputText(result.output, STDOUT if only_stdout else EVERY_STREAM),
+        "result": OutputText(result.output),
         "stdout": OutputText(result.output, STDOUT),
         "stderr": OutputText(result.output, STDERR),
     }

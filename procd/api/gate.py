@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.config import Config
-from procd.errors import Refused, Unauthorized
+from procd.errors import Refused, TooLarge, Unauthorized
 from procd.services.access import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
 from procd.services.credentials import Access, is_address, is_loopback
 
@@ -183,6 +183,8 @@ async def expect(request: web.Request) -> None:
     """
     if hdrs.UPGRADE in request.headers or request.version < HttpVersion11:
         return
+    if (request.content_length or 0) > request.client_max_size:
+        return  # who reads it comes to that by itself
     try:
         request.app[GATE].admit(request)
     except Refused:
@@ -193,14 +195,23 @@ async def expect(request: web.Request) -> None:
 
 
 async def turn_away(request: web.Request, response: web.Response) -> None:
-    """Complete a refusal, so that it costs no more than its own bytes."""
+    """Complete a refusal, so that it costs no more than its own bytes.
+
+    A body that is too large is read on for a while and dropped, for its client to read the answer.
+    One that waits to be asked for never comes.
+    """
+    waits = hdrs.EXPECT in request.headers
+    if response.status == TooLarge.status and not waits:
+        return
     if response.status == Unauthorized.status:
         response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     if hdrs.UPGRADE in request.headers:
         # Bytes that a proxy takes for the WebSocket's must not become a request.
         response.force_close()
     length = request.content_length
-    if request.content.is_eof() or (length is not None and length <= SMALL_BODY_BYTES):
+    if request.content.is_eof() or (
+        length is not None and length <= SMALL_BODY_BYTES and not waits
+    ):
         return
     response.force_close()
     await response.prepare(request)

@@ -8,7 +8,7 @@ from aiohttp import web
 from marshmallow import fields
 
 from procd import __version__
-from procd.api.body import BodySchema, Text, load, strings
+from procd.api.body import BodySchema, Element, Text, load, strings
 from procd.api.describe import COUNT, MESSAGE, NUMBER, TEXT, TIME, Doc, Shape
 from procd.api.reply import json_response, timestamp
 from procd.services.environment import Environment
@@ -38,7 +38,7 @@ class EnvSchema(BodySchema):
     """POST /env."""
 
     assign = strings(data_key="set", load_default=dict)
-    unset = fields.List(Text(), load_default=list)
+    unset = fields.List(Element(), load_default=list)
     unset_value_prefix = Text(data_key="unsetValuePrefix", load_default="")
 
 

@@ -33,6 +33,6 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         log.exception("%s %s failed", request.method, request.match_info.route.name or "request")
         error = ProcdError("internal server error")
     response = await respond(request, envelope(request, error), error.status)
-    if isinstance(error, Refused) and isinstance(response, web.Response):
+    if isinstance(error, Refused | TooLarge) and isinstance(response, web.Response):
         await turn_away(request, response)
     return response

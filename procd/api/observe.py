@@ -68,6 +68,10 @@ class Requests:
         """Count the requests of `route` there."""
         self._by_route[route] = stats
 
+    def count_unparsed(self, status: int) -> None:
+        """Count what was answered with `status` and never became a request."""
+        self.unmatched.statuses[status] = self.unmatched.statuses.get(status, 0) + 1
+
     def of(self, request: web.Request) -> RouteStats:
         """Where a request belongs."""
         return self._by_route.get(request.match_info.route, self.unmatched)

@@ -15,7 +15,7 @@ from marshmallow import Schema, fields
 
 from procd import __version__
 from procd.api import docs
-from procd.api.body import Count, Text
+from procd.api.body import Count, Element, Text
 from procd.api.describe import (
     COUNT,
     TEXT,
@@ -131,9 +131,10 @@ def _rules_of_bodies(self: Any, field: fields.Field[Any], **_: object) -> dict[s
         rules |= {"minimum": 0, "maximum": field.largest}
     if isinstance(field, Text) and not field.allows_nul:
         rules["pattern"] = NO_NUL
-    if not field.required and isinstance(field.parent, Schema):
+    may_be_absent = not field.required and isinstance(field.parent, Schema)
+    if may_be_absent or isinstance(field, Element):
         kind, _format = self.field_mapping[_known(self, field)]
-        rules["type"] = [kind, "null"]  # which is as good as absent
+        rules["type"] = [kind, "null"]  # which is as good as absent, or as empty
     return rules
 
 

@@ -19,6 +19,7 @@ from procd.cli.tables import show_json
 from procd.cli.target import parse
 from procd.config import Config, ConfigError
 from procd.configfile import check_places, load
+from procd.surroundings import state_dir
 
 GOOD, POOR, BAD = "ok", "warning", "problem"
 COLOURS: Final = {GOOD: "green", POOR: "yellow", BAD: "red"}
@@ -180,15 +181,10 @@ def _files(_: Config) -> Finding:
 
 
 def _disk(config: Config) -> Finding:
-    import tempfile
-
-    place = (
-        config.sessions.state_dir
-        or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-        or tempfile.gettempdir()
-    )
-    if not os.access(place, os.W_OK | os.X_OK):
-        return Finding("logs", BAD, f"{place} can't be written to", "set sessions.state_dir")
+    try:
+        place = state_dir(config.sessions, os.environ)
+    except ConfigError as exc:
+        return Finding("logs", BAD, str(exc), "set sessions.state_dir")
     free = shutil.disk_usage(place).free
     found = f"{place}, {free / (1 << 30):.1f} GiB free"
     if free < ENOUGH_BYTES:

@@ -43,7 +43,8 @@ class Backlog:
     """The first `head_bytes` and the last `cap_bytes - head_bytes` of an endless run of bytes.
 
     What was appended has its offset for ever. What lies between head and tail is gone; without a
-    head, that is all before `start`. The memory taken is at most twice the cap and one run.
+    head, that is all before `start`. The memory taken is at most twice the cap and one run, or what
+    `LEAST_COST_BYTES` of short runs take.
 
     Each byte belongs to a stream (a small number, such as that of the descriptor it came from);
     all streams share one sequence of offsets, in order of arrival.
@@ -84,11 +85,6 @@ class Backlog:
         if self._first == len(self._offsets):
             return self.end
         return max(self._offsets[self._first], self.end - self._tail_bytes)
-
-    @property
-    def streams(self) -> set[int]:
-        """The streams that have ever had a byte."""
-        return set(self._totals)
 
     @property
     def head_end(self) -> int:
@@ -141,7 +137,7 @@ class Backlog:
         last = len(runs) - 1
         while first < last and (
             self.end - offsets[first + 1] >= self._tail_bytes
-            or (last - first) * RUN_COST_BYTES > self._tail_bytes
+            or (last - first) * RUN_COST_BYTES > max(self._tail_bytes, LEAST_COST_BYTES)
         ):
             runs[first] = EVICTED
             first += 1

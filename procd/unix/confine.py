@@ -25,6 +25,8 @@ RLIMITS: Final = (
     "rtprio", "sigpending", "stack",
 )  # fmt: skip
 MAX_OOM_SCORE_ADJ: Final = 1000
+# The one above is -1, which stands for "as it is": setresuid(2), chown(2).
+MAX_ID: Final = (1 << 32) - 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,14 +120,14 @@ def _owner(config: ProcessConfig) -> tuple[Owner | None, dict[str, str]]:
         if config.group or config.groups:
             raise ConfigError("process.group: takes process.user as well")
         return None, {}
+    number = _number(config.user)
     try:
-        user = pwd.getpwuid(int(config.user)) if config.user.isdecimal() else None
-        user = user or pwd.getpwnam(config.user)
+        user = pwd.getpwnam(config.user) if number is None else pwd.getpwuid(number)
         uid, gid, name, home = user.pw_uid, user.pw_gid, user.pw_name, user.pw_dir
     except KeyError:
-        if not config.user.isdecimal():
+        if number is None:
             raise ConfigError(f"process.user: no such user: {config.user}") from None
-        uid = gid = int(config.user)
+        uid = gid = number
         name, home = config.user, "/"
         groups = []
     else:
@@ -141,10 +143,16 @@ def _owner(config: ProcessConfig) -> tuple[Owner | None, dict[str, str]]:
 
 
 def _gid(key: str, text: str) -> int:
+    number = _number(text)
     try:
-        return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
+        return grp.getgrnam(text).gr_gid if number is None else number
     except KeyError:
         raise ConfigError(f"{key}: no such group: {text}") from None
+
+
+def _number(text: str) -> int | None:
+    """The id that `text` is; None if it can only be a name."""
+    return int(text) if text.isdecimal() and int(text) <= MAX_ID else None
 
 
 def _rlimit(text: str) -> str:

@@ -27,7 +27,7 @@ class Host:
         self._total = 0
 
     def usage(self, disk: str) -> HostUsage:
-        """The figures now, with those of the file system that holds `disk`."""
+        """The figures now, with those of the file system that holds `disk`, or held it."""
         memory = {
             name: int(value.split()[0]) << 10
             for name, _, value in (
@@ -35,7 +35,7 @@ class Host:
             )
         }
         cache = memory["Cached"] + memory["Buffers"] + memory.get("SReclaimable", 0)
-        file_system = os.statvfs(disk)
+        file_system = _file_system(disk)
         unit = file_system.f_frsize
         return HostUsage(
             cpu_count=os.cpu_count() or 1,
@@ -56,3 +56,15 @@ class Host:
         spent, elapsed = busy - self._busy, total - self._total
         self._busy, self._total = busy, total
         return round(100 * spent / elapsed, 2) if elapsed > 0 else 0.0
+
+
+def _file_system(place: str) -> os.statvfs_result:
+    """That of the directory, or of the nearest above it that is there."""
+    while True:
+        above = os.path.dirname(place)  # noqa: PTH120 - a str, as every path of a child is
+        try:
+            return os.statvfs(place)
+        except OSError:
+            if above == place:
+                raise
+        place = above

@@ -20,8 +20,9 @@ BATCH: Final = 8
 
 READABLE: Final = select.EPOLLIN
 WRITABLE: Final = select.EPOLLOUT
-# These are told whether asked for or not, and are found out about by reading or writing.
-FAILED: Final = select.EPOLLHUP | select.EPOLLERR
+HUNG_UP: Final = select.EPOLLRDHUP
+# The first two are told whether asked for or not, and are found out about by reading or writing.
+FAILED: Final = select.EPOLLHUP | select.EPOLLERR | HUNG_UP
 
 Callback = Callable[[], None]
 
@@ -73,6 +74,15 @@ class Poller:
         elif fd not in self._readers:
             self._epoll.register(fd, READABLE)
         self._readers[fd] = callback
+
+    def add_hangup(self, fd: int, callback: Callback, /) -> None:
+        """Call `callback` in each turn after the other end of the socket `fd` has closed.
+
+        Whatever there is to read. It has no other reader here, and is removed as one.
+        """
+        if not self._epoll.closed:
+            self._epoll.register(fd, HUNG_UP)
+            self._readers[fd] = callback
 
     def remove_reader(self, fd: int, /) -> bool:
         """Stop that; whether there was anything to stop."""

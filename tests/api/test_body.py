@@ -158,6 +158,24 @@ async def test_what_is_taken(procd: MakeClient, body: bytes, content_type: str) 
         assert (await reply.json())["result"] == "ran\n"
 
 
+async def test_null_in_a_map_or_a_list_is_the_empty_string(procd: MakeClient) -> None:
+    # As Go's decoder has it; in place of a field it is as good as absent.
+    client = await procd()
+    body = await execute(client, 'echo "<${A-unset}>"', envs={"A": None})
+    assert body["result"] == "<>\n"
+    document = {
+        "language": "python",
+        "code": "import os, sys; print(sys.argv[1:], repr(os.environ['A']))",
+        "argv": ["x", None],
+        "envs": {"A": None},
+    }
+    async with client.post("/process/code-run", json=document) as reply:
+        assert (await reply.json())["result"] == "['x', ''] ''\n"
+    async with client.post("/env", json={"set": {"A": None}, "unset": [None]}) as reply:
+        assert reply.status == 200
+    assert (await execute(client, 'echo "<${A-unset}>"'))["result"] == "<>\n"
+
+
 async def test_surrogates_in_pairs_are_a_character(procd: MakeClient) -> None:
     assert (await execute(await procd(), "echo 😀", envs={"A": "😀"}))["result"] == "😀\n"
 
@@ -169,6 +187,25 @@ async def test_the_message_names_the_field(procd: MakeClient) -> None:
         body = await refused(reply, 400, "INVALID_REQUEST_BODY")
     assert "envs" in body["message"]
     assert "s3cret" not in body["message"]
+
+
+@each(
+    ("path", "body"),
+    [
+        ("/process/execute", b'{"command": "true", "envs": {"\\ud800": "x"}}'),
+        ("/process/code-run", b'{"code": "1", "language": "python", "envs": {"\\ud800": "x"}}'),
+        ("/env", b'{"set": {"\\ud800": "x"}}'),
+        ("/process/session", b'{"sessionId": "s", "env": {"\\ud800": "x"}}'),
+        ("/process/pty", b'{"id": "s", "envs": {"\\ud800": "x"}}'),
+    ],
+)
+async def test_a_message_may_quote_what_cannot_be_sent(
+    procd: MakeClient, path: str, body: bytes
+) -> None:
+    client = await procd()
+    async with client.post(path, data=body) as reply:
+        message = (await refused(reply, 400, "INVALID_REQUEST_BODY"))["message"]
+    assert "\\ud800: must not contain lone surrogates" in message
 
 
 async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
@@ -188,6 +225,21 @@ async def test_body_above_the_limit(procd: MakeClient, path: str, chunked: bool)
     data = in_chunks(fits) if chunked else fits
     async with client.post("/process/execute", data=data) as reply:
         assert (await reply.json())["result"] == "ran\n"
+
+
+async def test_a_body_that_is_announced_above_the_limit(procd: MakeClient) -> None:
+    """It is refused before any of it has come, and one that waits to be asked for never is."""
+    client = await procd(server={"max_body_bytes": 2048})
+    for length in (2049, 1 << 30):
+        head = f"POST /process/execute HTTP/1.1\nContent-Length: {length}"
+        async with raw(client) as bare:
+            await bare.request(head)
+            assert (await bare.head())[0] == 413
+        async with raw(client) as polite:
+            await polite.request(f"{head}\nExpect: 100-continue")
+            reply = await polite.rest()  # to the connection's end: the body could be a request
+        assert reply.startswith(b"HTTP/1.1 413 ")
+        assert b"\r\nConnection: close\r\n" in reply
 
 
 async def test_a_body_of_tens_of_mib_is_taken_by_default(procd: MakeClient) -> None:

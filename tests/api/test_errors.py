@@ -1,11 +1,18 @@
 """The error envelope, and routes that are not there: contract, sections 1 and 3."""
 
 import asyncio
+import json
 import re
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from procd.app import ROUTES
+from procd.config import Config
 from tests.api.clients import WAIT_S, create, delete, describe, each, execute, listed, raw, refused
-from tests.conftest import MakeClient
+from tests.conftest import Client, DaemonServer, MakeClient
 
 UNKNOWN = [
     ("GET", "/"),
@@ -138,6 +145,12 @@ async def test_no_handshake_on_a_websocket_route(
         b"POST /process/execute HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+        b"GET /?key=s3cret HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"GET /?key=s3cret\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /?key=s3cret" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /version HTTP/1.1\r\nHost: x\r\nAuthorization: s3cret\1\r\n\r\n",
+        b"GET /version HTTP/1.1\r\n\r\n",
+        b"GET /version HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
     ],
 )
 async def test_noise_instead_of_http(procd: MakeClient, noise: bytes) -> None:
@@ -146,5 +159,56 @@ async def test_noise_instead_of_http(procd: MakeClient, noise: bytes) -> None:
         async with asyncio.timeout(WAIT_S):
             await rude.send(noise)
             if noise[0] != 0x16:  # that one is the beginning of something, it seems
-                assert (await rude.rest()).partition(b" ")[2].startswith(b"400 ")
+                head, _, body = (await rude.rest()).partition(b"\r\n\r\n")
+                assert head.partition(b" ")[2].startswith(b"400 ")
+                assert b"Content-Type: application/json; charset=utf-8" in head.split(b"\r\n")
+                document = json.loads(body)
+                assert document.keys() == {
+                    "statusCode", "message", "source", "code", "timestamp", "path",
+                }  # fmt: skip
+                assert (document["statusCode"], document["code"]) == (400, "BAD_REQUEST")
+                assert b"s3cret" not in body
+                async with client.get("/metrics") as reply:
+                    unmatched = '{method="any",route="unmatched",status="400"}'
+                    assert f"procd_http_requests_total{unmatched} 1.0" in await reply.text()
     assert (await execute(client, "echo fine"))["result"] == "fine\n"
+
+
+@each("encoding", ["br", "zstd", "gzip", "deflate"])
+async def test_a_body_that_cannot_be_decoded(procd: MakeClient, encoding: str) -> None:
+    # Where aiohttp has no decoder for it, it isn't even a request.
+    client = await procd()
+    async with client.post("/init", data=b"{}", headers={"Content-Encoding": encoding}) as reply:
+        body = await reply.json()
+        assert (reply.status, body["statusCode"]) == (400, 400)
+        assert "decoded" in body["message"]
+
+
+@each("path", ["/nowhere", "/init"])
+@each("expectation", ["foo", "100-continue, foo", "100-Continue"])
+async def test_an_expectation_that_nobody_knows(
+    procd: MakeClient, path: str, expectation: str
+) -> None:
+    client = await procd()
+    async with client.post(path, data=b"{}", headers={"Expect": expectation}) as reply:
+        if path == "/init":
+            assert reply.status == 200
+        else:
+            await refused(reply, 404, "NOT_FOUND")
+
+
+async def test_a_failure_that_no_middleware_catches(
+    aiohttp_client: Callable[..., Awaitable[Client]], caplog: pytest.LogCaptureFixture
+) -> None:
+    @web.middleware
+    async def failing(request: web.Request, handler: Handler) -> web.StreamResponse:
+        raise RuntimeError("s3cret")
+
+    server = DaemonServer(Config())
+    server.app.middlewares.insert(0, failing)
+    client = await aiohttp_client(server)
+    async with client.get("/version") as reply:
+        body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+        assert body["message"] == "internal server error"
+        assert reply.headers["Connection"] == "close"
+    assert "a request failed beyond its handler" in caplog.text

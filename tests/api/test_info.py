@@ -2,6 +2,7 @@
 
 import os
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,6 +124,14 @@ async def test_env_reaches_sessions_to_come(procd: MakeClient, tmp_path: Any) ->
     await after.until(b"<new>")
     await before.type(b"\n")
     await before.until(lambda output: output.count(b"<>") == 2)
+
+
+async def test_metrics_without_the_work_dir(procd: MakeClient, tmp_path: Path) -> None:
+    place = tmp_path / "gone"
+    place.mkdir()
+    client = await procd(process={"work_dir": str(place)})
+    place.rmdir()
+    assert (await read(client, "/system/metrics"))["diskTotal"] > 0
 
 
 async def test_metrics(procd: MakeClient) -> None:

@@ -97,7 +97,7 @@ async def test_what_bodies_may_be(procd: MakeClient) -> None:
     assert not re.search(fields["cwd"]["pattern"], "a\0b")
     assert fields["timeout"] == {"type": ["integer", "null"], "minimum": 0, "maximum": 2**32 - 1}
     assert fields["envs"]["type"] == ["object", "null"]
-    assert fields["envs"]["additionalProperties"]["type"] == "string"
+    assert fields["envs"]["additionalProperties"]["type"] == ["string", "null"]
     assert "pattern" not in schemas["SessionExecRequest"]["properties"]["command"]
 
 

@@ -1,6 +1,8 @@
 """What the command line accepts, and how procd refuses to start."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from procd import __version__
 from tests.daemon.conftest import Start
-from tests.daemon.daemon import PATIENCE_S, PROCD, environment
+from tests.daemon.daemon import PATIENCE_S, PROCD, Daemon, environment
 
 
 def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
@@ -97,6 +99,41 @@ async def test_config_file_by_variable(
         assert await reply.json() == {"dir": str(tmp_path)}
 
 
+async def pwd(http: aiohttp.ClientSession, daemon: Daemon, **fields: str) -> str:
+    """Where a command runs."""
+    document = {"command": "pwd"} | fields
+    async with http.post(f"{daemon.url}/process/execute", json=document) as reply:
+        result: str = (await reply.json())["result"]
+        return result.rstrip("\n")
+
+
+async def test_a_relative_directory_is_relative_to_the_work_dir(
+    start: Start, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """Whatever the work dir comes from; settings are relative to where procd was started."""
+    here, work = tmp_path / "here", tmp_path / "work"
+    for directory in (here, work / "sub"):
+        directory.mkdir(parents=True)
+    (here / "procd.toml").write_text(
+        "[process]\nwork_dir = '../work'\n[audit]\nfile = 'audit'\n[log]\nlevel = 'error'\n"
+    )
+    at_home = {"HOME": str(work), "DAYTONA_USER_HOME_AS_WORKDIR": "true"}
+    for daemon in (
+        start(cwd=str(here), env=at_home),
+        start("--config", "procd.toml", cwd=str(here)),
+    ):
+        async with http.get(f"{daemon.url}/work-dir") as reply:
+            assert await reply.json() == {"dir": str(work)}
+        assert await pwd(http, daemon) == str(work)
+        assert await pwd(http, daemon, cwd=".") == str(work)
+        assert await pwd(http, daemon, cwd="sub") == str(work / "sub")
+    assert (here / "audit").exists()
+    assert "READY" in daemon.notify.receive()
+    os.kill(daemon.pid, signal.SIGHUP)
+    assert "RELOADING" in daemon.notify.receive()
+    assert "not reloaded" not in daemon.notify.receive()["STATUS"]
+
+
 async def test_commented_example_is_a_valid_config(start: Start) -> None:
     start("--config", str(Path(__file__).parents[2] / "config.example.toml"))
 
@@ -147,6 +184,34 @@ def test_missing_config_file_is_refused(tmp_path: Path) -> None:
 )
 def test_bad_variable_is_refused(variable: str, value: str) -> None:
     assert f" {variable}:" in refusal(run("serve", "--port", "0", **{variable: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("process.work_dir", "/nowhere"),
+        ("process.work_dir", "/etc/passwd"),
+        ("process.shell", "/nowhere"),
+        ("process.shell", "/etc"),
+        ("process.shell", "/etc/passwd"),
+        ("process.shell", "sh"),
+        ("sessions.state_dir", "/nowhere"),
+        ("sessions.state_dir", "/etc/passwd"),
+    ],
+)
+def test_a_place_that_is_no_use_is_refused(key: str, value: str) -> None:
+    variable = f"PROCD_{key.replace('.', '_').upper()}"
+    message = refusal(run("serve", "--port", "0", **{variable: value}))
+    assert message.startswith(f"procd: {key}: ")
+    assert message.endswith(f"{value}\n")
+
+
+def test_places_of_others_that_are_no_use_are_refused() -> None:
+    message = refusal(run("serve", "--port", "0", STATE_DIRECTORY="/nowhere"))
+    assert message.startswith("procd: sessions.state_dir: ")
+    at_home = {"HOME": "/nowhere", "DAYTONA_USER_HOME_AS_WORKDIR": "true"}
+    message = refusal(run("serve", "--port", "0", **at_home))
+    assert message == "procd: process.work_dir: No such file or directory: /nowhere\n"
 
 
 @pytest.mark.parametrize(

@@ -154,12 +154,32 @@ async def test_passed_to_somebody_else(start: Start) -> None:
         assert daemon.stop() == 0
 
 
-async def test_what_cannot_be_listened_on_is_refused(start: Start) -> None:
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
-        pytest.raises(RuntimeError, match=r"descriptor 3 \(odd\): not a stream socket"),
-    ):
-        start(command=passing(datagrams, names="odd"), pass_fds=(datagrams.fileno(),))
+def refusal_of(passed: socket.socket) -> str:
+    """What procd says of a socket that it doesn't take, when it ends as the unit expects it to."""
+    result = subprocess.run(
+        [*passing(passed, names="odd"), "serve"],
+        pass_fds=(passed.fileno(),),
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    return result.stderr
+
+
+def test_what_cannot_be_listened_on_is_refused() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        assert "descriptor 3 (odd): not a stream socket" in refusal_of(datagrams)
+
+
+def test_a_passed_socket_that_is_open_to_the_network_is_refused() -> None:
+    with socket.create_server(("", 0)) as everywhere:
+        message = refusal_of(everywhere)
+    assert "the socket that was passed on listens on 0.0.0.0" in message
+    assert "procd token" in message
 
 
 @pytest.mark.skipif(ACTIVATE is None, reason="systemd-socket-activate is not installed")

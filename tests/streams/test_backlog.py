@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from procd.streams.backlog import (
+    LEAST_COST_BYTES,
     LEAST_TAIL_BYTES,
     MERGE_BYTES,
     RUN_COST_BYTES,
@@ -158,13 +159,20 @@ def test_start_is_exact(tail_bytes: int, appends: list[tuple[int, int]]) -> None
 
 
 @UNTIMED
-@given(st.integers(1, 40), st.lists(st.integers(1, 3), min_size=1, max_size=2000))
-def test_start_with_short_runs(most_runs: int, lengths: list[int]) -> None:
+@given(st.integers(1, 1000), st.lists(st.integers(1, 3), min_size=1, max_size=2000))
+def test_start_with_short_runs(runs: int, lengths: list[int]) -> None:
     """Where runs are too many, `start` is that of the oldest run kept: whole runs go."""
-    tail_bytes = most_runs * RUN_COST_BYTES
+    tail_bytes = runs * RUN_COST_BYTES
+    most_runs = max(tail_bytes, LEAST_COST_BYTES) // RUN_COST_BYTES
     model = filled(tail_bytes, 0, [(n, 1 + i % 2) for i, n in enumerate(lengths)])
     first_kept = sum(lengths[: max(0, len(lengths) - most_runs - 1)])
     assert model.store.start == max(first_kept, model.store.end - tail_bytes)
+
+
+def test_two_streams_of_single_bytes_fill_a_small_cap() -> None:
+    """Head and tail alike: what so few runs cost is nobody's concern."""
+    model = filled(600, 300, [(1, 1 + i % 2) for i in range(700)])
+    assert (model.store.kept_bytes, model.store.head_end) == (600, 300)
 
 
 def test_one_stream_of_single_bytes_fills_the_cap() -> None:

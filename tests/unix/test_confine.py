@@ -52,6 +52,12 @@ def test_a_user_by_name_and_by_number() -> None:
         (ProcessConfig(group="root"), "process.group: takes process.user as well"),
         (ProcessConfig(user="0", group="no such"), "process.group: no such group: no such"),
         (ProcessConfig(user="0", groups=("no such",)), "process.groups: no such group: no such"),
+        # The kernel takes -1 for "as it is", and other numbers for what is left of them.
+        (ProcessConfig(user="4294967295"), "process.user: no such user: 4294967295"),
+        (ProcessConfig(user="4294967296"), "process.user: no such user: 4294967296"),
+        (ProcessConfig(user="9" * 30), "process.user: no such user: 999"),
+        (ProcessConfig(user="0", group="4294967295"), "process.group: no such group: 4294967295"),
+        (ProcessConfig(user="0", groups=("4294967296",)), "process.groups: no such group: 42949"),
         (ProcessConfig(rlimits=("rttime=1",)), "no such limit, or not to be set: rttime=1"),
         (ProcessConfig(rlimits=("files=1",)), "no such limit, or not to be set: files=1"),
         (ProcessConfig(rlimits=("nofile",)), "must be NAME=SOFT:HARD or NAME=BOTH: nofile"),

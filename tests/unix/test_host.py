@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import pytest
-
 from procd.unix.host import Host
 
 
@@ -32,8 +30,14 @@ def test_the_disk_is_the_one_asked_for() -> None:
     disk = os.statvfs("/proc")
     usage = Host().usage("/proc")
     assert usage.disk_total == disk.f_blocks * disk.f_frsize
-    with pytest.raises(FileNotFoundError):
-        Host().usage("/absent")
+
+
+def test_a_directory_that_has_gone() -> None:
+    """The nearest above it that is there stands for it."""
+    for gone in ("/proc/absent", "/proc/absent/more", "/proc/version/file"):
+        assert Host().usage(gone).disk_total == Host().usage("/proc").disk_total
+    root = os.statvfs("/")
+    assert Host().usage("/absent").disk_total == root.f_blocks * root.f_frsize
 
 
 def test_cpu_use_is_a_share_of_the_time_between() -> None:

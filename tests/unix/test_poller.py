@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -64,6 +65,28 @@ async def turns(count: int) -> None:
     loop.remove_reader(reading.number)
     reading.close()
     writing.close()
+
+
+@pytest.mark.parametrize("half", [True, False])
+async def test_a_hangup_behind_what_nobody_reads(poller: Poller, half: bool) -> None:
+    """What there is to read is of no concern; that the other end has closed is, or half of it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        calls: list[int] = []
+        poller.add_hangup(ours.fileno(), lambda: calls.append(len(calls)))
+        theirs.send(b"x")
+        await turns(3)
+        assert calls == []
+        if half:
+            theirs.shutdown(socket.SHUT_WR)
+        else:
+            theirs.close()
+        await turns(3)
+        assert len(calls) >= 2
+        assert poller.remove_reader(ours.fileno())
+        before = len(calls)
+        await turns(3)
+        assert len(calls) == before
 
 
 async def test_calls_as_long_as_there_is_something(poller: Poller, ends: Ends) -> None:

@@ -1,0 +1,154 @@
+"""The edge of HTTP: clients' connections, where no middleware is yet, or is no more.
+
+What aiohttp answers there by itself is plain text that quotes what was sent, which may hold a key.
+Here it is the envelope, as everywhere, and quotes nothing.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError, LineTooLong
+from aiohttp.streams import StreamReader
+from multidict import CIMultiDictProxy
+
+from procd.api.observe import REQUESTS, Requests
+from procd.api.reply import envelope, json_response
+from procd.config import ServerConfig
+from procd.errors import BadRequest, ProcdError
+from procd.unix.poller import Poller
+
+log = logging.getLogger(__name__)
+
+
+POLLER = web.AppKey("POLLER", Poller)
+
+
+class HttpConnection(web.RequestHandler):
+    """One connection of a client.
+
+    While it isn't read, since a client has sent more than was asked for, the event loop doesn't
+    learn that the client has gone; the poller does.
+    """
+
+    __slots__ = ("_poller", "_requests", "_watched")
+
+    def __init__(
+        self, server: web.Server, requests: Requests, poller: Poller, **options: Any
+    ) -> None:
+        super().__init__(server, **options)
+        self._requests = requests
+        self._poller = poller
+        self._watched = -1
+
+    def _pause_transport_reading(self) -> None:
+        super()._pause_transport_reading()
+        # What a WebSocket's client has sent before it went is still to be read.
+        if self._watched < 0 and self.transport is not None and not self._upgraded:
+            self._watched = self.transport.get_extra_info("socket").fileno()
+            self._poller.add_hangup(self._watched, self._hung_up)
+
+    def _resume_transport_reading(self) -> None:
+        self._unwatch()
+        super()._resume_transport_reading()
+
+    def _unwatch(self) -> None:
+        if self._watched >= 0:
+            self._poller.remove_reader(self._watched)
+            self._watched = -1
+
+    def _hung_up(self) -> None:
+        """End what runs for a client that has gone; a body is read to its end first."""
+        self._unwatch()
+        request = self._current_request
+        if self.transport is not None and (request is None or request.content.is_eof()):
+            self.transport.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by the event loop before it closes the socket."""
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what can't be parsed, or failed where no middleware catches it, and close."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("half of another answer is out")
+        if isinstance(exc, HttpProcessingError):
+            self._requests.count_unparsed(BadRequest.status)
+            body = envelope(None, BadRequest(_reason(exc)))
+            response = json_response(body, BadRequest.status)
+        else:
+            log.error("a request failed beyond its handler", exc_info=exc)
+            body = envelope(request, ProcdError("internal server error"))
+            response = json_response(body, ProcdError.status)
+        response.force_close()
+        return response
+
+
+def _reason(exc: HttpProcessingError) -> str:
+    if isinstance(exc, LineTooLong):
+        return "bad request: the request line or a header is too long"
+    if isinstance(exc, ContentEncodingError):
+        return "bad request: this Content-Encoding can't be decoded"
+    return "bad request: this is no well-formed request of HTTP/1.1"
+
+
+class HttpServer(web.Server):
+    """Makes a connection of each client that comes; otherwise as `plain`, which it replaces."""
+
+    def __init__(self, plain: web.Server, app: web.Application, **options: Any) -> None:
+        super().__init__(plain.request_handler, request_factory=self._make, **options)
+        self._requests = app[REQUESTS]
+        self._poller = app[POLLER]
+        self._make_plain = plain.request_factory
+
+    def __call__(self) -> HttpConnection:
+        """A connection, for the event loop to serve."""
+        return HttpConnection(self, self._requests, self._poller, loop=self._loop, **self._kwargs)
+
+    def _make(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> web.BaseRequest:
+        """A request; it expects nothing that the server doesn't know of.
+
+        Source: RFC 9110, section 10.1.1. aiohttp would refuse it before any middleware.
+        """
+        if message.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
+            headers = message.headers.copy()
+            del headers[hdrs.EXPECT]
+            message = message._replace(headers=CIMultiDictProxy(headers))
+        return self._make_plain(message, payload, protocol, writer, task)
+
+
+class Runner(web.AppRunner):
+    """Serves an application within the server's limits; its handlers end with their clients."""
+
+    def __init__(self, app: web.Application, config: ServerConfig) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=config.keepalive_s,
+            max_field_size=config.max_header_bytes,
+            max_line_size=config.max_header_bytes,
+            # aiohttp grants it twice: before it cancels the handlers, and after.
+            shutdown_timeout=config.shutdown_s / 3,
+        )
+
+    async def _make_server(self) -> web.Server:
+        plain = await super()._make_server()
+        return HttpServer(plain, self.app, **self._kwargs)

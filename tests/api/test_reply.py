@@ -1,0 +1,158 @@
+"""Output as text, of characters and gaps; and replies of any size, piece by piece."""
+
+import asyncio
+import json
+import tracemalloc
+from typing import Any
+
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.test_utils import make_mocked_request
+
+from procd.api.reply import EVERY_STREAM, PIECE_BYTES, OutputText, respond
+from procd.process import STDERR, STDOUT
+from procd.streams.backlog import Backlog
+
+
+def output(cap_bytes: int, *said: tuple[int, bytes]) -> Backlog:
+    """A backlog with a head and a tail of half the cap each."""
+    store = Backlog(cap_bytes, cap_bytes // 2)
+    for stream, data in said:
+        store.append(data, stream)
+    return store
+
+
+def texts(store: Backlog) -> tuple[str, str, str]:
+    """All of it, stdout and stderr."""
+    both, out, err = (
+        "".join(OutputText(store, stream).texts()) for stream in (EVERY_STREAM, STDOUT, STDERR)
+    )
+    return both, out, err
+
+
+def gap(size: int) -> str:
+    """The mark."""
+    return f"\n[... {size} bytes dropped ...]\n"
+
+
+def test_characters_that_a_gap_has_cut_are_dropped_whole() -> None:
+    """Both halves, of whatever length, and they are counted."""
+    for character in "é", "€", "😀":
+        data = character.encode()
+        for cap_bytes in range(2, 64, 2):
+            store = output(cap_bytes, (STDOUT, data * 50))
+            kept = cap_bytes // 2 // len(data)
+            dropped = gap(len(data) * (50 - 2 * kept))
+            text = character * kept + dropped + character * kept
+            assert texts(store) == (text, text, "")
+
+
+def test_the_rest_of_a_character_may_arrive_in_parts() -> None:
+    """It is no less a rest for that."""
+    store = output(8, (STDOUT, b"abcd" + b"\xf0" * 20), *[(STDOUT, b"\x9f")] * 3, (STDOUT, b"!"))
+    assert texts(store)[0] == "abcd" + gap(23) + "!"
+
+
+def test_each_stream_has_its_own_rest() -> None:
+    """The one that comes later, too."""
+    said = [(STDOUT, "€".encode()), (STDERR, "ü".encode())] * 20
+    halves = [(STDOUT, b"\xac"), (STDERR, b"\xbc"), (STDOUT, b"out"), (STDERR, b"err")]
+    store = output(16, *said, *halves)
+    both, out, err = texts(store)
+    assert out == "€€" + gap(55) + "out"
+    assert err == "ü" + gap(39) + "err"
+    assert both == "€ü€" + gap(55 + 39) + "outerr"
+
+
+def test_a_stream_that_has_lost_nothing_is_whole() -> None:
+    """Its character may lie on both sides of a gap that is another's."""
+    said = [(STDERR, b"\xe2\x82"), (STDOUT, b"x" * 100), (STDERR, b"\xac"), (STDOUT, b"end")]
+    both, out, err = texts(output(16, *said))
+    assert err == "€"
+    assert out == "x" * 6 + gap(90) + "xxxxend"
+    assert both == "x" * 6 + gap(90) + "xxxx€end"
+
+
+def test_what_is_no_utf_8_stays() -> None:
+    """No more is taken for the rest of a character than one can have."""
+    store = output(16, (STDOUT, b"\x80" * 100))
+    assert texts(store)[1] == "\ufffd" * 8 + gap(87) + "\ufffd" * 5
+
+
+class Greedy(AbstractStreamWriter):
+    """The way to a client that takes in whatever there is; it knows in which turn each piece came.
+
+    Attributes:
+        turn: of the event loop, counted.
+    """
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.turns: list[int] = []
+        self.longest_bytes = 0
+        self.body = b""
+        self.keeps = True
+        self._tick()
+
+    def _tick(self) -> None:
+        self.turn += 1
+        self._next = asyncio.get_running_loop().call_soon(self._tick)
+
+    async def write(self, chunk: Any) -> None:
+        self.turns.append(self.turn)
+        self.longest_bytes = max(self.longest_bytes, len(chunk))
+        if self.keeps:
+            self.body += chunk
+
+    async def write_eof(self, chunk: bytes = b"") -> None:
+        self._next.cancel()
+
+    async def drain(self) -> None:
+        pass
+
+    async def write_headers(self, status_line: str, headers: Any) -> None:
+        pass
+
+    def enable_compression(self, *_: object, **__: object) -> None:
+        pass
+
+    def enable_chunking(self) -> None:
+        pass
+
+
+def fields_of(store: Backlog) -> dict[str, object]:
+    """What a command's reply has of its output."""
+    return {
+        "result": OutputText(store),
+        "stdout": OutputText(store, STDOUT),
+        "stderr": OutputText(store, STDERR),
+    }
+
+
+async def test_a_long_reply_leaves_turns_to_others() -> None:
+    """However fast its client is; each turn has one piece, of a bounded size."""
+    run_bytes = 64 << 10
+    store = output(64 << 20, *[(STDOUT, bytes(run_bytes)), (STDERR, b"x" * run_bytes)] * 16)
+    writer = Greedy()
+    await respond(make_mocked_request("POST", "/", writer=writer), fields_of(store))
+    assert len(writer.turns) > 10
+    assert len(set(writer.turns)) == len(writer.turns)
+    assert writer.longest_bytes < PIECE_BYTES + 6 * run_bytes
+    body = json.loads(writer.body)
+    assert body["stdout"] == "\0" * (16 * run_bytes)
+    assert body["stderr"] == "x" * (16 * run_bytes)
+    assert body["result"] == ("\0" * run_bytes + "x" * run_bytes) * 16
+
+
+async def test_a_long_reply_takes_no_memory_of_its_own() -> None:
+    """Whatever its output is encoded as, and however often it has that in it."""
+    store = output(64 << 20, *[(STDOUT, bytes(64 << 10))] * 128)
+    writer = Greedy()
+    writer.keeps = False
+    request = make_mocked_request("POST", "/", writer=writer)
+    tracemalloc.start()
+    try:
+        await respond(request, fields_of(store))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * PIECE_BYTES, "of 96 MiB"
