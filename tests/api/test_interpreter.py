@@ -844,6 +844,19 @@ async def test_a_client_that_goes_before_its_turn(procd: MakeClient, gate: Gate)
     await first.to_end()
 
 
+async def test_a_server_that_stops_is_no_success(procd: MakeClient) -> None:
+    client = await procd()
+    running = await start(client, "import time; print('in'); time.sleep(60)")
+    await running.until("in\n")
+    waiting = await start(client, "print(1)")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(client.server.close())
+        for cell in (running, waiting):
+            await cell.to_end()
+            assert cell.close == (1011, "server shutdown")
+            assert "control" not in cell.kinds
+
+
 async def test_death(procd: MakeClient) -> None:
     client = await procd()
     context_id = await create(client)
