@@ -24,7 +24,9 @@ from procd.unix.channel import Channel, channel_pair
 
 log = logging.getLogger(__name__)
 
-SCRIPT: Final = str(Path(worker.__file__).parent / "interpreter.py")
+# Unbuffered for the sake of C code, whose streams would keep what it says to the end. Python's own
+# are made anew by the script.
+SCRIPT: Final = ("-u", str(Path(worker.__file__).parent / "interpreter.py"))
 # Displays of a cell and its error, each in a message; they are limited where they are made.
 MAX_MESSAGE_BYTES: Final = 8 << 20
 # The stream of a log that holds displays, one JSON object per line.
@@ -88,7 +90,7 @@ class Repl:
         self._first_words = self._relay.target = Log(Backlog(FIRST_WORDS_BYTES), 0)
         try:
             self._process = processes.spawn(
-                (*argv, SCRIPT),
+                (*argv, *SCRIPT),
                 cwd=cwd,
                 env=env,
                 output=Log(self._relay, 0),

@@ -43,8 +43,9 @@ OUTPUTS = [
     ("import os; r = os.system('printf x')", "x", ""),
     ("print('a', end=''); import os; r = os.system('printf b'); print('c')", "bac\n", ""),
     (
-        "import ctypes; c = ctypes.CDLL(None); c.printf(b'from C\\n'); c.fflush(None)",
-        "from C\n",
+        "import ctypes; c = ctypes.CDLL(None)\n"
+        "print('a'); c.printf(b'from C\\n'); print('b'); c.printf(b'c')",
+        "a\nfrom C\nb\nc",
         "",
     ),
     ("import sys; n = sys.stdout.buffer.write(b'raw \\xc3\\xa4\\n')", "raw ä\n", ""),
@@ -76,7 +77,8 @@ async def _outputs(client: Any, code: str, stdout: str | None, stderr: str) -> N
     assert cell.stderr == stderr
 
 
-async def test_output(procd: MakeClient) -> None:
+async def test_output(procd: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # the streams are to be ours
     await _outputs(client=await procd())
 
 
@@ -91,6 +93,18 @@ pickle.loads(pickle.dumps(Point()))
 print('__file__' in globals(), sys.path[0] == '')
 """
     assert await said(client, code) == "__main__ [''] True\nFalse True\n"
+
+
+async def test_what_c_code_says(procd: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    client = await procd()
+    code = "import ctypes; c = ctypes.CDLL(None); c.printf(b'last words'); ctypes.string_at(0)"
+    cell = await run(client, code)
+    assert (cell.stdout, cell.close) == ("last words", (1011, "worker process ended"))
+    code = "import ctypes, os; c = ctypes.CDLL(None); c.printf(b'a')\n"
+    code += "if os.fork() == 0: c.exit(0)\nos.wait(); c.printf(b'b'); r = os.system('printf c')"
+    assert await said(client, code) == "abc"
+    assert await said(client, "c.puts(b'd'); print('e')") == "d\ne\n"
 
 
 async def test_a_segfault_is_heard(procd: MakeClient) -> None:
