@@ -103,7 +103,7 @@ class Process:
         self.input_fd = fd
         self.stdin = FdWriter(self._processes.poller, fd)
 
-    def read_from(self, fd: OwnedFd, stream: int, burst_bytes: int) -> None:
+    def read_from(self, fd: OwnedFd, stream: int, burst_bytes: int, rest_s: float = 0.0) -> None:
         """Read `fd` into the log as `stream`."""
 
         def received(data: bytes) -> None:
@@ -112,14 +112,23 @@ class Process:
 
         if fd is self.input_fd and self.stdin is not None:
             fd.before_close = self.stdin.abandon  # one descriptor, two registrations
-        self.log.feed_from(self.read_apart(fd, received, burst_bytes))
+        self.log.feed_from(self.read_apart(fd, received, burst_bytes, rest_s))
 
     def read_apart(
-        self, fd: OwnedFd, on_data: Callable[[bytes], None], burst_bytes: int
+        self,
+        fd: OwnedFd,
+        on_data: Callable[[bytes], None],
+        burst_bytes: int,
+        rest_s: float = 0.0,
     ) -> FdReader:
         """Read `fd` into `on_data` and not into the log; `done` waits for its end as well."""
         reader = FdReader(
-            self._processes.poller, fd, on_data, self._one_ended, burst_bytes=burst_bytes
+            self._processes.poller,
+            fd,
+            on_data,
+            self._one_ended,
+            burst_bytes=burst_bytes,
+            rest_s=rest_s,
         )
         self._readers.append(reader)
         return reader

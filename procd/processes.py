@@ -141,12 +141,14 @@ class Processes:
         output: Log[Store],
         stdin: OwnedFd | None = None,
         passed: Sequence[OwnedFd] = (),
+        rest_s: float = 0.0,
     ) -> Process:
         """Start a command with a pipe each for stdout and stderr.
 
         Args:
             stdin: becomes the child's input, instead of /dev/null; closed here.
             passed: become the child's descriptors from 3 on; closed here.
+            rest_s: of the pipes' readers: see FdReader.
 
         Raises:
             SpawnFailed: it can't be started; nothing is left behind.
@@ -171,8 +173,8 @@ class Processes:
         finally:
             for fd in theirs:
                 fd.close()
-        process.read_from(readings[0], STDOUT, PIPE_BURST_BYTES)
-        process.read_from(readings[1], STDERR, PIPE_BURST_BYTES)
+        process.read_from(readings[0], STDOUT, PIPE_BURST_BYTES, rest_s)
+        process.read_from(readings[1], STDERR, PIPE_BURST_BYTES, rest_s)
         return process
 
     def spawn_reader(

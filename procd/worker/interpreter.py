@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import builtins
 import linecache
-import os
 import sys
 import types
 from _ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from procd.worker.output import Pacer, Streams
+    from procd.worker.output import Streams
 
 CONTROL_FD = 3
 CHUNK_BYTES = 32 << 10
@@ -107,10 +106,9 @@ class Channel:
 class Interpreter:
     """One namespace, and the cells that run in it."""
 
-    def __init__(self, channel: Channel, streams: Streams, pacer: Pacer) -> None:
+    def __init__(self, channel: Channel, streams: Streams) -> None:
         self._channel = channel
         self._streams = streams
-        self._pacer = pacer
         self._pid = getpid()
         self._thread = get_ident()
         # Whether an interrupt concerns the user's code, and whether it has to wait until a message
@@ -133,14 +131,8 @@ class Interpreter:
         from _procd import pyplot_hook  # type: ignore[import-not-found]  # see main()
 
         self._forget_figures = pyplot_hook.install(self._shown)
-        register_at_fork(after_in_child=channel.close)
-        register_at_fork(
-            before=self._pacer.stop_for_fork,
-            after_in_parent=self._pacer.go_after_fork,
-            after_in_child=self._pacer.forget,
-        )
-        _hide_thread()
-        os._exit = self._exit  # type: ignore[assignment]  # what was printed before it counts
+        # What waits for the end of its line is the parent's to say.
+        register_at_fork(before=streams.flush, after_in_child=channel.close)
 
     def serve(self) -> None:
         """Do what procd asks for, for ever."""
@@ -202,7 +194,6 @@ class Interpreter:
         before = {name: environ.get(name) for name in envs}
         environ.update(envs)
         self._displaying = message["display"]
-        self._pacer.go()
         error, _ = self._guarded(lambda: self._execute(message["code"]))
         if getpid() != self._pid:  # a fork of the user's that has come to the end of the cell
             if error is not None:
@@ -210,7 +201,6 @@ class Interpreter:
             self._streams.flush()
             exit_at_once(error is not None)
         after, _ = self._guarded(self._finish)
-        self._pacer.stop()
         with self._display_lock:
             self._displaying = False
         for name, value in before.items():
@@ -278,10 +268,6 @@ class Interpreter:
                 task.exception()  # which is the one on its way, or of less interest: it was seen
             raise
 
-    def _exit(self, status: int) -> None:
-        self._pacer.flush()
-        exit_at_once(status)
-
     def _display(self, *values: object) -> None:
         for value in values:
             self._emit(_displays().bundle(value))
@@ -342,16 +328,6 @@ class Interpreter:
                 }
             )
         return found
-
-
-def _hide_thread() -> None:
-    """Keep Python from warning of a thread of ours whenever the user's code forks.
-
-    That thread has let go of everything by then: see Pacer.
-    """
-    import warnings
-
-    warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
 
 
 def _displays() -> Any:
@@ -452,7 +428,7 @@ def main() -> None:
     start = channel.receive()
     channel.use(start["key"])
     streams = output.Streams()
-    interpreter = Interpreter(channel, streams, output.Pacer(streams))
+    interpreter = Interpreter(channel, streams)
     for name in start["preload"]:
         try:
             __import__(name)

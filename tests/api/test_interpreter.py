@@ -107,6 +107,41 @@ async def test_what_c_code_says(procd: MakeClient, monkeypatch: pytest.MonkeyPat
     assert await said(client, "c.puts(b'd'); print('e')") == "d\ne\n"
 
 
+FLOOD = "import os, sys, ctypes, subprocess\nfor n in range(20_000): print(n)\n"
+
+
+@each(
+    ("then", "last"),
+    [
+        ("n = os.write(1, b'last')", "last"),
+        ("ctypes.CDLL(None).puts(b'last')", "last\n"),
+        ("ctypes.CDLL(None).system(b'echo last')", "last\n"),
+        ("r = subprocess.run(['echo', 'last'])", "last\n"),
+        ("if os.fork() == 0: print('last'); os._exit(0)\nr = os.wait()", "last\n"),
+        ("ctypes.string_at(0)", ""),
+        ("os._exit(0)", ""),
+        ("os.kill(os.getpid(), 9)", ""),
+    ],
+)
+async def _floods(client: Any, then: str, last: str) -> None:
+    cell = await run(client, FLOOD + then)
+    assert not cell.errors
+    assert cell.stdout == "".join(f"{n}\n" for n in range(20_000)) + last
+
+
+async def test_a_flood_is_whole_and_in_order(procd: MakeClient) -> None:
+    await _floods(client=await procd())
+
+
+async def test_a_fork_in_a_line(procd: MakeClient) -> None:
+    # What waits for the end of its line is said once, and before what a child says.
+    client = await procd()
+    code = (
+        "import os\nprint('a', end='')\nif os.fork(): w = os.wait(); print('c')\nelse: print('b')"
+    )
+    assert await said(client, code) == "ab\nc\n"
+
+
 async def test_a_segfault_is_heard(procd: MakeClient) -> None:
     client = await procd()
     code = "import faulthandler, ctypes; faulthandler.enable(); print('a'); ctypes.string_at(0)"

@@ -337,6 +337,44 @@ async def test_drain_is_bounded(ends: tuple[OwnedFd, OwnedFd]) -> None:
     reader.close()
 
 
+async def test_rests_after_a_short_read(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """What comes in small pieces is read now and then; a full pipe and a drain don't wait."""
+    got = Collector()
+    reading, writing = ends
+    loop = asyncio.get_running_loop()
+    reader = FdReader(loop, reading, got.received, got.eof, rest_s=3600)
+    os.write(writing.number, bytes(SHORT_READ_BYTES))
+    await got.until(SHORT_READ_BYTES)
+    os.write(writing.number, b"a")
+    await got.until(SHORT_READ_BYTES + 1)
+    os.write(writing.number, b"b")
+    await turn()
+    assert got.data.endswith(b"a")
+    reader.pause()
+    reader.resume()
+    await turn()
+    assert got.data.endswith(b"a")
+    reader.drain()
+    assert got.data.endswith(b"ab")
+    reader.close()
+    assert not loop.remove_reader(writing.number)
+
+
+async def test_goes_on_after_a_rest(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """And brings the end."""
+    got = Collector()
+    reading, writing = ends
+    FdReader(asyncio.get_running_loop(), reading, got.received, got.eof, rest_s=0.001)
+    async with asyncio.timeout(10):
+        for size in range(1, 20):
+            os.write(writing.number, b"x")
+            await got.until(size)
+        os.write(writing.number, b"y")
+        writing.close()
+        await got.ended
+    assert got.data == b"x" * 19 + b"y"
+
+
 async def test_close_order(ends: tuple[OwnedFd, OwnedFd]) -> None:
     """A closed reader has left the loop: whoever gets its number next hears nothing of it."""
     reading, _ = ends
