@@ -199,7 +199,7 @@ class Context:
         if reply is None:
             raise SpawnFailed("the interpreter ended as it started")
         if reply["error"]:
-            raise SpawnFailed(reply["error"])
+            raise SpawnFailed(reply["error"]["value"])
 
     def submit(self, execution: Execution) -> None:
         """Let it run when those before it have.

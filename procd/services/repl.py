@@ -9,6 +9,7 @@ Source: Process API contract, section 11.
 import asyncio
 import json
 import logging
+import marshal
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 # Unbuffered for the sake of C code, whose streams would keep what it says to the end. Python's own
 # are made anew by the script.
 SCRIPT: Final = ("-u", str(Path(worker.__file__).parent / "interpreter.py"))
+# Which Python 3.8 knows as well.
+MARSHAL_VERSION: Final = 4
 # Each line that is printed is a write of its own, so that it comes before what others write and no
 # crash takes it along. To read each by itself, too, would make a loop that prints twice as slow.
 REST_S: Final = 0.002
@@ -111,7 +114,7 @@ class Repl:
         self._reply: asyncio.Future[Reply | None] | None = None
         self._on_end: Callable[[], None] | None = None
         self._process.done.add_done_callback(self._exited)
-        self.ready = self._ask({"op": "start", "key": self._channel.key.hex(), "preload": preload})
+        self.ready = self._ask({"op": "start", "key": self._channel.key, "preload": preload})
 
     @property
     def running(self) -> bool:
@@ -151,8 +154,11 @@ class Repl:
         if self._process.done.done():
             reply.set_result(None)
         else:
-            self._channel.send(json.dumps({**message, "id": self._number}).encode())
+            self._tell({**message, "id": self._number})
         return reply
+
+    def _tell(self, message: Mapping[str, object]) -> None:
+        self._channel.send(marshal.dumps(dict(message), MARSHAL_VERSION))
 
     def _received(self, data: bytes) -> None:
         # What was written before the message was sent is in the pipes by now.
@@ -168,7 +174,7 @@ class Repl:
         if operation == "result":
             self._relay.append(result.encode() + b"\n", RESULTS)
             # It goes on when it knows that what it prints next comes after this.
-            self._channel.send(json.dumps({"op": "shown", "id": number}).encode())
+            self._tell({"op": "shown", "id": number})
         elif number == self._number:
             self._number += 1
             self._answer(message)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import sys
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from io import BufferedReader, BufferedWriter, FileIO, TextIOWrapper
-from os import dup2, fstat, set_blocking
+from os import dup2, fstat, set_blocking, write
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+
+from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
 
 # All of these by name, so that what the user's code does to modules isn't done to us.
 
@@ -20,6 +22,14 @@ def far(number: int) -> int:
     if soft == RLIM_INFINITY or soft > 1000:
         soft = 1000
     return fcntl(number, F_DUPFD_CLOEXEC, max(soft - 16, 10))
+
+
+def say(text: str) -> None:
+    """Write a line of ours to whoever reads descriptor 2, if there is somebody."""
+    try:
+        write(2, f"{text}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        return
 
 
 class Streams:
@@ -36,23 +46,28 @@ class Streams:
         """Undo what earlier code did to them.
 
         Raises:
-            OSError: the code has left too few descriptors.
+            OSError: it has left nothing that they could be restored from.
         """
         for number, original in self._originals.items():
-            try:
-                intact = _identity(number) == self._identities[number]
-            except OSError:
-                intact = False
-            if not intact:
+            if not self._intact(number, number):
+                if not self._intact(original, number):
+                    raise OSError("the output's descriptors are gone")
                 dup2(original, number)
-            set_blocking(original, True)
+            set_blocking(number, True)
         sys.stdin = sys.__stdin__ = self._stream(0)  # type: ignore[misc]  # not final at run time
         sys.stdout = sys.__stdout__ = self._stream(1)  # type: ignore[misc]  # as above
         sys.stderr = sys.__stderr__ = self._stream(2)  # type: ignore[misc]  # as above
 
+    def _intact(self, candidate: int, number: int) -> bool:
+        """Whether a descriptor is what `number` was at the start."""
+        try:
+            return _identity(candidate) == self._identities[number]
+        except OSError:
+            return False
+
     def _stream(self, number: int) -> TextIOWrapper:
         stream = self._opened.get(number)
-        if stream is None or not _as_made(stream):
+        if stream is None or not _as_made(stream, number):
             raw = FileIO(number, "w" if number else "r", closefd=False)
             buffer = BufferedWriter(raw) if number else BufferedReader(raw)
             stream = TextIOWrapper(
@@ -69,9 +84,9 @@ class Streams:
             if stream is None:
                 continue
             try:
-                set_blocking(self._originals[number], True)
-                stream.flush()
-            except (OSError, ValueError):
+                set_blocking(number, True)
+                TextIOWrapper.flush(stream)  # whatever is in the way in this one
+            except Exception:  # noqa: BLE001 - parts of it may be the user's by now
                 self._discard(number)
 
     def _discard(self, number: int) -> None:
@@ -79,8 +94,8 @@ class Streams:
         stream = self._opened.pop(number)
         try:
             dup2(self._originals[0], number)
-            stream.flush()
-        except (OSError, ValueError):
+            TextIOWrapper.flush(stream)
+        except Exception:  # noqa: BLE001 - as above
             return  # it is closed, or there is no descriptor: the text goes with the stream
 
 
@@ -89,8 +104,9 @@ def _identity(number: int) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _as_made(stream: TextIOWrapper) -> bool:
+def _as_made(stream: TextIOWrapper, number: int) -> bool:
+    made = ("utf-8", number > 0)
     try:
-        return not stream.closed and (stream.encoding, stream.line_buffering) == ("utf-8", True)
+        return not stream.closed and (stream.encoding, stream.line_buffering) == made
     except ValueError:  # its buffer was detached
         return False
