@@ -35,6 +35,8 @@ class Sources:
     def remember(self, code: str, filename: str) -> None:
         """Keep a cell's lines."""
         lines = StringIO(code, newline=None).readlines()
+        if lines and not lines[-1].endswith("\n"):  # the places of carets are counted with it
+            lines[-1] += "\n"
         self._entries[filename] = (len(code), None, lines, filename)
         self._chars += len(code)
         cache = _cache()
@@ -50,8 +52,8 @@ class Sources:
         """An exception as the `error` frame shows it; runs the user's code, to say it."""
         name = name_of(type(exc))
         _cache().update(self._entries)
-        if isinstance(exc, SyntaxError) and _is_cell(exc.filename):
-            exc.filename = "<stdin>"
+        if issubclass(type(exc), SyntaxError):
+            self._complete(exc)
         try:
             value = str(exc)
         except Exception:  # noqa: BLE001 - a __str__ of the user's
@@ -66,11 +68,34 @@ class Sources:
             "traceback": clean(_cut(text, MAX_TRACEBACK_CHARS)),
         }
 
+    def _complete(self, exc: Any) -> None:
+        """Say where a SyntaxError of a cell is, and what stands there.
+
+        The compiler looks for the line in a file, and counts bytes; the parser has both right.
+        """
+        if not _is_cell(exc.filename):
+            return
+        _, _, lines, _ = self._entries.get(exc.filename, (0, None, [], ""))
+        exc.filename = "<stdin>"
+        if exc.text is not None or not exc.lineno or exc.lineno > len(lines):
+            return
+        exc.text = lines[exc.lineno - 1]
+        exc.offset = _characters(exc.text, exc.offset)
+        if getattr(exc, "end_lineno", None) == exc.lineno:  # since Python 3.10
+            exc.end_offset = _characters(exc.text, exc.end_offset)
+
 
 def _cache() -> dict[str, Any]:
     if type(linecache.cache) is not dict:  # the user's code has made something else of it
         linecache.cache = {}
     return linecache.cache
+
+
+def _characters(line: str, offset: int | None) -> int | None:
+    """From a place in the line's UTF-8, counted from 1, to one in its text."""
+    if not offset or offset < 1:
+        return offset
+    return len(line.encode()[: offset - 1].decode("utf-8", "replace")) + 1
 
 
 def bare(exc: BaseException) -> dict[str, str]:

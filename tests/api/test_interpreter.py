@@ -5,6 +5,7 @@ import base64
 import json
 import re
 import sys
+from asyncio.subprocess import PIPE
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -308,6 +309,46 @@ async def test_tracebacks(procd: MakeClient) -> None:
     client = await procd()
     assert not await said(client, '\ndef earlier(n):\n    raise ValueError(f"no {n}")')
     await _tracebacks(client=client)
+
+
+@each(
+    "code",
+    [
+        "x = 0\n1 / x",
+        "x = 0\nprint('é' + str(1 / x))\n",
+        "return 5",
+        "x = 1\nif x:\n    return x\n",
+        "nonlocal x",
+        "await = 5\n",
+        "def f():\n    global a\n    b = a; nonlocal a",
+        "class C:\n    yield 'a'",
+        "x = 5\nbreak\n",
+        "def f(a, a): pass",
+        "from __future__ import nothing",
+        "f(**{}, *[])",
+        "  x = 1",
+        "x = 'unterminated",
+    ],
+)
+async def _carets(client: Any, directory: Path, code: str) -> None:
+    file = directory / "code.py"
+    file.write_text(code)
+    plain = await asyncio.create_subprocess_exec(sys.executable, file, stderr=PIPE)
+    _, said = await plain.communicate()
+    error = (await run(client, code)).error
+    assert error["traceback"] == said.decode().replace(str(file), "<stdin>")
+
+
+async def test_carets_are_those_of_python(procd: MakeClient, tmp_path: Path) -> None:
+    await _carets(client=await procd(interpreter={"python": sys.executable}), directory=tmp_path)
+
+
+async def test_a_caret_beyond_ascii(procd: MakeClient) -> None:
+    # Where Python's own is off in files, too.
+    client = await procd(interpreter={"python": sys.executable})
+    error = (await run(client, "'é€'; return 'ä'\n")).error
+    lines = ['  File "<stdin>", line 1', "    'é€'; return 'ä'", "          ^^^^^^^^^^"]
+    assert error["traceback"].splitlines() == [*lines, "SyntaxError: 'return' outside function"]
 
 
 async def test_source_lines_are_those_of_python(procd: MakeClient) -> None:
