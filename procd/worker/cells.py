@@ -133,8 +133,8 @@ class Interpreter:
         if exc is None:
             return None, value
         if issubclass(type(exc), SystemExit):
-            self._attempt(lambda: _say_why(exc))
-            return None, None
+            _, status = self._attempt(lambda: _status(exc))
+            return None, 1 if status is None else status
         # A __str__ of the user's may take as long as it likes, too.
         _, error = self._attempt(lambda: self._sources.describe(exc))
         return error or bare(exc), None
@@ -143,19 +143,20 @@ class Interpreter:
         before: dict[str, str | None] = {}
         self._restore()
         self._displaying = message["display"]
-        error, _ = self._user(lambda: self._execute(message["code"], message["envs"], before))
+        error, status = self._user(lambda: self._execute(message["code"], message["envs"], before))
         if getpid() != self._pid:  # a fork of the user's that has come to the end of the cell
             if error is not None:
                 self._attempt(lambda: sys.stderr.write(error["traceback"]))
             self._streams.flush()
-            exit_at_once(error is not None)
+            exit_at_once(1 if error is not None else status or 0)
         after, _ = self._user(self._finish)
         with self._display_lock:
             self._displaying = False
         _reset(before)
         return error or after
 
-    def _execute(self, code: str, envs: dict[str, str], before: dict[str, str | None]) -> None:
+    def _execute(self, code: str, envs: dict[str, str], before: dict[str, str | None]) -> int:
+        """Run a cell; the exit status of a fork that comes to its end."""
         if envs:
             before.update((name, environ.get(name)) for name in envs)
             environ.update(envs)
@@ -165,7 +166,7 @@ class Interpreter:
         self._sources.remember(code, filename)
         if not self._displaying:
             self._evaluate(code, filename, "exec")
-            return
+            return 0
         builtins.display = self._display  # type: ignore[attr-defined]  # as in Jupyter
         body, last = _displays().split(code, filename)
         self._evaluate(body, filename, "exec")
@@ -173,6 +174,7 @@ class Interpreter:
             value = self._evaluate(last, filename, "eval")
             if value is not None:
                 self._display(value)
+        return 0
 
     def _finish(self) -> None:
         """What is done after the code, whatever has become of it."""
@@ -286,9 +288,14 @@ def _no_input(prompt: object = "") -> str:
     raise EOFError("input() has nobody to ask: the interpreter has no standard input")
 
 
-def _say_why(exc: Any) -> None:
-    if exc.code is not None and not isinstance(exc.code, int):
-        sys.stderr.write(f"{exc.code}\n")
+def _status(exc: Any) -> int:
+    """What a process would exit with."""
+    if exc.code is None:
+        return 0
+    if isinstance(exc.code, int):
+        return exc.code & 0xFF
+    sys.stderr.write(f"{exc.code}\n")
+    return 1
 
 
 def _reset(before: dict[str, str | None]) -> None:

@@ -233,6 +233,22 @@ r = R()
     assert await said(client, "print(x)") == "5\n"
 
 
+@each(
+    ("leaving", "said"),
+    [("sys.exit(4)", "4"), ("sys.exit('why')", "1"), ("sys.exit()", "0"), ("1 / 0", "1")],
+)
+async def _forks(client: Any, leaving: str, said: str) -> None:
+    code = f"import os, sys\nif os.fork() == 0: {leaving}\nprint(os.WEXITSTATUS(os.wait()[1]))"
+    cell = await run(client, code)
+    cell.check_completed()
+    assert cell.stdout == f"{said}\n"
+    assert ("why" in leaving) == (cell.stderr == "why\n")
+
+
+async def test_the_status_of_a_fork(procd: MakeClient) -> None:
+    await _forks(client=await procd())
+
+
 @each("how", ["SHUT_RD", "SHUT_WR"])
 async def _half_shut(client: Any, how: str) -> None:
     code = f"""
