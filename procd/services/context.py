@@ -125,9 +125,6 @@ class Keeper(Protocol):
     config: InterpreterConfig
     tasks: Tasks
 
-    def environment(self) -> Mapping[str, str]:
-        """What a context starts with."""
-
     def take(self) -> Repl:
         """A process that is nobody's."""
 
@@ -195,7 +192,7 @@ class Context:
         if await asyncio.shield(repl.ready) is None:
             words = repl.first_words or "without a word"
             raise SpawnFailed(f"the interpreter ended as it started: {words}")
-        reply = await asyncio.shield(repl.place(self.record.cwd, self._contexts.environment()))
+        reply = await asyncio.shield(repl.place(self.record.cwd))
         if reply is None:
             raise SpawnFailed("the interpreter ended as it started")
         if reply["error"]:

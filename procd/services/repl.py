@@ -132,9 +132,9 @@ class Repl:
         text = b"".join(run.data for run in self._first_words.store.runs()).decode(errors="replace")
         return text.strip().rpartition("\n")[2]
 
-    def place(self, cwd: str, env: Mapping[str, str]) -> asyncio.Future[Reply | None]:
-        """Have it take up a directory and an environment; the reply's `error` is a text or None."""
-        return self._ask({"op": "place", "cwd": cwd, "env": env})
+    def place(self, cwd: str) -> asyncio.Future[Reply | None]:
+        """Have it take up a directory."""
+        return self._ask({"op": "place", "cwd": cwd})
 
     def run(
         self, message: Mapping[str, object], output: Log[Backlog]

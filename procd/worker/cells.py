@@ -80,7 +80,7 @@ class Interpreter:
                 error, variables = self._user(self._variables)
                 reply = {"error": error, "variables": variables}
             elif operation == "place":
-                reply = {"error": self._place(message)}
+                reply = {"error": _place(message["cwd"])}
             else:
                 continue  # news of a display whose cell was interrupted
             self._streams.flush()
@@ -262,19 +262,16 @@ class Interpreter:
             )
         return found
 
-    def _place(self, message: dict[str, Any]) -> dict[str, str] | None:
-        """Take up the directory and the environment of a context; what is wrong with them."""
-        cwd = message["cwd"]
-        try:
-            chdir(cwd)
-        except OSError as exc:
-            reason = f"working directory cannot be entered: {cwd}: {exc.strerror}"
-            return {"name": "OSError", "value": clean(reason), "traceback": ""}
-        if message["env"] != dict(environ):
-            environ.clear()
-            environ.update(message["env"])
-        environ["PWD"] = cwd
-        return None
+
+def _place(cwd: str) -> dict[str, str] | None:
+    """Take up the directory of a context; what is wrong with it."""
+    try:
+        chdir(cwd)
+    except OSError as exc:
+        reason = f"working directory cannot be entered: {cwd}: {exc.strerror}"
+        return {"name": "OSError", "value": clean(reason), "traceback": ""}
+    environ["PWD"] = cwd
+    return None
 
 
 def _displays() -> Any:

@@ -1141,23 +1141,41 @@ async def test_warm(procd: MakeClient) -> None:
     assert await said(client, "print(1)", contextId=context_id) == "1\n"
 
 
-async def test_a_spare_takes_up_directory_and_environment(
-    procd: MakeClient, tmp_path: Path
-) -> None:
+async def test_a_spare_takes_up_a_directory(procd: MakeClient, tmp_path: Path) -> None:
     client = await procd(interpreter={"warm": 1})
     contexts = client.app[APP_CONTEXTS]
     await until(lambda: _is(len(contexts._spares) == 1))
-    async with client.post("/env", json={"set": {"SOME": "value"}}) as reply:
-        assert reply.status == 200
     (spare,) = contexts._spares
     context_id = await create(client, cwd=str(tmp_path))
     assert contexts.get(context_id).pid == spare.pid
-    code = "import os; print(os.getcwd(), os.environ['PWD'], os.environ['SOME'])"
-    assert await said(client, code, contextId=context_id) == f"{tmp_path} {tmp_path} value\n"
+    code = "import os; print(os.getcwd(), os.environ['PWD'])"
+    assert await said(client, code, contextId=context_id) == f"{tmp_path} {tmp_path}\n"
     # A directory that can't be entered costs a spare and nothing more.
     async with client.post(CONTEXTS, json={"cwd": str(tmp_path / "none")}) as reply:
         await refused(reply, 500, "INTERNAL_SERVER_ERROR")
     await create(client)
+
+
+async def test_spares_follow_the_environment(procd: MakeClient, tmp_path: Path) -> None:
+    # What Python takes up as it starts is no less that of now.
+    client = await procd(interpreter={"warm": 1, "python": sys.executable})
+    contexts = client.app[APP_CONTEXTS]
+    await until(lambda: _is(len(contexts._spares) == 1))
+    (spare,) = contexts._spares
+    (tmp_path / "mine.py").write_text("")
+    changes = {"PYTHONPATH": str(tmp_path), "TZ": "Etc/GMT-7"}
+    async with client.post("/env", json={"set": changes}) as reply:
+        assert reply.status == 200
+    assert not contexts._spares
+    context_id = await create(client)
+    code = "import mine, os, time; print(os.environ['TZ'], time.timezone)"
+    assert await said(client, code, contextId=context_id) == "Etc/GMT-7 -25200\n"
+    await until(lambda: _is(len(contexts._spares) == 1))
+    assert not spare.running
+    (spare,) = contexts._spares
+    async with client.post("/env", json={"set": changes}) as reply:  # which changes nothing
+        assert reply.status == 200
+    assert list(contexts._spares) == [spare]
 
 
 async def test_preload(procd: MakeClient) -> None:
