@@ -213,8 +213,8 @@ async def _write(
     connection.write(frames.rest())
     match outcome.end:
         case End.COMPLETED:
-            if outcome.reply["error"] is not None:
-                connection.write(frame("error", error=outcome.reply["error"]))
+            if outcome.reply is not None and outcome.reply.error is not None:
+                connection.write(frame("error", error=outcome.reply.error))
             connection.write(frame("control", text="completed"))
             connection.close(WSCloseCode.OK, "")
         case End.TIMED_OUT:

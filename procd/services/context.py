@@ -17,7 +17,8 @@ from typing import Any, Final, Protocol
 
 from procd.config import InterpreterConfig
 from procd.errors import Exhausted, ProcdError, ProcessNotFound, SpawnFailed
-from procd.services.repl import Repl, Reply
+from procd.services.repl import Repl
+from procd.services.replies import Reply
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 from procd.tasks import Tasks
@@ -74,7 +75,7 @@ class Outcome:
     """
 
     end: End
-    reply: Reply = field(default_factory=dict)
+    reply: Reply | None = None
     reason: str = ""
 
 
@@ -195,8 +196,8 @@ class Context:
         reply = await asyncio.shield(repl.place(self.record.cwd))
         if reply is None:
             raise SpawnFailed("the interpreter ended as it started")
-        if reply["error"]:
-            raise SpawnFailed(reply["error"]["value"])
+        if reply.error is not None:
+            raise SpawnFailed(reply.error["value"])
 
     def submit(self, execution: Execution) -> None:
         """Let it run when those before it have.

@@ -18,7 +18,6 @@ from procd.services.context import (
     LANGUAGE,
     Context,
     ContextRecord,
-    End,
     Execution,
     ExecutionRequest,
 )
@@ -167,12 +166,11 @@ class Contexts:
             outcome = await asyncio.shield(execution.ended)
         finally:
             execution.abandon()
-        if outcome.end is not End.COMPLETED:
+        if outcome.reply is None:
             raise SpawnFailed(outcome.reason or "the context doesn't answer")
-        found: list[dict[str, str]] | None = outcome.reply["variables"]
-        if found is None:
+        if outcome.reply.variables is None:
             raise SpawnFailed("the context was interrupted")
-        return found
+        return outcome.reply.variables
 
     def take(self) -> Repl:
         """A process that is nobody's: a spare if there is one.

@@ -7,18 +7,18 @@ Source: Process API contract, section 11.
 """
 
 import asyncio
-import json
 import logging
 import marshal
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from procd import worker
 from procd.errors import SpawnFailed
 from procd.processes import Processes
+from procd.services.replies import Display, NonsenseError, Reply, parse
 from procd.streams.backlog import Backlog, Run
 from procd.streams.log import Log
 from procd.unix.channel import Channel, channel_pair
@@ -39,8 +39,6 @@ MAX_MESSAGE_BYTES: Final = 8 << 20
 RESULTS: Final = 3
 # Of what it says as it starts, for the case that it doesn't.
 FIRST_WORDS_BYTES: Final = 4096
-
-Reply = dict[str, Any]
 
 
 class Relay:
@@ -164,18 +162,16 @@ class Repl:
         # What was written before the message was sent is in the pipes by now.
         self._process.take_pending()
         try:
-            message: Reply = json.loads(data)
-            operation, number = message["op"], message["id"]
-            result = json.dumps(message["data"]) if operation == "result" else ""
-        except (ValueError, LookupError, TypeError, RecursionError) as exc:
+            message = parse(data)
+        except NonsenseError as exc:
             log.warning("interpreter %d talks nonsense: %s", self.pid, exc)
             self._process.kill()
             return
-        if operation == "result":
-            self._relay.append(result.encode() + b"\n", RESULTS)
+        if isinstance(message, Display):
+            self._relay.append(message.bundle + b"\n", RESULTS)
             # It goes on when it knows that what it prints next comes after this.
-            self._tell({"op": "shown", "id": number})
-        elif number == self._number:
+            self._tell({"op": "shown", "id": message.number})
+        elif message.number == self._number:
             self._number += 1
             self._answer(message)
 

@@ -44,7 +44,7 @@ def main() -> None:
             __import__(name)
         except Exception as exc:  # noqa: BLE001 - it is for the user's code to find that out
             sys.stderr.write(f"procd: cannot preload {name}: {exc}\n")
-    channel.send(encode({"op": "done", "id": 0}))
+    channel.send(encode({"op": "done", "id": 0, "error": None}))
     try:
         interpreter.serve()
     except BaseException as exc:  # noqa: BLE001 - whatever the user's code has broken

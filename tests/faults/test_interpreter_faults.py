@@ -8,8 +8,6 @@ import resource
 import signal
 from typing import Any
 
-import pytest
-
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
 from tests.api.cells import CONTEXTS, EXECUTE, create, delete, listed, run, said, start
 from tests.api.clients import (
@@ -175,6 +173,60 @@ async def test_died(procd: MakeClient) -> None:
         except BaseException as exc:
             exc.add_note(f"code: {code}")
             raise
+
+
+FORGE = """
+import json, sys, time
+frame = sys._getframe()
+while type(frame.f_locals.get('self')).__name__ != 'Interpreter' or 'message' not in frame.f_locals:
+    frame = frame.f_back
+tell, number = frame.f_locals['self']._channel.send, frame.f_locals['message']['id']
+print('said')
+tell({})
+time.sleep(60)
+"""
+NONSENSE = [
+    "'not JSON'",
+    "'[]'",
+    "'[' * 100_000",
+    "'{}'",
+    "json.dumps({'op': 'done', 'id': number})",
+    "json.dumps({'op': 'done', 'id': str(number), 'error': None})",
+    "json.dumps({'op': 'done', 'id': [number], 'error': None})",
+    "json.dumps({'op': 'other', 'id': number, 'error': None})",
+    *[
+        f"json.dumps({{'op': 'done', 'id': number, 'error': {error}}})"
+        for error in (
+            "5",
+            "'text'",
+            "[]",
+            "{}",
+            "{'name': 5, 'value': None, 'traceback': [1]}",
+            "{'name': '', 'value': '', 'traceback': '', 'more': ''}",
+            "{'name': '\\ud800', 'value': '', 'traceback': ''}",
+        )
+    ],
+    "json.dumps({'op': 'done', 'id': number, 'error': None, 'variables': 5})",
+    "json.dumps({'op': 'done', 'id': number, 'error': None, 'variables': [{'name': 'x'}]})",
+    "json.dumps({'op': 'result', 'id': 1, 'data': 5})",
+    "json.dumps({'op': 'result', 'id': None, 'data': {}})",
+    "json.dumps({'op': 'result', 'id': 1, 'data': {'a': float('nan')}})",
+    "json.dumps({'op': 'result', 'id': 1, 'data': {'a': 'x' * 3_000_000}})",
+    "'x' * (9 << 20)",
+]
+
+
+@each("message", NONSENSE)
+async def _nonsense(client: Any, message: str) -> None:
+    cell = await run(client, FORGE.format(message))
+    assert (cell.close, cell.stdout) == ((1011, "worker process ended"), "said\n")
+    assert "control" not in cell.kinds
+
+
+async def test_nonsense_ends_the_process(procd: MakeClient) -> None:
+    client = await procd()
+    await _nonsense(client=client)
+    assert await said(client, "print(1)") == "1\n"
 
 
 async def test_signal_handlers_that_raise(procd: MakeClient) -> None:
@@ -393,22 +445,6 @@ async def test_too_many_processes(procd: MakeClient) -> None:
     async with client.post(CONTEXTS, json={}) as reply:
         await refused(reply, 429, "LIMIT_REACHED")
     assert await said(client, "print(x)") == "5\n"
-
-
-@pytest.mark.parametrize("message", [b"no json", b"[]", b"{}", b'{"op": "result", "id": 1}'])
-async def test_an_interpreter_that_talks_nonsense(procd: MakeClient, message: bytes) -> None:
-    # With the key, too: then it can't be spoken with any more.
-    client = await procd()
-    code = f"""
-import gc
-import sys
-(channel,) = [each for each in gc.get_objects() if type(each).__name__ == 'Channel']
-channel._socket.send(channel._key + b'.' + {message!r})
-import time; time.sleep(60)
-"""
-    cell = await run(client, code)
-    assert cell.close == (1011, "worker process ended")
-    assert await said(client, "print(1)") == "1\n"
 
 
 async def test_interrupts_at_any_moment(procd: MakeClient) -> None:
