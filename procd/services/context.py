@@ -277,7 +277,9 @@ class Context:
             Exhausted: as `start`.
             ProcessNotFound: as `start`.
         """
-        await self._end_process("context restarted")
+        ending = self._end_process("context restarted")
+        # To the end, even if the client goes.
+        await asyncio.shield(self._contexts.tasks.run(ending, f"restart context {self.record.id}"))
         await self.start()
 
     async def delete(self) -> None:

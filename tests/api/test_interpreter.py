@@ -1079,6 +1079,21 @@ async def test_restart(procd: MakeClient) -> None:
         assert reply.status == 200
 
 
+async def test_a_client_that_goes_before_a_restart_is_over(procd: MakeClient, alive: Fifo) -> None:
+    client = await procd(interpreter={"grace_s": 1.0})
+    context_id = await create(client)
+    code = f"import signal as s; s.signal(s.SIGTERM, s.SIG_IGN); f = open({str(alive)!r}, 'w')"
+    assert not await said(client, f"{code}; print('up', file=f, flush=True)", contextId=context_id)
+    assert await alive.line() == "up"
+    context = client.app[APP_CONTEXTS].get(context_id)
+    async with raw(client) as connection:
+        await connection.request(f"POST {CONTEXTS}/{context_id}/restart HTTP/1.1")
+        await until(lambda: _is(not context.active))
+        connection.reset()
+    await alive.ended()
+    assert await said(client, "print('f' in globals())", contextId=context_id) == "False\n"
+
+
 async def test_idle_time(procd: MakeClient) -> None:
     client = await procd(interpreter={"idle_ttl_s": 0.2})
     unused, used = await create(client), await create(client)
