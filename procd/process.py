@@ -55,8 +55,10 @@ class Supervisor(Protocol):
     def settle(self, process: "Process") -> None:
         """Look whether anything is left to supervise."""
 
-    def reach(self, tree: Tree, number: int) -> list[OwnedFd]:
-        """Signal a tree; pidfds of those that got it."""
+    def reach(
+        self, tree: Tree, number: int, only: Callable[[int], bool] | None = None
+    ) -> list[OwnedFd]:
+        """Signal a tree, or `only` some of it; pidfds of those that got it."""
 
     def start_kill(self, tree: Tree) -> asyncio.Task[None]:
         """Kill a tree."""
@@ -200,6 +202,23 @@ class Process:
     def signal_tree(self, number: int) -> None:
         """Send a signal to the process and all that descends from it."""
         for pidfd in self._processes.reach(self.record.tree, number):
+            pidfd.close()
+
+    def retag(self, part: int) -> int:
+        """Have what it starts from now on carry a tag of its own, and return that.
+
+        Args:
+            part: a number; those that are equal in the last 16 bits have the same tag.
+        """
+        tag = self.record.tree.tag + (part & ((1 << proctree.PART_BITS) - 1))
+        proctree.retag(self.record.pid, tag)
+        return tag
+
+    def interrupt(self, tag: int) -> None:
+        """SIGINT to the process, and to those of its process group that carry `tag`."""
+        tree = self.record.tree
+        hears = proctree.in_foreground(tree, tag)
+        for pidfd in self._processes.reach(tree, signal.SIGINT, hears):
             pidfd.close()
 
     def kill(self) -> None:

@@ -369,10 +369,12 @@ class Processes:
         tags = {proctree.tag_of(pid) & proctree.PROCESS_MASK for pid in orphans}
         return {tag for tag in tags - known if tag & proctree.RUN_MASK == self._run_tag}
 
-    def reach(self, tree: Tree, number: int) -> list[OwnedFd]:
-        """Signal a tree; without a descriptor to spare, at least its first process group."""
+    def reach(
+        self, tree: Tree, number: int, only: Callable[[int], bool] | None = None
+    ) -> list[OwnedFd]:
+        """Signal a tree, or `only` some of it; without a descriptor, its first process group."""
         try:
-            return proctree.signal_tree(tree, number, self.pids)
+            return proctree.signal_tree(tree, number, self.pids, only=only)
         except OSError as exc:
             log.warning("the tree with tag %x can't be walked: %s", tree.tag, exc.strerror)
             if tree.leader:

@@ -9,7 +9,6 @@ Source: Process API contract, section 11.
 import asyncio
 import logging
 import marshal
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -109,6 +108,7 @@ class Repl:
         )
         self._loop = asyncio.get_running_loop()
         self._number = 0
+        self._tag = 0
         self._reply: asyncio.Future[Reply | None] | None = None
         self._on_end: Callable[[], None] | None = None
         self._process.done.add_done_callback(self._exited)
@@ -141,6 +141,7 @@ class Repl:
 
         One at a time. The reply is None when the process ends before it.
         """
+        self._tag = self._process.retag(self._number)
         self._relay.target = output
         output.feed_from(self._process)
         output.feed_from(self._channel)
@@ -188,9 +189,9 @@ class Repl:
         self._process.hang_up()
 
     def interrupt(self) -> None:
-        """SIGINT to its process group: to the code, and to what it has started and waits for."""
+        """SIGINT to the code, and to what it has started; not to what earlier code has."""
         if self._process.running:
-            os.killpg(self._process.record.pid, signal.SIGINT)
+            self._process.interrupt(self._tag)
 
     def release(self) -> None:
         """Take what it says however far its reader is behind, so that nothing keeps it."""

@@ -858,9 +858,32 @@ async def test_timeout_keeps_the_state(procd: MakeClient) -> None:
     code = "import asyncio\nprint('in'); await asyncio.sleep(60)"
     assert (await run(client, code, timeout=1)).close == (4008, "")
     assert await said(client, "print(x)") == "5\n"
-    code = "import subprocess\nr = subprocess.run(['sleep', '60'])"
-    assert (await run(client, code, timeout=1)).close == (4008, "")
-    assert await said(client, "print(x)") == "5\n"
+    for code in (
+        "import subprocess\nr = subprocess.run(['sleep', '60'])",
+        "import os\nr = os.system('sleep 60; sleep 60')",
+        "import os\nif os.fork():\n  w = os.wait()\nelse:\n  os.execvp('sleep', ['sleep', '60'])",
+    ):
+        assert (await run(client, code, timeout=1)).close == (4008, "")
+        assert await said(client, "print(x)") == "5\n"
+
+
+async def test_an_interrupt_is_not_for_earlier_cells(procd: MakeClient) -> None:
+    client = await procd()
+    code = "import os, subprocess, time; child = subprocess.Popen(['sleep', '3600'])"
+    assert not await said(client, code)
+    mine = "mine = subprocess.Popen(['sleep', '3600']); print('in'); time.sleep(60)"
+    assert (await run(client, mine, timeout=1)).close == (4008, "")
+    assert await said(client, "print(mine.wait(), child.poll())") == "-2 None\n"
+    cell = await start(client, "print('in'); time.sleep(60)")
+    await cell.until("in\n")
+    await cell.ws.close()
+    assert await said(client, "print(child.poll())") == "None\n"
+    cell = await start(client, "print('in'); time.sleep(60)")
+    await cell.until("in\n")
+    async with client.post(f"{CONTEXTS}/default/interrupt") as reply:
+        assert reply.status == 200
+    assert (await cell.to_end()).error["name"] == "KeyboardInterrupt"
+    assert await said(client, "print(child.poll())") == "None\n"
 
 
 async def test_timeout_of_the_unwilling(procd: MakeClient, alive: Fifo) -> None:
