@@ -141,6 +141,7 @@ class Processes:
         output: Log[Store],
         stdin: OwnedFd | None = None,
         passed: Sequence[OwnedFd] = (),
+        merged: bool = False,
         rest_s: float = 0.0,
     ) -> Process:
         """Start a command with a pipe each for stdout and stderr.
@@ -148,6 +149,7 @@ class Processes:
         Args:
             stdin: becomes the child's input, instead of /dev/null; closed here.
             passed: become the child's descriptors from 3 on; closed here.
+            merged: one pipe is both, as stdout, so that the order of what comes is exact.
             rest_s: of the pipes' readers: see FdReader.
 
         Raises:
@@ -155,26 +157,25 @@ class Processes:
             Exhausted: `process.max_processes` are supervised.
         """
         theirs = [*passed] if stdin is None else [stdin, *passed]
-        readings: list[OwnedFd] = []
+        readings: dict[int, OwnedFd] = {}
         stdio: list[Source] = [os.devnull if stdin is None else stdin.number]
         try:
-            for _ in (STDOUT, STDERR):
-                reading, writing = _opened(pipe)
-                readings.append(reading)
+            for stream in (STDOUT,) if merged else (STDOUT, STDERR):
+                readings[stream], writing = _opened(pipe)
                 theirs.append(writing)
                 self._give(writing.number)
-                stdio.append(writing.number)
+                stdio += [writing.number, writing.number] if merged else [writing.number]
             stdio += [fd.number for fd in passed]
             process = self._start(Spec(argv=argv, cwd=cwd, env=env, stdio=tuple(stdio)), output)
         except BaseException:
-            for reading in readings:
+            for reading in readings.values():
                 reading.close()
             raise
         finally:
             for fd in theirs:
                 fd.close()
-        process.read_from(readings[0], STDOUT, PIPE_BURST_BYTES, rest_s)
-        process.read_from(readings[1], STDERR, PIPE_BURST_BYTES, rest_s)
+        for stream, reading in readings.items():
+            process.read_from(reading, stream, PIPE_BURST_BYTES, rest_s)
         return process
 
     def spawn_reader(

@@ -197,19 +197,18 @@ class _Run:
         code = _code_file(self.request.code)
         if not CHARTING.search(self.request.code):
             argv = (python, "-u", "-", *self.request.argv)
-            return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=code)
+            return self._program(argv, stdin=code)
         try:
             self.artifacts_fd, writing = pipe()
         except OSError as exc:
             code.close()
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
-        return Program(
-            argv=(python, "-u", str(WORKER_DIR / "run_code.py"), *self.request.argv),
-            cwd=self.cwd,
-            env=self.env,
-            passed=(code, writing),
-            started=self._collect,
-        )
+        argv = (python, "-u", str(WORKER_DIR / "run_code.py"), *self.request.argv)
+        return self._program(argv, passed=(code, writing), started=self._collect)
+
+    def _program(self, argv: tuple[str, ...], **descriptors: Any) -> Program:
+        # The reply has no streams apart, so their order may as well be exact.
+        return Program(argv=argv, cwd=self.cwd, env=self.env, merged=True, **descriptors)
 
     def _collect(self, process: Process) -> None:
         assert self.artifacts_fd is not None
@@ -220,7 +219,7 @@ class _Run:
         """Node, with the code as its input."""
         prelude = str(WORKER_DIR / "argv.cjs")
         argv = (find(self.env, "node"), "--require", prelude, "-", *self.request.argv)
-        return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=_code_file(self.request.code))
+        return self._program(argv, stdin=_code_file(self.request.code))
 
     def typescript(self) -> Program:
         """`argv` with a file of the code, since no runner takes TypeScript by descriptor."""
@@ -235,7 +234,7 @@ class _Run:
         except OSError as exc:
             raise SpawnFailed(f"cannot hold the code: {exc.strerror}") from exc
         argv = (*self.argv, str(path), *self.request.argv)
-        return Program(argv=argv, cwd=self.cwd, env=self.env)
+        return self._program(argv)
 
     def close(self) -> None:
         """Remove what only the run needed."""

@@ -73,6 +73,30 @@ async def test_python(procd: MakeClient, hooked: bool) -> None:
         assert "run_code" not in body["result"], case
 
 
+ALTERNATING = "".join(f"out {n}\nerr {n}\n" for n in range(500))
+
+
+@pytest.mark.parametrize("hooked", [False, True], ids=["plain", "hooked"])
+async def test_both_streams_in_order(procd: MakeClient, hooked: bool) -> None:
+    client = await procd()
+    code = "import sys\nfor n in range(500): print('out', n); print('err', n, file=sys.stderr)\n"
+    assert (await code_run(client, f"{code}# matplotlib" if hooked else code))["result"] == (
+        ALTERNATING
+    )
+    code = "for n in $(seq 0 499); do echo out $n; echo err $n >&2; done"
+    code = f"import subprocess; subprocess.run(['bash', '-c', {code!r}])"
+    assert (await code_run(client, f"{code}# matplotlib" if hooked else code))["result"] == (
+        ALTERNATING
+    )
+
+
+@needs_node
+async def test_both_streams_of_node_in_order(procd: MakeClient) -> None:
+    client = await procd()
+    code = "for (let n = 0; n < 500; n++) { console.log(`out ${n}`); console.error(`err ${n}`) }"
+    assert (await code_run(client, code, "javascript"))["result"] == ALTERNATING
+
+
 async def test_tracebacks(procd: MakeClient) -> None:
     client = await procd()
     code = (
