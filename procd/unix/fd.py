@@ -8,6 +8,7 @@ import asyncio
 import errno
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 READ_BYTES: Final = 64 << 10
 # A read shorter than this emptied the pipe or the terminal: another one would only say EAGAIN.
 SHORT_READ_BYTES: Final = 1024
+# Reads that follow each other within so many seconds are of something that is under way.
+SOON_S: Final = 0.0003
 # How long a reader without memory to read with waits.
 MEMORY_REST_S: Final = 0.5
 
@@ -135,14 +138,14 @@ class FdReader:
         on_data: called with each run of bytes, never empty.
         on_eof: called once, after the last bytes; the descriptor is closed by then.
         burst_bytes: most that one turn of the event loop reads, so that others get theirs.
-        rest_s: after a short read, for so long nothing is read. Whoever writes small pieces one
-            after another is then spared waking us for each, which takes longer than to write it.
+        rest_s: when short reads follow each other within SOON_S, read nothing for so long. Whoever
+            writes small pieces that fast is then spared waking us for each, which takes longer.
 
     Source: pty(7): EIO on a master means that the last slave is closed.
     """
 
-    __slots__ = ("_burst_bytes", "_fd", "_on_data", "_on_eof", "_reading", "_rest_s", "_resting",
-                 "_selector")  # fmt: skip
+    __slots__ = ("_burst_bytes", "_fd", "_on_data", "_on_eof", "_read_at", "_reading", "_rest_s",
+                 "_resting", "_selector")  # fmt: skip
 
     def __init__(
         self,
@@ -161,6 +164,7 @@ class FdReader:
         self._on_eof = on_eof
         self._burst_bytes = burst_bytes
         self._rest_s = rest_s
+        self._read_at = 0.0
         self._reading = False
         self._resting = False
         self.resume()
@@ -196,8 +200,10 @@ class FdReader:
             on_eof = self._on_eof
             self.close()
             on_eof()
-        elif self._rest_s and self._reading and len(data) < SHORT_READ_BYTES:
-            self._rest(self._rest_s)
+        elif self._rest_s and self._reading:
+            last, self._read_at = self._read_at, time.monotonic()
+            if len(data) < SHORT_READ_BYTES and self._read_at - last < SOON_S:
+                self._rest(self._rest_s)
 
     def _rest(self, seconds: float) -> None:
         """Leave the bytes where they are for a while."""

@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
+from procd.unix import fd
 from procd.unix.fd import READ_BYTES, SHORT_READ_BYTES, FdReader, FdWriter, OwnedFd, pipe
 from procd.unix.tty import open_pty
 
@@ -337,31 +338,37 @@ async def test_drain_is_bounded(ends: tuple[OwnedFd, OwnedFd]) -> None:
     reader.close()
 
 
-async def test_rests_after_a_short_read(ends: tuple[OwnedFd, OwnedFd]) -> None:
-    """What comes in small pieces is read now and then; a full pipe and a drain don't wait."""
+async def test_rests_when_short_reads_follow_each_other(
+    ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes in small pieces is read now and then; a drain doesn't wait."""
     got = Collector()
     reading, writing = ends
     loop = asyncio.get_running_loop()
     reader = FdReader(loop, reading, got.received, got.eof, rest_s=3600)
-    os.write(writing.number, bytes(SHORT_READ_BYTES))
-    await got.until(SHORT_READ_BYTES)
-    os.write(writing.number, b"a")
-    await got.until(SHORT_READ_BYTES + 1)
-    os.write(writing.number, b"b")
+    monkeypatch.setattr(fd, "SOON_S", 0.0)
+    for piece in (b"a", b"b", bytes(SHORT_READ_BYTES)):
+        os.write(writing.number, piece)
+        await got.until(len(got.data) + len(piece))
+    monkeypatch.setattr(fd, "SOON_S", 3600.0)
+    os.write(writing.number, b"c")
+    await got.until(SHORT_READ_BYTES + 3)
+    os.write(writing.number, b"d")
     await turn()
-    assert got.data.endswith(b"a")
     reader.pause()
     reader.resume()
     await turn()
-    assert got.data.endswith(b"a")
+    assert got.data.endswith(b"c")
     reader.drain()
-    assert got.data.endswith(b"ab")
+    assert got.data.endswith(b"cd")
     reader.close()
-    assert not loop.remove_reader(writing.number)
 
 
-async def test_goes_on_after_a_rest(ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_goes_on_after_a_rest(
+    ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And brings the end."""
+    monkeypatch.setattr(fd, "SOON_S", 3600.0)
     got = Collector()
     reading, writing = ends
     FdReader(asyncio.get_running_loop(), reading, got.received, got.eof, rest_s=0.001)
