@@ -65,11 +65,15 @@ class CodeRunResult:
 class Artifacts:
     """Lines of JSON from a program, each a chart or nothing that counts.
 
-    Args:
-        cap_bytes: what comes beyond is dropped, and so is the line that reaches beyond.
+    Attributes:
+        cap_bytes: what comes beyond is dropped, and so is the line that reaches beyond. The runner
+            knows it, but its forks may write as well.
+        overflown: whether anything was dropped.
     """
 
     def __init__(self, cap_bytes: int) -> None:
+        self.cap_bytes = cap_bytes
+        self.overflown = False
         self._room_bytes = cap_bytes
         self._data: list[bytes] = []
 
@@ -77,6 +81,7 @@ class Artifacts:
         """Take what the program wrote."""
         kept = data[: self._room_bytes]
         self._room_bytes -= len(kept)
+        self.overflown |= len(kept) < len(data)
         if kept:
             self._data.append(kept)
 
@@ -144,6 +149,9 @@ class CodeRuns:
             execution = ExecuteResult(exit_code=MISSING, output=output)
         finally:
             run.close()
+        if artifacts.overflown:
+            text = f"procd: charts beyond {artifacts.cap_bytes} bytes were dropped\n"
+            execution.output.append(text.encode(), STDERR)
         return CodeRunResult(execution=execution, charts=artifacts.charts())
 
     async def _typescript(self, run: "_Run") -> tuple[str, ...]:
@@ -203,7 +211,8 @@ class _Run:
         except OSError as exc:
             code.close()
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
-        argv = (python, "-u", str(WORKER_DIR / "run_code.py"), *self.request.argv)
+        runner = (str(WORKER_DIR / "run_code.py"), str(self.artifacts.cap_bytes))
+        argv = (python, "-u", *runner, *self.request.argv)
         return self._program(argv, passed=(code, writing), started=self._collect)
 
     def _program(self, argv: tuple[str, ...], **descriptors: Any) -> Program:

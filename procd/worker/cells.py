@@ -16,7 +16,7 @@ from os import _exit as exit_at_once
 from os import chdir, environ, getpid, register_at_fork
 
 from . import pyplot_hook
-from .channel import encode
+from .encoding import encode
 from .hooks import Hooks
 from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
 from .tracebacks import CELL, Sources, bare, clean, name_of

@@ -1,13 +1,11 @@
 """The socket between the interpreter and procd.
 
-What comes from procd is in the form of `marshal`, which takes what it is given. What goes to it is
-JSON, since it comes from a process that anybody's code runs in: made by the C code below the
-standard library's, which the user's code can't change.
+What comes from procd is in the form of `marshal`, which trusts who has made it. What goes to it is
+JSON, since it comes from a process that anybody's code runs in.
 """
 
 from __future__ import annotations
 
-from _json import encode_basestring_ascii, make_encoder
 from _socket import socket  # without the 1 MiB that the module around it costs
 from marshal import loads
 from os import _exit as exit_at_once
@@ -66,31 +64,3 @@ class Channel:
     def close(self) -> None:
         """Leave it to the parent."""
         self._socket.close()
-
-
-def encode(value: Any) -> str:
-    """A value as JSON.
-
-    Raises:
-        TypeError, ValueError, RecursionError: JSON can't have it.
-    """
-    return "".join(_ENCODER(value, 0))
-
-
-def _refuse(value: object) -> Any:
-    raise TypeError
-
-
-# As json.JSONEncoder makes it: no check for circles but the depth, no indent, no sorting, no keys
-# that are skipped, no NaN.
-_ENCODER: Any = make_encoder(
-    None,
-    _refuse,
-    encode_basestring_ascii,
-    None,
-    ":",
-    ",",
-    False,  # noqa: FBT003 - all of them are positional
-    False,  # noqa: FBT003
-    False,  # noqa: FBT003
-)

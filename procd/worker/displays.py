@@ -9,7 +9,7 @@ import sys
 from _ast import Expr, Expression, PyCF_ONLY_AST
 from binascii import b2a_base64
 
-from .channel import encode
+from .encoding import encode
 from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
 
 TYPE_CHECKING = False

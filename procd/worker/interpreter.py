@@ -29,7 +29,8 @@ def main() -> None:
         sys.path[0] = ""
     sys.argv = [""]
     from _procd.cells import Interpreter  # type: ignore[import-not-found]  # see above
-    from _procd.channel import Channel, encode  # type: ignore[import-not-found]
+    from _procd.channel import Channel  # type: ignore[import-not-found]
+    from _procd.encoding import encode  # type: ignore[import-not-found]
     from _procd.output import Streams, far, say  # type: ignore[import-not-found]
 
     channel = Channel(far(CONTROL_FD))

@@ -24,6 +24,16 @@ def far(number: int) -> int:
     return fcntl(number, F_DUPFD_CLOEXEC, max(soft - 16, 10))
 
 
+def identity(number: int) -> tuple[int, int]:
+    """What tells the file that a descriptor is open on from any other.
+
+    Raises:
+        OSError: it is closed.
+    """
+    status = fstat(number)
+    return status.st_dev, status.st_ino
+
+
 def say(text: str) -> None:
     """Write a line of ours to whoever reads descriptor 2, if there is somebody."""
     try:
@@ -38,7 +48,7 @@ class Streams:
     def __init__(self) -> None:
         self._originals = {number: far(number) for number in (0, 1, 2)}
         self._identities = {
-            number: _identity(original) for number, original in self._originals.items()
+            number: identity(original) for number, original in self._originals.items()
         }
         self._opened: dict[int, TextIOWrapper] = {}
 
@@ -61,7 +71,7 @@ class Streams:
     def _intact(self, candidate: int, number: int) -> bool:
         """Whether a descriptor is what `number` was at the start."""
         try:
-            return _identity(candidate) == self._identities[number]
+            return identity(candidate) == self._identities[number]
         except OSError:
             return False
 
@@ -97,11 +107,6 @@ class Streams:
             TextIOWrapper.flush(stream)
         except Exception:  # noqa: BLE001 - as above
             return  # it is closed, or there is no descriptor: the text goes with the stream
-
-
-def _identity(number: int) -> tuple[int, int]:
-    status = fstat(number)
-    return status.st_dev, status.st_ino
 
 
 def _as_made(stream: TextIOWrapper, number: int) -> bool:

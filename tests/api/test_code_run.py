@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +145,15 @@ ARTIFACTS = [
 ]
 
 
+# As a program that looks for the descriptor finds it.
+DESCRIPTOR = "import os; charts = max(map(int, os.listdir('/proc/self/fd')))  # matplotlib"
+
+
 @each(("written", "charts"), ARTIFACTS)
 async def _artifacts(client: Any, written: bytes, charts: Any) -> None:
-    code = f"""
-import os  # matplotlib
+    code = f"""{DESCRIPTOR}
 data = {written!r}
-while data: data = data[os.write(4, data):]
+while data: data = data[os.write(charts, data):]
 print('fine')
 """
     body = await code_run(client, code)
@@ -165,14 +170,94 @@ async def test_artifacts(procd: MakeClient) -> None:
 
 async def test_too_many_artifacts(procd: MakeClient) -> None:
     client = await procd(code_run={"max_artifact_bytes": 2048})
-    code = """
-import os, json  # matplotlib
+    code = f"""{DESCRIPTOR}
+import json
 for n in range(1000):
-    n = os.write(4, json.dumps({'type': 'chart', 'value': {'n': n}}).encode() + b'\\n')
+    n = os.write(charts, json.dumps({{'type': 'chart', 'value': {{'n': n}}}}).encode() + b'\\n')
 """
-    charts = (await code_run(client, code))["artifacts"]["charts"]
+    body = await code_run(client, code)
+    charts = body["artifacts"]["charts"]
     assert charts == [{"n": n} for n in range(len(charts))]
     assert 20 < len(charts) < 60
+    assert body["result"] == "procd: charts beyond 2048 bytes were dropped\n"
+
+
+PLOT = "import matplotlib.pyplot as plt, os\n"
+needs_matplotlib = pytest.mark.skipif(find_spec("matplotlib") is None, reason="no matplotlib")
+
+
+@pytest.fixture
+def plotting(runtime: "Runtime") -> dict[str, str]:
+    """Variables with which there is a matplotlib."""
+    return runtime.envs
+
+
+@needs_matplotlib
+async def test_charts_that_are_too_large(procd: MakeClient, plotting: dict[str, str]) -> None:
+    client = await procd(code_run={"max_artifact_bytes": 50_000})
+    large = "plt.plot(range(5000)); plt.title('T'); plt.show()\n"
+    body = await code_run(client, f"{PLOT}{large}print('on')", envs=plotting)
+    (chart,) = body["artifacts"]["charts"]
+    assert chart.pop("png").startswith("iVBOR")
+    assert chart == {"type": "line", "title": "T", "elements": []}
+    said, on = body["result"].splitlines()
+    assert re.fullmatch(
+        r"procd: a chart of \d+ bytes is too large: only its picture is returned", said
+    )
+    assert on == "on"
+    # Of several there are as many as fit, and each of the others is mentioned.
+    code = PLOT + "".join(large.replace("'T'", f"'{n}'") for n in range(9))
+    body = await code_run(client, code, envs=plotting)
+    returned, result = len(body["artifacts"]["charts"]), body["result"].splitlines()
+    assert 1 < returned < 9
+    assert len(result) == 9
+    assert len([line for line in result if line.endswith("too large to be returned")]) == (
+        9 - returned
+    )
+
+
+@needs_matplotlib
+async def test_charts_of_forks(procd: MakeClient, plotting: dict[str, str]) -> None:
+    client = await procd()
+    code = f"""{PLOT}
+for n in range(4):
+    if os.fork() == 0:
+        for m in range(3):
+            plt.plot(range(20_000))
+            plt.title(f'{{n}}{{m}}')
+            plt.show()
+        os._exit(0)
+for _ in range(4): r = os.wait()
+"""
+    body = await code_run(client, code, envs=plotting)
+    titles = sorted(chart["title"] for chart in body["artifacts"]["charts"])
+    wanted = [f"{n}{m}" for n in range(4) for m in range(3)]
+    assert (titles, body["result"]) == (wanted, "")
+
+
+@needs_matplotlib
+@pytest.mark.parametrize(
+    ("closing", "charts"),
+    [
+        ("os.closerange(3, 100)", 1),
+        ("os.closerange(3, 2000)", 0),
+        (
+            "f = os.open('f', os.O_RDWR | os.O_CREAT)\n"
+            "for n in range(3, 2000):\n  if n != f: os.dup2(f, n)",
+            0,
+        ),
+    ],
+)
+async def test_closed_descriptors(
+    procd: MakeClient, plotting: dict[str, str], tmp_path: Path, closing: str, charts: int
+) -> None:
+    client = await procd()
+    code = f"{PLOT}{closing}\nplt.plot([1, 2]); plt.show(); print('on')"
+    body = await code_run(client, code, envs=plotting, cwd=str(tmp_path))
+    assert len(body.get("artifacts", {}).get("charts", [])) == charts
+    said = "procd: a chart can't be returned: its descriptor was closed\n"
+    assert body["result"] == ("on\n" if charts else f"{said}on\n")
+    assert not (tmp_path / "f").exists() or not (tmp_path / "f").read_bytes()
 
 
 async def test_argv(procd: MakeClient) -> None:
