@@ -9,10 +9,12 @@ Source: Process API contract, sections 7.2 and 7.4.
 
 from __future__ import annotations
 
+import io
 import linecache
 import sys
 import traceback
 import types
+from os.path import dirname
 
 CODE_FD = 3
 ARTIFACTS_FD = 4
@@ -22,9 +24,10 @@ FILENAME = "<target_code>"
 def _take_place() -> types.ModuleType:
     """Make the process look as `python3 -` looks to a program; its module."""
     package = types.ModuleType("_procd")  # our neighbours, under a name of nobody's
-    package.__path__ = [sys.path[0]]
+    package.__path__ = [dirname(__file__)]  # noqa: PTH120 - pathlib takes longer than all of this
     sys.modules["_procd"] = package
-    sys.path[0] = ""
+    if not getattr(sys.flags, "safe_path", False):  # since Python 3.11
+        sys.path[0] = ""
     room_bytes = int(sys.argv.pop(1))
     sys.argv[0] = "-"
     from _procd import pyplot_hook  # type: ignore[import-not-found]  # see above
@@ -36,17 +39,19 @@ def _take_place() -> types.ModuleType:
     return module
 
 
+def _remember(source: bytes) -> None:
+    """Have tracebacks show the program's lines."""
+    text = source.decode("utf-8-sig", "replace")
+    lines = io.StringIO(f"{text}\n", newline=None).readlines()
+    linecache.cache[FILENAME] = (len(text), None, lines, FILENAME)
+
+
 def main() -> None:
     """Run the program; what it leaves behind, exit code included, is as it was without us."""
     module = _take_place()
-    with open(CODE_FD, encoding="utf-8") as file:
-        source = file.read()
-    linecache.cache[FILENAME] = (
-        len(source),
-        None,
-        source.splitlines(keepends=True),
-        FILENAME,
-    )
+    with open(CODE_FD, "rb") as file:
+        source = file.read()  # bytes: with its byte order mark and what it says of its encoding
+    _remember(source)
     try:
         exec(compile(source, FILENAME, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what it is for
     except SystemExit:

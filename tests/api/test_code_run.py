@@ -288,6 +288,23 @@ async def test_surroundings(procd: MakeClient, tmp_path: Path) -> None:
     assert "/none" in body["result"]
 
 
+async def test_source_as_python_takes_it(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd()
+    (tmp_path / "mine.py").write_text("")
+    for mention in ("", "  # matplotlib"):
+        assert (await code_run(client, f"\ufeffprint(1){mention}"))["result"] == "1\n"
+        code = f"# -*- coding: latin-1 -*-\nprint(ascii('é')){mention}"
+        assert (await code_run(client, code))["result"] == "'\\xc3\\xa9'\n"
+        # Python 3.11: the directory isn't looked into.
+        code = f"import sys, importlib.util as u; print(u.find_spec('mine'), sys.path[0]){mention}"
+        body = await code_run(
+            client, code, cwd=str(tmp_path), envs={"PYTHONSAFEPATH": "1", "PYTHONPATH": "/first"}
+        )
+        assert body["result"] == "None /first\n"
+    trace = (await code_run(client, "x = 'a\x0cb\u2028'\n1 / 0  # matplotlib"))["result"]
+    assert "line 2, in <module>\n    1 / 0  # matplotlib\n" in trace
+
+
 async def test_large_code(procd: MakeClient) -> None:
     client = await procd()
     for mention in ("", "# matplotlib\n"):

@@ -143,6 +143,13 @@ async def test_a_fork_in_a_line(procd: MakeClient) -> None:
     assert await said(client, code) == "ab\nc\n"
 
 
+async def test_a_safe_path(procd: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    client = await procd(interpreter={"python": sys.executable})  # 3.11 or later, as procd's own
+    cell = await run(client, "import sys\nprint('' in sys.path)\n1", display=True)
+    assert (cell.stdout, cell.results) == ("False\n", [{"text/plain": "1"}])
+
+
 async def test_a_segfault_is_heard(procd: MakeClient) -> None:
     client = await procd()
     code = "import faulthandler, ctypes; faulthandler.enable(); print('a'); ctypes.string_at(0)"
