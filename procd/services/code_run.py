@@ -196,8 +196,12 @@ class _Run:
 
     def which(self, name: str) -> str | None:
         """The path of a program: among the working directory's own Node packages, or on PATH."""
-        local = Path(self.cwd, "node_modules", ".bin")
-        return shutil.which(name, path=f"{local}:{self.env.get('PATH', os.defpath)}")
+        local = Path(self.cwd, "node_modules", ".bin").absolute()
+        path = f"{local}:{self.env.get('PATH', os.defpath)}"
+        try:
+            return find({"PATH": path}, name)
+        except MissingProgramError:
+            return None
 
     def python(self) -> Program:
         """Python, with the code as its input; with charts, through the runner."""
