@@ -230,7 +230,7 @@ class _Run:
 
     def javascript(self) -> Program:
         """Node, with the code as its input."""
-        prelude = str(WORKER_DIR / "argv.cjs")
+        prelude = str((WORKER_DIR / "argv.cjs").resolve())  # as Node names it
         argv = (find(self.env, "node"), "--require", prelude, "-", *self.request.argv)
         return self._program(argv, stdin=_code_file(self.request.code))
 

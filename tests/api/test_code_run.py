@@ -336,6 +336,23 @@ async def test_javascript(procd: MakeClient) -> None:
     assert (await code_run(client, code, "javascript"))["result"] == f"{10 << 20}\n"
 
 
+@needs_node
+async def test_what_a_script_starts_has_its_own_arguments(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await procd()
+    (tmp_path / "child.js").write_text("console.log(process.argv.slice(2).join())")
+    code = """
+const { fork } = require('child_process'), { Worker } = require('worker_threads')
+console.log(process.argv.slice(1).join(), process.execArgv.length)
+fork('./child.js', ['a', 'b']).on('exit', () =>
+  new Worker('./child.js', { argv: ['c', 'd'] }).on('exit', () =>
+    new Worker("require('child_process').fork('./child.js', ['e', 'f'])", { eval: true })))
+"""
+    body = await code_run(client, code, "javascript", argv=["x"], cwd=str(tmp_path))
+    assert body["result"] == "x 0\na,b\nc,d\ne,f\n"
+
+
 class Runtime:
     """A directory with programs that pass for runtimes."""
 
