@@ -56,8 +56,10 @@ class Supervisor(Protocol):
     def settle(self, process: "Process") -> None:
         """Look whether anything is left to supervise."""
 
-    def reach(self, tree: Tree, number: int) -> list[OwnedFd]:
-        """Signal a tree; pidfds of those that got it."""
+    def reach(
+        self, tree: Tree, number: int, only: Callable[[int], bool] | None = None
+    ) -> list[OwnedFd]:
+        """Signal a tree, or `only` some of it; pidfds of those that got it."""
 
     def start_kill(self, tree: Tree) -> asyncio.Task[None]:
         """Kill a tree."""
@@ -96,7 +98,7 @@ class Process:
         """Whether it has not exited yet."""
         return self.record.exit is None
 
-    def read_from(self, fd: OwnedFd, stream: int, burst_bytes: int) -> None:
+    def read_from(self, fd: OwnedFd, stream: int, burst_bytes: int, rest_s: float = 0.0) -> None:
         """Read `fd` into the log as `stream`."""
 
         def received(data: bytes) -> None:
@@ -105,14 +107,23 @@ class Process:
 
         if fd is self.master and self.stdin is not None:
             fd.before_close = self.stdin.abandon  # one descriptor, two registrations
-        self.log.feed_from(self.read_apart(fd, received, burst_bytes))
+        self.log.feed_from(self.read_apart(fd, received, burst_bytes, rest_s))
 
     def read_apart(
-        self, fd: OwnedFd, on_data: Callable[[bytes], None], burst_bytes: int
+        self,
+        fd: OwnedFd,
+        on_data: Callable[[bytes], None],
+        burst_bytes: int,
+        rest_s: float = 0.0,
     ) -> FdReader:
         """Read `fd` into `on_data` and not into the log; `done` waits for its end as well."""
         reader = FdReader(
-            self._processes.poller, fd, on_data, self._one_ended, burst_bytes=burst_bytes
+            self._processes.poller,
+            fd,
+            on_data,
+            self._one_ended,
+            burst_bytes=burst_bytes,
+            rest_s=rest_s,
         )
         self._readers.append(reader)
         return reader
@@ -190,6 +201,23 @@ class Process:
     def signal_tree(self, number: int) -> None:
         """Send a signal to the process and all that descends from it."""
         for pidfd in self._processes.reach(self.record.tree, number):
+            pidfd.close()
+
+    def retag(self, part: int) -> int:
+        """Have what it starts from now on carry a tag of its own, and return that.
+
+        Args:
+            part: a number; those that are equal in the last 16 bits have the same tag.
+        """
+        tag = self.record.tree.tag + (part & ((1 << proctree.PART_BITS) - 1))
+        proctree.retag(self.record.pid, tag)
+        return tag
+
+    def interrupt(self, tag: int) -> None:
+        """SIGINT to the process, and to those of its process group that carry `tag`."""
+        tree = self.record.tree
+        hears = proctree.in_foreground(tree, tag)
+        for pidfd in self._processes.reach(tree, signal.SIGINT, hears):
             pidfd.close()
 
     def kill(self) -> None:

@@ -142,6 +142,8 @@ class Processes:
         stdin: OwnedFd | None = None,
         passed: Sequence[OwnedFd] = (),
         long_lived: bool = False,
+        merged: bool = False,
+        rest_s: float = 0.0,
     ) -> Process:
         """Start a command with a pipe each for stdout and stderr.
 
@@ -149,33 +151,34 @@ class Processes:
             stdin: becomes the child's input, instead of /dev/null; closed here.
             passed: become the child's descriptors from 3 on; closed here.
             long_lived: it is worth a cgroup of its own, where there is a root for them.
+            merged: one pipe is both, as stdout, so that the order of what comes is exact.
+            rest_s: of the pipes' readers: see FdReader.
 
         Raises:
             SpawnFailed: it can't be started; nothing is left behind.
             Exhausted: `process.max_processes` are supervised.
         """
         theirs = [*passed] if stdin is None else [stdin, *passed]
-        readings: list[OwnedFd] = []
+        readings: dict[int, OwnedFd] = {}
         stdio: list[Source] = [os.devnull if stdin is None else stdin.number]
         try:
-            for _ in (STDOUT, STDERR):
-                reading, writing = _opened(pipe)
-                readings.append(reading)
+            for stream in (STDOUT,) if merged else (STDOUT, STDERR):
+                readings[stream], writing = _opened(pipe)
                 theirs.append(writing)
                 self._give(writing.number)
-                stdio.append(writing.number)
+                stdio += [writing.number, writing.number] if merged else [writing.number]
             stdio += [fd.number for fd in passed]
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=tuple(stdio))
             process = self._start(spec, output, long_lived=long_lived)
         except BaseException:
-            for reading in readings:
+            for reading in readings.values():
                 reading.close()
             raise
         finally:
             for fd in theirs:
                 fd.close()
-        process.read_from(readings[0], STDOUT, PIPE_BURST_BYTES)
-        process.read_from(readings[1], STDERR, PIPE_BURST_BYTES)
+        for stream, reading in readings.items():
+            process.read_from(reading, stream, PIPE_BURST_BYTES, rest_s)
         return process
 
     def spawn_pty(
@@ -349,10 +352,12 @@ class Processes:
         tags = {proctree.tag_of(pid) & proctree.PROCESS_MASK for pid in orphans}
         return {tag for tag in tags - known if tag & proctree.RUN_MASK == self._run_tag}
 
-    def reach(self, tree: Tree, number: int) -> list[OwnedFd]:
-        """Signal a tree; without a descriptor to spare, at least its first process group."""
+    def reach(
+        self, tree: Tree, number: int, only: Callable[[int], bool] | None = None
+    ) -> list[OwnedFd]:
+        """Signal a tree, or `only` some of it; without a descriptor, its first process group."""
         try:
-            return proctree.signal_tree(tree, number, self.pids)
+            return proctree.signal_tree(tree, number, self.pids, only=only)
         except OSError as exc:
             log.warning("the tree with tag %x can't be walked: %s", tree.tag, exc.strerror)
             if tree.leader:

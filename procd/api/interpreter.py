@@ -140,6 +140,8 @@ async def execute(request: web.Request) -> web.StreamResponse:
     """Run one piece of code; by WebSocket, one for each connection."""
     contexts = request.app[CONTEXTS]
     connection = await request.app[CONNECTIONS].accept(request, contexts.config.max_message_bytes)
+    # The TypeScript SDK takes 1001 for success.
+    connection.stop_code = WSCloseCode.INTERNAL_ERROR
     try:
         try:
             execution = await _submit(connection, contexts)
@@ -211,8 +213,8 @@ async def _write(
     connection.write(frames.rest())
     match outcome.end:
         case End.COMPLETED:
-            if outcome.reply["error"] is not None:
-                connection.write(frame("error", error=outcome.reply["error"]))
+            if outcome.reply is not None and outcome.reply.error is not None:
+                connection.write(frame("error", error=outcome.reply.error))
             connection.write(frame("control", text="completed"))
             connection.close(WSCloseCode.OK, "")
         case End.TIMED_OUT:

@@ -126,9 +126,9 @@ class Connections:
                 connection.close(WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
 
     async def aclose(self, within_s: float) -> None:
-        """Close every connection with 1001; drop those whose clients don't answer in time."""
+        """Tell every client that the server stops; drop those that don't answer in time."""
         for connection in self._open:
-            connection.close(WSCloseCode.GOING_AWAY, "server shutdown")
+            connection.close(connection.stop_code, "server shutdown")
         ends = [connection.released for connection in self._open]
         if ends:
             await asyncio.wait(ends, timeout=within_s)
@@ -146,6 +146,7 @@ class Connection:
         caller: whose token it was opened with.
         heard: whether the client has sent a frame of any kind.
         heard_text: whether the last message was a text message.
+        stop_code: what the Close says when the server stops.
         closing: whether this side has sent its Close.
         stalled: set while its input isn't read on purpose; its silence proves nothing then.
         released: done when the handler has ended.
@@ -163,6 +164,7 @@ class Connection:
         self.caller = caller
         self.heard = False
         self.heard_text = False
+        self.stop_code: int = WSCloseCode.GOING_AWAY
         self.closing = False
         self.stalled = False
         self._connections = connections

@@ -65,11 +65,15 @@ class CodeRunResult:
 class Artifacts:
     """Lines of JSON from a program, each a chart or nothing that counts.
 
-    Args:
-        cap_bytes: what comes beyond is dropped, and so is the line that reaches beyond.
+    Attributes:
+        cap_bytes: what comes beyond is dropped, and so is the line that reaches beyond. The runner
+            knows it, but its forks may write as well.
+        overflown: whether anything was dropped.
     """
 
     def __init__(self, cap_bytes: int) -> None:
+        self.cap_bytes = cap_bytes
+        self.overflown = False
         self._room_bytes = cap_bytes
         self._data: list[bytes] = []
 
@@ -77,6 +81,7 @@ class Artifacts:
         """Take what the program wrote."""
         kept = data[: self._room_bytes]
         self._room_bytes -= len(kept)
+        self.overflown |= len(kept) < len(data)
         if kept:
             self._data.append(kept)
 
@@ -144,6 +149,9 @@ class CodeRuns:
             execution = ExecuteResult(exit_code=MISSING, output=output)
         finally:
             run.close()
+        if artifacts.overflown:
+            text = f"procd: charts beyond {artifacts.cap_bytes} bytes were dropped\n"
+            execution.output.append(text.encode(), STDERR)
         return CodeRunResult(execution=execution, charts=artifacts.charts())
 
     async def _typescript(self, run: "_Run") -> tuple[str, ...]:
@@ -188,8 +196,12 @@ class _Run:
 
     def which(self, name: str) -> str | None:
         """The path of a program: among the working directory's own Node packages, or on PATH."""
-        local = Path(self.cwd, "node_modules", ".bin")
-        return shutil.which(name, path=f"{local}:{self.env.get('PATH', os.defpath)}")
+        local = Path(self.cwd, "node_modules", ".bin").absolute()
+        path = f"{local}:{self.env.get('PATH', os.defpath)}"
+        try:
+            return find({"PATH": path}, name)
+        except MissingProgramError:
+            return None
 
     def python(self) -> Program:
         """Python, with the code as its input; with charts, through the runner."""
@@ -197,19 +209,19 @@ class _Run:
         code = _code_file(self.request.code)
         if not CHARTING.search(self.request.code):
             argv = (python, "-u", "-", *self.request.argv)
-            return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=code)
+            return self._program(argv, stdin=code)
         try:
             self.artifacts_fd, writing = pipe()
         except OSError as exc:
             code.close()
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
-        return Program(
-            argv=(python, "-u", str(WORKER_DIR / "run_code.py"), *self.request.argv),
-            cwd=self.cwd,
-            env=self.env,
-            passed=(code, writing),
-            started=self._collect,
-        )
+        runner = (str(WORKER_DIR / "run_code.py"), str(self.artifacts.cap_bytes))
+        argv = (python, "-u", *runner, *self.request.argv)
+        return self._program(argv, passed=(code, writing), started=self._collect)
+
+    def _program(self, argv: tuple[str, ...], **descriptors: Any) -> Program:
+        # The reply has no streams apart, so their order may as well be exact.
+        return Program(argv=argv, cwd=self.cwd, env=self.env, merged=True, **descriptors)
 
     def _collect(self, process: Process) -> None:
         assert self.artifacts_fd is not None
@@ -218,9 +230,9 @@ class _Run:
 
     def javascript(self) -> Program:
         """Node, with the code as its input."""
-        prelude = str(WORKER_DIR / "argv.cjs")
+        prelude = str((WORKER_DIR / "argv.cjs").resolve())  # as Node names it
         argv = (find(self.env, "node"), "--require", prelude, "-", *self.request.argv)
-        return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=_code_file(self.request.code))
+        return self._program(argv, stdin=_code_file(self.request.code))
 
     def typescript(self) -> Program:
         """`argv` with a file of the code, since no runner takes TypeScript by descriptor."""
@@ -235,7 +247,7 @@ class _Run:
         except OSError as exc:
             raise SpawnFailed(f"cannot hold the code: {exc.strerror}") from exc
         argv = (*self.argv, str(path), *self.request.argv)
-        return Program(argv=argv, cwd=self.cwd, env=self.env)
+        return self._program(argv)
 
     def close(self) -> None:
         """Remove what only the run needed."""

@@ -17,7 +17,8 @@ from typing import Any, Final, Protocol
 
 from procd.config import InterpreterConfig
 from procd.errors import Exhausted, ProcdError, ProcessNotFound, SpawnFailed
-from procd.services.repl import Repl, Reply
+from procd.services.repl import Repl
+from procd.services.replies import Reply
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 from procd.tasks import Tasks
@@ -74,7 +75,7 @@ class Outcome:
     """
 
     end: End
-    reply: Reply = field(default_factory=dict)
+    reply: Reply | None = None
     reason: str = ""
 
 
@@ -124,9 +125,6 @@ class Keeper(Protocol):
 
     config: InterpreterConfig
     tasks: Tasks
-
-    def environment(self) -> Mapping[str, str]:
-        """What a context starts with."""
 
     def take(self) -> Repl:
         """A process that is nobody's."""
@@ -195,11 +193,11 @@ class Context:
         if await asyncio.shield(repl.ready) is None:
             words = repl.first_words or "without a word"
             raise SpawnFailed(f"the interpreter ended as it started: {words}")
-        reply = await asyncio.shield(repl.place(self.record.cwd, self._contexts.environment()))
+        reply = await asyncio.shield(repl.place(self.record.cwd))
         if reply is None:
             raise SpawnFailed("the interpreter ended as it started")
-        if reply["error"]:
-            raise SpawnFailed(reply["error"])
+        if reply.error is not None:
+            raise SpawnFailed(reply.error["value"])
 
     def submit(self, execution: Execution) -> None:
         """Let it run when those before it have.
@@ -279,7 +277,9 @@ class Context:
             Exhausted: as `start`.
             ProcessNotFound: as `start`.
         """
-        await self._end_process("context restarted")
+        ending = self._end_process("context restarted")
+        # To the end, even if the client goes.
+        await asyncio.shield(self._contexts.tasks.run(ending, f"restart context {self.record.id}"))
         await self.start()
 
     async def delete(self) -> None:

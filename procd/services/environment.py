@@ -1,7 +1,7 @@
 """The environment that new processes start with: procd's own at its start, then as changed."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from procd.errors import BadRequest
@@ -23,10 +23,15 @@ def check_names(names: Iterable[str]) -> None:
 
 
 class Environment:
-    """Variables for processes to come; those that run already are not affected."""
+    """Variables for processes to come; those that run already are not affected.
+
+    Attributes:
+        on_change: called when they have changed; for who has started processes ahead of time.
+    """
 
     def __init__(self, initial: Mapping[str, str]) -> None:
         self._variables = dict(initial)
+        self.on_change: Callable[[], None] | None = None
 
     def merged(self, envs: Mapping[str, str]) -> dict[str, str]:
         """These variables, overridden by `envs`."""
@@ -43,12 +48,15 @@ class Environment:
         Source: Process API contract, section 12 (POST /env).
         """
         check_names(assign)
-        if unset_value_prefix:
-            self._variables = {
-                name: value
-                for name, value in self._variables.items()
-                if name in assign or not value.startswith(unset_value_prefix)
-            }
+        variables = {
+            name: value
+            for name, value in self._variables.items()
+            if name in assign or not (unset_value_prefix and value.startswith(unset_value_prefix))
+        }
         for name in unset:
-            self._variables.pop(name, None)
-        self._variables.update(assign)
+            variables.pop(name, None)
+        variables.update(assign)
+        if variables != self._variables:
+            self._variables = variables
+            if self.on_change is not None:
+                self.on_change()

@@ -51,6 +51,7 @@ class Program:
     """What is to be started, and the descriptors that are handed to it.
 
     Attributes:
+        merged: its stdout and stderr are one (see `Processes.spawn`).
         started: called as soon as it runs.
     """
 
@@ -59,6 +60,7 @@ class Program:
     env: Mapping[str, str]
     stdin: OwnedFd | None = None
     passed: tuple[OwnedFd, ...] = ()
+    merged: bool = False
     started: Callable[[Process], None] | None = None
 
 
@@ -148,6 +150,7 @@ class Executions:
                 output=output,
                 stdin=what.stdin,
                 passed=what.passed,
+                merged=what.merged,
             )
         except SpawnFailed as exc:
             output.append(exc.message.encode(), STDERR)

@@ -8,7 +8,6 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Mapping
 from typing import Final
 
 from procd.config import InterpreterConfig
@@ -19,7 +18,6 @@ from procd.services.context import (
     LANGUAGE,
     Context,
     ContextRecord,
-    End,
     Execution,
     ExecutionRequest,
 )
@@ -50,6 +48,7 @@ class Contexts:
         self.tasks = Tasks()
         self._processes = processes
         self._environment = environment
+        environment.on_change = self._replace_spares
         self._work_dir = work_dir
         self._contexts: dict[str, Context] = {}
         self._creating = 0
@@ -69,10 +68,6 @@ class Contexts:
             log.warning("no interpreter is ready: %s", exc.message)
         else:
             self._refill()
-
-    def environment(self) -> Mapping[str, str]:
-        """What a context starts with."""
-        return self._environment.merged({})
 
     async def create(self, *, cwd: str, language: str) -> Context:
         """A new context, ready to run.
@@ -171,12 +166,11 @@ class Contexts:
             outcome = await asyncio.shield(execution.ended)
         finally:
             execution.abandon()
-        if outcome.end is not End.COMPLETED:
+        if outcome.reply is None:
             raise SpawnFailed(outcome.reason or "the context doesn't answer")
-        found: list[dict[str, str]] | None = outcome.reply["variables"]
-        if found is None:
+        if outcome.reply.variables is None:
             raise SpawnFailed("the context was interrupted")
-        return found
+        return outcome.reply.variables
 
     def take(self) -> Repl:
         """A process that is nobody's: a spare if there is one.
@@ -198,7 +192,7 @@ class Contexts:
         self.tasks.start(repl.kill(), "discard an interpreter")
 
     def _new(self) -> Repl:
-        env = self.environment()
+        env = self._environment.merged({})
         try:
             python = self.config.python or find(env, "python3", "python")
         except MissingProgramError as exc:
@@ -210,6 +204,12 @@ class Contexts:
             env=env,
             preload=self.config.preload,
         )
+
+    def _replace_spares(self) -> None:
+        """Have spares with the environment of now: a Python takes much of it up as it starts."""
+        while self._spares:
+            self.discard(self._spares.popleft())
+        self._refill_later()
 
     def _refill_later(self) -> None:
         if self._refill_timer is None and self.config.warm:
@@ -226,6 +226,7 @@ class Contexts:
 
     async def aclose(self) -> None:
         """End everything."""
+        self._environment.on_change = None
         if self._refill_timer is not None:
             self._refill_timer.cancel()
             self._refill_timer = None

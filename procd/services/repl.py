@@ -7,32 +7,37 @@ Source: Process API contract, section 11.
 """
 
 import asyncio
-import json
 import logging
-import os
+import marshal
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from procd import worker
 from procd.errors import SpawnFailed
 from procd.processes import Processes
+from procd.services.replies import Display, NonsenseError, Reply, parse
 from procd.streams.backlog import Backlog, Run
 from procd.streams.log import Log
 from procd.unix.channel import Channel, channel_pair
 
 log = logging.getLogger(__name__)
 
-SCRIPT: Final = str(Path(worker.__file__).parent / "interpreter.py")
+# Unbuffered for the sake of C code, whose streams would keep what it says to the end. Python's own
+# are made anew by the script.
+SCRIPT: Final = ("-u", str(Path(worker.__file__).parent / "interpreter.py"))
+# Which Python 3.8 knows as well.
+MARSHAL_VERSION: Final = 4
+# Each line that is printed is a write of its own, so that it comes before what others write and no
+# crash takes it along. To read each by itself, too, would make a loop that prints twice as slow.
+REST_S: Final = 0.002
 # Displays of a cell and its error, each in a message; they are limited where they are made.
 MAX_MESSAGE_BYTES: Final = 8 << 20
 # The stream of a log that holds displays, one JSON object per line.
 RESULTS: Final = 3
 # Of what it says as it starts, for the case that it doesn't.
 FIRST_WORDS_BYTES: Final = 4096
-
-Reply = dict[str, Any]
 
 
 class Relay:
@@ -88,11 +93,12 @@ class Repl:
         self._first_words = self._relay.target = Log(Backlog(FIRST_WORDS_BYTES), 0)
         try:
             self._process = processes.spawn(
-                (*argv, SCRIPT),
+                (*argv, *SCRIPT),
                 cwd=cwd,
                 env=env,
                 output=Log(self._relay, 0),
                 passed=(theirs,),
+                rest_s=REST_S,
             )
         except BaseException:
             ours.close()
@@ -102,10 +108,11 @@ class Repl:
         )
         self._loop = asyncio.get_running_loop()
         self._number = 0
+        self._tag = 0
         self._reply: asyncio.Future[Reply | None] | None = None
         self._on_end: Callable[[], None] | None = None
         self._process.done.add_done_callback(self._exited)
-        self.ready = self._ask({"op": "start", "key": self._channel.key.hex(), "preload": preload})
+        self.ready = self._ask({"op": "start", "key": self._channel.key, "preload": preload})
 
     @property
     def running(self) -> bool:
@@ -123,9 +130,9 @@ class Repl:
         text = b"".join(run.data for run in self._first_words.store.runs()).decode(errors="replace")
         return text.strip().rpartition("\n")[2]
 
-    def place(self, cwd: str, env: Mapping[str, str]) -> asyncio.Future[Reply | None]:
-        """Have it take up a directory and an environment; the reply's `error` is a text or None."""
-        return self._ask({"op": "place", "cwd": cwd, "env": env})
+    def place(self, cwd: str) -> asyncio.Future[Reply | None]:
+        """Have it take up a directory."""
+        return self._ask({"op": "place", "cwd": cwd})
 
     def run(
         self, message: Mapping[str, object], output: Log[Backlog]
@@ -134,6 +141,7 @@ class Repl:
 
         One at a time. The reply is None when the process ends before it.
         """
+        self._tag = self._process.retag(self._number)
         self._relay.target = output
         output.feed_from(self._process)
         output.feed_from(self._channel)
@@ -145,25 +153,26 @@ class Repl:
         if self._process.done.done():
             reply.set_result(None)
         else:
-            self._channel.send(json.dumps({**message, "id": self._number}).encode())
+            self._tell({**message, "id": self._number})
         return reply
+
+    def _tell(self, message: Mapping[str, object]) -> None:
+        self._channel.send(marshal.dumps(dict(message), MARSHAL_VERSION))
 
     def _received(self, data: bytes) -> None:
         # What was written before the message was sent is in the pipes by now.
         self._process.take_pending()
         try:
-            message: Reply = json.loads(data)
-            operation, number = message["op"], message["id"]
-            result = json.dumps(message["data"]) if operation == "result" else ""
-        except (ValueError, LookupError, TypeError, RecursionError) as exc:
+            message = parse(data)
+        except NonsenseError as exc:
             log.warning("interpreter %d talks nonsense: %s", self.pid, exc)
             self._process.kill()
             return
-        if operation == "result":
-            self._relay.append(result.encode() + b"\n", RESULTS)
+        if isinstance(message, Display):
+            self._relay.append(message.bundle + b"\n", RESULTS)
             # It goes on when it knows that what it prints next comes after this.
-            self._channel.send(json.dumps({"op": "shown", "id": number}).encode())
-        elif number == self._number:
+            self._tell({"op": "shown", "id": message.number})
+        elif message.number == self._number:
             self._number += 1
             self._answer(message)
 
@@ -180,9 +189,9 @@ class Repl:
         self._process.hang_up()
 
     def interrupt(self) -> None:
-        """SIGINT to its process group: to the code, and to what it has started and waits for."""
+        """SIGINT to the code, and to what it has started; not to what earlier code has."""
         if self._process.running:
-            os.killpg(self._process.record.pid, signal.SIGINT)
+            self._process.interrupt(self._tag)
 
     def release(self) -> None:
         """Take what it says however far its reader is behind, so that nothing keeps it."""

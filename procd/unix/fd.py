@@ -8,6 +8,7 @@ import asyncio
 import errno
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -19,8 +20,10 @@ log = logging.getLogger(__name__)
 READ_BYTES: Final = 64 << 10
 # A read shorter than this emptied the pipe or the terminal: another one would only say EAGAIN.
 SHORT_READ_BYTES: Final = 1024
+# Reads that follow each other within so many seconds are of something that is under way.
+SOON_S: Final = 0.0003
 # How long a reader without memory to read with waits.
-REST_S: Final = 0.5
+MEMORY_REST_S: Final = 0.5
 
 
 class OwnedFd:
@@ -125,12 +128,14 @@ class FdReader:
         on_data: called with each run of bytes, never empty.
         on_eof: called once, after the last bytes; the descriptor is closed by then.
         burst_bytes: most that one turn of the event loop reads, so that others get theirs.
+        rest_s: when short reads follow each other within SOON_S, read nothing for so long. Whoever
+            writes small pieces that fast is then spared waking us for each, which takes longer.
 
     Source: pty(7): EIO on a master means that the last slave is closed.
     """
 
-    __slots__ = ("_burst_bytes", "_fd", "_on_data", "_on_eof", "_reading", "_resting",
-                 "_selector")  # fmt: skip
+    __slots__ = ("_burst_bytes", "_fd", "_on_data", "_on_eof", "_read_at", "_reading", "_rest_s",
+                 "_resting", "_selector")  # fmt: skip
 
     def __init__(
         self,
@@ -140,6 +145,7 @@ class FdReader:
         on_eof: Callable[[], None],
         *,
         burst_bytes: int = READ_BYTES,
+        rest_s: float = 0.0,
     ) -> None:
         os.set_blocking(fd.number, False)
         self._selector = selector
@@ -147,6 +153,8 @@ class FdReader:
         self._on_data = on_data
         self._on_eof = on_eof
         self._burst_bytes = burst_bytes
+        self._rest_s = rest_s
+        self._read_at = 0.0
         self._reading = False
         self._resting = False
         self.resume()
@@ -173,7 +181,8 @@ class FdReader:
         try:
             data, ended = self._read(self._burst_bytes)
         except MemoryError:
-            self._rest()
+            log.warning("no memory to read with: output waits")
+            self._rest(MEMORY_REST_S)  # else this would fail at each turn
             return
         if data:
             self._on_data(data)
@@ -181,13 +190,16 @@ class FdReader:
             on_eof = self._on_eof
             self.close()
             on_eof()
+        elif self._rest_s and self._reading:
+            last, self._read_at = self._read_at, time.monotonic()
+            if len(data) < SHORT_READ_BYTES and self._read_at - last < SOON_S:
+                self._rest(self._rest_s)
 
-    def _rest(self) -> None:
-        """Leave the bytes where they are for a while; else this would fail at each turn."""
-        log.warning("no memory to read with: output waits")
+    def _rest(self, seconds: float) -> None:
+        """Leave the bytes where they are for a while."""
         self._selector.remove_reader(self._fd.number)
         self._resting = True
-        asyncio.get_running_loop().call_later(REST_S, self._rested)
+        asyncio.get_running_loop().call_later(seconds, self._rested)
 
     def _rested(self) -> None:
         self._resting = False

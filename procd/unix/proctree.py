@@ -20,7 +20,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -191,15 +191,33 @@ def _orphan_of(tree: Tree, pid: int) -> bool:
     return stat is not None and tree.leader in (stat.group, stat.session)
 
 
+def in_foreground(tree: Tree, tag: int) -> Callable[[int], bool]:
+    """Who of a tree hears of a Ctrl-C: its leader, and those of its process group with `tag`."""
+
+    def hears(pid: int) -> bool:
+        if pid == tree.leader:
+            return True
+        stat = _stat(pid)
+        return stat is not None and stat.group == tree.leader and tag_of(pid) == tag
+
+    return hears
+
+
 def signal_tree(
-    tree: Tree, number: int, supervised: Container[int], departed: set[int] | None = None
+    tree: Tree,
+    number: int,
+    supervised: Container[int],
+    departed: set[int] | None = None,
+    only: Callable[[int], bool] | None = None,
 ) -> list[OwnedFd]:
-    """Send a signal to every member and return a pidfd of each that took it.
+    """Send a signal to every member, or `only` some, and return a pidfd of each that took it.
 
     A pidfd is opened first and the start time compared after: a reused number is not hit.
     """
     reached: list[OwnedFd] = []
     for pid, start_time in members(tree, supervised, departed).items():
+        if only is not None and not only(pid):
+            continue
         try:
             pidfd = OwnedFd(os.pidfd_open(pid))
         except ProcessLookupError:

@@ -5,13 +5,16 @@ Source: IPython's documentation, "Integrating your objects with IPython", rich d
 
 from __future__ import annotations
 
-import ast
-import base64
-import json
 import sys
+from _ast import Expr, Expression, PyCF_ONLY_AST
+from binascii import b2a_base64
+
+from .encoding import encode
+from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _ast import Module
     from typing import Any
 
 # A frame stays under 1 MiB, what JSON adds included.
@@ -28,8 +31,8 @@ METHODS = {
 }
 
 
-def figure(chart: dict[str, Any]) -> dict[str, Any]:
-    """The bundle of a figure that was shown."""
+def figure(chart: dict[str, Any]) -> str:
+    """The bundle of a figure that was shown, as JSON."""
     title = chart.get("title") or chart.get("type", "unknown")
     data = {"text/plain": f"<Figure: {title}>"}
     if chart.get("png"):
@@ -49,18 +52,18 @@ def show_figures() -> None:
         print(f"figures cannot be shown: {type(exc).__name__}: {exc}", file=sys.stderr)
 
 
-def split(code: str, filename: str) -> tuple[ast.Module, ast.Expression | None]:
+def split(code: str, filename: str) -> tuple[Module, Expression | None]:
     """The statements, and the last expression apart, if the code ends in one."""
-    module = ast.parse(code, filename)
-    if not module.body or not isinstance(module.body[-1], ast.Expr):
+    module: Any = compile(code, filename, "exec", PyCF_ONLY_AST, dont_inherit=True)
+    if not module.body or not isinstance(module.body[-1], Expr):
         return module, None
     last = module.body.pop()
-    assert isinstance(last, ast.Expr)
-    return module, ast.Expression(last.value)
+    assert isinstance(last, Expr)
+    return module, Expression(last.value)
 
 
-def bundle(value: object) -> dict[str, Any]:
-    """A value by MIME type: `text/plain` always, and what its own methods offer."""
+def bundle(value: object) -> str:
+    """A value by MIME type: `text/plain` always, and what its own methods offer; as JSON."""
     data: dict[str, Any] = {}
     if not isinstance(value, type):
         whole = _called(value, "_repr_mimebundle_", include=None, exclude=None)
@@ -97,23 +100,21 @@ def _called(value: object, name: str, **arguments: Any) -> Any:
         return None
 
 
-def limited(data: dict[str, Any]) -> dict[str, Any]:
-    """The bundle as JSON allows it; what is too large is replaced by its size."""
-    found: dict[str, Any] = {}
+def limited(data: dict[str, Any]) -> str:
+    """The bundle as JSON, with the size of what is too large in its place."""
+    found: dict[str, str] = {}
     room = MAX_PAYLOAD_CHARS
     for name, payload in data.items():
-        kind = str(name)
+        kind = encode(str(name))
         if isinstance(payload, bytes):
-            payload = base64.b64encode(payload).decode()
+            payload = b2a_base64(payload, newline=False).decode()
         try:
-            size = len(json.dumps(payload, allow_nan=False))
+            text = encode(payload)
         except (TypeError, ValueError, RecursionError):
             continue  # not JSON, whatever it calls itself
-        if len(json.dumps(kind)) + size > room:
-            payload = f"[{size} bytes are too large to be shown]"
-            size = len(payload)
-        size += len(json.dumps(kind))
-        if size <= room:
-            found[kind] = payload
-            room -= size
-    return found
+        if len(kind) + len(text) > room:
+            text = encode(f"[{len(text)} bytes are too large to be shown]")
+        if len(kind) + len(text) <= room:
+            found[kind] = text
+            room -= len(kind) + len(text)
+    return "{" + ",".join([f"{kind}:{text}" for kind, text in found.items()]) + "}"

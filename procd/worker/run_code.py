@@ -1,63 +1,57 @@
 """Runs a Python program as `python3 -` would, and reports the charts that it shows.
 
-A script for the user's own interpreter, Python 3.8 or later. The program's text is the file at
-descriptor CODE_FD; what is reported goes to ARTIFACTS_FD, one JSON document per line, so that no
-text of the program's can pass for an artifact.
+A script for the user's own interpreter, Python 3.8 or later. Its first argument is how many bytes
+of charts procd takes, the rest are the program's. The program's text is the file at descriptor
+CODE_FD; charts go to ARTIFACTS_FD, so that no text of the program's can pass for one.
 
 Source: Process API contract, sections 7.2 and 7.4.
 """
 
 from __future__ import annotations
 
-import json
+import io
 import linecache
-import os
 import sys
 import traceback
 import types
+from os.path import dirname
 
 CODE_FD = 3
 ARTIFACTS_FD = 4
 FILENAME = "<target_code>"
 
 
-def _read_code() -> str:
-    with open(CODE_FD, encoding="utf-8") as file:
-        return file.read()
-
-
-def _emit(document: object) -> None:
-    line = memoryview(json.dumps(document, allow_nan=False).encode() + b"\n")
-    while line:
-        line = line[os.write(ARTIFACTS_FD, line) :]
-
-
 def _take_place() -> types.ModuleType:
     """Make the process look as `python3 -` looks to a program; its module."""
     package = types.ModuleType("_procd")  # our neighbours, under a name of nobody's
-    package.__path__ = [sys.path[0]]
+    package.__path__ = [dirname(__file__)]  # noqa: PTH120 - pathlib takes longer than all of this
     sys.modules["_procd"] = package
-    sys.path[0] = ""
+    if not getattr(sys.flags, "safe_path", False):  # since Python 3.11
+        sys.path[0] = ""
+    room_bytes = int(sys.argv.pop(1))
     sys.argv[0] = "-"
     from _procd import pyplot_hook  # type: ignore[import-not-found]  # see above
+    from _procd.artifacts import Artifacts  # type: ignore[import-not-found]
 
-    pyplot_hook.install(_emit)
-    os.set_inheritable(ARTIFACTS_FD, False)  # noqa: FBT003 - the signature is os's
+    pyplot_hook.install(Artifacts(ARTIFACTS_FD, room_bytes).emit)
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     return module
 
 
+def _remember(source: bytes) -> None:
+    """Have tracebacks show the program's lines."""
+    text = source.decode("utf-8-sig", "replace")
+    lines = io.StringIO(f"{text}\n", newline=None).readlines()
+    linecache.cache[FILENAME] = (len(text), None, lines, FILENAME)
+
+
 def main() -> None:
     """Run the program; what it leaves behind, exit code included, is as it was without us."""
     module = _take_place()
-    source = _read_code()
-    linecache.cache[FILENAME] = (
-        len(source),
-        None,
-        source.splitlines(keepends=True),
-        FILENAME,
-    )
+    with open(CODE_FD, "rb") as file:
+        source = file.read()  # bytes: with its byte order mark and what it says of its encoding
+    _remember(source)
     try:
         exec(compile(source, FILENAME, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what it is for
     except SystemExit:

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,30 @@ async def test_python(procd: MakeClient, hooked: bool) -> None:
         assert "run_code" not in body["result"], case
 
 
+ALTERNATING = "".join(f"out {n}\nerr {n}\n" for n in range(500))
+
+
+@pytest.mark.parametrize("hooked", [False, True], ids=["plain", "hooked"])
+async def test_both_streams_in_order(procd: MakeClient, hooked: bool) -> None:
+    client = await procd()
+    code = "import sys\nfor n in range(500): print('out', n); print('err', n, file=sys.stderr)\n"
+    assert (await code_run(client, f"{code}# matplotlib" if hooked else code))["result"] == (
+        ALTERNATING
+    )
+    code = "for n in $(seq 0 499); do echo out $n; echo err $n >&2; done"
+    code = f"import subprocess; subprocess.run(['bash', '-c', {code!r}])"
+    assert (await code_run(client, f"{code}# matplotlib" if hooked else code))["result"] == (
+        ALTERNATING
+    )
+
+
+@needs_node
+async def test_both_streams_of_node_in_order(procd: MakeClient) -> None:
+    client = await procd()
+    code = "for (let n = 0; n < 500; n++) { console.log(`out ${n}`); console.error(`err ${n}`) }"
+    assert (await code_run(client, code, "javascript"))["result"] == ALTERNATING
+
+
 async def test_tracebacks(procd: MakeClient) -> None:
     client = await procd()
     code = (
@@ -119,12 +145,15 @@ ARTIFACTS = [
 ]
 
 
+# As a program that looks for the descriptor finds it.
+DESCRIPTOR = "import os; charts = max(map(int, os.listdir('/proc/self/fd')))  # matplotlib"
+
+
 @each(("written", "charts"), ARTIFACTS)
 async def _artifacts(client: Any, written: bytes, charts: Any) -> None:
-    code = f"""
-import os  # matplotlib
+    code = f"""{DESCRIPTOR}
 data = {written!r}
-while data: data = data[os.write(4, data):]
+while data: data = data[os.write(charts, data):]
 print('fine')
 """
     body = await code_run(client, code)
@@ -141,14 +170,94 @@ async def test_artifacts(procd: MakeClient) -> None:
 
 async def test_too_many_artifacts(procd: MakeClient) -> None:
     client = await procd(code_run={"max_artifact_bytes": 2048})
-    code = """
-import os, json  # matplotlib
+    code = f"""{DESCRIPTOR}
+import json
 for n in range(1000):
-    n = os.write(4, json.dumps({'type': 'chart', 'value': {'n': n}}).encode() + b'\\n')
+    n = os.write(charts, json.dumps({{'type': 'chart', 'value': {{'n': n}}}}).encode() + b'\\n')
 """
-    charts = (await code_run(client, code))["artifacts"]["charts"]
+    body = await code_run(client, code)
+    charts = body["artifacts"]["charts"]
     assert charts == [{"n": n} for n in range(len(charts))]
     assert 20 < len(charts) < 60
+    assert body["result"] == "procd: charts beyond 2048 bytes were dropped\n"
+
+
+PLOT = "import matplotlib.pyplot as plt, os\n"
+needs_matplotlib = pytest.mark.skipif(find_spec("matplotlib") is None, reason="no matplotlib")
+
+
+@pytest.fixture
+def plotting(runtime: "Runtime") -> dict[str, str]:
+    """Variables with which there is a matplotlib."""
+    return runtime.envs
+
+
+@needs_matplotlib
+async def test_charts_that_are_too_large(procd: MakeClient, plotting: dict[str, str]) -> None:
+    client = await procd(code_run={"max_artifact_bytes": 50_000})
+    large = "plt.plot(range(5000)); plt.title('T'); plt.show()\n"
+    body = await code_run(client, f"{PLOT}{large}print('on')", envs=plotting)
+    (chart,) = body["artifacts"]["charts"]
+    assert chart.pop("png").startswith("iVBOR")
+    assert chart == {"type": "line", "title": "T", "elements": []}
+    said, on = body["result"].splitlines()
+    assert re.fullmatch(
+        r"procd: a chart of \d+ bytes is too large: only its picture is returned", said
+    )
+    assert on == "on"
+    # Of several there are as many as fit, and each of the others is mentioned.
+    code = PLOT + "".join(large.replace("'T'", f"'{n}'") for n in range(9))
+    body = await code_run(client, code, envs=plotting)
+    returned, result = len(body["artifacts"]["charts"]), body["result"].splitlines()
+    assert 1 < returned < 9
+    assert len(result) == 9
+    assert len([line for line in result if line.endswith("too large to be returned")]) == (
+        9 - returned
+    )
+
+
+@needs_matplotlib
+async def test_charts_of_forks(procd: MakeClient, plotting: dict[str, str]) -> None:
+    client = await procd()
+    code = f"""{PLOT}
+for n in range(4):
+    if os.fork() == 0:
+        for m in range(3):
+            plt.plot(range(20_000))
+            plt.title(f'{{n}}{{m}}')
+            plt.show()
+        os._exit(0)
+for _ in range(4): r = os.wait()
+"""
+    body = await code_run(client, code, envs=plotting)
+    titles = sorted(chart["title"] for chart in body["artifacts"]["charts"])
+    wanted = [f"{n}{m}" for n in range(4) for m in range(3)]
+    assert (titles, body["result"]) == (wanted, "")
+
+
+@needs_matplotlib
+@pytest.mark.parametrize(
+    ("closing", "charts"),
+    [
+        ("os.closerange(3, 100)", 1),
+        ("os.closerange(3, 2000)", 0),
+        (
+            "f = os.open('f', os.O_RDWR | os.O_CREAT)\n"
+            "for n in range(3, 2000):\n  if n != f: os.dup2(f, n)",
+            0,
+        ),
+    ],
+)
+async def test_closed_descriptors(
+    procd: MakeClient, plotting: dict[str, str], tmp_path: Path, closing: str, charts: int
+) -> None:
+    client = await procd()
+    code = f"{PLOT}{closing}\nplt.plot([1, 2]); plt.show(); print('on')"
+    body = await code_run(client, code, envs=plotting, cwd=str(tmp_path))
+    assert len(body.get("artifacts", {}).get("charts", [])) == charts
+    said = "procd: a chart can't be returned: its descriptor was closed\n"
+    assert body["result"] == ("on\n" if charts else f"{said}on\n")
+    assert not (tmp_path / "f").exists() or not (tmp_path / "f").read_bytes()
 
 
 async def test_argv(procd: MakeClient) -> None:
@@ -177,6 +286,23 @@ async def test_surroundings(procd: MakeClient, tmp_path: Path) -> None:
     body = await code_run(client, "1", cwd="/none")
     assert body["exitCode"] == -1
     assert "/none" in body["result"]
+
+
+async def test_source_as_python_takes_it(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd()
+    (tmp_path / "mine.py").write_text("")
+    for mention in ("", "  # matplotlib"):
+        assert (await code_run(client, f"\ufeffprint(1){mention}"))["result"] == "1\n"
+        code = f"# -*- coding: latin-1 -*-\nprint(ascii('é')){mention}"
+        assert (await code_run(client, code))["result"] == "'\\xc3\\xa9'\n"
+        # Python 3.11: the directory isn't looked into.
+        code = f"import sys, importlib.util as u; print(u.find_spec('mine'), sys.path[0]){mention}"
+        body = await code_run(
+            client, code, cwd=str(tmp_path), envs={"PYTHONSAFEPATH": "1", "PYTHONPATH": "/first"}
+        )
+        assert body["result"] == "None /first\n"
+    trace = (await code_run(client, "x = 'a\x0cb\u2028'\n1 / 0  # matplotlib"))["result"]
+    assert "line 2, in <module>\n    1 / 0  # matplotlib\n" in trace
 
 
 async def test_large_code(procd: MakeClient) -> None:
@@ -208,6 +334,23 @@ async def test_javascript(procd: MakeClient) -> None:
     assert rest == ARGV
     code = f"const text = {'a' * (10 << 20)!r}; console.log(text.length)"
     assert (await code_run(client, code, "javascript"))["result"] == f"{10 << 20}\n"
+
+
+@needs_node
+async def test_what_a_script_starts_has_its_own_arguments(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await procd()
+    (tmp_path / "child.js").write_text("console.log(process.argv.slice(2).join())")
+    code = """
+const { fork } = require('child_process'), { Worker } = require('worker_threads')
+console.log(process.argv.slice(1).join(), process.execArgv.length)
+fork('./child.js', ['a', 'b']).on('exit', () =>
+  new Worker('./child.js', { argv: ['c', 'd'] }).on('exit', () =>
+    new Worker("require('child_process').fork('./child.js', ['e', 'f'])", { eval: true })))
+"""
+    body = await code_run(client, code, "javascript", argv=["x"], cwd=str(tmp_path))
+    assert body["result"] == "x 0\na,b\nc,d\ne,f\n"
 
 
 class Runtime:
@@ -271,8 +414,9 @@ async def test_typescript(procd: MakeClient, runtime: Runtime, tmp_path: Path) -
     local = tmp_path / "node_modules" / ".bin"
     local.mkdir(parents=True)
     shutil.copy(runtime.directory / "tsx", local / "ts-node")
-    body = await code_run(client, code, "typescript", cwd=str(tmp_path), envs=runtime.envs)
-    assert body["exitCode"] == 0
+    for cwd in (str(tmp_path), os.path.relpath(tmp_path)):
+        body = await code_run(client, code, "typescript", cwd=cwd, envs=runtime.envs)
+        assert body["exitCode"] == 0, body
 
 
 @each("what", ["rm -r {}", "chmod 0 {}", "mkdir {}/a {}/a/b", "rm {}/code.ts; mkdir {}/code.ts"])

@@ -5,6 +5,7 @@ import base64
 import json
 import re
 import sys
+from asyncio.subprocess import PIPE
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,8 +44,9 @@ OUTPUTS = [
     ("import os; r = os.system('printf x')", "x", ""),
     ("print('a', end=''); import os; r = os.system('printf b'); print('c')", "bac\n", ""),
     (
-        "import ctypes; c = ctypes.CDLL(None); c.printf(b'from C\\n'); c.fflush(None)",
-        "from C\n",
+        "import ctypes; c = ctypes.CDLL(None)\n"
+        "print('a'); c.printf(b'from C\\n'); print('b'); c.printf(b'c')",
+        "a\nfrom C\nb\nc",
         "",
     ),
     ("import sys; n = sys.stdout.buffer.write(b'raw \\xc3\\xa4\\n')", "raw ä\n", ""),
@@ -76,7 +78,8 @@ async def _outputs(client: Any, code: str, stdout: str | None, stderr: str) -> N
     assert cell.stderr == stderr
 
 
-async def test_output(procd: MakeClient) -> None:
+async def test_output(procd: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # the streams are to be ours
     await _outputs(client=await procd())
 
 
@@ -91,6 +94,60 @@ pickle.loads(pickle.dumps(Point()))
 print('__file__' in globals(), sys.path[0] == '')
 """
     assert await said(client, code) == "__main__ [''] True\nFalse True\n"
+
+
+async def test_what_c_code_says(procd: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    client = await procd()
+    code = "import ctypes; c = ctypes.CDLL(None); c.printf(b'last words'); ctypes.string_at(0)"
+    cell = await run(client, code)
+    assert (cell.stdout, cell.close) == ("last words", (1011, "worker process ended"))
+    code = "import ctypes, os; c = ctypes.CDLL(None); c.printf(b'a')\n"
+    code += "if os.fork() == 0: c.exit(0)\nos.wait(); c.printf(b'b'); r = os.system('printf c')"
+    assert await said(client, code) == "abc"
+    assert await said(client, "c.puts(b'd'); print('e')") == "d\ne\n"
+
+
+FLOOD = "import os, sys, ctypes, subprocess\nfor n in range(20_000): print(n)\n"
+
+
+@each(
+    ("then", "last"),
+    [
+        ("n = os.write(1, b'last')", "last"),
+        ("ctypes.CDLL(None).puts(b'last')", "last\n"),
+        ("ctypes.CDLL(None).system(b'echo last')", "last\n"),
+        ("r = subprocess.run(['echo', 'last'])", "last\n"),
+        ("if os.fork() == 0: print('last'); os._exit(0)\nr = os.wait()", "last\n"),
+        ("ctypes.string_at(0)", ""),
+        ("os._exit(0)", ""),
+        ("os.kill(os.getpid(), 9)", ""),
+    ],
+)
+async def _floods(client: Any, then: str, last: str) -> None:
+    cell = await run(client, FLOOD + then)
+    assert not cell.errors
+    assert cell.stdout == "".join(f"{n}\n" for n in range(20_000)) + last
+
+
+async def test_a_flood_is_whole_and_in_order(procd: MakeClient) -> None:
+    await _floods(client=await procd())
+
+
+async def test_a_fork_in_a_line(procd: MakeClient) -> None:
+    # What waits for the end of its line is said once, and before what a child says.
+    client = await procd()
+    code = (
+        "import os\nprint('a', end='')\nif os.fork(): w = os.wait(); print('c')\nelse: print('b')"
+    )
+    assert await said(client, code) == "ab\nc\n"
+
+
+async def test_a_safe_path(procd: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    client = await procd(interpreter={"python": sys.executable})  # 3.11 or later, as procd's own
+    cell = await run(client, "import sys\nprint('' in sys.path)\n1", display=True)
+    assert (cell.stdout, cell.results) == ("False\n", [{"text/plain": "1"}])
 
 
 async def test_a_segfault_is_heard(procd: MakeClient) -> None:
@@ -259,6 +316,46 @@ async def test_tracebacks(procd: MakeClient) -> None:
     client = await procd()
     assert not await said(client, '\ndef earlier(n):\n    raise ValueError(f"no {n}")')
     await _tracebacks(client=client)
+
+
+@each(
+    "code",
+    [
+        "x = 0\n1 / x",
+        "x = 0\nprint('é' + str(1 / x))\n",
+        "return 5",
+        "x = 1\nif x:\n    return x\n",
+        "nonlocal x",
+        "await = 5\n",
+        "def f():\n    global a\n    b = a; nonlocal a",
+        "class C:\n    yield 'a'",
+        "x = 5\nbreak\n",
+        "def f(a, a): pass",
+        "from __future__ import nothing",
+        "f(**{}, *[])",
+        "  x = 1",
+        "x = 'unterminated",
+    ],
+)
+async def _carets(client: Any, directory: Path, code: str) -> None:
+    file = directory / "code.py"
+    file.write_text(code)
+    plain = await asyncio.create_subprocess_exec(sys.executable, file, stderr=PIPE)
+    _, said = await plain.communicate()
+    error = (await run(client, code)).error
+    assert error["traceback"] == said.decode().replace(str(file), "<stdin>")
+
+
+async def test_carets_are_those_of_python(procd: MakeClient, tmp_path: Path) -> None:
+    await _carets(client=await procd(interpreter={"python": sys.executable}), directory=tmp_path)
+
+
+async def test_a_caret_beyond_ascii(procd: MakeClient) -> None:
+    # Where Python's own is off in files, too.
+    client = await procd(interpreter={"python": sys.executable})
+    error = (await run(client, "'é€'; return 'ä'\n")).error
+    lines = ['  File "<stdin>", line 1', "    'é€'; return 'ä'", "          ^^^^^^^^^^"]
+    assert error["traceback"].splitlines() == [*lines, "SyntaxError: 'return' outside function"]
 
 
 async def test_source_lines_are_those_of_python(procd: MakeClient) -> None:
@@ -768,9 +865,32 @@ async def test_timeout_keeps_the_state(procd: MakeClient) -> None:
     code = "import asyncio\nprint('in'); await asyncio.sleep(60)"
     assert (await run(client, code, timeout=1)).close == (4008, "")
     assert await said(client, "print(x)") == "5\n"
-    code = "import subprocess\nr = subprocess.run(['sleep', '60'])"
-    assert (await run(client, code, timeout=1)).close == (4008, "")
-    assert await said(client, "print(x)") == "5\n"
+    for code in (
+        "import subprocess\nr = subprocess.run(['sleep', '60'])",
+        "import os\nr = os.system('sleep 60; sleep 60')",
+        "import os\nif os.fork():\n  w = os.wait()\nelse:\n  os.execvp('sleep', ['sleep', '60'])",
+    ):
+        assert (await run(client, code, timeout=1)).close == (4008, "")
+        assert await said(client, "print(x)") == "5\n"
+
+
+async def test_an_interrupt_is_not_for_earlier_cells(procd: MakeClient) -> None:
+    client = await procd()
+    code = "import os, subprocess, time; child = subprocess.Popen(['sleep', '3600'])"
+    assert not await said(client, code)
+    mine = "mine = subprocess.Popen(['sleep', '3600']); print('in'); time.sleep(60)"
+    assert (await run(client, mine, timeout=1)).close == (4008, "")
+    assert await said(client, "print(mine.wait(), child.poll())") == "-2 None\n"
+    cell = await start(client, "print('in'); time.sleep(60)")
+    await cell.until("in\n")
+    await cell.ws.close()
+    assert await said(client, "print(child.poll())") == "None\n"
+    cell = await start(client, "print('in'); time.sleep(60)")
+    await cell.until("in\n")
+    async with client.post(f"{CONTEXTS}/default/interrupt") as reply:
+        assert reply.status == 200
+    assert (await cell.to_end()).error["name"] == "KeyboardInterrupt"
+    assert await said(client, "print(child.poll())") == "None\n"
 
 
 async def test_timeout_of_the_unwilling(procd: MakeClient, alive: Fifo) -> None:
@@ -842,6 +962,19 @@ async def test_a_client_that_goes_before_its_turn(procd: MakeClient, gate: Gate)
     await third.to_end()
     assert third.stdout == "0\n"
     await first.to_end()
+
+
+async def test_a_server_that_stops_is_no_success(procd: MakeClient) -> None:
+    client = await procd()
+    running = await start(client, "import time; print('in'); time.sleep(60)")
+    await running.until("in\n")
+    waiting = await start(client, "print(1)")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(client.server.close())
+        for cell in (running, waiting):
+            await cell.to_end()
+            assert cell.close == (1011, "server shutdown")
+            assert "control" not in cell.kinds
 
 
 async def test_death(procd: MakeClient) -> None:
@@ -976,6 +1109,21 @@ async def test_restart(procd: MakeClient) -> None:
         assert reply.status == 200
 
 
+async def test_a_client_that_goes_before_a_restart_is_over(procd: MakeClient, alive: Fifo) -> None:
+    client = await procd(interpreter={"grace_s": 1.0})
+    context_id = await create(client)
+    code = f"import signal as s; s.signal(s.SIGTERM, s.SIG_IGN); f = open({str(alive)!r}, 'w')"
+    assert not await said(client, f"{code}; print('up', file=f, flush=True)", contextId=context_id)
+    assert await alive.line() == "up"
+    context = client.app[APP_CONTEXTS].get(context_id)
+    async with raw(client) as connection:
+        await connection.request(f"POST {CONTEXTS}/{context_id}/restart HTTP/1.1")
+        await until(lambda: _is(not context.active))
+        connection.reset()
+    await alive.ended()
+    assert await said(client, "print('f' in globals())", contextId=context_id) == "False\n"
+
+
 async def test_idle_time(procd: MakeClient) -> None:
     client = await procd(interpreter={"idle_ttl_s": 0.2})
     unused, used = await create(client), await create(client)
@@ -1038,23 +1186,41 @@ async def test_warm(procd: MakeClient) -> None:
     assert await said(client, "print(1)", contextId=context_id) == "1\n"
 
 
-async def test_a_spare_takes_up_directory_and_environment(
-    procd: MakeClient, tmp_path: Path
-) -> None:
+async def test_a_spare_takes_up_a_directory(procd: MakeClient, tmp_path: Path) -> None:
     client = await procd(interpreter={"warm": 1})
     contexts = client.app[APP_CONTEXTS]
     await until(lambda: _is(len(contexts._spares) == 1))
-    async with client.post("/env", json={"set": {"SOME": "value"}}) as reply:
-        assert reply.status == 200
     (spare,) = contexts._spares
     context_id = await create(client, cwd=str(tmp_path))
     assert contexts.get(context_id).pid == spare.pid
-    code = "import os; print(os.getcwd(), os.environ['PWD'], os.environ['SOME'])"
-    assert await said(client, code, contextId=context_id) == f"{tmp_path} {tmp_path} value\n"
+    code = "import os; print(os.getcwd(), os.environ['PWD'])"
+    assert await said(client, code, contextId=context_id) == f"{tmp_path} {tmp_path}\n"
     # A directory that can't be entered costs a spare and nothing more.
     async with client.post(CONTEXTS, json={"cwd": str(tmp_path / "none")}) as reply:
         await refused(reply, 500, "INTERNAL_SERVER_ERROR")
     await create(client)
+
+
+async def test_spares_follow_the_environment(procd: MakeClient, tmp_path: Path) -> None:
+    # What Python takes up as it starts is no less that of now.
+    client = await procd(interpreter={"warm": 1, "python": sys.executable})
+    contexts = client.app[APP_CONTEXTS]
+    await until(lambda: _is(len(contexts._spares) == 1))
+    (spare,) = contexts._spares
+    (tmp_path / "mine.py").write_text("")
+    changes = {"PYTHONPATH": str(tmp_path), "TZ": "Etc/GMT-7"}
+    async with client.post("/env", json={"set": changes}) as reply:
+        assert reply.status == 200
+    assert not contexts._spares
+    context_id = await create(client)
+    code = "import mine, os, time; print(os.environ['TZ'], time.timezone)"
+    assert await said(client, code, contextId=context_id) == "Etc/GMT-7 -25200\n"
+    await until(lambda: _is(len(contexts._spares) == 1))
+    assert not spare.running
+    (spare,) = contexts._spares
+    async with client.post("/env", json={"set": changes}) as reply:  # which changes nothing
+        assert reply.status == 200
+    assert list(contexts._spares) == [spare]
 
 
 async def test_preload(procd: MakeClient) -> None:

@@ -8,12 +8,11 @@ import resource
 import signal
 from typing import Any
 
-import pytest
-
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
-from tests.api.cells import CONTEXTS, EXECUTE, create, listed, run, said, start
+from tests.api.cells import CONTEXTS, EXECUTE, create, delete, listed, run, said, start
 from tests.api.clients import (
     WAIT_S,
+    Fifo,
     descriptors_exhausted,
     each,
     execute,
@@ -21,7 +20,10 @@ from tests.api.clients import (
     refused,
     until,
 )
+from tests.api.conftest import alive
 from tests.conftest import MakeClient
+
+__all__ = ["alive"]
 
 EVERY_FD = (
     "import os\nfor fd in map(int, os.listdir('/proc/self/fd')):\n  try: {}\n  except OSError: pass"
@@ -51,12 +53,16 @@ SURVIVED = [
     "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (3, 1000))",
     "import os; os.set_blocking(1, False); print('x' * 2_000_000)",
     "import sys; sys.stdout.write('half a line'); sys.stdout.buffer.write(b'\\xc3')",
+    "import sys; sys.stdout.flush = sys.stdout.buffer.flush = lambda: 1 / 0",
+    "import os; os.close(max(map(int, os.listdir('/proc/self/fd'))))",
     # Signals and threads.
     "import signal\nfor n in (2, 15, 17, 20): signal.signal(n, signal.SIG_IGN)",
     "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))",
     "import threading, time\n"
     "for _ in range(1000): threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()",
     "import sys; sys.settrace(lambda *a: None); sys.setprofile(lambda *a: None)",
+    "import sys; sys.settrace(lambda *a: 1 / 0)",
+    "import sys; sys.setprofile(lambda *a: 1 / 0)",
     "import sys; sys.setswitchinterval(100)",
     # Processes.
     "import os\nif os.fork() == 0: os._exit(0)",
@@ -68,19 +74,30 @@ SURVIVED = [
     "import os; os.chdir('/proc/self'); os.umask(0o777)",
     # Modules.
     "import builtins; del builtins.print, builtins.open, builtins.input",
+    "import builtins as b\nnames, change = dir(b), setattr\n"
+    "for name in names:\n  if 'a' <= name[0] <= 'z': change(b, name, None)",
+    "import builtins as b\nnames, change = dir(b), setattr\n"
+    "for name in names:\n  if 'a' <= name[0] <= 'z': change(b, name, lambda *a, **k: 0)",
+    "import builtins; builtins.__build_class__ = None",
     "__builtins__ = {}",
     "globals().clear()",
     "import sys; sys.modules.clear()",
     "import sys; sys.modules['__main__'] = None; sys.path.clear(); sys.meta_path.clear()",
     "import json; json.dumps = json.loads = None",
     "import json; json.dumps = lambda *a, **k: b'bytes'; json.JSONEncoder.default = None",
+    "import json.encoder as e, json.decoder as d, json\n"
+    "json._default_encoder = json._default_decoder = e.c_make_encoder = e.INFINITY = None\n"
+    "e.JSONEncoder.encode = e.JSONEncoder.iterencode = d.JSONDecoder.decode = None",
     "import os\nfor name in list(vars(os)):\n  if name[0] != '_': setattr(os, name, None)",
     "import signal, io, linecache, socket, asyncio\n"
     "for m in (signal, io, linecache, socket, asyncio):\n"
     "  for name in list(vars(m)):\n"
     "    if name[0] != '_' and name != 'cache': setattr(m, name, None)",
     "import traceback as t, linecache as l; t.TracebackException.format = None; l.clearcache()",
+    "import linecache; linecache.cache = None",
+    "import traceback; traceback.TracebackException.__init__ = None",
     "import os; os.environ.clear(); os.environ = {}",
+    "import os; c = type(os.environ); c.get = c.update = c.pop = c.__setitem__ = None",
     "import sys; sys.excepthook = sys.displayhook = sys.argv = sys.path = None",
     "import asyncio\nawait asyncio.sleep(0)\nasyncio.get_running_loop().stop()",
     "import asyncio\nloop = asyncio.get_running_loop() if False else None\n"
@@ -93,7 +110,6 @@ SURVIVED = [
 ]
 
 DIED = [
-    "import builtins; builtins.str = builtins.isinstance = builtins.len = None",
     "import os; os.closerange(0, 65536)",
     "import os; os._exit(7)",
     "import os; os.abort()",
@@ -106,6 +122,10 @@ DIED = [
     "import os; os.execv('/bin/sleep', ['sleep', '60'])",
     "import os; os.dup2(1, 2); os.closerange(3, 65536); import time; time.sleep(60)",
     "import resource as r; r.setrlimit(r.RLIMIT_CPU, (1, 1))\nwhile True: pass",
+    # Its end of the channel lives on in copies, and a thread would keep Python from ending.
+    "import os, threading, time\nthreading.Thread(target=time.sleep, args=(3600,)).start()\n"
+    "for fd in map(int, os.listdir('/proc/self/fd')):\n"
+    "  try: held = os.dup(fd)\n  except OSError: pass\nos.closerange(900, 65536)",
 ]
 
 
@@ -153,6 +173,132 @@ async def test_died(procd: MakeClient) -> None:
         except BaseException as exc:
             exc.add_note(f"code: {code}")
             raise
+
+
+FORGE = """
+import json, sys, time
+frame = sys._getframe()
+while type(frame.f_locals.get('self')).__name__ != 'Interpreter' or 'message' not in frame.f_locals:
+    frame = frame.f_back
+tell, number = frame.f_locals['self']._channel.send, frame.f_locals['message']['id']
+print('said')
+tell({})
+time.sleep(60)
+"""
+NONSENSE = [
+    "'not JSON'",
+    "'[]'",
+    "'[' * 100_000",
+    "'{}'",
+    "json.dumps({'op': 'done', 'id': number})",
+    "json.dumps({'op': 'done', 'id': str(number), 'error': None})",
+    "json.dumps({'op': 'done', 'id': [number], 'error': None})",
+    "json.dumps({'op': 'other', 'id': number, 'error': None})",
+    *[
+        f"json.dumps({{'op': 'done', 'id': number, 'error': {error}}})"
+        for error in (
+            "5",
+            "'text'",
+            "[]",
+            "{}",
+            "{'name': 5, 'value': None, 'traceback': [1]}",
+            "{'name': '', 'value': '', 'traceback': '', 'more': ''}",
+            "{'name': '\\ud800', 'value': '', 'traceback': ''}",
+        )
+    ],
+    "json.dumps({'op': 'done', 'id': number, 'error': None, 'variables': 5})",
+    "json.dumps({'op': 'done', 'id': number, 'error': None, 'variables': [{'name': 'x'}]})",
+    "json.dumps({'op': 'result', 'id': 1, 'data': 5})",
+    "json.dumps({'op': 'result', 'id': None, 'data': {}})",
+    "json.dumps({'op': 'result', 'id': 1, 'data': {'a': float('nan')}})",
+    "json.dumps({'op': 'result', 'id': 1, 'data': {'a': 'x' * 3_000_000}})",
+    "'x' * (9 << 20)",
+]
+
+
+@each("message", NONSENSE)
+async def _nonsense(client: Any, message: str) -> None:
+    cell = await run(client, FORGE.format(message))
+    assert (cell.close, cell.stdout) == ((1011, "worker process ended"), "said\n")
+    assert "control" not in cell.kinds
+
+
+async def test_nonsense_ends_the_process(procd: MakeClient) -> None:
+    client = await procd()
+    await _nonsense(client=client)
+    assert await said(client, "print(1)") == "1\n"
+
+
+async def test_signal_handlers_that_raise(procd: MakeClient) -> None:
+    # While it does nothing that is nobody's business, and in a cell it is the cell's.
+    client = await procd()
+    code = "import signal; x = 5; signal.signal(signal.SIGALRM, lambda *a: 1 / 0)"
+    assert not await said(client, code)
+    pid = client.app[APP_CONTEXTS].get("default").pid
+    assert pid is not None
+    os.kill(pid, signal.SIGALRM)
+    assert await said(client, "print(x)") == "5\n"
+    for _ in range(200):
+        cell = await start(client, "y = 1")
+        os.kill(pid, signal.SIGALRM)
+        await cell.to_end()
+        assert {error["name"] for error in cell.errors} <= {"ZeroDivisionError"}
+        cell.check_completed()
+        os.kill(pid, signal.SIGALRM)
+    code = "import os; print(x); os.kill(os.getpid(), signal.SIGALRM)"
+    cell = await run(client, code)
+    assert (cell.stdout, cell.error["name"]) == ("5\n", "ZeroDivisionError")
+    cell = await run(client, "for n in range(100): display(n)\n" + code[11:], display=True)
+    assert (len(cell.results), cell.error["name"]) == (100, "ZeroDivisionError")
+
+
+async def test_a_signal_handler_that_exits(procd: MakeClient) -> None:
+    client = await procd(interpreter={"grace_s": 3600.0})
+    context_id = await create(client)
+    code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *a: sys.exit(0))"
+    assert not await said(client, code, contextId=context_id)
+    await delete(client, context_id)
+
+
+async def test_what_never_gets_done_with_words(procd: MakeClient, alive: Fifo) -> None:
+    # What tells of the user's objects is the user's code as well, and can be interrupted.
+    client = await procd(interpreter={"grace_s": 3600.0})
+    code = "x = 5\nclass E(Exception):\n  def __str__(self):\n    while True: pass\nraise E"
+    assert (await run(client, code, timeout=1)).close == (4008, "")
+    code = "class E(SystemExit):\n  @property\n  def code(self):\n    while True: pass\nraise E"
+    assert (await run(client, code, timeout=1)).close == (4008, "")
+    code = f"""
+class R:
+    def __repr__(self):
+        with open({str(alive)!r}, 'w') as file: file.write('up\\n')
+        while True: pass
+r = R()
+"""
+    assert not await said(client, code)
+    asking = asyncio.ensure_future(client.get(f"{CONTEXTS}/default/variables"))
+    assert await alive.line() == "up"
+    async with client.post(f"{CONTEXTS}/default/interrupt") as reply:
+        assert reply.status == 200
+    async with await asking as reply:
+        body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+        assert "interrupted" in body["message"]
+    assert await said(client, "print(x)") == "5\n"
+
+
+@each(
+    ("leaving", "said"),
+    [("sys.exit(4)", "4"), ("sys.exit('why')", "1"), ("sys.exit()", "0"), ("1 / 0", "1")],
+)
+async def _forks(client: Any, leaving: str, said: str) -> None:
+    code = f"import os, sys\nif os.fork() == 0: {leaving}\nprint(os.WEXITSTATUS(os.wait()[1]))"
+    cell = await run(client, code)
+    cell.check_completed()
+    assert cell.stdout == f"{said}\n"
+    assert ("why" in leaving) == (cell.stderr == "why\n")
+
+
+async def test_the_status_of_a_fork(procd: MakeClient) -> None:
+    await _forks(client=await procd())
 
 
 @each("how", ["SHUT_RD", "SHUT_WR"])
@@ -299,22 +445,6 @@ async def test_too_many_processes(procd: MakeClient) -> None:
     async with client.post(CONTEXTS, json={}) as reply:
         await refused(reply, 429, "LIMIT_REACHED")
     assert await said(client, "print(x)") == "5\n"
-
-
-@pytest.mark.parametrize("message", [b"no json", b"[]", b"{}", b'{"op": "result", "id": 1}'])
-async def test_an_interpreter_that_talks_nonsense(procd: MakeClient, message: bytes) -> None:
-    # With the key, too: then it can't be spoken with any more.
-    client = await procd()
-    code = f"""
-import gc
-import sys
-(channel,) = [each for each in gc.get_objects() if type(each).__name__ == 'Channel']
-channel._socket.send(channel._key + b'.' + {message!r})
-import time; time.sleep(60)
-"""
-    cell = await run(client, code)
-    assert cell.close == (1011, "worker process ended")
-    assert await said(client, "print(1)") == "1\n"
 
 
 async def test_interrupts_at_any_moment(procd: MakeClient) -> None:

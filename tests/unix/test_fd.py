@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
+from procd.unix import fd
 from procd.unix.fd import READ_BYTES, SHORT_READ_BYTES, FdReader, FdWriter, OwnedFd, pipe
 from procd.unix.tty import open_pty
 
@@ -335,6 +336,50 @@ async def test_drain_is_bounded(ends: tuple[OwnedFd, OwnedFd]) -> None:
     reader.drain(100_000)
     assert 100_000 <= written <= 100_000 + READ_BYTES
     reader.close()
+
+
+async def test_rests_when_short_reads_follow_each_other(
+    ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes in small pieces is read now and then; a drain doesn't wait."""
+    got = Collector()
+    reading, writing = ends
+    loop = asyncio.get_running_loop()
+    reader = FdReader(loop, reading, got.received, got.eof, rest_s=3600)
+    monkeypatch.setattr(fd, "SOON_S", 0.0)
+    for piece in (b"a", b"b", bytes(SHORT_READ_BYTES)):
+        os.write(writing.number, piece)
+        await got.until(len(got.data) + len(piece))
+    monkeypatch.setattr(fd, "SOON_S", 3600.0)
+    os.write(writing.number, b"c")
+    await got.until(SHORT_READ_BYTES + 3)
+    os.write(writing.number, b"d")
+    await turn()
+    reader.pause()
+    reader.resume()
+    await turn()
+    assert got.data.endswith(b"c")
+    reader.drain()
+    assert got.data.endswith(b"cd")
+    reader.close()
+
+
+async def test_goes_on_after_a_rest(
+    ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And brings the end."""
+    monkeypatch.setattr(fd, "SOON_S", 3600.0)
+    got = Collector()
+    reading, writing = ends
+    FdReader(asyncio.get_running_loop(), reading, got.received, got.eof, rest_s=0.001)
+    async with asyncio.timeout(10):
+        for size in range(1, 20):
+            os.write(writing.number, b"x")
+            await got.until(size)
+        os.write(writing.number, b"y")
+        writing.close()
+        await got.ended
+    assert got.data == b"x" * 19 + b"y"
 
 
 async def test_close_order(ends: tuple[OwnedFd, OwnedFd]) -> None:

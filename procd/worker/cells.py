@@ -1,0 +1,307 @@
+"""One namespace, and the cells that run in it."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import types
+from _ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
+from _signal import (  # type: ignore[import-not-found]  # signal's own, without its wrappers
+    SIG_UNBLOCK,
+    SIGINT,
+    pthread_sigmask,
+)
+from _thread import allocate_lock, get_ident
+from os import _exit as exit_at_once
+from os import chdir, environ, getpid, register_at_fork
+
+from . import pyplot_hook
+from .encoding import encode
+from .hooks import Hooks
+from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
+from .tracebacks import CELL, Sources, bare, clean, name_of
+
+# All of these by name, so that what the user's code does to modules isn't done to us.
+
+TYPE_CHECKING = False  # nor what typing costs
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from typing import Any
+
+    from .channel import Channel
+    from .output import Streams
+
+CO_COROUTINE = 0x80  # inspect's, which costs 2 MiB to import
+MAX_VARIABLES = 1000
+MAX_REPR_CHARS = 160
+
+
+class Interpreter:
+    """Does what procd asks for, one thing after another.
+
+    What runs the user's code does so in `_attempt`, and may raise anything. Whatever else fails
+    here ends the process, and procd starts another.
+    """
+
+    def __init__(self, channel: Channel, streams: Streams) -> None:
+        self._channel = channel
+        self._streams = streams
+        self._hooks = Hooks()
+        self._sources = Sources()
+        self._pid = getpid()
+        self._thread = get_ident()
+        self._interruptible = False
+        self._cells = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._package = sys.modules["_procd"]
+        self._modules = dict(sys.modules)
+        self._module = types.ModuleType("__main__")
+        builtins.input = _no_input
+        # Whether displays are wanted; changed, and they are sent, under the lock.
+        self._displaying = False
+        self._display_lock = allocate_lock()
+        self._displays = 0
+        self._forget_figures = pyplot_hook.install(self._shown)
+        # What waits for the end of its line is the parent's to say.
+        register_at_fork(before=streams.flush, after_in_child=channel.close)
+
+    def serve(self) -> None:
+        """Do what procd asks for, for ever."""
+        self._calm_down()  # what the preloaded modules have brought along
+        while True:
+            message = self._channel.receive()
+            operation = message["op"]
+            reply: dict[str, Any]
+            if operation == "run":
+                reply = {"error": self._run(message)}
+            elif operation == "variables":
+                self._restore()
+                error, variables = self._user(self._variables)
+                reply = {"error": error, "variables": variables}
+            elif operation == "place":
+                reply = {"error": _place(message["cwd"])}
+            else:
+                continue  # news of a display whose cell was interrupted
+            self._streams.flush()
+            self._channel.send(encode({"op": "done", "id": message["id"], **reply}))
+
+    def _restore(self) -> None:
+        """Undo what earlier code did to what all code needs."""
+        self._streams.restore()
+        if sys.modules.get("sys") is not sys:  # somebody has cleared it
+            sys.modules.update(self._modules)
+        names = self._module.__dict__
+        names["__builtins__"] = builtins
+        names["__name__"] = "__main__"
+        sys.modules["__main__"] = self._module
+        sys.modules["_procd"] = self._package
+        self._hooks.replace(SIGINT, self._on_interrupt)
+        pthread_sigmask(SIG_UNBLOCK, {SIGINT})
+
+    def _on_interrupt(self, number: int, frame: types.FrameType | None) -> None:
+        if self._interruptible:
+            raise KeyboardInterrupt
+
+    def _attempt(self, work: Callable[[], Any]) -> tuple[BaseException | None, Any]:
+        """What running the user's code raises, and what it returns."""
+        try:
+            try:
+                self._hooks.put_back()
+                self._interruptible = True
+                return None, work()
+            finally:
+                self._calm_down()
+        except BaseException as exc:  # noqa: BLE001 - whatever the code raises is its result
+            self._calm_down()
+            return exc, None
+
+    def _calm_down(self) -> None:
+        """From here on nothing of the user's comes in between."""
+        while True:
+            try:
+                self._interruptible = False
+                self._hooks.put_aside()
+            except BaseException:  # noqa: BLE001, S112 - a handler of the user's, at the last moment
+                continue
+            else:
+                return
+
+    def _user(self, work: Callable[[], Any]) -> tuple[dict[str, str] | None, Any]:
+        """What went wrong with what runs the user's code, as clients are told; and its result."""
+        exc, value = self._attempt(work)
+        if exc is None:
+            return None, value
+        if issubclass(type(exc), SystemExit):
+            _, status = self._attempt(lambda: _status(exc))
+            return None, 1 if status is None else status
+        # A __str__ of the user's may take as long as it likes, too.
+        _, error = self._attempt(lambda: self._sources.describe(exc))
+        return error or bare(exc), None
+
+    def _run(self, message: dict[str, Any]) -> dict[str, str] | None:
+        before: dict[str, str | None] = {}
+        self._restore()
+        self._displaying = message["display"]
+        error, status = self._user(lambda: self._execute(message["code"], message["envs"], before))
+        if getpid() != self._pid:  # a fork of the user's that has come to the end of the cell
+            if error is not None:
+                self._attempt(lambda: sys.stderr.write(error["traceback"]))
+            self._streams.flush()
+            exit_at_once(1 if error is not None else status or 0)
+        after, _ = self._user(self._finish)
+        with self._display_lock:
+            self._displaying = False
+        _reset(before)
+        return error or after
+
+    def _execute(self, code: str, envs: dict[str, str], before: dict[str, str | None]) -> int:
+        """Run a cell; the exit status of a fork that comes to its end."""
+        if envs:
+            before.update((name, environ.get(name)) for name in envs)
+            environ.update(envs)
+        self._forget_figures()
+        self._cells += 1
+        filename = CELL % self._cells
+        self._sources.remember(code, filename)
+        if not self._displaying:
+            self._evaluate(code, filename, "exec")
+            return 0
+        builtins.display = self._display  # type: ignore[attr-defined]  # as in Jupyter
+        body, last = _displays().split(code, filename)
+        self._evaluate(body, filename, "exec")
+        if last is not None:
+            value = self._evaluate(last, filename, "eval")
+            if value is not None:
+                self._display(value)
+        return 0
+
+    def _finish(self) -> None:
+        """What is done after the code, whatever has become of it."""
+        if self._displaying:
+            vars(builtins).pop("display", None)
+            _displays().show_figures()
+        for name in ("stdout", "stderr"):  # what the code has put in place of ours
+            stream = getattr(sys, name, None)
+            if stream is not None and not getattr(stream, "closed", False):
+                stream.flush()
+
+    def _evaluate(self, source: Any, filename: str, mode: str) -> Any:
+        program = compile(source, filename, mode, PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        if not program.co_flags & CO_COROUTINE:
+            return eval(program, self._module.__dict__)  # noqa: S307 - what it is for
+        import asyncio
+
+        if self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.new_event_loop()
+        loop = self._loop
+        task = loop.create_task(eval(program, self._module.__dict__))  # noqa: S307 - as above
+        try:
+            return loop.run_until_complete(task)
+        except BaseException:
+            if not task.done():  # an interrupt
+                task.cancel()
+                loop.run_until_complete(asyncio.wait([task]))
+            if not task.cancelled():
+                task.exception()  # which is the one on its way, or of less interest: it was seen
+            raise
+
+    def _display(self, *values: object) -> None:
+        for value in values:
+            self._emit(_displays().bundle(value))
+
+    def _shown(self, document: dict[str, Any]) -> None:
+        self._emit(_displays().figure(document["value"]))
+
+    def _emit(self, bundle: str) -> None:
+        """Send what is to be displayed, and wait until it has its place among the output."""
+        if getpid() != self._pid:
+            return
+        self._streams.flush()  # what was printed before comes before
+        with self._display_lock:
+            if not self._displaying:
+                return
+            self._displays += 1
+            number = self._displays
+            self._send_whole(f'{{"op":"result","id":{number},"data":{bundle}}}')
+            while self._channel.receive()["id"] != number:
+                continue  # of a display that was interrupted
+
+    def _send_whole(self, message: str) -> None:
+        """Send a message; an interrupt waits until it is out."""
+        if get_ident() != self._thread:  # signals are the main thread's
+            self._channel.send(message)
+            return
+        with self._hooks:
+            self._channel.send(message)
+
+    def _variables(self) -> list[dict[str, str]]:
+        import reprlib
+
+        short = reprlib.Repr()
+        short.maxstring = short.maxother = short.maxlong = MAX_REPR_CHARS
+        found: list[dict[str, str]] = []
+        names: list[tuple[Any, Any]] = list(self._module.__dict__.items())
+        for name, value in names:
+            if not isinstance(name, str) or name.startswith("_"):
+                continue
+            if len(found) == MAX_VARIABLES:
+                break
+            try:
+                text = short.repr(value)
+            except KeyboardInterrupt:  # it takes too long
+                raise
+            except BaseException as exc:  # noqa: BLE001 - a repr of the user's
+                text = f"<repr failed: {name_of(type(exc))}>"
+            found.append(
+                {
+                    "name": clean(name),
+                    "type": clean(name_of(type(value))),
+                    "repr": clean(text)[:MAX_REPR_CHARS],
+                }
+            )
+        return found
+
+
+def _place(cwd: str) -> dict[str, str] | None:
+    """Take up the directory of a context; what is wrong with it."""
+    try:
+        chdir(cwd)
+    except OSError as exc:
+        reason = f"working directory cannot be entered: {cwd}: {exc.strerror}"
+        return {"name": "OSError", "value": clean(reason), "traceback": ""}
+    environ["PWD"] = cwd
+    return None
+
+
+def _displays() -> Any:
+    """The module that makes bundles: loaded when somebody wants one."""
+    from . import displays
+
+    return displays
+
+
+def _no_input(prompt: object = "") -> str:
+    raise EOFError("input() has nobody to ask: the interpreter has no standard input")
+
+
+def _status(exc: Any) -> int:
+    """What a process would exit with."""
+    if exc.code is None:
+        return 0
+    if isinstance(exc.code, int):
+        return exc.code & 0xFF
+    sys.stderr.write(f"{exc.code}\n")
+    return 1
+
+
+def _reset(before: dict[str, str | None]) -> None:
+    """Give variables the values that they had."""
+    try:
+        for name, value in before.items():
+            if value is None:
+                environ.pop(name, None)
+            else:
+                environ[name] = value
+    except Exception:  # noqa: BLE001 - whatever the user's code has made of os.environ
+        return

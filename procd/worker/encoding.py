@@ -1,0 +1,37 @@
+"""JSON, made by the C code below the standard library's, which nobody's code can change."""
+
+from __future__ import annotations
+
+from _json import encode_basestring_ascii, make_encoder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def encode(value: Any) -> str:
+    """A value as JSON, on one line.
+
+    Raises:
+        TypeError, ValueError, RecursionError: JSON can't have it.
+    """
+    return "".join(_ENCODER(value, 0))
+
+
+def _refuse(value: object) -> Any:
+    raise TypeError
+
+
+# As json.JSONEncoder makes it: no check for circles but the depth, no indent, no sorting, no keys
+# that are skipped, no NaN.
+_ENCODER: Any = make_encoder(
+    None,
+    _refuse,
+    encode_basestring_ascii,
+    None,
+    ":",
+    ",",
+    False,  # noqa: FBT003 - all of them are positional
+    False,  # noqa: FBT003
+    False,  # noqa: FBT003
+)
