@@ -7,7 +7,7 @@ have to be told is plain data in `ProcessRecord`; each descriptor has one owner 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from signal import SIGCONT
+from signal import SIGCONT, SIGINT
 from typing import Final, Protocol
 
 from procd.config import ProcessConfig
@@ -217,7 +217,7 @@ class Process:
         """SIGINT to the process, and to those of its process group that carry `tag`."""
         tree = self.record.tree
         hears = proctree.in_foreground(tree, tag)
-        for pidfd in self._processes.reach(tree, signal.SIGINT, hears):
+        for pidfd in self._processes.reach(tree, SIGINT, hears):
             pidfd.close()
 
     def kill(self) -> None:
