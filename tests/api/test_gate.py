@@ -246,6 +246,38 @@ async def test_refusals_leave_nothing(procd: MakeClient, secrets: Secrets) -> No
     assert len(gc.get_objects()) < before + 1000
 
 
+@each(
+    ("path", "body", "status"),
+    [
+        ("/process/execute", b'{"command": "' + b"x" * 500_000, 400),
+        ("/process/execute", b'{"command": 1, "x": "' + b"x" * 500_000 + b'"}', 400),
+        ("/process/execute", b'{"command": " ", "x": "' + b"x" * 500_000 + b'"}', 400),
+        ("/process/execute", b"x" * 1_100_000, 413),
+        ("/process/pty/none/resize", b'{"cols": 1, "rows": 1}', 410),
+        ("/env", b"x" * 50_000, 403),
+        ("/nowhere", b"x" * 50_000, 404),
+    ],
+)
+async def test_a_refused_request_is_forgotten_at_once(
+    procd: MakeClient, secrets: Secrets, path: str, body: bytes, status: int
+) -> None:
+    """Not when the collector next comes by, which with thousands of sessions is rare."""
+    client = await guarded(procd, secrets, server={"max_body_bytes": 1_000_000})
+    head = f"POST {path} HTTP/1.1\nAuthorization: Bearer {secrets.write}\nConnection: close"
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            async with raw(client) as bare, asyncio.timeout(WAIT_S):
+                await bare.request(f"{head}\nContent-Length: {len(body)}", body)
+                assert (await bare.head())[0] == status
+                await bare.rest()
+        kept = [each for each in gc.get_objects() if isinstance(each, web.Request)]
+        assert not kept
+    finally:
+        gc.enable()
+
+
 async def test_origin(procd: MakeClient, secrets: Secrets) -> None:
     client = await guarded(
         procd,
