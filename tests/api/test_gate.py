@@ -297,6 +297,7 @@ async def test_origin(procd: MakeClient, secrets: Secrets) -> None:
             assert reply.status == 200
             allowed = origin if origin == "https://a.example" else None
             assert reply.headers.get("Access-Control-Allow-Origin") == allowed
+            assert reply.headers["Vary"] == "Origin"
             assert "Access-Control-Allow-Credentials" not in reply.headers
     for origin in bad:
         headers = bearer(secrets.admin) | {"Origin": origin}
@@ -304,17 +305,30 @@ async def test_origin(procd: MakeClient, secrets: Secrets) -> None:
             await refused(reply, 403, "FORBIDDEN")
         with pytest.raises(WSServerHandshakeError, match="403"):
             await client.ws_connect("/process/pty/create-connect?id=a", headers=headers)
-    preflight = {"Access-Control-Request-Method": "POST",
-                 "Access-Control-Request-Headers": "authorization"}  # fmt: skip
-    async with client.options(
-        "/process/execute", headers=preflight | {"Origin": "https://a.example"}
-    ) as reply:
-        assert reply.status == 200
-        assert reply.headers["Access-Control-Allow-Origin"] == "https://a.example"
-    async with client.options(
-        "/process/execute", headers=preflight | {"Origin": "https://evil.example"}
-    ) as reply:
-        await refused(reply, 403, "FORBIDDEN")
+
+
+async def test_preflight_of_every_route(procd: MakeClient, secrets: Secrets) -> None:
+    client = await guarded(procd, secrets, cors={"allowed_origins": ["https://a.example"]})
+    for route in ROUTES:
+        asked = {
+            "Access-Control-Request-Method": route.method,
+            "Access-Control-Request-Headers": "authorization",
+        }
+        for path in paths(route.path):
+            headers = asked | {"Origin": "https://a.example"}
+            async with client.options(path, headers=headers) as reply:
+                assert reply.status == 200, (route.method, path)
+                assert reply.headers["Access-Control-Allow-Origin"] == "https://a.example"
+                assert reply.headers["Access-Control-Allow-Methods"] == route.method
+                assert reply.headers["Access-Control-Allow-Headers"].lower() == "authorization"
+                assert reply.headers["Vary"] == "Origin"
+            if route.path not in UNGUARDED:
+                headers = asked | {"Origin": "https://evil.example"}
+                async with client.options(path, headers=headers) as reply:
+                    await refused(reply, 403, "FORBIDDEN")
+    headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "PUT"}
+    async with client.options("/version", headers=headers) as reply:
+        assert reply.status == 400
 
 
 async def test_no_page_of_elsewhere_on_open_loopback(procd: MakeClient) -> None:
