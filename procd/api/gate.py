@@ -16,7 +16,7 @@ from procd.errors import Refused, Unauthorized
 from procd.services.access import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
 from procd.services.credentials import Access, is_address, is_loopback
 
-PREFIX: Final = re.compile(r"/toolbox/[^/]+(?=/)")
+PREFIX: Final = re.compile(r"\A/toolbox/[^/]+(?=/)")
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 LABEL: Final = re.compile(r"[a-z0-9_-]+", re.ASCII)
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")

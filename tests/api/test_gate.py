@@ -422,3 +422,5 @@ def test_plain_path() -> None:
     assert plain_path("/toolbox/sb/process/pty/a/connect/") == "/process/pty/a/connect"
     assert plain_path("/process/pty/a/connect") == "/process/pty/a/connect"
     assert plain_path("/toolbox/toolbox/x") == "/x"
+    assert plain_path("/process/pty/toolbox/connect") == "/process/pty/toolbox/connect"
+    assert plain_path("/toolbox/sb/process/pty/toolbox/connect") == "/process/pty/toolbox/connect"
