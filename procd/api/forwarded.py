@@ -48,10 +48,14 @@ class Proxies:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address; of IPv4 also where a socket for both kinds has it as ::ffff:192.0.2.1."""
     try:
-        return ip_address(text)
+        address = ip_address(text)
     except ValueError:
         return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 PROXIES = web.AppKey("PROXIES", Proxies)
