@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from aiohttp import WSServerHandshakeError, web
 
-from procd.api.gate import plain_path
+from procd.api.gate import GATE, plain_path
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.app import PREFIXES, ROUTES
 from procd.config import ConfigError
@@ -413,9 +413,37 @@ async def test_a_token_in_the_environment_is_long(secrets: Secrets) -> None:
 
 async def test_mode_none_is_open_anywhere(procd: MakeClient) -> None:
     client = await procd(server={"host": "0.0.0.0"}, auth={"mode": "none"})
-    headers = {"Host": "any.example", "Origin": "https://other.example"}
-    async with client.get("/version", headers=headers) as reply:
+    for headers in ({}, {"Origin": "https://any.example"}):
+        async with client.get("/version", headers={"Host": "any.example", **headers}) as reply:
+            assert reply.status == 200
+    for origin in ("https://other.example", "null"):
+        headers = {"Host": "any.example", "Origin": origin}
+        async with client.get("/version", headers=headers) as reply:
+            await refused(reply, 403, "FORBIDDEN")
+    client = await procd(auth={"mode": "none", "allowed_origins": ["*"]})
+    async with client.get("/version", headers={"Origin": "https://other.example"}) as reply:
         assert reply.status == 200
+
+
+@each(
+    ("host", "addresses", "status"),
+    [
+        ("127.0.0.1", ["192.0.2.1"], 200),
+        ("127.0.0.1", ["127.0.0.1", "192.0.2.1"], 200),
+        ("0.0.0.0", ["127.0.0.1"], 403),
+        ("", ["127.0.0.1", "::1"], 403),
+        ("127.0.0.1", [], 200),
+    ],
+)
+async def test_the_host_where_sockets_are_passed_on(
+    procd: MakeClient, secrets: Secrets, host: str, addresses: list[str], status: int
+) -> None:
+    client = await guarded(procd, secrets, server={"host": host})
+    client.app[GATE].follow(addresses)
+    for name in ("box.example", "", "box.example:evil"):
+        headers = bearer(secrets.read) | {"Host": name}
+        async with client.get("/version", headers=headers) as reply:
+            assert reply.status in (status, 400), name
 
 
 def test_plain_path() -> None:
