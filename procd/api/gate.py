@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler
 
+from procd.api.forwarded import PROXIES
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.config import Config, ServerConfig
 from procd.errors import Refused, Unauthorized
@@ -86,7 +87,7 @@ class Gate:
         if self._hosts is not None and not self._knows(headers.get(hdrs.HOST)):
             raise Refused("forbidden: this Host is not in server.allowed_hosts")
         if self._checks_origin and (origin := headers.get(hdrs.ORIGIN)) is not None:
-            self._check_origin(origin, headers.get(hdrs.HOST, ""))
+            self._check_origin(origin, request.app[PROXIES].host_of(request))
         if not self.access.required or self._is_preflight(request):
             return ANYONE
         token = self._token(request, need)

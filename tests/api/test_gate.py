@@ -307,6 +307,18 @@ async def test_origin(procd: MakeClient, secrets: Secrets) -> None:
             await client.ws_connect("/process/pty/create-connect?id=a", headers=headers)
 
 
+async def test_the_origin_behind_a_proxy(procd: MakeClient) -> None:
+    """The page was loaded from where a trusted proxy, and nobody else, says that it was."""
+    headers = {"Origin": "https://gateway.example", "X-Forwarded-Host": "gateway.example"}
+    elsewhere = {"Origin": "https://evil.example", "X-Forwarded-Host": "gateway.example"}
+    for trusted, status in (["127.0.0.1"], 200), (["10.0.0.0/8"], 403), ([], 403):
+        client = await procd(server={"trusted_proxies": trusted})
+        async with client.get("/version", headers=headers) as reply:
+            assert reply.status == status
+        async with client.get("/version", headers=elsewhere) as reply:
+            await refused(reply, 403, "FORBIDDEN")
+
+
 async def test_preflight_of_every_route(procd: MakeClient, secrets: Secrets) -> None:
     client = await guarded(procd, secrets, cors={"allowed_origins": ["https://a.example"]})
     for route in ROUTES:
