@@ -93,6 +93,7 @@ class Gate:
         token = self._token(request, need)
         if token is None:
             raise Unauthorized("unauthorized: a valid token is required")
+        request[CALLER] = token  # also of a request that is refused: for the record
         if token.scope < need.scope:
             raise Refused(
                 f"forbidden: scope '{need.scope.name.lower()}' is required,"
