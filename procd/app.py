@@ -92,17 +92,16 @@ def create_app(
         app.on_cleanup.append(_close_audit)
     app[REQUESTS] = requests
     app[PROXIES] = Proxies(config.server)
-    app[openapi.DESCRIPTION] = openapi.Description(ROUTES)
     app.on_response_prepare.append(name_request)
     guards = app[GATE] = Gate(config, access or Access(config))
     app[health.HEALTH] = {"status": "ok", "auth": "token" if guards.access.required else "none"}
     if config.web.enabled:
         app[ASSETS] = Assets()
+    routes = [route for route in ROUTES if config.web.enabled or route not in WEB_ROUTES]
+    app[openapi.DESCRIPTION] = openapi.Description(routes, guarded=guards.access.required)
     # One for each path, whatever its methods: what may be asked of it is found in one place.
     by_path: dict[str, web.Resource] = {}
-    for route in ROUTES:
-        if route in WEB_ROUTES and not config.web.enabled:
-            continue
+    for route in routes:
         stats = requests.route(route.method, route.path)
         for prefix in PREFIXES:
             for path in (prefix + route.path, prefix + route.path + "/"):
