@@ -17,7 +17,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from procd.app import create_app
+from procd.api.openapi import Description
+from procd.app import PREFIXES, ROUTES, create_app
 from procd.config import Config
 from procd.configfile import from_mapping
 
@@ -108,15 +109,38 @@ def no_blocking() -> Iterator[BlockBuster]:
         yield blockbuster
 
 
+@pytest.fixture(scope="session")
+def described() -> dict[str, Any]:
+    """What is said of each path."""
+    paths: dict[str, Any] = Description(ROUTES, guarded=False).document["paths"]
+    return paths
+
+
 @pytest.fixture
-def procd(aiohttp_client: Any) -> MakeClient:
-    """Start a server in this loop: `await procd(pty={"linger_s": 1.0})` gives its client."""
+def procd(aiohttp_client: Any, described: dict[str, Any]) -> Iterator[MakeClient]:
+    """Start a server in this loop: `await procd(pty={"linger_s": 1.0})` gives its client.
+
+    No test may come upon an answer that the API's description doesn't know.
+    """
+    unheard: set[str] = set()
+
+    async def look_up(request: web.Request, response: web.StreamResponse) -> None:
+        resource = request.match_info.route.resource
+        path = resource.canonical if resource is not None else ""
+        for prefix in PREFIXES[1:]:
+            path = path.removeprefix(prefix)
+        operation = described.get(path.rstrip("/"), {}).get(request.method.lower())
+        if operation is not None and str(response.status) not in operation["responses"]:
+            unheard.add(f"{request.method} {path}: {response.status}")
 
     async def make(**sections: dict[str, Any]) -> Client:
         # No interpreters beside what a test asks for: most tests have no use for them.
         interpreter = {"warm": 0} | sections.pop("interpreter", {})
         config: Config = from_mapping(sections | {"interpreter": interpreter})
-        client: Client = await aiohttp_client(create_app(config))
+        app = create_app(config)
+        app.on_response_prepare.append(look_up)
+        client: Client = await aiohttp_client(app)
         return client
 
-    return make
+    yield make
+    assert not unheard

@@ -194,7 +194,8 @@ def _operation(spec: APISpec, route: web.RouteDef, doc: Doc) -> Json:
     if doc.websocket != "only":
         for status, reply in {doc.status: doc.reply, **doc.also}.items():
             content = {JSON: {"schema": _schema(spec, reply)}} if reply is not None else {}
-            content |= {kind: {"schema": TEXT} for kind in doc.content}
+            if status == doc.status:
+                content |= {kind: {"schema": TEXT} for kind in doc.content}
             responses[str(status)] = {"description": "success"}
             if content:
                 responses[str(status)]["content"] = content
