@@ -8,6 +8,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 READ_BYTES: Final = 64 << 10
 # A read shorter than this emptied the pipe or the terminal: another one would only say EAGAIN.
 SHORT_READ_BYTES: Final = 1024
+# The last descriptors are not for new work: who asks how procd is gets in, and what runs can end.
+RESERVED: Final = 64
 # How long a reader without memory to read with waits.
 REST_S: Final = 0.5
 
@@ -65,13 +68,28 @@ class OwnedFd:
         return f"OwnedFd({self._number})"
 
 
+def for_work(*numbers: int) -> list[OwnedFd]:
+    """Own the descriptors of something new, unless one is of the last RESERVED that there can be.
+
+    Raises:
+        OSError: it is (EMFILE); all are closed.
+    """
+    owned = [OwnedFd(number) for number in numbers]
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if max(numbers) >= most - RESERVED:
+        for fd in owned:
+            fd.close()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return owned
+
+
 def pipe() -> tuple[OwnedFd, OwnedFd]:
     """A pipe: (reading end, writing end), neither inherited, both blocking.
 
     Source: pipe(7).
     """
-    reading, writing = os.pipe()
-    return OwnedFd(reading), OwnedFd(writing)
+    reading, writing = for_work(*os.pipe())
+    return reading, writing
 
 
 def anonymous_file(name: str, content: bytes) -> OwnedFd:
@@ -101,7 +119,9 @@ def open_fifo(path: str, flags: int) -> OwnedFd:
 
     Source: fifo(7).
     """
-    return OwnedFd(os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW))
+    flags |= os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+    (fifo,) = for_work(os.open(path, flags))
+    return fifo
 
 
 def seal_inherited() -> None:
