@@ -187,9 +187,9 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     try:
         passed = passed_sockets(os.environ)
-        for _, sock in passed:
-            if sock.family != socket.AF_UNIX:
-                app[GATE].access.check_place(sock.getsockname()[0])
+        if passed:
+            tcp = [sock for _, sock in passed if sock.family != socket.AF_UNIX]
+            app[GATE].follow([sock.getsockname()[0] for sock in tcp])
     except (ActivationError, ConfigError) as exc:
         log.error("cannot listen: %s", exc)
         return EXIT_CONFIG

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator
 
 import aiohttp_cors
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from procd.api import (
     attach,
@@ -93,21 +93,22 @@ def create_app(
         app.on_cleanup.append(_close_audit)
     app[REQUESTS] = requests
     app[PROXIES] = Proxies(config.server)
-    app[openapi.DESCRIPTION] = openapi.Description(ROUTES)
     app.on_response_prepare.append(name_request)
     guards = app[GATE] = Gate(config, access or Access(config))
     app[health.HEALTH] = {"status": "ok", "auth": "token" if guards.access.required else "none"}
     if config.web.enabled:
         app[ASSETS] = Assets()
-    for route in ROUTES:
-        if route in WEB_ROUTES and not config.web.enabled:
-            continue
+    routes = [route for route in ROUTES if config.web.enabled or route not in WEB_ROUTES]
+    app[openapi.DESCRIPTION] = openapi.Description(routes, guarded=guards.access.required)
+    # One for each path, whatever its methods: what may be asked of it is found in one place.
+    by_path: dict[str, web.Resource] = {}
+    for route in routes:
         stats = requests.route(route.method, route.path)
         for prefix in PREFIXES:
             for path in (prefix + route.path, prefix + route.path + "/"):
-                added = app.router.add_route(
-                    route.method, path, route.handler, expect_handler=expect
-                )
+                if path not in by_path:
+                    by_path[path] = app.router.add_resource(path)
+                added = by_path[path].add_route(route.method, route.handler, expect_handler=expect)
                 guards.guard(added, route.method, route.path)
                 requests.bind(added, stats)
     _allow_origins(app, config.cors.allowed_origins)
@@ -213,3 +214,9 @@ def _allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:
     cors = aiohttp_cors.setup(app, defaults=dict.fromkeys(origins, allowed))
     for route in list(app.router.routes()):
         cors.add(route)
+    app.on_response_prepare.append(_vary)
+
+
+async def _vary(_: web.Request, response: web.StreamResponse) -> None:
+    """Keep caches from giving one origin what was answered to another."""
+    response.headers.add(hdrs.VARY, hdrs.ORIGIN)

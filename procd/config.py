@@ -39,7 +39,9 @@ class ServerConfig:
     )
     max_body_bytes: int = setting(64 << 20, "largest request body, bytes", minimum=1024)
     trusted_proxies: tuple[str, ...] = setting(
-        (), "proxies whose X-Forwarded-For is believed in logs: addresses, networks, or unix"
+        (),
+        "proxies whose X-Forwarded-For is believed in logs, X-Forwarded-Host for what a page's"
+        " own host is: addresses, networks, or unix",
     )
     max_header_bytes: int = setting(
         128 << 10, "longest request line and longest header field, bytes", minimum=8190

@@ -231,10 +231,10 @@ class Processes:
         tag = next(self._tags)
         leaf = self._leaf(tag, long_lived=long_lived)
         limited = leaf is not None and bool(leaf.entrance)
-        if limited or confinement.prefix or confinement.umask is not None:
+        if limited or confinement.wrappers or confinement.umask is not None:
             entrance = leaf.entrance if leaf is not None else ()
-            argv = entrance + confinement.prefix + spec.argv
-            spec = replace(spec, argv=argv, umask=confinement.umask)
+            wrappers = entrance + confinement.wrappers
+            spec = replace(spec, wrappers=wrappers, umask=confinement.umask)
         try:
             begin = time.perf_counter()
             pid = spawn(spec, tag)

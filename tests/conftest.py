@@ -18,7 +18,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from procd.__main__ import make_runner
-from procd.app import create_app
+from procd.api.openapi import Description
+from procd.app import PREFIXES, ROUTES, create_app
 from procd.config import Config
 from procd.configfile import from_mapping
 
@@ -45,6 +46,8 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run each asynchronous test on both loops."""
+    if item.get_closest_marker("slow") is not None:
+        return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
 
 
@@ -110,23 +113,48 @@ def no_blocking() -> Iterator[BlockBuster]:
 class DaemonServer(TestServer):
     """A server as the daemon has it: with its limits, and handlers that end with their clients."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(create_app(config))
+    def __init__(self, app: web.Application, config: Config) -> None:
+        super().__init__(app)
         self._config = config
 
     async def _make_runner(self, **_: object) -> web.AppRunner:
         return make_runner(self.app, self._config)
 
 
+@pytest.fixture(scope="session")
+def described() -> dict[str, Any]:
+    """What is said of each path."""
+    paths: dict[str, Any] = Description(ROUTES, guarded=False).document["paths"]
+    return paths
+
+
 @pytest.fixture
-def procd(aiohttp_client: Any) -> MakeClient:
-    """Start a server in this loop: `await procd(pty={"linger_s": 1.0})` gives its client."""
+def procd(aiohttp_client: Any, described: dict[str, Any]) -> Iterator[MakeClient]:
+    """Start a server in this loop: `await procd(pty={"linger_s": 1.0})` gives its client.
+
+    No test may come upon an answer that the API's description doesn't know.
+    """
+    unheard: set[str] = set()
+
+    async def look_up(request: web.Request, response: web.StreamResponse) -> None:
+        resource = request.match_info.route.resource
+        path = resource.canonical if resource is not None else ""
+        for prefix in PREFIXES[1:]:
+            path = path.removeprefix(prefix)
+        operation = described.get(path.rstrip("/"), {}).get(request.method.lower())
+        if response.status == 500 or operation is None:
+            return  # the machine has failed procd, whatever was asked
+        if str(response.status) not in operation["responses"]:
+            unheard.add(f"{request.method} {path}: {response.status}")
 
     async def make(**sections: dict[str, Any]) -> Client:
         # No interpreters beside what a test asks for: most tests have no use for them.
         interpreter = {"warm": 0} | sections.pop("interpreter", {})
         config: Config = from_mapping(sections | {"interpreter": interpreter})
-        client: Client = await aiohttp_client(DaemonServer(config))
+        app = create_app(config)
+        app.on_response_prepare.append(look_up)
+        client: Client = await aiohttp_client(DaemonServer(app, config))
         return client
 
-    return make
+    yield make
+    assert not unheard

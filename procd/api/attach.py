@@ -10,7 +10,7 @@ import orjson
 from aiohttp import WSCloseCode, web
 
 from procd.api.attendant import Attendant, misunderstood
-from procd.api.audit import note
+from procd.api.audit import ending, note
 from procd.api.body import BodySchema, number, parse, strings
 from procd.api.describe import TEXT, Doc, Query
 from procd.api.outlet import Outlet
@@ -75,6 +75,7 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
     except SpawnFailed as exc:
         return await _refuse(await _accept(request), f"Failed to start PTY session: {exc.message}")
     note(request, id=session.id)
+    session.on_end = ending(request)
     connection = None
     try:
         connection = await _accept(request)

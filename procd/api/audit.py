@@ -1,6 +1,7 @@
 """Writes the audit record of each request: who, what, when, and how it ended."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -25,6 +26,23 @@ def note(request: web.Request, **facts: str | int | None) -> None:
     """Add ids or an exit code to the record of this request; never what a user typed or runs."""
     if AUDIT in request.app:
         request[NOTES] = {**request.get(NOTES, {}), **facts}
+
+
+def ending(request: web.Request) -> Callable[[int | None], None]:
+    """What to call, with the exit code, when what this request has started is over.
+
+    For what goes on without the request; the ids are those that are noted by now.
+    """
+    app = request.app
+    if AUDIT not in app:
+        return lambda _: None
+    started = {**_record(request, "ended", datetime.now(UTC)), **request.get(NOTES, {})}
+
+    def ended(exit_code: int | None) -> None:
+        moment = timestamp(datetime.now(UTC))
+        app[AUDIT].write({**started, "time": moment, "exitCode": exit_code})
+
+    return ended
 
 
 @web.middleware

@@ -36,6 +36,17 @@ def _page(document: Json) -> Iterator[str]:
     yield f"<title>{escape(info['title'])}</title><style>{STYLE}</style></head><body>"
     yield f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>"
     yield f"<p>{escape(info['description'])}</p>"
+    yield "<h2>Access</h2>"
+    schemes = document["components"]["securitySchemes"].values()
+    yield from _table(
+        "One of them",
+        [
+            ("Authorization: Bearer", "header", scheme["description"])
+            if scheme["type"] == "http"
+            else (scheme["name"], scheme["in"], scheme["description"])
+            for scheme in schemes
+        ],
+    )
     groups: dict[str, list[tuple[str, str, Json]]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -55,6 +66,8 @@ def _page(document: Json) -> Iterator[str]:
 def _operation(method: str, path: str, operation: Json) -> Iterator[str]:
     yield f'<details><summary><span class="method">{method.upper()}</span>'
     yield f"<code>{escape(path)}</code> {escape(operation['summary'])}</summary>"
+    for scope in dict.fromkeys(scope for way in operation["security"] for (scope,) in way.values()):
+        yield f"<p>Scope: {escape(scope)}</p>"
     rows = [
         (parameter["name"], parameter["in"], parameter.get("description", ""))
         for parameter in operation["parameters"]

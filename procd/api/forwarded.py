@@ -1,12 +1,15 @@
-"""Who a request comes from, when a proxy stands between: for logs and nothing else.
+"""Who a request comes from, and whom it was meant for, when a proxy stands between.
+
+The first is for logs and nothing else, the second for what a page's own host is.
 
 Source: X-Forwarded-For as nginx and Caddy write it: each proxy adds the peer that it saw, last.
+X-Forwarded-Host: the Host that the client has sent.
 """
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from procd.config import ServerConfig
 from procd.configfile import networks
@@ -40,6 +43,13 @@ class Proxies:
                 break
         return client
 
+    def host_of(self, request: web.Request) -> str:
+        """The host that the client has asked for: by the word of a trusted proxy, or by its own."""
+        said = request.headers.get(hdrs.X_FORWARDED_HOST)
+        if said is not None and self._trusts(request.remote or UNIX):
+            return said
+        return request.headers.get(hdrs.HOST, "")
+
     def _trusts(self, name: str) -> bool:
         if name == UNIX:
             return self._unix
@@ -48,10 +58,14 @@ class Proxies:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address; of IPv4 also where a socket for both kinds has it as ::ffff:192.0.2.1."""
     try:
-        return ip_address(text)
+        address = ip_address(text)
     except ValueError:
         return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 PROXIES = web.AppKey("PROXIES", Proxies)

@@ -4,22 +4,23 @@ Source: Process API contract, sections 1 and 3; RFC 6750; RFC 6455, section 10.2
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler
 
+from procd.api.forwarded import PROXIES
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
-from procd.config import Config
+from procd.config import Config, ServerConfig
 from procd.errors import Refused, TooLarge, Unauthorized
 from procd.services.access import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
 from procd.services.credentials import Access, is_address, is_loopback
 
-PREFIX: Final = re.compile(r"/toolbox/[^/]+(?=/)")
+PREFIX: Final = re.compile(r"\A/toolbox/[^/]+(?=/)")
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 LABEL: Final = re.compile(r"[a-z0-9_-]+", re.ASCII)
-LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 # What is left of a refused request's body up to this is taken off the socket and dropped, so that
 # its client reads the answer; of a longer one nothing is read.
 SMALL_BODY_BYTES: Final = 64 << 10
@@ -47,13 +48,21 @@ class Gate:
     def __init__(self, config: Config, access: Access) -> None:
         self.access = access
         self._needs: dict[web.AbstractRoute, Need] = {}
-        self._hosts = _hosts(config)
+        self._config = config.server
+        self._hosts = _hosts(config.server, [config.server.host] if config.server.host else [])
         self._cors_origins = frozenset(config.cors.allowed_origins)
         self._origins = self._cors_origins | set(config.auth.allowed_origins)
-        # A proxy that decides who may call also decides from where, unless origins are named.
-        self._checks_origin = (
-            config.auth.mode != "none" or bool(self._origins)
-        ) and "*" not in self._origins
+        self._checks_origin = "*" not in self._origins
+
+    def follow(self, addresses: Sequence[str]) -> None:
+        """Guard the sockets that were passed on, which listen at `addresses`: not `server.host`.
+
+        Raises:
+            ConfigError: others than this machine would reach procd, and nobody has said so.
+        """
+        for address in addresses:
+            self.access.check_place(address)
+        self._hosts = _hosts(self._config, addresses)
 
     def guard(self, route: web.AbstractRoute, method: str, path: str) -> None:
         """Have `route` ask for what the table says of `method` and `path`."""
@@ -78,12 +87,13 @@ class Gate:
         if self._hosts is not None and not self._knows(headers.get(hdrs.HOST)):
             raise Refused("forbidden: this Host is not in server.allowed_hosts")
         if self._checks_origin and (origin := headers.get(hdrs.ORIGIN)) is not None:
-            self._check_origin(origin, headers.get(hdrs.HOST, ""))
+            self._check_origin(origin, request.app[PROXIES].host_of(request))
         if not self.access.required or self._is_preflight(request):
             return ANYONE
         token = self._token(request, need)
         if token is None:
             raise Unauthorized("unauthorized: a valid token is required")
+        request[CALLER] = token  # also of a request that is refused: for the record
         if token.scope < need.scope:
             raise Refused(
                 f"forbidden: scope '{need.scope.name.lower()}' is required,"
@@ -143,14 +153,13 @@ class Gate:
 GATE = web.AppKey("GATE", Gate)
 
 
-def _hosts(config: Config) -> frozenset[str] | None:
-    """The names that a Host header may have; None for all."""
-    local = config.server.host != "" and is_loopback(config.server.host)
-    named = [name.lower() for name in config.server.allowed_hosts]
+def _hosts(config: ServerConfig, addresses: Sequence[str]) -> frozenset[str] | None:
+    """The domains that a Host header may have; None for all."""
+    local = bool(addresses) and all(map(is_loopback, addresses))
+    named = [name.lower() for name in config.allowed_hosts]
     if "*" in named or not (named or local):
         return None
-    own = config.server.host.lower()
-    return frozenset([*named, *LOOPBACK_NAMES, f"[{own}]" if ":" in own else own])
+    return frozenset([*named, config.host.lower()]) - {""}  # which is what can't be a name
 
 
 def _name(host: str) -> str:

@@ -86,9 +86,9 @@ def describe(context: Context) -> dict[str, object]:
 
 async def create(request: web.Request) -> web.Response:
     """Create a context."""
-    return json_response(
-        describe(await request.app[CONTEXTS].create(**await load(request, CREATE)))
-    )
+    context = await request.app[CONTEXTS].create(**await load(request, CREATE))
+    note(request, context_id=context.record.id)
+    return json_response(describe(context))
 
 
 async def list_all(request: web.Request) -> web.Response:
@@ -149,8 +149,9 @@ async def execute(request: web.Request) -> web.StreamResponse:
             connection.close(exc.code, exc.reason)
             await connection.finish()
         else:
-            note(request, id=execution.context_id)
+            note(request, context_id=execution.context_id)
             await _stream(connection, execution)
+            note(request, outcome=_outcome(execution))
     except ConnectionError:
         pass  # the client has gone, which is its right
     finally:
@@ -203,6 +204,15 @@ async def _stream(connection: Connection, execution: Execution) -> None:
     finally:
         execution.abandon()
         outlet.close()
+
+
+def _outcome(execution: Execution) -> str:
+    """How it ended, in a word; without a client it is still being ended."""
+    if not execution.ended.done():
+        return End.ABANDONED.name.lower()
+    outcome = execution.ended.result()
+    failed = outcome.reply is not None and outcome.reply.error is not None
+    return "failed" if failed else outcome.end.name.lower()
 
 
 async def _write(

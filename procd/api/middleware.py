@@ -14,24 +14,33 @@ log = logging.getLogger(__name__)
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every failure with the envelope (contract, section 3.2)."""
+    """Answer every failure with the envelope (contract, section 3.2).
+
+    From within `except`, which forgets the failure when it is left: a variable that kept it would
+    be kept by its traceback, and the request with its body with both, until the collector comes.
+    """
     try:
         return await handler(request)
     except ProcdError as exc:
-        error = exc
-    except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
-        error = NotFound("404 page not found")  # never 405: contract, section 1
+        return await _answer(request, exc)
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as exc:
+        exc.__traceback__ = None  # the request's `match_info` keeps it
+        # Never 405: contract, section 1.
+        return await _answer(request, NotFound("404 page not found"))
     except web.HTTPRequestEntityTooLarge:
-        error = TooLarge("request body is too large")
+        return await _answer(request, TooLarge("request body is too large"))
     except web.HTTPException as exc:
         if exc.status < 400:
             raise
-        error = BadRequest(exc.text or exc.reason)
+        return await _answer(request, BadRequest(exc.text or exc.reason))
     except ConnectionError:
         raise  # the client has gone: nobody is there to answer
     except Exception:
         log.exception("%s %s failed", request.method, request.match_info.route.name or "request")
-        error = ProcdError("internal server error")
+        return await _answer(request, ProcdError("internal server error"))
+
+
+async def _answer(request: web.Request, error: ProcdError) -> web.StreamResponse:
     response = await respond(request, envelope(request, error), error.status)
     if isinstance(error, Refused | TooLarge) and isinstance(response, web.Response):
         await turn_away(request, response)

@@ -27,7 +27,7 @@ from procd.api.describe import (
     Shape,
 )
 from procd.api.reply import CONTENT_TYPE
-from procd.api.scopes import UNGUARDED
+from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.errors import (
     BadRequest,
     InvalidBody,
@@ -37,6 +37,7 @@ from procd.errors import (
     TooLarge,
     Unauthorized,
 )
+from procd.services.access import KEY_PARAM, TICKET_PARAM, Scope
 
 JSON: Final = "application/json"
 VARIES: Final = re.compile(r"\{(\w+)\}")
@@ -57,11 +58,34 @@ ERROR: Final = Shape(
 )
 
 
-class Description:
-    """The document of a route table."""
+# How a caller shows who it is: by name in the description, as OpenAPI has it.
+SCHEMES: Final[dict[str, Json]] = {
+    "token": {"type": "http", "scheme": "bearer", "description": "made by `procd token`"},
+    "key": {
+        "type": "apiKey",
+        "in": "query",
+        "name": KEY_PARAM,
+        "description": "a token, in the URL of a WebSocket and nowhere else",
+    },
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": TICKET_PARAM,
+        "description": "from POST /tickets, in the URL of the WebSocket that it was made for, once",
+    },
+}
 
-    def __init__(self, routes: Sequence[web.RouteDef]) -> None:
+
+class Description:
+    """The document of a route table.
+
+    Args:
+        guarded: whether callers need a token.
+    """
+
+    def __init__(self, routes: Sequence[web.RouteDef], *, guarded: bool) -> None:
         self._routes = routes
+        self._guarded = guarded
         self._document: Json = {}
         self._json = b""
         self._page = b""
@@ -70,7 +94,7 @@ class Description:
     def document(self) -> Json:
         """As plain data."""
         if not self._document:
-            self._document = _document(self._routes)
+            self._document = _document(self._routes, guarded=self._guarded)
         return self._document
 
     @property
@@ -89,7 +113,7 @@ class Description:
 DESCRIPTION = web.AppKey("DESCRIPTION", Description)
 
 
-def _document(routes: Sequence[web.RouteDef]) -> Json:
+def _document(routes: Sequence[web.RouteDef], *, guarded: bool) -> Json:
     marshmallow = MarshmallowPlugin(schema_name_resolver=_schema_name)
     spec = APISpec(
         title="procd",
@@ -104,15 +128,26 @@ def _document(routes: Sequence[web.RouteDef]) -> Json:
     )
     assert marshmallow.converter is not None
     marshmallow.converter.add_attribute_function(_rules_of_bodies)  # type: ignore[no-untyped-call]  # the library's
+    for name, scheme in SCHEMES.items():
+        spec.components.security_scheme(name, scheme)
     for route in routes:
         described = route.kwargs.get("doc")
         if isinstance(described, Doc):
-            spec.path(
-                path=route.path,
-                operations={route.method.lower(): _operation(spec, route, described)},
-            )
+            operation = _operation(spec, route, described)
+            operation["security"] = _security(route, guarded=guarded)
+            spec.path(path=route.path, operations={route.method.lower(): operation})
     document: Json = spec.to_dict()
     return document
+
+
+def _security(route: web.RouteDef, *, guarded: bool) -> list[dict[str, list[str]]]:
+    """The ways in, each with the scope that it takes; an empty one is that of who has nothing."""
+    if route.path in UNGUARDED:
+        return []
+    scope = NEEDS.get((route.method, route.path), Scope.ADMIN).name.lower()
+    names = SCHEMES if route.path in UPGRADES else ("token",)
+    ways = [{name: [scope]} for name in names]
+    return ways if guarded else [*ways, {}]
 
 
 def _schema_name(schema: Any) -> str:
@@ -160,7 +195,8 @@ def _operation(spec: APISpec, route: web.RouteDef, doc: Doc) -> Json:
     if doc.websocket != "only":
         for status, reply in {doc.status: doc.reply, **doc.also}.items():
             content = {JSON: {"schema": _schema(spec, reply)}} if reply is not None else {}
-            content |= {kind: {"schema": TEXT} for kind in doc.content}
+            if status == doc.status:
+                content |= {kind: {"schema": TEXT} for kind in doc.content}
             responses[str(status)] = {"description": "success"}
             if content:
                 responses[str(status)]["content"] = content

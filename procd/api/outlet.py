@@ -145,7 +145,10 @@ class Outlet:
         while True:
             self._push()
             if self._failure is not None:
-                raise self._failure
+                try:
+                    raise self._failure
+                finally:
+                    self._failure = None  # or else each would keep the other
             if self._finished:
                 return True
             if self.cursor.lost and not self._skips_gaps:

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from procd.api.audit import note
+from procd.api.audit import ending, note
 from procd.api.body import (
     MAX_UINT16,
     BodySchema,
@@ -88,6 +88,7 @@ async def create(request: web.Request) -> web.Response:
     except SpawnFailed as exc:
         raise SpawnFailed(f"failed to start PTY session: {exc.message}") from exc
     note(request, id=session.id)
+    session.on_end = ending(request)
     return json_response({"sessionId": session.id}, 201)
 
 

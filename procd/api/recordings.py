@@ -9,6 +9,7 @@ from procd.api.audit import note
 from procd.api.describe import FLAG, INTEGER, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
 from procd.api.pty import PTYS
 from procd.api.reply import json_response, timestamp
+from procd.errors import Conflict
 from procd.services.recording import RecordingInfo
 
 PIECE_BYTES: Final = 256 << 10
@@ -91,5 +92,5 @@ routes = [
         allow_head=False,
         doc=Doc(content=("application/x-asciicast",)),
     ),
-    web.delete("/recordings/{name}", delete, doc=Doc(reply=MESSAGE)),
+    web.delete("/recordings/{name}", delete, doc=Doc(reply=MESSAGE, errors=(Conflict,))),
 ]

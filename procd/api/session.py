@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiohttp import web
 from marshmallow import ValidationError
 
-from procd.api.audit import note
+from procd.api.audit import ending, note
 from procd.api.body import (
     MAX_UINT32,
     BodySchema,
@@ -187,6 +187,17 @@ async def execute(request: web.Request) -> web.StreamResponse:
     wanted: ExecRequest = await load(request, EXEC)
     command = session.exec(wanted)
     note(request, command_id=command.record.id)
+    try:
+        return await _answer(request, session, command, wanted)
+    finally:
+        if not command.done.done():  # it goes on without this request
+            tell = ending(request)
+            command.done.add_done_callback(lambda _: tell(command.record.exit_code))
+
+
+async def _answer(
+    request: web.Request, session: ShellSession, command: Command, wanted: ExecRequest
+) -> web.StreamResponse:
     reply: dict[str, object] = {"cmdId": command.record.id}
     if wanted.run_async:
         nothing = dict.fromkeys(("output", "stdout", "stderr", "exitCode"))

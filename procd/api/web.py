@@ -121,10 +121,11 @@ async def asset(request: web.Request) -> web.Response:
     return _answer(request, request.app[ASSETS].get("/".join(parts)))
 
 
-ASSET: Final = Doc(content=("text/javascript", "text/css"))
+PAGE: Final = Doc(content=("text/html",), also={304: None, 308: None})
+ASSET: Final = Doc(content=("text/javascript", "text/css"), also={304: None})
 
 routes = [
-    web.get("/terminal", page, allow_head=False, doc=Doc(content=("text/html",))),
+    web.get("/terminal", page, allow_head=False, doc=PAGE),
     web.get("/terminal/static/{name}", asset, allow_head=False, doc=ASSET),
     web.get("/terminal/static/{folder}/{name}", asset, allow_head=False, doc=ASSET),
 ]

@@ -3,6 +3,7 @@
 What is typed, printed or run, and the values of variables, are never part of it.
 """
 
+import errno
 import json
 import logging
 import os
@@ -48,15 +49,25 @@ class AuditFile:
 
     def write(self, record: Mapping[str, object]) -> None:
         """Append a record; that it can't be is logged once, until it can be again."""
+        if self._number < 0:
+            return
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
         try:
-            os.write(self._number, line)
+            self._append(line)
         except OSError as exc:
             if not self._fails:
                 log.error("the audit file can't be written: %s", exc.strerror)
             self._fails = True
         else:
             self._fails = False
+
+    def _append(self, line: bytes) -> None:
+        missing = len(line) - os.write(self._number, line)
+        if missing:
+            # The disk is full: take back the half of a line, or the next would go on where it ends.
+            end = os.fstat(self._number).st_size
+            os.ftruncate(self._number, end - (len(line) - missing))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def write_refused(self, record: Mapping[str, object]) -> None:
         """Append the record of a refused request, unless there are too many: they are counted then.
@@ -76,5 +87,6 @@ class AuditFile:
         self.write(record)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what ends later is not recorded."""
         os.close(self._number)
+        self._number = -1

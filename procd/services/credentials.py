@@ -73,7 +73,9 @@ class Access:
                 )
             self._own.append(Token(name="environment", scope=Scope.ADMIN, digest=digest_of(secret)))
         self._files: list[Path] = []
-        if credentials_dir and (credential := Path(credentials_dir, CREDENTIAL)).exists():
+        credential = Path(credentials_dir, CREDENTIAL)
+        self._has_credential = bool(credentials_dir) and credential.exists()
+        if self._has_credential:
             self._files.append(credential)
         if config.auth.token_file:
             self._files.append(Path(config.auth.token_file))
@@ -142,6 +144,12 @@ class Access:
             return False
         self.tickets.drop_without(self.tokens)
         log.info("tokens read again: %d in force", len(self.tokens))
+        if self._has_credential:
+            log.warning(
+                "the credential %s is the copy that was made at the start: what was removed from"
+                " its source since stays in force until a restart",
+                CREDENTIAL,
+            )
         return True
 
 

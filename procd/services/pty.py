@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Protocol
@@ -82,7 +82,11 @@ class Keeper(Protocol):
 
 
 class PtySession:
-    """One terminal, from its creation until its output has been read."""
+    """One terminal, from its creation until its output has been read.
+
+    Attributes:
+        on_end: called with the exit code when it is over.
+    """
 
     def __init__(
         self,
@@ -99,6 +103,7 @@ class PtySession:
         self._deleted = False
         self._records = records
         self._recording: Recording | None = None
+        self.on_end: Callable[[int | None], None] | None = None
         store = Backlog(backlog_bytes, budget=memory)
         self.log = Log(store, min(PAUSE_BYTES, backlog_bytes // 4))
         self.title = ""
@@ -185,6 +190,8 @@ class PtySession:
         if self._recording is not None:
             self._recording.finish(self.exit_code)
         self._sessions.ended(self, keep=not self._deleted)
+        if self.on_end is not None:
+            self.on_end(self.exit_code)
         log.info("pty ended", extra={"pty": self.id, "exit_code": self.exit_code})
 
     def forget(self) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from procd.unix.fd import OwnedFd
+from procd.unix.fd import OwnedFd, for_work
 from procd.unix.poller import Selector
 
 KEY_BYTES: Final = 16
@@ -34,7 +34,8 @@ def channel_pair() -> tuple[OwnedFd, OwnedFd]:
         OSError: there is no descriptor.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    return OwnedFd(ours.detach()), OwnedFd(theirs.detach())
+    own, other = for_work(ours.detach(), theirs.detach())
+    return own, other
 
 
 class Channel:

@@ -61,13 +61,13 @@ class Confinement:
     """How children differ from procd.
 
     Attributes:
-        prefix: what stands before the program in its argument vector.
+        wrappers: what stands before the program in its argument vector.
         owner: whom they run as; None for procd's own user.
         umask: theirs; None for procd's own.
         environment: what differs in their environment.
     """
 
-    prefix: tuple[str, ...] = ()
+    wrappers: tuple[str, ...] = ()
     owner: Owner | None = None
     umask: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -108,7 +108,7 @@ def confinement(config: ProcessConfig) -> Confinement:
         key = "process.user" if owner is not None else "process.no_new_privs"
         arguments += [_program("setpriv", key), *privileges, "--"]
     return Confinement(
-        prefix=tuple(arguments),
+        wrappers=tuple(arguments),
         owner=owner,
         umask=_umask(config.umask),
         environment=environment,

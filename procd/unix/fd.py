@@ -8,6 +8,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,8 @@ READ_BYTES: Final = 64 << 10
 SHORT_READ_BYTES: Final = 1024
 # Reads that follow each other within so many seconds are of something that is under way.
 SOON_S: Final = 0.0003
+# The last descriptors are not for new work: who asks how procd is gets in, and what runs can end.
+RESERVED: Final = 64
 # How long a reader without memory to read with waits.
 MEMORY_REST_S: Final = 0.5
 
@@ -68,13 +71,28 @@ class OwnedFd:
         return f"OwnedFd({self._number})"
 
 
+def for_work(*numbers: int) -> list[OwnedFd]:
+    """Own the descriptors of something new, unless one is of the last RESERVED that there can be.
+
+    Raises:
+        OSError: it is (EMFILE); all are closed.
+    """
+    owned = [OwnedFd(number) for number in numbers]
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if max(numbers) >= most - RESERVED:
+        for fd in owned:
+            fd.close()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return owned
+
+
 def pipe() -> tuple[OwnedFd, OwnedFd]:
     """A pipe: (reading end, writing end), neither inherited, both blocking.
 
     Source: pipe(7).
     """
-    reading, writing = os.pipe()
-    return OwnedFd(reading), OwnedFd(writing)
+    reading, writing = for_work(*os.pipe())
+    return reading, writing
 
 
 def anonymous_file(name: str, content: bytes) -> OwnedFd:

@@ -8,7 +8,7 @@ import errno
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from procd.errors import SpawnFailed
@@ -17,6 +17,9 @@ from procd.unix.proctree import mark, unmark
 # A redirection of the child: a descriptor of ours to duplicate, or a path that the child opens.
 Source = int | str
 Action = tuple[int, int, str, int, int] | tuple[int, int, int]
+
+# Source: env(1) of GNU coreutils, --split-string.
+ENV: Final = "/usr/bin/env"
 
 DEFAULTED: Final = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
@@ -30,6 +33,8 @@ class Spec:
         cwd: existing directory; relative to procd's own.
         stdio: what becomes descriptor 0, 1, 2 and so on; nothing else is inherited.
         umask: the child's; None for procd's own.
+        wrappers: programs and their arguments that run first, each becoming the next. `env` is the
+            program's alone: what a caller sets (LD_PRELOAD) must not reach what may do more.
     """
 
     argv: tuple[str, ...]
@@ -37,6 +42,7 @@ class Spec:
     env: Mapping[str, str]
     stdio: tuple[Source, ...]
     umask: int | None = None
+    wrappers: tuple[str, ...] = ()
 
 
 def spawn(spec: Spec, tag: int) -> int:
@@ -59,6 +65,9 @@ def spawn(spec: Spec, tag: int) -> int:
     env = dict(spec.env)
     if os.path.isabs(spec.cwd):  # noqa: PTH117 - a str, as every path of a child is
         env["PWD"] = spec.cwd  # so that a shell keeps the name the caller used; chdir(2) has none
+    if spec.wrappers:
+        argv, env = _wrapped(spec, env)
+        spec = replace(spec, argv=argv)
     if spec.cwd == _here():
         return _spawn(spec, env, actions, tag)
     try:
@@ -73,6 +82,28 @@ def spawn(spec: Spec, tag: int) -> int:
             os.fchdir(here)
     finally:
         os.close(here)
+
+
+def _wrapped(spec: Spec, env: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The argument vector and the environment that `spec` begins with, its wrappers first.
+
+    env(1), the last of them, gives the program its variables. Their values get there as variables
+    too, under names that mean nothing to anybody: every user can read an argument vector.
+    """
+    program = spec.argv[0]
+    if "=" in program:  # which env would take for a variable
+        raise SpawnFailed(f"program cannot be executed: {program}: its path has a = in it")
+    renamed = {f"v{number}": value for number, value in enumerate(env.values())}
+    assignments = " ".join(
+        f"{_quoted(name)}=${{{stand_in}}}" for name, stand_in in zip(env, renamed, strict=True)
+    )
+    options = ("--ignore-environment", f"--split-string={assignments}")
+    return (*spec.wrappers, ENV, *options, *spec.argv), renamed
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) -> int:

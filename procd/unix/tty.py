@@ -9,7 +9,7 @@ import struct
 import termios
 from typing import Final
 
-from procd.unix.fd import OwnedFd
+from procd.unix.fd import OwnedFd, for_work
 
 # asm-generic/ioctls.h; the termios module has no names for them.
 TIOCSPTLCK: Final = 0x40045431
@@ -26,7 +26,7 @@ def open_pty(cols: int, rows: int) -> tuple[OwnedFd, str]:
     Raises:
         OSError: no terminal, or no descriptor, is left.
     """
-    master = OwnedFd(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    (master,) = for_work(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     try:
         fcntl.ioctl(master.number, TIOCSPTLCK, struct.pack("i", 0))
         (index,) = struct.unpack("i", fcntl.ioctl(master.number, TIOCGPTN, struct.pack("i", 0)))

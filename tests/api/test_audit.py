@@ -1,12 +1,13 @@
 """The audit record: who did what, when, how it ended; not what was typed, run or printed."""
 
 import json
+import resource
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import WSServerHandshakeError
+from aiohttp import WSMsgType, WSServerHandshakeError
 
 from procd.app import reload
 from procd.config import ConfigError
@@ -14,8 +15,20 @@ from procd.configfile import from_mapping
 from procd.services.access import new_secret
 from procd.services.audit import AuditFile
 from tests.api.access import Secrets, bearer, guarded
-from tests.api.clients import Terminal, attach, create, delete, execute, program
+from tests.api.clients import (
+    Gate,
+    Terminal,
+    attach,
+    create,
+    delete,
+    each,
+    execute,
+    program,
+    until,
+)
 from tests.conftest import Client, MakeClient
+
+ORDER = ["opened", "ended", "closed"]
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -85,16 +98,71 @@ async def test_a_terminal(procd: MakeClient, secrets: Secrets, tmp_path: Path) -
     await terminal.to_end()
     await ws.close()
     await client.close()
-    opened, closed = records(path)
-    assert opened["event"] == "opened"
-    assert closed["event"] == "closed"
-    for record in (opened, closed):
+    opened, ended, closed = sorted(records(path), key=lambda each: ORDER.index(each["event"]))
+    for record in (opened, ended, closed):
         assert (record["token"], record["id"]) == ("writer", "t1")
         assert record["route"] == "/process/pty/create-connect"
-    assert closed["exitCode"] == 5
+    assert closed["exitCode"] == ended["exitCode"] == 5
     text = path.read_text()
     for secret in ("typed", "printed", "/tmp", secrets.write, "DAYTONA"):
         assert secret not in text
+
+
+async def test_what_goes_on_without_its_request(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path, gate: Gate
+) -> None:
+    """Its end is recorded when it comes, under the name of who has started it."""
+    path = tmp_path / "audit"
+    text = f'case $1 in -i) read x <{gate}; exit 5;; esac; exec /bin/sh "$@"'
+    client = await audited(procd, secrets, path, process={"shell": program(tmp_path, text)})
+    headers = bearer(secrets.write)
+    url = "/process/session"
+    async with client.post(url, json={"sessionId": "s1"}, headers=headers) as reply:
+        assert reply.status == 201
+    body = {"command": f"read x <{gate}; (exit 4)", "runAsync": True}
+    async with client.post(f"{url}/s1/exec", json=body, headers=headers) as reply:
+        command = (await reply.json())["cmdId"]
+    async with client.post("/process/pty", json={"id": "t1"}, headers=headers) as reply:
+        assert reply.status == 201
+    assert {record["event"] for record in records(path)} == {"request"}
+    gate.open(2)
+
+    async def over() -> bool:
+        async with client.get("/healthz"):
+            return len(ends()) == 2
+
+    def ends() -> dict[str, dict[str, Any]]:
+        return {each["route"]: each for each in records(path) if each["event"] == "ended"}
+
+    await until(over)
+    ran, typed = ends()[f"{url}/{{session_id}}/exec"], ends()["/process/pty"]
+    assert (ran["session_id"], ran["command_id"], ran["exitCode"]) == ("s1", command, 4)
+    assert (typed["id"], typed["exitCode"]) == ("t1", 5)
+    assert ran["token"] == typed["token"] == "writer"
+
+
+@each(
+    ("code", "timeout", "outcome"),
+    [("1", 0, "completed"), ("1/0", 0, "failed"), ("while True: pass", 1, "timed_out")],
+)
+async def test_a_context(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path, code: str, timeout: int, outcome: str
+) -> None:
+    path = tmp_path / "audit"
+    client = await audited(procd, secrets, path)
+    headers = bearer(secrets.write)
+    async with client.post("/process/interpreter/context", json={}, headers=headers) as reply:
+        context = (await reply.json())["id"]
+    async with client.ws_connect("/process/interpreter/execute", headers=headers) as ws:
+        await ws.send_json({"code": code, "contextId": context, "timeout": timeout or None})
+        while (await ws.receive()).type is not WSMsgType.CLOSE:
+            continue
+    await client.close()
+    made, opened, closed = records(path)
+    path.unlink()
+    assert (made["context_id"], made["status"]) == (context, 200)
+    assert opened["event"] == "opened"
+    assert (closed["context_id"], closed["outcome"]) == (context, outcome)
 
 
 async def test_refusals_can_not_fill_the_disk(
@@ -124,7 +192,7 @@ async def test_refused_upgrades_and_health(
     with pytest.raises(WSServerHandshakeError):
         await client.ws_connect("/process/pty/create-connect?id=a", headers=bearer(secrets.read))
     (record,) = records(path)
-    assert (record["event"], record["status"], record["token"]) == ("request", 403, None)
+    assert (record["event"], record["status"], record["token"]) == ("request", 403, "reader")
 
 
 async def test_it_is_opened_again(procd: MakeClient, secrets: Secrets, tmp_path: Path) -> None:
@@ -168,3 +236,22 @@ def test_a_full_disk_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
         file.write({"a": 1})
     file.close()
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_full_disk_leaves_no_half_of_a_line(tmp_path: Path) -> None:
+    """What is written when there is room again is whole, too."""
+    path = tmp_path / "audit"
+    file = AuditFile(from_mapping({"audit": {"file": str(path)}}).audit)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    file.write({"a": 1})
+    # As a disk does: what fits is written, and then nothing.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 3, before[1]))
+    try:
+        for _ in range(2):
+            file.write({"b": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    file.write({"c": 3})
+    file.close()
+    file.write({"d": 4})
+    assert records(path) == [{"a": 1}, {"c": 3}]

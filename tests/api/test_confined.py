@@ -40,6 +40,39 @@ async def test_execute_as_another_user(procd: MakeClient) -> None:
     assert (await execute(client, f"#{'x' * 200_000}\nid -u"))["stdout"] == f"{UID}\n"
 
 
+async def test_a_callers_environment_reaches_nobody_but_the_program(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """ld.so does as it says: in a program that still runs as root it could load anything."""
+    for place in (tmp_path, *tmp_path.parents):
+        if place.name.startswith(("pytest-", "popen-", "test_")):
+            place.chmod(0o711)
+    traces = tmp_path / "traces"
+    traces.mkdir()
+    traces.chmod(0o777)
+    debugged = {"LD_DEBUG": "libs", "LD_DEBUG_OUTPUT": str(traces / "trace")}
+    client = await procd(process=AS_USER)
+
+    async def in_use() -> None:
+        """Somebody has read it, and nobody but the user."""
+        assert {trace.stat().st_uid for trace in traces.iterdir()} == {UID}
+        for trace in traces.iterdir():
+            trace.unlink()
+
+    assert (await execute(client, "id -u", envs=debugged))["stdout"] == f"{UID}\n"
+    await in_use()
+    await sessions.create(client, envs=debugged)
+    await sessions.run(client, "id -u")
+    await in_use()
+    async with client.post("/env", json={"set": debugged}) as reply:
+        assert reply.status == 200
+    await create(client, "t")
+    terminal = await connect(client, "t")
+    await terminal.type(b"id -u; exit\n")
+    await terminal.to_end()
+    await in_use()
+
+
 async def test_session_as_another_user(procd: MakeClient) -> None:
     client = await procd(process=AS_USER, sessions={"grace_s": 0.2})
     await sessions.create(client)

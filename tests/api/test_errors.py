@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from procd.app import ROUTES
+from procd.app import ROUTES, create_app
 from procd.config import Config
 from tests.api.clients import WAIT_S, create, delete, describe, each, execute, listed, raw, refused
 from tests.conftest import Client, DaemonServer, MakeClient
@@ -204,7 +204,8 @@ async def test_a_failure_that_no_middleware_catches(
     async def failing(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise RuntimeError("s3cret")
 
-    server = DaemonServer(Config())
+    config = Config()
+    server = DaemonServer(create_app(config), config)
     server.app.middlewares.insert(0, failing)
     client = await aiohttp_client(server)
     async with client.get("/version") as reply:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from aiohttp import WSServerHandshakeError, web
 
-from procd.api.gate import plain_path
+from procd.api.gate import GATE, plain_path
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.app import PREFIXES, ROUTES
 from procd.config import ConfigError
@@ -246,6 +246,38 @@ async def test_refusals_leave_nothing(procd: MakeClient, secrets: Secrets) -> No
     assert len(gc.get_objects()) < before + 1000
 
 
+@each(
+    ("path", "body", "status"),
+    [
+        ("/process/execute", b'{"command": "' + b"x" * 500_000, 400),
+        ("/process/execute", b'{"command": 1, "x": "' + b"x" * 500_000 + b'"}', 400),
+        ("/process/execute", b'{"command": " ", "x": "' + b"x" * 500_000 + b'"}', 400),
+        ("/process/execute", b"x" * 1_100_000, 413),
+        ("/process/pty/none/resize", b'{"cols": 1, "rows": 1}', 410),
+        ("/env", b"x" * 50_000, 403),
+        ("/nowhere", b"x" * 50_000, 404),
+    ],
+)
+async def test_a_refused_request_is_forgotten_at_once(
+    procd: MakeClient, secrets: Secrets, path: str, body: bytes, status: int
+) -> None:
+    """Not when the collector next comes by, which with thousands of sessions is rare."""
+    client = await guarded(procd, secrets, server={"max_body_bytes": 1_000_000})
+    head = f"POST {path} HTTP/1.1\nAuthorization: Bearer {secrets.write}\nConnection: close"
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            async with raw(client) as bare, asyncio.timeout(WAIT_S):
+                await bare.request(f"{head}\nContent-Length: {len(body)}", body)
+                assert (await bare.head())[0] == status
+                await bare.rest()
+        kept = [each for each in gc.get_objects() if isinstance(each, web.Request)]
+        assert not kept
+    finally:
+        gc.enable()
+
+
 async def test_origin(procd: MakeClient, secrets: Secrets) -> None:
     client = await guarded(
         procd,
@@ -265,6 +297,7 @@ async def test_origin(procd: MakeClient, secrets: Secrets) -> None:
             assert reply.status == 200
             allowed = origin if origin == "https://a.example" else None
             assert reply.headers.get("Access-Control-Allow-Origin") == allowed
+            assert reply.headers["Vary"] == "Origin"
             assert "Access-Control-Allow-Credentials" not in reply.headers
     for origin in bad:
         headers = bearer(secrets.admin) | {"Origin": origin}
@@ -272,17 +305,42 @@ async def test_origin(procd: MakeClient, secrets: Secrets) -> None:
             await refused(reply, 403, "FORBIDDEN")
         with pytest.raises(WSServerHandshakeError, match="403"):
             await client.ws_connect("/process/pty/create-connect?id=a", headers=headers)
-    preflight = {"Access-Control-Request-Method": "POST",
-                 "Access-Control-Request-Headers": "authorization"}  # fmt: skip
-    async with client.options(
-        "/process/execute", headers=preflight | {"Origin": "https://a.example"}
-    ) as reply:
-        assert reply.status == 200
-        assert reply.headers["Access-Control-Allow-Origin"] == "https://a.example"
-    async with client.options(
-        "/process/execute", headers=preflight | {"Origin": "https://evil.example"}
-    ) as reply:
-        await refused(reply, 403, "FORBIDDEN")
+
+
+async def test_the_origin_behind_a_proxy(procd: MakeClient) -> None:
+    """The page was loaded from where a trusted proxy, and nobody else, says that it was."""
+    headers = {"Origin": "https://gateway.example", "X-Forwarded-Host": "gateway.example"}
+    elsewhere = {"Origin": "https://evil.example", "X-Forwarded-Host": "gateway.example"}
+    for trusted, status in (["127.0.0.1"], 200), (["10.0.0.0/8"], 403), ([], 403):
+        client = await procd(server={"trusted_proxies": trusted})
+        async with client.get("/version", headers=headers) as reply:
+            assert reply.status == status
+        async with client.get("/version", headers=elsewhere) as reply:
+            await refused(reply, 403, "FORBIDDEN")
+
+
+async def test_preflight_of_every_route(procd: MakeClient, secrets: Secrets) -> None:
+    client = await guarded(procd, secrets, cors={"allowed_origins": ["https://a.example"]})
+    for route in ROUTES:
+        asked = {
+            "Access-Control-Request-Method": route.method,
+            "Access-Control-Request-Headers": "authorization",
+        }
+        for path in paths(route.path):
+            headers = asked | {"Origin": "https://a.example"}
+            async with client.options(path, headers=headers) as reply:
+                assert reply.status == 200, (route.method, path)
+                assert reply.headers["Access-Control-Allow-Origin"] == "https://a.example"
+                assert reply.headers["Access-Control-Allow-Methods"] == route.method
+                assert reply.headers["Access-Control-Allow-Headers"].lower() == "authorization"
+                assert reply.headers["Vary"] == "Origin"
+            if route.path not in UNGUARDED:
+                headers = asked | {"Origin": "https://evil.example"}
+                async with client.options(path, headers=headers) as reply:
+                    await refused(reply, 403, "FORBIDDEN")
+    headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "PUT"}
+    async with client.options("/version", headers=headers) as reply:
+        assert reply.status == 400
 
 
 async def test_no_page_of_elsewhere_on_open_loopback(procd: MakeClient) -> None:
@@ -367,12 +425,42 @@ async def test_a_token_in_the_environment_is_long(secrets: Secrets) -> None:
 
 async def test_mode_none_is_open_anywhere(procd: MakeClient) -> None:
     client = await procd(server={"host": "0.0.0.0"}, auth={"mode": "none"})
-    headers = {"Host": "any.example", "Origin": "https://other.example"}
-    async with client.get("/version", headers=headers) as reply:
+    for headers in ({}, {"Origin": "https://any.example"}):
+        async with client.get("/version", headers={"Host": "any.example", **headers}) as reply:
+            assert reply.status == 200
+    for origin in ("https://other.example", "null"):
+        headers = {"Host": "any.example", "Origin": origin}
+        async with client.get("/version", headers=headers) as reply:
+            await refused(reply, 403, "FORBIDDEN")
+    client = await procd(auth={"mode": "none", "allowed_origins": ["*"]})
+    async with client.get("/version", headers={"Origin": "https://other.example"}) as reply:
         assert reply.status == 200
+
+
+@each(
+    ("host", "addresses", "status"),
+    [
+        ("127.0.0.1", ["192.0.2.1"], 200),
+        ("127.0.0.1", ["127.0.0.1", "192.0.2.1"], 200),
+        ("0.0.0.0", ["127.0.0.1"], 403),
+        ("", ["127.0.0.1", "::1"], 403),
+        ("127.0.0.1", [], 200),
+    ],
+)
+async def test_the_host_where_sockets_are_passed_on(
+    procd: MakeClient, secrets: Secrets, host: str, addresses: list[str], status: int
+) -> None:
+    client = await guarded(procd, secrets, server={"host": host})
+    client.app[GATE].follow(addresses)
+    for name in ("box.example", "", "box.example:evil"):
+        headers = bearer(secrets.read) | {"Host": name}
+        async with client.get("/version", headers=headers) as reply:
+            assert reply.status in (status, 400), name
 
 
 def test_plain_path() -> None:
     assert plain_path("/toolbox/sb/process/pty/a/connect/") == "/process/pty/a/connect"
     assert plain_path("/process/pty/a/connect") == "/process/pty/a/connect"
     assert plain_path("/toolbox/toolbox/x") == "/x"
+    assert plain_path("/process/pty/toolbox/connect") == "/process/pty/toolbox/connect"
+    assert plain_path("/toolbox/sb/process/pty/toolbox/connect") == "/process/pty/toolbox/connect"

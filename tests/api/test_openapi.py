@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from procd.api.describe import Doc
+from procd.api.gate import GATE
+from procd.api.scopes import NEEDS, UNGUARDED
 from procd.app import ROUTES
+from tests.api.access import Secrets, bearer, guarded
 from tests.conftest import Client, MakeClient
 
 WEBSOCKETS = {
@@ -57,6 +60,35 @@ async def test_the_document_has_all_routes_and_no_others(procd: MakeClient) -> N
         (method.upper(), path) for path, each in document["paths"].items() for method in each
     }
     assert operations == {(route.method, route.path) for route in ROUTES}
+
+
+async def test_what_is_switched_off_is_not_in_it(procd: MakeClient) -> None:
+    document = await described(await procd(web={"enabled": False}))
+    assert not [path for path in document["paths"] if path.startswith("/terminal")]
+
+
+async def test_who_may_call(procd: MakeClient, secrets: Secrets) -> None:
+    for client in await procd(), await guarded(procd, secrets):
+        is_open = client.app[GATE].access.required is False
+        async with client.get("/openapi.json", headers=bearer(secrets.read)) as reply:
+            document = await reply.json()
+        schemes = document["components"]["securitySchemes"]
+        assert {schemes[name]["name"] for name in ("key", "ticket")} == {
+            "DAYTONA_SANDBOX_AUTH_KEY", "ticket",
+        }  # fmt: skip
+        for route in ROUTES:
+            ways = document["paths"][route.path][route.method.lower()]["security"]
+            if route.path in UNGUARDED:
+                assert ways == []
+                continue
+            assert ({} in ways) == is_open, "as good as any where no token is asked for"
+            scope = NEEDS[route.method, route.path].name.lower()
+            by_url = [{"key": [scope]}, {"ticket": [scope]}] if route.path in WEBSOCKETS else []
+            assert [way for way in ways if way] == [{"token": [scope]}, *by_url]
+    async with client.get("/docs", headers=bearer(secrets.read)) as reply:
+        page = await reply.text()
+    for word in ("Authorization: Bearer", "DAYTONA_SANDBOX_AUTH_KEY", "ticket", "Scope: admin"):
+        assert word in page
 
 
 async def test_the_document_is_whole(procd: MakeClient) -> None:

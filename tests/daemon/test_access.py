@@ -91,6 +91,10 @@ async def test_a_credential_of_the_service_manager(
     for headers, status in ({}, 401), (bearer(secret), 200):
         async with http.get(f"{daemon.url}/version", headers=headers) as reply:
             assert reply.status == status
+    # The service manager makes its copy when it starts procd, and leaves it as it is.
+    os.kill(daemon.pid, signal.SIGHUP)
+    assert eventually(lambda: "procd-tokens is the copy" in daemon.stderr())
+    assert "stays in force until a restart" in daemon.stderr()
 
 
 async def test_sighup(start: Start, http: aiohttp.ClientSession, tmp_path: Path) -> None:

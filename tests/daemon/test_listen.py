@@ -133,7 +133,7 @@ async def test_passed_sockets(start: Start, tmp_path: Path) -> None:
         daemon = start(
             command=passing(tcp, unix, names="web:local"),
             pass_fds=(tcp.fileno(), unix.fileno()),
-            env={"PROCD_SERVER_UNIX": str(ignored)},
+            env={"PROCD_SERVER_UNIX": str(ignored), "PROCD_SERVER_HOST": ""},
         )
         assert daemon.port == port
         assert daemon.notify.receive()["STATUS"] == f"listening on 127.0.0.1:{port}, unix:{path}"
@@ -141,6 +141,13 @@ async def test_passed_sockets(start: Start, tmp_path: Path) -> None:
         assert await version(aiohttp.UnixConnector(str(path))) == 200
         assert await terminal_works(path)
         assert not ignored.exists()
+        headers = {"Host": "evil.example"}
+        connector = aiohttp.TCPConnector()
+        async with (
+            aiohttp.ClientSession(connector=connector) as http,
+            http.get(f"{daemon.url}/version", headers=headers) as reply,
+        ):
+            assert reply.status == 403, "a page whose own name leads here"
         assert daemon.stop() == 0
         assert path.exists(), "it belongs to who has passed it on"
 

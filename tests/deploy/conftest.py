@@ -5,19 +5,26 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
 
-from tests.daemon.conftest import http, no_blocking, settled, start
+from tests.daemon.conftest import no_blocking, settled, start
 from tests.daemon.daemon import Daemon, eventually
 
-__all__ = ["http", "no_blocking", "settled", "start"]
+__all__ = ["no_blocking", "settled", "start"]
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 NOBODY = 65534
+# What the gateway is called: a domain, as a real one is, of which procd itself has never heard.
+NAME = "gateway.example"
+# The sandbox of the shipped files.
+UPSTREAM = "10.0.0.11:2280"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +33,66 @@ class Gateway:
 
     Attributes:
         url: of the sandbox behind it.
+        directory: where what it writes is.
     """
 
-    url: str
-    other_url: str
+    port: int
     tls: ssl.SSLContext
+    directory: Path
+
+    @property
+    def url(self) -> str:
+        """Of the sandbox behind it."""
+        return f"https://{NAME}:{self.port}/toolbox/box1"
+
+    @property
+    def address_url(self) -> str:
+        """The same by its address, for who can't be told the name's."""
+        return f"https://127.0.0.1:{self.port}/toolbox/box1"
+
+    @property
+    def origin(self) -> str:
+        """Of the pages that come from it."""
+        return f"https://{NAME}:{self.port}"
+
+    def written(self) -> str:
+        """All that it has said, wherever."""
+        names = ("stderr", "access.log")
+        files = [self.directory / name for name in names]
+        return "".join(file.read_text() for file in files if file.exists())
 
 
 Serve = Callable[..., Gateway]
+
+
+class OnlyName(AbstractResolver):
+    """The DNS of the tests: it knows the gateway."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Where `host` is."""
+        assert host == NAME
+        return [
+            ResolveResult(
+                hostname=host, host="127.0.0.1", port=port, family=socket.AF_INET, proto=0, flags=0
+            )
+        ]
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+def connector(**options: Any) -> aiohttp.TCPConnector:
+    """To the gateway by its name, with a connection for each request."""
+    return aiohttp.TCPConnector(force_close=True, limit=0, resolver=OnlyName(), **options)
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of the gateway."""
+    async with aiohttp.ClientSession(connector=connector()) as session:
+        yield session
 
 
 def find(program: str, directory: Path) -> str:
@@ -70,14 +129,15 @@ def caddy_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with tls.crt and tls.key, for 127.0.0.1."""
+    """A directory with tls.crt and tls.key, for the gateway."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed: no certificate can be made")
     directory = tmp_path_factory.mktemp("tls")
     subprocess.run(
         [
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-nodes", "-days", "2", "-subj", "/CN=procd", "-addext", "subjectAltName=IP:127.0.0.1",
+            "-nodes", "-days", "2", "-subj", "/CN=procd",
+            "-addext", f"subjectAltName=DNS:{NAME},IP:127.0.0.1",
             "-keyout", str(directory / "tls.key"), "-out", str(directory / "tls.crt"),
         ],
         capture_output=True,
@@ -96,20 +156,14 @@ class Proxies:
             shutil.copy(certificate / name, directory / name)
         self._running: list[subprocess.Popen[bytes]] = []
 
-    def start(
-        self, shipped: str, command: list[str], daemon: Daemon, changes: dict[str, str]
-    ) -> Gateway:
+    def start(self, shipped: str, command: list[str], changes: dict[str, str]) -> Gateway:
         """Run `command` with a shipped file, changed where its surroundings are others."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         text = (DEPLOY / shipped).read_text()
-        changes = {
-            "/etc/procd/tls/": f"{self._directory}/",
-            "10.0.0.11:2280": f"127.0.0.1:{daemon.port}",
-        } | {old: new.replace("PORT", str(port)) for old, new in changes.items()}
-        for old, new in changes.items():
+        for old, new in {"/etc/procd/tls/": f"{self._directory}/", **changes}.items():
             assert old in text, f"{shipped} has no {old}"
-            text = text.replace(old, new)
+            text = text.replace(old, new.replace("PORT", str(port)))
         (self._directory / shipped).write_text(text)
         is_root = os.geteuid() == 0
         if is_root:
@@ -139,8 +193,7 @@ class Proxies:
                 return client.connect_ex(("127.0.0.1", port)) == 0
 
         assert eventually(listens), errors.read_text()
-        base = f"https://127.0.0.1:{port}"
-        return Gateway(f"{base}/toolbox/box1", f"{base}/toolbox/box2", self._tls)
+        return Gateway(port, self._tls, self._directory)
 
     def stop(self) -> None:
         """End all."""
@@ -159,29 +212,40 @@ def proxies(tmp_path: Path, certificate: Path) -> Iterator[Proxies]:
 
 @pytest.fixture
 def nginx(proxies: Proxies, nginx_path: str) -> Serve:
-    """Put nginx in front of a daemon: `nginx(daemon, {"what the file has": "what it gets"})`."""
+    """Put nginx in front of a daemon: `nginx(daemon, {"what the file has": "what it gets"})`.
 
-    def serve(daemon: Daemon, changes: dict[str, str] | None = None) -> Gateway:
+    With `unix`, by the daemon's unix socket.
+    """
+
+    def serve(
+        daemon: Daemon, changes: dict[str, str] | None = None, unix: Path | None = None
+    ) -> Gateway:
         here = ["client_body_temp_path", "proxy_temp_path", "fastcgi_temp_path", "uwsgi_temp_path"]
         places = "".join(f"{name} {name}; " for name in [*here, "scgi_temp_path"])
         basics = {
             "listen 443 ssl": "listen 127.0.0.1:PORT ssl",
-            "access_log off;": f"access_log off; {places}",
+            "access_log /var/log/nginx/procd.log procd;": f"access_log access.log procd; {places}",
+            UPSTREAM: f"unix:{unix}" if unix else f"127.0.0.1:{daemon.port}",
         }
         command = [nginx_path, "-p", ".", "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off;"]
-        return proxies.start("nginx.conf", command, daemon, basics | (changes or {}))
+        return proxies.start("nginx.conf", command, basics | (changes or {}))
 
     return serve
 
 
 @pytest.fixture
 def caddy(proxies: Proxies, caddy_path: str) -> Serve:
-    """Put Caddy in front of a daemon."""
+    """Put Caddy in front of a daemon, likewise."""
 
-    def serve(daemon: Daemon, changes: dict[str, str] | None = None) -> Gateway:
-        basics = {"https://:443 {": "https://127.0.0.1:PORT {\n\tbind 127.0.0.1"}
+    def serve(
+        daemon: Daemon, changes: dict[str, str] | None = None, unix: Path | None = None
+    ) -> Gateway:
+        basics = {
+            "https://:443 {": "https://:PORT {\n\tbind 127.0.0.1",
+            UPSTREAM: f"unix/{unix}" if unix else f"127.0.0.1:{daemon.port}",
+        }
         command = [caddy_path, "run", "--config", "Caddyfile", "--adapter", "caddyfile"]
-        return proxies.start("Caddyfile", command, daemon, basics | (changes or {}))
+        return proxies.start("Caddyfile", command, basics | (changes or {}))
 
     return serve
 

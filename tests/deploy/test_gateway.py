@@ -1,18 +1,22 @@
-"""procd behind a real proxy, as shipped: nothing is held back, and nothing cut off."""
+"""procd behind a real proxy, as shipped: nothing is held back, and nothing cut off.
+
+The gateway has a domain for a name, and procd its defaults: it listens on loopback, where it takes
+no domain for a Host that it doesn't know.
+"""
 
 import asyncio
 import io
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import eventually
-from tests.deploy.conftest import DEPLOY, Gateway, Serve
+from tests.deploy.conftest import Gateway, Serve, connector
 
 WAIT_S = 20
 VERSION = {"X-Daytona-SDK-Version": "0.226.1"}
@@ -62,7 +66,7 @@ async def test_requests(start: Start, gateway: Serve, http: aiohttp.ClientSessio
         body = await response.json()
         assert (response.status, body["code"]) == (404, "PROCESS_NOT_FOUND")
         assert body["path"] == "/toolbox/box1/process/pty/none"
-    async with http.get(f"{front.other_url}/version", ssl=front.tls) as response:
+    async with http.get(f"{front.origin}/toolbox/box2/version", ssl=front.tls) as response:
         assert response.status == 404
 
 
@@ -104,54 +108,60 @@ async def test_logs_are_followed_as_they_come(
             assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE
 
 
-async def test_a_silent_terminal_is_kept_by_pings(
-    start: Start, nginx: Serve, http: aiohttp.ClientSession
+async def test_a_unix_socket(
+    start: Start, gateway: Serve, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    """Scaled down: the proxy cuts what is silent for a second, and procd pings more often."""
-    short = {"proxy_read_timeout 24h": "proxy_read_timeout 1s"}
-    front = nginx(start(env={"PROCD_SERVER_PING_S": "0.3"}), short)
-    await post(http, front, "/process/pty", id="t1")
-    url = f"{front.url}/process/pty/t1/connect"
-    async with http.ws_connect(url, ssl=front.tls) as ws:
-        assert (await ws.receive_json())["status"] == "connected"
-        await ws.send_bytes(b"stty -echo; echo rea''dy; read x; echo do''ne\n")
-        await until(ws, b"ready\r\n")
-        # Reading meanwhile, as any client does: to answer pings is the reader's work.
-        try:
-            async with asyncio.timeout(2.5):
-                message = await ws.receive()
-            raise AssertionError(f"not silent: {message}")
-        except TimeoutError:
-            await ws.send_bytes(b"\n")
-        await until(ws, b"done\r\n")
-    # The measure works: a request without pings is cut.
-    body = {"command": "sleep 3"}
-    async with http.post(f"{front.url}/process/execute", json=body, ssl=front.tls) as reply:
-        assert reply.status == 504
+    path = tmp_path / "procd.sock"
+    daemon = start(env={"PROCD_SERVER_UNIX": str(path)})
+    path.chmod(0o666)  # the proxies of a test are in no group of procd's
+    reply = await post(http, gateway(daemon, unix=path), "/process/execute", command="echo out")
+    assert reply["stdout"] == "out\n"
 
 
-async def test_a_silent_command_is_waited_for(
+async def test_the_gateways_own_pages_and_no_others(
     start: Start, gateway: Serve, http: aiohttp.ClientSession
 ) -> None:
-    front = gateway(start())
-    reply = await post(http, front, "/process/execute", command="sleep 2; echo late")
-    assert reply["stdout"] == "late\n"
+    """procd knows the gateway's name from the gateway, if it trusts it."""
+    daemon = start(env={"PROCD_SERVER_TRUSTED_PROXIES": "127.0.0.1"})
+    front = gateway(daemon)
+    async with http.get(f"{front.url}/terminal", ssl=front.tls) as reply:
+        assert reply.status == 200
+    url = f"{front.url}/process/pty/create-connect?id=t1"
+    async with http.ws_connect(url, ssl=front.tls, headers={"Origin": front.origin}) as ws:
+        assert (await ws.receive_json())["status"] == "connected"
+    forged = {"Origin": "https://evil.example", "X-Forwarded-Host": "evil.example"}
+    with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+        await http.ws_connect(url, ssl=front.tls, headers=forged)
 
 
-def test_commands_may_be_silent_for_hours() -> None:
-    """What the test above can't wait for."""
-    text = (DEPLOY / "nginx.conf").read_text()
-    for name in ("proxy_read_timeout", "proxy_send_timeout"):
-        (hours,) = re.findall(rf"{name} (\d+)h;", text)
-        assert int(hours) >= 1
+async def test_a_token_is_passed_on_and_kept_from_the_logs(
+    start: Start, gateway: Serve, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    secret = "a-secret-of-somebody-s-own-choice"
+    daemon = start(env={"PROCD_AUTH_TOKEN": secret})
+    front = gateway(daemon)
+    headers = {"Authorization": f"Bearer {secret}"}
+    for given, status in ({}, 401), (headers, 200):
+        async with http.get(f"{front.url}/version", ssl=front.tls, headers=given) as reply:
+            assert reply.status == status
+    key = f"DAYTONA_SANDBOX_AUTH_KEY={secret}"
+    url = f"{front.url}/process/pty/create-connect?id=t1"
+    async with http.ws_connect(f"{url}&{key}", ssl=front.tls) as ws:
+        assert (await ws.receive_json())["status"] == "connected"
+    assert daemon.stop() == 0
+    for query in (key, f"ticket={secret}"):
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="502"):
+            await http.ws_connect(f"{url}&{query}", ssl=front.tls)
+    assert eventually(lambda: front.written().count("502") >= 2), "and it is told"
+    assert secret not in front.written()
 
 
 async def test_the_log_shows_who_is_behind_the_proxy(start: Start, gateway: Serve) -> None:
     logged = {"PROCD_LOG_FORMAT": "json", "PROCD_LOG_LEVEL": "debug"}
     trusting = start(env=logged | {"PROCD_SERVER_TRUSTED_PROXIES": "127.0.0.1"})
     front = gateway(trusting)
-    connector = aiohttp.TCPConnector(local_addr=("127.0.0.5", 0), force_close=True)
-    async with aiohttp.ClientSession(connector=connector) as http:
+    other = connector(local_addr=("127.0.0.5", 0))
+    async with aiohttp.ClientSession(connector=other) as http:
         for headers in ({}, {"X-Forwarded-For": "203.0.113.1"}):
             async with http.get(f"{front.url}/version", ssl=front.tls, headers=headers) as reply:
                 assert reply.status == 200

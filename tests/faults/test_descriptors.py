@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from procd.unix.fd import RESERVED
 from tests.api.clients import (
     attach,
     connect,
@@ -32,7 +33,7 @@ async def test_execute_at_each_descriptor(procd: MakeClient) -> None:
     assert (await execute(client, "echo before"))["result"] == "before\n"
     codes = []
     for spare in range(12):
-        with descriptors_exhausted(but=spare):
+        with descriptors_exhausted(but=RESERVED + spare):
             codes.append((await execute(client, "echo x"))["exitCode"])
     assert codes == sorted(codes)
     assert (codes[0], codes[-1]) == (-1, 0)
@@ -63,7 +64,7 @@ async def test_pty_at_each_descriptor(procd: MakeClient, tmp_path: Path) -> None
     assert await listed(client) == []
     statuses = []
     for spare in range(10):
-        with descriptors_exhausted(but=spare):
+        with descriptors_exhausted(but=RESERVED + spare):
             async with client.post("/process/pty", json={"id": f"t{spare}"}) as reply:
                 statuses.append(reply.status)
         if statuses[-1] == 201:

@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 import uvloop
 
+from procd.unix.fd import RESERVED
 from tests.daemon.conftest import Start, http, no_blocking, settled, start
 from tests.daemon.daemon import Daemon, descendants, descriptors, eventually
 
@@ -89,6 +90,27 @@ async def test_no_descriptor_for_connections(start: Start, http: aiohttp.ClientS
             if not isinstance(asyncio.get_running_loop(), uvloop.Loop):
                 assert (await asyncio.to_thread(waiting[-1].recv, 12)) == b"HTTP/1.1 200"
     assert (await execute(http, daemon, "echo on"))["result"] == "on\n"
+
+
+async def test_processes_leave_descriptors_for_connections(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    """A probe comes by a new connection each time, and one that gets none restarts the sandbox."""
+    daemon = start()
+    assert await version(http, daemon) == 200
+    with limited(daemon, resource.RLIMIT_NOFILE, max(descriptors(daemon.pid)) + RESERVED + 30):
+        statuses: list[int] = []
+        while 500 not in statuses:
+            body = {"id": f"t{len(statuses)}"}
+            async with http.post(f"{daemon.url}/process/pty", json=body) as reply:
+                statuses.append(reply.status)
+        assert len(statuses) > 5
+        for _ in range(5):
+            assert await version(http, daemon) == 200
+        for number in range(len(statuses) - 1):
+            async with http.delete(f"{daemon.url}/process/pty/t{number}") as reply:
+                assert reply.status == 200
+        assert (await execute(http, daemon, "echo on"))["result"] == "on\n"
 
 
 async def test_no_memory(start: Start, http: aiohttp.ClientSession) -> None:

@@ -9,6 +9,7 @@ import signal
 from typing import Any
 
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
+from procd.unix.fd import RESERVED
 from tests.api.cells import CONTEXTS, EXECUTE, create, delete, listed, run, said, start
 from tests.api.clients import (
     WAIT_S,
@@ -432,7 +433,7 @@ async def test_no_descriptors(procd: MakeClient) -> None:
             assert "Too many open files" in body["message"]
     context_id = await create(client)
     for spare in range(2, 16):
-        with descriptors_exhausted(but=spare):
+        with descriptors_exhausted(but=RESERVED + spare):
             async with client.post(CONTEXTS, json={}) as reply:
                 assert reply.status in (200, 500)
     assert await said(client, "print(x)") == "5\n"

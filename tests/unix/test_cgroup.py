@@ -187,8 +187,11 @@ def test_a_limited_leaf_is_entered_before_the_program_begins(root: Path) -> None
     leaf = CgroupRoot(root, {"cgroup.max.descendants": "7"}).leaf("procd-1")
     assert (leaf.path / "cgroup.max.descendants").read_text() == "7\n"
     reading, writing = os.pipe()
-    argv = (*leaf.entrance, "/bin/sh", "-c", "cat /proc/self/cgroup; exit 3")
-    spec = Spec(argv=argv, cwd="/", env=dict(os.environ), stdio=(os.devnull, writing, writing))
+    spec = Spec(
+        argv=("/bin/sh", "-c", "cat /proc/self/cgroup; exit 3"),
+        cwd="/", env=dict(os.environ), stdio=(os.devnull, writing, writing),
+        wrappers=leaf.entrance,
+    )  # fmt: skip
     pid = spawn(spec, TAG_BASE)
     os.close(writing)
     with open(reading) as said:
@@ -205,8 +208,9 @@ def test_a_program_does_not_run_outside_of_its_limits(root: Path) -> None:
     leaf = CgroupRoot(root, {"cgroup.max.descendants": "0"}).leaf("procd-1")
     assert leaf.remove()
     spec = Spec(
-        argv=(*leaf.entrance, "/bin/sh", "-c", "exit 0"),
+        argv=("/bin/sh", "-c", "exit 0"),
         cwd="/", env=dict(os.environ), stdio=(os.devnull, os.devnull, os.devnull),
+        wrappers=leaf.entrance,
     )  # fmt: skip
     pid = spawn(spec, TAG_BASE)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0

@@ -24,7 +24,7 @@ def test_nothing_asked_for() -> None:
 def test_limits_and_privileges() -> None:
     """Limits first: the user who comes after may not raise any."""
     found = confinement(ProcessConfig(rlimits=("nofile=64:128", "core=0"), no_new_privs=True))
-    names = tuple(word if word.startswith("-") else Path(word).name for word in found.prefix)
+    names = tuple(word if word.startswith("-") else Path(word).name for word in found.wrappers)
     assert names == (
         "prlimit", "--nofile=64:128", "--core=0", "--", "setpriv", "--no-new-privs", "--",
     )  # fmt: skip
@@ -40,9 +40,9 @@ def test_a_user_by_name_and_by_number() -> None:
     assert found.environment["USER"] == "nobody"
     found = confinement(ProcessConfig(user="54321", group="54322", groups=("54323", "54324")))
     assert found.owner == Owner(uid=54321, gid=54322, groups=(54323, 54324))
-    assert found.prefix[1:] == ("--reuid=54321", "--regid=54322", "--groups=54323,54324", "--")
+    assert found.wrappers[1:] == ("--reuid=54321", "--regid=54322", "--groups=54323,54324", "--")
     assert found.environment == {"HOME": "/", "USER": "54321", "LOGNAME": "54321"}
-    assert "--clear-groups" in confinement(ProcessConfig(user="54321")).prefix
+    assert "--clear-groups" in confinement(ProcessConfig(user="54321")).wrappers
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_oom_score() -> None:
     """It is added to procd's own, as far as the scale goes."""
     own = int(Path("/proc/self/oom_score_adj").read_text())
     for worse, score in ((1, min(own + 1, 1000)), (2000, 1000)):
-        prefix = confinement(ProcessConfig(oom_score_adj=worse)).prefix
-        assert prefix[1:] == (f"--adjust={score}", "--")
+        wrappers = confinement(ProcessConfig(oom_score_adj=worse)).wrappers
+        assert wrappers[1:] == (f"--adjust={score}", "--")
 
 
 def test_a_path_that_the_user_cannot_pass(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,40 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from procd.unix import fd
-from procd.unix.fd import READ_BYTES, SHORT_READ_BYTES, FdReader, FdWriter, OwnedFd, pipe
+from procd.unix.fd import (
+    READ_BYTES,
+    RESERVED,
+    SHORT_READ_BYTES,
+    FdReader,
+    FdWriter,
+    OwnedFd,
+    for_work,
+    pipe,
+)
 from procd.unix.tty import open_pty
 
 MEGABYTE = 1 << 20
+
+
+def test_the_last_descriptors_are_not_for_new_work() -> None:
+    """Who asks for one is refused as if there were none, and what was given is closed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = set(os.listdir("/proc/self/fd"))
+    numbers = os.pipe()
+    most = max(numbers) + RESERVED + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        for fd in for_work(*numbers):
+            fd.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most - 1, hard))
+        with pytest.raises(OSError, match="Too many open files"):
+            for_work(*os.pipe())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(numbers) + RESERVED, hard))
+        with pytest.raises(OSError, match="Too many open files"):
+            open_pty(80, 24)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 class Collector:

@@ -27,13 +27,15 @@ def run(
     cwd: str = "/",
     env: Mapping[str, str] = ENV,
     files: tuple[int, ...] = (),
+    wrappers: tuple[str, ...] = (),
 ) -> bytes:
     """Start a program, wait for its end and return what it said on both streams."""
     reading, writing = os.pipe()
     with open(reading, "rb") as output:
         try:
             stdio: tuple[Source, ...] = (os.devnull, writing, writing, *files)
-            pid = spawn(Spec(argv=argv, cwd=cwd, env=env, stdio=stdio), TAG)
+            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=stdio, wrappers=wrappers)
+            pid = spawn(spec, TAG)
         finally:
             os.close(writing)
         said = output.read()
@@ -166,6 +168,36 @@ def test_the_environment_is_the_one_given() -> None:
     assert "PWD" not in env
 
 
+WRAPPER = ("/bin/sh", "-c", 'tr "\\0" "\\n" </proc/$$/environ; exec "$0" "$@"')
+"""Tells its environment, and what each process of its own can be seen to be given."""
+
+
+@pytest.mark.parametrize("cwd", ["/usr", "."])
+def test_a_wrapper_has_nothing_of_the_environment(cwd: str) -> None:
+    """The program has it to the byte, whatever it is called and whatever is in it."""
+    env = {
+        "LD_PRELOAD": "", "A": "x \"y\" 'z' $HOME ${v0} \\n #\n\t", "U": "caf\xe9 \udcff",
+        "_": "/x", "BASH_FUNC_f%%": "() { :; }", "it's \\ odd\n": "1", "LAST": "a=b",
+    }  # fmt: skip
+    program = ("/usr/bin/env", "--null")
+    said = run(program, env=env, cwd=cwd, wrappers=WRAPPER)
+    wanted = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in env.items())
+    wanted += b"PWD=/usr\0" if cwd == "/usr" else b""
+    assert said.endswith(wanted)
+    seen = said.removesuffix(wanted)
+    assert seen
+    assert not re.search(rb"^(?!v\d+=)\w+=", seen, re.MULTILINE)
+    assert run(program, env={}, cwd=".", wrappers=WRAPPER) == b""
+
+
+def test_no_value_is_an_argument() -> None:
+    """Every user of the machine can read the arguments of every process."""
+    arguments = ("/bin/sh", "-c", 'tr "\\0" "\\n" </proc/$$/cmdline; exec "$0" "$@"')
+    said = run(("/bin/true",), env={"KEY": "a secret"}, wrappers=arguments)
+    assert b"KEY" in said
+    assert b"secret" not in said
+
+
 def test_pwd_keeps_the_name_that_was_used(tmp_path: Path) -> None:
     """A link stays a link for the shell's pwd, whatever PWD said before."""
     (tmp_path / "real").mkdir()
@@ -198,8 +230,11 @@ def test_here_is_still_here() -> None:
     assert os.getcwd() == here
 
 
-def _refused(argv: tuple[str, ...] = ("/bin/true",), cwd: str = "/") -> str:
-    spec = Spec(argv=argv, cwd=cwd, env=ENV, stdio=(os.devnull, os.devnull, os.devnull))
+def _refused(
+    argv: tuple[str, ...] = ("/bin/true",), cwd: str = "/", wrappers: tuple[str, ...] = ()
+) -> str:
+    stdio = (os.devnull, os.devnull, os.devnull)
+    spec = Spec(argv=argv, cwd=cwd, env=ENV, stdio=stdio, wrappers=wrappers)
     here = os.getcwd()
     limit = resource.getrlimit(resource.RLIMIT_RTTIME)
     with pytest.raises(SpawnFailed) as caught:
@@ -259,6 +294,12 @@ def test_a_program_that_cannot_be_executed(
     program.chmod(mode)
     assert stat.S_IMODE(program.stat().st_mode) == mode
     assert _refused((str(program),)) == f"program cannot be executed: {program}: {reason}"
+
+
+def test_a_program_that_would_be_taken_for_a_variable() -> None:
+    """Behind a wrapper its path can't be told from an assignment."""
+    message = _refused(("/a=b/program",), wrappers=("/bin/sh", "-c", ":"))
+    assert message == "program cannot be executed: /a=b/program: its path has a = in it"
 
 
 def test_one_argument_too_long() -> None:

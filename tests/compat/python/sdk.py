@@ -7,6 +7,7 @@ Source: Process API contract, sections 14.1 and 14.2.
 
 import asyncio
 import inspect
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from typing import Any, Self, TypeVar, cast
@@ -241,11 +242,14 @@ class AsyncSdk(Sdk):
     _session: aiohttp.ClientSession | None = None
 
     @classmethod
-    def at(cls, url: str, language: str = "python") -> "AsyncSdk":
+    def at(
+        cls, url: str, language: str = "python", tls: ssl.SSLContext | bool = True
+    ) -> "AsyncSdk":
         """Against a bare URL, in a running loop, with the language of `code_run`."""
         client = async_client.ApiClient(async_client.Configuration(host=url))
         client.default_headers.update(_headers("sdk-python-async"))
-        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=POOL_SIZE))
+        connector = aiohttp.TCPConnector(limit=POOL_SIZE, ssl=tls)
+        session = aiohttp.ClientSession(connector=connector)
         client.http_session = session  # type: ignore[attr-defined]  # the SDK looks for it there
         client.rest_client.pool_manager = session
         sdk = cls(AsyncProcess(language, async_client.ProcessApi(client)))
