@@ -27,6 +27,13 @@ class Tasks:
         """Run `work` in the background under `name`."""
         self.run(work, name)  # type: ignore[unused-awaitable]  # `_ended` reads its outcome
 
+    async def finish(self, work: Coroutine[object, None, None], name: str) -> None:
+        """Wait for `work`, run under `name`; it goes on to its end if its caller is cancelled.
+
+        That is for what must not be left half done when the client that asked for it hangs up.
+        """
+        await asyncio.shield(self.run(work, name))
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:

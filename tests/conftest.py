@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import uvloop
 from aiohttp import web
-from aiohttp.test_utils import TestClient
+from aiohttp.test_utils import TestClient, TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from procd.__main__ import make_runner
 from procd.app import create_app
 from procd.config import Config
 from procd.configfile import from_mapping
@@ -106,6 +107,17 @@ def no_blocking() -> Iterator[BlockBuster]:
         yield blockbuster
 
 
+class DaemonServer(TestServer):
+    """A server as the daemon has it: with its limits, and handlers that end with their clients."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(create_app(config))
+        self._config = config
+
+    async def _make_runner(self, **_: object) -> web.AppRunner:
+        return make_runner(self.app, self._config)
+
+
 @pytest.fixture
 def procd(aiohttp_client: Any) -> MakeClient:
     """Start a server in this loop: `await procd(pty={"linger_s": 1.0})` gives its client."""
@@ -114,7 +126,7 @@ def procd(aiohttp_client: Any) -> MakeClient:
         # No interpreters beside what a test asks for: most tests have no use for them.
         interpreter = {"warm": 0} | sections.pop("interpreter", {})
         config: Config = from_mapping(sections | {"interpreter": interpreter})
-        client: Client = await aiohttp_client(create_app(config))
+        client: Client = await aiohttp_client(DaemonServer(config))
         return client
 
     return make
