@@ -17,11 +17,11 @@ from procd.api.outlet import Outlet
 from procd.api.pty import CREATE, CREATING, PTYS
 from procd.api.ws import (
     CONNECTIONS,
-    EXIT_TOKEN,
     Connection,
     handshake_of,
     offered,
     serve_both_ways,
+    version_token,
 )
 from procd.errors import BadRequest, ProcdError, SpawnFailed
 from procd.services.access import Scope
@@ -31,6 +31,7 @@ from procd.streams.frames import BINARY, FRAME_BYTES, encode
 from procd.streams.replay import ReplayFilter
 
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names the header, holds no secret
+EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
 # A replay is filtered in pieces, with a turn of the event loop for everyone else in between.
 REPLAY_PIECE_BYTES: Final = 256 << 10
 
@@ -42,6 +43,19 @@ class EnvsSchema(BodySchema):
 
 
 ENVS: Final = EnvsSchema()
+
+
+def selected(tokens: list[str]) -> str | None:
+    """The sub-protocol to answer with: Node and browsers drop a connection that selects none.
+
+    The environment is not echoed where there is a choice. Source: contract, section 10.3.
+    """
+    if (token := version_token(tokens)) is not None:
+        return token
+    if EXIT_TOKEN in tokens:
+        return EXIT_TOKEN
+    shown = [token for token in tokens if not token.startswith(ENVS_TOKEN)]
+    return next(iter(shown or tokens), None)
 
 
 async def connect(request: web.Request) -> web.StreamResponse:
@@ -68,7 +82,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
 async def create_connect(request: web.Request) -> web.StreamResponse:
     """Create a session and attach to it (section 10.3)."""
     ptys = request.app[PTYS]
-    handshake_of(request)  # before anything is created
+    handshake_of(request, selected)  # before anything is created
     wanted = _wanted(request)
     try:
         session = ptys.create(wanted)
@@ -115,7 +129,7 @@ def _decode_envs(token: str) -> Mapping[str, str]:
 
 async def _accept(request: web.Request) -> Connection:
     return await request.app[CONNECTIONS].accept(
-        request, request.app[PTYS].config.max_message_bytes
+        request, request.app[PTYS].config.max_message_bytes, selected
     )
 
 

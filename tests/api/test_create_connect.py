@@ -89,6 +89,7 @@ async def test_session_outlives_a_client_that_was_there(procd: MakeClient, tmp_p
         ([EXIT_TOKEN, "<envs>", VERSION_TOKEN], VERSION_TOKEN),
         (["<envs>"], "<envs>"),
         (["other", "<envs>"], "other"),
+        (["<envs>", "other"], "other"),
         (["other", "another"], "other"),
     ],
 )

@@ -5,11 +5,14 @@ import os
 import struct
 from pathlib import Path
 
+from tests.api import sessions
 from tests.api.clients import (
     BINARY,
     CLOSE,
+    EXIT_TOKEN,
     PING,
     PONG,
+    VERSION_TOKEN,
     Raw,
     connect,
     create,
@@ -170,6 +173,24 @@ async def test_close_is_answered(
         assert code[:2] in (answer, b"\x03\xe8")
         assert await bare.rest() == b""
     await still_serves(client)
+
+
+@each(
+    ("offered", "selected"),
+    [("foo, bar", None), (f"foo, {EXIT_TOKEN}", None), (f"foo, {VERSION_TOKEN}", VERSION_TOKEN)],
+)
+async def test_only_terminals_select_what_they_do_not_know(
+    procd: MakeClient, offered: str, selected: str | None
+) -> None:
+    client = await procd()
+    await sessions.create(client)
+    command_id = (await sessions.run(client, "echo x"))["cmdId"]
+    logs = sessions.path_of(command_id) + "/logs?follow=true"
+    for path in (logs, "/process/interpreter/execute", "/terminal/ptys"):
+        async with raw(client) as bare:
+            reply = await bare.upgrade(path, f"Sec-WebSocket-Protocol: {offered}")
+            chosen = [line.partition(": ")[2] for line in reply if "protocol" in line.lower()]
+            assert chosen == ([] if selected is None else [selected]), path
 
 
 async def test_pings_are_answered(procd: MakeClient, tmp_path: Path) -> None:
