@@ -2,7 +2,8 @@
 
 import asyncio
 import base64
-import binascii
+import json
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,7 +12,7 @@ from aiohttp import WSCloseCode, web
 
 from procd.api.attendant import Attendant, misunderstood
 from procd.api.audit import note
-from procd.api.body import BodySchema, number, parse, strings
+from procd.api.body import BodySchema, number, strings
 from procd.api.describe import TEXT, Doc, Query
 from procd.api.outlet import Outlet
 from procd.api.pty import CREATE, CREATING, PTYS
@@ -31,6 +32,7 @@ from procd.streams.frames import BINARY, FRAME_BYTES, encode
 from procd.streams.replay import ReplayFilter
 
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names the header, holds no secret
+BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
 EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
 # A replay is filtered in pieces, with a turn of the event loop for everyone else in between.
 REPLAY_PIECE_BYTES: Final = 256 << 10
@@ -119,9 +121,11 @@ def _wanted(request: web.Request) -> PtyRequest:
 
 def _decode_envs(token: str) -> Mapping[str, str]:
     try:
-        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        envs: Mapping[str, str] = ENVS.load_document({"envs": parse(raw)})["envs"]
-    except (binascii.Error, ValueError, ProcdError) as exc:
+        if not BASE64URL.fullmatch(token):
+            raise ValueError("not base64url")
+        text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
+        envs: Mapping[str, str] = ENVS.load_document({"envs": json.loads(text)})["envs"]
+    except (ValueError, RecursionError, ProcdError) as exc:
         # The cause may quote a value, which may be a secret.
         raise BadRequest("environment token is not base64url of a JSON object of strings") from exc
     return envs

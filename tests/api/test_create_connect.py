@@ -1,5 +1,6 @@
 """Creating a PTY session and attaching to it in one round trip: contract, section 10.3."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,11 @@ async def test_long_cwd_in_the_query(procd: MakeClient) -> None:
     assert terminal.controls[0]["status"] == "error", "too long for the kernel"
 
 
+def envs_of(raw: bytes) -> str:
+    """The token of an environment that is these bytes."""
+    return ENVS_TOKEN + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
 BAD_TOKENS = [
     ENVS_TOKEN,
     ENVS_TOKEN + "!!!",
@@ -163,6 +169,11 @@ BAD_TOKENS = [
     envs_token({"A": "s3cret\0"}),
     envs_token({"A-B": "s3cret"}),
     ENVS_TOKEN + "eyJBIjoiczNjcmV0",
+    envs_of(b'{"A": "s3cret\xff"}'),
+    envs_of(b'{"A": "s3cret"} {}'),
+    envs_of('{"A": "s3cret"}'.encode("utf-16")),
+    envs_of(b"[" * 10_000),
+    ENVS_TOKEN + base64.b64encode(b'{"A": "s3cret~~~???"}').decode().rstrip("="),
 ]
 
 
