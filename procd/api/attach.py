@@ -27,15 +27,14 @@ from procd.api.ws import (
 from procd.errors import BadRequest, ProcdError, SpawnFailed
 from procd.services.access import Scope
 from procd.services.pty import PtyRequest, PtySession, exit_reason
-from procd.streams.backlog import Backlog
-from procd.streams.frames import BINARY, FRAME_BYTES, encode
+from procd.streams.frames import BINARY, encode
 from procd.streams.replay import ReplayFilter
 
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names the header, holds no secret
 BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
 EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
 # A replay is filtered in pieces, with a turn of the event loop for everyone else in between.
-REPLAY_PIECE_BYTES: Final = 256 << 10
+REPLAY_PIECE_BYTES: Final = 32 << 10
 
 
 class EnvsSchema(BodySchema):
@@ -167,12 +166,12 @@ async def _serve(
     live = store.end
     start = max(live - replay if offset is None else offset, store.start)
     # From here on nothing is missed, whatever is awaited.
-    outlet = Outlet(connection, session.log, session.frames, start)
+    outlet = Outlet(connection, session.log, session.frames, live if offset is None else start)
     attendant = Attendant(request, connection, session, outlet)
     joined = False
     try:
         if offset is None:
-            await _replay(connection, outlet, store, start, live)
+            await _replay(connection, store.read(start, live - start), start)
         else:
             connection.write_text(_control("connected", offset=start))
         connection.ping()  # a pong proves that the handshake was complete
@@ -194,26 +193,25 @@ async def _serve(
     return connection.ws
 
 
-async def _replay(
-    connection: Connection, outlet: Outlet, store: Backlog, start: int, live: int
-) -> None:
-    """Send `connected` and, filtered, the output from `start` to `live`."""
+async def _replay(connection: Connection, past: bytes, start: int) -> None:
+    """Send `connected` and the output from `start` on, filtered."""
     queries = ReplayFilter()
-    past = bytearray()
-    offset = start
-    while offset < live:
-        if offset > start:
+    pieces: list[bytes] = []
+    for offset in range(0, len(past), REPLAY_PIECE_BYTES):
+        if offset:
             await asyncio.sleep(0)
-        piece = store.read(offset, min(REPLAY_PIECE_BYTES, live - offset))
-        offset += len(piece)
-        past += queries.feed(piece)
-    past += queries.flush()
-    outlet.cursor.advance(live)
+        pieces.append(queries.feed(past[offset : offset + REPLAY_PIECE_BYTES]))
+    pieces.append(queries.flush())
     connection.write_text(
-        _control("connected", offset=start, replayBytes=len(past), liveOffset=live)
+        _control(
+            "connected",
+            offset=start,
+            replayBytes=sum(map(len, pieces)),
+            liveOffset=start + len(past),
+        )
     )
-    for position in range(0, len(past), FRAME_BYTES):
-        connection.write(encode(BINARY, bytes(past[position : position + FRAME_BYTES])))
+    for piece in filter(None, pieces):
+        connection.write(encode(BINARY, piece))
         await connection.drain()
 
 
