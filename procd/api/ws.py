@@ -27,6 +27,8 @@ from procd.streams.frames import CLOSE, PING, PONG, TEXT, encode
 # What may wait in a socket's own buffer; a client that lags by more stops its cursor.
 HIGH_BYTES: Final = 256 << 10
 LOW_BYTES: Final = 64 << 10
+# Beyond this even pongs wait, and what else the client sends with them.
+MOST_BYTES: Final = 2 * HIGH_BYTES
 # RFC 6455, section 5.5: a control frame carries 125 bytes, two of them the close code.
 MAX_REASON_BYTES: Final = 123
 # How long a client that reads nothing more may take to answer a Close.
@@ -230,6 +232,8 @@ class Connection:
                     continue
                 return data
             if kind is WSMsgType.PING:
+                if self._transport.get_write_buffer_size() > MOST_BYTES:
+                    await self.drain()
                 self.write(encode(PONG, message.data))
             elif kind is WSMsgType.CLOSE:
                 self.heard = True
