@@ -48,6 +48,37 @@ async def test_a_task_is_held() -> None:
     await tasks.aclose()
 
 
+async def test_what_is_to_be_finished_outlives_its_caller() -> None:
+    """A caller that waits gets the end or the failure; one that is cancelled changes nothing."""
+    tasks = Tasks()
+    loop = asyncio.get_running_loop()
+    began, gate, ended = (loop.create_future() for _ in range(3))
+
+    async def work() -> None:
+        began.set_result(None)
+        await gate
+        ended.set_result(None)
+
+    caller = loop.create_task(tasks.finish(work(), "the work"))
+    async with asyncio.timeout(10):
+        await began
+        caller.cancel()
+        await asyncio.wait([caller])
+        assert caller.cancelled()
+        assert not ended.done()
+        gate.set_result(None)
+        await ended
+    failing = loop.create_future()
+    failing.set_exception(RuntimeError("no luck"))
+
+    async def fail() -> None:
+        await failing
+
+    with pytest.raises(RuntimeError):
+        await tasks.finish(fail(), "doomed")
+    await tasks.aclose()
+
+
 async def test_a_failure_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """An exception that nobody waits for is logged with the task's name and its traceback."""
     tasks = Tasks()

@@ -2,7 +2,8 @@
 
 import asyncio
 import base64
-import binascii
+import json
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,28 +12,29 @@ from aiohttp import WSCloseCode, web
 
 from procd.api.attendant import Attendant, misunderstood
 from procd.api.audit import ending, note
-from procd.api.body import BodySchema, number, parse, strings
+from procd.api.body import BodySchema, number, strings
 from procd.api.describe import TEXT, Doc, Query
 from procd.api.outlet import Outlet
 from procd.api.pty import CREATE, CREATING, PTYS
 from procd.api.ws import (
     CONNECTIONS,
-    EXIT_TOKEN,
     Connection,
     handshake_of,
     offered,
     serve_both_ways,
+    version_token,
 )
 from procd.errors import BadRequest, ProcdError, SpawnFailed
 from procd.services.access import Scope
 from procd.services.pty import PtyRequest, PtySession, exit_reason
-from procd.streams.backlog import Backlog
-from procd.streams.frames import BINARY, FRAME_BYTES, encode
+from procd.streams.frames import BINARY, encode
 from procd.streams.replay import ReplayFilter
 
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names the header, holds no secret
+BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
+EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
 # A replay is filtered in pieces, with a turn of the event loop for everyone else in between.
-REPLAY_PIECE_BYTES: Final = 256 << 10
+REPLAY_PIECE_BYTES: Final = 32 << 10
 
 
 class EnvsSchema(BodySchema):
@@ -42,6 +44,19 @@ class EnvsSchema(BodySchema):
 
 
 ENVS: Final = EnvsSchema()
+
+
+def selected(tokens: list[str]) -> str | None:
+    """The sub-protocol to answer with: Node and browsers drop a connection that selects none.
+
+    The environment is not echoed where there is a choice. Source: contract, section 10.3.
+    """
+    if (token := version_token(tokens)) is not None:
+        return token
+    if EXIT_TOKEN in tokens:
+        return EXIT_TOKEN
+    shown = [token for token in tokens if not token.startswith(ENVS_TOKEN)]
+    return next(iter(shown or tokens), None)
 
 
 async def connect(request: web.Request) -> web.StreamResponse:
@@ -68,7 +83,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
 async def create_connect(request: web.Request) -> web.StreamResponse:
     """Create a session and attach to it (section 10.3)."""
     ptys = request.app[PTYS]
-    handshake_of(request)  # before anything is created
+    handshake_of(request, selected)  # before anything is created
     wanted = _wanted(request)
     try:
         session = ptys.create(wanted)
@@ -106,9 +121,11 @@ def _wanted(request: web.Request) -> PtyRequest:
 
 def _decode_envs(token: str) -> Mapping[str, str]:
     try:
-        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        envs: Mapping[str, str] = ENVS.load_document({"envs": parse(raw)})["envs"]
-    except (binascii.Error, ValueError, ProcdError) as exc:
+        if not BASE64URL.fullmatch(token):
+            raise ValueError("not base64url")
+        text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
+        envs: Mapping[str, str] = ENVS.load_document({"envs": json.loads(text)})["envs"]
+    except (ValueError, RecursionError, ProcdError) as exc:
         # The cause may quote a value, which may be a secret.
         raise BadRequest("environment token is not base64url of a JSON object of strings") from exc
     return envs
@@ -116,7 +133,7 @@ def _decode_envs(token: str) -> Mapping[str, str]:
 
 async def _accept(request: web.Request) -> Connection:
     return await request.app[CONNECTIONS].accept(
-        request, request.app[PTYS].config.max_message_bytes
+        request, request.app[PTYS].config.max_message_bytes, selected
     )
 
 
@@ -150,12 +167,12 @@ async def _serve(
     live = store.end
     start = max(live - replay if offset is None else offset, store.start)
     # From here on nothing is missed, whatever is awaited.
-    outlet = Outlet(connection, session.log, session.frames, start)
+    outlet = Outlet(connection, session.log, session.frames, live if offset is None else start)
     attendant = Attendant(request, connection, session, outlet)
     joined = False
     try:
         if offset is None:
-            await _replay(connection, outlet, store, start, live)
+            await _replay(connection, store.read(start, live - start), start)
         else:
             connection.write_text(_control("connected", offset=start))
         connection.ping()  # a pong proves that the handshake was complete
@@ -177,26 +194,25 @@ async def _serve(
     return connection.ws
 
 
-async def _replay(
-    connection: Connection, outlet: Outlet, store: Backlog, start: int, live: int
-) -> None:
-    """Send `connected` and, filtered, the output from `start` to `live`."""
+async def _replay(connection: Connection, past: bytes, start: int) -> None:
+    """Send `connected` and the output from `start` on, filtered."""
     queries = ReplayFilter()
-    past = bytearray()
-    offset = start
-    while offset < live:
-        if offset > start:
+    pieces: list[bytes] = []
+    for offset in range(0, len(past), REPLAY_PIECE_BYTES):
+        if offset:
             await asyncio.sleep(0)
-        piece = store.read(offset, min(REPLAY_PIECE_BYTES, live - offset))
-        offset += len(piece)
-        past += queries.feed(piece)
-    past += queries.flush()
-    outlet.cursor.advance(live)
+        pieces.append(queries.feed(past[offset : offset + REPLAY_PIECE_BYTES]))
+    pieces.append(queries.flush())
     connection.write_text(
-        _control("connected", offset=start, replayBytes=len(past), liveOffset=live)
+        _control(
+            "connected",
+            offset=start,
+            replayBytes=sum(map(len, pieces)),
+            liveOffset=start + len(past),
+        )
     )
-    for position in range(0, len(past), FRAME_BYTES):
-        connection.write(encode(BINARY, bytes(past[position : position + FRAME_BYTES])))
+    for piece in filter(None, pieces):
+        connection.write(encode(BINARY, piece))
         await connection.drain()
 
 

@@ -214,9 +214,6 @@ async def turn_away(request: web.Request, response: web.Response) -> None:
         return
     if response.status == Unauthorized.status:
         response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-    if hdrs.UPGRADE in request.headers:
-        # Bytes that a proxy takes for the WebSocket's must not become a request.
-        response.force_close()
     length = request.content_length
     if request.content.is_eof() or (
         length is not None and length <= SMALL_BODY_BYTES and not waits

@@ -2,7 +2,7 @@
 
 import logging
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from procd.api.gate import turn_away
@@ -42,6 +42,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _answer(request: web.Request, error: ProcdError) -> web.StreamResponse:
     response = await respond(request, envelope(request, error), error.status)
+    if hdrs.UPGRADE in request.headers:
+        # Bytes that a proxy takes for the WebSocket's must not become a request.
+        response.force_close()
     if isinstance(error, Refused | TooLarge) and isinstance(response, web.Response):
         await turn_away(request, response)
     return response

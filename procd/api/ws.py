@@ -11,7 +11,7 @@ import fcntl
 import socket
 import struct
 import termios
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
@@ -27,13 +27,14 @@ from procd.streams.frames import CLOSE, PING, PONG, TEXT, encode
 # What may wait in a socket's own buffer; a client that lags by more stops its cursor.
 HIGH_BYTES: Final = 256 << 10
 LOW_BYTES: Final = 64 << 10
+# Beyond this even pongs wait, and what else the client sends with them.
+MOST_BYTES: Final = 2 * HIGH_BYTES
 # RFC 6455, section 5.5: a control frame carries 125 bytes, two of them the close code.
 MAX_REASON_BYTES: Final = 123
 # How long a client that reads nothing more may take to answer a Close.
 CLOSE_S: Final = 10.0
 
 VERSION_TOKEN: Final = "X-Daytona-SDK-Version~"  # noqa: S105 - no secret
-EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
 
 PING_FRAME: Final = encode(PING, b"")
 
@@ -44,20 +45,15 @@ def offered(request: web.Request) -> list[str]:
     return [token.strip() for line in lines for token in line.split(",") if token.strip()]
 
 
-def selected(tokens: list[str]) -> str | None:
-    """The one to answer with: Node and browsers drop a connection that selects none.
-
-    Source: Process API contract, section 10.3.
-    """
-    for token in tokens:
-        if token.startswith(VERSION_TOKEN):
-            return token
-    if EXIT_TOKEN in tokens:
-        return EXIT_TOKEN
-    return tokens[0] if tokens else None
+def version_token(tokens: list[str]) -> str | None:
+    """The one to select where no more is asked for. Source: contract, section 9.3."""
+    return next((token for token in tokens if token.startswith(VERSION_TOKEN)), None)
 
 
-def handshake_of(request: web.Request) -> web.Request:
+Select = Callable[[list[str]], str | None]
+
+
+def handshake_of(request: web.Request, select: Select) -> web.Request:
     """The request as aiohttp is to see it: offering no token but the one to select.
 
     When aiohttp finds no token that it knows, it logs them all, and they may carry secrets.
@@ -65,7 +61,7 @@ def handshake_of(request: web.Request) -> web.Request:
     Raises:
         BadRequest: this isn't a WebSocket handshake.
     """
-    token = selected(offered(request))
+    token = select(offered(request))
     headers = request.headers.copy()
     headers.popall(hdrs.SEC_WEBSOCKET_PROTOCOL, None)
     if token is not None:
@@ -90,14 +86,19 @@ class Connections:
         """How many are open."""
         return len(self._open)
 
-    async def accept(self, request: web.Request, max_message_bytes: int) -> "Connection":
+    async def accept(
+        self, request: web.Request, max_message_bytes: int, select: Select = version_token
+    ) -> "Connection":
         """Answer the handshake.
+
+        Args:
+            select: picks from the sub-protocols that are offered the one to answer with.
 
         Raises:
             BadRequest: it isn't one.
             ConnectionError: the client has gone.
         """
-        handshake = handshake_of(request)
+        handshake = handshake_of(request, select)
         token = handshake.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL)
         ws = web.WebSocketResponse[bool](
             autoclose=False,
@@ -233,6 +234,8 @@ class Connection:
                     continue
                 return data
             if kind is WSMsgType.PING:
+                if self._transport.get_write_buffer_size() > MOST_BYTES:
+                    await self.drain()
                 self.write(encode(PONG, message.data))
             elif kind is WSMsgType.CLOSE:
                 self.heard = True

@@ -123,8 +123,7 @@ class Contexts:
             raise BadRequest("cannot delete default context")
         context = self.get(context_id)
         del self._contexts[context_id]
-        # To the end, even if the client goes.
-        await asyncio.shield(self.tasks.run(context.delete(), f"delete context {context_id}"))
+        await self.tasks.finish(context.delete(), f"delete context {context_id}")
 
     def execute(self, request: ExecutionRequest) -> Execution:
         """Run code in a context, in its turn.

@@ -1,86 +1,170 @@
-"""What of a terminal's past may be shown to a terminal that attaches later.
+r"""What of a terminal's past may be shown to a terminal that attaches later.
 
 A query (device attributes, cursor position, colours, modes) makes the terminal that reads it type
 an answer into the program's input. Shown again, it would type that answer into whatever runs now.
-So queries are taken out of a replay; everything else stays to the byte.
+So queries are taken out of a replay; everything else stays to the byte. Only where a sequence is
+unfinished right before a query, which cut it short, `ESC \` does that instead.
 
-Source: XTerm Control Sequences (ctlseqs); ECMA-48; kitty keyboard protocol.
+Source: XTerm Control Sequences (ctlseqs); ECMA-48; the parser of the VT500 series, with which
+xterm.js agrees; kitty keyboard protocol.
 """
 
 import re
 from typing import Final
 
-# Requests and nothing else: settings that share a final byte with a request stay. Repetitions are
-# possessive, so that no output, however odd, makes the search go back over it.
-QUERY: Final = rb"""
-      \x1b (?:
-        Z                                    # DECID
-      | \[ (?:
-            [>=]? 0?+ c                      # DA1, DA2, DA3
-          | \? (?:
-                u                            # kitty keyboard flags
-              | [0-9;]*+ (?: n | \$p | m )   # DECDSR, DECRQM (is this mode set?), XTQMODKEYS
-              | [0-9]++ ; [14] (?: ; [0-9;]*+ )?+ S    # XTSMGRAPHICS, reading
-            )
-          | > 0?+ q                          # XTVERSION
-          | [01]?+ x                         # DECREQTPARM
-          | (?: 1[1345689] | 2[01] ) (?: ; [0-9;]*+ )?+ t    # window reports
-          | [0-9;]*+ (?: n | \$[puw] | \*y )  # DSR, DECRQM, DECRQTSR, DECRQPSR, DECRQCRA
-        )
-      | \] (?:
-            # Colours, selection, pointer shape and the like, where a question mark is asking.
-            (?: 4 | 5 | 1[0-9] | 2[12] | 52 | 6[01] | 7[0-9][0-9] ) ; (?= [^\x07\x1b?]*+ \? )
-          | 1337 ; (?: ReportCellSize | ReportVariable | RequestUpload )    # iTerm2 reports
-        ) [^\x07\x1b]*+ (?: \x07 | \x1b \\ )
-      | P [$+] [qQ] [^\x07\x1b]*+ (?: \x07 | \x1b \\ )    # DECRQSS, XTGETTCAP
-      | _ G (?= [^\x1b;]*? a=q ) [^\x1b]*+ \x1b \\         # kitty graphics query
+# A sequence begins with ESC and a letter, or with the C1 control that stands for both, in UTF-8.
+# Repetitions are possessive, so that no output, however odd, makes the search go back over it.
+FIRST: Final = rb"[\x1b\xc2]"
+# A CSI's parameters and intermediates; and other controls, which are obeyed where they stand.
+PARAMETERS: Final = rb"[\x00-\x17\x19\x1c-\x3f\x7f]*+"
+# A string's text ends at a terminator, at CAN or SUB, and where another sequence begins.
+OSC_TEXT: Final = rb"(?: [^\x07\x18\x1a\x1b\xc2]++ | \xc2 (?! [\x80-\x9f] ) )*+"
+TEXT: Final = rb"(?: [^\x18\x1a\x1b\xc2]++ | \xc2 (?! [\x80-\x9f] ) )*+"
+# What of a sequence may follow its first byte.
+UNFINISHED: Final = b"".join(
+    (
+        rb"(?> (?: (?<=\x1b) \[ | (?<=\xc2) \x9b )", PARAMETERS,
+        rb"  | (?: (?<=\x1b) \] | (?<=\xc2) \x9d )", OSC_TEXT,
+        rb"  | (?: (?<=\x1b) [PX^_] | (?<=\xc2) [\x90\x98\x9e\x9f] )", TEXT,
+        rb"  | (?<=\x1b) [\x00-\x17\x19\x1c-\x2f\x7f]*+ )",
     )
-    """
+)  # fmt: skip
+# Cut short by another sequence a string counts all the same.
+END: Final = rb"(?: \x1b\\ | \xc2\x9c | (?= \x1b [^\\] | \xc2 [\x80-\x9f] ) )"
 
-
-# A sequence that the next one cuts short. With a query taken out behind it, it would go on with
-# what follows, so it goes too.
-CUT_SHORT: Final = rb"""
-    (?: \x1b (?: \[ [0-?]*+ [\x20-/]*+ | [\]P_^X] [^\x07\x1b]*+ )?+ (?= \x1b (?! \\ ) ) )
-    """
-QUERIES: Final = re.compile(
-    rb"(?P<cut>" + CUT_SHORT + rb"++)(?P<query>" + QUERY + rb")?|" + QUERY, re.VERBOSE
+# What follows the first byte of a query. Requests and nothing else: settings that share a final
+# byte with a request stay. Of a CSI, CSI_QUERY decides.
+QUERY: Final = b"".join(
+    (rb"""
+      (?: (?<=\x1b) (?= [Z\[\]P_] ) | (?<=\xc2) (?= [\x9a\x9b\x9d\x90\x9f] ) )
+      (?:
+        [Z\x9a]                                     # DECID
+      | [\[\x9b] (?: [\x00-\x17\x19\x1c-\x1f\x7f]*+ \? """, PARAMETERS, rb"""m
+                 |""", PARAMETERS, rb"""[cnpqtuvwxyRS|] )
+      | [\]\x9d] (?:
+            # Colours, font, selection, pointer shape, where a question mark is asking.
+            (?: 4 | 5 | 1[0-9] | 2[12] | 5[02] | 6[01] | 7[0-9][0-9] ) ;
+            (?= [^\x07\x18\x1a\x1b\xc2?]*+ \? )
+          | 1337 ; (?: ReportCellSize | ReportVariable | RequestUpload )    # iTerm2 reports
+        )""", OSC_TEXT, rb"""(?: \x07 |""", END, rb""")
+      | [P\x90] [0-9:;<=>?]*+ [$+] [qQ]""", TEXT, END, rb"""    # DECRQSS, XTGETTCAP
+      | [_\x9f] G (?= [^\x18\x1a\x1b\xc2;]*? a=q )""", TEXT, END, rb"""    # kitty graphics
+      )
+    """)
+)  # fmt: skip
+# What stands between CSI and the end, less the controls.
+CSI_QUERY: Final = re.compile(
+    rb"""
+    [>=]? 0*+ (?: [:;] [0-9:;]*+ )?+ c                  # DA1, DA2, DA3
+  | \? (?:
+        [0-9:;]*+ (?: n | \$p | m | u )                 # DECDSR, DECRQM, XTQMODKEYS, kitty's flags
+      | [0-9]++ ; 0*+ [14] (?: ; [0-9:;]*+ )?+ S        # XTSMGRAPHICS, reading
+    )
+  | > 0*+ (?: [:;] [0-9:;]*+ )?+ q                      # XTVERSION
+  | 0*+ 1? (?: ; [0-9;]*+ )?+ x                         # DECREQTPARM
+  | 0*+ (?: 1[1345689] | 2[01] ) (?: [:;] [0-9:;]*+ )?+ t    # window reports
+    # DSR; DECRQM, DECRQTSR, DECRQPSR; DECRQCRA; DECRQUPSS; DECSR; DECRQDE; DECRQLP; XTREPORTSGR
+  | [0-9:;]*+ (?: n | \$[puw] | \*y | &u | \+p | "v | '\| | \#[|R] )
+    """,
+    re.VERBOSE,
 )
-# Where a sequence begins: an ESC, but not that of a string's end, with what it cuts short.
-STARTS: Final = re.compile(CUT_SHORT + rb"*+ \x1b (?! \\ )", re.VERBOSE)
+QUERIES: Final = re.compile(
+    # First what is quickly told to begin nothing: a run of either byte, the rest of Latin-1.
+    rb"%b (?! %b{2} | [\xa0-\xbf] ) (?: (?P<query> %b ) | (?P<cut> %b ) %b (?P<cutting> %b ) )"
+    % (FIRST, FIRST, QUERY, UNFINISHED, FIRST, QUERY),
+    re.VERBOSE,
+)
+# A sequence that may go on behind the end, with the one that it cuts short. An ESC may yet be the
+# string's terminator.
+OPEN: Final = re.compile(
+    rb"%b (?: %b %b )?+ (?: %b )?+ \x1b?+ \Z" % (FIRST, UNFINISHED, FIRST, UNFINISHED),
+    re.VERBOSE,
+)
+FIRSTS: Final = (b"\x1b", *(b"\xc2%c" % control for control in b"\x90\x98\x9b\x9d\x9e\x9f"))
 ENQ: Final = b"\x05"  # answers with whatever the terminal has as its answerback
+CONTROLS: Final = bytes({*range(0x20), 0x7F} - {0x18, 0x1A, 0x1B})
+NOT_OBEYED: Final = bytes(set(range(0x100)) - {*CONTROLS} | {0x7F})
 
-
-def without_queries(output: bytes) -> bytes:
-    """`output` less the terminal queries in it."""
-    if ENQ in output:
-        output = output.replace(ENQ, b"")
-    return QUERIES.sub(_kept, output) if b"\x1b" in output else output
-
-
-def _kept(match: re.Match[bytes]) -> bytes:
-    cut: bytes | None = match["cut"]
-    return b"" if cut is None or match["query"] is not None else cut
+# What may be held back; a longer sequence is no query, and is let go.
+MOST_HELD_BYTES: Final = 16 << 10
+# Stands for the beginning of a sequence that was let go: whatever is in it, this is no query.
+LET_GO: Final = b"\x1bX"
 
 
 class ReplayFilter:
-    """`without_queries`, a piece at a time: the cuts between pieces make no difference."""
+    """Takes the queries out, a piece at a time; the cuts between pieces make no difference."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "_shown_bytes")
 
     def __init__(self) -> None:
         self._held = b""
+        self._shown_bytes = 0  # so much of `_held` was let go already
 
     def feed(self, piece: bytes) -> bytes:
         """Filter what is certain so far; a sequence that may still be open is held back."""
         data = self._held + piece.replace(ENQ, b"")
-        # An ESC that ends the piece may end a string, too.
-        safe = len(data) - data.endswith(b"\x1b")
-        safe = max((match.start() for match in STARTS.finditer(data, 0, safe)), default=safe)
-        self._held = data[safe:]
-        return without_queries(data[:safe])
+        still_open = OPEN.search(data, _third_last(data))
+        certain = len(data) if still_open is None else still_open.start()
+        shown_bytes = self._shown_bytes
+        if certain:
+            self._shown_bytes = 0
+        self._held = data[certain:]
+        past = _filtered(data, certain)
+        if len(self._held) > MOST_HELD_BYTES:
+            past += self._held
+            self._held = LET_GO
+            self._shown_bytes = len(LET_GO)
+        return past[shown_bytes:]
 
     def flush(self) -> bytes:
-        """The rest."""
-        held, self._held = self._held, b""
-        return without_queries(held)
+        """The rest, with which no sequence goes on."""
+        rest = _filtered(self._held + b"\0", len(self._held))[self._shown_bytes :]
+        self._held = b""
+        self._shown_bytes = 0
+        return rest
+
+
+def _filtered(data: bytes, end: int) -> bytes:
+    """`data` up to `end` without the queries that begin there."""
+    kept: list[bytes] = []
+    position = 0
+    for match in QUERIES.finditer(data):
+        if match.start() >= end:
+            break
+        left = _left(match)
+        if left is not None:
+            kept += data[position : match.start()], left
+            position = match.end()
+    kept.append(data[position:end])
+    return b"".join(kept)
+
+
+def _third_last(data: bytes) -> int:
+    """Where the third last sequence begins: the one cut short, the open one, perhaps its end."""
+    place = len(data) - data.endswith(b"\xc2")
+    for _ in range(3):
+        earlier = max(data.rfind(first, 0, place) for first in FIRSTS)
+        if earlier < 0:
+            break
+        place = earlier
+    return place
+
+
+def _left(match: re.Match[bytes]) -> bytes | None:
+    """What stays where a query was; None if it is none."""
+    query = match["query"] or match["cutting"]
+    controls = b""
+    if query[0] in b"[\x9b":
+        if CSI_QUERY.fullmatch(query[1:].translate(None, CONTROLS)) is None:
+            return None
+        controls = query.translate(None, NOT_OBEYED)
+    if match["cut"] is None:
+        return controls
+    cut_bytes = 1 + len(match["cut"])
+    return match[0][:cut_bytes] + b"\x1b\\" + controls
+
+
+def without_queries(output: bytes) -> bytes:
+    """`output` less the terminal queries in it."""
+    replay = ReplayFilter()
+    return replay.feed(output) + replay.flush()

@@ -291,21 +291,20 @@ class FdWriter:
     Closing the descriptor is its owner's business: a PTY master is shared with a reader.
     """
 
-    __slots__ = ("_fd", "_queue", "_queued_bytes", "_selector", "_waiters", "_writing")
+    __slots__ = ("_fd", "_queue", "_selector", "_waiters", "_writing")
 
     def __init__(self, selector: Selector, fd: OwnedFd) -> None:
         os.set_blocking(fd.number, False)
         self._selector = selector
         self._fd = fd
-        self._queue: deque[memoryview] = deque()
-        self._queued_bytes = 0
+        self._queue = bytearray()  # what is written in single bytes costs no more than they
         self._writing = False
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @property
     def queued_bytes(self) -> int:
         """What nobody has read yet, beyond the kernel's own buffer."""
-        return self._queued_bytes
+        return len(self._queue)
 
     def write(self, data: bytes) -> None:
         """Write now what fits and queue the rest; after the end of the reader, drop it.
@@ -314,24 +313,22 @@ class FdWriter:
         """
         if self._fd.closed or not data:
             return
-        if not self._queue:
-            data = data[self._try(data) :]
-            if not data:
-                return
-        self._queue.append(memoryview(data))
-        self._queued_bytes += len(data)
-        if not self._writing:
-            self._writable()
+        written = 0 if self._queue else self._try(data)
+        if written < len(data):
+            self._queue += memoryview(data)[written:]
+            if not self._writing:
+                self._writing = True
+                self._selector.add_writer(self._fd.number, self._writable)
 
     async def drain(self, low_bytes: int) -> None:
         """Wait until at most `low_bytes` are queued, or the descriptor is gone."""
-        if self._queued_bytes <= low_bytes:
+        if self.queued_bytes <= low_bytes:
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append((low_bytes, waiter))
         await waiter
 
-    def _try(self, data: bytes | memoryview) -> int:
+    def _try(self, data: bytes | bytearray) -> int:
         """Write what fits; how much counts as written, which is all if nobody will ever read it."""
         try:
             return os.write(self._fd.number, data)
@@ -343,21 +340,10 @@ class FdWriter:
             return len(data)
 
     def _writable(self) -> None:
-        while self._queue:
-            head = self._queue[0]
-            written = self._try(head)
-            self._queued_bytes -= written
-            if written == len(head):
-                self._queue.popleft()
-                continue
-            self._queue[0] = head[written:]
-            break
-        if bool(self._queue) != self._writing:
-            self._writing = not self._writing
-            if self._writing:
-                self._selector.add_writer(self._fd.number, self._writable)
-            else:
-                self._selector.remove_writer(self._fd.number)
+        del self._queue[: self._try(self._queue)]
+        if not self._queue:
+            self._writing = False
+            self._selector.remove_writer(self._fd.number)
         self._wake()
 
     def _wake(self) -> None:
@@ -365,7 +351,7 @@ class FdWriter:
             low_bytes, waiter = self._waiters.popleft()
             if waiter.done():
                 continue
-            if self._queued_bytes <= low_bytes:
+            if self.queued_bytes <= low_bytes:
                 waiter.set_result(None)
             else:
                 self._waiters.append((low_bytes, waiter))
@@ -373,7 +359,6 @@ class FdWriter:
     def abandon(self) -> None:
         """Drop what is queued and leave the selector; to be called before the descriptor closes."""
         self._queue.clear()
-        self._queued_bytes = 0
         if self._writing:
             self._writing = False
             self._selector.remove_writer(self._fd.number)

@@ -1,15 +1,11 @@
 """Creating a PTY session and attaching to it in one round trip: contract, section 10.3."""
 
-from collections.abc import Awaitable, Callable
+import base64
 from pathlib import Path
 
 import pytest
-from aiohttp import WSServerHandshakeError, web
-from aiohttp.test_utils import TestServer
+from aiohttp import WSServerHandshakeError
 
-from procd.__main__ import make_runner
-from procd.app import create_app
-from procd.config import Config
 from tests.api.clients import (
     ENVS_TOKEN,
     EXIT_TOKEN,
@@ -29,7 +25,7 @@ from tests.api.clients import (
     refused,
     until,
 )
-from tests.conftest import Client, MakeClient
+from tests.conftest import MakeClient
 
 PATH = "/process/pty/create-connect"
 HANDSHAKE = {
@@ -94,6 +90,7 @@ async def test_session_outlives_a_client_that_was_there(procd: MakeClient, tmp_p
         ([EXIT_TOKEN, "<envs>", VERSION_TOKEN], VERSION_TOKEN),
         (["<envs>"], "<envs>"),
         (["other", "<envs>"], "other"),
+        (["<envs>", "other"], "other"),
         (["other", "another"], "other"),
     ],
 )
@@ -135,15 +132,8 @@ async def test_exited_is_for_those_who_offer_the_token(procd: MakeClient, tmp_pa
         assert [control["exitCode"] for control in terminal.controls[1:]] == told
 
 
-class DaemonServer(TestServer):
-    """A server with the daemon's limits, which its headers need here."""
-
-    async def _make_runner(self, **_: object) -> web.AppRunner:
-        return make_runner(self.app, Config())
-
-
-async def test_token_of_20_kib(aiohttp_client: Callable[..., Awaitable[Client]]) -> None:
-    client = await aiohttp_client(DaemonServer(create_app(Config())))
+async def test_token_of_20_kib(procd: MakeClient) -> None:
+    client = await procd()
     envs = {f"NAME_{i}": "ü" * 50 for i in range(300)}
     token = envs_token(envs)
     assert len(token) > 20 << 10
@@ -152,12 +142,17 @@ async def test_token_of_20_kib(aiohttp_client: Callable[..., Awaitable[Client]])
     assert (await describe(client, "t1"))["envs"] == {**envs, "TERM": "xterm-256color"}
 
 
-async def test_long_cwd_in_the_query(aiohttp_client: Callable[..., Awaitable[Client]]) -> None:
-    client = await aiohttp_client(DaemonServer(create_app(Config())))
+async def test_long_cwd_in_the_query(procd: MakeClient) -> None:
+    client = await procd()
     terminal = await attach(client, f"{PATH}?id=t1&cwd=/usr/{'./' * 1500}")
     assert terminal.connected["status"] == "connected"
     terminal = await attach(client, f"{PATH}?id=t2&cwd=/usr/{'./' * 20_000}")
     assert terminal.controls[0]["status"] == "error", "too long for the kernel"
+
+
+def envs_of(raw: bytes) -> str:
+    """The token of an environment that is these bytes."""
+    return ENVS_TOKEN + base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 BAD_TOKENS = [
@@ -174,6 +169,11 @@ BAD_TOKENS = [
     envs_token({"A": "s3cret\0"}),
     envs_token({"A-B": "s3cret"}),
     ENVS_TOKEN + "eyJBIjoiczNjcmV0",
+    envs_of(b'{"A": "s3cret\xff"}'),
+    envs_of(b'{"A": "s3cret"} {}'),
+    envs_of('{"A": "s3cret"}'.encode("utf-16")),
+    envs_of(b"[" * 10_000),
+    ENVS_TOKEN + base64.b64encode(b'{"A": "s3cret~~~???"}').decode().rstrip("="),
 ]
 
 

@@ -135,6 +135,32 @@ async def test_no_handshake_on_a_websocket_route(
 
 
 @each(
+    ("path", "status"),
+    [
+        ("/process/pty/create-connect", 400),
+        ("/process/pty/create-connect?id=t1", 409),
+        ("/process/session/s1/command/c1/logs?follow=true", 404),
+        ("/nowhere", 404),
+    ],
+)
+async def test_a_failed_upgrade_closes_the_connection(
+    procd: MakeClient, path: str, status: int
+) -> None:
+    """What a proxy lets through after it, as a WebSocket's bytes, is no request."""
+    client = await procd()
+    await create(client, "t1", lazyStart=True)
+    async with raw(client) as bare, asyncio.timeout(WAIT_S):
+        await bare.request(
+            f"GET {path} HTTP/1.1\nUpgrade: websocket\nConnection: Upgrade\n"
+            "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        )
+        rest = await bare.rest()
+    assert rest.startswith(f"HTTP/1.1 {status} ".encode())
+    assert rest.count(b"HTTP/1.1") == 1
+
+
+@each(
     "noise",
     [
         b"\x00\x01\x02\x03\r\n\r\n",

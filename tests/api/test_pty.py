@@ -17,6 +17,7 @@ from tests.api.clients import (
     each,
     listed,
     program,
+    raw,
     refused,
 )
 from tests.conftest import Client, MakeClient
@@ -265,6 +266,24 @@ async def test_id_is_free_while_the_old_session_is_being_deleted(
     assert (await describe(client, "t1"))["envs"]["N"] == "new"
     assert await alive.line() == "begun"
     await delete(client, "t1")
+
+
+async def test_deleting_goes_on_when_its_client_leaves(
+    procd: MakeClient, tmp_path: Path, alive: Fifo
+) -> None:
+    text = f"exec 9>{alive}; trap 'echo hung up >&9' HUP; echo begun >&9; while :; do read x; done"
+    client = await procd(process={"shell": program(tmp_path, text)}, pty={"hangup_s": 0.5})
+    await create(client, "t1")
+    terminal = await connect(client, "t1")
+    assert await alive.line() == "begun"
+    async with raw(client) as impatient:
+        await impatient.request("DELETE /process/pty/t1 HTTP/1.1")
+        assert await alive.line() == "hung up"
+        await impatient.leave()
+        await alive.ended()
+    assert (await terminal.to_end())[0] == 1011
+    assert terminal.ending["exitCode"] == 137
+    assert await listed(client) == []
 
 
 async def test_delete_lazy_session(procd: MakeClient) -> None:

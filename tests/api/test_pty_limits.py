@@ -9,6 +9,7 @@ from aiohttp import WSServerHandshakeError
 from tests.api.clients import (
     Fifo,
     Gate,
+    Terminal,
     attach,
     connect,
     create,
@@ -26,20 +27,24 @@ async def test_100_sessions_at_once(
 ) -> None:
     text = f"echo begun >{alive}; read x <{gate}; echo I am $N; exit $N"
     client = await procd(process={"shell": program(tmp_path, text)})
+    terminals: dict[int, Terminal] = {}
 
-    async def session(number: int) -> None:
+    async def begin(number: int) -> None:
         await create(client, f"t{number}", envs={"N": str(number)})
-        terminal = await connect(client, f"t{number}")
-        await terminal.to_end()
-        assert terminal.ending["exitCode"] == number
-        assert terminal.output == f"I am {number}\r\n".encode()
+        terminals[number] = await connect(client, f"t{number}")
 
     async with asyncio.TaskGroup() as group:
         for number in range(100):
-            group.create_task(session(number))
+            group.create_task(begin(number))
         for _ in range(100):
             assert await alive.line() == "begun"
-        gate.open(100)
+    gate.open(100)
+    async with asyncio.TaskGroup() as group:
+        for terminal in terminals.values():
+            group.create_task(terminal.to_end())
+    for number, terminal in terminals.items():
+        assert terminal.ending["exitCode"] == number
+        assert terminal.output == f"I am {number}\r\n".encode()
     assert await listed(client) == []
 
 

@@ -5,11 +5,15 @@ import os
 import struct
 from pathlib import Path
 
+from procd.api.ws import CONNECTIONS
+from tests.api import sessions
 from tests.api.clients import (
     BINARY,
     CLOSE,
+    EXIT_TOKEN,
     PING,
     PONG,
+    VERSION_TOKEN,
     Raw,
     connect,
     create,
@@ -172,6 +176,24 @@ async def test_close_is_answered(
     await still_serves(client)
 
 
+@each(
+    ("offered", "selected"),
+    [("foo, bar", None), (f"foo, {EXIT_TOKEN}", None), (f"foo, {VERSION_TOKEN}", VERSION_TOKEN)],
+)
+async def test_only_terminals_select_what_they_do_not_know(
+    procd: MakeClient, offered: str, selected: str | None
+) -> None:
+    client = await procd()
+    await sessions.create(client)
+    command_id = (await sessions.run(client, "echo x"))["cmdId"]
+    logs = sessions.path_of(command_id) + "/logs?follow=true"
+    for path in (logs, "/process/interpreter/execute", "/terminal/ptys"):
+        async with raw(client) as bare:
+            reply = await bare.upgrade(path, f"Sec-WebSocket-Protocol: {offered}")
+            chosen = [line.partition(": ")[2] for line in reply if "protocol" in line.lower()]
+            assert chosen == ([] if selected is None else [selected]), path
+
+
 async def test_pings_are_answered(procd: MakeClient, tmp_path: Path) -> None:
     client = await served(procd, tmp_path)
     async with raw(client) as bare:
@@ -179,6 +201,29 @@ async def test_pings_are_answered(procd: MakeClient, tmp_path: Path) -> None:
         for payload in (b"", b"x" * 125):
             await bare.send_frame(PING, payload)
             assert await bare.next(PONG) == payload
+
+
+async def test_a_client_that_does_not_read_its_pongs_is_not_read(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await served(procd, tmp_path)
+    traffic = client.app[CONNECTIONS].traffic
+    pings = 100_000  # which makes 13 MB of pongs, more than any socket holds
+    async with raw(client, receive_bytes=4096) as rude, asyncio.TaskGroup() as group:
+        await rude.upgrade("/process/pty/t1/connect")
+        sending = group.create_task(rude.send(masked(0x89, 125, b"x" * 125) * pings))
+        while True:
+            before = traffic.sent_bytes
+            for _ in range(20):
+                await listed(client)
+            if traffic.sent_bytes == before > 1 << 20:
+                break
+        assert traffic.sent_bytes < 10 << 20
+        assert not sending.done()
+        await still_serves(client)
+        for _ in range(pings):  # it is read as it reads
+            assert await rude.next(PONG) == b"x" * 125
+        await sending
 
 
 async def test_server_pings(procd: MakeClient, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from procd.streams.replay import ReplayFilter, without_queries
+from procd.streams.replay import MOST_HELD_BYTES, ReplayFilter, without_queries
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -67,6 +67,32 @@ QUERIES = (
     b'\x1bP$q"p\x1b\\',
     b"\x1bP+q544e;436f\x1b\\",
     b"\x1b_Gi=31,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\",
+    # Other spellings of the same.
+    b"\x1b[00c",
+    b"\x1b[0;0c",
+    b"\x1b[>0;1c",
+    b"\x1b[1;6n",
+    b"\x1b[6:1n",
+    b"\x1b[6\x7fn",
+    b"\x1b[?0u",
+    b"\x1b[?01;01;0S",
+    b"\x1b[018t",
+    b"\x1b[&u",
+    b"\x1b[1+p",
+    b'\x1b["v',
+    b"\x1b['|",
+    b"\x1b[#R",
+    b"\x1b]50;?\x07",
+    b"\x1bP0$qm\x1b\\",
+    # C1 controls, in UTF-8.
+    b"\xc2\x9a",
+    b"\xc2\x9b6n",
+    b"\xc2\x9bc",
+    b"\xc2\x9b?2026$p",
+    b"\xc2\x9d11;?\x07",
+    b"\x1b]11;?\xc2\x9c",
+    b"\xc2\x90$qm\xc2\x9c",
+    b"\xc2\x9fGa=q;\xc2\x9c",
 )
 
 SETTINGS = (
@@ -122,6 +148,15 @@ SETTINGS = (
     b"\x1b_Ga=T,f=100;AAAA\x1b\\",
     b"\x1b_Gi=1;a=q\x1b\\",  # a payload that looks like a key
     b"\x1b\\",
+    b"\x1b[1c",
+    b"\x1b[>1q",
+    b"\x1b[?1;2;3S",
+    b"\x1b[010t",
+    b"\xc2\x9b31m",
+    b"\xc2\x9d0;title?\xc2\x9c",
+    b"\xc2\xa96n \xe7\x9b\x9b6n",  # U+00A9 and U+76DB, which has the byte 9b
+    b"\x1b[6\x18n",  # given up
+    b"\x1b]11;?\x18",
 )
 
 
@@ -151,12 +186,37 @@ def test_a_setting_is_kept(setting: bytes) -> None:
     assert without_queries(b"before" + setting + b"after") == b"before" + setting + b"after"
 
 
+@pytest.mark.parametrize(
+    ("output", "kept"),
+    [
+        # Cut short by a query: without it, what is unfinished would go on with what follows.
+        (b"\x1b[3\x1b[6nm", b"\x1b[3\x1b\\m"),
+        (b"\x1b\x1b[6nm", b"\x1b\x1b\\m"),
+        (b"\x1b[1\x1b[2\x1b[6nm", b"\x1b[1\x1b[2\x1b\\m"),
+        (b"\x1b]0;title\x1b[6ntext", b"\x1b]0;title\x1b\\text"),
+        (b"\x1bPq#0\xc2\x9b6ntext", b"\x1bPq#0\x1b\\text"),
+        (b"\x1b\r\x1b[6nm", b"\x1b\r\x1b\\m"),
+        (b"\x1b[3\x1b[1m", b"\x1b[3\x1b[1m"),
+        # Cut short itself, a string asks all the same.
+        (b"\x1b]11;?\x1b[1m", b"\x1b[1m"),
+        (b"\x1bP$qm\x1b]11;?\x1b[6n", b""),
+        # Controls within a sequence are obeyed where they stand.
+        (b"\x1b[6\r\nn", b"\r\n"),
+        (b"\x1b[\b?\t6n", b"\b\t"),
+    ],
+)
+def test_what_a_query_leaves_behind(output: bytes, kept: bytes) -> None:
+    """The screen is to look as it did with the query."""
+    assert without_queries(output) == kept
+    assert without_queries(b"before" + output + b"after") == b"before" + kept + b"after"
+
+
 PARTS = st.lists(
     st.one_of(
         st.sampled_from(QUERIES).map(lambda query: (query, False)),
         st.sampled_from(SETTINGS).map(lambda setting: (setting, True)),
         st.binary(max_size=20)
-        .map(lambda data: data.replace(b"\x1b", b"").replace(b"\x05", b""))
+        .map(lambda data: data.translate(None, b"\x1b\xc2\x05"))
         .map(lambda data: (data, True)),
     ),
     max_size=30,
@@ -181,6 +241,7 @@ TORN = st.lists(
             lambda text: st.integers(0, len(text)).map(lambda end: text[:end])
         ),
         st.sampled_from([b"\x1b", b"\\", b"[", b"]", b"P", b"_G", b"?", b";", b"a=q", b"\x07"]),
+        st.sampled_from([b"\xc2", b"\x9b", b"\x9d", b"\x9c", b"6", b"n", b"\r", b"\x18", b"4;"]),
     ),
     max_size=20,
 ).map(b"".join)
@@ -203,7 +264,7 @@ def test_a_byte_at_a_time(whole: bytes) -> None:
 
 
 @UNTIMED
-@given(st.binary(max_size=200).map(lambda data: data.replace(b"\x1b", b"")), PLACES)
+@given(st.binary(max_size=200).map(lambda data: data.translate(None, b"\x1b\xc2")), PLACES)
 @example(b"\x05", [])
 def test_without_escape_only_enq_goes(data: bytes, places: list[int]) -> None:
     """Output without an ESC passes as it is, but for ENQ, and nothing of it is held back."""
@@ -213,13 +274,35 @@ def test_without_escape_only_enq_goes(data: bytes, places: list[int]) -> None:
     assert replay.flush() == b""
 
 
-def test_a_whole_sequence_waits_for_the_next_or_the_end() -> None:
-    """What may still be open is held back; the filter starts anew after a flush."""
+def test_what_may_still_be_open_waits_for_the_next_or_the_end() -> None:
+    """A sequence in two pieces is one; at the end, live output may cut it short."""
     replay = ReplayFilter()
+    assert replay.feed(b"text\x1b]11;?\x1b") == b"text"
+    assert replay.flush() == b"\x1b"
+    assert replay.feed(b"text\x1b]11;?\x1b[3") == b"text"
+    assert replay.flush() == b"\x1b[3"
+    assert replay.feed(b"text\x1b]11;?") == b"text"
+    assert replay.flush() == b"\x1b]11;?"
     assert replay.feed(b"text\x1b[") == b"text"
     assert replay.feed(b"6") == b""
     assert replay.feed(b"nmore") + replay.flush() == b"more"
     assert replay.feed(b"c") + replay.flush() == b"c"
+
+
+@pytest.mark.parametrize(
+    "begin", [b"\x1b]52;c;", b"\x1bPq", b"\x1b_Ga=T;", b"\xc2\x9d4;", b"\x1b["]
+)
+def test_little_is_held_back(begin: bytes) -> None:
+    """A sequence that is too long for a query is let go, and known to be open all the same."""
+    replay = ReplayFilter()
+    piece = b"0" * 4096
+    shown = replay.feed(begin)
+    for count in range(1, 100):
+        shown += replay.feed(piece)
+        assert len(begin) + count * len(piece) - len(shown) <= MOST_HELD_BYTES
+    shown += replay.feed(b"\x1b[6")
+    shown += replay.feed(b"ntext")
+    assert shown + replay.flush() == begin + piece * 99 + b"\x1b\\text"
 
 
 SIZE = 1 << 20

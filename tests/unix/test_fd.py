@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
@@ -541,6 +542,26 @@ async def test_several_wait_each_for_its_own_mark(ends: tuple[OwnedFd, OwnedFd])
     assert seen["empty"] == 0
     assert seen["again"] <= MEGABYTE // 2
     reader.close()
+
+
+async def test_many_short_writes_take_no_more_than_one_long(
+    ends: tuple[OwnedFd, OwnedFd],
+) -> None:
+    """The queue's length is what it takes, whatever it was written in."""
+    _, writing = ends
+    writer = FdWriter(asyncio.get_running_loop(), writing)
+    writer.write(b"x" * MEGABYTE)
+    queued = writer.queued_bytes
+    tracemalloc.start()
+    try:
+        for _ in range(100_000):
+            writer.write(b"x")
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert writer.queued_bytes == queued + 100_000
+    assert taken < 2 * writer.queued_bytes
+    writer.abandon()
 
 
 async def test_broken_pipe_abandons_and_wakes(ends: tuple[OwnedFd, OwnedFd]) -> None:
