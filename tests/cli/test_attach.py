@@ -168,12 +168,16 @@ def test_viewer_only_looks_on(attach: Open, name: str) -> None:
 def test_what_programs_switched_on_is_switched_off(attach: Open, name: str) -> None:
     screen = attach(name)
     ready(screen)
-    screen.type(rb"printf '\033[?1049h\033[?1002h\033[?2004h\033[?25lfull'; read x" + b"\n")
+    on = rb"\033[?1049h\033[?1002h\033[?2004h\033[>4;2m\033[?5h\033[4h\033(0\033[?25lfull"
+    screen.type(b"printf '" + on + b"'; read x\n")
     screen.until(rb"\x1b\[\?25lfull")
     screen.type(DETACH)
     assert screen.wait() == 0
     end = screen.until(rb"\x1b\[m(.*)\[left ").group(1)
-    for sequence in (b"\x1b[?1002l", b"\x1b[?2004l", b"\x1b[?1049l", b"\x1b[?25h"):
+    for sequence in (
+        b"\x1b[?1002l", b"\x1b[?2004l", b"\x1b[?1049l", b"\x1b[?25h", b"\x1b[>4m", b"\x1b[?5l",
+        b"\x1b[4l", b"\x1b(B",
+    ):  # fmt: skip
         assert sequence in end
 
 
