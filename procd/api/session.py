@@ -8,7 +8,7 @@ from signal import Signals
 from typing import Any, Final
 
 from aiohttp import web
-from marshmallow import ValidationError
+from marshmallow import ValidationError, validate
 
 from procd.api.audit import note
 from procd.api.body import (
@@ -49,6 +49,8 @@ from procd.errors import (
 from procd.services.command import Command
 from procd.services.session import ExecRequest, InputRequest, SessionRequest, ShellSession
 from procd.services.sessions import ENTRYPOINT, ENTRYPOINT_COMMAND, ShellSessions
+
+MAX_KEY_LENGTH: Final = 64
 
 SESSIONS = web.AppKey("SESSIONS", ShellSessions)
 
@@ -95,6 +97,13 @@ class InputSchema(BodySchema):
     data = Script(load_default="")
     data_base64 = Text(data_key="dataBase64", load_default="")
     eof = Flag(load_default=False)
+    key = Text(
+        data_key="idempotencyKey",
+        load_default="",
+        validate=validate.Length(
+            max=MAX_KEY_LENGTH, error=f"must not be longer than {MAX_KEY_LENGTH}"
+        ),
+    )
 
     def build(self, data: dict[str, Any]) -> InputRequest:
         """Make the request: a line, or exactly the bytes given as base64."""
@@ -109,7 +118,7 @@ class InputSchema(BodySchema):
             raw += b"" if raw.endswith(b"\n") else b"\n"
         if not raw and not data["eof"]:
             raise ValidationError("data: must not be empty")
-        return InputRequest(data=raw, eof=data["eof"])
+        return InputRequest(data=raw, eof=data["eof"], key=data["key"])
 
 
 class SignalSchema(BodySchema):
