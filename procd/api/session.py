@@ -24,6 +24,7 @@ from procd.api.body import (
 )
 from procd.api.command_log import FOLLOWING, GAP, answer_logs, output_of
 from procd.api.describe import (
+    FLAG,
     INTEGER,
     INTEGER_OR_NULL,
     TEXT,
@@ -142,11 +143,12 @@ SIGNAL: Final = SignalSchema()
 
 
 def describe(session: ShellSession) -> dict[str, object]:
-    """A session as the contract shows it (section 8.1)."""
-    return {
+    """A session as the contract shows it (section 8.1), and whether its shell has exited."""
+    fields: dict[str, object] = {
         "sessionId": session.id,
         "commands": [describe_command(command) for command in session.commands.values()],
     }
+    return fields | ({"ended": True} if session.ended else {})
 
 
 def describe_command(command: Command) -> dict[str, object]:
@@ -285,7 +287,7 @@ COMMAND: Final = Shape(
     {"id": TEXT, "command": TEXT},
     {"exitCode": INTEGER, "startedAt": TIME, "endedAt": TIME},
 )
-SESSION: Final = Shape("Session", {"sessionId": TEXT, "commands": ListOf(COMMAND)})
+SESSION: Final = Shape("Session", {"sessionId": TEXT, "commands": ListOf(COMMAND)}, {"ended": FLAG})
 EXECUTED: Final = Shape(
     "SessionExecReply",
     {

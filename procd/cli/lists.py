@@ -21,6 +21,8 @@ def state_of(command: Mapping[str, Any]) -> str:
 
 
 def _session_state(session: Mapping[str, Any]) -> str:
+    if session.get("ended"):
+        return "ended"
     running = sum(state_of(command) == "running" for command in session["commands"])
     return "running" if running else "idle"
 
@@ -88,6 +90,11 @@ def sessions(target: Target, *, as_json: bool) -> None:
     """List the commands of shell sessions, oldest first.
 
     Their output is shown by `procd logs SESSION COMMAND`; the beginning of an id is enough.
+
+    \b
+    Examples:
+      procd sessions
+      procd sessions --json | jq -r '.[] | select(.ended) | .sessionId'
     """
     client = Client(target)
     try:
@@ -101,7 +108,7 @@ def sessions(target: Target, *, as_json: bool) -> None:
     for session in found:
         name = session["sessionId"]
         if not session["commands"]:
-            rows.append([name, "", "idle", "", ""])
+            rows.append([name, "", _session_state(session), "", ""])
         rows += [
             [
                 name,

@@ -81,6 +81,13 @@ def test_lists(cli: Cli, call: Call, session: str) -> None:
     assert b"listed" not in cli("ps").stdout
 
 
+def test_a_session_whose_shell_has_exited(cli: Cli, call: Call, session: str) -> None:
+    path = f"/process/session/{session.replace(' ', '%20')}"
+    call("POST", f"{path}/exec", {"command": "exit 3"})
+    (row,) = (row for row in cli("ps").stdout.decode().splitlines() if session in row)
+    assert "  ended  " in row
+
+
 def test_a_table_for_people(cli: Cli, call: Call, session: str) -> None:
     start(call, session, "printf '\x1b[31mred'")
     screen = Screen([*PROCD, "sessions"], cli.env(TERM="xterm-256color"), cols=100)
