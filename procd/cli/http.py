@@ -226,7 +226,7 @@ def _encrypted(plain: socket.socket, target: Target) -> socket.socket:
 
     try:
         return ssl.create_default_context().wrap_socket(plain, server_hostname=target.host)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:  # ValueError: what is no name of a server
         plain.close()
         raise Unreachable(f"no safe connection to {target.url}: {exc}") from exc
 
