@@ -4,21 +4,37 @@ import os
 import select
 import signal
 import socket
+import sys
 from collections.abc import Iterable
 from types import FrameType, TracebackType
 from typing import Final
 
+from procd.cli.failure import Failure
+
 STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
+NAMES: Final = {STDOUT: "standard output", STDERR: "standard error"}
+# What asks a program with a terminal to end.
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 PIECE_BYTES: Final = 48 << 10
+
+
+def hold_standard() -> None:
+    """Make sure that 0, 1 and 2 are open, lest a socket becomes this process's input or output."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        continue
+    os.close(number)
+    if sys.stdin is None:
+        sys.stdin = open(STDIN)  # noqa: PTH123, SIM115 - the one that this process was started without
 
 
 def write_all(number: int, data: bytes) -> None:
     """Write all of it, however long that takes.
 
     Raises:
-        OSError: it can't be written; BrokenPipeError, if nobody reads.
+        BrokenPipeError: nobody reads.
+        Failure: it can't be written.
     """
     view = memoryview(data)
     while view:
@@ -26,6 +42,15 @@ def write_all(number: int, data: bytes) -> None:
             view = view[os.write(number, view) :]
         except BlockingIOError:  # another program has made the terminal non-blocking
             select.select([], [number], [])
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            raise Failure(f"can't write to {NAMES.get(number, 'a file')}: {exc.strerror}") from exc
+
+
+def coloured(number: int) -> bool:
+    """Whether what is written there is to have colours. Source: no-color.org."""
+    return os.isatty(number) and not os.environ.get("NO_COLOR")
 
 
 def in_foreground() -> bool:

@@ -250,12 +250,63 @@ def test_play_older_recordings(cli: Cli, tmp_path: Path) -> None:
     )
     result = cli("play", str(file))
     assert result.stdout == b"onetwo\x1b[?1049h\x1b[m\x1b[?1049l"
-    for text in ("", "x", "[]", '{"version": 1}', '{"version": 3}\n[1]'):
+    for text in (
+        "", "x", "[]", '{"version": 1}', '{"version": 3}\n[1]', '{"version": 3}\n[Infinity,"o",""]',
+        '{"version": 3}\n[NaN,"o",""]', '{"version": 3}\n[1%s,"o",""]' % ("0" * 400),
+        '{"version": 3, "idle_time_limit": "1"}', '{"version": 3, "idle_time_limit": true}',
+    ):  # fmt: skip
         file.write_text(text)
         result = cli("play", str(file))
         assert result.returncode == 1
         assert result.stderr.startswith(b"procd: ")
         assert result.stderr.count(b"\n") == 1
+
+
+def test_play_pauses_without_end(cli: Cli, screen: Open, tmp_path: Path) -> None:
+    file = tmp_path / "x.cast"
+    file.write_bytes(b'{"version": 3}\n[0, "o", "\\u001b[?1000hone\xff"]\n[1e12, "o", "two"]\n')
+    player = screen("play", str(file))
+    player.until(rb"one")
+    player.signal(signal.SIGTERM)
+    assert player.wait() == 128 + signal.SIGTERM
+    player.until(rb"\x1b\[\?1000l")
+    assert b"two" not in player.seen
+
+
+def test_record_much_output(cli: Cli, tmp_path: Path) -> None:
+    urlopen(Request(f"{cli.url}/process/pty", b'{"id": "r3"}', method="POST")).close()
+    file = tmp_path / "x.cast"
+    recorder = cli.start("record", "r3", str(file))
+    assert eventually(lambda: file.exists() and len(file.read_text().splitlines()) > 1)
+    # More than the server sends to who acknowledges nothing.
+    with Client(parse(cli.url)) as client:
+        websocket = client.websocket("/process/pty/r3/connect")
+        websocket.send(b"seq 400000; exit\n")
+        websocket.close()
+    assert recorder.wait(PATIENCE_S) == 0
+    events = [json.loads(line) for line in file.read_text().splitlines()[1:]]
+    shown = "".join(data for _, code, data in events if code == "o")
+    assert "".join(f"{number}\r\n" for number in range(1, 400_001)) in shown
+
+
+def test_record_on_a_full_disk(cli: Cli) -> None:
+    urlopen(Request(f"{cli.url}/process/pty", b'{"id": "r4"}', method="POST")).close()
+    result = cli("record", "r4", "/dev/full")
+    assert result.returncode == 1
+    assert result.stderr == b"procd: /dev/full: No space left on device\n"
+    assert cli("kill", "r4").returncode == 0
+
+
+def test_recorders_say_that_they_only_look_on(cli: Cli, proxy: Proxy, tmp_path: Path) -> None:
+    urlopen(Request(f"{cli.url}/process/pty", b'{"id": "r5"}', method="POST")).close()
+    cli.url = proxy.url
+    file = tmp_path / "x.cast"
+    recorder = cli.start("record", "r5", str(file))
+    assert eventually(lambda: file.exists() and len(file.read_text().splitlines()) > 1)
+    interrupt(recorder)
+    assert recorder.wait(PATIENCE_S) == 0
+    assert proxy.lines[-1].startswith(b"GET /process/pty/r5/connect?viewer=true HTTP")
+    assert cli("kill", "r5").returncode == 0
 
 
 def doctor(cli: Cli, **settings: Any) -> tuple[int, dict[str, dict[str, str]]]:
@@ -295,6 +346,39 @@ def test_doctor(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
 def test_doctor_for_people(cli: Cli) -> None:
     result = cli("doctor", PROCD_SERVER_PORT="0")
     assert b"ok       shell          /" in result.stdout
+
+
+def test_colours_can_be_switched_off(screen: Open) -> None:
+    talk = screen("python", NO_COLOR="1")
+    talk.until(rb">>> ")
+    talk.type(b"1/0\n")
+    talk.until(rb"ZeroDivisionError")
+    talk.type(b"\x04")
+    assert talk.wait() == 0
+    doctor = screen("doctor", NO_COLOR="1", PROCD_SERVER_PORT="0")
+    assert doctor.wait() == 0
+    assert b"\x1b[3" not in talk.seen + doctor.seen
+    doctor = screen("doctor", PROCD_SERVER_PORT="0")
+    assert doctor.wait() == 0
+    assert b"\x1b[32m" in doctor.seen
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"], ["ps"], ["ps", "--json"], ["doctor"], ["completion", "bash"],
+        ["python"], ["play", "/dev/stdin"],
+    ],
+)  # fmt: skip
+def test_a_full_disk(cli: Cli, arguments: list[str]) -> None:
+    stdin = b"print(1)" if "python" in arguments else b'{"version": 3}\n[0, "o", "x"]\n'
+    with open("/dev/full", "wb") as full:
+        process = cli.start(*arguments, stdout=full, settings={"PROCD_SERVER_PORT": "0"})
+        _, said = process.communicate(stdin, PATIENCE_S)
+    assert process.returncode == 1
+    assert said.startswith(b"procd: can't write ")
+    assert said.endswith(b": No space left on device\n")
+    assert said.count(b"\n") == 1
 
 
 def test_help_of_every_command(cli: Cli) -> None:
