@@ -15,6 +15,7 @@ import click
 from procd.cli.failure import Failure, Unreachable
 from procd.cli.http import Connection
 from procd.cli.options import as_json
+from procd.cli.progress import Progress
 from procd.cli.tables import show_json
 from procd.cli.target import parse
 from procd.config import Config, ConfigError
@@ -153,7 +154,9 @@ def _port(config: Config) -> Finding:
             problem = exc.strerror or str(exc)
         else:
             return Finding("port", GOOD, f"{place} is free")
-    if _answers(host, port):
+    with Progress(f"asking who listens on {place}"):
+        answers = _answers(host, port)
+    if answers:
         return Finding("port", GOOD, f"procd listens on {place}")
     advice = "end what uses it, or set server.host and server.port"
     return Finding("port", BAD, f"{place}: {problem}", advice)

@@ -7,6 +7,7 @@ import click
 
 from procd.cli.client import Client
 from procd.cli.options import as_json, pass_target
+from procd.cli.progress import ASKING, Progress
 from procd.cli.tables import age, show, show_json
 from procd.cli.target import Target
 
@@ -42,13 +43,10 @@ def ps(target: Target, *, as_json: bool) -> None:
       procd ps
       procd ps --json | jq -r '.terminals[].id'
     """
-    client = Client(target)
-    try:
+    with Progress(ASKING), Client(target) as client:
         terminals = client.call("GET", "/process/pty")["sessions"]
         sessions = client.call("GET", "/process/session")
         contexts = client.call("GET", "/process/interpreter/context")["contexts"]
-    finally:
-        client.close()
     if as_json:
         show_json({"terminals": terminals, "sessions": sessions, "contexts": contexts})
         return
@@ -96,11 +94,8 @@ def sessions(target: Target, *, as_json: bool) -> None:
       procd sessions
       procd sessions --json | jq -r '.[] | select(.ended) | .sessionId'
     """
-    client = Client(target)
-    try:
+    with Progress(ASKING), Client(target) as client:
         found = client.call("GET", "/process/session")
-    finally:
-        client.close()
     if as_json:
         show_json(found)
         return

@@ -1,7 +1,7 @@
 """A daemon for the tests of the command line, and the means to run that."""
 
-import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -49,6 +49,13 @@ def proxy(daemon: Daemon) -> Iterator[Proxy]:
     proxy = Proxy(daemon.port)
     yield proxy
     proxy.close()
+
+
+@pytest.fixture
+def stalled() -> Iterator[int]:
+    """A port of loopback where somebody listens who never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
 
 
 class Cli:
@@ -119,4 +126,10 @@ def alive(pid: int) -> bool:
 
 def interrupt(process: "subprocess.Popen[bytes]", number: int = signal.SIGINT) -> None:
     """Signal a process that was started."""
-    os.kill(process.pid, number)
+    process.send_signal(number)
+
+
+def insist(process: "subprocess.Popen[bytes]", number: int) -> bool:
+    """Signal it again; True once it has ended. Two signals of one kind may arrive as one."""
+    process.send_signal(number)
+    return process.poll() is not None

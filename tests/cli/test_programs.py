@@ -2,12 +2,15 @@
 
 import base64
 import json
+import re
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -28,7 +31,7 @@ def screen(cli: Cli) -> Iterator[Open]:
     opened: list[Screen] = []
 
     def make(*arguments: str, **settings: str) -> Screen:
-        env = cli.env(TERM="xterm-256color", **settings)
+        env = cli.env(**({"TERM": "xterm-256color"} | settings))
         opened.append(Screen([*PROCD, *arguments], env, cols=100))
         return opened[-1]
 
@@ -85,6 +88,47 @@ def test_progress_is_shown_to_people(screen: Open, tmp_path: Path) -> None:
     slow.until(rb"running [^\x1b]*slow\.py\s+\S+ \d s")
     slow.until(rb"done")
     assert slow.wait() == 0
+
+
+WAITING = [
+    (["ps"], b"asking the server"),
+    (["sessions"], b"asking the server"),
+    (["logs", "s"], b"asking the server"),
+    (["logs", "-f", "s"], b"asking the server"),
+    (["input", "s", "c", "x"], b"asking the server"),
+    (["kill", "s"], b"ending s"),
+    (["exec", "true"], b"starting the command"),
+    (["attach", "t"], b"attaching to t"),
+    (["record", "t", "/dev/null"], b"attaching to t"),
+    (["python"], b"starting a context"),
+    (["doctor"], b"asking who listens on 127.0.0.1"),
+]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_progress_is_shown_wherever_it_waits(screen: Open, stalled: int, scheme: str) -> None:
+    url = f"{scheme}://127.0.0.1:{stalled}"
+    waiting = [
+        (screen("--url", url, *arguments, PROCD_SERVER_PORT=str(stalled)), shown)
+        for arguments, shown in WAITING
+    ]
+    for each, shown in waiting:
+        each.until(rb"\r\S+ " + shown + rb"\S* \S+ 1 s\x1b\[K")
+        assert eventually(partial(insist, each.process, signal.SIGTERM))
+        assert each.restored()
+        assert b"\x1b[?25l" not in each.seen  # the cursor was there all the time
+
+
+def test_progress_leaves_no_trace(screen: Open, tmp_path: Path) -> None:
+    file = tmp_path / "slow.py"
+    file.write_text("import time\ntime.sleep(1.5)\n")
+    slow = screen("run", str(file), TERM="dumb")
+    assert slow.wait() == 0
+    assert slow.seen == b""
+    slow = screen("run", str(file))
+    slow.until(rb"running ")
+    assert slow.wait() == 0
+    assert slow.seen.endswith(b"\r\x1b[K")
 
 
 def png() -> str:
@@ -175,6 +219,37 @@ def test_python_conversation(cli: Cli, screen: Open, home: str) -> None:
     again.until(rb">>> ")
     again.type(b"\x04")
     assert again.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("busy", [False, True])
+def test_python_leaves_nothing_whatever_ends_it(
+    cli: Cli, screen: Open, tmp_path: Path, number: signal.Signals, busy: bool
+) -> None:
+    talk = screen("python", XDG_STATE_HOME=str(tmp_path))
+    talk.until(rb">>> ")
+    talk.type(b"x = 'wai' 'ting'\n")
+    talk.until(rb">>> ")
+    if busy:
+        talk.type(b"import time; print(x); time.sleep(1000)\n")
+        talk.until(rb"\nwaiting\r")
+    talk.signal(number)
+    assert talk.wait() == 128 + number
+    assert talk.restored()
+    assert contexts(cli) == []
+    assert "x = 'wai' 'ting'\n" in (tmp_path / "procd/python_history").read_text()
+
+
+def test_python_in_a_window_that_is_closed(cli: Cli, screen: Open, tmp_path: Path) -> None:
+    talk = screen("python", XDG_STATE_HOME=str(tmp_path))
+    talk.until(rb">>> ")
+    talk.type(b"1 + 1\n")
+    talk.until(rb"\n2\r")
+    talk.until(rb">>> ")
+    talk.hang_up()
+    assert eventually(lambda: talk.ended)
+    assert contexts(cli) == []
+    assert "1 + 1\n" in (tmp_path / "procd/python_history").read_text()
 
 
 def test_python_pictures(screen: Open) -> None:

@@ -142,10 +142,11 @@ def test_logs_in_colour(cli: Cli, call: Call, session: str) -> None:
 
 
 def test_input(cli: Cli, call: Call, session: str) -> None:
-    command = start(call, session, "od -An -tx1; echo over")
+    command = start(call, session, 'read x; echo "<$x>"; od -An -tx1; echo over')
+    assert cli("input", session, command, "").returncode == 0
     assert cli("input", session, command, stdin=b"\xff\x00a").returncode == 0
     assert cli("input", "--eof", session, command).returncode == 0
-    assert cli("logs", "-f", session).stdout.endswith(b" ff 00 61\nover\n")
+    assert cli("logs", "-f", session).stdout == b"\n<>\n\xff\x00a ff 00 61\nover\n"
     result = cli("input", session, command, "late")
     assert result.returncode == 1
     assert result.stderr == b"procd: command has already completed with exit code 0\n"
