@@ -65,7 +65,10 @@ class Signals:
     """Signals as something to wait on.
 
     Attributes:
-        raising: those that are raised instead, once, for who doesn't always wait.
+        ending: those of them that ask this process to end. One that comes while another still waits
+            to be taken is raised: who should have taken that is stuck.
+        raising: whether those that end are raised at once, for who doesn't always wait; it isn't
+            any more once one was.
 
     Source: signal.set_wakeup_fd.
     """
@@ -77,9 +80,12 @@ class Signals:
             super().__init__(number)
             self.number = number
 
-    def __init__(self, numbers: Iterable[int], raising: Iterable[int] = ()) -> None:
+    def __init__(
+        self, numbers: Iterable[int], *, ending: Iterable[int] = (), raising: bool = False
+    ) -> None:
         self._numbers = tuple(numbers)
-        self.raising = tuple(raising)
+        self.ending = tuple(ending)
+        self.raising = raising
         self._came: list[int] = []
         self._before: dict[int, object] = {}
 
@@ -87,7 +93,7 @@ class Signals:
         self._reading, self._writing = socket.socketpair()
         self._reading.settimeout(0)
         self._writing.settimeout(0)
-        signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        self._woken_before = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
             self._before[number] = signal.signal(number, self._note)
         return self
@@ -97,13 +103,16 @@ class Signals:
     ) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)  # type: ignore[arg-type]  # what signal() itself gave
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(self._woken_before)
         self._reading.close()
         self._writing.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number in self.raising:
-            self.raising = ()  # once is enough: what follows is the way out
+        if number in self.ending and (
+            self.raising or any(other in self.ending for other in self._came)
+        ):
+            self.raising = False  # what follows is the way out
+            self._came.clear()
             raise Signals.Raised(number)
         self._came.append(number)
 
