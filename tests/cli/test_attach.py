@@ -5,10 +5,12 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.api.access import Secrets
 from tests.cli.conftest import PROCD, Cli
 from tests.cli.proxy import Proxy
 from tests.cli.screen import Screen
@@ -163,6 +165,48 @@ def test_viewer_only_looks_on(attach: Open, name: str) -> None:
     assert viewer.restored()
     screen.type(b"exit\n")
     assert screen.wait() == 0
+
+
+def test_viewers_say_that_they_are(attach: Open, name: str, cli: Cli, proxy: Proxy) -> None:
+    screen = attach(name, url=proxy.url)
+    ready(screen)
+    viewer = attach("--view", name, url=proxy.url)
+    viewer.until(rb"\nready\r")
+    viewer.type(b"\x03")
+    assert viewer.wait() == 0
+    screen.type(DETACH)
+    assert screen.wait() == 0
+    path = f"/process/pty/{name}/connect"
+    assert [line.split()[1].decode() for line in proxy.lines if b"/connect" in line] == [
+        f"{path}?viewer=true"
+    ]
+    assert not any(b"viewer" in line for line in proxy.lines if b"create-connect" in line)
+
+
+def test_a_token_that_may_only_look_on(
+    cli: Cli, screens: list[Screen], home: str, tmp_path: Path
+) -> None:
+    secrets = Secrets(tmp_path / "tokens")
+    with Daemon.start(env={"HOME": home, "PROCD_AUTH_TOKEN_FILE": str(secrets.path)}) as daemon:
+        cli.url = daemon.url
+
+        def attach(token: str, *arguments: str) -> Screen:
+            env = cli.env(TERM="xterm", PROCD_TOKEN=token)
+            screens.append(Screen([*PROCD, "attach", "t", *arguments], env))
+            return screens[-1]
+
+        screen = attach(secrets.write)
+        ready(screen)
+        reader = attach(secrets.read, "--no-create")
+        reader.until(rb"this token may only look on: Ctrl-C leaves")
+        reader.until(rb"\nready\r")
+        reader.type(b"echo from the reader\n")
+        screen.type(b"echo the size is $(stty size)\n")
+        reader.until(rb"\nthe size is 24 80\r")
+        assert b"from the reader" not in screen.seen + reader.seen
+        reader.type(b"\x03")
+        assert reader.wait() == 0
+        assert reader.restored()
 
 
 def test_what_programs_switched_on_is_switched_off(attach: Open, name: str) -> None:

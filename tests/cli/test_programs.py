@@ -289,8 +289,10 @@ def test_record_and_play(cli: Cli, screen: Open, tmp_path: Path) -> None:
     terminal.until(rb"\nbefore\r")
     recorder = cli.start("record", name, file)
     assert eventually(lambda: Path(file).exists() and "before" in Path(file).read_text())
-    terminal.resize(111, 33)
-    assert eventually(lambda: '"r","111x33"' in Path(file).read_text())
+    for cols, rows in ((111, 33), (90, 30), (111, 33)):
+        terminal.resize(cols, rows)
+        terminal.type(b"stty size\n")
+        terminal.until(b"\n%d %d\r" % (rows, cols))
     terminal.type("echo é sec''ret; exit 3\n".encode())
     assert terminal.wait() == 3
     assert recorder.wait(PATIENCE_S) == 0
@@ -299,6 +301,11 @@ def test_record_and_play(cli: Cli, screen: Open, tmp_path: Path) -> None:
     assert header["term"] == {"cols": 100, "rows": 24, "type": "xterm-256color"}
     assert all(interval >= 0 and code in "orx" for interval, code, _ in events)
     assert events[-1][1:] == ["x", "3"]
+    told = "".join(f"<{data}>" if code == "r" else data for _, code, data in events)
+    # Each stands where it was: before what the programs say that know of it.
+    assert re.findall(r"<\d+x\d+>|\n\d+ \d+\r", told) == [
+        "<111x33>", "\n33 111\r", "<90x30>", "\n30 90\r", "<111x33>", "\n33 111\r",
+    ]  # fmt: skip
     shown = "".join(data for _, code, data in events if code == "o")
     assert "\nbefore\r" in shown
     assert "\né secret\r" in shown
