@@ -12,7 +12,8 @@ import click
 from procd.cli.cells import Context
 from procd.cli.client import Client
 from procd.cli.failure import Failure
-from procd.cli.io import STDIN
+from procd.cli.ids import complete_context
+from procd.cli.io import ENDING, STDIN, Signals
 from procd.cli.options import pass_target
 from procd.cli.progress import Progress
 from procd.cli.target import Target
@@ -21,7 +22,14 @@ MAX_HISTORY_LINES: Final = 10_000
 
 
 @click.command("python")
-@click.option("--context", "-c", "context_id", metavar="ID", help="Use this context.")
+@click.option(
+    "--context",
+    "-c",
+    "context_id",
+    metavar="ID",
+    shell_complete=complete_context,
+    help="Use this context.",
+)
 @click.option("--cwd", "-C", default="", metavar="DIR", help="Working directory of a new context.")
 @click.option("--keep", is_flag=True, help="Keep the new context, and print its id.")
 @pass_target

@@ -1,8 +1,11 @@
 """procd ps, sessions, logs, input and kill."""
 
 import json
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -201,6 +204,11 @@ def test_completion(cli: Cli, call: Call, session: str) -> None:
     ):
         result = cli(_PROCD_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=word)
         assert f"plain,{expected}" in result.stdout.decode().splitlines()
+    context = call("POST", "/process/interpreter/context", {})["id"]
+    words = "procd python --context "
+    result = cli(_PROCD_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD="3")
+    assert f"plain,{context}" in result.stdout.decode().splitlines()
+    call("DELETE", f"/process/interpreter/context/{context}")
     for shell in ("bash", "zsh", "fish"):
         assert b"_PROCD_COMPLETE" in cli("completion", shell).stdout
     url = "http://127.0.0.1:1"
@@ -208,3 +216,14 @@ def test_completion(cli: Cli, call: Call, session: str) -> None:
         _PROCD_COMPLETE="bash_complete", COMP_WORDS="procd logs ", COMP_CWORD="2", PROCD_URL=url
     )
     assert (result.stdout.strip(), result.stderr) == (b"", b"")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_completion_in_a_zsh_that_has_none(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / ".zshrc").write_bytes(cli("completion", "zsh").stdout)
+    result = subprocess.run(
+        ["zsh", "-i", "-c", "print -- $_comps[procd]"], env=cli.env(ZDOTDIR=str(tmp_path)),
+        capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert result.stdout == b"_procd_completion\n", result
+    assert b"compdef" not in result.stderr
