@@ -15,7 +15,7 @@ from procd.cli.client import Client
 from procd.cli.failure import Failure, Refused
 from procd.cli.http import quoted
 from procd.cli.images import shown
-from procd.cli.io import STDERR, STDOUT, Signals, write_all
+from procd.cli.io import STDERR, STDOUT, Signals, coloured, write_all
 
 CONTEXTS: Final = "/process/interpreter/context"
 BEAT_S: Final = 5.0
@@ -92,7 +92,7 @@ def _show(frame: Mapping[str, Any]) -> bool:
             write_all(STDOUT, _bundle(frame["data"]).encode(errors="replace"))
         case "error":
             text = frame["traceback"].rstrip() or f"{frame['name']}: {frame['value']}"
-            click.echo(click.style(text, fg="red"), err=True)
+            click.echo(click.style(text, fg="red") if coloured(STDERR) else text, err=True)
             return False
         case _:
             pass  # `control` says what the Close says, too

@@ -14,6 +14,7 @@ import click
 
 from procd.cli.failure import Failure, Unreachable
 from procd.cli.http import Connection
+from procd.cli.io import STDOUT, coloured
 from procd.cli.options import as_json
 from procd.cli.progress import Progress
 from procd.cli.tables import show_json
@@ -56,7 +57,9 @@ def command(*, path: Path | None, as_json: bool) -> None:
         show_json([finding._asdict() for finding in findings])
     else:
         for finding in findings:
-            state = click.style(f"{finding.state:8}", fg=COLOURS[finding.state])
+            state = f"{finding.state:8}"
+            if coloured(STDOUT):
+                state = click.style(state, fg=COLOURS[finding.state])
             click.echo(f"{state} {finding.name:14} {finding.found}")
             if finding.advice:
                 click.echo(f"{'':24}→ {finding.advice}")
