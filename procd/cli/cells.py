@@ -16,9 +16,11 @@ from procd.cli.failure import Failure, Refused
 from procd.cli.http import quoted
 from procd.cli.images import shown
 from procd.cli.io import STDERR, STDOUT, Signals, coloured, write_all
+from procd.cli.progress import ASKING, Progress
 
 CONTEXTS: Final = "/process/interpreter/context"
 BEAT_S: Final = 5.0
+INTERRUPT_S: Final = 5.0
 
 
 class Context:
@@ -45,15 +47,18 @@ class Context:
     def run(self, code: str) -> bool:
         """Run code and show what it prints, returns and raises; False if it raised.
 
-        Ctrl-C interrupts it there.
+        Ctrl-C interrupts it there; a second one, while the server doesn't even hear of the first,
+        is raised.
 
         Raises:
             Failure: it was broken off.
         """
         request = {"code": code, "contextId": self.id, "timeout": 0, "display": True}
         good = True
-        with Signals([signal.SIGINT]) as signals:
+        exit_code: int | None = None
+        with Progress(ASKING):
             websocket = self._client.websocket("/process/interpreter/execute")
+        with Signals([signal.SIGINT], ending=[signal.SIGINT]) as signals:
             try:
                 websocket.send(json.dumps(request).encode())
                 while websocket.closed is None:
@@ -77,7 +82,8 @@ class Context:
 
     def _interrupt(self) -> None:
         try:
-            self._client.call("POST", f"{CONTEXTS}/{quoted(self.id)}/interrupt")
+            path = f"{CONTEXTS}/{quoted(self.id)}/interrupt"
+            self._client.call("POST", path, within_s=INTERRUPT_S)
         except Refused:
             return  # it has just ended
 

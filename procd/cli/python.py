@@ -37,8 +37,8 @@ def command(target: Target, *, context_id: str | None, cwd: str, keep: bool) -> 
     """Use a Python context of the server, as one would use python3.
 
     Values of expressions are shown, and pictures too if the terminal can show them. Ctrl-C
-    interrupts what runs, Ctrl-D leaves. A new context ends with it, unless --keep is given. Code
-    that comes by a pipe is run as one piece.
+    interrupts what runs, Ctrl-D and exit() leave. A new context ends with it, unless --keep is
+    given. Code that comes by a pipe is run as one piece.
 
     \b
     Examples:
@@ -46,21 +46,20 @@ def command(target: Target, *, context_id: str | None, cwd: str, keep: bool) -> 
       procd python --context 49d6…
       echo 'print(6 * 7)' | procd python
     """
-    with Progress("starting a context") as progress:
-        client = Client(target, progress.tick)
-        context = Context(client, context_id, cwd)
-    client.tick = None
-    try:
-        if os.isatty(STDIN):
-            _converse(context)
-        elif not context.run(sys.stdin.read()):
-            sys.exit(1)
-    finally:
-        if keep:
-            click.echo(f"[context kept: procd python --context {context.id}]", err=True)
-        elif context_id is None:
-            context.delete()
-        client.close()
+    with Signals(ENDING[1:], ending=ENDING, raising=True) as signals, Client(target) as client:
+        with Progress("starting a context"):
+            context = Context(client, context_id, cwd)
+        try:
+            if os.isatty(STDIN):
+                _converse(context)
+            elif not context.run(sys.stdin.read()):
+                sys.exit(1)
+        finally:
+            signals.raising = True  # for who can't wait for that either
+            if keep:
+                click.echo(f"[context kept: procd python --context {context.id}]", err=True)
+            elif context_id is None:
+                context.delete()
 
 
 def _converse(context: Context) -> None:
@@ -89,6 +88,8 @@ def _converse(context: Context) -> None:
                     context.run(code)
                 except Failure as exc:
                     click.echo(f"procd: {exc}", err=True)
+                except KeyboardInterrupt:  # before the server has heard of it
+                    click.echo("KeyboardInterrupt", err=True)
     finally:
         history.save()
 

@@ -17,8 +17,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from procd.cli.client import Client
 from procd.cli.images import encode, protocol
-from tests.cli.conftest import PROCD, Cli, alive, interrupt
+from procd.cli.target import parse
+from tests.cli.conftest import PROCD, Cli, alive, insist, interrupt
+from tests.cli.proxy import Proxy
 from tests.cli.screen import Screen
 from tests.daemon.daemon import PATIENCE_S, Daemon, eventually
 
