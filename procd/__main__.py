@@ -54,7 +54,25 @@ GC_THRESHOLD: Final = 50_000
 def serve(
     path: Path | None, host: str | None, port: int | None, entrypoint: tuple[str, ...]
 ) -> None:
-    """Serve the Process API until SIGTERM or SIGINT, beside the command ENTRYPOINT if given."""
+    """Serve the Process API until SIGTERM or SIGINT, beside the command ENTRYPOINT if given.
+
+    Settings come from the file, then from PROCD_<SECTION>_<KEY> variables, then from the options
+    here; config.example.toml lists them all. SIGHUP has tokens and the log's level read again.
+    Once it listens it prints one line that says where. `procd doctor` says what a machine lacks.
+
+    \b
+    Exit codes:
+      0  stopped by a signal
+      1  it can't listen
+      2  the configuration can't be used
+
+    \b
+    Examples:
+      procd serve
+      procd serve --config /etc/procd/config.toml
+      procd serve --port 8080 -- python3 -m http.server 3000
+      PROCD_SERVER_HOST= PROCD_SERVER_UNIX=/run/procd.sock procd serve
+    """
     try:
         take(CLIENT_TOKEN)  # whoever starts a server may be a client of another
         secret = take(VARIABLE)
@@ -124,7 +142,22 @@ def serve(
     "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", help="TOML file."
 )
 def token(name: str, scope: str, file: Path | None, path: Path | None) -> None:
-    """Make a token, print it, and add its hash to the token file; SIGHUP has procd read that."""
+    """Make a token, print it, and add its hash to the token file; SIGHUP has procd read that.
+
+    The token is printed this once: the file has only its hash, so that who reads that can't use
+    it. To take a token back, delete its line and send SIGHUP.
+
+    \b
+    Scopes:
+      read   lists, logs, a terminal's output
+      write  that, and to run, type, signal, resize, end
+      admin  that, and /init and /env, which hold for everybody
+
+    \b
+    Examples:
+      procd token --name ci --scope write --file /etc/procd/tokens
+      procd token --name me --scope admin --config /etc/procd/config.toml > ~/.config/procd/token
+    """
     if not NAME.fullmatch(name):
         _refuse("--name: must be up to 64 letters, digits, dots, dashes and underscores")
     secret = new_secret()

@@ -473,6 +473,7 @@ def test_help_of_every_command(cli: Cli) -> None:
         result = cli(name, "--help")
         assert result.returncode == 0, result
         assert f"Usage: procd {name}".encode() in result.stdout
+        assert f"Examples:\n  procd {name}".encode() in re.sub(rb"\n +", b"\n  ", result.stdout)
     listed = cli("--help").stdout.decode()
     assert all(f"  {name} " in listed for name in COMMANDS)
 
