@@ -23,15 +23,14 @@ from procd.app import create_app
 from procd.app import reload as reload_app
 from procd.cli.main import main
 from procd.config import Config, ConfigError
-from procd.configfile import check_places, load, networks
+from procd.configfile import load
 from procd.listen import Listeners
 from procd.logs import formatter
 from procd.services import tokenfile
 from procd.services.access import NAME, Token, digest_of, new_secret, redacted
-from procd.services.credentials import VARIABLE, Access
-from procd.surroundings import enter_work_dir, state_dir
+from procd.services.credentials import VARIABLE
+from procd.startup import prepared
 from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
-from procd.unix.confine import confinement
 from procd.unix.environ import take
 from procd.unix.fd import seal_inherited
 from procd.unix.priority import precede
@@ -81,13 +80,6 @@ def serve(
     try:
         path = path and path.absolute()  # SIGHUP has it read again, from wherever procd is then
         config = load(path, os.environ)
-        check_places(config.process)
-        networks(config.server.trusted_proxies)
-        confined = confinement(config.process)
-        state = Path(state_dir(config.sessions, os.environ))
-        if confined.owner is not None:
-            confined.owner.check_path(state, "sessions.state_dir")
-        enter_work_dir(config.process, {**os.environ, **confined.environment})
         server = config.server
         config = replace(
             config,
@@ -97,7 +89,7 @@ def serve(
                 port=server.port if port is None else port,
             ),
         )
-        access = Access(config, secret, os.environ.get("CREDENTIALS_DIRECTORY", ""))
+        access = prepared(config, os.environ, secret)
     except ConfigError as exc:
         _refuse(str(exc))
     handler = logging.StreamHandler()

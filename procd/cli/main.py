@@ -29,7 +29,7 @@ COMMANDS: Final = {
     "kill": ("procd.cli.control:kill", "End a terminal, a session, a context or a command."),
     "record": ("procd.cli.record:command", "Record what a terminal shows."),
     "play": ("procd.cli.play:command", "Play a recording."),
-    "doctor": ("procd.cli.doctor:command", "See whether this machine is fit for `procd serve`."),
+    "doctor": ("procd.doctor:command", "See whether this machine is fit for `procd serve`."),
     "completion": ("procd.cli.completion:command", "Make a shell complete procd's words."),
     "serve": ("procd.__main__:serve", "Serve the Process API."),
     "token": ("procd.__main__:token", "Make an access token."),

@@ -84,11 +84,13 @@ class Cli:
         )
 
     def start(self, *arguments: str, **options: Any) -> "subprocess.Popen[bytes]":
-        """Start it."""
+        """Start it, or another command that starts it."""
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         settings = options.pop("settings", {})
         process = subprocess.Popen(
-            [*PROCD, *arguments], env=self.env(**settings), **(pipes | options)
+            [*options.pop("command", PROCD), *arguments],
+            env=self.env(**settings),
+            **(pipes | options),
         )
         self._running.append(process)
         return process

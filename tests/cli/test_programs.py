@@ -1,10 +1,9 @@
-"""procd run, python, record, play and doctor."""
+"""procd run, python, record and play, and what all have in common."""
 
 import base64
 import json
 import re
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
@@ -23,7 +21,7 @@ from procd.cli.target import parse
 from tests.cli.conftest import PROCD, Cli, alive, insist, interrupt
 from tests.cli.proxy import Proxy
 from tests.cli.screen import Screen
-from tests.daemon.daemon import PATIENCE_S, Daemon, eventually
+from tests.daemon.daemon import PATIENCE_S, eventually
 
 Open = Callable[..., Screen]
 
@@ -392,45 +390,6 @@ def test_recorders_say_that_they_only_look_on(cli: Cli, proxy: Proxy, tmp_path: 
     assert recorder.wait(PATIENCE_S) == 0
     assert proxy.lines[-1].startswith(b"GET /process/pty/r5/connect?viewer=true HTTP")
     assert cli("kill", "r5").returncode == 0
-
-
-def doctor(cli: Cli, **settings: Any) -> tuple[int, dict[str, dict[str, str]]]:
-    """What the doctor says, by check."""
-    result = cli("doctor", "--json", **settings)
-    return result.returncode, {each["name"]: each for each in json.loads(result.stdout)}
-
-
-def test_doctor(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        taken.settimeout(0)
-        port = str(taken.getsockname()[1])
-        code, found = doctor(cli, PROCD_SERVER_PORT=port)
-        assert code == 1
-        assert found["port"]["state"] == "problem"
-        assert found["port"]["advice"]
-    code, found = doctor(cli, PROCD_SERVER_PORT="0")
-    assert code == 0
-    assert found.keys() == {
-        "configuration", "shell", "python", "kernel", "terminals", "cgroup", "systemd", "port",
-        "descriptors", "logs",
-    }  # fmt: skip
-    code, found = doctor(cli, PROCD_SERVER_PORT=str(daemon.port))
-    assert found["port"]["found"] == f"procd listens on 127.0.0.1:{daemon.port}"
-    code, found = doctor(cli, PROCD_NO_SUCH="1")
-    assert code == 1
-    assert found["configuration"]["state"] == "problem"
-    code, found = doctor(
-        cli, PROCD_SERVER_PORT="0", PROCD_SESSIONS_STATE_DIR=str(tmp_path / "none"),
-        PROCD_INTERPRETER_PYTHON="/no/python",
-    )  # fmt: skip
-    assert code == 1
-    assert found["logs"]["state"] == "problem"
-    assert found["python"]["state"] == "warning"
-
-
-def test_doctor_for_people(cli: Cli) -> None:
-    result = cli("doctor", PROCD_SERVER_PORT="0")
-    assert b"ok       shell          /" in result.stdout
 
 
 def test_colours_can_be_switched_off(screen: Open) -> None:
