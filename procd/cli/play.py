@@ -39,12 +39,12 @@ def command(*, speed: float, idle_s: float | None, file: Any) -> None:
     own_limit_s, events = read(file, file.name)
     limit_s = own_limit_s if idle_s is None else idle_s
     modes = Modes()
-    with Signals(ENDING, ending=ENDING, raising=True):
+    with Signals(ENDING, ending=ENDING, raising=True) as signals:
         try:
             for event in events:
                 pause_s = event.interval_s if limit_s is None else min(event.interval_s, limit_s)
                 if pause_s:
-                    select.select([], [], [], min(pause_s / speed, LONGEST_S))
+                    select.select([signals], [], [], min(pause_s / speed, LONGEST_S))
                 if event.code == "o":
                     data = event.data.encode(errors="replace")
                     modes.feed(data)
