@@ -3,6 +3,7 @@
 import ast
 import codeop
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,8 @@ from procd.cli.progress import Progress
 from procd.cli.target import Target
 
 MAX_HISTORY_LINES: Final = 10_000
+# How long a signal may go unheard while a line is typed.
+HEAR_S: Final = 0.5
 
 
 @click.command("python")
@@ -71,7 +74,7 @@ def _converse(context: Context) -> None:
         lines: list[str] = []
         while True:
             try:
-                lines.append(input("... " if lines else ">>> "))
+                lines.append(_asked("... " if lines else ">>> "))
             except EOFError:
                 click.echo()
                 return
@@ -92,6 +95,20 @@ def _converse(context: Context) -> None:
                     click.echo("KeyboardInterrupt", err=True)
     finally:
         history.save()
+
+
+def _asked(prompt: str) -> str:
+    """A line that is typed.
+
+    A signal that comes just before readline waits would be heard at the next key: a timer ends that
+    wait again and again. Source: CPython, Modules/readline.c, readline_until_enter_or_signal.
+    """
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, HEAR_S, HEAR_S)
+    try:
+        return input(prompt)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _incomplete(compiler: codeop.CommandCompiler, code: str) -> bool:
