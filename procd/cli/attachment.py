@@ -14,7 +14,7 @@ from typing import Any, Final
 from procd.cli.client import Client
 from procd.cli.detach import Detacher
 from procd.cli.failure import Failure, Refused, Unreachable
-from procd.cli.http import query, quoted
+from procd.cli.http import REPLY_S, query, quoted
 from procd.cli.io import ENDING, PIECE_BYTES, STDIN, Signals
 from procd.cli.progress import Progress
 from procd.cli.terminal import Terminal
@@ -26,7 +26,7 @@ ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names what follows
 FORBIDDEN: Final = 403
 CTRL_C: Final = b"\x03"
 BEAT_S: Final = 5.0
-RESIZE_S: Final = 5.0
+QUICK_S: Final = 5.0
 FIRST_RETRY_S: Final = 0.1
 LONGEST_RETRY_S: Final = 2.0
 # Close codes after which the terminal may still be there: RFC 6455, section 7.4.1, and the
@@ -138,7 +138,10 @@ class Attachment:
 
     def _connect(self) -> WebSocket:
         where = query(offset=self._offset, viewer="true" if self._views else None)
-        return self._client.websocket(f"{self._path}/connect{where}", [EXIT_TOKEN])
+        # Who waits meanwhile for the keys that leave shall not wait long.
+        within_s = REPLY_S if self._lost_at is None else QUICK_S
+        path = f"{self._path}/connect{where}"
+        return self._client.websocket(path, [EXIT_TOKEN], within_s=within_s)
 
     def _resize(self) -> None:
         if self._views:
@@ -146,7 +149,7 @@ class Attachment:
         columns, rows = self._terminal.size
         body = {"cols": columns, "rows": rows}
         try:
-            self._client.call("POST", f"{self._path}/resize", body, within_s=RESIZE_S)
+            self._client.call("POST", f"{self._path}/resize", body, within_s=QUICK_S)
         except Refused as exc:
             if exc.status != FORBIDDEN:
                 raise

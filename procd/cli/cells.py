@@ -19,6 +19,8 @@ from procd.cli.io import STDERR, STDOUT, Signals, coloured, write_all
 from procd.cli.progress import ASKING, Progress
 
 CONTEXTS: Final = "/process/interpreter/context"
+# What a client with `display` is told of a SystemExit: the exit code.
+EXIT_TYPE: Final = "application/vnd.procd.exit+json"
 BEAT_S: Final = 5.0
 INTERRUPT_S: Final = 5.0
 
@@ -52,6 +54,7 @@ class Context:
 
         Raises:
             Failure: it was broken off.
+            SystemExit: it raised that.
         """
         request = {"code": code, "contextId": self.id, "timeout": 0, "display": True}
         good = True
@@ -72,12 +75,16 @@ class Context:
                         self._interrupt()
                     websocket.flush()
                     for message in websocket.receive():
-                        good &= _show(json.loads(message.payload))
+                        frame = json.loads(message.payload)
+                        exit_code = frame.get("data", {}).get(EXIT_TYPE, exit_code)
+                        good &= _show(frame)
                     websocket.beat()
             finally:
                 websocket.close()
         if websocket.closed.code != 1000:
             raise Failure(websocket.closed.reason or f"broken off ({websocket.closed.code})")
+        if exit_code is not None:
+            raise SystemExit(exit_code)
         return good
 
     def _interrupt(self) -> None:
@@ -94,14 +101,14 @@ def _show(frame: Mapping[str, Any]) -> bool:
             write_all(STDOUT, frame["text"].encode(errors="replace"))
         case "stderr":
             write_all(STDERR, frame["text"].encode(errors="replace"))
-        case "result":
+        case "result" if EXIT_TYPE not in frame["data"]:
             write_all(STDOUT, _bundle(frame["data"]).encode(errors="replace"))
         case "error":
             text = frame["traceback"].rstrip() or f"{frame['name']}: {frame['value']}"
             click.echo(click.style(text, fg="red") if coloured(STDERR) else text, err=True)
             return False
         case _:
-            pass  # `control` says what the Close says, too
+            pass  # an exit; `control` says what the Close says, too
     return True
 
 

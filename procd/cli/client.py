@@ -88,13 +88,15 @@ class Client:
                 connection.close()
         return _content(reply)
 
-    def websocket(self, path: str, protocols: Sequence[str] = ()) -> WebSocket:
+    def websocket(
+        self, path: str, protocols: Sequence[str] = (), *, within_s: float = REPLY_S
+    ) -> WebSocket:
         """Open a WebSocket.
 
         Raises:
             Refused, Unreachable: as `call`.
         """
-        websocket, handshake = connect(self.target, path, protocols)
+        websocket, handshake = connect(self.target, path, protocols, within_s)
         if websocket is None:
             _content(Reply(handshake.status, {"content-type": "application/json"}, handshake.body))
             raise Unreachable(f"{self.target.url} doesn't speak WebSocket")
