@@ -186,6 +186,26 @@ def test_python_by_a_pipe(cli: Cli) -> None:
     assert contexts(cli) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(b"raise SystemExit(3)", 3), (b"import sys; sys.exit()", 0), (b"exit('why')", 1)],
+)
+def test_python_exits_as_it_is_told(cli: Cli, code: bytes, expected: int) -> None:
+    result = cli("python", stdin=b"print(1)\n" + code)
+    assert (result.returncode, result.stdout) == (expected, b"1\n")
+    assert result.stderr == (b"why\n" if expected == 1 else b"")
+    assert contexts(cli) == []
+
+
+@pytest.mark.parametrize(("typed", "expected"), [(b"exit()", 0), (b"quit(4)", 4)])
+def test_python_conversation_is_left(cli: Cli, screen: Open, typed: bytes, expected: int) -> None:
+    talk = screen("python")
+    talk.until(rb">>> ")
+    talk.type(typed + b"\n")
+    assert talk.wait() == expected
+    assert contexts(cli) == []
+
+
 def test_python_conversation(cli: Cli, screen: Open, home: str) -> None:
     talk = screen("python")
     talk.until(rb">>> ")
