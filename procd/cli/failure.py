@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 EXIT_FAILURE: Final = 1
+# What the server's own commands end with when the configuration can't be used.
+EXIT_CONFIG: Final = 2
 # What `exec` ends with when it isn't the command that failed; as docker does.
 EXIT_OWN: Final = 125
 

@@ -31,8 +31,8 @@ COMMANDS: Final = {
     "play": ("procd.cli.play:command", "Play a recording."),
     "doctor": ("procd.doctor:command", "See whether this machine is fit for `procd serve`."),
     "completion": ("procd.cli.completion:command", "Make a shell complete procd's words."),
-    "serve": ("procd.__main__:serve", "Serve the Process API."),
-    "token": ("procd.__main__:token", "Make an access token."),
+    "serve": ("procd.server:serve", "Serve the Process API."),
+    "token": ("procd.token:command", "Make an access token."),
 }
 
 

@@ -7,9 +7,9 @@ import pytest
 from aiohttp import WSServerHandshakeError, web
 from aiohttp.test_utils import TestServer
 
-from procd.__main__ import make_runner
 from procd.app import create_app
 from procd.config import Config
+from procd.server import make_runner
 from tests.api.clients import (
     ENVS_TOKEN,
     EXIT_TOKEN,
