@@ -17,11 +17,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from procd.__main__ import make_runner
 from procd.api.openapi import Description
 from procd.app import PREFIXES, ROUTES, create_app
 from procd.config import Config
 from procd.configfile import from_mapping
+from procd.server import make_runner
 
 # Login shells are started and killed by the hundred: they are not to run what this user's profile
 # says, nor to leave it half done. What others keep below HOME is where it was.

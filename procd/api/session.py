@@ -8,7 +8,7 @@ from signal import Signals
 from typing import Any, Final
 
 from aiohttp import web
-from marshmallow import ValidationError
+from marshmallow import ValidationError, validate
 
 from procd.api.audit import ending, note
 from procd.api.body import (
@@ -24,6 +24,7 @@ from procd.api.body import (
 )
 from procd.api.command_log import FOLLOWING, GAP, answer_logs, output_of
 from procd.api.describe import (
+    FLAG,
     INTEGER,
     INTEGER_OR_NULL,
     TEXT,
@@ -49,6 +50,8 @@ from procd.errors import (
 from procd.services.command import Command
 from procd.services.session import ExecRequest, InputRequest, SessionRequest, ShellSession
 from procd.services.sessions import ENTRYPOINT, ENTRYPOINT_COMMAND, ShellSessions
+
+MAX_KEY_LENGTH: Final = 64
 
 SESSIONS = web.AppKey("SESSIONS", ShellSessions)
 
@@ -95,6 +98,13 @@ class InputSchema(BodySchema):
     data = Script(load_default="")
     data_base64 = Text(data_key="dataBase64", load_default="")
     eof = Flag(load_default=False)
+    key = Text(
+        data_key="idempotencyKey",
+        load_default="",
+        validate=validate.Length(
+            max=MAX_KEY_LENGTH, error=f"must not be longer than {MAX_KEY_LENGTH}"
+        ),
+    )
 
     def build(self, data: dict[str, Any]) -> InputRequest:
         """Make the request: a line, or exactly the bytes given as base64."""
@@ -109,7 +119,7 @@ class InputSchema(BodySchema):
             raw += b"" if raw.endswith(b"\n") else b"\n"
         if not raw and not data["eof"]:
             raise ValidationError("data: must not be empty")
-        return InputRequest(data=raw, eof=data["eof"])
+        return InputRequest(data=raw, eof=data["eof"], key=data["key"])
 
 
 class SignalSchema(BodySchema):
@@ -133,11 +143,12 @@ SIGNAL: Final = SignalSchema()
 
 
 def describe(session: ShellSession) -> dict[str, object]:
-    """A session as the contract shows it (section 8.1)."""
-    return {
+    """A session as the contract shows it (section 8.1), and whether its shell has exited."""
+    fields: dict[str, object] = {
         "sessionId": session.id,
         "commands": [describe_command(command) for command in session.commands.values()],
     }
+    return fields | ({"ended": True} if session.ended else {})
 
 
 def describe_command(command: Command) -> dict[str, object]:
@@ -287,7 +298,7 @@ COMMAND: Final = Shape(
     {"id": TEXT, "command": TEXT},
     {"exitCode": INTEGER, "startedAt": TIME, "endedAt": TIME},
 )
-SESSION: Final = Shape("Session", {"sessionId": TEXT, "commands": ListOf(COMMAND)})
+SESSION: Final = Shape("Session", {"sessionId": TEXT, "commands": ListOf(COMMAND)}, {"ended": FLAG})
 EXECUTED: Final = Shape(
     "SessionExecReply",
     {

@@ -14,24 +14,25 @@ from typing import Any, Final
 from procd.cli.client import Client
 from procd.cli.detach import Detacher
 from procd.cli.failure import Failure, Refused, Unreachable
-from procd.cli.http import query, quoted
-from procd.cli.io import PIECE_BYTES, STDIN, Signals
+from procd.cli.http import REPLY_S, query, quoted
+from procd.cli.io import ENDING, PIECE_BYTES, STDIN, Signals
+from procd.cli.progress import Progress
 from procd.cli.terminal import Terminal
 from procd.cli.websocket import TEXT, Closed, WebSocket
 
 PTY: Final = "/process/pty"
 EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names what follows
+FORBIDDEN: Final = 403
 CTRL_C: Final = b"\x03"
 BEAT_S: Final = 5.0
-RESIZE_S: Final = 5.0
+QUICK_S: Final = 5.0
 FIRST_RETRY_S: Final = 0.1
 LONGEST_RETRY_S: Final = 2.0
 # Close codes after which the terminal may still be there: RFC 6455, section 7.4.1, and the
 # registry of the IANA (1012: service restart, 1013: try again later).
 PASSING: Final = (1001, 1005, 1006, 1012, 1013)
 SLOW: Final = "slow consumer"
-ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Attachment:
@@ -87,14 +88,15 @@ class Attachment:
             Signals.Raised: this process is to end.
         """
         numbers = (*ENDING, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
-        with Signals(numbers, raising=ENDING) as signals:
+        with Signals(numbers, ending=ENDING, raising=True) as signals:
             try:
-                self._websocket = self._open()
+                with Progress(f"attaching to {self._id}"):
+                    self._websocket = self._open()
                 with self._terminal:
                     try:
                         return self._loop(signals)
                     finally:
-                        signals.raising = ()
+                        signals.ending = ()
             finally:
                 if self._websocket is not None:
                     self._websocket.close()
@@ -135,16 +137,27 @@ class Attachment:
         return self._client.websocket(f"{PTY}/create-connect{where}", protocols)
 
     def _connect(self) -> WebSocket:
-        return self._client.websocket(
-            f"{self._path}/connect{query(offset=self._offset)}", [EXIT_TOKEN]
-        )
+        where = query(offset=self._offset, viewer="true" if self._views else None)
+        # Who waits meanwhile for the keys that leave shall not wait long.
+        within_s = REPLY_S if self._lost_at is None else QUICK_S
+        path = f"{self._path}/connect{where}"
+        return self._client.websocket(path, [EXIT_TOKEN], within_s=within_s)
 
     def _resize(self) -> None:
         if self._views:
             return
         columns, rows = self._terminal.size
         body = {"cols": columns, "rows": rows}
-        self._client.call("POST", f"{self._path}/resize", body, within_s=RESIZE_S)
+        try:
+            self._client.call("POST", f"{self._path}/resize", body, within_s=QUICK_S)
+        except Refused as exc:
+            if exc.status != FORBIDDEN:
+                raise
+            self._look_on()
+
+    def _look_on(self) -> None:
+        self._views = True
+        self._terminal.tell("this token may only look on: Ctrl-C leaves")
 
     def _loop(self, signals: Signals) -> int | None:
         while True:
@@ -252,8 +265,7 @@ class Attachment:
         elif status == "error":
             raise Failure(str(control.get("error") or "the server refuses the terminal"))
         elif status == "read-only":
-            self._views = True
-            self._terminal.tell("this token may only look on: what you type is discarded")
+            self._look_on()
 
     def _closed(self, closed: Closed) -> None:
         if self._exit is not None:

@@ -3,9 +3,11 @@
 Source: asciinema, "asciicast v3" and "asciicast v2" file formats.
 """
 
+import contextlib
 import json
+import math
 from codecs import getincrementaldecoder
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import IO, Any, Final, NamedTuple
 
 from procd.cli.failure import Failure
@@ -28,6 +30,9 @@ class Writer:
     Args:
         begin: seconds since the epoch.
         now: seconds of any clock that never goes back.
+
+    Raises:
+        Failure: it can't be written, at any call.
     """
 
     def __init__(
@@ -60,12 +65,18 @@ class Writer:
         self._before = now
 
     def _line(self, document: object) -> None:
-        self._file.write(json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
-        self._file.flush()
+        line = json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as exc:
+            with contextlib.suppress(OSError):
+                self._file.close()  # lest it be tried again
+            raise Failure(f"{self._file.name}: {exc.strerror}") from exc
 
 
-def read(file: IO[str], name: str) -> tuple[Mapping[str, Any], Iterator[Event]]:
-    """The header and the events of a recording.
+def read(file: IO[str], name: str) -> tuple[float | None, Iterator[Event]]:
+    """The longest pause that a recording asks for, seconds, if it does; and its events.
 
     Raises:
         Failure: it is none; for an event that is none, when that is read.
@@ -73,13 +84,16 @@ def read(file: IO[str], name: str) -> tuple[Mapping[str, Any], Iterator[Event]]:
     try:
         header = json.loads(file.readline(MAX_LINE))
         version = header["version"]
-    except (ValueError, KeyError, TypeError) as exc:
+        limit = header.get("idle_time_limit")
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise Failure(
             f"{name}: not a recording", "asciicast is what `procd record` writes"
         ) from exc
     if version not in VERSIONS:
         raise Failure(f"{name}: asciicast version {version} is not known")
-    return header, _events(file, name, version)
+    if limit is not None and (type(limit) not in (int, float) or not limit >= 0):
+        raise Failure(f"{name}: idle_time_limit is no time: {limit}")
+    return limit, _events(file, name, version)
 
 
 def _events(file: IO[str], name: str, version: int) -> Iterator[Event]:
@@ -92,8 +106,10 @@ def _events(file: IO[str], name: str, version: int) -> Iterator[Event]:
         try:
             time, code, data = json.loads(line)
             interval_s = float(time) if version > 2 else float(time) - before
+            if not math.isfinite(interval_s):
+                raise ValueError
             event = Event(max(0.0, interval_s), str(code), str(data))
-        except (ValueError, TypeError) as exc:
+        except (ValueError, TypeError, OverflowError) as exc:
             raise Failure(f"{name}: line {number} is no event") from exc
         before = float(time)
         yield event

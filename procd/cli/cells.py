@@ -15,10 +15,14 @@ from procd.cli.client import Client
 from procd.cli.failure import Failure, Refused
 from procd.cli.http import quoted
 from procd.cli.images import shown
-from procd.cli.io import STDERR, STDOUT, Signals, write_all
+from procd.cli.io import STDERR, STDOUT, Signals, coloured, write_all
+from procd.cli.progress import ASKING, Progress
 
 CONTEXTS: Final = "/process/interpreter/context"
+# What a client with `display` is told of a SystemExit: the exit code.
+EXIT_TYPE: Final = "application/vnd.procd.exit+json"
 BEAT_S: Final = 5.0
+INTERRUPT_S: Final = 5.0
 
 
 class Context:
@@ -45,15 +49,19 @@ class Context:
     def run(self, code: str) -> bool:
         """Run code and show what it prints, returns and raises; False if it raised.
 
-        Ctrl-C interrupts it there.
+        Ctrl-C interrupts it there; a second one, while the server doesn't even hear of the first,
+        is raised.
 
         Raises:
             Failure: it was broken off.
+            SystemExit: it raised that.
         """
         request = {"code": code, "contextId": self.id, "timeout": 0, "display": True}
         good = True
-        with Signals([signal.SIGINT]) as signals:
+        exit_code: int | None = None
+        with Progress(ASKING):
             websocket = self._client.websocket("/process/interpreter/execute")
+        with Signals([signal.SIGINT], ending=[signal.SIGINT]) as signals:
             try:
                 websocket.send(json.dumps(request).encode())
                 while websocket.closed is None:
@@ -67,17 +75,22 @@ class Context:
                         self._interrupt()
                     websocket.flush()
                     for message in websocket.receive():
-                        good &= _show(json.loads(message.payload))
+                        frame = json.loads(message.payload)
+                        exit_code = frame.get("data", {}).get(EXIT_TYPE, exit_code)
+                        good &= _show(frame)
                     websocket.beat()
             finally:
                 websocket.close()
         if websocket.closed.code != 1000:
             raise Failure(websocket.closed.reason or f"broken off ({websocket.closed.code})")
+        if exit_code is not None:
+            raise SystemExit(exit_code)
         return good
 
     def _interrupt(self) -> None:
         try:
-            self._client.call("POST", f"{CONTEXTS}/{quoted(self.id)}/interrupt")
+            path = f"{CONTEXTS}/{quoted(self.id)}/interrupt"
+            self._client.call("POST", path, within_s=INTERRUPT_S)
         except Refused:
             return  # it has just ended
 
@@ -88,14 +101,14 @@ def _show(frame: Mapping[str, Any]) -> bool:
             write_all(STDOUT, frame["text"].encode(errors="replace"))
         case "stderr":
             write_all(STDERR, frame["text"].encode(errors="replace"))
-        case "result":
+        case "result" if EXIT_TYPE not in frame["data"]:
             write_all(STDOUT, _bundle(frame["data"]).encode(errors="replace"))
         case "error":
             text = frame["traceback"].rstrip() or f"{frame['name']}: {frame['value']}"
-            click.echo(click.style(text, fg="red"), err=True)
+            click.echo(click.style(text, fg="red") if coloured(STDERR) else text, err=True)
             return False
         case _:
-            pass  # `control` says what the Close says, too
+            pass  # an exit; `control` says what the Close says, too
     return True
 
 

@@ -3,10 +3,11 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from types import TracebackType
 from typing import Any, Final
 
 from procd.cli.failure import Refused, Unreachable
-from procd.cli.http import REPLY_S, Connection, Reply, Tick
+from procd.cli.http import CONNECT_S, REPLY_S, Connection, Reply
 from procd.cli.target import Target
 from procd.cli.websocket import WebSocket, connect
 
@@ -20,15 +21,10 @@ HINTS: Final = {
 
 
 class Client:
-    """One server's API.
+    """One server's API."""
 
-    Args:
-        tick: called while a reply is waited for, several times a second.
-    """
-
-    def __init__(self, target: Target, tick: Tick | None = None) -> None:
+    def __init__(self, target: Target) -> None:
         self.target = target
-        self.tick = tick
         self._connection: Connection | None = None
         self._used = 0.0
 
@@ -49,7 +45,14 @@ class Client:
         connection = self.start(method, path, body)
         return self.finish(connection, within_s)
 
-    def start(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Connection:
+    def start(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        connect_s: float = CONNECT_S,
+    ) -> Connection:
         """Send a request, for who waits for more than its reply.
 
         Raises:
@@ -60,7 +63,7 @@ class Client:
             connection.close()
             connection = None
         if connection is None:
-            connection = Connection(self.target, self.tick)
+            connection = Connection(self.target, connect_s)
         try:
             connection.send(method, path, None if body is None else json.dumps(body).encode())
         except BaseException:
@@ -85,17 +88,27 @@ class Client:
                 connection.close()
         return _content(reply)
 
-    def websocket(self, path: str, protocols: Sequence[str] = ()) -> WebSocket:
+    def websocket(
+        self, path: str, protocols: Sequence[str] = (), *, within_s: float = REPLY_S
+    ) -> WebSocket:
         """Open a WebSocket.
 
         Raises:
             Refused, Unreachable: as `call`.
         """
-        websocket, handshake = connect(self.target, path, protocols)
+        websocket, handshake = connect(self.target, path, protocols, within_s)
         if websocket is None:
             _content(Reply(handshake.status, {"content-type": "application/json"}, handshake.body))
             raise Unreachable(f"{self.target.url} doesn't speak WebSocket")
         return websocket
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close what is open."""

@@ -1,7 +1,12 @@
 """procd completion."""
 
+from typing import Final
+
 import click
 from click.shell_completion import get_completion_class
+
+# Where the user's own files don't do so, zsh's completion is to be switched on first.
+ZSH_FIRST: Final = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }\n"
 
 
 @click.command("completion")
@@ -18,4 +23,8 @@ def command(ctx: click.Context, *, shell: str) -> None:
     """
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(ctx.find_root().command, {}, "procd", "_PROCD_COMPLETE").source())
+    source = found(ctx.find_root().command, {}, "procd", "_PROCD_COMPLETE").source()
+    if shell == "zsh":
+        tag, newline, rest = source.partition("\n")  # a line for zsh, which has to be the first
+        source = tag + newline + ZSH_FIRST + rest
+    click.echo(source)

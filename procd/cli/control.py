@@ -2,6 +2,7 @@
 
 import binascii
 import os
+from collections.abc import Mapping
 from typing import Final
 
 import click
@@ -18,7 +19,7 @@ from procd.cli.ids import (
 )
 from procd.cli.io import PIECE_BYTES, STDIN
 from procd.cli.options import pass_target
-from procd.cli.progress import Progress
+from procd.cli.progress import ASKING, Progress
 from procd.cli.target import Target
 
 # Where each kind of thing is.
@@ -39,24 +40,29 @@ KILL_S: Final = 60.0
 def send(target: Target, *, eof: bool, session: str, command_id: str, text: str | None) -> None:
     """Type into a command of a session: the line TEXT, or exactly what standard input brings.
 
+    An empty TEXT is an empty line.
+
     \b
     Examples:
       procd input build 02f66be6 yes
       procd input build 02f66be6 --eof
       procd input build 02f66be6 < answers.txt
     """
-    with Progress("waiting for the command to read") as progress:
-        client = Client(target, progress.tick)
-        try:
+    with Client(target) as client:
+        with Progress(ASKING):
             path = command_path(client, session, command_id) + "/input"
-            if text is not None or eof:
-                client.call("POST", path, {"data": text or "", "eof": eof}, within_s=None)
-                return
-            while data := os.read(STDIN, PIECE_BYTES):
-                coded = binascii.b2a_base64(data, newline=False).decode()
-                client.call("POST", path, {"dataBase64": coded}, within_s=None)
-        finally:
-            client.close()
+        if text is not None or eof:
+            line = "" if text is None else text.removesuffix("\n") + "\n"
+            _type(client, path, {"data": line, "eof": eof})
+            return
+        while data := os.read(STDIN, PIECE_BYTES):
+            coded = binascii.b2a_base64(data, newline=False).decode()
+            _type(client, path, {"dataBase64": coded})
+
+
+def _type(client: Client, path: str, body: Mapping[str, object]) -> None:
+    with Progress("waiting for the command to read"):
+        client.call("POST", path, body, within_s=None)
 
 
 @click.command("kill")
@@ -93,19 +99,15 @@ def kill(
     """
     if signal_name is not None and command_id is None:
         raise click.UsageError("--signal needs a COMMAND of a session")
-    with Progress(f"ending {name}") as progress:
-        client = Client(target, progress.tick)
-        try:
-            if command_id is None:
-                _end(client, name, kind)
-                return
-            path = command_path(client, name, command_id)
-            if signal_name is None:
-                client.call("POST", f"{path}/terminate", within_s=KILL_S)
-            else:
-                client.call("POST", f"{path}/signal", {"signal": signal_name})
-        finally:
-            client.close()
+    with Progress(f"ending {name}"), Client(target) as client:
+        if command_id is None:
+            _end(client, name, kind)
+            return
+        path = command_path(client, name, command_id)
+        if signal_name is None:
+            client.call("POST", f"{path}/terminate", within_s=KILL_S)
+        else:
+            client.call("POST", f"{path}/signal", {"signal": signal_name})
 
 
 def _end(client: Client, name: str, kind: str | None) -> None:

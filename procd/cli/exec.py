@@ -2,16 +2,35 @@
 
 import os
 import sys
+from typing import Any
 
 import click
 
 from procd.cli.client import Client
-from procd.cli.failure import Failure
+from procd.cli.failure import EXIT_OWN, Failure
 from procd.cli.options import pass_target
 from procd.cli.target import Target
 
 
-@click.command("exec", context_settings={"ignore_unknown_options": False})
+class _Exec(click.Command):
+    """Ends with a code of its own for whatever isn't the command's end."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as exc:
+            exc.show()
+            sys.exit(EXIT_OWN)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Failure as exc:
+            exc.code = exc.code or EXIT_OWN
+            raise
+
+
+@click.command("exec", cls=_Exec)
 @click.option("--cwd", "-C", default="", metavar="DIR", help="Working directory on the server.")
 @click.option(
     "--env",
@@ -53,10 +72,11 @@ def command(
 
     Its output arrives as it is written, standard output and standard error apart; standard input is
     passed on, byte for byte; its exit code becomes this one's. No shell reads the arguments, unless
-    --shell is given.
+    --shell is given. A connection that is lost is taken up where it broke off.
 
     Ctrl-C sends SIGINT to all that the command has started, and ends what is left after two
-    seconds, or at a second Ctrl-C. What it has started in the background ends with it, too.
+    seconds. A second Ctrl-C ends all at once, and waits for nobody; other signals end all, too.
+    What the command has started in the background ends with it.
 
     \b
     Exit codes of its own:
@@ -74,8 +94,7 @@ def command(
     from procd.cli.execution import Execution, script_of
 
     script = " ".join(command) if shell else script_of(command)
-    client = Client(target)
-    try:
+    with Client(target) as client:
         code = Execution(
             client,
             script,
@@ -84,8 +103,6 @@ def command(
             timeout_s=timeout_s,
             reads_stdin=not no_stdin,
         ).run()
-    finally:
-        client.close()
     sys.exit(code)
 
 

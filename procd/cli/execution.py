@@ -10,13 +10,23 @@ import os
 import select
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from procd.cli.client import Client
-from procd.cli.failure import EXIT_OWN, Failure, Refused, Unreachable
+from procd.cli.failure import Failure, Refused, Unreachable
 from procd.cli.http import Connection, quoted
-from procd.cli.io import PIECE_BYTES, STDERR, STDIN, STDOUT, Signals, in_foreground, write_all
+from procd.cli.io import (
+    ENDING,
+    PIECE_BYTES,
+    STDERR,
+    STDIN,
+    STDOUT,
+    Signals,
+    in_foreground,
+    write_all,
+)
+from procd.cli.progress import Progress
 from procd.cli.websocket import WebSocket
 
 EXIT_TIMEOUT: Final = 124  # as timeout(1)
@@ -29,19 +39,30 @@ OBEY_S: Final = 2.0
 LOST_S: Final = 30.0
 RETRY_S: Final = 0.25
 BEAT_S: Final = 5.0
+# How long the server may take to end what is left, and how long who can't wait waits for it.
 DELETE_S: Final = 30.0
+HASTE_S: Final = 0.5
+GONE: Final = (404, 410)
+# A command that takes no input any more.
+FULL_STOP: Final = (400, *GONE)
 
 
 def script_of(arguments: Sequence[str]) -> str:
     """A line for any shell that runs exactly these arguments.
 
-    Every word is quoted: none is a pattern, an assignment, an alias or a keyword.
+    Every word is quoted: none is a pattern, an assignment, an alias or a keyword. What the shell
+    itself has to say of the command's end, such as "Killed", goes nowhere: the exit code says it.
     """
-    return " ".join("'" + word.replace("'", "'\\''") + "'" for word in arguments)
+    words = " ".join("'" + word.replace("'", "'\\''") + "'" for word in arguments)
+    return f"{{ {words} 2>&3 3>&-; }} 3>&2 2>/dev/null"
 
 
 class Execution:
     """A command that runs.
+
+    Whatever is to be asked of the server is asked until there is an answer, through lost
+    connections: to begin with the output at an offset, to wait and to delete can be done twice, and
+    a piece of input has a key by which the server knows it again.
 
     Args:
         reads_stdin: whether standard input is passed on.
@@ -63,22 +84,26 @@ class Execution:
         self._cwd = cwd
         self._envs = dict(envs or {})
         self._timeout_s = timeout_s
-        self._session = f"/process/session/exec-{os.urandom(6).hex()}"
+        self._id = f"exec-{os.urandom(6).hex()}"
+        self._session = f"/process/session/{self._id}"
         self._command = ""
         self._logs: WebSocket | None = None
         self._offset = 0
         self._complete = False
-        self._waiting: Connection | None = None
-        self._deleting: Connection | None = None
-        self._typing: Connection | None = None
+        # What was asked and isn't answered, by the names of `_wanted`.
+        self._requests: dict[str, Connection] = {}
         self._reads = reads_stdin
+        self._input: dict[str, Any] | None = None if reads_stdin else _keyed({"eof": True})
+        self._interrupt = False
+        self._ends = False
+        self._deleted = False
         self._exit: int | None = None
         self._own_exit: int | None = None
-        self._interrupts = 0
         self._kill_at: float | None = None
+        self._give_up_at: float | None = None
         self._lost_at: float | None = None
         self._retry_at = 0.0
-        self._deleted = False
+        self._search = Progress(f"looking for {client.target.url}")
 
     def run(self) -> int:
         """Run it; the exit code.
@@ -86,95 +111,102 @@ class Execution:
         Raises:
             Failure: it can't be run, or how it ended can't be learned.
         """
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        with Signals(numbers, raising=numbers) as signals:
+        within_s = DELETE_S
+        with Signals(ENDING, ending=ENDING, raising=True) as signals:
             try:
-                self._start()
-                signals.raising = ()
-                return self._loop(signals)
-            except Signals.Raised as exc:
+                try:
+                    with Progress("starting the command"):
+                        self._start()
+                    signals.raising = False
+                    return self._loop(signals)
+                except Signals.Raised as exc:
+                    if self._command:  # the second one
+                        within_s = HASTE_S
+                    self._own_exit = 128 + exc.number
+                    return self._own_exit
+                finally:
+                    signals.raising = True
+                    self._leave(within_s)
+            except Signals.Raised as exc:  # no time for that either
                 return 128 + exc.number
-            finally:
-                signals.raising = ()
-                self._leave()
 
     def _start(self) -> None:
-        body = {"sessionId": self._session.rpartition("/")[2]}
-        try:
-            self._client.call(
-                "POST", "/process/session", body | {"cwd": self._cwd, "envs": self._envs}
-            )
-            reply = self._client.call(
-                "POST",
-                f"{self._session}/exec",
-                {"command": self._script, "runAsync": True, "suppressInputEcho": True},
-            )
-        except Failure as exc:
-            exc.code = EXIT_OWN
-            raise
+        self._client.call(
+            "POST",
+            "/process/session",
+            {"sessionId": self._id, "cwd": self._cwd, "envs": self._envs},
+        )
+        reply = self._client.call(
+            "POST",
+            f"{self._session}/exec",
+            {"command": self._script, "runAsync": True, "suppressInputEcho": True},
+        )
         self._command = f"{self._session}/command/{quoted(reply['cmdId'])}"
         if self._timeout_s is not None:
             self._kill_at = time.monotonic() + self._timeout_s
-        if not self._reads:
-            try:
-                self._client.call("POST", f"{self._command}/input", {"eof": True})
-            except Refused:
-                return  # it has ended already
 
     def _loop(self, signals: Signals) -> int:
-        while not self._over:
+        while not (self._deleted and (self._complete or self._logs is None)):
             self._connect()
             poll = select.poll()
             poll.register(signals, select.POLLIN)
             if self._logs is not None:
                 out = select.POLLOUT if self._logs.wants_write else 0
                 poll.register(self._logs, select.POLLIN | out)
-            for connection in (self._waiting, self._deleting, self._typing):
-                if connection is not None:
-                    poll.register(connection, select.POLLIN)
-            if self._reads and self._typing is None:
+            for connection in self._requests.values():
+                poll.register(connection, select.POLLIN)
+            if self._reads and self._input is None:
                 poll.register(STDIN, select.POLLIN)
             ready = {number for number, _ in poll.poll(self._patience_s() * 1000)}
             for number in signals.take():
                 self._interrupted(number)
+                signals.raising = True  # the next one can't wait
             self._take_output(ready)
-            self._take_exit(ready)
-            self._type(ready)
-            if self._kill_at is not None and time.monotonic() >= self._kill_at:
-                self._kill_at = None
-                if self._own_exit is None:
-                    self._own_exit = EXIT_TIMEOUT
-                self._delete()
+            for name, connection in list(self._requests.items()):
+                if connection.fileno() in ready:
+                    del self._requests[name]
+                    self._take_reply(name, connection)
+            self._take_input(ready)
+            self._look_at_the_time()
         if self._own_exit is not None:
             return self._own_exit
         if self._exit is None:
-            raise Failure("the command's session is gone, and its exit code with it", code=EXIT_OWN)
+            raise Failure("the command's session is gone, and its exit code with it")
         return self._exit
 
-    @property
-    def _over(self) -> bool:
-        return self._deleted and (self._complete or self._logs is None)
-
     def _patience_s(self) -> float:
+        if self._logs is not None and self._logs.pending:
+            return 0.0
         patience = BEAT_S if self._lost_at is None else RETRY_S
-        if self._kill_at is not None:
-            patience = min(patience, max(0.0, self._kill_at - time.monotonic()))
-        return 0.0 if self._logs is not None and self._logs.pending else patience
+        times = [
+            at - time.monotonic() for at in (self._kill_at, self._give_up_at) if at is not None
+        ]
+        return max(0.0, min([patience, *times]))
+
+    def _wanted(self) -> Iterator[tuple[str, str, str, Mapping[str, Any] | None]]:
+        """What is to be asked of the server now: a name for it, method, path and body."""
+        if self._ends:
+            yield "delete", "DELETE", self._session, None
+            return
+        yield "wait", "GET", f"{self._command}?wait={WAIT_S}", None
+        if self._interrupt:
+            yield "interrupt", "POST", f"{self._command}/signal", {"signal": "SIGINT"}
+        if self._input is not None:
+            yield "input", "POST", f"{self._command}/input", self._input
 
     def _connect(self) -> None:
         """Open what isn't open, or was lost."""
-        now = time.monotonic()
-        if self._deleted or now < self._retry_at:
+        if self._deleted or time.monotonic() < self._retry_at:
             return
         try:
             if self._logs is None and not self._complete:
                 path = f"{self._command}/logs?follow=true&offset={self._offset}"
                 self._logs = self._client.websocket(path)
-            if self._waiting is None and self._exit is None and self._deleting is None:
-                self._waiting = self._client.start("GET", f"{self._command}?wait={WAIT_S}")
-            elif self._exit is not None and self._deleting is None:
-                self._deleting = self._client.start("DELETE", self._session)
+            for name, method, path, body in self._wanted():
+                if name not in self._requests:
+                    self._requests[name] = self._client.start(method, path, body)
             self._lost_at = None
+            self._search.end()
         except Refused as exc:
             self._gone(exc)
         except Unreachable as exc:
@@ -186,13 +218,17 @@ class Execution:
         self._lost_at = self._lost_at or now
         self._retry_at = now + RETRY_S
         if now - self._lost_at > LOST_S or self._own_exit is not None:
-            exc.code = EXIT_OWN if self._own_exit is None else self._own_exit
-            raise exc
+            raise self._given_up(exc.message)
+        if self._logs is None:  # else its output may come
+            self._search.begin()
+
+    def _given_up(self, message: str) -> Failure:
+        hint = f"`procd kill {self._id}` ends what may be left of the command"
+        return Failure(message, hint, self._own_exit or 0)
 
     def _gone(self, exc: Refused) -> None:
         """Session or command isn't there, or no longer."""
-        if exc.status not in (404, 410):
-            exc.code = EXIT_OWN
+        if exc.status not in GONE:
             raise exc
         self._deleted = True
 
@@ -211,100 +247,115 @@ class Execution:
             logs.beat()
         except BrokenPipeError:
             # Nobody reads what it prints: it ends as a command of a pipe does.
-            self._own_exit = 128 + signal.SIGPIPE
+            self._close_logs()
             self._complete = True
-            self._delete()
+            self._end(128 + signal.SIGPIPE)
         except Unreachable as exc:
-            logs.close()
-            self._logs = None
+            self._close_logs()
             if not self._deleted:
                 self._lost(exc)
-        if logs.closed is not None:
-            logs.close()
-            self._logs = None
-            self._complete = logs.closed.code == 1000
-            if not self._complete:
-                self._lost(Unreachable(f"the server closed the output: {logs.closed.reason}"))
+        else:
+            if logs.closed is not None:
+                self._close_logs()
+                self._complete = logs.closed.code == 1000
+                if not self._complete:
+                    self._lost(Unreachable(f"the server closed the output: {logs.closed.reason}"))
 
-    def _take_exit(self, ready: set[int]) -> None:
-        if self._waiting is not None and self._waiting.fileno() in ready:
-            waiting, self._waiting = self._waiting, None
-            try:
-                self._exit = self._client.finish(waiting).get("exitCode")
-            except Refused as exc:
-                self._gone(exc)
-            except Unreachable as exc:
-                self._lost(exc)
-            if self._exit is not None:
-                self._reads = False
-        if self._deleting is not None and self._deleting.fileno() in ready:
-            deleting, self._deleting = self._deleting, None
-            try:
-                self._client.finish(deleting, DELETE_S)
-                self._deleted = True
-            except Refused as exc:
-                self._gone(exc)
-            except Unreachable as exc:
-                self._lost(exc)
-
-    def _type(self, ready: set[int]) -> None:
-        """Pass on standard input by pieces; a reply comes when there is room for the next."""
-        if self._typing is not None and self._typing.fileno() in ready:
-            typing, self._typing = self._typing, None
-            try:
-                self._client.finish(typing)
-            except Failure:
-                self._reads = False  # the command has ended, or has closed its input
-        elif self._reads and self._typing is None and STDIN in ready and in_foreground():
-            try:
-                data = os.read(STDIN, PIECE_BYTES)
-            except OSError:
-                data = b""  # no input is an empty input
-            body: dict[str, Any] = {"eof": True}
-            if data:
-                body = {"dataBase64": binascii.b2a_base64(data, newline=False).decode()}
-            self._reads = bool(data)
-            try:
-                self._typing = self._client.start("POST", f"{self._command}/input", body)
-            except Unreachable as exc:
-                self._reads = False
-                self._lost(exc)
-
-    def _interrupted(self, number: int) -> None:
-        """Pass a signal on; a second one, or a command that doesn't obey, ends everything."""
-        self._interrupts += 1
-        self._reads = False
-        self._own_exit = self._own_exit or 128 + number
-        if self._interrupts > 1 or number != signal.SIGINT:
-            self._delete()
-            return
-        now = time.monotonic()
-        self._kill_at = now + OBEY_S
-        try:
-            self._client.call("POST", f"{self._command}/signal", {"signal": "SIGINT"}, within_s=5)
-        except Refused:
-            return  # it has ended by itself
-        except Unreachable as exc:
-            self._lost(exc)
-
-    def _delete(self) -> None:
-        if self._deleting is None and not self._deleted:
-            try:
-                self._deleting = self._client.start("DELETE", self._session)
-            except Unreachable as exc:
-                self._lost(exc)
-
-    def _leave(self) -> None:
-        """Leave nothing behind, on either side, however it went."""
-        for connection in (self._waiting, self._typing):
-            if connection is not None:
-                connection.close()
+    def _close_logs(self) -> None:
         if self._logs is not None:
             self._logs.close()
+            self._logs = None
+
+    def _take_reply(self, name: str, connection: Connection) -> None:
         try:
-            if self._deleting is not None:
-                self._client.finish(self._deleting, DELETE_S)
-            elif not self._deleted:
-                self._client.call("DELETE", self._session, within_s=DELETE_S)
-        except Failure:
-            return  # there is none, or nobody to ask: the cause has been told
+            reply = self._client.finish(connection, DELETE_S)
+        except Unreachable as exc:
+            self._lost(exc)  # what is still wanted is asked again
+            return
+        except Refused as exc:
+            self._refused(name, exc)
+            return
+        match name:
+            case "wait":
+                self._exit = reply.get("exitCode")
+                if self._exit is not None:
+                    self._end()
+            case "delete":
+                self._deleted = True
+            case "interrupt":
+                self._interrupt = False
+            case _:
+                self._input = None
+
+    def _refused(self, name: str, exc: Refused) -> None:
+        match name:
+            case "interrupt":
+                self._interrupt = False  # it has ended by itself, or is ended soon
+            case "input":
+                if exc.status not in FULL_STOP:
+                    raise exc
+                self._reads, self._input = False, None
+            case _:
+                self._gone(exc)
+
+    def _take_input(self, ready: set[int]) -> None:
+        """Read the next piece of standard input, once the one before has been taken."""
+        if not self._reads or self._input is not None or STDIN not in ready or not in_foreground():
+            return
+        try:
+            data = os.read(STDIN, PIECE_BYTES)
+        except OSError:
+            data = b""  # no input is an empty input
+        self._reads = bool(data)
+        coded = binascii.b2a_base64(data, newline=False).decode()
+        self._input = _keyed({"dataBase64": coded} if data else {"eof": True})
+
+    def _interrupted(self, number: int) -> None:
+        """Pass an interrupt on, and end what doesn't obey; any other signal ends everything."""
+        if number != signal.SIGINT:
+            self._end(128 + number)
+            return
+        self._own_exit = self._own_exit or 128 + number
+        self._reads, self._input = False, None
+        self._interrupt = True
+        self._kill_at = time.monotonic() + OBEY_S
+
+    def _look_at_the_time(self) -> None:
+        now = time.monotonic()
+        if self._kill_at is not None and now >= self._kill_at:
+            self._end(EXIT_TIMEOUT)
+        if self._give_up_at is not None and now >= self._give_up_at:
+            raise self._given_up(f"{self._client.target.url} doesn't answer")
+
+    def _end(self, own_exit: int | None = None) -> None:
+        """End all that is left; the first reason counts."""
+        self._own_exit = own_exit if self._own_exit is None else self._own_exit
+        self._ends = True
+        self._reads, self._input = False, None
+        self._kill_at = None
+        self._give_up_at = time.monotonic() + DELETE_S
+
+    def _leave(self, within_s: float) -> None:
+        """Leave nothing behind, on either side, however it went."""
+        self._search.end()
+        deleting = self._requests.pop("delete", None)
+        for connection in self._requests.values():
+            connection.close()
+        self._close_logs()
+        if self._deleted:
+            return
+        try:
+            with Progress("ending the command"):
+                if deleting is None:
+                    deleting = self._client.start("DELETE", self._session, connect_s=within_s)
+                self._client.finish(deleting, within_s)
+        except Refused:
+            return  # there is none
+        except Unreachable as exc:
+            if self._command and self._own_exit is not None:
+                write_all(STDERR, f"procd: {self._given_up(exc.message)}\n".encode())
+
+
+def _keyed(body: dict[str, Any]) -> dict[str, Any]:
+    """Input that may be sent again."""
+    return body | {"idempotencyKey": os.urandom(8).hex()}

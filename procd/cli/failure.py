@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+EXIT_FAILURE: Final = 1
+# What the server's own commands end with when the configuration can't be used.
+EXIT_CONFIG: Final = 2
 # What `exec` ends with when it isn't the command that failed; as docker does.
 EXIT_OWN: Final = 125
 
@@ -13,10 +16,10 @@ class Failure(Exception):
     Args:
         message: one sentence without a full stop.
         hint: what the user may do, as another half of the sentence; empty for nothing.
-        code: what the process ends with.
+        code: what the process ends with; 0 for what it usually does.
     """
 
-    def __init__(self, message: str, hint: str = "", code: int = 1) -> None:
+    def __init__(self, message: str, hint: str = "", code: int = 0) -> None:
         super().__init__(f"{message}: {hint}" if hint else message)
         self.message = message
         self.hint = hint

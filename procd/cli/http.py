@@ -5,10 +5,8 @@ The standard library's own client costs more time to import than a whole `procd 
 Source: RFC 9112.
 """
 
-import select
 import socket
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from procd.cli.failure import Unreachable
@@ -18,10 +16,6 @@ CONNECT_S: Final = 10.0
 REPLY_S: Final = 30.0
 PIECE_BYTES: Final = 256 << 10
 MAX_HEAD_BYTES: Final = 64 << 10
-# How often who waits for a reply is asked to show it.
-TICK_S: Final = 0.1
-
-Tick = Callable[[], None]
 
 
 class Reply(NamedTuple):
@@ -33,18 +27,13 @@ class Reply(NamedTuple):
 
 
 class Connection:
-    """One connection, for one request at a time.
+    """One connection, for one request at a time."""
 
-    Args:
-        tick: called while a reply is waited for, several times a second.
-    """
-
-    def __init__(self, target: Target, tick: Tick | None = None) -> None:
+    def __init__(self, target: Target, connect_s: float = CONNECT_S) -> None:
         self._target = target
-        self._tick = tick
         self._received = bytearray()
         self.reusable = False
-        self.socket = _connected(target)
+        self.socket = _connected(target, connect_s)
 
     def fileno(self) -> int:
         """The descriptor to wait on for the reply."""
@@ -139,22 +128,12 @@ class Connection:
     def _more(self, within_s: float | None) -> bool:
         """Receive what comes next; False at the end."""
         try:
-            self._wait(within_s)
+            self.socket.settimeout(within_s)
             data = self.socket.recv(PIECE_BYTES)
         except OSError as exc:
             raise self._gone(exc) from exc
         self._received += data
         return bool(data)
-
-    def _wait(self, within_s: float | None) -> None:
-        self.socket.settimeout(within_s)
-        if self._tick is None or self._target.tls:
-            return
-        deadline = None if within_s is None else time.monotonic() + within_s
-        while not select.select([self.socket], [], [], TICK_S)[0]:
-            self._tick()
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError
 
     def take(self, count: int, within_s: float | None = REPLY_S) -> bytes:
         while len(self._received) < count:
@@ -187,7 +166,7 @@ class Connection:
         return bytes(body)
 
 
-def _connected(target: Target) -> socket.socket:
+def _connected(target: Target, within_s: float) -> socket.socket:
     """A socket that is connected to the target.
 
     Raises:
@@ -195,11 +174,10 @@ def _connected(target: Target) -> socket.socket:
     """
     try:
         if target.socket:
-            return _unix(target.socket)
+            return _unix(target.socket, within_s)
         # As bytes: for a str, Python loads all of IDNA. A name may be several addresses, of which
         # one is served.
-        host = target.host.encode("ascii" if target.host.isascii() else "idna")
-        plain = socket.create_connection((host, target.port), CONNECT_S)  # type: ignore[arg-type]  # getaddrinfo takes bytes
+        plain = socket.create_connection((target.host.encode(), target.port), within_s)  # type: ignore[arg-type]  # getaddrinfo takes bytes
     except OSError as exc:
         problem = "no answer" if isinstance(exc, TimeoutError) else exc.strerror or str(exc)
         raise Unreachable(
@@ -210,10 +188,10 @@ def _connected(target: Target) -> socket.socket:
     return _encrypted(plain, target) if target.tls else plain
 
 
-def _unix(path: str) -> socket.socket:
+def _unix(path: str, within_s: float) -> socket.socket:
     unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        unix.settimeout(CONNECT_S)
+        unix.settimeout(within_s)
         unix.connect(path)
     except BaseException:
         unix.close()
@@ -226,7 +204,7 @@ def _encrypted(plain: socket.socket, target: Target) -> socket.socket:
 
     try:
         return ssl.create_default_context().wrap_socket(plain, server_hostname=target.host)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:  # ValueError: what is no name of a server
         plain.close()
         raise Unreachable(f"no safe connection to {target.url}: {exc}") from exc
 

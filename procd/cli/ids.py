@@ -79,11 +79,13 @@ def complete_terminal(context: click.Context, _: click.Parameter, begin: str) ->
     return [each["id"] for each in found["sessions"] if each["id"].startswith(begin)]
 
 
+def complete_context(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
+    """The Python contexts whose ids begin so."""
+    found = _offered(context, "/process/interpreter/context") or {"contexts": []}
+    return [each["id"] for each in found["contexts"] if each["id"].startswith(begin)]
+
+
 def complete_anything(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
     """Whatever `procd kill` can end whose id begins so."""
-    contexts = _offered(context, "/process/interpreter/context") or {"contexts": []}
-    return [
-        *complete_terminal(context, _, begin),
-        *complete_session(context, _, begin),
-        *(each["id"] for each in contexts["contexts"] if each["id"].startswith(begin)),
-    ]
+    complete = (complete_terminal, complete_session, complete_context)
+    return [found for each in complete for found in each(context, _, begin)]

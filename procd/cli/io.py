@@ -4,21 +4,37 @@ import os
 import select
 import signal
 import socket
+import sys
 from collections.abc import Iterable
 from types import FrameType, TracebackType
 from typing import Final
 
+from procd.cli.failure import Failure
+
 STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
+NAMES: Final = {STDOUT: "standard output", STDERR: "standard error"}
+# What asks a program with a terminal to end.
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 PIECE_BYTES: Final = 48 << 10
+
+
+def hold_standard() -> None:
+    """Make sure that 0, 1 and 2 are open, lest a socket becomes this process's input or output."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        continue
+    os.close(number)
+    if sys.stdin is None:
+        sys.stdin = open(STDIN)  # noqa: PTH123, SIM115 - the one that this process was started without
 
 
 def write_all(number: int, data: bytes) -> None:
     """Write all of it, however long that takes.
 
     Raises:
-        OSError: it can't be written; BrokenPipeError, if nobody reads.
+        BrokenPipeError: nobody reads.
+        Failure: it can't be written.
     """
     view = memoryview(data)
     while view:
@@ -26,6 +42,15 @@ def write_all(number: int, data: bytes) -> None:
             view = view[os.write(number, view) :]
         except BlockingIOError:  # another program has made the terminal non-blocking
             select.select([], [number], [])
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            raise Failure(f"can't write to {NAMES.get(number, 'a file')}: {exc.strerror}") from exc
+
+
+def coloured(number: int) -> bool:
+    """Whether what is written there is to have colours. Source: no-color.org."""
+    return os.isatty(number) and not os.environ.get("NO_COLOR")
 
 
 def in_foreground() -> bool:
@@ -40,7 +65,10 @@ class Signals:
     """Signals as something to wait on.
 
     Attributes:
-        raising: those that are raised instead, once, for who doesn't always wait.
+        ending: those of them that ask this process to end. One that comes while another still waits
+            to be taken is raised: who should have taken that is stuck.
+        raising: whether those that end are raised at once, for who doesn't always wait; it isn't
+            any more once one was.
 
     Source: signal.set_wakeup_fd.
     """
@@ -52,9 +80,12 @@ class Signals:
             super().__init__(number)
             self.number = number
 
-    def __init__(self, numbers: Iterable[int], raising: Iterable[int] = ()) -> None:
+    def __init__(
+        self, numbers: Iterable[int], *, ending: Iterable[int] = (), raising: bool = False
+    ) -> None:
         self._numbers = tuple(numbers)
-        self.raising = tuple(raising)
+        self.ending = tuple(ending)
+        self.raising = raising
         self._came: list[int] = []
         self._before: dict[int, object] = {}
 
@@ -62,7 +93,7 @@ class Signals:
         self._reading, self._writing = socket.socketpair()
         self._reading.settimeout(0)
         self._writing.settimeout(0)
-        signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        self._woken_before = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
             self._before[number] = signal.signal(number, self._note)
         return self
@@ -72,13 +103,16 @@ class Signals:
     ) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)  # type: ignore[arg-type]  # what signal() itself gave
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(self._woken_before)
         self._reading.close()
         self._writing.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number in self.raising:
-            self.raising = ()  # once is enough: what follows is the way out
+        if number in self.ending and (
+            self.raising or any(other in self.ending for other in self._came)
+        ):
+            self.raising = False  # what follows is the way out
+            self._came.clear()
             raise Signals.Raised(number)
         self._came.append(number)
 

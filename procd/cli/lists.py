@@ -7,6 +7,7 @@ import click
 
 from procd.cli.client import Client
 from procd.cli.options import as_json, pass_target
+from procd.cli.progress import ASKING, Progress
 from procd.cli.tables import age, show, show_json
 from procd.cli.target import Target
 
@@ -21,6 +22,8 @@ def state_of(command: Mapping[str, Any]) -> str:
 
 
 def _session_state(session: Mapping[str, Any]) -> str:
+    if session.get("ended"):
+        return "ended"
     running = sum(state_of(command) == "running" for command in session["commands"])
     return "running" if running else "idle"
 
@@ -40,13 +43,10 @@ def ps(target: Target, *, as_json: bool) -> None:
       procd ps
       procd ps --json | jq -r '.terminals[].id'
     """
-    client = Client(target)
-    try:
+    with Progress(ASKING), Client(target) as client:
         terminals = client.call("GET", "/process/pty")["sessions"]
         sessions = client.call("GET", "/process/session")
         contexts = client.call("GET", "/process/interpreter/context")["contexts"]
-    finally:
-        client.close()
     if as_json:
         show_json({"terminals": terminals, "sessions": sessions, "contexts": contexts})
         return
@@ -88,12 +88,14 @@ def sessions(target: Target, *, as_json: bool) -> None:
     """List the commands of shell sessions, oldest first.
 
     Their output is shown by `procd logs SESSION COMMAND`; the beginning of an id is enough.
+
+    \b
+    Examples:
+      procd sessions
+      procd sessions --json | jq -r '.[] | select(.ended) | .sessionId'
     """
-    client = Client(target)
-    try:
+    with Progress(ASKING), Client(target) as client:
         found = client.call("GET", "/process/session")
-    finally:
-        client.close()
     if as_json:
         show_json(found)
         return
@@ -101,7 +103,7 @@ def sessions(target: Target, *, as_json: bool) -> None:
     for session in found:
         name = session["sessionId"]
         if not session["commands"]:
-            rows.append([name, "", "idle", "", ""])
+            rows.append([name, "", _session_state(session), "", ""])
         rows += [
             [
                 name,

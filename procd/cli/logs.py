@@ -1,8 +1,6 @@
 """procd logs."""
 
-import os
 import select
-import sys
 import time
 from typing import Final
 
@@ -12,8 +10,9 @@ from procd.cli.client import Client
 from procd.cli.failure import Unreachable
 from procd.cli.http import query
 from procd.cli.ids import command_path, complete_command, complete_session
-from procd.cli.io import STDERR, STDOUT, write_all
+from procd.cli.io import STDERR, STDOUT, coloured, write_all
 from procd.cli.options import as_json, pass_target
+from procd.cli.progress import ASKING, Progress
 from procd.cli.tables import show_json
 from procd.cli.target import Target
 from procd.cli.websocket import WebSocket
@@ -51,21 +50,26 @@ class Log:
         Raises:
             Failure: it isn't there, or the server is lost for too long.
         """
-        while True:
-            try:
-                follow = "true" if self._follows else None
-                path = f"{self._path}/logs{query(follow=follow, offset=self._offset)}"
-                websocket = self._client.websocket(path)
+        path = f"{self._path}/logs"
+        follow = "true" if self._follows else None
+        with Progress(ASKING) as progress:
+            while True:
+                progress.begin()
                 try:
-                    self._print(websocket)
-                    return
-                finally:
-                    websocket.close()
-            except Unreachable:
-                self._lost_at = self._lost_at or time.monotonic()
-                if time.monotonic() - self._lost_at > LOST_S:
-                    raise
-                select.select([], [], [], RETRY_S)
+                    websocket = self._client.websocket(
+                        path + query(follow=follow, offset=self._offset)
+                    )
+                    progress.end()
+                    try:
+                        self._print(websocket)
+                        return
+                    finally:
+                        websocket.close()
+                except Unreachable:
+                    self._lost_at = self._lost_at or time.monotonic()
+                    if time.monotonic() - self._lost_at > LOST_S:
+                        raise
+                    select.select([], [], [], RETRY_S)
 
     def _print(self, websocket: WebSocket) -> None:
         while websocket.closed is None:
@@ -123,15 +127,11 @@ def command(
         raise click.UsageError(
             "--json shows what there is: it takes no --follow, no --since-offset"
         )
-    client = Client(target)
-    try:
-        path = command_path(client, session, command_id)
+    with Client(target) as client:
+        with Progress(ASKING):
+            path = command_path(client, session, command_id)
+            document = client.call("GET", f"{path}/logs") if as_json else None
         if as_json:
-            show_json(client.call("GET", f"{path}/logs"))
+            show_json(document)
             return
-        colours = os.isatty(STDERR) and not os.environ.get("NO_COLOR")
-        Log(client, path, offset, follows=follows, colours=colours).run()
-    except BrokenPipeError:
-        sys.exit(141)  # as a command of a pipe ends
-    finally:
-        client.close()
+        Log(client, path, offset, follows=follows, colours=coloured(STDERR)).run()

@@ -1,14 +1,21 @@
 """The command `procd`: its subcommands, each imported only when it is used."""
 
+import contextlib
+import errno
+import os
+import signal
 import sys
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
 from procd import __version__
-from procd.cli.failure import Failure
+from procd.cli.failure import EXIT_FAILURE, Failure
+from procd.cli.io import STDERR, STDOUT, Signals, hold_standard
 
+# Why output can't be written, though somebody would read it.
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # Where each command is, and what it does. The server's are its own.
 COMMANDS: Final = {
     "exec": ("procd.cli.exec:command", "Run a command, as if it ran here."),
@@ -22,10 +29,10 @@ COMMANDS: Final = {
     "kill": ("procd.cli.control:kill", "End a terminal, a session, a context or a command."),
     "record": ("procd.cli.record:command", "Record what a terminal shows."),
     "play": ("procd.cli.play:command", "Play a recording."),
-    "doctor": ("procd.cli.doctor:command", "See whether this machine is fit for `procd serve`."),
+    "doctor": ("procd.doctor:command", "See whether this machine is fit for `procd serve`."),
     "completion": ("procd.cli.completion:command", "Make a shell complete procd's words."),
-    "serve": ("procd.__main__:serve", "Serve the Process API."),
-    "token": ("procd.__main__:token", "Make an access token."),
+    "serve": ("procd.server:serve", "Serve the Process API."),
+    "token": ("procd.token:command", "Make an access token."),
 }
 
 
@@ -49,15 +56,48 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run one; what it can't do is said in one sentence."""
+        hold_standard()
+        try:
+            return super().main(*args, **kwargs)
+        except Failure as exc:
+            _end(str(exc), exc.code or EXIT_FAILURE)
+        except OSError as exc:
+            if exc.filename is None and exc.errno not in NO_ROOM:
+                raise  # of our own making
+            where = exc.filename or "can't write the output"
+            _end(f"{where}: {exc.strerror}", EXIT_FAILURE)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run one; who breaks it off is told nothing."""
         try:
             return super().invoke(ctx)
-        except Failure as exc:
-            click.echo(f"procd: {exc}", err=True)
-            sys.exit(exc.code)
         except KeyboardInterrupt:
-            sys.exit(130)
+            sys.exit(128 + signal.SIGINT)
+        except Signals.Raised as exc:
+            sys.exit(128 + exc.number)
+        except BrokenPipeError:
+            _drop_output()
+            sys.exit(128 + signal.SIGPIPE)  # as a command of a pipe ends
+
+
+def _end(message: str, code: int) -> NoReturn:
+    """Say what went wrong, if there is anybody to say it to, and end."""
+    with contextlib.suppress(OSError):
+        click.echo(f"procd: {message}", err=True)
+    _drop_output()
+    sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Let what was not written go: at its end Python would try again, and complain.
+
+    Source: the documentation of the module signal, "Note on SIGPIPE".
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    for number in (STDOUT, STDERR):
+        os.dup2(null, number)
 
 
 @click.group(

@@ -1,13 +1,16 @@
 """procd play."""
 
 import select
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from procd.cli.cast import read
-from procd.cli.io import STDOUT, write_all
+from procd.cli.io import ENDING, STDOUT, Signals, write_all
 from procd.cli.modes import Modes
+
+# What lasts longer isn't waited for: select(2) has an end, too.
+LONGEST_S: Final = 86400.0
 
 
 @click.command("play")
@@ -25,7 +28,7 @@ from procd.cli.modes import Modes
     metavar="SECONDS",
     help="Longest pause; if not given, what the recording itself says.",
 )
-@click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.argument("file", type=click.File("r", encoding="utf-8", errors="replace"))
 def command(*, speed: float, idle_s: float | None, file: Any) -> None:
     """Play a recording (asciicast, version 2 or 3) in this terminal; Ctrl-C ends it.
 
@@ -33,17 +36,18 @@ def command(*, speed: float, idle_s: float | None, file: Any) -> None:
     Examples:
       procd play --speed 2 --idle-limit 1 work.cast
     """
-    header, events = read(file, file.name)
-    limit_s = idle_s if idle_s is not None else header.get("idle_time_limit")
+    own_limit_s, events = read(file, file.name)
+    limit_s = own_limit_s if idle_s is None else idle_s
     modes = Modes()
-    try:
-        for event in events:
-            pause_s = event.interval_s if limit_s is None else min(event.interval_s, limit_s)
-            if pause_s:
-                select.select([], [], [], pause_s / speed)
-            if event.code == "o":
-                data = event.data.encode(errors="replace")
-                modes.feed(data)
-                write_all(STDOUT, data)
-    finally:
-        write_all(STDOUT, modes.undo())
+    with Signals(ENDING, ending=ENDING, raising=True) as signals:
+        try:
+            for event in events:
+                pause_s = event.interval_s if limit_s is None else min(event.interval_s, limit_s)
+                if pause_s:
+                    select.select([signals], [], [], min(pause_s / speed, LONGEST_S))
+                if event.code == "o":
+                    data = event.data.encode(errors="replace")
+                    modes.feed(data)
+                    write_all(STDOUT, data)
+        finally:
+            write_all(STDOUT, modes.undo())

@@ -3,6 +3,7 @@
 import ast
 import codeop
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -12,16 +13,26 @@ import click
 from procd.cli.cells import Context
 from procd.cli.client import Client
 from procd.cli.failure import Failure
-from procd.cli.io import STDIN
+from procd.cli.ids import complete_context
+from procd.cli.io import ENDING, STDIN, Signals
 from procd.cli.options import pass_target
 from procd.cli.progress import Progress
 from procd.cli.target import Target
 
 MAX_HISTORY_LINES: Final = 10_000
+# How long a signal may go unheard while a line is typed.
+HEAR_S: Final = 0.5
 
 
 @click.command("python")
-@click.option("--context", "-c", "context_id", metavar="ID", help="Use this context.")
+@click.option(
+    "--context",
+    "-c",
+    "context_id",
+    metavar="ID",
+    shell_complete=complete_context,
+    help="Use this context.",
+)
 @click.option("--cwd", "-C", default="", metavar="DIR", help="Working directory of a new context.")
 @click.option("--keep", is_flag=True, help="Keep the new context, and print its id.")
 @pass_target
@@ -29,8 +40,8 @@ def command(target: Target, *, context_id: str | None, cwd: str, keep: bool) -> 
     """Use a Python context of the server, as one would use python3.
 
     Values of expressions are shown, and pictures too if the terminal can show them. Ctrl-C
-    interrupts what runs, Ctrl-D leaves. A new context ends with it, unless --keep is given. Code
-    that comes by a pipe is run as one piece.
+    interrupts what runs, Ctrl-D and exit() leave. A new context ends with it, unless --keep is
+    given. Code that comes by a pipe is run as one piece.
 
     \b
     Examples:
@@ -38,21 +49,20 @@ def command(target: Target, *, context_id: str | None, cwd: str, keep: bool) -> 
       procd python --context 49d6…
       echo 'print(6 * 7)' | procd python
     """
-    with Progress("starting a context") as progress:
-        client = Client(target, progress.tick)
-        context = Context(client, context_id, cwd)
-    client.tick = None
-    try:
-        if os.isatty(STDIN):
-            _converse(context)
-        elif not context.run(sys.stdin.read()):
-            sys.exit(1)
-    finally:
-        if keep:
-            click.echo(f"[context kept: procd python --context {context.id}]", err=True)
-        elif context_id is None:
-            context.delete()
-        client.close()
+    with Signals(ENDING[1:], ending=ENDING, raising=True) as signals, Client(target) as client:
+        with Progress("starting a context"):
+            context = Context(client, context_id, cwd)
+        try:
+            if os.isatty(STDIN):
+                _converse(context)
+            elif not context.run(sys.stdin.read()):
+                sys.exit(1)
+        finally:
+            signals.raising = True  # for who can't wait for that either
+            if keep:
+                click.echo(f"[context kept: procd python --context {context.id}]", err=True)
+            elif context_id is None:
+                context.delete()
 
 
 def _converse(context: Context) -> None:
@@ -64,7 +74,7 @@ def _converse(context: Context) -> None:
         lines: list[str] = []
         while True:
             try:
-                lines.append(input("... " if lines else ">>> "))
+                lines.append(_asked("... " if lines else ">>> "))
             except EOFError:
                 click.echo()
                 return
@@ -81,8 +91,24 @@ def _converse(context: Context) -> None:
                     context.run(code)
                 except Failure as exc:
                     click.echo(f"procd: {exc}", err=True)
+                except KeyboardInterrupt:  # before the server has heard of it
+                    click.echo("KeyboardInterrupt", err=True)
     finally:
         history.save()
+
+
+def _asked(prompt: str) -> str:
+    """A line that is typed.
+
+    A signal that comes just before readline waits would be heard at the next key: a timer ends that
+    wait again and again. Source: CPython, Modules/readline.c, readline_until_enter_or_signal.
+    """
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, HEAR_S, HEAR_S)
+    try:
+        return input(prompt)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _incomplete(compiler: codeop.CommandCompiler, code: str) -> bool:

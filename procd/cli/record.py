@@ -2,7 +2,6 @@
 
 import json
 import select
-import signal
 import time
 from typing import Any, Final
 
@@ -14,13 +13,17 @@ from procd.cli.client import Client
 from procd.cli.failure import Failure, Refused
 from procd.cli.http import quoted
 from procd.cli.ids import complete_terminal
-from procd.cli.io import Signals
+from procd.cli.io import ENDING, Signals
 from procd.cli.options import pass_target
+from procd.cli.progress import Progress
 from procd.cli.target import Target
 from procd.cli.websocket import TEXT, WebSocket
 
-# The server tells nobody of a change of size, so it is asked.
-SIZE_S: Final = 1.0
+# By it the server tells of each change of size, and waits until its output is acknowledged.
+PROTOCOL: Final = "procd.pty.v1"
+# Less than the smallest window that a server can have.
+ACK_BYTES: Final = 16 << 10
+BEAT_S: Final = 5.0
 
 
 @click.command("record")
@@ -32,19 +35,21 @@ def command(target: Target, *, pty_id: str, file: Any) -> None:
 
     The recording is an asciicast, version 3: `procd play` shows it, and so does asciinema. What is
     typed is in it only as far as the terminal shows it. The recording begins with what the terminal
-    showed before.
+    showed before. Others see a viewer, and that who takes the terminal over doesn't send away.
 
     \b
     Examples:
       procd record work work.cast
     """
-    client = Client(target)
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    try:
-        with Signals(numbers) as signals:
-            _Recording(client, pty_id, file).run(signals)
-    finally:
-        client.close()
+    with Signals(ENDING, ending=ENDING, raising=True) as signals, Client(target) as client:
+        with Progress(f"attaching to {pty_id}"):
+            recording = _Recording(client, pty_id, file)
+            websocket = recording.open()
+        signals.raising = False
+        try:
+            recording.run(websocket, signals)
+        finally:
+            websocket.close()
 
 
 class _Recording:
@@ -66,24 +71,34 @@ class _Recording:
             begin=int(time.time()),
             now=time.monotonic(),
         )
-        self._size_at = time.monotonic() + SIZE_S
+        # Where the output goes on, once the replay is over, and how much of it was acknowledged.
+        self._offset = 0
+        self._replay_bytes = 0
+        self._acknowledged: int | None = None
 
-    def run(self, signals: Signals) -> None:
-        websocket = self._client.websocket(f"{self._path}/connect", [EXIT_TOKEN])
-        try:
-            while websocket.closed is None:
-                poll = select.poll()
-                poll.register(signals, select.POLLIN)
-                poll.register(websocket, select.POLLIN)
-                if not websocket.pending:
-                    poll.poll(SIZE_S * 1000)
-                if signals.take():
-                    return
-                self._look_at_size()
-                self._take(websocket)
-                websocket.beat()
-        finally:
-            websocket.close()
+    def open(self) -> WebSocket:
+        """Attach, as a viewer."""
+        return self._client.websocket(f"{self._path}/connect?viewer=true", [EXIT_TOKEN, PROTOCOL])
+
+    def run(self, websocket: WebSocket, signals: Signals) -> None:
+        """Write what comes until the end of the terminal or a signal.
+
+        Raises:
+            Failure: it broke off, or can't be written.
+        """
+        while websocket.closed is None:
+            poll = select.poll()
+            poll.register(signals, select.POLLIN)
+            out = select.POLLOUT if websocket.wants_write else 0
+            poll.register(websocket, select.POLLIN | out)
+            if not websocket.pending:
+                poll.poll(BEAT_S * 1000)
+            if signals.take():
+                return
+            websocket.flush()
+            self._take(websocket)
+            self._acknowledge(websocket)
+            websocket.beat()
         if websocket.closed.code not in (1000, 1011):
             raise Failure(f"the recording broke off: {websocket.closed.reason}")
 
@@ -92,23 +107,29 @@ class _Recording:
             now = time.monotonic()
             if message.opcode != TEXT:
                 self._writer.output(message.payload, now)
+                self._replay_bytes -= len(message.payload)
                 continue
             control = json.loads(message.payload)
-            if control.get("status") == "error":
-                raise Failure(control.get("error") or "the server refuses the terminal")
-            if control.get("status") == "exited":
-                self._writer.exit(control["exitCode"], now)
+            size = (control.get("cols"), control.get("rows"))
+            if size not in ((None, None), self._size):
+                self._size = size
+                self._writer.resize(*size, now=now)
+            match control.get("status"):
+                case "connected":
+                    self._offset = int(control.get("liveOffset", 0))
+                    self._replay_bytes = int(control.get("replayBytes", 0))
+                case "presence":
+                    self._acknowledged = self._acknowledged or self._offset
+                case "error":
+                    raise Failure(control.get("error") or "the server refuses the terminal")
+                case "exited":
+                    self._writer.exit(control["exitCode"], now)
+                case _:
+                    pass  # of no interest to who only looks on
 
-    def _look_at_size(self) -> None:
-        now = time.monotonic()
-        if now < self._size_at:
-            return
-        self._size_at = now + SIZE_S
-        try:
-            info = self._client.call("GET", self._path)
-        except Refused:
-            return  # it has ended, as its socket will say
-        size = (info["cols"], info["rows"])
-        if size != self._size:
-            self._size = size
-            self._writer.resize(*size, now=now)
+    def _acknowledge(self, websocket: WebSocket) -> None:
+        """Have the server send more, if it is one that waits for that."""
+        end = self._offset - min(self._replay_bytes, 0)
+        if self._acknowledged is not None and end - self._acknowledged >= ACK_BYTES:
+            self._acknowledged = end
+            websocket.send(json.dumps({"type": "ack", "offset": end}).encode(), TEXT)

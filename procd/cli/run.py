@@ -110,12 +110,9 @@ def command(
 
 
 def _run(target: Target, body: dict[str, Any], name: str) -> Any:
-    with Progress(f"running {name}") as progress:
-        client = Client(target, progress.tick)
-        try:
-            return client.call("POST", "/process/code-run", body, within_s=None)
-        finally:
-            client.close()  # which ends the program, if it was left
+    # To leave ends the program.
+    with Progress(f"running {name}"), Client(target) as client:
+        return client.call("POST", "/process/code-run", body, within_s=None)
 
 
 def _show(png: str, title: str, number: int, charts: Path | None) -> None:

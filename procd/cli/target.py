@@ -4,12 +4,14 @@ import os
 import stat
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from procd.cli.failure import Failure
 
 DEFAULT_URL: Final = "http://127.0.0.1:2280"
 PORTS: Final = {"http": 80, "https": 443}
+# What stands in a path as it is: RFC 3986, section 3.3.
+PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~"
 MAX_TOKEN_BYTES: Final = 4096
 KEYS: Final = ("url", "token", "token_file")
 
@@ -50,27 +52,36 @@ def parse(url: str, token: str = "") -> Target:
     Raises:
         Failure: it names none.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _no_url(url) from None
     if parts.scheme == "unix":
         if parts.netloc or not parts.path.startswith("/"):
             raise Failure(f"{url}: a socket is named as unix:/path, from the root")
         return Target(url=url, socket=unquote(parts.path), token=token)
     try:
         port = parts.port
+        host = parts.hostname or ""
+        host = host if host.isascii() else host.encode("idna").decode()
     except ValueError:
-        port = -1
-    if parts.scheme not in PORTS or not parts.hostname or port == -1:
-        raise Failure(f"{url}: not a URL", f"write it like {DEFAULT_URL}, or unix:/path")
+        raise _no_url(url) from None
+    if parts.scheme not in PORTS or not host:
+        raise _no_url(url)
     if parts.username is not None or parts.query or parts.fragment:
         raise Failure("the URL may hold no password, query or fragment", "see --token-file")
     return Target(
         url=url,
-        host=parts.hostname,
+        host=host,
         port=PORTS[parts.scheme] if port is None else port,
         tls=parts.scheme == "https",
-        prefix=parts.path.rstrip("/"),
+        prefix=quote(parts.path.rstrip("/"), safe=PATH_CHARACTERS),
         token=token,
     )
+
+
+def _no_url(url: str) -> Failure:
+    return Failure(f"{url}: not a URL", f"write it like {DEFAULT_URL}, or unix:/path")
 
 
 def config_path() -> str:

@@ -61,14 +61,14 @@ class Terminal:
             termios.tcsetattr(STDIN, termios.TCSANOW, self._before)
             if select.select([], [STDOUT], [], STOPPED_S)[1]:
                 write_all(STDOUT, self.modes.undo())
-        except (termios.error, OSError):
+        except (termios.error, OSError, Failure):
             return  # it has gone: nothing is left to restore
 
     def write(self, data: bytes) -> None:
         """Show output of the terminal on the server.
 
         Raises:
-            OSError: this one has gone.
+            Failure: this one has gone.
         """
         self.modes.feed(data)
         write_all(STDOUT, data)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from procd.cli.failure import Unreachable
-from procd.cli.http import Connection
+from procd.cli.http import REPLY_S, Connection
 from procd.cli.target import Target
 
 CONTINUATION: Final = 0
@@ -56,7 +56,7 @@ class Handshake(NamedTuple):
 
 
 def connect(
-    target: Target, path: str, protocols: Sequence[str] = ()
+    target: Target, path: str, protocols: Sequence[str] = (), within_s: float = REPLY_S
 ) -> "tuple[WebSocket | None, Handshake]":
     """Open one; None and the refusal, if the server doesn't upgrade.
 
@@ -78,7 +78,7 @@ def connect(
     connection = Connection(target)
     try:
         connection.send("GET", path, headers=headers)
-        status, answers = connection.receive_head()
+        status, answers = connection.receive_head(within_s)
         if status != 101:
             length = answers.get("content-length", "0")
             body = connection.take(int(length)) if length.isdigit() else b""

@@ -6,6 +6,7 @@ output is ever searched for a status.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,8 @@ UNKNOWN: Final = -1
 # How often, and how many times, to see whether the shell has opened a command's input.
 OPEN_CHECK_S: Final = 0.005
 OPEN_CHECKS: Final = 200
+# Of as many requests that typed last it is known that they did.
+MAX_KEYS: Final = 64
 
 
 @dataclass(slots=True)
@@ -86,6 +89,7 @@ class Command:
         self._input: Opening | None = None
         self._writer: FdWriter | None = None
         self._input_closing = False
+        self._input_keys: deque[str] = deque(maxlen=MAX_KEYS)
         if record.interactive:
             self._input = openings.channel(f"{record.number}.in")
             self._writer = FdWriter(poller, self._input.fd)
@@ -150,19 +154,29 @@ class Command:
             reader.drain()
 
     async def type(
-        self, data: bytes, *, eof: bool, queue_bytes: int, shell: int, tasks: Tasks
+        self, data: bytes, *, eof: bool, key: str, queue_bytes: int, shell: int, tasks: Tasks
     ) -> None:
         """Send input, and wait until at most `queue_bytes` of it are unread.
+
+        Args:
+            key: of a request that may come a second time, its client not knowing what has become of
+                it; it is done once. Empty for none.
 
         Raises:
             BadRequest: it has no input, or that was closed.
             CommandCompleted: it has ended.
             SessionEnded: its session has ended before its turn.
         """
+        if key in self._input_keys:
+            return
         writer = self._checked_input()
         while writer.queued_bytes > queue_bytes:
             await writer.drain(queue_bytes)
+            if key in self._input_keys:
+                return
             self._checked_input()
+        if key:
+            self._input_keys.append(key)
         if data:
             if self.record.echoes:
                 self.take_pending()  # what was said before comes before

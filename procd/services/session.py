@@ -76,10 +76,15 @@ class ExecRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputRequest:
-    """What to type into a command, and whether that is all."""
+    """What to type into a command, and whether that is all.
+
+    Attributes:
+        key: two requests with the same key are the same request; empty for one like no other.
+    """
 
     data: bytes
     eof: bool = False
+    key: str = ""
 
 
 class ShellSession:
@@ -323,6 +328,7 @@ class ShellSession:
         await command.type(
             wanted.data,
             eof=wanted.eof,
+            key=wanted.key,
             queue_bytes=self._config.input_queue_bytes,
             shell=self.pid,
             tasks=self._processes.tasks,

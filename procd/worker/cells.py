@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .output import Streams
 
 CO_COROUTINE = 0x80  # inspect's, which costs 2 MiB to import
+# How a client that displays results is told of a SystemExit.
+EXIT = "application/vnd.procd.exit+json"
 MAX_VARIABLES = 1000
 MAX_REPR_CHARS = 160
 
@@ -133,8 +135,11 @@ class Interpreter:
         if exc is None:
             return None, value
         if issubclass(type(exc), SystemExit):
-            _, status = self._attempt(lambda: _status(exc))
-            return None, 1 if status is None else status
+            _, found = self._attempt(lambda: _status(exc))
+            status = found if type(found) is int else 1
+            told = f'{{"{EXIT}":{status},"text/plain":"exit({status})"}}'
+            self._attempt(lambda: self._emit(told))
+            return None, status
         # A __str__ of the user's may take as long as it likes, too.
         _, error = self._attempt(lambda: self._sources.describe(exc))
         return error or bare(exc), None

@@ -503,6 +503,12 @@ DISPLAYS = [
     ("'a'; 'b'", [{"text/plain": "'b'"}]),
     ("x = 1", []),
     ("None", []),
+    ("raise SystemExit", [{"application/vnd.procd.exit+json": 0, "text/plain": "exit(0)"}]),
+    ("exit('why')", [{"application/vnd.procd.exit+json": 1, "text/plain": "exit(1)"}]),
+    (
+        "import sys; sys.exit(259)",
+        [{"application/vnd.procd.exit+json": 3, "text/plain": "exit(3)"}],
+    ),
     ("display(1, 'two')", [{"text/plain": "1"}, {"text/plain": "'two'"}]),
     ("import asyncio\nawait asyncio.sleep(0, 3)", [{"text/plain": "3"}]),
     ("del __builtins__.display", []),

@@ -193,6 +193,7 @@ async def test_end_of_the_shell(procd: MakeClient, shell: str) -> None:
         assert (await logs(client, first))["stdout"] == "first\n"
         listed = await get(client, "/process/session/s")
         assert [shown.get("exitCode") for shown in listed["commands"]] == [0, code]
+        assert listed["ended"] is True
         async with client.post("/process/session", json={"sessionId": "s"}) as again:
             await refused(again, 409, "CONFLICT")
         await delete(client)
@@ -313,7 +314,8 @@ async def test_create_and_list(procd: MakeClient) -> None:
     await run(client, "exit 2", "a")
     listed: Any = await get(client, "/process/session")
     assert [session["sessionId"] for session in listed] == ["b", "a"]
-    assert listed[0]["commands"] == []
+    assert listed[0] == {"sessionId": "b", "commands": []}
+    assert listed[1]["ended"] is True
     assert listed[1]["commands"][0]["exitCode"] == 2
 
 

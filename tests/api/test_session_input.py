@@ -227,3 +227,39 @@ async def test_bytes_that_are_none(procd: MakeClient, body: dict[str, object]) -
     async with client.post(f"{path_of(command_id)}/input", json=body) as reply:
         assert reply.status == 400
         assert (await reply.json())["code"] == "INVALID_REQUEST_BODY"
+
+
+async def test_a_request_that_is_repeated_is_done_once(procd: MakeClient, gate: Gate) -> None:
+    client = await procd(sessions={"input_queue_bytes": 1024})
+    await create(client)
+    command_id = await start(client, f"read x <{gate}; cat; wc -c", suppressInputEcho=True)
+    path = f"{path_of(command_id)}/input"
+    big: dict[str, object] = {"data": "x" * 900_000, "idempotencyKey": "big"}
+    end: dict[str, object] = {"data": "end", "idempotencyKey": "end", "eof": True}
+    statuses = []
+
+    async def post(body: dict[str, object]) -> None:
+        async with client.post(path, json=body) as reply:
+            statuses.append(reply.status)
+
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(post(big))
+        await one_waits(client, command_id)
+        first.cancel()  # its connection broke
+        await post(big)
+        again = [group.create_task(post(end)) for _ in range(2)]
+        gate.open()
+    assert all(task.done() for task in again)
+    await post(end)  # the command has ended, as was asked
+    assert statuses == [204] * 4
+    await ended(client, command_id)
+    assert (await logs(client, command_id))["stdout"] == "x" * 900_000 + "\nend\n0\n"
+
+
+async def test_a_key_that_is_too_long(procd: MakeClient) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, "read x")
+    body = {"data": "x", "idempotencyKey": "k" * 65}
+    async with client.post(f"{path_of(command_id)}/input", json=body) as reply:
+        await refused(reply, 400, "INVALID_REQUEST_BODY")

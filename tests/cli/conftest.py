@@ -1,7 +1,7 @@
 """A daemon for the tests of the command line, and the means to run that."""
 
-import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,6 +51,13 @@ def proxy(daemon: Daemon) -> Iterator[Proxy]:
     proxy.close()
 
 
+@pytest.fixture
+def stalled() -> Iterator[int]:
+    """A port of loopback where somebody listens who never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
 class Cli:
     """Runs `procd` against one server."""
 
@@ -77,11 +84,13 @@ class Cli:
         )
 
     def start(self, *arguments: str, **options: Any) -> "subprocess.Popen[bytes]":
-        """Start it."""
+        """Start it, or another command that starts it."""
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         settings = options.pop("settings", {})
         process = subprocess.Popen(
-            [*PROCD, *arguments], env=self.env(**settings), **(pipes | options)
+            [*options.pop("command", PROCD), *arguments],
+            env=self.env(**settings),
+            **(pipes | options),
         )
         self._running.append(process)
         return process
@@ -119,4 +128,10 @@ def alive(pid: int) -> bool:
 
 def interrupt(process: "subprocess.Popen[bytes]", number: int = signal.SIGINT) -> None:
     """Signal a process that was started."""
-    os.kill(process.pid, number)
+    process.send_signal(number)
+
+
+def insist(process: "subprocess.Popen[bytes]", number: int) -> bool:
+    """Signal it again; True once it has ended. Two signals of one kind may arrive as one."""
+    process.send_signal(number)
+    return process.poll() is not None

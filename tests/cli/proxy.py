@@ -1,5 +1,6 @@
 """A TCP proxy that can break what goes through it."""
 
+import re
 import selectors
 import socket
 import threading
@@ -11,6 +12,8 @@ class Proxy:
     Attributes:
         port_behind: where connections go.
         refuses: whether new connections are closed at once.
+        loses: the reply to the next request that has this in it never arrives.
+        lines: the first lines of the requests that came.
     """
 
     def __init__(self, port: int) -> None:
@@ -22,6 +25,8 @@ class Proxy:
         self._lock = threading.Lock()
         self._done = threading.Event()
         self.refuses = False
+        self.loses = b""
+        self.lines: list[bytes] = []
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -53,6 +58,8 @@ class Proxy:
         selector.register(self._listener, selectors.EVENT_READ)
         selector.register(self._woken, selectors.EVENT_READ)
         pairs: dict[socket.socket, socket.socket] = {}
+
+        lost: set[socket.socket] = set()  # from where nothing is passed on
 
         def drop(one: socket.socket) -> None:
             other = pairs.pop(one, None)
@@ -91,6 +98,13 @@ class Proxy:
                 elif one in pairs:
                     try:
                         data = one.recv(65536)
+                        self.lines += re.findall(rb"(?m)^[A-Z]+ /\S* HTTP/1.1\r$", data)
+                        if self.loses and self.loses in data:
+                            lost.add(pairs[one])
+                            self.loses = b""
+                        if one in lost:
+                            lost.remove(one)
+                            data = b""
                         if data:
                             pairs[one].sendall(data)
                     except OSError:

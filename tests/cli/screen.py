@@ -32,6 +32,7 @@ class Screen:
         self.before = self.attributes()
         self.seen = b""
         self._position = 0
+        self._open = True
         self.process = subprocess.Popen(
             arguments,
             stdin=self._slave,
@@ -86,6 +87,11 @@ class Screen:
             continue
         return self.process.returncode
 
+    @property
+    def ended(self) -> bool:
+        """Whether the program has."""
+        return self.process.poll() is not None
+
     def restored(self) -> bool:
         """Whether the terminal is as it was before."""
         return self.attributes() == self.before
@@ -94,10 +100,16 @@ class Screen:
         """Signal the program."""
         self.process.send_signal(number)
 
+    def hang_up(self) -> None:
+        """Close its window."""
+        os.close(self._slave)
+        os.close(self._master)
+        self._open = False
+
     def close(self) -> None:
         """End it."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait()
-        os.close(self._master)
-        os.close(self._slave)
+        if self._open:
+            self.hang_up()

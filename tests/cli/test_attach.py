@@ -5,10 +5,12 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.api.access import Secrets
 from tests.cli.conftest import PROCD, Cli
 from tests.cli.proxy import Proxy
 from tests.cli.screen import Screen
@@ -165,15 +167,61 @@ def test_viewer_only_looks_on(attach: Open, name: str) -> None:
     assert screen.wait() == 0
 
 
+def test_viewers_say_that_they_are(attach: Open, name: str, cli: Cli, proxy: Proxy) -> None:
+    screen = attach(name, url=proxy.url)
+    ready(screen)
+    viewer = attach("--view", name, url=proxy.url)
+    viewer.until(rb"\nready\r")
+    viewer.type(b"\x03")
+    assert viewer.wait() == 0
+    screen.type(DETACH)
+    assert screen.wait() == 0
+    path = f"/process/pty/{name}/connect"
+    assert [line.split()[1].decode() for line in proxy.lines if b"/connect" in line] == [
+        f"{path}?viewer=true"
+    ]
+    assert not any(b"viewer" in line for line in proxy.lines if b"create-connect" in line)
+
+
+def test_a_token_that_may_only_look_on(
+    cli: Cli, screens: list[Screen], home: str, tmp_path: Path
+) -> None:
+    secrets = Secrets(tmp_path / "tokens")
+    with Daemon.start(env={"HOME": home, "PROCD_AUTH_TOKEN_FILE": str(secrets.path)}) as daemon:
+        cli.url = daemon.url
+
+        def attach(token: str, *arguments: str) -> Screen:
+            env = cli.env(TERM="xterm", PROCD_TOKEN=token)
+            screens.append(Screen([*PROCD, "attach", "t", *arguments], env))
+            return screens[-1]
+
+        screen = attach(secrets.write)
+        ready(screen)
+        reader = attach(secrets.read, "--no-create")
+        reader.until(rb"this token may only look on: Ctrl-C leaves")
+        reader.until(rb"\nready\r")
+        reader.type(b"echo from the reader\n")
+        screen.type(b"echo the size is $(stty size)\n")
+        reader.until(rb"\nthe size is 24 80\r")
+        assert b"from the reader" not in screen.seen + reader.seen
+        reader.type(b"\x03")
+        assert reader.wait() == 0
+        assert reader.restored()
+
+
 def test_what_programs_switched_on_is_switched_off(attach: Open, name: str) -> None:
     screen = attach(name)
     ready(screen)
-    screen.type(rb"printf '\033[?1049h\033[?1002h\033[?2004h\033[?25lfull'; read x" + b"\n")
+    on = rb"\033[?1049h\033[?1002h\033[?2004h\033[>4;2m\033[?5h\033[4h\033(0\033[?25lfull"
+    screen.type(b"printf '" + on + b"'; read x\n")
     screen.until(rb"\x1b\[\?25lfull")
     screen.type(DETACH)
     assert screen.wait() == 0
     end = screen.until(rb"\x1b\[m(.*)\[left ").group(1)
-    for sequence in (b"\x1b[?1002l", b"\x1b[?2004l", b"\x1b[?1049l", b"\x1b[?25h"):
+    for sequence in (
+        b"\x1b[?1002l", b"\x1b[?2004l", b"\x1b[?1049l", b"\x1b[?25h", b"\x1b[>4m", b"\x1b[?5l",
+        b"\x1b[4l", b"\x1b(B",
+    ):  # fmt: skip
         assert sequence in end
 
 

@@ -1,23 +1,27 @@
-"""procd run, python, record, play and doctor."""
+"""procd run, python, record and play, and what all have in common."""
 
 import base64
 import json
-import socket
+import re
+import signal
 import struct
 import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 
+from procd.cli.client import Client
 from procd.cli.images import encode, protocol
-from tests.cli.conftest import PROCD, Cli, alive, interrupt
+from procd.cli.target import parse
+from tests.cli.conftest import PROCD, Cli, alive, insist, interrupt
+from tests.cli.proxy import Proxy
 from tests.cli.screen import Screen
-from tests.daemon.daemon import PATIENCE_S, Daemon, eventually
+from tests.daemon.daemon import PATIENCE_S, eventually
 
 Open = Callable[..., Screen]
 
@@ -28,7 +32,7 @@ def screen(cli: Cli) -> Iterator[Open]:
     opened: list[Screen] = []
 
     def make(*arguments: str, **settings: str) -> Screen:
-        env = cli.env(TERM="xterm-256color", **settings)
+        env = cli.env(**({"TERM": "xterm-256color"} | settings))
         opened.append(Screen([*PROCD, *arguments], env, cols=100))
         return opened[-1]
 
@@ -87,6 +91,47 @@ def test_progress_is_shown_to_people(screen: Open, tmp_path: Path) -> None:
     assert slow.wait() == 0
 
 
+WAITING = [
+    (["ps"], b"asking the server"),
+    (["sessions"], b"asking the server"),
+    (["logs", "s"], b"asking the server"),
+    (["logs", "-f", "s"], b"asking the server"),
+    (["input", "s", "c", "x"], b"asking the server"),
+    (["kill", "s"], b"ending s"),
+    (["exec", "true"], b"starting the command"),
+    (["attach", "t"], b"attaching to t"),
+    (["record", "t", "/dev/null"], b"attaching to t"),
+    (["python"], b"starting a context"),
+    (["doctor"], b"asking who listens on 127.0.0.1"),
+]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_progress_is_shown_wherever_it_waits(screen: Open, stalled: int, scheme: str) -> None:
+    url = f"{scheme}://127.0.0.1:{stalled}"
+    waiting = [
+        (screen("--url", url, *arguments, PROCD_SERVER_PORT=str(stalled)), shown)
+        for arguments, shown in WAITING
+    ]
+    for each, shown in waiting:
+        each.until(rb"\r\S+ " + shown + rb"\S* \S+ 1 s\x1b\[K")
+        assert eventually(partial(insist, each.process, signal.SIGTERM))
+        assert each.restored()
+        assert b"\x1b[?25l" not in each.seen  # the cursor was there all the time
+
+
+def test_progress_leaves_no_trace(screen: Open, tmp_path: Path) -> None:
+    file = tmp_path / "slow.py"
+    file.write_text("import time\ntime.sleep(1.5)\n")
+    slow = screen("run", str(file), TERM="dumb")
+    assert slow.wait() == 0
+    assert slow.seen == b""
+    slow = screen("run", str(file))
+    slow.until(rb"running ")
+    assert slow.wait() == 0
+    assert slow.seen.endswith(b"\r\x1b[K")
+
+
 def png() -> str:
     """A picture of one pixel, as base64."""
     chunks = (
@@ -141,6 +186,26 @@ def test_python_by_a_pipe(cli: Cli) -> None:
     assert contexts(cli) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(b"raise SystemExit(3)", 3), (b"import sys; sys.exit()", 0), (b"exit('why')", 1)],
+)
+def test_python_exits_as_it_is_told(cli: Cli, code: bytes, expected: int) -> None:
+    result = cli("python", stdin=b"print(1)\n" + code)
+    assert (result.returncode, result.stdout) == (expected, b"1\n")
+    assert result.stderr == (b"why\n" if expected == 1 else b"")
+    assert contexts(cli) == []
+
+
+@pytest.mark.parametrize(("typed", "expected"), [(b"exit()", 0), (b"quit(4)", 4)])
+def test_python_conversation_is_left(cli: Cli, screen: Open, typed: bytes, expected: int) -> None:
+    talk = screen("python")
+    talk.until(rb">>> ")
+    talk.type(typed + b"\n")
+    assert talk.wait() == expected
+    assert contexts(cli) == []
+
+
 def test_python_conversation(cli: Cli, screen: Open, home: str) -> None:
     talk = screen("python")
     talk.until(rb">>> ")
@@ -175,6 +240,37 @@ def test_python_conversation(cli: Cli, screen: Open, home: str) -> None:
     again.until(rb">>> ")
     again.type(b"\x04")
     assert again.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("busy", [False, True])
+def test_python_leaves_nothing_whatever_ends_it(
+    cli: Cli, screen: Open, tmp_path: Path, number: signal.Signals, busy: bool
+) -> None:
+    talk = screen("python", XDG_STATE_HOME=str(tmp_path))
+    talk.until(rb">>> ")
+    talk.type(b"x = 'wai' 'ting'\n")
+    talk.until(rb">>> ")
+    if busy:
+        talk.type(b"import time; print(x); time.sleep(1000)\n")
+        talk.until(rb"\nwaiting\r")
+    talk.signal(number)
+    assert talk.wait() == 128 + number
+    assert talk.restored()
+    assert contexts(cli) == []
+    assert "x = 'wai' 'ting'\n" in (tmp_path / "procd/python_history").read_text()
+
+
+def test_python_in_a_window_that_is_closed(cli: Cli, screen: Open, tmp_path: Path) -> None:
+    talk = screen("python", XDG_STATE_HOME=str(tmp_path))
+    talk.until(rb">>> ")
+    talk.type(b"1 + 1\n")
+    talk.until(rb"\n2\r")
+    talk.until(rb">>> ")
+    talk.hang_up()
+    assert eventually(lambda: talk.ended)
+    assert contexts(cli) == []
+    assert "1 + 1\n" in (tmp_path / "procd/python_history").read_text()
 
 
 def test_python_pictures(screen: Open) -> None:
@@ -214,8 +310,10 @@ def test_record_and_play(cli: Cli, screen: Open, tmp_path: Path) -> None:
     terminal.until(rb"\nbefore\r")
     recorder = cli.start("record", name, file)
     assert eventually(lambda: Path(file).exists() and "before" in Path(file).read_text())
-    terminal.resize(111, 33)
-    assert eventually(lambda: '"r","111x33"' in Path(file).read_text())
+    for cols, rows in ((111, 33), (90, 30), (111, 33)):
+        terminal.resize(cols, rows)
+        terminal.type(b"stty size\n")
+        terminal.until(b"\n%d %d\r" % (rows, cols))
     terminal.type("echo é sec''ret; exit 3\n".encode())
     assert terminal.wait() == 3
     assert recorder.wait(PATIENCE_S) == 0
@@ -224,6 +322,11 @@ def test_record_and_play(cli: Cli, screen: Open, tmp_path: Path) -> None:
     assert header["term"] == {"cols": 100, "rows": 24, "type": "xterm-256color"}
     assert all(interval >= 0 and code in "orx" for interval, code, _ in events)
     assert events[-1][1:] == ["x", "3"]
+    told = "".join(f"<{data}>" if code == "r" else data for _, code, data in events)
+    # Each stands where it was: before what the programs say that know of it.
+    assert re.findall(r"<\d+x\d+>|\n\d+ \d+\r", told) == [
+        "<111x33>", "\n33 111\r", "<90x30>", "\n30 90\r", "<111x33>", "\n33 111\r",
+    ]  # fmt: skip
     shown = "".join(data for _, code, data in events if code == "o")
     assert "\nbefore\r" in shown
     assert "\né secret\r" in shown
@@ -250,7 +353,11 @@ def test_play_older_recordings(cli: Cli, tmp_path: Path) -> None:
     )
     result = cli("play", str(file))
     assert result.stdout == b"onetwo\x1b[?1049h\x1b[m\x1b[?1049l"
-    for text in ("", "x", "[]", '{"version": 1}', '{"version": 3}\n[1]'):
+    for text in (
+        "", "x", "[]", '{"version": 1}', '{"version": 3}\n[1]', '{"version": 3}\n[Infinity,"o",""]',
+        '{"version": 3}\n[NaN,"o",""]', '{"version": 3}\n[1%s,"o",""]' % ("0" * 400),
+        '{"version": 3, "idle_time_limit": "1"}', '{"version": 3, "idle_time_limit": true}',
+    ):  # fmt: skip
         file.write_text(text)
         result = cli("play", str(file))
         assert result.returncode == 1
@@ -258,43 +365,84 @@ def test_play_older_recordings(cli: Cli, tmp_path: Path) -> None:
         assert result.stderr.count(b"\n") == 1
 
 
-def doctor(cli: Cli, **settings: Any) -> tuple[int, dict[str, dict[str, str]]]:
-    """What the doctor says, by check."""
-    result = cli("doctor", "--json", **settings)
-    return result.returncode, {each["name"]: each for each in json.loads(result.stdout)}
+def test_play_pauses_without_end(cli: Cli, screen: Open, tmp_path: Path) -> None:
+    file = tmp_path / "x.cast"
+    file.write_bytes(b'{"version": 3}\n[0, "o", "\\u001b[?1000hone\xff"]\n[1e12, "o", "two"]\n')
+    player = screen("play", str(file))
+    player.until(rb"one")
+    player.signal(signal.SIGTERM)
+    assert player.wait() == 128 + signal.SIGTERM
+    player.until(rb"\x1b\[\?1000l")
+    assert b"two" not in player.seen
 
 
-def test_doctor(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        taken.settimeout(0)
-        port = str(taken.getsockname()[1])
-        code, found = doctor(cli, PROCD_SERVER_PORT=port)
-        assert code == 1
-        assert found["port"]["state"] == "problem"
-        assert found["port"]["advice"]
-    code, found = doctor(cli, PROCD_SERVER_PORT="0")
-    assert code == 0
-    assert found.keys() == {
-        "configuration", "shell", "python", "kernel", "terminals", "cgroup", "systemd", "port",
-        "descriptors", "logs",
-    }  # fmt: skip
-    code, found = doctor(cli, PROCD_SERVER_PORT=str(daemon.port))
-    assert found["port"]["found"] == f"procd listens on 127.0.0.1:{daemon.port}"
-    code, found = doctor(cli, PROCD_NO_SUCH="1")
-    assert code == 1
-    assert found["configuration"]["state"] == "problem"
-    code, found = doctor(
-        cli, PROCD_SERVER_PORT="0", PROCD_SESSIONS_STATE_DIR=str(tmp_path / "none"),
-        PROCD_INTERPRETER_PYTHON="/no/python",
-    )  # fmt: skip
-    assert code == 1
-    assert found["logs"]["state"] == "problem"
-    assert found["python"]["state"] == "warning"
+def test_record_much_output(cli: Cli, tmp_path: Path) -> None:
+    urlopen(Request(f"{cli.url}/process/pty", b'{"id": "r3"}', method="POST")).close()
+    file = tmp_path / "x.cast"
+    recorder = cli.start("record", "r3", str(file))
+    assert eventually(lambda: file.exists() and len(file.read_text().splitlines()) > 1)
+    # More than the server sends to who acknowledges nothing.
+    with Client(parse(cli.url)) as client:
+        websocket = client.websocket("/process/pty/r3/connect")
+        websocket.send(b"seq 400000; exit\n")
+        websocket.close()
+    assert recorder.wait(PATIENCE_S) == 0
+    events = [json.loads(line) for line in file.read_text().splitlines()[1:]]
+    shown = "".join(data for _, code, data in events if code == "o")
+    assert "".join(f"{number}\r\n" for number in range(1, 400_001)) in shown
 
 
-def test_doctor_for_people(cli: Cli) -> None:
-    result = cli("doctor", PROCD_SERVER_PORT="0")
-    assert b"ok       shell          /" in result.stdout
+def test_record_on_a_full_disk(cli: Cli) -> None:
+    urlopen(Request(f"{cli.url}/process/pty", b'{"id": "r4"}', method="POST")).close()
+    result = cli("record", "r4", "/dev/full")
+    assert result.returncode == 1
+    assert result.stderr == b"procd: /dev/full: No space left on device\n"
+    assert cli("kill", "r4").returncode == 0
+
+
+def test_recorders_say_that_they_only_look_on(cli: Cli, proxy: Proxy, tmp_path: Path) -> None:
+    urlopen(Request(f"{cli.url}/process/pty", b'{"id": "r5"}', method="POST")).close()
+    cli.url = proxy.url
+    file = tmp_path / "x.cast"
+    recorder = cli.start("record", "r5", str(file))
+    assert eventually(lambda: file.exists() and len(file.read_text().splitlines()) > 1)
+    interrupt(recorder)
+    assert recorder.wait(PATIENCE_S) == 0
+    assert proxy.lines[-1].startswith(b"GET /process/pty/r5/connect?viewer=true HTTP")
+    assert cli("kill", "r5").returncode == 0
+
+
+def test_colours_can_be_switched_off(screen: Open) -> None:
+    talk = screen("python", NO_COLOR="1")
+    talk.until(rb">>> ")
+    talk.type(b"1/0\n")
+    talk.until(rb"ZeroDivisionError")
+    talk.type(b"\x04")
+    assert talk.wait() == 0
+    doctor = screen("doctor", NO_COLOR="1", PROCD_SERVER_PORT="0")
+    assert doctor.wait() == 0
+    assert b"\x1b[3" not in talk.seen + doctor.seen
+    doctor = screen("doctor", PROCD_SERVER_PORT="0")
+    assert doctor.wait() == 0
+    assert b"\x1b[32m" in doctor.seen
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"], ["ps"], ["ps", "--json"], ["doctor"], ["completion", "bash"],
+        ["python"], ["play", "/dev/stdin"],
+    ],
+)  # fmt: skip
+def test_a_full_disk(cli: Cli, arguments: list[str]) -> None:
+    stdin = b"print(1)" if "python" in arguments else b'{"version": 3}\n[0, "o", "x"]\n'
+    with open("/dev/full", "wb") as full:
+        process = cli.start(*arguments, stdout=full, settings={"PROCD_SERVER_PORT": "0"})
+        _, said = process.communicate(stdin, PATIENCE_S)
+    assert process.returncode == 1
+    assert said.startswith(b"procd: can't write ")
+    assert said.endswith(b": No space left on device\n")
+    assert said.count(b"\n") == 1
 
 
 def test_help_of_every_command(cli: Cli) -> None:
@@ -304,6 +452,7 @@ def test_help_of_every_command(cli: Cli) -> None:
         result = cli(name, "--help")
         assert result.returncode == 0, result
         assert f"Usage: procd {name}".encode() in result.stdout
+        assert f"Examples:\n  procd {name}".encode() in re.sub(rb"\n +", b"\n  ", result.stdout)
     listed = cli("--help").stdout.decode()
     assert all(f"  {name} " in listed for name in COMMANDS)
 

@@ -1,8 +1,11 @@
 """procd ps, sessions, logs, input and kill."""
 
 import json
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -81,6 +84,13 @@ def test_lists(cli: Cli, call: Call, session: str) -> None:
     assert b"listed" not in cli("ps").stdout
 
 
+def test_a_session_whose_shell_has_exited(cli: Cli, call: Call, session: str) -> None:
+    path = f"/process/session/{session.replace(' ', '%20')}"
+    call("POST", f"{path}/exec", {"command": "exit 3"})
+    (row,) = (row for row in cli("ps").stdout.decode().splitlines() if session in row)
+    assert "  ended  " in row
+
+
 def test_a_table_for_people(cli: Cli, call: Call, session: str) -> None:
     start(call, session, "printf '\x1b[31mred'")
     screen = Screen([*PROCD, "sessions"], cli.env(TERM="xterm-256color"), cols=100)
@@ -135,10 +145,11 @@ def test_logs_in_colour(cli: Cli, call: Call, session: str) -> None:
 
 
 def test_input(cli: Cli, call: Call, session: str) -> None:
-    command = start(call, session, "od -An -tx1; echo over")
+    command = start(call, session, 'read x; echo "<$x>"; od -An -tx1; echo over')
+    assert cli("input", session, command, "").returncode == 0
     assert cli("input", session, command, stdin=b"\xff\x00a").returncode == 0
     assert cli("input", "--eof", session, command).returncode == 0
-    assert cli("logs", "-f", session).stdout.endswith(b" ff 00 61\nover\n")
+    assert cli("logs", "-f", session).stdout == b"\n<>\n\xff\x00a ff 00 61\nover\n"
     result = cli("input", session, command, "late")
     assert result.returncode == 1
     assert result.stderr == b"procd: command has already completed with exit code 0\n"
@@ -193,6 +204,11 @@ def test_completion(cli: Cli, call: Call, session: str) -> None:
     ):
         result = cli(_PROCD_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=word)
         assert f"plain,{expected}" in result.stdout.decode().splitlines()
+    context = call("POST", "/process/interpreter/context", {})["id"]
+    words = "procd python --context "
+    result = cli(_PROCD_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD="3")
+    assert f"plain,{context}" in result.stdout.decode().splitlines()
+    call("DELETE", f"/process/interpreter/context/{context}")
     for shell in ("bash", "zsh", "fish"):
         assert b"_PROCD_COMPLETE" in cli("completion", shell).stdout
     url = "http://127.0.0.1:1"
@@ -200,3 +216,14 @@ def test_completion(cli: Cli, call: Call, session: str) -> None:
         _PROCD_COMPLETE="bash_complete", COMP_WORDS="procd logs ", COMP_CWORD="2", PROCD_URL=url
     )
     assert (result.stdout.strip(), result.stderr) == (b"", b"")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_completion_in_a_zsh_that_has_none(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / ".zshrc").write_bytes(cli("completion", "zsh").stdout)
+    result = subprocess.run(
+        ["zsh", "-i", "-c", "print -- $_comps[procd]"], env=cli.env(ZDOTDIR=str(tmp_path)),
+        capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert result.stdout == b"_procd_completion\n", result
+    assert b"compdef" not in result.stderr

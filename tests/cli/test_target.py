@@ -25,6 +25,7 @@ from tests.daemon.daemon import Daemon, environment
         ("https://h.example/toolbox/sb1/", "h.example", "/toolbox/sb1"),
         ("https://h.example:80", "h.example:80", ""),
         ("http://[::1]:8", "[::1]:8", ""),
+        ("http://bücher.example/a b/é%20", "xn--bcher-kva.example", "/a%20b/%C3%A9%20"),
         ("unix:/run/procd.sock", "localhost", ""),
         ("unix:///run/procd.sock", "localhost", ""),
     ],
@@ -40,7 +41,7 @@ def test_parse(url: str, authority: str, prefix: str) -> None:
     "url",
     [
         "localhost:2280", "ftp://x", "http://", "http://h:x", "http://h:70000", "unix:rel/path",
-        "unix://host/path", "http://u:p@h", "http://h?x=1", "",
+        "unix://host/path", "http://u:p@h", "http://h?x=1", "", "http://[::1", "http://ä..b",
     ],
 )  # fmt: skip
 def test_no_url(url: str) -> None:

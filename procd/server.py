@@ -1,0 +1,217 @@
+"""procd serve: configuration, event loop, server, and the end of it."""
+
+import asyncio
+import faulthandler
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, NoReturn
+
+import click
+from aiohttp import web
+
+from procd.api.edge import Runner
+from procd.api.gate import GATE
+from procd.app import create_app
+from procd.app import reload as reload_app
+from procd.cli.failure import EXIT_CONFIG, Failure
+from procd.config import Config, ConfigError
+from procd.configfile import load
+from procd.listen import Listeners
+from procd.logs import formatter
+from procd.services.access import redacted
+from procd.services.credentials import VARIABLE
+from procd.startup import prepared
+from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
+from procd.unix.environ import take
+from procd.unix.fd import seal_inherited
+from procd.unix.priority import precede
+
+log = logging.getLogger("procd")
+
+CLIENT_TOKEN: Final = "PROCD_TOKEN"  # noqa: S105 - names it, holds none
+# Allocations between collections: with thousands of sessions each one takes milliseconds.
+GC_THRESHOLD: Final = 50_000
+
+
+@click.command()
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", help="TOML file."
+)
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), help="TCP port; 0 picks a free one.")
+@click.argument("entrypoint", nargs=-1)
+def serve(
+    path: Path | None, host: str | None, port: int | None, entrypoint: tuple[str, ...]
+) -> None:
+    """Serve the Process API until SIGTERM or SIGINT, beside the command ENTRYPOINT if given.
+
+    Settings come from the file, then from PROCD_<SECTION>_<KEY> variables, then from the options
+    here; config.example.toml lists them all. SIGHUP has tokens and the log's level read again.
+    Once it listens it prints one line that says where. `procd doctor` says what a machine lacks.
+
+    \b
+    Exit codes:
+      0  stopped by a signal
+      1  it can't listen
+      2  the configuration can't be used
+
+    \b
+    Examples:
+      procd serve
+      procd serve --config /etc/procd/config.toml
+      procd serve --port 8080 -- python3 -m http.server 3000
+      PROCD_SERVER_HOST= PROCD_SERVER_UNIX=/run/procd.sock procd serve
+    """
+    try:
+        take(CLIENT_TOKEN)  # whoever starts a server may be a client of another
+        secret = take(VARIABLE)
+    except OSError as exc:
+        _refuse(f"{VARIABLE}: can't be hidden from other processes: {exc.strerror}")
+    try:
+        path = path and path.absolute()  # SIGHUP has it read again, from wherever procd is then
+        config = load(path, os.environ)
+        server = config.server
+        config = replace(
+            config,
+            server=replace(
+                server,
+                host=server.host if host is None else host,
+                port=server.port if port is None else port,
+            ),
+        )
+        access = prepared(config, os.environ, secret)
+    except ConfigError as exc:
+        _refuse(str(exc))
+    handler = logging.StreamHandler()
+    handler.setFormatter(Redacting(formatter(config.log.format)))
+    logging.basicConfig(level=config.log.level.upper(), handlers=[handler])
+    if not access.required:
+        log.warning("no token is asked for: whoever reaches %s may do anything", config.server.host)
+    # aiohttp logs requests that it can't parse, and quotes them: they may carry secrets. What goes
+    # wrong in a handler is logged by the middleware.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    seal_inherited()
+    _raise_descriptor_limit()
+    if server.nice:
+        try:
+            precede(server.nice)
+        except OSError as exc:
+            log.info("procd has no priority over what it runs: %s", exc.strerror)
+    # A watchdog's SIGABRT then says where the loop was stuck.
+    faulthandler.enable(2)
+    with asyncio.Runner(loop_factory=_loop_factory(server.loop)) as runner:
+        try:
+            app = create_app(config, entrypoint, access)
+        except ConfigError as exc:
+            _refuse(str(exc))
+        sys.exit(runner.run(_serve(config, path, app)))
+
+
+def _refuse(message: str) -> NoReturn:
+    """Say what is wrong with the configuration, and end."""
+    raise Failure(message, code=EXIT_CONFIG)
+
+
+class Redacting(logging.Formatter):
+    """Keeps secrets of URLs out of what `inner` makes, whoever logs them, tracebacks included."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line or lines of a record."""
+        return redacted(self._inner.format(record))
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    if name == "uvloop":
+        import uvloop  # not needed, nor perhaps there, for the other choice
+
+        factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+        return factory
+    return asyncio.SelectorEventLoop
+
+
+def _raise_descriptor_limit() -> None:
+    """Take what the hard limit allows: a session costs up to four descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def make_runner(app: web.Application, config: Config) -> web.AppRunner:
+    """What serves the application."""
+    return Runner(app, config.server)
+
+
+async def _serve(config: Config, path: Path | None, app: web.Application) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    # Before it is ready a SIGHUP changes nothing: all was read a moment ago.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    try:
+        passed = passed_sockets(os.environ)
+        if passed:
+            tcp = [sock for _, sock in passed if sock.family != socket.AF_UNIX]
+            app[GATE].follow([sock.getsockname()[0] for sock in tcp])
+    except (ActivationError, ConfigError) as exc:
+        log.error("cannot listen: %s", exc)
+        return EXIT_CONFIG
+    runner = make_runner(app, config)
+    listeners = Listeners(runner)
+    watchdog = Watchdog(loop, os.environ)
+    try:
+        await runner.setup()
+        try:
+            await listeners.open(config.server, passed)
+        except OSError as exc:
+            log.error("%s", exc.strerror)
+            return 1
+        # What exists by now stays: the collector need never look at it again.
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
+        where = f"port {listeners.port}" if listeners.port else listeners.places[0]
+        print(f"Starting toolbox server on {where}", flush=True)  # noqa: T201 - a runner waits for this line
+        status = f"STATUS=listening on {', '.join(listeners.places)}"
+        loop.add_signal_handler(signal.SIGHUP, _reload, path, app, status)
+        _tell(f"READY=1\n{status}")
+        await stopping.wait()
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        _tell("STOPPING=1")
+    finally:
+        await runner.cleanup()
+        listeners.close()
+        watchdog.close()
+    return 0
+
+
+def _reload(path: Path | None, app: web.Application, status: str) -> None:
+    """Read again what can change: tokens, and of the configuration the log's level."""
+    _tell(reloading())
+    reload_app(app)
+    try:
+        config = load(path, os.environ)
+    except ConfigError as exc:
+        log.error("the configuration is as it was: %s", exc)
+        status += f"; not reloaded: {' '.join(str(exc).split())}"
+    else:
+        logging.getLogger().setLevel(config.log.level.upper())
+    _tell(f"READY=1\n{status}")
+
+
+def _tell(state: str) -> None:
+    """Tell the service manager, which is no reason to stop if it doesn't listen."""
+    try:
+        notify(state)
+    except OSError as exc:
+        log.warning("the service manager can't be told %s: %s", state.split("\n")[0], exc.strerror)

@@ -1,0 +1,175 @@
+"""procd doctor."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.daemon.daemon import PROCD, Daemon
+
+Found = dict[str, dict[str, str]]
+
+
+def doctor(cli: Cli, **settings: Any) -> tuple[int, Found]:
+    """What the doctor says, by check."""
+    result = cli("doctor", "--json", **{"PROCD_SERVER_PORT": "0"} | settings)
+    assert result.stderr == b""
+    return result.returncode, {each["name"]: each for each in json.loads(result.stdout)}
+
+
+def program(path: Path, script: str) -> str:
+    """A program of the test's."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_good_machine(cli: Cli) -> None:
+    code, found = doctor(cli)
+    assert code == 0
+    assert found.keys() == {
+        "configuration", "shell", "python", "kernel", "terminals", "cgroup", "systemd", "port",
+        "socket", "descriptors", "processes", "memory", "logs",
+    }  # fmt: skip
+    assert "problem" not in {each["state"] for each in found.values()}
+
+
+def test_for_people(cli: Cli) -> None:
+    result = cli("doctor", PROCD_SERVER_PORT="0")
+    assert b"ok       shell          /" in result.stdout
+
+
+REFUSED = [
+    ({"PROCD_NO_SUCH": "1"}, "PROCD_NO_SUCH: no such setting"),
+    ({"PROCD_SERVER_HOST": "0.0.0.0"}, "server.host: 0.0.0.0 is not loopback"),
+    ({"PROCD_AUTH_TOKEN": "short"}, "PROCD_AUTH_TOKEN: must have"),
+    ({"PROCD_AUTH_TOKEN_FILE": "/no/such"}, "/no/such: No such file"),
+    ({"PROCD_PROCESS_USER": "nobody-at-all"}, "process.user: no such user: nobody-at-all"),
+    ({"PROCD_PROCESS_SHELL": "sh"}, "process.shell: "),
+    ({"PROCD_PROCESS_UMASK": "9"}, "process.umask: "),
+    ({"PROCD_SERVER_TRUSTED_PROXIES": "here"}, "server.trusted_proxies: "),
+    ({"PROCD_AUDIT_FILE": "/no/such/file"}, "audit.file: can't be written: /no/such/file"),
+    ({"PROCD_AUDIT_FILE": "/"}, "audit.file: not a file: /"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED)
+def test_what_serve_refuses(cli: Cli, settings: dict[str, str], message: str) -> None:
+    code, found = doctor(cli, **settings)
+    assert code == 1
+    assert found["configuration"]["state"] == "problem"
+    assert found["configuration"]["found"].startswith(message)
+    with pytest.raises(RuntimeError) as caught:
+        Daemon.start(env=settings)
+    assert f"procd: {message}" in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs processes as somebody else")
+def test_a_state_directory_that_is_closed_to_the_user(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    settings = {"PROCD_PROCESS_USER": "1234", "PROCD_SESSIONS_STATE_DIR": f"{tmp_path}/closed"}
+    code, found = doctor(cli, **settings)
+    assert code == 1
+    assert "uid 1234 can't pass through" in found["configuration"]["found"]
+
+
+def test_it_changes_nothing(cli: Cli, tmp_path: Path) -> None:
+    code, found = doctor(
+        cli, PROCD_AUDIT_FILE=f"{tmp_path}/audit", PROCD_SERVER_UNIX=f"{tmp_path}/socket"
+    )
+    assert code == 0
+    assert found["socket"]["found"] == f"{tmp_path}/socket"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody else has, who doesn't listen."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        yield other.getsockname()[1]
+
+
+def test_port(cli: Cli, daemon: Daemon, taken: int) -> None:
+    code, found = doctor(cli, PROCD_SERVER_PORT=str(taken))
+    assert code == 1
+    assert found["port"]["found"] == f"127.0.0.1:{taken}: Address already in use"
+    assert found["port"]["advice"]
+    code, found = doctor(cli, PROCD_SERVER_PORT=str(daemon.port))
+    assert code == 0
+    assert found["port"]["found"] == f"procd listens on 127.0.0.1:{daemon.port}"
+    code, found = doctor(cli, PROCD_SERVER_HOST="")
+    assert found["port"]["state"] == "warning"
+    assert found["port"]["found"] == "nothing to listen on"
+    code, found = doctor(cli, PROCD_SERVER_HOST="", PROCD_SERVER_UNIX="/tmp/none")
+    assert found["port"]["found"] == "no TCP, as server.host is empty"
+
+
+def test_unix_socket(cli: Cli, home: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, message in (
+        ("no/socket", "can't be made"),
+        ("file", "is no socket"),
+        ("long" * 30, "is too long"),
+    ):
+        code, found = doctor(cli, PROCD_SERVER_UNIX=f"{tmp_path}/{path}")
+        assert code == 1
+        assert found["socket"]["found"] == f"{tmp_path}/{path} {message}"
+    path = f"{tmp_path}/socket"
+    with Daemon.start(env={"HOME": home, "PROCD_SERVER_UNIX": path}):
+        code, found = doctor(cli, PROCD_SERVER_UNIX=path)
+    assert found["socket"]["found"] == f"procd listens on {path}"
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("exit 3", "fails with exit code 3"),
+        ('test "$2" = pass', "is older than 3.8"),
+        ("kill -9 $$", "fails with exit code -9"),
+    ],
+)
+def test_a_python_that_is_none(cli: Cli, tmp_path: Path, script: str, message: str) -> None:
+    path = program(tmp_path / "python3", script)
+    code, found = doctor(cli, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert code == 0
+    assert found["python"]["state"] == "warning"
+    assert found["python"]["found"] == f"{path} {message}"
+    code, found = doctor(cli, PROCD_INTERPRETER_PYTHON=f"{tmp_path}/none")
+    assert (
+        found["python"]["found"] == f"{tmp_path}/none can't be started: No such file or directory"
+    )
+
+
+def test_a_shell_that_fails(cli: Cli, tmp_path: Path) -> None:
+    path = program(tmp_path / "sh", "exit 4")
+    code, found = doctor(cli, PROCD_PROCESS_SHELL=path)
+    assert code == 1
+    assert found["shell"]["found"] == f"{path} fails with exit code 4"
+
+
+@pytest.mark.parametrize(
+    ("limit", "check", "state", "found"),
+    [
+        ("-n 100", "descriptors", "problem", "up to 100"),
+        ("-n 1000", "descriptors", "warning", "up to 1000"),
+        ("-v 250000", "memory", "warning", "up to 244 MiB"),
+        ("-f 1000", "logs", "warning", "/tmp, files of up to 512000 bytes"),
+    ],
+)
+def test_limits(cli: Cli, limit: str, check: str, state: str, found: str) -> None:
+    script = f'ulimit {limit}; exec "$@" doctor --json'
+    process = cli.start(
+        "-c", script, "sh", *PROCD, command=("sh",),
+        settings={"PROCD_SERVER_PORT": "0", "TMPDIR": "/tmp"},
+    )  # fmt: skip
+    output, _ = process.communicate()
+    finding = next(each for each in json.loads(output) if each["name"] == check)
+    assert (finding["state"], finding["found"]) == (state, found)
+    assert finding["advice"]
