@@ -151,8 +151,8 @@ async def _refuse(connection: Connection, message: str) -> web.StreamResponse:
         connection.close(WSCloseCode.INTERNAL_ERROR, message)
         await connection.finish()
     finally:
-        connection.release()
-    return connection.ws
+        response = connection.release()
+    return response
 
 
 async def _serve(
@@ -195,9 +195,9 @@ async def _serve(
             attendant.leave()
         typist.leave()
         outlet.close()
-        connection.release()
+        response = connection.release()
     note(request, exitCode=session.exit_code)
-    return connection.ws
+    return response
 
 
 async def _replay(connection: Connection, past: bytes, start: int) -> None:
@@ -246,6 +246,7 @@ async def _read(
                 _control("read-only", message="input is discarded: it needs the scope 'write'")
             )
             told = True
+        del data  # not to be kept until the next one comes
     with suppress(TimeoutError):
         async with asyncio.timeout(LAST_INPUT_S):
             await typist.wait(0)

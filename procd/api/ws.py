@@ -160,7 +160,7 @@ class Connection:
         transport: asyncio.Transport,
         caller: Token,
     ) -> None:
-        self.ws = ws
+        self._ws = ws
         self.caller = caller
         self.heard = False
         self.heard_text = False
@@ -223,7 +223,7 @@ class Connection:
         to leave it unread would have the kernel drop what the client hasn't read, too.
         """
         while True:
-            message = await self.ws.receive()
+            message = await self._ws.receive()
             self._last_heard = self._loop.time()
             kind = message.type
             if kind is WSMsgType.BINARY or kind is WSMsgType.TEXT:
@@ -301,14 +301,21 @@ class Connection:
         while await self.receive() is not None:
             continue
 
-    def release(self) -> None:
-        """The handler has ended."""
+    def release(self) -> web.StreamResponse:
+        """The handler has ended, and is to return this.
+
+        What aiohttp has parsed of a message hangs on it, so it isn't kept: whoever still knows
+        this connection may have to wait for the cycle collector.
+        """
         if self._left_with is not None:
             self.close(self._left_with, "")
             self._transport.close()
         self._beat_timer.cancel()
         self._connections.closed(self)
         self.released.set_result(None)
+        response = self._ws
+        del self._ws
+        return response
 
 
 async def serve_both_ways(

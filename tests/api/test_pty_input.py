@@ -1,7 +1,9 @@
 """Input of a PTY session that is long, or that nobody reads. Contract, section 10.5."""
 
 import asyncio
+import gc
 import os
+import tracemalloc
 from pathlib import Path
 
 from procd.api.attendant import PROTOCOL
@@ -16,7 +18,9 @@ from tests.api.clients import (
     Raw,
     connect,
     create,
+    delete,
     describe,
+    each,
     listed,
     program,
     random_base64,
@@ -211,3 +215,48 @@ async def test_a_session_that_ends_frees_those_who_wait_for_it(
     gate.open()
     await terminal.to_end()
     assert terminal.ending["exitCode"] == 3
+
+
+@each("part", ["whole", "half"])
+@each("reads", [True, False])
+async def test_a_client_that_vanishes_leaves_nothing_of_its_messages(
+    procd: MakeClient, tmp_path: Path, part: str, reads: bool
+) -> None:
+    size = 1 << 20
+    text = f"while :; do head -c {size} | wc -c; done" if reads else "sleep 3600"
+    client = await procd(
+        process={"shell": program(tmp_path, f"{RAW}; echo ready; {text}")},
+        pty={"input_queue_bytes": 2 * size},
+    )
+    await create(client, "t1")
+    watcher = await connect(client, "t1")
+    await watcher.until(b"ready\n")
+    frame = b"\x82\xff" + size.to_bytes(8, "big") + bytes(4) + bytes(size)
+
+    async def come_and_go() -> None:
+        read = watcher.output.count(b"\n")
+        async with raw(client) as rude:
+            await rude.upgrade("/process/pty/t1/connect?replay=0")
+            await rude.send(frame)
+            await heard(rude)
+            if part == "half":
+                await rude.send(frame[: size // 2])
+            rude.reset()
+        await attached(client, 1)
+        if reads:
+            await watcher.until(lambda output: output.count(b"\n") > read)
+
+    for _ in range(3):  # by then the queue is full if nobody reads
+        await come_and_go()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(8):
+            await come_and_go()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+        await delete(client, "t1")
+    assert left < size
