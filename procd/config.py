@@ -140,7 +140,9 @@ class PtyConfig:
         16 << 20, "largest input message of a client, bytes", minimum=1024
     )
     input_queue_bytes: int = setting(
-        1 << 20, "unread input beyond which a client is no longer read, bytes", minimum=1024
+        1 << 20,
+        "unread input beyond which more has to wait, and a client with as much waiting, bytes",
+        minimum=1024,
     )
     hangup_s: float = setting(
         0.2, "time between SIGHUP and SIGKILL when a session is deleted, seconds"

@@ -5,6 +5,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import orjson
@@ -26,6 +27,7 @@ from procd.api.ws import (
 )
 from procd.errors import BadRequest, ProcdError, SpawnFailed
 from procd.services.access import Scope
+from procd.services.keyboard import Typist
 from procd.services.pty import PtyRequest, PtySession, exit_reason
 from procd.streams.frames import BINARY, encode
 from procd.streams.replay import ReplayFilter
@@ -33,6 +35,9 @@ from procd.streams.replay import ReplayFilter
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names the header, holds no secret
 BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
 EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
+# A client that has sent its Close is answered when all that it typed before is in the terminal's
+# queue, or this much later.
+LAST_INPUT_S: Final = 5.0
 # A replay is filtered in pieces, with a turn of the event loop for everyone else in between.
 REPLAY_PIECE_BYTES: Final = 32 << 10
 
@@ -147,8 +152,8 @@ async def _refuse(connection: Connection, message: str) -> web.StreamResponse:
         connection.close(WSCloseCode.INTERNAL_ERROR, message)
         await connection.finish()
     finally:
-        connection.release()
-    return connection.ws
+        response = connection.release()
+    return response
 
 
 async def _serve(
@@ -169,6 +174,7 @@ async def _serve(
     # From here on nothing is missed, whatever is awaited.
     outlet = Outlet(connection, session.log, session.frames, live if offset is None else start)
     attendant = Attendant(request, connection, session, outlet)
+    typist = Typist(session.keyboard)
     joined = False
     try:
         if offset is None:
@@ -179,7 +185,7 @@ async def _serve(
         attendant.join()
         joined = True
         await serve_both_ways(
-            _read(connection, session, attendant, request.app[PTYS].config.input_queue_bytes),
+            _read(connection, typist, attendant, request.app[PTYS].config.input_queue_bytes),
             _write(connection, session, outlet, tells_exit=EXIT_TOKEN in offered(request)),
             f"pty output {session.id}",
         )
@@ -188,10 +194,11 @@ async def _serve(
     finally:
         if joined:
             attendant.leave()
+        typist.leave()
         outlet.close()
-        connection.release()
+        response = connection.release()
     note(request, exitCode=session.exit_code)
-    return connection.ws
+    return response
 
 
 async def _replay(connection: Connection, past: bytes, start: int) -> None:
@@ -217,7 +224,7 @@ async def _replay(connection: Connection, past: bytes, start: int) -> None:
 
 
 async def _read(
-    connection: Connection, session: PtySession, attendant: Attendant, queue_bytes: int
+    connection: Connection, typist: Typist, attendant: Attendant, queue_bytes: int
 ) -> None:
     """Type what the client sends; a client that may only look on is told so, once."""
     may_write = connection.caller.scope >= Scope.WRITE
@@ -228,20 +235,22 @@ async def _read(
                 attendant.said(data)
             except BadRequest as exc:
                 misunderstood(connection, exc)
-            continue
-        if not may_write:
-            if not told:
-                connection.write_text(
-                    _control("read-only", message="input is discarded: it needs the scope 'write'")
-                )
-                told = True
-            continue
-        attendant.typed()
-        session.write(data)
-        if session.unread_bytes > queue_bytes:
-            connection.stalled = True
-            await session.written(queue_bytes)
-            connection.stalled = False
+        elif may_write:
+            attendant.typed()
+            if typist.waiting_bytes > queue_bytes:
+                connection.stalled = True
+                await typist.wait(queue_bytes)
+                connection.stalled = False
+            typist.type(data)
+        elif not told:
+            connection.write_text(
+                _control("read-only", message="input is discarded: it needs the scope 'write'")
+            )
+            told = True
+        del data  # not to be kept until the next one comes
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LAST_INPUT_S):
+            await typist.wait(0)
 
 
 async def _write(

@@ -67,8 +67,8 @@ async def _follow(
         )
     finally:
         outlet.close()
-        connection.release()
-    return connection.ws
+        response = connection.release()
+    return response
 
 
 async def _write(connection: Connection, outlet: Outlet) -> None:

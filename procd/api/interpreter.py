@@ -155,8 +155,8 @@ async def execute(request: web.Request) -> web.StreamResponse:
     except ConnectionError:
         pass  # the client has gone, which is its right
     finally:
-        connection.release()
-    return connection.ws
+        response = connection.release()
+    return response
 
 
 async def _submit(connection: Connection, contexts: Contexts) -> Execution:

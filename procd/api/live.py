@@ -109,8 +109,8 @@ async def follow(request: web.Request) -> web.StreamResponse:
             await connection.finish()
     finally:
         feed.close()
-        connection.release()
-    return connection.ws
+        response = connection.release()
+    return response
 
 
 async def rename(request: web.Request) -> web.Response:

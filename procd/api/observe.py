@@ -3,11 +3,13 @@
 All that a route needs is bound when the server starts; a request costs a look-up by identity.
 """
 
+import asyncio
 import itertools
 import logging
 import re
 import secrets
 import time
+import traceback
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -102,6 +104,11 @@ def observer(requests: Requests) -> Middleware:
             return response
         except web.HTTPException as exc:
             status = exc.status
+            raise
+        except asyncio.CancelledError as exc:
+            # The task of the request keeps this, and its frames keep the request, which keeps the
+            # task: what the client sent and what was to be sent would stay until a collection.
+            traceback.clear_frames(exc.__traceback__)
             raise
         finally:
             seconds = time.perf_counter() - begin

@@ -161,13 +161,14 @@ class Connection:
         transport: asyncio.Transport,
         caller: Token,
     ) -> None:
-        self.ws = ws
+        self._ws = ws
         self.caller = caller
         self.heard = False
         self.heard_text = False
         self.stop_code: int = WSCloseCode.GOING_AWAY
         self.closing = False
         self.stalled = False
+        self._left_with: int | None = None  # the code of the client's Close
         self._connections = connections
         self._traffic = connections.traffic
         self._writer = writer
@@ -218,11 +219,13 @@ class Connection:
     async def receive(self) -> bytes | None:
         """The next message's payload; None when the client has closed or gone.
 
+        A client's Close is answered by `release`, when all that came before it is dealt with.
+
         Once `close` was called, what the client still sends is read and dropped until it answers:
         to leave it unread would have the kernel drop what the client hasn't read, too.
         """
         while True:
-            message = await self.ws.receive()
+            message = await self._ws.receive()
             self._last_heard = self._loop.time()
             kind = message.type
             if kind is WSMsgType.BINARY or kind is WSMsgType.TEXT:
@@ -239,8 +242,7 @@ class Connection:
                 self.write(encode(PONG, message.data))
             elif kind is WSMsgType.CLOSE:
                 self.heard = True
-                self.close(message.data, "")
-                self._transport.close()
+                self._left_with = message.data
                 return None
             elif kind is not WSMsgType.PONG:
                 return None
@@ -250,7 +252,7 @@ class Connection:
         config = self._connections.config
         now = self._loop.time()
         unsent_bytes = self._transport.get_write_buffer_size() + self._queued_bytes()
-        if self.stalled or unsent_bytes != self._unsent_bytes:
+        if (self.stalled and not self.closing) or unsent_bytes != self._unsent_bytes:
             self._last_heard = now  # a client that reads, however slowly, is alive
         self._unsent_bytes = unsent_bytes
         limit_s = min(CLOSE_S, config.dead_peer_s) if self.closing else config.dead_peer_s
@@ -301,11 +303,21 @@ class Connection:
         while await self.receive() is not None:
             continue
 
-    def release(self) -> None:
-        """The handler has ended."""
+    def release(self) -> web.StreamResponse:
+        """The handler has ended, and is to return this.
+
+        What aiohttp has parsed of a message hangs on it, so it isn't kept: whoever still knows
+        this connection may have to wait for the cycle collector.
+        """
+        if self._left_with is not None:
+            self.close(self._left_with, "")
+            self._transport.close()
         self._beat_timer.cancel()
         self._connections.closed(self)
         self.released.set_result(None)
+        response = self._ws
+        del self._ws
+        return response
 
 
 async def serve_both_ways(

@@ -15,10 +15,12 @@ from procd.errors import (
 )
 from procd.process import Process
 from procd.services.attendance import Attendance
+from procd.services.keyboard import Keyboard
 from procd.services.recording import Recording, Recordings
 from procd.streams.backlog import Backlog, Budget
 from procd.streams.frames import Frames
 from procd.streams.log import Log
+from procd.tasks import Tasks
 from procd.unix.child import ExitStatus
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class Keeper(Protocol):
 
     config: PtyConfig
     recordings: Recordings
+    tasks: Tasks
 
     def spawn(self, info: PtyInfo, output: Log[Backlog]) -> Process:
         """Start its shell."""
@@ -109,6 +112,7 @@ class PtySession:
         self.title = ""
         self.attendance = Attendance(sessions.config.resize_policy, self.resize, sessions.changed)
         self.frames = Frames(store)
+        self.keyboard = Keyboard(sessions.tasks, sessions.config.input_queue_bytes)
 
     @property
     def id(self) -> str:
@@ -163,6 +167,7 @@ class PtySession:
         if recording is not None:
             self._recording = recording
             self.log.tap = recording.output
+        self.keyboard.plug_in(self._process.stdin)
         self._info = replace(info, active=True)
         self._process.done.add_done_callback(self._finished)
         self._sessions.changed()
@@ -219,23 +224,6 @@ class PtySession:
         """Give it a title, for people; empty for none."""
         self.title = title
         self._sessions.changed()
-
-    def write(self, data: bytes) -> None:
-        """Type into the terminal; what is typed after its end is lost, as on any terminal."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.write(data)
-
-    @property
-    def unread_bytes(self) -> int:
-        """How much of what was typed nobody has read yet."""
-        if self._process is None or self._process.stdin is None:
-            return 0
-        return self._process.stdin.queued_bytes
-
-    async def written(self, queued_bytes: int) -> None:
-        """Wait until at most `queued_bytes` of what was typed are unread."""
-        if self._process is not None and self._process.stdin is not None:
-            await self._process.stdin.drain(queued_bytes)
 
     async def delete(self, hangup_s: float) -> None:
         """End it: hang up, and soon after kill, everything that runs in it.

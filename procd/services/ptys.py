@@ -35,6 +35,7 @@ class PtySessions:
     ) -> None:
         self.config = config
         self.recordings = Recordings(config, state_dir)
+        self.tasks = processes.tasks
         self._processes = processes
         self._shell = shell
         self._environment = environment
@@ -175,17 +176,13 @@ class PtySessions:
         """
         session = self.get(session_id)
         del self._live[session_id]
-        await self._processes.tasks.finish(
-            session.delete(self.config.hangup_s), f"delete pty {session_id}"
-        )
+        await self.tasks.finish(session.delete(self.config.hangup_s), f"delete pty {session_id}")
 
     def discard(self, session: PtySession) -> None:
         """Delete this very session, if it is still live under its id, and don't wait for it."""
         if self._live.get(session.id) is session:
             del self._live[session.id]
-            self._processes.tasks.start(
-                session.delete(self.config.hangup_s), f"discard pty {session.id}"
-            )
+            self.tasks.start(session.delete(self.config.hangup_s), f"discard pty {session.id}")
 
     def ended(self, session: PtySession, *, keep: bool) -> None:
         """A session is over: free its id and, if `keep`, let it be resumed for a while."""

@@ -1,7 +1,6 @@
 """Attaching to a PTY session: output, input, replay and fan-out. Contract, section 10.5."""
 
 import asyncio
-import os
 from pathlib import Path
 
 from procd.api.ws import CONNECTIONS
@@ -407,67 +406,6 @@ async def test_detached_session_is_drained(procd: MakeClient, tmp_path: Path, al
     await terminal.until(b"<END>")
     assert terminal.offset == 30_000_005
     assert terminal.output.endswith(b"1234567\n1234567\n<END>")
-
-
-# ---- input under pressure
-
-
-async def test_10_mb_paste(procd: MakeClient, tmp_path: Path) -> None:
-    data = random_base64(10 << 20)
-    shell = program(tmp_path, f"{RAW}; echo ready; head -c {len(data)} | sha256sum; read x")
-    client = await procd(process={"shell": shell})
-    await create(client, "t1")
-    terminal = await connect(client, "t1")
-    await terminal.until(b"ready")
-    await terminal.type(data)
-    await terminal.until(sha256(data).encode())
-
-
-async def test_long_paste_of_many_messages(procd: MakeClient, tmp_path: Path) -> None:
-    data = random_base64(4 << 20)
-    shell = program(tmp_path, f"{RAW}; echo ready; head -c {len(data)} | sha256sum; read x")
-    client = await procd(process={"shell": shell}, pty={"input_queue_bytes": 4096})
-    await create(client, "t1")
-    terminal = await connect(client, "t1")
-    await terminal.until(b"ready")
-    async with asyncio.timeout(WAIT_S):
-        for start in range(0, len(data), 10_007):
-            await terminal.type(data[start : start + 10_007])
-    await terminal.until(sha256(data).encode())
-
-
-async def test_input_that_nobody_reads_stalls_one_client_only(
-    procd: MakeClient, tmp_path: Path, gate: Gate
-) -> None:
-    text = (
-        f"{RAW}; echo ready; [ $N = echo ] && exec cat; "
-        f"read x <{gate}; head -c 30000000 | wc -c; read x"
-    )
-    client = await procd(
-        process={"shell": program(tmp_path, text)}, pty={"input_queue_bytes": 65_536}
-    )
-    await create(client, "t1", envs={"N": "gate"})
-    watcher = await connect(client, "t1")
-    await watcher.until(b"ready")
-    typist = await connect(client, "t1")
-
-    async def paste() -> None:
-        for _ in range(30):
-            await typist.type(os.urandom(1_000_000))
-
-    async with asyncio.TaskGroup() as group:
-        pasting = group.create_task(paste())
-        # Meanwhile all else is served, this session included.
-        await create(client, "t2", envs={"N": "echo"})
-        other = await connect(client, "t2")
-        await other.until(b"ready")
-        await other.type(b"fluent")
-        await other.until(b"fluent")
-        assert (await connect(client, "t1")).connected["status"] == "connected"
-        assert (await describe(client, "t1"))["active"] is True
-        assert not pasting.done()
-        gate.open()
-        await watcher.until(b"30000000")
 
 
 # ---- how it ends

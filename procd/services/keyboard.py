@@ -1,0 +1,100 @@
+"""Keyboard: what the clients of a terminal type, in order of arrival.
+
+The terminal's queue takes a message as long as no more than `most_bytes` are in it; the next ones
+wait here, each in its client's name, and go with it. So what nobody reads is bounded for the
+terminal, whoever comes and goes, and a client learns how much of its own waits.
+"""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from procd.tasks import Tasks
+from procd.unix.fd import FdWriter
+
+# What a message that waits costs beside its bytes.
+MESSAGE_COST_BYTES: Final = 128
+
+
+class Typist:
+    """One client at a keyboard, until it leaves.
+
+    Attributes:
+        waiting_bytes: what has had no room in the terminal's queue yet, and what it costs.
+    """
+
+    __slots__ = ("_keyboard", "_moved", "waiting_bytes")
+
+    def __init__(self, keyboard: "Keyboard") -> None:
+        self.waiting_bytes = 0
+        self._keyboard = keyboard
+        self._moved: asyncio.Future[None] | None = None
+
+    def type(self, data: bytes) -> None:
+        """Type; what is typed after the terminal's end is lost, as on any terminal."""
+        self._keyboard.type(self, data)
+
+    async def wait(self, most_bytes: int) -> None:
+        """Wait until at most so much waits."""
+        while self.waiting_bytes > most_bytes:
+            self._moved = asyncio.get_running_loop().create_future()
+            await self._moved
+
+    def moved(self, waiting_bytes: int) -> None:
+        """So much more, or less, waits."""
+        self.waiting_bytes += waiting_bytes
+        if self._moved is not None and not self._moved.done():
+            self._moved.set_result(None)
+
+    def leave(self) -> None:
+        """Take along what waits."""
+        self._keyboard.forget(self)
+
+
+class Keyboard:
+    """Everyone's way into one terminal."""
+
+    __slots__ = ("_hands_over", "_most_bytes", "_tasks", "_waiting", "_writer")
+
+    def __init__(self, tasks: Tasks, most_bytes: int) -> None:
+        self._tasks = tasks
+        self._most_bytes = most_bytes
+        self._writer: FdWriter | None = None
+        self._waiting: deque[tuple[Typist, bytes]] = deque()
+        self._hands_over = False
+
+    def plug_in(self, writer: FdWriter | None) -> None:
+        """Type into this from now on."""
+        self._writer = writer
+
+    def type(self, typist: Typist, data: bytes) -> None:
+        """Put a message into the queue, or behind those that wait."""
+        writer = self._writer
+        if writer is None:
+            return
+        if not self._waiting and writer.queued_bytes <= self._most_bytes:
+            writer.write(data)
+            return
+        typist.moved(len(data) + MESSAGE_COST_BYTES)
+        self._waiting.append((typist, data))
+        if not self._hands_over:
+            self._hands_over = True
+            self._tasks.start(self._hand_over(writer), "input that waits")
+
+    async def _hand_over(self, writer: FdWriter) -> None:
+        try:
+            while self._waiting:
+                await writer.drain(self._most_bytes)
+                self._hand_over_one(writer)
+        finally:
+            self._hands_over = False
+
+    def _hand_over_one(self, writer: FdWriter) -> None:
+        if self._waiting:  # else the clients have left meanwhile
+            typist, data = self._waiting.popleft()
+            writer.write(data)
+            typist.moved(-len(data) - MESSAGE_COST_BYTES)
+
+    def forget(self, typist: Typist) -> None:
+        """Drop what waits of a client that has left."""
+        self._waiting = deque(item for item in self._waiting if item[0] is not typist)

@@ -1,0 +1,262 @@
+"""Input of a PTY session that is long, or that nobody reads. Contract, section 10.5."""
+
+import asyncio
+import gc
+import os
+import tracemalloc
+from pathlib import Path
+
+from procd.api.attendant import PROTOCOL
+from procd.api.pty import PTYS
+from tests.api.clients import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    WAIT_S,
+    Gate,
+    Raw,
+    connect,
+    create,
+    delete,
+    describe,
+    each,
+    listed,
+    program,
+    random_base64,
+    raw,
+    sha256,
+    until,
+)
+from tests.conftest import Client, MakeClient
+
+RAW = "stty raw -echo"
+QUEUE_BYTES = 64 << 10
+# A message that the terminal's queue takes as its last, and after it no other.
+FILL = b"x" * 100_000
+
+
+def after(gate: Gate, text: str) -> str:
+    """A program on a raw terminal that reads nothing until the gate is open."""
+    return f"{RAW}; echo ready; read x <{gate}; {text}"
+
+
+async def attached(client: Client, number: int) -> None:
+    """Wait until so many clients are attached to t1."""
+
+    async def fact() -> bool:
+        await listed(client)  # the server gets to do what it has to
+        return len(client.app[PTYS].get("t1").attendance.members) == number
+
+    await until(fact)
+
+
+async def heard(client: Raw) -> None:
+    """Wait until the server has taken all that the client has sent."""
+    await client.send_frame(PING, b"heard?")
+    assert await client.next(PONG) == b"heard?"
+
+
+async def test_10_mb_paste(procd: MakeClient, tmp_path: Path) -> None:
+    data = random_base64(10 << 20)
+    shell = program(tmp_path, f"{RAW}; echo ready; head -c {len(data)} | sha256sum; read x")
+    client = await procd(process={"shell": shell})
+    await create(client, "t1")
+    terminal = await connect(client, "t1")
+    await terminal.until(b"ready")
+    await terminal.type(data)
+    await terminal.until(sha256(data).encode())
+
+
+async def test_long_paste_of_many_messages(procd: MakeClient, tmp_path: Path) -> None:
+    data = random_base64(4 << 20)
+    shell = program(tmp_path, f"{RAW}; echo ready; head -c {len(data)} | sha256sum; read x")
+    client = await procd(process={"shell": shell}, pty={"input_queue_bytes": 4096})
+    await create(client, "t1")
+    terminal = await connect(client, "t1")
+    await terminal.until(b"ready")
+    async with asyncio.timeout(WAIT_S):
+        for start in range(0, len(data), 10_007):
+            await terminal.type(data[start : start + 10_007])
+    await terminal.until(sha256(data).encode())
+
+
+async def test_input_that_nobody_reads_stalls_one_client_only(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    text = (
+        f"{RAW}; echo ready; [ $N = echo ] && exec cat; "
+        f"read x <{gate}; head -c 30000000 | wc -c; read x"
+    )
+    client = await procd(
+        process={"shell": program(tmp_path, text)}, pty={"input_queue_bytes": 65_536}
+    )
+    await create(client, "t1", envs={"N": "gate"})
+    watcher = await connect(client, "t1")
+    await watcher.until(b"ready")
+    typist = await connect(client, "t1")
+
+    async def paste() -> None:
+        for _ in range(30):
+            await typist.type(os.urandom(1_000_000))
+
+    async with asyncio.TaskGroup() as group:
+        pasting = group.create_task(paste())
+        # Meanwhile all else is served, this session included.
+        await create(client, "t2", envs={"N": "echo"})
+        other = await connect(client, "t2")
+        await other.until(b"ready")
+        await other.type(b"fluent")
+        await other.until(b"fluent")
+        assert (await connect(client, "t1")).connected["status"] == "connected"
+        assert (await describe(client, "t1"))["active"] is True
+        assert not pasting.done()
+        gate.open()
+        await watcher.until(b"30000000")
+
+
+async def test_pings_are_answered_while_input_waits(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    """Those of the client that pastes, and of another that has one key behind it."""
+    shell = program(tmp_path, after(gate, f"head -c {2 * len(FILL) + 2} | sha256sum; read x"))
+    client = await procd(process={"shell": shell}, pty={"input_queue_bytes": QUEUE_BYTES})
+    await create(client, "t1")
+    watcher = await connect(client, "t1")
+    await watcher.until(b"ready")
+    async with raw(client) as typist, raw(client) as other:
+        for each_one in (typist, other):
+            await each_one.upgrade("/process/pty/t1/connect")
+        for data in (FILL, b"1"):
+            await typist.send_frame(BINARY, data)
+            await heard(typist)
+        await other.send_frame(BINARY, b"2")
+        await heard(other)
+        await typist.send_frame(BINARY, FILL)
+        await heard(typist)
+        gate.open()
+        await watcher.until(sha256(FILL + b"12" + FILL).encode())  # in order of arrival
+
+
+async def test_acknowledgements_are_heard_while_input_waits(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    """Else a program that says much before it reads would wait for its page, and that for it."""
+    shell = program(
+        tmp_path, after(gate, "head -c 3000000 /dev/zero; head -c 200000 | wc -c; read x")
+    )
+    client = await procd(
+        process={"shell": shell},
+        pty={"input_queue_bytes": QUEUE_BYTES, "window_bytes": 64 << 10},
+    )
+    await create(client, "t1")
+    page = await connect(client, "t1", "", PROTOCOL)
+    await page.until(b"ready\n")
+    for _ in range(2):
+        await page.type(FILL)
+    gate.open()
+    size = 0
+    while not page.output.endswith(b"200000\n"):
+        async with asyncio.timeout(WAIT_S):
+            assert await page.step()
+        if len(page.output) > size:
+            size = len(page.output)
+            await page.ws.send_json({"type": "ack", "offset": page.offset})
+
+
+async def test_unread_input_is_bounded_whoever_comes_and_goes(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    """The queue takes the first message whole, then no other; what waits goes with its client."""
+    shell = program(tmp_path, after(gate, f"head -c {len(FILL) + 1} | sha256sum; read x"))
+    client = await procd(process={"shell": shell}, pty={"input_queue_bytes": QUEUE_BYTES})
+    await create(client, "t1")
+    terminal = await connect(client, "t1")
+    await terminal.until(b"ready\n")
+    for _ in range(5):
+        async with raw(client) as typist:
+            await typist.upgrade("/process/pty/t1/connect")
+            await typist.send_frame(BINARY, FILL)
+            await heard(typist)
+            typist.reset()
+        await attached(client, 1)
+    await terminal.type(b".")
+    gate.open()
+    await terminal.until(sha256(FILL + b".").encode())
+
+
+async def test_what_was_typed_before_a_close_arrives(procd: MakeClient, tmp_path: Path) -> None:
+    data = random_base64(2 << 20)
+    shell = program(tmp_path, f"{RAW}; echo ready; head -c {len(data)} | sha256sum; read x")
+    client = await procd(process={"shell": shell}, pty={"input_queue_bytes": 1024})
+    await create(client, "t1")
+    watcher = await connect(client, "t1")
+    await watcher.until(b"ready")
+    async with raw(client) as typist:
+        await typist.upgrade("/process/pty/t1/connect?replay=0")
+        for start in range(0, len(data), 10_007):
+            await typist.send_frame(BINARY, data[start : start + 10_007])
+        await typist.send_frame(CLOSE, (1000).to_bytes(2, "big"))
+        await typist.output(None)
+        assert await typist.frame() == (CLOSE, (1000).to_bytes(2, "big"))
+        await watcher.until(sha256(data).encode())
+
+
+async def test_a_session_that_ends_frees_those_who_wait_for_it(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    shell = program(tmp_path, after(gate, "exit 3"))
+    client = await procd(process={"shell": shell}, pty={"input_queue_bytes": 1024})
+    await create(client, "t1")
+    terminal = await connect(client, "t1")
+    await terminal.until(b"ready")
+    for _ in range(3):
+        await terminal.type(FILL)
+    gate.open()
+    await terminal.to_end()
+    assert terminal.ending["exitCode"] == 3
+
+
+@each("part", ["whole", "half"])
+@each("reads", [True, False])
+async def test_a_client_that_vanishes_leaves_nothing_of_its_messages(
+    procd: MakeClient, tmp_path: Path, part: str, reads: bool
+) -> None:
+    size = 1 << 20
+    text = f"while :; do head -c {size} | wc -c; done" if reads else "sleep 3600"
+    client = await procd(
+        process={"shell": program(tmp_path, f"{RAW}; echo ready; {text}")},
+        pty={"input_queue_bytes": 2 * size},
+    )
+    await create(client, "t1")
+    watcher = await connect(client, "t1")
+    await watcher.until(b"ready\n")
+    frame = b"\x82\xff" + size.to_bytes(8, "big") + bytes(4) + bytes(size)
+
+    async def come_and_go() -> None:
+        read = watcher.output.count(b"\n")
+        async with raw(client) as rude:
+            await rude.upgrade("/process/pty/t1/connect?replay=0")
+            await rude.send(frame)
+            await heard(rude)
+            if part == "half":
+                await rude.send(frame[: size // 2])
+            rude.reset()
+        await attached(client, 1)
+        if reads:
+            await watcher.until(lambda output: output.count(b"\n") > read)
+
+    for _ in range(3):  # by then the queue is full if nobody reads
+        await come_and_go()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(8):
+            await come_and_go()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+        await delete(client, "t1")
+    assert left < size
