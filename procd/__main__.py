@@ -12,16 +12,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 from aiohttp import web
 
 from procd.api.gate import GATE
+from procd.api.visitors import VISITORS, Visitor
 from procd.app import create_app
 from procd.app import reload as reload_app
 from procd.cli.main import main
-from procd.config import Config, ConfigError
+from procd.config import Config, ConfigError, ServerConfig
 from procd.configfile import check_places, load, networks
 from procd.listen import Listeners
 from procd.logs import formatter
@@ -172,17 +173,23 @@ def _raise_descriptor_limit() -> None:
 
 def make_runner(app: web.Application, config: Config) -> web.AppRunner:
     """The runner with the server's limits; a handler is cancelled when its client goes."""
-    server = config.server
     return web.AppRunner(
         app,
-        access_log=None,
         handler_cancellation=True,
-        keepalive_timeout=server.keepalive_s,
-        max_field_size=server.max_header_bytes,
-        max_line_size=server.max_header_bytes,
         # aiohttp grants it twice: before it cancels the handlers, and after.
-        shutdown_timeout=server.shutdown_s / 3,
+        shutdown_timeout=config.server.shutdown_s / 3,
+        **connection_options(config.server),
     )
+
+
+def connection_options(config: ServerConfig) -> dict[str, Any]:
+    """What aiohttp is told of each connection."""
+    return {
+        "access_log": None,
+        "keepalive_timeout": config.keepalive_s,
+        "max_field_size": config.max_header_bytes,
+        "max_line_size": config.max_header_bytes,
+    }
 
 
 async def _serve(config: Config, path: Path | None, app: web.Application) -> int:
@@ -201,7 +208,12 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
         log.error("cannot listen: %s", exc)
         return 1
     runner = make_runner(app, config)
-    listeners = Listeners(runner)
+
+    def visitor() -> Visitor:
+        assert runner.server is not None
+        return Visitor(app[VISITORS], runner.server, **connection_options(config.server))
+
+    listeners = Listeners(runner, visitor)
     watchdog = Watchdog(loop, os.environ)
     try:
         await runner.setup()
