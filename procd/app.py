@@ -27,6 +27,7 @@ from procd.api.forwarded import PROXIES, Proxies
 from procd.api.gate import GATE, Gate, expect, gate
 from procd.api.middleware import errors
 from procd.api.observe import REQUESTS, Requests, name_request, observer
+from procd.api.visitors import VISITORS, Visitors, dismiss
 from procd.api.web import ASSETS, Assets
 from procd.api.web import routes as web_routes
 from procd.api.ws import CONNECTIONS, Connections
@@ -92,6 +93,8 @@ def create_app(
         app.on_response_prepare.append(opened)
         app.on_cleanup.append(_close_audit)
     app[REQUESTS] = requests
+    app[VISITORS] = Visitors(config.server)
+    app.on_response_prepare.append(dismiss)
     app[PROXIES] = Proxies(config.server)
     app.on_response_prepare.append(name_request)
     guards = app[GATE] = Gate(config, access or Access(config))
@@ -189,6 +192,7 @@ def _sources(app: web.Application) -> metrics.Sources:
             Gauge("procd_contexts", "interpreter contexts", lambda: len(contexts)),
             Gauge("procd_sessions", "shell sessions, the ended included", lambda: len(sessions)),
             Gauge("procd_ptys", "live PTY sessions", lambda: ptys.live),
+            Gauge("procd_connections", "open connections", lambda: len(app[VISITORS])),
             Gauge("procd_websockets", "open WebSockets", lambda: len(connections)),
             Gauge("procd_log_bytes", "disk taken by logs", lambda: sessions.log_bytes),
         ],

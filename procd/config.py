@@ -43,6 +43,11 @@ class ServerConfig:
         "proxies whose X-Forwarded-For is believed in logs, X-Forwarded-Host for what a page's"
         " own host is: addresses, networks, or unix",
     )
+    max_connections: int = setting(
+        10_000,
+        "connections, at most half of all descriptors; beyond, the longest idle go for new ones",
+        minimum=1,
+    )
     max_header_bytes: int = setting(
         128 << 10, "longest request line and longest header field, bytes", minimum=8190
     )

@@ -18,6 +18,8 @@ from procd.config import ServerConfig
 # For its owner and its group: who may connect may run anything.
 SOCKET_UMASK: Final = 0o117
 BACKLOG: Final = 1024
+# What asyncio's own loop accepts in a turn: also how often it fails, aloud, without a descriptor.
+BATCH: Final = 4
 
 
 class UnixSocket:
@@ -72,31 +74,39 @@ class UnixSocket:
             self._path.unlink()
 
 
-class UnixSite(web.BaseSite):
-    """A site on a unix socket that exists already, which aiohttp's own has no room for.
+class Site(web.BaseSite):
+    """A site at a host and port, or on a socket that is there.
 
-    Its `SockSite` takes every socket for a TCP one, and so does uvloop then.
+    aiohttp's own have no room for a unix socket that exists already, and accept as many clients
+    in a turn as the kernel may queue.
     """
 
-    __slots__ = ("_socket",)
+    __slots__ = ("_where",)
 
-    def __init__(self, runner: web.BaseRunner, sock: socket.socket) -> None:
-        super().__init__(runner, backlog=BACKLOG)
-        self._socket = sock
+    def __init__(self, runner: web.BaseRunner, where: socket.socket | tuple[str, int]) -> None:
+        super().__init__(runner, backlog=BATCH)
+        self._where = where
 
     @property
     def name(self) -> str:
         """What it is called in messages."""
-        return place(self._socket)
+        return place(self._where) if isinstance(self._where, socket.socket) else str(self._where)
 
     async def start(self) -> None:
         """Listen."""
         await super().start()
-        server = self._runner.server
-        assert server is not None
-        self._server = await asyncio.get_running_loop().create_unix_server(
-            server, sock=self._socket, backlog=self._backlog
-        )
+        loop, factory, where = asyncio.get_running_loop(), self._runner.server, self._where
+        assert factory is not None
+        if not isinstance(where, socket.socket):
+            server = await loop.create_server(factory, *where, backlog=BATCH)
+        elif where.family == socket.AF_UNIX:  # else uvloop takes it for a TCP socket
+            server = await loop.create_unix_server(factory, sock=where, backlog=BATCH)
+        else:
+            server = await loop.create_server(factory, sock=where, backlog=BATCH)
+        for listening in server.sockets:
+            with listening.dup() as own:
+                own.listen(BACKLOG)  # the kernel's queue is another matter
+        self._server = server
 
 
 def place(sock: socket.socket) -> str:
@@ -135,7 +145,7 @@ class Listeners:
                 raise _named(exc, f"unix:{config.unix}") from exc
             await self._start(self._unix.socket)
         if config.host:
-            site = web.TCPSite(self._runner, config.host, config.port, backlog=BACKLOG)
+            site = Site(self._runner, (config.host, config.port))
             try:
                 await site.start()
             except OSError as exc:
@@ -148,12 +158,9 @@ class Listeners:
             )
 
     async def _start(self, sock: socket.socket) -> None:
-        if sock.family == socket.AF_UNIX:
-            site: web.BaseSite = UnixSite(self._runner, sock)
-        else:
-            site = web.SockSite(self._runner, sock, backlog=BACKLOG)
+        await Site(self._runner, sock).start()
+        if sock.family != socket.AF_UNIX:
             self.port = self.port or sock.getsockname()[1]
-        await site.start()
         self.places.append(place(sock))
 
     def close(self) -> None:

@@ -15,8 +15,9 @@ from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError, L
 from aiohttp.streams import StreamReader
 from multidict import CIMultiDictProxy
 
-from procd.api.observe import REQUESTS, Requests
+from procd.api.observe import REQUESTS
 from procd.api.reply import envelope, json_response
+from procd.api.visitors import VISITORS
 from procd.config import ServerConfig
 from procd.errors import BadRequest, ProcdError
 from procd.unix.poller import Poller
@@ -34,15 +35,19 @@ class HttpConnection(web.RequestHandler):
     learn that the client has gone; the poller does.
     """
 
-    __slots__ = ("_poller", "_requests", "_watched")
+    __slots__ = ("_poller", "_requests", "_visitors", "_watched")
 
-    def __init__(
-        self, server: web.Server, requests: Requests, poller: Poller, **options: Any
-    ) -> None:
+    def __init__(self, server: web.Server, app: web.Application, **options: Any) -> None:
         super().__init__(server, **options)
-        self._requests = requests
-        self._poller = poller
+        self._requests = app[REQUESTS]
+        self._poller = app[POLLER]
+        self._visitors = app[VISITORS]
         self._watched = -1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop for a new connection."""
+        super().connection_made(transport)
+        self._visitors.came(self, transport.get_extra_info("socket").fileno())
 
     def _pause_transport_reading(self) -> None:
         super()._pause_transport_reading()
@@ -70,6 +75,7 @@ class HttpConnection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop before it closes the socket."""
         self._unwatch()
+        self._visitors.left(self)
         super().connection_lost(exc)
 
     def handle_error(
@@ -107,13 +113,12 @@ class HttpServer(web.Server):
 
     def __init__(self, plain: web.Server, app: web.Application, **options: Any) -> None:
         super().__init__(plain.request_handler, request_factory=self._make, **options)
-        self._requests = app[REQUESTS]
-        self._poller = app[POLLER]
+        self._app = app
         self._make_plain = plain.request_factory
 
     def __call__(self) -> HttpConnection:
         """A connection, for the event loop to serve."""
-        return HttpConnection(self, self._requests, self._poller, loop=self._loop, **self._kwargs)
+        return HttpConnection(self, self._app, loop=self._loop, **self._kwargs)
 
     def _make(
         self,

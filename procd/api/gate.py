@@ -13,8 +13,9 @@ from aiohttp.typedefs import Handler
 
 from procd.api.forwarded import PROXIES
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
+from procd.api.visitors import VISITORS
 from procd.config import Config, ServerConfig
-from procd.errors import Refused, TooLarge, Unauthorized
+from procd.errors import Exhausted, Refused, TooLarge, Unauthorized
 from procd.services.access import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
 from procd.services.credentials import Access, is_address, is_loopback
 
@@ -78,11 +79,15 @@ class Gate:
         Raises:
             Unauthorized: it has no good credential.
             Refused: its Host, its Origin or its token's scope isn't enough.
+            Exhausted: there are too many connections, and this is one of those.
         """
         route = request.match_info.route
         need = self._needs.get(route, UNKNOWN)
         if need.unguarded:
             return ANYONE
+        visitors = request.app[VISITORS]
+        if request.protocol in visitors.extra:
+            raise Exhausted(f"limit of {visitors.max} connections is reached")
         headers = request.headers
         if self._hosts is not None and not self._knows(headers.get(hdrs.HOST)):
             raise Refused("forbidden: this Host is not in server.allowed_hosts")
@@ -181,8 +186,13 @@ def plain_path(path: str) -> str:
 @web.middleware
 async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let a request pass, or raise."""
-    request[CALLER] = request.app[GATE].admit(request)
-    return await handler(request)
+    visitors = request.app[VISITORS]
+    visitors.began(request.protocol)
+    try:
+        request[CALLER] = request.app[GATE].admit(request)
+        return await handler(request)
+    finally:
+        visitors.ended(request.protocol)
 
 
 async def expect(request: web.Request) -> None:
@@ -196,7 +206,7 @@ async def expect(request: web.Request) -> None:
         return  # who reads it comes to that by itself
     try:
         request.app[GATE].admit(request)
-    except Refused:
+    except (Refused, Exhausted):
         return  # the middleware comes to the same and answers
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -68,27 +68,40 @@ def limited(daemon: Daemon, limit: int, soft: int) -> Iterator[None]:
 
 async def test_no_descriptor_for_connections(start: Start, http: aiohttp.ClientSession) -> None:
     daemon = start()
-    assert await version(http, daemon) == 200
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as old:
-        # Who is connected is served on. Newcomers wait in the kernel's queue; uvloop, which has a
-        # descriptor in reserve for that, tells them at once that there is no room.
-        assert await version(old, daemon) == 200
+    async with http.ws_connect(f"{daemon.url}/process/pty/create-connect?id=t") as old:
+        assert (await old.receive_json())["status"] == "connected"
         with ExitStack() as stack:
             with limited(daemon, resource.RLIMIT_NOFILE, max(descriptors(daemon.pid)) + 1):
-                waiting = [
+                # Newcomers wait in the kernel's queue; uvloop, which has a descriptor in reserve
+                # for that, tells them at once that there is no room. Who is at work goes on.
+                for _ in range(20):
                     stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))
-                    for _ in range(20)
-                ]
-                waiting[-1].sendall(b"GET /version HTTP/1.1\r\nHost: procd\r\n\r\n")
-                for _ in range(5):
-                    assert await version(old, daemon) == 200
-                body = await execute(old, daemon, "echo x")
-                assert body.get("exitCode") == -1, (body, daemon.stderr())
-                assert "Too many open files" in body["result"]
-            # It recovers by itself: who has waited is answered.
-            waiting[-1].settimeout(20)
-            if not isinstance(asyncio.get_running_loop(), uvloop.Loop):
-                assert (await asyncio.to_thread(waiting[-1].recv, 12)) == b"HTTP/1.1 200"
+                await old.send_bytes(b"echo st''ill\n")
+                async with asyncio.timeout(20):
+                    while b"still" not in (await old.receive()).data:
+                        continue
+            # It recovers by itself.
+            assert await version(http, daemon) == 200
+    assert (await execute(http, daemon, "echo on"))["result"] == "on\n"
+    assert daemon.stderr().count("out of system resource") < 100, "it says so, and doesn't scream"
+
+
+async def test_connections_have_no_descriptor_left_for_work(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    daemon = start()
+    assert await version(http, daemon) == 200
+    with (
+        limited(daemon, resource.RLIMIT_NOFILE, max(descriptors(daemon.pid)) + 1 + RESERVED),
+        ExitStack() as stack,
+    ):
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))
+        for _ in range(5):
+            assert await version(http, daemon) == 200
+        body = await execute(http, daemon, "echo x")
+        assert body.get("exitCode") == -1, (body, daemon.stderr())
+        assert "Too many open files" in body["result"]
     assert (await execute(http, daemon, "echo on"))["result"] == "on\n"
 
 
