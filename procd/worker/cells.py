@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 CO_COROUTINE = 0x80  # inspect's, which costs 2 MiB to import
 # How a client that displays results is told of a SystemExit.
 EXIT = "application/vnd.procd.exit+json"
+MANY = 1000  # more than a handler raises in the last moment of a cell
 MAX_VARIABLES = 1000
 MAX_REPR_CHARS = 160
 
@@ -120,7 +121,7 @@ class Interpreter:
 
     def _calm_down(self) -> None:
         """From here on nothing of the user's comes in between."""
-        while True:
+        for _ in range(MANY):
             try:
                 self._interruptible = False
                 self._hooks.put_aside()
@@ -128,6 +129,7 @@ class Interpreter:
                 continue
             else:
                 return
+        raise RuntimeError("hooks can't be put aside")
 
     def _user(self, work: Callable[[], Any]) -> tuple[dict[str, str] | None, Any]:
         """What went wrong with what runs the user's code, as clients are told; and its result."""
