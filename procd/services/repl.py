@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +42,7 @@ class Relay:
     end = 0
     start = 0
     head_end = 0
+    safe_lag_bytes = sys.maxsize
 
     def __init__(self) -> None:
         self.target: Log[Backlog] | None = None
