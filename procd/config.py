@@ -139,7 +139,7 @@ class PtyConfig:
     max_clients: int = setting(256, "attached clients of one session", minimum=1)
     max_ended: int = setting(128, "ended sessions kept for resuming")
     linger_s: float = setting(60.0, "how long an ended session can be resumed, seconds")
-    backlog_bytes: int = setting(8 << 20, "output kept of one session, bytes", minimum=64 << 10)
+    backlog_bytes: int = setting(8 << 20, "output kept of one session, bytes", minimum=128 << 10)
     replay_bytes: int = setting(256 << 10, "output replayed at attach, bytes; 0: none")
     max_message_bytes: int = setting(
         16 << 20, "largest input message of a client, bytes", minimum=1024

@@ -7,6 +7,7 @@ mostly what was just written. A full disk costs the oldest output and never a co
 import errno
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -43,6 +44,7 @@ class LogFile:
     )
 
     head_end: Final = 0
+    safe_lag_bytes: Final = sys.maxsize  # readers read from the disk
 
     def __init__(self, store: "LogStore", path: Path) -> None:
         self._store = store

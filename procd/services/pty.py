@@ -26,7 +26,7 @@ from procd.unix.child import ExitStatus
 log = logging.getLogger(__name__)
 
 MAX_CELLS: Final = 1000
-# Lag of the fastest client that pauses the program; a backlog holds several times as much.
+# Lag of the fastest client that pauses the program; less where the backlog is short.
 PAUSE_BYTES: Final = 1 << 20
 KILLED: Final = 137
 
@@ -108,7 +108,7 @@ class PtySession:
         self._recording: Recording | None = None
         self.on_end: Callable[[int | None], None] | None = None
         store = Backlog(backlog_bytes, budget=memory)
-        self.log = Log(store, min(PAUSE_BYTES, backlog_bytes // 4))
+        self.log = Log(store, PAUSE_BYTES)
         self.title = ""
         self.attendance = Attendance(sessions.config.resize_policy, self.resize, sessions.changed)
         self.frames = Frames(store)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import marshal
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -46,6 +47,7 @@ class Relay:
     end = 0
     start = 0
     head_end = 0
+    safe_lag_bytes = sys.maxsize
 
     def __init__(self) -> None:
         self.target: Log[Backlog] | None = None

@@ -1,5 +1,6 @@
 """Backlog: the bytes of a log that are still kept, addressed by absolute offset."""
 
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 from operator import attrgetter
@@ -12,8 +13,9 @@ MERGE_BYTES: Final = 4 << 10
 RUN_COST_BYTES: Final = 128
 # Below this, what runs cost is nobody's concern.
 LEAST_COST_BYTES: Final = 64 << 10
-# What the tail of each may keep, whatever the others have.
-LEAST_TAIL_BYTES: Final = 64 << 10
+# What the tail of each may keep, whatever the others have: a quarter, and what is read in one turn
+# on top of that (64 KiB), still fit.
+LEAST_TAIL_BYTES: Final = 128 << 10
 
 
 class Run(NamedTuple):
@@ -50,7 +52,8 @@ class Backlog:
     all streams share one sequence of offsets, in order of arrival.
 
     Where a budget is used up, the head ends and the tail gets shorter as more is appended, down to
-    `LEAST_TAIL_BYTES`; the tail gets longer again when others have let go of theirs.
+    `LEAST_TAIL_BYTES`; the tail gets longer again when others have let go of theirs. It loses no
+    more than half with each append, so that one who lags by `safe_lag_bytes` loses nothing.
     """
 
     __slots__ = (
@@ -95,6 +98,11 @@ class Backlog:
     def kept_bytes(self) -> int:
         """How many bytes are kept."""
         return self.head_end + self.end - self.start
+
+    @property
+    def safe_lag_bytes(self) -> int:
+        """How far one may be behind who is to lose nothing, if the tail may get shorter."""
+        return sys.maxsize if self._budget is None else self._tail_bytes // 4
 
     def append(self, data: bytes, stream: int = 0) -> None:
         """Add `data`, which is not copied if it is long."""
@@ -155,7 +163,7 @@ class Backlog:
             self._tail_bytes = self._full_tail_bytes
             return
         self._head_bytes = self.head_end
-        tail = max(LEAST_TAIL_BYTES, self.end - self.start - excess)
+        tail = max(LEAST_TAIL_BYTES, self._tail_bytes // 2, self.end - self.start - excess)
         self._tail_bytes = min(tail, self._full_tail_bytes)
         self._evict()
         budget.used_bytes += self.kept_bytes - self._accounted

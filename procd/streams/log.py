@@ -5,8 +5,9 @@ somebody to call; there are no queues, so memory is one store however many read 
 reader finds everything that is still kept.
 
 The fastest cursor sets the pace: when even it lags by `high_bytes`, the source is paused, and goes
-on below `low_bytes`. So a lone slow reader slows the process, as a terminal does, while one that is
-slow beside a fast one holds up nobody and in time falls off the store: its cursor is then `lost`.
+on below a quarter of that. So a lone slow reader slows the process, as a terminal does, and loses
+nothing, while one that is slow beside a fast one holds up nobody and in time falls off the store:
+its cursor is then `lost`.
 With no cursor at all the source is never paused.
 """
 
@@ -39,6 +40,10 @@ class Store(Protocol):
     def head_end(self) -> int:
         """Offset after the head."""
 
+    @property
+    def safe_lag_bytes(self) -> int:
+        """How far the fastest cursor may lag without a loss."""
+
     def append(self, data: bytes, stream: int = 0) -> None:
         """Add bytes of a stream."""
 
@@ -54,14 +59,15 @@ class Log(Generic[S_co]):
 
     Args:
         store: keeps the bytes.
-        high_bytes: lag of the fastest cursor that pauses the source; 0 if nothing ever does.
+        high_bytes: lag of the fastest cursor that pauses the source, or less where the store keeps
+            little; 0 if nothing ever does.
 
     Attributes:
         on_idle: called when the last cursor leaves.
         tap: called with all that is appended; for one who keeps it elsewhere and never lags.
     """
 
-    __slots__ = ("_cursors", "_high_bytes", "_low_bytes", "_paused", "_sources", "on_idle",
+    __slots__ = ("_cursors", "_high_bytes", "_paused", "_sources", "on_idle",
                  "sealed", "store", "tap")  # fmt: skip
 
     def __init__(self, store: S_co, high_bytes: int) -> None:
@@ -70,7 +76,6 @@ class Log(Generic[S_co]):
         self.on_idle: Callable[[], None] | None = None
         self.tap: Callable[[bytes], None] | None = None
         self._high_bytes = high_bytes
-        self._low_bytes = high_bytes // 4
         self._cursors: list[Cursor] = []
         self._sources: list[Source] = []
         self._paused = False
@@ -138,12 +143,13 @@ class Log(Generic[S_co]):
             lag = self.store.end - self._cursors[0].offset
         else:
             lag = self.store.end - max([cursor.offset for cursor in self._cursors])
+        high_bytes = min(self._high_bytes, self.store.safe_lag_bytes)
         if self._paused:
-            if lag <= self._low_bytes:
+            if lag <= high_bytes // 4:
                 self._paused = False
                 for source in self._sources:
                     source.resume()
-        elif self._high_bytes and lag >= self._high_bytes:
+        elif high_bytes and lag >= high_bytes:
             self._paused = True
             for source in self._sources:
                 source.pause()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from procd.api.ws import CONNECTIONS
 from tests.api.clients import (
+    BINARY,
     WAIT_S,
     Fifo,
     Gate,
@@ -282,13 +283,13 @@ async def test_resume_at_an_offset_that_is_no_longer_kept(
     procd: MakeClient, tmp_path: Path
 ) -> None:
     client = await procd(
-        process={"shell": program(tmp_path, numbers())}, pty={"backlog_bytes": 100_000}
+        process={"shell": program(tmp_path, numbers())}, pty={"backlog_bytes": 150_000}
     )
     await create(client, "t1")
     await printed(client, "t1", len(LINES))
     terminal = await connect(client, "t1", "?offset=5")
     kept = len(LINES) - terminal.connected["offset"]
-    assert 100_000 <= kept < 200_000
+    assert 150_000 <= kept < 300_000
     await terminal.until_size(kept)
     assert terminal.output == LINES[-kept:]
 
@@ -346,6 +347,34 @@ async def test_20_mb_to_a_client_that_stalls(procd: MakeClient, tmp_path: Path, 
         output = bytearray()
         for _ in range(3):
             await watch.paused()  # nothing is read until the program is held back
+            output += await slow.output(1 << 20)
+        output += await slow.output(len(data) - len(output))
+    assert sha256(bytes(output)) == sha256(data)
+
+
+@each(
+    "sections",
+    [{"pty": {"backlog_bytes": 128 << 10}}, {"process": {"max_total_output_bytes": 1 << 20}}],
+)
+async def test_a_lone_slow_client_loses_nothing_of_a_short_backlog(
+    procd: MakeClient, tmp_path: Path, sections: dict[str, dict[str, object]]
+) -> None:
+    data = random_base64(12 << 20)
+    (tmp_path / "data").write_bytes(data)
+    show = f"cat {tmp_path}/data; read x"
+    process = {"shell": program(tmp_path, f"{RAW}; {show}; {show}")}
+    client = await procd(**sections | {"process": process | sections.get("process", {})})
+    for session_id in ("t1", "t2"):
+        await create(client, session_id, lazyStart=True)
+    for session_id in ("t1", "t2"):  # both have said much when the slow client comes
+        await printed(client, session_id, len(data))
+    async with raw(client, receive_bytes=4096) as slow:
+        await slow.upgrade("/process/pty/t1/connect?replay=0")
+        watch = PauseWatch(client, "t1")
+        await slow.send_frame(BINARY, b"\n")
+        output = bytearray()
+        for _ in range(3):
+            await watch.paused()
             output += await slow.output(1 << 20)
         output += await slow.output(len(data) - len(output))
     assert sha256(bytes(output)) == sha256(data)

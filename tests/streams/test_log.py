@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from procd.streams.backlog import Backlog
+from procd.streams.backlog import LEAST_TAIL_BYTES, Backlog, Budget
 from procd.streams.log import Cursor, Log
 
 CAP_BYTES = 400
@@ -301,3 +301,41 @@ def test_the_last_to_leave_is_told() -> None:
     second.close()
     second.close()
     assert idle == [0]
+
+
+BURST_BYTES = 64 << 10  # what a terminal brings in one turn, at the most
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.integers(0, 8).map(lambda shift: LEAST_TAIL_BYTES << shift),
+    st.lists(
+        st.tuples(
+            st.sampled_from([1, 100, 5000, BURST_BYTES]),  # what comes
+            st.sampled_from([0, 0, 1, 5000, 100_000, 1 << 20]),  # what is read
+            st.sampled_from([0, 0, 1 << 16, 1 << 24]),  # what others take of the budget, or ...
+            st.booleans(),  # ... give back
+        ),
+        max_size=60,
+    ),
+)
+def test_a_lone_reader_loses_nothing(
+    tail_bytes: int, turns: list[tuple[int, int, int, bool]]
+) -> None:
+    """However slow it is, and however short the tail gets because others keep much."""
+    budget = Budget(1 << 20)
+    output, tap = Log(Backlog(tail_bytes, budget=budget), 1 << 20), Tap()
+    output.feed_from(tap)
+    reader = Reader(output, 0)
+    taken = 0
+    for comes, reads, takes, gives_back in turns:
+        if gives_back:
+            takes = -taken
+        budget.used_bytes += takes
+        taken += takes
+        for _ in range(10):
+            if tap.running:
+                output.append(bytes(comes))
+            assert not reader.cursor.lost
+        reader.cursor.advance(min(reader.cursor.offset + reads, output.store.end))
+    budget.used_bytes -= taken
