@@ -230,13 +230,14 @@ async def test_refusals_leave_nothing(procd: MakeClient, secrets: Secrets) -> No
     )
 
     async def refuse(count: int) -> None:
-        async with raw(client) as bare, asyncio.timeout(WAIT_S):
+        async with raw(client) as bare:
             for number in range(count):
-                await bare.send((request % number).encode() + body)
-                status, lines = await bare.head()
-                assert status == 401
-                length = next(line for line in lines if line.startswith("Content-Length"))
-                await bare.exactly(int(length.split(":")[1]))
+                async with asyncio.timeout(WAIT_S):
+                    await bare.send((request % number).encode() + body)
+                    status, lines = await bare.head()
+                    assert status == 401
+                    length = next(line for line in lines if line.startswith("Content-Length"))
+                    await bare.exactly(int(length.split(":")[1]))
 
     await refuse(100)
     gc.collect()
