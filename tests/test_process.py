@@ -496,8 +496,8 @@ async def test_news_of_a_child_plan_one_sweep(supervise: Supervise) -> None:
     first = processes.spawn(
         ("/bin/sh", "-c", "(sh -c 'echo $$' &) ; exit 0"), cwd="/", env=ENV, output=output()
     )
+    (orphan,) = map(int, (await until(first, b"\n")).split())
     await ended(first)
-    (orphan,) = map(int, said(first).split())
     await gone({orphan})
     loop = asyncio.get_running_loop()
     later = loop.create_future()
