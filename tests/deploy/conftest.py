@@ -1,11 +1,13 @@
 """Real proxies, unprivileged, on loopback, by the configuration that is shipped."""
 
 import os
+import random
 import shutil
 import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +148,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def free_port() -> int:
+    """A port that nobody listens on, nor will a client be given by the kernel: it is used later."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, max(lowest, 20_000))
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 class Proxies:
     """Starts proxies and ends them."""
 
@@ -158,8 +169,7 @@ class Proxies:
 
     def start(self, shipped: str, command: list[str], changes: dict[str, str]) -> Gateway:
         """Run `command` with a shipped file, changed where its surroundings are others."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         text = (DEPLOY / shipped).read_text()
         for old, new in {"/etc/procd/tls/": f"{self._directory}/", **changes}.items():
             assert old in text, f"{shipped} has no {old}"
