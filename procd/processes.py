@@ -332,12 +332,11 @@ class Processes:
         ]
         if kills:
             await asyncio.wait(kills)
-        for process in list(self._unsettled):
-            await process.killed()
         exits = [process.done for process in self._unsettled]
+        # Trees end in tasks, those of processes that are forgotten by now among them.
+        await self.tasks.aclose(within_s=proctree.KILL_WAIT_S)
         if exits:
             await asyncio.wait(exits, timeout=proctree.KILL_WAIT_S)
-        await self.tasks.aclose()
         for process in list(self._unsettled):
             process.abandon()
         signal.signal(signal.SIGCHLD, self._old_handler)

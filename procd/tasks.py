@@ -39,8 +39,10 @@ class Tasks:
         if not task.cancelled() and (exc := task.exception()) is not None:
             log.error("task %s failed", task.get_name(), exc_info=exc)
 
-    async def aclose(self) -> None:
-        """Cancel every task and wait until all have ended."""
+    async def aclose(self, within_s: float = 0) -> None:
+        """Give all tasks some time to end, cancel those that are left, and wait for their ends."""
+        if within_s and self._running:
+            await asyncio.wait(self._running.copy(), timeout=within_s)
         running = list(self._running)
         for task in running:
             task.cancel()

@@ -52,6 +52,7 @@ class Contexts:
         self._work_dir = work_dir
         self._contexts: dict[str, Context] = {}
         self._creating = 0
+        self._closing = False
         self._spares: deque[Repl] = deque()
         self._refill_timer: asyncio.TimerHandle | None = None
         self._default = Context(ContextRecord(DEFAULT, work_dir, time.time()), self)
@@ -65,7 +66,8 @@ class Contexts:
         try:
             await self._default.start()
         except ProcdError as exc:
-            log.warning("no interpreter is ready: %s", exc.message)
+            if not self._closing:
+                log.warning("no interpreter is ready: %s", exc.message)
         else:
             self._refill()
 
@@ -225,6 +227,7 @@ class Contexts:
 
     async def aclose(self) -> None:
         """End everything."""
+        self._closing = True
         self._environment.on_change = None
         if self._refill_timer is not None:
             self._refill_timer.cancel()
