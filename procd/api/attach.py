@@ -11,8 +11,8 @@ from aiohttp import WSCloseCode, web
 
 from procd.api.attendant import Attendant, misunderstood
 from procd.api.audit import note
-from procd.api.body import BodySchema, number, parse, strings
-from procd.api.describe import TEXT, Doc, Query
+from procd.api.body import BodySchema, flag, number, parse, strings
+from procd.api.describe import FLAG, TEXT, Doc, Query
 from procd.api.outlet import Outlet
 from procd.api.pty import CREATE, CREATING, PTYS
 from procd.api.ws import (
@@ -49,12 +49,14 @@ async def connect(request: web.Request) -> web.StreamResponse:
     ptys = request.app[PTYS]
     offset = number(request.query, "offset")
     replay = number(request.query, "replay")
+    looks_on = flag(request.query, "viewer")
     connection = await _accept(request)
+    may_write = connection.caller.scope >= Scope.WRITE and not looks_on
     try:
         session = ptys.to_attach(
             request.match_info["id"],
             resume=offset is not None,
-            may_start=connection.caller.scope >= Scope.WRITE,
+            may_start=may_write,
         )
         if offset is not None and offset > session.log.store.end:
             raise BadRequest(f"offset {offset} is beyond the end of the output")
@@ -62,7 +64,9 @@ async def connect(request: web.Request) -> web.StreamResponse:
         return await _refuse(connection, f"Failed to connect to PTY session: {exc.message}")
     if replay is None:
         replay = ptys.config.replay_bytes
-    return await _serve(request, connection, session, offset=offset, replay=replay)
+    return await _serve(
+        request, connection, session, offset=offset, replay=replay, may_write=may_write
+    )
 
 
 async def create_connect(request: web.Request) -> web.StreamResponse:
@@ -78,7 +82,7 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
     connection = None
     try:
         connection = await _accept(request)
-        return await _serve(request, connection, session, offset=0, replay=0)
+        return await _serve(request, connection, session, offset=0, replay=0, may_write=True)
     finally:
         if connection is None or not connection.heard:
             ptys.discard(session)  # nobody ever got hold of it
@@ -140,6 +144,7 @@ async def _serve(
     *,
     offset: int | None,
     replay: int,
+    may_write: bool,
 ) -> web.StreamResponse:
     """Pass bytes both ways until either side ends.
 
@@ -150,13 +155,13 @@ async def _serve(
     start = max(live - replay if offset is None else offset, store.start)
     # From here on nothing is missed, whatever is awaited.
     outlet = Outlet(connection, session.log, session.frames, start)
-    attendant = Attendant(request, connection, session, outlet)
+    attendant = Attendant(request, connection, session, outlet, may_write=may_write)
     joined = False
     try:
         if offset is None:
-            await _replay(connection, outlet, store, start, live)
+            await _replay(connection, outlet, attendant, store, start, live)
         else:
-            connection.write_text(_control("connected", offset=start))
+            connection.write_text(_control("connected", offset=start, **attendant.size))
         connection.ping()  # a pong proves that the handshake was complete
         attendant.join()
         joined = True
@@ -177,7 +182,12 @@ async def _serve(
 
 
 async def _replay(
-    connection: Connection, outlet: Outlet, store: Backlog, start: int, live: int
+    connection: Connection,
+    outlet: Outlet,
+    attendant: Attendant,
+    store: Backlog,
+    start: int,
+    live: int,
 ) -> None:
     """Send `connected` and, filtered, the output from `start` to `live`."""
     queries = ReplayFilter()
@@ -192,7 +202,13 @@ async def _replay(
     past += queries.flush()
     outlet.cursor.advance(live)
     connection.write_text(
-        _control("connected", offset=start, replayBytes=len(past), liveOffset=live)
+        _control(
+            "connected",
+            offset=start,
+            replayBytes=len(past),
+            liveOffset=live,
+            **attendant.size,
+        )
     )
     for position in range(0, len(past), FRAME_BYTES):
         connection.write(encode(BINARY, bytes(past[position : position + FRAME_BYTES])))
@@ -203,7 +219,6 @@ async def _read(
     connection: Connection, session: PtySession, attendant: Attendant, queue_bytes: int
 ) -> None:
     """Type what the client sends; a client that may only look on is told so, once."""
-    may_write = connection.caller.scope >= Scope.WRITE
     told = False
     while (data := await connection.receive()) is not None:
         if attendant.asked and connection.heard_text:
@@ -212,11 +227,10 @@ async def _read(
             except BadRequest as exc:
                 misunderstood(connection, exc)
             continue
-        if not may_write:
+        if not attendant.may_write:
             if not told:
-                connection.write_text(
-                    _control("read-only", message="input is discarded: it needs the scope 'write'")
-                )
+                message = "input is discarded: it needs the scope 'write', and no viewer=true"
+                connection.write_text(_control("read-only", message=message))
                 told = True
             continue
         attendant.typed()
@@ -249,9 +263,10 @@ async def _write(
     )
 
 
-REPLAY: Final = (
+ATTACH: Final = (
     Query("replay", "bytes of past output to begin with"),
     Query("offset", "offset in the output to go on from"),
+    Query("viewer", "only look on: input is discarded", FLAG),
 )
 SIZE: Final = (
     Query("id", "of the session", TEXT, required=True),
@@ -272,6 +287,6 @@ routes = [
         "/process/pty/{id}/connect",
         connect,
         allow_head=False,
-        doc=Doc(websocket="only", query=REPLAY),
+        doc=Doc(websocket="only", query=ATTACH),
     ),
 ]

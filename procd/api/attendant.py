@@ -6,7 +6,8 @@ Its binary messages are input, as everybody's. Its text messages are JSON object
     {"type": "size", "cols": C, "rows": R, "visible": true}       its window's size
     {"type": "take-over"}              send away all others that may write, with close code 4001
 
-It hears, when it joins and at each change, who is attached and which size was agreed:
+Its `connected` also says with `cols` and `rows` which size the output is for. When it joins and at
+each change, it hears who is attached and which size was agreed:
 
     {"type": "control", "status": "presence", "you": 2, "active": 2, "policy": "latest",
      "cols": 80, "rows": 24, "clients": [{"id": 2, "name": …, "viewer": false, "visible": true,
@@ -26,7 +27,6 @@ from procd.api.body import MAX_UINT16, BodySchema, Count, Flag, Text, parse
 from procd.api.outlet import Outlet
 from procd.api.ws import Connection, offered
 from procd.errors import BadRequest
-from procd.services.access import Scope
 from procd.services.attendance import Member
 from procd.services.pty import PtySession, check_size
 
@@ -56,24 +56,37 @@ class Attendant:
 
     Attributes:
         asked: whether the client offered the sub-protocol.
+        may_write: whether it types and resizes; else it is a viewer.
     """
 
     def __init__(
-        self, request: web.Request, connection: Connection, session: PtySession, outlet: Outlet
+        self,
+        request: web.Request,
+        connection: Connection,
+        session: PtySession,
+        outlet: Outlet,
+        *,
+        may_write: bool,
     ) -> None:
         self.asked = PROTOCOL in offered(request)
+        self.may_write = may_write
         self._connection = connection
         self._session = session
         self._outlet = outlet
         self._window_bytes = session.window_bytes
         self._timer: asyncio.Handle | None = None
-        caller = connection.caller
         self._member = Member(
-            name=caller.name,
-            may_write=caller.scope >= Scope.WRITE,
+            name=connection.caller.name,
+            may_write=may_write,
             drop=self._drop,
             changed=self._changed if self.asked else None,
         )
+
+    @property
+    def size(self) -> dict[str, int]:
+        """What `connected` says besides, to a client that asked."""
+        info = self._session.info
+        return {"cols": info.cols, "rows": info.rows} if self.asked else {}
 
     def join(self) -> None:
         """The client is attached, and has been told so."""
@@ -109,8 +122,8 @@ class Attendant:
                     self._member, (message["cols"], message["rows"]), visible=message["visible"]
                 )
             case _:
-                if not self._member.may_write:
-                    raise BadRequest("take-over: needs the scope 'write'")
+                if not self.may_write:
+                    raise BadRequest("take-over: a viewer may not write")
                 self._session.attendance.take_over(self._member)
 
     def _drop(self, by: str) -> None:
