@@ -5,6 +5,8 @@ Its binary messages are input, as everybody's. Its text messages are JSON object
     {"type": "ack", "offset": N}       all output before N is drawn; `pty.window_bytes` may follow
     {"type": "size", "cols": C, "rows": R, "visible": true}       its window's size
     {"type": "take-over"}              send away all others that may write, with close code 4001
+    {"type": "ping"}                   answer {"type": "control", "status": "pong"}: a page in a
+                                       browser sees no ping of the WebSocket's own
 
 Its `connected` also says with `cols` and `rows` which size the output is for. When it joins and at
 each change, it hears who is attached and which size was agreed:
@@ -33,6 +35,7 @@ from procd.services.pty import PtySession, check_size
 PROTOCOL: Final = "procd.pty.v1"
 # A code of our own: RFC 6455, section 7.4.2.
 TAKEN_OVER: Final = 4001
+PONG: Final = orjson.dumps({"type": "control", "status": "pong"})
 MAX_OFFSET: Final = (1 << 63) - 1
 # Presence while its client reads nothing waits and is told once.
 RETRY_S: Final = 0.1
@@ -41,7 +44,7 @@ RETRY_S: Final = 0.1
 class MessageSchema(BodySchema):
     """A text message of the client."""
 
-    type = Text(required=True, validate=validate.OneOf(("ack", "size", "take-over")))
+    type = Text(required=True, validate=validate.OneOf(("ack", "size", "take-over", "ping")))
     offset = Count(MAX_OFFSET, load_default=0)
     cols = Count(MAX_UINT16, load_default=0)
     rows = Count(MAX_UINT16, load_default=0)
@@ -121,6 +124,8 @@ class Attendant:
                 self._session.attendance.sized(
                     self._member, (message["cols"], message["rows"]), visible=message["visible"]
                 )
+            case "ping":
+                self._connection.write_text(PONG)
             case _:
                 if not self.may_write:
                     raise BadRequest("take-over: a viewer may not write")

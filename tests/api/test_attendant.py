@@ -212,6 +212,19 @@ async def test_the_size_that_the_output_is_for(procd: MakeClient, tmp_path: Path
         assert "cols" not in (await connect(client, "t1", query)).connected
 
 
+async def test_a_ping_is_answered(procd: MakeClient, tmp_path: Path) -> None:
+    """For who can't see those of the WebSocket itself; a full window is no obstacle."""
+    text = f"stty raw -echo; read go; head -c {4 * WINDOW_BYTES} /dev/zero; exec cat"
+    client = await served(procd, tmp_path, text, window_bytes=WINDOW_BYTES)
+    terminal = await attended(client)
+    await terminal.type(b"\n")
+    await terminal.until_size(WINDOW_BYTES)
+    await say(terminal, type="ping")
+    async with asyncio.timeout(WAIT_S):
+        while terminal.controls[-1] != {"type": "control", "status": "pong"}:
+            assert await terminal.step()
+
+
 async def test_output_waits_for_who_acknowledges(procd: MakeClient, tmp_path: Path) -> None:
     """No more than the window runs ahead, and what follows an acknowledgement is complete."""
     size = 1 << 20
