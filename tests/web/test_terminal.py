@@ -36,6 +36,41 @@ def test_the_size_is_the_window_s(opens: Opens) -> None:
     assert sizes[0][0] > sizes[1][0] > 20
 
 
+def test_nothing_of_the_screen_is_covered(opens: Opens) -> None:
+    """At whatever height or width: scrollbars of the page's own would hide the last row."""
+    terminal = opens()
+    terminal.shows("ready>")
+    overflows = """() => {
+      const host = document.querySelector(".host");
+      const screen = document.querySelector(".xterm-screen").getBoundingClientRect();
+      const room = host.getBoundingClientRect();
+      return [host.scrollHeight - host.clientHeight, host.scrollWidth - host.clientWidth,
+        screen.bottom > room.bottom, screen.right > room.right].some(Number);
+    }"""
+    row_px = terminal.page.evaluate("document.querySelector('.xterm-rows > div').clientHeight")
+    for less in range(row_px + 1):
+        terminal.page.set_viewport_size({"width": 1000 - less, "height": 640 - less})
+        terminal.page.wait_for_function(
+            f"() => !({overflows})() && document.querySelector('.view').clientHeight < 640 - {less}"
+        )
+
+
+def test_the_size_follows_the_font(opens: Opens) -> None:
+    """Without a click into the terminal: what is cut off would be seen by nobody."""
+    terminal = opens()
+    terminal.shows("ready>")
+    cols, rows = terminal.size()
+    for _ in range(4):
+        terminal.page.get_by_role("button", name="Larger font").click()
+    terminal.page.wait_for_function(
+        "most => parseInt(document.querySelector('.people').textContent) < most", arg=cols * 0.8
+    )
+    fewer_cols, fewer_rows = terminal.size()
+    assert fewer_rows < rows
+    terminal.type("clear; stty size\n")
+    terminal.shows(f"{fewer_rows} {fewer_cols}")
+
+
 def test_a_reload_shows_the_screen_again(opens: Opens) -> None:
     terminal = opens()
     terminal.shows("ready>")

@@ -4,6 +4,7 @@ import { Attachment } from "./attachment.js";
 import { button, h } from "./dom.js";
 import { copySelection, openScreen } from "./screen.js";
 import { searchBar } from "./search.js";
+import { onChange } from "./settings.js";
 
 const RETRIABLE = new Set(["waiting", "replaced", "kicked", "forbidden", "failed"]);
 
@@ -60,6 +61,7 @@ export class TerminalView {
     this.#observer.observe(this.host);
     this.visibility = () => this.fit();
     document.addEventListener("visibilitychange", this.visibility);
+    this.unsettle = onChange(() => this.fit()); // after the screen has taken another font
     term.textarea.addEventListener("focus", () => this.fit({ again: true }));
     this.fit();
     this.attachment.connect();
@@ -141,6 +143,7 @@ export class TerminalView {
   /** Close the view; the terminal goes on. */
   close() {
     document.removeEventListener("visibilitychange", this.visibility);
+    this.unsettle();
     this.#observer.disconnect();
     this.attachment.close();
     this.#screen.dispose();
