@@ -3,6 +3,8 @@
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.daemon.daemon import Daemon
 from tests.web.conftest import Opens
 from tests.web.terminal import WAIT_MS, Terminal
@@ -93,6 +95,37 @@ def test_paste_is_bracketed(opens: Opens, context: "BrowserContext") -> None:
     terminal.page.keyboard.press("Control+Shift+V")
     terminal.type("\n")
     terminal.shows("^[[200~pasted^[[201~")
+
+
+@pytest.mark.parametrize("by", ["keyboard", "event"])
+def test_what_is_pasted_stays_within_its_brackets(
+    opens: Opens, context: "BrowserContext", by: str
+) -> None:
+    """No end of the brackets in it, in 7 bits or in 8, nor any key that isn't text."""
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    terminal = opens()
+    terminal.shows("ready>")
+    terminal.type("clear; printf '\\e[?2004h'; stty raw -echo; echo wait''ing; cat -vT\n")
+    terminal.shows("waiting")
+    text = "one\x1b[201~; \x9b201~\x03two\x7f\x00\t3\n4\r\n5"
+    terminal.element.locator("textarea").focus()
+    if by == "keyboard":
+        terminal.page.evaluate("text => navigator.clipboard.writeText(text)", text)
+        terminal.page.keyboard.press("Shift+Insert")
+    else:  # as a click with the middle button or a menu does
+        terminal.page.evaluate(
+            """text => {
+              const clipboardData = new DataTransfer();
+              clipboardData.setData("text/plain", text);
+              document.activeElement.dispatchEvent(
+                new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+            }""",
+            text,
+        )
+    terminal.page.keyboard.type("end")
+    terminal.shows("end")
+    shown = "".join(terminal.lines())
+    assert shown[shown.index("^[[200~") :] == "^[[200~one[201~; 201~two^I3^M4^M5^[[201~end"
 
 
 def test_much_output_leaves_the_page_responsive(opens: Opens) -> None:

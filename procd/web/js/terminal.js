@@ -1,8 +1,9 @@
 // One terminal: a screen, its connection, and what is said about both.
 import { answerIf } from "./answers.js";
 import { Attachment } from "./attachment.js";
+import { copySelection } from "./clipboard.js";
 import { button, h } from "./dom.js";
-import { copySelection, openScreen } from "./screen.js";
+import { openScreen } from "./screen.js";
 import { searchBar } from "./search.js";
 import { onChange } from "./settings.js";
 
