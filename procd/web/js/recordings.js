@@ -12,7 +12,7 @@ function bytes(count) {
 }
 
 async function content(name) {
-  return (await fetched("GET", at`/recordings/${name}`, undefined, "application/x-asciicast")).blob();
+  return (await fetched("GET", at`/recordings/${name}`, undefined, { accept: "application/x-asciicast" })).blob();
 }
 
 async function download(name) {
