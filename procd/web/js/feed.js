@@ -3,8 +3,11 @@ import { ApiError, socket, tokenGiven } from "./api.js";
 import { Backoff } from "./backoff.js";
 import { Pulse } from "./pulse.js";
 
-/** Call `listed(ptys)` at each change and `lost()` when the server can't be reached. */
-export function followPtys({ listed, lost }) {
+/**
+ * Call `listed(ptys)` at each change, `lost()` when the server can't be reached, and `locked()` when
+ * it asks for a token that the person hasn't given.
+ */
+export function followPtys({ listed, lost, locked }) {
   const backoff = new Backoff(500);
   const again = () => {
     lost();
@@ -19,7 +22,7 @@ export function followPtys({ listed, lost }) {
         again();
         return;
       }
-      lost();
+      locked();
       await tokenGiven();
       connect();
       return;

@@ -1,10 +1,13 @@
 // The list at the left: live terminals and those that ended lately.
-import { at, request } from "./api.js";
+import { at, greet, request } from "./api.js";
 import { ask, attempt, confirmed } from "./dialogs.js";
 import { button, h } from "./dom.js";
 import { followPtys } from "./feed.js";
+import { icon } from "./icons.js";
+import { Rows } from "./rows.js";
 
 const AGE_EVERY_MS = 30000;
+const ACTS = ["Rename", "End"]; // none of which one that has ended takes
 
 /** How long ago something began, in words. */
 function age(since) {
@@ -42,14 +45,14 @@ export async function newPty() {
   if (wanted.cols) body.cols = Number(wanted.cols);
   if (wanted.rows) body.rows = Number(wanted.rows);
   for (const line of wanted.envs.split("\n").filter((each) => each.trim())) {
-    const [name, ...value] = line.split("=");
-    body.envs[name.trim()] = value.join("=");
+    const [variable, ...value] = line.split("=");
+    body.envs[variable.trim()] = value.join("=");
   }
   return make(body);
 }
 
 /** Make a terminal with all the defaults; resolves with its id or null. */
-export function quickPty() {
+function quickPty() {
   return make({ id: freshName() });
 }
 
@@ -64,13 +67,26 @@ async function make(body) {
 
 export class PtyList {
   #ptys = [];
+  #trouble = "…"; // why the list isn't the one of now
+  #locked = false;
 
-  /** `events`: show(id), closed(id), named(map of titles). */
+  /** `events`: show(id), named(map of titles). */
   constructor(events, panes) {
     this.events = events;
     this.panes = panes;
-    this.list = h("ul", { "aria-label": "Terminals" });
-    this.note = h("p", { class: "empty", role: "status" }, "…");
+    const list = h("ul", { "aria-label": "Terminals" });
+    this.rows = new Rows(list, {
+      show: ({ id }) => this.events.show(id),
+      acts: [
+        ["pencil", "Rename", (pty) => this.#rename(pty)],
+        ["cross", "End", (pty) => this.#kill(pty)],
+      ],
+      describe: (pty) => this.#describe(pty),
+    });
+    this.text = h("span", {});
+    // Who has closed the question for a token can have it asked again.
+    this.enter = button("Enter a token", () => greet().catch(() => {}), { class: "main" });
+    this.note = h("p", { class: "note", role: "status" }, this.text, this.enter);
     this.element = h(
       "aside",
       { "aria-label": "Terminals" },
@@ -78,29 +94,25 @@ export class PtyList {
         "div",
         { class: "bar" },
         h("h2", {}, "Terminals"),
-        h(
-          "span",
-          {},
-          button("+", () => this.#add(quickPty), { label: "New terminal", class: "main" }),
-          " ",
-          button("…", () => this.#add(newPty), { label: "New terminal with directory, environment, size" }),
-        ),
+        button(icon("plus"), () => this.#add(quickPty), { label: "New terminal", class: "main" }),
+        button(icon("more"), () => this.#add(newPty), {
+          label: "New terminal with directory, environment, size",
+        }),
       ),
-      this.list,
       this.note,
+      list,
     );
     followPtys({
       listed: (ptys) => {
         this.#ptys = ptys;
         this.events.named(new Map(ptys.map((pty) => [pty.id, pty.title])));
-        this.draw();
+        this.#say("");
       },
-      lost: () => {
-        this.note.hidden = false;
-        this.note.textContent = "The server can't be reached.";
-      },
+      lost: () => this.#say("The server can't be reached."),
+      locked: () => this.#say("A token is needed.", true),
     });
     setInterval(() => this.draw(), AGE_EVERY_MS);
+    this.draw();
   }
 
   async #add(maker) {
@@ -108,31 +120,36 @@ export class PtyList {
     if (id !== null) this.events.show(id);
   }
 
-  /** Draw the list; what has the keyboard keeps it. */
-  draw() {
-    const focused = this.list.contains(document.activeElement)
-      ? document.activeElement.dataset.key
-      : null;
-    this.list.replaceChildren(...this.#ptys.map((pty) => this.#item(pty)));
-    this.note.hidden = this.#ptys.length > 0;
-    this.note.textContent = "None yet.";
-    if (focused) this.list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  #say(trouble, locked = false) {
+    this.#trouble = trouble;
+    this.#locked = locked;
+    this.draw();
   }
 
-  #item(pty) {
-    const { id } = pty;
-    const name = pty.title || id;
+  /** Draw what is known, with what is wrong above it. */
+  draw() {
+    const text = this.#trouble || (this.#ptys.length ? "" : "None yet.");
+    this.note.hidden = !text;
+    this.note.classList.toggle("trouble", this.#trouble !== "");
+    if (this.text.textContent !== text) this.text.textContent = text;
+    this.enter.hidden = !this.#locked;
+    const ended = (pty) => Number(pty.exitCode !== null);
+    const ptys = this.#ptys.toSorted((one, other) => ended(one) - ended(other));
+    // A name may be free again while who had it before is still to be seen.
+    this.rows.draw(ptys.map((pty) => [`${pty.createdAt} ${pty.id}`, pty]));
+  }
+
+  #describe(pty) {
     const ended = pty.exitCode !== null;
-    const act = (sign, label, act_) =>
-      button(sign, () => act_.call(this, pty), { label: `${label} ${name}`, "data-key": `${label} ${id}` });
-    return h(
-      "li",
-      { "data-id": id, class: this.panes.open.includes(id) ? "here" : "" },
-      button(name, () => this.events.show(id), { class: "name", "data-key": `show ${id}`, disabled: ended }),
-      ended ? null : act("✎", "Rename", this.#rename),
-      ended ? null : act("✕", "End", this.#kill),
-      h("span", { class: ended && pty.exitCode !== 0 ? "facts bad" : "facts" }, facts(pty)),
-    );
+    return {
+      id: pty.id,
+      name: pty.title || pty.id,
+      facts: facts(pty),
+      shown: !ended && this.panes.open.includes(pty.id),
+      over: ended,
+      bad: ended && pty.exitCode !== 0,
+      lacks: ended ? ACTS : [],
+    };
   }
 
   async #rename(pty) {
