@@ -5,7 +5,7 @@ import { WebLinksAddon } from "../vendor/addon-web-links.mjs";
 import { Terminal } from "../vendor/xterm.mjs";
 import { useClipboard } from "./clipboard.js";
 import { onChange, settings } from "./settings.js";
-import { colours, onColours } from "./theme.js";
+import { MIN_CONTRAST, colours, onColours } from "./theme.js";
 
 const SCROLLBACK_LINES = 10000;
 const FONTS = 'ui-monospace, "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace';
@@ -44,6 +44,7 @@ export function openScreen(parent, options = {}) {
     cursorBlink: true,
     fontFamily: FONTS,
     fontSize,
+    minimumContrastRatio: MIN_CONTRAST,
     linkHandler: { activate: openLink },
     screenReaderMode: screenReader,
     scrollback: SCROLLBACK_LINES,
