@@ -102,6 +102,11 @@ export class PtyList {
       this.note,
       list,
     );
+    this.draw();
+  }
+
+  /** Begin to keep it current. */
+  follow() {
     followPtys({
       listed: (ptys) => {
         this.#ptys = ptys;
@@ -112,7 +117,6 @@ export class PtyList {
       locked: () => this.#say("A token is needed.", true),
     });
     setInterval(() => this.draw(), AGE_EVERY_MS);
-    this.draw();
   }
 
   async #add(maker) {
@@ -141,11 +145,13 @@ export class PtyList {
 
   #describe(pty) {
     const ended = pty.exitCode !== null;
+    const { open, shown } = this.panes;
     return {
       id: pty.id,
       name: pty.title || pty.id,
       facts: facts(pty),
-      shown: !ended && this.panes.open.includes(pty.id),
+      open: !ended && open.includes(pty.id),
+      shown: !ended && shown === pty.id,
       over: ended,
       bad: ended && pty.exitCode !== 0,
       lacks: ended ? ACTS : [],

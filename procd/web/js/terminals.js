@@ -15,18 +15,17 @@ export function terminalsPage() {
   const panes = new Panes({
     create: newPty,
     changed: () => {
-      list?.draw();
-      if (list) remember(panes.open);
+      if (list === null) return;
+      list.draw();
+      remember(panes.open);
     },
-    left: () => list?.element.querySelector("button")?.focus(),
   });
+  const show = (id) => panes.show(id);
+  list = new PtyList({ show, named: (titles) => panes.name(titles) }, panes);
   const wanted = location.hash.slice(1).split("&").filter(Boolean).map(decodeURIComponent);
-  const element = h("div", { class: "page" });
-  element.append(panes.element);
   const start = () => {
-    for (const id of wanted) panes.show(id);
-    list = new PtyList({ show: (id) => panes.show(id), named: (titles) => panes.name(titles) }, panes);
-    element.prepend(list.element);
+    wanted.forEach(show); // before the list: what is wanted is to be there first
+    list.follow();
   };
-  return { element, start };
+  return { element: h("div", { class: "page" }, list.element, panes.element), start };
 }
