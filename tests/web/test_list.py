@@ -79,3 +79,16 @@ def test_it_says_that_a_token_is_needed(
         Terminal(page, "").enter_token(secrets.write)
         page.locator("aside").get_by_text("None yet.").wait_for()
         assert not page.get_by_role("button", name="Enter a token").is_visible()
+
+
+def test_an_address_that_nobody_can_have_written(daemon: Daemon, context: "BrowserContext") -> None:
+    """What is wrong in it is left out; the rest is shown."""
+    call(daemon.url, "/process/pty", "POST", {"id": "t1"})
+    page = context.new_page()
+    page.goto(f"{daemon.url}/terminal#%E0%A4%A&t1&t2;nonsense")
+    Terminal(page, "t1").shows("ready>")
+    page.locator("aside li").get_by_text("1 client").wait_for()
+    page.wait_for_function("() => location.hash === '#t1'")
+    call(daemon.url, "/process/pty", "POST", {"id": "t3"})
+    page.evaluate("location.hash = '#t3'")  # as by a link
+    Terminal(page, "t3").shows("ready>")

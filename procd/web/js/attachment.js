@@ -18,7 +18,8 @@ const encoder = new TextEncoder();
  * forbidden, failed.
  *
  * `events`: output(bytes, drawn) draws and then calls `drawn`; reset() clears the screen for output
- * that begins anew; state(name, text); presence(message).
+ * that begins anew; sized(cols, rows) says which size the output is for; state(name, text);
+ * presence(message).
  */
 export class Attachment {
   #socket = null;
@@ -34,9 +35,11 @@ export class Attachment {
   #exit = null;
   #size = null;
 
-  constructor(id, events) {
+  /** As a `viewer` it only looks on, whatever its token allows. */
+  constructor(id, events, viewer = false) {
     this.id = id;
     this.events = events;
+    this.viewer = viewer;
     this.state = "connecting";
     this.online = () => this.state === "waiting" && this.connect();
     addEventListener("online", this.online);
@@ -60,7 +63,9 @@ export class Attachment {
       if (this.#offset !== null) await checked;
       else checked.catch(() => {}); // what is wrong shows when attaching
       if (attempt !== this.#attempt) return;
-      const params = this.#offset === null ? {} : { offset: this.#offset };
+      const params = {};
+      if (this.#offset !== null) params.offset = this.#offset;
+      if (this.viewer) params.viewer = true;
       const made = await socket(at`/process/pty/${this.id}/connect`, { params, protocols: PROTOCOLS });
       if (attempt !== this.#attempt) {
         made.close();
@@ -133,7 +138,7 @@ export class Attachment {
     }
   }
 
-  #connected({ offset, replayBytes = 0, liveOffset }) {
+  #connected({ offset, replayBytes = 0, liveOffset, cols, rows }) {
     if (this.#offset !== null && this.#offset !== offset) {
       // What lies between is no longer kept: better the screen of now than half of it.
       this.#offset = null;
@@ -145,6 +150,7 @@ export class Attachment {
       this.#offset = liveOffset;
       this.#replayLeft = replayBytes;
     }
+    this.events.sized(cols, rows);
     this.#acked = this.#offset;
     this.#backoff.reset();
     this.#become("live", "");
@@ -210,7 +216,7 @@ export class Attachment {
 
   /** Type; what is typed while nobody is connected is dropped, not kept for a surprise. */
   type(data) {
-    if (this.state !== "live") return;
+    if (this.state !== "live" || this.viewer) return;
     this.#socket.send(typeof data === "string" ? encoder.encode(data) : data);
   }
 
@@ -223,6 +229,12 @@ export class Attachment {
   /** Send away the others that type here. */
   takeOver() {
     this.#say({ type: "take-over" });
+  }
+
+  /** Only look on, or no longer. */
+  look(viewer) {
+    this.viewer = viewer;
+    this.connect();
   }
 
   /** Leave; the terminal goes on. */

@@ -10,7 +10,7 @@ export class Panes {
   #focused = null;
   #titles = new Map();
 
-  /** `events`: create() resolves with the id of a new terminal or null; changed(). */
+  /** `events`: create() resolves with {id, mode} of a new terminal or null; changed(). */
   constructor(events) {
     this.events = events;
     this.tabs = tabList("Open terminals", (tab) => this.#show(this.#tabs.find((each) => each.tab === tab), null));
@@ -45,9 +45,9 @@ export class Panes {
     return this.#tabs.flatMap((tab) => tab.views);
   }
 
-  /** The ids of what is open. */
+  /** What is open: [{id, mode}]. */
   get open() {
-    return this.#views().map((view) => view.id);
+    return this.#views().map(({ id, mode }) => ({ id, mode }));
   }
 
   /** The id of the one that has or had the keyboard last, or undefined. */
@@ -55,11 +55,13 @@ export class Panes {
     return this.#focused?.id;
   }
 
-  /** Show a terminal, in a tab of its own if it isn't open yet. */
-  show(id) {
+  /** Show a terminal, in a tab of its own if it isn't open yet; for `mode` see TerminalView. */
+  show(id, mode = "") {
     const found = this.#tabs.find((tab) => tab.views.some((view) => view.id === id));
     if (found) {
-      this.#show(found, found.views.find((each) => each.id === id));
+      const view = found.views.find((each) => each.id === id);
+      if (mode) view.become(mode);
+      this.#show(found, view);
       return;
     }
     const tab = { views: [], panel: h("div", { class: "panes" }) };
@@ -67,11 +69,11 @@ export class Panes {
     this.#tabs.push(tab);
     this.tabs.append(tab.tab);
     this.body.append(tab.panel);
-    this.#add(tab, id);
+    this.#add(tab, id, mode);
   }
 
-  #add(tab, id) {
-    const view = new TerminalView(id, {
+  #add(tab, id, mode) {
+    const view = new TerminalView(id, mode, {
       changed: () => this.events.changed(),
       left: () => tab.tab.focus(),
     });
@@ -85,14 +87,14 @@ export class Panes {
 
   async #split(down) {
     const tab = this.#current;
-    const id = await this.events.create();
-    if (id === null) return;
+    const made = await this.events.create();
+    if (made === null) return;
     if (tab === null) {
-      this.show(id);
+      this.show(made.id, made.mode);
       return;
     }
     tab.panel.classList.toggle("down", down);
-    this.#add(tab, id);
+    this.#add(tab, made.id, made.mode);
   }
 
   /** Show a tab and give the keyboard to a view of it: by default the first, with null none. */

@@ -7,7 +7,7 @@ import { icon } from "./icons.js";
 import { Rows } from "./rows.js";
 
 const AGE_EVERY_MS = 30000;
-const ACTS = ["Rename", "End"]; // none of which one that has ended takes
+const ACTS = ["View only", "Rename", "End"]; // none of which one that has ended takes
 
 /** How long ago something began, in words. */
 function age(since) {
@@ -25,7 +25,7 @@ function facts(pty) {
   return `${pty.cols}×${pty.rows} · ${clients} · ${age(pty.createdAt)}${state}`;
 }
 
-/** Ask what a new terminal is to be, and make it; resolves with its id or null. */
+/** Ask what a new terminal is to be, and make it; resolves with its id and mode, or null. */
 export async function newPty() {
   const wanted = await ask(
     "New terminal",
@@ -33,7 +33,7 @@ export async function newPty() {
       ["id", "Name", { value: freshName(), required: true }],
       ["cwd", "Directory (empty: the usual one)"],
       ["envs", "Environment, one NAME=value a line", { rows: 3 }],
-      ["cols", "Columns (empty: as the window)", { type: "number", min: 1, max: 1000 }],
+      ["cols", "Columns (empty: fits the window)", { type: "number", min: 1, max: 1000 }],
       ["rows", "Rows", { type: "number", min: 1, max: 1000 }],
       ["record", "Record it", { type: "checkbox" }],
     ],
@@ -51,7 +51,7 @@ export async function newPty() {
   return make(body);
 }
 
-/** Make a terminal with all the defaults; resolves with its id or null. */
+/** Make a terminal with all the defaults; resolves with its id and mode, or null. */
 function quickPty() {
   return make({ id: freshName() });
 }
@@ -62,7 +62,7 @@ function freshName() {
 
 async function make(body) {
   const made = await attempt(() => request("POST", "/process/pty", body));
-  return made && body.id;
+  return made && { id: body.id, mode: body.cols || body.rows ? "keep" : "" };
 }
 
 export class PtyList {
@@ -70,14 +70,15 @@ export class PtyList {
   #trouble = "…"; // why the list isn't the one of now
   #locked = false;
 
-  /** `events`: show(id), named(map of titles). */
+  /** `events`: show({id, mode}), named(map of titles). */
   constructor(events, panes) {
     this.events = events;
     this.panes = panes;
     const list = h("ul", { "aria-label": "Terminals" });
     this.rows = new Rows(list, {
-      show: ({ id }) => this.events.show(id),
+      show: ({ id }) => this.events.show({ id }),
       acts: [
+        ["eye", "View only", ({ id }) => this.events.show({ id, mode: "view" })],
         ["pencil", "Rename", (pty) => this.#rename(pty)],
         ["cross", "End", (pty) => this.#kill(pty)],
       ],
@@ -120,8 +121,8 @@ export class PtyList {
   }
 
   async #add(maker) {
-    const id = await maker();
-    if (id !== null) this.events.show(id);
+    const made = await maker();
+    if (made !== null) this.events.show(made);
   }
 
   #say(trouble, locked = false) {
@@ -150,7 +151,7 @@ export class PtyList {
       id: pty.id,
       name: pty.title || pty.id,
       facts: facts(pty),
-      open: !ended && open.includes(pty.id),
+      open: !ended && open.some(({ id }) => id === pty.id),
       shown: !ended && shown === pty.id,
       over: ended,
       bad: ended && pty.exitCode !== 0,

@@ -1,0 +1,93 @@
+"""Looking on, and sizes that are asked for."""
+
+from typing import TYPE_CHECKING
+
+from tests.daemon.daemon import Daemon
+from tests.web.conftest import Opens
+from tests.web.terminal import Terminal
+
+if TYPE_CHECKING:  # it may not be installed
+    from playwright.sync_api import BrowserContext
+
+
+def test_looking_on(daemon: Daemon, opens: Opens, context: "BrowserContext") -> None:
+    """Without any token: nothing is typed, no size told, nor after a reload; until it is undone."""
+    typist = opens()
+    typist.shows("ready>")
+    size = typist.size()
+    page = context.new_page()
+    page.set_viewport_size({"width": 500, "height": 400})
+    page.goto(f"{daemon.url}/terminal")
+    page.get_by_role("button", name="View only t1").click()
+    viewer = Terminal(page, "t1")
+    for _ in range(2):
+        viewer.shows("ready>")
+        viewer.says("read only")
+        typist.says("with anyone (viewer)")
+        viewer.type("never\n")
+        typist.type("clear; echo ty''ped\n")
+        viewer.shows("typed")
+        assert not any("never" in line for line in typist.lines())
+        assert viewer.size() == typist.size() == size
+        assert not viewer.element.get_by_role("button", name="Send away").is_visible()
+        page.reload()
+    viewer.element.get_by_role("button", name="View only").click()
+    typist.page.wait_for_function(
+        "() => !document.querySelector('.people').textContent.includes('viewer')"
+    )
+    viewer.type("echo no''w\n")
+    typist.shows("now")
+    assert viewer.size()[0] < size[0]
+    viewer.element.get_by_role("button", name="View only").click()
+    viewer.says("read only")
+
+
+def test_a_viewer_sees_what_is_drawn_for_another_size(
+    daemon: Daemon, opens: Opens, context: "BrowserContext"
+) -> None:
+    """Nothing is drawn anew for it, so the replay has to come out right."""
+    typist = opens()
+    typist.shows("ready>")
+    cols, rows = typist.size()
+    typist.type(
+        f"clear; printf '\\e[{rows - 1};{cols - 5}Hco''rner\\e[H'; echo do''ne; sleep 1000\n"
+    )
+    typist.shows("done")
+    typist.shows("corner")
+    page = context.new_page()
+    page.set_viewport_size({"width": 500, "height": 400})
+    page.goto(f"{daemon.url}/terminal#t1;view")
+    viewer = Terminal(page, "t1")
+    viewer.shows("corner")
+    viewer.says("read only")
+    assert viewer.lines() == typist.lines()
+
+
+def test_the_size_that_was_asked_for_holds(opens: Opens, daemon: Daemon) -> None:
+    """Until the person has it fit the window."""
+    page = opens().page
+    page.get_by_role("button", name="New terminal with").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name", exact=True).fill("mine")
+    dialog.get_by_label("Columns").fill("50")
+    dialog.get_by_label("Rows").fill("12")
+    dialog.get_by_role("button", name="Begin").click()
+    mine = Terminal(page, "mine")
+    mine.shows("ready>")
+    mine.says("50\u00d712")
+    mine.type("clear; stty size\n")
+    mine.shows("12 50")
+    page.set_viewport_size({"width": 800, "height": 500})
+    page.reload()
+    mine.says("50\u00d712")
+    mine.element.locator(".xterm-screen").click()
+    mine.type("clear; stty size\n")
+    mine.shows("12 50")
+    mine.element.get_by_role("button", name="Give the terminal the size").click()
+    page.wait_for_function(
+        "() => parseInt(document.querySelector('[data-id=mine] .people').textContent) > 50"
+    )
+    cols, rows = mine.size()
+    mine.type("clear; stty size\n")
+    mine.shows(f"{rows} {cols}")
+    assert page.evaluate("location.hash").endswith("&mine")
