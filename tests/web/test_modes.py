@@ -1,13 +1,22 @@
-"""Looking on, and sizes that are asked for."""
+"""Looking on, sizes that are asked for, and windows smaller than their terminal."""
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.daemon.daemon import Daemon
 from tests.web.conftest import Opens
-from tests.web.terminal import Terminal
+from tests.web.terminal import Terminal, call, open_terminal
 
 if TYPE_CHECKING:  # it may not be installed
     from playwright.sync_api import BrowserContext
+
+SHOWN = """() => {
+  const cursor = document.querySelector(".xterm-cursor").getBoundingClientRect();
+  const seen = document.querySelector(".host").getBoundingClientRect();
+  return cursor.top >= seen.top && cursor.bottom <= seen.bottom
+    && cursor.left >= seen.left && cursor.right <= seen.right;
+}"""
 
 
 def test_looking_on(daemon: Daemon, opens: Opens, context: "BrowserContext") -> None:
@@ -91,3 +100,37 @@ def test_the_size_that_was_asked_for_holds(opens: Opens, daemon: Daemon) -> None
     mine.type("clear; stty size\n")
     mine.shows(f"{rows} {cols}")
     assert page.evaluate("location.hash").endswith("&mine")
+
+
+@pytest.mark.parametrize("query", ["", ";view"])
+def test_a_small_window_follows_the_cursor(
+    daemon: Daemon, context: "BrowserContext", query: str
+) -> None:
+    """On a terminal of somebody's larger window; and lets who scrolls away look at something."""
+    page = context.new_page()
+    page.set_viewport_size({"width": 360, "height": 500})
+    call(daemon.url, "/process/pty", "POST", {"id": "t1", "cols": 120, "rows": 60})
+    page.goto(f"{daemon.url}/terminal#t1{query}")
+    small = Terminal(page, "t1")
+    small.shows("ready>")
+    other = open_terminal(context, daemon.url, "t1", create=False)
+    other.shows("ready>")
+    small.page.bring_to_front()
+    call(daemon.url, "/process/pty/t1/resize", "POST", {"cols": 120, "rows": 60})
+    small.says("120\u00d760")
+    other.type("clear; seq 100; echo do''ne\n")
+    small.shows("done")
+    page.wait_for_function(SHOWN)
+    other.type("echo " + 100 * "x")
+    page.wait_for_function(SHOWN)
+    other.type("\n")
+    page.wait_for_function(f"() => ({SHOWN})() && document.querySelector('.host').scrollLeft === 0")
+    page.mouse.move(100, 400)
+    page.evaluate("document.querySelector('.host').scrollTop = 0")
+    other.type("clear; seq 100; echo ag''ain\n")
+    small.shows("again")
+    page.evaluate("new Promise(requestAnimationFrame)")
+    assert page.evaluate("document.querySelector('.host').scrollTop") == 0
+    if not query:
+        small.type("x")
+        page.wait_for_function(SHOWN)

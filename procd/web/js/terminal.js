@@ -7,6 +7,7 @@ import { icon } from "./icons.js";
 import { openScreen } from "./screen.js";
 import { searchBar } from "./search.js";
 import { onChange } from "./settings.js";
+import { keepInSight } from "./sight.js";
 
 const RETRIABLE = new Set(["waiting", "replaced", "kicked", "forbidden", "failed"]);
 const MAX_CELLS = 1000;
@@ -75,6 +76,7 @@ export class TerminalView {
       "aria-label",
       `Terminal ${this.id}. Shift+F6 leaves it, Ctrl+Shift+F searches.`,
     );
+    this.unfollow = keepInSight(term, this.host);
     this.#observer = new ResizeObserver(() => this.fit());
     this.#observer.observe(this.host);
     this.visibility = () => this.fit();
@@ -189,6 +191,7 @@ export class TerminalView {
   close() {
     document.removeEventListener("visibilitychange", this.visibility);
     this.unsettle();
+    this.unfollow();
     this.#observer.disconnect();
     this.attachment.close();
     this.#screen.dispose();
