@@ -25,12 +25,13 @@ def test_the_size_is_the_window_s(opens: Opens) -> None:
     terminal = opens()
     terminal.shows("ready>")
     sizes: list[tuple[int, int]] = []
-    for width in (1000, 640):
-        terminal.page.set_viewport_size({"width": width, "height": 600})
+    before = "80\u00d724"
+    for width, height in ((1000, 700), (640, 600)):
+        terminal.page.set_viewport_size({"width": width, "height": height})
         terminal.page.wait_for_function(
-            "before => parseInt(document.querySelector('.people').textContent) < before",
-            arg=sizes[-1][0] if sizes else 1000,
+            "before => document.querySelector('.people').textContent !== before", arg=before
         )
+        before = terminal.element.locator(".people").inner_text()
         cols, rows = terminal.size()
         terminal.type("clear; stty size\n")
         terminal.shows(f"{rows} {cols}")
