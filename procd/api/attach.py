@@ -13,8 +13,8 @@ from aiohttp import WSCloseCode, web
 
 from procd.api.attendant import Attendant, misunderstood
 from procd.api.audit import ending, note
-from procd.api.body import BodySchema, number, strings
-from procd.api.describe import TEXT, Doc, Query
+from procd.api.body import BodySchema, flag, number, strings
+from procd.api.describe import FLAG, TEXT, Doc, Query
 from procd.api.outlet import Outlet
 from procd.api.pty import CREATE, CREATING, PTYS
 from procd.api.ws import (
@@ -69,12 +69,14 @@ async def connect(request: web.Request) -> web.StreamResponse:
     ptys = request.app[PTYS]
     offset = number(request.query, "offset")
     replay = number(request.query, "replay")
+    looks_on = flag(request.query, "viewer")
     connection = await _accept(request)
+    may_write = connection.caller.scope >= Scope.WRITE and not looks_on
     try:
         session = ptys.to_attach(
             request.match_info["id"],
             resume=offset is not None,
-            may_start=connection.caller.scope >= Scope.WRITE,
+            may_start=may_write,
         )
         if offset is not None and offset > session.log.store.end:
             raise BadRequest(f"offset {offset} is beyond the end of the output")
@@ -82,7 +84,9 @@ async def connect(request: web.Request) -> web.StreamResponse:
         return await _refuse(connection, f"Failed to connect to PTY session: {exc.message}")
     if replay is None:
         replay = ptys.config.replay_bytes
-    return await _serve(request, connection, session, offset=offset, replay=replay)
+    return await _serve(
+        request, connection, session, offset=offset, replay=replay, may_write=may_write
+    )
 
 
 async def create_connect(request: web.Request) -> web.StreamResponse:
@@ -99,7 +103,7 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
     connection = None
     try:
         connection = await _accept(request)
-        return await _serve(request, connection, session, offset=0, replay=0)
+        return await _serve(request, connection, session, offset=0, replay=0, may_write=True)
     finally:
         if connection is None or not connection.heard:
             ptys.discard(session)  # nobody ever got hold of it
@@ -163,6 +167,7 @@ async def _serve(
     *,
     offset: int | None,
     replay: int,
+    may_write: bool,
 ) -> web.StreamResponse:
     """Pass bytes both ways until either side ends.
 
@@ -173,14 +178,14 @@ async def _serve(
     start = max(live - replay if offset is None else offset, store.start)
     # From here on nothing is missed, whatever is awaited.
     outlet = Outlet(connection, session.log, session.frames, live if offset is None else start)
-    attendant = Attendant(request, connection, session, outlet)
+    attendant = Attendant(request, connection, session, outlet, may_write=may_write)
     typist = Typist(session.keyboard)
     joined = False
     try:
         if offset is None:
-            await _replay(connection, store.read(start, live - start), start)
+            await _replay(connection, attendant, store.read(start, live - start), start)
         else:
-            connection.write_text(_control("connected", offset=start))
+            connection.write_text(_control("connected", offset=start, **attendant.size))
         connection.ping()  # a pong proves that the handshake was complete
         attendant.join()
         joined = True
@@ -201,7 +206,7 @@ async def _serve(
     return response
 
 
-async def _replay(connection: Connection, past: bytes, start: int) -> None:
+async def _replay(connection: Connection, attendant: Attendant, past: bytes, start: int) -> None:
     """Send `connected` and the output from `start` on, filtered."""
     queries = ReplayFilter()
     pieces: list[bytes] = []
@@ -216,6 +221,7 @@ async def _replay(connection: Connection, past: bytes, start: int) -> None:
             offset=start,
             replayBytes=sum(map(len, pieces)),
             liveOffset=start + len(past),
+            **attendant.size,
         )
     )
     for piece in filter(None, pieces):
@@ -227,7 +233,6 @@ async def _read(
     connection: Connection, typist: Typist, attendant: Attendant, queue_bytes: int
 ) -> None:
     """Type what the client sends; a client that may only look on is told so, once."""
-    may_write = connection.caller.scope >= Scope.WRITE
     told = False
     while (data := await connection.receive()) is not None:
         if attendant.asked and connection.heard_text:
@@ -235,7 +240,7 @@ async def _read(
                 attendant.said(data)
             except BadRequest as exc:
                 misunderstood(connection, exc)
-        elif may_write:
+        elif attendant.may_write:
             attendant.typed()
             if typist.waiting_bytes > queue_bytes:
                 connection.stalled = True
@@ -243,9 +248,8 @@ async def _read(
                 connection.stalled = False
             typist.type(data)
         elif not told:
-            connection.write_text(
-                _control("read-only", message="input is discarded: it needs the scope 'write'")
-            )
+            message = "input is discarded: it needs the scope 'write', and no viewer=true"
+            connection.write_text(_control("read-only", message=message))
             told = True
         del data  # not to be kept until the next one comes
     with suppress(TimeoutError):
@@ -275,9 +279,10 @@ async def _write(
     )
 
 
-REPLAY: Final = (
+ATTACH: Final = (
     Query("replay", "bytes of past output to begin with"),
     Query("offset", "offset in the output to go on from"),
+    Query("viewer", "only look on: input is discarded", FLAG),
 )
 SIZE: Final = (
     Query("id", "of the session", TEXT, required=True),
@@ -298,6 +303,6 @@ routes = [
         "/process/pty/{id}/connect",
         connect,
         allow_head=False,
-        doc=Doc(websocket="only", query=REPLAY),
+        doc=Doc(websocket="only", query=ATTACH),
     ),
 ]

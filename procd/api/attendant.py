@@ -5,8 +5,11 @@ Its binary messages are input, as everybody's. Its text messages are JSON object
     {"type": "ack", "offset": N}       all output before N is drawn; `pty.window_bytes` may follow
     {"type": "size", "cols": C, "rows": R, "visible": true}       its window's size
     {"type": "take-over"}              send away all others that may write, with close code 4001
+    {"type": "ping"}                   answer {"type": "control", "status": "pong"}: a page in a
+                                       browser sees no ping of the WebSocket's own
 
-It hears, when it joins and at each change, who is attached and which size was agreed:
+Its `connected` also says with `cols` and `rows` which size the output is for. When it joins and at
+each change, it hears who is attached and which size was agreed:
 
     {"type": "control", "status": "presence", "you": 2, "active": 2, "policy": "latest",
      "cols": 80, "rows": 24, "clients": [{"id": 2, "name": …, "viewer": false, "visible": true,
@@ -26,13 +29,13 @@ from procd.api.body import MAX_UINT16, BodySchema, Count, Flag, Text, parse
 from procd.api.outlet import Outlet
 from procd.api.ws import Connection, offered
 from procd.errors import BadRequest
-from procd.services.access import Scope
 from procd.services.attendance import Member
 from procd.services.pty import PtySession, check_size
 
 PROTOCOL: Final = "procd.pty.v1"
 # A code of our own: RFC 6455, section 7.4.2.
 TAKEN_OVER: Final = 4001
+PONG: Final = orjson.dumps({"type": "control", "status": "pong"})
 MAX_OFFSET: Final = (1 << 63) - 1
 # Presence while its client reads nothing waits and is told once.
 RETRY_S: Final = 0.1
@@ -41,7 +44,7 @@ RETRY_S: Final = 0.1
 class MessageSchema(BodySchema):
     """A text message of the client."""
 
-    type = Text(required=True, validate=validate.OneOf(("ack", "size", "take-over")))
+    type = Text(required=True, validate=validate.OneOf(("ack", "size", "take-over", "ping")))
     offset = Count(MAX_OFFSET, load_default=0)
     cols = Count(MAX_UINT16, load_default=0)
     rows = Count(MAX_UINT16, load_default=0)
@@ -56,24 +59,37 @@ class Attendant:
 
     Attributes:
         asked: whether the client offered the sub-protocol.
+        may_write: whether it types and resizes; else it is a viewer.
     """
 
     def __init__(
-        self, request: web.Request, connection: Connection, session: PtySession, outlet: Outlet
+        self,
+        request: web.Request,
+        connection: Connection,
+        session: PtySession,
+        outlet: Outlet,
+        *,
+        may_write: bool,
     ) -> None:
         self.asked = PROTOCOL in offered(request)
+        self.may_write = may_write
         self._connection = connection
         self._session = session
         self._outlet = outlet
         self._window_bytes = session.window_bytes
         self._timer: asyncio.Handle | None = None
-        caller = connection.caller
         self._member = Member(
-            name=caller.name,
-            may_write=caller.scope >= Scope.WRITE,
+            name=connection.caller.name,
+            may_write=may_write,
             drop=self._drop,
             changed=self._changed if self.asked else None,
         )
+
+    @property
+    def size(self) -> dict[str, int]:
+        """What `connected` says besides, to a client that asked."""
+        info = self._session.info
+        return {"cols": info.cols, "rows": info.rows} if self.asked else {}
 
     def join(self) -> None:
         """The client is attached, and has been told so."""
@@ -108,9 +124,11 @@ class Attendant:
                 self._session.attendance.sized(
                     self._member, (message["cols"], message["rows"]), visible=message["visible"]
                 )
+            case "ping":
+                self._connection.write_text(PONG)
             case _:
-                if not self._member.may_write:
-                    raise BadRequest("take-over: needs the scope 'write'")
+                if not self.may_write:
+                    raise BadRequest("take-over: a viewer may not write")
                 self._session.attendance.take_over(self._member)
 
     def _drop(self, by: str) -> None:

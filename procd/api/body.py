@@ -183,6 +183,18 @@ def number(query: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """Whether the query parameter `name` is `true`; it is absent or `false` otherwise.
+
+    Raises:
+        BadRequest: it is something else.
+    """
+    text = query.get(name, "false")
+    if text not in ("true", "false"):
+        raise BadRequest(f"query param '{name}' must be true or false")
+    return text == "true"
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 

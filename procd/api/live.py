@@ -5,14 +5,15 @@
     {"ptys": [{"id": "t1", "title": "build", "cols": 80, "rows": 24, "createdAt": …, "active": true,
                "lazyStart": false, "clients": 2, "exitCode": null, "recorded": false}]}
 
-Those that have ended are in it as long as they can be resumed.
+Those that have ended are in it as long as they can be resumed. Whatever the client says asks for
+the list again: a page in a browser sees by that whether it is still connected.
 """
 
 import asyncio
 from typing import Any, Final
 
 import orjson
-from aiohttp import WSCloseCode, web
+from aiohttp import web
 from marshmallow import validate
 
 from procd.api.audit import note
@@ -28,7 +29,7 @@ from procd.services.ptys import PtySessions
 # Between two lists: changes come in bursts, and people don't read faster.
 PAUSE_S: Final = 0.2
 MAX_TITLE: Final = 100
-# A client has nothing to say here.
+# A client has little to say here.
 MAX_MESSAGE_BYTES: Final = 1024
 
 
@@ -71,7 +72,7 @@ class Feed:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._stale = False
-        ptys.watchers.add(self._changed)
+        ptys.watchers.add(self.ask)
         self._send()
 
     def _send(self) -> None:
@@ -87,14 +88,15 @@ class Feed:
         elif self._stale:
             self._send()
 
-    def _changed(self) -> None:
+    def ask(self) -> None:
+        """Send the list soon."""
         self._stale = True
         if self._timer is None:
             self._timer = self._loop.call_later(0, self._paused)
 
     def close(self) -> None:
         """Send no more."""
-        self._ptys.watchers.discard(self._changed)
+        self._ptys.watchers.discard(self.ask)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -104,9 +106,8 @@ async def follow(request: web.Request) -> web.StreamResponse:
     connection = await request.app[CONNECTIONS].accept(request, MAX_MESSAGE_BYTES)
     feed = Feed(connection, request.app[PTYS])
     try:
-        if await connection.receive() is not None:
-            connection.close(WSCloseCode.POLICY_VIOLATION, "nothing is to be said here")
-            await connection.finish()
+        while await connection.receive() is not None:
+            feed.ask()
     finally:
         feed.close()
         response = connection.release()

@@ -24,6 +24,7 @@ from procd.api.body import (
 )
 from procd.api.command_log import FOLLOWING, GAP, answer_logs, output_of
 from procd.api.describe import (
+    COUNT,
     FLAG,
     INTEGER,
     INTEGER_OR_NULL,
@@ -152,13 +153,14 @@ def describe(session: ShellSession) -> dict[str, object]:
 
 
 def describe_command(command: Command) -> dict[str, object]:
-    """A command as the contract shows it, with its times."""
+    """A command as the contract shows it, with its times and how far its output goes."""
     record = command.record
     fields: dict[str, object] = {"id": record.id, "command": record.text}
     if record.exit_code is not None:
         fields["exitCode"] = record.exit_code
     if record.started_at is not None:
         fields["startedAt"] = timestamp(datetime.fromtimestamp(record.started_at, UTC))
+        fields["outputBytes"] = command.log.store.end
     if record.ended_at is not None:
         fields["endedAt"] = timestamp(datetime.fromtimestamp(record.ended_at, UTC))
     return fields
@@ -296,7 +298,7 @@ _COMMAND: Final = "/process/session/{session_id}/command/{command_id}"
 COMMAND: Final = Shape(
     "Command",
     {"id": TEXT, "command": TEXT},
-    {"exitCode": INTEGER, "startedAt": TIME, "endedAt": TIME},
+    {"exitCode": INTEGER, "startedAt": TIME, "endedAt": TIME, "outputBytes": COUNT},
 )
 SESSION: Final = Shape("Session", {"sessionId": TEXT, "commands": ListOf(COMMAND)}, {"ended": FLAG})
 EXECUTED: Final = Shape(

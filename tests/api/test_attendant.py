@@ -10,7 +10,17 @@ from aiohttp import WSCloseCode
 
 from procd.api.attendant import PROTOCOL, TAKEN_OVER
 from tests.api.access import Secrets, bearer, guarded
-from tests.api.clients import WAIT_S, Terminal, connect, create, describe, each, program
+from tests.api.clients import (
+    WAIT_S,
+    Terminal,
+    attach,
+    connect,
+    create,
+    describe,
+    each,
+    program,
+    refused,
+)
 from tests.conftest import Client, MakeClient
 
 ECHO = "stty raw -echo; echo ready; exec cat"
@@ -152,6 +162,67 @@ async def test_viewers_have_no_say(procd: MakeClient, secrets: Secrets, tmp_path
     code, reason = await viewer.to_end()
     assert code == WSCloseCode.PROTOCOL_ERROR
     assert "write" in reason
+
+
+async def test_who_looks_on_by_choice_is_a_viewer(procd: MakeClient, tmp_path: Path) -> None:
+    """Whatever else it may do: its input goes nowhere, its size doesn't count."""
+    client = await served(procd, tmp_path)
+    typist, viewer = await attended(client), await attended(client, "?viewer=true")
+    told = await presence(typist, lambda told: len(told["clients"]) == 2)
+    assert [each["viewer"] for each in told["clients"]] == [False, True]
+    await say(viewer, type="size", cols=10, rows=10)
+    told = await presence(typist, lambda told: told["clients"][1]["cols"] == 10)
+    assert (told["cols"], told["rows"], told["active"]) == (80, 24, told["you"])
+    await viewer.type(b"never")
+    async with asyncio.timeout(WAIT_S):
+        while viewer.controls[-1]["status"] != "read-only":
+            assert await viewer.step()
+    await typist.type(b"typed")
+    await viewer.until(b"typed")
+    assert b"never" not in viewer.output
+    await say(viewer, type="take-over")
+    assert (await viewer.to_end())[0] == WSCloseCode.PROTOCOL_ERROR
+
+
+async def test_who_looks_on_starts_nothing(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(process={"shell": program(tmp_path, ECHO)})
+    await create(client, "t1", lazyStart=True)
+    for query, status in (("true", "error"), ("false", "connected"), ("true", "connected")):
+        terminal = await attach(client, f"/process/pty/t1/connect?viewer={query}")
+        assert terminal.connected["status"] == status
+        await terminal.ws.close()
+
+
+async def test_a_viewer_is_one_or_not(procd: MakeClient, tmp_path: Path) -> None:
+    """What is misspelt doesn't make a typist of who wanted to look on."""
+    client = await served(procd, tmp_path)
+    for value in ("1", "True", ""):
+        async with client.get(f"/process/pty/t1/connect?viewer={value}") as reply:
+            await refused(reply, 400, "BAD_REQUEST")
+
+
+async def test_the_size_that_the_output_is_for(procd: MakeClient, tmp_path: Path) -> None:
+    """Told before the output, on attaching and on resuming, to who asked."""
+    client = await served(procd, tmp_path)
+    async with client.post("/process/pty/t1/resize", json={"cols": 60, "rows": 10}) as reply:
+        assert reply.status == 200
+    for query in ("", "?offset=0"):
+        told = (await connect(client, "t1", query, PROTOCOL)).connected
+        assert (told["cols"], told["rows"]) == (60, 10)
+        assert "cols" not in (await connect(client, "t1", query)).connected
+
+
+async def test_a_ping_is_answered(procd: MakeClient, tmp_path: Path) -> None:
+    """For who can't see those of the WebSocket itself; a full window is no obstacle."""
+    text = f"stty raw -echo; read go; head -c {4 * WINDOW_BYTES} /dev/zero; exec cat"
+    client = await served(procd, tmp_path, text, window_bytes=WINDOW_BYTES)
+    terminal = await attended(client)
+    await terminal.type(b"\n")
+    await terminal.until_size(WINDOW_BYTES)
+    await say(terminal, type="ping")
+    async with asyncio.timeout(WAIT_S):
+        while terminal.controls[-1] != {"type": "control", "status": "pong"}:
+            assert await terminal.step()
 
 
 async def test_output_waits_for_who_acknowledges(procd: MakeClient, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import ClientWebSocketResponse, WSCloseCode
+from aiohttp import ClientWebSocketResponse
 
 from tests.api.clients import WAIT_S, connect, create, delete, refused
 from tests.conftest import MakeClient
@@ -69,10 +69,22 @@ async def test_titles_that_are_refused(procd: MakeClient) -> None:
         await refused(reply, 404, "PROCESS_NOT_FOUND")
 
 
-async def test_nothing_is_to_be_said(procd: MakeClient) -> None:
+async def test_it_is_sent_again_when_asked_for(procd: MakeClient) -> None:
+    """However often: no more of them than of other lists."""
     client = await procd()
     feed = await client.ws_connect("/terminal/ptys")
-    await feed.receive()
-    await feed.send_str("hello")
-    message = await feed.receive()
-    assert message.data == WSCloseCode.POLICY_VIOLATION
+    await listed(feed, lambda _: True)
+    for _ in range(100):
+        await feed.send_str("ping")
+    await listed(feed, lambda _: True)
+    await create(client, "t1", lazyStart=True)
+    count = 0
+
+    def complete(ptys: list[dict[str, Any]]) -> bool:
+        nonlocal count
+        count += 1
+        return bool(ptys)
+
+    await listed(feed, complete)
+    assert count < 20
+    await feed.close()

@@ -267,6 +267,7 @@ async def test_queued_commands_are_visible(procd: MakeClient, gate: Gate) -> Non
     assert await listener.to_end() == b"queued\n"
     shown = await ended(client, queued)
     assert shown["startedAt"] <= shown["endedAt"]
+    assert shown["outputBytes"] == len("queued\n")
 
 
 async def test_queue_is_bounded(procd: MakeClient, gate: Gate) -> None:

@@ -1,4 +1,4 @@
-"""A TCP relay between the browser and the server, whose connections can be cut."""
+"""A TCP relay between the browser and the server, whose connections can be cut or fall silent."""
 
 import asyncio
 import threading
@@ -18,6 +18,8 @@ class Relay:
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._up = True
+        self._flows = asyncio.Event()
+        self._flows.set()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0))
@@ -43,6 +45,7 @@ class Relay:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65536):
+                await self._flows.wait()
                 writer.write(data)
                 await writer.drain()
         except ConnectionError:
@@ -66,8 +69,17 @@ class Relay:
         """Serve again."""
         self._up = True
 
+    def hold(self) -> None:
+        """Pass nothing on, and tell nobody, as when a machine goes without a word."""
+        self._loop.call_soon_threadsafe(self._flows.clear)
+
+    def flow(self) -> None:
+        """Pass on what was held, and all that comes."""
+        self._loop.call_soon_threadsafe(self._flows.set)
+
     async def _end(self) -> None:
         self._server.close()
+        self._flows.set()
         await self._cut()
         own = asyncio.current_task()
         others = [task for task in asyncio.all_tasks() if task is not own]

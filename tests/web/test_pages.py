@@ -112,6 +112,9 @@ def test_a_recording_is_made_and_played(daemon: Daemon, page: "Page") -> None:
     player = Terminal(page, "")
     player.element = page.locator(".player")
     player.shows("to-be-played")
+    assert (
+        player.element.locator(".xterm-screen").evaluate("e => getComputedStyle(e).opacity") == "1"
+    )
     player.element.get_by_role("button", name="Play").wait_for()
     player.element.get_by_label("Place in the recording").fill("0")
     page.wait_for_function(

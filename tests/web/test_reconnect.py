@@ -73,6 +73,27 @@ def test_it_says_that_the_connection_is_lost(daemon: Daemon, context: "BrowserCo
         assert not any("never" in line for line in terminal.lines())
 
 
+def test_a_connection_that_has_fallen_silent_is_noticed(
+    daemon: Daemon, context: "BrowserContext"
+) -> None:
+    """By the terminal and by the list; both come back when there is a way again."""
+    with relay_to(daemon.port) as relay:
+        terminal = open_terminal(context, relay.url, "t1")
+        terminal.shows("ready>")
+        note = terminal.page.locator("aside").get_by_text("The server can't be reached.")
+        relay.hold()
+        terminal.page.wait_for_function(
+            "() => document.querySelector('.view').dataset.state !== 'live'"
+        )
+        note.wait_for()
+        relay.cut()
+        relay.flow()
+        terminal.is_in("live")
+        note.wait_for(state="hidden")
+        terminal.type("echo ag''ain\n")
+        terminal.shows("again")
+
+
 def test_no_answers_are_typed_by_a_replay_or_a_resume(
     daemon: Daemon, context: "BrowserContext"
 ) -> None:
@@ -106,8 +127,8 @@ def test_an_end_while_away(daemon: Daemon, context: "BrowserContext") -> None:
     with relay_to(daemon.port) as relay:
         terminal = open_terminal(context, relay.url, "t1")
         terminal.shows("ready>")
-        terminal.type("read; echo la''st; exit 4\n")
-        terminal.shows("read; echo")
+        terminal.type("echo wait''ing; read; echo la''st; exit 4\n")
+        terminal.shows("waiting")
         relay.down()
         terminal.is_in("waiting")
         other = open_terminal(context, daemon.url, "t1", create=False)

@@ -3,6 +3,8 @@
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.daemon.daemon import Daemon
 from tests.web.conftest import Opens
 from tests.web.terminal import WAIT_MS, Terminal
@@ -23,17 +25,53 @@ def test_the_size_is_the_window_s(opens: Opens) -> None:
     terminal = opens()
     terminal.shows("ready>")
     sizes: list[tuple[int, int]] = []
-    for width in (1000, 640):
-        terminal.page.set_viewport_size({"width": width, "height": 600})
+    before = "80\u00d724"
+    for width, height in ((1000, 700), (640, 600)):
+        terminal.page.set_viewport_size({"width": width, "height": height})
         terminal.page.wait_for_function(
-            "before => parseInt(document.querySelector('.people').textContent) < before",
-            arg=sizes[-1][0] if sizes else 1000,
+            "before => document.querySelector('.people').textContent !== before", arg=before
         )
+        before = terminal.element.locator(".people").inner_text()
         cols, rows = terminal.size()
         terminal.type("clear; stty size\n")
         terminal.shows(f"{rows} {cols}")
         sizes.append((cols, rows))
     assert sizes[0][0] > sizes[1][0] > 20
+
+
+def test_nothing_of_the_screen_is_covered(opens: Opens) -> None:
+    """At whatever height or width: scrollbars of the page's own would hide the last row."""
+    terminal = opens()
+    terminal.shows("ready>")
+    overflows = """() => {
+      const host = document.querySelector(".host");
+      const screen = document.querySelector(".xterm-screen").getBoundingClientRect();
+      const room = host.getBoundingClientRect();
+      return [host.scrollHeight - host.clientHeight, host.scrollWidth - host.clientWidth,
+        screen.bottom > room.bottom, screen.right > room.right].some(Number);
+    }"""
+    row_px = terminal.page.evaluate("document.querySelector('.xterm-rows > div').clientHeight")
+    for less in range(row_px + 1):
+        terminal.page.set_viewport_size({"width": 1000 - less, "height": 640 - less})
+        terminal.page.wait_for_function(
+            f"() => !({overflows})() && document.querySelector('.view').clientHeight < 640 - {less}"
+        )
+
+
+def test_the_size_follows_the_font(opens: Opens) -> None:
+    """Without a click into the terminal: what is cut off would be seen by nobody."""
+    terminal = opens()
+    terminal.shows("ready>")
+    cols, rows = terminal.size()
+    for _ in range(4):
+        terminal.page.get_by_role("button", name="Larger font").click()
+    terminal.page.wait_for_function(
+        "most => parseInt(document.querySelector('.people').textContent) < most", arg=cols * 0.8
+    )
+    fewer_cols, fewer_rows = terminal.size()
+    assert fewer_rows < rows
+    terminal.type("clear; stty size\n")
+    terminal.shows(f"{fewer_rows} {fewer_cols}")
 
 
 def test_a_reload_shows_the_screen_again(opens: Opens) -> None:
@@ -58,6 +96,37 @@ def test_paste_is_bracketed(opens: Opens, context: "BrowserContext") -> None:
     terminal.page.keyboard.press("Control+Shift+V")
     terminal.type("\n")
     terminal.shows("^[[200~pasted^[[201~")
+
+
+@pytest.mark.parametrize("by", ["keyboard", "event"])
+def test_what_is_pasted_stays_within_its_brackets(
+    opens: Opens, context: "BrowserContext", by: str
+) -> None:
+    """No end of the brackets in it, in 7 bits or in 8, nor any key that isn't text."""
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    terminal = opens()
+    terminal.shows("ready>")
+    terminal.type("clear; printf '\\e[?2004h'; stty raw -echo; echo wait''ing; cat -vT\n")
+    terminal.shows("waiting")
+    text = "one\x1b[201~; \x9b201~\x03two\x7f\x00\t3\n4\r\n5"
+    terminal.element.locator("textarea").focus()
+    if by == "keyboard":
+        terminal.page.evaluate("text => navigator.clipboard.writeText(text)", text)
+        terminal.page.keyboard.press("Shift+Insert")
+    else:  # as a click with the middle button or a menu does
+        terminal.page.evaluate(
+            """text => {
+              const clipboardData = new DataTransfer();
+              clipboardData.setData("text/plain", text);
+              document.activeElement.dispatchEvent(
+                new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+            }""",
+            text,
+        )
+    terminal.page.keyboard.type("end")
+    terminal.shows("end")
+    shown = "".join(terminal.lines())
+    assert shown[shown.index("^[[200~") :] == "^[[200~one[201~; 201~two^I3^M4^M5^[[201~end"
 
 
 def test_much_output_leaves_the_page_responsive(opens: Opens) -> None:

@@ -3,6 +3,8 @@ import { ask } from "./dialogs.js";
 
 // From …/terminal/static/js/ to where the API begins, below whatever prefix.
 const ROOT = new URL("../../../", import.meta.url);
+// For what the server answers at once, if it can be reached at all.
+export const REPLY_MS = 10000;
 
 export class ApiError extends Error {
   constructor(status, message) {
@@ -45,7 +47,7 @@ export function forgetToken() {
   token = null;
 }
 
-async function send(method, path, body, accept) {
+async function send(method, path, body, { accept = "application/json", signal, withinMs }) {
   const headers = { Accept: accept };
   if (token !== null) headers.Authorization = `Bearer ${token}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -54,15 +56,19 @@ async function send(method, path, body, accept) {
     headers,
     body: body === undefined ? undefined : JSON.stringify(body),
     cache: "no-store",
+    signal: AbortSignal.any([signal, withinMs && AbortSignal.timeout(withinMs)].filter(Boolean)),
   });
 }
 
-/** The reply to a request, which is a 2xx; throws an ApiError, or a TypeError if nobody answers. */
-export async function fetched(method, path, body, accept = "application/json") {
+/**
+ * The reply to a request, which is a 2xx; throws an ApiError, or another error if nobody answers.
+ * `options`: accept, a media type; signal and withinMs, which end the request.
+ */
+export async function fetched(method, path, body, options = {}) {
   for (;;) {
     if (asking !== null) await asking;
     const used = token;
-    const reply = await send(method, path, body, accept);
+    const reply = await send(method, path, body, options);
     if (reply.ok) return reply;
     if (reply.status === 401) {
       guarded = true;
@@ -81,8 +87,8 @@ export async function fetched(method, path, body, accept = "application/json") {
 }
 
 /** The same as parsed JSON. */
-export async function request(method, path, body) {
-  return (await fetched(method, path, body)).json();
+export async function request(method, path, body, options) {
+  return (await fetched(method, path, body, options)).json();
 }
 
 /** A path of the API with each part encoded. */
@@ -106,7 +112,7 @@ export async function socket(path, { params = {}, protocols = [] } = {}) {
   for (const [name, value] of Object.entries(params)) url.searchParams.set(name, value);
   await greet();
   if (guarded) {
-    const { ticket } = await request("POST", "/tickets", { route: path });
+    const { ticket } = await request("POST", "/tickets", { route: path }, { withinMs: REPLY_MS });
     url.searchParams.set("ticket", ticket);
   }
   const made = new WebSocket(url, protocols);

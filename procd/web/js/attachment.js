@@ -1,5 +1,7 @@
 // One PTY's connection: bytes both ways, the place in the output, and coming back after a loss.
-import { ApiError, at, forgetToken, request, socket } from "./api.js";
+import { ApiError, REPLY_MS, at, forgetToken, request, socket } from "./api.js";
+import { Backoff } from "./backoff.js";
+import { Pulse } from "./pulse.js";
 
 const PROTOCOLS = ["procd.pty.v1", "X-Daytona-Pty-Exit-Control"];
 const TAKEN_OVER = 4001;
@@ -7,7 +9,6 @@ const TAKEN_OVER = 4001;
 const ACK_BYTES = 32 << 10;
 // A hidden page draws so slowly that a program would wait for it; behind by this, it rather leaves.
 const HIDDEN_BYTES = 128 << 10;
-const RETRY_MS = [250, 10000];
 
 const encoder = new TextEncoder();
 
@@ -17,7 +18,8 @@ const encoder = new TextEncoder();
  * forbidden, failed.
  *
  * `events`: output(bytes, drawn) draws and then calls `drawn`; reset() clears the screen for output
- * that begins anew; state(name, text); presence(message).
+ * that begins anew; sized(cols, rows) says which size the output is for; state(name, text);
+ * presence(message).
  */
 export class Attachment {
   #socket = null;
@@ -26,15 +28,18 @@ export class Attachment {
   #attempt = 0; // callbacks of an earlier connection are not acknowledged on a later one
   #acked = 0;
   #undrawn = 0; // bytes that the screen still has to take
-  #retryMs = RETRY_MS[0];
+  #backoff = new Backoff();
+  #pulse = null;
   #timer = null;
   #created = null;
   #exit = null;
   #size = null;
 
-  constructor(id, events) {
+  /** As a `viewer` it only looks on, whatever its token allows. */
+  constructor(id, events, viewer = false) {
     this.id = id;
     this.events = events;
+    this.viewer = viewer;
     this.state = "connecting";
     this.online = () => this.state === "waiting" && this.connect();
     addEventListener("online", this.online);
@@ -49,10 +54,8 @@ export class Attachment {
 
   /** Attach, or attach again. */
   async connect() {
-    clearTimeout(this.#timer);
-    const attempt = ++this.#attempt;
-    this.#socket?.close();
-    this.#socket = null;
+    this.#leave();
+    const attempt = this.#attempt;
     this.#become("connecting", "Connecting…");
     try {
       const checked = this.#check();
@@ -60,7 +63,9 @@ export class Attachment {
       if (this.#offset !== null) await checked;
       else checked.catch(() => {}); // what is wrong shows when attaching
       if (attempt !== this.#attempt) return;
-      const params = this.#offset === null ? {} : { offset: this.#offset };
+      const params = {};
+      if (this.#offset !== null) params.offset = this.#offset;
+      if (this.viewer) params.viewer = true;
       const made = await socket(at`/process/pty/${this.id}/connect`, { params, protocols: PROTOCOLS });
       if (attempt !== this.#attempt) {
         made.close();
@@ -76,10 +81,19 @@ export class Attachment {
     }
   }
 
+  /** Let go of the connection; what comes of it now is no longer heard. */
+  #leave() {
+    this.#attempt++;
+    clearTimeout(this.#timer);
+    this.#pulse?.stop();
+    this.#socket?.close();
+    this.#socket = null;
+  }
+
   /** Whether it is still the same terminal, and not another one of the same name. */
   async #check() {
     try {
-      const { createdAt } = await request("GET", at`/process/pty/${this.id}`);
+      const { createdAt } = await request("GET", at`/process/pty/${this.id}`, undefined, { withinMs: REPLY_MS });
       if (this.#created !== null && this.#created !== createdAt) this.#offset = null;
       this.#created = createdAt;
     } catch (error) {
@@ -91,10 +105,19 @@ export class Attachment {
   #listen(made, attempt) {
     this.#socket = made;
     this.#exit = null;
-    const mine = (handler) => (event) => attempt === this.#attempt && handler(event);
-    made.onmessage = mine(({ data }) =>
-      typeof data === "string" ? this.#control(JSON.parse(data)) : this.#output(new Uint8Array(data), attempt),
+    this.#pulse = new Pulse(
+      () => this.#say({ type: "ping" }),
+      () => {
+        this.#leave();
+        this.#closed({ code: 1006, reason: "" });
+      },
     );
+    const mine = (handler) => (event) => attempt === this.#attempt && handler(event);
+    made.onmessage = mine(({ data }) => {
+      this.#pulse.heard();
+      if (typeof data === "string") this.#control(JSON.parse(data));
+      else this.#output(new Uint8Array(data), attempt);
+    });
     made.onclose = mine((event) => this.#closed(event));
   }
 
@@ -115,7 +138,7 @@ export class Attachment {
     }
   }
 
-  #connected({ offset, replayBytes = 0, liveOffset }) {
+  #connected({ offset, replayBytes = 0, liveOffset, cols, rows }) {
     if (this.#offset !== null && this.#offset !== offset) {
       // What lies between is no longer kept: better the screen of now than half of it.
       this.#offset = null;
@@ -127,8 +150,9 @@ export class Attachment {
       this.#offset = liveOffset;
       this.#replayLeft = replayBytes;
     }
+    this.events.sized(cols, rows);
     this.#acked = this.#offset;
-    this.#retryMs = RETRY_MS[0];
+    this.#backoff.reset();
     this.#become("live", "");
     if (this.#size !== null) this.#say(this.#size);
   }
@@ -148,14 +172,12 @@ export class Attachment {
   }
 
   #sleep() {
-    this.#attempt++;
-    this.#socket.close();
-    this.#socket = null;
+    this.#leave();
     this.#become("asleep", "Paused while the page is hidden.");
   }
 
   #closed({ code, reason }) {
-    this.#socket = null;
+    this.#leave();
     if (this.#replayLeft > 0) {
       this.#offset = null; // half a replay is no place to go on from
       this.#replayLeft = 0;
@@ -182,8 +204,7 @@ export class Attachment {
   }
 
   #retry() {
-    const wait = this.#retryMs * (0.75 + Math.random() / 2);
-    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS[1]);
+    const wait = this.#backoff.next();
     const seconds = Math.max(1, Math.round(wait / 1000));
     this.#become("waiting", `Connection lost. Trying again in ${seconds} s…`);
     this.#timer = setTimeout(() => this.connect(), wait);
@@ -195,7 +216,7 @@ export class Attachment {
 
   /** Type; what is typed while nobody is connected is dropped, not kept for a surprise. */
   type(data) {
-    if (this.state !== "live") return;
+    if (this.state !== "live" || this.viewer) return;
     this.#socket.send(typeof data === "string" ? encoder.encode(data) : data);
   }
 
@@ -210,14 +231,17 @@ export class Attachment {
     this.#say({ type: "take-over" });
   }
 
+  /** Only look on, or no longer. */
+  look(viewer) {
+    this.viewer = viewer;
+    this.connect();
+  }
+
   /** Leave; the terminal goes on. */
   close() {
-    this.#attempt++;
-    clearTimeout(this.#timer);
+    this.#leave();
     removeEventListener("online", this.online);
     document.removeEventListener("visibilitychange", this.seen);
-    this.#socket?.close();
-    this.#socket = null;
   }
 }
 

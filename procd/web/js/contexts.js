@@ -3,7 +3,9 @@ import { at, fetched, request, socket } from "./api.js";
 import { shownBundle } from "./bundle.js";
 import { ask, attempt, confirmed } from "./dialogs.js";
 import { button, h } from "./dom.js";
+import { icon } from "./icons.js";
 import { Log } from "./log.js";
+import { Rows } from "./rows.js";
 
 const DEFAULT = "default";
 
@@ -49,6 +51,15 @@ function cell(context, code) {
 export function contextsPage() {
   let current = DEFAULT;
   const list = h("ul", { "aria-label": "Contexts" });
+  const rows = new Rows(list, {
+    show: ({ id }) => open(id),
+    acts: [
+      ["stop", "Interrupt", (context) => post(context, "/interrupt")],
+      ["again", "Restart", (context) => post(context, "/restart")],
+      ["cross", "End", end],
+    ],
+    describe,
+  });
   const cells = new Map(); // by context: what was run here
   const output = h("div", { "aria-label": "Cells" });
   const input = h("textarea", {
@@ -60,21 +71,16 @@ export function contextsPage() {
   async function refresh() {
     const reply = await attempt(() => request("GET", "/process/interpreter/context"));
     if (reply === null) return;
-    list.replaceChildren(item({ id: DEFAULT, cwd: "the default one" }), ...reply.contexts.map(item));
+    const all = [{ id: DEFAULT, cwd: "the default one" }, ...reply.contexts];
+    rows.draw(all.map((context) => [context.id, context]));
   }
 
-  function item({ id, cwd }) {
-    const act = (sign, label, work) => button(sign, () => attempt(work), { label: `${label} ${id}` });
-    const path = at`/process/interpreter/context/${id}`;
-    return h(
-      "li",
-      { "data-id": id, class: id === current ? "here" : "" },
-      button(id, () => open(id), { class: "name" }),
-      act("■", "Interrupt", () => fetched("POST", `${path}/interrupt`)),
-      act("↻", "Restart", () => fetched("POST", `${path}/restart`)),
-      id === DEFAULT ? null : button("✕", () => end(id), { label: `End ${id}` }),
-      h("span", { class: "facts" }, cwd),
-    );
+  function describe({ id, cwd }) {
+    return { id, name: id, facts: cwd, shown: id === current, lacks: id === DEFAULT ? ["End"] : [] };
+  }
+
+  function post({ id }, action) {
+    return attempt(() => fetched("POST", at`/process/interpreter/context/${id}` + action));
   }
 
   function open(id) {
@@ -100,7 +106,7 @@ export function contextsPage() {
     if (made !== null) open(made.id);
   }
 
-  async function end(id) {
+  async function end({ id }) {
     if (!(await confirmed("End this context?", "What is in it is lost.", "End it"))) return;
     await attempt(() => fetched("DELETE", at`/process/interpreter/context/${id}`));
     open(id === current ? DEFAULT : current);
@@ -112,7 +118,7 @@ export function contextsPage() {
     h(
       "aside",
       { "aria-label": "Contexts" },
-      h("div", { class: "bar" }, h("h2", {}, "Contexts"), button("+", create, { label: "New context", class: "main" })),
+      h("div", { class: "bar" }, h("h2", {}, "Contexts"), button(icon("plus"), create, { label: "New context", class: "main" })),
       list,
     ),
     h("div", { class: "content" }, form, output),

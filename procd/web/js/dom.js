@@ -12,6 +12,13 @@ export function h(name, attributes = {}, ...children) {
   return element;
 }
 
+/** Name what has no text of its own, or another one. */
+export function name(element, label) {
+  if (element.title === label) return;
+  element.setAttribute("aria-label", label);
+  element.title = label;
+}
+
 /** A button with a text, or with a sign that `label` explains. */
 export function button(text, onclick, { label, ...attributes } = {}) {
   return h("button", { type: "button", onclick, "aria-label": label, title: label, ...attributes }, text);

@@ -1,33 +1,49 @@
 // The list of terminals, pushed by the server at each change.
 import { ApiError, socket, tokenGiven } from "./api.js";
+import { Backoff } from "./backoff.js";
+import { Pulse } from "./pulse.js";
 
-const RETRY_MS = [500, 10000];
-
-/** Call `listed(ptys)` at each change and `lost()` when the server can't be reached. */
-export function followPtys({ listed, lost }) {
-  let retryMs = RETRY_MS[0];
+/**
+ * Call `listed(ptys)` at each change, `lost()` when the server can't be reached, and `locked()` when
+ * it asks for a token that the person hasn't given.
+ */
+export function followPtys({ listed, lost, locked }) {
+  const backoff = new Backoff(500);
   const again = () => {
     lost();
-    setTimeout(connect, retryMs);
-    retryMs = Math.min(retryMs * 2, RETRY_MS[1]);
+    setTimeout(connect, backoff.next());
   };
   const connect = async () => {
+    let feed;
     try {
-      const feed = await socket("/terminal/ptys");
-      feed.onmessage = ({ data }) => {
-        retryMs = RETRY_MS[0];
-        listed(JSON.parse(data).ptys);
-      };
-      feed.onclose = again;
+      feed = await socket("/terminal/ptys");
     } catch (error) {
-      if (error instanceof ApiError && error.status === 401) {
-        lost();
-        await tokenGiven(); // the person didn't want to be asked again
-        connect();
-      } else {
+      if (!(error instanceof ApiError && error.status === 401)) {
         again();
+        return;
       }
+      locked();
+      await tokenGiven();
+      connect();
+      return;
     }
+    const pulse = new Pulse(
+      () => feed.readyState === WebSocket.OPEN && feed.send("ping"), // has the list sent again
+      () => {
+        feed.onclose = null;
+        feed.close();
+        again();
+      },
+    );
+    feed.onmessage = ({ data }) => {
+      pulse.heard();
+      backoff.reset();
+      listed(JSON.parse(data).ptys);
+    };
+    feed.onclose = () => {
+      pulse.stop();
+      again();
+    };
   };
   connect();
 }

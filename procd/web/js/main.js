@@ -1,9 +1,12 @@
 // The page's frame: which page is shown, and the settings.
 import { greet } from "./api.js";
-import { button, h } from "./dom.js";
+import { attempt } from "./dialogs.js";
+import { button, h, name } from "./dom.js";
+import { icon } from "./icons.js";
 import { change, onChange, settings } from "./settings.js";
+import { choose, tabList, tabOf } from "./tabs.js";
 import { terminalsPage } from "./terminals.js";
-import { nextTheme } from "./theme.js";
+import { nextTheme, theme } from "./theme.js";
 
 const PAGES = [
   ["Terminals", async () => terminalsPage()],
@@ -12,41 +15,61 @@ const PAGES = [
   ["Recordings", async () => (await import("./recordings.js")).recordingsPage()],
 ];
 
-const main = document.getElementById("page");
-const shown = new Map();
-const tabs = PAGES.map(([name, make]) =>
-  h("button", { type: "button", role: "tab", onclick: () => show(name, make) }, name),
-);
+const pages = new Map(); // by tab
+const tabs = tabList("Pages", show, { id: "pages" });
+for (const [title, make] of PAGES) {
+  const panel = h("div", { class: "panel", hidden: true });
+  const tab = tabOf(panel, () => show(tab), title);
+  pages.set(tab, { make, panel, made: null });
+  tabs.append(tab);
+}
 
-async function show(name, make) {
-  for (const tab of tabs) tab.setAttribute("aria-selected", String(tab.textContent === name));
-  const known = shown.get(name);
-  if (known === undefined) {
-    const page = await make();
-    shown.set(name, page);
-    main.append(page.element);
-    page.start();
-  } else {
-    known.shown?.();
+async function show(tab) {
+  choose(tabs, tab);
+  for (const [each, { panel }] of pages) panel.hidden = each !== tab;
+  const page = pages.get(tab);
+  if (page.made !== null) {
+    page.made.then((made) => made?.shown?.());
+    return;
   }
-  for (const [each, page] of shown) page.element.hidden = each !== name;
+  page.made = attempt(page.make);
+  const made = await page.made;
+  if (made === null) {
+    page.made = null; // it couldn't be fetched: perhaps the next time
+    return;
+  }
+  page.panel.append(made.element);
+  made.start();
 }
 
 function toggle(key, sign, label) {
-  const made = button(sign, () => change({ [key]: !settings()[key] }), { label });
+  const made = button(icon(sign), () => change({ [key]: !settings()[key] }), { label });
   const draw = () => made.setAttribute("aria-pressed", String(settings()[key]));
   onChange(draw);
   draw();
   return made;
 }
 
-document.getElementById("pages").append(...tabs);
+function themeButton() {
+  const made = button("", nextTheme);
+  const draw = () => {
+    const { text, sign } = theme();
+    made.replaceChildren(icon(sign));
+    name(made, `Theme: ${text}`);
+  };
+  onChange(draw);
+  draw();
+  return made;
+}
+
+document.getElementById("page").append(...[...pages.values()].map(({ panel }) => panel));
+document.getElementById("settings").before(tabs);
 document.getElementById("settings").append(
   button("A−", () => change({ fontSize: settings().fontSize - 1 }), { label: "Smaller font" }),
   button("A+", () => change({ fontSize: settings().fontSize + 1 }), { label: "Larger font" }),
-  button("◐", nextTheme, { label: "Theme: system, light, dark" }),
-  toggle("clipboard", "Clipboard", "Programs may set the clipboard"),
-  toggle("screenReader", "Reader", "Screen reader mode"),
+  themeButton(),
+  toggle("clipboard", "clipboard", "Programs may set the clipboard"),
+  toggle("screenReader", "speaker", "Screen reader mode"),
 );
 greet().catch(() => {}); // begin now; who needs it asks again and says what is wrong
-show(...PAGES[0]);
+show(tabs.firstElementChild);

@@ -1,25 +1,27 @@
 // Tabs, each with one terminal or several beside or below each other.
 import { button, h } from "./dom.js";
+import { icon } from "./icons.js";
+import { choose, tabList, tabOf } from "./tabs.js";
 import { TerminalView } from "./terminal.js";
 
 export class Panes {
-  #tabs = []; // {views, down, tab, panes}
+  #tabs = []; // {views, tab, panel}
   #current = null;
   #focused = null;
   #titles = new Map();
 
-  /** `events`: create() resolves with the id of a new terminal or null; changed(); left(). */
+  /** `events`: create() resolves with {id, mode} of a new terminal or null; changed(). */
   constructor(events) {
     this.events = events;
-    this.tabs = h("div", { role: "tablist", "aria-label": "Open terminals" });
-    this.body = h("div", { class: "panes" });
+    this.tabs = tabList("Open terminals", (tab) => this.#show(this.#tabs.find((each) => each.tab === tab), null));
+    this.body = h("div", { class: "stage" });
     this.tools = h(
       "div",
       { class: "end" },
-      button("Split", () => this.#split(false), { label: "Split: new terminal beside" }),
-      button("Below", () => this.#split(true), { label: "Split: new terminal below" }),
-      button("Find", () => this.#focused?.search(), { label: "Search (Ctrl+Shift+F)" }),
-      button("×", () => this.#focused && this.close(this.#focused.id), { label: "Close this view" }),
+      button(icon("beside"), () => this.#split(false), { label: "Split: new terminal beside" }),
+      button(icon("below"), () => this.#split(true), { label: "Split: new terminal below" }),
+      button(icon("find"), () => this.#focused?.search(), { label: "Search (Ctrl+Shift+F)" }),
+      button(icon("cross"), () => this.#focused && this.close(this.#focused.id), { label: "Close this view" }),
     );
     this.empty = h("p", { class: "empty" }, "No terminal is open. Choose one, or begin a new one.");
     this.element = h(
@@ -32,7 +34,9 @@ export class Panes {
     this.element.addEventListener("focusin", ({ target }) => {
       const section = target.closest(".view");
       const view = this.#views().find((each) => each.element === section);
-      if (view) this.#focused = view;
+      if (!view || view === this.#focused) return;
+      this.#focused = view;
+      this.events.changed();
     });
     this.#show(null);
   }
@@ -41,80 +45,67 @@ export class Panes {
     return this.#tabs.flatMap((tab) => tab.views);
   }
 
-  /** The ids of what is open. */
+  /** What is open: [{id, mode}]. */
   get open() {
-    return this.#views().map((view) => view.id);
+    return this.#views().map(({ id, mode }) => ({ id, mode }));
   }
 
-  /** Show a terminal, in a tab of its own if it isn't open yet. */
-  show(id) {
+  /** The id of the one that has or had the keyboard last, or undefined. */
+  get shown() {
+    return this.#focused?.id;
+  }
+
+  /** Show a terminal, in a tab of its own if it isn't open yet; for `mode` see TerminalView. */
+  show(id, mode = "") {
     const found = this.#tabs.find((tab) => tab.views.some((view) => view.id === id));
     if (found) {
-      this.#show(found, found.views.find((view) => view.id === id));
+      const view = found.views.find((each) => each.id === id);
+      if (mode) view.become(mode);
+      this.#show(found, view);
       return;
     }
-    const tab = { views: [], down: false, panes: null };
-    tab.tab = h("button", {
-      type: "button",
-      role: "tab",
-      onclick: () => this.#show(tab),
-      onkeydown: (event) => this.#arrow(event, tab),
-    });
+    const tab = { views: [], panel: h("div", { class: "panes" }) };
+    tab.tab = tabOf(tab.panel, () => this.#show(tab));
     this.#tabs.push(tab);
     this.tabs.append(tab.tab);
-    this.#add(tab, id);
+    this.body.append(tab.panel);
+    this.#add(tab, id, mode);
   }
 
-  #add(tab, id) {
-    const view = new TerminalView(id, {
+  #add(tab, id, mode) {
+    const view = new TerminalView(id, mode, {
       changed: () => this.events.changed(),
       left: () => tab.tab.focus(),
     });
     tab.views.push(view);
+    tab.panel.append(view.element);
     this.#label(tab);
     this.#show(tab, view);
     view.open();
     view.focus();
   }
 
-  #arrow(event, tab) {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step) return;
-    const index = this.#tabs.indexOf(tab) + step;
-    const next = this.#tabs.at(index % this.#tabs.length);
-    this.#show(next, null);
-    next.tab.focus();
-    event.preventDefault();
-  }
-
   async #split(down) {
     const tab = this.#current;
-    const id = await this.events.create();
-    if (id === null) return;
+    const made = await this.events.create();
+    if (made === null) return;
     if (tab === null) {
-      this.show(id);
+      this.show(made.id, made.mode);
       return;
     }
-    tab.down = down;
-    this.#add(tab, id);
+    tab.panel.classList.toggle("down", down);
+    this.#add(tab, made.id, made.mode);
   }
 
   /** Show a tab and give the keyboard to a view of it: by default the first, with null none. */
   #show(tab, view = tab?.views[0]) {
     this.#current = tab;
-    for (const each of this.#tabs) {
-      each.tab.setAttribute("aria-selected", String(each === tab));
-      each.tab.tabIndex = each === tab ? 0 : -1;
-    }
+    choose(this.tabs, tab?.tab);
     this.empty.hidden = tab !== null;
     this.body.hidden = tab === null;
     // A view that is only hidden keeps its screen and its connection.
-    for (const each of this.#views()) each.element.hidden = !tab?.views.includes(each);
+    for (const each of this.#tabs) each.panel.hidden = each !== tab;
     if (tab !== null) {
-      this.body.classList.toggle("down", tab.down);
-      for (const each of tab.views) {
-        if (each.element.parentNode !== this.body) this.body.append(each.element);
-      }
       this.#focused = view ?? tab.views[0];
       if (view?.attachment) view.focus();
     }
@@ -122,7 +113,9 @@ export class Panes {
   }
 
   #label(tab) {
-    tab.tab.textContent = tab.views.map(({ id }) => this.#titles.get(id) || id).join(" | ");
+    const text = tab.views.map(({ id }) => this.#titles.get(id) || id).join(" | ");
+    tab.tab.textContent = text;
+    tab.tab.title = text;
   }
 
   /** Take note of the titles that terminals have. */
@@ -141,6 +134,7 @@ export class Panes {
     if (tab.views.length === 0) {
       this.#tabs.splice(this.#tabs.indexOf(tab), 1);
       tab.tab.remove();
+      tab.panel.remove();
     } else {
       this.#label(tab);
     }

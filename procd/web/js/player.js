@@ -72,10 +72,12 @@ export class Player {
     }
     const pause = Math.min(event.at - this.#at, MAX_PAUSE_S) / this.#speed;
     this.#timer = setTimeout(() => {
-      this.#at = event.at;
       // All of this moment at once: timers are coarser than output.
       const limit = event.at + 0.01 * this.#speed;
-      while (this.#cast.events[this.#next]?.at <= limit) this.#apply(this.#cast.events[this.#next++]);
+      while (this.#cast.events[this.#next]?.at <= limit) {
+        this.#at = this.#cast.events[this.#next].at;
+        this.#apply(this.#cast.events[this.#next++]);
+      }
       this.#say();
       this.#wait();
     }, pause * 1000);

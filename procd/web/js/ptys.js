@@ -1,10 +1,13 @@
 // The list at the left: live terminals and those that ended lately.
-import { at, request } from "./api.js";
+import { at, greet, request } from "./api.js";
 import { ask, attempt, confirmed } from "./dialogs.js";
 import { button, h } from "./dom.js";
 import { followPtys } from "./feed.js";
+import { icon } from "./icons.js";
+import { Rows } from "./rows.js";
 
 const AGE_EVERY_MS = 30000;
+const ACTS = ["View only", "Rename", "End"]; // none of which one that has ended takes
 
 /** How long ago something began, in words. */
 function age(since) {
@@ -22,7 +25,7 @@ function facts(pty) {
   return `${pty.cols}×${pty.rows} · ${clients} · ${age(pty.createdAt)}${state}`;
 }
 
-/** Ask what a new terminal is to be, and make it; resolves with its id or null. */
+/** Ask what a new terminal is to be, and make it; resolves with its id and mode, or null. */
 export async function newPty() {
   const wanted = await ask(
     "New terminal",
@@ -30,7 +33,7 @@ export async function newPty() {
       ["id", "Name", { value: freshName(), required: true }],
       ["cwd", "Directory (empty: the usual one)"],
       ["envs", "Environment, one NAME=value a line", { rows: 3 }],
-      ["cols", "Columns (empty: as the window)", { type: "number", min: 1, max: 1000 }],
+      ["cols", "Columns (empty: fits the window)", { type: "number", min: 1, max: 1000 }],
       ["rows", "Rows", { type: "number", min: 1, max: 1000 }],
       ["record", "Record it", { type: "checkbox" }],
     ],
@@ -42,14 +45,14 @@ export async function newPty() {
   if (wanted.cols) body.cols = Number(wanted.cols);
   if (wanted.rows) body.rows = Number(wanted.rows);
   for (const line of wanted.envs.split("\n").filter((each) => each.trim())) {
-    const [name, ...value] = line.split("=");
-    body.envs[name.trim()] = value.join("=");
+    const [variable, ...value] = line.split("=");
+    body.envs[variable.trim()] = value.join("=");
   }
   return make(body);
 }
 
-/** Make a terminal with all the defaults; resolves with its id or null. */
-export function quickPty() {
+/** Make a terminal with all the defaults; resolves with its id and mode, or null. */
+function quickPty() {
   return make({ id: freshName() });
 }
 
@@ -59,18 +62,32 @@ function freshName() {
 
 async function make(body) {
   const made = await attempt(() => request("POST", "/process/pty", body));
-  return made && body.id;
+  return made && { id: body.id, mode: body.cols || body.rows ? "keep" : "" };
 }
 
 export class PtyList {
   #ptys = [];
+  #trouble = "…"; // why the list isn't the one of now
+  #locked = false;
 
-  /** `events`: show(id), closed(id), named(map of titles). */
+  /** `events`: show({id, mode}), named(map of titles). */
   constructor(events, panes) {
     this.events = events;
     this.panes = panes;
-    this.list = h("ul", { "aria-label": "Terminals" });
-    this.note = h("p", { class: "empty", role: "status" }, "…");
+    const list = h("ul", { "aria-label": "Terminals" });
+    this.rows = new Rows(list, {
+      show: ({ id }) => this.events.show({ id }),
+      acts: [
+        ["eye", "View only", ({ id }) => this.events.show({ id, mode: "view" })],
+        ["pencil", "Rename", (pty) => this.#rename(pty)],
+        ["cross", "End", (pty) => this.#kill(pty)],
+      ],
+      describe: (pty) => this.#describe(pty),
+    });
+    this.text = h("span", {});
+    // Who has closed the question for a token can have it asked again.
+    this.enter = button("Enter a token", () => greet().catch(() => {}), { class: "main" });
+    this.note = h("p", { class: "note", role: "status" }, this.text, this.enter);
     this.element = h(
       "aside",
       { "aria-label": "Terminals" },
@@ -78,61 +95,68 @@ export class PtyList {
         "div",
         { class: "bar" },
         h("h2", {}, "Terminals"),
-        h(
-          "span",
-          {},
-          button("+", () => this.#add(quickPty), { label: "New terminal", class: "main" }),
-          " ",
-          button("…", () => this.#add(newPty), { label: "New terminal with directory, environment, size" }),
-        ),
+        button(icon("plus"), () => this.#add(quickPty), { label: "New terminal", class: "main" }),
+        button(icon("more"), () => this.#add(newPty), {
+          label: "New terminal with directory, environment, size",
+        }),
       ),
-      this.list,
       this.note,
+      list,
     );
+    this.draw();
+  }
+
+  /** Begin to keep it current. */
+  follow() {
     followPtys({
       listed: (ptys) => {
         this.#ptys = ptys;
         this.events.named(new Map(ptys.map((pty) => [pty.id, pty.title])));
-        this.draw();
+        this.#say("");
       },
-      lost: () => {
-        this.note.hidden = false;
-        this.note.textContent = "The server can't be reached.";
-      },
+      lost: () => this.#say("The server can't be reached."),
+      locked: () => this.#say("A token is needed.", true),
     });
     setInterval(() => this.draw(), AGE_EVERY_MS);
   }
 
   async #add(maker) {
-    const id = await maker();
-    if (id !== null) this.events.show(id);
+    const made = await maker();
+    if (made !== null) this.events.show(made);
   }
 
-  /** Draw the list; what has the keyboard keeps it. */
+  #say(trouble, locked = false) {
+    this.#trouble = trouble;
+    this.#locked = locked;
+    this.draw();
+  }
+
+  /** Draw what is known, with what is wrong above it. */
   draw() {
-    const focused = this.list.contains(document.activeElement)
-      ? document.activeElement.dataset.key
-      : null;
-    this.list.replaceChildren(...this.#ptys.map((pty) => this.#item(pty)));
-    this.note.hidden = this.#ptys.length > 0;
-    this.note.textContent = "None yet.";
-    if (focused) this.list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+    const text = this.#trouble || (this.#ptys.length ? "" : "None yet.");
+    this.note.hidden = !text;
+    this.note.classList.toggle("trouble", this.#trouble !== "");
+    if (this.text.textContent !== text) this.text.textContent = text;
+    this.enter.hidden = !this.#locked;
+    const ended = (pty) => Number(pty.exitCode !== null);
+    const ptys = this.#ptys.toSorted((one, other) => ended(one) - ended(other));
+    // A name may be free again while who had it before is still to be seen.
+    this.rows.draw(ptys.map((pty) => [`${pty.createdAt} ${pty.id}`, pty]));
   }
 
-  #item(pty) {
-    const { id } = pty;
-    const name = pty.title || id;
+  #describe(pty) {
     const ended = pty.exitCode !== null;
-    const act = (sign, label, act_) =>
-      button(sign, () => act_.call(this, pty), { label: `${label} ${name}`, "data-key": `${label} ${id}` });
-    return h(
-      "li",
-      { "data-id": id, class: this.panes.open.includes(id) ? "here" : "" },
-      button(name, () => this.events.show(id), { class: "name", "data-key": `show ${id}`, disabled: ended }),
-      ended ? null : act("✎", "Rename", this.#rename),
-      ended ? null : act("✕", "End", this.#kill),
-      h("span", { class: ended && pty.exitCode !== 0 ? "facts bad" : "facts" }, facts(pty)),
-    );
+    const { open, shown } = this.panes;
+    return {
+      id: pty.id,
+      name: pty.title || pty.id,
+      facts: facts(pty),
+      open: !ended && open.some(({ id }) => id === pty.id),
+      shown: !ended && shown === pty.id,
+      over: ended,
+      bad: ended && pty.exitCode !== 0,
+      lacks: ended ? ACTS : [],
+    };
   }
 
   async #rename(pty) {

@@ -3,7 +3,9 @@ import { at, fetched, request } from "./api.js";
 import { parseCast } from "./cast.js";
 import { attempt, confirmed } from "./dialogs.js";
 import { button, h } from "./dom.js";
+import { icon } from "./icons.js";
 import { Player } from "./player.js";
+import { Rows } from "./rows.js";
 
 function bytes(count) {
   if (count < 1024) return `${count} B`;
@@ -12,7 +14,7 @@ function bytes(count) {
 }
 
 async function content(name) {
-  return (await fetched("GET", at`/recordings/${name}`, undefined, "application/x-asciicast")).blob();
+  return (await fetched("GET", at`/recordings/${name}`, undefined, { accept: "application/x-asciicast" })).blob();
 }
 
 async function download(name) {
@@ -26,25 +28,32 @@ export function recordingsPage() {
   let player = null;
   let current = null;
   const list = h("ul", { "aria-label": "Recordings" });
+  const rows = new Rows(list, {
+    show: ({ name }) => attempt(() => play(name)),
+    acts: [
+      ["download", "Download", ({ name }) => attempt(() => download(name))],
+      ["cross", "Delete", (recording) => attempt(() => remove(recording))],
+    ],
+    describe,
+  });
   const hint = h("p", { class: "empty" }, "Choose a recording. Terminals are recorded if they were begun so.");
   const stage = h("div", { class: "work" }, hint);
 
   async function refresh() {
     const reply = await attempt(() => request("GET", "/recordings"));
-    if (reply !== null) list.replaceChildren(...reply.recordings.reverse().map(item));
+    if (reply !== null) rows.draw(reply.recordings.reverse().map((each) => [each.name, each]));
   }
 
-  function item({ name, ptyId, startedAt, sizeBytes, active }) {
+  function describe({ name, ptyId, startedAt, sizeBytes, active }) {
     const when = new Date(startedAt).toLocaleString();
-    const act = (sign, label, work) => button(sign, () => attempt(work), { label: `${label} ${ptyId}, ${when}` });
-    return h(
-      "li",
-      { "data-id": name, class: name === current ? "here" : "" },
-      button(ptyId, () => attempt(() => play(name)), { class: "name" }),
-      act("⭳", "Download", () => download(name)),
-      active ? null : act("✕", "Delete", () => remove(name, ptyId)),
-      h("span", { class: "facts" }, `${when} · ${bytes(sizeBytes)}${active ? " · recording" : ""}`),
-    );
+    return {
+      id: name,
+      name: ptyId,
+      full: `${ptyId}, ${when}`,
+      facts: `${when} · ${bytes(sizeBytes)}${active ? " · recording" : ""}`,
+      shown: name === current,
+      lacks: active ? ["Delete"] : [],
+    };
   }
 
   function close() {
@@ -65,7 +74,7 @@ export function recordingsPage() {
     await refresh();
   }
 
-  async function remove(name, ptyId) {
+  async function remove({ name, ptyId }) {
     if (!(await confirmed(`Delete the recording of ${ptyId}?`, "It can't be had back.", "Delete it"))) return;
     await fetched("DELETE", at`/recordings/${name}`);
     if (name === current) close();
@@ -78,7 +87,7 @@ export function recordingsPage() {
     h(
       "aside",
       { "aria-label": "Recordings" },
-      h("div", { class: "bar" }, h("h2", {}, "Recordings"), button("↻", refresh, { label: "Look again" })),
+      h("div", { class: "bar" }, h("h2", {}, "Recordings"), button(icon("again"), refresh, { label: "Look again" })),
       list,
     ),
     stage,

@@ -3,13 +3,12 @@ import { FitAddon } from "../vendor/addon-fit.mjs";
 import { Unicode11Addon } from "../vendor/addon-unicode11.mjs";
 import { WebLinksAddon } from "../vendor/addon-web-links.mjs";
 import { Terminal } from "../vendor/xterm.mjs";
-import { notify } from "./dialogs.js";
+import { useClipboard } from "./clipboard.js";
 import { onChange, settings } from "./settings.js";
-import { colours, onColours } from "./theme.js";
+import { MIN_CONTRAST, colours, onColours } from "./theme.js";
 
 const SCROLLBACK_LINES = 10000;
 const FONTS = 'ui-monospace, "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace';
-const MAX_CLIPBOARD_BYTES = 1 << 20;
 
 /** A click on a link counts only with a modifier: programs write what they like. */
 function openLink(event, address) {
@@ -37,28 +36,6 @@ async function useGpu(term) {
   term.loadAddon(addon);
 }
 
-/** OSC 52: a program puts text into the clipboard, if the person has allowed that. */
-function takeClipboard(data) {
-  const text = data.slice(data.indexOf(";") + 1);
-  if (!settings().clipboard || text === "?" || text.length > MAX_CLIPBOARD_BYTES) return true;
-  try {
-    const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
-    navigator.clipboard?.writeText(new TextDecoder().decode(bytes)).catch(copyFailed);
-  } catch {
-    // Not base64: the program's mistake.
-  }
-  return true;
-}
-
-function copyFailed() {
-  notify("The browser doesn't allow copying here.");
-}
-
-/** Copy what is selected. */
-export function copySelection(term) {
-  if (term.hasSelection()) navigator.clipboard?.writeText(term.getSelection()).catch(copyFailed);
-}
-
 /** Open a terminal in `parent`; returns it with its fit addon and the way to dispose of both. */
 export function openScreen(parent, options = {}) {
   const { fontSize, screenReader } = settings();
@@ -67,6 +44,7 @@ export function openScreen(parent, options = {}) {
     cursorBlink: true,
     fontFamily: FONTS,
     fontSize,
+    minimumContrastRatio: MIN_CONTRAST,
     linkHandler: { activate: openLink },
     screenReaderMode: screenReader,
     scrollback: SCROLLBACK_LINES,
@@ -78,8 +56,8 @@ export function openScreen(parent, options = {}) {
   term.loadAddon(new WebLinksAddon(openLink));
   term.loadAddon(new Unicode11Addon());
   term.unicode.activeVersion = "11";
-  term.parser.registerOscHandler(52, takeClipboard);
   term.open(parent);
+  useClipboard(term, parent);
   const stops = [
     onColours((theme) => {
       term.options.theme = theme;

@@ -1,10 +1,7 @@
 // The search bar of one terminal; the addon is fetched when it is first needed.
 import { button, h } from "./dom.js";
-
-const MARKS = {
-  matchBackground: "#fff2a8", matchOverviewRuler: "#d29922",
-  activeMatchBackground: "#ffb454", activeMatchColorOverviewRuler: "#b3261e",
-};
+import { icon } from "./icons.js";
+import { marks } from "./theme.js";
 
 /** A bar that is hidden until `open()`. */
 export function searchBar(term) {
@@ -17,7 +14,7 @@ export function searchBar(term) {
     term.focus();
   };
   const find = (backwards, incremental) => {
-    const options = { decorations: MARKS, incremental };
+    const options = { decorations: marks(), incremental };
     if (backwards) addon?.findPrevious(input.value, options);
     else addon?.findNext(input.value, options);
   };
@@ -26,9 +23,9 @@ export function searchBar(term) {
     { class: "search", role: "search", hidden: true },
     input,
     count,
-    button("↑", () => find(true), { label: "Previous match" }),
-    button("↓", () => find(false), { label: "Next match" }),
-    button("×", close, { label: "Close search" }),
+    button(icon("up"), () => find(true), { label: "Previous match" }),
+    button(icon("down"), () => find(false), { label: "Next match" }),
+    button(icon("cross"), close, { label: "Close search" }),
   );
   input.addEventListener("input", () => find(true, true));
   input.addEventListener("keydown", (event) => {

@@ -1,32 +1,50 @@
 // One terminal: a screen, its connection, and what is said about both.
 import { answerIf } from "./answers.js";
 import { Attachment } from "./attachment.js";
+import { copySelection } from "./clipboard.js";
 import { button, h } from "./dom.js";
-import { copySelection, openScreen } from "./screen.js";
+import { icon } from "./icons.js";
+import { openScreen } from "./screen.js";
 import { searchBar } from "./search.js";
+import { onChange } from "./settings.js";
+import { keepInSight } from "./sight.js";
 
 const RETRIABLE = new Set(["waiting", "replaced", "kicked", "forbidden", "failed"]);
+const MAX_CELLS = 1000;
 
 export class TerminalView {
   #screen;
   #presence = null;
+  #typing; // the mode to go back to
   #observer;
   #told = "";
 
-  /** `events`: changed() when its state does; left() to give the keyboard back to the page. */
-  constructor(id, events = {}) {
+  /**
+   * `mode`: "" types and has the terminal fit the window, "keep" types and leaves the terminal's size
+   * alone, "view" only looks on.
+   * `events`: changed() when its state or mode does; left() to give the keyboard back to the page.
+   */
+  constructor(id, mode, events) {
     this.id = id;
+    this.mode = mode;
+    this.#typing = mode === "view" ? "" : mode;
     this.events = events;
     this.state = "connecting";
     this.host = h("div", { class: "host" });
     this.text = h("span", { role: "status", class: "state" });
     this.people = h("span", { class: "people" });
     this.again = button("Connect", () => this.attachment.connect(), { class: "again" });
+    this.fitting = button("Fit to window", () => this.become(""), {
+      label: "Give the terminal the size of this window",
+    });
+    this.viewing = button(icon("eye"), () => this.become(this.mode === "view" ? this.#typing : "view"), {
+      label: "View only",
+    });
     this.takeOver = button("Take over", () => this.attachment.takeOver(), {
       label: "Send away everybody else who types here",
     });
-    this.takeOver.hidden = true;
     this.element = h("section", { class: "view", "aria-label": `Terminal ${id}`, "data-id": id });
+    this.#offer();
   }
 
   /** Begin, once the element is in the page. */
@@ -38,14 +56,16 @@ export class TerminalView {
     this.element.append(
       search.bar,
       this.host,
-      h("footer", {}, this.text, this.again, this.people, this.takeOver),
+      h("footer", {}, this.text, this.again, this.people, this.fitting, this.viewing, this.takeOver),
     );
-    this.attachment = new Attachment(this.id, {
+    const events = {
       output: (bytes, drawn) => term.write(bytes, drawn),
-      reset: () => term.reset(),
+      reset: () => this.#inOrder(() => term.reset()),
+      sized: (cols, rows) => this.#sized(cols, rows),
       state: (state, text) => this.#show(state, text),
       presence: (message) => this.#attended(message),
-    });
+    };
+    this.attachment = new Attachment(this.id, events, this.mode === "view");
     answerIf(term, () => this.#presence === null || this.#presence.active === this.#presence.you);
     term.onData((data) => this.attachment.type(data));
     term.onBinary((data) =>
@@ -56,10 +76,12 @@ export class TerminalView {
       "aria-label",
       `Terminal ${this.id}. Shift+F6 leaves it, Ctrl+Shift+F searches.`,
     );
+    this.unfollow = keepInSight(term, this.host);
     this.#observer = new ResizeObserver(() => this.fit());
     this.#observer.observe(this.host);
     this.visibility = () => this.fit();
     document.addEventListener("visibilitychange", this.visibility);
+    this.unsettle = onChange(() => this.fit()); // after the screen has taken another font
     term.textarea.addEventListener("focus", () => this.fit({ again: true }));
     this.fit();
     this.attachment.connect();
@@ -79,19 +101,39 @@ export class TerminalView {
     return event.code !== "KeyV"; // the browser pastes, and xterm brackets it
   }
 
+  /** Change the mode. */
+  become(mode) {
+    if (mode === this.mode) return;
+    this.mode = mode;
+    if (mode !== "view") this.#typing = mode;
+    if (this.attachment.viewer === (mode === "view")) this.fit({ again: true });
+    else this.attachment.look(mode === "view");
+    this.#offer();
+    this.events.changed?.();
+  }
+
+  /** Offer the other modes, and only where they are possible. */
+  #offer() {
+    const me = this.#presence?.clients.find((client) => client.id === this.#presence.you);
+    this.fitting.hidden = this.mode !== "keep" || this.state !== "live";
+    this.viewing.hidden = me === undefined || (me.viewer && this.mode !== "view");
+    this.viewing.setAttribute("aria-pressed", String(this.mode === "view"));
+    this.takeOver.hidden = !me || me.viewer || this.#presence.clients.filter((each) => !each.viewer).length < 2;
+  }
+
   /**
    * Tell the window's size, if it has changed or is to be told `again`, since the one told last may
    * count; what becomes of it is the server's to say.
    */
   fit({ again = false } = {}) {
+    if (this.mode === "keep") return;
     const size = this.#screen.fit.proposeDimensions();
     if (!size || !size.cols || !size.rows) {
       if (this.#presence) this.#tell(this.#presence.cols, this.#presence.rows, false, again);
       return;
     }
-    const cols = Math.min(1000, Math.max(1, size.cols));
-    const rows = Math.min(1000, Math.max(1, size.rows));
-    if (this.#presence === null) this.#screen.term.resize(cols, rows);
+    const cols = Math.min(MAX_CELLS, Math.max(1, size.cols));
+    const rows = Math.min(MAX_CELLS, Math.max(1, size.rows));
     this.#tell(cols, rows, !document.hidden, again);
   }
 
@@ -102,12 +144,18 @@ export class TerminalView {
     this.attachment.tellSize(cols, rows, visible);
   }
 
+  /** Do something to the screen when all output that came before is on it. */
+  #inOrder(act) {
+    this.#screen.term.write("", act);
+  }
+
+  #sized(cols, rows) {
+    this.#inOrder(() => this.#screen.term.resize(cols, rows));
+  }
+
   #attended(message) {
     this.#presence = message;
-    const { term } = this.#screen;
-    if (term.cols !== message.cols || term.rows !== message.rows) {
-      term.resize(message.cols, message.rows);
-    }
+    this.#sized(message.cols, message.rows);
     const me = message.clients.find((client) => client.id === message.you);
     const others = message.clients.filter((client) => client.id !== message.you);
     const names = others.map((client) => client.name + (client.viewer ? " (viewer)" : ""));
@@ -116,9 +164,10 @@ export class TerminalView {
     if (me?.viewer) parts.push("read only");
     if (names.length) parts.push(`with ${names.join(", ")}`);
     this.people.textContent = parts.join(" · ");
-    this.takeOver.hidden = me?.viewer || !others.some((client) => !client.viewer);
+    this.people.title = this.people.textContent;
     this.element.classList.toggle("viewer", me?.viewer ?? false);
-    term.options.disableStdin = me?.viewer ?? false;
+    this.#screen.term.options.disableStdin = me?.viewer ?? false;
+    this.#offer();
   }
 
   #show(state, text) {
@@ -129,8 +178,8 @@ export class TerminalView {
     if (state !== "live") {
       this.#presence = null;
       this.people.textContent = "";
-      this.takeOver.hidden = true;
     }
+    this.#offer();
     this.events.changed?.();
   }
 
@@ -141,6 +190,8 @@ export class TerminalView {
   /** Close the view; the terminal goes on. */
   close() {
     document.removeEventListener("visibilitychange", this.visibility);
+    this.unsettle();
+    this.unfollow();
     this.#observer.disconnect();
     this.attachment.close();
     this.#screen.dispose();

@@ -3,10 +3,27 @@ import { h } from "./dom.js";
 import { Panes } from "./panes.js";
 import { PtyList, newPty } from "./ptys.js";
 
-/** Keep what is open in the address, so that a reload shows it again. */
-function remember(ids) {
-  const hash = ids.map(encodeURIComponent).join("&");
+const MODES = ["", "view", "keep"]; // see TerminalView
+
+/** Keep what is open in the address, so that a reload shows it again: `#t1&t2;view`. */
+function remember(views) {
+  const hash = views.map(({ id, mode }) => encodeURIComponent(id) + (mode && `;${mode}`)).join("&");
   history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+}
+
+/** What the address names, less what nobody here can have written. */
+function named() {
+  return location.hash
+    .slice(1)
+    .split("&")
+    .flatMap((part) => {
+      const [id, mode = ""] = part.split(";");
+      try {
+        return id && MODES.includes(mode) ? [{ id: decodeURIComponent(id), mode }] : [];
+      } catch {
+        return []; // no UTF-8
+      }
+    });
 }
 
 /** The page, made once. */
@@ -15,18 +32,17 @@ export function terminalsPage() {
   const panes = new Panes({
     create: newPty,
     changed: () => {
-      list?.draw();
-      if (list) remember(panes.open);
+      if (list === null) return;
+      list.draw();
+      remember(panes.open);
     },
-    left: () => list?.element.querySelector("button")?.focus(),
   });
-  const wanted = location.hash.slice(1).split("&").filter(Boolean).map(decodeURIComponent);
-  const element = h("div", { class: "page" });
-  element.append(panes.element);
+  const show = ({ id, mode }) => panes.show(id, mode);
+  list = new PtyList({ show, named: (titles) => panes.name(titles) }, panes);
   const start = () => {
-    for (const id of wanted) panes.show(id);
-    list = new PtyList({ show: (id) => panes.show(id), named: (titles) => panes.name(titles) }, panes);
-    element.prepend(list.element);
+    named().forEach(show); // before the list: what is wanted is to be there first
+    list.follow();
+    addEventListener("hashchange", () => named().forEach(show));
   };
-  return { element, start };
+  return { element: h("div", { class: "page" }, list.element, panes.element), start };
 }

@@ -1,21 +1,44 @@
 // Light and dark, by the system or by choice.
 import { change, onChange, settings } from "./settings.js";
 
+// The six colours of either palette are legible both on its background and below its black: programs
+// write with them and on them. What else they put together, MIN_CONTRAST sees to.
 const LIGHT = {
   background: "#ffffff", foreground: "#1f2328", cursor: "#1f2328", cursorAccent: "#ffffff",
-  selectionBackground: "#b6d6fd", black: "#24292f", red: "#b3261e", green: "#116329",
-  yellow: "#7a4d00", blue: "#0550ae", magenta: "#8250df", cyan: "#116a75", white: "#6e7781",
-  brightBlack: "#57606a", brightRed: "#a40e26", brightGreen: "#1a7f37", brightYellow: "#633c01",
-  brightBlue: "#0969da", brightMagenta: "#6639ba", brightCyan: "#3192aa", brightWhite: "#8c959f",
+  selectionBackground: "#b6d6fd",
+  black: "#000000", brightBlack: "#59636e", white: "#d0d7de", brightWhite: "#ffffff",
+  red: "#e02936", green: "#138736", yellow: "#a06b00",
+  blue: "#106ef2", magenta: "#a54cd2", cyan: "#088193",
+  brightRed: "#c31c27", brightGreen: "#10722e", brightYellow: "#885a00",
+  brightBlue: "#0b5dd1", brightMagenta: "#9431c5", brightCyan: "#076d7d",
 };
 const DARK = {
   background: "#0d1117", foreground: "#e6edf3", cursor: "#e6edf3", cursorAccent: "#0d1117",
-  selectionBackground: "#264f78", black: "#484f58", red: "#ff7b72", green: "#3fb950",
-  yellow: "#d29922", blue: "#58a6ff", magenta: "#bc8cff", cyan: "#39c5cf", white: "#b1bac4",
-  brightBlack: "#8b949e", brightRed: "#ffa198", brightGreen: "#56d364", brightYellow: "#e3b341",
-  brightBlue: "#79c0ff", brightMagenta: "#d2a8ff", brightCyan: "#56d4dd", brightWhite: "#ffffff",
+  selectionBackground: "#264f78",
+  black: "#010409", brightBlack: "#8b949e", white: "#b1bac4", brightWhite: "#ffffff",
+  red: "#ea6f77", green: "#19ac45", yellow: "#ca8700",
+  blue: "#5195f6", magenta: "#bd7ade", cyan: "#0aa4bb",
+  brightRed: "#f19ba1", brightGreen: "#1dcd52", brightYellow: "#f4a200",
+  brightBlue: "#86b6f9", brightMagenta: "#d0a1e8", brightCyan: "#0cc5e1",
 };
-const ORDER = ["auto", "light", "dark"];
+// Of what a search has found, and of the one that it is at.
+const LIGHT_MARKS = {
+  matchBackground: "#fff1a8", matchOverviewRuler: "#b38600",
+  activeMatchBackground: "#ffb454", activeMatchColorOverviewRuler: "#c41c27",
+};
+const DARK_MARKS = {
+  matchBackground: "#574500", matchOverviewRuler: "#ca8700",
+  activeMatchBackground: "#9e4c00", activeMatchColorOverviewRuler: "#ea6f77",
+};
+/** Between text and what is behind it. Source: WCAG 2.2, success criterion 1.4.3. */
+export const MIN_CONTRAST = 4.5;
+
+const THEMES = {
+  auto: { text: "as the system", sign: "screen" },
+  light: { text: "light", sign: "sun" },
+  dark: { text: "dark", sign: "moon" },
+};
+const ORDER = Object.keys(THEMES);
 
 const system = matchMedia("(prefers-color-scheme: dark)");
 const listeners = new Set();
@@ -31,9 +54,19 @@ function apply() {
   for (const listener of listeners) listener(colours());
 }
 
+/** What is chosen: {text, sign}. */
+export function theme() {
+  return THEMES[settings().theme] ?? THEMES.auto;
+}
+
 /** The terminal's colours now. */
 export function colours() {
   return name() === "dark" ? DARK : LIGHT;
+}
+
+/** Those of what a search finds. */
+export function marks() {
+  return name() === "dark" ? DARK_MARKS : LIGHT_MARKS;
 }
 
 /** Call `listener` with the colours when they change; returns the way to stop. */
