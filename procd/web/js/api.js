@@ -19,6 +19,7 @@ let asking = null;
 // Whether the server asks for tokens: a request tells, a WebSocket that is refused doesn't.
 let guarded = false;
 let told = null;
+let greeted = false;
 const waiting = []; // those who go on when there is a token again
 
 /** Ask for a token, once for all who wait for one. */
@@ -98,10 +99,15 @@ export function at(strings, ...values) {
 
 /** Have the server tell once whether it asks for tokens. */
 export function greet() {
-  told ??= request("GET", "/version").catch((error) => {
-    told = null;
-    throw error;
-  });
+  told ??= request("GET", "/version").then(
+    () => {
+      greeted = true;
+    },
+    (error) => {
+      told = null;
+      throw error;
+    },
+  );
   return told;
 }
 
@@ -110,7 +116,7 @@ export async function socket(path, { params = {}, protocols = [] } = {}) {
   const url = new URL(path.slice(1), ROOT);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   for (const [name, value] of Object.entries(params)) url.searchParams.set(name, value);
-  await greet();
+  if (!greeted) await greet(); // else it is begun at once, while the page goes on with its screen
   if (guarded) {
     const { ticket } = await request("POST", "/tickets", { route: path }, { withinMs: REPLY_MS });
     url.searchParams.set("ticket", ticket);

@@ -58,11 +58,10 @@ export class Attachment {
     const attempt = this.#attempt;
     this.#become("connecting", "Connecting…");
     try {
-      const checked = this.#check();
-      // The first time there is nothing to compare with, and nothing to wait for.
-      if (this.#offset !== null) await checked;
-      else checked.catch(() => {}); // what is wrong shows when attaching
-      if (attempt !== this.#attempt) return;
+      if (this.#offset !== null) {
+        await this.#check();
+        if (attempt !== this.#attempt) return;
+      }
       const params = {};
       if (this.#offset !== null) params.offset = this.#offset;
       if (this.viewer) params.viewer = true;
@@ -149,6 +148,7 @@ export class Attachment {
       this.events.reset();
       this.#offset = liveOffset;
       this.#replayLeft = replayBytes;
+      this.#check().catch(() => {}); // only to compare with later
     }
     this.events.sized(cols, rows);
     this.#acked = this.#offset;

@@ -5,11 +5,11 @@ import { button, h, name } from "./dom.js";
 import { icon } from "./icons.js";
 import { change, onChange, settings } from "./settings.js";
 import { choose, tabList, tabOf } from "./tabs.js";
-import { terminalsPage } from "./terminals.js";
 import { nextTheme, theme } from "./theme.js";
 
+// None is imported from here at once: the server is greeted before xterm.js is ready.
 const PAGES = [
-  ["Terminals", async () => terminalsPage()],
+  ["Terminals", async () => (await import("./terminals.js")).terminalsPage()],
   ["Sessions", async () => (await import("./sessions.js")).sessionsPage()],
   ["Contexts", async () => (await import("./contexts.js")).contextsPage()],
   ["Recordings", async () => (await import("./recordings.js")).recordingsPage()],

@@ -39,7 +39,7 @@ export class Player {
   /** Begin, once the element is in the page. */
   open() {
     const { cols, rows } = this.#cast;
-    this.#screen = openScreen(this.host, { cols, rows, disableStdin: true, cursorBlink: false });
+    this.#screen = openScreen(this.host, { cols, rows, disableStdin: true });
     this.#say();
     this.#go();
   }

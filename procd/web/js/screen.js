@@ -8,6 +8,8 @@ import { onChange, settings } from "./settings.js";
 import { MIN_CONTRAST, colours, onColours } from "./theme.js";
 
 const SCROLLBACK_LINES = 10000;
+// To find out takes a moment, and nobody has to wait for it.
+const GPU_MS = 500;
 const FONTS = 'ui-monospace, "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace';
 
 /** A click on a link counts only with a modifier: programs write what they like. */
@@ -15,6 +17,8 @@ function openLink(event, address) {
   if (!(event.ctrlKey || event.metaKey)) return;
   if (/^https?:/i.test(address)) open(address, "_blank", "noopener,noreferrer");
 }
+
+let gpu = null; // not known yet
 
 /** Whether there is a GPU; in software, WebGL is slower than plain elements. */
 function hasGpu() {
@@ -29,7 +33,8 @@ function hasGpu() {
 }
 
 async function useGpu(term) {
-  if (!hasGpu()) return;
+  gpu ??= hasGpu();
+  if (!gpu) return;
   const { WebglAddon } = await import("../vendor/addon-webgl.mjs");
   const addon = new WebglAddon();
   addon.onContextLoss(() => addon.dispose()); // back to elements
@@ -41,7 +46,6 @@ export function openScreen(parent, options = {}) {
   const { fontSize, screenReader } = settings();
   const term = new Terminal({
     allowProposedApi: true, // the unicode addon's
-    cursorBlink: true,
     fontFamily: FONTS,
     fontSize,
     minimumContrastRatio: MIN_CONTRAST,
@@ -67,8 +71,9 @@ export function openScreen(parent, options = {}) {
       term.options.screenReaderMode = changed.screenReader;
     }),
   ];
-  useGpu(term);
+  const timer = setTimeout(() => useGpu(term), GPU_MS);
   const dispose = () => {
+    clearTimeout(timer);
     for (const stop of stops) stop();
     term.dispose();
   };

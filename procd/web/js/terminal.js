@@ -49,6 +49,15 @@ export class TerminalView {
 
   /** Begin, once the element is in the page. */
   open() {
+    const events = {
+      output: (bytes, drawn) => this.#screen.term.write(bytes, drawn),
+      reset: () => this.#inOrder(() => this.#screen.term.reset()),
+      sized: (cols, rows) => this.#sized(cols, rows),
+      state: (state, text) => this.#show(state, text),
+      presence: (message) => this.#attended(message),
+    };
+    this.attachment = new Attachment(this.id, events, this.mode === "view");
+    this.attachment.connect(); // the server answers while the screen is made
     this.#screen = openScreen(this.host);
     const { term } = this.#screen;
     const search = searchBar(term);
@@ -58,14 +67,6 @@ export class TerminalView {
       this.host,
       h("footer", {}, this.text, this.again, this.people, this.fitting, this.viewing, this.takeOver),
     );
-    const events = {
-      output: (bytes, drawn) => term.write(bytes, drawn),
-      reset: () => this.#inOrder(() => term.reset()),
-      sized: (cols, rows) => this.#sized(cols, rows),
-      state: (state, text) => this.#show(state, text),
-      presence: (message) => this.#attended(message),
-    };
-    this.attachment = new Attachment(this.id, events, this.mode === "view");
     answerIf(term, () => this.#presence === null || this.#presence.active === this.#presence.you);
     term.onData((data) => this.attachment.type(data));
     term.onBinary((data) =>
@@ -84,7 +85,6 @@ export class TerminalView {
     this.unsettle = onChange(() => this.fit()); // after the screen has taken another font
     term.textarea.addEventListener("focus", () => this.fit({ again: true }));
     this.fit();
-    this.attachment.connect();
   }
 
   #key(event) {
