@@ -63,11 +63,22 @@ async def test_not_ready_without_a_shell(procd: MakeClient, tmp_path: Path) -> N
     assert await reasons(client) == [f"no shell can be executed: tried {shell}"]
 
 
-async def test_not_ready_without_a_state_directory(procd: MakeClient, tmp_path: Path) -> None:
+async def test_ready_when_the_state_directory_is_cleaned_up(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """It is made again when it is needed."""
     client = await procd(sessions={"state_dir": str(tmp_path)})
-    assert await reasons(client) == []
     (root,) = tmp_path.iterdir()
     shutil.rmtree(root)
+    assert await reasons(client) == []
+
+
+async def test_not_ready_without_a_place_for_state(procd: MakeClient, tmp_path: Path) -> None:
+    place = tmp_path / "state"
+    place.mkdir()
+    client = await procd(sessions={"state_dir": str(place)})
+    assert await reasons(client) == []
+    shutil.rmtree(place)
     assert await reasons(client) == ["state directory is not there: No such file or directory"]
 
 
