@@ -52,8 +52,8 @@ class Backlog:
     all streams share one sequence of offsets, in order of arrival.
 
     Where a budget is used up, the head ends and the tail gets shorter as more is appended, down to
-    `LEAST_TAIL_BYTES`; the tail gets longer again when others have let go of theirs. It loses no
-    more than half with each append, so that one who lags by `safe_lag_bytes` loses nothing.
+    `LEAST_TAIL_BYTES`; the tail gets longer again when others have let go of theirs. It halves or
+    doubles with each append at the most: one who lags by `safe_lag_bytes` loses nothing.
     """
 
     __slots__ = (
@@ -160,7 +160,7 @@ class Backlog:
         self._accounted = kept
         excess = budget.used_bytes - budget.most_bytes
         if excess <= 0:
-            self._tail_bytes = self._full_tail_bytes
+            self._tail_bytes = min(self._tail_bytes * 2, self._full_tail_bytes)
             return
         self._head_bytes = self.head_end
         tail = max(LEAST_TAIL_BYTES, self._tail_bytes // 2, self.end - self.start - excess)
