@@ -48,6 +48,11 @@ class Boundaries:
         return self._block[position]
 
     @property
+    def sole_stream(self) -> int:
+        """The stream of the only segment; 0 if there are several, or none."""
+        return self[self.first] & 3 if len(self) - self.first == 1 else 0
+
+    @property
     def cost_bytes(self) -> int:
         """What they take, in memory or on disk."""
         return (len(self) - self.first) * self._held.itemsize

@@ -64,6 +64,15 @@ class LogFile:
         return self.end - self.start
 
     @property
+    def sole_stream(self) -> int:
+        """The stream of all bytes that are kept; 0 if there are several, or none."""
+        return self._boundaries.sole_stream
+
+    def claim(self, size: int) -> bool:
+        """Whether a copy of `size` bytes may be kept in memory: not of what is on disk."""
+        return False
+
+    @property
     def cost_bytes(self) -> int:
         """What it takes of the budget."""
         return self.kept_bytes + self._boundaries.cost_bytes

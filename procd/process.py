@@ -98,7 +98,7 @@ class Process:
         """Whether it has not exited yet."""
         return self.record.exit is None
 
-    def read_from(self, fd: OwnedFd, stream: int, burst_bytes: int, rest_s: float = 0.0) -> None:
+    def read_from(self, fd: OwnedFd, stream: int) -> None:
         """Read `fd` into the log as `stream`."""
 
         def received(data: bytes) -> None:
@@ -107,23 +107,18 @@ class Process:
 
         if fd is self.master and self.stdin is not None:
             fd.before_close = self.stdin.abandon  # one descriptor, two registrations
-        self.log.feed_from(self.read_apart(fd, received, burst_bytes, rest_s))
+        self.log.feed_from(self.read_apart(fd, received))
 
-    def read_apart(
-        self,
-        fd: OwnedFd,
-        on_data: Callable[[bytes], None],
-        burst_bytes: int,
-        rest_s: float = 0.0,
-    ) -> FdReader:
+    def read_apart(self, fd: OwnedFd, on_data: Callable[[bytes], None]) -> FdReader:
         """Read `fd` into `on_data` and not into the log; `done` waits for its end as well."""
+        is_terminal = fd is self.master
         reader = FdReader(
             self._processes.poller,
             fd,
             on_data,
             self._one_ended,
-            burst_bytes=burst_bytes,
-            rest_s=rest_s,
+            burst_bytes=PTY_BURST_BYTES if is_terminal else PIPE_BURST_BYTES,
+            gathers=not is_terminal,
         )
         self._readers.append(reader)
         return reader

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 from procd.config import ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
 from procd.metrics import Durations
-from procd.process import PIPE_BURST_BYTES, PTY_BURST_BYTES, STDERR, STDOUT, Process, ProcessRecord
+from procd.process import STDERR, STDOUT, Process, ProcessRecord
 from procd.streams.backlog import Budget
 from procd.streams.log import Log, Store
 from procd.tasks import Tasks
@@ -143,7 +143,6 @@ class Processes:
         passed: Sequence[OwnedFd] = (),
         long_lived: bool = False,
         merged: bool = False,
-        rest_s: float = 0.0,
     ) -> Process:
         """Start a command with a pipe each for stdout and stderr.
 
@@ -152,7 +151,6 @@ class Processes:
             passed: become the child's descriptors from 3 on; closed here.
             long_lived: it is worth a cgroup of its own, where there is a root for them.
             merged: one pipe is both, as stdout, so that the order of what comes is exact.
-            rest_s: of the pipes' readers: see FdReader.
 
         Raises:
             SpawnFailed: it can't be started; nothing is left behind.
@@ -178,7 +176,7 @@ class Processes:
             for fd in theirs:
                 fd.close()
         for stream, reading in readings.items():
-            process.read_from(reading, stream, PIPE_BURST_BYTES, rest_s)
+            process.read_from(reading, stream)
         return process
 
     def spawn_pty(
@@ -206,7 +204,7 @@ class Processes:
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(slave, 0, 0))
             process = self._start(spec, output, master=master, long_lived=True)
             ours.pop_all()
-        process.read_from(master, STDOUT, PTY_BURST_BYTES)
+        process.read_from(master, STDOUT)
         return process
 
     def _give(self, descriptor_or_path: int | str) -> None:

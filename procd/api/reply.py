@@ -5,26 +5,26 @@ Source: Process API contract, sections 1.2 and 3.2.
 
 import asyncio
 from codecs import getincrementaldecoder
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import orjson
 from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
 
 from procd.errors import ProcdError
 from procd.streams.backlog import Run
 from procd.streams.labels import MARKERS
 
+EVERY_STREAM: Final = 0
 CONTENT_TYPE: Final = "application/json; charset=utf-8"
 # Output up to this is answered in one piece; more of it is encoded as it is sent.
 WHOLE_BYTES: Final = 256 << 10
 # What is sent in one turn of the event loop of a longer reply, and the rest of a run.
 PIECE_BYTES: Final = 256 << 10
-
-
-EVERY_STREAM: Final = 0
 
 
 class Output(Protocol):
@@ -33,6 +33,13 @@ class Output(Protocol):
     @property
     def kept_bytes(self) -> int:
         """How many bytes there are."""
+
+    @property
+    def sole_stream(self) -> int:
+        """The stream that all that was ever said is of; 0 if there are several, or none."""
+
+    def claim(self, size: int) -> bool:
+        """Whether there is room for `size` more bytes beside it, which are counted as its own."""
 
     def dropped(self, stream: int) -> int:
         """How many bytes of one stream are gone."""
@@ -58,8 +65,17 @@ class OutputText:
     labelled: bool = False
     marks_gap: bool = True
 
+    @property
+    def plainest(self) -> "OutputText":
+        """What has the same text, and is equal for all that have."""
+        if self.labelled or self.stream != self.output.sole_stream:
+            return self
+        return replace(self, stream=EVERY_STREAM)
+
     def texts(self) -> Iterator[str]:
         """The text in pieces."""
+        if self.stream and self.output.sole_stream not in (EVERY_STREAM, self.stream):
+            return
         decoders: dict[int, Any] = {}
         cut: dict[int, int] = {}
         position = 0
@@ -174,17 +190,20 @@ async def _stream(
     request: web.Request, pieces: Iterator[bytes], status: int, content_type: str
 ) -> web.StreamResponse:
     batches = _batches(pieces)
-    first = next(batches, b"")  # what can't be read at all is an error like any other
+    first = next(batches, [])  # what can't be read at all is an error like any other
     response = web.StreamResponse(status=status, headers={"Content-Type": content_type})
-    if request.version < HttpVersion11:
+    chunked = request.version >= HttpVersion11
+    if chunked:
+        response.enable_chunked_encoding()
+    else:
         response.force_close()  # there are no chunks in it, so only the end says where the end is
     await response.prepare(request)
     try:
-        await response.write(first)
+        await response.write(b"".join(first))
         for batch in batches:
             # A client that takes in all that there is would keep the event loop from all others.
             await asyncio.sleep(0)
-            await response.write(batch)
+            await _write(request.writer, batch, chunked=chunked)
     except OSError as exc:
         # Half a reply is out: to break it off is the only way to say that it isn't whole.
         if request.transport is not None:
@@ -194,28 +213,71 @@ async def _stream(
     return response
 
 
-def _batches(pieces: Iterator[bytes]) -> Iterator[bytes]:
+async def _write(writer: AbstractStreamWriter, batch: list[bytes], *, chunked: bool) -> None:
+    """Write a chunk that is in pieces; aiohttp's own way is to copy it, twice.
+
+    Source: RFC 9112, section 7.1.
+    """
+    transport = writer.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client is gone")
+    size = sum(map(len, batch))
+    if chunked:
+        batch = [b"%x\r\n" % size, *batch, b"\r\n"]
+    transport.writelines(batch)
+    writer.output_size += size
+    await writer.drain()
+
+
+def _batches(pieces: Iterator[bytes]) -> Iterator[list[bytes]]:
     batch: list[bytes] = []
     size = 0
     for piece in pieces:
         batch.append(piece)
         size += len(piece)
         if size >= PIECE_BYTES:
-            yield b"".join(batch)
-            batch.clear()
+            yield batch
+            batch = []
             size = 0
     if batch:
-        yield b"".join(batch)
+        yield batch
+
+
+class _Strings:
+    """JSON strings of `texts`: what is in there twice is encoded once, if there is room for it."""
+
+    def __init__(self, texts: Iterable[OutputText]) -> None:
+        self._left = Counter(text.plainest for text in texts)
+        self._kept: dict[OutputText, list[bytes]] = {}
+
+    def json(self, text: OutputText) -> Iterator[bytes]:
+        """One of them in pieces."""
+        text = text.plainest
+        self._left[text] -= 1
+        if text in self._kept:
+            yield from self._kept[text] if self._left[text] else self._kept.pop(text)
+            return
+        kept: list[bytes] | None = [] if self._left[text] else None
+        for piece in text.json():
+            if kept is not None:
+                if text.output.claim(len(piece)):
+                    kept.append(piece)
+                else:
+                    kept = None
+            yield piece
+        if kept is not None:
+            self._kept[text] = kept
 
 
 def _document(fields: Mapping[str, object]) -> Iterator[bytes]:
     """The JSON object of `fields`."""
+    strings = _Strings(value for value in fields.values() if isinstance(value, OutputText))
     separator = b"{"
     for name, value in fields.items():
         yield separator + orjson.dumps(name) + b":"
         separator = b","
         if isinstance(value, OutputText):
-            yield from value.json()
+            yield from strings.json(value)
         else:
             yield orjson.dumps(value)
     yield b"}"

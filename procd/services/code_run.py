@@ -20,7 +20,7 @@ from typing import Any, Final
 from procd import worker
 from procd.config import CodeRunConfig
 from procd.errors import BadRequest, SpawnFailed
-from procd.process import PIPE_BURST_BYTES, STDERR, Process
+from procd.process import STDERR, Process
 from procd.services.environment import Environment, check_names
 from procd.services.execute import ExecuteResult, Executions, Program
 from procd.services.programs import MissingProgramError, find
@@ -225,7 +225,7 @@ class _Run:
 
     def _collect(self, process: Process) -> None:
         assert self.artifacts_fd is not None
-        process.read_apart(self.artifacts_fd, self.artifacts.feed, PIPE_BURST_BYTES)
+        process.read_apart(self.artifacts_fd, self.artifacts.feed)
         self.artifacts_fd = None
 
     def javascript(self) -> Program:

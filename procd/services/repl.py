@@ -30,9 +30,6 @@ log = logging.getLogger(__name__)
 SCRIPT: Final = ("-u", str(Path(worker.__file__).parent / "interpreter.py"))
 # Which Python 3.8 knows as well.
 MARSHAL_VERSION: Final = 4
-# Each line that is printed is a write of its own, so that it comes before what others write and no
-# crash takes it along. To read each by itself, too, would make a loop that prints twice as slow.
-REST_S: Final = 0.002
 # Displays of a cell and its error, each in a message; they are limited where they are made.
 MAX_MESSAGE_BYTES: Final = 8 << 20
 # The stream of a log that holds displays, one JSON object per line.
@@ -100,7 +97,6 @@ class Repl:
                 env=env,
                 output=Log(self._relay, 0),
                 passed=(theirs,),
-                rest_s=REST_S,
             )
         except BaseException:
             ours.close()

@@ -100,6 +100,19 @@ class Backlog:
         return self.head_end + self.end - self.start
 
     @property
+    def sole_stream(self) -> int:
+        """The stream of all bytes that ever came; 0 if there are several, or none."""
+        return next(iter(self._totals)) if len(self._totals) == 1 else 0
+
+    def claim(self, size: int) -> bool:
+        """Whether a budget has room for `size` more bytes, which are this one's from now on."""
+        if self._budget is None or self._budget.used_bytes + size > self._budget.most_bytes:
+            return False
+        self._budget.used_bytes += size
+        self._accounted += size
+        return True
+
+    @property
     def safe_lag_bytes(self) -> int:
         """How far one may be behind who is to lose nothing, if the tail may get shorter."""
         return sys.maxsize if self._budget is None else self._tail_bytes // 4

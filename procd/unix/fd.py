@@ -6,23 +6,28 @@ descriptor and who waits for it does not, so a number closed too early may hit a
 
 import asyncio
 import errno
+import fcntl
 import logging
 import os
 import resource
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
-from procd.unix.poller import Selector
+from procd.unix.poller import REST_S, Poller, Selector
 
 log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 64 << 10
 # A read shorter than this emptied the pipe or the terminal: another one would only say EAGAIN.
 SHORT_READ_BYTES: Final = 1024
-# Reads that follow each other within so many seconds are of something that is under way.
+# Reads that follow each other within so many seconds, so often, are of something that flows.
 SOON_S: Final = 0.0003
+FLOW_READS: Final = 8
+# What a pipe holds by then, so that its writer goes on while we rest. Source: pipe(7), fcntl(2).
+FLOW_PIPE_BYTES: Final = 1 << 20
 # The last descriptors are not for new work: who asks how procd is gets in, and what runs can end.
 RESERVED: Final = 64
 # How long a reader without memory to read with waits.
@@ -146,33 +151,35 @@ class FdReader:
         on_data: called with each run of bytes, never empty.
         on_eof: called once, after the last bytes; the descriptor is closed by then.
         burst_bytes: most that one turn of the event loop reads, so that others get theirs.
-        rest_s: when short reads follow each other within SOON_S, read nothing for so long. Whoever
-            writes small pieces that fast is then spared waking us for each, which takes longer.
+        gathers: where bytes keep coming, let them gather for a moment between reads. Whoever
+            writes to a pipe is then spared waking us for each piece, which takes longer than to
+            write it; a terminal holds too little for that.
 
     Source: pty(7): EIO on a master means that the last slave is closed.
     """
 
-    __slots__ = ("_burst_bytes", "_fd", "_on_data", "_on_eof", "_read_at", "_reading", "_rest_s",
-                 "_resting", "_selector")  # fmt: skip
+    __slots__ = ("_burst_bytes", "_fd", "_gathers", "_on_data", "_on_eof", "_poller", "_reading",
+                 "_resting", "_soon", "_streak")  # fmt: skip
 
     def __init__(
         self,
-        selector: Selector,
+        poller: Poller,
         fd: OwnedFd,
         on_data: Callable[[bytes], None],
         on_eof: Callable[[], None],
         *,
         burst_bytes: int = READ_BYTES,
-        rest_s: float = 0.0,
+        gathers: bool = True,
     ) -> None:
         os.set_blocking(fd.number, False)
-        self._selector = selector
+        self._poller = poller
         self._fd = fd
         self._on_data = on_data
         self._on_eof = on_eof
         self._burst_bytes = burst_bytes
-        self._rest_s = rest_s
-        self._read_at = 0.0
+        self._gathers = gathers
+        self._soon = 0.0  # until when the next read is soon after the last
+        self._streak = 0
         self._reading = False
         self._resting = False
         self.resume()
@@ -186,14 +193,14 @@ class FdReader:
         """Leave further bytes in the kernel, which in time stops the writer."""
         if self._reading:
             self._reading = False
-            self._selector.remove_reader(self._fd.number)
+            self._poller.remove_reader(self._fd.number)
 
     def resume(self) -> None:
         """Go on after `pause`."""
         if not self._reading and not self._fd.closed:
             self._reading = True
             if not self._resting:
-                self._selector.add_reader(self._fd.number, self._readable)
+                self._poller.add_reader(self._fd.number, self._readable)
 
     def _readable(self) -> None:
         try:
@@ -208,31 +215,43 @@ class FdReader:
             on_eof = self._on_eof
             self.close()
             on_eof()
-        elif self._rest_s and self._reading:
-            last, self._read_at = self._read_at, time.monotonic()
-            if len(data) < SHORT_READ_BYTES and self._read_at - last < SOON_S:
-                self._rest(self._rest_s)
+        elif self._gathers and self._reading:
+            self._gather(len(data))
+
+    def _gather(self, got: int) -> None:
+        """Rest, if this is one of many reads that follow each other."""
+        now = time.monotonic()
+        self._streak = self._streak + 1 if now < self._soon else 0
+        self._soon = now + SOON_S
+        if self._streak < FLOW_READS or got >= self._burst_bytes:
+            return
+        if self._streak == FLOW_READS:
+            with suppress(OSError):  # who may have no larger pipe is stopped more often
+                fcntl.fcntl(self._fd.number, fcntl.F_SETPIPE_SZ, FLOW_PIPE_BYTES)
+        self._soon += REST_S
+        self._poller.rest(self._fd.number)
 
     def _rest(self, seconds: float) -> None:
         """Leave the bytes where they are for a while."""
-        self._selector.remove_reader(self._fd.number)
+        self._poller.remove_reader(self._fd.number)
         self._resting = True
         asyncio.get_running_loop().call_later(seconds, self._rested)
 
     def _rested(self) -> None:
         self._resting = False
         if self._reading and not self._fd.closed:
-            self._selector.add_reader(self._fd.number, self._readable)
+            self._poller.add_reader(self._fd.number, self._readable)
 
     def _read(self, most: int) -> tuple[bytes, bool]:
         number = self._fd.number
+        size = READ_BYTES if self._streak < FLOW_READS else most
         first = b""
         rest: list[bytes] | None = None
         got = 0
         ended = False
         while got < most:
             try:
-                data = os.read(number, READ_BYTES)
+                data = os.read(number, size)
             except BlockingIOError:
                 break
             except MemoryError:

@@ -13,10 +13,14 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from procd.unix.timer import Timer
+
 # How long children may keep the loop in one turn, seconds.
 TURN_S: Final = 0.002
 # Events taken at once: what is under way when the time is up is finished.
 BATCH: Final = 8
+# How long a reader rests, seconds: the loop's own timers count in milliseconds.
+REST_S: Final = 0.0004
 
 READABLE: Final = select.EPOLLIN
 WRITABLE: Final = select.EPOLLOUT
@@ -56,13 +60,17 @@ class Poller:
     Whoever closes a descriptor stops watching it first. A closed Poller calls nobody.
     """
 
-    __slots__ = ("_epoll", "_loop", "_readers", "_writers")
+    __slots__ = ("_epoll", "_loop", "_readers", "_resting", "_timer", "_writers")
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._epoll = select.epoll()
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
+        self._resting: dict[int, Callback] = {}
+        self._timer = Timer()
+        self._epoll.register(self._timer.number, READABLE)
+        self._readers[self._timer.number] = self._rested
         loop.add_reader(self._epoll.fileno(), self._turn)
 
     def add_reader(self, fd: int, callback: Callback, /) -> None:
@@ -84,8 +92,24 @@ class Poller:
             self._epoll.register(fd, HUNG_UP)
             self._readers[fd] = callback
 
+    def rest(self, fd: int, /) -> None:
+        """Leave what `fd` has to read where it is for a moment, REST_S at the most."""
+        callback = self._readers[fd]
+        self.remove_reader(fd)
+        if not self._resting:
+            self._timer.set(REST_S)
+        self._resting[fd] = callback
+
+    def _rested(self) -> None:
+        self._timer.clear()
+        resting, self._resting = self._resting, {}
+        for fd, callback in resting.items():
+            self.add_reader(fd, callback)
+
     def remove_reader(self, fd: int, /) -> bool:
         """Stop that; whether there was anything to stop."""
+        if self._resting.pop(fd, None) is not None:
+            return True
         if self._readers.pop(fd, None) is None:
             return False
         self._forget(fd, WRITABLE if fd in self._writers else 0)
@@ -142,4 +166,6 @@ class Poller:
             self._loop.remove_reader(self._epoll.fileno())
             self._readers.clear()
             self._writers.clear()
+            self._resting.clear()
             self._epoll.close()
+            self._timer.close()

@@ -10,12 +10,12 @@ from aiohttp.test_utils import make_mocked_request
 
 from procd.api.reply import EVERY_STREAM, PIECE_BYTES, OutputText, respond
 from procd.process import STDERR, STDOUT
-from procd.streams.backlog import Backlog
+from procd.streams.backlog import Backlog, Budget
 
 
-def output(cap_bytes: int, *said: tuple[int, bytes]) -> Backlog:
+def output(cap_bytes: int, *said: tuple[int, bytes], budget: Budget | None = None) -> Backlog:
     """A backlog with a head and a tail of half the cap each."""
-    store = Backlog(cap_bytes, cap_bytes // 2)
+    store = Backlog(cap_bytes, cap_bytes // 2, budget)
     for stream, data in said:
         store.append(data, stream)
     return store
@@ -81,6 +81,8 @@ def test_what_is_no_utf_8_stays() -> None:
 class Greedy(AbstractStreamWriter):
     """The way to a client that takes in whatever there is; it knows in which turn each piece came.
 
+    It is its own transport.
+
     Attributes:
         turn: of the event loop, counted.
     """
@@ -97,7 +99,24 @@ class Greedy(AbstractStreamWriter):
         self.turn += 1
         self._next = asyncio.get_running_loop().call_soon(self._tick)
 
+    @property
+    def transport(self) -> Any:
+        return self
+
+    def is_closing(self) -> bool:
+        return False
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        head, *body, end = pieces
+        chunk = b"".join(body)
+        assert head == b"%x\r\n" % len(chunk)
+        assert end == b"\r\n"
+        self._take(chunk)
+
     async def write(self, chunk: Any) -> None:
+        self._take(chunk)
+
+    def _take(self, chunk: bytes) -> None:
         self.turns.append(self.turn)
         self.longest_bytes = max(self.longest_bytes, len(chunk))
         if self.keeps:
@@ -143,9 +162,8 @@ async def test_a_long_reply_leaves_turns_to_others() -> None:
     assert body["result"] == ("\0" * run_bytes + "x" * run_bytes) * 16
 
 
-async def test_a_long_reply_takes_no_memory_of_its_own() -> None:
-    """Whatever its output is encoded as, and however often it has that in it."""
-    store = output(64 << 20, *[(STDOUT, bytes(64 << 10))] * 128)
+async def peak_of(store: Backlog) -> int:
+    """Most memory that a reply with all this output takes."""
     writer = Greedy()
     writer.keeps = False
     request = make_mocked_request("POST", "/", writer=writer)
@@ -155,4 +173,32 @@ async def test_a_long_reply_takes_no_memory_of_its_own() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 16 * PIECE_BYTES, "of 96 MiB"
+    return peak
+
+
+async def test_a_long_reply_takes_no_memory_that_is_not_in_the_budget() -> None:
+    """Whatever its output is encoded as, and however often it has that in it."""
+    said = [(STDOUT, bytes(64 << 10))] * 128
+    room = 4 << 20
+    budget = Budget((8 << 20) + room)
+    store = output(64 << 20, *said, budget=budget)
+    assert await peak_of(store) < 16 * PIECE_BYTES + room, "of 96 MiB"
+    assert budget.used_bytes <= budget.most_bytes
+    del store
+    assert budget.used_bytes == 0
+    assert await peak_of(output(64 << 20, *said)) < 16 * PIECE_BYTES, "there is no budget"
+
+
+async def test_what_is_in_a_reply_twice_is_encoded_once() -> None:
+    """If there is room for it in between, and if it is the same."""
+    said = [(STDOUT, bytes([65 + number]) * (64 << 10)) for number in range(20)]
+    budget = Budget(64 << 20)
+    for more in [], [(STDERR, b"no")]:
+        store = output(64 << 20, *said, *more, budget=budget)
+        before = budget.used_bytes
+        writer = Greedy()
+        await respond(make_mocked_request("POST", "/", writer=writer), fields_of(store))
+        text = "".join(data.decode() for _, data in said)
+        told = "".join(data.decode() for _, data in more)
+        assert json.loads(writer.body) == {"result": text + told, "stdout": text, "stderr": told}
+        assert (budget.used_bytes > before) == (more == [])

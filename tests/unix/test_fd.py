@@ -7,13 +7,16 @@ import resource
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
 
 from procd.unix import fd
+from procd.unix import poller as module
 from procd.unix.fd import (
+    FLOW_PIPE_BYTES,
+    FLOW_READS,
     READ_BYTES,
     RESERVED,
     SHORT_READ_BYTES,
@@ -23,6 +26,7 @@ from procd.unix.fd import (
     for_work,
     pipe,
 )
+from procd.unix.poller import REST_S, Poller
 from procd.unix.tty import open_pty
 
 MEGABYTE = 1 << 20
@@ -108,6 +112,13 @@ def ends(closing: ExitStack) -> tuple[OwnedFd, OwnedFd]:
     return reading, writing
 
 
+@pytest.fixture
+async def poller() -> AsyncIterator[Poller]:
+    made = Poller(asyncio.get_running_loop())
+    yield made
+    made.close()
+
+
 def _open(number: int) -> bool:
     return os.path.lexists(f"/proc/self/fd/{number}")
 
@@ -179,7 +190,7 @@ os.write({writing}, repr((inherited, passed_on, links)).encode())
 # FdReader
 
 
-async def test_reads_to_the_end(ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_reads_to_the_end(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
     """Everything arrives in order, then the end, once; the descriptor is closed by then."""
     reading, writing = ends
     got = Collector()
@@ -189,7 +200,7 @@ async def test_reads_to_the_end(ends: tuple[OwnedFd, OwnedFd]) -> None:
         closed_at_eof.append(reading.closed)
         got.eof()
 
-    reader = FdReader(asyncio.get_running_loop(), reading, got.received, eof)
+    reader = FdReader(poller, reading, got.received, eof)
     async with asyncio.timeout(10):
         os.write(writing.number, b"one")
         await got.until(3)
@@ -202,24 +213,24 @@ async def test_reads_to_the_end(ends: tuple[OwnedFd, OwnedFd]) -> None:
     assert reader.ended
 
 
-async def test_nothing_but_the_end(ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_nothing_but_the_end(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
     """A writer that says nothing ends the reader without a run of bytes."""
     reading, writing = ends
     got = Collector()
-    FdReader(asyncio.get_running_loop(), reading, got.received, got.eof)
+    FdReader(poller, reading, got.received, got.eof)
     writing.close()
     async with asyncio.timeout(10):
         await got.ended
     assert got.runs == []
 
 
-async def test_eio_of_a_terminal_is_its_end(closing: ExitStack) -> None:
+async def test_eio_of_a_terminal_is_its_end(poller: Poller, closing: ExitStack) -> None:
     """The last slave's closing ends the reader of the master, after the last bytes."""
     master, path = open_pty(80, 24)
     closing.callback(master.close)
     slave = os.open(path, os.O_RDWR | os.O_NOCTTY)
     got = Collector()
-    FdReader(asyncio.get_running_loop(), master, got.received, got.eof)
+    FdReader(poller, master, got.received, got.eof)
     os.write(slave, b"last words")
     os.close(slave)
     async with asyncio.timeout(10):
@@ -228,15 +239,14 @@ async def test_eio_of_a_terminal_is_its_end(closing: ExitStack) -> None:
     assert master.closed
 
 
-async def test_other_errors_are_no_end(closing: ExitStack) -> None:
+async def test_other_errors_are_no_end(poller: Poller, closing: ExitStack) -> None:
     """Only EIO counts as an end: a read that fails otherwise is a fault, and is raised."""
     directory = OwnedFd(os.open("/", os.O_RDONLY | os.O_DIRECTORY))
     closing.callback(directory.close)
-    loop = asyncio.get_running_loop()
     reading, writing = pipe()
     closing.callback(writing.close)
     got = Collector()
-    reader = FdReader(loop, reading, got.received, got.eof)
+    reader = FdReader(poller, reading, got.received, got.eof)
     reader.pause()
     os.dup2(directory.number, reading.number, inheritable=False)
     with pytest.raises(IsADirectoryError):
@@ -246,13 +256,15 @@ async def test_other_errors_are_no_end(closing: ExitStack) -> None:
 
 
 @pytest.mark.parametrize("burst_bytes", [1, READ_BYTES, 4 * READ_BYTES])
-async def test_a_burst_is_bounded(ends: tuple[OwnedFd, OwnedFd], burst_bytes: int) -> None:
+async def test_a_burst_is_bounded(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], burst_bytes: int
+) -> None:
     """One turn takes at most the burst, rounded up to whole reads; the rest comes in later ones."""
     reading, writing = ends
     capacity = _grow(writing)
     os.write(writing.number, b"x" * capacity)
     got = Collector()
-    FdReader(asyncio.get_running_loop(), reading, got.received, got.eof, burst_bytes=burst_bytes)
+    FdReader(poller, reading, got.received, got.eof, burst_bytes=burst_bytes)
     async with asyncio.timeout(10):
         await got.until(capacity)
         writing.close()
@@ -270,7 +282,7 @@ def _grow(end: OwnedFd) -> int:
     return capacity
 
 
-async def test_a_terminal_is_read_in_runs(closing: ExitStack) -> None:
+async def test_a_terminal_is_read_in_runs(poller: Poller, closing: ExitStack) -> None:
     """A terminal gives less than 4 KiB at a time; a burst joins what is there."""
     master, path = open_pty(80, 24)
     closing.callback(master.close)
@@ -278,7 +290,7 @@ async def test_a_terminal_is_read_in_runs(closing: ExitStack) -> None:
     os.set_blocking(slave, False)
     written = os.write(slave, b"y" * (SHORT_READ_BYTES * 16))
     got = Collector()
-    FdReader(asyncio.get_running_loop(), master, got.received, got.eof)
+    FdReader(poller, master, got.received, got.eof)
     async with asyncio.timeout(10):
         await got.until(written)
         os.close(slave)
@@ -286,11 +298,13 @@ async def test_a_terminal_is_read_in_runs(closing: ExitStack) -> None:
     assert got.data == b"y" * written
 
 
-async def test_pause_leaves_bytes_in_the_kernel(ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_pause_leaves_bytes_in_the_kernel(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
     """Nothing is read while paused, and nothing is missing after; both may be said twice."""
     reading, writing = ends
     got = Collector()
-    reader = FdReader(asyncio.get_running_loop(), reading, got.received, got.eof)
+    reader = FdReader(poller, reading, got.received, got.eof)
     reader.pause()
     reader.pause()
     os.write(writing.number, b"waiting")
@@ -306,7 +320,7 @@ async def test_pause_leaves_bytes_in_the_kernel(ends: tuple[OwnedFd, OwnedFd]) -
     assert got.data == b"waiting"
 
 
-async def test_pausing_from_within(ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_pausing_from_within(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
     """Who receives may pause: no more comes until it resumes."""
     reading, writing = ends
     got = Collector()
@@ -318,7 +332,7 @@ async def test_pausing_from_within(ends: tuple[OwnedFd, OwnedFd]) -> None:
 
     capacity = _grow(writing)
     os.write(writing.number, b"x" * capacity)
-    readers.append(FdReader(asyncio.get_running_loop(), reading, received, got.eof, burst_bytes=1))
+    readers.append(FdReader(poller, reading, received, got.eof, burst_bytes=1))
     async with asyncio.timeout(10):
         await got.until(1)
         await turn()
@@ -332,11 +346,11 @@ async def test_pausing_from_within(ends: tuple[OwnedFd, OwnedFd]) -> None:
         await got.ended
 
 
-async def test_drain_takes_what_is_there(ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_drain_takes_what_is_there(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
     """Paused or not, `drain` brings what the kernel holds, and goes no further."""
     reading, writing = ends
     got = Collector()
-    reader = FdReader(asyncio.get_running_loop(), reading, got.received, got.eof)
+    reader = FdReader(poller, reading, got.received, got.eof)
     reader.pause()
     capacity = _grow(writing)
     os.write(writing.number, b"x" * capacity)
@@ -352,7 +366,7 @@ async def test_drain_takes_what_is_there(ends: tuple[OwnedFd, OwnedFd]) -> None:
     reader.drain()
 
 
-async def test_drain_is_bounded(ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_drain_is_bounded(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
     """A writer that goes on and on can't keep `drain` for ever."""
     reading, writing = ends
     written = 0
@@ -362,7 +376,7 @@ async def test_drain_is_bounded(ends: tuple[OwnedFd, OwnedFd]) -> None:
         nonlocal written
         written += os.write(writing.number, data)
 
-    reader = FdReader(asyncio.get_running_loop(), reading, top_up, lambda: None)
+    reader = FdReader(poller, reading, top_up, lambda: None)
     reader.pause()
     os.write(writing.number, b"x" * 4096)
     reader.drain(100_000)
@@ -370,57 +384,107 @@ async def test_drain_is_bounded(ends: tuple[OwnedFd, OwnedFd]) -> None:
     reader.close()
 
 
-async def test_rests_when_short_reads_follow_each_other(
-    ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+async def test_lets_bytes_that_keep_coming_gather(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes in small pieces is read now and then; a drain doesn't wait."""
+    """When many reads have followed each other, it rests; a drain doesn't wait."""
+    monkeypatch.setattr(fd, "SOON_S", 3600.0)
+    monkeypatch.setattr(module, "REST_S", 3600.0)
     got = Collector()
     reading, writing = ends
-    loop = asyncio.get_running_loop()
-    reader = FdReader(loop, reading, got.received, got.eof, rest_s=3600)
-    monkeypatch.setattr(fd, "SOON_S", 0.0)
-    for piece in (b"a", b"b", bytes(SHORT_READ_BYTES)):
-        os.write(writing.number, piece)
-        await got.until(len(got.data) + len(piece))
-    monkeypatch.setattr(fd, "SOON_S", 3600.0)
-    os.write(writing.number, b"c")
-    await got.until(SHORT_READ_BYTES + 3)
-    os.write(writing.number, b"d")
+    reader = FdReader(poller, reading, got.received, got.eof)
+    async with asyncio.timeout(10):
+        for size in range(1, FLOW_READS + 2):
+            os.write(writing.number, b"x")
+            await got.until(size)
+    os.write(writing.number, b"y")
     await turn()
-    reader.pause()
-    reader.resume()
     await turn()
-    assert got.data.endswith(b"c")
+    assert got.data == b"x" * (FLOW_READS + 1)
+    capacity = fcntl.fcntl(writing.number, fcntl.F_GETPIPE_SZ)
+    assert capacity == FLOW_PIPE_BYTES, "its writer need not stop meanwhile"
     reader.drain()
-    assert got.data.endswith(b"cd")
+    assert got.data.endswith(b"xy")
+    reader.close()
+
+
+async def test_a_full_burst_is_followed_by_no_rest(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who writes faster than one turn reads is held up by us, and more so if we rested."""
+    monkeypatch.setattr(fd, "SOON_S", 3600.0)
+    monkeypatch.setattr(module, "REST_S", 3600.0)
+    got = Collector()
+    reading, writing = ends
+    FdReader(poller, reading, got.received, got.eof, burst_bytes=1)
+    async with asyncio.timeout(10):
+        for size in range(1, 3 * FLOW_READS):
+            os.write(writing.number, b"x")
+            await got.until(size)
+
+
+async def test_what_comes_now_and_then_comes_at_once(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often."""
+    monkeypatch.setattr(fd, "SOON_S", 0.0)
+    monkeypatch.setattr(module, "REST_S", 3600.0)
+    got = Collector()
+    reading, writing = ends
+    reader = FdReader(poller, reading, got.received, got.eof)
+    async with asyncio.timeout(10):
+        for size in range(1, 3 * FLOW_READS):
+            os.write(writing.number, b"x")
+            await got.until(size)
+    reader.close()
+
+
+async def test_a_terminal_never_rests(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does whoever is told not to gather."""
+    monkeypatch.setattr(fd, "SOON_S", 3600.0)
+    monkeypatch.setattr(module, "REST_S", 3600.0)
+    got = Collector()
+    reading, writing = ends
+    reader = FdReader(poller, reading, got.received, got.eof, gathers=False)
+    async with asyncio.timeout(10):
+        for size in range(1, 3 * FLOW_READS):
+            os.write(writing.number, b"x")
+            await got.until(size)
     reader.close()
 
 
 async def test_goes_on_after_a_rest(
-    ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And brings the end."""
+    """And brings the end; pausing meanwhile is no different from pausing at another time."""
     monkeypatch.setattr(fd, "SOON_S", 3600.0)
     got = Collector()
     reading, writing = ends
-    FdReader(asyncio.get_running_loop(), reading, got.received, got.eof, rest_s=0.001)
+    reader = FdReader(poller, reading, got.received, got.eof)
     async with asyncio.timeout(10):
-        for size in range(1, 20):
+        for size in range(1, 3 * FLOW_READS):
             os.write(writing.number, b"x")
             await got.until(size)
+        reader.pause()
         os.write(writing.number, b"y")
+        rested = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(10 * REST_S, rested.set_result, None)
+        await rested
+        assert got.data.endswith(b"x")
+        reader.resume()
         writing.close()
         await got.ended
-    assert got.data == b"x" * 19 + b"y"
+    assert got.data == b"x" * (3 * FLOW_READS - 1) + b"y"
 
 
-async def test_close_order(ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_close_order(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
     """A closed reader has left the loop: whoever gets its number next hears nothing of it."""
     reading, _ = ends
-    loop = asyncio.get_running_loop()
     number = reading.number
     got = Collector()
-    reader = FdReader(loop, reading, got.received, got.eof)
+    reader = FdReader(poller, reading, got.received, got.eof)
     reader.close()
     reader.close()
     reader.resume()
@@ -434,17 +498,17 @@ async def test_close_order(ends: tuple[OwnedFd, OwnedFd]) -> None:
     os.write(other, b"not for you")
     await turn()
     await turn()
-    assert not loop.remove_reader(number)
+    assert not poller.remove_reader(number)
     assert got.runs == []
     assert not got.ended.done(), "close is not an end"
     os.close(number)
     os.close(other)
 
 
-async def test_our_end_alone_is_non_blocking(ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_our_end_alone_is_non_blocking(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
     """The child's end is another open file, and stays blocking."""
     reading, writing = ends
-    reader = FdReader(asyncio.get_running_loop(), reading, lambda _: None, lambda: None)
+    reader = FdReader(poller, reading, lambda _: None, lambda: None)
     assert not os.get_blocking(reading.number)
     assert os.get_blocking(writing.number)
     reader.close()
@@ -457,12 +521,11 @@ def _pattern(size: int) -> bytes:
     return bytes(range(251)) * (size // 251) + b"e" * (size % 251)
 
 
-async def test_a_megabyte_that_is_read_late(ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_a_megabyte_that_is_read_late(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
     """What doesn't fit waits, in order, and all of it arrives once somebody reads."""
     reading, writing = ends
-    loop = asyncio.get_running_loop()
     whole = _pattern(MEGABYTE)
-    writer = FdWriter(loop, writing)
+    writer = FdWriter(poller, writing)
     writer.write(whole[:300_000])
     writer.write(b"")
     writer.write(whole[300_000:])
@@ -471,7 +534,7 @@ async def test_a_megabyte_that_is_read_late(ends: tuple[OwnedFd, OwnedFd]) -> No
     await turn()
     assert writer.queued_bytes == queued, "nobody has read"
     got = Collector()
-    FdReader(loop, reading, got.received, got.eof)
+    FdReader(poller, reading, got.received, got.eof)
     async with asyncio.timeout(10):
         await writer.drain(0)
         assert writer.queued_bytes == 0
@@ -493,26 +556,29 @@ async def test_what_fits_is_written_at_once(ends: tuple[OwnedFd, OwnedFd]) -> No
     assert not loop.remove_writer(writing.number)
 
 
-async def test_the_loop_is_left_when_all_is_written(ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_the_loop_is_left_when_all_is_written(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
     """With an empty queue the loop does not go on asking whether there is room."""
     reading, writing = ends
-    loop = asyncio.get_running_loop()
-    writer = FdWriter(loop, writing)
+    writer = FdWriter(poller, writing)
     writer.write(b"x" * MEGABYTE)
     got = Collector()
-    reader = FdReader(loop, reading, got.received, got.eof)
+    reader = FdReader(poller, reading, got.received, got.eof)
     async with asyncio.timeout(10):
         await writer.drain(0)
         await got.until(MEGABYTE)
-    assert not loop.remove_writer(writing.number)
+    assert not poller.remove_writer(writing.number)
     reader.close()
 
 
-async def test_several_wait_each_for_its_own_mark(ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_several_wait_each_for_its_own_mark(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
     """A waiter is woken when the queue is at its mark and not before; a cancelled one is no bar."""
     reading, writing = ends
     loop = asyncio.get_running_loop()
-    writer = FdWriter(loop, writing)
+    writer = FdWriter(poller, writing)
     writer.write(b"x" * MEGABYTE)
     seen: dict[str, int] = {}
 
@@ -536,7 +602,7 @@ async def test_several_wait_each_for_its_own_mark(ends: tuple[OwnedFd, OwnedFd])
         assert not empty.done()
         assert MEGABYTE // 2 >= seen["half"] > 0
         got = Collector()
-        reader = FdReader(loop, reading, got.received, got.eof)
+        reader = FdReader(poller, reading, got.received, got.eof)
         await asyncio.wait([half, given_up, empty, again])
     assert given_up.cancelled()
     assert seen["empty"] == 0
@@ -614,15 +680,14 @@ async def test_abandon_drops_and_wakes(ends: tuple[OwnedFd, OwnedFd]) -> None:
     assert writer.queued_bytes == 0
 
 
-async def test_a_writer_beside_a_reader_of_one_terminal(closing: ExitStack) -> None:
+async def test_a_writer_beside_a_reader_of_one_terminal(poller: Poller, closing: ExitStack) -> None:
     """Reader and writer share a master; pausing the one does not touch the other."""
     master, path = open_pty(80, 24)
     closing.callback(master.close)
     slave = os.open(path, os.O_RDWR | os.O_NOCTTY)
-    loop = asyncio.get_running_loop()
     got = Collector()
-    reader = FdReader(loop, master, got.received, got.eof)
-    writer = FdWriter(loop, master)
+    reader = FdReader(poller, master, got.received, got.eof)
+    writer = FdWriter(poller, master)
     reader.pause()
     writer.write(b"typed\n")
     assert os.read(slave, 100) == b"typed\n"
