@@ -7,7 +7,6 @@ mostly what was just written. A full disk costs the oldest output and never a co
 import errno
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,8 @@ READ_BYTES: Final = 256 << 10
 # Space is given up in steps of at least this, so that a log at its cap doesn't do so at each write.
 STEP_BYTES: Final = 1 << 20
 BLOCK_BYTES: Final = 4096
+# What is short enough to be in memory while it is sent.
+COPIED_BYTES: Final = 2 << 20
 
 
 class LogFile:
@@ -44,7 +45,6 @@ class LogFile:
     )
 
     head_end: Final = 0
-    safe_lag_bytes: Final = sys.maxsize  # readers read from the disk
 
     def __init__(self, store: "LogStore", path: Path) -> None:
         self._store = store
@@ -64,13 +64,18 @@ class LogFile:
         return self.end - self.start
 
     @property
+    def safe_lag_bytes(self) -> int:
+        """How far one may be behind who is to lose nothing, if others take what there is."""
+        return self._store.max_log_bytes // 4
+
+    @property
     def sole_stream(self) -> int:
         """The stream of all bytes that are kept; 0 if there are several, or none."""
         return self._boundaries.sole_stream
 
     def claim(self, size: int) -> bool:
-        """Whether a copy of `size` bytes may be kept in memory: not of what is on disk."""
-        return False
+        """Whether a copy of `size` bytes may be kept in memory for a while."""
+        return self.kept_bytes + size <= COPIED_BYTES
 
     @property
     def cost_bytes(self) -> int:
@@ -266,7 +271,7 @@ class LogStore:
     def __init__(self, max_log_bytes: int, max_total_bytes: int) -> None:
         self._reserve: OwnedFd | None = None
         self._reserving = False
-        self._max_log_bytes = max_log_bytes
+        self.max_log_bytes = max_log_bytes
         self._max_total_bytes = max_total_bytes
         self._finished: set[LogFile] = set()
         self.used_bytes = 0
@@ -327,7 +332,7 @@ class LogStore:
 
         The oldest bytes of the largest finished logs go first, then those of the log itself.
         """
-        excess = log_file.cost_bytes + size - self._max_log_bytes
+        excess = log_file.cost_bytes + size - self.max_log_bytes
         if excess > 0:
             log_file.drop(excess)
         excess = self.used_bytes + size - self._max_total_bytes

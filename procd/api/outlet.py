@@ -8,10 +8,13 @@ from procd.api.ws import Connection
 from procd.streams.labels import HOLD_S
 from procd.streams.log import Log, Store
 
-# How long a reader of a log rests, as a multiple of what it took and of the square of the number of
-# readers: each has a client that wants the processor too. And the longest rest.
-REST: Final = 3
-MAX_REST_S: Final = 0.1
+# What one outlet writes in one turn of the event loop, and a frame more.
+PUSH_BYTES: Final = 512 << 10
+# Bytes pour where more than this come at once, or come faster than this for long.
+FREE_BYTES: Final = 512 << 10
+CALM_BYTES_S: Final = 100 << 20
+# How long an outlet that yields rests then between two pushes.
+REST_S: Final = 0.025
 
 
 class FrameSource(Protocol):
@@ -36,8 +39,8 @@ class Outlet:
     Args:
         until: the offset to stop at; None for the end of the log.
         skips_gaps: go on behind bytes that are no longer kept, instead of giving up.
-        yields: while bytes may still come, leave most of the time to the one who brings them; for
-            logs that keep everything, so that many readers don't slow the process.
+        yields: while bytes pour, leave most of the time to the one who brings them; for logs that
+            keep what is not read yet, so that many readers don't slow the process.
     """
 
     def __init__(
@@ -57,8 +60,11 @@ class Outlet:
         self._until = until
         self._skips_gaps = skips_gaps
         self._yields = yields
-        self._rested_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._level = 0.0  # of a bucket that bytes fall into and that leaks CALM_BYTES_S
+        self._level_at = time.monotonic()
+        self._level_end = log.store.end
+        self._next: asyncio.Handle | None = None  # the push that is to come
+        self._held: asyncio.Handle | None = None  # the one for what is held back
         self._loop = asyncio.get_running_loop()
         self._open = False
         self._failure: OSError | None = None
@@ -72,42 +78,66 @@ class Outlet:
             return True
         return self.cursor.at_end
 
+    @property
+    def _may_wait(self) -> bool:
+        """Whether nothing is lost, and nobody held up, by a rest."""
+        log, store = self._log, self._log.store
+        if log.sealed or log.paused:
+            return False
+        return store.end - self.cursor.offset < store.safe_lag_bytes
+
+    @property
+    def _pours(self) -> bool:
+        """Whether bytes come so fast that their reader had better wait."""
+        store, now = self._log.store, time.monotonic()
+        leaked = (now - self._level_at) * CALM_BYTES_S
+        self._level = max(0.0, self._level - leaked) + store.end - self._level_end
+        self._level_at, self._level_end = now, store.end
+        return self._level > FREE_BYTES and self._may_wait
+
     def _wake(self) -> None:
         if not self._open:
             return
-        if not self._rests:
+        if self._next is not None:
+            if self._may_wait:
+                return
+            self._next.cancel()
+            self._next = None
+        if self._yields and self._pours:
+            self._push_later()
+        else:
             self._push()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(self._rest_s, self._rested)
 
-    @property
-    def _rests(self) -> bool:
-        return self._rest_s > 0 and not self._log.sealed
+    def _push_later(self) -> None:
+        """Push in another turn of the event loop, or after a rest."""
+        if self._next is not None:
+            return
+        if self._yields and self._pours:
+            self._next = self._loop.call_later(REST_S, self._pushed_later)
+        else:
+            self._next = self._loop.call_soon(self._pushed_later)
 
-    @property
-    def _rest_s(self) -> float:
-        return self._rested_at - time.monotonic()
+    def _pushed_later(self) -> None:
+        self._next = None
+        self._push()
 
-    def _rested(self) -> None:
-        self._timer = None
-        if self._open:
-            self._push()
+    def _push_held(self) -> None:
+        self._held = None
+        self._push()
 
     def _push(self) -> None:
-        begin = time.monotonic()
-        self._write_frames()
-        if self._yields:
-            end = time.monotonic()
-            rest_s = (end - begin) * REST * self._log.readers**2
-            self._rested_at = end + min(rest_s, MAX_REST_S)
-
-    def _write_frames(self) -> None:
+        if not self._open:
+            return
         connection, cursor, store = self._connection, self.cursor, self._log.store
+        most = cursor.offset + PUSH_BYTES
         while cursor.offset < store.end and not (connection.closing or self._finished):
             if self._allowed is not None and cursor.offset >= self._allowed:
                 return  # `allow` goes on
             if connection.full:
                 break
+            if cursor.offset >= most:
+                self._push_later()
+                return
             try:
                 frame, offset = self._frames.at(cursor.offset)
             except LookupError:
@@ -118,8 +148,8 @@ class Outlet:
                 self._failure = exc
                 break
             if offset == cursor.offset:  # held back for a moment
-                if self._timer is None:
-                    self._timer = self._loop.call_later(HOLD_S, self._rested)
+                if self._held is None:
+                    self._held = self._loop.call_later(HOLD_S, self._push_held)
                 return
             connection.write(frame)
             cursor.advance(offset)
@@ -142,8 +172,8 @@ class Outlet:
             OSError: the log can't be read.
         """
         self._open = True
+        self._push()
         while True:
-            self._push()
             if self._failure is not None:
                 try:
                     raise self._failure
@@ -155,19 +185,18 @@ class Outlet:
                 return False
             if self._connection.full:
                 await self._connection.drain()
-                if self._rests:
-                    await asyncio.sleep(self._rest_s)
-            else:
-                self._idle = self._loop.create_future()
-                await self._idle
-                self._idle = None
+            self._push_later()
+            self._idle = self._loop.create_future()
+            await self._idle
+            self._idle = None
 
     def close(self) -> None:
         """Leave the log."""
         self._open = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for handle in self._next, self._held:
+            if handle is not None:
+                handle.cancel()
+        self._next = self._held = None
         self.cursor.close()
         if not self._log.readers:
             self._frames.forget()

@@ -25,6 +25,8 @@ CONTENT_TYPE: Final = "application/json; charset=utf-8"
 WHOLE_BYTES: Final = 256 << 10
 # What is sent in one turn of the event loop of a longer reply, and the rest of a run.
 PIECE_BYTES: Final = 256 << 10
+# What of it may wait in the socket's own buffer while the next is encoded.
+AHEAD_BYTES: Final = 1 << 20
 
 
 class Output(Protocol):
@@ -147,10 +149,9 @@ LOOK_BYTES: Final = 256 << 10
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
-    """A reply whose body is `value`."""
-    return web.Response(
-        status=status, body=orjson.dumps(value), headers={"Content-Type": CONTENT_TYPE}
-    )
+    """A reply whose body is `value`; of a moment in UTC, what `timestamp` makes."""
+    body = orjson.dumps(value, option=orjson.OPT_UTC_Z)
+    return web.Response(status=status, body=body, headers={"Content-Type": CONTENT_TYPE})
 
 
 def encodable(value: object) -> bool:
@@ -198,6 +199,8 @@ async def _stream(
     else:
         response.force_close()  # there are no chunks in it, so only the end says where the end is
     await response.prepare(request)
+    if request.transport is not None:
+        request.transport.set_write_buffer_limits(AHEAD_BYTES, PIECE_BYTES)
     try:
         await response.write(b"".join(first))
         for batch in batches:

@@ -36,7 +36,7 @@ from procd.api.describe import (
     Query,
     Shape,
 )
-from procd.api.reply import json_response, respond, timestamp
+from procd.api.reply import json_response, respond
 from procd.api.versions import client_of
 from procd.errors import (
     BadRequest,
@@ -159,10 +159,10 @@ def describe_command(command: Command) -> dict[str, object]:
     if record.exit_code is not None:
         fields["exitCode"] = record.exit_code
     if record.started_at is not None:
-        fields["startedAt"] = timestamp(datetime.fromtimestamp(record.started_at, UTC))
+        fields["startedAt"] = datetime.fromtimestamp(record.started_at, UTC)
         fields["outputBytes"] = command.log.store.end
     if record.ended_at is not None:
-        fields["endedAt"] = timestamp(datetime.fromtimestamp(record.ended_at, UTC))
+        fields["endedAt"] = datetime.fromtimestamp(record.ended_at, UTC)
     return fields
 
 

@@ -1,11 +1,14 @@
 """Following logs by WebSocket: contract, section 9."""
 
+import itertools
 import os
 from pathlib import Path
 
 import pytest
 
+from procd.api import outlet
 from procd.api.session import SESSIONS
+from procd.api.ws import Connection
 from tests.api.clients import Gate, raw, refused, sha256, until
 from tests.api.sessions import (
     VERSION,
@@ -303,3 +306,57 @@ async def test_input_shows_up(procd: MakeClient) -> None:
     await listener.until(b"<one>\n")
     await type_in(client, command_id, "end")
     assert await listener.to_end() == b"one\n<one>\nend\n<end>\n"
+
+
+async def test_a_buffer_that_empties_before_it_is_waited_for(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fast client's does, now and then, and what follows is written all the same."""
+    looks = itertools.count()
+    momentary = property(lambda _: next(looks) % 3 == 0)
+    client = await procd()
+    await create(client)
+    body = await run(client, "seq 100000")
+    monkeypatch.setattr(Connection, "full", momentary)
+    listener = await follow(client, body["cmdId"])
+    assert await listener.to_end() == body["stdout"].encode()
+
+
+async def test_a_follower_of_a_pouring_command_rests_and_loses_nothing(
+    procd: MakeClient, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on when the rest is over, and at once when the command has ended."""
+    monkeypatch.setattr(outlet, "REST_S", 3600.0)
+    size = 20_000_000
+    client = await procd()
+    await create(client)
+    command_id = await start(
+        client, f"read x <{gate}; yes 0123456789 | head -c {size}; read x <{gate}; echo end"
+    )
+    listener = await follow(client, command_id)
+    await readers(client, command_id, 1)
+    gate.open()
+    log = client.app[SESSIONS].get("s").command(command_id).log
+
+    async def poured() -> bool:
+        await get(client, path_of(command_id))
+        return log.store.end == size
+
+    await until(poured)
+    assert log._cursors[0].offset < size, "it rests"
+    gate.open()
+    whole = (b"0123456789\n" * (1 + size // 11))[:size] + b"end\n"
+    assert sha256(await listener.to_end()) == sha256(whole)
+
+
+async def test_a_rest_is_short(procd: MakeClient, gate: Gate) -> None:
+    """Whoever follows sees what pours, while it does."""
+    size = 50_000_000
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"yes 0123456789 | head -c {size}; read x <{gate}")
+    listener = await follow(client, command_id)
+    while len(listener.joined) < size:
+        await listener.step()
+    gate.open()
+    await listener.to_end()
