@@ -168,8 +168,7 @@ class Context:
             ProcessNotFound: the context was deleted meanwhile.
         """
         async with self._starting:
-            if self._deleted:
-                raise ProcessNotFound(f"context with ID '{self.record.id}' not found")
+            self._check_there()
             if self._repl is not None and self._repl.running:
                 return self._repl
             self._repl = None
@@ -180,14 +179,20 @@ class Context:
             except TimeoutError as exc:
                 await repl.kill()
                 raise SpawnFailed("the interpreter doesn't start") from exc
-            except BaseException:
+            except BaseException as exc:
                 self._contexts.discard(repl)
+                if isinstance(exc, SpawnFailed):
+                    self._check_there()  # if it was deleted meanwhile, it has ended for that
                 raise
             finally:
                 self._candidate = None
             self._repl = repl
             self._begin_idling()
             return repl
+
+    def _check_there(self) -> None:
+        if self._deleted:
+            raise ProcessNotFound(f"context with ID '{self.record.id}' not found")
 
     async def _place(self, repl: Repl) -> None:
         if await asyncio.shield(repl.ready) is None:
