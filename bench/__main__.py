@@ -12,6 +12,7 @@ from bench.report import Report
 
 GROUPS: Final = (
     "http",
+    "gate",
     "execute",
     "output",
     "echo",
@@ -57,6 +58,8 @@ def main() -> None:
                 interpreter.measure(report, place, server, rounds)
             if "cli" in names:
                 command_line.measure(report, place, procd, rounds)
+        if "gate" in names:
+            http.measure_gate(report, place, rounds)
         if "load" in names:
             load.measure(report, place, rounds)
         if "many" in names:

@@ -3,10 +3,13 @@
 import selectors
 import socket
 import time
+from typing import Final
 
-from bench.programs import Program
+from bench.programs import Place, Program
 from bench.report import Report, percentile
 from bench.wire import Http, complete, request
+
+TOKEN: Final = "b" * 32
 
 
 def latencies(port: int, whole_request: bytes, seconds: float) -> list[float]:
@@ -52,6 +55,23 @@ def rate(port: int, whole_request: bytes, clients: int, seconds: float) -> float
         connection.close()
     time.sleep(0.1)  # what was under way ends here, and not in the next round
     return done / (now - begin)
+
+
+def measure_gate(report: Report, place: Place, rounds: int) -> None:
+    """What it costs a request to show its token, be counted and get its id."""
+    report.start("gate")
+    version = request("GET", "/version")
+    shown = version.replace(b"\r\n", f"\r\nAuthorization: Bearer {TOKEN}\r\n".encode(), 1)
+    floors: list[float] = []
+    figures: list[float] = []
+    with place.procd(PROCD_AUTH_TOKEN=TOKEN) as gated, place.ungated() as bare:
+        for _ in range(rounds * 4):
+            floors.append(percentile(latencies(bare.port, version, 0.5), 50) * 1e6)
+            figures.append(percentile(latencies(gated.port, shown, 0.5), 50) * 1e6)
+    report.add(
+        "gate, metrics and request id", "us", figures, floor_name="without", floors=floors,
+        target="<= floor + 30 us", met=lambda _, more: more <= 30,
+    )  # fmt: skip
 
 
 def measure(report: Report, procd: Program, server: Program, rounds: int) -> None:

@@ -107,6 +107,10 @@ class Place:
         env = environment(self.home) | {"PYTHONPATH": str(TREE)}
         return Program(("-m", "bench.servers"), env, self.home)
 
+    def ungated(self) -> Program:
+        """Start the daemon without its gate and its metrics."""
+        return Program(("-m", "bench.ungated"), environment(self.home), self.home)
+
     def helper(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a module of this package, to be spoken to over its stdin and stdout."""
         env = environment(self.home) | {"PYTHONPATH": str(TREE)}
