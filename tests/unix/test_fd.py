@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -384,19 +384,34 @@ async def test_drain_is_bounded(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -
     reader.close()
 
 
+@pytest.fixture
+def timing(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
+    """Have it that reads within `soon_s` follow each other, and that a rest takes `rest_s`."""
+
+    def set_both(soon_s: float, rest_s: float) -> None:
+        monkeypatch.setattr(fd, "SOON_S", soon_s)
+        monkeypatch.setattr(module, "REST_S", rest_s)
+
+    return set_both
+
+
+async def byte_by_byte(writing: OwnedFd, got: Collector, count: int) -> None:
+    """Write so many, each when the one before has been read."""
+    async with asyncio.timeout(10):
+        for size in range(1, count + 1):
+            os.write(writing.number, b"x")
+            await got.until(size)
+
+
 async def test_lets_bytes_that_keep_coming_gather(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None]
 ) -> None:
     """When many reads have followed each other, it rests; a drain doesn't wait."""
-    monkeypatch.setattr(fd, "SOON_S", 3600.0)
-    monkeypatch.setattr(module, "REST_S", 3600.0)
+    timing(3600.0, 3600.0)
     got = Collector()
     reading, writing = ends
     reader = FdReader(poller, reading, got.received, got.eof)
-    async with asyncio.timeout(10):
-        for size in range(1, FLOW_READS + 2):
-            os.write(writing.number, b"x")
-            await got.until(size)
+    await byte_by_byte(writing, got, FLOW_READS + 1)
     os.write(writing.number, b"y")
     await turn()
     await turn()
@@ -408,75 +423,51 @@ async def test_lets_bytes_that_keep_coming_gather(
     reader.close()
 
 
-async def test_a_full_burst_is_followed_by_no_rest(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who writes faster than one turn reads is held up by us, and more so if we rested."""
-    monkeypatch.setattr(fd, "SOON_S", 3600.0)
-    monkeypatch.setattr(module, "REST_S", 3600.0)
-    got = Collector()
-    reading, writing = ends
-    FdReader(poller, reading, got.received, got.eof, burst_bytes=1)
-    async with asyncio.timeout(10):
-        for size in range(1, 3 * FLOW_READS):
-            os.write(writing.number, b"x")
-            await got.until(size)
-
-
-async def test_what_comes_now_and_then_comes_at_once(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    ("soon_s", "burst_bytes", "gathers"),
+    [
+        pytest.param(0.0, READ_BYTES, True, id="what comes now and then"),
+        # Its writer is held up by us, and would be more so if we rested.
+        pytest.param(3600.0, 1, True, id="more than one turn reads"),
+        pytest.param(3600.0, READ_BYTES, False, id="a terminal"),
+    ],
+)
+async def test_comes_at_once(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None],
+    soon_s: float, burst_bytes: int, gathers: bool,
+) -> None:  # fmt: skip
     """However often."""
-    monkeypatch.setattr(fd, "SOON_S", 0.0)
-    monkeypatch.setattr(module, "REST_S", 3600.0)
+    timing(soon_s, 3600.0)
     got = Collector()
     reading, writing = ends
-    reader = FdReader(poller, reading, got.received, got.eof)
-    async with asyncio.timeout(10):
-        for size in range(1, 3 * FLOW_READS):
-            os.write(writing.number, b"x")
-            await got.until(size)
-    reader.close()
-
-
-async def test_a_terminal_never_rests(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nor does whoever is told not to gather."""
-    monkeypatch.setattr(fd, "SOON_S", 3600.0)
-    monkeypatch.setattr(module, "REST_S", 3600.0)
-    got = Collector()
-    reading, writing = ends
-    reader = FdReader(poller, reading, got.received, got.eof, gathers=False)
-    async with asyncio.timeout(10):
-        for size in range(1, 3 * FLOW_READS):
-            os.write(writing.number, b"x")
-            await got.until(size)
+    reader = FdReader(
+        poller, reading, got.received, got.eof, burst_bytes=burst_bytes, gathers=gathers
+    )
+    await byte_by_byte(writing, got, 3 * FLOW_READS)
     reader.close()
 
 
 async def test_goes_on_after_a_rest(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None]
 ) -> None:
     """And brings the end; pausing meanwhile is no different from pausing at another time."""
-    monkeypatch.setattr(fd, "SOON_S", 3600.0)
+    timing(3600.0, REST_S)
     got = Collector()
     reading, writing = ends
+    loop = asyncio.get_running_loop()
     reader = FdReader(poller, reading, got.received, got.eof)
+    await byte_by_byte(writing, got, 3 * FLOW_READS)
+    reader.pause()
+    os.write(writing.number, b"y")
+    rested = loop.create_future()
+    loop.call_later(10 * REST_S, rested.set_result, None)
+    await rested
+    assert got.data.endswith(b"x")
+    reader.resume()
+    writing.close()
     async with asyncio.timeout(10):
-        for size in range(1, 3 * FLOW_READS):
-            os.write(writing.number, b"x")
-            await got.until(size)
-        reader.pause()
-        os.write(writing.number, b"y")
-        rested = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(10 * REST_S, rested.set_result, None)
-        await rested
-        assert got.data.endswith(b"x")
-        reader.resume()
-        writing.close()
         await got.ended
-    assert got.data == b"x" * (3 * FLOW_READS - 1) + b"y"
+    assert got.data == b"x" * (3 * FLOW_READS) + b"y"
 
 
 async def test_close_order(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
