@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+JOBS ?= 3
 PREFIX ?= /opt/procd
 BINDIR ?= /usr/local/bin
 UNITDIR ?= /etc/systemd/system
@@ -36,10 +37,11 @@ check: dev  ## formatting, lint, types and layers
 browser: dev  ## the browser for the tests of the web terminal, which are skipped without one
 	-PYTHON=$(BIN)/python scripts/get-chromium.sh
 
-# Some tests drive a browser, a fork bomb or a stalled client on whatever machine this is: what fails
-# gets one more chance.
+# Most tests wait, so a few files are run side by side. Some drive a browser, a fork bomb or a stalled
+# client on whatever machine this is: what fails (1: every test was run) gets one more chance, alone.
 test: check browser  ## install and pass all tests
-	$(BIN)/python -m pytest $(ARGS) || $(BIN)/python -m pytest --last-failed $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS) \
+	|| { test $$? -eq 1 && $(BIN)/python -m pytest --last-failed $(ARGS); }
 	$(BIN)/python -m tests.daemon.smoke $(BIN)/procd
 
 fuzz: dev  ## send many requests made from the API's description; FUZZ_EXAMPLES for each route
