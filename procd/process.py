@@ -198,15 +198,18 @@ class Process:
         for pidfd in self._processes.reach(self.record.tree, number):
             pidfd.close()
 
-    def retag(self, part: int) -> int:
-        """Have what it starts from now on carry a tag of its own, and return that.
+    def tag(self, part: int) -> int:
+        """What can mark a part of its tree.
 
         Args:
             part: a number; those that are equal in the last 16 bits have the same tag.
         """
-        tag = self.record.tree.tag + (part & ((1 << proctree.PART_BITS) - 1))
-        proctree.retag(self.record.pid, tag)
-        return tag
+        return self.record.tree.tag + (part & ((1 << proctree.PART_BITS) - 1))
+
+    def retag(self, tag: int) -> bool:
+        """Have what it starts from now on carry `tag`; False if it has to do that itself."""
+        leader = self.record.tree.leader
+        return not leader or proctree.retag(leader, tag)
 
     def interrupt(self, tag: int) -> None:
         """SIGINT to the process, and to those of its process group that carry `tag`."""

@@ -139,7 +139,9 @@ class Repl:
 
         One at a time. The reply is None when the process ends before it.
         """
-        self._tag = self._process.retag(self._number)
+        self._tag = self._process.tag(self._number)
+        if not self._process.retag(self._tag):
+            message = {**message, "tag": self._tag}
         self._relay.target = output
         output.feed_from(self._process)
         output.feed_from(self._channel)

@@ -199,13 +199,9 @@ class ShellSession:
             self._current = command
             self._asked = False
             self._words.clear()
-            proctree.retag(self._process.record.tree.leader, self._tag(command))
-            self._feed.write(self._lines(command, *paths))
-
-    def _tag(self, command: Command) -> int:
-        """What marks the processes of one command: what they start bears it too."""
-        part = command.record.number & ((1 << proctree.PART_BITS) - 1)
-        return self._process.record.tree.tag + part
+            tag = self._process.tag(command.record.number)
+            retag = "" if self._process.retag(tag) else proctree.retag_in_shell(tag)
+            self._feed.write(retag.encode() + self._lines(command, *paths))
 
     def _lines(self, command: Command, script: str, stdin: str, stdout: str, stderr: str) -> bytes:
         quote = shlex.quote
@@ -337,7 +333,8 @@ class ShellSession:
     def tree(self, command: Command) -> proctree.Tree:
         """The processes that a command has started, wherever they are, but not the shell."""
         shell = self._process.record.tree.leader
-        return proctree.Tree(0, self._tag(command), proctree.EVERY_BIT, host=shell)
+        tag = self._process.tag(command.record.number)
+        return proctree.Tree(0, tag, proctree.EVERY_BIT, host=shell)
 
     def signal(self, command: Command, number: int) -> None:
         """Send a signal to all processes of a command, which the shell isn't one of.

@@ -18,7 +18,10 @@ import ctypes
 import errno
 import logging
 import os
+import re
 import resource
+import shlex
+import shutil
 import signal
 from collections.abc import Callable, Container
 from dataclasses import dataclass
@@ -28,6 +31,7 @@ from procd.unix.fd import OwnedFd
 
 log = logging.getLogger(__name__)
 
+_TOLD_LIMIT: Final = re.compile(rb"^Max realtime timeout +(\d+) ", re.MULTILINE)
 PR_SET_CHILD_SUBREAPER: Final = 36
 # A tag is TAG_BASE, far above any limit somebody would set in earnest, plus from high to low bits:
 # a number drawn for this run of procd, the number of the process, and one for use within its tree.
@@ -75,22 +79,47 @@ def unmark(limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_RTTIME, limits)
 
 
-def retag(pid: int, tag: int) -> None:
-    """Have what `pid` starts from now on carry `tag`; where that is not allowed, do nothing."""
+def retag(pid: int, tag: int) -> bool:
+    """Have what `pid` starts from now on carry `tag`.
+
+    Returns:
+        False if it has to do that itself: it is another user's, and CAP_SYS_RESOURCE is missing.
+    """
     try:
         _, hard = resource.prlimit(pid, resource.RLIMIT_RTTIME)
         resource.prlimit(pid, resource.RLIMIT_RTTIME, (tag, hard))
-    except (ProcessLookupError, PermissionError, ValueError):
+    except PermissionError:
+        return False
+    except (ProcessLookupError, ValueError):
         log.debug("process %d keeps its tag", pid)
+    return True
+
+
+def retag_in_shell(tag: int) -> str:
+    """A line by which a shell does what `retag` may not."""
+    program = shutil.which("prlimit")
+    return f"{shlex.quote(program)} --pid $$ --rttime={tag}: || :\n" if program is not None else ""
 
 
 def tag_of(pid: int) -> int:
     """The tag that `pid` carries, or 0."""
     try:
         soft, _ = resource.prlimit(pid, resource.RLIMIT_RTTIME)
-    except (ProcessLookupError, PermissionError):
+    except PermissionError:  # another user's, and CAP_SYS_RESOURCE is missing as in most containers
+        soft = _told_limit(pid)
+    except ProcessLookupError:
         return 0
     return soft if soft >= TAG_BASE else 0
+
+
+def _told_limit(pid: int) -> int:
+    """The soft limit in `/proc/PID/limits`, which everybody may read; 0 if there is none."""
+    try:
+        with open(f"/proc/{pid}/limits", "rb") as file:  # noqa: PTH123 - a str, and much faster
+            told = _TOLD_LIMIT.search(file.read())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(told[1]) if told is not None else 0
 
 
 def children(pid: int) -> list[int]:

@@ -14,6 +14,7 @@ from _signal import (  # type: ignore[import-not-found]  # signal's own, without
 from _thread import allocate_lock, get_ident
 from os import _exit as exit_at_once
 from os import chdir, environ, getpid, register_at_fork
+from resource import RLIMIT_RTTIME, getrlimit, setrlimit
 
 from . import pyplot_hook
 from .encoding import encode
@@ -149,6 +150,8 @@ class Interpreter:
     def _run(self, message: dict[str, Any]) -> dict[str, str] | None:
         before: dict[str, str | None] = {}
         self._restore()
+        if (tag := message.get("tag")) is not None:  # procd may not mark what the cell starts
+            setrlimit(RLIMIT_RTTIME, (tag, getrlimit(RLIMIT_RTTIME)[1]))
         self._displaying = message["display"]
         error, status = self._user(lambda: self._execute(message["code"], message["envs"], before))
         if getpid() != self._pid:  # a fork of the user's that has come to the end of the cell

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.api import sessions
+from tests.api import cells, sessions
 from tests.api.clients import connect, create, delete, execute
 from tests.conftest import MakeClient
 
@@ -152,3 +152,45 @@ async def test_a_terminal_is_deleted_with_what_runs_in_it(procd: MakeClient) -> 
     client = await procd(process=AS_USER | {"rlimits": ["nproc=64"]})
     await create(client, "t")
     await delete(client, "t")
+
+
+async def test_one_command_of_another_user_is_terminated(procd: MakeClient) -> None:
+    """Also in a container without CAP_SYS_RESOURCE, whose root can't mark their processes."""
+    client = await procd(process=AS_USER)
+    await sessions.create(client)
+    before = await sessions.run(client, "setsid sleep 1000 >/dev/null 2>&1 & echo $!; false")
+    script = "echo $?; (setsid sleep 1000 & echo $!); sleep 1000; echo over"
+    command_id = await sessions.start(client, script)
+    follower = await sessions.follow(client, command_id)
+    while follower.joined.count(b"\n") < 2:
+        await follower.step()
+    status, orphan = follower.joined.split()
+    assert status == b"1"
+    async with client.post(f"{sessions.path_of(command_id)}/terminate") as reply:
+        assert reply.status == 204
+    assert (await sessions.ended(client, command_id))["exitCode"] == 143
+    assert not living(int(orphan))
+    assert living(int(before["stdout"]))
+    assert (await sessions.run(client, "echo on"))["stdout"] == "on\n"
+    await sessions.delete(client)
+    assert not living(int(before["stdout"]))
+
+
+@pytest.mark.skipif(
+    not Path("/usr/bin/python3").exists(), reason="no Python that every user may run"
+)
+async def test_a_cell_of_another_user_is_interrupted_with_what_it_has_started(
+    procd: MakeClient,
+) -> None:
+    client = await procd(process=AS_USER, interpreter={"python": "/usr/bin/python3"})
+    code = "import os, subprocess; earlier = subprocess.Popen(['sleep', '3600'])"
+    assert not await cells.said(client, code)
+    cell = await cells.run(client, "print('in'); ended = os.system('exec sleep 3600')", timeout=1)
+    assert cell.close == (4008, "")
+    assert await cells.said(client, "print(ended, earlier.poll())") == "2 None\n"
+
+
+def living(pid: int) -> bool:
+    """Whether it is there and no zombie."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and " Z " not in stat.read_text()

@@ -59,6 +59,21 @@ class Leader:
         self.tree.leader = 0
 
 
+def test_a_tag_that_may_not_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be read all the same, as everybody can read it; and no tag is none."""
+
+    def refused(*_: object) -> tuple[int, int]:
+        raise PermissionError
+
+    monkeypatch.setattr(resource, "prlimit", refused)
+    assert not proctree.retag(os.getpid(), TAG)
+    assert proctree.tag_of(os.getpid()) == 0
+    limits = proctree.mark(TAG)
+    assert proctree.tag_of(os.getpid()) == TAG
+    proctree.unmark(limits)
+    assert proctree.tag_of(os.getpid()) == 0
+
+
 Start = Callable[..., Leader]
 
 
