@@ -488,11 +488,15 @@ async def until(fact: Callable[[], Awaitable[bool]]) -> None:
 def descriptors_exhausted(but: int = 0) -> Iterator[None]:
     """No further descriptor can be opened in this process, `but` for so many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = [os.open(os.devnull, os.O_RDONLY) for _ in range(but + 1)]
-    for number in free:
-        os.close(number)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], hard))
+    highest = max(int(number) for number in os.listdir("/proc/self/fd"))
+    # Those that are free below are taken, so that the ones left are the last that there can be.
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    while taken[-1] <= highest:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1 + but, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in taken:
+            os.close(number)

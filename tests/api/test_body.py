@@ -252,9 +252,9 @@ async def test_a_body_of_tens_of_mib_is_taken_by_default(procd: MakeClient) -> N
 @each(
     ("header", "body"),
     [
-        ("Content-Length: 100", b'{"command": "echo ran >{file}"'),
-        ("Content-Length: 100", b'{"command": "echo ran >{file}"}'),
-        ("Transfer-Encoding: chunked", b'1f\r\n{"command": "echo ran >{file}"}'),
+        ("Content-Length: 5000", b'{"command": "echo ran >{file}"'),
+        ("Content-Length: 5000", b'{"command": "echo ran >{file}"}'),
+        ("Transfer-Encoding: chunked", b'1388\r\n{"command": "echo ran >{file}"}'),
     ],
 )
 @each("way", ["reset", "leave"])
