@@ -8,7 +8,7 @@ PREFIX ?= /opt/procd
 BINDIR ?= /usr/local/bin
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: run dev fmt check browser test fuzz bench screenshots smoke install clean
+.PHONY: run dev fmt check programs test fuzz bench screenshots smoke install clean
 
 run: $(BIN)/procd  ## install procd into .venv and start it on 127.0.0.1:2280
 	$(BIN)/procd serve $(ARGS)
@@ -34,12 +34,12 @@ check: dev  ## formatting, lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-browser: dev  ## the browser for the tests of the web terminal, which are skipped without one
-	-PYTHON=$(BIN)/python scripts/get-chromium.sh
+programs: dev  ## the programs that tests drive, a browser and other shells; without one, some are skipped
+	-PYTHON=$(BIN)/python scripts/get-programs.sh
 
 # Most tests wait, so a few files are run side by side. Some drive a browser, a fork bomb or a stalled
 # client on whatever machine this is: what fails (1: every test was run) gets one more chance, alone.
-test: check browser  ## install and pass all tests
+test: check programs  ## install and pass all tests
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS) \
 	|| { test $$? -eq 1 && $(BIN)/python -m pytest --last-failed $(ARGS); }
 	$(BIN)/python -m tests.daemon.smoke $(BIN)/procd
@@ -50,7 +50,7 @@ fuzz: dev  ## send many requests made from the API's description; FUZZ_EXAMPLES 
 bench: dev  ## measure, beside the floors
 	$(BIN)/python -m bench $(ARGS)
 
-screenshots: browser  ## take the pictures of the web terminal anew
+screenshots: programs  ## take the pictures of the web terminal anew
 	$(BIN)/python -m tests.web.screenshots docs/screenshots
 
 install:  ## as root: install procd, its units and, if there is none, its configuration

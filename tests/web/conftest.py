@@ -36,7 +36,7 @@ def chromium() -> "Iterator[Browser]":
     with playwright.sync_playwright() as driver:
         found = shutil.which("chromium")
         if found is None and not Path(driver.chromium.executable_path).exists():
-            pytest.skip("no Chromium: run scripts/get-chromium.sh")
+            pytest.skip("no Chromium: run scripts/get-programs.sh")
         browser = driver.chromium.launch(executable_path=found, args=OPTIONS)
         yield browser
         browser.close()
