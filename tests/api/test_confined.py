@@ -134,7 +134,7 @@ async def test_umask(procd: MakeClient, tmp_path: Path) -> None:
     own = os.umask(0o022)
     os.umask(own)
     client = await procd(process={"umask": "027", "work_dir": str(tmp_path)})
-    assert (await execute(client, "umask; touch new"))["stdout"] == "0027\n"
+    assert (await execute(client, "sh -c umask; touch new"))["stdout"] == "0027\n"
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o640
     after = os.umask(own)
     assert after == own

@@ -417,6 +417,7 @@ def test_colours_can_be_switched_off(screen: Open) -> None:
     talk.until(rb">>> ")
     talk.type(b"1/0\n")
     talk.until(rb"ZeroDivisionError")
+    talk.until(rb">>> ")
     talk.type(b"\x04")
     assert talk.wait() == 0
     doctor = screen("doctor", NO_COLOR="1", PROCD_SERVER_PORT="0")

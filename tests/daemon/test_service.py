@@ -58,7 +58,7 @@ async def test_stops_with_everyone_at_work(
     watch: Callable[[list[int]], Watch],
     number: signal.Signals,
 ) -> None:
-    daemon = start()
+    daemon = start(env={"PROCD_PROCESS_SHELL": "/bin/bash"})  # zsh becomes its last command
     sockets = [
         await http.ws_connect(f"{daemon.url}/process/pty/create-connect?id=t{index}")
         for index in range(SOCKETS)

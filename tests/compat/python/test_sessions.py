@@ -246,8 +246,8 @@ async def test_state_is_kept_between_commands(sdk: Sdk, session: str, tmp_path: 
     await sdk.run(session, f"cd '{tmp_path}'")
     assert (await sdk.run(session, "pwd")).stdout == f"{tmp_path}\n"
     await sdk.run(session, "export NAME='two words'; plain=1; umask 027\nshout() { echo \"$1!\"; }")
-    ran = await sdk.run(session, "sh -c 'echo \"$NAME\"'; echo $plain; umask; shout hey")
-    assert ran.stdout == "two words\n1\n0027\nhey!\n"
+    ran = await sdk.run(session, "sh -c 'echo \"$NAME\"; umask'; echo $plain; shout hey")
+    assert ran.stdout == "two words\n0027\n1\nhey!\n"
     assert (await sdk.run(session, "(exit 9)")).exit_code == 9
     assert (await sdk.run(session, "echo $?")).stdout == "9\n"
 
