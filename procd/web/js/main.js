@@ -72,4 +72,5 @@ document.getElementById("settings").append(
   toggle("screenReader", "speaker", "Screen reader mode"),
 );
 greet().catch(() => {}); // begin now; who needs it asks again and says what is wrong
+import("../vendor/xterm.mjs").catch(() => {}); // the same: it is big, and the rest is on its way
 show(tabs.firstElementChild);

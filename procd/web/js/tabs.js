@@ -21,7 +21,8 @@ export function choose(list, chosen) {
     tab.setAttribute("aria-selected", String(tab === chosen));
     tab.tabIndex = tab === chosen ? 0 : -1;
   }
-  chosen?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  // With the next frame, when the browser lays out the page anyway.
+  if (chosen) requestAnimationFrame(() => chosen.scrollIntoView({ block: "nearest", inline: "nearest" }));
 }
 
 /** A list of tabs; the arrows, Home and End call `show` with another tab of it. */
