@@ -23,10 +23,10 @@ def test_looking_on(daemon: Daemon, opens: Opens, context: "BrowserContext") -> 
     """Without any token: nothing is typed, no size told, nor after a reload; until it is undone."""
     typist = opens()
     typist.shows("ready>")
-    size = typist.size()
     page = context.new_page()
     page.set_viewport_size({"width": 500, "height": 400})
     page.goto(f"{daemon.url}/terminal")
+    size = typist.size()  # by now that of its window
     page.get_by_role("button", name="View only t1").click()
     viewer = Terminal(page, "t1")
     for _ in range(2):
