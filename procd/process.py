@@ -107,7 +107,10 @@ class Process:
 
         if fd is self.master and self.stdin is not None:
             fd.before_close = self.stdin.abandon  # one descriptor, two registrations
-        self.log.feed_from(self.read_apart(fd, received))
+        reader = self.read_apart(fd, received)
+        if len(self._readers) > 1:
+            reader.beside, self._readers[0].beside = self._readers[0], reader
+        self.log.feed_from(reader)
 
     def read_apart(self, fd: OwnedFd, on_data: Callable[[bytes], None]) -> FdReader:
         """Read `fd` into `on_data` and not into the log; `done` waits for its end as well."""

@@ -122,6 +122,8 @@ class Command:
                         burst_bytes=PIPE_BURST_BYTES,
                     )
                 )
+            out, err = self._readers
+            out.beside, err.beside = err, out
         except OSError:
             self._close()
             for reader in self._readers:

@@ -26,6 +26,9 @@ SHORT_READ_BYTES: Final = 1024
 # Reads that follow each other within so many seconds, so often, are of something that flows.
 SOON_S: Final = 0.0003
 FLOW_READS: Final = 8
+# What a program writes at once that writes much, and how soon the next of it may come.
+POUR_BYTES: Final = 4096
+POUR_S: Final = 0.01
 # What a pipe holds by then, so that its writer goes on while we rest. Source: pipe(7), fcntl(2).
 FLOW_PIPE_BYTES: Final = 1 << 20
 # The last descriptors are not for new work: who asks how procd is gets in, and what runs can end.
@@ -155,11 +158,15 @@ class FdReader:
             writes to a pipe is then spared waking us for each piece, which takes longer than to
             write it; a terminal holds too little for that.
 
+    Attributes:
+        beside: the reader of the same process's other stream. If bytes pour there, what hasn't been
+            read yet is older than what has just come here, and is taken first.
+
     Source: pty(7): EIO on a master means that the last slave is closed.
     """
 
-    __slots__ = ("_burst_bytes", "_fd", "_gathers", "_on_data", "_on_eof", "_poller", "_reading",
-                 "_resting", "_soon", "_streak")  # fmt: skip
+    __slots__ = ("_burst_bytes", "_fd", "_gathers", "_on_data", "_on_eof", "_poller", "_poured",
+                 "_reading", "_resting", "_soon", "_streak", "beside")  # fmt: skip
 
     def __init__(
         self,
@@ -180,8 +187,10 @@ class FdReader:
         self._gathers = gathers
         self._soon = 0.0  # until when the next read is soon after the last
         self._streak = 0
+        self._poured = 0.0  # until when more of the same is likely to be there
         self._reading = False
         self._resting = False
+        self.beside: FdReader | None = None
         self.resume()
 
     @property
@@ -210,6 +219,8 @@ class FdReader:
             self._rest(MEMORY_REST_S)  # else this would fail at each turn
             return
         if data:
+            if self.beside is not None and self.beside.pouring:
+                self.beside.drain()
             self._on_data(data)
         if ended:
             on_eof = self._on_eof
@@ -221,6 +232,8 @@ class FdReader:
     def _gather(self, got: int) -> None:
         """Rest, if this is one of many reads that follow each other."""
         now = time.monotonic()
+        if got >= POUR_BYTES:
+            self._poured = now + POUR_S
         self._streak = self._streak + 1 if now < self._soon else 0
         self._soon = now + SOON_S
         if self._streak < FLOW_READS or got >= self._burst_bytes:
@@ -230,6 +243,13 @@ class FdReader:
                 fcntl.fcntl(self._fd.number, fcntl.F_SETPIPE_SZ, FLOW_PIPE_BYTES)
         self._soon += REST_S
         self._poller.rest(self._fd.number)
+
+    @property
+    def pouring(self) -> bool:
+        """Whether bytes pour from there, of which some may not have been read yet."""
+        if not self._reading:
+            return False
+        return self._streak >= FLOW_READS or time.monotonic() < self._poured
 
     def _rest(self, seconds: float) -> None:
         """Leave the bytes where they are for a while."""
@@ -302,6 +322,7 @@ class FdReader:
             self._fd.close()
             # Lets go of the owner, who holds us: lest its output wait for the cycle collector.
             self._on_data = self._on_eof = _nothing
+            self.beside = None
 
 
 class FdWriter:

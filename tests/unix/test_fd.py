@@ -423,6 +423,31 @@ async def test_lets_bytes_that_keep_coming_gather(
     reader.close()
 
 
+async def test_what_gathers_comes_before_what_comes_beside_it(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None]
+) -> None:
+    """A program's last words on the one stream, after much on the other."""
+    timing(3600.0, 3600.0)
+    got = Collector()
+    reading, writing = ends
+    other_reading, other_writing = pipe()
+    reader = FdReader(poller, reading, got.received, got.eof)
+    other = FdReader(poller, other_reading, got.received, got.eof)
+    reader.beside, other.beside = other, reader
+    await byte_by_byte(writing, got, FLOW_READS + 1)
+    os.write(writing.number, b"y")
+    os.write(other_writing.number, b"z")
+    async with asyncio.timeout(10):
+        await got.until(FLOW_READS + 3)
+    assert got.data.endswith(b"xyz")
+    reader.close()
+    os.write(other_writing.number, b"!")
+    async with asyncio.timeout(10):
+        await got.until(FLOW_READS + 4)
+    other.close()
+    other_writing.close()
+
+
 @pytest.mark.parametrize(
     ("soon_s", "burst_bytes", "gathers"),
     [
