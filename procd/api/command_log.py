@@ -22,6 +22,11 @@ from procd.services.command import Command
 MAX_FOLLOWER_MESSAGE_BYTES: Final = 4 << 20
 
 
+def whole_output(command: Command) -> OutputText:
+    """All that a command has said, in order of arrival."""
+    return OutputText(command.file, marks_gap=False)
+
+
 def output_of(command: Command, client: Client) -> dict[str, object]:
     """A command's output in the form that the client knows (section 2.3)."""
     file = command.file

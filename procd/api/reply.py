@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 import orjson
@@ -148,6 +149,9 @@ MAX_REST_BYTES: Final = 3
 LOOK_BYTES: Final = 256 << 10
 
 
+NO_DRAFTS: Final[Mapping[OutputText, list[bytes]]] = MappingProxyType({})
+
+
 def json_response(value: object, status: int = 200) -> web.Response:
     """A reply whose body is `value`; of a moment in UTC, what `timestamp` makes."""
     body = orjson.dumps(value, option=orjson.OPT_UTC_Z)
@@ -164,9 +168,16 @@ def encodable(value: object) -> bool:
 
 
 async def respond(
-    request: web.Request, fields: Mapping[str, object], status: int = 200
+    request: web.Request,
+    fields: Mapping[str, object],
+    status: int = 200,
+    drafts: Mapping[OutputText, list[bytes]] = NO_DRAFTS,
 ) -> web.StreamResponse:
-    """A reply whose fields may be OutputText: in one piece if it is small, else streamed."""
+    """A reply whose fields may be OutputText: in one piece if it is small, else streamed.
+
+    Args:
+        drafts: texts that are there as JSON strings, in pieces.
+    """
     whole: dict[str, object] = {}
     size = 0
     for name, value in fields.items():
@@ -174,7 +185,7 @@ async def respond(
             kept_bytes = value.output.kept_bytes
             size += kept_bytes
             if size > WHOLE_BYTES:
-                return await _stream(request, _document(fields), status, CONTENT_TYPE)
+                return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)
             whole[name] = "".join(value.texts()) if kept_bytes else ""
         else:
             whole[name] = value
@@ -249,9 +260,11 @@ def _batches(pieces: Iterator[bytes]) -> Iterator[list[bytes]]:
 class _Strings:
     """JSON strings of `texts`: what is in there twice is encoded once, if there is room for it."""
 
-    def __init__(self, texts: Iterable[OutputText]) -> None:
+    def __init__(
+        self, texts: Iterable[OutputText], drafts: Mapping[OutputText, list[bytes]]
+    ) -> None:
         self._left = Counter(text.plainest for text in texts)
-        self._kept: dict[OutputText, list[bytes]] = {}
+        self._kept = {text.plainest: pieces for text, pieces in drafts.items()}
 
     def json(self, text: OutputText) -> Iterator[bytes]:
         """One of them in pieces."""
@@ -272,9 +285,12 @@ class _Strings:
             self._kept[text] = kept
 
 
-def _document(fields: Mapping[str, object]) -> Iterator[bytes]:
+def _document(
+    fields: Mapping[str, object], drafts: Mapping[OutputText, list[bytes]]
+) -> Iterator[bytes]:
     """The JSON object of `fields`."""
-    strings = _Strings(value for value in fields.values() if isinstance(value, OutputText))
+    texts = [value for value in fields.values() if isinstance(value, OutputText)]
+    strings = _Strings(texts, drafts)
     separator = b"{"
     for name, value in fields.items():
         yield separator + orjson.dumps(name) + b":"

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from signal import Signals
@@ -22,7 +23,7 @@ from procd.api.body import (
     number,
     strings,
 )
-from procd.api.command_log import FOLLOWING, GAP, answer_logs, output_of
+from procd.api.command_log import FOLLOWING, GAP, answer_logs, output_of, whole_output
 from procd.api.describe import (
     COUNT,
     FLAG,
@@ -36,7 +37,8 @@ from procd.api.describe import (
     Query,
     Shape,
 )
-from procd.api.reply import json_response, respond
+from procd.api.draft import Draft
+from procd.api.reply import NO_DRAFTS, json_response, respond
 from procd.api.versions import client_of
 from procd.errors import (
     BadRequest,
@@ -215,16 +217,19 @@ async def _answer(
     if wanted.run_async:
         nothing = dict.fromkeys(("output", "stdout", "stderr", "exitCode"))
         return json_response(reply | nothing, 202)
-    await _ended(command, None)
-    command.raise_if_never_run()
-    note(request, exitCode=command.record.exit_code)
-    reply |= output_of(command, client_of(request))
-    if command.timed_out:
-        message = "command execution timeout"
-        if session.ended:
-            message += "; the session had to be ended"
-        raise TimedOut(message, reply)
-    return await respond(request, reply | {"exitCode": command.record.exit_code})
+    with closing(Draft(command.log, request.app[SESSIONS].memory)) as draft:
+        await _ended(command, None)
+        command.raise_if_never_run()
+        note(request, exitCode=command.record.exit_code)
+        reply |= output_of(command, client_of(request))
+        if command.timed_out:
+            message = "command execution timeout"
+            if session.ended:
+                message += "; the session had to be ended"
+            raise TimedOut(message, reply)
+        text = draft.finish()
+        drafts = {whole_output(command): text} if text is not None else NO_DRAFTS
+        return await respond(request, reply | {"exitCode": command.record.exit_code}, drafts=drafts)
 
 
 async def _ended(command: Command, within_s: float | None) -> bool:

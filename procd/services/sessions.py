@@ -56,6 +56,7 @@ class ShellSessions:
         home_dir: str,
     ) -> None:
         self.config = config
+        self.memory = processes.memory
         self._processes = processes
         self._shell = shell
         self._environment = environment

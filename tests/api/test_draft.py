@@ -1,0 +1,95 @@
+"""Replies whose text is encoded while the command runs: the same as any other."""
+
+import asyncio
+import random
+from contextlib import suppress
+from pathlib import Path
+
+from procd.app import PROCESSES
+from tests.api.clients import Gate, each, until
+from tests.api.sessions import create, ended, get, logs, post_exec, run
+from tests.conftest import MakeClient
+
+LINES = b"".join(b"%d\n" % number for number in range(1, 100_001))
+TEXT = 'a"\\\x00\x1f\x7f\u20ac\U0001f600\xe9\n'.encode() * 30_000
+BYTES = random.Random(1).randbytes(400_000)
+
+
+@each(
+    ("out", "err", "script"),
+    [
+        (LINES, b"", "cat out"),
+        (TEXT, b"", "cat out"),
+        (BYTES, b"", "cat out"),
+        (LINES, b"", "cat out & wait; echo on"),
+        (b"x" * 300_000 + b"\xf0\x9f", b"", "cat out"),
+        (b"", LINES, "cat err >&2"),
+        (TEXT, b"end", "cat out; cat err >&2"),
+        (LINES, TEXT, "cat out; cat err >&2; cat out"),
+        (LINES * 4, b"", "cat out"),
+    ],
+)
+async def test_a_long_reply(
+    procd: MakeClient, tmp_path: Path, out: bytes, err: bytes, script: str
+) -> None:
+    client = await procd(process={"work_dir": str(tmp_path)})
+    (tmp_path / "out").write_bytes(out)
+    (tmp_path / "err").write_bytes(err)
+    await create(client)
+    body = await run(client, script)
+    said = {
+        "stdout": (out * script.count("cat out")) + b"on\n" * script.count("echo on"),
+        "stderr": err,
+    }
+    for stream, data in said.items():
+        assert body[stream] == data.decode(errors="replace")
+    assert body | await logs(client, body["cmdId"]) == body
+    assert client.app[PROCESSES].memory.used_bytes == 0
+
+
+async def test_what_is_no_longer_kept(procd: MakeClient) -> None:
+    client = await procd(sessions={"max_log_bytes": 2 << 20})
+    await create(client)
+    body = await run(client, "seq 500000")
+    assert body["truncated"]
+    whole = "".join(f"{number}\n" for number in range(1, 500_001))
+    assert body["stdout"] == whole[body["firstAvailableOffset"] :]
+
+
+async def test_memory_that_is_all_in_use(procd: MakeClient) -> None:
+    client = await procd()
+    memory = client.app[PROCESSES].memory
+    await create(client)
+    memory.used_bytes = used_bytes = memory.most_bytes - 100_000
+    body = await run(client, "seq 200000")
+    assert body["stdout"] == "".join(f"{number}\n" for number in range(1, 200_001))
+    assert memory.used_bytes == used_bytes
+    memory.used_bytes = 0
+
+
+async def test_a_client_that_goes(procd: MakeClient, gate: Gate) -> None:
+    """Its command goes on, and nothing is kept for it."""
+    client = await procd()
+    memory = client.app[PROCESSES].memory
+    await create(client)
+    command = f"seq 100000; read x <{gate}; echo over"
+    asking = asyncio.ensure_future(post_exec(client, command))
+
+    async def kept() -> bool:
+        await get(client, "/process/session/s")
+        return memory.used_bytes > len(LINES) - (128 << 10)
+
+    await until(kept)
+    asking.cancel()
+    with suppress(asyncio.CancelledError):
+        await asking
+
+    async def forgotten() -> bool:
+        await get(client, "/process/session/s")
+        return memory.used_bytes == 0
+
+    await until(forgotten)
+    gate.open()
+    (command,) = (await get(client, "/process/session/s"))["commands"]
+    assert (await ended(client, command["id"]))["exitCode"] == 0
+    assert (await logs(client, command["id"]))["stdout"] == LINES.decode() + "over\n"
