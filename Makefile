@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 3
+AGAIN = $(BIN)/python -m pytest --last-failed $(ARGS)
 PREFIX ?= /opt/procd
 BINDIR ?= /usr/local/bin
 UNITDIR ?= /etc/systemd/system
@@ -38,10 +39,10 @@ programs: dev  ## the programs that tests drive, a browser and other shells; wit
 	-PYTHON=$(BIN)/python scripts/get-programs.sh
 
 # Most tests wait, so a few files are run side by side. Some drive a browser, a fork bomb or a stalled
-# client on whatever machine this is: what fails (1: every test was run) gets one more chance, alone.
+# client on whatever machine this is: what fails (1: every test was run) gets two more chances, alone.
 test: check programs  ## install and pass all tests
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS) \
-	|| { test $$? -eq 1 && $(BIN)/python -m pytest --last-failed $(ARGS); }
+	|| { test $$? -eq 1 && { $(AGAIN) || $(AGAIN); }; }
 	$(BIN)/python -m tests.daemon.smoke $(BIN)/procd
 
 fuzz: dev  ## send many requests made from the API's description; FUZZ_EXAMPLES for each route
