@@ -62,7 +62,7 @@ def test_the_smallest_size_counts(context: "BrowserContext", home: Path) -> None
         two.page.set_viewport_size({"width": 1000, "height": 500})
         one.says("smallest window")
         two.page.wait_for_function(
-            "rows => +document.querySelector('.people').textContent.match(/[0-9]+/g)[1] < rows",
+            "rows => document.querySelector('.people').textContent.match(/[0-9]+/g)?.[1] < rows",
             arg=rows,
         )
         is_sized(one, cols, two.size()[1])
