@@ -220,7 +220,8 @@ class FdReader:
             return
         if data:
             if self.beside is not None and self.beside.pouring:
-                self.beside.drain()
+                with suppress(MemoryError):  # then that waits where it is, and this isn't lost
+                    self.beside.drain()
             self._on_data(data)
         if ended:
             on_eof = self._on_eof

@@ -26,6 +26,13 @@ WHO = "id -u; id -g; id -G; echo $HOME $USER"
 EXPECTED = [str(UID), "54322", "54322 54323 54324", f"/ {UID}"]
 
 
+def let_pass(directory: Path) -> None:
+    """Have other users pass through a test's directory."""
+    for place in (directory, *directory.parents):
+        if place.name.startswith(("pytest-", "popen-", "test_")):
+            place.chmod(0o711)
+
+
 async def test_execute_as_another_user(procd: MakeClient) -> None:
     client = await procd(process=AS_USER)
     body = await execute(client, WHO)
@@ -44,9 +51,7 @@ async def test_a_callers_environment_reaches_nobody_but_the_program(
     procd: MakeClient, tmp_path: Path
 ) -> None:
     """ld.so does as it says: in a program that still runs as root it could load anything."""
-    for place in (tmp_path, *tmp_path.parents):
-        if place.name.startswith(("pytest-", "popen-", "test_")):
-            place.chmod(0o711)
+    let_pass(tmp_path)
     traces = tmp_path / "traces"
     traces.mkdir()
     traces.chmod(0o777)
@@ -154,9 +159,12 @@ async def test_a_terminal_is_deleted_with_what_runs_in_it(procd: MakeClient) -> 
     await delete(client, "t")
 
 
-async def test_one_command_of_another_user_is_terminated(procd: MakeClient) -> None:
+async def test_one_command_of_another_user_is_terminated(
+    procd: MakeClient, tmp_path: Path, shell: str
+) -> None:
     """Also in a container without CAP_SYS_RESOURCE, whose root can't mark their processes."""
-    client = await procd(process=AS_USER)
+    let_pass(tmp_path)  # a shell of its own is in there
+    client = await procd(process=AS_USER | {"shell": shell})
     await sessions.create(client)
     before = await sessions.run(client, "setsid sleep 1000 >/dev/null 2>&1 & echo $!; false")
     script = "echo $?; (setsid sleep 1000 & echo $!); sleep 1000; echo over"

@@ -448,6 +448,39 @@ async def test_what_gathers_comes_before_what_comes_beside_it(
     other_writing.close()
 
 
+async def test_no_memory_for_what_gathers_beside_it(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What was read is kept, and the other comes later."""
+    timing(3600.0, 3600.0)
+    got = Collector()
+    reading, writing = ends
+    other_reading, other_writing = pipe()
+    reader = FdReader(poller, reading, got.received, got.eof)
+    other = FdReader(poller, other_reading, got.received, got.eof)
+    other.beside = reader
+    await byte_by_byte(writing, got, FLOW_READS + 1)
+    os.write(writing.number, b"y")
+
+    def short(number: int, size: int, read: Callable[[int, int], bytes] = os.read) -> bytes:
+        if number == reading.number:
+            raise MemoryError
+        return read(number, size)
+
+    monkeypatch.setattr("os.read", short)
+    os.write(other_writing.number, b"z")
+    async with asyncio.timeout(10):
+        await got.until(FLOW_READS + 2)
+    assert got.data.endswith(b"xz")
+    monkeypatch.undo()
+    reader.drain()
+    assert got.data.endswith(b"xzy")
+    reader.close()
+    other.close()
+    other_writing.close()
+
+
 @pytest.mark.parametrize(
     ("soon_s", "burst_bytes", "gathers"),
     [
