@@ -13,6 +13,7 @@ MERGE_BYTES: Final = 4 << 10
 RUN_COST_BYTES: Final = 128
 # Below this, what runs cost is nobody's concern.
 LEAST_COST_BYTES: Final = 64 << 10
+FEW_RUNS: Final = LEAST_COST_BYTES // RUN_COST_BYTES
 # What the tail of each may keep, whatever the others have: a quarter, and what is read in one turn
 # on top of that (64 KiB), still fit.
 LEAST_TAIL_BYTES: Final = 128 << 10
@@ -97,7 +98,11 @@ class Backlog:
     @property
     def kept_bytes(self) -> int:
         """How many bytes are kept."""
-        return self.head_end + self.end - self.start
+        end, first, offsets = self.end, self._first, self._offsets
+        tail_bytes = end - offsets[first] if first < len(offsets) else 0
+        if tail_bytes > self._tail_bytes:
+            tail_bytes = self._tail_bytes
+        return min(self._head_bytes, end) + tail_bytes
 
     @property
     def sole_stream(self) -> int:
@@ -123,21 +128,24 @@ class Backlog:
             return
         self._totals[stream] = self._totals.get(stream, 0) + len(data)
         if self.end < self._head_bytes:
-            room = self._head_bytes - self.end
-            self._append_to(self._head, data[:room], stream)
-            data = data[room:]
-            if len(self._head) * RUN_COST_BYTES > max(self._head_bytes, LEAST_COST_BYTES):
-                self._head_bytes = self.end  # so many short runs: the head ends here
-        if not data:
-            if self._budget is not None:
-                self._account(self._budget)
-            return
-        joined = self._append_to(self._runs, data, stream)
-        if not joined:
-            self._offsets.append(self.end - len(data))
-        self._evict()
+            data = self._append_to_head(data, stream)
+        if data:
+            offsets = self._offsets
+            if not self._append_to(self._runs, data, stream):
+                offsets.append(self.end - len(data))
+            # Most often it is clear at a glance that nothing has to go.
+            if self.end - offsets[self._first] > self._tail_bytes or len(offsets) > FEW_RUNS:
+                self._evict()
         if self._budget is not None:
             self._account(self._budget)
+
+    def _append_to_head(self, data: bytes, stream: int) -> bytes:
+        """Add what the head has room for; the rest of it."""
+        room = self._head_bytes - self.end
+        self._append_to(self._head, data[:room], stream)
+        if len(self._head) * RUN_COST_BYTES > max(self._head_bytes, LEAST_COST_BYTES):
+            self._head_bytes = self.end  # so many short runs: the head ends here
+        return data[room:]
 
     def _append_to(self, runs: list[Run], data: bytes, stream: int) -> bool:
         """Add to the last run if both are short, else as a new one; whether it was joined."""
@@ -173,7 +181,8 @@ class Backlog:
         self._accounted = kept
         excess = budget.used_bytes - budget.most_bytes
         if excess <= 0:
-            self._tail_bytes = min(self._tail_bytes * 2, self._full_tail_bytes)
+            if self._tail_bytes < self._full_tail_bytes:
+                self._tail_bytes = min(self._tail_bytes * 2, self._full_tail_bytes)
             return
         self._head_bytes = self.head_end
         tail = max(LEAST_TAIL_BYTES, self._tail_bytes // 2, self.end - self.start - excess)

@@ -143,6 +143,8 @@ class Log(Generic[S_co]):
             lag = self.store.end - self._cursors[0].offset
         else:
             lag = self.store.end - max([cursor.offset for cursor in self._cursors])
+        if not lag and not self._paused:
+            return
         high_bytes = min(self._high_bytes, self.store.safe_lag_bytes)
         if self._paused:
             if lag <= high_bytes // 4:
