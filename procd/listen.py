@@ -74,35 +74,62 @@ class UnixSocket:
             self._path.unlink()
 
 
+def tcp_sockets(host: str, port: int) -> list[socket.socket]:
+    """Sockets at all addresses of a host: at one port, and not yet listening.
+
+    Names are looked up here and not by the event loop, which would keep threads for it. One
+    thread is what makes spawn's change of directory sound, and the kernel gives the others, if
+    there are any, every SIGCHLD that comes while the first waits for an exec.
+
+    Raises:
+        OSError: there is no such host, or one of its addresses can't be had.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    bound: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in found:
+            sock = socket.socket(family, kind, protocol)
+            bound.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:  # 0.0.0.0 has a socket of its own
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            name, _, *rest = address
+            sock.bind((name, port, *rest))
+            port = sock.getsockname()[1]
+    except OSError:
+        for sock in bound:
+            sock.close()
+        raise
+    return bound
+
+
 class Site(web.BaseSite):
-    """A site at a host and port, or on a socket that is there.
+    """A site on a socket that is there.
 
     aiohttp's own have no room for a unix socket that exists already, and accept as many clients
     in a turn as the kernel may queue.
     """
 
-    __slots__ = ("_where",)
+    __slots__ = ("_socket",)
 
-    def __init__(self, runner: web.BaseRunner, where: socket.socket | tuple[str, int]) -> None:
+    def __init__(self, runner: web.BaseRunner, sock: socket.socket) -> None:
         super().__init__(runner, backlog=BATCH)
-        self._where = where
+        self._socket = sock
 
     @property
     def name(self) -> str:
         """What it is called in messages."""
-        return place(self._where) if isinstance(self._where, socket.socket) else str(self._where)
+        return place(self._socket)
 
     async def start(self) -> None:
         """Listen."""
         await super().start()
-        loop, factory, where = asyncio.get_running_loop(), self._runner.server, self._where
+        loop, factory, sock = asyncio.get_running_loop(), self._runner.server, self._socket
         assert factory is not None
-        if not isinstance(where, socket.socket):
-            server = await loop.create_server(factory, *where, backlog=BATCH)
-        elif where.family == socket.AF_UNIX:  # else uvloop takes it for a TCP socket
-            server = await loop.create_unix_server(factory, sock=where, backlog=BATCH)
+        if sock.family == socket.AF_UNIX:  # else uvloop takes it for a TCP socket
+            server = await loop.create_unix_server(factory, sock=sock, backlog=BATCH)
         else:
-            server = await loop.create_server(factory, sock=where, backlog=BATCH)
+            server = await loop.create_server(factory, sock=sock, backlog=BATCH)
         for listening in server.sockets:
             with listening.dup() as own:
                 own.listen(BACKLOG)  # the kernel's queue is another matter
@@ -145,13 +172,11 @@ class Listeners:
                 raise _named(exc, f"unix:{config.unix}") from exc
             await self._start(self._unix.socket)
         if config.host:
-            site = Site(self._runner, (config.host, config.port))
             try:
-                await site.start()
+                for sock in tcp_sockets(config.host, config.port):
+                    await self._start(sock)
             except OSError as exc:
                 raise _named(exc, f"{config.host}:{config.port}") from exc
-            self.port = self._runner.addresses[-1][1]
-            self.places.append(f"{config.host}:{self.port}")
         if not self.places:
             raise OSError(
                 errno.EINVAL, "nothing to listen on: server.host and server.unix are empty"

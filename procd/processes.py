@@ -301,7 +301,9 @@ class Processes:
         self._leaves = {leaf for leaf in self._leaves if not leaf.remove()}
 
     def _child_news(self, number: int, frame: FrameType | None) -> None:
-        # A signal handler runs in this thread, between any two instructions.
+        # A signal handler runs in this thread, between any two instructions. Until the sweep there
+        # is no more to learn: each delivery would take as long as to wake for a descriptor does.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         if not self._sweep_wanted:
             self._sweep_wanted = True
             self._loop.call_soon_threadsafe(self._plan_sweep)
@@ -316,6 +318,8 @@ class Processes:
             self._sweep.cancel()
             self._sweep = None
         self._sweep_wanted = False
+        signal.sigtimedwait({signal.SIGCHLD}, 0)  # what came until now is seen to below
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         self._remove_leaves()
         for pid in proctree.own_children():
             if pid not in self.pids:

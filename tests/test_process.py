@@ -490,7 +490,10 @@ async def test_orphans_are_reaped_and_nobody_else(supervise: Supervise) -> None:
 
 
 async def test_news_of_a_child_plan_one_sweep(supervise: Supervise) -> None:
-    """An orphan's end is news by itself: a sweep is planned, and closing takes it back."""
+    """An orphan's end is news by itself: a sweep is planned, and closing takes it back.
+
+    Until the sweep there is no further news.
+    """
     processes = supervise().processes
     assert processes._sweep is None
     first = processes.spawn(
@@ -506,6 +509,12 @@ async def test_news_of_a_child_plan_one_sweep(supervise: Supervise) -> None:
     sweep = processes._sweep
     assert sweep is not None
     assert not sweep.cancelled()
+    assert signal.SIGCHLD in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    await ended(processes.spawn(("/bin/true",), cwd="/", env=ENV, output=output()))
+    assert processes._sweep is sweep
+    processes._reap_orphans()
+    assert signal.SIGCHLD not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert not processes._sweep_wanted
     await processes.aclose()
     assert sweep.cancelled()
     assert started() == []

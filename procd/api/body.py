@@ -141,10 +141,12 @@ async def load(request: web.Request, schema: BodySchema) -> Any:
         InvalidBody: it is not JSON, or doesn't fit.
         TooLarge: it is above the server's limit.
     """
-    if (request.content_length or 0) > request.client_max_size:
+    content = request.content
+    if max(request.content_length or 0, content.total_bytes) > request.client_max_size:
         raise TooLarge("request body is too large")
     try:
-        raw = await request.read()
+        # Most often all of it came with the headers.
+        raw = content.read_nowait() if content.is_eof() else await request.read()
     except web.HTTPRequestEntityTooLarge as exc:
         raise TooLarge("request body is too large") from exc
     except web.RequestPayloadError as exc:

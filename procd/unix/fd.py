@@ -85,13 +85,12 @@ def for_work(*numbers: int) -> list[OwnedFd]:
     Raises:
         OSError: it is (EMFILE); all are closed.
     """
-    owned = [OwnedFd(number) for number in numbers]
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if max(numbers) >= most - RESERVED:
-        for fd in owned:
-            fd.close()
+        for number in numbers:
+            os.close(number)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    return owned
+    return [OwnedFd(number) for number in numbers]
 
 
 def pipe() -> tuple[OwnedFd, OwnedFd]:

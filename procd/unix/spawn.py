@@ -21,7 +21,11 @@ Action = tuple[int, int, str, int, int] | tuple[int, int, int]
 # Source: env(1) of GNU coreutils, --split-string.
 ENV: Final = "/usr/bin/env"
 
-DEFAULTED: Final = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+# Signals that procd ignores, as Python does these, or was started with: execve(2) leaves them so,
+# and resets those that are handled. Each costs a system call while the event loop waits.
+DEFAULTED: Final = {
+    number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN
+} | {signal.SIGPIPE, signal.SIGXFSZ}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,12 @@ import socket
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
+from procd.listen import tcp_sockets
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import PATIENCE_S, PROCD, environment, eventually
 
@@ -207,3 +209,44 @@ async def test_socket_activation_with_the_real_tool(tmp_path: Path) -> None:
             assert process.wait(PATIENCE_S) == 0
         finally:
             process.kill()
+
+
+async def test_one_thread(start: Start, http: aiohttp.ClientSession) -> None:
+    """No thread but the event loop's is there, before a request and after some."""
+    daemon = start("--host", "localhost")
+    tasks = Path(f"/proc/{daemon.pid}/task")
+    assert len(list(tasks.iterdir())) == 1
+    async with http.post(f"{daemon.url}/process/execute", json={"command": "true"}) as reply:
+        assert (await reply.json())["exitCode"] == 0
+    assert len(list(tasks.iterdir())) == 1
+
+
+def two_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every name lead to two addresses of this machine."""
+    look_up = socket.getaddrinfo
+
+    def found(host: str, port: int, **hints: Any) -> list[Any]:
+        return [
+            entry for name in ("127.0.0.1", "127.0.0.2") for entry in look_up(name, port, **hints)
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+def test_all_addresses_at_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    two_addresses(monkeypatch)
+    first, second = tcp_sockets("twofold", 0)
+    with first, second:
+        (name, port), (other_name, other_port) = first.getsockname(), second.getsockname()
+        assert (name, other_name) == ("127.0.0.1", "127.0.0.2")
+        assert port == other_port != 0
+
+
+def test_an_address_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is listened on then, nor kept."""
+    two_addresses(monkeypatch)
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            tcp_sockets("twofold", port)
+        socket.create_server(("127.0.0.1", port)).close()
