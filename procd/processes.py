@@ -128,6 +128,7 @@ class Processes:
         Raises:
             Exhausted: `process.max_total_output_bytes` are kept.
         """
+        self.memory.relieve()
         if self.memory.full:
             most = self.memory.most_bytes
             raise Exhausted(f"limit of {most} bytes of output held in memory is reached")

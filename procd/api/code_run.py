@@ -1,5 +1,6 @@
 """POST /process/code-run. Source: Process API contract, section 7."""
 
+from contextlib import closing
 from typing import Any
 
 from aiohttp import web
@@ -18,7 +19,8 @@ from procd.api.body import (
     strings,
 )
 from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape
-from procd.api.reply import EVERY_STREAM, OutputText, encodable, respond
+from procd.api.draft import Draft
+from procd.api.reply import OutputText, encodable, respond
 from procd.errors import Exhausted, TimedOut
 from procd.services.code_run import CodeRunRequest, CodeRuns
 
@@ -45,18 +47,23 @@ CODE_RUN = CodeRunSchema()
 
 async def code_run(request: web.Request) -> web.StreamResponse:
     """Run a program; 200 whatever its exit code, 408 when time ran out."""
-    result = await request.app[CODE_RUNS].run(await load(request, CODE_RUN))
-    execution = result.execution
-    note(request, exitCode=execution.exit_code)
-    fields: dict[str, object] = {"result": OutputText(execution.output, EVERY_STREAM)}
-    if execution.truncated:
-        fields["truncated"] = True
-    if execution.exit_code is None:
-        raise TimedOut("command execution timeout", fields)
-    # A program can write a chart that no JSON of ours can carry.
-    if charts := [chart for chart in result.charts if encodable(chart)]:
-        fields["artifacts"] = {"charts": charts}
-    return await respond(request, {"exitCode": execution.exit_code} | fields)
+    runs = request.app[CODE_RUNS]
+    wanted = await load(request, CODE_RUN)
+    with closing(Draft(runs.memory)) as draft:
+        result = await runs.run(wanted, draft.follow)
+        execution = result.execution
+        note(request, exitCode=execution.exit_code)
+        whole = OutputText(execution.output)
+        fields: dict[str, object] = {"result": whole}
+        if execution.truncated:
+            fields["truncated"] = True
+        if execution.exit_code is None:
+            raise TimedOut("command execution timeout", fields)
+        # A program can write a chart that no JSON of ours can carry.
+        if charts := [chart for chart in result.charts if encodable(chart)]:
+            fields["artifacts"] = {"charts": charts}
+        reply = {"exitCode": execution.exit_code} | fields
+        return await respond(request, reply, drafts=draft.of(whole))
 
 
 CODE_RAN = Shape(

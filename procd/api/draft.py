@@ -4,37 +4,43 @@ Who waits for a command's end waits for the encoding of what it has said as well
 of that is done by then, in time that the event loop has to spare.
 """
 
+import sys
 from typing import Any, Final
 
 import orjson
 
-from procd.api.reply import DECODER
+from procd.api.reply import DECODER, NO_DRAFTS, Drafts, OutputText
 from procd.logfile import LogFile
-from procd.streams.backlog import Budget
+from procd.streams.backlog import Backlog, Budget
 from procd.streams.log import Log
+from procd.unix.arena import Arena
 
 # Encoded at a time; a command that says less is answered as fast without.
 STEP_BYTES: Final = 64 << 10
-# More isn't kept: a reply so long takes its time to be sent.
-MOST_BYTES: Final = 2 << 20
 
 
 class Draft:
-    """The text of a log from its beginning, as long as that is of one stream.
+    """The text of a log from its beginning, as long as that is of one stream and all kept.
 
     Args:
-        log: of which nothing is written yet.
-        memory: what all output in memory is counted in.
+        memory: what all output in memory is counted in, this too; it goes first.
+        most_bytes: it is given up when it gets longer.
     """
 
-    def __init__(self, log: Log[LogFile], memory: Budget) -> None:
-        self._log = log
+    def __init__(self, memory: Budget, most_bytes: int = sys.maxsize) -> None:
         self._memory = memory
-        self._decoder: Any = DECODER("replace")
+        self._most_bytes = most_bytes
+        self._log: Log[Backlog] | Log[LogFile] | None = None
+        self._decoder: Any = None
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
-        self._pieces: list[bytes] = []
+        self._arena = Arena()
+        self._pieces: list[memoryview] = []
         self._size = 0
+
+    def follow(self, log: Log[Backlog] | Log[LogFile]) -> None:
+        """Encode what is written to `log`, of which nothing is written yet."""
+        self._log = log
         log.tap = self._said
 
     def _said(self, data: bytes) -> None:
@@ -44,30 +50,44 @@ class Draft:
             self._encode(final=False)
 
     def _encode(self, *, final: bool) -> None:
-        text = self._decoder.decode(b"".join(self._waiting), final)
+        if self._decoder is None:
+            self._decoder = DECODER("replace")
+            self._memory.caches.add(self)
+        try:
+            text = self._decoder.decode(b"".join(self._waiting), final)
+            piece = self._arena.keep(memoryview(orjson.dumps(text))[1:-1])
+        except (MemoryError, OSError):
+            self.close()
+            return
         self._waiting.clear()
         self._waiting_bytes = 0
-        piece = orjson.dumps(text)[1:-1]
         self._pieces.append(piece)
         self._size += len(piece)
         self._memory.used_bytes += len(piece)
-        if self._size > MOST_BYTES or self._memory.full or not self._whole:
+        if self._size > self._most_bytes or self._memory.full or not self._whole:
             self.close()
 
     @property
     def _whole(self) -> bool:
+        assert self._log is not None
         store = self._log.store
-        return store.start == 0 and store.sole_stream != 0
+        return store.start <= store.head_end and store.sole_stream != 0
 
-    def finish(self) -> list[bytes] | None:
-        """The JSON string in pieces; None if it was given up, or isn't worth it."""
+    def of(self, text: OutputText) -> Drafts:
+        """What `respond` takes for the text of the log, all of which has been written.
+
+        Nothing if the draft was given up, or was never worth it.
+        """
         if self._pieces:
             self._encode(final=True)
-        return [b'"', *self._pieces, b'"'] if self._pieces else None
+        self._memory.caches.discard(self)  # from now on it is needed
+        return {text: [b'"', *self._pieces, b'"']} if self._pieces else NO_DRAFTS
 
     def close(self) -> None:
         """Forget it."""
-        self._log.tap = None
+        if self._log is not None:
+            self._log.tap = None
+        self._memory.caches.discard(self)
         self._memory.used_bytes -= self._size
         self._size = 0
         self._pieces.clear()

@@ -1,5 +1,6 @@
 """POST /process/execute. Source: Process API contract, section 6."""
 
+from contextlib import closing
 from typing import Any
 
 from aiohttp import web
@@ -7,6 +8,7 @@ from aiohttp import web
 from procd.api.audit import note
 from procd.api.body import MAX_UINT32, BodySchema, Count, Text, load, non_empty, strings
 from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape
+from procd.api.draft import Draft
 from procd.api.reply import OutputText, respond
 from procd.errors import Exhausted, TimedOut
 from procd.process import STDERR, STDOUT
@@ -33,18 +35,23 @@ EXECUTE = ExecuteSchema()
 
 async def execute(request: web.Request) -> web.StreamResponse:
     """Run a command; 200 whatever its exit code, 408 when time ran out."""
-    result = await request.app[EXECUTIONS].run(await load(request, EXECUTE))
-    note(request, exitCode=result.exit_code)
-    fields: dict[str, object] = {
-        "result": OutputText(result.output),
-        "stdout": OutputText(result.output, STDOUT),
-        "stderr": OutputText(result.output, STDERR),
-    }
-    if result.truncated:
-        fields["truncated"] = True
-    if result.exit_code is None:
-        raise TimedOut("command execution timeout", fields)
-    return await respond(request, {"exitCode": result.exit_code} | fields)
+    executions = request.app[EXECUTIONS]
+    wanted = await load(request, EXECUTE)
+    with closing(Draft(executions.memory)) as draft:
+        result = await executions.run(wanted, draft.follow)
+        note(request, exitCode=result.exit_code)
+        whole = OutputText(result.output)
+        fields: dict[str, object] = {
+            "result": whole,
+            "stdout": OutputText(result.output, STDOUT),
+            "stderr": OutputText(result.output, STDERR),
+        }
+        if result.truncated:
+            fields["truncated"] = True
+        if result.exit_code is None:
+            raise TimedOut("command execution timeout", fields)
+        reply = {"exitCode": result.exit_code} | fields
+        return await respond(request, reply, drafts=draft.of(whole))
 
 
 EXECUTED = Shape(

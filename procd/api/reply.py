@@ -6,7 +6,7 @@ Source: Process API contract, sections 1.2 and 3.2.
 import asyncio
 from codecs import getincrementaldecoder
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -25,7 +25,7 @@ CONTENT_TYPE: Final = "application/json; charset=utf-8"
 # Output up to this is answered in one piece; more of it is encoded as it is sent.
 WHOLE_BYTES: Final = 256 << 10
 # What is sent in one turn of the event loop of a longer reply, and the rest of a run.
-PIECE_BYTES: Final = 256 << 10
+PIECE_BYTES: Final = 512 << 10
 # What of it may wait in the socket's own buffer while the next is encoded.
 AHEAD_BYTES: Final = 1 << 20
 
@@ -149,7 +149,10 @@ MAX_REST_BYTES: Final = 3
 LOOK_BYTES: Final = 256 << 10
 
 
-NO_DRAFTS: Final[Mapping[OutputText, list[bytes]]] = MappingProxyType({})
+Piece = bytes | memoryview
+# Texts that are there as JSON strings, in pieces.
+Drafts = Mapping[OutputText, Sequence[Piece]]
+NO_DRAFTS: Final[Drafts] = MappingProxyType({})
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
@@ -171,13 +174,9 @@ async def respond(
     request: web.Request,
     fields: Mapping[str, object],
     status: int = 200,
-    drafts: Mapping[OutputText, list[bytes]] = NO_DRAFTS,
+    drafts: Drafts = NO_DRAFTS,
 ) -> web.StreamResponse:
-    """A reply whose fields may be OutputText: in one piece if it is small, else streamed.
-
-    Args:
-        drafts: texts that are there as JSON strings, in pieces.
-    """
+    """A reply whose fields may be OutputText: in one piece if it is small, else streamed."""
     whole: dict[str, object] = {}
     size = 0
     for name, value in fields.items():
@@ -199,7 +198,7 @@ async def respond_text(request: web.Request, text: OutputText) -> web.StreamResp
 
 
 async def _stream(
-    request: web.Request, pieces: Iterator[bytes], status: int, content_type: str
+    request: web.Request, pieces: Iterator[Piece], status: int, content_type: str
 ) -> web.StreamResponse:
     batches = _batches(pieces)
     first = next(batches, [])  # what can't be read at all is an error like any other
@@ -227,7 +226,7 @@ async def _stream(
     return response
 
 
-async def _write(writer: AbstractStreamWriter, batch: list[bytes], *, chunked: bool) -> None:
+async def _write(writer: AbstractStreamWriter, batch: list[Piece], *, chunked: bool) -> None:
     """Write a chunk that is in pieces; aiohttp's own way is to copy it, twice.
 
     Source: RFC 9112, section 7.1.
@@ -243,8 +242,8 @@ async def _write(writer: AbstractStreamWriter, batch: list[bytes], *, chunked: b
     await writer.drain()
 
 
-def _batches(pieces: Iterator[bytes]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
+def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
     size = 0
     for piece in pieces:
         batch.append(piece)
@@ -260,20 +259,18 @@ def _batches(pieces: Iterator[bytes]) -> Iterator[list[bytes]]:
 class _Strings:
     """JSON strings of `texts`: what is in there twice is encoded once, if there is room for it."""
 
-    def __init__(
-        self, texts: Iterable[OutputText], drafts: Mapping[OutputText, list[bytes]]
-    ) -> None:
+    def __init__(self, texts: Iterable[OutputText], drafts: Drafts) -> None:
         self._left = Counter(text.plainest for text in texts)
         self._kept = {text.plainest: pieces for text, pieces in drafts.items()}
 
-    def json(self, text: OutputText) -> Iterator[bytes]:
+    def json(self, text: OutputText) -> Iterator[Piece]:
         """One of them in pieces."""
         text = text.plainest
         self._left[text] -= 1
         if text in self._kept:
             yield from self._kept[text] if self._left[text] else self._kept.pop(text)
             return
-        kept: list[bytes] | None = [] if self._left[text] else None
+        kept: list[Piece] | None = [] if self._left[text] else None
         for piece in text.json():
             if kept is not None:
                 if text.output.claim(len(piece)):
@@ -285,9 +282,7 @@ class _Strings:
             self._kept[text] = kept
 
 
-def _document(
-    fields: Mapping[str, object], drafts: Mapping[OutputText, list[bytes]]
-) -> Iterator[bytes]:
+def _document(fields: Mapping[str, object], drafts: Drafts) -> Iterator[Piece]:
     """The JSON object of `fields`."""
     texts = [value for value in fields.values() if isinstance(value, OutputText)]
     strings = _Strings(texts, drafts)

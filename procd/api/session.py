@@ -38,7 +38,7 @@ from procd.api.describe import (
     Shape,
 )
 from procd.api.draft import Draft
-from procd.api.reply import NO_DRAFTS, json_response, respond
+from procd.api.reply import json_response, respond
 from procd.api.versions import client_of
 from procd.errors import (
     BadRequest,
@@ -139,6 +139,9 @@ class SignalSchema(BodySchema):
             raise ValidationError(f"signal: no such signal: {data['signal']}") from None
 
 
+# A longer reply takes its time to be sent, whether or not it is encoded by then.
+MOST_DRAFT_BYTES: Final = 2 << 20
+
 CREATE: Final = CreateSchema()
 EXEC: Final = ExecSchema()
 INPUT: Final = InputSchema()
@@ -217,7 +220,8 @@ async def _answer(
     if wanted.run_async:
         nothing = dict.fromkeys(("output", "stdout", "stderr", "exitCode"))
         return json_response(reply | nothing, 202)
-    with closing(Draft(command.log, request.app[SESSIONS].memory)) as draft:
+    with closing(Draft(request.app[SESSIONS].memory, MOST_DRAFT_BYTES)) as draft:
+        draft.follow(command.log)
         await _ended(command, None)
         command.raise_if_never_run()
         note(request, exitCode=command.record.exit_code)
@@ -227,9 +231,8 @@ async def _answer(
             if session.ended:
                 message += "; the session had to be ended"
             raise TimedOut(message, reply)
-        text = draft.finish()
-        drafts = {whole_output(command): text} if text is not None else NO_DRAFTS
-        return await respond(request, reply | {"exitCode": command.record.exit_code}, drafts=drafts)
+        reply["exitCode"] = command.record.exit_code
+        return await respond(request, reply, drafts=draft.of(whole_output(command)))
 
 
 async def _ended(command: Command, within_s: float | None) -> bool:

@@ -22,7 +22,7 @@ from procd.config import CodeRunConfig
 from procd.errors import BadRequest, SpawnFailed
 from procd.process import STDERR, Process
 from procd.services.environment import Environment, check_names
-from procd.services.execute import ExecuteResult, Executions, Program
+from procd.services.execute import ExecuteResult, Executions, Program, Watch
 from procd.services.programs import MissingProgramError, find
 from procd.streams.backlog import Backlog
 from procd.unix.fd import OwnedFd, anonymous_file, pipe
@@ -113,12 +113,13 @@ class CodeRuns:
     ) -> None:
         self._config = config
         self._executions = executions
+        self.memory = executions.memory
         self._environment = environment
         self._work_dir = work_dir
         # By path: whether that Node can run TypeScript by itself.
         self._strips_types: dict[str, bool] = {}
 
-    async def run(self, request: CodeRunRequest) -> CodeRunResult:
+    async def run(self, request: CodeRunRequest, watch: Watch) -> CodeRunResult:
         """Run a program until it has ended and its output is in; as `Executions.run` otherwise.
 
         Where there is no interpreter, the exit code is 127 and the output names it.
@@ -142,7 +143,7 @@ class CodeRuns:
                 case _:
                     run.argv = await self._typescript(run)
                     program = run.typescript
-            execution = await self._executions.run_program(program, request.timeout_s)
+            execution = await self._executions.run_program(program, request.timeout_s, watch)
         except MissingProgramError as exc:
             output = Backlog(MISSING_BYTES)
             output.append(f"{exc}\n".encode(), STDERR)

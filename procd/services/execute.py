@@ -17,6 +17,13 @@ from procd.unix.shell import Shell, script_argv
 
 log = logging.getLogger(__name__)
 
+# Is given the log of a command's output before anything is in it.
+Watch = Callable[[Log[Backlog]], None]
+
+
+def unwatched(_: Log[Backlog]) -> None:
+    """Watches nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecuteRequest:
@@ -81,13 +88,14 @@ class Executions:
         self._environment = environment
         self._work_dir = work_dir
         self._running = 0
+        self.memory = processes.memory
 
     @property
     def running(self) -> int:
         """How many commands run."""
         return self._running
 
-    async def run(self, request: ExecuteRequest) -> ExecuteResult:
+    async def run(self, request: ExecuteRequest, watch: Watch) -> ExecuteResult:
         """Run a command until its shell has exited and its output is in.
 
         When time runs out, or the caller is cancelled, its whole tree is killed; the answer doesn't
@@ -116,9 +124,11 @@ class Executions:
                 passed=(script,) if script is not None else (),
             )
 
-        return await self.run_program(program, timeout_s)
+        return await self.run_program(program, timeout_s, watch)
 
-    async def run_program(self, program: Callable[[], Program], timeout_s: float) -> ExecuteResult:
+    async def run_program(
+        self, program: Callable[[], Program], timeout_s: float, watch: Watch = unwatched
+    ) -> ExecuteResult:
         """Run what `program` makes, once it is certain that there is room for it.
 
         Args:
@@ -133,14 +143,17 @@ class Executions:
         self._running += 1
         try:
             await self._processes.turns.take()
-            return await self._run(program, timeout_s)
+            return await self._run(program, timeout_s, watch)
         finally:
             self._running -= 1
 
-    async def _run(self, program: Callable[[], Program], timeout_s: float) -> ExecuteResult:
+    async def _run(
+        self, program: Callable[[], Program], timeout_s: float, watch: Watch
+    ) -> ExecuteResult:
         cap_bytes = self._config.max_output_bytes
         store = Backlog(cap_bytes, cap_bytes // 2, self._processes.memory)
         output = Log(store, cap_bytes)
+        watch(output)
         try:
             what = program()
             process = self._processes.spawn(

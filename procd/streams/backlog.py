@@ -4,7 +4,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 # Runs below this are joined with what follows, lest a byte at a time cost an object each.
 MERGE_BYTES: Final = 4 << 10
@@ -27,14 +27,32 @@ class Run(NamedTuple):
     data: bytes
 
 
-class Budget:
-    """What all backlogs together may keep, and do keep, bytes."""
+class Cache(Protocol):
+    """Holds within a budget what can be made again."""
 
-    __slots__ = ("most_bytes", "used_bytes")
+    def close(self) -> None:
+        """Drop it."""
+
+
+class Budget:
+    """What all backlogs together may keep, and do keep, bytes.
+
+    Attributes:
+        caches: what goes before any output does; what it holds is counted as well.
+    """
+
+    __slots__ = ("caches", "most_bytes", "used_bytes")
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.used_bytes = 0
+        self.caches: set[Cache] = set()
+
+    def relieve(self) -> None:
+        """Drop all caches, if there is no room."""
+        if self.used_bytes >= self.most_bytes:
+            while self.caches:
+                self.caches.pop().close()
 
     @property
     def full(self) -> bool:
@@ -179,6 +197,8 @@ class Backlog:
         kept = self.kept_bytes
         budget.used_bytes += kept - self._accounted
         self._accounted = kept
+        if budget.caches:
+            budget.relieve()
         excess = budget.used_bytes - budget.most_bytes
         if excess <= 0:
             if self._tail_bytes < self._full_tail_bytes:

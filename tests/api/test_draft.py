@@ -1,12 +1,17 @@
 """Replies whose text is encoded while the command runs: the same as any other."""
 
 import asyncio
+import errno
+import mmap
+import os
 import random
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from procd.app import PROCESSES
-from tests.api.clients import Gate, each, until
+from tests.api.clients import Gate, each, execute, until
 from tests.api.sessions import create, ended, get, logs, post_exec, run
 from tests.conftest import MakeClient
 
@@ -93,3 +98,88 @@ async def test_a_client_that_goes(procd: MakeClient, gate: Gate) -> None:
     (command,) = (await get(client, "/process/session/s"))["commands"]
     assert (await ended(client, command["id"]))["exitCode"] == 0
     assert (await logs(client, command["id"]))["stdout"] == LINES.decode() + "over\n"
+
+
+@each(
+    ("out", "err", "script"),
+    [
+        (LINES, b"", "cat out"),
+        (TEXT, b"", "cat out"),
+        (BYTES, b"", "cat out"),
+        (b"x" * 300_000 + b"\xf0\x9f", b"", "cat out"),
+        (b"", LINES, "cat err >&2"),
+        (TEXT, b"end", "cat out; cat err >&2"),
+        (LINES, TEXT, "cat out; cat err >&2; cat out"),
+        (LINES * 10, b"", "cat out"),
+    ],
+)
+async def test_a_long_reply_of_execute(
+    procd: MakeClient, tmp_path: Path, out: bytes, err: bytes, script: str
+) -> None:
+    client = await procd(process={"work_dir": str(tmp_path)})
+    (tmp_path / "out").write_bytes(out)
+    (tmp_path / "err").write_bytes(err)
+    body = await execute(client, script)
+    assert body["exitCode"] == 0
+    assert body["stdout"] == (out * script.count("cat out")).decode(errors="replace")
+    assert body["stderr"] == err.decode(errors="replace")
+    if not (out and err):
+        assert body["result"] == body["stdout"] + body["stderr"]
+    memory = client.app[PROCESSES].memory
+
+    async def given_back() -> bool:
+        await execute(client, "true")
+        return memory.used_bytes == 0 and not memory.caches
+
+    await until(given_back)
+
+
+async def test_a_long_reply_of_code_run(procd: MakeClient) -> None:
+    client = await procd()
+    code = "for number in range(1, 300_001): print(number)"
+    async with client.post("/process/code-run", json={"code": code, "language": "python"}) as reply:
+        body = await reply.json()
+    assert body["exitCode"] == 0
+    assert body["result"] == "".join(f"{number}\n" for number in range(1, 300_001))
+
+
+async def test_too_much_output(procd: MakeClient) -> None:
+    """Head and tail are what they would be without a draft."""
+    client = await procd(execute={"max_output_bytes": 1 << 20})
+    body = await execute(client, "seq 500000")
+    whole = "".join(f"{number}\n" for number in range(1, 500_001))
+    gap = f"\n[... {len(whole) - (1 << 20)} bytes dropped ...]\n"
+    assert body["truncated"]
+    assert body["stdout"] == whole[: 1 << 19] + gap + whole[-(1 << 19) :] == body["result"]
+
+
+async def test_output_goes_before_drafts(procd: MakeClient) -> None:
+    """A draft is dropped where output would have no room for it, and nobody sees that."""
+    client = await procd()
+    memory = client.app[PROCESSES].memory
+    whole = "".join(f"{number}\n" for number in range(1, 300_001))
+    memory.used_bytes = used_bytes = memory.most_bytes - len(whole) - (256 << 10)
+    body = await execute(client, "seq 300000")
+    assert body["stdout"] == whole == body["result"]
+    assert "truncated" not in body
+
+    async def given_back() -> bool:
+        async with client.get("/process/session"):
+            return memory.used_bytes == used_bytes
+
+    await until(given_back)
+    memory.used_bytes = 0
+
+
+async def test_no_memory_for_a_draft(procd: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reply is encoded at the end then."""
+    asked: list[int] = []
+
+    def refuse(_: int, size: int, **__: int) -> None:
+        asked.append(size)
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    body = await execute(await procd(), "seq 300000")
+    assert len(asked) == 1
+    assert body["stdout"] == "".join(f"{number}\n" for number in range(1, 300_001))
