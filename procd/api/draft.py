@@ -7,8 +7,7 @@ of that is done by then, in time that the event loop has to spare.
 import sys
 from typing import Any, Final
 
-import orjson
-
+from procd.api.escape import escaped
 from procd.api.reply import DECODER, NO_DRAFTS, Drafts, OutputText
 from procd.logfile import LogFile
 from procd.streams.backlog import Backlog, Budget
@@ -55,15 +54,16 @@ class Draft:
             self._memory.caches.add(self)
         try:
             text = self._decoder.decode(b"".join(self._waiting), final)
-            piece = self._arena.keep(memoryview(orjson.dumps(text))[1:-1])
+            pieces = [self._arena.keep(piece) for piece in escaped(text)]
         except (MemoryError, OSError):
             self.close()
             return
         self._waiting.clear()
         self._waiting_bytes = 0
-        self._pieces.append(piece)
-        self._size += len(piece)
-        self._memory.used_bytes += len(piece)
+        self._pieces += pieces
+        size = sum(map(len, pieces))
+        self._size += size
+        self._memory.used_bytes += size
         if self._size > self._most_bytes or self._memory.full or not self._whole:
             self.close()
 

@@ -16,6 +16,7 @@ import orjson
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
+from procd.api.escape import MOST_ROOM_BYTES, escaped, look_for_room
 from procd.errors import ProcdError
 from procd.streams.backlog import Run
 from procd.streams.labels import MARKERS
@@ -24,6 +25,8 @@ EVERY_STREAM: Final = 0
 CONTENT_TYPE: Final = "application/json; charset=utf-8"
 # Output up to this is answered in one piece; more of it is encoded as it is sent.
 WHOLE_BYTES: Final = 256 << 10
+# Up to this nobody looks for memory first.
+SMALL_BYTES: Final = 4 << 10
 # What is sent in one turn of the event loop of a longer reply, and the rest of a run.
 PIECE_BYTES: Final = 512 << 10
 # What of it may wait in the socket's own buffer while the next is encoded.
@@ -137,7 +140,8 @@ class OutputText:
         """The text as a JSON string, in pieces."""
         yield b'"'
         for text in self.texts():
-            yield orjson.dumps(text)[1:-1]
+            for piece in escaped(text):
+                yield bytes(piece)  # which is no longer than it has to be
         yield b'"'
 
 
@@ -188,6 +192,8 @@ async def respond(
             whole[name] = "".join(value.texts()) if kept_bytes else ""
         else:
             whole[name] = value
+    if size > SMALL_BYTES:
+        look_for_room(size * MOST_ROOM_BYTES)
     return json_response(whole, status)
 
 
@@ -217,7 +223,7 @@ async def _stream(
             # A client that takes in all that there is would keep the event loop from all others.
             await asyncio.sleep(0)
             await _write(request.writer, batch, chunked=chunked)
-    except OSError as exc:
+    except (OSError, MemoryError) as exc:
         # Half a reply is out: to break it off is the only way to say that it isn't whole.
         if request.transport is not None:
             request.transport.abort()

@@ -135,7 +135,7 @@ async def test_no_memory(start: Start, http: aiohttp.ClientSession) -> None:
         # More output than there is memory for: what doesn't fit stays with the command.
         greedy = asyncio.ensure_future(execute(http, daemon, "head -c 30000000 /dev/zero"))
         said = "no memory to read with"
-        assert await asyncio.to_thread(eventually, lambda: said in daemon.stderr())
+        assert await asyncio.to_thread(eventually, lambda: said in daemon.stderr()), daemon.stderr()
         for _ in range(5):
             try:
                 assert await version(http, daemon) == 200

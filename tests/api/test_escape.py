@@ -1,0 +1,47 @@
+"""Long text as JSON: the same as in one piece, and no crash without memory."""
+
+import random
+import subprocess
+import sys
+
+import orjson
+import pytest
+
+from procd.api.escape import SLICE, escaped
+
+# Has little memory left and encodes text that would take more, in several ways.
+POOR = """
+import resource, sys
+from procd.api.escape import escaped
+texts = ["x" * size for size in (100_000, 300_000, 1_000_000)]
+texts += ["\\u20ac\\n" * (len(text) // 3) for text in texts]
+with open("/proc/self/statm") as file:
+    mapped = int(file.read().split()[0]) * resource.getpagesize()
+limits = resource.getrlimit(resource.RLIMIT_AS)
+for spare in range(0, 20 << 20, 100 << 10):
+    for text in texts:
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + spare, limits[1]))
+        try:
+            size = sum(map(len, escaped(text)))
+        except MemoryError:
+            size = None
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        print(spare, len(text), size)
+"""
+
+
+@pytest.mark.parametrize(
+    "alphabet", ["ab", "a\n", 'a"\\\x00\x7f', "a\xe9", "a\u20ac", "a\U0001f600"]
+)
+def test_pieces_are_one_string(alphabet: str) -> None:
+    dice = random.Random(1)
+    for size in (0, 1, 1000, SLICE, SLICE + 1, 3 * SLICE):
+        text = "".join(dice.choices(alphabet, k=size))
+        assert orjson.loads(b'"%b"' % b"".join(escaped(text))) == text
+
+
+def test_without_memory() -> None:
+    said = subprocess.run((sys.executable, "-c", POOR), capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stderr) == (0, "")
+    outcomes = {line.endswith("None") for line in said.stdout.splitlines()}
+    assert outcomes == {True, False}
