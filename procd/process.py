@@ -15,10 +15,12 @@ from procd.streams.backlog import Backlog
 from procd.streams.log import Log, Store
 from procd.unix import cgroup, proctree
 from procd.unix.child import Child, ExitStatus
-from procd.unix.fd import FdReader, FdWriter, OwnedFd
+from procd.unix.fd import OwnedFd
 from procd.unix.poller import Poller
 from procd.unix.proctree import Tree
+from procd.unix.reader import FdReader
 from procd.unix.tty import set_winsize
+from procd.unix.writer import FdWriter
 
 STDOUT: Final = 1
 STDERR: Final = 2

@@ -17,9 +17,10 @@ from procd.process import PIPE_BURST_BYTES, STDERR, STDOUT
 from procd.streams.labels import LabelledFrames
 from procd.streams.log import Log
 from procd.tasks import Tasks
-from procd.unix.fd import FdReader, FdWriter
 from procd.unix.openings import Opening, Openings
 from procd.unix.poller import Poller
+from procd.unix.reader import FdReader
+from procd.unix.writer import FdWriter
 
 # The exit code of what never ran, or whose end nobody can know (contract, section 6.3).
 UNKNOWN: Final = -1

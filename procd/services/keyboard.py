@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final
 
 from procd.tasks import Tasks
-from procd.unix.fd import FdWriter
+from procd.unix.writer import FdWriter
 
 # What a message that waits costs beside its bytes.
 MESSAGE_COST_BYTES: Final = 128

@@ -34,9 +34,10 @@ from procd.services.command import UNKNOWN, Command, CommandRecord
 from procd.streams.backlog import Backlog
 from procd.unix import proctree
 from procd.unix.child import ExitStatus
-from procd.unix.fd import FdReader, OwnedFd
+from procd.unix.fd import OwnedFd
 from procd.unix.feed import Feed
 from procd.unix.openings import Openings
+from procd.unix.reader import FdReader
 
 log = logging.getLogger(__name__)
 

@@ -12,22 +12,13 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from procd.unix import fd
 from procd.unix import poller as module
-from procd.unix.fd import (
-    FLOW_PIPE_BYTES,
-    FLOW_READS,
-    READ_BYTES,
-    RESERVED,
-    SHORT_READ_BYTES,
-    FdReader,
-    FdWriter,
-    OwnedFd,
-    for_work,
-    pipe,
-)
+from procd.unix import reader as reader_module
+from procd.unix.fd import RESERVED, OwnedFd, for_work, pipe
 from procd.unix.poller import REST_S, Poller
+from procd.unix.reader import FLOW_PIPE_BYTES, FLOW_READS, READ_BYTES, SHORT_READ_BYTES, FdReader
 from procd.unix.tty import open_pty
+from procd.unix.writer import FdWriter
 
 MEGABYTE = 1 << 20
 
@@ -389,7 +380,7 @@ def timing(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
     """Have it that reads within `soon_s` follow each other, and that a rest takes `rest_s`."""
 
     def set_both(soon_s: float, rest_s: float) -> None:
-        monkeypatch.setattr(fd, "SOON_S", soon_s)
+        monkeypatch.setattr(reader_module, "SOON_S", soon_s)
         monkeypatch.setattr(module, "REST_S", rest_s)
 
     return set_both

@@ -11,8 +11,10 @@ import pytest
 
 from procd.unix import poller as module
 from procd.unix.child import Child, ExitStatus
-from procd.unix.fd import FdReader, FdWriter, OwnedFd, pipe
+from procd.unix.fd import OwnedFd, pipe
 from procd.unix.poller import BATCH, Poller
+from procd.unix.reader import FdReader
+from procd.unix.writer import FdWriter
 
 MEGABYTE = 1 << 20
 

@@ -1,0 +1,215 @@
+"""Reading a descriptor whenever it has something, as much at a time as is worth a turn."""
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from procd.unix.fd import OwnedFd
+from procd.unix.poller import REST_S, Poller
+
+log = logging.getLogger(__name__)
+
+READ_BYTES: Final = 64 << 10
+# A read shorter than this emptied the pipe or the terminal: another one would only say EAGAIN.
+SHORT_READ_BYTES: Final = 1024
+# Reads that follow each other within so many seconds, so often, are of something that flows.
+SOON_S: Final = 0.0003
+FLOW_READS: Final = 8
+# What a program writes at once that writes much, and how soon the next of it may come.
+POUR_BYTES: Final = 4096
+POUR_S: Final = 0.01
+# What a pipe holds by then, so that its writer goes on while we rest. Source: pipe(7), fcntl(2).
+FLOW_PIPE_BYTES: Final = 1 << 20
+# How long a reader without memory to read with waits.
+MEMORY_REST_S: Final = 0.5
+
+
+def _nothing(*_: object) -> None:
+    """What a closed reader calls."""
+
+
+class FdReader:
+    """Reads a pipe or a PTY master whenever it has something, until its end.
+
+    Our end must be non-blocking: that flag belongs to the open file, which only we hold.
+
+    Args:
+        on_data: called with each run of bytes, never empty.
+        on_eof: called once, after the last bytes; the descriptor is closed by then.
+        burst_bytes: most that one turn of the event loop reads, so that others get theirs.
+        gathers: where bytes keep coming, let them gather for a moment between reads. Whoever
+            writes to a pipe is then spared waking us for each piece, which takes longer than to
+            write it; a terminal holds too little for that.
+
+    Attributes:
+        beside: the reader of the same process's other stream. If bytes pour there, what hasn't been
+            read yet is older than what has just come here, and is taken first.
+
+    Source: pty(7): EIO on a master means that the last slave is closed.
+    """
+
+    __slots__ = ("_burst_bytes", "_fd", "_gathers", "_on_data", "_on_eof", "_poller", "_poured",
+                 "_reading", "_resting", "_soon", "_streak", "beside")  # fmt: skip
+
+    def __init__(
+        self,
+        poller: Poller,
+        fd: OwnedFd,
+        on_data: Callable[[bytes], None],
+        on_eof: Callable[[], None],
+        *,
+        burst_bytes: int = READ_BYTES,
+        gathers: bool = True,
+    ) -> None:
+        os.set_blocking(fd.number, False)
+        self._poller = poller
+        self._fd = fd
+        self._on_data = on_data
+        self._on_eof = on_eof
+        self._burst_bytes = burst_bytes
+        self._gathers = gathers
+        self._soon = 0.0  # until when the next read is soon after the last
+        self._streak = 0
+        self._poured = 0.0  # until when more of the same is likely to be there
+        self._reading = False
+        self._resting = False
+        self.beside: FdReader | None = None
+        self.resume()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end was reached, or the reader closed."""
+        return self._fd.closed
+
+    def pause(self) -> None:
+        """Leave further bytes in the kernel, which in time stops the writer."""
+        if self._reading:
+            self._reading = False
+            self._poller.remove_reader(self._fd.number)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if not self._reading and not self._fd.closed:
+            self._reading = True
+            if not self._resting:
+                self._poller.add_reader(self._fd.number, self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data, ended = self._read(self._burst_bytes)
+        except MemoryError:
+            log.warning("no memory to read with: output waits")
+            self._rest(MEMORY_REST_S)  # else this would fail at each turn
+            return
+        if data:
+            if self.beside is not None and self.beside.pouring:
+                with suppress(MemoryError):  # then that waits where it is, and this isn't lost
+                    self.beside.drain()
+            self._on_data(data)
+        if ended:
+            on_eof = self._on_eof
+            self.close()
+            on_eof()
+        elif self._gathers and self._reading:
+            self._gather(len(data))
+
+    def _gather(self, got: int) -> None:
+        """Rest, if this is one of many reads that follow each other."""
+        now = time.monotonic()
+        if got >= POUR_BYTES:
+            self._poured = now + POUR_S
+        self._streak = self._streak + 1 if now < self._soon else 0
+        self._soon = now + SOON_S
+        if self._streak < FLOW_READS or got >= self._burst_bytes:
+            return
+        if self._streak == FLOW_READS:
+            with suppress(OSError):  # who may have no larger pipe is stopped more often
+                fcntl.fcntl(self._fd.number, fcntl.F_SETPIPE_SZ, FLOW_PIPE_BYTES)
+        self._soon += REST_S
+        self._poller.rest(self._fd.number)
+
+    @property
+    def pouring(self) -> bool:
+        """Whether bytes pour from there, of which some may not have been read yet."""
+        if not self._reading:
+            return False
+        return self._streak >= FLOW_READS or time.monotonic() < self._poured
+
+    def _rest(self, seconds: float) -> None:
+        """Leave the bytes where they are for a while."""
+        self._poller.remove_reader(self._fd.number)
+        self._resting = True
+        asyncio.get_running_loop().call_later(seconds, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        if self._reading and not self._fd.closed:
+            self._poller.add_reader(self._fd.number, self._readable)
+
+    def _read(self, most: int) -> tuple[bytes, bool]:
+        number = self._fd.number
+        size = READ_BYTES if self._streak < FLOW_READS else most
+        first = b""
+        rest: list[bytes] | None = None
+        got = 0
+        ended = False
+        while got < most:
+            try:
+                data = os.read(number, size)
+            except BlockingIOError:
+                break
+            except MemoryError:
+                if not got:
+                    raise
+                break
+            except OSError as exc:
+                if exc.errno != errno.EIO:
+                    raise
+                data = b""
+            if not data:
+                ended = True
+                break
+            got += len(data)
+            if not first:
+                first = data
+            elif rest is None:
+                rest = [first, data]
+            else:
+                rest.append(data)
+            if len(data) < SHORT_READ_BYTES:
+                break
+        return (first if rest is None else b"".join(rest)), ended
+
+    def drain(self, most: int = 1 << 20) -> None:
+        """Take what the kernel still holds, paused or not; `most` bounds a writer that goes on."""
+        while not self._fd.closed and most > 0:
+            data, ended = self._read(min(most, READ_BYTES))
+            most -= len(data)
+            if data:
+                self._on_data(data)
+            if ended:
+                on_eof = self._on_eof
+                self.close()
+                on_eof()
+            elif not data:
+                return
+
+    def discard(self) -> None:
+        """Read on until the end, paused or not, and drop what comes."""
+        self._on_data = _nothing
+        self.resume()
+
+    def close(self) -> None:
+        """Stop and close the descriptor, without `on_eof`."""
+        if not self._fd.closed:
+            self.pause()
+            self._fd.close()
+            # Lets go of the owner, who holds us: lest its output wait for the cycle collector.
+            self._on_data = self._on_eof = _nothing
+            self.beside = None
