@@ -30,10 +30,10 @@ class Draft:
         self._memory = memory
         self._most_bytes = most_bytes
         self._log: Log[Backlog] | Log[LogFile] | None = None
-        self._decoder: Any = None
+        self._decoder: Any = None  # and the arena: most commands say too little for a draft
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
-        self._arena = Arena()
+        self._arena: Arena | None = None
         self._pieces: list[memoryview] = []
         self._size = 0
 
@@ -49,12 +49,14 @@ class Draft:
             self._encode(final=False)
 
     def _encode(self, *, final: bool) -> None:
-        if self._decoder is None:
+        if self._arena is None:
+            self._arena = Arena()
             self._decoder = DECODER("replace")
             self._memory.caches.add(self)
         try:
             text = self._decoder.decode(b"".join(self._waiting), final)
-            pieces = [self._arena.keep(piece) for piece in escaped(text)]
+            keep = self._arena.keep
+            pieces = [keep(piece) for piece in escaped(text)]
         except (MemoryError, OSError):
             self.close()
             return
