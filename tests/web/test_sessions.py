@@ -147,7 +147,7 @@ def test_a_long_log_is_shown_from_its_end(daemon: Daemon, context: "BrowserConte
     )
 
 
-# Once there is more than is shown, measures for a second how long the page is busy, then interrupts.
+# Once there is more than is shown, looks for a second how long the page is busy, then interrupts.
 WATCH = """
   window.longest = 0;
   let last = null;
