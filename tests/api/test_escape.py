@@ -7,14 +7,14 @@ import sys
 import orjson
 import pytest
 
-from procd.api.escape import SLICE, escaped
+from procd.api.escape import SAMPLE, SLICE, escaped
 
 # Has little memory left and encodes text that would take more, in several ways.
 POOR = """
 import resource, sys
 from procd.api.escape import escaped
 texts = ["x" * size for size in (100_000, 300_000, 1_000_000)]
-texts += ["\\u20ac\\n" * (len(text) // 3) for text in texts]
+texts += [like * (len(text) // 3) for text in texts for like in ("\\u20ac\\n", "\\n", '"')]
 with open("/proc/self/statm") as file:
     mapped = int(file.read().split()[0]) * resource.getpagesize()
 limits = resource.getrlimit(resource.RLIMIT_AS)
@@ -31,13 +31,23 @@ for spare in range(0, 20 << 20, 100 << 10):
 
 
 @pytest.mark.parametrize(
-    "alphabet", ["ab", "a\n", 'a"\\\x00\x7f', "a\xe9", "a\u20ac", "a\U0001f600"]
-)
+    "alphabet",
+    ["ab", "a\n", 'a"\\\x00\x7f', "a\xe9", "a\u20ac", "a\U0001f600",
+     "\n", "\\x1b\n", "a\n\t\r\\", "a\n\x1b", "a\n\x7f", 'a"', 'aaaaaa"', "aaaaaa\n", "a\n\xe9"],
+)  # fmt: skip
 def test_pieces_are_one_string(alphabet: str) -> None:
     dice = random.Random(1)
     for size in (0, 1, 1000, SLICE, SLICE + 1, 3 * SLICE):
         text = "".join(dice.choices(alphabet, k=size))
         assert orjson.loads(b'"%b"' % b"".join(escaped(text))) == text
+
+
+def test_text_that_changes() -> None:
+    """It is told by its beginning what text is like, and may be another further on."""
+    for begin in ("\n", "x\n", '"', "x"):
+        for rest in ("\x1b[0m", '"', "\\x", "\u20ac", "\ud7ff\x00"):
+            text = begin * SAMPLE + rest
+            assert orjson.loads(b'"%b"' % b"".join(escaped(text))) == text
 
 
 def test_without_memory() -> None:
