@@ -26,7 +26,7 @@ from procd.api.edge import POLLER
 from procd.api.forwarded import PROXIES, Proxies
 from procd.api.gate import GATE, Gate, expect, gate
 from procd.api.middleware import errors
-from procd.api.observe import REQUESTS, Requests, name_request, observer
+from procd.api.observe import HEAP, REQUESTS, Requests, name_request, observer
 from procd.api.visitors import VISITORS, Visitors, dismiss
 from procd.api.web import ASSETS, Assets
 from procd.api.web import routes as web_routes
@@ -118,7 +118,7 @@ def create_app(
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
         processes = app[PROCESSES] = Processes(config.process)
-        app[POLLER] = processes.poller
+        app[POLLER], app[HEAP] = processes.poller, processes.heap
         shell = Shell(config.process.shell, os.environ.get("SHELL", ""))
         environ = {**os.environ, **processes.confinement.environment}
         environment = app[info.ENVIRONMENT] = Environment(child_environment(environ))

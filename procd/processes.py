@@ -28,6 +28,7 @@ from procd.turns import Turns
 from procd.unix import cgroup, proctree
 from procd.unix.confine import confinement
 from procd.unix.fd import OwnedFd, pipe
+from procd.unix.heap import Heap
 from procd.unix.poller import Poller
 from procd.unix.proctree import Tree
 from procd.unix.spawn import Source, Spec, spawn
@@ -105,8 +106,9 @@ class Processes:
             self._run_tag + (1 << proctree.PART_BITS), 1 << proctree.PART_BITS
         )
         self.confinement = confinement(config)
-        self.memory = Budget(config.max_total_output_bytes)
         self._loop = asyncio.get_running_loop()
+        self.heap = Heap(self._loop)
+        self.memory = Budget(config.max_total_output_bytes, self.heap.freed)
         self._spawns = SpawnRate(self._loop.time, config.max_spawns_per_s, config.spawn_burst)
         self._cgroups = cgroup.find_root(config.cgroup)
         if limits := cgroup_limits(config):
@@ -346,6 +348,7 @@ class Processes:
         self._closed = True
         self._reap_orphans()
         self.poller.close()
+        self.heap.close()
 
     def _orphan_tags(self) -> set[int]:
         """The tags of those among our orphans whose process is no longer supervised."""

@@ -32,6 +32,7 @@ from procd.startup import prepared
 from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
 from procd.unix.environ import take
 from procd.unix.fd import seal_inherited
+from procd.unix.heap import hold
 from procd.unix.priority import precede
 
 log = logging.getLogger("procd")
@@ -99,6 +100,7 @@ def serve(
     # wrong in a handler is logged by the middleware.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     seal_inherited()
+    hold()
     _raise_descriptor_limit()
     if server.nice:
         try:

@@ -1,9 +1,9 @@
 """Turns: so many pieces of work in one turn of the event loop, in order, whoever leaves."""
 
 import asyncio
-from collections.abc import Callable
 
 from procd.turns import Turns
+from tests.waiting import until
 
 
 class Clock:
@@ -21,12 +21,6 @@ class Clock:
 
     def stop(self) -> None:
         self._stopped = True
-
-
-async def until(met: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not met():
-            await asyncio.sleep(0)
 
 
 async def test_few_begin_at_once() -> None:

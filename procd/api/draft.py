@@ -12,7 +12,6 @@ from procd.api.reply import DECODER, NO_DRAFTS, Drafts, OutputText
 from procd.logfile import LogFile
 from procd.streams.backlog import Backlog, Budget
 from procd.streams.log import Log
-from procd.unix.arena import Arena
 
 # Encoded at a time; a command that says less is answered as fast without.
 STEP_BYTES: Final = 64 << 10
@@ -30,11 +29,10 @@ class Draft:
         self._memory = memory
         self._most_bytes = most_bytes
         self._log: Log[Backlog] | Log[LogFile] | None = None
-        self._decoder: Any = None  # and the arena: most commands say too little for a draft
+        self._decoder: Any = None  # most commands say too little for a draft
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
-        self._arena: Arena | None = None
-        self._pieces: list[memoryview] = []
+        self._pieces: list[bytes] = []
         self._size = 0
 
     def follow(self, log: Log[Backlog] | Log[LogFile]) -> None:
@@ -49,15 +47,13 @@ class Draft:
             self._encode(final=False)
 
     def _encode(self, *, final: bool) -> None:
-        if self._arena is None:
-            self._arena = Arena()
+        if self._decoder is None:
             self._decoder = DECODER("replace")
             self._memory.caches.add(self)
         try:
             text = self._decoder.decode(b"".join(self._waiting), final)
-            keep = self._arena.keep
-            pieces = [keep(piece) for piece in escaped(text)]
-        except (MemoryError, OSError):
+            pieces = [bytes(piece) for piece in escaped(text)]  # which take no more than they must
+        except MemoryError:
             self.close()
             return
         self._waiting.clear()
@@ -90,7 +86,7 @@ class Draft:
         if self._log is not None:
             self._log.tap = None
         self._memory.caches.discard(self)
-        self._memory.used_bytes -= self._size
+        self._memory.give_back(self._size)
         self._size = 0
         self._pieces.clear()
         self._waiting.clear()

@@ -19,6 +19,7 @@ from aiohttp.typedefs import Handler, Middleware
 from procd.api.forwarded import PROXIES
 from procd.logs import REQUEST_ID
 from procd.metrics import Durations, Traffic
+from procd.unix.heap import Heap
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,10 @@ BOUNDS_S: Final = (
 # What stands for the status where the client went before there was one, as in nginx.
 CLIENT_GONE: Final = 499
 UPGRADED: Final = 101
+# What a longer body than this took is worth giving back.
+LONG_BYTES: Final = 64 << 10
+
+HEAP = web.AppKey("HEAP", Heap)
 
 
 @dataclass(slots=True, eq=False)
@@ -116,7 +121,10 @@ def observer(requests: Requests) -> Middleware:
             stats.statuses[status] = stats.statuses.get(status, 0) + 1
             if status != UPGRADED:
                 stats.durations.add(seconds)
-            traffic.received_bytes += request.content.total_bytes
+            received = request.content.total_bytes
+            traffic.received_bytes += received
+            if received > LONG_BYTES:
+                request.app[HEAP].freed(received)
             if log.isEnabledFor(logging.DEBUG):
                 _tell(request, stats, status, seconds)
 

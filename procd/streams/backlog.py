@@ -2,7 +2,7 @@
 
 import sys
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
@@ -34,19 +34,32 @@ class Cache(Protocol):
         """Drop it."""
 
 
+def _nothing(_: int) -> None:
+    """Cares about no memory that is free."""
+
+
 class Budget:
     """What all backlogs together may keep, and do keep, bytes.
+
+    Args:
+        freed: told how much somebody had who needs it no longer.
 
     Attributes:
         caches: what goes before any output does; what it holds is counted as well.
     """
 
-    __slots__ = ("caches", "most_bytes", "used_bytes")
+    __slots__ = ("_freed", "caches", "most_bytes", "used_bytes")
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, freed: Callable[[int], None] = _nothing) -> None:
         self.most_bytes = most_bytes
         self.used_bytes = 0
         self.caches: set[Cache] = set()
+        self._freed = freed
+
+    def give_back(self, size: int) -> None:
+        """Count `size` bytes no longer, which are not to be used again by the same."""
+        self.used_bytes -= size
+        self._freed(size)
 
     def relieve(self) -> None:
         """Drop all caches, if there is no room."""
@@ -224,7 +237,7 @@ class Backlog:
     def __del__(self) -> None:
         """Give back to the budget what was kept, whoever was the last to read it."""
         if self._budget is not None:
-            self._budget.used_bytes -= self._accounted
+            self._budget.give_back(self._accounted)
 
     def read(self, offset: int, most: int) -> bytes:
         """Bytes from `offset` on, as many whole runs as fit `most`, or part of one; b"" at the end.

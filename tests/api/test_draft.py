@@ -174,16 +174,16 @@ async def test_output_goes_before_drafts(procd: MakeClient) -> None:
 async def test_no_memory_for_a_draft(procd: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reply is encoded at the end then."""
     asked: list[int] = []
-
     whole = mmap.mmap
 
-    def refuse(fileno: int, size: int, flags: int = 0) -> mmap.mmap:
-        if not flags:
-            return whole(fileno, size)
+    def refuse_once(fileno: int, size: int) -> mmap.mmap:
         asked.append(size)
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        if len(asked) == 1:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return whole(fileno, size)
 
-    monkeypatch.setattr(mmap, "mmap", refuse)
-    body = await execute(await procd(), "seq 300000")
-    assert len(asked) == 1
-    assert body["stdout"] == "".join(f"{number}\n" for number in range(1, 300_001))
+    monkeypatch.setattr(mmap, "mmap", refuse_once)
+    line = "the quick brown fox jumps over the lazy dog"
+    body = await execute(await procd(), f"yes '{line}' | head -n 30000")
+    assert len(asked) > 1
+    assert body["stdout"] == f"{line}\n" * 30_000

@@ -17,6 +17,7 @@ from procd.unix import proctree
 from procd.unix.fd import OwnedFd
 from procd.unix.proctree import PART_BITS, PROCESS_MASK, TAG_BASE, Tree
 from procd.unix.spawn import Spec, spawn
+from tests.waiting import until
 
 TAG = TAG_BASE + (5 << PART_BITS)
 OTHER_TAG = TAG_BASE + (6 << PART_BITS)
@@ -178,13 +179,6 @@ env -i /bin/sh -c "$STAY" &
 (setsid sh -c 'env -i /bin/sh -c "$STAY" &' &)
 wait
 """
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    """Wait until `fact` holds."""
-    async with asyncio.timeout(30):
-        while not fact():
-            await asyncio.sleep(0)
 
 
 def names(pids: set[int]) -> list[bytes]:

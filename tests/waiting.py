@@ -1,0 +1,13 @@
+"""Waiting for what other parts of the loop bring about."""
+
+import asyncio
+from collections.abc import Callable
+
+WAIT_S = 30
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    """Wait until `fact` holds."""
+    async with asyncio.timeout(WAIT_S):
+        while not fact():
+            await asyncio.sleep(0)
