@@ -14,10 +14,12 @@ from bench.wire import Http, read_all, request
 SCRIPT: Final = "true"
 OUTPUT_BYTES: Final = 50_000_000
 LINE: Final = "The quick brown fox jumps over the lazy dog, again and again."
-# The one makes its text, as most programs do; the other repeats it as fast as a pipe takes it.
+# The first makes its text, as most programs do; the others repeat it as fast as a pipe takes it, of
+# which the last is as much work to encode as text can be.
 OUTPUT_SCRIPTS: Final = {
     "output of 50 MB": f"seq 10000000 | head -c {OUTPUT_BYTES}",
     "output of 50 MB at pipe speed": f"yes '{LINE}' | head -c {OUTPUT_BYTES}",
+    "output of 50 MB, every other byte a newline": f"yes | head -c {OUTPUT_BYTES}",
 }
 
 
@@ -103,6 +105,7 @@ def measure_output(report: Report, place: Place, procd: Program, rounds: int) ->
             target=">= 0.50", met=lambda ratio, _: ratio >= 0.5,
         )  # fmt: skip
     connection.close()
+    procd.settle(quiet_s=2.5)  # it gives back what was freed when it has been quiet for a second
     report.add("memory after these", "MiB", [procd.rss_kib / 1024])
 
 

@@ -20,7 +20,7 @@ TURN_S: Final = 0.002
 # Events taken at once: what is under way when the time is up is finished.
 BATCH: Final = 8
 # How long a reader rests, seconds: the loop's own timers count in milliseconds.
-REST_S: Final = 0.0007
+REST_S: Final = 0.0005
 
 READABLE: Final = select.EPOLLIN
 WRITABLE: Final = select.EPOLLOUT
