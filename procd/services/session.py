@@ -1,13 +1,7 @@
-"""ShellSession: one long-lived shell, which runs commands one after another.
-
-The shell reads two short lines for each command from its own input: source the script with the
-command's pipes as its descriptors; then write `$?` into the session's control pipe, by path. All
-else that it ever sees of procd is a trap on SIGURG, which has it leave a script that is to end.
-"""
+"""ShellSession: one long-lived shell, which runs commands one after another."""
 
 import asyncio
 import logging
-import shlex
 import shutil
 import signal
 import time
@@ -31,27 +25,19 @@ from procd.logfile import LogStore
 from procd.process import STDERR, Process
 from procd.processes import Processes
 from procd.services.command import UNKNOWN, Command, CommandRecord
+from procd.services.dialogue import LEAVE, TERMINATED, Dialogue
 from procd.streams.backlog import Backlog
 from procd.unix import proctree
 from procd.unix.child import ExitStatus
 from procd.unix.fd import OwnedFd
-from procd.unix.feed import Feed
 from procd.unix.openings import Openings
-from procd.unix.reader import FdReader
 
 log = logging.getLogger(__name__)
 
-MAX_STATUS_BYTES: Final = 4096
-# Ignored by a shell without a trap for it, and of no use to programs.
-LEAVE: Final = signal.SIGURG
-# What a command's status is when it was told to end: 128 + SIGTERM.
-TERMINATED: Final = 143
 # A command whose processes were all killed may go on in the shell itself, or start others.
 TERMINATE_ROUND_S: Final = 0.01
 # How long to wait for the sight of the shell in a script, which may have redirected itself.
 IN_SCRIPT_S: Final = 0.5
-# How long a shell may take to end when it has closed its input.
-EXIT_S: Final = 1.0
 # What the shell says while it runs no command is kept, in case that these are its last words.
 LAST_WORDS_BYTES: Final = 64 << 10
 
@@ -94,7 +80,7 @@ class ShellSession:
     Args:
         process: the shell, whose output is kept in `words`.
         feed: the writing end of its standard input.
-        builtin: the shell's word that finds a builtin whatever functions there are.
+        builtin: as for `Dialogue`.
     """
 
     def __init__(
@@ -106,7 +92,6 @@ class ShellSession:
         self._process = process
         self._processes = processes
         self._words = words
-        self._builtin = builtin
         self._directory = directory
         self._store = store
         self._config = config
@@ -114,16 +99,10 @@ class ShellSession:
         self._queue: deque[Command] = deque()
         self._current: Command | None = None
         self._numbers = 0
-        self._status = 0
-        self._asked = False
         self._over = False
-        self._feed_fd = feed
-        self._feed = Feed(processes.poller, feed, self._lines_read, self._input_closed)
-        # Both ends are ours, so that the shell never waits and we never see an end.
-        self._control = self._openings.channel("control")
-        self._statuses = FdReader(processes.poller, self._control.fd, self._status_received, _never)
-        self._partial = b""
-        self._feed.write(f"{builtin} trap 'return {TERMINATED}' URG\n".encode())
+        self._dialogue = Dialogue(
+            processes.poller, self._openings, feed, builtin, self._command_ended, self._silent
+        )
         process.done.add_done_callback(self._shell_ended)
 
     def usage(self) -> dict[str, int] | None:
@@ -198,70 +177,16 @@ class ShellSession:
                 command.complete(UNKNOWN)
                 continue
             self._current = command
-            self._asked = False
             self._words.clear()
             tag = self._process.tag(command.record.number)
             retag = "" if self._process.retag(tag) else proctree.retag_in_shell(tag)
-            self._feed.write(retag.encode() + self._lines(command, *paths))
+            self._dialogue.run(command.record.number, paths, retag)
 
-    def _lines(self, command: Command, script: str, stdin: str, stdout: str, stderr: str) -> bytes:
-        quote = shlex.quote
-        # `$?` is that of the command before. Not last in its list, it ends no `set -e` shell.
-        before = f"(exit {self._status}) && :\n" if self._status else ""
-        streams = f"<{quote(stdin)} >{quote(stdout)} 2>{quote(stderr)}"
-        # Quoted, the word is no alias either.
-        say = f"{self._builtin} 'printf' '{command.record.number} %s\\n' \"$?\""
-        return (
-            f"{before}{self._builtin} . {quote(script)} {streams}\n"
-            f"{say} >{quote(self._control.path)}\n"
-        ).encode()
-
-    def _status_received(self, data: bytes) -> None:
-        *lines, self._partial = (self._partial + data).split(b"\n")
-        self._partial = self._partial[:MAX_STATUS_BYTES]
-        for line in lines:
-            number, _, word = line.partition(b" ")
-            command = self._current
-            if not (number.isdigit() and word.isdigit()):
-                log.warning("shell says %r", line[:80], extra={"session": self.id})
-                self._never_says()
-            elif command is not None and int(number) == command.record.number:
-                self._completed(command, int(word))
-
-    def _lines_read(self) -> None:
-        """The shell has read all lines: a command's status has come, or is about to, or never will.
-
-        A shell that reads in blocks does so as the command begins. One more line, an empty one,
-        tells: when it is read as well, what went before it was done.
-        """
-        command = self._current
-        self._statuses.drain()
-        if command is not self._current:
-            return  # that was it; the next one's lines have been written
-        if command is None:
-            self._feed.rest()
-        elif not self._asked:
-            self._asked = True
-            self._feed.write(b"\n")
-        else:
-            self._never_says()
-
-    def _input_closed(self) -> None:
-        """The shell's input has no reader: it is about to end, unless it has closed it itself."""
-
-        def check(command: Command | None) -> None:
-            if command is not None and command is self._current:
-                self._never_says()
-
-        asyncio.get_running_loop().call_later(EXIT_S, check, self._current)
-
-    def _never_says(self) -> None:
-        """The shell can't be trusted to say how commands end: its words mean something else by now,
-        it reads and does nothing (`set -n`), or has closed its input. Its session is over.
-        """
+    def _silent(self) -> None:
+        """The shell can't be trusted to say how commands end: the session is over."""
+        log.warning("shell does not say how commands end", extra={"session": self.id})
         command, self._current = self._current, None
         self._over = True
-        self._feed.rest()
         self._process.kill()
         if command is not None:
             command.log.append(
@@ -270,16 +195,16 @@ class ShellSession:
             )
             command.complete(UNKNOWN)
 
-    def _completed(self, command: Command, exit_code: int) -> None:
-        self._current = None
-        self._status = exit_code & 0xFF
-        command.complete(exit_code or (TERMINATED if command.terminated else 0))
-        self._next()
+    def _command_ended(self, exit_code: int) -> None:
+        command, self._current = self._current, None
+        if command is not None:
+            command.complete(exit_code or (TERMINATED if command.terminated else 0))
+            self._next()
 
     def _shell_ended(self, done: "asyncio.Future[ExitStatus]") -> None:
         if done.cancelled():
             return
-        self._statuses.drain()  # the status of a command may have come before the end
+        self._dialogue.hear()  # the status of a command may have come before the end
         exit_status = self._process.record.exit
         assert exit_status is not None
         if self._current is not None:
@@ -298,9 +223,7 @@ class ShellSession:
         log.info("session ended", extra={"session": self.id, "exit_code": exit_status.shell_code})
 
     def _close(self) -> None:
-        self._feed_fd.close()
-        self._statuses.close()
-        self._control.close()
+        self._dialogue.close()
         self._process.hang_up()
 
     def command(self, command_id: str) -> Command:
@@ -403,7 +326,7 @@ class ShellSession:
 
         Some shells would take it for the end of their input before the script and after it.
         """
-        self._statuses.drain()
+        self._dialogue.hear()
         if command is self._current and (blindly or command.entered_by(self.pid)):
             self._process.signal(LEAVE)
 
@@ -414,6 +337,7 @@ class ShellSession:
             self._queue.popleft().cancel("session was deleted")
         if self._current is not None:
             command, self._current = self._current, None
+            self._dialogue.forget()
             command.cancel("session was deleted")
         try:
             await self._process.end(signal.SIGTERM, self._config.grace_s)
@@ -427,7 +351,3 @@ class ShellSession:
             command.cancel("session was deleted")
             command.remove()
         shutil.rmtree(self._directory, ignore_errors=True)
-
-
-def _never() -> None:
-    raise AssertionError("a pipe that is open for writing has no end")

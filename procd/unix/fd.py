@@ -1,7 +1,8 @@
 """File descriptors: each with one owner.
 
 The order at the end is always: leave the selector, forget the number, close. Epoll forgets a closed
-descriptor and who waits for it does not, so a number closed too early may hit a stranger.
+descriptor and who waits for it does not, so a number closed too early may hit a stranger. Nor can
+epoll be relied on to forget: a child in the middle of its start has copies until it has executed.
 """
 
 import errno

@@ -1,0 +1,146 @@
+"""Dialogue: what a session's shell is told, and how it says that a command has ended.
+
+The shell reads two short lines for each command from its own input: source the script with the
+command's pipes as its descriptors; then write `$?` into the session's control pipe, by path. All
+else that it ever sees of procd is a trap on SIGURG, which has it leave a script that is to end.
+"""
+
+import asyncio
+import logging
+import shlex
+import signal
+from collections.abc import Callable
+from typing import Final
+
+from procd.unix.fd import OwnedFd
+from procd.unix.feed import Feed
+from procd.unix.openings import Openings
+from procd.unix.poller import Poller
+from procd.unix.reader import FdReader
+
+log = logging.getLogger(__name__)
+
+MAX_STATUS_BYTES: Final = 4096
+# Ignored by a shell without a trap for it, and of no use to programs.
+LEAVE: Final = signal.SIGURG
+# What a command's status is when it was told to end: 128 + SIGTERM.
+TERMINATED: Final = 143
+# How long a shell may take to end when it has closed its input.
+EXIT_S: Final = 1.0
+NOTHING: Final = 0  # runs: commands are counted from 1
+
+
+class Dialogue:
+    """With one shell, about one command at a time.
+
+    Args:
+        feed: the writing end of the shell's standard input.
+        builtin: the shell's word that finds a builtin whatever functions there are.
+        on_end: called with a command's exit code when the shell has told it.
+        on_silence: called once the shell can't be trusted to say how the command ended: its words
+            mean something else by now, it reads and does nothing (`set -n`), or has closed its
+            input.
+    """
+
+    def __init__(
+        self, poller: Poller, openings: Openings, feed: OwnedFd, builtin: str,
+        on_end: Callable[[int], None], on_silence: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._builtin = builtin
+        self._on_end = on_end
+        self._on_silence = on_silence
+        self._number = NOTHING
+        self._status = 0
+        self._asked = False
+        self._feed_fd = feed
+        self._feed = Feed(poller, feed, self._lines_read, self._input_closed)
+        # Both ends are ours, so that the shell never waits and we never see an end.
+        self._control = openings.channel("control")
+        self._statuses = FdReader(poller, self._control.fd, self._status_received, _never)
+        self._partial = b""
+        self._feed.write(f"{builtin} trap 'return {TERMINATED}' URG\n".encode())
+
+    def run(self, number: int, paths: tuple[str, str, str, str], before: str = "") -> None:
+        """Have the shell run a command, when it has none.
+
+        Args:
+            number: the command's, more than 0.
+            paths: of its script, and of what becomes its input and its two outputs.
+            before: a line for the shell to read first, or none.
+        """
+        quote = shlex.quote
+        script, stdin, stdout, stderr = paths
+        # `$?` is that of the command before. Not last in its list, it ends no `set -e` shell.
+        status = f"(exit {self._status}) && :\n" if self._status else ""
+        streams = f"<{quote(stdin)} >{quote(stdout)} 2>{quote(stderr)}"
+        # Quoted, the word is no alias either.
+        say = f"{self._builtin} 'printf' '{number} %s\\n' \"$?\""
+        self._number = number
+        self._asked = False
+        self._feed.write(
+            f"{before}{status}{self._builtin} . {quote(script)} {streams}\n"
+            f"{say} >{quote(self._control.path)}\n".encode()
+        )
+
+    def hear(self) -> None:
+        """Take now what the shell has said by now."""
+        self._statuses.drain()
+
+    def forget(self) -> None:
+        """Care no more how the command ends."""
+        self._number = NOTHING
+
+    def _status_received(self, data: bytes) -> None:
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        self._partial = self._partial[:MAX_STATUS_BYTES]
+        for line in lines:
+            number, _, word = line.partition(b" ")
+            if not (number.isdigit() and word.isdigit()):
+                log.warning("shell says %r on %s", line[:80], self._control.path)
+                self._silent()
+            elif self._number != NOTHING and int(number) == self._number:
+                self._number = NOTHING
+                self._status = int(word) & 0xFF
+                self._on_end(int(word))
+
+    def _lines_read(self) -> None:
+        """The shell has read all lines: a command's status has come, or is about to, or never will.
+
+        A shell that reads in blocks does so as the command begins. One more line, an empty one,
+        tells: when it is read as well, what went before it was done.
+        """
+        number = self._number
+        self.hear()
+        if number != self._number:
+            return  # that was it; the next one's lines have been written
+        if number == NOTHING:
+            self._feed.rest()
+        elif not self._asked:
+            self._asked = True
+            self._feed.write(b"\n")
+        else:
+            self._silent()
+
+    def _input_closed(self) -> None:
+        """The shell's input has no reader: it is about to end, unless it has closed it itself."""
+
+        def check(number: int) -> None:
+            if number != NOTHING and number == self._number:
+                self._silent()
+
+        asyncio.get_running_loop().call_later(EXIT_S, check, self._number)
+
+    def _silent(self) -> None:
+        self._number = NOTHING
+        self._feed.rest()
+        self._on_silence()
+
+    def close(self) -> None:
+        """Close the shell's input, and hear no more."""
+        self._feed_fd.close()
+        self._statuses.close()
+        self._control.close()
+
+
+def _never() -> None:
+    raise AssertionError("a pipe that is open for writing has no end")
