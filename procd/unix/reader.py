@@ -30,6 +30,19 @@ FLOW_PIPE_BYTES: Final = 1 << 20
 MEMORY_REST_S: Final = 0.5
 
 
+LAST_ASCII: Final = 0x7F
+
+
+def _is_torn(data: bytes) -> bool:
+    """Whether the last bytes are the beginning of a character. Source: RFC 3629, section 3."""
+    for size, byte in enumerate(data[:-4:-1], 1):
+        if byte >= 0xC0:
+            return size < (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4)
+        if byte <= LAST_ASCII:
+            return False
+    return False
+
+
 def _nothing(*_: object) -> None:
     """What a closed reader calls."""
 
@@ -48,14 +61,14 @@ class FdReader:
             write it; a terminal holds too little for that.
 
     Attributes:
-        beside: the reader of the same process's other stream. If bytes pour there, what hasn't been
-            read yet is older than what has just come here, and is taken first.
+        beside: the reader of the same process's other stream. If that is amid something, what is
+            still to be read there is older than what has just come here, and is taken first.
 
     Source: pty(7): EIO on a master means that the last slave is closed.
     """
 
     __slots__ = ("_burst_bytes", "_fd", "_gathers", "_on_data", "_on_eof", "_poller", "_poured",
-                 "_reading", "_resting", "_soon", "_streak", "beside")  # fmt: skip
+                 "_reading", "_resting", "_soon", "_streak", "_torn", "beside")  # fmt: skip
 
     def __init__(
         self,
@@ -77,6 +90,7 @@ class FdReader:
         self._soon = 0.0  # until when the next read is soon after the last
         self._streak = 0
         self._poured = 0.0  # until when more of the same is likely to be there
+        self._torn = False  # the last bytes end within a character
         self._reading = False
         self._resting = False
         self.beside: FdReader | None = None
@@ -108,10 +122,10 @@ class FdReader:
             self._rest(MEMORY_REST_S)  # else this would fail at each turn
             return
         if data:
-            if self.beside is not None and self.beside.pouring:
+            if self.beside is not None and self.beside.amid:
                 with suppress(MemoryError):  # then that waits where it is, and this isn't lost
                     self.beside.drain()
-            self._on_data(data)
+            self._deliver(data)
         if ended:
             on_eof = self._on_eof
             self.close()
@@ -134,12 +148,16 @@ class FdReader:
         self._soon += REST_S
         self._poller.rest(self._fd.number)
 
+    def _deliver(self, data: bytes) -> None:
+        self._torn = data[-1] > LAST_ASCII and _is_torn(data)
+        self._on_data(data)
+
     @property
-    def pouring(self) -> bool:
-        """Whether bytes pour from there, of which some may not have been read yet."""
+    def amid(self) -> bool:
+        """Whether bytes pour from there, or have come up to the middle of a character."""
         if not self._reading:
             return False
-        return self._streak >= FLOW_READS or time.monotonic() < self._poured
+        return self._torn or self._streak >= FLOW_READS or time.monotonic() < self._poured
 
     def _rest(self, seconds: float) -> None:
         """Leave the bytes where they are for a while."""
@@ -192,7 +210,7 @@ class FdReader:
             data, ended = self._read(min(most, READ_BYTES))
             most -= len(data)
             if data:
-                self._on_data(data)
+                self._deliver(data)
             if ended:
                 on_eof = self._on_eof
                 self.close()

@@ -439,6 +439,33 @@ async def test_what_gathers_comes_before_what_comes_beside_it(
     other_writing.close()
 
 
+@pytest.mark.parametrize(
+    ("begin", "rest"),
+    [("\u00e9", 1), ("\u20ac", 2), ("\u20ac", 1), ("\U0001f600", 3), ("x\U0001f600", 1)],
+)
+async def test_the_rest_of_a_character_comes_before_what_comes_beside_it(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], begin: str, rest: int
+) -> None:
+    """Whoever has written half of it hasn't written on the other stream since."""
+    got = Collector()
+    reading, writing = ends
+    other_reading, other_writing = pipe()
+    reader = FdReader(poller, reading, got.received, got.eof)
+    other = FdReader(poller, other_reading, got.received, got.eof)
+    reader.beside, other.beside = other, reader
+    whole = begin.encode()
+    os.write(writing.number, whole[:-rest])
+    async with asyncio.timeout(10):
+        await got.until(len(whole) - rest)
+        os.write(other_writing.number, b"z")  # which is what the poller hears of first
+        os.write(writing.number, whole[-rest:])
+        await got.until(len(whole) + 1)
+    assert got.data == whole + b"z"
+    reader.close()
+    other.close()
+    other_writing.close()
+
+
 async def test_no_memory_for_what_gathers_beside_it(
     poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None],
     monkeypatch: pytest.MonkeyPatch,
