@@ -18,7 +18,7 @@ M_MMAP_THRESHOLD: Final = -3
 
 # Of what is free at the end of the heap, so much may stay; what is larger than LARGEST_BYTES, the
 # most that glibc allows here, is never part of it.
-HELD_BYTES: Final = 256 << 20
+HELD_BYTES: Final = 128 << 20
 LARGEST_BYTES: Final = 32 << 20
 # What less was freed than this isn't looked for.
 MUCH_BYTES: Final = 1 << 20
