@@ -414,17 +414,30 @@ async def test_lets_bytes_that_keep_coming_gather(
     reader.close()
 
 
+@pytest.fixture
+async def beside(poller: Poller, ends: tuple[OwnedFd, OwnedFd], closing: ExitStack) -> "Beside":
+    """A reader of `ends`, and one of another stream of the same process, with its writing end."""
+    got = Collector()
+    reading, writing = pipe()
+    closing.callback(writing.close)
+    reader = FdReader(poller, ends[0], got.received, got.eof)
+    other = FdReader(poller, reading, got.received, got.eof)
+    reader.beside, other.beside = other, reader
+    closing.callback(reader.close)
+    closing.callback(other.close)
+    return got, reader, other, writing
+
+
+Beside = tuple[Collector, FdReader, FdReader, OwnedFd]
+
+
 async def test_what_gathers_comes_before_what_comes_beside_it(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None]
+    beside: Beside, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None]
 ) -> None:
     """A program's last words on the one stream, after much on the other."""
     timing(3600.0, 3600.0)
-    got = Collector()
-    reading, writing = ends
-    other_reading, other_writing = pipe()
-    reader = FdReader(poller, reading, got.received, got.eof)
-    other = FdReader(poller, other_reading, got.received, got.eof)
-    reader.beside, other.beside = other, reader
+    got, reader, _, other_writing = beside
+    _, writing = ends
     await byte_by_byte(writing, got, FLOW_READS + 1)
     os.write(writing.number, b"y")
     os.write(other_writing.number, b"z")
@@ -435,8 +448,6 @@ async def test_what_gathers_comes_before_what_comes_beside_it(
     os.write(other_writing.number, b"!")
     async with asyncio.timeout(10):
         await got.until(FLOW_READS + 4)
-    other.close()
-    other_writing.close()
 
 
 @pytest.mark.parametrize(
@@ -444,40 +455,30 @@ async def test_what_gathers_comes_before_what_comes_beside_it(
     [("\u00e9", 1), ("\u20ac", 2), ("\u20ac", 1), ("\U0001f600", 3), ("x\U0001f600", 1)],
 )
 async def test_the_rest_of_a_character_comes_before_what_comes_beside_it(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], begin: str, rest: int
+    beside: Beside, ends: tuple[OwnedFd, OwnedFd], begin: str, rest: int
 ) -> None:
     """Whoever has written half of it hasn't written on the other stream since."""
-    got = Collector()
-    reading, writing = ends
-    other_reading, other_writing = pipe()
-    reader = FdReader(poller, reading, got.received, got.eof)
-    other = FdReader(poller, other_reading, got.received, got.eof)
-    reader.beside, other.beside = other, reader
+    got, _, _, other_writing = beside
+    _, writing = ends
     whole = begin.encode()
     os.write(writing.number, whole[:-rest])
     async with asyncio.timeout(10):
         await got.until(len(whole) - rest)
+        await turn()  # the poller has seen that there is no more
         os.write(other_writing.number, b"z")  # which is what the poller hears of first
         os.write(writing.number, whole[-rest:])
         await got.until(len(whole) + 1)
     assert got.data == whole + b"z"
-    reader.close()
-    other.close()
-    other_writing.close()
 
 
 async def test_no_memory_for_what_gathers_beside_it(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None],
+    beside: Beside, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """What was read is kept, and the other comes later."""
     timing(3600.0, 3600.0)
-    got = Collector()
+    got, reader, _, other_writing = beside
     reading, writing = ends
-    other_reading, other_writing = pipe()
-    reader = FdReader(poller, reading, got.received, got.eof)
-    other = FdReader(poller, other_reading, got.received, got.eof)
-    other.beside = reader
     await byte_by_byte(writing, got, FLOW_READS + 1)
     os.write(writing.number, b"y")
 
@@ -494,9 +495,6 @@ async def test_no_memory_for_what_gathers_beside_it(
     monkeypatch.undo()
     reader.drain()
     assert got.data.endswith(b"xzy")
-    reader.close()
-    other.close()
-    other_writing.close()
 
 
 @pytest.mark.parametrize(
