@@ -27,11 +27,11 @@ from procd.tasks import Tasks
 from procd.turns import Turns
 from procd.unix import cgroup, proctree
 from procd.unix.confine import confinement
-from procd.unix.fd import OwnedFd, pipe
+from procd.unix.fd import OwnedFd, pipes
 from procd.unix.heap import Heap
 from procd.unix.poller import Poller
 from procd.unix.proctree import Tree
-from procd.unix.spawn import Source, Spec, spawn
+from procd.unix.spawn import Spec, spawn
 from procd.unix.tty import open_pty
 
 log = logging.getLogger(__name__)
@@ -160,25 +160,28 @@ class Processes:
             Exhausted: `process.max_processes` are supervised.
         """
         theirs = [*passed] if stdin is None else [stdin, *passed]
-        readings: dict[int, OwnedFd] = {}
-        stdio: list[Source] = [os.devnull if stdin is None else stdin.number]
+        readings: list[OwnedFd] = []
         try:
-            for stream in (STDOUT,) if merged else (STDOUT, STDERR):
-                readings[stream], writing = _opened(pipe)
-                theirs.append(writing)
+            readings, writings = _opened(lambda: pipes(1 if merged else 2))
+            theirs += writings
+            for writing in writings:
                 self._give(writing.number)
-                stdio += [writing.number, writing.number] if merged else [writing.number]
-            stdio += [fd.number for fd in passed]
-            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=tuple(stdio))
+            stdio = (
+                os.devnull if stdin is None else stdin.number,
+                writings[0].number,
+                writings[-1].number,
+                *[fd.number for fd in passed],
+            )
+            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=stdio)
             process = self._start(spec, output, long_lived=long_lived)
         except BaseException:
-            for reading in readings.values():
+            for reading in readings:
                 reading.close()
             raise
         finally:
             for fd in theirs:
                 fd.close()
-        for stream, reading in readings.items():
+        for stream, reading in zip((STDOUT, STDERR), readings, strict=False):
             process.read_from(reading, stream)
         return process
 
@@ -377,7 +380,7 @@ class Processes:
         )
 
 
-def _opened(opener: Callable[[], tuple[OwnedFd, T]]) -> tuple[OwnedFd, T]:
+def _opened(opener: Callable[[], T]) -> T:
     try:
         return opener()
     except OSError as exc:

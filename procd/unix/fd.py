@@ -19,42 +19,32 @@ class OwnedFd:
     """A descriptor and the duty to close it.
 
     Attributes:
+        number: the descriptor; a closed one has none, so that to ask for it is an AttributeError.
+        closed: whether `close` was called.
         before_close: called first, for whoever has registered the number as well.
-
-    Raises:
-        ValueError: the number is asked for after `close`.
     """
 
-    __slots__ = ("_number", "before_close")
+    __slots__ = ("before_close", "closed", "number")
 
     def __init__(self, number: int) -> None:
-        self._number = number
+        self.number = number
+        self.closed = False
         self.before_close: Callable[[], None] | None = None
-
-    @property
-    def number(self) -> int:
-        """The descriptor."""
-        if self._number < 0:
-            raise ValueError("descriptor is closed")
-        return self._number
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._number < 0
 
     def close(self) -> None:
         """Close it; further calls do nothing."""
-        if self._number < 0:
+        if self.closed:
             return
         if self.before_close is not None:
             self.before_close()
             self.before_close = None
-        number, self._number = self._number, -1
+        number = self.number
+        self.closed = True
+        del self.number
         os.close(number)
 
     def __repr__(self) -> str:
-        return f"OwnedFd({self._number})"
+        return "OwnedFd()" if self.closed else f"OwnedFd({self.number})"
 
 
 def for_work(*numbers: int) -> list[OwnedFd]:
@@ -71,12 +61,33 @@ def for_work(*numbers: int) -> list[OwnedFd]:
     return [OwnedFd(number) for number in numbers]
 
 
-def pipe() -> tuple[OwnedFd, OwnedFd]:
-    """A pipe: (reading end, writing end), neither inherited, both blocking.
+def pipes(count: int) -> tuple[list[OwnedFd], list[OwnedFd]]:
+    """So many pipes: their reading ends and their writing ends, none inherited, all blocking.
+
+    Raises:
+        OSError: there are no descriptors for all of them; then there is none.
 
     Source: pipe(7).
     """
-    reading, writing = for_work(*os.pipe())
+    numbers: list[int] = []
+    try:
+        for _ in range(count):
+            numbers += os.pipe()
+    except OSError:
+        for number in numbers:
+            os.close(number)
+        raise
+    ends = for_work(*numbers)
+    return ends[::2], ends[1::2]
+
+
+def pipe() -> tuple[OwnedFd, OwnedFd]:
+    """One pipe: its reading end and its writing end.
+
+    Raises:
+        OSError: as `pipes`.
+    """
+    (reading,), (writing,) = pipes(1)
     return reading, writing
 
 

@@ -27,6 +27,8 @@ WRITABLE: Final = select.EPOLLOUT
 HUNG_UP: Final = select.EPOLLRDHUP
 # The first two are told whether asked for or not, and are found out about by reading or writing.
 FAILED: Final = select.EPOLLHUP | select.EPOLLERR | HUNG_UP
+TO_READERS: Final = READABLE | FAILED
+TO_WRITERS: Final = WRITABLE | FAILED
 
 Callback = Callable[[], None]
 
@@ -108,11 +110,12 @@ class Poller:
 
     def remove_reader(self, fd: int, /) -> bool:
         """Stop that; whether there was anything to stop."""
-        if self._resting.pop(fd, None) is not None:
-            return True
         if self._readers.pop(fd, None) is None:
-            return False
-        self._forget(fd, WRITABLE if fd in self._writers else 0)
+            return self._resting.pop(fd, None) is not None
+        if fd in self._writers:
+            self._epoll.modify(fd, WRITABLE)
+        else:
+            self._epoll.unregister(fd)
         return True
 
     def add_writer(self, fd: int, callback: Callback, /) -> None:
@@ -129,36 +132,37 @@ class Poller:
         """Stop that; whether there was anything to stop."""
         if self._writers.pop(fd, None) is None:
             return False
-        self._forget(fd, READABLE if fd in self._readers else 0)
-        return True
-
-    def _forget(self, fd: int, rest: int) -> None:
-        if rest:
-            self._epoll.modify(fd, rest)
+        if fd in self._readers:
+            self._epoll.modify(fd, READABLE)
         else:
             self._epoll.unregister(fd)
+        return True
 
     def _turn(self) -> None:
         deadline = time.monotonic() + TURN_S
+        readers, writers = self._readers, self._writers
         while True:
             events = self._epoll.poll(0, BATCH)
             for fd, mask in events:
                 # By now `fd` may be closed, or another descriptor with the same number: who is
                 # called in vain finds that there is nothing to read.
-                if mask & (READABLE | FAILED) and (callback := self._readers.get(fd)) is not None:
-                    self._call(callback)
-                if mask & (WRITABLE | FAILED) and (callback := self._writers.get(fd)) is not None:
-                    self._call(callback)
+                if mask & TO_READERS and (callback := readers.get(fd)) is not None:
+                    try:
+                        callback()
+                    except Exception as exc:  # noqa: BLE001 - reported, as the loop does
+                        self._report(callback, exc)
+                if mask & TO_WRITERS and (callback := writers.get(fd)) is not None:
+                    try:
+                        callback()
+                    except Exception as exc:  # noqa: BLE001 - as above
+                        self._report(callback, exc)
             if len(events) < BATCH or time.monotonic() >= deadline or self._epoll.closed:
                 return
 
-    def _call(self, callback: Callback) -> None:
-        try:
-            callback()
-        except Exception as exc:  # noqa: BLE001 - reported, as the loop does with its own callbacks
-            self._loop.call_exception_handler(
-                {"message": f"exception in {callback!r}", "exception": exc}
-            )
+    def _report(self, callback: Callback, exc: Exception) -> None:
+        self._loop.call_exception_handler(
+            {"message": f"exception in {callback!r}", "exception": exc}
+        )
 
     def close(self) -> None:
         """Watch nothing any more."""

@@ -91,10 +91,10 @@ class FdReader:
         self._streak = 0
         self._poured = 0.0  # until when more of the same is likely to be there
         self._torn = False  # the last bytes end within a character
-        self._reading = False
+        self._reading = True
         self._resting = False
         self.beside: FdReader | None = None
-        self.resume()
+        poller.add_reader(fd.number, self._readable)
 
     @property
     def ended(self) -> bool:
@@ -226,7 +226,9 @@ class FdReader:
     def close(self) -> None:
         """Stop and close the descriptor, without `on_eof`."""
         if not self._fd.closed:
-            self.pause()
+            if self._reading:
+                self._reading = False
+                self._poller.remove_reader(self._fd.number)
             self._fd.close()
             # Lets go of the owner, who holds us: lest its output wait for the cycle collector.
             self._on_data = self._on_eof = _nothing

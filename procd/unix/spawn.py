@@ -17,6 +17,8 @@ from procd.unix.proctree import mark, unmark
 # A redirection of the child: a descriptor of ours to duplicate, or a path that the child opens.
 Source = int | str
 Action = tuple[int, int, str, int, int] | tuple[int, int, int]
+OPEN: Final = os.POSIX_SPAWN_OPEN
+DUP2: Final = os.POSIX_SPAWN_DUP2
 
 # Source: env(1) of GNU coreutils, --split-string.
 ENV: Final = "/usr/bin/env"
@@ -28,7 +30,7 @@ DEFAULTED: Final = {
 } | {signal.SIGPIPE, signal.SIGXFSZ}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Spec:
     """What to start and in what surroundings.
 
@@ -60,14 +62,12 @@ def spawn(spec: Spec, tag: int) -> int:
     Raises:
         SpawnFailed: the directory, the program or the machine is at fault; the message says which.
     """
-    actions: list[Action] = []
-    for target, source in enumerate(spec.stdio):
-        if isinstance(source, str):
-            actions.append((os.POSIX_SPAWN_OPEN, target, source, os.O_RDWR, 0))
-        else:
-            actions.append((os.POSIX_SPAWN_DUP2, source, target))
+    actions: list[Action] = [
+        (OPEN, target, source, os.O_RDWR, 0) if isinstance(source, str) else (DUP2, source, target)
+        for target, source in enumerate(spec.stdio)
+    ]
     env = dict(spec.env)
-    if os.path.isabs(spec.cwd):  # noqa: PTH117 - a str, as every path of a child is
+    if spec.cwd.startswith("/"):
         env["PWD"] = spec.cwd  # so that a shell keeps the name the caller used; chdir(2) has none
     if spec.wrappers:
         argv, env = _wrapped(spec, env)
@@ -111,16 +111,8 @@ def _quoted(name: str) -> str:
 
 
 def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) -> int:
-    if spec.umask is None:
-        return _posix_spawn(spec, env, actions, tag)
-    umask = os.umask(spec.umask)  # one thread: nobody else makes a file meanwhile
-    try:
-        return _posix_spawn(spec, env, actions, tag)
-    finally:
-        os.umask(umask)
-
-
-def _posix_spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) -> int:
+    # One thread: nobody else makes a file meanwhile.
+    umask = None if spec.umask is None else os.umask(spec.umask)
     limits = mark(tag)
     try:
         return os.posix_spawn(
@@ -136,6 +128,8 @@ def _posix_spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag:
         raise SpawnFailed(_reason(spec.argv[0], exc)) from exc
     finally:
         unmark(limits)
+        if umask is not None:
+            os.umask(umask)
 
 
 def _here() -> str:
