@@ -73,6 +73,9 @@ class Process:
     `done` is set when it has exited and its log is sealed: at the end of its output, or `drain_s`
     after the exit if a background child still holds it open. That child's later output is read and
     dropped, so that it is never stopped by a broken pipe, until `hang_up` or its own end.
+
+    Attributes:
+        on_done: called in the moment that `done` is set.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Process:
         self._drain_timer: asyncio.TimerHandle | None = None
         self._killing: asyncio.Task[None] | None = None
         self.done: asyncio.Future[ExitStatus] = self._loop.create_future()
+        self.on_done: Callable[[], None] | None = None
         self._child = Child(processes.poller, record.pid, self._exited)
         self.stdin = None if master is None else FdWriter(processes.poller, master)
 
@@ -181,6 +185,8 @@ class Process:
                 self.log = Log(Backlog(0), 0)
         assert self.record.exit is not None
         self.done.set_result(self.record.exit)
+        if self.on_done is not None:
+            self.on_done()
 
     @property
     def settled(self) -> bool:

@@ -25,7 +25,7 @@ def unwatched(_: Log[Backlog]) -> None:
     """Watches nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ExecuteRequest:
     """What to run; `timeout_s` None means the default, 0 none."""
 
@@ -35,7 +35,7 @@ class ExecuteRequest:
     timeout_s: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ExecuteResult:
     """How it ended and what it said.
 
@@ -50,10 +50,10 @@ class ExecuteResult:
     @property
     def truncated(self) -> bool:
         """Whether the output has a gap."""
-        return self.output.start > self.output.head_end
+        return self.output.kept_bytes < self.output.end
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Program:
     """What is to be started, and the descriptors that are handed to it.
 
@@ -140,37 +140,36 @@ class Executions:
         if self._running >= self._config.max_concurrent:
             raise Exhausted(f"limit of {self._config.max_concurrent} commands is reached")
         self._processes.check_memory()
+        cap_bytes = self._config.max_output_bytes
         self._running += 1
         try:
             await self._processes.turns.take()
-            return await self._run(program, timeout_s, watch)
+            store = Backlog(cap_bytes, cap_bytes // 2, self._processes.memory)
+            output = Log(store, cap_bytes)
+            watch(output)
+            try:
+                process = self._start(program(), output)
+            except SpawnFailed as exc:
+                output.append(exc.message.encode(), STDERR)
+                return ExecuteResult(exit_code=-1, output=store)
+            exit_code = await self._end(process, self._limited(timeout_s))
+            return ExecuteResult(exit_code=exit_code, output=store)
         finally:
             self._running -= 1
 
-    async def _run(
-        self, program: Callable[[], Program], timeout_s: float, watch: Watch
-    ) -> ExecuteResult:
-        cap_bytes = self._config.max_output_bytes
-        store = Backlog(cap_bytes, cap_bytes // 2, self._processes.memory)
-        output = Log(store, cap_bytes)
-        watch(output)
-        try:
-            what = program()
-            process = self._processes.spawn(
-                what.argv,
-                cwd=what.cwd,
-                env=what.env,
-                output=output,
-                stdin=what.stdin,
-                passed=what.passed,
-                merged=what.merged,
-            )
-        except SpawnFailed as exc:
-            output.append(exc.message.encode(), STDERR)
-            return ExecuteResult(exit_code=-1, output=output.store)
-        if what.started is not None:
-            what.started(process)
-        return await self._finish(process, output.store, self._limited(timeout_s))
+    def _start(self, program: Program, output: Log[Backlog]) -> Process:
+        process = self._processes.spawn(
+            program.argv,
+            cwd=program.cwd,
+            env=program.env,
+            output=output,
+            stdin=program.stdin,
+            passed=program.passed,
+            merged=program.merged,
+        )
+        if program.started is not None:
+            program.started(process)
+        return process
 
     def give(self, path: str) -> None:
         """Let the user that children run as read what was made for one.
@@ -186,17 +185,16 @@ class Executions:
             timeout_s = ceiling_s
         return timeout_s or None
 
-    async def _finish(
-        self, process: Process, output: Backlog, timeout_s: float | None
-    ) -> ExecuteResult:
+    async def _end(self, process: Process, timeout_s: float | None) -> int | None:
+        """Wait for the end and tell the exit code, or see to the end when time is up."""
         loop = asyncio.get_running_loop()
         over = loop.create_future()
 
-        def wake(*_: object) -> None:
+        def wake() -> None:
             if not over.done():
                 over.set_result(None)
 
-        process.done.add_done_callback(wake)
+        process.on_done = wake
         timer = None if timeout_s is None else loop.call_later(timeout_s, wake)
         try:
             await over
@@ -205,11 +203,12 @@ class Executions:
             process.kill()
             raise
         finally:
+            process.on_done = None
             if timer is not None:
                 timer.cancel()
         if process.done.done():
-            return ExecuteResult(exit_code=process.done.result().shell_code, output=output)
+            return process.done.result().shell_code
         process.take_pending()
         process.log.seal()
         process.kill()
-        return ExecuteResult(exit_code=None, output=output)
+        return None
