@@ -24,7 +24,7 @@ from procd.api import (
 from procd.api.audit import AUDIT, audit, opened
 from procd.api.edge import POLLER
 from procd.api.forwarded import PROXIES, Proxies
-from procd.api.gate import GATE, Gate, expect, gate
+from procd.api.gate import GATE, Gate, expect
 from procd.api.middleware import errors
 from procd.api.observe import HEAP, REQUESTS, Requests, name_request, observer
 from procd.api.visitors import VISITORS, Visitors, dismiss
@@ -84,8 +84,10 @@ def create_app(
     """
     requests = Requests()
     audits = [audit] if config.audit.file else []
+    visitors = Visitors(config.server)
+    guards = Gate(config, access or Access(config), visitors)
     app = web.Application(
-        middlewares=[observer(requests), *audits, errors, gate],
+        middlewares=[observer(requests), *audits, errors, guards.middleware],
         client_max_size=config.server.max_body_bytes,
     )
     if audits:
@@ -93,11 +95,11 @@ def create_app(
         app.on_response_prepare.append(opened)
         app.on_cleanup.append(_close_audit)
     app[REQUESTS] = requests
-    app[VISITORS] = Visitors(config.server)
+    app[VISITORS] = visitors
     app.on_response_prepare.append(dismiss)
     app[PROXIES] = Proxies(config.server)
     app.on_response_prepare.append(name_request)
-    guards = app[GATE] = Gate(config, access or Access(config))
+    app[GATE] = guards
     app[health.HEALTH] = {"status": "ok", "auth": "token" if guards.access.required else "none"}
     if config.web.enabled:
         app[ASSETS] = Assets()

@@ -24,7 +24,7 @@ NOTES = web.RequestKey("NOTES", dict[str, Any])
 
 def note(request: web.Request, **facts: str | int | None) -> None:
     """Add ids or an exit code to the record of this request; never what a user typed or runs."""
-    if AUDIT in request.app:
+    if request.app.get(AUDIT) is not None:
         request[NOTES] = {**request.get(NOTES, {}), **facts}
 
 

@@ -5,8 +5,8 @@ what follows is ignored; field names match in any case; unknown fields are ignor
 types are exact.
 """
 
-import codecs
 import json
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
@@ -15,8 +15,6 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing, valid
 
 from procd.errors import BadRequest, InvalidBody, TooLarge
 
-# Loaded now: codecs are modules, and later there may be no descriptor to load one with.
-DECODE: Final = codecs.lookup("utf-8-sig").decode
 MAX_DIGITS: Final = 18
 MAX_UINT16: Final = (1 << 16) - 1
 MAX_UINT32: Final = (1 << 32) - 1
@@ -27,13 +25,17 @@ class Text(fields.String):
 
     allows_nul = False
 
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
-        text: str = super()._deserialize(value, *args, **kwargs)
-        if "\0" in text and not self.allows_nul:
+    def deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        """As any field does; what is a string, as most are, is judged without further ado."""
+        if type(value) is not str:
+            return super().deserialize(value, *args, **kwargs)
+        if "\0" in value and not self.allows_nul:
             raise ValidationError("must not contain a NUL character")
-        if not _is_unicode(text):
+        if not _is_unicode(value):
             raise ValidationError("must not contain lone surrogates")
-        return text
+        for validator in self.validators:
+            validator(value)
+        return value
 
 
 class Element(Text):
@@ -95,7 +97,13 @@ class BodySchema(Schema):
     def __init__(self) -> None:
         super().__init__()
         self._plan = [
-            ((field.data_key or name).lower(), field.data_key or name, name, field)
+            (
+                (field.data_key or name).lower(),
+                field.data_key or name,
+                name,
+                field,
+                field.required or field.load_default is not missing,
+            )
             for name, field in self.load_fields.items()
         ]
 
@@ -117,13 +125,13 @@ class BodySchema(Schema):
             raise InvalidBody("invalid request body: must be a JSON object")
         given = {name.lower(): value for name, value in document.items() if value is not None}
         data: dict[str, Any] = {}
-        for lowered, key, name, field in self._plan:
+        for lowered, key, name, field, wanted in self._plan:
+            if not wanted and lowered not in given:
+                continue
             try:
-                value = field.deserialize(given.get(lowered, missing))
+                data[name] = field.deserialize(given.get(lowered, missing))
             except ValidationError as exc:
                 raise _refusal({key: exc.messages}) from exc
-            if value is not missing:
-                data[name] = value
         try:
             return self.build(data)
         except ValidationError as exc:
@@ -160,7 +168,7 @@ def parse(raw: bytes) -> object:
     Raises:
         InvalidBody: there is none.
     """
-    text = DECODE(raw, "replace")[0].lstrip(" \t\r\n")
+    text = raw.removeprefix(BOM_UTF8).decode("utf-8", "replace").lstrip(" \t\r\n")
     if not text:
         raise InvalidBody("invalid request body: empty")
     try:

@@ -76,8 +76,9 @@ class Draft:
 
         Nothing if the draft was given up, or was never worth it.
         """
-        if self._pieces:
-            self._encode(final=True)
+        if not self._pieces:
+            return NO_DRAFTS
+        self._encode(final=True)
         self._memory.caches.discard(self)  # from now on it is needed
         return {text: [b'"', *self._pieces, b'"']} if self._pieces else NO_DRAFTS
 
@@ -85,8 +86,9 @@ class Draft:
         """Forget it."""
         if self._log is not None:
             self._log.tap = None
-        self._memory.caches.discard(self)
-        self._memory.give_back(self._size)
-        self._size = 0
-        self._pieces.clear()
         self._waiting.clear()
+        if self._decoder is not None:
+            self._memory.caches.discard(self)
+            self._memory.give_back(self._size)
+            self._size = 0
+            self._pieces.clear()

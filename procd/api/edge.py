@@ -57,13 +57,13 @@ class HttpConnection(web.RequestHandler):
             self._poller.add_hangup(self._watched, self._hung_up)
 
     def _resume_transport_reading(self) -> None:
-        self._unwatch()
+        if self._watched >= 0:
+            self._unwatch()
         super()._resume_transport_reading()
 
     def _unwatch(self) -> None:
-        if self._watched >= 0:
-            self._poller.remove_reader(self._watched)
-            self._watched = -1
+        self._poller.remove_reader(self._watched)
+        self._watched = -1
 
     def _hung_up(self) -> None:
         """End what runs for a client that has gone; a body is read to its end first."""
@@ -74,7 +74,8 @@ class HttpConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop before it closes the socket."""
-        self._unwatch()
+        if self._watched >= 0:
+            self._unwatch()
         self._visitors.left(self)
         super().connection_lost(exc)
 

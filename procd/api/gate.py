@@ -6,6 +6,7 @@ Source: Process API contract, sections 1 and 3; RFC 6750; RFC 6455, section 10.2
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
@@ -13,7 +14,7 @@ from aiohttp.typedefs import Handler
 
 from procd.api.forwarded import PROXIES
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
-from procd.api.visitors import VISITORS
+from procd.api.visitors import Visitors
 from procd.config import Config, ServerConfig
 from procd.errors import Exhausted, Refused, TooLarge, Unauthorized
 from procd.services.access import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
@@ -21,6 +22,8 @@ from procd.services.credentials import Access, is_address, is_loopback
 
 PREFIX: Final = re.compile(r"\A/toolbox/[^/]+(?=/)")
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+# Most clients name the same few hosts: so many are judged once.
+KNOWN_HOSTS: Final = 64
 LABEL: Final = re.compile(r"[a-z0-9_-]+", re.ASCII)
 # What is left of a refused request's body up to this is taken off the socket and dropped, so that
 # its client reads the answer; of a longer one nothing is read.
@@ -46,14 +49,16 @@ UNKNOWN: Final = Need(Scope.READ)
 class Gate:
     """Decides on each request."""
 
-    def __init__(self, config: Config, access: Access) -> None:
+    def __init__(self, config: Config, access: Access, visitors: Visitors) -> None:
         self.access = access
+        self._visitors = visitors
         self._needs: dict[web.AbstractRoute, Need] = {}
         self._config = config.server
         self._hosts = _hosts(config.server, [config.server.host] if config.server.host else [])
         self._cors_origins = frozenset(config.cors.allowed_origins)
         self._origins = self._cors_origins | set(config.auth.allowed_origins)
         self._checks_origin = "*" not in self._origins
+        self._knows = lru_cache(KNOWN_HOSTS)(self._is_known)
 
     def follow(self, addresses: Sequence[str]) -> None:
         """Guard the sockets that were passed on, which listen at `addresses`: not `server.host`.
@@ -64,6 +69,7 @@ class Gate:
         for address in addresses:
             self.access.check_place(address)
         self._hosts = _hosts(self._config, addresses)
+        self._knows.cache_clear()
 
     def guard(self, route: web.AbstractRoute, method: str, path: str) -> None:
         """Have `route` ask for what the table says of `method` and `path`."""
@@ -72,6 +78,17 @@ class Gate:
             upgrades=path in UPGRADES,
             unguarded=path in UNGUARDED,
         )
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let a request pass, or raise."""
+        visitor = request.protocol
+        self._visitors.began(visitor)
+        try:
+            request[CALLER] = self.admit(request)
+            return await handler(request)
+        finally:
+            self._visitors.ended(visitor)
 
     def admit(self, request: web.Request) -> Token:
         """Whose request it is; for an upgrade, the ticket in it is then used up.
@@ -85,11 +102,10 @@ class Gate:
         need = self._needs.get(route, UNKNOWN)
         if need.unguarded:
             return ANYONE
-        visitors = request.app[VISITORS]
-        if request.protocol in visitors.extra:
-            raise Exhausted(f"limit of {visitors.max} connections is reached")
+        if request.protocol in self._visitors.extra:
+            raise Exhausted(f"limit of {self._visitors.max} connections is reached")
         headers = request.headers
-        if self._hosts is not None and not self._knows(headers.get(hdrs.HOST)):
+        if not self._knows(headers.get(hdrs.HOST)):
             raise Refused("forbidden: this Host is not in server.allowed_hosts")
         if self._checks_origin and (origin := headers.get(hdrs.ORIGIN)) is not None:
             self._check_origin(origin, request.app[PROXIES].host_of(request))
@@ -123,7 +139,7 @@ class Gate:
         token = self.access.tickets.redeem(tickets[0], plain_path(request.path))
         return token if token in self.access.tokens else None
 
-    def _knows(self, host: str | None) -> bool:
+    def _is_known(self, host: str | None) -> bool:
         """Whether a Host header can't be a page's that has its own name lead here.
 
         Such a page needs a domain that somebody has registered: an address isn't one, nor is a name
@@ -181,18 +197,6 @@ def _name(host: str) -> str:
 def plain_path(path: str) -> str:
     """A path as the route table has it: without the prefix of a sandbox or a slash at its end."""
     return PREFIX.sub("", path, count=1).rstrip("/")
-
-
-@web.middleware
-async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let a request pass, or raise."""
-    visitors = request.app[VISITORS]
-    visitors.began(request.protocol)
-    try:
-        request[CALLER] = request.app[GATE].admit(request)
-        return await handler(request)
-    finally:
-        visitors.ended(request.protocol)
 
 
 async def expect(request: web.Request) -> None:

@@ -7,10 +7,10 @@ import asyncio
 from codecs import getincrementaldecoder
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain, islice
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 from aiohttp import HttpVersion11, web
@@ -54,8 +54,7 @@ class Output(Protocol):
         """The bytes, oldest first, each run of one stream; a gap shows as a jump of the offset."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutputText:
+class OutputText(NamedTuple):
     """Output as text: of one stream, or of all in order of arrival (`EVERY_STREAM`).
 
     Invalid UTF-8 becomes U+FFFD, and a character that arrived in parts is whole.
@@ -76,17 +75,24 @@ class OutputText:
         """What has the same text, and is equal for all that have."""
         if self.labelled or self.stream != self.output.sole_stream:
             return self
-        return replace(self, stream=EVERY_STREAM)
+        return self._replace(stream=EVERY_STREAM)
 
     def texts(self) -> Iterator[str]:
         """The text in pieces."""
         if self.stream and self.output.sole_stream not in (EVERY_STREAM, self.stream):
             return
+        runs = self.output.runs()
+        first = [*islice(runs, 2)]
+        if len(first) == 1 and not first[0].offset and not self.labelled:
+            (run,) = first
+            if self.stream in (EVERY_STREAM, run.stream):
+                yield run.data.decode("utf-8", "replace")  # most commands say a word or two
+            return
         decoders: dict[int, Any] = {}
         cut: dict[int, int] = {}
         position = 0
         labelled = 0
-        for run in self.output.runs():
+        for run in chain(first, runs):
             if run.offset > position:
                 missing = run.offset - position
                 if self.stream != EVERY_STREAM:
@@ -182,10 +188,13 @@ async def respond(
 ) -> web.StreamResponse:
     """A reply whose fields may be OutputText: in one piece if it is small, else streamed."""
     whole: dict[str, object] = {}
-    size = 0
+    size = kept_bytes = 0
+    output: Output | None = None  # which most of the texts share
     for name, value in fields.items():
         if isinstance(value, OutputText):
-            kept_bytes = value.output.kept_bytes
+            if value.output is not output:
+                output = value.output
+                kept_bytes = output.kept_bytes
             size += kept_bytes
             if size > WHOLE_BYTES:
                 return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)

@@ -236,7 +236,7 @@ class Backlog:
 
     def __del__(self) -> None:
         """Give back to the budget what was kept, whoever was the last to read it."""
-        if self._budget is not None:
+        if self._accounted and self._budget is not None:
             self._budget.give_back(self._accounted)
 
     def read(self, offset: int, most: int) -> bytes:
