@@ -75,7 +75,7 @@ class Process:
     dropped, so that it is never stopped by a broken pipe, until `hang_up` or its own end.
 
     Attributes:
-        on_done: called in the moment that `done` is set.
+        on_done: called in the moment that `done` is set, or cancelled by `abandon`.
     """
 
     def __init__(
@@ -271,4 +271,5 @@ class Process:
             self._drain_timer = None
         self.hang_up()
         self._child.forget()
-        self.done.cancel()
+        if self.done.cancel() and self.on_done is not None:
+            self.on_done()

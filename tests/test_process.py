@@ -162,6 +162,30 @@ async def test_done_is_exit_and_end_of_output(supervise: Supervise) -> None:
     assert process.record.tree.leader == 0
 
 
+async def test_who_waits_is_told_in_the_moment(supervise: Supervise) -> None:
+    """What `done` says is there by then."""
+    process = supervise().sh("exit 3")
+    told: list[ExitStatus] = []
+    process.on_done = lambda: told.append(process.done.result())
+    await ended(process)
+    assert told == [ExitStatus(code=3)]
+
+
+async def test_who_waits_is_told_that_a_process_is_abandoned(supervise: Supervise) -> None:
+    """Once; and not of one that is done."""
+    running, over = supervise().sh("exec sleep 1000"), supervise().sh("exit 3")
+    await ended(over)
+    told: list[str] = []
+    running.on_done, over.on_done = lambda: told.append("running"), lambda: told.append("over")
+    pid = running.record.pid
+    for process in (running, over, running):
+        process.abandon()
+    assert told == ["running"]
+    assert running.done.cancelled()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 async def test_the_end_of_output_is_not_done(supervise: Supervise) -> None:
     """Who has closed his output and lives on is not done."""
     telling = OwnedFd((ends := os.pipe())[1])
