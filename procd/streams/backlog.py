@@ -61,6 +61,14 @@ class Budget:
         self.used_bytes -= size
         self._freed(size)
 
+    def take(self, size: int) -> bool:
+        """Count `size` bytes more, if that leaves room; whether it does."""
+        used = self.used_bytes + size
+        if used >= self.most_bytes:
+            return False
+        self.used_bytes = used
+        return True
+
     def relieve(self) -> None:
         """Drop all caches, if there is no room."""
         if self.used_bytes >= self.most_bytes:
@@ -142,9 +150,8 @@ class Backlog:
 
     def claim(self, size: int) -> bool:
         """Whether a budget has room for `size` more bytes, which are this one's from now on."""
-        if self._budget is None or self._budget.used_bytes + size > self._budget.most_bytes:
+        if self._budget is None or not self._budget.take(size):
             return False
-        self._budget.used_bytes += size
         self._accounted += size
         return True
 
@@ -157,9 +164,11 @@ class Backlog:
         """Add `data`, which is not copied if it is long."""
         if not data:
             return
-        self._totals[stream] = self._totals.get(stream, 0) + len(data)
+        size = len(data)
+        self._totals[stream] = self._totals.get(stream, 0) + size
         if self.end < self._head_bytes:
             data = self._append_to_head(data, stream)
+        grown = True  # by all of `data`
         if data:
             offsets = self._offsets
             if not self._append_to(self._runs, data, stream):
@@ -167,8 +176,14 @@ class Backlog:
             # Most often it is clear at a glance that nothing has to go.
             if self.end - offsets[self._first] > self._tail_bytes or len(offsets) > FEW_RUNS:
                 self._evict()
-        if self._budget is not None:
-            self._account(self._budget)
+                grown = False
+        budget = self._budget
+        if budget is None:
+            return
+        if grown and self._tail_bytes == self._full_tail_bytes and budget.take(size):
+            self._accounted += size
+        else:
+            self._account(budget)
 
     def _append_to_head(self, data: bytes, stream: int) -> bytes:
         """Add what the head has room for; the rest of it."""
@@ -180,16 +195,16 @@ class Backlog:
 
     def _append_to(self, runs: list[Run], data: bytes, stream: int) -> bool:
         """Add to the last run if both are short, else as a new one; whether it was joined."""
-        last = runs[-1] if runs else None
-        joined = (
-            last is not None and last.stream == stream and len(last.data) + len(data) <= MERGE_BYTES
-        )
-        if last is not None and joined:
-            runs[-1] = Run(last.offset, stream, last.data + data)
-        else:
-            runs.append(Run(self.end, stream, data))
-        self.end += len(data)
-        return joined
+        size = len(data)
+        end = self.end
+        self.end = end + size
+        if runs and size < MERGE_BYTES:
+            offset, last_stream, last = runs[-1]
+            if last_stream == stream and len(last) + size <= MERGE_BYTES:
+                runs[-1] = Run(offset, stream, last + data)
+                return True
+        runs.append(Run(end, stream, data))
+        return False
 
     def _evict(self) -> None:
         runs, offsets = self._runs, self._offsets
