@@ -15,6 +15,7 @@ from procd.api.attendant import Attendant, misunderstood
 from procd.api.audit import ending, note
 from procd.api.body import BodySchema, flag, number, strings
 from procd.api.describe import FLAG, TEXT, Doc, Query
+from procd.api.edge import had_last_words
 from procd.api.outlet import Outlet
 from procd.api.pty import CREATE, CREATING, PTYS
 from procd.api.ws import (
@@ -105,7 +106,7 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
         connection = await _accept(request)
         return await _serve(request, connection, session, offset=0, replay=0, may_write=True)
     finally:
-        if connection is None or not connection.heard:
+        if connection is None or not (connection.heard or had_last_words(request)):
             ptys.discard(session)  # nobody ever got hold of it
 
 

@@ -6,6 +6,7 @@ Here it is the envelope, as everywhere, and quotes nothing.
 
 import asyncio
 import logging
+import socket
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -33,9 +34,13 @@ class HttpConnection(web.RequestHandler):
 
     While it isn't read, since a client has sent more than was asked for, the event loop doesn't
     learn that the client has gone; the poller does.
+
+    Attributes:
+        last_words: whether the client of a WebSocket, before it went, has sent something that
+            nobody has read. To find by writing that a client has gone is to read no more of it.
     """
 
-    __slots__ = ("_poller", "_requests", "_visitors", "_watched")
+    __slots__ = ("_poller", "_requests", "_visitors", "_watched", "last_words")
 
     def __init__(self, server: web.Server, app: web.Application, **options: Any) -> None:
         super().__init__(server, **options)
@@ -43,6 +48,7 @@ class HttpConnection(web.RequestHandler):
         self._poller = app[POLLER]
         self._visitors = app[VISITORS]
         self._watched = -1
+        self.last_words = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop for a new connection."""
@@ -76,6 +82,8 @@ class HttpConnection(web.RequestHandler):
         """Called by the event loop before it closes the socket."""
         if self._watched >= 0:
             self._unwatch()
+        if self._upgraded and self.transport is not None:
+            self.last_words = _unread(self.transport.get_extra_info("socket").fileno())
         self._visitors.left(self)
         super().connection_lost(exc)
 
@@ -99,6 +107,24 @@ class HttpConnection(web.RequestHandler):
             response = json_response(body, ProcdError.status)
         response.force_close()
         return response
+
+
+def _unread(number: int) -> bool:
+    """Whether a socket has something to read, even if its client has reset the connection."""
+    sock = socket.socket(fileno=number)
+    try:
+        sock.settimeout(0)  # which it has already
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
+    finally:
+        sock.detach()  # it is the transport's
+
+
+def had_last_words(request: web.Request) -> bool:
+    """Whether the client of this WebSocket has sent, before it went, what nobody has read."""
+    protocol = request.protocol
+    return isinstance(protocol, HttpConnection) and protocol.last_words
 
 
 def _reason(exc: HttpProcessingError) -> str:

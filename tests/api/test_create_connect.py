@@ -1,11 +1,17 @@
 """Creating a PTY session and attaching to it in one round trip: contract, section 10.3."""
 
+import asyncio
 import base64
+import socket
+import struct
 from pathlib import Path
 
 import pytest
 from aiohttp import WSServerHandshakeError
 
+from procd.api.pty import PTYS
+from procd.api.ws import CONNECTIONS
+from tests import waiting
 from tests.api.clients import (
     ENVS_TOKEN,
     EXIT_TOKEN,
@@ -302,3 +308,26 @@ async def test_client_that_only_pongs_keeps_its_session(procd: MakeClient, tmp_p
     assert await listed(client) == ["t1"]
     await terminal.type(b"\n")
     assert (await terminal.to_end())[0] == 1000
+
+
+async def test_client_that_leaves_with_a_word_keeps_its_session(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """Though procd finds out that it has gone by writing, and so never gets to read the word."""
+    client = await procd(process={"shell": program(tmp_path, "read x")})
+    loop = asyncio.get_running_loop()
+    with socket.socket() as leaving:
+        leaving.setblocking(False)
+        await loop.sock_connect(leaving, ("127.0.0.1", client.port))
+        lines = [f"{name}: {value}" for name, value in {"Host": "localhost", **HANDSHAKE}.items()]
+        head = "\r\n".join([f"GET {PATH}?id=t1 HTTP/1.1", *lines, "", ""])
+        await loop.sock_sendall(leaving, head.encode())
+        got = b""
+        while b"connected" not in got:
+            got += await loop.sock_recv(leaving, 4096)
+        # From here on procd has no turn until both, the word and the reset, are there.
+        leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        leaving.send(b"\x88\x80\0\0\0\0")
+    client.app[PTYS].get("t1").log.append(b"x")
+    await waiting.until(lambda: not len(client.app[CONNECTIONS]))
+    assert await listed(client) == ["t1"]
