@@ -111,12 +111,15 @@ class HttpConnection(web.RequestHandler):
 
 def _unread(number: int) -> bool:
     """Whether a socket has something to read, even if its client has reset the connection."""
-    sock = socket.socket(fileno=number)
+    try:
+        sock = socket.socket(fileno=number)
+    except OSError:
+        return False
     try:
         sock.settimeout(0)  # which it has already
         return bool(sock.recv(1, socket.MSG_PEEK))
     except OSError:
-        return False
+        return False  # there is nothing, or only that the client has gone
     finally:
         sock.detach()  # it is the transport's
 

@@ -196,14 +196,14 @@ class Backlog:
     def _append_to(self, runs: list[Run], data: bytes, stream: int) -> bool:
         """Add to the last run if both are short, else as a new one; whether it was joined."""
         size = len(data)
-        end = self.end
-        self.end = end + size
         if runs and size < MERGE_BYTES:
             offset, last_stream, last = runs[-1]
             if last_stream == stream and len(last) + size <= MERGE_BYTES:
                 runs[-1] = Run(offset, stream, last + data)
+                self.end += size  # not before: there may be no memory for the two
                 return True
-        runs.append(Run(end, stream, data))
+        runs.append(Run(self.end, stream, data))
+        self.end += size
         return False
 
     def _evict(self) -> None:

@@ -111,9 +111,9 @@ def _quoted(name: str) -> str:
 
 
 def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) -> int:
+    limits = mark(tag)
     # One thread: nobody else makes a file meanwhile.
     umask = None if spec.umask is None else os.umask(spec.umask)
-    limits = mark(tag)
     try:
         return os.posix_spawn(
             spec.argv[0],
@@ -127,9 +127,9 @@ def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) 
     except OSError as exc:
         raise SpawnFailed(_reason(spec.argv[0], exc)) from exc
     finally:
-        unmark(limits)
         if umask is not None:
             os.umask(umask)
+        unmark(limits)
 
 
 def _here() -> str:

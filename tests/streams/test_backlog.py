@@ -279,3 +279,20 @@ def test_a_budget_that_is_not_reached_changes_nothing() -> None:
             store.append(str(number).encode(), number % 2)
     assert list(with_budget.runs()) == list(without.runs())
     assert budget.used_bytes == without.kept_bytes
+
+
+class TooMuch(bytes):
+    """What there is no memory for, together with anything else."""
+
+    def __radd__(self, other: bytes) -> bytes:
+        raise MemoryError
+
+
+def test_what_there_is_no_memory_for_leaves_no_gap() -> None:
+    backlog = Backlog(100)
+    backlog.append(b"a", 1)
+    with pytest.raises(MemoryError):
+        backlog.append(TooMuch(b"b"), 1)
+    backlog.append(b"c", 1)
+    assert backlog.read(0, 10) == b"ac"
+    assert backlog.end == 2
