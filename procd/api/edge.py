@@ -7,6 +7,7 @@ Here it is the envelope, as everywhere, and quotes nothing.
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -16,6 +17,7 @@ from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError, L
 from aiohttp.streams import StreamReader
 from multidict import CIMultiDictProxy
 
+from procd.api.masks import MaskedOnly
 from procd.api.observe import REQUESTS
 from procd.api.reply import envelope, json_response
 from procd.api.visitors import VISITORS
@@ -77,6 +79,11 @@ class HttpConnection(web.RequestHandler):
         request = self._current_request
         if self.transport is not None and (request is None or request.content.is_eof()):
             self.transport.abort()
+
+    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
+        """Called by aiohttp when the connection is a WebSocket's from now on."""
+        guarded: Any = MaskedOnly(parser)  # which aiohttp only feeds
+        super().set_parser(guarded, data_received_cb)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop before it closes the socket."""

@@ -1,0 +1,63 @@
+"""Frames that are masked, cut anywhere, and the first that isn't."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from procd.api.masks import MASKED, NO_FRAME, MaskedOnly
+
+KEY = b"key!"
+
+
+class Fed:
+    """Keeps what it is fed, where aiohttp's parser would take it apart."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Take some."""
+        self.data += data
+        return False, b""
+
+
+def frame(size: int, *, masked: bool, wide: bool) -> bytes:
+    """A binary frame; `wide`: with a longer length than it has to have."""
+    bit = MASKED if masked else 0
+    if size < 126 and not wide:
+        length = bytes([bit | size])
+    elif size < 1 << 16:
+        length = bytes([bit | 126]) + size.to_bytes(2)
+    else:
+        length = bytes([bit | 127]) + size.to_bytes(8)
+    # Any payload could be taken for a header.
+    return b"\x82" + length + (KEY if masked else b"") + b"\x02" * size
+
+
+SIZES = st.one_of(st.integers(0, 300), st.sampled_from([125, 126, 65535, 65536, 70_000]))
+
+
+@given(
+    sizes=st.lists(st.tuples(SIZES, st.booleans()), max_size=6),
+    bad=st.none() | st.tuples(SIZES, st.booleans()),
+    cuts=st.lists(st.integers(1, 20), min_size=1, max_size=30),
+)
+def test_all_is_passed_on_up_to_a_frame_without_a_mask(
+    sizes: list[tuple[int, bool]], bad: tuple[int, bool] | None, cuts: list[int]
+) -> None:
+    good = b"".join(frame(size, masked=True, wide=wide) for size, wide in sizes)
+    data = good
+    if bad is not None:
+        data += frame(bad[0], masked=False, wide=bad[1])
+    fed: Any = Fed()
+    guard = MaskedOnly(fed)
+    at = 0
+    for cut in cuts:
+        guard.feed_data(data[at : at + cut])
+        if fed.data.endswith(NO_FRAME):
+            break
+        at += cut
+    else:
+        guard.feed_data(data[at:])
+    assert fed.data == (good if bad is None else good + NO_FRAME)
