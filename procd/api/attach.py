@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -16,6 +17,7 @@ from procd.api.audit import ending, note
 from procd.api.body import BodySchema, flag, number, strings
 from procd.api.describe import FLAG, TEXT, Doc, Query
 from procd.api.edge import had_last_words
+from procd.api.gate import CALLER
 from procd.api.outlet import Outlet
 from procd.api.pty import CREATE, CREATING, PTYS
 from procd.api.ws import (
@@ -71,8 +73,8 @@ async def connect(request: web.Request) -> web.StreamResponse:
     offset = number(request.query, "offset")
     replay = number(request.query, "replay")
     looks_on = flag(request.query, "viewer")
-    connection = await _accept(request)
-    may_write = connection.caller.scope >= Scope.WRITE and not looks_on
+    handshake_of(request, selected)  # before anything is started
+    may_write = request[CALLER].scope >= Scope.WRITE and not looks_on
     try:
         session = ptys.to_attach(
             request.match_info["id"],
@@ -82,12 +84,17 @@ async def connect(request: web.Request) -> web.StreamResponse:
         if offset is not None and offset > session.log.store.end:
             raise BadRequest(f"offset {offset} is beyond the end of the output")
     except ProcdError as exc:
-        return await _refuse(connection, f"Failed to connect to PTY session: {exc.message}")
-    if replay is None:
-        replay = ptys.config.replay_bytes
-    return await _serve(
-        request, connection, session, offset=offset, replay=replay, may_write=may_write
-    )
+        message = f"Failed to connect to PTY session: {exc.message}"
+        return await _refuse(await _accept(request), message)
+    if offset is None:
+        past = await _recall(session, ptys.config.replay_bytes if replay is None else replay)
+    else:
+        past = Past(_outlet(session, offset))
+    try:
+        connection = await _accept(request)
+        return await _serve(request, connection, session, past, may_write=may_write)
+    finally:
+        past.outlet.close()
 
 
 async def create_connect(request: web.Request) -> web.StreamResponse:
@@ -101,11 +108,13 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
         return await _refuse(await _accept(request), f"Failed to start PTY session: {exc.message}")
     note(request, id=session.id)
     session.on_end = ending(request)
+    past = Past(_outlet(session, 0))
     connection = None
     try:
         connection = await _accept(request)
-        return await _serve(request, connection, session, offset=0, replay=0, may_write=True)
+        return await _serve(request, connection, session, past, may_write=True)
     finally:
+        past.outlet.close()
         if connection is None or not (connection.heard or had_last_words(request)):
             ptys.discard(session)  # nobody ever got hold of it
 
@@ -161,35 +170,84 @@ async def _refuse(connection: Connection, message: str) -> web.StreamResponse:
     return response
 
 
+@dataclass(slots=True)
+class Past:
+    """What a client is to be sent first.
+
+    Attributes:
+        outlet: its place in the log from then on, which it has already.
+        pieces: of a replay; None if the output just goes on from the outlet's place.
+        start: offset of the replay's first byte.
+    """
+
+    outlet: Outlet
+    pieces: list[bytes] | None = None
+    start: int = 0
+
+
+def _outlet(session: PtySession, offset: int) -> Outlet:
+    return Outlet(session.log, session.frames, offset)
+
+
+async def _recall(session: PtySession, replay_bytes: int) -> Past:
+    """The last so many bytes of output, filtered, and the outlet for what follows them.
+
+    It takes time, which a client doesn't grant once its handshake is answered (section 10.5, rule
+    2). If so much is said meanwhile that what follows is no longer kept, less is recalled.
+    """
+    store = session.log.store
+    while True:
+        live = store.end
+        start = max(live - replay_bytes, store.start)
+        # From here on nothing is missed, whatever is awaited.
+        outlet = _outlet(session, live)
+        try:
+            pieces = await _filtered(store.read(start, live - start))
+        except BaseException:
+            outlet.close()
+            raise
+        if not outlet.cursor.lost:
+            return Past(outlet, pieces, start)
+        outlet.close()
+        replay_bytes //= 2
+
+
+async def _filtered(output: bytes) -> list[bytes]:
+    queries = ReplayFilter()
+    pieces: list[bytes] = []
+    for offset in range(0, len(output), REPLAY_PIECE_BYTES):
+        if offset:
+            await asyncio.sleep(0)
+        pieces.append(queries.feed(output[offset : offset + REPLAY_PIECE_BYTES]))
+    pieces.append(queries.flush())
+    return pieces
+
+
 async def _serve(
     request: web.Request,
     connection: Connection,
     session: PtySession,
+    past: Past,
     *,
-    offset: int | None,
-    replay: int,
     may_write: bool,
 ) -> web.StreamResponse:
-    """Pass bytes both ways until either side ends.
-
-    With an `offset`, output goes on from there; else it begins with the last `replay` bytes.
-    """
-    store = session.log.store
-    live = store.end
-    start = max(live - replay if offset is None else offset, store.start)
-    # From here on nothing is missed, whatever is awaited.
-    outlet = Outlet(connection, session.log, session.frames, live if offset is None else start)
+    """Pass bytes both ways until either side ends."""
+    outlet = past.outlet
     attendant = Attendant(request, connection, session, outlet, may_write=may_write)
     typist = Typist(session.keyboard)
-    joined = False
+
+    def part() -> None:
+        attendant.leave()
+        typist.leave()
+        outlet.close()
+
+    connection.on_sent_away = part
     try:
-        if offset is None:
-            await _replay(connection, attendant, store.read(start, live - start), start)
-        else:
-            connection.write_text(_control("connected", offset=start, **attendant.size))
+        await _begin(connection, session, past, attendant.size)
         connection.ping()  # a pong proves that the handshake was complete
-        attendant.join()
-        joined = True
+        if not connection.closing:
+            attendant.join()
+            outlet.open(connection)
         await serve_both_ways(
             _read(connection, typist, attendant, request.app[PTYS].config.input_queue_bytes),
             _write(connection, session, outlet, tells_exit=EXIT_TOKEN in offered(request)),
@@ -198,34 +256,34 @@ async def _serve(
     except ConnectionError:
         pass  # the client has gone in the middle of its replay
     finally:
-        if joined:
-            attendant.leave()
-        typist.leave()
-        outlet.close()
+        part()
+        connection.on_sent_away = None
         response = connection.release()
     note(request, exitCode=session.exit_code)
     return response
 
 
-async def _replay(connection: Connection, attendant: Attendant, past: bytes, start: int) -> None:
-    """Send `connected` and the output from `start` on, filtered."""
-    queries = ReplayFilter()
-    pieces: list[bytes] = []
-    for offset in range(0, len(past), REPLAY_PIECE_BYTES):
-        if offset:
-            await asyncio.sleep(0)
-        pieces.append(queries.feed(past[offset : offset + REPLAY_PIECE_BYTES]))
-    pieces.append(queries.flush())
+async def _begin(
+    connection: Connection, session: PtySession, past: Past, size: Mapping[str, int]
+) -> None:
+    """Send `connected`, and the replay."""
+    cursor = past.outlet.cursor
+    if past.pieces is None:
+        # What was asked for may be gone, or have gone just now. The output follows in this turn.
+        if cursor.lost:
+            cursor.advance(session.log.store.start)
+        connection.write_text(_control("connected", offset=cursor.offset, **size))
+        return
     connection.write_text(
         _control(
             "connected",
-            offset=start,
-            replayBytes=sum(map(len, pieces)),
-            liveOffset=start + len(past),
-            **attendant.size,
+            offset=past.start,
+            replayBytes=sum(map(len, past.pieces)),
+            liveOffset=cursor.offset,
+            **size,
         )
     )
-    for piece in filter(None, pieces):
+    for piece in filter(None, past.pieces):
         connection.write(encode(BINARY, piece))
         await connection.drain()
 

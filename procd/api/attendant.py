@@ -132,7 +132,7 @@ class Attendant:
                 self._session.attendance.take_over(self._member)
 
     def _drop(self, by: str) -> None:
-        self._connection.close(TAKEN_OVER, f"taken over by {by}")
+        self._connection.send_away(TAKEN_OVER, f"taken over by {by}")
 
     def _changed(self) -> None:
         if self._timer is None:

@@ -58,7 +58,6 @@ async def _follow(
     connection = await request.app[CONNECTIONS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES)
     end = command.log.store.end
     outlet = Outlet(
-        connection,
         command.log,
         command.labelled if labelled else command.plain,
         min(max(offset, command.log.store.start), end),
@@ -67,6 +66,7 @@ async def _follow(
         yields=True,
     )
     try:
+        outlet.open(connection)
         await serve_both_ways(
             connection.finish(), _write(connection, outlet), f"follow {command.record.id}"
         )

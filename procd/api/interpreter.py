@@ -194,8 +194,9 @@ async def _submit(connection: Connection, contexts: Contexts) -> Execution:
 
 async def _stream(connection: Connection, execution: Execution) -> None:
     frames = CellFrames(execution.log.store)
-    outlet = Outlet(connection, execution.log, frames, 0, yields=True)
+    outlet = Outlet(execution.log, frames, 0, yields=True)
     try:
+        outlet.open(connection)
         await serve_both_ways(
             connection.finish(),
             _write(connection, execution, outlet, frames),

@@ -45,7 +45,6 @@ class Outlet:
 
     def __init__(
         self,
-        connection: Connection,
         log: Log[Store],
         frames: FrameSource,
         offset: int,
@@ -54,7 +53,7 @@ class Outlet:
         skips_gaps: bool = False,
         yields: bool = False,
     ) -> None:
-        self._connection = connection
+        self._connection: Connection | None = None
         self._log = log
         self._frames = frames
         self._until = until
@@ -66,7 +65,6 @@ class Outlet:
         self._next: asyncio.Handle | None = None  # the push that is to come
         self._held: asyncio.Handle | None = None  # the one for what is held back
         self._loop = asyncio.get_running_loop()
-        self._open = False
         self._failure: OSError | None = None
         self._allowed: int | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -96,7 +94,7 @@ class Outlet:
         return self._level > FREE_BYTES and self._may_wait
 
     def _wake(self) -> None:
-        if not self._open:
+        if self._connection is None:
             return
         if self._next is not None:
             if self._may_wait:
@@ -126,9 +124,9 @@ class Outlet:
         self._push()
 
     def _push(self) -> None:
-        if not self._open:
-            return
         connection, cursor, store = self._connection, self.cursor, self._log.store
+        if connection is None:
+            return
         most = cursor.offset + PUSH_BYTES
         while cursor.offset < store.end and not (connection.closing or self._finished):
             if self._allowed is not None and cursor.offset >= self._allowed:
@@ -164,15 +162,20 @@ class Outlet:
         self._allowed = offset
         self._wake()
 
+    def open(self, connection: Connection) -> None:
+        """Begin to write, at once; until then the cursor only keeps its place."""
+        self._connection = connection
+        self._push()
+
     async def run(self) -> bool:
         """Write until the end, which is True, or until bytes are lost, which is False.
+
+        After `close` it waits to be cancelled.
 
         Raises:
             ConnectionError: the client has gone.
             OSError: the log can't be read.
         """
-        self._open = True
-        self._push()
         while True:
             if self._failure is not None:
                 try:
@@ -183,16 +186,17 @@ class Outlet:
                 return True
             if self.cursor.lost and not self._skips_gaps:
                 return False
-            if self._connection.full:
-                await self._connection.drain()
-            self._push_later()
+            if self._connection is not None:
+                if self._connection.full:
+                    await self._connection.drain()
+                self._push_later()
             self._idle = self._loop.create_future()
             await self._idle
             self._idle = None
 
     def close(self) -> None:
         """Leave the log."""
-        self._open = False
+        self._connection = None
         for handle in self._next, self._held:
             if handle is not None:
                 handle.cancel()

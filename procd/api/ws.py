@@ -31,6 +31,8 @@ LOW_BYTES: Final = 64 << 10
 MOST_BYTES: Final = 2 * HIGH_BYTES
 # RFC 6455, section 5.5: a control frame carries 125 bytes, two of them the close code.
 MAX_REASON_BYTES: Final = 123
+# RFC 6455, section 7.4.2: from 3000 up to here, codes are anybody's.
+LAST_CODE: Final = 4999
 # How long a client that reads nothing more may take to answer a Close.
 CLOSE_S: Final = 10.0
 
@@ -124,7 +126,7 @@ class Connections:
         """Close the connections whose caller's token is gone; what they still send is dropped."""
         for connection in self._open:
             if connection.caller not in tokens:
-                connection.close(WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
+                connection.send_away(WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
 
     async def aclose(self, within_s: float) -> None:
         """Tell every client that the server stops; drop those that don't answer in time."""
@@ -150,6 +152,7 @@ class Connection:
         stop_code: what the Close says when the server stops.
         closing: whether this side has sent its Close.
         stalled: set while its input isn't read on purpose; its silence proves nothing then.
+        on_sent_away: called by `send_away`.
         released: done when the handler has ended.
     """
 
@@ -168,6 +171,7 @@ class Connection:
         self.stop_code: int = WSCloseCode.GOING_AWAY
         self.closing = False
         self.stalled = False
+        self.on_sent_away: Callable[[], None] | None = None
         self._left_with: int | None = None  # the code of the client's Close
         self._connections = connections
         self._traffic = connections.traffic
@@ -187,6 +191,7 @@ class Connection:
             )
         self._unsent_bytes = 0
         self._last_heard = self._loop.time()
+        self._answer_by = 0.0  # by when a client that goes on to send must have answered our Close
         self._beat_timer = self._loop.call_later(connections.config.ping_s, self._beat)
 
     def write(self, frame: bytes) -> None:
@@ -242,7 +247,8 @@ class Connection:
                 self.write(encode(PONG, message.data))
             elif kind is WSMsgType.CLOSE:
                 self.heard = True
-                self._left_with = message.data
+                code: int = message.data
+                self._left_with = code if _may_be_sent(code) else WSCloseCode.PROTOCOL_ERROR
                 return None
             elif kind is not WSMsgType.PONG:
                 return None
@@ -254,9 +260,11 @@ class Connection:
         unsent_bytes = self._transport.get_write_buffer_size() + self._queued_bytes()
         if (self.stalled and not self.closing) or unsent_bytes != self._unsent_bytes:
             self._last_heard = now  # a client that reads, however slowly, is alive
+            self._answer_by = now + config.dead_peer_s
         self._unsent_bytes = unsent_bytes
-        limit_s = min(CLOSE_S, config.dead_peer_s) if self.closing else config.dead_peer_s
-        left_s = self._last_heard + limit_s - now
+        left_s = self._last_heard + config.dead_peer_s - now
+        if self.closing:
+            left_s = min(left_s, self._last_heard + CLOSE_S - now, self._answer_by - now)
         if left_s <= 0:
             self._connections.dropped["silent"] += 1
             self.abort()
@@ -288,14 +296,25 @@ class Connection:
         self.write(encode(CLOSE, status + message))
         self.closing = True
         self._last_heard = self._loop.time()
+        self._answer_by = self._last_heard + self._connections.config.dead_peer_s
         self._beat_timer.cancel()
         self._beat_timer = self._loop.call_later(
             min(CLOSE_S, self._connections.config.ping_s), self._beat
         )
 
+    def send_away(self, code: int, reason: str) -> None:
+        """Begin to close, to the client's loss: it has no part any more in what it was attached to.
+
+        However long it takes to answer, or goes on to send.
+        """
+        self.close(code, reason)
+        if self.on_sent_away is not None:
+            self.on_sent_away()
+
     def drop_slow(self) -> None:
         """Begin to close because the client has fallen too far behind."""
-        self._connections.dropped["slow"] += 1
+        if not self.closing:
+            self._connections.dropped["slow"] += 1
         self.close(WSCloseCode.POLICY_VIOLATION, "slow consumer")
 
     async def finish(self) -> None:
@@ -318,6 +337,14 @@ class Connection:
         response = self._ws
         del self._ws
         return response
+
+
+def _may_be_sent(code: int) -> bool:
+    """Whether a Close may carry `code`, of those that aiohttp lets in; 0 is none.
+
+    Source: RFC 6455, section 7.4.
+    """
+    return code != WSCloseCode.ABNORMAL_CLOSURE and code <= LAST_CODE
 
 
 async def serve_both_ways(

@@ -32,6 +32,11 @@ class Member:
     size: tuple[int, int] | None = None
     visible: bool = True
 
+    @property
+    def counts(self) -> bool:
+        """Whether its size is one of those to agree on."""
+        return self.may_write and self.visible and self.size is not None
+
 
 class Attendance:
     """The members of one PTY.
@@ -72,12 +77,14 @@ class Attendance:
         self.tell()
 
     def leave(self, member: Member) -> None:
-        """Remove a member."""
-        del self._members[member.number]
+        """Remove a member; a second time does nothing."""
+        if self._members.pop(member.number, None) is None:
+            return
         if self.active == member.number:
             writers = [each.number for each in self.members if each.may_write]
             self.active = writers[-1] if writers else 0
-        self._agree()
+        if member.counts:
+            self._agree()
         self.tell()
 
     def typed(self, member: Member) -> None:
@@ -114,8 +121,6 @@ class Attendance:
     def _agree(self) -> None:
         if self.policy != SMALLEST:
             return
-        sizes = [
-            each.size for each in self.members if each.may_write and each.visible and each.size
-        ]
+        sizes = [each.size for each in self.members if each.counts and each.size]
         if sizes:
             self._resize(min(cols for cols, _ in sizes), min(rows for _, rows in sizes))

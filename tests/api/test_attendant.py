@@ -11,14 +11,19 @@ from aiohttp import WSCloseCode
 from procd.api.attendant import PROTOCOL, TAKEN_OVER
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.clients import (
+    PING,
     WAIT_S,
+    Fifo,
+    Gate,
     Terminal,
     attach,
     connect,
     create,
+    delete,
     describe,
     each,
     program,
+    raw,
     refused,
 )
 from tests.conftest import Client, MakeClient
@@ -123,6 +128,44 @@ async def test_the_smallest_visible_size_counts(procd: MakeClient, tmp_path: Pat
     await presence(one, sized(90, 30))
     await two.ws.close()
     await presence(one, sized(100, 30))
+
+
+async def test_who_told_no_size_changes_none_by_leaving(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path, resize_policy="smallest")
+    one = await attended(client)
+    await say(one, type="size", cols=100, rows=30)
+    await presence(one, sized(100, 30))
+    async with client.post("/process/pty/t1/resize", json={"cols": 77, "rows": 33}) as reply:
+        assert reply.status == 200
+    plain = await connect(client, "t1")
+    await presence(one, lambda told: len(told["clients"]) == 2)
+    await plain.ws.close()
+    told = await presence(one, lambda told: len(told["clients"]) == 1)
+    assert sized(77, 33)(told)
+
+
+async def test_who_was_sent_away_has_no_part_in_it(
+    procd: MakeClient, tmp_path: Path, gate: Gate, alive: Fifo
+) -> None:
+    """Though it doesn't answer the Close, and goes on to send: it holds up nobody."""
+    text = (
+        f"stty raw -echo; exec 9>{alive}; read x <{gate}; for i in $(seq 10); do "
+        "head -c 1000000 /dev/zero; echo $i >&9; done; cat"
+    )
+    client = await served(procd, tmp_path, text)
+    async with raw(client, receive_bytes=4096) as rude:
+        await rude.upgrade("/process/pty/t1/connect")
+        await rude.next(PING)
+        taker = await attended(client)
+        await say(taker, type="take-over")
+        await presence(taker, lambda told: len(told["clients"]) == 1)
+        await taker.ws.close()
+        gate.open()
+        for i in range(10):
+            await rude.send_frame(PING, b"")
+            assert await alive.line() == str(i + 1)
+    await delete(client, "t1")
+    await alive.ended()
 
 
 async def test_taking_over(procd: MakeClient, tmp_path: Path) -> None:

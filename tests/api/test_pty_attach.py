@@ -294,6 +294,27 @@ async def test_resume_at_an_offset_that_is_no_longer_kept(
     assert terminal.output == LINES[-kept:]
 
 
+async def test_resume_of_a_terminal_that_pours(procd: MakeClient, tmp_path: Path) -> None:
+    """What was asked for is gone, and what follows it is gone soon: it goes on from there."""
+    client = await procd(
+        process={"shell": program(tmp_path, f"{RAW}; exec yes {'x' * 60}")},
+        pty={"backlog_bytes": 1 << 20},
+    )
+    await create(client, "t1")
+    async with asyncio.TaskGroup() as group:
+        fast = await connect(client, "t1")
+        reading = group.create_task(fast.to_end())
+        await printed(client, "t1", 4 << 20)
+        for _ in range(20):
+            late = await connect(client, "t1", "?offset=0")
+            await late.until_size(1)
+            at = late.connected["offset"] % 61
+            line = ("x" * 60 + "\n").encode() * (len(late.output) // 61 + 2)
+            assert late.output == line[at : at + len(late.output)]
+            await late.ws.close()
+        reading.cancel()
+
+
 async def test_resume_beyond_the_end(procd: MakeClient, tmp_path: Path) -> None:
     client = await procd(process={"shell": program(tmp_path, "read x")})
     await create(client, "t1")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 from procd.api.ws import CONNECTIONS
@@ -67,6 +68,10 @@ GARBAGE = {
     "lone continuation": (masked(0x80, 2, b"hi"), 1002),
     "close of one byte": (masked(0x88, 1, b"x"), 1002),
     "close with bad code": (masked(0x88, 2, b"\x00\x01"), 1002),
+    "close with 1006": (masked(0x88, 2, struct.pack("!H", 1006)), 1002),
+    "close with 5000": (masked(0x88, 2, struct.pack("!H", 5000)), 1002),
+    "no mask": (b"\x82\x02hi", 1002),
+    "no mask, after a ping": (masked(0x89, 0) + b"\x82\x7e\x00\xc8" + b"x" * 200, 1002),
     "too large": (masked(0x82, 5000), 1009),
     "huge": (masked(0x82, 1 << 62), 1009),
 }
@@ -250,6 +255,29 @@ async def test_dead_peer_is_found(procd: MakeClient, tmp_path: Path) -> None:
         await until(room)
         await dead.rest()
     await still_serves(client)
+
+
+async def test_who_answers_a_close_with_anything_but_a_close_is_dropped(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await procd(
+        process={"shell": program(tmp_path, "read x")}, server={"ping_s": 0.05, "dead_peer_s": 0.3}
+    )
+    await create(client, "t1")
+    async with raw(client) as rude, asyncio.TaskGroup() as group:
+        await rude.upgrade("/process/pty/t1/connect")
+
+        async def chatter() -> None:
+            with suppress(ConnectionError):
+                while True:
+                    await rude.send_frame(PING, b"")
+                    await listed(client)
+
+        group.create_task(chatter())
+        await rude.send_frame(BINARY, b"\n")
+        assert await closed_with(rude) is not None
+        await rude.rest()
+    assert client.app[CONNECTIONS].dropped["silent"] == 1
 
 
 async def test_a_peer_that_answers_is_never_dead(procd: MakeClient, tmp_path: Path) -> None:

@@ -271,6 +271,20 @@ async def test_instant_exit(sdk: Sdk) -> None:
             assert (result.exit_code, result.error) == (code, "non-zero exit")
 
 
+async def test_connect_to_what_takes_long_to_filter(sdk: Sdk) -> None:
+    """Hundreds of kilobytes of nothing but queries: the 100 ms begin when that is done."""
+    async with await sdk.create("queries") as terminal:
+        await terminal.enter(
+            "stty -echo; yes $'\\e[c' | tr -d '\\n' | head -c 400000; echo fi''lled\n"
+        )
+        await terminal.until(b"filled\r\n")
+    for _ in range(3):
+        async with await sdk.connect("queries") as terminal:
+            await terminal.enter("echo fi''nally\n")
+            await terminal.until(b"finally\r\n")
+    await value(sdk.process.kill_pty_session("queries"))
+
+
 def test_synchronous_handshake_200_times(daemon: Daemon) -> None:
     """The SDK gives `connected` 100 ms from the upgrade on (contract, section 10.5, rule 2)."""
     sdk = SyncSdk.at(daemon.url)
