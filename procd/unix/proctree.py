@@ -153,7 +153,13 @@ class Stat(NamedTuple):
     state: str
     group: int
     session: int
+    threads: int
     start_time: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs; without its first thread it does, and looks like a zombie."""
+        return self.state not in "ZX" or self.threads > 1
 
 
 def _stat(pid: int) -> Stat | None:
@@ -162,7 +168,13 @@ def _stat(pid: int) -> Stat | None:
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return Stat(fields[0].decode(), int(fields[2]), int(fields[3]), int(fields[19]))
+    return Stat(
+        state=fields[0].decode(),
+        group=int(fields[2]),
+        session=int(fields[3]),
+        threads=int(fields[17]),
+        start_time=int(fields[19]),
+    )
 
 
 @dataclass(slots=True)
@@ -206,7 +218,7 @@ def members(
             continue
         seen.add(pid)
         queue += children(pid)
-        if (stat := _stat(pid)) is not None and stat.state not in "ZX":
+        if (stat := _stat(pid)) is not None and stat.alive:
             found[pid] = stat.start_time
         elif departed is not None:
             departed.add(pid)

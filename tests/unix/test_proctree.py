@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import resource
+import selectors
+import shlex
 import signal
 import subprocess
 import sys
@@ -179,6 +181,31 @@ env -i /bin/sh -c "$STAY" &
 (setsid sh -c 'env -i /bin/sh -c "$STAY" &' &)
 wait
 """
+
+
+# Without the thread that it began with: exit(2) ends no more than that.
+HEADLESS = """
+import ctypes, os, platform, signal, threading
+threading.Thread(target=lambda: print(os.getpid(), flush=True) or signal.pause()).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+"""
+
+
+async def test_a_process_whose_first_thread_has_ended(start: Start) -> None:
+    """It looks like a zombie, and is found and ended as anybody, leader or not."""
+    program = f"{shlex.quote(sys.executable)} -c {shlex.quote(HEADLESS)}"
+    for script in (f"exec {program}", f"{program} & wait"):
+        leader = start(script)
+        pid = leader.line()
+        with selectors.DefaultSelector() as ended, FileIO(os.pidfd_open(pid)) as pidfd:
+            ended.register(pidfd, selectors.EVENT_READ)
+            while living({pid}):
+                assert not ended.select(timeout=0)
+                await asyncio.sleep(0)
+            assert pid in proctree.members(leader.tree, ())
+            await kill(leader.tree)
+            assert ended.select(timeout=0)
+        leader.reaped()
 
 
 def names(pids: set[int]) -> list[bytes]:
