@@ -6,7 +6,9 @@ that is in it, and so tells, by epoll, when that is.
 Source: pipe(7), "Pipe capacity"; fcntl(2), F_SETPIPE_SZ.
 """
 
+import asyncio
 import fcntl
+import logging
 import os
 import select
 import struct
@@ -14,7 +16,9 @@ import termios
 from collections.abc import Callable
 
 from procd.unix.fd import OwnedFd
-from procd.unix.poller import Selector
+from procd.unix.poller import MEMORY_REST_S, Selector
+
+log = logging.getLogger(__name__)
 
 
 class Feed:
@@ -26,7 +30,8 @@ class Feed:
         on_lost: called once, if nobody will read what was written.
     """
 
-    __slots__ = ("_fd", "_on_lost", "_on_read", "_selector", "_unwritten", "_watching")
+    __slots__ = ("_fd", "_on_lost", "_on_read", "_retry", "_selector", "_unwritten",
+                 "_watching")  # fmt: skip
 
     def __init__(
         self,
@@ -43,12 +48,17 @@ class Feed:
         self._on_lost = on_lost
         self._unwritten = b""
         self._watching = False
+        self._retry: asyncio.TimerHandle | None = None
         fd.before_close = self.rest
 
     def write(self, data: bytes) -> None:
         """Add to what the program is to read."""
         self._unwritten += data
-        if self._flush() and not self._watching:
+        if self._flush():
+            self._watch()
+
+    def _watch(self) -> None:
+        if not self._watching:
             self._watching = True
             self._selector.add_writer(self._fd.number, self._writable)
 
@@ -68,7 +78,13 @@ class Feed:
         if self._unwritten:
             self._flush()
         elif not self._unread():
-            self._on_read()
+            try:
+                self._on_read()
+            except MemoryError:
+                log.warning("no memory to go on with: input waits")
+                self.rest()  # else this would fail at each turn
+                loop = asyncio.get_running_loop()
+                self._retry = loop.call_later(MEMORY_REST_S, self._watch)
         elif self._unreadable():
             self._lose()
         # Else more was written in the turn that brought this.
@@ -91,6 +107,9 @@ class Feed:
 
     def rest(self) -> None:
         """Say nothing until the next `write`."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         if self._watching:
             self._watching = False
             self._selector.remove_writer(self._fd.number)

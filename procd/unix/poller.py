@@ -22,6 +22,9 @@ BATCH: Final = 8
 # How long a reader rests, seconds: the loop's own timers count in milliseconds.
 REST_S: Final = 0.0005
 
+# How long what had no memory to go on with waits.
+MEMORY_REST_S: Final = 0.5
+
 READABLE: Final = select.EPOLLIN
 WRITABLE: Final = select.EPOLLOUT
 HUNG_UP: Final = select.EPOLLRDHUP

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from procd.unix.fd import OwnedFd
-from procd.unix.poller import REST_S, Poller
+from procd.unix.poller import MEMORY_REST_S, REST_S, Poller
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,6 @@ POUR_BYTES: Final = 4096
 POUR_S: Final = 0.01
 # What a pipe holds by then, so that its writer goes on while we rest. Source: pipe(7), fcntl(2).
 FLOW_PIPE_BYTES: Final = 1 << 20
-# How long a reader without memory to read with waits.
-MEMORY_REST_S: Final = 0.5
 
 
 LAST_ASCII: Final = 0x7F
@@ -202,7 +200,14 @@ class FdReader:
                 rest.append(data)
             if len(data) < SHORT_READ_BYTES:
                 break
-        return (first if rest is None else b"".join(rest)), ended
+        if rest is None:
+            return first, ended
+        try:
+            return b"".join(rest), ended
+        except MemoryError:  # they have left the kernel: they go on as they are
+            for data in rest[:-1]:
+                self._deliver(data)
+            return rest[-1], ended
 
     def drain(self, most: int = 1 << 20) -> None:
         """Take what the kernel still holds, paused or not; `most` bounds a writer that goes on."""

@@ -43,12 +43,14 @@ async def version(http: aiohttp.ClientSession, daemon: Daemon) -> int:
         return reply.status
 
 
-async def execute(http: aiohttp.ClientSession, daemon: Daemon, command: str) -> dict[str, Any]:
+async def execute(
+    http: aiohttp.ClientSession, daemon: Daemon, command: str, timeout_s: int = 3
+) -> dict[str, Any]:
     """Run a command; the answer whatever it is."""
     async with (
         asyncio.timeout(60),
         http.post(
-            f"{daemon.url}/process/execute", json={"command": command, "timeout": 3}
+            f"{daemon.url}/process/execute", json={"command": command, "timeout": timeout_s}
         ) as reply,
     ):
         body: dict[str, Any] = await reply.json()
@@ -151,6 +153,26 @@ async def test_no_memory(start: Start, http: aiohttp.ClientSession) -> None:
     assert (await execute(http, daemon, "echo after"))["result"] == "after\n"
     assert daemon.stop() == 0
     assert daemon.stderr().count(said) < 100, "it rests, and doesn't spin"
+
+
+@pytest.mark.parametrize("spare_kib", [300, 500, 1000, 2000, 3000])
+async def test_output_that_there_is_little_memory_for(
+    start: Start, http: aiohttp.ClientSession, spare_kib: int
+) -> None:
+    """It comes late, and all of it."""
+    daemon = start(env={"PROCD_INTERPRETER_WARM": "0"})
+    assert (await execute(http, daemon, "echo before"))["result"] == "before\n"
+    with open(f"/proc/{daemon.pid}/statm") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    with limited(daemon, resource.RLIMIT_AS, mapped + (spare_kib << 10)):
+        numbers = asyncio.ensure_future(execute(http, daemon, "seq 1000000", timeout_s=60))
+        said = "no memory to read with"
+        await asyncio.to_thread(eventually, lambda: numbers.done() or said in daemon.stderr())
+    reply = await numbers
+    if reply["status"] == 200:  # else it was refused, or its reply was
+        whole = "".join(f"{number}\n" for number in range(1, 1_000_001))
+        assert (reply["exitCode"], reply["stdout"] == whole) == (0, True), len(reply["stdout"])
+    assert daemon.stop() == 0
 
 
 @as_another_user
