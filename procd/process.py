@@ -129,6 +129,7 @@ class Process:
             self._one_ended,
             burst_bytes=PTY_BURST_BYTES if is_terminal else PIPE_BURST_BYTES,
             gathers=not is_terminal,
+            may_go_on=(lambda: self.running) if is_terminal else None,
         )
         self._readers.append(reader)
         self._unread += 1
@@ -145,6 +146,8 @@ class Process:
         self.record.exit = status
         self.record.tree.leader = 0
         self._processes.exited(self)
+        if self.master is not None:
+            self.take_pending()  # it may have let go of its terminal long ago
         if not self._unread:
             self._finish()
         else:

@@ -28,6 +28,7 @@ MEMORY_REST_S: Final = 0.5
 READABLE: Final = select.EPOLLIN
 WRITABLE: Final = select.EPOLLOUT
 HUNG_UP: Final = select.EPOLLRDHUP
+ONLY_NEWS: Final = select.EPOLLET
 # The first two are told whether asked for or not, and are found out about by reading or writing.
 FAILED: Final = select.EPOLLHUP | select.EPOLLERR | HUNG_UP
 TO_READERS: Final = READABLE | FAILED
@@ -65,7 +66,7 @@ class Poller:
     Whoever closes a descriptor stops watching it first. A closed Poller calls nobody.
     """
 
-    __slots__ = ("_epoll", "_loop", "_readers", "_resting", "_timer", "_writers")
+    __slots__ = ("_epoll", "_loop", "_newsy", "_readers", "_resting", "_timer", "_writers")
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -73,6 +74,7 @@ class Poller:
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
         self._resting: dict[int, Callback] = {}
+        self._newsy: set[int] = set()
         self._timer = Timer()
         self._epoll.register(self._timer.number, READABLE)
         self._readers[self._timer.number] = self._rested
@@ -97,6 +99,17 @@ class Poller:
             self._epoll.register(fd, HUNG_UP)
             self._readers[fd] = callback
 
+    def only_news(self, fd: int, /) -> None:
+        """Call for `fd` only when something happens, not as long as it is ready.
+
+        For a terminal that nobody has open: that it is hung up is told with every poll. It ends
+        when its reader is removed. Source: epoll(7), edge-triggered.
+        """
+        if fd not in self._newsy:
+            self._newsy.add(fd)
+            wanted = READABLE | WRITABLE if fd in self._writers else READABLE
+            self._epoll.modify(fd, wanted | ONLY_NEWS)
+
     def rest(self, fd: int, /) -> None:
         """Leave what `fd` has to read where it is for a moment, REST_S at the most."""
         callback = self._readers[fd]
@@ -115,6 +128,8 @@ class Poller:
         """Stop that; whether there was anything to stop."""
         if self._readers.pop(fd, None) is None:
             return self._resting.pop(fd, None) is not None
+        if self._newsy:
+            self._newsy.discard(fd)
         if fd in self._writers:
             self._epoll.modify(fd, WRITABLE)
         else:
@@ -126,7 +141,7 @@ class Poller:
         if self._epoll.closed:
             return
         if fd in self._readers:
-            self._epoll.modify(fd, READABLE | WRITABLE)
+            self._epoll.modify(fd, READABLE | WRITABLE | self._how(fd))
         elif fd not in self._writers:
             self._epoll.register(fd, WRITABLE)
         self._writers[fd] = callback
@@ -136,10 +151,13 @@ class Poller:
         if self._writers.pop(fd, None) is None:
             return False
         if fd in self._readers:
-            self._epoll.modify(fd, READABLE)
+            self._epoll.modify(fd, READABLE | self._how(fd))
         else:
             self._epoll.unregister(fd)
         return True
+
+    def _how(self, fd: int) -> int:
+        return ONLY_NEWS if fd in self._newsy else 0
 
     def _turn(self) -> None:
         deadline = time.monotonic() + TURN_S

@@ -58,6 +58,9 @@ class FdReader:
             writes to a pipe is then spared waking us for each piece, which takes longer than to
             write it; a terminal holds too little for that.
 
+        may_go_on: for a terminal: whether somebody may open it again who runs without it. Then it
+            isn't at its end when nobody has it open, and is waited for.
+
     Attributes:
         beside: the reader of the same process's other stream. If that is amid something, what is
             still to be read there is older than what has just come here, and is taken first.
@@ -65,8 +68,9 @@ class FdReader:
     Source: pty(7): EIO on a master means that the last slave is closed.
     """
 
-    __slots__ = ("_burst_bytes", "_fd", "_gathers", "_on_data", "_on_eof", "_poller", "_poured",
-                 "_reading", "_resting", "_soon", "_streak", "_torn", "beside")  # fmt: skip
+    __slots__ = ("_asleep", "_burst_bytes", "_fd", "_gathers", "_may_go_on", "_on_data", "_on_eof",
+                 "_poller", "_poured", "_reading", "_resting", "_soon", "_streak", "_torn",
+                 "beside")  # fmt: skip
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ class FdReader:
         *,
         burst_bytes: int = READ_BYTES,
         gathers: bool = True,
+        may_go_on: Callable[[], bool] | None = None,
     ) -> None:
         os.set_blocking(fd.number, False)
         self._poller = poller
@@ -85,6 +90,8 @@ class FdReader:
         self._on_eof = on_eof
         self._burst_bytes = burst_bytes
         self._gathers = gathers
+        self._may_go_on = may_go_on
+        self._asleep = False  # while nobody has the terminal open; the poller wakes us
         self._soon = 0.0  # until when the next read is soon after the last
         self._streak = 0
         self._poured = 0.0  # until when more of the same is likely to be there
@@ -103,13 +110,14 @@ class FdReader:
         """Leave further bytes in the kernel, which in time stops the writer."""
         if self._reading:
             self._reading = False
-            self._poller.remove_reader(self._fd.number)
+            if not self._asleep:
+                self._poller.remove_reader(self._fd.number)
 
     def resume(self) -> None:
         """Go on after `pause`."""
         if not self._reading and not self._fd.closed:
             self._reading = True
-            if not self._resting:
+            if not (self._resting or self._asleep):
                 self._poller.add_reader(self._fd.number, self._readable)
 
     def _readable(self) -> None:
@@ -125,9 +133,7 @@ class FdReader:
                     self.beside.drain()
             self._deliver(data)
         if ended:
-            on_eof = self._on_eof
-            self.close()
-            on_eof()
+            self._end()
         elif self._gathers and self._reading:
             self._gather(len(data))
 
@@ -146,7 +152,25 @@ class FdReader:
         self._soon += REST_S
         self._poller.rest(self._fd.number)
 
+    def _end(self) -> None:
+        if self._may_go_on is not None and self._may_go_on():
+            self._asleep = True
+            self._poller.add_reader(self._fd.number, self._readable)
+            self._poller.only_news(self._fd.number)
+            return
+        on_eof = self._on_eof
+        self.close()
+        on_eof()
+
+    def _wake(self) -> None:
+        self._asleep = False
+        self._poller.remove_reader(self._fd.number)
+        if self._reading:
+            self._poller.add_reader(self._fd.number, self._readable)
+
     def _deliver(self, data: bytes) -> None:
+        if self._asleep:
+            self._wake()
         self._torn = data[-1] > LAST_ASCII and _is_torn(data)
         self._on_data(data)
 
@@ -217,10 +241,9 @@ class FdReader:
             if data:
                 self._deliver(data)
             if ended:
-                on_eof = self._on_eof
-                self.close()
-                on_eof()
-            elif not data:
+                self._end()
+                return
+            if not data:
                 return
 
     def discard(self) -> None:
@@ -231,10 +254,11 @@ class FdReader:
     def close(self) -> None:
         """Stop and close the descriptor, without `on_eof`."""
         if not self._fd.closed:
-            if self._reading:
-                self._reading = False
+            if self._reading or self._asleep:
+                self._reading = self._asleep = False
                 self._poller.remove_reader(self._fd.number)
             self._fd.close()
             # Lets go of the owner, who holds us: lest its output wait for the cycle collector.
             self._on_data = self._on_eof = _nothing
+            self._may_go_on = None
             self.beside = None

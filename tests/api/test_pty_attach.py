@@ -493,6 +493,52 @@ async def test_exit(
     await create(client, "t1")
 
 
+async def test_a_program_that_lets_go_of_its_terminal(
+    procd: MakeClient, tmp_path: Path, gate: Gate, alive: Fifo
+) -> None:
+    """It runs on, may come back, is typed to meanwhile, and tells its own exit code."""
+    text = (
+        f"exec 9>{alive} </dev/null >/dev/null 2>&1; echo gone >&9; read x <{gate}; "
+        "exec </dev/tty >/dev/tty; echo back; read x; echo got $x; exec </dev/null >/dev/null; "
+        f"echo gone >&9; read x <{gate}; exit 22"
+    )
+    client = await procd(process={"shell": program(tmp_path, f"echo here; {text}")})
+    await create(client, "t1")
+    terminal = await connect(client, "t1")
+    assert await alive.line() == "gone"
+    await terminal.until(b"here")
+    await terminal.type(b"word\n")
+    gate.open()
+    await terminal.until(b"got word")
+    assert await alive.line() == "gone"
+    assert await listed(client) == ["t1"]
+    gate.open()
+    ending = '{"exitCode":22,"exitReason":"non-zero exit"}'
+    assert await terminal.to_end() == (1011, ending)
+    assert terminal.output.replace(b"word\r\n", b"", 1) == b"here\r\nback\r\ngot word\r\n"
+
+
+async def test_input_for_a_program_that_has_let_go_of_its_terminal(
+    procd: MakeClient, tmp_path: Path, gate: Gate, alive: Fifo
+) -> None:
+    """More than the kernel takes waits, without keeping procd busy, until it is read."""
+    data = random_base64(1 << 20)
+    text = (
+        f"stty raw -echo; exec 9>{alive} </dev/null >/dev/null 2>&1; echo gone >&9; "
+        f"read x <{gate}; exec </dev/tty >/dev/tty; head -c {len(data)} | sha256sum"
+    )
+    client = await procd(process={"shell": program(tmp_path, text)})
+    await create(client, "t1")
+    terminal = await connect(client, "t1")
+    assert await alive.line() == "gone"
+    await terminal.type(data)
+    for _ in range(20):
+        assert await listed(client) == ["t1"]
+    gate.open()
+    await terminal.until(sha256(data).encode())
+    assert (await terminal.to_end())[0] == 1000
+
+
 async def test_exit_with_a_background_child_on_the_terminal(
     procd: MakeClient, tmp_path: Path, alive: Fifo
 ) -> None:
