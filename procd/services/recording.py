@@ -33,6 +33,8 @@ FLUSH_BYTES: Final = 64 << 10
 FLUSH_S: Final = 1.0
 # Of a file's first line.
 MAX_HEADER_BYTES: Final = 4096
+# Characters of a terminal's name in it: one that is longer is none that anybody knows.
+MAX_TERM: Final = 255
 # Kept free for the last events of a file that reaches its limit.
 RESERVE_BYTES: Final = 256
 
@@ -184,7 +186,7 @@ class Recordings:
         now = datetime.now(UTC)
         header = {
             "version": 3,
-            "term": {"cols": cols, "rows": rows, "type": term},
+            "term": {"cols": cols, "rows": rows, "type": term[:MAX_TERM]},
             "timestamp": int(now.timestamp()),
             "title": pty_id,
         }

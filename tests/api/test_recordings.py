@@ -72,6 +72,13 @@ async def test_output_sizes_and_the_end_are_recorded(procd: MakeClient, tmp_path
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+async def test_of_a_terminal_with_a_long_name(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path, "exit 0")
+    await create(client, "t1", record=True, envs={"TERM": "\u20ac" * 5000})
+    (recording,) = await ended(client)
+    assert recording["ptyId"] == "t1"
+
+
 async def test_none_by_default_and_all_if_set(procd: MakeClient, tmp_path: Path) -> None:
     client = await served(procd, tmp_path, "exec cat")
     await create(client, "t1")
