@@ -1,8 +1,11 @@
 """How busy this machine is. Source: proc_stat(5), proc_meminfo(5), statvfs(3)."""
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,10 +22,22 @@ class HostUsage:
     disk_free: int
 
 
-class Host:
-    """Measures the machine; CPU use is that since the measurement before, or since boot."""
+# For how long a CPU use is answered again. The kernel counts in ticks of 10 ms: for less time than
+# many of them there is none, and whoever asks a moment after somebody else would be told 0 or 100.
+LEAST_AGE_S: Final = 0.5
 
-    def __init__(self) -> None:
+
+class Host:
+    """Measures the machine; CPU use is that since the measurement before, or since boot.
+
+    Args:
+        now: a monotonic clock, seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._measured_at = float("-inf")
+        self._used_pct = 0.0
         self._busy = 0
         self._total = 0
 
@@ -49,13 +64,18 @@ class Host:
         )
 
     def _cpu_used_pct(self) -> float:
+        now = self._now()
+        if now - self._measured_at < LEAST_AGE_S:
+            return self._used_pct
+        self._measured_at = now
         with open("/proc/stat") as lines:  # noqa: PTH123 - the first line alone
             ticks = [int(field) for field in lines.readline().split()[1:9]]
         total = sum(ticks)
         busy = total - ticks[3] - ticks[4]  # less idle and iowait
         spent, elapsed = busy - self._busy, total - self._total
         self._busy, self._total = busy, total
-        return round(100 * spent / elapsed, 2) if elapsed > 0 else 0.0
+        self._used_pct = round(100 * spent / elapsed, 2) if elapsed > 0 else 0.0
+        return self._used_pct
 
 
 def _file_system(place: str) -> os.statvfs_result:

@@ -1,9 +1,11 @@
 """Host: figures of this machine that agree with each other and with the kernel's."""
 
+import itertools
 import os
+import time
 from pathlib import Path
 
-from procd.unix.host import Host
+from procd.unix.host import LEAST_AGE_S, Host
 
 
 def test_the_figures_agree() -> None:
@@ -42,8 +44,23 @@ def test_a_directory_that_has_gone() -> None:
 
 def test_cpu_use_is_a_share_of_the_time_between() -> None:
     """The first figure is since boot, the next since the one before; both are a percentage."""
-    host = Host()
+    seconds = itertools.count()
+    host = Host(lambda: next(seconds))
     assert 0 < host.usage("/").cpu_used_pct <= 100
     for _ in range(3):
         sum(range(300_000))
         assert 0 <= host.usage("/").cpu_used_pct <= 100
+
+
+def test_who_asks_again_at_once_gets_the_same_cpu_use() -> None:
+    """Between two clients that ask at the same time there is no time to have a share of."""
+    now = 5.0
+    host = Host(lambda: now)
+    first = host.usage("/").cpu_used_pct
+    until = time.thread_time() + 0.1  # several ticks of the kernel's clock, all of them used
+    while time.thread_time() < until:
+        assert host.usage("/").cpu_used_pct == first
+    now += LEAST_AGE_S
+    second = host.usage("/").cpu_used_pct
+    assert second > 0, "of the time since the first"
+    assert host.usage("/").cpu_used_pct == second
