@@ -6,12 +6,15 @@ to execute comes back as an error here.
 
 import errno
 import os
+import resource
 import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from procd.errors import SpawnFailed
+from procd.unix.heap import LIBC
 from procd.unix.proctree import mark, unmark
 
 # A redirection of the child: a descriptor of ours to duplicate, or a path that the child opens.
@@ -22,6 +25,16 @@ DUP2: Final = os.POSIX_SPAWN_DUP2
 
 # Source: env(1) of GNU coreutils, --split-string.
 ENV: Final = "/usr/bin/env"
+
+# The soft limit of descriptors that children get: the one that procd was started with, though it
+# raises its own. With a huge one, programs that close all they might have are slow, and those that
+# use select(2) may fail. musl's posix_spawn makes a pipe in procd, which has to find room below the
+# limit: there children get procd's own.
+OPEN_FILES: Final = (
+    resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if hasattr(LIBC, "gnu_get_libc_version")
+    else sys.maxsize
+)
 
 # Signals that procd ignores, as Python does these, or was started with: execve(2) leaves them so,
 # and resets those that are handled. Each costs a system call while the event loop waits.
@@ -112,6 +125,7 @@ def _quoted(name: str) -> str:
 
 def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) -> int:
     limits = mark(tag)
+    files = _bounded(spec.stdio)
     # One thread: nobody else makes a file meanwhile.
     umask = None if spec.umask is None else os.umask(spec.umask)
     try:
@@ -129,7 +143,23 @@ def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) 
     finally:
         if umask is not None:
             os.umask(umask)
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)
         unmark(limits)
+
+
+def _bounded(stdio: tuple[Source, ...]) -> tuple[int, int]:
+    """Set the limit of descriptors that a child is to inherit, and return the one to be set again.
+
+    It is higher where one of `stdio` is: glibc duplicates none that is beyond the limit.
+    """
+    soft, hard = own = resource.getrlimit(resource.RLIMIT_NOFILE)
+    least = OPEN_FILES
+    for source in stdio:
+        if isinstance(source, int) and source >= least:
+            least = source + 1
+    if soft > least:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (least, hard))
+    return own
 
 
 def _here() -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import aiohttp
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import (
     PATIENCE_S,
+    PROCD,
     Daemon,
     NotifySocket,
     Watch,
@@ -101,6 +104,37 @@ async def test_signals_are_as_at_boot(start: Start, http: aiohttp.ClientSession)
     )
     for seen in (answer["stdout"], terminal.replace("\r", "")):
         assert "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n" in seen
+
+
+BOUNDED = ("sh", "-c", 'ulimit -Sn 60; ulimit -Hn 1000; exec "$@"', "sh", *PROCD)
+SHOW_LIMITS = "echo $(ulimit -Sn) $(ulimit -Hn)"
+
+
+async def test_the_limit_of_descriptors_is_the_one_procd_was_started_with(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    daemon = start(command=BOUNDED)
+    assert resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE) == (1000, 1000)
+    assert (await execute(http, daemon, SHOW_LIMITS))["stdout"] == "60 1000\n"
+    with ExitStack() as held:
+        # With more than a child may have, it starts what it has started before.
+        while len(descriptors(daemon.pid)) < 100:
+            connection = held.enter_context(socket.create_connection((daemon.host, daemon.port)))
+            connection.sendall(b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            connection.recv(1)
+        soft, hard = (await execute(http, daemon, SHOW_LIMITS))["stdout"].split()
+        assert 60 <= int(soft) < 200
+        assert hard == "1000"
+        terminal = await in_terminal(http, daemon, f"{SHOW_LIMITS} do''ne\n", " done\r\n")
+        assert "\n60 1000 done" in terminal
+    assert resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE) == (1000, 1000)
+
+
+async def test_the_limit_of_descriptors_is_the_one_that_is_set(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    daemon = start(command=BOUNDED, env={"PROCD_PROCESS_RLIMITS": "nofile=80:90"})
+    assert (await execute(http, daemon, SHOW_LIMITS))["stdout"] == "80 90\n"
 
 
 async def test_standard_streams_may_be_closed(http: aiohttp.ClientSession) -> None:
