@@ -23,6 +23,9 @@ NO_SETTINGS: Final = frozenset(
     }
 )  # fmt: skip
 
+# Source: TOML 1.0, "Integer".
+LARGEST: Final = (1 << 63) - 1
+
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     """Read the file at `path`, if any, and the PROCD_* variables.
@@ -36,7 +39,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
             document = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as exc:
             raise ConfigError(f"{path}: {exc.strerror}") from exc
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise ConfigError(f"{path}: {exc}") from exc
     overrides = {
         name: value
@@ -111,9 +114,12 @@ def _checked(
     if isinstance(default, tuple):
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{label}: must be {_kind(default)}")
-        return tuple(value)
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
+        value = tuple(value)
+    elif type(value) is int:
+        if not -LARGEST <= value <= LARGEST:
+            raise ConfigError(f"{label}: must fit into 64 bits")
+        if isinstance(default, float):
+            value = float(value)
     if type(value) is not type(default):
         raise ConfigError(f"{label}: must be {_kind(default)}")
     if isinstance(value, int | float):
@@ -124,6 +130,8 @@ def _checked(
             raise ConfigError(f"{label}: must be finite")
         if value > most:
             raise ConfigError(f"{label}: must be at most {most:g}")
+    if isinstance(value, str | tuple) and "\0" in "".join(value):  # no path nor argument has one
+        raise ConfigError(f"{label}: must not have a NUL in it")
     if path in CHOICES and value not in CHOICES[path]:
         raise ConfigError(f"{label}: must be one of {', '.join(CHOICES[path])}")
     if path in PATHS and value:

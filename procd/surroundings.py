@@ -54,7 +54,7 @@ def enter_work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> None:
 
 
 def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
-    """Where the directories for logs are made.
+    """Where the directories for logs are made; that one can be is tried.
 
     Raises:
         ConfigError: nothing can be made there.
@@ -66,8 +66,11 @@ def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
         or environ.get("STATE_DIRECTORY", "").split(":")[0]
         or tempfile.gettempdir()
     )
-    if not (os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)):  # noqa: PTH112 - as above
-        raise ConfigError(f"sessions.state_dir: not a directory that procd can write to: {place}")
+    try:
+        # To ask whether it may be isn't enough: root may write to /proc.
+        os.rmdir(tempfile.mkdtemp(dir=place))  # noqa: PTH106 - as above
+    except OSError as exc:
+        raise ConfigError(f"sessions.state_dir: {exc.strerror}: {place}") from exc
     return place
 
 

@@ -103,6 +103,12 @@ def test_paths_are_absolute() -> None:
         ({"server": {"keepalive_s": 0.5}}, "server.keepalive_s: must be at least 1"),
         ({"server": {"ping_s": float("inf")}}, "server.ping_s: must be finite"),
         ({"server": {"ping_s": float("nan")}}, "server.ping_s: must be at least 0.05"),
+        ({"server": {"ping_s": 10**400}}, "server.ping_s: must fit into 64 bits"),
+        ({"server": {"ping_s": -(10**400)}}, "server.ping_s: must fit into 64 bits"),
+        ({"process": {"spawn_burst": 1 << 63}}, "process.spawn_burst: must fit into 64 bits"),
+        ({"server": {"unix": "/a\0"}}, "server.unix: must not have a NUL in it"),
+        ({"process": {"user": "\0"}}, "process.user: must not have a NUL in it"),
+        ({"process": {"groups": ["a", "b\0"]}}, "process.groups: must not have a NUL in it"),
         ({"server": {"max_body_bytes": 1023}}, "server.max_body_bytes: must be at least 1024"),
         ({"server": {"loop": "trio"}}, "server.loop: must be one of uvloop, asyncio"),
         ({"metrics": {"enabled": 1}}, "metrics.enabled: must be true or false"),
@@ -141,15 +147,22 @@ def test_a_wrong_variable_is_named(environ: dict[str, str], message: str) -> Non
     assert str(caught.value) == message
 
 
+def test_the_largest_numbers() -> None:
+    """What TOML promises: 64 bits, for a number with a fraction as well."""
+    config = from_mapping({"pty": {"max_ended": (1 << 63) - 1, "linger_s": (1 << 63) - 1}})
+    assert config.pty.max_ended == (1 << 63) - 1
+    assert config.pty.linger_s == float(1 << 63)
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """The message has the path and the reason."""
     with pytest.raises(ConfigError, match=r"absent\.toml: No such file or directory"):
         load(tmp_path / "absent.toml", {})
 
 
-@pytest.mark.parametrize("content", [b"port 1", b"\xff = 1"])
+@pytest.mark.parametrize("content", [b"port 1", b"\xff = 1", b"a = " + b"[" * 10_000])
 def test_a_file_that_is_not_toml(tmp_path: Path, content: bytes) -> None:
-    """Bad TOML and bad UTF-8 name the file."""
+    """Bad TOML, bad UTF-8 and TOML that is too deep name the file."""
     path = tmp_path / "bad.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"bad\.toml: "):

@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import re
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,12 @@ log = logging.getLogger(__name__)
 # Source: systemd.exec(5), LoadCredential=.
 CREDENTIAL: Final = "procd-tokens"
 VARIABLE: Final = "PROCD_AUTH_TOKEN"
+# What no header can have in it. Source: RFC 9110, section 5.5.
+UNSENDABLE: Final = re.compile(r"[\x00-\x08\n-\x1f\x7f]")
+# What a browser sends. Source: RFC 6454, section 6.2.
+ORIGIN: Final = re.compile(
+    r"(?!http:.*:80\Z|https:.*:443\Z)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]+)?"
+)
 
 
 def is_address(host: str) -> bool:
@@ -67,10 +74,13 @@ class Access:
         self._config = config.auth
         self._own: list[Token] = []
         if secret is not None:
+            secret = secret.strip()  # which a file's last line or a shell has left around it
             if not MIN_SECRET_LENGTH <= len(secret) <= MAX_SECRET_LENGTH:
                 raise ConfigError(
                     f"{VARIABLE}: must have {MIN_SECRET_LENGTH} to {MAX_SECRET_LENGTH} characters"
                 )
+            if UNSENDABLE.search(secret):
+                raise ConfigError(f"{VARIABLE}: must have no control characters in it")
             self._own.append(Token(name="environment", scope=Scope.ADMIN, digest=digest_of(secret)))
         self._files: list[Path] = []
         credential = Path(credentials_dir, CREDENTIAL)
@@ -131,6 +141,12 @@ class Access:
         ):
             if "*" in origins and config.auth.mode != "none":
                 raise ConfigError(f"{name}: * would let every web page call: name the origins")
+            for origin in origins:
+                if origin != "*" and not ORIGIN.fullmatch(origin):
+                    raise ConfigError(
+                        f"{name}: must be SCHEME://HOST[:PORT] as browsers send it, in lower case,"
+                        f" without a path or the scheme's own port: {origin}"
+                    )
 
     def reload(self) -> bool:
         """Read the tokens again; if that can't be done, go on with those of before.

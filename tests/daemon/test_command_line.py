@@ -150,6 +150,12 @@ async def test_commented_example_is_a_valid_config(start: Start) -> None:
         pytest.param("[server]\nport = -1\n", "server.port", id="below its minimum"),
         pytest.param("[server]\nping_s = 'x'\n", "server.ping_s", id="text for a number"),
         pytest.param("[server]\nping_s = nan\n", "server.ping_s", id="not a number"),
+        pytest.param(f"[server]\nping_s = {'9' * 400}\n", "server.ping_s", id="beyond 64 bits"),
+        pytest.param('[server]\nunix = "/\\u0000"\n', "server.unix", id="NUL in a path"),
+        pytest.param('[audit]\nfile = "/\\u0000"\n', "audit.file", id="NUL in a file"),
+        pytest.param('[process]\nuser = "\\u0000"\n', "process.user", id="NUL in a name"),
+        pytest.param("[interpreter]\nwarm = 257\n", "interpreter.warm", id="above another key"),
+        pytest.param("[cors]\nallowed_origins = ['a']\n", "cors.allowed_origins", id="no origin"),
         pytest.param("[server]\nloop = 'curio'\n", "server.loop", id="not a choice"),
         pytest.param("[process]\nshell = 1\n", "process.shell", id="integer for text"),
         pytest.param("[cors]\nallowed_origins = 'x'\n", "cors.allowed_origins", id="text for list"),
@@ -197,6 +203,7 @@ def test_bad_variable_is_refused(variable: str, value: str) -> None:
         ("process.shell", "sh"),
         ("sessions.state_dir", "/nowhere"),
         ("sessions.state_dir", "/etc/passwd"),
+        ("sessions.state_dir", "/proc"),  # which root may write to, and where nothing can be made
     ],
 )
 def test_a_place_that_is_no_use_is_refused(key: str, value: str) -> None:

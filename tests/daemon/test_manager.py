@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import Daemon
@@ -66,20 +67,28 @@ async def test_reload(start: Start, http: aiohttp.ClientSession, tmp_path: Path)
     assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[server]\nprot = 1\n", "server.prot: no such setting"),
+        (f"[server]\nping_s = {'9' * 400}\n", "server.ping_s: must fit into 64 bits"),
+    ],
+    ids=["unknown", "beyond 64 bits"],
+)
 async def test_a_bad_reload_changes_nothing(
-    start: Start, http: aiohttp.ClientSession, tmp_path: Path
+    start: Start, http: aiohttp.ClientSession, tmp_path: Path, text: str, reason: str
 ) -> None:
     file = tmp_path / "procd.toml"
     file.write_text("")
     daemon = start("--config", str(file))
     assert "READY" in daemon.notify.receive()
-    file.write_text("[server]\nprot = 1\n")
+    file.write_text(text)
     os.kill(daemon.pid, signal.SIGHUP)
     assert "RELOADING" in daemon.notify.receive()
     state = daemon.notify.receive()
     assert state["READY"] == "1"
-    assert "not reloaded: server.prot: no such setting" in state["STATUS"]
+    assert f"not reloaded: {reason}" in state["STATUS"]
     async with http.get(f"{daemon.url}/version") as reply:
         assert reply.status == 200
-    assert "the configuration is as it was: server.prot" in daemon.stderr()
+    assert f"the configuration is as it was: {reason}" in daemon.stderr()
     assert daemon.stop() == 0
