@@ -1,7 +1,9 @@
 """create_app: the one place where the parts are put together."""
 
 import os
+import re
 from collections.abc import AsyncIterator
+from typing import Final
 
 import aiohttp_cors
 from aiohttp import hdrs, web
@@ -22,6 +24,7 @@ from procd.api import (
     tickets,
 )
 from procd.api.audit import AUDIT, audit, opened
+from procd.api.body import SILENCE_S
 from procd.api.edge import POLLER
 from procd.api.forwarded import PROXIES, Proxies
 from procd.api.gate import GATE, Gate, expect
@@ -48,6 +51,9 @@ from procd.unix.host import Host
 from procd.unix.shell import Shell
 
 PROCESSES = web.AppKey("PROCESSES", Processes)
+
+# What varies in a route: any text without a slash. aiohttp's own pattern lets no brace through.
+VARIES: Final = re.compile(r"\{(\w+)\}")
 
 # Below the second, an SDK that was given a proxy's URL finds the same (contract, section 1).
 PREFIXES = ("", "/toolbox/{sandbox_id}")
@@ -96,6 +102,7 @@ def create_app(
         app.on_cleanup.append(_close_audit)
     app[REQUESTS] = requests
     app[VISITORS] = visitors
+    app[SILENCE_S] = config.server.body_s
     app.on_response_prepare.append(dismiss)
     app[PROXIES] = Proxies(config.server)
     app.on_response_prepare.append(name_request)
@@ -112,7 +119,7 @@ def create_app(
         for prefix in PREFIXES:
             for path in (prefix + route.path, prefix + route.path + "/"):
                 if path not in by_path:
-                    by_path[path] = app.router.add_resource(path)
+                    by_path[path] = app.router.add_resource(VARIES.sub(r"{\1:[^/]+}", path))
                 added = by_path[path].add_route(route.method, route.handler, expect_handler=expect)
                 guards.guard(added, route.method, route.path)
                 requests.bind(added, stats)
@@ -220,9 +227,18 @@ def _allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:
     cors = aiohttp_cors.setup(app, defaults=dict.fromkeys(origins, allowed))
     for route in list(app.router.routes()):
         cors.add(route)
-    app.on_response_prepare.append(_vary)
 
+    async def complete(request: web.Request, response: web.StreamResponse) -> None:
+        """Keep caches from giving one origin what was answered to another.
 
-async def _vary(_: web.Request, response: web.StreamResponse) -> None:
-    """Keep caches from giving one origin what was answered to another."""
-    response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+        The library leaves alone what has no route. That there is none is an answer like any other,
+        for a page that is allowed to call to read.
+        """
+        response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+        origin = request.headers.get(hdrs.ORIGIN)
+        if request.match_info.http_exception is None or origin is None:
+            return
+        if origin in origins or "*" in origins:
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+
+    app.on_response_prepare.append(complete)

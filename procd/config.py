@@ -52,6 +52,9 @@ class ServerConfig:
         128 << 10, "longest request line and longest header field, bytes", minimum=8190
     )
     keepalive_s: float = setting(75.0, "idle keep-alive of an HTTP connection, seconds", minimum=1)
+    body_s: float = setting(
+        60.0, "silence amid a request's body after which it is refused, seconds", minimum=0.1
+    )
     ping_s: float = setting(25.0, "interval of WebSocket pings, seconds", minimum=0.05)
     dead_peer_s: float = setting(
         85.0, "silence after which a WebSocket peer counts as gone, seconds", minimum=0.1

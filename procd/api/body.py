@@ -5,6 +5,7 @@ what follows is ignored; field names match in any case; unknown fields are ignor
 types are exact.
 """
 
+import asyncio
 import json
 from codecs import BOM_UTF8
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ from procd.errors import BadRequest, InvalidBody, TooLarge
 MAX_DIGITS: Final = 18
 MAX_UINT16: Final = (1 << 16) - 1
 MAX_UINT32: Final = (1 << 32) - 1
+
+# How long a body may keep silent in its middle, seconds.
+SILENCE_S = web.AppKey("SILENCE_S", float)
 
 
 class Text(fields.String):
@@ -146,20 +150,38 @@ async def load(request: web.Request, schema: BodySchema) -> Any:
     """The request's body as the dataclass of `schema`.
 
     Raises:
-        InvalidBody: it is not JSON, or doesn't fit.
+        InvalidBody: it is not JSON, doesn't fit, or has stopped coming.
         TooLarge: it is above the server's limit.
+        ConnectionError: the client has gone.
     """
     content = request.content
     if max(request.content_length or 0, content.total_bytes) > request.client_max_size:
         raise TooLarge("request body is too large")
     try:
         # Most often all of it came with the headers.
-        raw = content.read_nowait() if content.is_eof() else await request.read()
-    except web.HTTPRequestEntityTooLarge as exc:
-        raise TooLarge("request body is too large") from exc
+        raw = content.read_nowait() if content.is_eof() else await _read(request)
     except web.RequestPayloadError as exc:
         raise InvalidBody("invalid request body: can't be decoded") from exc
     return schema.load_document(parse(raw))
+
+
+async def _read(request: web.Request) -> bytes:
+    """The body of a request; one that has stopped coming would keep its connection for ever."""
+    silence_s = request.app[SILENCE_S]
+    body = bytearray()
+    while True:
+        if request.transport is None:
+            raise ConnectionResetError("the client has gone")
+        try:
+            async with asyncio.timeout(silence_s):
+                piece = await request.content.readany()
+        except TimeoutError as exc:
+            raise InvalidBody("invalid request body: it has stopped coming") from exc
+        if not piece:
+            return bytes(body)
+        body += piece
+        if len(body) > request.client_max_size:
+            raise TooLarge("request body is too large")
 
 
 def parse(raw: bytes) -> object:

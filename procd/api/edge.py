@@ -80,6 +80,11 @@ class HttpConnection(web.RequestHandler):
         if self.transport is not None and (request is None or request.content.is_eof()):
             self.transport.abort()
 
+    @property
+    def has_asked(self) -> bool:
+        """Whether it has a request that isn't answered yet, if only in its socket."""
+        return bool(self._messages) or self._request_in_progress or _unread(self)
+
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """Called by aiohttp when the connection is a WebSocket's from now on."""
         guarded: Any = MaskedOnly(parser)  # which aiohttp only feeds
@@ -89,8 +94,8 @@ class HttpConnection(web.RequestHandler):
         """Called by the event loop before it closes the socket."""
         if self._watched >= 0:
             self._unwatch()
-        if self._upgraded and self.transport is not None:
-            self.last_words = _unread(self.transport.get_extra_info("socket").fileno())
+        if self._upgraded:
+            self.last_words = _unread(self)
         self._visitors.left(self)
         super().connection_lost(exc)
 
@@ -102,8 +107,8 @@ class HttpConnection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what can't be parsed, or failed where no middleware catches it, and close."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("half of another answer is out")
+        if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
+            raise ConnectionError("nobody is there to answer, or half of an answer is out") from exc
         if isinstance(exc, HttpProcessingError):
             self._requests.count_unparsed(BadRequest.status)
             body = envelope(None, BadRequest(_reason(exc)))
@@ -116,10 +121,12 @@ class HttpConnection(web.RequestHandler):
         return response
 
 
-def _unread(number: int) -> bool:
-    """Whether a socket has something to read, even if its client has reset the connection."""
+def _unread(connection: web.RequestHandler) -> bool:
+    """Whether its socket has something to read, even if the client has reset the connection."""
+    if connection.transport is None:
+        return False
     try:
-        sock = socket.socket(fileno=number)
+        sock = socket.socket(fileno=connection.transport.get_extra_info("socket").fileno())
     except OSError:
         return False
     try:
@@ -151,6 +158,7 @@ class HttpServer(web.Server):
     def __init__(self, plain: web.Server, app: web.Application, **options: Any) -> None:
         super().__init__(plain.request_handler, request_factory=self._make, **options)
         self._app = app
+        self._visitors = app[VISITORS]
         self._make_plain = plain.request_factory
 
     def __call__(self) -> HttpConnection:
@@ -169,6 +177,7 @@ class HttpServer(web.Server):
 
         Source: RFC 9110, section 10.1.1. aiohttp would refuse it before any middleware.
         """
+        self._visitors.began(protocol)
         if message.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
             headers = message.headers.copy()
             del headers[hdrs.EXPECT]

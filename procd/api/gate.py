@@ -82,13 +82,11 @@ class Gate:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request pass, or raise."""
-        visitor = request.protocol
-        self._visitors.began(visitor)
         try:
             request[CALLER] = self.admit(request)
             return await handler(request)
         finally:
-            self._visitors.ended(visitor)
+            self._visitors.ended(request.protocol)
 
     def admit(self, request: web.Request) -> Token:
         """Whose request it is; for an upgrade, the ticket in it is then used up.
@@ -177,10 +175,10 @@ GATE = web.AppKey("GATE", Gate)
 def _hosts(config: ServerConfig, addresses: Sequence[str]) -> frozenset[str] | None:
     """The domains that a Host header may have; None for all."""
     local = bool(addresses) and all(map(is_loopback, addresses))
-    named = [name.lower() for name in config.allowed_hosts]
+    named = [_plain(name) for name in config.allowed_hosts]
     if "*" in named or not (named or local):
         return None
-    return frozenset([*named, config.host.lower()]) - {""}  # which is what can't be a name
+    return frozenset([*named, _plain(config.host)]) - {""}  # which is what can't be a name
 
 
 def _name(host: str) -> str:
@@ -191,7 +189,17 @@ def _name(host: str) -> str:
     else:
         name, colon, port = host.partition(":")
         port = colon + port
-    return name.lower() if not port or (port[0] == ":" and port[1:].isdigit()) else ""
+    if port.rstrip("0123456789") not in ("", ":"):
+        return ""
+    return _plain(name)
+
+
+def _plain(name: str) -> str:
+    """A domain as others have it that are the same: a dot at its end only says that it is whole.
+
+    Source: RFC 1034, section 3.1.
+    """
+    return name.lower().removesuffix(".")
 
 
 def plain_path(path: str) -> str:
@@ -233,6 +241,11 @@ async def turn_away(request: web.Request, response: web.Response) -> None:
         length is not None and length <= SMALL_BODY_BYTES and not waits
     ):
         return
+    await answer_and_close(request, response)
+
+
+async def answer_and_close(request: web.Request, response: web.Response) -> None:
+    """Wait for nothing more of this client."""
     response.force_close()
     await response.prepare(request)
     await response.write_eof()

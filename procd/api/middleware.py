@@ -5,9 +5,9 @@ import logging
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from procd.api.gate import turn_away
+from procd.api.gate import answer_and_close, turn_away
 from procd.api.reply import envelope, respond
-from procd.errors import BadRequest, NotFound, ProcdError, Refused, TooLarge
+from procd.errors import BadRequest, InvalidBody, NotFound, ProcdError, Refused, TooLarge
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +41,15 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def _answer(request: web.Request, error: ProcdError) -> web.StreamResponse:
+    if request.writer.output_size > 0:  # as after an upgrade
+        raise ConnectionResetError("half of another answer is out")
     response = await respond(request, envelope(request, error), error.status)
     if hdrs.UPGRADE in request.headers:
         # Bytes that a proxy takes for the WebSocket's must not become a request.
         response.force_close()
-    if isinstance(error, Refused | TooLarge) and isinstance(response, web.Response):
-        await turn_away(request, response)
+    if isinstance(response, web.Response):
+        if isinstance(error, Refused | TooLarge):
+            await turn_away(request, response)
+        elif isinstance(error, InvalidBody) and not request.content.is_eof():
+            await answer_and_close(request, response)
     return response

@@ -1,19 +1,35 @@
 """The connections of the server, WebSockets among them: how many, and who goes for a newcomer.
 
-With all places taken, the connection that has been idle for longest is closed. Where none is idle,
-a few more are let in, to be told how procd is and otherwise that there is no room.
+With all places taken, the connection that has been idle for longest is closed. None is idle whose
+request may be on its way: a client that gets no answer sends it again. Where none is idle, some
+more are let in, to be told how procd is and otherwise that there is no room.
 """
 
 import resource
-from typing import Final
+import time
+from typing import Final, Protocol
 
 from aiohttp import hdrs, web
 
 from procd.config import ServerConfig
 from procd.unix.fd import RESERVED
 
-# Beyond the limit, with nobody idle.
-EXTRA: Final = 16
+# Beyond the limit, with nobody idle; the more where descriptors abound.
+FEW_EXTRA: Final = 16
+MANY_EXTRA: Final = 256
+# How long a newcomer may take to say something while there is room for more, seconds.
+SHY_S: Final = 0.5
+
+
+class Visitor(Protocol):
+    """A connection."""
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether it has a request that isn't answered yet, if only in its socket."""
+
+    def force_close(self) -> None:
+        """Close it."""
 
 
 class Visitors:
@@ -25,9 +41,11 @@ class Visitors:
 
     def __init__(self, config: ServerConfig) -> None:
         self._max = config.max_connections
-        self._all: set[web.RequestHandler] = set()
-        self._idle: dict[web.RequestHandler, None] = {}  # for longest first
-        self.extra: set[web.RequestHandler] = set()
+        self._all: dict[object, Visitor] = {}
+        # Since when, for longest first: those whose last request was answered, and newcomers.
+        self._idle: dict[object, Visitor] = {}
+        self._new: dict[object, tuple[Visitor, float]] = {}
+        self.extra: set[object] = set()
 
     def __len__(self) -> int:
         return len(self._all)
@@ -38,34 +56,52 @@ class Visitors:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return min(self._max, max(1, (descriptors - RESERVED) // 2))
 
-    def came(self, visitor: web.RequestHandler, number: int) -> None:
+    def came(self, visitor: Visitor, number: int) -> None:
         """Let somebody in whose descriptor is `number`; somebody else may have to go for that."""
-        self._all.add(visitor)
-        self._idle[visitor] = None
+        now = time.monotonic()
+        self._all[visitor] = visitor
+        self._new[visitor] = visitor, now
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if len(self._all) <= self.max and number < descriptors - RESERVED // 2:
             return
-        idlest = next(iter(self._idle))
-        if idlest is visitor and len(self.extra) < EXTRA:
-            self.extra.add(visitor)
-            return
-        idlest.force_close()
-        self.left(idlest)
+        leaves = self._idlest(now - SHY_S)
+        if leaves is None:
+            abound = len(self._all) < (descriptors - RESERVED) * 5 // 8  # a half is for connections
+            if len(self.extra) < (MANY_EXTRA if abound else FEW_EXTRA):
+                self.extra.add(visitor)
+                return
+            leaves = self._idlest(now) or visitor
+        leaves.force_close()
+        self.left(leaves)
 
-    def left(self, visitor: web.RequestHandler) -> None:
+    def _idlest(self, before: float) -> Visitor | None:
+        """The longest idle; of newcomers, only one that came `before`."""
+        for visitor in self._idle.values():
+            if not visitor.has_asked:
+                return visitor
+        for visitor, since in self._new.values():
+            if since > before:
+                break
+            if not visitor.has_asked:
+                return visitor
+        return None
+
+    def left(self, visitor: object) -> None:
         """Forget one."""
-        self._all.discard(visitor)
+        self._all.pop(visitor, None)
         self._idle.pop(visitor, None)
+        self._new.pop(visitor, None)
         self.extra.discard(visitor)
 
-    def began(self, visitor: web.RequestHandler) -> None:
+    def began(self, visitor: object) -> None:
         """It has a request."""
         self._idle.pop(visitor, None)
+        self._new.pop(visitor, None)
 
-    def ended(self, visitor: web.RequestHandler) -> None:
-        """That is answered; a WebSocket's is when it is closed."""
-        if visitor in self._all:
-            self._idle[visitor] = None
+    def ended(self, visitor: object) -> None:
+        """That is as good as answered; a WebSocket's is when it is closed."""
+        if (known := self._all.get(visitor)) is not None:
+            self._idle[visitor] = known
 
 
 VISITORS = web.AppKey("VISITORS", Visitors)

@@ -97,6 +97,9 @@ async def test_the_same_sessions_under_the_prefix(procd: MakeClient) -> None:
         assert (await reply.json())["result"] == "prefixed\n"
     async with client.ws_connect("/toolbox/sb1/process/pty/t1/connect/") as ws:
         assert (await ws.receive_json())["status"] == "connected"
+    for sandbox in ("a b", "{sandbox}"):
+        async with client.get(f"/toolbox/{sandbox}/process/pty/t1") as reply:
+            assert reply.status == 200
     await delete(client, "t1")
 
 

@@ -308,6 +308,44 @@ async def test_origin(procd: MakeClient, secrets: Secrets) -> None:
             await client.ws_connect("/process/pty/create-connect?id=a", headers=headers)
 
 
+@each("section", ["cors", "auth"])
+async def test_an_origin_is_as_browsers_send_it(section: str) -> None:
+    """RFC 6454, section 6.2; another one would let nobody in, and nobody would know why."""
+    good = ["https://a.com", "http://a.com:443", "https://a.com:80", "http://localhost:3000",
+            "http://127.0.0.1:5173", "http://[::1]:8080", "http://[::80]", "https://xn--tda.com",
+            "https://a_b-c.d.e", "chrome-extension://abc", "tauri://localhost"]  # fmt: skip
+    bad = ["", "null", "a.com", "https://", "https://a.com/", "https://a.com/b", "https://A.com",
+           "https://a.com:", "https://a.com:443", "http://a.com:80", "https://*.a.com", "https://*",
+           "https://ü.com", "https://u@a.com", "https://a.com\n"]  # fmt: skip
+    Access(from_mapping({section: {"allowed_origins": good}}))
+    for origin in bad:
+        with pytest.raises(ConfigError) as caught:
+            Access(from_mapping({section: {"allowed_origins": [*good, origin]}}))
+        assert str(caught.value) == (
+            f"{section}.allowed_origins: must be SCHEME://HOST[:PORT] as browsers send it, in lower"
+            f" case, without a path or the scheme's own port: {origin}"
+        )
+
+
+async def test_a_page_can_read_what_is_not_there(procd: MakeClient) -> None:
+    """As it can read every other error; else it sees a failure of the network."""
+    client = await procd(
+        cors={"allowed_origins": ["https://a.example"]},
+        auth={"allowed_origins": ["https://b.example"]},
+    )
+    for method, path in (("GET", "/nowhere"), ("POST", "/version"), ("GET", "/process/execute")):
+        for origin, allowed in (("https://a.example", "https://a.example"),
+                                ("https://b.example", None), ("", None)):  # fmt: skip
+            headers = {"Origin": origin} if origin else {}
+            async with client.request(method, path, headers=headers) as reply:
+                await refused(reply, 404, "NOT_FOUND")
+                assert reply.headers.get("Access-Control-Allow-Origin") == allowed
+                assert reply.headers["Vary"] == "Origin"
+    client = await procd(cors={"allowed_origins": ["*"]}, auth={"mode": "none"})
+    async with client.get("/nowhere", headers={"Origin": "https://any.example"}) as reply:
+        assert reply.headers["Access-Control-Allow-Origin"] == "https://any.example"
+
+
 async def test_the_origin_behind_a_proxy(procd: MakeClient) -> None:
     """The page was loaded from where a trusted proxy, and nobody else, says that it was."""
     headers = {"Origin": "https://gateway.example", "X-Forwarded-Host": "gateway.example"}
@@ -362,10 +400,12 @@ async def test_no_page_of_elsewhere_on_open_loopback(procd: MakeClient) -> None:
 
 async def test_host(procd: MakeClient) -> None:
     good = ["localhost", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:2280", "[::1]", "[::1]:2280",
-            "10.0.0.7", "[fe80::1]:80", "box", "box:2280"]  # fmt: skip
+            "10.0.0.7", "[fe80::1]:80", "box", "box:2280", "localhost.", "box.:2280", "localhost:",
+            "[::1]:"]  # fmt: skip
     bad = ["evil.example", "a.example:1", "localhost.evil.example", "127.0.0.1.evil.example",
            "", "[::1].evil.example", "localhost:evil", "[::1", "::1", "127.0.0.1:1:1",
-           "[evil]"]  # fmt: skip
+           "[evil]", "evil.example.", "evil.example:", "localhost..", "localhost::", ".",
+           ":"]  # fmt: skip
     client = await procd()
     for host in good:
         async with client.get("/version", headers={"Host": host}) as reply:
@@ -381,6 +421,7 @@ async def test_host(procd: MakeClient) -> None:
     ("section", "status"),
     [
         ({"allowed_hosts": ["Box.example"]}, 200),
+        ({"allowed_hosts": ["box.example."]}, 200),
         ({"allowed_hosts": ["*"]}, 200),
         ({"allowed_hosts": ["other.example"]}, 403),
         ({"allowed_hosts": ["other.example"], "host": "0.0.0.0"}, 403),
@@ -415,13 +456,24 @@ async def test_fails_closed(document: dict[str, dict[str, object]], message: str
 
 
 async def test_a_token_in_the_environment_is_long(secrets: Secrets) -> None:
-    for secret in ("", "x" * 15, "x" * 513):
-        with pytest.raises(ConfigError, match="PROCD_AUTH_TOKEN"):
+    for secret in ("", "x" * 15, "x" * 513, " " * 20, "x" * 15 + "\n"):
+        with pytest.raises(ConfigError, match="PROCD_AUTH_TOKEN: must have 16 to 512 characters"):
             Access(from_mapping({}), secret)
     access = Access(from_mapping({"server": {"host": "0.0.0.0"}}), "x" * 16)
     assert access.required
     with pytest.raises(ConfigError, match="none, but tokens are given"):
         Access(from_mapping({"auth": {"mode": "none"}}), "x" * 16)
+
+
+async def test_a_token_in_the_environment_can_be_sent() -> None:
+    """White space around it is a file's or a shell's: no header would carry it (RFC 9110, 5.5)."""
+    for secret in ("x" * 16 + "\n", f"\t {'x' * 16} \r\n"):
+        assert Access(from_mapping({}), secret).tokens.find("x" * 16) is not None
+    for sign in "\n\r\0\x1b\x7f":
+        with pytest.raises(ConfigError, match="no control characters in it"):
+            Access(from_mapping({}), f"{'x' * 16}{sign}{'x' * 16}")
+    for secret in ("x" * 16 + " \t" + "x" * 16, "ü" * 16, "\udcff" * 16):
+        assert Access(from_mapping({}), secret).tokens.find(secret) is not None
 
 
 async def test_mode_none_is_open_anywhere(procd: MakeClient) -> None:

@@ -4,6 +4,7 @@
 |---|---|---|
 | server.max_body_bytes | 413 | here |
 | server.max_header_bytes | 400 | here |
+| server.body_s | 400 | here |
 | process.max_processes | 429 | here |
 | process.max_spawns_per_s, spawn_burst | 429 | here |
 | process.max_total_output_bytes | 429, and less is kept | here |
@@ -39,9 +40,11 @@ from tests.api.clients import (
     connect,
     create,
     delete,
+    each,
     execute,
     json_body,
     program,
+    raw,
     refused,
 )
 from tests.conftest import Client, MakeClient
@@ -59,6 +62,17 @@ async def refused_execute(client: Client, status: int, code: str, command: str =
 async def test_body(procd: MakeClient) -> None:
     client = await procd(server={"max_body_bytes": 2048})
     await refused_execute(client, 413, "PAYLOAD_TOO_LARGE", f": {'x' * 2048}")
+    assert (await execute(client, "echo on"))["result"] == "on\n"
+
+
+@each("length", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+async def test_body_that_stops_coming(procd: MakeClient, length: str) -> None:
+    client = await procd(server={"body_s": 0.1})
+    async with raw(client) as slow:
+        await slow.request(f"POST /process/execute HTTP/1.1\n{length}")
+        status, _ = await slow.head()
+        assert status == 400
+        assert b"it has stopped coming" in await slow.rest()
     assert (await execute(client, "echo on"))["result"] == "on\n"
 
 

@@ -105,7 +105,8 @@ async def test_ids_that_cannot_be(procd: MakeClient, bad: str) -> None:
 
 async def test_ids_that_can_be(procd: MakeClient) -> None:
     client = await procd()
-    for good in ("my-session-1", "a b", "A.b_c~d:e@f", "ü€😀", "%2e", "a?b#c", "x" * 255, "..."):
+    names = ("my-session-1", "a b", "A.b_c~d:e@f", "ü€😀", "%2e", "a?b#c", "x" * 255, "...")
+    for good in (*names, "{x}", "}{"):
         await create(client, good, lazyStart=True)
         async with client.get("/process/pty") as reply:
             assert (await reply.json())["sessions"][0]["id"] == good

@@ -1,9 +1,12 @@
 """Too many connections: the idle go for new ones, and where none is idle procd says how it is."""
 
 import asyncio
+import json
 import resource
 import socket
 from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
 
 import aiohttp
 
@@ -55,7 +58,7 @@ async def test_none_is_idle(start: Start, http: aiohttp.ClientSession) -> None:
                 assert body["message"] == "limit of 2 connections is reached"
             # Who only sits there does so in the place of others of the kind.
             with ExitStack() as stack:
-                silent = [stack.enter_context(connected(daemon)) for _ in range(40)]
+                silent = [stack.enter_context(connected(daemon)) for _ in range(300)]
                 async with http.get(f"{daemon.url}/healthz") as reply:
                     assert reply.status == 200
                 assert silent[0].recv(1) == b""
@@ -71,6 +74,46 @@ async def test_none_is_idle(start: Start, http: aiohttp.ClientSession) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not await served():
             continue
+
+
+async def test_whoever_comes_at_once_gets_an_answer(start: Start, tmp_path: Path) -> None:
+    """No command runs whose client gets none: it would send it again."""
+    daemon = start(env={"PROCD_SERVER_MAX_CONNECTIONS": "5"})
+    script = f"echo ran >>{tmp_path}/ran; echo said"
+    body = json.dumps({"command": script}).encode()
+    head = (
+        f"POST /process/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(connected(daemon)) for _ in range(40)]
+        for connection in crowd:
+            connection.sendall(head.encode() + body)
+        statuses = [int(connection.recv(4096).split()[1]) for connection in crowd]
+    assert set(statuses) == {200, 429}
+    assert (tmp_path / "ran").read_text() == "ran\n" * statuses.count(200)
+
+
+async def test_who_is_told_to_go_has_not_asked(start: Start, tmp_path: Path) -> None:
+    """Clients that keep their connections, and more of them than there may be connections."""
+    daemon = start(env={"PROCD_SERVER_MAX_CONNECTIONS": "8"})
+
+    async def work(client: int) -> list[str]:
+        answered = []
+        async with aiohttp.ClientSession() as own:
+            for number in range(20):
+                name = f"{client}.{number}"
+                command = {"command": f"echo {name} >>{tmp_path}/ran"}
+                try:
+                    async with own.post(f"{daemon.url}/process/execute", json=command) as reply:
+                        assert reply.status in (200, 429)
+                        answered += [name] if reply.status == 200 else []
+                except aiohttp.ClientConnectionError:
+                    continue  # as it asked it was idle, and told to go
+        return answered
+
+    answered = [*chain(*await asyncio.gather(*(work(client) for client in range(20))))]
+    assert answered
+    assert sorted((tmp_path / "ran").read_text().split()) == sorted(answered)
 
 
 async def test_more_than_there_are_descriptors_for(
