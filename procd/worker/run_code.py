@@ -54,17 +54,44 @@ def main() -> None:
     _remember(source)
     try:
         exec(compile(source, FILENAME, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what it is for
+        return
     except SystemExit:
         raise
     except BaseException as exc:  # noqa: BLE001 - whatever the program raises is shown as Python does
-        trace = exc.__traceback__
-        assert trace is not None
-        exc.__traceback__ = trace.tb_next  # the program's own frames
-        if sys.excepthook is sys.__excepthook__:
-            traceback.print_exception(type(exc), exc, exc.__traceback__)  # with source lines
-        else:
-            sys.excepthook(type(exc), exc, exc.__traceback__)
-        sys.exit(130 if isinstance(exc, KeyboardInterrupt) else 1)
+        raised = _less_ours(exc)
+    # Not while it is handled: it is no context of what the program's hook raises.
+    _report(raised)
+    sys.exit(130 if isinstance(raised, KeyboardInterrupt) else 1)
+
+
+def _report(raised: BaseException) -> None:
+    """Show an exception, or have the program's hook do so.
+
+    Source: CPython's PyErr_PrintEx, for what becomes of a hook that fails.
+    """
+    if not hasattr(sys, "excepthook"):
+        print("sys.excepthook is missing", file=sys.stderr)
+    elif sys.excepthook is not sys.__excepthook__:
+        try:
+            sys.excepthook(type(raised), raised, raised.__traceback__)
+            return
+        except SystemExit:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - whatever it raises is shown as well
+            print("Error in sys.excepthook:", file=sys.stderr)
+            _print(_less_ours(exc))
+            print("\nOriginal exception was:", file=sys.stderr)
+    _print(raised)
+
+
+def _less_ours(exc: BaseException) -> BaseException:
+    """An exception with the program's own frames alone; ours is the first."""
+    assert exc.__traceback__ is not None
+    return exc.with_traceback(exc.__traceback__.tb_next)
+
+
+def _print(exc: BaseException) -> None:
+    traceback.print_exception(type(exc), exc, exc.__traceback__)  # with source lines
 
 
 if __name__ == "__main__":

@@ -121,6 +121,37 @@ async def test_tracebacks(procd: MakeClient) -> None:
         assert (body["exitCode"], body["result"]) == (1, "mine ZeroDivisionError\n")
 
 
+HOOKS = [
+    "lambda *a: 1 / 0",
+    "lambda *a: sys.exit(3)",
+    "lambda *a: print(sys.exc_info())",
+    "None",
+]
+
+
+@each("hook", HOOKS)
+async def _excepthooks(client: Any, hook: str) -> None:
+    code = f"import sys\nsys.excepthook = {hook}\nraise ValueError('mine')\n"
+    plain = await code_run(client, code)
+    hooked = await code_run(client, f"{code}# matplotlib")
+    assert "run_code" not in hooked["result"], hooked
+    # Only ours has the lines of the program, and so places in them.
+    shown = re.sub(r"^    .*\n", "", hooked["result"], flags=re.MULTILINE)
+    said = re.sub(r"^    .*\n", "", plain["result"], flags=re.MULTILINE)
+    assert shown.replace("<target_code>", "<stdin>") == said
+    assert hooked["exitCode"] == plain["exitCode"]
+
+
+async def test_excepthooks(procd: MakeClient) -> None:
+    client = await procd()
+    await _excepthooks(client=client)
+    # One that is missing is said to be, in the words of the version.
+    code = "import sys\ndel sys.excepthook\nraise ValueError('mine')\n# matplotlib"
+    result = (await code_run(client, code))["result"]
+    assert "run_code" not in result, result
+    assert result.endswith("ValueError: mine\n")
+
+
 async def test_what_looks_like_an_artifact(procd: MakeClient) -> None:
     client = await procd()
     line = 'dtn_artifact_k39fd2:{"type":"chart","value":{"type":"line","elements":[]}}\n'
