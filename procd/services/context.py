@@ -112,6 +112,10 @@ class Execution:
             if not self.log.sealed:
                 self.log.seal()
 
+    def broken(self, reason: str) -> Outcome:
+        """How it ends without its process: for this reason, unless that was on purpose."""
+        return Outcome(End.BROKEN, reason=self.broken_for or reason)
+
     def finish(self, outcome: Outcome) -> None:
         """Publish how it ended, after all that it said."""
         if not self.log.sealed:
@@ -141,7 +145,7 @@ class Context:
         self._contexts = contexts
         self._config = contexts.config
         self._repl: Repl | None = None
-        self._candidate: Repl | None = None
+        self._candidate: Repl | None = None  # the process as it starts, while it is wanted
         self._starting = asyncio.Lock()
         self._queue: deque[Execution] = deque()
         self._current: Execution | None = None
@@ -168,31 +172,31 @@ class Context:
             ProcessNotFound: the context was deleted meanwhile.
         """
         async with self._starting:
-            self._check_there()
-            if self._repl is not None and self._repl.running:
-                return self._repl
-            self._repl = None
-            repl = self._candidate = self._contexts.take()
-            try:
-                async with asyncio.timeout(self._config.start_s):
-                    await self._place(repl)
-            except TimeoutError as exc:
-                await repl.kill()
-                raise SpawnFailed("the interpreter doesn't start") from exc
-            except BaseException as exc:
-                self._contexts.discard(repl)
-                if isinstance(exc, SpawnFailed):
-                    self._check_there()  # if it was deleted meanwhile, it has ended for that
-                raise
-            finally:
-                self._candidate = None
-            self._repl = repl
-            self._begin_idling()
-            return repl
+            while True:
+                if self._deleted:
+                    raise ProcessNotFound(f"context with ID '{self.record.id}' not found")
+                if self._repl is not None and self._repl.running:
+                    return self._repl
+                self._repl = None
+                self._repl = await self._started()
+                self._begin_idling()
 
-    def _check_there(self) -> None:
-        if self._deleted:
-            raise ProcessNotFound(f"context with ID '{self.record.id}' not found")
+    async def _started(self) -> Repl | None:
+        """Another process in its place; None if it was ended on purpose as it started."""
+        repl = self._candidate = self._contexts.take()
+        try:
+            async with asyncio.timeout(self._config.start_s):
+                await self._place(repl)
+        except TimeoutError as exc:
+            await repl.kill()
+            raise SpawnFailed("the interpreter doesn't start") from exc
+        except BaseException as exc:
+            self._contexts.discard(repl)
+            if not isinstance(exc, SpawnFailed) or self._candidate is repl:
+                raise
+        finally:
+            wanted, self._candidate = self._candidate, None
+        return wanted
 
     async def _place(self, repl: Repl) -> None:
         if await asyncio.shield(repl.ready) is None:
@@ -244,8 +248,11 @@ class Context:
             repl = await self.start()
         except ProcdError as exc:
             what = "get default context" if self.record.id == DEFAULT else "start context"
-            reason = execution.broken_for or f"failed to {what}: {exc.message}"
-            return Outcome(End.BROKEN, reason=reason)
+            return execution.broken(f"failed to {what}: {exc.message}")
+        if execution.broken_for:
+            return Outcome(End.BROKEN, reason=execution.broken_for)
+        if execution.abandoned.done():
+            return Outcome(End.ABANDONED)
         reply = repl.run(execution.message, execution.log)
         either: list[asyncio.Future[Any]] = [reply, execution.abandoned]
         await asyncio.wait(
@@ -264,7 +271,7 @@ class Context:
                 return Outcome(End.TIMED_OUT if timed_out else End.ABANDONED)
         result = reply.result()
         if result is None:
-            return Outcome(End.BROKEN, reason=execution.broken_for or "worker process ended")
+            return execution.broken("worker process ended")
         return Outcome(End.COMPLETED, result)
 
     def interrupt(self) -> bool:
@@ -298,14 +305,17 @@ class Context:
     async def _end_process(self, reason: str) -> None:
         if self._current is not None:
             self._current.broken_for = reason
-        if self._candidate is not None:
-            await self._candidate.kill()  # who waits for it hears of it
-        async with self._starting:
-            repl, self._repl = self._repl, None
+        candidate, self._candidate = self._candidate, None
+        repl, self._repl = self._repl, None
+        if candidate is not None:
+            await candidate.kill()  # who waits for it hears of it
         if repl is not None:
             await repl.end(self._config.grace_s)
-        if self._deleted and self._working is not None:
-            await asyncio.wait([self._working])
+        if self._deleted:
+            async with self._starting:  # which who waits for it leaves
+                pass
+            if self._working is not None:
+                await asyncio.wait([self._working])
 
     def _begin_idling(self) -> None:
         self._stop_idling()

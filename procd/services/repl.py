@@ -18,7 +18,7 @@ from typing import Final
 from procd import worker
 from procd.errors import SpawnFailed
 from procd.processes import Processes
-from procd.services.replies import Display, NonsenseError, Reply, parse
+from procd.services.replies import Begun, Display, NonsenseError, Reply, parse
 from procd.streams.backlog import Backlog, Run
 from procd.streams.log import Log
 from procd.unix.channel import Channel, channel_pair
@@ -107,6 +107,8 @@ class Repl:
         self._loop = asyncio.get_running_loop()
         self._number = 0
         self._tag = 0
+        self._begun = False
+        self._interrupted = False  # before it had begun
         self._reply: asyncio.Future[Reply | None] | None = None
         self._on_end: Callable[[], None] | None = None
         self._process.done.add_done_callback(self._exited)
@@ -150,6 +152,7 @@ class Repl:
     def _ask(self, message: Mapping[str, object]) -> asyncio.Future[Reply | None]:
         assert self._reply is None or self._reply.done(), "one at a time"
         reply = self._reply = self._loop.create_future()
+        self._interrupted = False
         if self._process.done.done():
             reply.set_result(None)
         else:
@@ -172,12 +175,19 @@ class Repl:
             self._relay.append(message.bundle + b"\n", RESULTS)
             # It goes on when it knows that what it prints next comes after this.
             self._tell({"op": "shown", "id": message.number})
-        elif message.number == self._number:
+        elif message.number != self._number:
+            return
+        elif isinstance(message, Begun):
+            self._begun = True
+            if self._interrupted:
+                self.interrupt()
+        else:
             self._number += 1
             self._answer(message)
 
     def _answer(self, reply: Reply | None) -> None:
         self._relay.target = None
+        self._begun = False
         if self._reply is not None and not self._reply.done():
             self._reply.set_result(reply)
 
@@ -189,8 +199,14 @@ class Repl:
         self._process.hang_up()
 
     def interrupt(self) -> None:
-        """SIGINT to the code, and to what it has started; not to what earlier code has."""
-        if self._process.running:
+        """SIGINT to the code, and to what it has started; not to what earlier code has.
+
+        If the process has still to begin with it, then as soon as it has: before that it couldn't
+        tell what is meant for this code from what came too late for the code before.
+        """
+        if not self._begun:
+            self._interrupted = True
+        elif self._process.running:
             self._process.interrupt(self._tag)
 
     def release(self) -> None:

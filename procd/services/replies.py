@@ -21,6 +21,17 @@ class NonsenseError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """The word that code is under way, and an interrupt would be for it.
+
+    Attributes:
+        number: of the request.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The answer to a request.
 
@@ -48,7 +59,7 @@ class Display:
     bundle: bytes
 
 
-def parse(data: bytes) -> Reply | Display:
+def parse(data: bytes) -> Begun | Reply | Display:
     """What a message says.
 
     Raises:
@@ -56,6 +67,8 @@ def parse(data: bytes) -> Reply | Display:
     """
     try:
         match json.loads(data):
+            case {"op": "begun", "id": int(number)}:
+                return Begun(number)
             case {"op": "done", "id": int(number), "error": error, **rest}:
                 variables: Any = rest.get("variables")
                 return Reply(
@@ -71,7 +84,7 @@ def parse(data: bytes) -> Reply | Display:
                 pass
     except (ValueError, TypeError, RecursionError) as exc:
         raise NonsenseError(str(exc)) from exc
-    raise NonsenseError("neither a reply nor a display")
+    raise NonsenseError("neither a reply nor news of one")
 
 
 def _texts(document: Any, names: set[str]) -> Texts:

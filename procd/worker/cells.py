@@ -13,7 +13,7 @@ from _signal import (  # type: ignore[import-not-found]  # signal's own, without
 )
 from _thread import allocate_lock, get_ident
 from os import _exit as exit_at_once
-from os import chdir, environ, getpid, register_at_fork
+from os import chdir, environ, getcwd, getpid, register_at_fork
 from resource import RLIMIT_RTTIME, getrlimit, setrlimit
 
 from . import pyplot_hook
@@ -56,6 +56,7 @@ class Interpreter:
         self._pid = getpid()
         self._thread = get_ident()
         self._interruptible = False
+        self._interrupted = False  # since the cell began, while it was not interruptible
         self._cells = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._package = sys.modules["_procd"]
@@ -78,9 +79,10 @@ class Interpreter:
             operation = message["op"]
             reply: dict[str, Any]
             if operation == "run":
+                self._begin(message["id"])
                 reply = {"error": self._run(message)}
             elif operation == "variables":
-                self._restore()
+                self._begin(message["id"])
                 error, variables = self._user(self._variables)
                 reply = {"error": error, "variables": variables}
             elif operation == "place":
@@ -89,6 +91,12 @@ class Interpreter:
                 continue  # news of a display whose cell was interrupted
             self._streams.flush()
             self._channel.send(encode({"op": "done", "id": message["id"], **reply}))
+
+    def _begin(self, number: int) -> None:
+        """Undo what earlier code did, and tell procd that an interrupt is for this code now."""
+        self._restore()
+        self._interrupted = False  # which was for earlier code, or for none
+        self._channel.send(encode({"op": "begun", "id": number}))
 
     def _restore(self) -> None:
         """Undo what earlier code did to what all code needs."""
@@ -104,6 +112,7 @@ class Interpreter:
         pthread_sigmask(SIG_UNBLOCK, {SIGINT})
 
     def _on_interrupt(self, number: int, frame: types.FrameType | None) -> None:
+        self._interrupted = not self._interruptible
         if self._interruptible:
             raise KeyboardInterrupt
 
@@ -113,6 +122,9 @@ class Interpreter:
             try:
                 self._hooks.put_back()
                 self._interruptible = True
+                if self._interrupted:
+                    self._interrupted = False
+                    raise KeyboardInterrupt
                 return None, work()
             finally:
                 self._calm_down()
@@ -137,19 +149,29 @@ class Interpreter:
         exc, value = self._attempt(work)
         if exc is None:
             return None, value
+        # Its frames have this one for a caller: while they hold each other, all that is in them
+        # stays until the collector comes. To let go of it may run the user's code, too.
+        held = [exc]
+        del exc
+        told = self._told(held[0])
+        self._attempt(held.clear)
+        return told
+
+    def _told(self, exc: BaseException) -> tuple[dict[str, str] | None, Any]:
+        """An exception as clients are told of it; of a SystemExit, the status."""
+        # What this raises in its turn is given no name, for the same reason.
         if issubclass(type(exc), SystemExit):
-            _, found = self._attempt(lambda: _status(exc))
+            found = self._attempt(lambda: _status(exc))[1]
             status = found if type(found) is int else 1
             told = f'{{"{EXIT}":{status},"text/plain":"exit({status})"}}'
             self._attempt(lambda: self._emit(told))
             return None, status
         # A __str__ of the user's may take as long as it likes, too.
-        _, error = self._attempt(lambda: self._sources.describe(exc))
+        error = self._attempt(lambda: self._sources.describe(exc))[1]
         return error or bare(exc), None
 
     def _run(self, message: dict[str, Any]) -> dict[str, str] | None:
         before: dict[str, str | None] = {}
-        self._restore()
         if (tag := message.get("tag")) is not None:  # procd may not mark what the cell starts
             setrlimit(RLIMIT_RTTIME, (tag, getrlimit(RLIMIT_RTTIME)[1]))
         self._displaying = message["display"]
@@ -280,7 +302,7 @@ def _place(cwd: str) -> dict[str, str] | None:
     except OSError as exc:
         reason = f"working directory cannot be entered: {cwd}: {exc.strerror}"
         return {"name": "OSError", "value": clean(reason), "traceback": ""}
-    environ["PWD"] = cwd
+    environ["PWD"] = cwd if cwd.startswith("/") else getcwd()  # noqa: PTH109 - no pathlib here
     return None
 
 

@@ -15,6 +15,9 @@ from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F40
 
 # All of these by name, so that what the user's code does to modules isn't done to us.
 
+# So much is written without the end of its line. Source: Process API contract, section 11.3.
+LONG_BYTES = 1024
+
 
 def far(number: int) -> int:
     """A copy of a descriptor with a high number, which children don't inherit."""
@@ -79,10 +82,14 @@ class Streams:
         stream = self._opened.get(number)
         if stream is None or not _as_made(stream, number):
             raw = FileIO(number, "w" if number else "r", closefd=False)
-            buffer = BufferedWriter(raw) if number else BufferedReader(raw)
+            # One that holds nothing back: the text waits in the stream above it.
+            buffer = BufferedWriter(raw, 1) if number else BufferedReader(raw)
             stream = TextIOWrapper(
                 buffer, encoding="utf-8", errors="backslashreplace", line_buffering=number > 0
             )
+            if number:
+                # CPython's, which has no other name for it.
+                stream._CHUNK_SIZE = LONG_BYTES  # type: ignore[attr-defined]  # noqa: SLF001
             stream.mode = "w" if number else "r"  # type: ignore[misc]  # an attribute at run time
             self._opened[number] = stream
         return stream

@@ -3,10 +3,13 @@
 import asyncio
 import base64
 import json
+import os
 import re
+import signal
 import sys
 from asyncio.subprocess import PIPE
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from aiohttp import WSMsgType
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
 from tests.api.cells import CONTEXTS, EXECUTE, Cell, create, delete, listed, run, said, start
 from tests.api.clients import WAIT_S, Fifo, Gate, each, execute, raw, refused, until
-from tests.conftest import MakeClient
+from tests.conftest import Client, MakeClient
 
 # What is said
 
@@ -201,6 +204,19 @@ async def test_output_is_live(procd: MakeClient, gate: Gate) -> None:
     assert cell.stdout == "first\nthen\n"
 
 
+async def test_output_without_newlines_is_live(procd: MakeClient, gate: Gate) -> None:
+    client = await procd()
+    wait = f"open({str(gate)!r}).readline()"
+    for stream in ("stdout", "stderr"):
+        code = f"import sys\nfor n in range(1500): print('.', end='', file=sys.{stream})\n{wait}"
+        cell = await start(client, code)
+        await cell.until(lambda cell: len(cell.stdout + cell.stderr) >= 1024)
+        gate.open()
+        assert len(getattr(await cell.to_end(), stream)) == 1500
+    code = "import os; print('.' * 4000, end=''); os.kill(os.getpid(), 9)"
+    assert (await run(client, code)).stdout == "." * 4000
+
+
 # Errors
 
 
@@ -382,6 +398,47 @@ async def test_error_after_output(procd: MakeClient) -> None:
     assert cell.error["name"] == "ZeroDivisionError"
 
 
+ENDS = [
+    "held()",
+    "raise_from(held)",
+    "import sys; held(sys.exit)",
+    "held(loud)",
+    "held(quitting)",
+]
+
+
+@each(("code", "display"), [(code, display) for code in ENDS for display in (False, True)])
+async def _forgotten(client: Any, code: str, display: bool) -> None:
+    await run(client, code, display=display)
+    assert await said(client, "print(kept())") == "None\n"
+
+
+async def test_errors_keep_nothing(procd: MakeClient) -> None:
+    # What was in the frames of a cell that failed is gone at once, as from any function.
+    client = await procd()
+    code = """
+import gc, weakref
+gc.disable()
+class Loud(Exception):
+    def __init__(self, end): self.end = end
+    def __str__(self): raise self.end
+class Big: pass
+def fail(): raise ValueError
+def loud(): raise Loud(ValueError)
+def quitting(): raise Loud(SystemExit)
+def held(end=fail):
+    global kept
+    big = Big()
+    kept = weakref.ref(big)
+    end()
+def raise_from(call):
+    try: call()
+    except ValueError as exc: raise KeyError from exc
+"""
+    assert not await said(client, code)
+    await _forgotten(client=client)
+
+
 # State
 
 
@@ -409,6 +466,13 @@ async def test_contexts_are_apart(procd: MakeClient, tmp_path: Path) -> None:
     await delete(client, one)
     assert list(await listed(client)) == [two]
     assert await said(client, "import os; print(os.getcwd())", contextId=two) == f"{tmp_path}\n"
+
+
+async def test_a_relative_directory(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd()
+    context_id = await create(client, cwd=os.path.relpath(tmp_path))
+    code = "import os; print(os.getcwd(), os.environ['PWD'])"
+    assert await said(client, code, contextId=context_id) == f"{tmp_path} {tmp_path}\n"
 
 
 async def test_modules_of_the_directory(procd: MakeClient, tmp_path: Path) -> None:
@@ -970,6 +1034,57 @@ async def test_a_client_that_goes_before_its_turn(procd: MakeClient, gate: Gate)
     await first.to_end()
 
 
+@asynccontextmanager
+async def stopped(client: Client) -> AsyncIterator[None]:
+    """Have the default context's interpreter stand still, whatever it is sent."""
+    pid = client.app[APP_CONTEXTS].get("default").pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_client_that_goes_before_its_code_has_begun(procd: MakeClient) -> None:
+    client = await procd(interpreter={"grace_s": 3600.0})
+    assert not await said(client, "x = 5; import time")
+    context = client.app[APP_CONTEXTS].get("default")
+    async with stopped(client):
+        cell = await start(client, "time.sleep(3600); x = 6")
+        await until(lambda: _is(context._current is not None))
+        execution = context._current
+        assert execution is not None
+        await cell.ws.close()
+        await until(lambda: _is(execution.abandoned.done()))
+    assert await said(client, "print(x)") == "5\n"
+    for _ in range(20):
+        async with raw(client) as connection:
+            await connection.upgrade(EXECUTE)
+            await connection.send_frame(1, b'{"code": "time.sleep(3600)"}')
+            await connection.send_frame(8, b"")
+            assert await said(client, "print(x)") == "5\n"
+
+
+async def test_a_client_that_goes_while_the_interpreter_starts(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nread x < {gate}\nexec python3 "$@"\n')
+    python.chmod(0o755)
+    client = await procd(interpreter={"python": str(python), "grace_s": 3600.0})
+    context = client.app[APP_CONTEXTS].get("default")
+    cell = await start(client, f"open({str(tmp_path / 'mark')!r}, 'w')")
+    await until(lambda: _is(context._current is not None))
+    execution = context._current
+    assert execution is not None
+    await cell.ws.close()
+    await until(lambda: _is(execution.abandoned.done()))
+    gate.open()
+    assert await said(client, "print(1)") == "1\n"
+    assert not (tmp_path / "mark").exists()
+
+
 async def test_a_server_that_stops_is_no_success(procd: MakeClient) -> None:
     client = await procd()
     running = await start(client, "import time; print('in'); time.sleep(60)")
@@ -1081,6 +1196,38 @@ async def test_restart_and_delete_together(procd: MakeClient) -> None:
     assert not processes
 
 
+async def test_restarts_together(procd: MakeClient) -> None:
+    client = await procd()
+    context_id = await create(client)
+    context = client.app[APP_CONTEXTS].get(context_id)
+    path = f"{CONTEXTS}/{context_id}/restart"
+    for _ in range(5):
+        assert not await said(client, "x = 5", contextId=context_id)
+        first = asyncio.ensure_future(client.post(path))
+        await until(lambda: _is(context._candidate is not None))
+        for reply in await asyncio.gather(first, client.post(path), client.post(path)):
+            async with reply:
+                body = await reply.json()
+                assert (reply.status, body["active"]) == (200, True), body
+        assert await said(client, "print('x' in globals())", contextId=context_id) == "False\n"
+
+
+async def test_restart_while_it_starts(procd: MakeClient, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nsleep 60\n")
+    python.chmod(0o755)
+    client = await procd(interpreter={"python": str(python)})
+    context = client.app[APP_CONTEXTS].get("default")
+    cell = await start(client, "1")
+    await until(lambda: _is(context._candidate is not None))
+    waiting = await start(client, "print(2)")
+    python.write_text('#!/bin/sh\nexec python3 "$@"\n')
+    async with client.post(f"{CONTEXTS}/default/restart") as reply:
+        assert reply.status == 200
+    assert (await cell.to_end()).close == (1011, "context restarted")
+    assert (await waiting.to_end()).stdout == "2\n"
+
+
 async def test_interrupt(procd: MakeClient) -> None:
     client = await procd()
     async with client.post(f"{CONTEXTS}/default/interrupt") as reply:
@@ -1094,6 +1241,37 @@ async def test_interrupt(procd: MakeClient) -> None:
     assert await said(client, "print(x)") == "5\n"
     async with client.post(f"{CONTEXTS}/default/interrupt") as reply:
         await refused(reply, 409, "CONFLICT")
+
+
+async def test_interrupt_before_the_code_has_begun(procd: MakeClient) -> None:
+    client = await procd()
+    assert not await said(client, "import time; x = 5")
+    context = client.app[APP_CONTEXTS].get("default")
+    async with stopped(client):
+        cell = await start(client, "time.sleep(3600); x = 6")
+        await until(lambda: _is(context._current is not None))
+        async with client.post(f"{CONTEXTS}/default/interrupt") as reply:
+            assert reply.status == 200
+    assert (await cell.to_end()).error["name"] == "KeyboardInterrupt"
+    assert await said(client, "print(x)") == "5\n"
+
+
+async def test_interrupts_of_nobody(procd: MakeClient) -> None:
+    # What comes between two cells is for neither.
+    client = await procd()
+    assert not await said(client, "import os, signal, time; x = 5")
+    context = client.app[APP_CONTEXTS].get("default")
+    assert context.pid is not None
+    os.kill(context.pid, signal.SIGINT)
+    assert await said(client, "print(x)") == "5\n"
+    async with stopped(client):
+        os.kill(context.pid, signal.SIGINT)
+        cell = await start(client, "print(x)")
+        await until(lambda: _is(context._current is not None))
+    assert (await cell.to_end()).stdout == "5\n"
+    code = "s = signal.pthread_sigmask(signal.SIG_BLOCK, [2]); os.kill(os.getpid(), 2)"
+    assert not await said(client, code)
+    assert await said(client, "print(x)") == "5\n"
 
 
 async def test_restart(procd: MakeClient) -> None:

@@ -191,6 +191,7 @@ NONSENSE = [
     "'[]'",
     "'[' * 100_000",
     "'{}'",
+    "json.dumps({'op': 'begun', 'id': None})",
     "json.dumps({'op': 'done', 'id': number})",
     "json.dumps({'op': 'done', 'id': str(number), 'error': None})",
     "json.dumps({'op': 'done', 'id': [number], 'error': None})",
