@@ -100,6 +100,8 @@ def serve(
     # wrong in a handler is logged by the middleware.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     seal_inherited()
+    # What whoever started procd has blocked is inherited, SIGTERM and SIGCHLD among it perhaps.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     hold()
     _raise_descriptor_limit()
     if server.nice:

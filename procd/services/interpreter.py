@@ -69,7 +69,7 @@ class Contexts:
             if not self._closing:
                 log.warning("no interpreter is ready: %s", exc.message)
         else:
-            self._refill()
+            await self._refill()
 
     async def create(self, *, cwd: str, language: str) -> Context:
         """A new context, ready to run.
@@ -215,13 +215,19 @@ class Contexts:
     def _refill_later(self) -> None:
         if self._refill_timer is None and self.config.warm:
             loop = asyncio.get_running_loop()
-            self._refill_timer = loop.call_later(REFILL_DELAY_S, self._refill)
+            self._refill_timer = loop.call_later(REFILL_DELAY_S, self._refill_now)
 
-    def _refill(self) -> None:
+    def _refill_now(self) -> None:
         self._refill_timer = None
+        self.tasks.start(self._refill(), "start spare interpreters")
+
+    async def _refill(self) -> None:
         try:
-            while len(self._spares) < self.config.warm:
+            # More than there may be contexts are of no use to anybody.
+            most = min(self.config.warm, self.config.max_contexts)
+            while len(self._spares) < most and not self._closing:
                 self._spares.append(self._new())
+                await self._processes.turns.take()
         except ProcdError as exc:
             log.warning("no spare interpreter: %s", exc.message)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import uvloop
 
 from tests.daemon.conftest import Start
-from tests.daemon.daemon import Daemon, Watch, children, descendants, eventually
+from tests.daemon.daemon import PATIENCE_S, PROCD, Daemon, Watch, children, descendants, eventually
 
 SOCKETS = 50
 EXECUTES = 10
@@ -101,6 +102,34 @@ async def test_stops_with_everyone_at_work(
         assert answer["status"] == 200, answer
         assert answer["exitCode"] == 128 + signal.SIGKILL, answer
     assert "Traceback" not in daemon.stderr()
+
+
+BLOCKING = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_whoever_started_it_has_blocked_all_signals(start: Start) -> None:
+    daemon = start(command=(sys.executable, "-c", BLOCKING, *PROCD))
+    assert daemon.stop() == 0
+
+
+async def test_is_heard_while_many_interpreters_start(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    """Each start keeps the event loop for a moment: few are made between two other things."""
+    daemon = start(env={"PROCD_INTERPRETER_WARM": "100"})
+    seen = {0}
+    while max(seen) <= 100:  # with that of the default context
+        async with http.get(f"{daemon.url}/version") as reply:
+            assert reply.status == 200
+        seen.add(len(children(daemon.pid)))
+        if len(seen) == 5:
+            assert daemon.stop(within_s=PATIENCE_S) == 0
+            return
+    pytest.fail(f"nobody was heard in between: {seen}")
 
 
 async def test_refuses_newcomers_while_it_stops(start: Start, http: aiohttp.ClientSession) -> None:
