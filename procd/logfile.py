@@ -203,18 +203,25 @@ class LogFile:
         return self.start
 
     def runs(self) -> Iterator[Run]:
-        """All that is kept now, oldest first; the gap shows as a jump of the offset."""
-        offset, end = self.start, self.end
+        """All that is kept now, oldest first; the gap shows as a jump of the offset.
+
+        Raises:
+            OSError: some of it went before it was read.
+        """
+        begin, end = self.start, self.end
+        offset = begin
         while offset < end:
-            offset = max(offset, self.start)  # more may have gone since the last piece
-            if offset >= end:
-                return
             try:
                 for run in self.slices(offset, min(READ_BYTES, end - offset)):
                     yield run
                     offset = run.offset + len(run.data)
+                    if offset < self.start:
+                        break
             except LookupError:
-                continue  # more has gone than was known
+                if offset == begin:
+                    return  # all had gone before, as is known only now
+            if offset < min(self.start, end):
+                raise OSError(errno.ENODATA, "output was dropped while it was read")
 
     def finish(self) -> None:
         """No more output follows: hold no descriptor."""

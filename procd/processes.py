@@ -307,6 +307,8 @@ class Processes:
         self._leaves = {leaf for leaf in self._leaves if not leaf.remove()}
 
     def _child_news(self, number: int, frame: FrameType | None) -> None:
+        if self._closed:
+            return  # put back by somebody who has closed after us
         # A signal handler runs in this thread, between any two instructions. Until the sweep there
         # is no more to learn: each delivery would take as long as to wake for a descriptor does.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})

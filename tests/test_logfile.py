@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procd.boundaries import HELD_BOUNDARIES
-from procd.logfile import BLOCK_BYTES, STEP_BYTES, LogFile, LogStore
+from procd.logfile import BLOCK_BYTES, READ_BYTES, STEP_BYTES, LogFile, LogStore
 from procd.streams.backlog import Run
 
 ROOMY = 1 << 40
@@ -122,6 +122,26 @@ def test_changes_of_stream_survive_removal_for_who_reads() -> None:
         file.remove(keep_readable=True)
         whole.check(list(file.runs()), 0, file.end)
         file.finish()
+
+
+@pytest.mark.parametrize("goes", ["some", "all", "the file"])
+def test_what_goes_before_it_is_read_is_no_end(goes: str) -> None:
+    """Whoever has read some of it is told; what was read already may go."""
+    with log_file() as (file, _):
+        file.append(b"o" * STEP_BYTES + b"k" * 3 * STEP_BYTES, 1)
+        file.append(b"e" * STEP_BYTES, 2)
+        runs = file.runs()
+        for _ in range(STEP_BYTES // READ_BYTES):
+            assert next(runs).data == b"o" * READ_BYTES
+        file.drop(STEP_BYTES)
+        assert next(runs).data == b"k" * READ_BYTES
+        if goes == "the file":
+            file.finish()
+            file.remove()
+        else:
+            file.drop(STEP_BYTES if goes == "some" else file.kept_bytes)
+        with pytest.raises(OSError, match="dropped"):
+            list(runs)
 
 
 def test_dropped_space_is_given_back_to_the_disk(tmp_path: Path) -> None:

@@ -45,10 +45,11 @@ async def answer_logs(request: web.Request, command: Command, client: Client) ->
     offset = number(request.query, "offset") or 0
     if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
         return await _follow(request, command, offset, labelled=client.labelled)
-    if not client.json_logs:
-        text = OutputText(command.file, labelled=client.labelled, marks_gap=False)
-        return await respond_text(request, text)
-    return await respond(request, output_of(command, replace(client, modern=True)))
+    with command.reading():
+        if not client.json_logs:
+            text = OutputText(command.file, labelled=client.labelled, marks_gap=False)
+            return await respond_text(request, text)
+        return await respond(request, output_of(command, replace(client, modern=True)))
 
 
 async def _follow(

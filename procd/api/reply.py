@@ -4,6 +4,7 @@ Source: Process API contract, sections 1.2 and 3.2.
 """
 
 import asyncio
+import errno
 from codecs import getincrementaldecoder
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,7 +52,11 @@ class Output(Protocol):
         """How many bytes of one stream are gone."""
 
     def runs(self) -> Iterator[Run]:
-        """The bytes, oldest first, each run of one stream; a gap shows as a jump of the offset."""
+        """The bytes, oldest first, each run of one stream; a gap shows as a jump of the offset.
+
+        Raises:
+            OSError: they can't be read, or went before they were.
+        """
 
 
 class OutputText(NamedTuple):
@@ -276,15 +281,22 @@ class _Strings:
 
     def __init__(self, texts: Iterable[OutputText], drafts: Drafts) -> None:
         self._left = Counter(text.plainest for text in texts)
+        self._dropped = {text.output: text.output.dropped(EVERY_STREAM) for text in self._left}
         self._kept = {text.plainest: pieces for text, pieces in drafts.items()}
 
     def json(self, text: OutputText) -> Iterator[Piece]:
-        """One of them in pieces."""
+        """One of them in pieces.
+
+        Raises:
+            OSError: output has gone since the first of them, and the text would not say so.
+        """
         text = text.plainest
         self._left[text] -= 1
         if text in self._kept:
             yield from self._kept[text] if self._left[text] else self._kept.pop(text)
             return
+        if not text.marks_gap and text.output.dropped(EVERY_STREAM) > self._dropped[text.output]:
+            raise OSError(errno.ENODATA, "output was dropped while it was sent")
         kept: list[Piece] | None = [] if self._left[text] else None
         for piece in text.json():
             if kept is not None:

@@ -220,7 +220,8 @@ async def _answer(
     if wanted.run_async:
         nothing = dict.fromkeys(("output", "stdout", "stderr", "exitCode"))
         return json_response(reply | nothing, 202)
-    with closing(Draft(request.app[SESSIONS].memory, MOST_DRAFT_BYTES)) as draft:
+    memory = request.app[SESSIONS].memory
+    with command.reading(), closing(Draft(memory, MOST_DRAFT_BYTES)) as draft:
         draft.follow(command.log)
         await _ended(command, None)
         command.raise_if_never_run()

@@ -5,9 +5,11 @@ output is ever searched for a status.
 """
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,11 +17,12 @@ from procd.errors import BadRequest, CommandCompleted, SessionEnded
 from procd.logfile import LogFile
 from procd.process import PIPE_BURST_BYTES, STDERR, STDOUT
 from procd.streams.labels import LabelledFrames
-from procd.streams.log import Log
+from procd.streams.log import Cursor, Log
 from procd.tasks import Tasks
 from procd.unix.openings import Opening, Openings
 from procd.unix.poller import Poller
 from procd.unix.reader import FdReader
+from procd.unix.shell import sourced
 from procd.unix.writer import FdWriter
 
 # The exit code of what never ran, or whose end nobody can know (contract, section 6.3).
@@ -87,6 +90,7 @@ class Command:
         # Writing ends that we hold until it ends: no redirection within it may look like its end.
         self._outputs: list[Opening] = []
         self._readers: list[FdReader] = []
+        self._pipes: set[tuple[int, int]] = set()  # device and inode of each
         self._input: Opening | None = None
         self._writer: FdWriter | None = None
         self._input_closing = False
@@ -100,19 +104,26 @@ class Command:
         """Whether the shell is at it."""
         return self.record.started_at is not None and not self.done.done()
 
-    def open(self) -> tuple[str, str, str, str]:
+    def open(self, shell: str) -> tuple[str, str, str, str]:
         """Make what the shell is about to open: paths of script, stdin, stdout and stderr.
+
+        Args:
+            shell: its path.
 
         Raises:
             OSError: no descriptor or no memory is left; nothing has changed then.
         """
         name = str(self.record.number)
         try:
-            script = self._openings.file(f"{name}.script", self.record.text.encode())
+            script = self._openings.file(
+                f"{name}.script", sourced(shell, self.record.text.encode())
+            )
             self._script = script
             for kind, stream in (("out", STDOUT), ("err", STDERR)):
                 reading, writing = self._openings.pipe(f"{name}.{kind}")
                 self._outputs.append(writing)
+                pipe = os.fstat(reading.number)
+                self._pipes.add((pipe.st_dev, pipe.st_ino))
                 received = _appender(self.log, stream)
                 self._readers.append(
                     FdReader(
@@ -142,6 +153,19 @@ class Command:
         return any(
             output.opened_by(shell, number) for number, output in enumerate(self._outputs, STDOUT)
         )
+
+    def held_by(self, shell: int) -> bool:
+        """Whether the shell has the command's outputs open, under whatever number."""
+        try:
+            numbers = os.listdir(f"/proc/{shell}/fd")  # noqa: PTH208 - a str
+        except OSError:  # it has gone, or is another user's and not to be looked at
+            return False
+        for number in numbers:
+            with suppress(FileNotFoundError):
+                theirs = os.stat(f"/proc/{shell}/fd/{number}")  # noqa: PTH116 - a str
+                if (theirs.st_dev, theirs.st_ino) in self._pipes:
+                    return True
+        return False
 
     def _close(self) -> None:
         """Close all but the ends that are read."""
@@ -275,6 +299,10 @@ class Command:
             self.file.finish()
             self.log.seal()
 
+    def reading(self) -> "closing[Cursor]":
+        """While it lasts, all of the log can be read, though the command is removed."""
+        return closing(self.log.attach(self.log.store.end, _nothing))
+
     def remove(self) -> None:
         """Stop listening and delete the log; who reads it now may read to its end."""
         self._close()
@@ -286,6 +314,10 @@ class Command:
         self.file.remove(keep_readable=bool(self.log.readers))
         if not self.log.sealed:
             self.log.seal()
+
+
+def _nothing() -> None:
+    """What a cursor calls that only holds the log."""
 
 
 def _appender(log: Log[LogFile], stream: int) -> Callable[[bytes], None]:

@@ -17,6 +17,7 @@ from procd.unix.feed import Feed
 from procd.unix.openings import Openings
 from procd.unix.poller import Poller
 from procd.unix.reader import FdReader
+from procd.unix.shell import after_sourcing, builtin_word
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Dialogue:
 
     Args:
         feed: the writing end of the shell's standard input.
-        builtin: the shell's word that finds a builtin whatever functions there are.
+        shell: its path.
         on_end: called with a command's exit code when the shell has told it.
         on_silence: called once the shell can't be trusted to say how the command ended: its words
             mean something else by now, it reads and does nothing (`set -n`), or has closed its
@@ -43,10 +44,11 @@ class Dialogue:
     """
 
     def __init__(
-        self, poller: Poller, openings: Openings, feed: OwnedFd, builtin: str,
+        self, poller: Poller, openings: Openings, feed: OwnedFd, shell: str,
         on_end: Callable[[int], None], on_silence: Callable[[], None],
     ) -> None:  # fmt: skip
-        self._builtin = builtin
+        self._builtin = builtin_word(shell)
+        self._after = after_sourcing(shell)
         self._on_end = on_end
         self._on_silence = on_silence
         self._number = NOTHING
@@ -58,7 +60,7 @@ class Dialogue:
         self._control = openings.channel("control")
         self._statuses = FdReader(poller, self._control.fd, self._status_received, _never)
         self._partial = b""
-        self._feed.write(f"{builtin} trap 'return {TERMINATED}' URG\n".encode())
+        self._feed.write(f"{self._builtin} trap 'return {TERMINATED}' URG\n".encode())
 
     def run(self, number: int, paths: tuple[str, str, str, str], before: str = "") -> None:
         """Have the shell run a command, when it has none.
@@ -78,7 +80,7 @@ class Dialogue:
         self._number = number
         self._asked = False
         self._feed.write(
-            f"{before}{status}{self._builtin} . {quote(script)} {streams}\n"
+            f"{before}{status}{self._builtin} . {quote(script)} {streams}{self._after}\n"
             f"{say} >{quote(self._control.path)}\n".encode()
         )
 
@@ -95,13 +97,14 @@ class Dialogue:
         self._partial = self._partial[:MAX_STATUS_BYTES]
         for line in lines:
             number, _, word = line.partition(b" ")
-            if not (number.isdigit() and word.isdigit()):
+            if not (number.isdigit() and word.removeprefix(b"-").isdigit()):
                 log.warning("shell says %r on %s", line[:80], self._control.path)
                 self._silent()
             elif self._number != NOTHING and int(number) == self._number:
                 self._number = NOTHING
+                # Some shells say the whole of what `return` was given; the world sees eight bits.
                 self._status = int(word) & 0xFF
-                self._on_end(int(word))
+                self._on_end(self._status)
 
     def _lines_read(self) -> None:
         """The shell has read all lines: a command's status has come, or is about to, or never will.
@@ -137,6 +140,7 @@ class Dialogue:
 
     def close(self) -> None:
         """Close the shell's input, and hear no more."""
+        self.forget()
         self._feed_fd.close()
         self._statuses.close()
         self._control.close()

@@ -80,11 +80,11 @@ class ShellSession:
     Args:
         process: the shell, whose output is kept in `words`.
         feed: the writing end of its standard input.
-        builtin: as for `Dialogue`.
+        shell: its path.
     """
 
     def __init__(
-        self, session_id: str, process: Process, words: Backlog, feed: OwnedFd, *, builtin: str,
+        self, session_id: str, process: Process, words: Backlog, feed: OwnedFd, *, shell: str,
         directory: Path, store: LogStore, config: SessionsConfig, processes: Processes,
     ) -> None:  # fmt: skip
         self.id = session_id
@@ -92,6 +92,7 @@ class ShellSession:
         self._process = process
         self._processes = processes
         self._words = words
+        self._shell = shell
         self._directory = directory
         self._store = store
         self._config = config
@@ -101,7 +102,7 @@ class ShellSession:
         self._numbers = 0
         self._over = False
         self._dialogue = Dialogue(
-            processes.poller, self._openings, feed, builtin, self._command_ended, self._silent
+            processes.poller, self._openings, feed, shell, self._command_ended, self._silent
         )
         process.done.add_done_callback(self._shell_ended)
 
@@ -171,7 +172,7 @@ class ShellSession:
         while self._current is None and self._queue and not self.ended:
             command = self._queue.popleft()
             try:
-                paths = command.open()
+                paths = command.open(self._shell)
             except OSError as exc:
                 command.log.append(f"cannot start a command: {exc.strerror}".encode(), STDERR)
                 command.complete(UNKNOWN)
@@ -199,7 +200,22 @@ class ShellSession:
         command, self._current = self._current, None
         if command is not None:
             command.complete(exit_code or (TERMINATED if command.terminated else 0))
+            if not command.log.sealed and command.held_by(self.pid):
+                self._processes.tasks.start(self._let_go(command), f"end {command.record.id}")
             self._next()
+
+    async def _let_go(self, command: Command) -> None:
+        """End the log of a command whose pipes the shell keeps (`exec 3>&1`), and its children.
+
+        When all that it has started has ended, nothing of it can follow.
+        """
+        tree, supervised = self.tree(command), self._processes.pids
+        while not command.log.sealed:
+            running = proctree.signal_tree(tree, 0, supervised)
+            if not running:
+                command.seal()
+                return
+            await proctree.ended(running)
 
     def _shell_ended(self, done: "asyncio.Future[ExitStatus]") -> None:
         if done.cancelled():
@@ -285,15 +301,15 @@ class ShellSession:
         """
         command.raise_if_never_run()
         command.check_not_ended()
+        command.terminated = True
         ending = self._ending(command, self._config.grace_s)
         return await self._processes.tasks.finish(ending, f"terminate {command.record.id}")
 
     def _time_up(self, command: Command) -> None:
-        command.timed_out = True
+        command.timed_out = command.terminated = True
         self._processes.tasks.start(self._ending(command, 0), f"time up {command.record.id}")
 
     async def _ending(self, command: Command, grace_s: float) -> bool:
-        command.terminated = True
         if command in self._queue:
             self._queue.remove(command)
             command.complete(UNKNOWN)

@@ -32,7 +32,7 @@ from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 from procd.surroundings import state_dir
 from procd.unix.fd import OwnedFd, pipe
-from procd.unix.shell import Shell, builtin_word
+from procd.unix.shell import Shell
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class ShellSessions:
                 long_lived=True,
             )
             return ShellSession(
-                request.id, process, words, feed, builtin=builtin_word(shell), directory=directory,
+                request.id, process, words, feed, shell=shell, directory=directory,
                 store=self._store, config=self.config, processes=self._processes,
             )  # fmt: skip
         except (OSError, ProcdError) as exc:

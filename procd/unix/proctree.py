@@ -279,7 +279,7 @@ def signal_tree(
     return reached
 
 
-async def ended(pidfds: list[OwnedFd], within_s: float) -> None:
+async def ended(pidfds: list[OwnedFd], within_s: float | None = None) -> None:
     """Wait until each of these processes has ended, at most `within_s`; closes the pidfds."""
     loop = asyncio.get_running_loop()
     waiting = {pidfd.number for pidfd in pidfds}

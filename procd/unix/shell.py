@@ -59,6 +59,16 @@ def _listed() -> set[str]:
         raise SpawnFailed(f"cannot look for a shell: {exc.strerror}") from exc
 
 
+# Whoever traces with `set -x` does not see it.
+ZSH_END: Final = (
+    b"\n\n{ case $? in 0) ;; *) (\\builtin exit $?) && \\builtin : ;; esac } 2>/dev/null\n"
+)
+
+
+def _kind(shell: str) -> str:
+    return os.path.basename(shell)  # noqa: PTH119 - a str
+
+
 def builtin_word(shell: str) -> str:
     """What stands before a builtin's name to mean that one, whatever functions and aliases say.
 
@@ -66,7 +76,43 @@ def builtin_word(shell: str) -> str:
 
     Source: bash(1), zshbuiltins(1); POSIX.1-2024, "command".
     """
-    return "\\builtin" if os.path.basename(shell) in ("bash", "zsh") else "\\command"  # noqa: PTH119 - str
+    return "\\builtin" if _kind(shell) in ("bash", "zsh") else "\\command"
+
+
+def after_sourcing(shell: str) -> str:
+    """The end of a line that sources a script, lest the script's status end a `set -e` shell.
+
+    That may be the status of a command that `set -e` exempts. Not last in its list, it ends no
+    shell; and what fails within the script does, in bash with `builtin .`, in dash and BusyBox with
+    `command .`. In zsh it would not: there the script has an end of its own (`sourced`). Nor would
+    it in other shells, which are left to end: that harms less than to go on after a failure.
+
+    In BusyBox a subshell that fails in a special builtin returns from the `command` in which it was
+    forked. It isn't the process that `$$` names, and ends here.
+
+    Source: POSIX.1-2024, "set", -e; bash 5.2, execute_cmd.c; dash, eval.c; BusyBox 1.37, ash.c.
+    """
+    word = builtin_word(shell)
+    if _kind(shell) == "bash":
+        return f" && {word} :"
+    if _kind(os.path.realpath(shell)) not in ("sh", "ash", "dash", "busybox"):
+        return ""
+    leave = f"{word} test -e /proc/self/task/$$ || {word} exit $?; ({word} exit $?)"
+    return f' || {word} eval "{leave}" && {word} :'
+
+
+def sourced(shell: str, script: bytes) -> bytes:
+    """A script as it is sourced: in zsh with an end that `set -e` exempts, and of the same status.
+
+    A compound command whose status comes from the left of `&&` exempts what it is last in, the
+    sourcing included. A here-document without an end would take it in, so where there might be one
+    the status of the script counts.
+
+    Source: zsh 5.9, exec.c, this_noerrexit.
+    """
+    if _kind(shell) != "zsh" or b"<<" in script:
+        return script
+    return script + ZSH_END
 
 
 def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | None]:

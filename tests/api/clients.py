@@ -384,6 +384,11 @@ class Raw:
         async with asyncio.timeout(WAIT_S):
             return await self._reader.readexactly(size)
 
+    async def line(self) -> bytes:
+        """A line."""
+        async with asyncio.timeout(WAIT_S):
+            return await self._reader.readline()
+
     async def upgrade(self, path: str, *headers: str) -> list[str]:
         """Complete a WebSocket handshake and return the reply's header lines."""
         await self.ask_upgrade(path, *headers)

@@ -356,7 +356,7 @@ async def test_bad_create(procd: MakeClient) -> None:
 
 @pytest.mark.parametrize(
     "session_id",
-    ["a$(touch y)", "with spaces in it", "`id`", "'\"\\", "-rf", "ü€", "a~:@b.c", "x" * 255],
+    ["a$(touch y)", "with spaces in it", "`id`", "'\"\\", "-rf", "ü€", "a~:@b.c", "{x}", "x" * 255],
 )
 async def test_id_is_only_a_name(procd: MakeClient, tmp_path: Path, session_id: str) -> None:
     client = await procd(sessions={"state_dir": str(tmp_path), "grace_s": 0.2})

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from procd.api.session import SESSIONS
 from tests.api.clients import Fifo, Gate, refused, until
 from tests.api.sessions import (
     MODERN,
@@ -104,6 +105,37 @@ async def test_ended_command_can_be_neither_terminated_nor_signalled(procd: Make
         url = f"{path_of(command_id)}/{action}"
         async with client.post(url, json={"signal": "SIGINT"}) as reply:
             await refused(reply, 410, "COMMAND_ALREADY_COMPLETED")
+
+
+async def test_terminated_as_it_ends_by_itself(procd: MakeClient, gate: Gate) -> None:
+    """Where terminate found it running, its code says that it was told to end."""
+    client = await procd()
+    await create(client)
+    session = client.app[SESSIONS].get("s")
+    command = session.command(await start(client, f"read x <{gate}"))
+    async with asyncio.timeout(20):
+        terminating = asyncio.create_task(session.terminate(command))
+
+        def end_by_itself() -> None:
+            gate.open()
+            while command.record.ended_at is None:
+                session._dialogue.hear()
+
+        asyncio.get_running_loop().call_soon(end_by_itself)  # before anything is signalled
+        assert await terminating
+    assert (await ended(client, command.record.id))["exitCode"] == 143
+
+
+async def test_terminate_keeps_a_shell_that_set_e(procd: MakeClient) -> None:
+    """In bash, which comes to the trap before it looks at the status of what was ended."""
+    client = await of_shell(procd, "/usr/bin/bash")
+    await run(client, "set -e; state=kept")
+    command_id = await start(client, "echo ready; sleep 1000; echo rest")
+    listener = await follow(client, command_id)
+    await listener.until(b"ready\n")
+    await post(client, command_id, "terminate")
+    assert (await ended(client, command_id))["exitCode"] == 143
+    assert (await run(client, "echo $state"))["output"] == "kept\n"
 
 
 LOOPS = [

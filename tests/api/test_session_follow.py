@@ -256,6 +256,20 @@ async def test_session_deleted_while_followed(procd: MakeClient, gate: Gate) -> 
     assert await waiting.to_end() == b""
 
 
+async def test_log_ends_though_the_shell_keeps_its_pipe(procd: MakeClient, gate: Gate) -> None:
+    """What the command's children say is heard first; what later commands say isn't of it."""
+    client = await procd()
+    await create(client)
+    reply = await run(client, f"exec 3>&1; (read x <{gate}; echo late) & echo early")
+    listener = await follow(client, reply["cmdId"])
+    await listener.until(b"early\n")
+    gate.open()
+    assert await listener.to_end() == b"early\nlate\n"
+    assert (await run(client, "echo elsewhere >&3"))["output"] == ""
+    reply = await run(client, "exec 3>&1; echo alone")
+    assert await (await follow(client, reply["cmdId"])).to_end() == b"alone\n"
+
+
 async def test_trap_is_heard_at_deletion(procd: MakeClient) -> None:
     client = await procd(sessions={"grace_s": 10.0})
     await create(client)

@@ -1,10 +1,13 @@
 """Logs and exec replies over HTTP, in the form that each version knows: contract, 2.3 and 8.7."""
 
 import asyncio
+import json
 import re
 from typing import Any
 
-from tests.api.clients import Gate, json_body, random_base64
+import pytest
+
+from tests.api.clients import Gate, Raw, json_body, random_base64, raw
 from tests.api.sessions import (
     MODERN,
     VERSION,
@@ -166,6 +169,63 @@ async def test_finished_logs_go_first(procd: MakeClient, gate: Gate) -> None:
     await delete(client, "t")
     await create(client)
     assert "truncated" not in await run(client, "head -c 5000000 /dev/zero"), "all was given back"
+
+
+LONG = 20_000_000
+
+
+async def unchunked(reading: Raw) -> bytes:
+    """The body of a reply in chunks."""
+    body = bytearray()
+    while size := int(await reading.line(), 16):
+        body += (await reading.exactly(size + 2))[:-2]
+    return bytes(body)
+
+
+@pytest.mark.parametrize("goes", ["session", "command"])
+@pytest.mark.parametrize("form", ["json", "text", "exec"])
+async def test_a_long_reply_is_whole_though_its_log_goes(
+    procd: MakeClient, goes: str, form: str
+) -> None:
+    """Who reads slowly gets all that there was, as followers do."""
+    client = await procd(sessions={"grace_s": 0.2, "max_commands": 1})
+    await create(client)
+    generate = f"head -c {LONG} /dev/zero | tr '\\0' a"
+    async with raw(client, receive_bytes=1 << 16) as reading:
+        if form == "exec":
+            wanted = json.dumps({"command": generate}).encode()
+            head = f"POST /process/session/s/exec HTTP/1.1\nContent-Length: {len(wanted)}"
+            await reading.request(f"{head}\n{VERSION}: 0.226.1", wanted)
+        else:
+            path = path_of((await run(client, generate))["cmdId"]) + "/logs"
+            version = f"\n{VERSION}: 0.226.1" if form == "json" else ""
+            await reading.request(f"GET {path} HTTP/1.1{version}")
+        status, _ = await reading.head()
+        assert status == 200
+        if goes == "session":
+            await delete(client)
+        else:
+            await run(client, "true")
+        body = await unchunked(reading)
+    if form == "text":
+        assert body == b"a" * LONG
+        return
+    document = json.loads(body)
+    assert document["output"] == document["stdout"] == "a" * LONG
+    assert "truncated" not in document
+
+
+async def test_a_long_reply_whose_log_is_dropped_is_broken_off(procd: MakeClient) -> None:
+    """It doesn't end as if it were whole."""
+    client = await procd(sessions={"max_total_log_bytes": LONG + (4 << 20)})
+    await create(client)
+    command_id = (await run(client, f"head -c {LONG} /dev/zero | tr '\\0' a"))["cmdId"]
+    async with raw(client, receive_bytes=1 << 16) as reading:
+        await reading.request(f"GET {path_of(command_id)}/logs HTTP/1.1\n{VERSION}: 0.226.1")
+        assert (await reading.head())[0] == 200
+        await run(client, f"head -c {LONG} /dev/zero")
+        assert not (await reading.rest()).endswith(b"0\r\n\r\n")
+    assert (await logs(client, command_id))["truncated"] is True
 
 
 async def test_head_of_reply(procd: MakeClient) -> None:

@@ -1,10 +1,12 @@
 """Scripts that turn on the shell that runs them, and users who clean up what is procd's."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
+from procd.services import dialogue
 from tests.api.clients import Fifo, Gate, raw, refused
 from tests.api.conftest import alive, gate, shell
 from tests.api.sessions import (
@@ -78,6 +80,97 @@ async def test_bash_says_all_the_same(procd: MakeClient, script: str) -> None:
     await run(client, script)
     body = await run(client, "echo on; sh -c 'exit 3'")
     assert (body["output"], body["exitCode"]) == ("on\n", 3)
+
+
+EXEMPT = [
+    "[ -f /nonexistent ] && cat /nonexistent",
+    "! true",
+    "x=1; false && x=2",
+    "while false; do :; done; false && :",
+    "for i in 1; do false && :; done",
+    "echo said; false || false && :",
+]
+
+
+@pytest.mark.parametrize("script", EXEMPT)
+async def test_what_set_e_exempts_ends_no_shell(procd: MakeClient, shell: str, script: str) -> None:
+    """As where the same lines are typed; and its status is told all the same."""
+    client = await of_shell(procd, shell)
+    await run(client, "set -e")
+    assert (await run(client, script))["exitCode"] == 1
+    assert (await run(client, "echo $?; echo $-"))["output"].startswith("1\n")
+    body = await run(client, "echo alive; false; echo rest")
+    assert (body["output"], body["exitCode"]) == ("alive\n", 1)
+    await refused(await post_exec(client, "true"), 410, "SESSION_ENDED")
+
+
+FAILURES = ["false; echo rest", "f() { false; echo rest; }; f", "(false; echo rest)", "x=$(false)"]
+
+
+@pytest.mark.parametrize("script", FAILURES)
+async def test_what_fails_ends_a_shell_that_set_e(
+    procd: MakeClient, shell: str, script: str
+) -> None:
+    client = await of_shell(procd, shell)
+    for before, line in ("set -e", script), ("true", f"set -e; {script}"):
+        await run(client, before)
+        body = await run(client, line)
+        assert (body["output"], body["exitCode"]) == ("", 1)
+        await refused(await post_exec(client, "true"), 410, "SESSION_ENDED")
+        await delete(client)
+        await create(client)
+
+
+async def test_an_err_trap_hears_only_of_the_users_failures(procd: MakeClient) -> None:
+    client = await of_shell(procd, "/usr/bin/bash")
+    await run(client, "trap 'echo failed' ERR")
+    assert (await run(client, "false && :"))["output"] == ""
+    assert (await run(client, "false"))["output"] == "failed\n"
+
+
+@pytest.mark.parametrize("script", ["cat <<END || false\na\nEND", "cat <<END\nnever ended"])
+async def test_a_here_document_is_the_users_own(procd: MakeClient, shell: str, script: str) -> None:
+    client = await of_shell(procd, shell)
+    assert (await run(client, script))["stdout"].rstrip("\n") == script.split("\n")[1]
+
+
+SUBSHELLS = [
+    "(echo ${nope:?message})",
+    "(: >/nonexistent/file)",
+    "x=$(echo ${nope:?message})",
+    "(echo ${nope:?message}) & wait $!",
+    "{ (echo ${nope:?message}); }",
+]
+
+
+@pytest.mark.parametrize("script", SUBSHELLS)
+async def test_a_subshell_that_fails_ends_alone(procd: MakeClient, shell: str, script: str) -> None:
+    """It doesn't go on in the place of the shell."""
+    client = await of_shell(procd, shell)
+    body = await run(client, f"N=1; {script}; echo after; N=2")
+    assert (body["stdout"], body["exitCode"]) == ("after\n", 0)
+    for _ in range(2):
+        body = await run(client, "echo $N; sh -c 'echo $PPID'; echo $$")
+        number, asked, said = body["stdout"].split()
+        assert (number, asked) == ("2", said)
+
+
+@pytest.mark.parametrize(
+    ("script", "shells", "code"),
+    [
+        ("return 300", {"bash", "dash", "zsh", "busybox"}, 44),
+        ("f() { return -1; }; f", {"bash", "zsh"}, 255),
+        ("f() { return 4294967295; }; f", {"bash", "zsh"}, 255),
+    ],
+)
+async def test_status_is_of_eight_bits(
+    procd: MakeClient, shell: str, script: str, shells: set[str], code: int
+) -> None:
+    if kind(shell) not in shells:
+        pytest.skip(f"is an error in {kind(shell)}")
+    client = await of_shell(procd, shell)
+    assert (await run(client, script))["exitCode"] == code
+    assert (await run(client, "echo $?"))["output"] == f"{code}\n"
 
 
 LAST_WORDS = [
@@ -188,3 +281,39 @@ async def test_follower_may_say_much(procd: MakeClient, gate: Gate) -> None:
     await listener.ws.send_str("x" * 100_000)
     gate.open()
     assert await listener.to_end() == b"said\n"
+
+
+@pytest.mark.parametrize("ending", ["exit 3", "exec true"])
+async def test_what_a_shell_leaves_behind_outlives_it(
+    procd: MakeClient,
+    shell: str,
+    ending: str,
+    alive: Fifo,
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its late output reaches the log: a shell that has ended isn't one that says nothing."""
+    monkeypatch.setattr(dialogue, "EXIT_S", 0.5)
+    client = await of_shell(procd, shell)
+    command_id = await start(
+        client, f"(echo begun >{alive}; read x <{gate}; echo late; echo gone >{alive}) & {ending}"
+    )
+    assert await alive.line() == "begun"
+    await ended(client, command_id)
+    time = asyncio.get_running_loop().time
+    past = time() + 2 * dialogue.EXIT_S
+    while time() < past:
+        await get(client, path_of(command_id))
+    gate.open()
+    assert await alive.line() == "gone"
+    async with asyncio.timeout(20):
+        while (await logs(client, command_id))["output"] != "late\n":
+            continue
+
+
+async def test_nothing_of_ours_is_traced(procd: MakeClient, shell: str) -> None:
+    client = await of_shell(procd, shell)
+    await run(client, "set -x")
+    body = await run(client, "sh -c 'exit 3'")
+    assert body["exitCode"] == 3
+    assert all("exit 3" in line for line in body["stderr"].splitlines())

@@ -10,7 +10,16 @@ import pytest
 from procd.errors import SpawnFailed
 from procd.unix.fd import OwnedFd, seal_inherited
 from procd.unix.proctree import TAG_BASE
-from procd.unix.shell import MAX_ARGUMENT_BYTES, PREFERRED, SCRIPT_FD, Shell, script_argv
+from procd.unix.shell import (
+    MAX_ARGUMENT_BYTES,
+    PREFERRED,
+    SCRIPT_FD,
+    Shell,
+    after_sourcing,
+    builtin_word,
+    script_argv,
+    sourced,
+)
 from procd.unix.spawn import Source, Spec, spawn
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
@@ -92,6 +101,18 @@ def long(script: str, size: int) -> str:
     """`script`, after a comment that makes it `size` bytes long."""
     comment = size - len(os.fsencode(script)) - 2
     return "#" + "x" * comment + "\n" + script
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_sourced_where_set_e_is_on(shell: str, tmp_path: Path) -> None:
+    """Only what fails within a script ends the shell, and the status is the script's."""
+    lines = [f"{builtin_word(shell)} set -e"]
+    for number, script in enumerate([b"(exit 3) && :", b"echo $?", b"", b"false; echo rest"]):
+        path = tmp_path / f"{number}"
+        path.write_bytes(sourced(shell, script))
+        lines += [f"{builtin_word(shell)} . {path} >&1{after_sourcing(shell)}", "echo $?"]
+    # The status of a command before is lost to `echo`.
+    assert run(shell, "\n".join(lines)) == (b"3\n0\n0\n0\n", 1)
 
 
 def test_a_script_that_fits_is_an_argument() -> None:
