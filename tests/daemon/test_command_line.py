@@ -154,7 +154,6 @@ async def test_commented_example_is_a_valid_config(start: Start) -> None:
         pytest.param('[server]\nunix = "/\\u0000"\n', "server.unix", id="NUL in a path"),
         pytest.param('[audit]\nfile = "/\\u0000"\n', "audit.file", id="NUL in a file"),
         pytest.param('[process]\nuser = "\\u0000"\n', "process.user", id="NUL in a name"),
-        pytest.param("[interpreter]\nwarm = 257\n", "interpreter.warm", id="above another key"),
         pytest.param("[cors]\nallowed_origins = ['a']\n", "cors.allowed_origins", id="no origin"),
         pytest.param("[server]\nloop = 'curio'\n", "server.loop", id="not a choice"),
         pytest.param("[process]\nshell = 1\n", "process.shell", id="integer for text"),
