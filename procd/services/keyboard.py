@@ -47,8 +47,9 @@ class Typist:
             self._moved.set_result(None)
 
     def leave(self) -> None:
-        """Take along what waits."""
+        """Take along what waits, so that nobody need wait for it."""
         self._keyboard.forget(self)
+        self.moved(-self.waiting_bytes)
 
 
 class Keyboard:

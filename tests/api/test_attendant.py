@@ -9,8 +9,11 @@ from typing import Any
 from aiohttp import WSCloseCode
 
 from procd.api.attendant import PROTOCOL, TAKEN_OVER
+from procd.api.ws import CONNECTIONS
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.clients import (
+    BINARY,
+    CLOSE,
     PING,
     WAIT_S,
     Fifo,
@@ -166,6 +169,29 @@ async def test_who_was_sent_away_has_no_part_in_it(
             assert await alive.line() == str(i + 1)
     await delete(client, "t1")
     await alive.ended()
+
+
+async def test_what_waits_of_who_was_sent_away_is_dropped(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    """So its Close is heard, though nobody has read what it typed before."""
+    text = f"stty raw -echo; echo ready; read x <{gate}; exec cat"
+    client = await served(procd, tmp_path, text, input_queue_bytes=4096)
+    async with raw(client) as pasting:
+        await pasting.upgrade("/process/pty/t1/connect")
+        assert b"ready" in await pasting.output(5)
+        for _ in range(20):
+            await pasting.send_frame(BINARY, b"x" * 4096)
+        taker = await attended(client)
+        await presence(taker, lambda told: told["active"] != told["you"])
+        await say(taker, type="take-over")
+        await pasting.output(None)
+        await pasting.send_frame(CLOSE, TAKEN_OVER.to_bytes(2, "big"))
+        await pasting.rest()
+    assert client.app[CONNECTIONS].dropped["silent"] == 0
+    gate.open()
+    await taker.type(b"mine")
+    await taker.until(b"mine")
 
 
 async def test_taking_over(procd: MakeClient, tmp_path: Path) -> None:
