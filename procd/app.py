@@ -24,7 +24,7 @@ from procd.api import (
     tickets,
 )
 from procd.api.audit import AUDIT, audit, opened
-from procd.api.body import SILENCE_S
+from procd.api.body import MAX_VALUES, SILENCE_S
 from procd.api.edge import POLLER
 from procd.api.forwarded import PROXIES, Proxies
 from procd.api.gate import GATE, Gate, expect
@@ -103,6 +103,7 @@ def create_app(
     app[REQUESTS] = requests
     app[VISITORS] = visitors
     app[SILENCE_S] = config.server.body_s
+    app[MAX_VALUES] = config.server.max_body_values
     app.on_response_prepare.append(dismiss)
     app[PROXIES] = Proxies(config.server)
     app.on_response_prepare.append(name_request)

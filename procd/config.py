@@ -38,6 +38,9 @@ class ServerConfig:
         maximum=0,
     )
     max_body_bytes: int = setting(64 << 20, "largest request body, bytes", minimum=1024)
+    max_body_values: int = setting(
+        20_000, "values of a request's JSON, its lists' and objects' counted too", minimum=64
+    )
     trusted_proxies: tuple[str, ...] = setting(
         (),
         "proxies whose X-Forwarded-For is believed in logs, X-Forwarded-Host for what a page's"

@@ -25,7 +25,7 @@ import orjson
 from aiohttp import WSCloseCode, web
 from marshmallow import validate
 
-from procd.api.body import MAX_UINT16, BodySchema, Count, Flag, Text, parse
+from procd.api.body import MAX_UINT16, MAX_VALUES, BodySchema, Count, Flag, Text, parse
 from procd.api.outlet import Outlet
 from procd.api.ws import Connection, offered
 from procd.errors import BadRequest
@@ -77,6 +77,7 @@ class Attendant:
         self._session = session
         self._outlet = outlet
         self._window_bytes = session.window_bytes
+        self._max_values = request.app[MAX_VALUES]
         self._timer: asyncio.Handle | None = None
         self._member = Member(
             name=connection.caller.name,
@@ -113,7 +114,7 @@ class Attendant:
         Raises:
             BadRequest: it can't be understood.
         """
-        message: dict[str, Any] = MESSAGE.load_document(parse(text))
+        message: dict[str, Any] = MESSAGE.load_document(parse(text, self._max_values))
         match message["type"]:
             case "ack":
                 if message["offset"] > self._outlet.cursor.offset:

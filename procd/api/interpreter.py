@@ -11,7 +11,7 @@ from aiohttp import WSCloseCode, web
 from marshmallow import ValidationError, fields
 
 from procd.api.audit import note
-from procd.api.body import BodySchema, Code, Flag, Text, load, parse, strings
+from procd.api.body import MAX_VALUES, BodySchema, Code, Flag, Text, load, parse, strings
 from procd.api.cells import CellFrames, frame
 from procd.api.describe import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
 from procd.api.outlet import Outlet
@@ -144,7 +144,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
     connection.stop_code = WSCloseCode.INTERNAL_ERROR
     try:
         try:
-            execution = await _submit(connection, contexts)
+            execution = await _submit(request, connection)
         except _Refused as exc:
             connection.close(exc.code, exc.reason)
             await connection.finish()
@@ -159,13 +159,14 @@ async def execute(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _submit(connection: Connection, contexts: Contexts) -> Execution:
+async def _submit(request: web.Request, connection: Connection) -> Execution:
     """Read what the client wants and ask for it.
 
     Raises:
         _Refused: it can't be had.
         ConnectionError: the client has gone.
     """
+    contexts = request.app[CONTEXTS]
     try:
         async with asyncio.timeout(contexts.config.first_message_s):
             message = await connection.receive()
@@ -174,7 +175,7 @@ async def _submit(connection: Connection, contexts: Contexts) -> Execution:
     if message is None:
         raise _Refused(WSCloseCode.PROTOCOL_ERROR, "failed to read first message")
     try:
-        asked: ExecutionRequest = EXECUTE.load_document(parse(message))
+        asked: ExecutionRequest = EXECUTE.load_document(parse(message, request.app[MAX_VALUES]))
     except InvalidBody as exc:
         raise _Refused(WSCloseCode.PROTOCOL_ERROR, "invalid JSON payload") from exc
     if not asked.code:

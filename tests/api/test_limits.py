@@ -3,6 +3,7 @@
 | Setting | Answer | Where it is tested |
 |---|---|---|
 | server.max_body_bytes | 413 | here |
+| server.max_body_values | 400, and Close 1002 | here |
 | server.max_header_bytes | 400 | here |
 | server.body_s | 400 | here |
 | process.max_processes | 429 | here |
@@ -63,6 +64,37 @@ async def test_body(procd: MakeClient) -> None:
     client = await procd(server={"max_body_bytes": 2048})
     await refused_execute(client, 413, "PAYLOAD_TOO_LARGE", f": {'x' * 2048}")
     assert (await execute(client, "echo on"))["result"] == "on\n"
+
+
+@each(
+    "document",
+    [
+        {"command": "echo ran", "envs": {f"A{number}": "," for number in range(1000)}},
+        {"command": "echo ran", "ignored": [[]] * 1000},
+        {"command": "echo ran", "ignored": [{"a": [1]}] * 400},
+        {"ignored": {'\\"': dict.fromkeys(map(str, range(1000)))}, "command": "echo ran"},
+    ],
+)
+async def test_body_of_many_values(procd: MakeClient, document: dict[str, object]) -> None:
+    client = await procd(server={"max_body_values": 1000})
+    async with client.post("/process/execute", data=json_body(document)) as reply:
+        failure = await refused(reply, 400, "INVALID_REQUEST_BODY")
+        assert failure["message"] == "invalid request body: more than 1000 values"
+
+
+@each("text", ["[{," * 500, '[",\\{' * 500, '"[,[,' * 501, "\\,[{" * 500, 'é,\n"' * 1100])
+async def test_body_of_one_long_value(procd: MakeClient, text: str) -> None:
+    client = await procd(server={"max_body_values": 64})
+    command = f"cat <<'EOF'\n{text}\nEOF"
+    assert (await execute(client, command))["result"] == f"{text}\n"
+
+
+async def test_cell_of_many_values(procd: MakeClient) -> None:
+    client = await procd(server={"max_body_values": 64})
+    async with client.ws_connect("/process/interpreter/execute") as ws:
+        await ws.send_json({"code": "pass", "ignored": list(range(65))})
+        assert (await ws.receive()).type is WSMsgType.CLOSE
+        assert ws.close_code == 1002
 
 
 @each("length", ["Content-Length: 100", "Transfer-Encoding: chunked"])
