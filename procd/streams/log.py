@@ -162,6 +162,10 @@ class Log(Generic[S_co]):
             self._pace()
 
 
+def _asleep() -> None:
+    """Nobody listens any more."""
+
+
 class Cursor:
     """One reader's place in a log."""
 
@@ -189,5 +193,6 @@ class Cursor:
         self.log.moved()
 
     def close(self) -> None:
-        """Leave the log."""
+        """Leave the log; `wake` isn't called again."""
         self.log.detach(self)
+        self.wake = _asleep  # a reader that only this has held goes at once, and the log with it

@@ -25,14 +25,19 @@ def main() -> None:
     package = types.ModuleType("_procd")  # our neighbours, under a name of nobody's
     package.__path__ = [dirname(__file__)]  # noqa: PTH120 - pathlib costs as much as all the rest
     sys.modules["_procd"] = package
-    if not getattr(sys.flags, "safe_path", False):  # since Python 3.11
-        sys.path[0] = ""
+    safe_path = getattr(sys.flags, "safe_path", False)  # since Python 3.11
+    if not safe_path:
+        del sys.path[0]  # our directory; the user's comes when all that we import is Python's own
     sys.argv = [""]
     from _procd.cells import Interpreter  # type: ignore[import-not-found]  # see above
     from _procd.channel import Channel  # type: ignore[import-not-found]
     from _procd.encoding import encode  # type: ignore[import-not-found]
     from _procd.output import Streams, far, say  # type: ignore[import-not-found]
 
+    if not safe_path:
+        sys.path.insert(0, "")
+    for name in "fcntl", "resource":  # they don't stand before the user's own of these names
+        sys.modules.pop(name, None)
     channel = Channel(far(CONTROL_FD))
     close(CONTROL_FD)
     start = channel.receive()

@@ -9,6 +9,7 @@ Source: Process API contract, sections 7.2 and 7.4.
 
 from __future__ import annotations
 
+import builtins
 import io
 import linecache
 import sys
@@ -26,15 +27,21 @@ def _take_place() -> types.ModuleType:
     package = types.ModuleType("_procd")  # our neighbours, under a name of nobody's
     package.__path__ = [dirname(__file__)]  # noqa: PTH120 - pathlib takes longer than all of this
     sys.modules["_procd"] = package
-    if not getattr(sys.flags, "safe_path", False):  # since Python 3.11
-        sys.path[0] = ""
+    safe_path = getattr(sys.flags, "safe_path", False)  # since Python 3.11
+    if not safe_path:
+        del sys.path[0]  # our directory; the program's comes when what we import is Python's own
     room_bytes = int(sys.argv.pop(1))
     sys.argv[0] = "-"
     from _procd import pyplot_hook  # type: ignore[import-not-found]  # see above
     from _procd.artifacts import Artifacts  # type: ignore[import-not-found]
 
+    if not safe_path:
+        sys.path.insert(0, "")
+    for name in "fcntl", "resource":  # they don't stand before the program's own of these names
+        sys.modules.pop(name, None)
     pyplot_hook.install(Artifacts(ARTIFACTS_FD, room_bytes).emit)
     module = types.ModuleType("__main__")
+    module.__dict__["__builtins__"] = builtins  # the module; `exec` would take its dictionary
     sys.modules["__main__"] = module
     return module
 

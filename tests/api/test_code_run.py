@@ -336,6 +336,15 @@ async def test_source_as_python_takes_it(procd: MakeClient, tmp_path: Path) -> N
     assert "line 2, in <module>\n    1 / 0  # matplotlib\n" in trace
 
 
+async def test_modules_by_the_names_of_pythons_own(procd: MakeClient, tmp_path: Path) -> None:
+    for name in ("fcntl", "linecache", "resource", "traceback"):
+        (tmp_path / f"{name}.py").write_text("mine = 5\n")
+    client = await procd(process={"work_dir": str(tmp_path)})
+    code = "import resource; print(resource.mine, __builtins__.len('ab'))"
+    for mention in ("", "  # matplotlib"):
+        assert (await code_run(client, code + mention))["result"] == "5 2\n"
+
+
 async def test_large_code(procd: MakeClient) -> None:
     client = await procd()
     for mention in ("", "# matplotlib\n"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import pytest
 from aiohttp import WSMsgType
 
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
+from procd.streams.backlog import Backlog
 from tests.api.cells import CONTEXTS, EXECUTE, Cell, create, delete, listed, run, said, start
 from tests.api.clients import WAIT_S, Fifo, Gate, each, execute, raw, refused, until
 from tests.conftest import Client, MakeClient
@@ -151,6 +153,41 @@ async def test_a_safe_path(procd: MakeClient, monkeypatch: pytest.MonkeyPatch) -
     client = await procd(interpreter={"python": sys.executable})  # 3.11 or later, as procd's own
     cell = await run(client, "import sys\nprint('' in sys.path)\n1", display=True)
     assert (cell.stdout, cell.results) == ("False\n", [{"text/plain": "1"}])
+
+
+# Modules that the interpreter needs for itself.
+OWN_MODULES = ("fcntl", "linecache", "resource", "token", "traceback")
+
+
+@pytest.mark.parametrize("name", OWN_MODULES)
+async def test_a_module_of_the_users_by_the_name_of_pythons_own(
+    procd: MakeClient, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / f"{name}.py").write_text("mine = 5\n")
+    client = await procd(process={"work_dir": str(tmp_path)})
+    cell = await run(client, "print(1)\n1 / 0")
+    assert cell.stdout == "1\n"
+    assert [error["name"] for error in cell.errors] == ["ZeroDivisionError"]
+    if name in ("fcntl", "resource"):  # those that Python itself doesn't load
+        assert await said(client, f"import {name}; print({name}.mine)") == "5\n"
+
+
+async def test_nothing_stays_of_an_execution(procd: MakeClient) -> None:
+    client = await procd()
+    await run(client, "pass")
+    gc.collect()
+    gc.disable()  # it must take no collection
+    try:
+        before = _backlogs()
+        for _ in range(3):
+            assert len(await said(client, "print('x' * 1_000_000)")) == 1_000_001
+        assert _backlogs() <= before + 1  # the last one's handler may not have returned yet
+    finally:
+        gc.enable()
+
+
+def _backlogs() -> int:
+    return sum(isinstance(kept, Backlog) for kept in gc.get_objects())
 
 
 async def test_a_segfault_is_heard(procd: MakeClient) -> None:
@@ -509,6 +546,7 @@ async def test_top_level_await(procd: MakeClient) -> None:
     code = """
 import asyncio
 import base64
+import gc
 async def work():
     for n in range(3):
         await asyncio.sleep(0)
@@ -1066,13 +1104,19 @@ async def test_a_client_that_goes_before_its_code_has_begun(procd: MakeClient) -
             assert await said(client, "print(x)") == "5\n"
 
 
-async def test_a_client_that_goes_while_the_interpreter_starts(
-    procd: MakeClient, tmp_path: Path, gate: Gate
-) -> None:
+def gated_python(tmp_path: Path, gate: Gate) -> str:
+    """An interpreter that starts when the gate is open."""
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nread x < {gate}\nexec python3 "$@"\n')
     python.chmod(0o755)
-    client = await procd(interpreter={"python": str(python), "grace_s": 3600.0})
+    return str(python)
+
+
+async def test_a_client_that_goes_while_the_interpreter_starts(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    python = gated_python(tmp_path, gate)
+    client = await procd(interpreter={"python": python, "grace_s": 3600.0})
     context = client.app[APP_CONTEXTS].get("default")
     cell = await start(client, f"open({str(tmp_path / 'mark')!r}, 'w')")
     await until(lambda: _is(context._current is not None))
@@ -1254,6 +1298,20 @@ async def test_interrupt_before_the_code_has_begun(procd: MakeClient) -> None:
             assert reply.status == 200
     assert (await cell.to_end()).error["name"] == "KeyboardInterrupt"
     assert await said(client, "print(x)") == "5\n"
+
+
+async def test_interrupt_while_the_interpreter_starts(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    client = await procd(interpreter={"python": gated_python(tmp_path, gate)})
+    context = client.app[APP_CONTEXTS].get("default")
+    cell = await start(client, "import time; time.sleep(3600)")
+    await until(lambda: _is(context._candidate is not None))
+    async with client.post(f"{CONTEXTS}/default/interrupt") as reply:
+        assert (reply.status, await reply.json()) == (200, {"message": "Context interrupted"})
+    gate.open()
+    assert (await cell.to_end()).error["name"] == "KeyboardInterrupt"
+    assert await said(client, "print(1)") == "1\n"
 
 
 async def test_interrupts_of_nobody(procd: MakeClient) -> None:
