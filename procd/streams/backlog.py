@@ -247,7 +247,8 @@ class Backlog:
         self._offsets.clear()
         self._first = 0
         if self._budget is not None:
-            self._account(self._budget)
+            self._budget.give_back(self._accounted)
+            self._accounted = 0
 
     def __del__(self) -> None:
         """Give back to the budget what was kept, whoever was the last to read it."""

@@ -41,7 +41,7 @@ QUERY: Final = b"".join(
         [Z\x9a]                                     # DECID
       | [\[\x9b] (?: [\x00-\x17\x19\x1c-\x1f\x7f]*+ \? """, PARAMETERS, rb"""m
                  |""", PARAMETERS, rb"""[cnpqtuvwxyRS|] )
-      | [\]\x9d] (?:
+      | [\]\x9d] 0*+ (?:
             # Colours, font, selection, pointer shape, where a question mark is asking.
             (?: 4 | 5 | 1[0-9] | 2[12] | 5[02] | 6[01] | 7[0-9][0-9] ) ;
             (?= [^\x07\x18\x1a\x1b\xc2?]*+ \? )

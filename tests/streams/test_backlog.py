@@ -281,6 +281,17 @@ def test_a_budget_that_is_not_reached_changes_nothing() -> None:
     assert budget.used_bytes == without.kept_bytes
 
 
+def test_what_is_forgotten_is_said_to_be_free() -> None:
+    freed: list[int] = []
+    budget = Budget(1 << 20, freed.append)
+    store = Backlog(1000, 0, budget)
+    store.append(bytes(600))
+    store.clear()
+    store.append(bytes(300))
+    del store
+    assert (freed, budget.used_bytes) == ([600, 300], 0)
+
+
 class TooMuch(bytes):
     """What there is no memory for, together with anything else."""
 

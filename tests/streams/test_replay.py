@@ -68,6 +68,8 @@ QUERIES = (
     b"\x1bP+q544e;436f\x1b\\",
     b"\x1b_Gi=31,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\",
     # Other spellings of the same.
+    b"\x1b]011;?\x07",
+    b"\xc2\x9d0052;c;?\x1b\\",
     b"\x1b[00c",
     b"\x1b[0;0c",
     b"\x1b[>0;1c",
