@@ -89,6 +89,7 @@ class PtySession:
 
     Attributes:
         on_end: called with the exit code when it is over.
+        shared: whether somebody other than who created it has used it.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class PtySession:
         self._records = records
         self._recording: Recording | None = None
         self.on_end: Callable[[int | None], None] | None = None
+        self.shared = False
         store = Backlog(backlog_bytes, budget=memory)
         self.log = Log(store, PAUSE_BYTES)
         self.title = ""
@@ -196,7 +198,7 @@ class PtySession:
             self._recording.finish(self.exit_code)
         self._sessions.ended(self, keep=not self._deleted)
         if self.on_end is not None:
-            self.on_end(self.exit_code)
+            self.on_end(self.exit_code if self.started else None)  # what never ran has none
         log.info("pty ended", extra={"pty": self.id, "exit_code": self.exit_code})
 
     def forget(self) -> None:

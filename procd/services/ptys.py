@@ -138,6 +138,7 @@ class PtySessions:
         session = self._live.get(session_id)
         if session is None:
             raise SessionEnded(f"PTY session {session_id} not found")
+        session.shared = True
         return session
 
     def to_attach(self, session_id: str, *, resume: bool, may_start: bool = True) -> PtySession:
@@ -166,6 +167,7 @@ class PtySessions:
             raise Refused(f"PTY session '{session_id}' is not started yet")
         if not session.log.sealed:
             session.start()
+        session.shared = True
         return session
 
     async def delete(self, session_id: str) -> None:
@@ -179,8 +181,11 @@ class PtySessions:
         await self.tasks.finish(session.delete(self.config.hangup_s), f"delete pty {session_id}")
 
     def discard(self, session: PtySession) -> None:
-        """Delete this very session, if it is still live under its id, and don't wait for it."""
-        if self._live.get(session.id) is session:
+        """Delete a session that its creator never got hold of, and don't wait for it.
+
+        Not if others use it by now, nor another one that has its id.
+        """
+        if self._live.get(session.id) is session and not session.shared:
             del self._live[session.id]
             self.tasks.start(session.delete(self.config.hangup_s), f"discard pty {session.id}")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import socket
 import struct
 from pathlib import Path
@@ -294,6 +295,27 @@ async def test_client_that_never_reads(procd: MakeClient, tmp_path: Path, alive:
         assert await listed(client) == []
         assert (await silent.head())[0] == 101, "it had been answered"
         assert b"server" not in await silent.rest()
+
+
+@each("use", ["connect", "resize"])
+async def test_client_that_never_answers_leaves_it_to_others(
+    procd: MakeClient, tmp_path: Path, use: str
+) -> None:
+    client = await procd(process={"shell": program(tmp_path, "read x; exit 3")})
+    async with raw(client) as silent:
+        await silent.upgrade(f"{PATH}?id=t1")
+        if use == "resize":
+            async with client.post("/process/pty/t1/resize", json={"cols": 90, "rows": 9}) as reply:
+                assert reply.status == 200
+        else:
+            terminal = await connect(client, "t1")
+        silent.reset()
+    await waiting.until(lambda: len(client.app[CONNECTIONS]) == (use == "connect"))
+    if use == "resize":
+        terminal = await connect(client, "t1")
+    await terminal.type(b"\n")
+    code, reason = await terminal.to_end()
+    assert (code, json.loads(reason)["exitCode"]) == (1011, 3)
 
 
 async def test_client_that_only_pongs_keeps_its_session(procd: MakeClient, tmp_path: Path) -> None:
