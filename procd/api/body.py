@@ -59,6 +59,12 @@ class Code(Text):
     allows_nul = True
 
 
+class Name(Text):
+    """An id. What else may not be in it, `procd.services.ids` says, and so for NUL as well."""
+
+    allows_nul = True
+
+
 class Flag(fields.Boolean):
     """Exactly true or false."""
 

@@ -10,6 +10,7 @@ from procd.api.body import (
     BodySchema,
     Count,
     Flag,
+    Name,
     Text,
     load,
     non_empty,
@@ -43,7 +44,7 @@ PTYS = web.AppKey("PTYS", PtySessions)
 class CreateSchema(BodySchema):
     """POST /process/pty."""
 
-    id = Text(required=True, validate=non_empty())
+    id = Name(required=True, validate=non_empty())
     cwd = Text()
     envs = strings()
     cols = Count(MAX_UINT16)

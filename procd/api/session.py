@@ -17,6 +17,7 @@ from procd.api.body import (
     BodySchema,
     Count,
     Flag,
+    Name,
     Text,
     load,
     non_empty,
@@ -68,7 +69,7 @@ class Script(Text):
 class CreateSchema(BodySchema):
     """POST /process/session."""
 
-    id = Text(required=True, data_key="sessionId", validate=non_empty())
+    id = Name(required=True, data_key="sessionId", validate=non_empty())
     cwd = Text()
     env = strings(load_default=dict)
     envs = strings(load_default=dict)

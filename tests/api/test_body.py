@@ -64,7 +64,6 @@ BAD_PTY: list[dict[str, object]] = [
     {"id": None},
     {"id": ""},
     {"id": 1},
-    {"id": "a\0b"},
     {"id": "a\ud800"},
     {"id": "a", "cols": -1},
     {"id": "a", "cols": 80.0},

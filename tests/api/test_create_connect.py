@@ -215,6 +215,7 @@ async def test_bad_token(procd: MakeClient, caplog: pytest.LogCaptureFixture) ->
         ("?id=t1&cwd=%2F%00", 400, "cwd"),
         ("?id=a%2Fb", 400, "'/'"),
         ("?id=a%0Ab", 400, "control"),
+        ("?id=%00", 400, "control"),
         ("?id=create-connect", 400, "reserved"),
         (f"?id={'x' * 256}", 400, "255"),
         ("?id=taken", 409, "PTY session with ID 'taken' already exists"),

@@ -95,7 +95,19 @@ async def test_duplicate(procd: MakeClient) -> None:
 
 @each(
     "bad",
-    ["a/b", "/", "..", ".", "create-connect", "a\nb", "a\x7f", "\x1b[m", "a\u0085", "x" * 256],
+    [
+        "a/b",
+        "/",
+        "..",
+        ".",
+        "create-connect",
+        "a\nb",
+        "a\0b",
+        "a\x7f",
+        "\x1b[m",
+        "a\u0085",
+        "x" * 256,
+    ],
 )
 async def test_ids_that_cannot_be(procd: MakeClient, bad: str) -> None:
     client = await procd()

@@ -340,6 +340,7 @@ BAD_CREATES = [
     (b'{"sessionId": ".."}', "BAD_REQUEST"),
     (b'{"sessionId": "."}', "BAD_REQUEST"),
     (b'{"sessionId": "a\\nb"}', "BAD_REQUEST"),
+    (b'{"sessionId": "a\\u0000b"}', "BAD_REQUEST"),
     (b'{"sessionId": "a\\u007f"}', "BAD_REQUEST"),
     (b'{"sessionId": "%s"}' % (b"x" * 256), "BAD_REQUEST"),
 ]
