@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import os
-from collections import deque
 
 from procd.unix.fd import OwnedFd
 from procd.unix.poller import Selector
@@ -23,7 +22,7 @@ class FdWriter:
         self._fd = fd
         self._queue = bytearray()  # what is written in single bytes costs no more than they
         self._writing = False
-        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiters: dict[asyncio.Future[None], int] = {}
 
     @property
     def queued_bytes(self) -> int:
@@ -49,8 +48,11 @@ class FdWriter:
         if self.queued_bytes <= low_bytes:
             return
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append((low_bytes, waiter))
-        await waiter
+        self._waiters[waiter] = low_bytes
+        try:
+            await waiter
+        finally:
+            del self._waiters[waiter]
 
     def _try(self, data: bytes | bytearray) -> int:
         """Write what fits; how much counts as written, which is all if nobody will ever read it."""
@@ -71,14 +73,9 @@ class FdWriter:
         self._wake()
 
     def _wake(self) -> None:
-        for _ in range(len(self._waiters)):
-            low_bytes, waiter = self._waiters.popleft()
-            if waiter.done():
-                continue
-            if self.queued_bytes <= low_bytes:
+        for waiter, low_bytes in self._waiters.items():
+            if self.queued_bytes <= low_bytes and not waiter.done():
                 waiter.set_result(None)
-            else:
-                self._waiters.append((low_bytes, waiter))
 
     def abandon(self) -> None:
         """Drop what is queued and leave the selector; to be called before the descriptor closes."""

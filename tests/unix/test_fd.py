@@ -675,6 +675,22 @@ async def test_several_wait_each_for_its_own_mark(
     reader.close()
 
 
+async def test_who_has_given_up_leaves_nothing(ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """However many do, though nobody ever reads."""
+    _, writing = ends
+    loop = asyncio.get_running_loop()
+    writer = FdWriter(loop, writing)
+    writer.write(b"x" * MEGABYTE)
+    waiters = [loop.create_task(writer.drain(0)) for _ in range(100)]
+    await turn()
+    assert len(writer._waiters) == len(waiters)
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.wait(waiters)
+    assert not writer._waiters
+    writer.abandon()
+
+
 async def test_many_short_writes_take_no_more_than_one_long(
     ends: tuple[OwnedFd, OwnedFd],
 ) -> None:
