@@ -52,8 +52,9 @@ async def download(request: web.Request) -> web.StreamResponse:
         offset = 0
         while offset < size:
             piece = os.pread(file.number, min(PIECE_BYTES, size - offset), offset)
-            if not piece:
-                break  # somebody has cut the file: the length tells the client
+            if not piece:  # somebody has cut the file: the length tells the client
+                reply.force_close()
+                break
             offset += len(piece)
             await reply.write(piece)
         await reply.write_eof()

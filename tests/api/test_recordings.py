@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from tests.api.clients import WAIT_S, connect, create, delete, program, refused
+from tests.api.clients import WAIT_S, connect, create, delete, program, raw, refused
 from tests.conftest import Client, MakeClient
 
 
@@ -120,6 +121,22 @@ async def test_the_oldest_go_first(procd: MakeClient, tmp_path: Path) -> None:
         await refused(reply, 429, "LIMIT_REACHED")
     assert [each["ptyId"] for each in await listed(client)] == ["t3", "t4"]
     await create(client, "t5")
+
+
+async def test_one_that_is_cut_while_it_is_sent(procd: MakeClient, tmp_path: Path) -> None:
+    """Its client learns that no more will come, instead of waiting for it."""
+    client = await served(procd, tmp_path, "exit 0")
+    await create(client, "t1", record=True)
+    (recording,) = await ended(client)
+    path = tmp_path / "state" / "recordings" / recording["name"]
+    size = 64 << 20  # more than is on the way to a client that doesn't read
+    os.truncate(path, size)
+    async with raw(client, receive_bytes=4096) as bare:
+        await bare.request(f"GET /recordings/{recording['name']} HTTP/1.1")
+        status, lines = await bare.head()
+        assert (status, f"Content-Length: {size}" in lines) == (200, True)
+        os.truncate(path, 1000)
+        assert len(await bare.rest()) < size
 
 
 async def test_they_outlive_the_server(procd: MakeClient, tmp_path: Path) -> None:
