@@ -1,6 +1,8 @@
 """procd token."""
 
 import os
+import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -52,12 +54,19 @@ def command(name: str, scope: str, file: Path | None, path: Path | None) -> None
         file = file or Path(load(path, os.environ).auth.token_file)
         if not file.name:
             raise _bad("no token file: give --file, or set auth.token_file")
-        tokenfile.add(
-            file, Token(name=name, scope=tokenfile.SCOPES[scope], digest=digest_of(secret))
-        )
+        token = Token(name=name, scope=tokenfile.SCOPES[scope], digest=digest_of(secret))
+        tokenfile.add(file, token, first=partial(_tell, secret))
     except ConfigError as exc:
         raise _bad(str(exc)) from exc
-    click.echo(secret)
+
+
+def _tell(secret: str) -> None:
+    if sys.stdout is None:
+        raise Failure("standard output is closed: nobody would read the token")
+    try:
+        click.echo(secret)
+    except OSError as exc:
+        raise Failure(f"can't write the token: {exc.strerror}") from exc
 
 
 def _bad(message: str) -> Failure:

@@ -8,6 +8,7 @@ A line is removed by hand; SIGHUP makes procd read the file again.
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -69,8 +70,11 @@ def _parsed(line: str) -> Token | None:
 SCOPES: Final = {scope.name.lower(): scope for scope in Scope}
 
 
-def add(path: Path, token: Token) -> None:
+def add(path: Path, token: Token, *, first: Callable[[], None] | None = None) -> None:
     """Add a token: the file is replaced in one step, readable by its owner only.
+
+    Args:
+        first: what has to end well before the token is in force.
 
     Raises:
         ConfigError: its name is taken, the file is no token file, can't be written, or is being
@@ -93,6 +97,8 @@ def add(path: Path, token: Token) -> None:
                 os.fchown(file.fileno(), status.st_uid, status.st_gid)
             file.flush()
             os.fsync(file.fileno())
+        if first is not None:
+            first()
         fresh.rename(path)
     except OSError as exc:
         raise ConfigError(f"{path}: {exc.strerror}") from exc

@@ -1,15 +1,17 @@
 """Access to a running daemon: tokens made, given, read again; what procd never says."""
 
 import os
+import shlex
 import signal
 import stat
+import subprocess
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from tests.daemon.conftest import Start
-from tests.daemon.daemon import eventually
+from tests.daemon.daemon import PROCD, eventually
 from tests.daemon.test_command_line import refusal, run
 
 SECRET = "a-secret-of-somebody-s-own-choice"
@@ -36,6 +38,17 @@ def test_a_token_is_printed_once_and_stored_as_a_hash(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     again = run("token", "--name", "ci", "--scope", "read", "--file", str(file))
     assert "has a token named ci already" in refusal(again)
+
+
+@pytest.mark.parametrize("output", [">/dev/full", ">&-", "| true"])
+def test_a_token_that_nobody_was_told_is_not_in_force(tmp_path: Path, output: str) -> None:
+    file = tmp_path / "tokens"
+    token = f"token --name ci --scope read --file {file}"
+    script = f"set -o pipefail; sleep 0.2 | {shlex.join(PROCD)} {token} {output}"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, check=False)
+    assert result.returncode != 0
+    assert b"Traceback" not in result.stderr
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_token_for_the_configured_file(tmp_path: Path) -> None:

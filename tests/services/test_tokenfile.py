@@ -47,6 +47,18 @@ def test_a_taken_name_is_refused(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["tokens"]
 
 
+def test_what_has_to_end_well_first(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+
+    def tell() -> None:
+        assert not path.exists()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        add(path, token("a"), first=tell)
+    assert os.listdir(tmp_path) == []
+
+
 def test_two_writers(tmp_path: Path) -> None:
     """The second one is refused; what the first one writes is not touched."""
     (tmp_path / "tokens.new").touch()
