@@ -7,6 +7,27 @@ from click.shell_completion import get_completion_class
 
 # Where the user's own files don't do so, zsh's completion is to be switched on first.
 ZSH_FIRST: Final = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }\n"
+# In place of click's own, which inserts a name as it is: others choose names, and bash runs what is
+# in them. Within quotes that are open already, a quoted name would be another one.
+# Source: bash(1), "Programmable Completion".
+BASH: Final = r"""_procd_completion() {
+    local line name
+    COMPREPLY=()
+    while IFS= read -r line; do
+        printf -v name %q "${line#*,}"
+        case $line in
+            dir,*) compopt -o dirnames ;;
+            file,*) compopt -o default ;;
+            plain,"$name") COMPREPLY+=("$name") ;;
+            plain,*) [[ ${COMP_WORDS[COMP_CWORD]} == *[\'\"]* ]] || COMPREPLY+=("$name") ;;
+        esac
+    done < <(
+        IFS=$'\n'
+        COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD _PROCD_COMPLETE=bash_complete "$1"
+    )
+}
+complete -o nosort -F _procd_completion procd
+"""
 
 
 @click.command("completion")
@@ -21,6 +42,9 @@ def command(ctx: click.Context, *, shell: str) -> None:
       procd completion zsh >> ~/.zshrc
       procd completion fish > ~/.config/fish/completions/procd.fish
     """
+    if shell == "bash":
+        click.echo(BASH, nl=False)
+        return
     found = get_completion_class(shell)
     assert found is not None
     source = found(ctx.find_root().command, {}, "procd", "_PROCD_COMPLETE").source()

@@ -1,6 +1,8 @@
 """procd ps, sessions, logs, input and kill."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import time
@@ -8,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import pytest
@@ -117,14 +120,23 @@ def test_logs(cli: Cli, call: Call, session: str) -> None:
     assert len(result.stdout + result.stderr) == 12 - 3
 
 
-def test_logs_that_follow(cli: Cli, call: Call, session: str, proxy: Proxy) -> None:
+def restart(proxy: Proxy) -> None:
+    """Be a gateway whose server is away for a moment."""
+    proxy.answer(502)
+    proxy.answers = b""
+
+
+@pytest.mark.parametrize("cut", [Proxy.cut, restart])
+def test_logs_that_follow(
+    cli: Cli, call: Call, session: str, proxy: Proxy, cut: Callable[[Proxy], None]
+) -> None:
     command = start(call, session, "echo one; read x; echo two; read x; echo err >&2")
     cli.url = proxy.url
     process = cli.start("logs", "--follow", session)
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stdout.readline() == b"one\n"
-    proxy.cut()
+    cut(proxy)
     assert cli("input", session, command, "x").returncode == 0
     assert [process.stdout.readline() for _ in range(2)] == [b"x\n", b"two\n"]
     assert cli("input", session, command[:6], stdin=b"y\n").returncode == 0
@@ -187,6 +199,20 @@ def test_what_is_not_there(cli: Cli, arguments: list[str], message: str) -> None
     assert result.stderr.decode() == f"procd: {message}\n"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["logs", ""], ["logs", "s", ""], ["input", "", "c", "x"], ["input", "s", "", "x"],
+        ["kill", ""], ["kill", "s", ""], ["record", "", "/dev/null"], ["python", "--context", ""],
+    ],
+)  # fmt: skip
+def test_a_name_is_not_empty(cli: Cli, arguments: list[str]) -> None:
+    """It is that of a variable that isn't set."""
+    result = cli(*arguments)
+    assert result.returncode == 2
+    assert re.search(rb"\nError: Invalid value for '.+': must not be empty\n$", result.stderr)
+
+
 def test_unknown_command_of_a_session(cli: Cli, call: Call, session: str) -> None:
     assert b"has run no command" in cli("logs", session).stderr
     start(call, session, "true")
@@ -216,6 +242,33 @@ def test_completion(cli: Cli, call: Call, session: str) -> None:
         _PROCD_COMPLETE="bash_complete", COMP_WORDS="procd logs ", COMP_CWORD="2", PROCD_URL=url
     )
     assert (result.stdout.strip(), result.stderr) == (b"", b"")
+
+
+@pytest.mark.parametrize("begin", ["zz", "'zz", '"zz', "zz\\ "])
+def test_completion_is_no_code(cli: Cli, call: Call, tmp_path: Path, begin: str) -> None:
+    """Others choose the ids."""
+    name = "zz $(touch pwned)`touch pwned`;touch pwned;*'\"\\"
+    call("POST", "/process/session", {"sessionId": name})
+    rc = tmp_path / "rc"
+    rc.write_bytes(b"PS1='> ' HISTFILE=\n" + cli("completion", "bash").stdout)
+    env = cli.env(PATH=f"{Path(PROCD[0]).parent}:{os.environ['PATH']}", TERM="dumb")
+    screen = Screen(["bash", "--rcfile", str(rc), "-i"], env, cols=200)
+    try:
+        screen.until(rb"> ")
+        screen.type(f"cd {tmp_path}\nprocd logs {begin}\t".encode())
+        if begin[:2] == "zz":
+            screen.until(rb"\$")
+            screen.type(b"\n")
+            screen.until(re.escape(f"session {name} has run no command".encode()))
+        else:
+            screen.type(begin[:1].encode() + b"\n")
+            screen.until(rb"there is no session zz:")
+        screen.type(b"exit\n")
+        screen.wait()
+    finally:
+        screen.close()
+        call("DELETE", f"/process/session/{quote(name, safe='')}")
+    assert not (tmp_path / "pwned").exists()
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
