@@ -9,7 +9,7 @@ from procd.cli import detach
 from procd.cli.client import Client
 from procd.cli.exec import environment
 from procd.cli.ids import complete_terminal
-from procd.cli.options import pass_target
+from procd.cli.options import Number, pass_target
 from procd.cli.target import Target
 
 # What programs on the server should know of the terminal here.
@@ -40,7 +40,7 @@ TOLD = ("TERM", "COLORTERM")
 @click.option(
     "--retry",
     "retry_s",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

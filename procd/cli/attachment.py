@@ -126,7 +126,7 @@ class Attachment:
                     raise
 
     def _create(self) -> WebSocket:
-        columns, rows = self._terminal.size
+        columns, rows = self._terminal.size or (None, None)
         where = query(id=self._id, cols=columns, rows=rows, cwd=self._cwd or None)
         protocols = [EXIT_TOKEN]
         if self._envs:
@@ -144,10 +144,10 @@ class Attachment:
         return self._client.websocket(path, [EXIT_TOKEN], within_s=within_s)
 
     def _resize(self) -> None:
-        if self._views:
+        size = self._terminal.size
+        if self._views or size is None:
             return
-        columns, rows = self._terminal.size
-        body = {"cols": columns, "rows": rows}
+        body = {"cols": size[0], "rows": size[1]}
         try:
             self._client.call("POST", f"{self._path}/resize", body, within_s=QUICK_S)
         except Refused as exc:

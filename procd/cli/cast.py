@@ -85,7 +85,7 @@ def read(file: IO[str], name: str) -> tuple[float | None, Iterator[Event]]:
         header = json.loads(file.readline(MAX_LINE))
         version = header["version"]
         limit = header.get("idle_time_limit")
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise Failure(
             f"{name}: not a recording", "asciicast is what `procd record` writes"
         ) from exc
@@ -109,7 +109,7 @@ def _events(file: IO[str], name: str, version: int) -> Iterator[Event]:
             if not math.isfinite(interval_s):
                 raise ValueError
             event = Event(max(0.0, interval_s), str(code), str(data))
-        except (ValueError, TypeError, OverflowError) as exc:
+        except (ValueError, TypeError, OverflowError, RecursionError) as exc:
             raise Failure(f"{name}: line {number} is no event") from exc
         before = float(time)
         yield event

@@ -14,6 +14,10 @@ from procd.cli.websocket import WebSocket, connect
 # Within this, a server certainly hasn't closed an idle connection.
 IDLE_S: Final = 0.5
 
+# What a gateway answers whose server is away; procd itself does so for /readyz alone.
+# Source: RFC 9110, section 15.6.
+AWAY: Final = (502, 503, 504)
+
 HINTS: Final = {
     401: "give one with PROCD_TOKEN, --token-file or the client's file (see `procd --help`)",
     403: "ask for a token with a wider scope, or see server.allowed_hosts",
@@ -40,7 +44,7 @@ class Client:
 
         Raises:
             Refused: the server says no.
-            Unreachable: it says nothing.
+            Unreachable: it says nothing, or a gateway says that it is away.
         """
         connection = self.start(method, path, body)
         return self.finish(connection, within_s)
@@ -126,9 +130,7 @@ def _content(reply: Reply) -> Any:
         return content
     if not isinstance(content, dict):
         content = {}
-    raise Refused(
-        reply.status,
-        content.get("message") or f"the server answered {reply.status}",
-        HINTS.get(reply.status, ""),
-        content,
-    )
+    message = content.get("message") or f"the server answered {reply.status}"
+    if reply.status in AWAY:
+        raise Unreachable(message)
+    raise Refused(reply.status, message, HINTS.get(reply.status, ""), content)

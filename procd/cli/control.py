@@ -18,7 +18,7 @@ from procd.cli.ids import (
     session_path,
 )
 from procd.cli.io import PIECE_BYTES, STDIN
-from procd.cli.options import pass_target
+from procd.cli.options import not_empty, pass_target
 from procd.cli.progress import ASKING, Progress
 from procd.cli.target import Target
 
@@ -33,8 +33,10 @@ KILL_S: Final = 60.0
 
 @click.command("input")
 @click.option("--eof", is_flag=True, help="Close the command's input, after TEXT if there is one.")
-@click.argument("session", shell_complete=complete_session)
-@click.argument("command_id", metavar="COMMAND", shell_complete=complete_command)
+@click.argument("session", callback=not_empty, shell_complete=complete_session)
+@click.argument(
+    "command_id", metavar="COMMAND", callback=not_empty, shell_complete=complete_command
+)
 @click.argument("text", required=False)
 @pass_target
 def send(target: Target, *, eof: bool, session: str, command_id: str, text: str | None) -> None:
@@ -76,8 +78,14 @@ def _type(client: Client, path: str, body: Mapping[str, object]) -> None:
 @click.option(
     "--kind", type=click.Choice(list(KINDS)), help="What ID is, if there are several of that name."
 )
-@click.argument("name", metavar="ID", shell_complete=complete_anything)
-@click.argument("command_id", required=False, metavar="[COMMAND]", shell_complete=complete_command)
+@click.argument("name", metavar="ID", callback=not_empty, shell_complete=complete_anything)
+@click.argument(
+    "command_id",
+    required=False,
+    metavar="[COMMAND]",
+    callback=not_empty,
+    shell_complete=complete_command,
+)
 @pass_target
 def kill(
     target: Target,

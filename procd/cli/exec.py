@@ -8,7 +8,7 @@ import click
 
 from procd.cli.client import Client
 from procd.cli.failure import EXIT_OWN, Failure
-from procd.cli.options import pass_target
+from procd.cli.options import Number, pass_target
 from procd.cli.target import Target
 
 
@@ -30,7 +30,7 @@ class _Exec(click.Command):
             raise
 
 
-@click.command("exec", cls=_Exec)
+@click.command("exec", cls=_Exec, context_settings={"allow_interspersed_args": False})
 @click.option("--cwd", "-C", default="", metavar="DIR", help="Working directory on the server.")
 @click.option(
     "--env",
@@ -44,7 +44,7 @@ class _Exec(click.Command):
     "--timeout",
     "-t",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     metavar="SECONDS",
     help="End the command, and exit with 124, after this time.",
 )
@@ -75,8 +75,8 @@ def command(
     --shell is given. A connection that is lost is taken up where it broke off.
 
     Ctrl-C sends SIGINT to all that the command has started, and ends what is left after two
-    seconds. A second Ctrl-C ends all at once, and waits for nobody; other signals end all, too.
-    What the command has started in the background ends with it.
+    seconds. A second Ctrl-C ends all at once, and waits for nobody; SIGTERM, SIGHUP and SIGQUIT
+    end all, too. What the command has started in the background ends with it.
 
     \b
     Exit codes of its own:

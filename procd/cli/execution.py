@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from procd.cli.client import Client
 from procd.cli.failure import Failure, Refused, Unreachable
-from procd.cli.http import Connection, quoted
+from procd.cli.http import REPLY_S, Connection, quoted
 from procd.cli.io import (
     ENDING,
     PIECE_BYTES,
@@ -27,7 +27,7 @@ from procd.cli.io import (
     write_all,
 )
 from procd.cli.progress import Progress
-from procd.cli.websocket import WebSocket
+from procd.cli.websocket import DEAD_S, WebSocket
 
 EXIT_TIMEOUT: Final = 124  # as timeout(1)
 LABELS: Final = {1: STDOUT, 2: STDERR}
@@ -39,6 +39,13 @@ OBEY_S: Final = 2.0
 LOST_S: Final = 30.0
 RETRY_S: Final = 0.25
 BEAT_S: Final = 5.0
+# How often a job in the background looks whether the terminal is its own: nobody tells it.
+FOREGROUND_S: Final = 0.5
+# How long the rest of the output may take once the command has ended; a connection that is lost
+# silently is found out before.
+REST_S: Final = DEAD_S + 2 * BEAT_S
+# A request without an answer for so long is asked again.
+SILENT_S: Final = WAIT_S + REPLY_S
 # How long the server may take to end what is left, and how long who can't wait waits for it.
 DELETE_S: Final = 30.0
 HASTE_S: Final = 0.5
@@ -90,6 +97,7 @@ class Execution:
         self._logs: WebSocket | None = None
         self._offset = 0
         self._complete = False
+        self._size: int | None = None  # of the output, once the command has ended
         # What was asked and isn't answered, by the names of `_wanted`.
         self._requests: dict[str, Connection] = {}
         self._reads = reads_stdin
@@ -101,6 +109,7 @@ class Execution:
         self._own_exit: int | None = None
         self._kill_at: float | None = None
         self._give_up_at: float | None = None
+        self._gave_up = False
         self._lost_at: float | None = None
         self._retry_at = 0.0
         self._search = Progress(f"looking for {client.target.url}")
@@ -155,7 +164,7 @@ class Execution:
                 poll.register(self._logs, select.POLLIN | out)
             for connection in self._requests.values():
                 poll.register(connection, select.POLLIN)
-            if self._reads and self._input is None:
+            if self._hungry and in_foreground():
                 poll.register(STDIN, select.POLLIN)
             ready = {number for number, _ in poll.poll(self._patience_s() * 1000)}
             for number in signals.take():
@@ -167,17 +176,27 @@ class Execution:
                     del self._requests[name]
                     self._take_reply(name, connection)
             self._take_input(ready)
-            self._look_at_the_time()
+            if self._size is not None and (self._complete or self._offset >= self._size):
+                self._end()  # with the session goes what it has printed
+                self._size = None
+            self._look_at_the_time(ready)
         if self._own_exit is not None:
             return self._own_exit
         if self._exit is None:
             raise Failure("the command's session is gone, and its exit code with it")
         return self._exit
 
+    @property
+    def _hungry(self) -> bool:
+        """Whether the next piece of standard input is to be read."""
+        return self._reads and self._input is None
+
     def _patience_s(self) -> float:
         if self._logs is not None and self._logs.pending:
             return 0.0
         patience = BEAT_S if self._lost_at is None else RETRY_S
+        if self._hungry and not in_foreground():
+            patience = min(patience, FOREGROUND_S)
         times = [
             at - time.monotonic() for at in (self._kill_at, self._give_up_at) if at is not None
         ]
@@ -188,7 +207,8 @@ class Execution:
         if self._ends:
             yield "delete", "DELETE", self._session, None
             return
-        yield "wait", "GET", f"{self._command}?wait={WAIT_S}", None
+        if self._exit is None:
+            yield "wait", "GET", f"{self._command}?wait={WAIT_S}", None
         if self._interrupt:
             yield "interrupt", "POST", f"{self._command}/signal", {"signal": "SIGINT"}
         if self._input is not None:
@@ -205,12 +225,16 @@ class Execution:
             for name, method, path, body in self._wanted():
                 if name not in self._requests:
                     self._requests[name] = self._client.start(method, path, body)
-            self._lost_at = None
-            self._search.end()
+            if self._logs is not None:  # else it is there once it has answered
+                self._found()
         except Refused as exc:
             self._gone(exc)
         except Unreachable as exc:
             self._lost(exc)
+
+    def _found(self) -> None:
+        self._lost_at = None
+        self._search.end()
 
     def _lost(self, exc: Unreachable) -> None:
         """The server can't be reached: not yet a failure."""
@@ -223,13 +247,14 @@ class Execution:
             self._search.begin()
 
     def _given_up(self, message: str) -> Failure:
+        self._gave_up = True
         hint = f"`procd kill {self._id}` ends what may be left of the command"
         return Failure(message, hint, self._own_exit or 0)
 
     def _gone(self, exc: Refused) -> None:
         """Session or command isn't there, or no longer."""
         if exc.status not in GONE:
-            raise exc
+            raise self._given_up(exc.message) from exc
         self._deleted = True
 
     def _take_output(self, ready: set[int]) -> None:
@@ -252,6 +277,7 @@ class Execution:
             self._end(128 + signal.SIGPIPE)
         except Unreachable as exc:
             self._close_logs()
+            self._drop_requests(time.monotonic())  # which may be lost, too, and never say so
             if not self._deleted:
                 self._lost(exc)
         else:
@@ -266,6 +292,13 @@ class Execution:
             self._logs.close()
             self._logs = None
 
+    def _drop_requests(self, sent_before: float) -> None:
+        """Expect no answer any more to what was sent before then: if still wanted, ask again."""
+        for name, connection in list(self._requests.items()):
+            if connection.sent_at < sent_before:
+                del self._requests[name]
+                connection.close()
+
     def _take_reply(self, name: str, connection: Connection) -> None:
         try:
             reply = self._client.finish(connection, DELETE_S)
@@ -275,11 +308,14 @@ class Execution:
         except Refused as exc:
             self._refused(name, exc)
             return
+        self._found()
         match name:
             case "wait":
                 self._exit = reply.get("exitCode")
                 if self._exit is not None:
-                    self._end()
+                    self._reads, self._input = False, None
+                    self._size = reply.get("outputBytes", 0)
+                    self._kill_at = time.monotonic() + REST_S
             case "delete":
                 self._deleted = True
             case "interrupt":
@@ -293,14 +329,14 @@ class Execution:
                 self._interrupt = False  # it has ended by itself, or is ended soon
             case "input":
                 if exc.status not in FULL_STOP:
-                    raise exc
+                    raise self._given_up(exc.message) from exc
                 self._reads, self._input = False, None
             case _:
                 self._gone(exc)
 
     def _take_input(self, ready: set[int]) -> None:
         """Read the next piece of standard input, once the one before has been taken."""
-        if not self._reads or self._input is not None or STDIN not in ready or not in_foreground():
+        if not self._hungry or STDIN not in ready or not in_foreground():
             return
         try:
             data = os.read(STDIN, PIECE_BYTES)
@@ -320,11 +356,14 @@ class Execution:
         self._interrupt = True
         self._kill_at = time.monotonic() + OBEY_S
 
-    def _look_at_the_time(self) -> None:
+    def _look_at_the_time(self, ready: set[int]) -> None:
         now = time.monotonic()
+        self._drop_requests(now - SILENT_S)
         if self._kill_at is not None and now >= self._kill_at:
-            self._end(EXIT_TIMEOUT)
-        if self._give_up_at is not None and now >= self._give_up_at:
+            self._end(EXIT_TIMEOUT if self._exit is None else None)
+        # Who reads slowly what it printed may have kept an answer waiting.
+        overdue = self._give_up_at is not None and now >= self._give_up_at and not ready
+        if overdue and not self._deleted:
             raise self._given_up(f"{self._client.target.url} doesn't answer")
 
     def _end(self, own_exit: int | None = None) -> None:
@@ -349,10 +388,9 @@ class Execution:
                 if deleting is None:
                     deleting = self._client.start("DELETE", self._session, connect_s=within_s)
                 self._client.finish(deleting, within_s)
-        except Refused:
-            return  # there is none
-        except Unreachable as exc:
-            if self._command and self._own_exit is not None:
+        except Failure as exc:
+            gone = isinstance(exc, Refused) and exc.status in GONE
+            if self._command and not gone and not self._gave_up:
                 write_all(STDERR, f"procd: {self._given_up(exc.message)}\n".encode())
 
 

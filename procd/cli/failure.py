@@ -27,7 +27,7 @@ class Failure(Exception):
 
 
 class Unreachable(Failure):
-    """The server doesn't listen, or the connection to it broke."""
+    """The server doesn't listen, the connection to it broke, or a gateway doesn't reach it."""
 
 
 class Refused(Failure):

@@ -6,6 +6,7 @@ Source: RFC 9112.
 """
 
 import socket
+import time
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -27,12 +28,17 @@ class Reply(NamedTuple):
 
 
 class Connection:
-    """One connection, for one request at a time."""
+    """One connection, for one request at a time.
+
+    Attributes:
+        sent_at: when its last request was sent, by the monotonic clock.
+    """
 
     def __init__(self, target: Target, connect_s: float = CONNECT_S) -> None:
         self._target = target
         self._received = bytearray()
         self.reusable = False
+        self.sent_at = 0.0
         self.socket = _connected(target, connect_s)
 
     def fileno(self) -> int:
@@ -61,6 +67,7 @@ class Connection:
         lines = [f"{method} {target.prefix}{path} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in fields.items()]
         head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+        self.sent_at = time.monotonic()
         self.socket.settimeout(REPLY_S)
         try:
             self.socket.sendall(head + (body or b""))

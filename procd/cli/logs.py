@@ -11,7 +11,7 @@ from procd.cli.failure import Unreachable
 from procd.cli.http import query
 from procd.cli.ids import command_path, complete_command, complete_session
 from procd.cli.io import STDERR, STDOUT, coloured, write_all
-from procd.cli.options import as_json, pass_target
+from procd.cli.options import as_json, not_empty, pass_target
 from procd.cli.progress import ASKING, Progress
 from procd.cli.tables import show_json
 from procd.cli.target import Target
@@ -99,8 +99,14 @@ class Log:
     help="Begin behind the first N bytes.",
 )
 @as_json
-@click.argument("session", shell_complete=complete_session)
-@click.argument("command_id", required=False, metavar="[COMMAND]", shell_complete=complete_command)
+@click.argument("session", callback=not_empty, shell_complete=complete_session)
+@click.argument(
+    "command_id",
+    required=False,
+    metavar="[COMMAND]",
+    callback=not_empty,
+    shell_complete=complete_command,
+)
 @pass_target
 def command(
     target: Target,

@@ -1,5 +1,6 @@
 """What the commands' options have in common."""
 
+import math
 from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
@@ -18,6 +19,26 @@ def pass_target(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(target, *args, **kwargs)
 
     return update_wrapper(with_target, function)
+
+
+def not_empty(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    """Refuse an empty name: it is that of a variable that isn't set, and no path names it."""
+    if name == "":
+        raise click.BadParameter("must not be empty", context, parameter)
+    return name
+
+
+class Number(click.FloatRange):
+    """A number; click's own takes NaN for one in any range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

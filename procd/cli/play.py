@@ -8,6 +8,7 @@ import click
 from procd.cli.cast import read
 from procd.cli.io import ENDING, STDOUT, Signals, write_all
 from procd.cli.modes import Modes
+from procd.cli.options import Number
 
 # What lasts longer isn't waited for: select(2) has an end, too.
 LONGEST_S: Final = 86400.0
@@ -16,7 +17,7 @@ LONGEST_S: Final = 86400.0
 @click.command("play")
 @click.option(
     "--speed",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=1.0,
     show_default=True,
     help="How many times as fast as it was.",
@@ -24,7 +25,7 @@ LONGEST_S: Final = 86400.0
 @click.option(
     "--idle-limit",
     "idle_s",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     metavar="SECONDS",
     help="Longest pause; if not given, what the recording itself says.",
 )

@@ -15,7 +15,7 @@ from procd.cli.client import Client
 from procd.cli.failure import Failure
 from procd.cli.ids import complete_context
 from procd.cli.io import ENDING, STDIN, Signals
-from procd.cli.options import pass_target
+from procd.cli.options import not_empty, pass_target
 from procd.cli.progress import Progress
 from procd.cli.target import Target
 
@@ -30,6 +30,7 @@ HEAR_S: Final = 0.5
     "-c",
     "context_id",
     metavar="ID",
+    callback=not_empty,
     shell_complete=complete_context,
     help="Use this context.",
 )
@@ -55,7 +56,7 @@ def command(target: Target, *, context_id: str | None, cwd: str, keep: bool) -> 
         try:
             if os.isatty(STDIN):
                 _converse(context)
-            elif not context.run(sys.stdin.read()):
+            elif not context.run(_piped()):
                 sys.exit(1)
         finally:
             signals.raising = True  # for who can't wait for that either
@@ -63,6 +64,14 @@ def command(target: Target, *, context_id: str | None, cwd: str, keep: bool) -> 
                 click.echo(f"[context kept: procd python --context {context.id}]", err=True)
             elif context_id is None:
                 context.delete()
+
+
+def _piped() -> str:
+    try:
+        code = sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as exc:
+        raise Failure("standard input: not UTF-8") from exc
+    return code or "\n"  # the server takes no code for none
 
 
 def _converse(context: Context) -> None:

@@ -14,7 +14,7 @@ from procd.cli.failure import Failure, Refused
 from procd.cli.http import quoted
 from procd.cli.ids import complete_terminal
 from procd.cli.io import ENDING, Signals
-from procd.cli.options import pass_target
+from procd.cli.options import not_empty, pass_target
 from procd.cli.progress import Progress
 from procd.cli.target import Target
 from procd.cli.websocket import TEXT, WebSocket
@@ -27,7 +27,7 @@ BEAT_S: Final = 5.0
 
 
 @click.command("record")
-@click.argument("pty_id", metavar="ID", shell_complete=complete_terminal)
+@click.argument("pty_id", metavar="ID", callback=not_empty, shell_complete=complete_terminal)
 @click.argument("file", type=click.File("w", encoding="utf-8"))
 @pass_target
 def command(target: Target, *, pty_id: str, file: Any) -> None:

@@ -87,16 +87,18 @@ def command(
         code = file.read()
     except UnicodeDecodeError as exc:
         raise Failure(f"{file.name}: not UTF-8") from exc
-    body: dict[str, Any] = {"code": code, "language": language, "argv": list(arguments)}
+    # The server takes an empty program for none.
+    body: dict[str, Any] = {"code": code or "\n", "language": language, "argv": list(arguments)}
     body |= {"envs": environment(envs), "timeout": timeout_s}
     body |= {"cwd": cwd} if cwd else {}
+    timed_out = False
     try:
         result = _run(target, body, file.name)
         exit_code = result["exitCode"]
     except Refused as exc:
         if exc.status != TIMED_OUT:
             raise
-        result, exit_code = exc.content, EXIT_TIMEOUT
+        result, exit_code, timed_out = exc.content, EXIT_TIMEOUT, True
     if as_json:
         show_json(result)
         sys.exit(exit_code)
@@ -104,7 +106,7 @@ def command(
     for number, chart in enumerate((result.get("artifacts") or {}).get("charts") or [], 1):
         if png := chart.get("png"):
             _show(png, chart.get("title") or "", number, charts)
-    if exit_code == EXIT_TIMEOUT and timeout_s is not None:
+    if timed_out and timeout_s is not None:
         click.echo(f"procd: {file.name} was ended after {timeout_s} s", err=True)
     sys.exit(exit_code)
 

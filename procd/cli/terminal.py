@@ -17,6 +17,8 @@ from procd.cli.modes import Modes
 
 # How long a terminal may take to show something before it counts as stopped.
 STOPPED_S: Final = 1.0
+# Columns or rows that a server's terminal may have.
+MOST: Final = 1000
 
 
 class Terminal:
@@ -45,10 +47,13 @@ class Terminal:
         self.leave()
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Columns and rows, as far as a server's terminal may have them."""
+    def size(self) -> tuple[int, int] | None:
+        """Columns and rows, as far as a server's terminal may have them; None if nobody knows them.
+
+        Source: ioctl_tty(2), TIOCGWINSZ: they are 0 until somebody has set them.
+        """
         columns, rows = os.get_terminal_size(STDOUT)
-        return min(max(columns, 1), 1000), min(max(rows, 1), 1000)
+        return (min(columns, MOST), min(rows, MOST)) if columns and rows else None
 
     def enter(self) -> None:
         """Have every key come as it is, and everything written go out as it is."""
@@ -76,7 +81,7 @@ class Terminal:
     def tell(self, text: str) -> None:
         """Show a line of our own, where it does the least harm."""
         if self.modes.alternate:
-            rows = self.size[1]
+            _, rows = self.size or (MOST, MOST)  # beyond the last row is on it
             line = f"\x1b7\x1b[{rows};1H\x1b[7m[procd: {text}]\x1b[m\x1b[K\x1b8"
         else:
             line = f"\r\n\x1b[7m[procd: {text}]\x1b[m\r\n"

@@ -5,6 +5,8 @@ import selectors
 import socket
 import threading
 
+from tests.daemon.daemon import eventually
+
 
 class Proxy:
     """Passes connections on to a port of loopback, until they are cut.
@@ -13,6 +15,7 @@ class Proxy:
         port_behind: where connections go.
         refuses: whether new connections are closed at once.
         loses: the reply to the next request that has this in it never arrives.
+        answers: what every new connection is answered, instead of being passed on.
         lines: the first lines of the requests that came.
     """
 
@@ -24,11 +27,22 @@ class Proxy:
         self._orders: list[str] = []
         self._lock = threading.Lock()
         self._done = threading.Event()
+        self._freezes = b""
         self.refuses = False
         self.loses = b""
+        self.answers = b""
         self.lines: list[bytes] = []
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
+
+    def answer(self, status: int) -> None:
+        """Break all connections, and answer new ones as a gateway does."""
+        before = len(self.lines)
+        page = b"<html>why</html>"
+        head = f"HTTP/1.1 {status} Why\r\nContent-Length: {len(page)}\r\n\r\n"
+        self.answers = head.encode() + page
+        self.cut()
+        assert eventually(lambda: len(self.lines) > before)
 
     @property
     def url(self) -> str:
@@ -38,6 +52,14 @@ class Proxy:
     def cut(self) -> None:
         """Break all connections, with a reset."""
         self._order("cut")
+
+    def freeze(self, what: bytes = b"") -> None:
+        """Pass nothing on any more of connections whose last request was for a path with this.
+
+        Nobody is told: so it is when a NAT forgets a connection.
+        """
+        self._freezes = what
+        self._order("freeze")
 
     def close(self) -> None:
         """Break all, and end."""
@@ -60,6 +82,14 @@ class Proxy:
         pairs: dict[socket.socket, socket.socket] = {}
 
         lost: set[socket.socket] = set()  # from where nothing is passed on
+        asked: dict[socket.socket, bytes] = {}
+        frozen: list[socket.socket] = []
+
+        def freeze(one: socket.socket) -> None:
+            for each in (one, pairs.pop(one)):
+                pairs.pop(each, None)
+                selector.unregister(each)
+                frozen.append(each)
 
         def drop(one: socket.socket) -> None:
             other = pairs.pop(one, None)
@@ -80,15 +110,24 @@ class Proxy:
                     with self._lock:
                         order = self._orders.pop(0)
                     for each in list(pairs):
-                        if each in pairs:
+                        if each in pairs and order != "freeze":
                             drop(each)
+                        elif each in pairs and self._freezes in asked.get(each, ()):
+                            freeze(each)
                     self._done.set()
                     if order == "close":
+                        for each in frozen:
+                            each.close()
                         selector.close()
                         return
                 elif one is self._listener:
                     inner, _ = one.accept()
                     if self.refuses:
+                        inner.close()
+                        continue
+                    if self.answers:
+                        self.lines += inner.recv(65536).splitlines()[:1]
+                        inner.sendall(self.answers)
                         inner.close()
                         continue
                     outer = socket.create_connection(("127.0.0.1", self.port_behind))
@@ -98,7 +137,9 @@ class Proxy:
                 elif one in pairs:
                     try:
                         data = one.recv(65536)
-                        self.lines += re.findall(rb"(?m)^[A-Z]+ /\S* HTTP/1.1\r$", data)
+                        if lines := re.findall(rb"(?m)^[A-Z]+ /\S* HTTP/1.1\r$", data):
+                            self.lines += lines
+                            asked[one] = lines[-1]
                         if self.loses and self.loses in data:
                             lost.add(pairs[one])
                             self.loses = b""

@@ -106,6 +106,22 @@ def test_window_size_follows(attach: Open, name: str) -> None:
     assert screen.wait() == 0
 
 
+def test_a_window_of_unknown_size(attach: Open, name: str, cli: Cli) -> None:
+    """A serial console says 0x0."""
+    screen = attach(name, cols=0, rows=0)
+    ready(screen)
+    screen.type(b"stty size\n")
+    screen.until(rb"\n24 80\r")
+    screen.resize(100, 30)
+    assert eventually(lambda: any(each["cols"] == 100 for each in terminals(cli)))
+    other = attach(name, cols=0, rows=0)
+    other.until(rb"ready\r")
+    other.type(b"stty size\n")
+    other.until(rb"\n30 100\r")
+    other.type(b"exit 3\n")
+    assert (screen.wait(), other.wait()) == (3, 3)
+
+
 def test_detach_and_come_back(attach: Open, name: str, cli: Cli) -> None:
     screen = attach(name, "--cwd", "/usr", "--env", "WORD=one two")
     ready(screen)
@@ -274,6 +290,20 @@ def test_a_lost_connection_is_resumed(attach: Open, name: str, proxy: Proxy) -> 
     screen.until(rb"line 300\.")
     text = re.sub(rb"\r\n\x1b\[7m\[procd:[^\]]*\]\x1b\[m\r\n", b"", screen.seen)
     assert [int(each) for each in re.findall(rb"line (\d+)\.", text)] == list(range(1, 301))
+    screen.type(b"exit 4\n")
+    assert screen.wait() == 4
+
+
+def test_a_gateway_without_its_server_is_a_lost_server(
+    attach: Open, name: str, proxy: Proxy
+) -> None:
+    screen = attach(name, url=proxy.url)
+    ready(screen)
+    for status in (502, 503, 504):
+        proxy.answer(status)
+        screen.until(rb"trying again, the detach keys leave")
+        proxy.answers = b""
+        screen.until(rb"connected again")
     screen.type(b"exit 4\n")
     assert screen.wait() == 4
 

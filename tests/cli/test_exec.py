@@ -32,6 +32,12 @@ def test_arguments_are_no_shell_text(cli: Cli) -> None:
     assert result.stdout.decode() == "".join(f"<{word}>" for word in words)
 
 
+def test_options_behind_the_command_are_its_own(cli: Cli) -> None:
+    assert cli("exec", "sort", "-n", "-C", "--shell", stdin=b"2\n1\n").returncode == 2
+    result = cli("exec", "-n", "printf", "<%s>", "-e", "-t", "--", "--help")
+    assert result.stdout == b"<-e><-t><--><--help>"
+
+
 def test_shell_option(cli: Cli) -> None:
     assert cli("exec", "--shell", "echo a | tr a b; X=5; echo $X").stdout == b"b\n5\n"
 
@@ -55,6 +61,7 @@ def test_place_and_environment(cli: Cli, tmp_path: Path) -> None:
         (["--url", "nonsense", "exec", "--", "true"], b"procd: nonsense: not a URL"),
         (["--token-file", "/no/such", "exec", "--", "true"], b"procd: token file /no/such: "),
         (["exec", "--no-such-option", "--", "true"], b"Usage: procd exec"),
+        (["exec", "--timeout", "nan", "--", "true"], b"Usage: procd exec"),
     ],
 )
 def test_what_is_not_even_begun(cli: Cli, arguments: list[str], said: bytes) -> None:
@@ -177,6 +184,37 @@ def screens(cli: Cli) -> Iterator[Callable[..., Screen]]:
         each.close()
 
 
+def test_in_the_background_it_leaves_what_is_typed_alone(cli: Cli) -> None:
+    screen = Screen(["bash", "--norc", "-i"], cli.env(TERM="dumb", HISTFILE=""))
+    try:
+        screen.type(f"{PROCD[0]} exec cat & echo pid=$!.\n".encode())
+        pid = int(screen.until(rb"\npid=(\d+)\.").group(1))
+        assert eventually(lambda: b"exec-" in cli("ps").stdout)
+        screen.type(b"bash -c 'echo u''p; exec sleep 1000'\n")
+        screen.until(rb"\nup\r")
+        screen.type(b"for nobody\n")
+        before = cpu_s(pid)
+        for _ in range(5):
+            cli("ps")
+        assert cpu_s(pid) - before < 0.2
+        screen.type(b"\x03")
+        screen.until(rb"\^C")
+        screen.type(b"fg\n")
+        screen.until(rb"exec cat\r")
+        screen.type(b"for cat\n")
+        screen.until(rb"for cat\r\nfor cat\r")
+        screen.type(b"\x04exit\n")
+        assert screen.wait() == 0
+    finally:
+        screen.close()
+
+
+def cpu_s(pid: int) -> float:
+    """What a process has used of the processor. Source: proc_pid_stat(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_ctrl_backslash_ends_everything(cli: Cli, screens: Callable[..., Screen]) -> None:
     screen = screens("exec", "--", "sh", "-c", "echo pid=$$.; sleep 1000")
     pid = int(screen.until(rb"pid=(\d+)\.").group(1))
@@ -259,6 +297,80 @@ def test_a_lost_connection_is_resumed(cli: Cli, proxy: Proxy) -> None:
     seen += process.stdout.readlines()
     assert seen == [b"%d\n" % number for number in range(1, 401)]
     assert process.wait(PATIENCE_S) == 6
+
+
+def impatient(**times: float) -> tuple[str, ...]:
+    """Procd, with other times than it has."""
+    lines = ["from procd.cli import execution, websocket", "from procd.cli.main import main"]
+    for name, seconds in times.items():
+        lines += [f"execution.{name} = websocket.{name} = {seconds}"]
+    return (sys.executable, "-c", "\n".join([*lines, "main()"]))
+
+
+@pytest.mark.parametrize("what", [b"", b"/logs?", b"?wait="])
+def test_a_connection_that_is_lost_silently_is_resumed(cli: Cli, proxy: Proxy, what: bytes) -> None:
+    cli.url = proxy.url
+    script = "echo one; read x; echo two; exit 6"
+    command = impatient(PING_S=0.2, DEAD_S=1.0, BEAT_S=0.2, SILENT_S=3.0)
+    process = cli.start("exec", "--", "sh", "-c", script, command=command)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"one\n"
+    assert eventually(lambda: any(b"?wait=" in line for line in proxy.lines))
+    proxy.freeze(what)
+    process.stdin.write(b"x\n")
+    process.stdin.close()
+    assert process.stdout.read() == b"two\n"
+    assert process.wait(PATIENCE_S) == 6
+
+
+def test_a_slow_reader_gets_all(cli: Cli) -> None:
+    process = cli.start(
+        "exec", "--", "seq", "600000", command=impatient(DELETE_S=0.5, REST_S=0.5),
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert process.stdout is not None
+    slow = "for i in 1 2 3 4 5 6 7; do head -c 500000; sleep 0.6; done; cat"
+    read = subprocess.run(
+        ["sh", "-c", slow], stdin=process.stdout, capture_output=True, check=True,
+        timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert process.wait(PATIENCE_S) == 0
+    assert read.stdout == b"".join(b"%d\n" % number for number in range(1, 600_001))
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_gateway_without_its_server_is_a_lost_server(cli: Cli, proxy: Proxy, status: int) -> None:
+    cli.url = proxy.url
+    process = cli.start("exec", "--", "sh", "-c", "echo one; read x; echo two; exit 6")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"one\n"
+    proxy.answer(status)
+    proxy.answers = b""
+    process.stdin.write(b"x\n")
+    process.stdin.close()
+    assert process.stdout.read() == b"two\n"
+    assert process.wait(PATIENCE_S) == 6
+
+
+@pytest.mark.parametrize(("status", "number"), [(401, 0), (502, 0), (502, signal.SIGTERM)])
+def test_what_is_left_is_told(cli: Cli, proxy: Proxy, status: int, number: int) -> None:
+    cli.url = proxy.url
+    command = impatient(LOST_S=PATIENCE_S if number else 0.5)
+    process = cli.start("exec", "--", "sh", "-c", "echo one; exec sleep 1000", command=command)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == b"one\n"
+    proxy.answer(status)
+    if number:
+        interrupt(process, number)
+    assert process.wait(PATIENCE_S) == (128 + number if number else 125)
+    said = process.stderr.read()
+    told = re.fullmatch(rb"procd: .*: `(procd kill exec-\w+)` ends what may be left.*\n", said)
+    assert told is not None, said
+    cli.url = cli.url.replace(str(proxy.port), str(proxy.port_behind))
+    assert cli(*told[1].decode().split()[1:]).returncode == 0
 
 
 @pytest.mark.parametrize("what", [b"dataBase64", b"eof"])

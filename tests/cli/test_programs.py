@@ -70,6 +70,17 @@ def test_run_out_of_time(cli: Cli, tmp_path: Path) -> None:
     assert b"was ended after 1 s" in result.stderr
 
 
+def test_run_tells_an_exit_code_from_the_end_of_time(cli: Cli) -> None:
+    result = cli("run", "--timeout", "60", "--language", "python", "-", stdin=b"exit(124)")
+    assert (result.returncode, result.stderr) == (124, b"")
+
+
+def test_an_empty_program_does_nothing(cli: Cli) -> None:
+    for arguments in (("run", "--language", "python", "-"), ("python",)):
+        result = cli(*arguments)
+        assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
 def test_run_interrupted(cli: Cli, tmp_path: Path) -> None:
     file, pid = tmp_path / "x.py", tmp_path / "pid"
     file.write_text(
@@ -183,6 +194,14 @@ def test_python_by_a_pipe(cli: Cli) -> None:
     assert result.returncode == 1
     assert result.stdout == b"1\n"
     assert b"ValueError: why" in result.stderr
+    assert contexts(cli) == []
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_python_by_a_pipe_that_is_not_utf_8(cli: Cli, errors: str) -> None:
+    result = cli("python", stdin=b"print('\xff')", PYTHONIOENCODING=f"utf-8:{errors}")
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr == b"procd: standard input: not UTF-8\n"
     assert contexts(cli) == []
 
 
@@ -357,12 +376,20 @@ def test_play_older_recordings(cli: Cli, tmp_path: Path) -> None:
         "", "x", "[]", '{"version": 1}', '{"version": 3}\n[1]', '{"version": 3}\n[Infinity,"o",""]',
         '{"version": 3}\n[NaN,"o",""]', '{"version": 3}\n[1%s,"o",""]' % ("0" * 400),
         '{"version": 3, "idle_time_limit": "1"}', '{"version": 3, "idle_time_limit": true}',
+        "[" * 100_000, '{"version": 3}\n' + "[" * 100_000,
     ):  # fmt: skip
         file.write_text(text)
         result = cli("play", str(file))
         assert result.returncode == 1
         assert result.stderr.startswith(b"procd: ")
         assert result.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--speed", "--idle-limit"])
+def test_play_with_what_is_no_number(cli: Cli, option: str) -> None:
+    result = cli("play", option, "nan", "/dev/null")
+    assert result.returncode == 2
+    assert result.stderr.endswith(b": nan is not a number.\n")
 
 
 def test_play_pauses_without_end(cli: Cli, screen: Open, tmp_path: Path) -> None:

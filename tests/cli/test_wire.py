@@ -178,11 +178,17 @@ def test_refusals(answers: Answer) -> None:
     with pytest.raises(Refused, match="no such thing") as caught:
         answers(head + body).call("GET", "/")
     assert caught.value.status == 404
-    page = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>"
-    with pytest.raises(Refused, match="the server answered 502"):
-        answers(page).call("GET", "/")
     with pytest.raises(Refused, match="no such thing"):
         answers(head + body).websocket("/x")
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_gateway_without_its_server(answers: Answer, status: int) -> None:
+    page = b"HTTP/1.1 %d Why\r\nContent-Length: 6\r\n\r\n<html>" % status
+    with pytest.raises(Unreachable, match=f"the server answered {status}"):
+        answers(page).call("GET", "/")
+    with pytest.raises(Unreachable, match=f"the server answered {status}"):
+        answers(page).websocket("/x")
 
 
 def test_no_websocket(answers: Answer) -> None:
