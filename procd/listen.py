@@ -13,13 +13,15 @@ from typing import Final
 
 from aiohttp import web
 
-from procd.config import ServerConfig
+from procd.config import ConfigError, ServerConfig
 
 # For its owner and its group: who may connect may run anything.
 SOCKET_UMASK: Final = 0o117
 BACKLOG: Final = 1024
 # What asyncio's own loop accepts in a turn: also how often it fails, aloud, without a descriptor.
 BATCH: Final = 4
+# Why no socket can ever be at a path; that it is too long Python says itself, without a number.
+NO_PLACE: Final = (None, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR)
 
 
 class UnixSocket:
@@ -159,6 +161,7 @@ class Listeners:
         """Listen on the sockets that were passed, or else on those of the configuration.
 
         Raises:
+            ConfigError: there is nothing to listen on, or `server.unix` is no place for a socket.
             OSError: one can't be listened on; the message says which.
         """
         for _, sock in passed:
@@ -169,6 +172,8 @@ class Listeners:
             try:
                 self._unix = UnixSocket(config.unix)
             except OSError as exc:
+                if exc.errno in NO_PLACE:
+                    raise ConfigError(f"server.unix: {exc.strerror or exc}: {config.unix}") from exc
                 raise _named(exc, f"unix:{config.unix}") from exc
             await self._start(self._unix.socket)
         if config.host:
@@ -178,9 +183,7 @@ class Listeners:
             except OSError as exc:
                 raise _named(exc, f"{config.host}:{config.port}") from exc
         if not self.places:
-            raise OSError(
-                errno.EINVAL, "nothing to listen on: server.host and server.unix are empty"
-            )
+            raise ConfigError("nothing to listen on: server.host and server.unix are empty")
 
     async def _start(self, sock: socket.socket) -> None:
         await Site(self._runner, sock).start()

@@ -1,8 +1,12 @@
 """procd's own log: what a line looks like, and which request it belongs to."""
 
+import contextlib
 import json
 import logging
+import os
 import re
+import select
+import stat
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Final
@@ -58,3 +62,74 @@ class JsonFormatter(logging.Formatter):
 def formatter(name: str) -> logging.Formatter:
     """The formatter of this name (`log.format`)."""
     return JsonFormatter() if name == "json" else HumanFormatter()
+
+
+class NeverWaiting(logging.Handler):
+    """Writes records to a descriptor, whether or not anybody reads what it leads to.
+
+    What doesn't fit is dropped; the next record that fits comes with how many were.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = _own(number)
+        self._room = select.poll()
+        self._room.register(self._number, select.POLLOUT)
+        self._rest = b""  # of what is half written
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the lines of a record, or drop it."""
+        try:
+            text = self.format(record) + "\n"
+            if self._dropped:
+                text = f"{self.format(self._loss())}\n{text}"
+        except Exception:  # noqa: BLE001 - as in every handler: whoever logs must not fail
+            self.handleError(record)
+            return
+        self.flush()
+        if self._rest:
+            self._dropped += 1
+            return
+        self._rest = whole = text.encode(errors="backslashreplace")
+        self.flush()
+        if len(self._rest) == len(whole):
+            self._rest = b""
+            self._dropped += 1
+        else:
+            self._dropped = 0
+
+    def _loss(self) -> logging.LogRecord:
+        message = "%d log records were dropped: nobody reads them"
+        return logging.LogRecord(
+            __name__, logging.WARNING, __file__, 0, message, (self._dropped,), None
+        )
+
+    def flush(self) -> None:
+        """Write what fits of what is left.
+
+        In pieces for which there is room where there is any: a socket, and what is another user's,
+        can't be made non-blocking. Source: pipe(7), "PIPE_BUF"; unix_writable() of Linux.
+        """
+        with contextlib.suppress(OSError):  # full after all, or nobody is there to read
+            while self._rest and self._room.poll(0):
+                written = os.write(self._number, self._rest[: select.PIPE_BUF])
+                self._rest = self._rest[written:]
+
+    def close(self) -> None:
+        """Close its own descriptor."""
+        os.close(self._number)
+        self._number = -1
+        super().close()
+
+
+def _own(number: int) -> int:
+    """A descriptor of what `number` leads to: non-blocking, if it can be.
+
+    The flag belongs to the open file, which others share: where it is needed, it is opened anew.
+    """
+    if not stat.S_ISREG(os.fstat(number).st_mode):  # a file never blocks, and has its place
+        with contextlib.suppress(OSError):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+            return os.open(f"/proc/self/fd/{number}", flags)
+    return os.dup(number)

@@ -25,7 +25,7 @@ from procd.cli.failure import EXIT_CONFIG, Failure
 from procd.config import Config, ConfigError
 from procd.configfile import load
 from procd.listen import Listeners
-from procd.logs import formatter
+from procd.logs import NeverWaiting, formatter
 from procd.services.access import redacted
 from procd.services.credentials import VARIABLE
 from procd.startup import prepared
@@ -91,11 +91,9 @@ def serve(
         access = prepared(config, os.environ, secret)
     except ConfigError as exc:
         _refuse(str(exc))
-    handler = logging.StreamHandler()
+    handler = NeverWaiting(2)
     handler.setFormatter(Redacting(formatter(config.log.format)))
     logging.basicConfig(level=config.log.level.upper(), handlers=[handler])
-    if not access.required:
-        log.warning("no token is asked for: whoever reaches %s may do anything", config.server.host)
     # aiohttp logs requests that it can't parse, and quotes them: they may carry secrets. What goes
     # wrong in a handler is logged by the middleware.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
@@ -178,15 +176,21 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
         await runner.setup()
         try:
             await listeners.open(config.server, passed)
+        except ConfigError as exc:
+            log.error("cannot listen: %s", exc)
+            return EXIT_CONFIG
         except OSError as exc:
             log.error("%s", exc.strerror)
             return 1
+        where = ", ".join(listeners.places)
+        if not app[GATE].access.required:
+            log.warning("no token is asked for: whoever reaches %s may do anything", where)
         # What exists by now stays: the collector need never look at it again.
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        where = f"port {listeners.port}" if listeners.port else listeners.places[0]
-        print(f"Starting toolbox server on {where}", flush=True)  # noqa: T201 - a runner waits for this line
-        status = f"STATUS=listening on {', '.join(listeners.places)}"
+        first = f"port {listeners.port}" if listeners.port else listeners.places[0]
+        print(f"Starting toolbox server on {first}", flush=True)  # noqa: T201 - a runner waits for this line
+        status = f"STATUS=listening on {where}"
         loop.add_signal_handler(signal.SIGHUP, _reload, path, app, status)
         _tell(f"READY=1\n{status}")
         await stopping.wait()

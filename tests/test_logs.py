@@ -2,12 +2,19 @@
 
 import json
 import logging
+import os
+import re
+import select
+import socket
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
-from procd.logs import REQUEST_ID, HumanFormatter, JsonFormatter, formatter
+from procd.logs import REQUEST_ID, HumanFormatter, JsonFormatter, NeverWaiting, formatter
 
 
 def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
@@ -58,3 +65,85 @@ def test_tracebacks(name: str) -> None:
     if name == "json":
         text = json.loads(text)["exception"]
     assert text.endswith("ValueError: why")
+
+
+def sockets() -> tuple[int, int]:
+    """As journald gives one to a service."""
+    reading, writing = socket.socketpair()
+    return reading.detach(), writing.detach()
+
+
+@contextmanager
+def handler_of(number: int) -> Iterator[NeverWaiting]:
+    """A handler that writes there."""
+    handler = NeverWaiting(number)
+    handler.setFormatter(HumanFormatter())
+    yield handler
+    handler.close()
+
+
+def unread(number: int) -> str:
+    """All that comes until nothing does for a while; a terminal adds the carriage returns."""
+    read = b""
+    while select.select([number], [], [], 0.1)[0] and (data := os.read(number, 64 << 10)):
+        read += data
+    return read.decode().replace("\r", "")
+
+
+ENDS = pytest.mark.parametrize(
+    "ends", [os.pipe, sockets, os.openpty], ids=["pipe", "socket", "terminal"]
+)
+
+
+@ENDS
+@pytest.mark.parametrize("size", [10, 1000, 10_000])
+def test_nobody_reads(ends: Callable[[], tuple[int, int]], size: int) -> None:
+    """What didn't fit is counted, what did is whole, and all goes on once somebody reads."""
+    reading, writing = ends()
+    said, number = "", 0
+    with handler_of(writing) as handler:
+        for number in range((1 << 20) // size):
+            handler.handle(record("%d %s", number, "x" * size))
+        while not said.endswith(f" {number} heard\n"):
+            number += 1
+            handler.handle(record("%d heard", number))
+            said += unread(reading)
+    lost = re.findall(r"^WARNING procd\.logs: (\d+) log records were dropped: ", said, re.MULTILINE)
+    come = re.findall(rf"^WARNING procd\.test: (\d+) (?:x{{{size}}}|heard)$", said, re.MULTILINE)
+    assert lost
+    assert len(come) + len(lost) == len(said.splitlines())
+    assert [int(each) for each in come] == sorted({int(each) for each in come})
+    assert sum(map(int, lost)) + len(come) == number + 1
+    os.close(reading)
+    os.close(writing)
+
+
+@ENDS
+def test_the_reader_has_gone(ends: Callable[[], tuple[int, int]]) -> None:
+    reading, writing = ends()
+    with handler_of(writing) as handler:
+        os.close(reading)
+        handler.handle(record("x"))
+    with handler_of(writing) as handler:  # which finds nobody from the beginning
+        handler.handle(record("x"))
+    os.close(writing)
+
+
+@ENDS
+def test_whoever_shares_it_finds_it_blocking(ends: Callable[[], tuple[int, int]]) -> None:
+    reading, writing = ends()
+    with handler_of(writing) as handler:
+        handler.handle(record("x"))
+        assert os.get_blocking(writing)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_file_is_gone_on_with(tmp_path: Path) -> None:
+    """As `procd serve 2> FILE` has it: its place in the file is everybody's."""
+    path = tmp_path / "log"
+    with path.open("wb", buffering=0) as file, handler_of(file.fileno()) as handler:
+        file.write(b"before\n")
+        handler.handle(record("x"))
+        file.write(b"after\n")
+    assert path.read_text() == "before\nWARNING procd.test: x\nafter\n"

@@ -92,10 +92,14 @@ class Daemon:
         env: Mapping[str, str] | None = None,
         pass_fds: Iterable[int] = (),
         cwd: str | None = None,
+        stderr: int | None = None,
     ) -> "Daemon":
         """Start one on a free port and return when it listens.
 
         No interpreter is kept ready unless `env` says so: most tests have no use for one.
+
+        Args:
+            stderr: its standard error, if that isn't to be the file that `stderr()` reads.
 
         Raises:
             RuntimeError: it doesn't; the message is its standard error.
@@ -106,7 +110,7 @@ class Daemon:
             [*command, "serve", "--port", "0", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=errors if stderr is None else stderr,
             env=environment(NOTIFY_SOCKET=notify.address, PROCD_INTERPRETER_WARM="0")
             | dict(env or {}),
             pass_fds=tuple(pass_fds),

@@ -15,6 +15,7 @@ import pytest
 from procd.listen import tcp_sockets
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import PATIENCE_S, PROCD, environment, eventually
+from tests.daemon.test_command_line import run
 
 ACTIVATE = shutil.which("systemd-socket-activate")
 
@@ -62,6 +63,7 @@ async def test_unix_socket_alone(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "procd.sock"
     daemon = start(env={"PROCD_SERVER_UNIX": str(path), "PROCD_SERVER_HOST": ""})
     assert daemon.port == 0
+    assert f"whoever reaches unix:{path} may do anything" in daemon.stderr()
     assert daemon.notify.receive()["STATUS"] == f"listening on unix:{path}"
     assert await version(aiohttp.UnixConnector(str(path))) == 200
     assert daemon.stop() == 0
@@ -91,27 +93,31 @@ async def test_living_unix_socket_is_left_alone(start: Start, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("path", "reason"),
+    ("path", "code", "reason"),
     [
-        ("here/file", "something that is no socket is there"),
-        ("nowhere/procd.sock", "No such file or directory"),
-        ("here/" + "long" * 30, "AF_UNIX path too long"),
+        ("here/file", 1, "something that is no socket is there"),
+        ("here/file/procd.sock", 2, "Not a directory"),
+        ("nowhere/procd.sock", 2, "No such file or directory"),
+        ("here/" + "long" * 30, 2, "AF_UNIX path too long"),
+        ("here/" + "long" * 300, 2, "File name too long"),
     ],
 )
-async def test_bad_place_for_a_unix_socket(
-    start: Start, tmp_path: Path, path: str, reason: str
-) -> None:
+def test_bad_place_for_a_unix_socket(tmp_path: Path, path: str, code: int, reason: str) -> None:
+    """Where there can never be one, no restart helps."""
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "file").touch()
-    with pytest.raises(RuntimeError, match=reason) as failure:
-        start(env={"PROCD_SERVER_UNIX": str(tmp_path / path)})
-    assert "Traceback" not in str(failure.value)
+    result = run("serve", "--port", "0", PROCD_SERVER_UNIX=str(tmp_path / path))
+    assert (result.returncode, result.stdout) == (code, "")
+    assert reason in result.stderr
+    assert code == 1 or f"server.unix: {reason}: {tmp_path}" in result.stderr
+    assert "Traceback" not in result.stderr
     assert (tmp_path / "here" / "file").is_file()
 
 
-async def test_nothing_to_listen_on(start: Start) -> None:
-    with pytest.raises(RuntimeError, match="nothing to listen on"):
-        start(env={"PROCD_SERVER_HOST": ""})
+def test_nothing_to_listen_on() -> None:
+    result = run("serve", PROCD_SERVER_HOST="")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "nothing to listen on" in result.stderr
 
 
 def passing(*sockets: socket.socket, names: str) -> tuple[str, ...]:
@@ -138,6 +144,7 @@ async def test_passed_sockets(start: Start, tmp_path: Path) -> None:
             env={"PROCD_SERVER_UNIX": str(ignored), "PROCD_SERVER_HOST": ""},
         )
         assert daemon.port == port
+        assert f"whoever reaches 127.0.0.1:{port}, unix:{path} may" in daemon.stderr()
         assert daemon.notify.receive()["STATUS"] == f"listening on 127.0.0.1:{port}, unix:{path}"
         assert await version(aiohttp.TCPConnector(), daemon.url) == 200
         assert await version(aiohttp.UnixConnector(str(path))) == 200

@@ -1,6 +1,8 @@
 """How procd behaves towards the service manager, and that it ends with all it has started."""
 
 import asyncio
+import fcntl
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -50,6 +52,31 @@ async def test_stops_idle(start: Start, number: signal.Signals) -> None:
     assert daemon.stop(number) == 0
     (line,) = daemon.stderr().splitlines()
     assert "no token is asked for" in line, "all that it has to say"
+
+
+async def test_nobody_reads_its_log(start: Start, http: aiohttp.ClientSession) -> None:
+    """As under a runner that waits for the line on its standard output, and reads nothing else."""
+    reading, writing = os.pipe()
+    size = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    daemon = start(env={"PROCD_LOG_LEVEL": "debug"}, stderr=writing)
+    os.close(writing)
+    for _ in range(size // len("DEBUG procd.api.observe: request")):
+        async with http.get(f"{daemon.url}/healthz") as reply:
+            assert reply.status == 200
+    assert daemon.stop() == 0
+    os.close(reading)
+
+
+async def test_who_read_its_log_has_gone(start: Start, http: aiohttp.ClientSession) -> None:
+    """What it could not be told is not tried again at the end, to fail with exit code 120."""
+    reading, writing = os.pipe()
+    buffered = {"PYTHONUNBUFFERED": ""}
+    daemon = start(env={"PROCD_LOG_LEVEL": "debug"} | buffered, stderr=writing)
+    os.close(writing)
+    os.close(reading)
+    async with http.get(f"{daemon.url}/healthz") as reply:
+        assert reply.status == 200
+    assert daemon.stop() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
