@@ -6,6 +6,9 @@ The one home of each figure; `configfile` reads them.
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+# aiohttp's parser is told one more, as an unsigned int.
+MOST_MESSAGE_BYTES: Final = (1 << 32) - 2
+
 
 class ConfigError(Exception):
     """The configuration can't be used; the message names the key."""
@@ -58,7 +61,9 @@ class ServerConfig:
     body_s: float = setting(
         60.0, "silence amid a request's body after which it is refused, seconds", minimum=0.1
     )
-    ping_s: float = setting(25.0, "interval of WebSocket pings, seconds", minimum=0.05)
+    ping_s: float = setting(
+        25.0, "interval of WebSocket pings, at most half of dead_peer_s, seconds", minimum=0.05
+    )
     dead_peer_s: float = setting(
         85.0, "silence after which a WebSocket peer counts as gone, seconds", minimum=0.1
     )
@@ -148,7 +153,10 @@ class PtyConfig:
     backlog_bytes: int = setting(8 << 20, "output kept of one session, bytes", minimum=128 << 10)
     replay_bytes: int = setting(256 << 10, "output replayed at attach, bytes; 0: none")
     max_message_bytes: int = setting(
-        16 << 20, "largest input message of a client, bytes", minimum=1024
+        16 << 20,
+        "largest input message of a client, bytes",
+        minimum=1024,
+        maximum=MOST_MESSAGE_BYTES,
     )
     input_queue_bytes: int = setting(
         1 << 20,
@@ -208,7 +216,10 @@ class InterpreterConfig:
     max_contexts: int = setting(256, "contexts, the default one not counted", minimum=1)
     max_queued: int = setting(128, "executions waiting in one context", minimum=1)
     max_message_bytes: int = setting(
-        128 << 20, "largest request of an execution, bytes", minimum=1024
+        128 << 20,
+        "largest request of an execution, bytes",
+        minimum=1024,
+        maximum=MOST_MESSAGE_BYTES,
     )
     first_message_s: float = setting(
         60.0, "how long a client may take to say what to run, seconds", minimum=0.05
@@ -286,7 +297,7 @@ class HealthConfig:
         64 << 20, "free space for logs below which procd isn't ready, bytes; 0: any"
     )
     max_loop_lag_s: float = setting(
-        1.0, "turn of the event loop above which procd isn't ready, seconds"
+        1.0, "turn of the event loop above which procd isn't ready, seconds; 0: any"
     )
 
 

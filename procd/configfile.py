@@ -6,6 +6,7 @@ refuses to start, with the key named.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -13,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 
-from procd.config import CHOICES, PATHS, Config, ConfigError, ProcessConfig
+from procd.config import CHOICES, PATHS, Config, ConfigError
 
 # The path of the file, a secret, which is to be in no Config, and what the client reads.
 NO_SETTINGS: Final = frozenset(
@@ -22,6 +23,9 @@ NO_SETTINGS: Final = frozenset(
         "PROCD_URL", "PROCD_TOKEN", "PROCD_TOKEN_FILE", "PROCD_CLIENT_CONFIG", "PROCD_DETACH_KEYS",
     }
 )  # fmt: skip
+
+# Source: RFC 3986, section 3.2.2, without what no browser sends.
+HOST: Final = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 # Source: TOML 1.0, "Integer".
 LARGEST: Final = (1 << 63) - 1
@@ -125,11 +129,11 @@ def _checked(
     if isinstance(value, int | float):
         least, most = bounds
         if not value >= least:
-            raise ConfigError(f"{label}: must be at least {least:g}")
+            raise ConfigError(f"{label}: must be at least {least}")
         if value == float("inf"):
             raise ConfigError(f"{label}: must be finite")
         if value > most:
-            raise ConfigError(f"{label}: must be at most {most:g}")
+            raise ConfigError(f"{label}: must be at most {most}")
     if isinstance(value, str | tuple) and "\0" in "".join(value):  # no path nor argument has one
         raise ConfigError(f"{label}: must not have a NUL in it")
     if path in CHOICES and value not in CHOICES[path]:
@@ -168,16 +172,34 @@ def networks(trusted: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
     return found
 
 
-def check_places(config: ProcessConfig) -> None:
-    """Refuse settings that every command would fail by.
+def check_hosts(allowed: tuple[str, ...]) -> None:
+    """Refuse what no Host header is like, whose port doesn't count.
+
+    Raises:
+        ConfigError: an entry is no name and no address.
+    """
+    for entry in allowed:
+        if entry != "*" and not HOST.fullmatch(entry):
+            raise ConfigError(
+                f"server.allowed_hosts: must be a name, without scheme, port or path: {entry}"
+            )
+
+
+def check_places(config: Config) -> None:
+    """Refuse settings that every command, or every cell, would fail by.
 
     Raises:
         ConfigError: a path names nothing that could be used.
     """
-    if config.work_dir and not Path(config.work_dir).is_dir():
-        raise ConfigError(f"process.work_dir: not a directory: {config.work_dir}")
-    shell = Path(config.shell)
-    if config.shell and not (shell.is_absolute() and shell.is_file() and os.access(shell, os.X_OK)):
-        raise ConfigError(f"process.shell: not the absolute path of a program: {shell}")
-    if config.cgroup not in ("auto", "off") and not (Path(config.cgroup) / "cgroup.kill").exists():
-        raise ConfigError(f"process.cgroup: not a cgroup v2 directory: {config.cgroup}")
+    work_dir, cgroup = config.process.work_dir, config.process.cgroup
+    if work_dir and not Path(work_dir).is_dir():
+        raise ConfigError(f"process.work_dir: not a directory: {work_dir}")
+    for key, program in (
+        ("process.shell", config.process.shell),
+        ("interpreter.python", config.interpreter.python),
+    ):
+        path = Path(program)
+        if program and not (path.is_absolute() and path.is_file() and os.access(path, os.X_OK)):
+            raise ConfigError(f"{key}: not the absolute path of a program: {program}")
+    if cgroup not in ("auto", "off") and not (Path(cgroup) / "cgroup.kill").exists():
+        raise ConfigError(f"process.cgroup: not a cgroup v2 directory: {cgroup}")

@@ -28,6 +28,7 @@ from procd.services.credentials import VARIABLE
 from procd.services.programs import MissingProgramError, find
 from procd.startup import prepared
 from procd.surroundings import state_dir
+from procd.unix.confine import Confinement
 from procd.unix.shell import Shell
 
 GOOD, POOR, BAD = "ok", "warning", "problem"
@@ -121,7 +122,7 @@ def _shell(config: Config) -> Finding:
 def _python(config: Config) -> Finding:
     advice = "install python3, or set interpreter.python: contexts and code-run need it"
     try:
-        place = config.interpreter.python or find(os.environ, "python3", "python")
+        place = config.interpreter.python or find(os.environ, Confinement(), "python3", "python")
     except MissingProgramError:
         return Finding("python", POOR, "there is none on the PATH", advice)
     oldest = tuple(map(int, OLDEST_PYTHON.split(".")))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from procd.config import Config, ConfigError
-from procd.configfile import check_places, networks
+from procd.configfile import check_hosts, check_places, networks
 from procd.services.credentials import Access
 from procd.surroundings import enter_work_dir, state_dir
 from procd.unix.confine import confinement
@@ -25,7 +25,8 @@ def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> 
     Raises:
         ConfigError: procd can't serve so; the message names the key.
     """
-    check_places(config.process)
+    check_places(config)
+    check_hosts(config.server.allowed_hosts)
     networks(config.server.trusted_proxies)
     confined = confinement(config.process)
     state = Path(state_dir(config.sessions, environ))

@@ -110,6 +110,18 @@ def test_paths_are_absolute() -> None:
         ({"process": {"user": "\0"}}, "process.user: must not have a NUL in it"),
         ({"process": {"groups": ["a", "b\0"]}}, "process.groups: must not have a NUL in it"),
         ({"server": {"max_body_bytes": 1023}}, "server.max_body_bytes: must be at least 1024"),
+        (
+            {"process": {"max_total_output_bytes": 1}},
+            "process.max_total_output_bytes: must be at least 1048576",
+        ),
+        (
+            {"pty": {"max_message_bytes": 1 << 32}},
+            "pty.max_message_bytes: must be at most 4294967294",
+        ),
+        (
+            {"interpreter": {"max_message_bytes": (1 << 32) - 1}},
+            "interpreter.max_message_bytes: must be at most 4294967294",
+        ),
         ({"server": {"loop": "trio"}}, "server.loop: must be one of uvloop, asyncio"),
         ({"metrics": {"enabled": 1}}, "metrics.enabled: must be true or false"),
         ({"log": {"level": "INFO"}}, "log.level: must be one of debug, info, warning, error"),

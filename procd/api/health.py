@@ -7,6 +7,7 @@ from aiohttp import web
 
 from procd.api.describe import STRINGS, Doc
 from procd.api.reply import json_response
+from procd.api.visitors import VISITORS
 from procd.errors import NotReady
 from procd.services.readiness import Readiness
 
@@ -39,6 +40,9 @@ async def readyz(request: web.Request) -> web.Response:
         NotReady: with the reasons.
     """
     reasons = request.app[READINESS].reasons(await loop_lag_s())
+    visitors = request.app[VISITORS]
+    if request.protocol in visitors.extra:
+        reasons.append(f"limit of {visitors.max} connections is reached")
     if reasons:
         raise NotReady(f"not ready: {'; '.join(reasons)}", {"reasons": reasons})
     return json_response({"status": "ready"})

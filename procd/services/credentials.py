@@ -82,13 +82,13 @@ class Access:
             if UNSENDABLE.search(secret):
                 raise ConfigError(f"{VARIABLE}: must have no control characters in it")
             self._own.append(Token(name="environment", scope=Scope.ADMIN, digest=digest_of(secret)))
-        self._files: list[Path] = []
+        self._files: list[tuple[str, Path]] = []  # each with the name of its setting
         credential = Path(credentials_dir, CREDENTIAL)
         self._has_credential = bool(credentials_dir) and credential.exists()
         if self._has_credential:
-            self._files.append(credential)
+            self._files.append((f"credential {CREDENTIAL}", credential))
         if config.auth.token_file:
-            self._files.append(Path(config.auth.token_file))
+            self._files.append(("auth.token_file", Path(config.auth.token_file)))
         self.tokens = self._load()
         self.tickets = Tickets(config.auth)
         self.required = self._decide(config.server.host)
@@ -97,10 +97,14 @@ class Access:
     def _load(self) -> Tokens:
         tokens = self._own.copy()
         names = {token.name for token in tokens}
-        for file in self._files:
-            for token in tokenfile.read(file):
+        for setting, file in self._files:
+            try:
+                found = tokenfile.read(file)
+            except ConfigError as exc:
+                raise ConfigError(f"{setting}: {exc}") from exc
+            for token in found:
                 if token.name in names:
-                    raise ConfigError(f"{file}: a second token named {token.name}")
+                    raise ConfigError(f"{setting}: {file}: a second token named {token.name}")
                 names.add(token.name)
                 tokens.append(token)
         if len(tokens) > self._config.max_tokens:
@@ -118,7 +122,8 @@ class Access:
                 )
             return False
         if has_source and not len(self.tokens):
-            raise ConfigError(f"{self._files[0]}: no token in it: make one with `procd token`")
+            setting, file = self._files[0]
+            raise ConfigError(f"{setting}: {file}: no token in it: make one with `procd token`")
         if not has_source and mode == "token":
             raise _no_token("auth.mode: token")
         if not has_source and not is_loopback(host):

@@ -1,7 +1,7 @@
 """Whether procd can take on work, and if not, why."""
 
 from procd.config import HealthConfig
-from procd.errors import SpawnFailed
+from procd.errors import Exhausted, SpawnFailed
 from procd.processes import Processes
 from procd.services.sessions import ShellSessions
 from procd.unix.shell import Shell
@@ -26,6 +26,8 @@ class Readiness:
     def reasons(self, lag_s: float) -> list[str]:
         """Why not; empty if procd is ready.
 
+        That `process.max_spawns_per_s` is used up is none: the next process may start in a moment.
+
         Args:
             lag_s: of the event loop, as just measured.
         """
@@ -34,12 +36,16 @@ class Readiness:
         if self._processes.supervised >= limit:
             reasons.append(f"limit of {limit} processes is reached")
         try:
+            self._processes.check_memory()
+        except Exhausted as exc:
+            reasons.append(exc.message)
+        try:
             self._shell.path()
         except SpawnFailed as exc:
             reasons.append(exc.message)
         problem = self._sessions.storage_problem(self._config.min_disk_bytes)
         if problem:
             reasons.append(problem)
-        if lag_s > self._config.max_loop_lag_s:
+        if 0 < self._config.max_loop_lag_s < lag_s:
             reasons.append(f"event loop lags by {lag_s:.1f} s")
         return reasons

@@ -444,7 +444,7 @@ async def test_allowed_hosts(
         ({"server": {"host": "::"}}, "server.host: :: is not loopback"),
         ({"server": {"host": "box.example"}}, "server.host: box.example is not loopback"),
         ({"auth": {"mode": "token"}}, "auth.mode: token, and there is no token"),
-        ({"auth": {"token_file": "/nowhere"}}, "/nowhere: No such file"),
+        ({"auth": {"token_file": "/nowhere"}}, "auth.token_file: /nowhere: No such file"),
         ({"cors": {"allowed_origins": ["*"]}}, "cors.allowed_origins: * would let every web page"),
         ({"auth": {"allowed_origins": ["*"]}}, "auth.allowed_origins: * would let every web page"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from procd.api.health import READINESS, loop_lag_s
 from procd.config import HealthConfig
-from tests.api.clients import WAIT_S, Fifo, Gate, create, delete, program, refused
+from tests.api.clients import WAIT_S, Fifo, Gate, connect, create, delete, program, refused
 from tests.conftest import Client, MakeClient
 
 
@@ -51,6 +51,25 @@ async def test_not_ready_at_the_process_limit(procd: MakeClient) -> None:
     client = await procd(process={"max_processes": 1})
     await create(client, "t1")
     assert await reasons(client) == ["limit of 1 processes is reached"]
+    await delete(client, "t1")
+    assert await reasons(client) == []
+
+
+async def test_not_ready_when_the_memory_for_output_is_used_up(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    most = 1 << 20
+    client = await procd(
+        process={
+            "shell": program(tmp_path, "seq -w 299999; echo END; read x"),
+            "max_total_output_bytes": most,
+        },
+        pty={"max_ended": 0},
+    )
+    await create(client, "t1")
+    terminal = await connect(client, "t1")
+    await terminal.until(b"END")
+    assert await reasons(client) == [f"limit of {most} bytes of output held in memory is reached"]
     await delete(client, "t1")
     assert await reasons(client) == []
 
@@ -98,6 +117,8 @@ async def test_not_ready_with_a_slow_loop(procd: MakeClient) -> None:
     limit_s = HealthConfig().max_loop_lag_s
     assert readiness.reasons(limit_s) == []
     assert readiness.reasons(limit_s + 1) == [f"event loop lags by {limit_s + 1:.1f} s"]
+    client = await procd(health={"max_loop_lag_s": 0})
+    assert client.app[READINESS].reasons(3600.0) == []
 
 
 async def test_lag_is_what_others_take() -> None:

@@ -200,6 +200,10 @@ def test_bad_variable_is_refused(variable: str, value: str) -> None:
         ("process.shell", "/etc"),
         ("process.shell", "/etc/passwd"),
         ("process.shell", "sh"),
+        ("interpreter.python", "/nowhere"),
+        ("interpreter.python", "/etc/passwd"),
+        ("interpreter.python", "bin/python3"),
+        ("interpreter.python", "python3"),
         ("sessions.state_dir", "/nowhere"),
         ("sessions.state_dir", "/etc/passwd"),
         ("sessions.state_dir", "/proc"),  # which root may write to, and where nothing can be made
@@ -210,6 +214,17 @@ def test_a_place_that_is_no_use_is_refused(key: str, value: str) -> None:
     message = refusal(run("serve", "--port", "0", **{variable: value}))
     assert message.startswith(f"procd: {key}: ")
     assert message.endswith(f"{value}\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["a.example:80", "http://a", "*.example", "::1", "[::1]:80", "a/", "", "a b"]
+)
+def test_a_host_that_no_header_has_is_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "procd.toml"
+    file.write_text(f"[server]\nallowed_hosts = ['a.example.', '[::1]', 'A_b-1', '{name}']\n")
+    message = refusal(run("serve", "--port", "0", "--config", str(file)))
+    assert message.startswith("procd: server.allowed_hosts: ")
+    assert message.endswith(f": {name}\n")
 
 
 def test_places_of_others_that_are_no_use_are_refused() -> None:

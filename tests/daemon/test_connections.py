@@ -48,10 +48,12 @@ async def test_none_is_idle(start: Start, http: aiohttp.ClientSession) -> None:
         async with http.ws_connect(f"{url}b") as two:
             assert (await two.receive_json())["status"] == "connected"
             # Each by a connection of its own, which is then closed.
-            for path in ("/healthz", "/readyz"):
+            full = ["limit of 2 connections is reached"]
+            for path, status, reasons in ("/healthz", 200, None), ("/readyz", 503, full):
                 async with http.get(f"{daemon.url}{path}") as reply:
-                    assert reply.status == 200
+                    assert reply.status == status
                     assert reply.headers["Connection"] == "close"
+                    assert (await reply.json()).get("reasons") == reasons
             async with http.get(f"{daemon.url}/version") as reply:
                 body = await reply.json()
                 assert (reply.status, body["code"]) == (429, "LIMIT_REACHED")
