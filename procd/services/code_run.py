@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from procd.services.environment import Environment, check_names
 from procd.services.execute import ExecuteResult, Executions, Program, Watch
 from procd.services.programs import MissingProgramError, find
 from procd.streams.backlog import Backlog
+from procd.unix.confine import Confinement
 from procd.unix.fd import OwnedFd, anonymous_file, pipe
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,9 @@ class CodeRuns:
         check_names(request.envs)
         env = self._environment.merged(request.envs)
         artifacts = Artifacts(self._config.max_artifact_bytes)
-        run = _Run(request, request.cwd or self._work_dir, env, artifacts, self._executions.give)
+        run = _Run(
+            request, request.cwd or self._work_dir, env, artifacts, self._executions.confinement
+        )
         try:
             match request.language:
                 case "python":
@@ -165,7 +168,7 @@ class CodeRuns:
             return (ts_node, "-T", "--ignore-diagnostics", "5107", "-O", TS_NODE_OPTIONS)
         if tsx := run.which("tsx"):
             return (tsx,)
-        node = find(run.env, "node")
+        node = find(run.env, run.confinement, "node")
         if node not in self._strips_types:
             probe = Program(argv=(node, "-p", STRIPS_TYPES), cwd=run.cwd, env=run.env)
             result = await self._executions.run_program(lambda: probe, PROBE_TIMEOUT_S)
@@ -190,7 +193,7 @@ class _Run:
     cwd: str
     env: Mapping[str, str]
     artifacts: Artifacts
-    give: Callable[[str], None]
+    confinement: Confinement
     argv: tuple[str, ...] = ()
     folder: str = ""
     artifacts_fd: OwnedFd | None = None
@@ -200,13 +203,13 @@ class _Run:
         local = Path(self.cwd, "node_modules", ".bin").absolute()
         path = f"{local}:{self.env.get('PATH', os.defpath)}"
         try:
-            return find({"PATH": path}, name)
+            return find({"PATH": path}, self.confinement, name)
         except MissingProgramError:
             return None
 
     def python(self) -> Program:
         """Python, with the code as its input; with charts, through the runner."""
-        python = find(self.env, "python3", "python")
+        python = find(self.env, self.confinement, "python3", "python")
         code = _code_file(self.request.code)
         if not CHARTING.search(self.request.code):
             argv = (python, "-u", "-", *self.request.argv)
@@ -232,7 +235,13 @@ class _Run:
     def javascript(self) -> Program:
         """Node, with the code as its input."""
         prelude = str((WORKER_DIR / "argv.cjs").resolve())  # as Node names it
-        argv = (find(self.env, "node"), "--require", prelude, "-", *self.request.argv)
+        argv = (
+            find(self.env, self.confinement, "node"),
+            "--require",
+            prelude,
+            "-",
+            *self.request.argv,
+        )
         return self._program(argv, stdin=_code_file(self.request.code))
 
     def typescript(self) -> Program:
@@ -243,8 +252,8 @@ class _Run:
             self.folder = tempfile.mkdtemp(prefix="procd-code-")
             path = Path(self.folder, "code.ts")
             path.write_text(code, encoding="utf-8")
-            self.give(str(path))
-            self.give(self.folder)
+            self.confinement.give(str(path))
+            self.confinement.give(self.folder)
         except OSError as exc:
             raise SpawnFailed(f"cannot hold the code: {exc.strerror}") from exc
         argv = (*self.argv, str(path), *self.request.argv)

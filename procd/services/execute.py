@@ -89,6 +89,7 @@ class Executions:
         self._work_dir = work_dir
         self._running = 0
         self.memory = processes.memory
+        self.confinement = processes.confinement
 
     @property
     def running(self) -> int:
@@ -170,14 +171,6 @@ class Executions:
         if program.started is not None:
             program.started(process)
         return process
-
-    def give(self, path: str) -> None:
-        """Let the user that children run as read what was made for one.
-
-        Raises:
-            OSError: it can't be given.
-        """
-        self._processes.confinement.give(path)
 
     def _limited(self, timeout_s: float) -> float | None:
         ceiling_s = self._config.max_timeout_s

@@ -24,6 +24,7 @@ from procd.services.context import (
 from procd.services.environment import Environment, check_names
 from procd.services.programs import MissingProgramError, find
 from procd.services.repl import Repl
+from procd.services.replies import Reply
 from procd.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 LONGEST_S: Final = 1e9
 # A spare is replaced after this, so that its start doesn't slow the first use of the one taken.
 REFILL_DELAY_S: Final = 0.25
+# How worker/interpreter.py begins a line about a module.
+CANNOT_PRELOAD: Final = "procd: cannot preload "
 
 
 class Contexts:
@@ -53,6 +56,7 @@ class Contexts:
         self._contexts: dict[str, Context] = {}
         self._creating = 0
         self._closing = False
+        self._has_preloaded = False
         self._spares: deque[Repl] = deque()
         self._refill_timer: asyncio.TimerHandle | None = None
         self._default = Context(ContextRecord(DEFAULT, work_dir, time.time()), self)
@@ -195,16 +199,30 @@ class Contexts:
     def _new(self) -> Repl:
         env = self._environment.merged({})
         try:
-            python = self.config.python or find(env, "python3", "python")
+            python = self.config.python or find(
+                env, self._processes.confinement, "python3", "python"
+            )
         except MissingProgramError as exc:
             raise SpawnFailed(str(exc)) from exc
-        return Repl(
+        repl = Repl(
             self._processes,
             (python,),
             cwd=self._work_dir,
             env=env,
             preload=self.config.preload,
         )
+        if self.config.preload and not self._has_preloaded:
+            repl.ready.add_done_callback(lambda reply: self._preloaded(repl, reply.result()))
+        return repl
+
+    def _preloaded(self, repl: Repl, reply: Reply | None) -> None:
+        """Log what the first that has started says it can't import; the others are like it."""
+        if reply is None or self._has_preloaded:
+            return
+        self._has_preloaded = True
+        for line in repl.first_words:
+            if line.startswith(CANNOT_PRELOAD):
+                log.warning("interpreter.preload: %s", line.removeprefix(CANNOT_PRELOAD))
 
     def _replace_spares(self) -> None:
         """Have spares with the environment of now: a Python takes much of it up as it starts."""

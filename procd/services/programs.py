@@ -5,18 +5,23 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from procd.unix.confine import Confinement
+
 
 class MissingProgramError(Exception):
     """There is no such program; the message names it."""
 
 
-def find(env: Mapping[str, str], *names: str) -> str:
-    """The absolute path of the first of `names` that is on the PATH of `env`.
+def find(env: Mapping[str, str], confinement: Confinement, *names: str) -> str:
+    """The absolute path of the first of `names` that is on the PATH of `env`, and can be run.
 
     Raises:
         MissingProgramError: there is none.
     """
     for name in names:
-        if path := shutil.which(name, path=env.get("PATH", os.defpath)):
-            return str(Path(path).absolute())
+        for directory in env.get("PATH", os.defpath).split(os.pathsep):
+            if found := shutil.which(name, path=directory or os.curdir):
+                path = Path(found).absolute()
+                if confinement.may_run(path):
+                    return str(path)
     raise MissingProgramError(f"{names[0]}: not found")

@@ -125,10 +125,10 @@ class Repl:
         return self._process.record.pid
 
     @property
-    def first_words(self) -> str:
-        """The last line of what it said as it started."""
+    def first_words(self) -> list[str]:
+        """The lines of what it said as it started."""
         text = b"".join(run.data for run in self._first_words.store.runs()).decode(errors="replace")
-        return text.strip().rpartition("\n")[2]
+        return text.strip().splitlines()
 
     def place(self, cwd: str) -> asyncio.Future[Reply | None]:
         """Have it take up a directory."""

@@ -44,16 +44,24 @@ class Owner:
             ConfigError: as said.
         """
         for place in (path, *path.parents):
-            found = place.stat()
-            mode = found.st_mode
-            if found.st_uid == self.uid:
-                allowed = mode & stat.S_IXUSR
-            elif found.st_gid in (self.gid, *self.groups):
-                allowed = mode & stat.S_IXGRP
-            else:
-                allowed = mode & stat.S_IXOTH
-            if self.uid and not allowed:
+            if not self._may_execute(place):
                 raise ConfigError(f"{label}: uid {self.uid} can't pass through {place}")
+
+    def may_run(self, program: Path) -> bool:
+        """Whether the owner can get to a program that is there, and execute it."""
+        real = program.resolve()
+        return all(map(self._may_execute, (real, *real.parents, *program.parents)))
+
+    def _may_execute(self, place: Path) -> bool:
+        """Whether the mode says so; for a directory, whether it can be passed through."""
+        found = place.stat()
+        if found.st_uid == self.uid:
+            allowed = found.st_mode & stat.S_IXUSR
+        elif found.st_gid in (self.gid, *self.groups):
+            allowed = found.st_mode & stat.S_IXGRP
+        else:
+            allowed = found.st_mode & stat.S_IXOTH
+        return self.uid == 0 or bool(allowed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +88,10 @@ class Confinement:
         """
         if self.owner is not None:
             os.chown(descriptor_or_path, self.owner.uid, -1)
+
+    def may_run(self, program: Path) -> bool:
+        """Whether children can run a program that procd can."""
+        return self.owner is None or self.owner.may_run(program)
 
 
 def confinement(config: ProcessConfig) -> Confinement:

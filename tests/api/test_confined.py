@@ -184,9 +184,39 @@ async def test_one_command_of_another_user_is_terminated(
     assert not living(int(before["stdout"]))
 
 
-@pytest.mark.skipif(
+everybodys_python = pytest.mark.skipif(
     not Path("/usr/bin/python3").exists(), reason="no Python that every user may run"
 )
+
+
+@everybodys_python
+@pytest.mark.parametrize("closed", ["the way", "what a link leads to", "the program"])
+async def test_programs_are_those_that_the_user_can_run(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, closed: str
+) -> None:
+    """As in a shell of the user's own, which goes on to the next on PATH."""
+    let_pass(tmp_path)
+    bin_, private = tmp_path / "bin", tmp_path / "private"
+    bin_.mkdir()
+    private.mkdir()
+    (private / "python3").write_text("#!/bin/sh\necho not for you\n")
+    (private / "python3").chmod(0o744 if closed == "the program" else 0o755)
+    if closed == "what a link leads to":
+        (bin_ / "python3").symlink_to(private / "python3")
+    else:
+        bin_ = private
+    if closed != "the program":
+        private.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{bin_}:/usr/bin:/bin")
+    client = await procd(process=AS_USER)
+    code = "print(6 * 7)"
+    assert (await execute(client, f"python3 -c '{code}'"))["result"] == "42\n"
+    async with client.post("/process/code-run", json={"code": code, "language": "python"}) as reply:
+        assert (await reply.json())["result"] == "42\n"
+    assert await cells.said(client, code) == "42\n"
+
+
+@everybodys_python
 async def test_a_cell_of_another_user_is_interrupted_with_what_it_has_started(
     procd: MakeClient,
 ) -> None:
