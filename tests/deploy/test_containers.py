@@ -29,7 +29,8 @@ def test_the_manifest_s_settings_are_procd_s() -> None:
     grace_s = int(re.findall(r"terminationGracePeriodSeconds: (\d+)", MANIFEST)[0])
     assert grace_s > config.server.shutdown_s
     (size_gib,) = re.findall(r"sizeLimit: (\d+)Gi", MANIFEST)
-    assert config.sessions.max_total_log_bytes < int(size_gib) << 30
+    recordings_bytes = config.pty.max_recordings * config.pty.max_recording_bytes
+    assert config.sessions.max_total_log_bytes + recordings_bytes < int(size_gib) << 30
 
 
 async def test_the_pod_starts_with_a_token_and_not_without(

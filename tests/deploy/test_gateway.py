@@ -5,6 +5,7 @@ no domain for a Host that it doesn't know.
 """
 
 import asyncio
+import base64
 import io
 import json
 import os
@@ -149,11 +150,17 @@ async def test_a_token_is_passed_on_and_kept_from_the_logs(
     async with http.ws_connect(f"{url}&{key}", ssl=front.tls) as ws:
         assert (await ws.receive_json())["status"] == "connected"
     assert daemon.stop() == 0
+    envs = base64.urlsafe_b64encode(json.dumps({"PASSWORD": secret}).encode()).decode().rstrip("=")
+    hidden = {
+        "Sec-WebSocket-Protocol": f"X-Daytona-Pty-Exit-Control, X-Daytona-Pty-Envs~{envs}",
+        "Referer": f"{front.origin}/?{key}",
+    }
     for query in (key, f"ticket={secret}"):
         with pytest.raises(aiohttp.WSServerHandshakeError, match="502"):
-            await http.ws_connect(f"{url}&{query}", ssl=front.tls)
+            await http.ws_connect(f"{url}&{query}", ssl=front.tls, headers=hidden)
     assert eventually(lambda: front.written().count("502") >= 2), "and it is told"
     assert secret not in front.written()
+    assert envs not in front.written()
 
 
 async def test_the_log_shows_who_is_behind_the_proxy(start: Start, gateway: Serve) -> None:

@@ -1,6 +1,8 @@
 """What is silent for long, behind nginx: commands are waited for, terminals and logs are kept."""
 
 import asyncio
+import io
+import json
 from typing import Any
 
 import aiohttp
@@ -26,9 +28,10 @@ class Silence:
 
     async def _post(self, path: str, **fields: object) -> Any:
         url = f"{self._front.url}{path}"
-        async with self._http.post(url, json=fields, ssl=self._front.tls, headers=VERSION) as reply:
+        body = io.BytesIO(json.dumps(fields).encode())
+        async with self._http.post(url, data=body, ssl=self._front.tls, headers=VERSION) as reply:
             assert reply.status < 300, await reply.text()
-            return await reply.json() if reply.status != 201 else None
+            return await reply.json() if reply.status not in (201, 204) else None
 
     def _socket(self, path: str) -> Any:
         url = f"{self._front.url}{path}"
@@ -84,6 +87,23 @@ class Silence:
             await ws.send_json({"code": code})
             assert (await ws.receive_json())["text"] == "late\n"
 
+    async def input(self) -> None:
+        await self._post("/process/session", sessionId="i")
+        command = f"sleep {self._seconds}; wc -c"
+        started = await self._post("/process/session/i/exec", command=command, runAsync=True)
+        path = f"/process/session/i/command/{started['cmdId']}/input"
+        await self._post(path, data="x" * (3 << 20))  # more than may wait to be read
+
+    async def variables(self) -> None:
+        context = (await self._post("/process/interpreter/context"))["id"]
+        async with self._socket("/process/interpreter/execute") as ws:
+            code = f"import time; print('busy', flush=True); time.sleep({self._seconds}); late = 1"
+            await ws.send_json({"code": code, "contextId": context})
+            assert (await ws.receive_json())["text"] == "busy\n"
+            url = f"{self._front.url}/process/interpreter/context/{context}/variables"
+            async with self._http.get(url, ssl=self._front.tls) as reply:
+                assert "late" in await reply.text()
+
     async def sdk(self) -> None:
         """The official one."""
         sdk = AsyncSdk.at(self._front.address_url, tls=self._front.tls)
@@ -96,7 +116,7 @@ class Silence:
         async with asyncio.timeout(self._limit_s), asyncio.TaskGroup() as group:
             for kind in (
                 self.execute, self.code_run, self.session, self.followed, self.waited,
-                self.terminal, self.cell, self.sdk,
+                self.terminal, self.cell, self.input, self.variables, self.sdk,
             ):  # fmt: skip
                 group.create_task(kind())
 
