@@ -18,6 +18,7 @@ class Relay:
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._up = True
+        self._answer = b""
         self._flows = asyncio.Event()
         self._flows.set()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -35,12 +36,20 @@ class Relay:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._up:
-            writer.transport.abort()
+            await self._turn_away(reader, writer)
             return
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
         self._open |= {writer, back}
         await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
         self._open -= {writer, back}
+
+    async def _turn_away(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._answer:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(self._answer)
+            writer.close()
+        else:
+            writer.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -60,9 +69,15 @@ class Relay:
         """Break all connections; new ones are served."""
         self._run(self._cut())
 
-    def down(self) -> None:
-        """Break all connections, and every new one at once."""
+    def down(self, status: int | None = None) -> None:
+        """Break all connections, and every new one at once.
+
+        Args:
+            status: what new ones are answered before that, as by a gateway without its server.
+        """
         self._up = False
+        head = f"HTTP/1.1 {status} Bad\r\nContent-Length: 13\r\nConnection: close\r\n\r\n"
+        self._answer = b"" if status is None else head.encode() + b"<html></html>"
         self.cut()
 
     def up(self) -> None:

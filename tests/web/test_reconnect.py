@@ -73,6 +73,21 @@ def test_it_says_that_the_connection_is_lost(daemon: Daemon, context: "BrowserCo
         assert not any("never" in line for line in terminal.lines())
 
 
+def test_a_gateway_answers_for_the_server(daemon: Daemon, context: "BrowserContext") -> None:
+    """It isn't the last word, and isn't shown."""
+    with relay_to(daemon.port) as relay:
+        terminal = open_terminal(context, relay.url, "t1")
+        terminal.shows("ready>")
+        for status in (429, 502, 503, 504):
+            with terminal.page.expect_response(lambda reply: not reply.ok) as reply:
+                relay.down(status)
+            assert reply.value.status == status
+            terminal.is_in("waiting")
+            terminal.says("Connection lost. Trying again in")
+            relay.up()
+            terminal.is_in("live")
+
+
 def test_a_connection_that_has_fallen_silent_is_noticed(
     daemon: Daemon, context: "BrowserContext"
 ) -> None:
@@ -102,8 +117,8 @@ def test_no_answers_are_typed_by_a_replay_or_a_resume(
         terminal = open_terminal(context, relay.url, "t1")
         terminal.shows("ready>")
         terminal.type("IFS= read -rs -d n -p $'\\e[5n' answer; printf %q\\\\n \"got$answer\"\n")
-        terminal.shows("got")
-        assert any("[0" in line for line in terminal.lines() if line.startswith(("got", "$'got")))
+        terminal.shows("$'got")
+        assert any("[0" in line for line in terminal.lines() if line.startswith("$'got"))
         terminal.type("clear; cat -v\n")
         relay.cut()
         terminal.is_in("live")
@@ -163,6 +178,21 @@ def test_another_terminal_of_the_same_name(daemon: Daemon, context: "BrowserCont
         terminal.type("echo of-the-''new\n")
         terminal.shows("of-the-new")
         assert not any("of-the-old" in line for line in terminal.lines())
+
+
+def test_another_terminal_of_the_name_of_one_that_has_ended(daemon: Daemon, opens: Opens) -> None:
+    """Its row opens it, in place of what is still shown of the other."""
+    terminal = opens()
+    terminal.shows("ready>")
+    terminal.type("echo of-the-''old; exit 3\n")
+    terminal.is_in("ended")
+    terminal.shows("of-the-old")
+    call(daemon.url, "/process/pty", "POST", {"id": "t1"})
+    terminal.page.locator("aside li button.name:enabled").click()
+    terminal.is_in("live")
+    terminal.type("echo of-the-''new\n")
+    terminal.shows("of-the-new")
+    assert not any("of-the-old" in line for line in terminal.lines())
 
 
 def test_a_token_that_is_taken_back(context: "BrowserContext", home: Path, tmp_path: Path) -> None:

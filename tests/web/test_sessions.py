@@ -97,6 +97,20 @@ def test_what_begins_later_is_shown_too(daemon: Daemon, context: "BrowserContext
     page.locator("article").first.get_by_text("exit code 0").wait_for()
 
 
+def test_a_shell_that_has_ended(daemon: Daemon, context: "BrowserContext") -> None:
+    """The list says so of one that had, and of one that does while it is shown."""
+    begin(daemon.url, "s1", "exit 4")
+    begin(daemon.url, "s2")
+    page = context.new_page()
+    show(page, daemon.url, "s2")
+    rows = page.get_by_role("list", name="Sessions").get_by_role("listitem")
+    rows.get_by_text("1 command · ended").wait_for()
+    rows.get_by_text("0 commands", exact=True).wait_for()
+    page.get_by_label("Command", exact=True).fill("exit 5")
+    page.keyboard.press("Enter")
+    rows.get_by_text("1 command · ended").nth(1).wait_for()
+
+
 def test_a_log_is_taken_up_again(daemon: Daemon, context: "BrowserContext") -> None:
     """After each loss at the place that it had reached, and its end is seen."""
     begin(daemon.url, "s1", "for i in $(seq 300); do echo n-$i; sleep 0.01; done; (exit 3)")
@@ -110,6 +124,29 @@ def test_a_log_is_taken_up_again(daemon: Daemon, context: "BrowserContext") -> N
         article.get_by_text("exit code 3").wait_for()
         wanted = [f"n-{number}" for number in range(1, 301)]
         assert eventually(lambda: logged(article) == wanted), logged(article)
+
+
+def test_a_gateway_answers_for_the_server(daemon: Daemon, context: "BrowserContext") -> None:
+    """Meanwhile what runs is neither lost nor given up."""
+    begin(daemon.url, "s1", "echo first; read; echo last; (exit 3)")
+    with relay_to(daemon.port) as relay:
+        page = context.new_page()
+        show(page, relay.url, "s1")
+        article = page.locator("article")
+        article.locator("pre").get_by_text("first").wait_for()
+        with (
+            page.expect_response(lambda reply: not reply.ok and reply.url.endswith("/session/s1")),
+            page.expect_response(lambda reply: not reply.ok and "/command/" in reply.url),
+        ):
+            relay.down(502)
+        note = page.get_by_role("tabpanel", name="Sessions").get_by_role("status")
+        note.get_by_text("The server can't be reached.").wait_for()
+        relay.up()
+        command = json.load(urllib.request.urlopen(f"{daemon.url}/process/session/s1"))["commands"]
+        tell(daemon.url, f"/s1/command/{command[0]['id']}/input", data="\n")
+        article.get_by_text("exit code 3").wait_for()
+        article.locator("pre").get_by_text("last").wait_for()
+        assert logged(article) == ["first", "", "last"]
 
 
 def test_earlier_commands_are_not_concealed(daemon: Daemon, context: "BrowserContext") -> None:

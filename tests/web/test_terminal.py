@@ -1,13 +1,16 @@
 """Typing, seeing and resizing in a real browser."""
 
+import hashlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.daemon.daemon import Daemon
+from tests.web.browser import plain
 from tests.web.conftest import Opens
-from tests.web.terminal import WAIT_MS, Terminal
+from tests.web.terminal import WAIT_MS, Terminal, open_terminal
 
 if TYPE_CHECKING:  # it may not be installed
     from playwright.sync_api import BrowserContext
@@ -206,3 +209,22 @@ def test_a_hidden_page_holds_no_program_up(opens: Opens) -> None:
     terminal.page.evaluate(hide, False)
     terminal.is_in("live")
     terminal.shows("fin")
+
+
+def test_a_paste_longer_than_a_message(context: "BrowserContext", home: Path) -> None:
+    """It comes in pieces, all of it and in order."""
+    with Daemon.start(env=plain(home, PROCD_PTY_MAX_MESSAGE_BYTES="65536")) as daemon:
+        terminal = open_terminal(context, daemon.url, "t1")
+        terminal.shows("ready>")
+        terminal.type("stty raw -echo; echo r''aw; head -c 200000 | md5sum; stty sane\n")
+        terminal.shows("raw")
+        text = "".join(f"{number:05}" for number in range(40_000))
+        terminal.element.locator("textarea").evaluate(
+            """(area, text) => {
+              const clipboardData = new DataTransfer();
+              clipboardData.setData("text/plain", text);
+              area.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+            }""",
+            text,
+        )
+        terminal.shows(hashlib.md5(text.encode()).hexdigest())

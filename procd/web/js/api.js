@@ -13,6 +13,14 @@ export class ApiError extends Error {
   }
 }
 
+// A gateway's, whose server isn't there, and a server's that has too much to do.
+const PASSING = new Set([429, 502, 503, 504]);
+
+/** Whether what has failed so is worth another try by itself. */
+export function passes(error) {
+  return !(error instanceof ApiError) || PASSING.has(error.status);
+}
+
 // In memory only: it goes with the page.
 let token = null;
 let asking = null;
@@ -76,12 +84,11 @@ export async function fetched(method, path, body, options = {}) {
       if (used === token) await askForToken();
       continue;
     }
-    const text = await reply.text();
-    let message = text || reply.statusText;
+    let message = `A gateway answers for the server: ${reply.status}.`;
     try {
-      message = JSON.parse(text).message ?? message;
+      message = (await reply.json()).message ?? message;
     } catch {
-      // A proxy's page: what it says is all there is.
+      // A gateway's page.
     }
     throw new ApiError(reply.status, message);
   }

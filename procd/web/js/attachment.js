@@ -1,5 +1,5 @@
 // One PTY's connection: bytes both ways, the place in the output, and coming back after a loss.
-import { ApiError, REPLY_MS, at, forgetToken, request, socket } from "./api.js";
+import { ApiError, REPLY_MS, at, forgetToken, passes, request, socket } from "./api.js";
 import { Backoff } from "./backoff.js";
 import { Pulse } from "./pulse.js";
 
@@ -9,6 +9,8 @@ const TAKEN_OVER = 4001;
 const ACK_BYTES = 32 << 10;
 // A hidden page draws so slowly that a program would wait for it; behind by this, it rather leaves.
 const HIDDEN_BYTES = 128 << 10;
+// What is pasted may be longer than the server takes in one message.
+const PIECE_BYTES = 32 << 10;
 
 const encoder = new TextEncoder();
 
@@ -73,7 +75,7 @@ export class Attachment {
       this.#listen(made, attempt);
     } catch (error) {
       if (attempt !== this.#attempt) return;
-      if (!(error instanceof ApiError)) this.#retry();
+      if (passes(error)) this.#retry();
       else if (error.status === 401) this.#become("forbidden", "A token is needed to attach.");
       else if (error.status === 403) this.#become("forbidden", `Not allowed: ${error.message}`);
       else this.#become("failed", error.message);
@@ -184,10 +186,11 @@ export class Attachment {
     }
     const exit = this.#exit ?? exitOf(code, reason);
     if (exit?.error !== undefined) {
-      this.#become(/not found|terminated/.test(exit.error) ? "ended" : "failed", exit.error);
+      if (/not found|terminated/.test(exit.error)) this.#end(exit.error);
+      else this.#become("failed", exit.error);
     } else if (exit !== null) {
       const why = exit.exitReason ? ` (${exit.exitReason})` : "";
-      this.#become("ended", `Ended with exit code ${exit.exitCode}${why}.`);
+      this.#end(`Ended with exit code ${exit.exitCode}${why}.`);
     } else if (code === TAKEN_OVER) {
       this.#become("replaced", `Somebody else works here now: ${reason}.`);
     } else if (code === 1008 && reason === "slow consumer") {
@@ -201,6 +204,11 @@ export class Attachment {
     } else {
       this.#retry();
     }
+  }
+
+  #end(text) {
+    this.#created ??= ""; // what is found under this name from now on is another
+    this.#become("ended", text);
   }
 
   #retry() {
@@ -217,7 +225,10 @@ export class Attachment {
   /** Type; what is typed while nobody is connected is dropped, not kept for a surprise. */
   type(data) {
     if (this.state !== "live" || this.viewer) return;
-    this.#socket.send(typeof data === "string" ? encoder.encode(data) : data);
+    const bytes = typeof data === "string" ? encoder.encode(data) : data;
+    for (let start = 0; start < bytes.length; start += PIECE_BYTES) {
+      this.#socket.send(bytes.subarray(start, start + PIECE_BYTES));
+    }
   }
 
   /** Tell the size of the window. */

@@ -1,5 +1,5 @@
 // One command of a session: how it stands, and its log, followed from its start to its end.
-import { ApiError, REPLY_MS, at, fetched, request, socket } from "./api.js";
+import { REPLY_MS, at, fetched, passes, request, socket } from "./api.js";
 import { Backoff } from "./backoff.js";
 import { attempt, notify } from "./dialogs.js";
 import { button, h } from "./dom.js";
@@ -80,8 +80,8 @@ export class CommandView {
       const params = { follow: "true", offset: this.#offset };
       feed = await socket(`${this.path}/logs`, { params, protocols: [LABELLED] });
     } catch (error) {
-      if (error instanceof ApiError) notify(error.message);
-      else this.#again();
+      if (passes(error)) this.#again();
+      else notify(error.message);
       return;
     }
     if (!this.#followed) {

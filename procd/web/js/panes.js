@@ -61,6 +61,7 @@ export class Panes {
     if (found) {
       const view = found.views.find((each) => each.id === id);
       if (mode) view.become(mode);
+      if (view.state === "ended") view.attachment.connect(); // to who has the name now
       this.#show(found, view);
       return;
     }
@@ -89,7 +90,7 @@ export class Panes {
     const tab = this.#current;
     const made = await this.events.create();
     if (made === null) return;
-    if (tab === null) {
+    if (tab === null || this.open.some(({ id }) => id === made.id)) {
       this.show(made.id, made.mode);
       return;
     }

@@ -1,6 +1,6 @@
 // One session: what is run in it, and how that stands. A session runs one command at a time, so one
 // is all that is ever waited for: a browser has few connections for requests.
-import { ApiError, at, request } from "./api.js";
+import { at, passes, request } from "./api.js";
 import { Backoff } from "./backoff.js";
 import { CommandView, stateOf } from "./command.js";
 import { attempt, notify } from "./dialogs.js";
@@ -16,10 +16,14 @@ export class SessionView {
   #commands = []; // as the server describes them, oldest first
   #views = new Map(); // by id, of the newest
   #most = MORE; // how many are shown
+  #ended = false; // its shell has
   #watching = false;
   #stale = false; // something was begun since the server was asked last
 
-  /** `events`: changed() when a command has begun or ended; gone() when the session has ended. */
+  /**
+   * `events`: changed() when a command has begun or the shell has ended; gone() when the session is
+   * no longer there.
+   */
   constructor(id, events) {
     this.id = id;
     this.events = events;
@@ -59,7 +63,7 @@ export class SessionView {
     while (!signal.aborted) {
       try {
         this.#stale = false;
-        this.#show((await request("GET", this.#path, undefined, options)).commands);
+        this.#show(await request("GET", this.#path, undefined, options));
         backoff.reset();
         this.trouble.hidden = true;
         const running = this.#commands.find((command) => stateOf(command) === "running");
@@ -71,7 +75,7 @@ export class SessionView {
         }
       } catch (error) {
         if (signal.aborted) break;
-        if (error instanceof ApiError) {
+        if (!passes(error)) {
           if (error.status === 404) this.events.gone();
           else notify(error.message);
           break;
@@ -84,9 +88,10 @@ export class SessionView {
     this.#watching = false;
   }
 
-  #show(commands) {
-    if (commands.length !== this.#commands.length) this.events.changed();
+  #show({ commands, ended = false }) {
+    if (commands.length !== this.#commands.length || ended !== this.#ended) this.events.changed();
     this.#commands = commands;
+    this.#ended = ended;
     this.#draw();
   }
 
@@ -123,7 +128,9 @@ export class SessionView {
     this.input.value = "";
     this.#stale = true;
     if (!this.#watching) this.#watch();
-    else if (!this.#views.has(reply.cmdId)) this.#show([...this.#commands, { id: reply.cmdId, command }]);
+    else if (!this.#views.has(reply.cmdId)) {
+      this.#show({ commands: [...this.#commands, { id: reply.cmdId, command }], ended: this.#ended });
+    }
   }
 
   /** Let go of it; all in it goes on. */

@@ -23,11 +23,12 @@ export function sessionsPage() {
     if (sessions !== null) rows.draw(sessions.map((session) => [session.sessionId, session]));
   }
 
-  function describe({ sessionId, commands }) {
+  function describe({ sessionId, commands, ended }) {
+    const facts = commands.length === 1 ? "1 command" : `${commands.length} commands`;
     return {
       id: sessionId,
       name: sessionId,
-      facts: commands.length === 1 ? "1 command" : `${commands.length} commands`,
+      facts: ended ? `${facts} · ended` : facts,
       shown: sessionId === current?.id,
     };
   }
