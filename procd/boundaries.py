@@ -1,6 +1,7 @@
 """Boundaries: where in a log on disk the stream changes."""
 
 import ctypes
+import errno
 import os
 from array import array
 from bisect import bisect_right
@@ -41,9 +42,13 @@ class Boundaries:
         block_index, position = divmod(index, HELD_BOUNDARIES)
         if block_index != self._block_index:
             block = array("Q")
+            size = HELD_BOUNDARIES * block.itemsize
             with self._path.open("rb") as file:
-                file.seek(block_index * HELD_BOUNDARIES * block.itemsize)
-                block.frombytes(file.read(HELD_BOUNDARIES * block.itemsize))
+                file.seek(block_index * size)
+                data = file.read(size)
+            if len(data) < size:
+                raise OSError(errno.ENODATA, "the file was cut")
+            block.frombytes(data)
             self._block, self._block_index = block, block_index
         return self._block[position]
 
@@ -57,6 +62,13 @@ class Boundaries:
         """What they take, in memory or on disk."""
         return (len(self) - self.first) * self._held.itemsize
 
+    @property
+    def whole(self) -> bool:
+        """Whether all entries are there still; nobody has cut or deleted the file."""
+        if self.first >= self._spilled:
+            return True
+        return size_of(self._path) >= self._spilled * self._held.itemsize
+
     def append(self, offset: int, stream: int) -> None:
         """Begin a segment at `offset`.
 
@@ -65,6 +77,8 @@ class Boundaries:
         """
         if len(self._held) >= 2 * HELD_BOUNDARIES:
             oldest = self._held[:HELD_BOUNDARIES]
+            # Somebody may have cleaned up where it was.
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._path.open("ab") as file:
                 file.truncate(self._spilled * oldest.itemsize)  # less what a failure left half done
                 file.write(oldest.tobytes())
@@ -77,17 +91,27 @@ class Boundaries:
         self.first = max(self.index_at(offset), self.first)
         spilled = min(self.first, self._spilled)
         if spilled:
-            fd = OwnedFd(os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+            try:
+                fd = OwnedFd(os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+            except FileNotFoundError:
+                return  # somebody has deleted it
             try:
                 punch(fd, spilled * self._held.itemsize)
             finally:
                 fd.close()
 
+    def forget_file(self) -> int:
+        """Give up the entries in the file; the offset where the first of the others begins."""
+        self.first = self._spilled
+        return self[self.first] >> 2
+
     def hold(self) -> None:
         """Take what is in the file into memory, so that it can be read when the file is gone."""
         if self._spilled:
             whole = array("Q")
-            whole.frombytes(self._path.read_bytes()[: self._spilled * whole.itemsize])
+            size = self._spilled * whole.itemsize
+            spilled = self._path.read_bytes()[:size] if self.first < self._spilled else b""
+            whole.frombytes(spilled.ljust(size, b"\0"))
             self._held = whole + self._held
             self._spilled = 0
             self._path.unlink(missing_ok=True)
@@ -103,6 +127,18 @@ class Boundaries:
     def index_at(self, offset: int) -> int:
         """Index of the segment that holds `offset`."""
         return bisect_right(self, offset << 2 | 3, lo=self.first) - 1
+
+
+def size_of(path: Path) -> int:
+    """How long a file is; 0 if there is none.
+
+    Raises:
+        OSError: nobody can tell.
+    """
+    try:
+        return path.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def punch(fd: OwnedFd, upto: int) -> bool:

@@ -8,10 +8,11 @@ import errno
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from procd.boundaries import Boundaries, punch
+from procd.boundaries import Boundaries, punch, size_of
 from procd.streams.backlog import Run
 from procd.unix.fd import OwnedFd
 
@@ -104,7 +105,28 @@ class LogFile:
         self._store.used_bytes += cost - self._accounted
         self._accounted = cost
 
+    def look(self) -> None:
+        """Take for dropped what somebody has cut off the files, or deleted with them.
+
+        A log has one gap, at its beginning: what is missing at the end costs all that was before.
+
+        Raises:
+            OSError: the files can't be looked at.
+        """
+        if not self.kept_bytes:
+            return
+        size = size_of(self._path) if self._fd is None else os.fstat(self._fd.number).st_size
+        if size < self.end - self._base:
+            start = self.end
+        elif not self._boundaries.whole:
+            start = self._boundaries.forget_file()
+        else:
+            return
+        log.warning("output lost: its file was cut or deleted", extra={"log": self._path.name})
+        self._gone_before(start)
+
     def _write(self, data: bytes, stream: int) -> None:
+        self.look()  # what is written behind the end of a file that was cut makes zeros before it
         if self._fd is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._fd = self._store.open(self._path, flags)
@@ -133,6 +155,9 @@ class LogFile:
             start = self.end
         if start < self.end and not self._punch(start):
             start = self.end
+        self._gone_before(start)
+
+    def _gone_before(self, start: int) -> None:
         self.start = start
         if start == self.end:
             self._empty()
@@ -167,6 +192,7 @@ class LogFile:
             LookupError: `offset` is before `start` or beyond the end.
             OSError: the file can't be read.
         """
+        self.look()
         if not self.start <= offset <= self.end:
             raise LookupError(offset)
         most = min(most, self.end - offset)
@@ -174,11 +200,7 @@ class LogFile:
             return b""
         if self._fd is not None:
             return os.pread(self._fd.number, most, offset - self._base)
-        try:
-            fd = self._store.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError as exc:
-            self.drop(self.kept_bytes)  # somebody has deleted it
-            raise LookupError(offset) from exc
+        fd = self._store.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             return os.pread(fd.number, most, offset - self._base)
         finally:
@@ -208,18 +230,15 @@ class LogFile:
         Raises:
             OSError: some of it went before it was read.
         """
-        begin, end = self.start, self.end
-        offset = begin
+        self.look()
+        offset, end = self.start, self.end
         while offset < end:
-            try:
+            with suppress(LookupError):
                 for run in self.slices(offset, min(READ_BYTES, end - offset)):
                     yield run
                     offset = run.offset + len(run.data)
                     if offset < self.start:
                         break
-            except LookupError:
-                if offset == begin:
-                    return  # all had gone before, as is known only now
             if offset < min(self.start, end):
                 raise OSError(errno.ENODATA, "output was dropped while it was read")
 
@@ -240,21 +259,23 @@ class LogFile:
         """Write it anew, if it is short, for somebody has deleted the file."""
         if self.kept_bytes > STEP_BYTES:
             return
-        data = os.pread(fd.number, self.kept_bytes, self.start - self._base)
         try:
+            data = os.pread(fd.number, self.kept_bytes, self.start - self._base)
             copy = self._store.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+            try:
+                os.pwrite(copy.number, data, self.start - self._base)  # `look` tells if it is short
+            finally:
+                self._store.give_up(copy)
         except OSError as exc:
             log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
-            return
-        os.pwrite(copy.number, data, self.start - self._base)
-        self._store.give_up(copy)
 
     def remove(self, *, keep_readable: bool = False) -> None:
         """Delete it; with `keep_readable`, it can still be read until `finish`."""
         if keep_readable and self.kept_bytes:
             try:
+                self.look()
                 self._boundaries.hold()
-                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+                flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
                 self._fd = self._fd or self._store.open(self._path, flags)
             except OSError as exc:
                 log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,6 +143,122 @@ def test_what_goes_before_it_is_read_is_no_end(goes: str) -> None:
             file.drop(STEP_BYTES if goes == "some" else file.kept_bytes)
         with pytest.raises(OSError, match="dropped"):
             list(runs)
+
+
+@pytest.mark.parametrize("left", [0, 5, None])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_file_that_others_cut_or_delete(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int | None, *, finished: bool
+) -> None:
+    """What is missing counts as dropped, which is told once; what follows is kept."""
+    path = tmp_path / "1.log"
+    file = LogStore(ROOMY, ROOMY).create(path)
+    file.append(b"before", 1)
+    runs = file.runs()
+    if finished:
+        file.finish()
+    if left is not None:
+        os.truncate(path, left)
+    else:
+        path.unlink()
+    if left is None and not finished:
+        assert [run.data for run in runs] == [b"before"], "whoever holds a file still has it"
+        file.append(b"after", 2)
+        assert [run.data for run in file.runs()] == [b"before", b"after"]
+    elif finished:
+        assert [run.data for run in runs] == []
+        assert (file.start, file.end) == (6, 6)
+        with pytest.raises(LookupError):
+            file.read(0, 1)
+        assert caplog.text.count("output lost") == 1
+    else:
+        file.append(b"after", 2)  # and no zeros
+        assert [(run.offset, run.stream, run.data) for run in file.runs()] == [(6, 2, b"after")]
+        assert caplog.text.count("output lost") == 1
+    file.finish()
+    file.remove()
+
+
+def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
+    """Whoever has read some of it is told that this was not all."""
+    path = tmp_path / "1.log"
+    file = LogStore(ROOMY, ROOMY).create(path)
+    file.append(b"x" * (3 * READ_BYTES), 1)
+    file.finish()
+    runs = file.runs()
+    assert next(runs).data == b"x" * READ_BYTES
+    os.truncate(path, READ_BYTES)
+    with pytest.raises(OSError, match="dropped"):
+        list(runs)
+    assert file.start == file.end
+    file.remove()
+
+
+@pytest.mark.parametrize("size", [0, 4001, None])
+@pytest.mark.parametrize("finished", [False, True])
+def test_changes_of_stream_that_others_cut_or_delete(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int | None, *, finished: bool
+) -> None:
+    """Of which streams the oldest bytes were is known no more; the rest is left."""
+    streams = tmp_path / "1.streams"
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    whole = Whole()
+
+    def append(count: int) -> None:
+        for number in range(count):
+            whole.append(b"ab", 1 + number % 2)
+            file.append(b"ab", 1 + number % 2)
+
+    append(3 * HELD_BOUNDARIES)
+    if finished:
+        file.finish()
+    if size is not None:
+        os.truncate(streams, size)
+    else:
+        streams.unlink()
+    if not finished:
+        append(3 * HELD_BOUNDARIES)
+    whole.check(list(file.runs()), file.start, file.end)
+    assert 0 < file.start <= 4 * HELD_BOUNDARIES
+    assert caplog.text.count("output lost") == 1
+    file.finish()
+    file.remove(keep_readable=True)
+    whole.check(list(file.runs()), file.start, file.end)
+    file.finish()
+
+
+def test_nothing_is_lost_with_the_directory_while_a_log_is_written(tmp_path: Path) -> None:
+    directory = tmp_path / "session"
+    whole = Whole()
+    file = LogStore(ROOMY, ROOMY).create(directory / "1.log")
+    for number in range(3 * HELD_BOUNDARIES):
+        if number == 100:
+            shutil.rmtree(directory)
+        whole.append(b"ab", 1 + number % 2)
+        file.append(b"ab", 1 + number % 2)
+    file.finish()
+    whole.check(list(file.runs()), 0, file.end)
+    file.remove()
+
+
+def test_a_deleted_file_that_cannot_be_written_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its end is an end all the same."""
+    path = tmp_path / "1.log"
+    file = LogStore(ROOMY, ROOMY).create(path)
+    file.append(b"a" * 1000, 1)
+    path.unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        file.finish()  # EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "output lost" in caplog.text
+    assert list(file.runs()) == []
+    assert (file.start, file.end) == (1000, 1000)
+    file.remove()
 
 
 def test_dropped_space_is_given_back_to_the_disk(tmp_path: Path) -> None:
