@@ -28,6 +28,10 @@ STDERR: Final = 2
 PIPE_BURST_BYTES: Final = 256 << 10
 # With the 4,095 bytes of the read that goes beyond, this still makes one frame.
 PTY_BURST_BYTES: Final = 60 << 10
+# No less than either holds, by fcntl(2) and by measurement. Of a terminal it is hardly more: a child
+# may pour into it, and a burst beyond a pause leaves 32 KiB of the shortest backlog.
+PIPE_HELD_BYTES: Final = 1 << 20
+PTY_HELD_BYTES: Final = 24 << 10
 
 
 @dataclass(slots=True)
@@ -60,8 +64,8 @@ class Supervisor(Protocol):
 
     def reach(
         self, tree: Tree, number: int, only: Callable[[int], bool] | None = None
-    ) -> list[OwnedFd]:
-        """Signal a tree, or `only` some of it; pidfds of those that got it."""
+    ) -> dict[int, int]:
+        """Signal a tree, or `only` some of it; those that got it: pid → start time."""
 
     def start_kill(self, tree: Tree) -> asyncio.Task[None]:
         """Kill a tree."""
@@ -146,7 +150,7 @@ class Process:
         self.record.exit = status
         self.record.tree.leader = 0
         self._processes.exited(self)
-        if self.master is not None:
+        if self.master is not None and not self.log.paused:
             self.take_pending()  # it may have let go of its terminal long ago
         if not self._unread:
             self._finish()
@@ -172,8 +176,9 @@ class Process:
 
     def take_pending(self) -> None:
         """Move what the kernel already holds into the log."""
+        most = PIPE_HELD_BYTES if self.master is None else PTY_HELD_BYTES
         for reader in self._readers:
-            reader.drain()
+            reader.drain(most)
 
     def _finish(self) -> None:
         if self._drain_timer is not None:
@@ -206,8 +211,7 @@ class Process:
 
     def signal_tree(self, number: int) -> None:
         """Send a signal to the process and all that descends from it."""
-        for pidfd in self._processes.reach(self.record.tree, number):
-            pidfd.close()
+        self._processes.reach(self.record.tree, number)
 
     def tag(self, part: int) -> int:
         """What can mark a part of its tree.
@@ -226,8 +230,7 @@ class Process:
         """SIGINT to the process, and to those of its process group that carry `tag`."""
         tree = self.record.tree
         hears = proctree.in_foreground(tree, tag)
-        for pidfd in self._processes.reach(tree, SIGINT, hears):
-            pidfd.close()
+        self._processes.reach(tree, SIGINT, hears)
 
     def kill(self) -> None:
         """Begin to end the whole tree, now; `killed` waits for the end of it.

@@ -117,6 +117,7 @@ class Processes:
             else:
                 self._cgroups = self._cgroups.limited(limits, os.getpid())
         self._leaves: set[cgroup.Leaf] = set()
+        self._closing = False  # nothing is started any more
         self._closed = False
         self._sweep: asyncio.TimerHandle | None = None
         self._sweep_wanted = False
@@ -228,6 +229,8 @@ class Processes:
         master: OwnedFd | None = None,
         long_lived: bool = False,
     ) -> Process:
+        if self._closing:
+            raise SpawnFailed("cannot start a process: procd is stopping")
         if len(self._unsettled) >= self.config.max_processes:
             raise Exhausted(f"limit of {self.config.max_processes} processes is reached")
         self._spawns.take()
@@ -329,12 +332,19 @@ class Processes:
         signal.sigtimedwait({signal.SIGCHLD}, 0)  # what came until now is seen to below
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         self._remove_leaves()
-        for pid in proctree.own_children():
+        try:
+            children = proctree.own_children()
+        except OSError:  # no descriptor is left
+            self._sweep_wanted = True
+            self._plan_sweep()
+            return
+        for pid in children:
             if pid not in self.pids:
                 proctree.reap(pid)
 
     async def aclose(self) -> None:
         """End every tree, orphans of earlier ones included, and supervise nothing any more."""
+        self._closing = True
         for process in self._unsettled:
             process.kill()
         kills = [
@@ -358,21 +368,29 @@ class Processes:
     def _orphan_tags(self) -> set[int]:
         """The tags of those among our orphans whose process is no longer supervised."""
         known = {process.record.tree.tag for process in self._unsettled}
-        orphans = [pid for pid in proctree.own_children() if pid not in self.pids]
+        try:
+            orphans = [pid for pid in proctree.own_children() if pid not in self.pids]
+        except OSError as exc:
+            log.warning("orphans can't be looked for: %s", exc.strerror)
+            return set()
         tags = {proctree.tag_of(pid) & proctree.PROCESS_MASK for pid in orphans}
         return {tag for tag in tags - known if tag & proctree.RUN_MASK == self._run_tag}
 
     def reach(
         self, tree: Tree, number: int, only: Callable[[int], bool] | None = None
-    ) -> list[OwnedFd]:
-        """Signal a tree, or `only` some of it; without a descriptor, its first process group."""
+    ) -> dict[int, int]:
+        """Signal a tree, or `only` some of it; without a descriptor, its first process group.
+
+        Returns:
+            Those that are known to have got it: pid → start time.
+        """
         try:
             return proctree.signal_tree(tree, number, self.pids, only=only)
         except OSError as exc:
             log.warning("the tree with tag %x can't be walked: %s", tree.tag, exc.strerror)
             if tree.leader:
                 os.killpg(tree.leader, number)
-            return []
+            return {}
 
     def start_kill(self, tree: Tree) -> asyncio.Task[None]:
         """Kill a tree: a first round at once, those after it in a task."""

@@ -233,6 +233,23 @@ async def test_a_background_child_is_not_waited_for(supervise: Supervise) -> Non
     assert not process.settled, "the child still holds the output open"
 
 
+async def test_an_end_without_memory_for_the_last_words(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are lost, and the end is told."""
+    supervisor = supervise()
+    process = supervisor.sh('sh -c "$STAY" & exit 3')
+
+    def short(number: int, size: int, read: Callable[[int, int], bytes] = os.read) -> bytes:
+        if not process.running:
+            raise MemoryError
+        return read(number, size)
+
+    monkeypatch.setattr("os.read", short)
+    assert await ended(process) == ExitStatus(code=3)
+    monkeypatch.undo()
+
+
 async def test_what_was_said_before_done_is_kept(supervise: Supervise) -> None:
     """What the kernel holds when the drain is over is taken, though the source is paused."""
     reading, writing = pipe()
@@ -544,6 +561,17 @@ async def test_news_of_a_child_plan_one_sweep(supervise: Supervise) -> None:
     assert started() == []
 
 
+async def test_orphans_without_a_descriptor(supervise: Supervise) -> None:
+    """They can't be looked for: another sweep is planned, and closing goes on."""
+    processes = supervise().processes
+    with spare_descriptors(0):
+        processes._reap_orphans()
+        assert processes._orphan_tags() == set()
+    assert processes._sweep is not None
+    assert not processes._sweep.cancelled()
+    assert processes._sweep_wanted
+
+
 async def test_close_ends_everything(supervise: Supervise) -> None:
     """Processes, terminals, their background and the orphans of earlier ones: all is ended."""
     handler = signal.getsignal(signal.SIGCHLD)
@@ -563,6 +591,22 @@ async def test_close_ends_everything(supervise: Supervise) -> None:
     assert terminal.done.result() == ExitStatus(signal=signal.SIGKILL)
     assert supervisor.processes.pids == {}
     assert signal.getsignal(signal.SIGCHLD) == handler
+
+
+async def test_nothing_is_started_once_closing_has_begun(supervise: Supervise) -> None:
+    """Nor by those who had their turn coming: nobody would end it."""
+    supervisor = supervise()
+    command = supervisor.sh('eval "$STAY"')
+    await until_lines(command, 1)
+    closing = asyncio.ensure_future(supervisor.processes.aclose())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    for start in (supervisor.sh, supervisor.pty):
+        with pytest.raises(SpawnFailed, match="procd is stopping"):
+            start("exit 0")
+    async with asyncio.timeout(10):
+        await closing
+    assert started() == []
 
 
 # Limits and failures

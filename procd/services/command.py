@@ -19,6 +19,7 @@ from procd.process import PIPE_BURST_BYTES, STDERR, STDOUT
 from procd.streams.labels import LabelledFrames
 from procd.streams.log import Cursor, Log
 from procd.tasks import Tasks
+from procd.unix.fd import OwnedFd
 from procd.unix.openings import Opening, Openings
 from procd.unix.poller import Poller
 from procd.unix.reader import FdReader
@@ -92,12 +93,14 @@ class Command:
         self._readers: list[FdReader] = []
         self._pipes: set[tuple[int, int]] = set()  # device and inode of each
         self._input: Opening | None = None
+        self._typing: OwnedFd | None = None  # the writing end of it
         self._writer: FdWriter | None = None
         self._input_closing = False
         self._input_keys: deque[str] = deque(maxlen=MAX_KEYS)
         if record.interactive:
-            self._input = openings.channel(f"{record.number}.in")
-            self._writer = FdWriter(poller, self._input.fd)
+            self._input, self._typing = openings.source(f"{record.number}.in")
+            self._writer = FdWriter(poller, self._typing)
+            self._typing.before_close = self._writer.abandon
 
     @property
     def running(self) -> bool:
@@ -161,7 +164,7 @@ class Command:
         except OSError:  # it has gone, or is another user's and not to be looked at
             return False
         for number in numbers:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # closed by now, or of a file system that has gone
                 theirs = os.stat(f"/proc/{shell}/fd/{number}")  # noqa: PTH116 - a str
                 if (theirs.st_dev, theirs.st_ino) in self._pipes:
                     return True
@@ -249,21 +252,24 @@ class Command:
 
     async def _end_input(self, writer: FdWriter, shell: int) -> None:
         await writer.drain(0)
-        await self._started
-        # Closed before the shell has opened its end, the pipe would forget all and its path lead
-        # nowhere; the shell opens it in the next microseconds, and nothing but its descriptor tells
-        # when. One that is not there after a second was redirected by the script.
-        for _ in range(OPEN_CHECKS):
-            if self.done.done() or self._input is None or self._input.opened_by(shell, 0):
-                break
-            await asyncio.sleep(OPEN_CHECK_S)
-        self._close_input()
+        if self._input is None or self._typing is None:
+            return
+        if self._input.named:
+            # A FIFO that nobody writes to any more can't be opened; the shell opens it in the next
+            # microseconds, and nothing but its descriptor tells when. One that is not there after a
+            # second was redirected by the script.
+            await self._started
+            for _ in range(OPEN_CHECKS):
+                if self.done.done() or self._input.opened_by(shell, 0):
+                    break
+                await asyncio.sleep(OPEN_CHECK_S)
+            self._close_input()
+        self._typing.close()
 
     def _close_input(self) -> None:
-        if self._input is not None and self._writer is not None:
-            self._writer.abandon()
+        if self._input is not None and self._typing is not None:
+            self._typing.close()
             self._input.close()
-            self._writer = None
 
     def complete(self, exit_code: int) -> None:
         """It has ended: take in all that it wrote, and only then say so."""

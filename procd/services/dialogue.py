@@ -1,6 +1,6 @@
 """Dialogue: what a session's shell is told, and how it says that a command has ended.
 
-The shell reads two short lines for each command from its own input: source the script with the
+The shell reads two short lines for each command from a pipe of its own: source the script with the
 command's pipes as its descriptors; then write `$?` into the session's control pipe, by path. All
 else that it ever sees of procd is a trap on SIGURG, which has it leave a script that is to end.
 """
@@ -14,10 +14,10 @@ from typing import Final
 
 from procd.unix.fd import OwnedFd
 from procd.unix.feed import Feed
-from procd.unix.openings import Openings
+from procd.unix.openings import Opening, Openings
 from procd.unix.poller import Poller
 from procd.unix.reader import FdReader
-from procd.unix.shell import after_sourcing, builtin_word
+from procd.unix.shell import builtin_word, sourcing, untraced, with_status
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ MAX_STATUS_BYTES: Final = 4096
 LEAVE: Final = signal.SIGURG
 # What a command's status is when it was told to end: 128 + SIGTERM.
 TERMINATED: Final = 143
-# How long a shell may take to end when it has closed its input.
+# How long a shell may take to end when it has closed the pipe.
 EXIT_S: Final = 1.0
 NOTHING: Final = 0  # runs: commands are counted from 1
 
@@ -35,32 +35,37 @@ class Dialogue:
     """With one shell, about one command at a time.
 
     Args:
-        feed: the writing end of the shell's standard input.
+        lines: the pipe that the shell reads: what it opens, and the end that is written.
         shell: its path.
+        first: a line for it to read before all others, or none.
+        is_shell: whether its process still is the shell: not so after `exec PROGRAM`, whose exit
+            status is the command's.
         on_end: called with a command's exit code when the shell has told it.
         on_silence: called once the shell can't be trusted to say how the command ended: its words
-            mean something else by now, it reads and does nothing (`set -n`), or has closed its
-            input.
+            mean something else by now, it reads and does nothing (`set -n`), or has closed the
+            pipe.
     """
 
     def __init__(
-        self, poller: Poller, openings: Openings, feed: OwnedFd, shell: str,
-        on_end: Callable[[int], None], on_silence: Callable[[], None],
+        self, poller: Poller, openings: Openings, lines: tuple[Opening, OwnedFd], shell: str,
+        first: str, is_shell: Callable[[], bool], on_end: Callable[[int], None],
+        on_silence: Callable[[], None],
     ) -> None:  # fmt: skip
+        self._shell = shell
         self._builtin = builtin_word(shell)
-        self._after = after_sourcing(shell)
+        self._is_shell = is_shell
         self._on_end = on_end
         self._on_silence = on_silence
         self._number = NOTHING
         self._status = 0
         self._asked = False
-        self._feed_fd = feed
-        self._feed = Feed(poller, feed, self._lines_read, self._input_closed)
+        self._source, self._feed_fd = lines
+        self._feed = Feed(poller, self._feed_fd, self._lines_read, self._input_closed)
         # Both ends are ours, so that the shell never waits and we never see an end.
         self._control = openings.channel("control")
         self._statuses = FdReader(poller, self._control.fd, self._status_received, _never)
         self._partial = b""
-        self._feed.write(f"{self._builtin} trap 'return {TERMINATED}' URG\n".encode())
+        self._feed.write(f"{first}{self._builtin} trap 'return {TERMINATED}' URG\n".encode())
 
     def run(self, number: int, paths: tuple[str, str, str, str], before: str = "") -> None:
         """Have the shell run a command, when it has none.
@@ -72,16 +77,16 @@ class Dialogue:
         """
         quote = shlex.quote
         script, stdin, stdout, stderr = paths
-        # `$?` is that of the command before. Not last in its list, it ends no `set -e` shell.
-        status = f"(exit {self._status}) && :\n" if self._status else ""
+        # `$?` is that of the command before.
+        status = with_status(self._shell, self._status) if self._status else ""
+        prepare = untraced(f"{before}{status}") + "\n" if before or status else ""
         streams = f"<{quote(stdin)} >{quote(stdout)} 2>{quote(stderr)}"
         # Quoted, the word is no alias either.
-        say = f"{self._builtin} 'printf' '{number} %s\\n' \"$?\""
+        say = f"{self._builtin} 'printf' '{number} %s\\n' \"$?\" >{quote(self._control.path)}"
         self._number = number
         self._asked = False
         self._feed.write(
-            f"{before}{status}{self._builtin} . {quote(script)} {streams}{self._after}\n"
-            f"{say} >{quote(self._control.path)}\n".encode()
+            f"{prepare}{sourcing(self._shell, script, streams)}\n{untraced(say)}\n".encode()
         )
 
     def hear(self) -> None:
@@ -112,6 +117,7 @@ class Dialogue:
         A shell that reads in blocks does so as the command begins. One more line, an empty one,
         tells: when it is read as well, what went before it was done.
         """
+        self._source.close()  # it has opened its own
         number = self._number
         self.hear()
         if number != self._number:
@@ -125,10 +131,13 @@ class Dialogue:
             self._silent()
 
     def _input_closed(self) -> None:
-        """The shell's input has no reader: it is about to end, unless it has closed it itself."""
+        """The pipe has no reader: the shell is about to end or has become another program.
+
+        Else it has closed the pipe itself.
+        """
 
         def check(number: int) -> None:
-            if number != NOTHING and number == self._number:
+            if number != NOTHING and number == self._number and self._is_shell():
                 self._silent()
 
         asyncio.get_running_loop().call_later(EXIT_S, check, self._number)
@@ -139,8 +148,9 @@ class Dialogue:
         self._on_silence()
 
     def close(self) -> None:
-        """Close the shell's input, and hear no more."""
+        """Close the pipe that the shell reads, and hear no more."""
         self.forget()
+        self._source.close()
         self._feed_fd.close()
         self._statuses.close()
         self._control.close()

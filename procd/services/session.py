@@ -30,7 +30,8 @@ from procd.streams.backlog import Backlog
 from procd.unix import proctree
 from procd.unix.child import ExitStatus
 from procd.unix.fd import OwnedFd
-from procd.unix.openings import Openings
+from procd.unix.openings import Opening, Openings
+from procd.unix.shell import is_running
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,9 @@ log = logging.getLogger(__name__)
 TERMINATE_ROUND_S: Final = 0.01
 # How long to wait for the sight of the shell in a script, which may have redirected itself.
 IN_SCRIPT_S: Final = 0.5
-# What the shell says while it runs no command is kept, in case that these are its last words.
-LAST_WORDS_BYTES: Final = 64 << 10
+# What the shell says itself is kept, in case that these are its last words (an EXIT trap). More
+# than this is not what it was told (`set -v`).
+LAST_WORDS_BYTES: Final = 16 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +80,16 @@ class ShellSession:
     """One shell and its commands, from its creation until it is deleted.
 
     Args:
-        process: the shell, whose output is kept in `words`.
-        feed: the writing end of its standard input.
+        process: the shell, whose output is kept in `words`, of which nothing is lost at once.
         shell: its path.
+        argv: what it was started as.
+        openings: where it finds what it opens.
+        lines, first: the pipe that it reads, and the first line for it (see Dialogue).
     """
 
     def __init__(
-        self, session_id: str, process: Process, words: Backlog, feed: OwnedFd, *, shell: str,
+        self, session_id: str, process: Process, words: Backlog, *, shell: str,
+        argv: tuple[str, ...], openings: Openings, lines: tuple[Opening, OwnedFd], first: str,
         directory: Path, store: LogStore, config: SessionsConfig, processes: Processes,
     ) -> None:  # fmt: skip
         self.id = session_id
@@ -96,14 +101,16 @@ class ShellSession:
         self._directory = directory
         self._store = store
         self._config = config
-        self._openings = Openings(processes.confinement, directory)
+        self._openings = openings
         self._queue: deque[Command] = deque()
         self._current: Command | None = None
         self._numbers = 0
         self._over = False
         self._dialogue = Dialogue(
-            processes.poller, self._openings, feed, shell, self._command_ended, self._silent
-        )
+            processes.poller, openings, lines, shell, first,
+            lambda: is_running(self.pid, argv), self._command_ended, self._silent,
+        )  # fmt: skip
+        process.log.attach(0, self._spoken)
         process.done.add_done_callback(self._shell_ended)
 
     def usage(self) -> dict[str, int] | None:
@@ -183,6 +190,18 @@ class ShellSession:
             retag = "" if self._process.retag(tag) else proctree.retag_in_shell(tag)
             self._dialogue.run(command.record.number, paths, retag)
 
+    def _spoken(self) -> None:
+        """The shell has said something itself."""
+        if self._words.kept_bytes > LAST_WORDS_BYTES:
+            self._take_words()
+
+    def _take_words(self) -> None:
+        """Move what the shell has said itself into the log of the command that it runs."""
+        if self._current is not None:
+            for run in self._words.runs():
+                self._current.log.append(run.data, run.stream)
+        self._words.clear()
+
     def _silent(self) -> None:
         """The shell can't be trusted to say how commands end: the session is over."""
         log.warning("shell does not say how commands end", extra={"session": self.id})
@@ -209,13 +228,8 @@ class ShellSession:
 
         When all that it has started has ended, nothing of it can follow.
         """
-        tree, supervised = self.tree(command), self._processes.pids
-        while not command.log.sealed:
-            running = proctree.signal_tree(tree, 0, supervised)
-            if not running:
-                command.seal()
-                return
-            await proctree.ended(running)
+        await proctree.emptied(self.tree(command), self._processes.pids)
+        command.seal()
 
     def _shell_ended(self, done: "asyncio.Future[ExitStatus]") -> None:
         if done.cancelled():
@@ -224,12 +238,11 @@ class ShellSession:
         exit_status = self._process.record.exit
         assert exit_status is not None
         if self._current is not None:
-            command, self._current = self._current, None
-            command.take_pending()
+            self._current.take_pending()
             # What the shell said at its end, in a trap for instance, went to its own streams.
-            for run in self._words.runs():
-                command.log.append(run.data, run.stream)
-            command.complete(exit_status.shell_code)
+            self._take_words()
+            command, self._current = self._current, None
+            command.complete(exit_status.shell_code or (TERMINATED if command.terminated else 0))
             if exit_status.signal is not None:
                 command.seal()  # what it waited for is nobody's background child
         self._words.clear()
@@ -286,8 +299,7 @@ class ShellSession:
         command.check_not_ended()
         if not command.running:
             raise Conflict("command is waiting for its turn")
-        for pidfd in proctree.signal_tree(self.tree(command), number, self._processes.pids):
-            pidfd.close()
+        proctree.signal_tree(self.tree(command), number, self._processes.pids)
 
     async def terminate(self, command: Command) -> bool:
         """End one command and keep the shell; those before it keep their background jobs.
@@ -317,20 +329,20 @@ class ShellSession:
         if command.record.interactive:
             # A `read` of the shell's own ends so.
             command.end_input(self.pid, self._processes.tasks)
-        tree, supervised = self.tree(command), self._processes.pids
+        tree = self.tree(command)
         number, round_s = (signal.SIGTERM, grace_s) if grace_s else (signal.SIGKILL, 0.0)
         begin = time.monotonic()
         deadline = begin + grace_s + proctree.KILL_WAIT_S
         while not command.done.done() and time.monotonic() < deadline:
             self._leave(command, blindly=time.monotonic() > begin + IN_SCRIPT_S)
-            reached = proctree.signal_tree(tree, number, supervised)
+            reached = self._processes.reach(tree, number)
             await proctree.ended(reached, round_s or proctree.KILL_WAIT_S)
             await asyncio.wait([command.done], timeout=TERMINATE_ROUND_S)
             number, round_s = signal.SIGKILL, 0.0
         if command.done.done():
             # Its background children are part of it.
-            reached = proctree.signal_tree(tree, signal.SIGKILL, supervised)
-            await proctree.finish_kill(tree, reached, supervised)
+            reached = self._processes.reach(tree, signal.SIGKILL)
+            await proctree.finish_kill(tree, reached, self._processes.pids)
             return True
         self._process.kill()
         await self._process.killed()
@@ -362,6 +374,7 @@ class ShellSession:
 
     def close(self) -> None:
         """Forget everything about it, whatever still runs."""
+        self._current = None  # the news of the shell's end may be under way
         self._close()
         for command in self.commands.values():
             command.cancel("session was deleted")

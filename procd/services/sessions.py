@@ -22,7 +22,6 @@ from procd.processes import Processes
 from procd.services.environment import Environment, check_names
 from procd.services.ids import check_id
 from procd.services.session import (
-    LAST_WORDS_BYTES,
     ExecRequest,
     SessionRequest,
     ShellSession,
@@ -31,13 +30,16 @@ from procd.statedir import StateDirectory
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 from procd.surroundings import state_dir
-from procd.unix.fd import OwnedFd, pipe
-from procd.unix.shell import Shell
+from procd.unix.fd import OwnedFd
+from procd.unix.openings import Opening, Openings
+from procd.unix.shell import Shell, fed
 
 log = logging.getLogger(__name__)
 
 ENTRYPOINT: Final = "entrypoint"
 ENTRYPOINT_COMMAND: Final = "entrypoint_command"
+# What a shell says itself is held for as long as it takes to move it on: more than comes at once.
+WORDS_BYTES: Final = 1 << 20
 # One, within single quotes.
 SINGLE_QUOTE: Final = "'\\''"
 
@@ -105,29 +107,32 @@ class ShellSessions:
         directory: Path,
         starts_at_home: bool,  # noqa: FBT001 - as above
     ) -> ShellSession:
-        feed: OwnedFd | None = None
+        lines: tuple[Opening, OwnedFd] | None = None
         process: Process | None = None
-        words = Backlog(LAST_WORDS_BYTES)
+        words = Backlog(WORDS_BYTES)
+        openings = Openings(self._processes.confinement, directory)
         try:
             if self._processes.confinement.owner is not None:
                 directory.mkdir(mode=self._mode, parents=True)
             shell = self._shell.path()
-            reading, feed = pipe()
+            lines = openings.source("lines")
+            argv, first = fed(shell, lines[0].path)
             process = self._processes.spawn(
-                (shell,),
+                argv,
                 cwd=request.cwd or (self._home_dir if starts_at_home else self._work_dir),
                 env=self._environment.merged(request.envs),
                 output=Log(words, 0),
-                stdin=reading,
+                stdin=lines[0].fd if argv == (shell,) else None,
                 long_lived=True,
             )
             return ShellSession(
-                request.id, process, words, feed, shell=shell, directory=directory,
-                store=self._store, config=self.config, processes=self._processes,
+                request.id, process, words, shell=shell, argv=argv, openings=openings,
+                lines=lines, first=first, directory=directory, store=self._store,
+                config=self.config, processes=self._processes,
             )  # fmt: skip
         except (OSError, ProcdError) as exc:
-            if feed is not None:
-                feed.close()
+            for end in lines or ():
+                end.close()
             if process is not None:
                 process.kill()
                 process.hang_up()

@@ -1,4 +1,4 @@
-"""Feed: lines for a program that reads its standard input, and the word that it has read them all.
+"""Feed: lines for a program that reads them from a pipe, and the word that it has read them all.
 
 The pipe is made as small as it gets, one page: it takes more only when the program has read all
 that is in it, and so tells, by epoll, when that is.

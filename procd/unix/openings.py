@@ -35,6 +35,11 @@ class Opening:
         """Where a child finds it."""
         return self._name or f"/proc/{os.getpid()}/fd/{self.fd.number}"
 
+    @property
+    def named(self) -> bool:
+        """Whether it has a name of its own, as a FIFO, which waits for its other end, has."""
+        return bool(self._name)
+
     def opened_by(self, pid: int, number: int) -> bool:
         """Whether descriptor `number` of a process is this one's pipe or file."""
         try:
@@ -79,6 +84,24 @@ class Openings:
             return reading, Opening(_open(path, os.O_WRONLY), path)
         except OSError:
             reading.close()
+            raise
+
+    def source(self, name: str) -> tuple[Opening, OwnedFd]:
+        """A reading end that a child inherits or opens, and a writing end for us.
+
+        Raises:
+            OSError: as `pipe`.
+        """
+        if self._directory is None:
+            reading, writing = pipe()
+            return Opening(reading), writing
+        path = self._fifo(name)
+        opening = Opening(_open(path, os.O_RDONLY), path)
+        os.set_blocking(opening.fd.number, True)  # an inherited one has the same flag
+        try:
+            return opening, _open(path, os.O_WRONLY)
+        except OSError:
+            opening.close()
             raise
 
     def channel(self, name: str) -> Opening:

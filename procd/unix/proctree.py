@@ -23,7 +23,7 @@ import resource
 import shlex
 import shutil
 import signal
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -46,6 +46,9 @@ RUN_MASK: Final = EVERY_BIT & -(1 << (PART_BITS + PROCESS_BITS))
 # take as long as its disk does.
 KILL_WAIT_S: Final = 2.0
 MAX_ROUNDS: Final = 64
+# How long to wait where no descriptor is left, until one may be.
+RETRY_S: Final = 0.2
+NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def become_subreaper() -> None:
@@ -250,63 +253,123 @@ def signal_tree(
     supervised: Container[int],
     departed: set[int] | None = None,
     only: Callable[[int], bool] | None = None,
-) -> list[OwnedFd]:
-    """Send a signal to every member, or `only` some, and return a pidfd of each that took it.
+) -> dict[int, int]:
+    """Send a signal to every member, or `only` some; those that took it: pid → start time.
 
-    A pidfd is opened first and the start time compared after: a reused number is not hit.
+    Raises:
+        OSError: no descriptor is left to look at them with; some may have got it.
     """
-    reached: list[OwnedFd] = []
+    reached: dict[int, int] = {}
     for pid, start_time in members(tree, supervised, departed).items():
         if only is not None and not only(pid):
             continue
         try:
-            pidfd = OwnedFd(os.pidfd_open(pid))
+            _signal(pid, start_time, number)
+            reached[pid] = start_time
         except ProcessLookupError:
             if departed is not None:
                 departed.add(pid)
-            continue
-        try:
-            stat = _stat(pid)
-            if stat is not None and stat.start_time == start_time:
-                signal.pidfd_send_signal(pidfd.number, number)
-                reached.append(pidfd)
-                continue
-        except ProcessLookupError:
-            pass  # it ended by itself
         except PermissionError:
             log.warning("process %d is not ours to signal", pid)
-        pidfd.close()
     return reached
 
 
-async def ended(pidfds: list[OwnedFd], within_s: float | None = None) -> None:
-    """Wait until each of these processes has ended, at most `within_s`; closes the pidfds."""
+def _signal(pid: int, start_time: int, number: int) -> None:
+    """Send a signal to the process that began then.
+
+    Raises:
+        ProcessLookupError: it has ended, whoever has its pid now.
+        PermissionError: it is not ours to signal.
+    """
+    try:
+        pidfd = _pidfd(pid, start_time)
+    except OSError as exc:
+        if exc.errno not in NO_DESCRIPTOR:
+            raise
+        _check(pid, start_time)  # with the last one that there is
+        os.kill(pid, number)
+        return
+    try:
+        signal.pidfd_send_signal(pidfd.number, number)
+    finally:
+        pidfd.close()
+
+
+def _pidfd(pid: int, start_time: int) -> OwnedFd:
+    """A pidfd of the process that began then; opened first, it is not one of a reused number.
+
+    Raises:
+        ProcessLookupError: it has ended, whoever has its pid now.
+        OSError: there are not two descriptors, the one to look with.
+    """
+    pidfd = OwnedFd(os.pidfd_open(pid))
+    try:
+        _check(pid, start_time)
+    except OSError:
+        pidfd.close()
+        raise
+    return pidfd
+
+
+def _check(pid: int, start_time: int) -> None:
+    stat = _stat(pid)
+    if stat is None or not stat.alive or stat.start_time != start_time:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+
+
+async def ended(processes: Mapping[int, int], within_s: float | None = None) -> None:
+    """Wait until each of these processes (pid → start time) has ended, at most `within_s`.
+
+    For one after the other, as there may be more of them than descriptors.
+    """
+    left = list(processes.items())
+    try:
+        async with asyncio.timeout(within_s):
+            while left:
+                await _one_ended(*left[-1])
+                left.pop()
+    except TimeoutError:
+        log.warning("process %d is still ending after %.1f s", left[-1][0], within_s)
+
+
+async def _one_ended(pid: int, start_time: int) -> None:
+    pidfd = None
+    while pidfd is None:
+        try:
+            pidfd = _pidfd(pid, start_time)
+        except ProcessLookupError:
+            return
+        except OSError:
+            await asyncio.sleep(RETRY_S)
     loop = asyncio.get_running_loop()
-    waiting = {pidfd.number for pidfd in pidfds}
     done = loop.create_future()
 
-    def one_ended(number: int) -> None:
-        loop.remove_reader(number)
-        waiting.discard(number)
-        if not waiting and not done.done():
+    def wake() -> None:
+        if not done.done():
             done.set_result(None)
 
     try:
-        for number in waiting:
-            loop.add_reader(number, one_ended, number)
-        if waiting:
-            async with asyncio.timeout(within_s):
-                await done
-    except TimeoutError:
-        log.warning("%d processes are still ending after %.1f s", len(waiting), within_s)
+        loop.add_reader(pidfd.number, wake)
+        await done
     finally:
-        for number in waiting:
-            loop.remove_reader(number)
-        for pidfd in pidfds:
-            pidfd.close()
+        loop.remove_reader(pidfd.number)
+        pidfd.close()
 
 
-async def finish_kill(tree: Tree, reached: list[OwnedFd], supervised: Container[int]) -> None:
+async def emptied(tree: Tree, supervised: Container[int]) -> None:
+    """Wait until nobody is in the tree any more."""
+    while True:
+        try:
+            living = members(tree, supervised)
+        except OSError:
+            await asyncio.sleep(RETRY_S)
+            continue
+        if not living:
+            return
+        await ended(living)
+
+
+async def finish_kill(tree: Tree, reached: Mapping[int, int], supervised: Container[int]) -> None:
     """Go on killing after a first round reached these, until a round finds nobody.
 
     A process that forks while it is looked for leaves a child for the next round, even if it was
@@ -316,13 +379,15 @@ async def finish_kill(tree: Tree, reached: list[OwnedFd], supervised: Container[
     for _ in range(MAX_ROUNDS):
         await ended(reached, KILL_WAIT_S)
         departed: set[int] = set()
-        reached = signal_tree(tree, signal.SIGKILL, supervised, departed)
+        try:
+            reached = signal_tree(tree, signal.SIGKILL, supervised, departed)
+        except OSError:
+            await asyncio.sleep(RETRY_S)
+            continue
         if not reached and departed <= seen:
             return
         seen |= departed
     log.error("the tree with tag %x can't be ended", tree.tag)
-    for pidfd in reached:
-        pidfd.close()
 
 
 def reap(pid: int) -> bool:

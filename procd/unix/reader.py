@@ -129,8 +129,7 @@ class FdReader:
             return
         if data:
             if self.beside is not None and self.beside.amid:
-                with suppress(MemoryError):  # then that waits where it is, and this isn't lost
-                    self.beside.drain()
+                self.beside.drain()
             self._deliver(data)
         if ended:
             self._end()
@@ -234,7 +233,16 @@ class FdReader:
             return rest[-1], ended
 
     def drain(self, most: int = 1 << 20) -> None:
-        """Take what the kernel still holds, paused or not; `most` bounds a writer that goes on."""
+        """Take what the kernel still holds, paused or not; `most` bounds a writer that goes on.
+
+        What there is no memory for waits, or is lost: whoever has an end to tell tells it.
+        """
+        try:
+            self._drain(most)
+        except MemoryError:
+            log.warning("no memory to read with: output waits or is lost")
+
+    def _drain(self, most: int) -> None:
         while not self._fd.closed and most > 0:
             data, ended = self._read(min(most, READ_BYTES))
             most -= len(data)

@@ -1,6 +1,7 @@
 """Which shell runs the user's commands, and how a script of any length is handed to it."""
 
 import os
+import shlex
 from typing import Final
 
 from procd.errors import SpawnFailed
@@ -59,14 +60,42 @@ def _listed() -> set[str]:
         raise SpawnFailed(f"cannot look for a shell: {exc.strerror}") from exc
 
 
-# Whoever traces with `set -x` does not see it.
-ZSH_END: Final = (
-    b"\n\n{ case $? in 0) ;; *) (\\builtin exit $?) && \\builtin : ;; esac } 2>/dev/null\n"
-)
+ZSH_END: Final = b"\n\n{ \\builtin return $? && \\builtin :; }\n"
+ASH: Final = ("ash", "dash", "busybox")
+# What sets `$0`. Source: bash(1), BASH_ARGV0; zshoptions(1), POSIX_ARGZERO.
+NAMES_ITSELF: Final = {"bash": "BASH_ARGV0", "zsh": "0"}
 
 
 def _kind(shell: str) -> str:
     return os.path.basename(shell)  # noqa: PTH119 - a str
+
+
+def fed(shell: str, path: str) -> tuple[tuple[str, ...], str]:
+    """How a shell is started that reads lines from a pipe, and the first line for it.
+
+    It opens the pipe by path, and keeps it from its children, as it does with any script. Standard
+    input is for what it runs: for a trap, once a script's redirections are undone. (And bash 5.2
+    fails where a sourced script duplicates what it reads.) `$0` is the shell's path all the same.
+    Where it can't be, the pipe is to be standard input, and the path the only argument: in BusyBox,
+    which loops where a subshell fails in what is sourced from what is sourced, and in others.
+
+    Source: bash 5.2, duplicate_buffered_stream; BusyBox 1.37, ash.c, unwindfiles.
+    """
+    kind = _kind(os.path.realpath(shell))
+    if kind == "dash":
+        return (shell, "-c", f". {shlex.quote(path)}", shell), ""  # it sources line by line
+    if kind in NAMES_ITSELF:
+        return (shell, path), f"{NAMES_ITSELF[kind]}={shlex.quote(shell)}\n"
+    return (shell,), ""
+
+
+def is_running(pid: int, argv: tuple[str, ...]) -> bool:
+    """Whether a process still is what it was started as. Source: proc_pid_cmdline(5)."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as arguments:  # noqa: PTH123 - a str
+            return arguments.read() == b"".join(os.fsencode(word) + b"\0" for word in argv)
+    except OSError:
+        return False
 
 
 def builtin_word(shell: str) -> str:
@@ -79,26 +108,49 @@ def builtin_word(shell: str) -> str:
     return "\\builtin" if _kind(shell) in ("bash", "zsh") else "\\command"
 
 
-def after_sourcing(shell: str) -> str:
-    """The end of a line that sources a script, lest the script's status end a `set -e` shell.
+def untraced(line: str) -> str:
+    """A line that isn't seen where `set -x` is on."""
+    return f"{{ {line}\n}} 2>/dev/null"
 
-    That may be the status of a command that `set -e` exempts. Not last in its list, it ends no
-    shell; and what fails within the script does, in bash with `builtin .`, in dash and BusyBox with
-    `command .`. In zsh it would not: there the script has an end of its own (`sourced`). Nor would
-    it in other shells, which are left to end: that harms less than to go on after a failure.
+
+def with_status(shell: str, status: int) -> str:
+    """A line after which `$?` is `status`; not last in its list, it ends no `set -e` shell.
+
+    In zsh there is no subshell in it, which would run the user's `zshexit`.
+    """
+    word = builtin_word(shell)
+    if _kind(shell) == "zsh":
+        return f"() {{ {word} return {status}; }} && {word} :"
+    return f"(exit {status}) && :"
+
+
+def sourcing(shell: str, script: str, streams: str) -> str:
+    """A line that sources a script with `streams` redirected.
+
+    The script's status, which may be that of a command that `set -e` exempts, doesn't end the
+    shell: it isn't last in its list. What fails within the script does, in bash with `builtin .`,
+    in dash and BusyBox with `command .`. In zsh it would not: there the script has an end of its
+    own (`sourced`). Nor would it in other shells, which are left to end: that harms less than to go
+    on after a failure.
 
     In BusyBox a subshell that fails in a special builtin returns from the `command` in which it was
     forked. It isn't the process that `$$` names, and ends here.
 
-    Source: POSIX.1-2024, "set", -e; bash 5.2, execute_cmd.c; dash, eval.c; BusyBox 1.37, ash.c.
+    zsh traces what a builtin does where its standard error was before it was redirected.
+
+    Source: POSIX.1-2024, "set", -e; bash 5.2, execute_cmd.c; dash, eval.c; BusyBox 1.37, ash.c;
+    zsh 5.9, exec.c, xtrerr.
     """
     word = builtin_word(shell)
+    source = f"{word} . {shlex.quote(script)}"
+    if _kind(shell) == "zsh":
+        return f"{{ {source}; }} {streams}"
     if _kind(shell) == "bash":
-        return f" && {word} :"
-    if _kind(os.path.realpath(shell)) not in ("sh", "ash", "dash", "busybox"):
-        return ""
+        return untraced(f"{source} {streams} && {word} :")
+    if _kind(os.path.realpath(shell)) not in ("sh", *ASH):
+        return untraced(f"{source} {streams}")
     leave = f"{word} test -e /proc/self/task/$$ || {word} exit $?; ({word} exit $?)"
-    return f' || {word} eval "{leave}" && {word} :'
+    return untraced(f'{source} {streams} || {word} eval "{leave}" && {word} :')
 
 
 def sourced(shell: str, script: bytes) -> bytes:

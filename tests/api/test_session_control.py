@@ -126,6 +126,16 @@ async def test_terminated_as_it_ends_by_itself(procd: MakeClient, gate: Gate) ->
     assert (await ended(client, command.record.id))["exitCode"] == 143
 
 
+async def test_terminated_in_an_exit_trap(procd: MakeClient, shell: str, alive: Fifo) -> None:
+    client = await of_shell(procd, shell)
+    script = f"trap 'echo ready >{alive}; sleep 1000' EXIT; exit 0"
+    command_id = await start(client, script)
+    assert await alive.line() == "ready"
+    async with client.post(path_of(command_id) + "/terminate"):
+        pass  # the shell may have to be ended for it
+    assert (await ended(client, command_id))["exitCode"] in (137, 143)
+
+
 async def test_terminate_keeps_a_shell_that_set_e(procd: MakeClient) -> None:
     """In bash, which comes to the trap before it looks at the status of what was ended."""
     client = await of_shell(procd, "/usr/bin/bash")

@@ -1,6 +1,8 @@
 """Input of commands: contract, section 8.6."""
 
 import asyncio
+import os
+import signal
 
 import pytest
 
@@ -86,6 +88,61 @@ async def test_end_of_input(procd: MakeClient, together: bool) -> None:
         assert (await type_in(client, command_id, eof=True)).status == 204
     assert await listener.to_end() == b"ready\na\nb\n"
     assert (await run(client, "echo next"))["output"] == "next\n"
+
+
+async def test_end_of_input_before_the_shell_opens_it(procd: MakeClient) -> None:
+    """It takes its time, in a trap for instance, while others open what they need."""
+    client = await procd()
+    await create(client)
+    await create(client, "other")
+    await run(client, "echo ready")
+    shell = client.app[SESSIONS].get("s").pid
+    os.kill(shell, signal.SIGSTOP)
+    command_id = await start(client, "cat; echo end", suppressInputEcho=True)
+    assert (await type_in(client, command_id, "mine", eof=True)).status == 204
+
+    async def given_up() -> bool:
+        await get(client, path_of(command_id))
+        return all(not task.get_name().startswith("end of input") for task in asyncio.all_tasks())
+
+    await until(given_up)
+    others = [
+        await start(client, "read x; echo $x", "other", suppressInputEcho=True) for _ in range(4)
+    ]
+    for other in others[1:]:
+        assert (await type_in(client, other, "theirs", "other")).status == 204
+    os.kill(shell, signal.SIGCONT)
+    assert (await ended(client, command_id))["exitCode"] == 0
+    assert (await logs(client, command_id))["output"] == "mine\nend\n"
+    for other in others[1:]:
+        assert "exitCode" not in await get(client, path_of(other, "other"))
+    await type_in(client, others[0], "first", "other")
+    for other in others:
+        await ended(client, other, "other")
+
+
+async def test_end_of_input_of_one_who_has_moved_it(procd: MakeClient) -> None:
+    """The shell's descriptor is another by then, and a child has it."""
+    client = await procd()
+    await create(client)
+    script = "exec 3<&0 </dev/null; echo ready; cat <&3; exec 3<&-"
+    command_id = await start(client, script, suppressInputEcho=True)
+    listener = await follow(client, command_id)
+    await listener.until(b"ready\n")
+    assert (await type_in(client, command_id, "a", eof=True)).status == 204
+    assert await listener.to_end() == b"ready\na\n"
+
+
+async def test_end_of_input_before_its_turn(procd: MakeClient, gate: Gate) -> None:
+    client = await procd()
+    await create(client)
+    first = await start(client, f"read x <{gate}")
+    command_id = await start(client, "cat", suppressInputEcho=True)
+    assert (await type_in(client, command_id, "early", eof=True)).status == 204
+    gate.open()
+    await ended(client, first)
+    await ended(client, command_id)
+    assert (await logs(client, command_id))["output"] == "early\n"
 
 
 async def test_input_after_its_end_is_refused(procd: MakeClient, gate: Gate) -> None:

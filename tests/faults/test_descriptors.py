@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from procd.unix.fd import RESERVED
+from tests.api import sessions
 from tests.api.clients import (
+    Fifo,
     attach,
     connect,
     create,
@@ -14,7 +16,10 @@ from tests.api.clients import (
     program,
     refused,
 )
+from tests.api.conftest import alive
 from tests.conftest import MakeClient
+
+__all__ = ["alive"]
 
 
 async def test_execute(procd: MakeClient) -> None:
@@ -88,3 +93,29 @@ async def test_delete_and_metrics_without_a_descriptor(procd: MakeClient, tmp_pa
     assert await listed(client) == []
     terminal = await attach(client, "/process/pty/t1/connect")
     assert terminal.controls[0]["status"] == "error"
+
+
+async def test_a_tree_of_more_than_there_are_descriptors(procd: MakeClient, alive: Fifo) -> None:
+    client = await procd()
+    assert (await execute(client, "echo before"))["result"] == "before\n"
+    with descriptors_exhausted(but=RESERVED + 20):
+        crowd = f"exec >{alive}; for i in $(seq 150); do sleep 1000 & done; wait"
+        body = {"command": crowd, "timeout": 1}
+        async with client.post("/process/execute", json=body) as reply:
+            await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
+        await alive.ended()
+        assert (await execute(client, "echo on"))["result"] == "on\n"
+
+
+async def test_a_crowd_that_a_session_waits_for(procd: MakeClient) -> None:
+    """A log that the shell holds ends with the last child: however many they are."""
+    client = await procd(process={"shell": "/bin/bash"}, sessions={"grace_s": 0.2})
+    await sessions.create(client)
+    with descriptors_exhausted(but=RESERVED + 30):
+        crowd = "exec 3>&1; for i in $(seq 150); do sleep 1000 & done; echo said"
+        body = await sessions.run(client, crowd)
+        assert (body["output"], body["exitCode"]) == ("said\n", 0)
+        assert (await execute(client, "echo on"))["result"] == "on\n"
+        listener = await sessions.follow(client, body["cmdId"])
+        await sessions.run(client, "kill $(jobs -p)")
+        assert await listener.to_end() == b"said\n"

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -78,6 +78,53 @@ async def test_followers_on_a_full_disk(small_disk: Path, procd: MakeClient, gat
     assert (await ended(client, command_id))["exitCode"] == 0
 
 
+async def test_a_deleted_log_on_a_full_disk(small_disk: Path, procd: MakeClient) -> None:
+    client = await procd(sessions={"state_dir": str(small_disk)})
+    await create(client)
+    full = f"find {small_disk} -name '*.log' -delete; cat /dev/zero >{small_disk}/fill"
+    body = await run(client, f"head -c 500000 /dev/zero; {full}; (exit 3)")
+    assert body["exitCode"] == 3
+    assert body["truncated"] is True
+    (small_disk / "fill").unlink()
+    assert (await run(client, "echo on"))["output"] == "on\n"
+
+
+@pytest.mark.parametrize("left", [0, 3])
+async def test_a_log_that_somebody_cuts(tmp_path: Path, procd: MakeClient, left: int) -> None:
+    client = await procd(sessions={"state_dir": str(tmp_path)})
+    await create(client)
+    said = [(await run(client, "echo said; echo err >&2"))["cmdId"] for _ in range(2)]
+    await run(client, f"find {tmp_path} -name '*.log' -exec truncate -s {left} {{}} +")
+    listener = await follow(client, said[0])
+    assert await listener.to_end() == b""
+    for command_id in said:
+        body = await logs(client, command_id)
+        assert body == {
+            "output": "",
+            "stdout": "",
+            "stderr": "",
+            "truncated": True,
+            "firstAvailableOffset": 9,
+        }
+    assert (await run(client, "echo on"))["output"] == "on\n"
+
+
+async def test_a_log_that_is_cut_while_it_grows(
+    tmp_path: Path, procd: MakeClient, gate: Gate
+) -> None:
+    client = await procd(sessions={"state_dir": str(tmp_path)})
+    await create(client)
+    command_id = await start(client, f"echo said; read x <{gate}; echo more")
+    listener = await follow(client, command_id)
+    await listener.until(b"said\n")
+    (log,) = tmp_path.glob("procd-*/*/*.log")
+    os.truncate(log, 0)
+    gate.open()
+    assert await listener.to_end() == b"said\nmore\n"
+    body = await logs(client, command_id)
+    assert (body["output"], body["firstAvailableOffset"]) == ("more\n", 5)
+
+
 @pytest.mark.parametrize("run_async", [False, True])
 async def test_no_descriptor_left_for_a_command(procd: MakeClient, run_async: bool) -> None:
     client = await procd()
@@ -137,6 +184,54 @@ async def test_shell_killed_in_mid_command(procd: MakeClient, alive: Fifo, gate:
     gate.open()
     assert (await logs(client, command_id))["output"] == "said\n"
     await delete(client)
+
+
+async def test_news_of_the_end_of_a_shell_that_was_forgotten(procd: MakeClient) -> None:
+    """As when procd is stopped in that moment."""
+    client = await procd()
+    await create(client)
+    await start(client, "read x")
+    session = client.app[SESSIONS].get("s")
+    loop = asyncio.get_running_loop()
+    failures: list[dict[str, object]] = []
+    loop.set_exception_handler(lambda _, context: failures.append(context))
+    told = loop.create_future()
+
+    def forgotten() -> None:
+        session.close()
+        loop.call_soon(told.set_result, None)
+
+    session._process.on_done = forgotten
+    os.kill(session.pid, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        await told
+    assert not failures
+
+
+async def test_followers_when_there_is_no_memory_for_a_moment(
+    procd: MakeClient, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"read x <{gate}; echo said")
+    followers = [await follow(client, command_id) for _ in range(2)]
+    failures = 6
+
+    def short(
+        number: int, size: int, offset: int, read: Callable[[int, int, int], bytes] = os.pread
+    ) -> bytes:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise MemoryError
+        return read(number, size, offset)
+
+    monkeypatch.setattr("os.pread", short)
+    gate.open()
+    for listener in followers:
+        assert await listener.to_end() == b"said\n"
+    assert failures < 0
+    assert (await ended(client, command_id))["exitCode"] == 0
 
 
 async def test_many_commands_in_many_sessions(procd: MakeClient) -> None:

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from procd.services import dialogue
 from tests.api.clients import Fifo, Gate, raw, refused
 from tests.api.conftest import alive, gate, shell
 from tests.api.sessions import (
+    SHELLS,
     create,
     delete,
     ended,
@@ -311,9 +315,144 @@ async def test_what_a_shell_leaves_behind_outlives_it(
             continue
 
 
-async def test_nothing_of_ours_is_traced(procd: MakeClient, shell: str) -> None:
+@pytest.mark.parametrize("ending", ["sh -c 'exit 3'", "exit 3"])
+@pytest.mark.parametrize("options", ["-x", "-eux"])
+async def test_nothing_of_ours_is_traced(
+    procd: MakeClient, shell: str, options: str, ending: str
+) -> None:
+    """Whether it is the end of the shell or not."""
     client = await of_shell(procd, shell)
-    await run(client, "set -x")
-    body = await run(client, "sh -c 'exit 3'")
+    await run(client, f"set {options}")
+    body = await run(client, ending)
     assert body["exitCode"] == 3
-    assert all("exit 3" in line for line in body["stderr"].splitlines())
+    traced = body["stderr"].splitlines()
+    if kind(shell) == "zsh":  # it can't be kept from naming what sources the script, and its end
+        traced = [line for line in traced if not re.search("> (\\. /proc/|return 3$)", line)]
+    assert traced
+    assert all("exit 3" in line for line in traced)
+
+
+async def test_a_program_in_the_place_of_the_shell(
+    procd: MakeClient, shell: str, alive: Fifo, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs for as long as it likes, and its exit status is the command's."""
+    monkeypatch.setattr(dialogue, "EXIT_S", 0.2)
+    client = await of_shell(procd, shell)
+    await run(client, "true")
+    command_id = await start(
+        client, f"exec python3 -c 'open(\"{alive}\", \"w\").write(\"begun\\n\"); "
+        f"open(\"{gate}\").readline(); print(\"said\"); exit(7)'",
+    )  # fmt: skip
+    assert await alive.line() == "begun"
+    time = asyncio.get_running_loop().time
+    past = time() + 5 * dialogue.EXIT_S
+    while time() < past:
+        assert "exitCode" not in await get(client, path_of(command_id))
+    gate.open()
+    assert (await ended(client, command_id))["exitCode"] == 7
+    assert (await logs(client, command_id))["output"] == "said\n"
+    await refused(await post_exec(client, "true"), 410, "SESSION_ENDED")
+
+
+async def test_shell_that_reads_something_else(procd: MakeClient, shell: str, alive: Fifo) -> None:
+    if kind(shell) != "busybox":
+        pytest.skip(f"can't be told to in {kind(shell)}")
+    client = await of_shell(procd, shell)
+    body = await run(client, f'for n in 10 11 12 13 14; do eval "exec $n<>{alive}"; done')
+    if body["exitCode"] == 0:  # this was heard of still
+        body = await run(client, "true")
+    assert body["exitCode"] == -1
+    assert NOTE in body["stderr"]
+
+
+DUPLICATES = [
+    "exec 4<&0; echo ok",
+    "{ cat <&4; } 4<&0; echo ok",
+    "f() { cat <&4; }; f 4<&0; echo ok",
+    "if true; then exec 9<&0; fi; echo ok",
+    "x=$(exec 4<&0; echo ok); echo $x",
+    "exec 7<&0 </dev/null; exec 0<&7 7<&-; echo ok",
+]
+
+
+@pytest.mark.parametrize("script", DUPLICATES)
+async def test_standard_input_may_be_duplicated(procd: MakeClient, shell: str, script: str) -> None:
+    client = await of_shell(procd, shell)
+    for line in (script, "echo ok"):
+        body = await run(client, line)
+        assert (body["output"], body["exitCode"]) == ("ok\n", 0)
+
+
+READERS = [
+    ("trap 'cat; echo cleaned' EXIT; set -e; sh -c 'exit 3'", "cleaned\n"),
+    ("trap 'cat; echo cleaned' EXIT; exit 3", "cleaned\n"),
+    ("trap 'read x || echo \"got [$x]\"' EXIT; set -e; sh -c 'exit 3'", "got []\n"),
+]
+
+
+@pytest.mark.parametrize(("script", "said"), READERS)
+async def test_what_an_exit_trap_reads(
+    procd: MakeClient, shell: str, script: str, said: str
+) -> None:
+    """Nothing, and never what procd has for the shell."""
+    if kind(shell) == "busybox":
+        pytest.skip("reads its lines from standard input")
+    client = await of_shell(procd, shell)
+    body = await run(client, script)
+    assert (body["stdout"], body["stderr"], body["exitCode"]) == (said, "", 3)
+
+
+async def test_what_an_idle_trap_reads(procd: MakeClient, shell: str, alive: Fifo) -> None:
+    if kind(shell) == "busybox":
+        pytest.skip("reads its lines from standard input")
+    client = await of_shell(procd, shell)
+    trap = f"cat; echo trapped >{alive}"
+    pid = int((await run(client, f"trap '{trap}' USR1; echo $$"))["output"])
+    os.kill(pid, signal.SIGUSR1)
+    # Some come to it with the next line only.
+    assert (await run(client, "echo on"))["stdout"] == "on\n"
+    assert await alive.line() == "trapped"
+    assert (await run(client, "echo on"))["stdout"] == "on\n"
+
+
+async def test_a_file_that_bash_begins_with_reads(procd: MakeClient, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("cat; begun=yes")
+    client = await procd(process={"shell": SHELLS["bash"]})
+    await create(client, env={"BASH_ENV": str(tmp_path / "env")})
+    assert (await run(client, "echo $begun"))["output"] == "yes\n"
+
+
+async def test_name_of_the_shell_and_what_its_children_have(procd: MakeClient, shell: str) -> None:
+    client = await of_shell(procd, shell)
+    if kind(shell) == "zsh":
+        await run(client, "unsetopt function_argzero")
+    assert (await run(client, "echo $0 $#"))["output"] == f"{shell} 0\n"
+    body = await run(client, "python3 -c 'import os; print(os.listdir(\"/proc/self/fd\"))'")
+    assert body["output"] == "['0', '1', '2', '3']\n", "and what lists them"
+
+
+@pytest.mark.parametrize("follows", [False, True])
+async def test_an_exit_trap_that_says_much(procd: MakeClient, shell: str, follows: bool) -> None:
+    client = await of_shell(procd, shell)
+    said = "".join(f"{number}\n" for number in range(1, 100_001))
+    script = "set -e; trap 'seq 100000; echo err >&2' EXIT; (exit 4)"
+    if follows:
+        listener = await follow(client, await start(client, script))
+        await listener.to_end()
+        streams = {stream: bytes(data).decode() for stream, data in listener.streams.items()}
+        assert streams == {1: said, 2: "err\n"}
+    else:
+        body = await run(client, script)
+        assert (body["stdout"], body["stderr"], body["exitCode"]) == (said, "err\n", 4)
+
+
+async def test_words_of_zsh(procd: MakeClient) -> None:
+    """What follows a script is no word that can be taken away, and no subshell."""
+    client = await of_shell(procd, SHELLS["zsh"])
+    await run(client, "alias case=false return=false; disable -r case")
+    await run(client, "zshexit() { echo ended; }")
+    for script, code in ("false", 1), ("(exit 6)", 6), ("echo on", 0):
+        body = await run(client, f"zshexit() {{ :; }}; {script}; zshexit() {{ echo ended; }}; "
+                         f"() {{ \\return {code} }}")  # fmt: skip
+        assert (body["stdout"].removeprefix("on\n"), body["exitCode"]) == ("", code)
+    assert (await run(client, "exit 2"))["output"] == "ended\n"

@@ -357,6 +357,27 @@ async def test_drain_takes_what_is_there(poller: Poller, ends: tuple[OwnedFd, Ow
     reader.drain()
 
 
+async def test_drain_without_memory(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for the last bytes before an end goes on without them; they wait."""
+    reading, writing = ends
+    got = Collector()
+    reader = FdReader(poller, reading, got.received, got.eof)
+    os.write(writing.number, b"x")
+
+    def short(number: int, size: int) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr("os.read", short)
+    reader.drain()
+    assert not got.runs
+    monkeypatch.undo()
+    reader.drain()
+    assert got.data == b"x"
+    reader.close()
+
+
 async def test_drain_is_bounded(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
     """A writer that goes on and on can't keep `drain` for ever."""
     reading, writing = ends

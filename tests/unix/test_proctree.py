@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from procd.unix import proctree
-from procd.unix.fd import OwnedFd
 from procd.unix.proctree import PART_BITS, PROCESS_MASK, TAG_BASE, Tree
 from procd.unix.spawn import Spec, spawn
+from tests.api.clients import descriptors_exhausted
 from tests.waiting import until
 
 TAG = TAG_BASE + (5 << PART_BITS)
@@ -296,17 +296,63 @@ async def test_a_stopped_process_is_ended(start: Start) -> None:
 
 
 async def test_a_signal_reaches_every_member(start: Start) -> None:
-    """Any signal goes to each, and each that took it is given back as a pidfd."""
+    """Any signal goes to each, and each that took it is told."""
     leader = start(
         "sh -c 'echo $$; exec sleep 1000' & setsid sh -c 'echo $$; exec sleep 1000' & wait"
     )
     pids = leader.lines(2) | {leader.pid}
     reached = proctree.signal_tree(leader.tree, signal.SIGTERM, [leader.pid])
-    assert len(reached) == 3
+    assert set(reached) == pids
     async with asyncio.timeout(10):
         await proctree.ended(reached, 10)
-    assert all(pidfd.closed for pidfd in reached)
     assert living(pids) == set()
+
+
+CROWD = "for i in $(seq 100); do sleep 1000 & done; echo 1; wait"
+
+
+@pytest.mark.parametrize("spare", [0, 1, 2, 10])
+async def test_a_tree_of_more_than_there_are_descriptors(start: Start, spare: int) -> None:
+    """All are ended with what there is, or as soon as there is something; nothing leaks."""
+    leader = start(CROWD)
+    leader.line()
+    everyone = set(proctree.members(leader.tree, [leader.pid]))
+    assert len(everyone) == 101
+    with descriptors_exhausted(but=spare):
+        if spare == 0:
+            with pytest.raises(OSError, match="Too many open files"):
+                proctree.signal_tree(leader.tree, signal.SIGKILL, [leader.pid])
+            killing = asyncio.ensure_future(proctree.finish_kill(leader.tree, {}, [leader.pid]))
+            await asyncio.sleep(0)
+        else:
+            reached = proctree.signal_tree(leader.tree, signal.SIGKILL, [leader.pid])
+            assert set(reached) == everyone
+            killing = asyncio.ensure_future(
+                proctree.finish_kill(leader.tree, reached, [leader.pid])
+            )
+            if spare > 1:
+                async with asyncio.timeout(30):
+                    await killing
+    async with asyncio.timeout(30):
+        await killing
+    assert living(everyone) == set()
+
+
+async def test_waiting_until_a_tree_is_empty(start: Start) -> None:
+    """Whoever is started meanwhile is waited for, too."""
+    leader = start('echo 1; read x; sh -c "$STAY" & read x')
+    leader.line()
+    emptied = asyncio.ensure_future(proctree.emptied(leader.tree, [leader.pid]))
+    leader.stdin.write(b"\n")
+    child = leader.line()
+    leader.stdin.write(b"\n")
+    os.waitpid(leader.pid, 0)
+    leader.tree.leader = 0
+    done, _ = await asyncio.wait([emptied], timeout=0.05)
+    assert not done
+    os.kill(child, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        await emptied
 
 
 def test_zombies_are_no_members(start: Start) -> None:
@@ -314,18 +360,17 @@ def test_zombies_are_no_members(start: Start) -> None:
     leader = start("exit 0")
     os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
     assert proctree.members(leader.tree, [leader.pid]) == {}
-    assert proctree.signal_tree(leader.tree, signal.SIGKILL, [leader.pid]) == []
+    assert proctree.signal_tree(leader.tree, signal.SIGKILL, [leader.pid]) == {}
 
 
 async def test_waiting_has_a_bound(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     """Who doesn't end is waited for no longer than that; it is warned of and lets go of."""
     leader = start("echo 1; read x")
     leader.line()
-    pidfd = OwnedFd(os.pidfd_open(leader.pid))
+    waited_for = proctree.members(leader.tree, [leader.pid])
     with caplog.at_level(logging.WARNING, "procd.unix.proctree"):
         async with asyncio.timeout(10):
-            await proctree.ended([pidfd], 0.01)
-    assert pidfd.closed
+            await proctree.ended(waited_for, 0.01)
     assert len(caplog.records) == 1
     assert living({leader.pid}) == {leader.pid}
 
@@ -333,7 +378,7 @@ async def test_waiting_has_a_bound(start: Start, caplog: pytest.LogCaptureFixtur
 async def test_waiting_for_nobody() -> None:
     """Nothing to wait for is no wait."""
     async with asyncio.timeout(10):
-        await proctree.ended([], 10)
+        await proctree.ended({}, 10)
 
 
 async def test_parts_of_a_tree(start: Start) -> None:

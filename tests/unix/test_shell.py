@@ -15,10 +15,10 @@ from procd.unix.shell import (
     PREFERRED,
     SCRIPT_FD,
     Shell,
-    after_sourcing,
     builtin_word,
     script_argv,
     sourced,
+    sourcing,
 )
 from procd.unix.spawn import Source, Spec, spawn
 
@@ -110,7 +110,7 @@ def test_sourced_where_set_e_is_on(shell: str, tmp_path: Path) -> None:
     for number, script in enumerate([b"(exit 3) && :", b"echo $?", b"", b"false; echo rest"]):
         path = tmp_path / f"{number}"
         path.write_bytes(sourced(shell, script))
-        lines += [f"{builtin_word(shell)} . {path} >&1{after_sourcing(shell)}", "echo $?"]
+        lines += [sourcing(shell, str(path), ">&1"), "echo $?"]
     # The status of a command before is lost to `echo`.
     assert run(shell, "\n".join(lines)) == (b"3\n0\n0\n0\n", 1)
 
