@@ -197,6 +197,11 @@ class SessionsConfig:
     max_total_log_bytes: int = setting(
         4 << 30, "output kept of all commands, bytes", minimum=1 << 20
     )
+    max_total_text_bytes: int = setting(
+        256 << 20,
+        "texts of all commands remembered, in memory, bytes; a session's oldest finished go first",
+        minimum=1 << 20,
+    )
     input_queue_bytes: int = setting(
         1 << 20, "unread input of a command beyond which more has to wait, bytes", minimum=1024
     )

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import shutil
 import signal
+import sys
 import time
 import uuid
 from collections import deque
@@ -26,7 +27,7 @@ from procd.process import STDERR, Process
 from procd.processes import Processes
 from procd.services.command import UNKNOWN, Command, CommandRecord
 from procd.services.dialogue import LEAVE, TERMINATED, Dialogue
-from procd.streams.backlog import Backlog
+from procd.streams.backlog import Backlog, Budget
 from procd.unix import proctree
 from procd.unix.child import ExitStatus
 from procd.unix.fd import OwnedFd
@@ -85,12 +86,14 @@ class ShellSession:
         argv: what it was started as.
         openings: where it finds what it opens.
         lines, first: the pipe that it reads, and the first line for it (see Dialogue).
+        texts: what all sessions' commands may take by their texts.
     """
 
     def __init__(
         self, session_id: str, process: Process, words: Backlog, *, shell: str,
         argv: tuple[str, ...], openings: Openings, lines: tuple[Opening, OwnedFd], first: str,
-        directory: Path, store: LogStore, config: SessionsConfig, processes: Processes,
+        directory: Path, store: LogStore, texts: Budget, config: SessionsConfig,
+        processes: Processes,
     ) -> None:  # fmt: skip
         self.id = session_id
         self.commands: dict[str, Command] = {}
@@ -100,6 +103,7 @@ class ShellSession:
         self._shell = shell
         self._directory = directory
         self._store = store
+        self._texts = texts
         self._config = config
         self._openings = openings
         self._queue: deque[Command] = deque()
@@ -133,7 +137,7 @@ class ShellSession:
         Raises:
             BadRequest: it is blank.
             SessionEnded: the shell has exited.
-            Exhausted: `sessions.max_queued` commands are waiting.
+            Exhausted: `sessions.max_queued` commands are waiting, or too many are remembered.
             SpawnFailed: there is no descriptor for its input.
         """
         if not request.command.strip():
@@ -142,7 +146,9 @@ class ShellSession:
             raise SessionEnded("session has ended: its shell has exited")
         if len(self._queue) >= self._config.max_queued:
             raise Exhausted(f"limit of {self._config.max_queued} queued commands is reached")
-        self._forget_old()
+        size = sys.getsizeof(request.command)
+        while len(self.commands) >= self._config.max_commands or not self._texts.take(size):
+            self._forget_oldest()
         self._numbers += 1
         record = CommandRecord(
             id=command_id or str(uuid.uuid4()),
@@ -155,6 +161,7 @@ class ShellSession:
         try:
             command = Command(record, file, self._openings, self._processes.poller)
         except OSError as exc:
+            self._texts.give_back(size)
             raise SpawnFailed(f"cannot start a command: {exc.strerror}") from exc
         self.commands[record.id] = command
         self._queue.append(command)
@@ -164,15 +171,19 @@ class ShellSession:
         self._next()
         return command
 
-    def _forget_old(self) -> None:
-        if len(self.commands) < self._config.max_commands:
-            return
+    def _forget_oldest(self) -> None:
         for command in self.commands.values():
             if command.log.sealed:
                 del self.commands[command.record.id]
-                command.remove()
+                self._remove(command)
                 return
-        raise Exhausted(f"limit of {self._config.max_commands} commands is reached")
+        if len(self.commands) >= self._config.max_commands:
+            raise Exhausted(f"limit of {self._config.max_commands} commands is reached")
+        raise Exhausted(f"limit of {self._texts.most_bytes} bytes of commands' texts is reached")
+
+    def _remove(self, command: Command) -> None:
+        command.remove()
+        self._texts.give_back(sys.getsizeof(command.record.text))
 
     def _next(self) -> None:
         """Start the next command, if there is one and its turn has come."""
@@ -378,5 +389,6 @@ class ShellSession:
         self._close()
         for command in self.commands.values():
             command.cancel("session was deleted")
-            command.remove()
+            self._remove(command)
+        self.commands.clear()
         shutil.rmtree(self._directory, ignore_errors=True)

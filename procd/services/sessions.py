@@ -27,7 +27,7 @@ from procd.services.session import (
     ShellSession,
 )
 from procd.statedir import StateDirectory
-from procd.streams.backlog import Backlog
+from procd.streams.backlog import Backlog, Budget
 from procd.streams.log import Log
 from procd.surroundings import state_dir
 from procd.unix.fd import OwnedFd
@@ -67,6 +67,7 @@ class ShellSessions:
         self._sessions: dict[str, ShellSession] = {}
         self._store = LogStore(config.max_log_bytes, config.max_total_log_bytes)
         self._store.keep_reserve()
+        self._texts = Budget(config.max_total_text_bytes, processes.heap.freed)
         self._root = StateDirectory(state_dir(config, os.environ))
         # The shell opens what is in it by name: another user may pass through, and not look.
         self._mode = 0o700 if processes.confinement.owner is None else 0o711
@@ -128,7 +129,7 @@ class ShellSessions:
             return ShellSession(
                 request.id, process, words, shell=shell, argv=argv, openings=openings,
                 lines=lines, first=first, directory=directory, store=self._store,
-                config=self.config, processes=self._processes,
+                texts=self._texts, config=self.config, processes=self._processes,
             )  # fmt: skip
         except (OSError, ProcdError) as exc:
             for end in lines or ():

@@ -20,6 +20,7 @@
 | sessions.max_sessions | 429 | here |
 | sessions.max_queued | 429 | here |
 | sessions.max_commands | the oldest goes, or 429 | here |
+| sessions.max_total_text_bytes | the oldest goes, or 429 | here |
 | sessions.max_log_bytes, max_total_log_bytes | `truncated` | here |
 | sessions.input_queue_bytes | the request waits | test_session_input |
 | sessions.max_wait_s | answers early | test_session_control |
@@ -303,6 +304,27 @@ async def test_commands_of_a_session(procd: MakeClient, gate: Gate, setting: str
     if setting == "max_commands":
         async with client.get(sessions.path_of(running)) as reply:
             await refused(reply, 404, "PROCESS_NOT_FOUND")
+
+
+async def test_texts_of_commands(procd: MakeClient, gate: Gate) -> None:
+    client = await procd(sessions={"max_total_text_bytes": MEGABYTE})
+    long = f": {'x' * (400 << 10)}"
+    await sessions.create(client)
+    first, second = [(await sessions.run(client, long))["cmdId"] for _ in range(2)]
+    running = await sessions.start(client, f"read x <{gate}\n{long}")
+    async with client.get(sessions.path_of(first)) as reply:
+        await refused(reply, 404, "PROCESS_NOT_FOUND")
+    await sessions.create(client, "other")
+    post = sessions.post_exec(client, f"{long}\n{long}", session_id="other", runAsync=True)
+    await refused(await post, 429, "LIMIT_REACHED")
+    async with client.get(sessions.path_of(second)) as reply:
+        assert reply.status == 200, "nobody else's go"
+    gate.open()
+    assert (await sessions.ended(client, running))["exitCode"] == 0
+    await sessions.delete(client)
+    assert (await sessions.run(client, f"{long}\n{long}\necho on", session_id="other"))[
+        "output"
+    ] == "on\n"
 
 
 @pytest.mark.parametrize("setting", ["max_log_bytes", "max_total_log_bytes"])

@@ -1,6 +1,7 @@
 """Shell sessions, their shell and their commands: contract, section 8."""
 
 import asyncio
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from aiohttp.test_utils import TestClient
 from procd.api.session import SESSIONS
 from procd.app import create_app
 from procd.configfile import from_mapping
+from procd.services.command import Command
 from tests.api.clients import Fifo, Gate, refused
 from tests.api.sessions import (
     MODERN,
@@ -552,3 +554,17 @@ async def test_entrypoint_is_not_to_be_touched(aiohttp_client: Any) -> None:
     async with client.post("/process/session", json={"sessionId": "entrypoint"}) as reply:
         await refused(reply, 400, "BAD_REQUEST")
     assert "exitCode" not in await get(client, ENTRYPOINT, **MODERN)
+
+
+async def test_no_text_stays_of_a_deleted_session(procd: MakeClient) -> None:
+    client = await procd()
+    gc.collect()
+    gc.disable()  # it must take no collection
+    try:
+        for _ in range(3):
+            await create(client)
+            await run(client, "seq 1000")
+            await delete(client)
+        assert sum(isinstance(kept, Command) for kept in gc.get_objects()) <= 1
+    finally:
+        gc.enable()
