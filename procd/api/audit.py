@@ -12,10 +12,10 @@ from procd.api.forwarded import PROXIES
 from procd.api.gate import CALLER
 from procd.api.reply import timestamp
 from procd.api.scopes import UNGUARDED
+from procd.api.ws import SWITCHING, UPGRADED
 from procd.services.audit import AuditFile
 
 MAX_VALUE_LENGTH: Final = 255
-SWITCHING: Final = 101
 REFUSALS: Final = (401, 403)
 
 AUDIT = web.AppKey("AUDIT", AuditFile)
@@ -57,9 +57,10 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = response.status
         return response
     finally:
-        upgraded = status == SWITCHING
+        if status is None and request.get(UPGRADED):
+            status = SWITCHING
         record = {
-            **_record(request, "closed" if upgraded else "request", began_at),
+            **_record(request, "closed" if status == SWITCHING else "request", began_at),
             "status": status,
             "durationMs": int((time.monotonic() - begin) * 1000),
             **request.get(NOTES, {}),

@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from procd.api.forwarded import PROXIES
+from procd.api.ws import SWITCHING, UPGRADED
 from procd.logs import REQUEST_ID
 from procd.metrics import Durations, Traffic
 from procd.unix.heap import Heap
@@ -33,7 +34,6 @@ BOUNDS_S: Final = (
 )  # fmt: skip
 # What stands for the status where the client went before there was one, as in nginx.
 CLIENT_GONE: Final = 499
-UPGRADED: Final = 101
 # What a longer body than this took is worth giving back.
 LONG_BYTES: Final = 64 << 10
 
@@ -117,9 +117,11 @@ def observer(requests: Requests) -> Middleware:
             raise
         finally:
             seconds = time.perf_counter() - begin
+            if status == CLIENT_GONE and request.get(UPGRADED):
+                status = SWITCHING
             stats = requests.of(request)
             stats.statuses[status] = stats.statuses.get(status, 0) + 1
-            if status != UPGRADED:
+            if status != SWITCHING:
                 stats.durations.add(seconds)
             received = request.content.total_bytes
             traffic.received_bytes += received

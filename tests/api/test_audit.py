@@ -24,6 +24,7 @@ from tests.api.clients import (
     each,
     execute,
     program,
+    raw,
     until,
 )
 from tests.conftest import Client, MakeClient
@@ -108,6 +109,16 @@ async def test_a_terminal(procd: MakeClient, secrets: Secrets, tmp_path: Path) -
         assert secret not in text
 
 
+async def test_a_terminal_that_never_ran(procd: MakeClient, tmp_path: Path) -> None:
+    """It has an end, and no exit code."""
+    path = tmp_path / "audit"
+    client = await procd(audit={"file": str(path)})
+    await create(client, "t1", lazyStart=True)
+    await delete(client, "t1")
+    ended = [record["exitCode"] for record in records(path) if record["event"] == "ended"]
+    assert ended == [None]
+
+
 async def test_what_goes_on_without_its_request(
     procd: MakeClient, secrets: Secrets, tmp_path: Path, gate: Gate
 ) -> None:
@@ -163,6 +174,48 @@ async def test_a_context(
     assert (made["context_id"], made["status"]) == (context, 200)
     assert opened["event"] == "opened"
     assert (closed["context_id"], closed["outcome"]) == (context, outcome)
+
+
+@each(
+    "path",
+    [
+        "/process/pty/t1/connect",
+        "/process/pty/nope/connect",
+        "/process/pty/create-connect?id=t2",
+        "/process/session/s1/command/{command}/logs?follow=true",
+        "/process/interpreter/execute",
+        "/terminal/ptys",
+    ],
+)
+@each("resets", [False, True])
+async def test_a_client_that_goes_without_a_close(
+    procd: MakeClient, tmp_path: Path, path: str, resets: bool, gate: Gate
+) -> None:
+    """A WebSocket that was opened is closed, however its client goes."""
+    file = tmp_path / "audit"
+    client = await procd(audit={"file": str(file)}, interpreter={"warm": 0})
+    await create(client, "t1")
+    async with client.post("/process/session", json={"sessionId": "s1"}) as reply:
+        assert reply.status == 201
+    body = {"command": f"read x <{gate}", "runAsync": True}
+    async with client.post("/process/session/s1/exec", json=body) as reply:
+        command = (await reply.json())["cmdId"]
+    before = len(records(file))
+    async with raw(client) as peer:
+        await peer.upgrade(path.format(command=command))
+        if resets:
+            peer.reset()
+
+    async def over() -> bool:
+        async with client.get("/healthz"):
+            return "closed" in {each["event"] for each in records(file)}
+
+    await until(over)
+    gone = [record for record in records(file)[before:] if record["event"] != "ended"]
+    assert [record["event"] for record in gone] == ["opened", "closed"]
+    assert gone[1]["status"] == 101
+    gate.open(1)
+    file.unlink()
 
 
 async def test_refusals_can_not_fill_the_disk(

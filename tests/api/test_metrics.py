@@ -13,7 +13,9 @@ from tests.api.clients import (
     connect,
     create,
     delete,
+    each,
     execute,
+    raw,
     refused,
 )
 from tests.conftest import Client, MakeClient
@@ -123,6 +125,26 @@ async def test_what_lives(procd: MakeClient) -> None:
     labels = {"method": "GET", "route": "/process/pty/{id}/connect"}
     assert requests(samples, "GET", "/process/pty/{id}/connect", 101) == 1
     assert value(samples, "procd_http_request_duration_seconds_count", **labels) == 0
+
+
+@each("resets", [False, True])
+async def test_a_client_that_goes_without_a_close(procd: MakeClient, resets: bool) -> None:
+    """What it had was a WebSocket, whose time is no latency."""
+    client = await procd()
+    await create(client, "t1")
+    async with raw(client) as peer:
+        await peer.upgrade("/process/pty/t1/connect")
+        if resets:
+            peer.reset()
+    async with asyncio.timeout(WAIT_S):
+        while value(samples := await scrape(client), "procd_websockets") != 0:
+            pass
+    route = "/process/pty/{id}/connect"
+    assert requests(samples, "GET", route, 101) == 1
+    assert requests(samples, "GET", route, 499) == 0
+    labels = {"method": "GET", "route": route}
+    assert value(samples, "procd_http_request_duration_seconds_count", **labels) == 0
+    await delete(client, "t1")
 
 
 async def test_bytes(procd: MakeClient) -> None:
