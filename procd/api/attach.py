@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import re
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from procd.api.body import BodySchema, flag, number, strings
 from procd.api.describe import FLAG, TEXT, Doc, Query
 from procd.api.edge import had_last_words
 from procd.api.gate import CALLER
+from procd.api.observe import HEAP
 from procd.api.outlet import Outlet
 from procd.api.pty import CREATE, CREATING, PTYS
 from procd.api.ws import (
@@ -176,13 +178,16 @@ class Past:
 
     Attributes:
         outlet: its place in the log from then on, which it has already.
-        pieces: of a replay; None if the output just goes on from the outlet's place.
+        pieces: of a replay, each until it is sent; None if the output just goes on from the
+            outlet's place.
         start: offset of the replay's first byte.
+        size: of the replay, bytes.
     """
 
     outlet: Outlet
-    pieces: list[bytes] | None = None
+    pieces: deque[bytes] | None = None
     start: int = 0
+    size: int = 0
 
 
 def _outlet(session: PtySession, offset: int) -> Outlet:
@@ -207,14 +212,14 @@ async def _recall(session: PtySession, replay_bytes: int) -> Past:
             outlet.close()
             raise
         if not outlet.cursor.lost:
-            return Past(outlet, pieces, start)
+            return Past(outlet, pieces, start, sum(map(len, pieces)))
         outlet.close()
         replay_bytes //= 2
 
 
-async def _filtered(output: bytes) -> list[bytes]:
+async def _filtered(output: bytes) -> deque[bytes]:
     queries = ReplayFilter()
-    pieces: list[bytes] = []
+    pieces: deque[bytes] = deque()
     for offset in range(0, len(output), REPLAY_PIECE_BYTES):
         if offset:
             await asyncio.sleep(0)
@@ -243,18 +248,16 @@ async def _serve(
 
     connection.on_sent_away = part
     try:
-        await _begin(connection, session, past, attendant.size)
+        _begin(connection, session, past, attendant.size)
         connection.ping()  # a pong proves that the handshake was complete
-        if not connection.closing:
-            attendant.join()
+        attendant.join()
+        if past.pieces is None:
             outlet.open(connection)
         await serve_both_ways(
             _read(connection, typist, attendant, request.app[PTYS].config.input_queue_bytes),
-            _write(connection, session, outlet, tells_exit=EXIT_TOKEN in offered(request)),
+            _write(request, connection, session, past),
             f"pty output {session.id}",
         )
-    except ConnectionError:
-        pass  # the client has gone in the middle of its replay
     finally:
         part()
         connection.on_sent_away = None
@@ -263,10 +266,10 @@ async def _serve(
     return response
 
 
-async def _begin(
+def _begin(
     connection: Connection, session: PtySession, past: Past, size: Mapping[str, int]
 ) -> None:
-    """Send `connected`, and the replay."""
+    """Send `connected`."""
     cursor = past.outlet.cursor
     if past.pieces is None:
         # What was asked for may be gone, or have gone just now. The output follows in this turn.
@@ -278,14 +281,19 @@ async def _begin(
         _control(
             "connected",
             offset=past.start,
-            replayBytes=sum(map(len, past.pieces)),
+            replayBytes=past.size,
             liveOffset=cursor.offset,
             **size,
         )
     )
-    for piece in filter(None, past.pieces):
-        connection.write(encode(BINARY, piece))
-        await connection.drain()
+
+
+async def _replay(connection: Connection, pieces: deque[bytes]) -> None:
+    """Send a replay, of which nothing is kept."""
+    while pieces and not connection.closing:
+        if piece := pieces.popleft():
+            connection.write(encode(BINARY, piece))
+            await connection.drain()
 
 
 async def _read(
@@ -317,8 +325,15 @@ async def _read(
 
 
 async def _write(
-    connection: Connection, session: PtySession, outlet: Outlet, *, tells_exit: bool
+    request: web.Request, connection: Connection, session: PtySession, past: Past
 ) -> None:
+    outlet = past.outlet
+    if past.pieces is not None:
+        await _replay(connection, past.pieces)
+        request.app[HEAP].freed(past.size)
+        if connection.closing:
+            return
+        outlet.open(connection)
     complete = await outlet.run()
     outlet.close()
     if not complete:
@@ -331,7 +346,7 @@ async def _write(
     ending: dict[str, object] = {"exitCode": code}
     if code != 0:
         ending["exitReason"] = exit_reason(code)
-    if tells_exit:
+    if EXIT_TOKEN in offered(request):
         connection.write_text(_control("exited", **ending))
     connection.close(
         WSCloseCode.OK if code == 0 else WSCloseCode.INTERNAL_ERROR, orjson.dumps(ending).decode()

@@ -174,5 +174,5 @@ def _describe(member: Member) -> dict[str, object]:
 
 
 def misunderstood(connection: Connection, error: BadRequest) -> None:
-    """End the connection of a client that doesn't keep to its own sub-protocol."""
-    connection.close(WSCloseCode.PROTOCOL_ERROR, error.message)
+    """Send away a client that doesn't keep to its own sub-protocol."""
+    connection.send_away(WSCloseCode.PROTOCOL_ERROR, error.message)

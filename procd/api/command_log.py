@@ -14,7 +14,7 @@ from procd.api.outlet import Outlet
 from procd.api.reply import OutputText, respond, respond_text
 from procd.api.versions import Client
 from procd.api.ws import CONNECTIONS, Connection, serve_both_ways
-from procd.errors import ProcessNotFound
+from procd.errors import BadRequest, ProcessNotFound
 from procd.process import STDERR, STDOUT
 from procd.services.command import Command
 
@@ -30,6 +30,7 @@ def whole_output(command: Command) -> OutputText:
 def output_of(command: Command, client: Client) -> dict[str, object]:
     """A command's output in the form that the client knows (section 2.3)."""
     file = command.file
+    file.look()
     fields: dict[str, object] = {
         "output": OutputText(file, labelled=client.labelled and not client.modern, marks_gap=False),
         "stdout": OutputText(file, STDOUT, marks_gap=False) if client.modern else None,
@@ -55,13 +56,15 @@ async def answer_logs(request: web.Request, command: Command, client: Client) ->
 async def _follow(
     request: web.Request, command: Command, offset: int, *, labelled: bool
 ) -> web.StreamResponse:
+    if offset > command.log.store.end:
+        raise BadRequest(f"offset {offset} is beyond the end of the output")
     follows = request.query.get("follow") == "true"
     connection = await request.app[CONNECTIONS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES)
     end = command.log.store.end
     outlet = Outlet(
         command.log,
         command.labelled if labelled else command.plain,
-        min(max(offset, command.log.store.start), end),
+        max(offset, command.log.store.start),
         until=None if follows else end,
         skips_gaps=True,
         yields=True,
@@ -99,5 +102,5 @@ FOLLOWING: Final = Doc(
         Query("follow", "by WebSocket: whether to stay for what follows", TEXT),
         Query("offset", "by WebSocket: offset in the output to begin at"),
     ),
-    errors=(ProcessNotFound,),
+    errors=(BadRequest, ProcessNotFound),
 )

@@ -120,6 +120,10 @@ class Gate:
             )
         return token
 
+    def still_admits(self, token: Token) -> bool:
+        """Whether who was let in with `token` would still be."""
+        return token is ANYONE or token in self.access.tokens
+
     def _token(self, request: web.Request, need: Need) -> Token | None:
         values = request.headers.getall(hdrs.AUTHORIZATION, [])
         if values:

@@ -14,6 +14,7 @@ from procd.api.audit import note
 from procd.api.body import MAX_VALUES, BodySchema, Code, Flag, Text, load, parse, strings
 from procd.api.cells import CellFrames, frame
 from procd.api.describe import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
+from procd.api.observe import HEAP
 from procd.api.outlet import Outlet
 from procd.api.reply import json_response, timestamp
 from procd.api.ws import CONNECTIONS, Connection, serve_both_ways
@@ -26,7 +27,15 @@ from procd.errors import (
     ProcessNotFound,
     SpawnFailed,
 )
-from procd.services.context import DEFAULT, LANGUAGE, Context, End, Execution, ExecutionRequest
+from procd.services.context import (
+    DEFAULT,
+    LANGUAGE,
+    Context,
+    End,
+    Execution,
+    ExecutionRequest,
+    Outcome,
+)
 from procd.services.interpreter import Contexts
 
 CONTEXTS = web.AppKey("CONTEXTS", Contexts)
@@ -139,9 +148,11 @@ class _Refused(Exception):
 async def execute(request: web.Request) -> web.StreamResponse:
     """Run one piece of code; by WebSocket, one for each connection."""
     contexts = request.app[CONTEXTS]
-    connection = await request.app[CONNECTIONS].accept(request, contexts.config.max_message_bytes)
-    # The TypeScript SDK takes 1001 for success.
-    connection.stop_code = WSCloseCode.INTERNAL_ERROR
+    connection = await request.app[CONNECTIONS].accept(
+        request,
+        contexts.config.max_message_bytes,
+        stop_code=WSCloseCode.INTERNAL_ERROR,  # the TypeScript SDK takes 1001 for success
+    )
     try:
         try:
             execution = await _submit(request, connection)
@@ -150,7 +161,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
             await connection.finish()
         else:
             note(request, context_id=execution.context_id)
-            await _stream(connection, execution)
+            await _stream(request, connection, execution)
             note(request, outcome=_outcome(execution))
     except ConnectionError:
         pass  # the client has gone, which is its right
@@ -193,19 +204,31 @@ async def _submit(request: web.Request, connection: Connection) -> Execution:
         raise _Refused(WSCloseCode.POLICY_VIOLATION, exc.message) from exc
 
 
-async def _stream(connection: Connection, execution: Execution) -> None:
+async def _stream(request: web.Request, connection: Connection, execution: Execution) -> None:
     frames = CellFrames(execution.log.store)
     outlet = Outlet(execution.log, frames, 0, yields=True)
+    store = execution.log.store
+
+    def forget() -> None:
+        outlet.close()
+        request.app[HEAP].freed(store.kept_bytes)
+        store.clear()
+
+    async def write() -> None:
+        await outlet.run()
+        outcome = await asyncio.shield(execution.ended)
+        connection.write(frames.rest())
+        forget()
+        _conclude(connection, outcome)
+
+    connection.on_sent_away = execution.abandon
     try:
         outlet.open(connection)
-        await serve_both_ways(
-            connection.finish(),
-            _write(connection, execution, outlet, frames),
-            f"execution in {execution.context_id}",
-        )
+        await serve_both_ways(connection.finish(), write(), f"execution in {execution.context_id}")
     finally:
         execution.abandon()
-        outlet.close()
+        forget()
+        connection.on_sent_away = None
 
 
 def _outcome(execution: Execution) -> str:
@@ -217,12 +240,8 @@ def _outcome(execution: Execution) -> str:
     return "failed" if failed else outcome.end.name.lower()
 
 
-async def _write(
-    connection: Connection, execution: Execution, outlet: Outlet, frames: CellFrames
-) -> None:
-    await outlet.run()
-    outcome = await asyncio.shield(execution.ended)
-    connection.write(frames.rest())
+def _conclude(connection: Connection, outcome: Outcome) -> None:
+    """Say how it ended."""
     match outcome.end:
         case End.COMPLETED:
             if outcome.reply is not None and outcome.reply.error is not None:
@@ -231,7 +250,7 @@ async def _write(
             connection.close(WSCloseCode.OK, "")
         case End.TIMED_OUT:
             # Without a control frame: some clients take any for success (section 11.4).
-            connection.close(TIMED_OUT, "")
+            connection.close(TIMED_OUT, outcome.reason)
         case _:
             connection.close(WSCloseCode.INTERNAL_ERROR, outcome.reason)
 

@@ -145,6 +145,8 @@ class Outlet:
             except OSError as exc:
                 self._failure = exc
                 break
+            except MemoryError:  # there may be some in a moment
+                frame, offset = b"", cursor.offset
             if offset == cursor.offset:  # held back for a moment
                 if self._held is None:
                     self._held = self._loop.call_later(HOLD_S, self._push_held)

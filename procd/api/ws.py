@@ -11,13 +11,14 @@ import fcntl
 import socket
 import struct
 import termios
+import traceback
 from collections.abc import Callable, Coroutine
 from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
-from procd.api.gate import CALLER
+from procd.api.gate import CALLER, GATE
 from procd.config import ServerConfig
 from procd.errors import BadRequest
 from procd.metrics import Traffic
@@ -33,12 +34,19 @@ MOST_BYTES: Final = 2 * HIGH_BYTES
 MAX_REASON_BYTES: Final = 123
 # RFC 6455, section 7.4.2: from 3000 up to here, codes are anybody's.
 LAST_CODE: Final = 4999
-# How long a client that reads nothing more may take to answer a Close.
-CLOSE_S: Final = 10.0
+# What the kernel takes for TCP_USER_TIMEOUT: an int.
+MOST_TIMEOUT_MS: Final = (1 << 31) - 1
+# How clients are sent away: code and reason; with the latter, the code is the connection's.
+TOKEN_GONE: Final = (WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
+STOPPING: Final = "server shutdown"
 
 VERSION_TOKEN: Final = "X-Daytona-SDK-Version~"  # noqa: S105 - no secret
 
 PING_FRAME: Final = encode(PING, b"")
+
+SWITCHING: Final = 101
+# On a request that was answered so: its handler may end without saying it, as its client has gone.
+UPGRADED = web.RequestKey("UPGRADED", bool)
 
 
 def offered(request: web.Request) -> list[str]:
@@ -83,22 +91,29 @@ class Connections:
         self.traffic = Traffic()
         self.dropped = {"silent": 0, "slow": 0}
         self._open: set[Connection] = set()
+        self._stopping = False
 
     def __len__(self) -> int:
         """How many are open."""
         return len(self._open)
 
     async def accept(
-        self, request: web.Request, max_message_bytes: int, select: Select = version_token
+        self,
+        request: web.Request,
+        max_message_bytes: int,
+        select: Select = version_token,
+        stop_code: int = WSCloseCode.GOING_AWAY,
     ) -> "Connection":
         """Answer the handshake.
 
         Args:
             select: picks from the sub-protocols that are offered the one to answer with.
+            stop_code: what the Close says when the server stops.
 
         Raises:
             BadRequest: it isn't one.
-            ConnectionError: the client has gone.
+            ConnectionError: the client has gone, or it was sent away: since the gate has let it in,
+                time has passed, in which its token went or the server began to stop.
         """
         handshake = handshake_of(request, select)
         token = handshake.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL)
@@ -110,12 +125,20 @@ class Connections:
             max_msg_size=max_message_bytes + 1,  # aiohttp refuses what is as large as this
             protocols=() if token is None else (token,),
         )
+        request[UPGRADED] = True
         writer = await ws.prepare(handshake)
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client has gone")
-        connection = Connection(self, ws, writer, transport, request[CALLER])
+        connection = Connection(self, ws, writer, transport, request[CALLER], stop_code)
         self._open.add(connection)
+        if not request.app[GATE].still_admits(connection.caller):
+            connection.close(*TOKEN_GONE)
+        elif self._stopping:
+            connection.close(stop_code, STOPPING)
+        if connection.closing:
+            connection.release()
+            raise ConnectionResetError("the client was sent away")
         return connection
 
     def closed(self, connection: "Connection") -> None:
@@ -126,12 +149,13 @@ class Connections:
         """Close the connections whose caller's token is gone; what they still send is dropped."""
         for connection in self._open:
             if connection.caller not in tokens:
-                connection.send_away(WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
+                connection.send_away(*TOKEN_GONE)
 
     async def aclose(self, within_s: float) -> None:
         """Tell every client that the server stops; drop those that don't answer in time."""
+        self._stopping = True
         for connection in self._open:
-            connection.close(connection.stop_code, "server shutdown")
+            connection.close(connection.stop_code, STOPPING)
         ends = [connection.released for connection in self._open]
         if ends:
             await asyncio.wait(ends, timeout=within_s)
@@ -163,17 +187,21 @@ class Connection:
         writer: AbstractStreamWriter,
         transport: asyncio.Transport,
         caller: Token,
+        stop_code: int,
     ) -> None:
         self._ws = ws
         self.caller = caller
+        self.stop_code = stop_code
         self.heard = False
         self.heard_text = False
-        self.stop_code: int = WSCloseCode.GOING_AWAY
         self.closing = False
         self.stalled = False
         self.on_sent_away: Callable[[], None] | None = None
         self._left_with: int | None = None  # the code of the client's Close
         self._connections = connections
+        config = connections.config
+        # Early enough for a peer that answers to be heard before it counts as gone.
+        self._ping_s = min(config.ping_s, config.dead_peer_s / 2)
         self._traffic = connections.traffic
         self._writer = writer
         self._transport = transport
@@ -187,12 +215,12 @@ class Connection:
             self._socket.setsockopt(
                 socket.IPPROTO_TCP,
                 socket.TCP_USER_TIMEOUT,
-                int(connections.config.dead_peer_s * 1000),
+                min(int(config.dead_peer_s * 1000), MOST_TIMEOUT_MS),
             )
         self._unsent_bytes = 0
         self._last_heard = self._loop.time()
         self._answer_by = 0.0  # by when a client that goes on to send must have answered our Close
-        self._beat_timer = self._loop.call_later(connections.config.ping_s, self._beat)
+        self._beat_timer = self._loop.call_later(self._ping_s, self._beat)
 
     def write(self, frame: bytes) -> None:
         """Write a frame, or drop it if the connection is closing."""
@@ -264,14 +292,14 @@ class Connection:
         self._unsent_bytes = unsent_bytes
         left_s = self._last_heard + config.dead_peer_s - now
         if self.closing:
-            left_s = min(left_s, self._last_heard + CLOSE_S - now, self._answer_by - now)
+            left_s = min(left_s, self._answer_by - now)
         if left_s <= 0:
             self._connections.dropped["silent"] += 1
             self.abort()
             return
         if not unsent_bytes:  # else what is on the way asks the same, and a ping would lie behind
             self.ping()
-        self._beat_timer = self._loop.call_later(min(config.ping_s, left_s), self._beat)
+        self._beat_timer = self._loop.call_later(min(self._ping_s, left_s), self._beat)
 
     def _queued_bytes(self) -> int:
         """What the kernel still has to send, or to hear of. Source: tcp(7), SIOCOUTQ."""
@@ -287,7 +315,8 @@ class Connection:
     def close(self, code: int, reason: str) -> None:
         """Say why and begin to close; `receive` then waits for the client's answer.
 
-        A second call does nothing.
+        As long as for any sign of life: what the client hasn't read yet lies before the Close, and
+        would be lost with the connection. A second call does nothing.
         """
         if self.closing:
             return
@@ -298,9 +327,7 @@ class Connection:
         self._last_heard = self._loop.time()
         self._answer_by = self._last_heard + self._connections.config.dead_peer_s
         self._beat_timer.cancel()
-        self._beat_timer = self._loop.call_later(
-            min(CLOSE_S, self._connections.config.ping_s), self._beat
-        )
+        self._beat_timer = self._loop.call_later(self._ping_s, self._beat)
 
     def send_away(self, code: int, reason: str) -> None:
         """Begin to close, to the client's loss: it has no part any more in what it was attached to.
@@ -362,5 +389,8 @@ async def serve_both_ways(
                 await reading
             finally:
                 task.cancel()
-    except* ConnectionError:
-        pass
+    except* ConnectionError as gone:
+        # Frames of aiohttp's and of the group's have what keeps these: all that was to be sent
+        # would stay until a collection.
+        for exc in (gone, *gone.exceptions):
+            traceback.clear_frames(exc.__traceback__)

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT: Final = "default"
 LANGUAGE: Final = "python"
+# Of a timeout that the code didn't obey.
+STATE_LOST: Final = "timeout: the interpreter was ended, its state is lost"
 # What may come on top of a full buffer: what the pipes held, and displays.
 SLACK_BYTES: Final = 16 << 20
 
@@ -71,7 +73,7 @@ class Outcome:
 
     Attributes:
         reply: the interpreter's, if it completed.
-        reason: what broke it.
+        reason: what broke it, or what its end has cost.
     """
 
     end: End
@@ -102,6 +104,7 @@ class Execution:
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Outcome] = loop.create_future()
         self.abandoned: asyncio.Future[None] = loop.create_future()
+        self.interrupted = False  # perhaps before it has a process
         # Why its process is being ended on purpose; empty while it isn't.
         self.broken_for = ""
 
@@ -200,7 +203,7 @@ class Context:
 
     async def _place(self, repl: Repl) -> None:
         if await asyncio.shield(repl.ready) is None:
-            words = repl.first_words or "without a word"
+            *_, words = "without a word", *repl.first_words
             raise SpawnFailed(f"the interpreter ended as it started: {words}")
         reply = await asyncio.shield(repl.place(self.record.cwd))
         if reply is None:
@@ -254,6 +257,8 @@ class Context:
         if execution.abandoned.done():
             return Outcome(End.ABANDONED)
         reply = repl.run(execution.message, execution.log)
+        if execution.interrupted:
+            repl.interrupt()
         either: list[asyncio.Future[Any]] = [reply, execution.abandoned]
         await asyncio.wait(
             either,
@@ -268,17 +273,20 @@ class Context:
             if not reply.done():
                 await repl.kill()
             if not execution.broken_for:
-                return Outcome(End.TIMED_OUT if timed_out else End.ABANDONED)
+                reason = STATE_LOST if reply.result() is None else ""
+                return Outcome(End.TIMED_OUT if timed_out else End.ABANDONED, reason=reason)
         result = reply.result()
         if result is None:
             return execution.broken("worker process ended")
         return Outcome(End.COMPLETED, result)
 
     def interrupt(self) -> bool:
-        """Interrupt what runs, as Ctrl-C would; whether something does."""
-        if self._current is None or self._repl is None:
+        """Interrupt what runs or is about to, as Ctrl-C would; whether something is."""
+        if self._current is None:
             return False
-        self._repl.interrupt()
+        self._current.interrupted = True
+        if self._repl is not None:
+            self._repl.interrupt()
         return True
 
     async def restart(self) -> None:

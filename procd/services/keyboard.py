@@ -23,16 +23,18 @@ class Typist:
         waiting_bytes: what has had no room in the terminal's queue yet, and what it costs.
     """
 
-    __slots__ = ("_keyboard", "_moved", "waiting_bytes")
+    __slots__ = ("_has_left", "_keyboard", "_moved", "waiting_bytes")
 
     def __init__(self, keyboard: "Keyboard") -> None:
         self.waiting_bytes = 0
+        self._has_left = False
         self._keyboard = keyboard
         self._moved: asyncio.Future[None] | None = None
 
     def type(self, data: bytes) -> None:
-        """Type; what is typed after the terminal's end is lost, as on any terminal."""
-        self._keyboard.type(self, data)
+        """Type; what is typed after leaving, or after the terminal's end, is lost."""
+        if not self._has_left:
+            self._keyboard.type(self, data)
 
     async def wait(self, most_bytes: int) -> None:
         """Wait until at most so much waits."""
@@ -48,6 +50,7 @@ class Typist:
 
     def leave(self) -> None:
         """Take along what waits, so that nobody need wait for it."""
+        self._has_left = True
         self._keyboard.forget(self)
         self.moved(-self.waiting_bytes)
 

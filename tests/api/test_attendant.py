@@ -15,6 +15,7 @@ from tests.api.clients import (
     BINARY,
     CLOSE,
     PING,
+    TEXT,
     WAIT_S,
     Fifo,
     Gate,
@@ -28,8 +29,10 @@ from tests.api.clients import (
     program,
     raw,
     refused,
+    sha256,
 )
 from tests.conftest import Client, MakeClient
+from tests.waiting import until
 
 ECHO = "stty raw -echo; echo ready; exec cat"
 WINDOW_BYTES = 64 << 10
@@ -147,15 +150,20 @@ async def test_who_told_no_size_changes_none_by_leaving(procd: MakeClient, tmp_p
     assert sized(77, 33)(told)
 
 
-async def test_who_was_sent_away_has_no_part_in_it(
-    procd: MakeClient, tmp_path: Path, gate: Gate, alive: Fifo
-) -> None:
-    """Though it doesn't answer the Close, and goes on to send: it holds up nobody."""
+async def talkative(procd: MakeClient, tmp_path: Path, gate: Gate, alive: Fifo) -> Client:
+    """A server with a session t1 that says ten megabytes at the gate, and counts them elsewhere."""
     text = (
         f"stty raw -echo; exec 9>{alive}; read x <{gate}; for i in $(seq 10); do "
         "head -c 1000000 /dev/zero; echo $i >&9; done; cat"
     )
-    client = await served(procd, tmp_path, text)
+    return await served(procd, tmp_path, text)
+
+
+async def test_who_was_sent_away_has_no_part_in_it(
+    procd: MakeClient, tmp_path: Path, gate: Gate, alive: Fifo
+) -> None:
+    """Though it doesn't answer the Close, and goes on to send: it holds up nobody."""
+    client = await talkative(procd, tmp_path, gate, alive)
     async with raw(client, receive_bytes=4096) as rude:
         await rude.upgrade("/process/pty/t1/connect")
         await rude.next(PING)
@@ -194,6 +202,29 @@ async def test_what_waits_of_who_was_sent_away_is_dropped(
     await taker.until(b"mine")
 
 
+async def test_no_more_is_typed_of_who_was_sent_away(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    """Not what had no room when it came: what it typed before was dropped."""
+    typed = b"x" * 100_000  # the terminal's queue takes no other message after it
+    text = (
+        f"stty raw -echo; echo ready; read x <{gate}; head -c {len(typed) + 1} | sha256sum; read x"
+    )
+    client = await served(procd, tmp_path, text, input_queue_bytes=4096)
+    async with raw(client) as pasting:
+        await pasting.upgrade("/process/pty/t1/connect")
+        assert b"ready" in await pasting.output(5)
+        for data in (typed, b"y" * 10_000, b"z" * 10_000):
+            await pasting.send_frame(BINARY, data)
+        await until(lambda: any(each.stalled for each in client.app[CONNECTIONS]._open))
+        taker = await attended(client)
+        await say(taker, type="take-over")
+        await pasting.output(None)
+        await taker.type(b".")
+        gate.open()
+        await taker.until(sha256(typed + b".").encode())
+
+
 async def test_taking_over(procd: MakeClient, tmp_path: Path) -> None:
     """All others that may write go, with a code that tells a client not to come back."""
     client = await served(procd, tmp_path)
@@ -204,6 +235,33 @@ async def test_taking_over(procd: MakeClient, tmp_path: Path) -> None:
     await presence(taker, lambda told: len(told["clients"]) == 1)
     await taker.type(b"mine")
     await taker.until(b"mine")
+
+
+async def test_who_is_sent_a_long_replay_takes_part(procd: MakeClient, tmp_path: Path) -> None:
+    """It is heard at once, and taken over, however slowly it reads."""
+    size = 6 << 20
+    client = await served(
+        procd, tmp_path, f"stty raw -echo; head -c {size} /dev/zero | tr '\\0' x; exec cat"
+    )
+    plain = await connect(client, "t1")
+    await plain.until(lambda _: plain.offset == size)
+    await plain.ws.close()
+    taker = await attended(client, "?replay=0")
+    async with raw(client, receive_bytes=4096) as slow, raw(client, receive_bytes=4096) as leaving:
+        for bare in (slow, leaving):
+            await bare.upgrade(f"/process/pty/t1/connect?replay={size}")
+            assert json.loads(await bare.control())["replayBytes"] == size
+        await presence(taker, lambda told: len(told["clients"]) == 3)
+        await leaving.send_frame(CLOSE, b"\x03\xe8")
+        await presence(taker, lambda told: len(told["clients"]) == 2)
+        await slow.send_frame(BINARY, b"typed")
+        await taker.until(b"typed")
+        await say(taker, type="take-over")
+        await presence(taker, lambda told: len(told["clients"]) == 1)
+        for bare, code in ((slow, TAKEN_OVER), (leaving, 1000)):
+            assert len(await bare.output(None)) < size
+            opcode, payload = await bare.frame()
+            assert (opcode, int.from_bytes(payload[:2], "big")) == (CLOSE, code)
 
 
 async def test_viewers_have_no_say(procd: MakeClient, secrets: Secrets, tmp_path: Path) -> None:
@@ -335,3 +393,18 @@ async def test_what_can_not_be_understood(procd: MakeClient, tmp_path: Path, mes
     terminal = await attended(client)
     await terminal.ws.send_str(message)
     assert (await terminal.to_end())[0] == WSCloseCode.PROTOCOL_ERROR
+
+
+async def test_who_can_not_be_understood_holds_up_nobody(
+    procd: MakeClient, tmp_path: Path, gate: Gate, alive: Fifo
+) -> None:
+    """Though it doesn't answer the Close, and goes on to send."""
+    client = await talkative(procd, tmp_path, gate, alive)
+    async with raw(client) as rude:
+        await rude.upgrade("/process/pty/t1/connect", f"Sec-WebSocket-Protocol: {PROTOCOL}")
+        await rude.send_frame(TEXT, b"nonsense")
+        await rude.output(None)
+        gate.open()
+        for i in range(10):
+            await rude.send_frame(PING, b"")
+            assert await alive.line() == str(i + 1)

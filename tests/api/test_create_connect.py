@@ -308,12 +308,10 @@ async def test_client_that_never_answers_leaves_it_to_others(
         if use == "resize":
             async with client.post("/process/pty/t1/resize", json={"cols": 90, "rows": 9}) as reply:
                 assert reply.status == 200
-        else:
-            terminal = await connect(client, "t1")
+        other = await connect(client, "t1") if use == "connect" else None
         silent.reset()
     await waiting.until(lambda: len(client.app[CONNECTIONS]) == (use == "connect"))
-    if use == "resize":
-        terminal = await connect(client, "t1")
+    terminal = other or await connect(client, "t1")
     await terminal.type(b"\n")
     code, reason = await terminal.to_end()
     assert (code, json.loads(reason)["exitCode"]) == (1011, 3)

@@ -19,9 +19,23 @@ import pytest
 from aiohttp import WSMsgType
 
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
+from procd.api.observe import HEAP
+from procd.api.ws import CONNECTIONS
+from procd.services.context import STATE_LOST
 from procd.streams.backlog import Backlog
 from tests.api.cells import CONTEXTS, EXECUTE, Cell, create, delete, listed, run, said, start
-from tests.api.clients import WAIT_S, Fifo, Gate, each, execute, raw, refused, until
+from tests.api.clients import (
+    CLOSE,
+    TEXT,
+    WAIT_S,
+    Fifo,
+    Gate,
+    each,
+    execute,
+    raw,
+    refused,
+    until,
+)
 from tests.conftest import Client, MakeClient
 
 # What is said
@@ -184,6 +198,55 @@ async def test_nothing_stays_of_an_execution(procd: MakeClient) -> None:
         assert _backlogs() <= before + 1  # the last one's handler may not have returned yet
     finally:
         gc.enable()
+
+
+async def test_nothing_stays_of_an_execution_whose_client_vanishes(procd: MakeClient) -> None:
+    client = await procd()
+    connections = client.app[CONNECTIONS]
+    await run(client, "pass")
+
+    async def full() -> bool:
+        sent_bytes = connections.traffic.sent_bytes
+        for _ in range(20):
+            await listed(client)
+        return connections.traffic.sent_bytes == sent_bytes
+
+    async def gone() -> bool:
+        await listed(client)
+        return not len(connections)
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = _backlogs()
+        for _ in range(3):
+            async with raw(client, receive_bytes=4096) as rude:
+                await rude.upgrade(EXECUTE)
+                await rude.send_frame(TEXT, b'{"code": "while True: print(\'x\' * 65536)"}')
+                await rude.frame()
+                await until(full)  # its handler waits for it to read
+                rude.reset()
+            await until(gone)
+        assert await said(client, "print('next')") == "next\n"  # the last one has been interrupted
+        assert _backlogs() <= before + 1
+    finally:
+        gc.enable()
+
+
+async def test_nothing_is_kept_for_who_does_not_answer_the_close(procd: MakeClient) -> None:
+    client = await procd()
+    async with raw(client) as rude:
+        await rude.upgrade(EXECUTE)
+        await rude.send_frame(TEXT, b'{"code": "print(\'x\' * 2_000_000)"}')
+        while (await rude.frame())[0] != CLOSE:
+            pass
+        (store,) = (
+            found
+            for found in gc.get_objects()
+            if isinstance(found, Backlog) and found.end == 2_000_001
+        )
+        assert store.kept_bytes == 0
+        assert client.app[HEAP]._timer is not None, "the memory goes back to the system"
 
 
 def _backlogs() -> int:
@@ -1019,7 +1082,7 @@ while True:
     cell = await start(client, code, timeout=1)
     assert await alive.line() == "up"
     await cell.to_end()
-    assert (cell.close, cell.stdout) == ((4008, ""), "no\n")
+    assert (cell.close, cell.stdout) == ((4008, STATE_LOST), "no\n")
     assert "control" not in cell.kinds
     await alive.ended()
     assert (await run(client, "x")).error["name"] == "NameError"
@@ -1465,9 +1528,14 @@ async def test_spares_follow_the_environment(procd: MakeClient, tmp_path: Path) 
     assert list(contexts._spares) == [spare]
 
 
-async def test_preload(procd: MakeClient) -> None:
-    client = await procd(interpreter={"preload": ["colorsys", "no_such_module"]})
+async def test_preload(procd: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
+    client = await procd(interpreter={"preload": ["no_such_module", "colorsys", "nor_this"]})
     assert await said(client, "import sys; print('colorsys' in sys.modules)") == "True\n"
+    await create(client)  # another process, which has no news
+    assert [line for line in caplog.messages if "preload" in line] == [
+        "interpreter.preload: no_such_module: No module named 'no_such_module'",
+        "interpreter.preload: nor_this: No module named 'nor_this'",
+    ]
 
 
 async def test_nothing_of_ours_is_in_the_way(procd: MakeClient, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Attaching to a PTY session: output, input, replay and fan-out. Contract, section 10.5."""
 
 import asyncio
+import gc
 from pathlib import Path
 
+from procd.api.attach import Past
 from procd.api.ws import CONNECTIONS
 from tests.api.clients import (
     BINARY,
+    CLOSE,
     WAIT_S,
     Fifo,
     Gate,
@@ -23,6 +26,7 @@ from tests.api.clients import (
     raw,
     refused,
     sha256,
+    until,
 )
 from tests.conftest import Client, MakeClient
 
@@ -156,6 +160,17 @@ async def test_replay(procd: MakeClient, tmp_path: Path, gate: Gate, query: str,
     expected = (LINES[-size:] if size else b"") + b"MORE"
     assert sha256(bytes(terminal.output)) == sha256(expected)
     assert terminal.offset == len(LINES) + 4
+
+
+async def test_nothing_is_kept_of_a_replay(procd: MakeClient, tmp_path: Path, gate: Gate) -> None:
+    client = await procd(process={"shell": program(tmp_path, numbers(gate))})
+    await create(client, "t1")
+    await printed(client, "t1", len(LINES))
+    terminal = await connect(client, "t1", "?replay=400000")
+    gate.open()
+    await terminal.until(b"MORE")
+    (past,) = (past for past in gc.get_objects() if isinstance(past, Past) and past.size)
+    assert not past.pieces
 
 
 async def test_replay_of_config(procd: MakeClient, tmp_path: Path) -> None:
@@ -399,6 +414,28 @@ async def test_a_lone_slow_client_loses_nothing_of_a_short_backlog(
             output += await slow.output(1 << 20)
         output += await slow.output(len(data) - len(output))
     assert sha256(bytes(output)) == sha256(data)
+
+
+async def test_a_lone_slow_client_hears_of_the_exit_under_a_child_that_pours(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    text = f"{RAW}; (trap '' HUP; exec cat /dev/zero) & read x <{gate}; exit 3"
+    client = await procd(
+        process={"shell": program(tmp_path, text)}, pty={"backlog_bytes": 128 << 10}
+    )
+    await create(client, "t1", lazyStart=True)
+    async with raw(client, receive_bytes=4096) as slow:
+        await slow.upgrade("/process/pty/t1/connect")
+        await PauseWatch(client, "t1").paused()
+        gate.open()
+
+        async def ended() -> bool:
+            return not await listed(client)
+
+        await until(ended)
+        assert not (await slow.output(None)).strip(b"\0")
+        opcode, payload = await slow.frame()
+        assert (opcode, payload[2:]) == (CLOSE, b'{"exitCode":3,"exitReason":"non-zero exit"}')
 
 
 async def test_program_of_a_stalled_client_stops(

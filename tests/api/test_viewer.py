@@ -1,22 +1,29 @@
 """Scopes on open sockets: who may only look on, and whose token is gone."""
 
 import asyncio
+import json
 from pathlib import Path
 
 from aiohttp import WSCloseCode
 
+from procd.api.interpreter import CONTEXTS
+from procd.api.pty import PTYS
 from procd.app import reload
 from procd.services.access import Scope
 from tests.api.access import Secrets, bearer, guarded
-from tests.api.clients import TEXT, WAIT_S, Terminal, program, raw, refused
+from tests.api.cells import EXECUTE, Cell
+from tests.api.clients import CLOSE, TEXT, WAIT_S, Terminal, program, raw, refused
 from tests.conftest import Client, MakeClient
+from tests.waiting import until
 
 ECHO = "stty raw -echo; echo ready; cat"
 
 
-async def served(procd: MakeClient, secrets: Secrets, tmp_path: Path, **fields: object) -> Client:
-    """A server with a session t1 that echoes."""
-    client = await guarded(procd, secrets, process={"shell": program(tmp_path, ECHO)})
+async def served(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path, text: str = ECHO, **fields: object
+) -> Client:
+    """A server with a session t1 that does `text`."""
+    client = await guarded(procd, secrets, process={"shell": program(tmp_path, text)})
     body = {"id": "t1", **fields}
     async with client.post("/process/pty", json=body, headers=bearer(secrets.write)) as reply:
         assert reply.status == 201
@@ -99,6 +106,47 @@ async def test_what_a_token_that_is_gone_still_sends(
         await kept.type(b"after")
         await kept.until(b"after")
         assert b"never" not in kept.output
+
+
+async def test_a_token_that_goes_during_its_handshake(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path
+) -> None:
+    """The socket is closed as one that was open before; nothing is shown on it, nothing typed."""
+    size = 4 << 20
+    text = f"stty raw -echo; head -c {size} /dev/zero; exec cat"
+    client = await served(procd, secrets, tmp_path, text)
+    log = client.app[PTYS].get("t1").log
+    await until(lambda: log.store.end == size)
+    async with raw(client) as bare:
+        path = f"/process/pty/t1/connect?replay={size}"
+        await bare.ask_upgrade(path, f"Authorization: Bearer {secrets.write}")
+        await until(lambda: log.readers == 1)  # the replay is being made
+        secrets.remove("writer")
+        reload(client.app)
+        assert (await bare.head())[0] == 101
+        opcode, payload = await bare.frame()
+        assert (opcode, payload[:2]) == (CLOSE, WSCloseCode.POLICY_VIOLATION.to_bytes(2, "big"))
+        assert await bare.rest() == b""
+    assert not log.readers
+
+
+async def test_an_execution_of_a_token_that_is_gone(procd: MakeClient, secrets: Secrets) -> None:
+    """It is interrupted, though its client doesn't answer the Close, and others have their turn."""
+    client = await guarded(procd, secrets)
+    async with raw(client) as bare:
+        await bare.upgrade(EXECUTE, f"Authorization: Bearer {secrets.write}")
+        code = "x = 5; import time; print('in'); time.sleep(3600)"
+        await bare.send_frame(TEXT, json.dumps({"code": code}).encode())
+        assert b"in" in await bare.next(TEXT)
+        execution = client.app[CONTEXTS].get("default")._current
+        assert execution is not None
+        secrets.remove("writer")
+        reload(client.app)
+        assert execution.abandoned.done()
+        ws = await client.ws_connect(EXECUTE, headers=bearer(secrets.admin))
+        await ws.send_json({"code": "print(x)"})
+        assert (await Cell(ws).to_end()).stdout == "5\n"
+        assert (await bare.frame())[0] == CLOSE
 
 
 async def test_a_scope_that_was_lowered_drops_sockets_too(

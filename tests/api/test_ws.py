@@ -6,14 +6,19 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from procd.api.ws import CONNECTIONS
+from procd.config import MOST_MESSAGE_BYTES
 from tests.api import sessions
+from tests.api.cells import said
 from tests.api.clients import (
     BINARY,
     CLOSE,
     EXIT_TOKEN,
     PING,
     PONG,
+    TEXT,
     VERSION_TOKEN,
     Raw,
     connect,
@@ -229,6 +234,27 @@ async def test_a_client_that_does_not_read_its_pongs_is_not_read(
             assert await rude.next(PONG) == b"x" * 125
 
 
+@each(
+    ("path", "code"),
+    [
+        ("/process/pty/t1/connect", 1001),
+        ("/process/pty/create-connect?id=t2", 1001),
+        ("/process/interpreter/execute", 1011),
+        ("/terminal/ptys", 1001),
+    ],
+)
+async def test_who_comes_while_the_server_stops_is_told(
+    procd: MakeClient, tmp_path: Path, path: str, code: int
+) -> None:
+    client = await served(procd, tmp_path)
+    await client.app[CONNECTIONS].aclose(0)
+    async with raw(client) as late:
+        await late.upgrade(path)
+        assert await late.frame() == (CLOSE, code.to_bytes(2, "big") + b"server shutdown")
+        await late.rest()
+    assert await listed(client) == ["t1"]
+
+
 async def test_server_pings(procd: MakeClient, tmp_path: Path) -> None:
     client = await served(procd, tmp_path, server={"ping_s": 0.05, "dead_peer_s": 0.5})
     async with raw(client) as bare:
@@ -238,6 +264,32 @@ async def test_server_pings(procd: MakeClient, tmp_path: Path) -> None:
             await bare.send_frame(PONG, await bare.next(PING))
         await bare.send_frame(BINARY, b"alive")
         assert b"alive" in await bare.output(5)
+
+
+async def test_pings_come_before_a_short_patience_ends(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path, server={"dead_peer_s": 1.0})
+    async with raw(client) as bare:
+        await bare.upgrade("/process/pty/t1/connect?replay=0")
+        for _ in range(4):
+            await bare.send_frame(PONG, await bare.next(PING))
+        await bare.send_frame(BINARY, b"alive")
+        assert await bare.output(5) == b"alive"
+        await bare.rest()  # silent from now on, it is dropped
+
+
+async def test_the_greatest_patience_and_the_largest_messages(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """What the kernel and aiohttp's parser take has bounds of its own."""
+    client = await served(
+        procd,
+        tmp_path,
+        server={"dead_peer_s": (1 << 63) - 1},
+        pty={"max_message_bytes": MOST_MESSAGE_BYTES},
+        interpreter={"max_message_bytes": MOST_MESSAGE_BYTES},
+    )
+    await still_serves(client)
+    assert await said(client, "print('here')") == "here\n"
 
 
 async def test_dead_peer_is_found(procd: MakeClient, tmp_path: Path) -> None:
@@ -278,6 +330,38 @@ async def test_who_answers_a_close_with_anything_but_a_close_is_dropped(
         assert await closed_with(rude) is not None
         await rude.rest()
     assert client.app[CONNECTIONS].dropped["silent"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_who_stalls_as_the_end_comes_still_gets_it(procd: MakeClient) -> None:
+    """Contract, section 9.3: nobody is dropped before 60 s of silence."""
+    show = "head -c 300000 /dev/zero | tr '\\0' x"
+    client = await procd(process={"shell": "/bin/sh"})
+    await create(client, "t1")
+    await sessions.create(client)
+    logs = sessions.path_of(await sessions.start(client, show)) + "/logs?follow=true"
+    async with (
+        raw(client, receive_bytes=4096) as terminal,
+        raw(client, receive_bytes=4096) as follower,
+        raw(client, receive_bytes=4096) as cell,
+    ):
+        await terminal.upgrade("/process/pty/t1/connect", f"Sec-WebSocket-Protocol: {EXIT_TOKEN}")
+        await follower.upgrade(logs)
+        await cell.upgrade("/process/interpreter/execute")
+        await cell.send_frame(TEXT, b'{"code": "print(\'x\' * 300000)"}')
+        await terminal.send_frame(BINARY, f"{show}; exit 3\n".encode())
+        await asyncio.sleep(40)
+        for stalled in (terminal, follower, cell):
+            await stalled.send_frame(PING, b"")  # as the SDKs do
+        for stalled, code in ((terminal, 1011), (follower, 1000), (cell, 1000)):
+            output = b""
+            while (frame := await stalled.frame())[0] != CLOSE:
+                output += frame[1]
+            assert output.count(b"x") >= 300_000
+            assert int.from_bytes(frame[1][:2], "big") == code
+            await stalled.send_frame(CLOSE, frame[1][:2])
+            assert await stalled.rest() == b""
 
 
 async def test_a_peer_that_answers_is_never_dead(procd: MakeClient, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 from typing import Any
 
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
+from procd.services.context import STATE_LOST
 from procd.unix.fd import RESERVED
 from tests.api.cells import CONTEXTS, EXECUTE, create, delete, listed, run, said, start
 from tests.api.clients import (
@@ -331,7 +332,7 @@ async def test_stopped(procd: MakeClient) -> None:
         contextId=context_id,
         timeout=1,
     )
-    assert cell.close == (4008, "")
+    assert cell.close == (4008, STATE_LOST)
     assert await said(client, "print(1)", contextId=context_id) == "1\n"
     cell = await start(
         client,
