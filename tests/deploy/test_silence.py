@@ -100,9 +100,11 @@ class Silence:
             code = f"import time; print('busy', flush=True); time.sleep({self._seconds}); late = 1"
             await ws.send_json({"code": code, "contextId": context})
             assert (await ws.receive_json())["text"] == "busy\n"
+            reading = asyncio.ensure_future(ws.receive_json())  # who reads answers pings
             url = f"{self._front.url}/process/interpreter/context/{context}/variables"
             async with self._http.get(url, ssl=self._front.tls) as reply:
                 assert "late" in await reply.text()
+            assert (await reading)["type"] == "control"
 
     async def sdk(self) -> None:
         """The official one."""
