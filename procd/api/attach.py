@@ -245,6 +245,8 @@ async def _serve(
         attendant.leave()
         typist.leave()
         outlet.close()
+        if past.pieces is not None:
+            past.pieces.clear()
 
     connection.on_sent_away = part
     try:
@@ -329,8 +331,10 @@ async def _write(
 ) -> None:
     outlet = past.outlet
     if past.pieces is not None:
-        await _replay(connection, past.pieces)
-        request.app[HEAP].freed(past.size)
+        try:
+            await _replay(connection, past.pieces)
+        finally:
+            request.app[HEAP].freed(past.size)
         if connection.closing:
             return
         outlet.open(connection)

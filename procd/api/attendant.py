@@ -141,7 +141,8 @@ class Attendant:
 
     def _tell(self) -> None:
         self._timer = None
-        if self._connection.full:
+        # In a replay, the size is still that of `connected`.
+        if self._connection.full or not self._outlet.opened:
             self._timer = asyncio.get_running_loop().call_later(RETRY_S, self._tell)
             return
         attendance, info = self._session.attendance, self._session.info

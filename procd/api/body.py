@@ -244,14 +244,43 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _has_more_values(raw: bytes, most: int) -> bool:
-    """Whether there are more than so many; without building them, and no further than it takes."""
+    """Whether the first JSON value holds more than so many, without building them."""
     if sum(map(raw.count, (b",", b"[", b"{"))) <= most:
         return False
-    # What begins a value is in no string. All is possessive: nothing is gone back over.
-    begin = rb'(?>(?>[^",\[{]++|"(?>[^"\\]++|\\.)*+")*+[,\[{])'
-    return re.match(begin + b"{%d}" % (most + 1), raw, re.DOTALL) is not None
+    depth = values = position = 0
+    for _ in range(5 * most):  # each has four marks at the most, or it is no JSON
+        mark = MARK.search(raw, position)
+        if mark is None:
+            return False
+        position = mark.end()
+        match mark[0]:
+            case b'"':
+                position = _end_of_string(raw, position)
+            case b",":
+                values += 1
+            case b"[" | b"{":
+                values += 1
+                depth += 1
+            case _:
+                depth -= 1
+        if values > most:
+            return True
+        if depth <= 0:  # what follows is ignored
+            return False
+    return False
 
 
+def _end_of_string(raw: bytes, begin: int) -> int:
+    quote = raw.find(b'"', begin)
+    if raw[quote - 1 : quote] == b"\\":  # most often it isn't
+        string = STRING.match(raw, begin)
+        return len(raw) if string is None else string.end()
+    return len(raw) if quote < 0 else quote + 1
+
+
+MARK: Final = re.compile(rb'[",\[\]{}]')
+# Possessive: nothing is gone back over.
+STRING: Final = re.compile(rb'(?>[^"\\]++|\\.)*+"', re.DOTALL)
 DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 

@@ -53,7 +53,19 @@ class CellFrames:
 
         Raises:
             LookupError: it is no longer kept.
+            MemoryError: there is none for them; it may be tried again.
         """
+        partial = self._partial
+        states = [decoder.getstate() for decoder in self._decoders.values()]
+        try:
+            return self._encoded(offset)
+        except MemoryError:
+            self._partial = partial
+            for decoder, state in zip(self._decoders.values(), states, strict=True):
+                decoder.setstate(state)
+            raise
+
+    def _encoded(self, offset: int) -> tuple[bytes, int]:
         frames: list[bytes] = []
         end = offset
         for stream, group in groupby(self._store.slices(offset, BATCH_BYTES), attrgetter("stream")):

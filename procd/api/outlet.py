@@ -41,6 +41,9 @@ class Outlet:
         skips_gaps: go on behind bytes that are no longer kept, instead of giving up.
         yields: while bytes pour, leave most of the time to the one who brings them; for logs that
             keep what is not read yet, so that many readers don't slow the process.
+
+    Attributes:
+        opened: whether it has begun to write.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Outlet:
         self._loop = asyncio.get_running_loop()
         self._failure: OSError | None = None
         self._allowed: int | None = None
+        self.opened = False
         self._idle: asyncio.Future[None] | None = None
         self.cursor = log.attach(offset, self._wake)
 
@@ -167,6 +171,7 @@ class Outlet:
     def open(self, connection: Connection) -> None:
         """Begin to write, at once; until then the cursor only keeps its place."""
         self._connection = connection
+        self.opened = True
         self._push()
 
     async def run(self) -> bool:

@@ -83,6 +83,13 @@ async def test_body_of_many_values(procd: MakeClient, document: dict[str, object
         assert failure["message"] == "invalid request body: more than 1000 values"
 
 
+async def test_what_follows_a_body_counts_for_nothing(procd: MakeClient) -> None:
+    client = await procd(server={"max_body_values": 64})
+    for rest in ("," * 100, "[" * 100, '""' * 100 + "," * 100):
+        async with client.post("/process/execute", data='{"command": "echo on"}' + rest) as reply:
+            assert (reply.status, (await reply.json())["result"]) == (200, "on\n")
+
+
 @each("text", ["[{," * 500, '[",\\{' * 500, '"[,[,' * 501, "\\,[{" * 500, 'é,\n"' * 1100])
 async def test_body_of_one_long_value(procd: MakeClient, text: str) -> None:
     client = await procd(server={"max_body_values": 64})

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -412,6 +413,10 @@ def test_record_much_output(cli: Cli, tmp_path: Path) -> None:
     with Client(parse(cli.url)) as client:
         websocket = client.websocket("/process/pty/r3/connect")
         websocket.send(b"seq 400000; exit\n")
+        echo = b""
+        while b"; exit" not in echo:  # what is left unread may cost what was sent, by a reset
+            select.select([websocket], [], [], PATIENCE_S)
+            echo += b"".join(message.payload for message in websocket.receive())
         websocket.close()
     assert recorder.wait(PATIENCE_S) == 0
     events = [json.loads(line) for line in file.read_text().splitlines()[1:]]
