@@ -40,6 +40,7 @@ class CommandRecord:
     """What is true of a command whoever looks after it.
 
     Attributes:
+        size: what the text takes in memory, bytes.
         number: its place among the session's commands, from 1.
         interactive: whether it has an input that can be sent; else that is /dev/null.
         echoes: whether input sent is shown in its log.
@@ -49,6 +50,7 @@ class CommandRecord:
 
     id: str
     text: str
+    size: int
     number: int
     interactive: bool
     echoes: bool

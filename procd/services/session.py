@@ -110,9 +110,11 @@ class ShellSession:
         self._current: Command | None = None
         self._numbers = 0
         self._over = False
+        self._argv = argv
+        self._traced = b""
         self._dialogue = Dialogue(
             processes.poller, openings, lines, shell, first,
-            lambda: is_running(self.pid, argv), self._command_ended, self._silent,
+            self._is_shell, self._command_ended, self._silent,
         )  # fmt: skip
         process.log.attach(0, self._spoken)
         process.done.add_done_callback(self._shell_ended)
@@ -147,12 +149,12 @@ class ShellSession:
         if len(self._queue) >= self._config.max_queued:
             raise Exhausted(f"limit of {self._config.max_queued} queued commands is reached")
         size = sys.getsizeof(request.command)
-        while len(self.commands) >= self._config.max_commands or not self._texts.take(size):
-            self._forget_oldest()
+        self._make_room(size)
         self._numbers += 1
         record = CommandRecord(
             id=command_id or str(uuid.uuid4()),
             text=request.command,
+            size=size,
             number=self._numbers,
             interactive=request.run_async,
             echoes=not request.suppress_input_echo,
@@ -171,19 +173,25 @@ class ShellSession:
         self._next()
         return command
 
-    def _forget_oldest(self) -> None:
-        for command in self.commands.values():
-            if command.log.sealed:
-                del self.commands[command.record.id]
-                self._remove(command)
+    def _make_room(self, size: int) -> None:
+        """Count a text of one more command; for it go the oldest that are over, if that will do."""
+        most, texts = self._config.max_commands, self._texts
+        if len(self.commands) < most and texts.take(size):
+            return
+        over = [command for command in self.commands.values() if command.log.sealed]
+        if len(self.commands) >= most and not over:
+            raise Exhausted(f"limit of {most} commands is reached")
+        if texts.used_bytes + size - sum(each.record.size for each in over) >= texts.most_bytes:
+            raise Exhausted(f"limit of {texts.most_bytes} bytes of commands' texts is reached")
+        for command in over:
+            del self.commands[command.record.id]
+            self._remove(command)
+            if texts.take(size):
                 return
-        if len(self.commands) >= self._config.max_commands:
-            raise Exhausted(f"limit of {self._config.max_commands} commands is reached")
-        raise Exhausted(f"limit of {self._texts.most_bytes} bytes of commands' texts is reached")
 
     def _remove(self, command: Command) -> None:
         command.remove()
-        self._texts.give_back(sys.getsizeof(command.record.text))
+        self._texts.give_back(command.record.size)
 
     def _next(self) -> None:
         """Start the next command, if there is one and its turn has come."""
@@ -196,6 +204,7 @@ class ShellSession:
                 command.complete(UNKNOWN)
                 continue
             self._current = command
+            self._traced = f" . {paths[0]}".encode()
             self._words.clear()
             tag = self._process.tag(command.record.number)
             retag = "" if self._process.retag(tag) else proctree.retag_in_shell(tag)
@@ -207,10 +216,16 @@ class ShellSession:
             self._take_words()
 
     def _take_words(self) -> None:
-        """Move what the shell has said itself into the log of the command that it runs."""
+        """Move what the shell has said itself into the log of the command that it runs.
+
+        Less the lines that name what it sources, which bash traces.
+        """
         if self._current is not None:
             for run in self._words.runs():
-                self._current.log.append(run.data, run.stream)
+                lines = run.data.splitlines(keepends=True)
+                words = b"".join(line for line in lines if self._traced not in line)
+                if words:
+                    self._current.log.append(words, run.stream)
         self._words.clear()
 
     def _silent(self) -> None:
@@ -294,11 +309,19 @@ class ShellSession:
             tasks=self._processes.tasks,
         )
 
+    def _is_shell(self) -> bool:
+        """Whether the shell still is one: after `exec PROGRAM` that program has its place."""
+        return is_running(self.pid, self._argv)
+
     def tree(self, command: Command) -> proctree.Tree:
-        """The processes that a command has started, wherever they are, but not the shell."""
+        """The processes that a command has started, wherever they are, but not the shell.
+
+        A program in the shell's place is one of them.
+        """
         shell = self._process.record.tree.leader
+        leader = 0 if command is not self._current or self._is_shell() else shell
         tag = self._process.tag(command.record.number)
-        return proctree.Tree(0, tag, proctree.EVERY_BIT, host=shell)
+        return proctree.Tree(leader, tag, proctree.EVERY_BIT, host=shell)
 
     def signal(self, command: Command, number: int) -> None:
         """Send a signal to all processes of a command, which the shell isn't one of.

@@ -187,7 +187,8 @@ class Tree:
     Attributes:
         leader: pid of its first process until that is waited for, then 0.
         tag: the mark of its processes, in the bits of `mask`.
-        host: pid of a process that is not a member but whose children with the tag are; 0 for none.
+        host: pid of a process of whose children only those with the tag are members, and that is
+            none itself unless it is the leader; 0 for none.
     """
 
     leader: int
@@ -212,7 +213,7 @@ def members(
     queue = [tree.leader] if tree.leader else []
     queue += [pid for pid in own_children() if pid not in supervised and _orphan_of(tree, pid)]
     if tree.host:
-        queue += [pid for pid in children(tree.host) if tree.bears(pid)]
+        queue += filter(tree.bears, children(tree.host))
     found: dict[int, int] = {}
     seen: set[int] = set()
     while queue:
@@ -220,7 +221,7 @@ def members(
         if pid in seen:
             continue
         seen.add(pid)
-        queue += children(pid)
+        queue += children(pid) if pid != tree.host else filter(tree.bears, children(pid))
         if (stat := _stat(pid)) is not None and stat.alive:
             found[pid] = stat.start_time
         elif departed is not None:

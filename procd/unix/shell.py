@@ -85,7 +85,10 @@ def fed(shell: str, path: str) -> tuple[tuple[str, ...], str]:
     if kind == "dash":
         return (shell, "-c", f". {shlex.quote(path)}", shell), ""  # it sources line by line
     if kind in NAMES_ITSELF:
-        return (shell, path), f"{NAMES_ITSELF[kind]}={shlex.quote(shell)}\n"
+        assignment = f"{NAMES_ITSELF[kind]}={shlex.quote(shell)}"
+        # Where it can't be set (zsh's POSIX_ARGZERO), the shell lives on.
+        first = f"{{ \\builtin eval {shlex.quote(assignment)}; }} 2>/dev/null || \\builtin :\n"
+        return (shell, path), first
     return (shell,), ""
 
 
@@ -121,7 +124,7 @@ def with_status(shell: str, status: int) -> str:
     word = builtin_word(shell)
     if _kind(shell) == "zsh":
         return f"() {{ {word} return {status}; }} && {word} :"
-    return f"(exit {status}) && :"
+    return f"({word} exit {status}) && {word} :"
 
 
 def sourcing(shell: str, script: str, streams: str) -> str:
@@ -136,7 +139,9 @@ def sourcing(shell: str, script: str, streams: str) -> str:
     In BusyBox a subshell that fails in a special builtin returns from the `command` in which it was
     forked. It isn't the process that `$$` names, and ends here.
 
-    zsh traces what a builtin does where its standard error was before it was redirected.
+    zsh traces what a builtin does where its standard error was before it was redirected. bash
+    undoes the redirections of a builtin before an EXIT trap, and no others: there are none around
+    it, and where bash traces, it says what it sources.
 
     Source: POSIX.1-2024, "set", -e; bash 5.2, execute_cmd.c; dash, eval.c; BusyBox 1.37, ash.c;
     zsh 5.9, exec.c, xtrerr.
@@ -146,7 +151,7 @@ def sourcing(shell: str, script: str, streams: str) -> str:
     if _kind(shell) == "zsh":
         return f"{{ {source}; }} {streams}"
     if _kind(shell) == "bash":
-        return untraced(f"{source} {streams} && {word} :")
+        return f"{source} {streams} && {word} :"
     if _kind(os.path.realpath(shell)) not in ("sh", *ASH):
         return untraced(f"{source} {streams}")
     leave = f"{word} test -e /proc/self/task/$$ || {word} exit $?; ({word} exit $?)"

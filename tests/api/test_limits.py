@@ -32,6 +32,7 @@ from pathlib import Path
 import pytest
 from aiohttp import WSMsgType
 
+from procd.api.session import SESSIONS
 from procd.app import PROCESSES
 from procd.errors import Exhausted
 from procd.processes import SpawnRate
@@ -324,14 +325,30 @@ async def test_texts_of_commands(procd: MakeClient, gate: Gate) -> None:
     await sessions.create(client, "other")
     post = sessions.post_exec(client, f"{long}\n{long}", session_id="other", runAsync=True)
     await refused(await post, 429, "LIMIT_REACHED")
+    post = sessions.post_exec(client, f"{long}\n{long}\n{long}", runAsync=True)
+    await refused(await post, 429, "LIMIT_REACHED")
     async with client.get(sessions.path_of(second)) as reply:
-        assert reply.status == 200, "nobody else's go"
+        assert reply.status == 200, "it wouldn't be enough if it went, and nobody else's go"
     gate.open()
     assert (await sessions.ended(client, running))["exitCode"] == 0
     await sessions.delete(client)
     assert (await sessions.run(client, f"{long}\n{long}\necho on", session_id="other"))[
         "output"
     ] == "on\n"
+
+
+async def test_texts_of_other_alphabets(procd: MakeClient) -> None:
+    """What is made of them for a reply makes no difference."""
+    client = await procd()
+    texts = client.app[SESSIONS]._texts
+    for _ in range(2):
+        await sessions.create(client)
+        await sessions.run(client, f": {'é' * 10_000}")
+        async with client.get("/process/session/s") as reply:
+            assert reply.status == 200
+        assert texts.used_bytes >= 10_000
+        await sessions.delete(client)
+        assert texts.used_bytes == 0
 
 
 @pytest.mark.parametrize("setting", ["max_log_bytes", "max_total_log_bytes"])

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -400,6 +401,58 @@ async def test_what_an_exit_trap_reads(
     client = await of_shell(procd, shell)
     body = await run(client, script)
     assert (body["stdout"], body["stderr"], body["exitCode"]) == (said, "", 3)
+
+
+@pytest.mark.parametrize("script", ["false", "if true; then ls /none; fi", "x=$(false)"])
+async def test_what_an_exit_trap_says_of_a_failure(
+    procd: MakeClient, shell: str, script: str
+) -> None:
+    """On both streams, and nothing of how the shell came there."""
+    client = await of_shell(procd, shell)
+    await run(client, "trap 'echo status $? >&2; echo said; set +x; ls /none' EXIT; set -ex")
+    body = await run(client, script)
+    assert body["stdout"] == "said\n"
+    assert body["stderr"].count("\n") > 2
+    assert "status" in body["stderr"]
+    assert "/none" in body["stderr"].splitlines()[-1]
+    if kind(shell) != "zsh":
+        assert "/proc/" not in body["stderr"]
+
+
+@pytest.mark.parametrize(
+    "script", ["exit() { echo mine; return 0; }", "alias exit='echo mine'", "exit() { :; }; false"]
+)
+async def test_status_where_exit_means_something_else(
+    procd: MakeClient, shell: str, script: str
+) -> None:
+    client = await of_shell(procd, shell)
+    await run(client, script)
+    await run(client, "sh -c 'exit 3'")
+    assert (await run(client, "echo $?"))["output"] == "3\n"
+
+
+@pytest.mark.parametrize("way", ["signal", "terminate", "timeout"])
+async def test_a_program_in_the_place_of_the_shell_is_reached(
+    procd: MakeClient, shell: str, alive: Fifo, way: str
+) -> None:
+    client = await of_shell(procd, shell, sessions={"grace_s": 20.0})
+    background = int((await run(client, "sleep 3600 >/dev/null 2>&1 & echo $!"))["output"])
+    text = "import os, signal, time; signal.signal(signal.SIGTERM, lambda *_: os._exit(5))\n"
+    text += f"with open('{alive}', 'w') as file: file.write('begun\\n')\n"
+    text += "while True: time.sleep(0.05)"
+    fields: dict[str, Any] = {"timeout": 1} if way == "timeout" else {}
+    command_id = await start(client, f'exec python3 -c "{text}"', **fields)
+    assert await alive.line() == "begun"
+    if way == "signal":
+        body = {"signal": "SIGTERM"}
+        async with client.post(f"{path_of(command_id)}/signal", json=body) as reply:
+            assert reply.status == 204
+        os.kill(background, 0)
+    elif way == "terminate":
+        async with client.post(f"{path_of(command_id)}/terminate") as reply:
+            assert reply.status == 204
+    expected = 137 if way == "timeout" else 5
+    assert (await ended(client, command_id))["exitCode"] == expected
 
 
 async def test_what_an_idle_trap_reads(procd: MakeClient, shell: str, alive: Fifo) -> None:
