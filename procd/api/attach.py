@@ -257,7 +257,7 @@ async def _serve(
             outlet.open(connection)
         await serve_both_ways(
             _read(connection, typist, attendant, request.app[PTYS].config.input_queue_bytes),
-            _write(request, connection, session, past),
+            _write(request, connection, session, past, attendant),
             f"pty output {session.id}",
         )
     finally:
@@ -327,7 +327,11 @@ async def _read(
 
 
 async def _write(
-    request: web.Request, connection: Connection, session: PtySession, past: Past
+    request: web.Request,
+    connection: Connection,
+    session: PtySession,
+    past: Past,
+    attendant: Attendant,
 ) -> None:
     outlet = past.outlet
     if past.pieces is not None:
@@ -338,6 +342,7 @@ async def _write(
         if connection.closing:
             return
         outlet.open(connection)
+        attendant.caught_up()
     complete = await outlet.run()
     outlet.close()
     if not complete:

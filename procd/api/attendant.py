@@ -98,6 +98,11 @@ class Attendant:
             self._outlet.allow(self._outlet.cursor.offset + self._window_bytes)
         self._session.attendance.join(self._member)
 
+    def caught_up(self) -> None:
+        """The client has its replay, and what comes now is live."""
+        if self.asked:
+            self._changed()
+
     def leave(self) -> None:
         """The client has gone."""
         self._session.attendance.leave(self._member)
@@ -141,8 +146,9 @@ class Attendant:
 
     def _tell(self) -> None:
         self._timer = None
-        # In a replay, the size is still that of `connected`.
-        if self._connection.full or not self._outlet.opened:
+        if not self._outlet.opened:
+            return  # in a replay, whose size is that of `connected`; `caught_up` tells
+        if self._connection.full:
             self._timer = asyncio.get_running_loop().call_later(RETRY_S, self._tell)
             return
         attendance, info = self._session.attendance, self._session.info
