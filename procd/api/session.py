@@ -153,7 +153,7 @@ def describe(session: ShellSession) -> dict[str, object]:
     """A session as the contract shows it (section 8.1), and whether its shell has exited."""
     fields: dict[str, object] = {
         "sessionId": session.id,
-        "commands": [describe_command(command) for command in session.commands.values()],
+        "commands": [describe_command(command) for command in session.history.commands.values()],
     }
     return fields | ({"ended": True} if session.ended else {})
 

@@ -15,6 +15,7 @@ from procd.cli.ids import (
     complete_anything,
     complete_command,
     complete_session,
+    optional_command,
     session_path,
 )
 from procd.cli.io import PIECE_BYTES, STDIN
@@ -79,13 +80,7 @@ def _type(client: Client, path: str, body: Mapping[str, object]) -> None:
     "--kind", type=click.Choice(list(KINDS)), help="What ID is, if there are several of that name."
 )
 @click.argument("name", metavar="ID", callback=not_empty, shell_complete=complete_anything)
-@click.argument(
-    "command_id",
-    required=False,
-    metavar="[COMMAND]",
-    callback=not_empty,
-    shell_complete=complete_command,
-)
+@optional_command
 @pass_target
 def kill(
     target: Target,

@@ -8,6 +8,7 @@ import click
 from procd.cli.client import Client
 from procd.cli.failure import Failure, Refused
 from procd.cli.http import quoted
+from procd.cli.options import not_empty
 from procd.cli.target import resolve
 
 SESSION = "/process/session"
@@ -89,3 +90,12 @@ def complete_anything(context: click.Context, _: click.Parameter, begin: str) ->
     """Whatever `procd kill` can end whose id begins so."""
     complete = (complete_terminal, complete_session, complete_context)
     return [found for each in complete for found in each(context, _, begin)]
+
+
+optional_command = click.argument(
+    "command_id",
+    required=False,
+    metavar="[COMMAND]",
+    callback=not_empty,
+    shell_complete=complete_command,
+)

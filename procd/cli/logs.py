@@ -9,7 +9,7 @@ import click
 from procd.cli.client import Client
 from procd.cli.failure import Unreachable
 from procd.cli.http import query
-from procd.cli.ids import command_path, complete_command, complete_session
+from procd.cli.ids import command_path, complete_session, optional_command
 from procd.cli.io import STDERR, STDOUT, coloured, write_all
 from procd.cli.options import as_json, not_empty, pass_target
 from procd.cli.progress import ASKING, Progress
@@ -100,13 +100,7 @@ class Log:
 )
 @as_json
 @click.argument("session", callback=not_empty, shell_complete=complete_session)
-@click.argument(
-    "command_id",
-    required=False,
-    metavar="[COMMAND]",
-    callback=not_empty,
-    shell_complete=complete_command,
-)
+@optional_command
 @pass_target
 def command(
     target: Target,

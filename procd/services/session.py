@@ -2,15 +2,11 @@
 
 import asyncio
 import logging
-import shutil
 import signal
-import sys
 import time
-import uuid
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from procd.config import SessionsConfig
@@ -18,16 +14,14 @@ from procd.errors import (
     BadRequest,
     Conflict,
     Exhausted,
-    ProcessNotFound,
     SessionEnded,
-    SpawnFailed,
 )
-from procd.logfile import LogStore
 from procd.process import STDERR, Process
 from procd.processes import Processes
-from procd.services.command import UNKNOWN, Command, CommandRecord
+from procd.services.command import UNKNOWN, Command
 from procd.services.dialogue import LEAVE, TERMINATED, Dialogue
-from procd.streams.backlog import Backlog, Budget
+from procd.services.history import History
+from procd.streams.backlog import Backlog
 from procd.unix import proctree
 from procd.unix.child import ExitStatus
 from procd.unix.fd import OwnedFd
@@ -86,29 +80,25 @@ class ShellSession:
         argv: what it was started as.
         openings: where it finds what it opens.
         lines, first: the pipe that it reads, and the first line for it (see Dialogue).
-        texts: what all sessions' commands may take by their texts.
+
+    Attributes:
+        history: its commands.
     """
 
     def __init__(
         self, session_id: str, process: Process, words: Backlog, *, shell: str,
         argv: tuple[str, ...], openings: Openings, lines: tuple[Opening, OwnedFd], first: str,
-        directory: Path, store: LogStore, texts: Budget, config: SessionsConfig,
-        processes: Processes,
+        history: History, config: SessionsConfig, processes: Processes,
     ) -> None:  # fmt: skip
         self.id = session_id
-        self.commands: dict[str, Command] = {}
+        self.history = history
         self._process = process
         self._processes = processes
         self._words = words
         self._shell = shell
-        self._directory = directory
-        self._store = store
-        self._texts = texts
         self._config = config
-        self._openings = openings
         self._queue: deque[Command] = deque()
         self._current: Command | None = None
-        self._numbers = 0
         self._over = False
         self._argv = argv
         self._traced = b""
@@ -148,50 +138,18 @@ class ShellSession:
             raise SessionEnded("session has ended: its shell has exited")
         if len(self._queue) >= self._config.max_queued:
             raise Exhausted(f"limit of {self._config.max_queued} queued commands is reached")
-        size = sys.getsizeof(request.command)
-        self._make_room(size)
-        self._numbers += 1
-        record = CommandRecord(
-            id=command_id or str(uuid.uuid4()),
-            text=request.command,
-            size=size,
-            number=self._numbers,
+        command = self.history.add(
+            request.command,
+            command_id,
             interactive=request.run_async,
             echoes=not request.suppress_input_echo,
         )
-        file = self._store.create(self._directory / f"{record.number}.log")
-        try:
-            command = Command(record, file, self._openings, self._processes.poller)
-        except OSError as exc:
-            self._texts.give_back(size)
-            raise SpawnFailed(f"cannot start a command: {exc.strerror}") from exc
-        self.commands[record.id] = command
         self._queue.append(command)
         if request.timeout_s:
             timer = asyncio.get_running_loop().call_later(request.timeout_s, self._time_up, command)
             command.done.add_done_callback(lambda _: timer.cancel())
         self._next()
         return command
-
-    def _make_room(self, size: int) -> None:
-        """Count a text of one more command; for it go the oldest that are over, if that will do."""
-        most, texts = self._config.max_commands, self._texts
-        if len(self.commands) < most and texts.take(size):
-            return
-        over = [command for command in self.commands.values() if command.log.sealed]
-        if len(self.commands) >= most and not over:
-            raise Exhausted(f"limit of {most} commands is reached")
-        if texts.used_bytes + size - sum(each.record.size for each in over) >= texts.most_bytes:
-            raise Exhausted(f"limit of {texts.most_bytes} bytes of commands' texts is reached")
-        for command in over:
-            del self.commands[command.record.id]
-            self._remove(command)
-            if texts.take(size):
-                return
-
-    def _remove(self, command: Command) -> None:
-        command.remove()
-        self._texts.give_back(command.record.size)
 
     def _next(self) -> None:
         """Start the next command, if there is one and its turn has come."""
@@ -287,10 +245,7 @@ class ShellSession:
         Raises:
             ProcessNotFound: there is none.
         """
-        command = self.commands.get(command_id)
-        if command is None:
-            raise ProcessNotFound("command not found")
-        return command
+        return self.history.get(command_id)
 
     async def type(self, command: Command, wanted: InputRequest) -> None:
         """Send input to a command. Source: contract, section 8.6.
@@ -410,8 +365,4 @@ class ShellSession:
         """Forget everything about it, whatever still runs."""
         self._current = None  # the news of the shell's end may be under way
         self._close()
-        for command in self.commands.values():
-            command.cancel("session was deleted")
-            self._remove(command)
-        self.commands.clear()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self.history.close()

@@ -20,6 +20,7 @@ from procd.logfile import LogStore, problem_of
 from procd.process import Process
 from procd.processes import Processes
 from procd.services.environment import Environment, check_names
+from procd.services.history import History
 from procd.services.ids import check_id
 from procd.services.session import (
     ExecRequest,
@@ -126,10 +127,14 @@ class ShellSessions:
                 stdin=lines[0].fd if argv == (shell,) else None,
                 long_lived=True,
             )
+            history = History(
+                directory, self._store, self._texts, openings, self._processes.poller,
+                self.config.max_commands,
+            )  # fmt: skip
             return ShellSession(
                 request.id, process, words, shell=shell, argv=argv, openings=openings,
-                lines=lines, first=first, directory=directory, store=self._store,
-                texts=self._texts, config=self.config, processes=self._processes,
+                lines=lines, first=first, history=history, config=self.config,
+                processes=self._processes,
             )  # fmt: skip
         except (OSError, ProcdError) as exc:
             for end in lines or ():

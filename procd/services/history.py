@@ -1,0 +1,106 @@
+"""History: the commands that a session remembers, and what they may take."""
+
+import shutil
+import sys
+import uuid
+from pathlib import Path
+
+from procd.errors import Exhausted, ProcessNotFound, SpawnFailed
+from procd.logfile import LogStore
+from procd.services.command import Command, CommandRecord
+from procd.streams.backlog import Budget
+from procd.unix.openings import Openings
+from procd.unix.poller import Poller
+
+
+class History:
+    """The commands of one session, from their acceptance until they are forgotten.
+
+    Args:
+        directory: where their logs are; it goes with the session.
+        texts: what all sessions' commands may take by their texts.
+        openings: where the shell finds what it opens.
+        most: commands remembered; the oldest that are over go first.
+
+    Attributes:
+        commands: by id, oldest first.
+    """
+
+    def __init__(
+        self, directory: Path, store: LogStore, texts: Budget, openings: Openings, poller: Poller,
+        most: int,
+    ) -> None:  # fmt: skip
+        self.commands: dict[str, Command] = {}
+        self._directory = directory
+        self._store = store
+        self._texts = texts
+        self._openings = openings
+        self._poller = poller
+        self._most = most
+        self._numbers = 0
+
+    def add(self, text: str, command_id: str, *, interactive: bool, echoes: bool) -> Command:
+        """A new command, of this id or one of its own if that is empty.
+
+        Raises:
+            Exhausted: too many are remembered that aren't over; nothing is forgotten then.
+            SpawnFailed: there is no descriptor for its input.
+        """
+        size = sys.getsizeof(text)
+        self._make_room(size)
+        self._numbers += 1
+        record = CommandRecord(
+            id=command_id or str(uuid.uuid4()),
+            text=text,
+            size=size,
+            number=self._numbers,
+            interactive=interactive,
+            echoes=echoes,
+        )
+        file = self._store.create(self._directory / f"{record.number}.log")
+        try:
+            command = Command(record, file, self._openings, self._poller)
+        except OSError as exc:
+            self._texts.give_back(size)
+            raise SpawnFailed(f"cannot start a command: {exc.strerror}") from exc
+        self.commands[record.id] = command
+        return command
+
+    def _make_room(self, size: int) -> None:
+        """Count the text of one more; for it go the oldest that are over, if that will do."""
+        texts = self._texts
+        if len(self.commands) < self._most and texts.take(size):
+            return
+        over = [command for command in self.commands.values() if command.log.sealed]
+        if len(self.commands) >= self._most and not over:
+            raise Exhausted(f"limit of {self._most} commands is reached")
+        if texts.used_bytes + size - sum(each.record.size for each in over) >= texts.most_bytes:
+            raise Exhausted(f"limit of {texts.most_bytes} bytes of commands' texts is reached")
+        for command in over:
+            del self.commands[command.record.id]
+            self._remove(command)
+            if texts.take(size):
+                return
+
+    def _remove(self, command: Command) -> None:
+        command.remove()
+        self._texts.give_back(command.record.size)
+
+    def get(self, command_id: str) -> Command:
+        """The command of this id.
+
+        Raises:
+            ProcessNotFound: there is none.
+        """
+        command = self.commands.get(command_id)
+        if command is None:
+            raise ProcessNotFound("command not found")
+        return command
+
+    def close(self) -> None:
+        """Forget all of them, whatever still runs."""
+        for command in self.commands.values():
+            command.cancel("session was deleted")
+            self._remove(command)
+        self.commands.clear()
+        shutil.rmtree(self._directory, ignore_errors=True)
