@@ -391,25 +391,5 @@ class LogStore:
         self._finished.discard(log_file)
 
 
-def problem_of(directory: Path, min_free_bytes: int) -> str:
-    """Why no log could be written in `directory`; empty if it could.
-
-    Source: statvfs(3); access(2), which tells a read-only file system from a directory's mode.
-    """
-    if not directory.is_dir():
-        directory = directory.parent  # it is made again when it is needed
-    try:
-        usage = os.statvfs(directory)
-    except OSError as exc:
-        return f"state directory is not there: {exc.strerror}"
-    if not os.access(directory, os.W_OK | os.X_OK):
-        return "state directory can't be written"
-    if usage.f_bavail * usage.f_frsize < min_free_bytes:
-        return f"state directory has less than {min_free_bytes} bytes free"
-    if usage.f_files and not usage.f_favail:
-        return "state directory has no inode free"
-    return ""
-
-
 def _kept_bytes(log_file: LogFile) -> int:
     return log_file.kept_bytes

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from procd.config import ProcessConfig
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log, Store
-from procd.unix import cgroup, proctree
+from procd.unix import cgroup, proctree, tags
 from procd.unix.child import Child, ExitStatus
 from procd.unix.fd import OwnedFd
 from procd.unix.poller import Poller
@@ -219,12 +219,12 @@ class Process:
         Args:
             part: a number; those that are equal in the last 16 bits have the same tag.
         """
-        return self.record.tree.tag + (part & ((1 << proctree.PART_BITS) - 1))
+        return self.record.tree.tag + (part & ((1 << tags.PART_BITS) - 1))
 
     def retag(self, tag: int) -> bool:
         """Have what it starts from now on carry `tag`; False if it has to do that itself."""
         leader = self.record.tree.leader
-        return not leader or proctree.retag(leader, tag)
+        return not leader or tags.retag(leader, tag)
 
     def interrupt(self, tag: int) -> None:
         """SIGINT to the process, and to those of its process group that carry `tag`."""

@@ -21,11 +21,12 @@ from procd.config import ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
 from procd.metrics import Durations
 from procd.process import STDERR, STDOUT, Process, ProcessRecord
+from procd.spawnrate import SpawnRate
 from procd.streams.backlog import Budget
 from procd.streams.log import Log, Store
 from procd.tasks import Tasks
 from procd.turns import Turns
-from procd.unix import cgroup, proctree
+from procd.unix import cgroup, proctree, tags
 from procd.unix.confine import confinement
 from procd.unix.fd import OwnedFd, pipes
 from procd.unix.heap import Heap
@@ -42,37 +43,6 @@ SWEEP_DELAY_S: Final = 1.0
 SPAWN_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.064, 0.256, 1.0)
 
 T = TypeVar("T")
-
-
-class SpawnRate:
-    """A token bucket: `burst` processes at once, and `per_s` a second on average; 0: any number.
-
-    Args:
-        now: a monotonic clock, seconds.
-    """
-
-    def __init__(self, now: Callable[[], float], per_s: float, burst: int) -> None:
-        self._now = now
-        self._per_s = per_s
-        self._burst = burst
-        self._tokens = float(burst)
-        self._filled_at = now()
-
-    def take(self) -> None:
-        """Take one.
-
-        Raises:
-            Exhausted: there is none.
-        """
-        if not self._per_s:
-            return
-        now = self._now()
-        grown = self._tokens + (now - self._filled_at) * self._per_s
-        self._tokens = min(float(self._burst), grown)
-        self._filled_at = now
-        if self._tokens < 1:
-            raise Exhausted(f"limit of {self._per_s:g} new processes per second is reached")
-        self._tokens -= 1
 
 
 def cgroup_limits(config: ProcessConfig) -> dict[str, str]:
@@ -100,11 +70,9 @@ class Processes:
         self.pids: dict[int, Process] = {}
         self.spawns = Durations(SPAWN_BOUNDS_S)
         self._unsettled: set[Process] = set()
-        run_shift = proctree.PROCESS_BITS + proctree.PART_BITS
-        self._run_tag = proctree.TAG_BASE + (secrets.randbits(proctree.RUN_BITS) << run_shift)
-        self._tags = itertools.count(
-            self._run_tag + (1 << proctree.PART_BITS), 1 << proctree.PART_BITS
-        )
+        run_shift = tags.PROCESS_BITS + tags.PART_BITS
+        self._run_tag = tags.TAG_BASE + (secrets.randbits(tags.RUN_BITS) << run_shift)
+        self._tags = itertools.count(self._run_tag + (1 << tags.PART_BITS), 1 << tags.PART_BITS)
         self.confinement = confinement(config)
         self._loop = asyncio.get_running_loop()
         self.heap = Heap(self._loop)
@@ -251,7 +219,7 @@ class Processes:
                 leaf.remove()
             raise
         record = ProcessRecord(
-            pid=pid, tree=Tree(pid, tag, proctree.PROCESS_MASK), started_at=time.time(), leaf=leaf
+            pid=pid, tree=Tree(pid, tag, tags.PROCESS_MASK), started_at=time.time(), leaf=leaf
         )
         try:
             process = Process(self, record, output, master=master)
@@ -347,9 +315,7 @@ class Processes:
         self._closing = True
         for process in self._unsettled:
             process.kill()
-        kills = [
-            self.start_kill(Tree(0, tag, proctree.PROCESS_MASK)) for tag in self._orphan_tags()
-        ]
+        kills = [self.start_kill(Tree(0, tag, tags.PROCESS_MASK)) for tag in self._orphan_tags()]
         if kills:
             await asyncio.wait(kills)
         exits = [process.done for process in self._unsettled]
@@ -373,8 +339,8 @@ class Processes:
         except OSError as exc:
             log.warning("orphans can't be looked for: %s", exc.strerror)
             return set()
-        tags = {proctree.tag_of(pid) & proctree.PROCESS_MASK for pid in orphans}
-        return {tag for tag in tags - known if tag & proctree.RUN_MASK == self._run_tag}
+        carried = {tags.tag_of(pid) & tags.PROCESS_MASK for pid in orphans}
+        return {tag for tag in carried - known if tag & tags.RUN_MASK == self._run_tag}
 
     def reach(
         self, tree: Tree, number: int, only: Callable[[int], bool] | None = None

@@ -46,6 +46,24 @@ class StateDirectory:
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
+    def problem(self, min_free_bytes: int) -> str:
+        """Why nothing could be kept in it; empty if it could.
+
+        Source: statvfs(3); access(2), which tells a read-only file system from a directory's mode.
+        """
+        directory = self.path if self.path.is_dir() else self.path.parent  # made anew when needed
+        try:
+            usage = os.statvfs(directory)
+        except OSError as exc:
+            return f"state directory is not there: {exc.strerror}"
+        if not os.access(directory, os.W_OK | os.X_OK):
+            return "state directory can't be written"
+        if usage.f_bavail * usage.f_frsize < min_free_bytes:
+            return f"state directory has less than {min_free_bytes} bytes free"
+        if usage.f_files and not usage.f_favail:
+            return "state directory has no inode free"
+        return ""
+
 
 def _locked(lock: OwnedFd) -> bool:
     try:

@@ -22,7 +22,7 @@ from procd.services.command import UNKNOWN, Command
 from procd.services.dialogue import LEAVE, TERMINATED, Dialogue
 from procd.services.history import History
 from procd.streams.backlog import Backlog
-from procd.unix import proctree
+from procd.unix import proctree, tags
 from procd.unix.child import ExitStatus
 from procd.unix.fd import OwnedFd
 from procd.unix.openings import Opening, Openings
@@ -165,7 +165,7 @@ class ShellSession:
             self._traced = f" . {paths[0]}".encode()
             self._words.clear()
             tag = self._process.tag(command.record.number)
-            retag = "" if self._process.retag(tag) else proctree.retag_in_shell(tag)
+            retag = "" if self._process.retag(tag) else tags.retag_in_shell(tag)
             self._dialogue.run(command.record.number, paths, retag)
 
     def _spoken(self) -> None:
@@ -276,7 +276,7 @@ class ShellSession:
         shell = self._process.record.tree.leader
         leader = 0 if command is not self._current or self._is_shell() else shell
         tag = self._process.tag(command.record.number)
-        return proctree.Tree(leader, tag, proctree.EVERY_BIT, host=shell)
+        return proctree.Tree(leader, tag, tags.EVERY_BIT, host=shell)
 
     def signal(self, command: Command, number: int) -> None:
         """Send a signal to all processes of a command, which the shell isn't one of.

@@ -16,7 +16,7 @@ from procd.errors import (
     ProcessNotFound,
     SpawnFailed,
 )
-from procd.logfile import LogStore, problem_of
+from procd.logfile import LogStore
 from procd.process import Process
 from procd.processes import Processes
 from procd.services.environment import Environment, check_names
@@ -169,7 +169,7 @@ class ShellSessions:
 
     def storage_problem(self, min_free_bytes: int) -> str:
         """Why logs can't be kept; empty if they can."""
-        return problem_of(self._root.path, min_free_bytes)
+        return self._root.problem(min_free_bytes)
 
     def list(self) -> list[ShellSession]:
         """All sessions but the entrypoint, oldest first."""

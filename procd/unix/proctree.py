@@ -4,13 +4,9 @@ A descendant is found in one of two ways:
 
 - by parentage: the kernel lists the children of each thread. procd is the child subreaper of all it
   starts, so a process whose parents have died becomes a child of procd and of nobody else;
-- by tag: an orphan tells whose it was by the soft limit RLIMIT_RTTIME, which `spawn` sets to a
-  number of its own for each process it starts. A resource limit outlives fork, exec, setsid, a
-  double fork and a cleared environment, costs one system call to read, leaves no trace in the
-  user's environment, and this one is a bound in microseconds on real-time tasks, set here to some
-  36,000 years.
+- by tag: an orphan tells whose it was by a mark that it has inherited (see `tags`).
 
-Source: prctl(2) PR_SET_CHILD_SUBREAPER, proc_pid_task(5) "children", getrlimit(2).
+Source: prctl(2) PR_SET_CHILD_SUBREAPER, proc_pid_task(5) "children".
 """
 
 import asyncio
@@ -18,30 +14,17 @@ import ctypes
 import errno
 import logging
 import os
-import re
-import resource
-import shlex
-import shutil
 import signal
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from procd.unix.fd import OwnedFd
+from procd.unix.tags import EVERY_BIT, tag_of
 
 log = logging.getLogger(__name__)
 
-_TOLD_LIMIT: Final = re.compile(rb"^Max realtime timeout +(\d+) ", re.MULTILINE)
 PR_SET_CHILD_SUBREAPER: Final = 36
-# A tag is TAG_BASE, far above any limit somebody would set in earnest, plus from high to low bits:
-# a number drawn for this run of procd, the number of the process, and one for use within its tree.
-TAG_BASE: Final = 1 << 60
-RUN_BITS: Final = 12
-PROCESS_BITS: Final = 32
-PART_BITS: Final = 16
-EVERY_BIT: Final = (1 << 61) - 1
-PROCESS_MASK: Final = EVERY_BIT & -(1 << PART_BITS)
-RUN_MASK: Final = EVERY_BIT & -(1 << (PART_BITS + PROCESS_BITS))
 # SIGKILL ends a process at its next return from the kernel; one in an uninterruptible sleep may
 # take as long as its disk does.
 KILL_WAIT_S: Final = 2.0
@@ -60,69 +43,6 @@ def become_subreaper() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-Limits = tuple[int, int]
-
-
-def mark(tag: int) -> Limits:
-    """Carry `tag`, so that what is started inherits it, until `unmark` gets what this returns.
-
-    Where the hard limit is lower, orphans go untagged and are found by session alone.
-    """
-    limits = resource.getrlimit(resource.RLIMIT_RTTIME)
-    hard = limits[1]
-    if hard == resource.RLIM_INFINITY or hard >= tag:
-        resource.setrlimit(resource.RLIMIT_RTTIME, (tag, hard))
-    return limits
-
-
-def unmark(limits: Limits) -> None:
-    """Carry no tag any more."""
-    resource.setrlimit(resource.RLIMIT_RTTIME, limits)
-
-
-def retag(pid: int, tag: int) -> bool:
-    """Have what `pid` starts from now on carry `tag`.
-
-    Returns:
-        False if it has to do that itself: it is another user's, and CAP_SYS_RESOURCE is missing.
-    """
-    try:
-        _, hard = resource.prlimit(pid, resource.RLIMIT_RTTIME)
-        resource.prlimit(pid, resource.RLIMIT_RTTIME, (tag, hard))
-    except PermissionError:
-        return False
-    except (ProcessLookupError, ValueError):
-        log.debug("process %d keeps its tag", pid)
-    return True
-
-
-def retag_in_shell(tag: int) -> str:
-    """A line by which a shell does what `retag` may not."""
-    program = shutil.which("prlimit")
-    return f"{shlex.quote(program)} --pid $$ --rttime={tag}: || :\n" if program is not None else ""
-
-
-def tag_of(pid: int) -> int:
-    """The tag that `pid` carries, or 0."""
-    try:
-        soft, _ = resource.prlimit(pid, resource.RLIMIT_RTTIME)
-    except PermissionError:  # another user's, and CAP_SYS_RESOURCE is missing as in most containers
-        soft = _told_limit(pid)
-    except ProcessLookupError:
-        return 0
-    return soft if soft >= TAG_BASE else 0
-
-
-def _told_limit(pid: int) -> int:
-    """The soft limit in `/proc/PID/limits`, which everybody may read; 0 if there is none."""
-    try:
-        with open(f"/proc/{pid}/limits", "rb") as file:  # noqa: PTH123 - a str, and much faster
-            told = _TOLD_LIMIT.search(file.read())
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return int(told[1]) if told is not None else 0
 
 
 def children(pid: int) -> list[int]:

@@ -15,7 +15,7 @@ from typing import Final
 
 from procd.errors import SpawnFailed
 from procd.unix.heap import LIBC
-from procd.unix.proctree import mark, unmark
+from procd.unix.tags import mark, unmark
 
 # A redirection of the child: a descriptor of ours to duplicate, or a path that the child opens.
 Source = int | str

@@ -35,7 +35,7 @@ from aiohttp import WSMsgType
 from procd.api.session import SESSIONS
 from procd.app import PROCESSES
 from procd.errors import Exhausted
-from procd.processes import SpawnRate
+from procd.spawnrate import SpawnRate
 from tests.api import sessions
 from tests.api.clients import (
     Gate,

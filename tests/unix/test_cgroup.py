@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 
 from procd.unix.cgroup import CgroupRoot, Leaf, find_root
-from procd.unix.proctree import TAG_BASE
 from procd.unix.spawn import Spec, spawn
+from procd.unix.tags import TAG_BASE
 
 
 def _mounts() -> list[Path]:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from procd.unix.child import Child, ExitStatus
-from procd.unix.proctree import TAG_BASE, become_subreaper
+from procd.unix.proctree import become_subreaper
 from procd.unix.spawn import Spec, spawn
+from procd.unix.tags import TAG_BASE
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 

@@ -3,11 +3,9 @@
 import asyncio
 import logging
 import os
-import resource
 import selectors
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from io import FileIO
@@ -15,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from procd.unix import proctree
-from procd.unix.proctree import PART_BITS, PROCESS_MASK, TAG_BASE, Tree
+from procd.unix import proctree, tags
+from procd.unix.proctree import Tree
 from procd.unix.spawn import Spec, spawn
+from procd.unix.tags import PART_BITS, PROCESS_MASK, TAG_BASE
 from tests.api.clients import descriptors_exhausted
 from tests.waiting import until
 
@@ -61,21 +60,6 @@ class Leader:
         """Its status is taken, so that it has no pid any more."""
         os.waitpid(self.pid, 0)
         self.tree.leader = 0
-
-
-def test_a_tag_that_may_not_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It can be read all the same, as everybody can read it; and no tag is none."""
-
-    def refused(*_: object) -> tuple[int, int]:
-        raise PermissionError
-
-    monkeypatch.setattr(resource, "prlimit", refused)
-    assert not proctree.retag(os.getpid(), TAG)
-    assert proctree.tag_of(os.getpid()) == 0
-    limits = proctree.mark(TAG)
-    assert proctree.tag_of(os.getpid()) == TAG
-    proctree.unmark(limits)
-    assert proctree.tag_of(os.getpid()) == 0
 
 
 Start = Callable[..., Leader]
@@ -135,41 +119,14 @@ def test_children_are_the_direct_ones(start: Start) -> None:
     assert proctree.children(leader.pid) == []
 
 
-def test_the_tag_lasts_until_it_is_taken_off() -> None:
-    """Meanwhile it is ours to pass on, afterwards all is as before."""
-    before = resource.getrlimit(resource.RLIMIT_RTTIME)
-    limits = proctree.mark(TAG)
-    assert proctree.tag_of(os.getpid()) == TAG
-    assert resource.getrlimit(resource.RLIMIT_RTTIME)[1] == before[1]
-    proctree.unmark(limits)
-    assert resource.getrlimit(resource.RLIMIT_RTTIME) == before
-    assert proctree.tag_of(os.getpid()) == 0
-
-
-def test_a_low_hard_limit_leaves_untagged() -> None:
-    """Where the tag is above what may be set, nothing is set and nothing fails."""
-    program = f"""
-import os, resource
-from procd.unix.proctree import mark, tag_of, unmark
-resource.setrlimit(resource.RLIMIT_RTTIME, (1000, 10**9))
-limits = mark({TAG})
-print(tag_of(os.getpid()), *resource.getrlimit(resource.RLIMIT_RTTIME))
-unmark(limits)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, check=True, timeout=20
-    )
-    assert done.stdout.split() == [b"0", b"1000", b"1000000000"]
-
-
 def test_a_limit_of_somebody_else_is_no_tag(start: Start) -> None:
     """A limit below the tags' range was set by a user; who has gone has none."""
     leader = start("ulimit -S -R 5000; echo 1; read x", shell="/bin/bash")
     leader.line()
-    assert proctree.tag_of(leader.pid) == 0
+    assert tags.tag_of(leader.pid) == 0
     leader.stdin.close()
     leader.reaped()
-    assert proctree.tag_of(leader.pid) == 0
+    assert tags.tag_of(leader.pid) == 0
 
 
 # STAY is in the environment, for a quoting that would have to survive three shells.
@@ -260,7 +217,7 @@ async def test_an_untagged_orphan_is_found_by_its_session(start: Start) -> None:
         shell="/bin/bash",
     )
     orphan = leader.line()
-    assert proctree.tag_of(orphan) == 0
+    assert tags.tag_of(orphan) == 0
     assert orphan in proctree.members(leader.tree, [leader.pid])
     assert orphan not in proctree.members(Tree(0, OTHER_TAG), [leader.pid])
     await kill(leader.tree, leader.pid)
@@ -386,13 +343,13 @@ async def test_parts_of_a_tree(start: Start) -> None:
     host = start('while read x; do sh -c "$STAY" & done')
     host.stdin.write(b"\n")
     first = host.line()
-    proctree.retag(host.pid, TAG + 1)
+    tags.retag(host.pid, TAG + 1)
     host.stdin.write(b"\n")
     second = host.line()
-    proctree.retag(host.pid, TAG + 2)
+    tags.retag(host.pid, TAG + 2)
     host.stdin.write(b"\n")
     third = host.line()
-    assert [proctree.tag_of(pid) for pid in (first, second, third)] == [TAG, TAG + 1, TAG + 2]
+    assert [tags.tag_of(pid) for pid in (first, second, third)] == [TAG, TAG + 1, TAG + 2]
     whole = Tree(host.pid, TAG, PROCESS_MASK)
     assert set(proctree.members(whole, [host.pid])) == {host.pid, first, second, third}
     part = Tree(0, TAG + 1, host=host.pid)
@@ -410,8 +367,8 @@ def test_a_retag_of_nobody(start: Start) -> None:
     """Who has gone keeps his tag; nothing fails."""
     leader = start("exit 0")
     leader.reaped()
-    proctree.retag(leader.pid, TAG + 1)
-    assert proctree.tag_of(leader.pid) == 0
+    tags.retag(leader.pid, TAG + 1)
+    assert tags.tag_of(leader.pid) == 0
 
 
 def test_reaping_takes_one_status(start: Start) -> None:

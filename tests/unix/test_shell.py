@@ -9,7 +9,6 @@ import pytest
 
 from procd.errors import SpawnFailed
 from procd.unix.fd import OwnedFd, seal_inherited
-from procd.unix.proctree import TAG_BASE
 from procd.unix.shell import (
     MAX_ARGUMENT_BYTES,
     PREFERRED,
@@ -21,6 +20,7 @@ from procd.unix.shell import (
     sourcing,
 )
 from procd.unix.spawn import Source, Spec, spawn
+from procd.unix.tags import TAG_BASE
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 SHELLS = [path for path in ("/bin/sh", "/bin/bash") if os.access(path, os.X_OK)]

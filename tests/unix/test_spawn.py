@@ -15,8 +15,8 @@ import pytest
 
 from procd.errors import SpawnFailed
 from procd.unix.fd import seal_inherited
-from procd.unix.proctree import TAG_BASE, tag_of
 from procd.unix.spawn import Source, Spec, spawn
+from procd.unix.tags import TAG_BASE, tag_of
 
 TAG = TAG_BASE + 77
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 import pytest
 
 from procd.unix.fd import OwnedFd, seal_inherited
-from procd.unix.proctree import TAG_BASE
 from procd.unix.spawn import Spec, spawn
+from procd.unix.tags import TAG_BASE
 from procd.unix.tty import IUTF8, open_pty, set_winsize
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PS1": "prompt> ", "TERM": "dumb"}
