@@ -1,6 +1,5 @@
 """Boundaries: where in a log on disk the stream changes."""
 
-import ctypes
 import errno
 import os
 from array import array
@@ -8,13 +7,11 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Final
 
-from procd.unix.fd import OwnedFd
+from procd.unix.fd import write_all
+from procd.unix.file import make_directory, open_regular, punch, size_of
 
 # Boundaries held in memory; beyond these, older ones go to a file beside the log.
 HELD_BOUNDARIES: Final = 1024
-# linux/falloc.h
-FALLOC_FL_KEEP_SIZE: Final = 1
-FALLOC_FL_PUNCH_HOLE: Final = 2
 
 
 class Boundaries:
@@ -43,14 +40,19 @@ class Boundaries:
         if block_index != self._block_index:
             block = array("Q")
             size = HELD_BOUNDARIES * block.itemsize
-            with self._path.open("rb") as file:
-                file.seek(block_index * size)
-                data = file.read(size)
+            data = self._read(size, block_index * size)
             if len(data) < size:
                 raise OSError(errno.ENODATA, "the file was cut")
             block.frombytes(data)
             self._block, self._block_index = block, block_index
         return self._block[position]
+
+    def _read(self, size: int, position: int) -> bytes:
+        fd = open_regular(self._path, os.O_RDONLY)
+        try:
+            return os.pread(fd.number, size, position)
+        finally:
+            fd.close()
 
     @property
     def sole_stream(self) -> int:
@@ -78,10 +80,14 @@ class Boundaries:
         if len(self._held) >= 2 * HELD_BOUNDARIES:
             oldest = self._held[:HELD_BOUNDARIES]
             # Somebody may have cleaned up where it was.
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._path.open("ab") as file:
-                file.truncate(self._spilled * oldest.itemsize)  # less what a failure left half done
-                file.write(oldest.tobytes())
+            make_directory(self._path.parent)
+            fd = open_regular(self._path, os.O_WRONLY | os.O_CREAT)
+            try:
+                # What a failure has left half done is written over.
+                os.lseek(fd.number, self._spilled * oldest.itemsize, os.SEEK_SET)
+                write_all(fd, oldest.tobytes())
+            finally:
+                fd.close()
             del self._held[:HELD_BOUNDARIES]
             self._spilled += HELD_BOUNDARIES
         self._held.append(offset << 2 | stream)
@@ -92,7 +98,7 @@ class Boundaries:
         spilled = min(self.first, self._spilled)
         if spilled:
             try:
-                fd = OwnedFd(os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+                fd = open_regular(self._path, os.O_RDWR)
             except FileNotFoundError:
                 return  # somebody has deleted it
             try:
@@ -110,44 +116,25 @@ class Boundaries:
         if self._spilled:
             whole = array("Q")
             size = self._spilled * whole.itemsize
-            spilled = self._path.read_bytes()[:size] if self.first < self._spilled else b""
+            spilled = self._read(size, 0) if self.first < self._spilled else b""
             whole.frombytes(spilled.ljust(size, b"\0"))
             self._held = whole + self._held
             self._spilled = 0
             self._path.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all.
+
+        Raises:
+            OSError: the file is left, and will be written over; all is forgotten nevertheless.
+        """
+        has_file = self._spilled > 0
         self._held = array("Q")
-        if self._spilled:
-            self._path.unlink(missing_ok=True)
         self._spilled = self.first = 0
         self._block_index = -1
+        if has_file:
+            self._path.unlink(missing_ok=True)
 
     def index_at(self, offset: int) -> int:
         """Index of the segment that holds `offset`."""
         return bisect_right(self, offset << 2 | 3, lo=self.first) - 1
-
-
-def size_of(path: Path) -> int:
-    """How long a file is; 0 if there is none.
-
-    Raises:
-        OSError: nobody can tell.
-    """
-    try:
-        return path.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:
-        return 0
-
-
-def punch(fd: OwnedFd, upto: int) -> bool:
-    """Give the file's blocks before position `upto` back to the file system, if it can do that.
-
-    Source: fallocate(2). From the file's beginning: what was punched before is a hole already.
-    """
-    flags = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
-    return bool(LIBC.fallocate(fd.number, flags, ctypes.c_int64(0), ctypes.c_int64(upto)) == 0)
-
-
-LIBC: Final = ctypes.CDLL(None, use_errno=True)

@@ -1,20 +1,21 @@
-"""Logs on disk: what commands say, within a budget, addressed by offset.
+"""A log on disk: what a command says, addressed by offset.
 
-The one place of procd that keeps anything in files. Writes go to the page cache; what is read is
-mostly what was just written. A full disk costs the oldest output and never a command.
+Writes go to the page cache; what is read is mostly what was just written. A full disk costs the
+oldest output and never a command.
 """
 
 import errno
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from procd.boundaries import Boundaries, punch, size_of
+from procd.boundaries import Boundaries
 from procd.streams.backlog import Run
 from procd.unix.fd import OwnedFd
+from procd.unix.file import punch, size_of
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,36 @@ STEP_BYTES: Final = 1 << 20
 BLOCK_BYTES: Final = 4096
 # What is short enough to be in memory while it is sent.
 COPIED_BYTES: Final = 2 << 20
+
+
+class Keeper(Protocol):
+    """What a log needs of whoever keeps all of them.
+
+    Attributes:
+        max_log_bytes: what one log may keep.
+        used_bytes: what all of them take; each counts itself.
+    """
+
+    max_log_bytes: int
+    used_bytes: int
+
+    def open(self, path: Path, flags: int) -> OwnedFd:
+        """Open a file of a log; raises OSError."""
+
+    def close_fd(self, fd: OwnedFd) -> None:
+        """Close what `open` gave."""
+
+    def make_room(self, log_file: "LogFile", size: int) -> None:
+        """See that `size` more bytes of it are within the budget."""
+
+    def free_space(self, log_file: "LogFile", size: int) -> None:
+        """Give up that much of what is kept, for its output."""
+
+    def note_finished(self, log_file: "LogFile") -> None:
+        """It gets no more output."""
+
+    def forget(self, log_file: "LogFile") -> None:
+        """It is to be deleted."""
 
 
 class LogFile:
@@ -47,7 +78,7 @@ class LogFile:
 
     head_end: Final = 0
 
-    def __init__(self, store: "LogStore", path: Path) -> None:
+    def __init__(self, store: Keeper, path: Path) -> None:
         self._store = store
         self._path = path
         self._boundaries = Boundaries(path.with_suffix(".streams"))
@@ -92,7 +123,7 @@ class LogFile:
             except OSError as exc:
                 if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                self._store.give_back(self, len(data))
+                self._store.free_space(self, len(data))
                 self._write(data, stream)
         except OSError as exc:
             log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
@@ -105,7 +136,7 @@ class LogFile:
         self._store.used_bytes += cost - self._accounted
         self._accounted = cost
 
-    def look(self) -> None:
+    def notice_damage(self) -> None:
         """Take for dropped what somebody has cut off the files, or deleted with them.
 
         A log has one gap, at its beginning: what is missing at the end costs all that was before.
@@ -123,13 +154,13 @@ class LogFile:
         else:
             return
         log.warning("output lost: its file was cut or deleted", extra={"log": self._path.name})
-        self._gone_before(start)
+        self._forget_before(start)
 
     def _write(self, data: bytes, stream: int) -> None:
-        self.look()  # what is written behind the end of a file that was cut makes zeros before it
+        # What is written behind the end of a file that was cut makes zeros before it.
+        self.notice_damage()
         if self._fd is None:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = self._store.open(self._path, flags)
+            self._fd = self._store.open(self._path, os.O_RDWR | os.O_CREAT)
         if stream != self._stream:
             self._boundaries.append(self.end, stream)
             self._stream = stream
@@ -140,24 +171,18 @@ class LogFile:
         self.end += len(data)
 
     def _lose(self, data: bytes) -> None:
-        self.drop(self.kept_bytes)
         self.end += len(data)
-        self.start = self._base = self.end
-        self._boundaries.clear()
-        self._stream = 0
+        self._forget_before(self.end)
 
     def drop(self, least_bytes: int) -> None:
         """Give up at least `least_bytes` of the oldest output, or all there is."""
-        start = min(self.end, self.start + max(least_bytes, STEP_BYTES))
-        position = start - self._base
-        start -= position % BLOCK_BYTES if start < self.end else 0
-        if start <= self.start:
+        start = self.start + max(least_bytes, STEP_BYTES)
+        start += -(start - self._base) % BLOCK_BYTES  # to the end of a block
+        if start >= self.end or not self._punch(start):
             start = self.end
-        if start < self.end and not self._punch(start):
-            start = self.end
-        self._gone_before(start)
+        self._forget_before(start)
 
-    def _gone_before(self, start: int) -> None:
+    def _forget_before(self, start: int) -> None:
         self.start = start
         if start == self.end:
             self._empty()
@@ -165,21 +190,31 @@ class LogFile:
 
     def _empty(self) -> None:
         self._base = self.end
-        self._boundaries.clear()
         self._stream = 0
-        if self._fd is not None:
-            os.ftruncate(self._fd.number, 0)
-        else:
-            self._path.unlink(missing_ok=True)
+        with self._cleaning_up():
+            self._boundaries.clear()
+        with self._cleaning_up():
+            if self._fd is not None:
+                os.ftruncate(self._fd.number, 0)
+            else:
+                self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _cleaning_up(self) -> Iterator[None]:
+        """Say of what can't be removed that it is left; what is kept doesn't need it gone."""
+        try:
+            yield
+        except OSError as exc:
+            log.warning("a file is left: %s", exc.strerror, extra={"log": self._path.name})
 
     def _punch(self, start: int) -> bool:
         try:
-            fd = self._fd or self._store.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            fd = self._fd or self._store.open(self._path, os.O_RDWR)
             try:
                 done = punch(fd, start - self._base)
             finally:
                 if fd is not self._fd:
-                    self._store.give_up(fd)
+                    self._store.close_fd(fd)
             self._boundaries.forget_before(start)
         except OSError:
             return False
@@ -192,7 +227,7 @@ class LogFile:
             LookupError: `offset` is before `start` or beyond the end.
             OSError: the file can't be read.
         """
-        self.look()
+        self.notice_damage()
         if not self.start <= offset <= self.end:
             raise LookupError(offset)
         most = min(most, self.end - offset)
@@ -200,11 +235,11 @@ class LogFile:
             return b""
         if self._fd is not None:
             return os.pread(self._fd.number, most, offset - self._base)
-        fd = self._store.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = self._store.open(self._path, os.O_RDONLY)
         try:
             return os.pread(fd.number, most, offset - self._base)
         finally:
-            self._store.give_up(fd)
+            self._store.close_fd(fd)
 
     def slices(self, offset: int, most: int) -> Iterator[Run]:
         """What `read` gives, cut where the stream changes."""
@@ -230,7 +265,7 @@ class LogFile:
         Raises:
             OSError: some of it went before it was read.
         """
-        self.look()
+        self.notice_damage()
         offset, end = self.start, self.end
         while offset < end:
             with suppress(LookupError):
@@ -247,13 +282,14 @@ class LogFile:
         if self._fd is not None:
             if not self._removed and not os.fstat(self._fd.number).st_nlink:
                 self._rewrite(self._fd)
-            self._store.give_up(self._fd)
+            self._store.close_fd(self._fd)
             self._fd = None
         if self._removed:
             self.start = self._base = self.end
-            self._boundaries.clear()
+            with self._cleaning_up():
+                self._boundaries.clear()
         else:
-            self._store.finished(self)
+            self._store.note_finished(self)
 
     def _rewrite(self, fd: OwnedFd) -> None:
         """Write it anew, if it is short, for somebody has deleted the file."""
@@ -261,11 +297,12 @@ class LogFile:
             return
         try:
             data = os.pread(fd.number, self.kept_bytes, self.start - self._base)
-            copy = self._store.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+            copy = self._store.open(self._path, os.O_WRONLY | os.O_CREAT)
             try:
-                os.pwrite(copy.number, data, self.start - self._base)  # `look` tells if it is short
+                # `notice_damage` tells if it is short.
+                os.pwrite(copy.number, data, self.start - self._base)
             finally:
-                self._store.give_up(copy)
+                self._store.close_fd(copy)
         except OSError as exc:
             log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
 
@@ -273,10 +310,9 @@ class LogFile:
         """Delete it; with `keep_readable`, it can still be read until `finish`."""
         if keep_readable and self.kept_bytes:
             try:
-                self.look()
+                self.notice_damage()
                 self._boundaries.hold()
-                flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._fd = self._fd or self._store.open(self._path, flags)
+                self._fd = self._fd or self._store.open(self._path, os.O_RDWR)
             except OSError as exc:
                 log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
                 keep_readable = False
@@ -284,112 +320,7 @@ class LogFile:
         self._store.used_bytes -= self._accounted
         self._accounted = 0
         self._removed = True
-        self._path.unlink(missing_ok=True)
+        with self._cleaning_up():
+            self._path.unlink(missing_ok=True)
         if not keep_readable or not self.kept_bytes:
             self.finish()
-
-
-class LogStore:
-    """All logs on disk, the budget that they share, and a descriptor in reserve.
-
-    With that one a command that can't be started for want of descriptors can still have its log say
-    so, and a log be read.
-    """
-
-    def __init__(self, max_log_bytes: int, max_total_bytes: int) -> None:
-        self._reserve: OwnedFd | None = None
-        self._reserving = False
-        self.max_log_bytes = max_log_bytes
-        self._max_total_bytes = max_total_bytes
-        self._finished: set[LogFile] = set()
-        self.used_bytes = 0
-
-    def keep_reserve(self) -> None:
-        """Hold a descriptor in reserve from now on, until `close`."""
-        self._reserving = True
-        self._refill()
-
-    def _refill(self) -> None:
-        if self._reserving and self._reserve is None:
-            try:
-                self._reserve = OwnedFd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-            except OSError as exc:
-                log.debug("no descriptor is in reserve: %s", exc.strerror)
-
-    def open(self, path: Path, flags: int) -> OwnedFd:
-        """Open a file, in place of the reserve if there is no other descriptor.
-
-        Raises:
-            OSError: it can't be opened.
-        """
-        used_reserve = False
-        while True:
-            try:
-                return OwnedFd(os.open(path, flags, 0o600))
-            except OSError as exc:
-                if exc.errno in (errno.EMFILE, errno.ENFILE) and self._reserve is not None:
-                    self._reserve.close()
-                    self._reserve = None
-                    used_reserve = True
-                elif exc.errno == errno.ENOENT and flags & os.O_CREAT and not path.parent.exists():
-                    # The first of its session; or somebody has cleaned up where it was.
-                    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                else:
-                    if used_reserve:
-                        self._refill()
-                    raise
-
-    def give_up(self, fd: OwnedFd) -> None:
-        """Close what `open` gave."""
-        fd.close()
-        self._refill()
-
-    def close(self) -> None:
-        """Let go of the reserve; to be called when all logs are closed."""
-        self._reserving = False
-        if self._reserve is not None:
-            self._reserve.close()
-            self._reserve = None
-
-    def create(self, path: Path) -> LogFile:
-        """A new log that will be kept at `path`."""
-        return LogFile(self, path)
-
-    def make_room(self, log_file: LogFile, size: int) -> None:
-        """See that `size` more bytes in `log_file` are within the budget.
-
-        The oldest bytes of the largest finished logs go first, then those of the log itself.
-        """
-        excess = log_file.cost_bytes + size - self.max_log_bytes
-        if excess > 0:
-            log_file.drop(excess)
-        excess = self.used_bytes + size - self._max_total_bytes
-        if excess > 0:
-            self._free(log_file, excess)
-
-    def give_back(self, log_file: LogFile, size: int) -> None:
-        """Free space because the disk has none left."""
-        self._free(log_file, size)
-
-    def _free(self, log_file: LogFile, size: int) -> None:
-        goal = self.used_bytes - size
-        while self.used_bytes > goal and self.used_bytes > 0:
-            victim = max(self._finished, key=_kept_bytes, default=log_file)
-            if not victim.kept_bytes:
-                victim = log_file
-            if not victim.kept_bytes:
-                return
-            victim.drop(self.used_bytes - goal)
-
-    def finished(self, log_file: LogFile) -> None:
-        """It gets no more output."""
-        if log_file.kept_bytes:
-            self._finished.add(log_file)
-
-    def forget(self, log_file: LogFile) -> None:
-        """It is to be deleted."""
-        self._finished.discard(log_file)
-
-
-def _kept_bytes(log_file: LogFile) -> int:
-    return log_file.kept_bytes

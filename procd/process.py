@@ -7,7 +7,7 @@ have to be told is plain data in `ProcessRecord`; each descriptor has one owner 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from signal import SIGCONT, SIGINT
+from signal import SIGCONT, SIGINT, SIGKILL
 from typing import Final, Protocol
 
 from procd.config import ProcessConfig
@@ -188,9 +188,10 @@ class Process:
             return
         self.log.seal()
         for reader in self._readers:
-            if not reader.ended:  # it runs on, into nothing, and keeps nothing of what there was
+            if not reader.ended:
                 reader.discard()
-                self.log = Log(Backlog(0), 0)
+        if self._unread:  # a background child, which runs on, keeps nothing of what there was
+            self.log = Log(Backlog(0), 0)
         assert self.record.exit is not None
         self.done.set_result(self.record.exit)
         if self.on_done is not None:
@@ -204,6 +205,13 @@ class Process:
     def usage(self) -> dict[str, int] | None:
         """What all in its cgroup use (see `Leaf.usage`); None if it has none of its own."""
         return None if self.record.leaf is None else self.record.leaf.usage()
+
+    def look(self) -> None:
+        """Learn now whether it has exited: where the loop is late, its status may lie unread.
+
+        Whoever is about to end it because of the time looks first. `done` is set as ever.
+        """
+        self._child.look()
 
     def signal(self, number: int) -> None:
         """Send a signal to the process alone; after its end, do nothing."""
@@ -242,14 +250,18 @@ class Process:
         if self.record.leaf is not None:
             self.record.leaf.kill()
         self._killing = self._processes.start_kill(self.record.tree)
+        self.signal(SIGKILL)  # it has, unless /proc does not show it
 
     async def killed(self) -> None:
-        """Wait until everything that `kill` was after has ended."""
+        """Wait until everything that `kill` was after has ended, or for `KILL_WAIT_S`.
+
+        What is in an uninterruptible sleep may take as long as its disk does.
+        """
         if self._killing is not None:
-            await asyncio.wait([self._killing])
+            await asyncio.wait([self._killing], timeout=proctree.KILL_WAIT_S)
 
     async def end(self, number: int, grace_s: float) -> None:
-        """Signal everyone, give them `grace_s` to leave, then kill; returns when all have ended."""
+        """Signal everyone, give them `grace_s` to leave, then kill; returns as `killed` does."""
         reached = self._processes.reach(self.record.tree, number)
         self.signal_tree(SIGCONT)  # a stopped process would not hear the first
         await proctree.ended(reached, grace_s)

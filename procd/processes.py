@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 # Orphans that have ended are collected this long after the first news of one, all at once.
 SWEEP_DELAY_S: Final = 1.0
+# How long the exits of trees that have been killed may take to be heard of.
+EXIT_WAIT_S: Final = 1.0
 # Buckets of the time that a start takes.
 SPAWN_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.064, 0.256, 1.0)
 
@@ -150,8 +152,7 @@ class Processes:
         finally:
             for fd in theirs:
                 fd.close()
-        for stream, reading in zip((STDOUT, STDERR), readings, strict=False):
-            process.read_from(reading, stream)
+        self._read(process, readings)
         return process
 
     def spawn_pty(
@@ -179,8 +180,19 @@ class Processes:
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(slave, 0, 0))
             process = self._start(spec, output, master=master, long_lived=True)
             ours.pop_all()
-        process.read_from(master, STDOUT)
+        self._read(process, [master])
         return process
+
+    def _read(self, process: Process, readings: Sequence[OwnedFd]) -> None:
+        try:
+            for stream, reading in zip((STDOUT, STDERR), readings, strict=False):
+                process.read_from(reading, stream)
+        except OSError as exc:
+            process.kill()
+            for reading in readings:
+                reading.close()
+            process.hang_up()
+            raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
 
     def _give(self, descriptor_or_path: int | str) -> None:
         """Let the user that children run as open a pipe or a terminal of theirs by name."""
@@ -205,10 +217,9 @@ class Processes:
         confinement = self.confinement
         tag = next(self._tags)
         leaf = self._leaf(tag, long_lived=long_lived)
-        limited = leaf is not None and bool(leaf.entrance)
-        if limited or confinement.wrappers or confinement.umask is not None:
-            entrance = leaf.entrance if leaf is not None else ()
-            wrappers = entrance + confinement.wrappers
+        entrance = leaf.entrance if leaf is not None else ()
+        wrappers = entrance + confinement.wrappers
+        if wrappers or confinement.umask is not None:
             spec = replace(spec, wrappers=wrappers, umask=confinement.umask)
         try:
             begin = time.perf_counter()
@@ -231,7 +242,7 @@ class Processes:
             raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
         self.pids[pid] = process
         self._unsettled.add(process)
-        if leaf is not None and not limited:
+        if leaf is not None and not entrance:
             try:
                 leaf.add(pid)
             except OSError as exc:
@@ -301,28 +312,23 @@ class Processes:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         self._remove_leaves()
         try:
-            children = proctree.own_children()
+            proctree.reap_orphans(self.pids)
         except OSError:  # no descriptor is left
             self._sweep_wanted = True
             self._plan_sweep()
-            return
-        for pid in children:
-            if pid not in self.pids:
-                proctree.reap(pid)
 
     async def aclose(self) -> None:
         """End every tree, orphans of earlier ones included, and supervise nothing any more."""
         self._closing = True
         for process in self._unsettled:
             process.kill()
-        kills = [self.start_kill(Tree(0, tag, tags.PROCESS_MASK)) for tag in self._orphan_tags()]
-        if kills:
-            await asyncio.wait(kills)
+        for tag in self._orphan_tags():
+            self.start_kill(Tree(0, tag, tags.PROCESS_MASK))  # type: ignore[unused-awaitable]  # `tasks` waits
         exits = [process.done for process in self._unsettled]
         # Trees end in tasks, those of processes that are forgotten by now among them.
         await self.tasks.aclose(within_s=proctree.KILL_WAIT_S)
         if exits:
-            await asyncio.wait(exits, timeout=proctree.KILL_WAIT_S)
+            await asyncio.wait(exits, timeout=EXIT_WAIT_S)
         for process in list(self._unsettled):
             process.abandon()
         signal.signal(signal.SIGCHLD, self._old_handler)

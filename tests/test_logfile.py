@@ -4,7 +4,7 @@ import os
 import resource
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procd.boundaries import HELD_BOUNDARIES
-from procd.logfile import BLOCK_BYTES, READ_BYTES, STEP_BYTES, LogFile, LogStore
+from procd.logfile import BLOCK_BYTES, READ_BYTES, STEP_BYTES, LogFile
+from procd.logstore import LogStore
 from procd.streams.backlog import Run
 
 ROOMY = 1 << 40
@@ -81,7 +82,7 @@ def test_against_plain_bytes(operations: list[tuple[str, int, int]], finished: b
             elif operation == "drop":
                 kept = file.kept_bytes
                 file.drop(size)
-                assert file.start - start >= min(kept, size - BLOCK_BYTES)
+                assert file.start - start >= min(kept, size)
             elif start <= size <= file.end:
                 assert file.read(size, argument) == whole.data[size : size + argument]
                 most = min(argument, file.end - size)
@@ -278,6 +279,63 @@ def test_dropped_space_is_given_back_to_the_disk(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_no_less_is_dropped_than_was_asked_for() -> None:
+    """To the end of a block, since no part of one can be given back."""
+    with log_file() as (file, _):
+        file.append(b"x" * (5 * STEP_BYTES), 1)
+        file.drop(STEP_BYTES + 5)
+        assert file.start == STEP_BYTES + BLOCK_BYTES
+        file.drop(file.kept_bytes - 1)
+        assert file.kept_bytes == 0
+
+
+@pytest.mark.parametrize("lost", ["its directory", "its changes of stream"])
+def test_the_files_of_one_log_are_no_concern_of_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lost: str
+) -> None:
+    """Somebody has put something in their place, and all of it has to go."""
+    store = LogStore(ROOMY, 2 * STEP_BYTES)
+    other = store.create(tmp_path / "other" / "1.log")
+    for number in range(3 * HELD_BOUNDARIES):
+        other.append(b"xy", 1 + number % 2)
+    other.append(b"x" * (2 * STEP_BYTES - other.cost_bytes), 2)
+    other.finish()
+    if lost == "its directory":
+        shutil.rmtree(tmp_path / "other")
+        (tmp_path / "other").write_text("in the way")
+    else:
+        (tmp_path / "other" / "1.streams").unlink()
+        (tmp_path / "other" / "1.streams").mkdir()
+    file = store.create(tmp_path / "1.log")
+    file.append(b"hello", 1)
+    assert [run.data for run in file.runs()] == [b"hello"]
+    assert (other.start, list(other.runs())) == (other.end, [])
+    assert store.used_bytes == file.cost_bytes
+    assert "a file is left" in caplog.text
+    other.remove()
+    file.finish()
+    file.remove()
+    assert store.used_bytes == 0
+
+
+def test_a_log_goes_whatever_is_where_its_file_was(tmp_path: Path) -> None:
+    store = LogStore(ROOMY, ROOMY)
+    files = [store.create(tmp_path / "session" / f"{number}.log") for number in range(3)]
+    for file in files:
+        for number in range(3 * HELD_BOUNDARIES):
+            file.append(b"xy", 1 + number % 2)
+    files[0].finish()
+    shutil.rmtree(tmp_path / "session")
+    (tmp_path / "session").write_text("in the way")
+    assert list(files[0].runs()) == []
+    files[0].remove()
+    files[1].remove(keep_readable=True)
+    files[1].finish()
+    files[2].append(b"z" * STEP_BYTES)
+    files[2].remove()
+    assert store.used_bytes == 0
+
+
 def test_cap_of_one_log() -> None:
     whole = Whole()
     with log_file(4 * STEP_BYTES) as (file, _):
@@ -316,10 +374,31 @@ def test_largest_finished_log_goes_first(tmp_path: Path) -> None:
 
 
 def test_modes_are_private(tmp_path: Path) -> None:
-    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
-    file.append(b"secret", 1)
+    """Those of what is made anew, too, where somebody has removed all."""
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "state" / "session" / "1.log")
+    for number in range(3 * HELD_BOUNDARIES):
+        file.append(b"secret", 1 + number % 2)
     file.finish()
-    assert (tmp_path / "1.log").stat().st_mode & 0o777 == 0o600
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"state": 0o700, "session": 0o700, "1.log": 0o600, "1.streams": 0o600}
+
+
+@pytest.mark.parametrize("name", ["1.log", "1.streams"])
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_what_others_put_in_the_place_of_a_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, put: Callable[[Path], None]
+) -> None:
+    """It is neither waited for nor followed nor written to; what was said by then is lost."""
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    put(tmp_path / name)
+    for number in range(2 * HELD_BOUNDARIES + 1):
+        file.append(b"xy", 1 + number % 2)
+    assert file.end == 2 * (2 * HELD_BOUNDARIES + 1)
+    assert file.start > 0
+    assert b"".join(run.data for run in file.runs()) == b"xy" * (file.kept_bytes // 2)
+    assert "output lost" in caplog.text
+    file.finish()
+    file.remove()
 
 
 def test_file_size_limit_costs_output_and_says_so(

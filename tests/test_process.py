@@ -1,6 +1,7 @@
 """Process: done, the background, the end, the kill, and what a failure leaves: nothing."""
 
 import asyncio
+import errno
 import logging
 import os
 import resource
@@ -9,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -22,6 +24,7 @@ from procd.streams.log import Log, Store
 from procd.unix import proctree
 from procd.unix.child import ExitStatus
 from procd.unix.fd import OwnedFd, pipe, seal_inherited
+from procd.unix.poller import Poller
 from procd.unix.shell import script_argv
 
 # Somebody who tells his pid and stays, whoever asks him to go.
@@ -222,6 +225,41 @@ async def test_a_terminal_is_done_likewise(supervise: Supervise) -> None:
     assert process.settled
 
 
+class Filling:
+    """A selector with room for so many descriptors more. Source: epoll_ctl(2), ENOSPC."""
+
+    def __init__(self, selector: Poller, room: int) -> None:
+        self._selector = selector
+        self._room = room
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._selector, name)
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """As the real one does, while there is room."""
+        if not self._room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._room -= 1
+        self._selector.add_reader(fd, callback)
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+async def test_what_can_not_be_watched_is_taken_back(supervise: Supervise, room: int) -> None:
+    """It is no process, and nothing of it is left, whichever of its descriptors was too many."""
+    supervisor = supervise()
+    before, poller = descriptors(), supervisor.processes.poller
+    supervisor.processes.poller = Filling(poller, room)  # type: ignore[assignment]  # it does what one does
+    with pytest.raises(SpawnFailed, match="No space left"):
+        supervisor.sh("exec sleep 1000")
+    if room < 2:
+        with pytest.raises(SpawnFailed, match="No space left"):
+            supervisor.pty("exec sleep 1000")
+    supervisor.processes.poller = poller
+    async with asyncio.timeout(10):
+        while supervisor.processes.supervised or descriptors() != before:
+            await asyncio.sleep(0)
+
+
 async def test_a_background_child_is_not_waited_for(supervise: Supervise) -> None:
     """After the exit the output is waited for no longer than `drain_s`."""
     process = supervise().sh('echo first; sh -c "$STAY" & exit 5')
@@ -231,6 +269,20 @@ async def test_a_background_child_is_not_waited_for(supervise: Supervise) -> Non
     assert log.sealed
     assert process.log is not log, "it doesn't keep what nobody can add to"
     assert not process.settled, "the child still holds the output open"
+
+
+@pytest.mark.parametrize("child", ["", 'sh -c "$STAY" & '])
+async def test_who_looks_knows_of_the_exit(supervise: Supervise, child: str) -> None:
+    """Before the loop has had a turn to tell it; done is set as ever, with all that was said."""
+    process = supervise().sh(f"echo first; {child}exit 5")
+    os.waitid(os.P_PID, process.record.pid, os.WEXITED | os.WNOWAIT)
+    log = process.log
+    assert process.running
+    process.look()
+    assert process.record.exit == ExitStatus(code=5)
+    assert not process.done.done()
+    assert await ended(process) == ExitStatus(code=5)
+    assert content(log).startswith(b"first\n")
 
 
 async def test_an_end_without_memory_for_the_last_words(
@@ -309,7 +361,7 @@ async def test_a_background_child_gets_no_broken_pipe(supervise: Supervise, lagg
     assert log.paused == lagging
     os.write(writing.number, b"x")
     assert await ended(process) == ExitStatus(code=0)
-    (orphan,) = proctree.members(process.record.tree, processes.pids)
+    (orphan,) = dict(proctree.members(process.record.tree, processes.pids))
     writing.close()
     await gone({orphan})
     # Eight megabytes went nowhere, and it ended as it meant to: not by SIGPIPE.
@@ -413,7 +465,7 @@ async def test_end_kills_who_stays(supervise: Supervise) -> None:
     async with asyncio.timeout(10):
         await process.end(signal.SIGTERM, 0.05)
     assert await ended(process) == ExitStatus(signal=signal.SIGKILL)
-    assert proctree.members(process.record.tree, []) == {}
+    assert not dict(proctree.members(process.record.tree, []))
     assert len(pids) == 3
 
 
@@ -433,11 +485,11 @@ async def test_end_after_the_end_ends_what_is_left(supervise: Supervise) -> None
     """The process is over; its orphan in another session is not, and is ended."""
     process = supervise().sh('setsid sh -c "$STAY" & read x; exit 0')
     await ended(process)
-    (orphan,) = proctree.members(process.record.tree, [])
+    (orphan,) = dict(proctree.members(process.record.tree, []))
     async with asyncio.timeout(10):
         await process.end(signal.SIGTERM, 0.05)
     await gone({orphan})
-    assert proctree.members(process.record.tree, []) == {}
+    assert not dict(proctree.members(process.record.tree, []))
 
 
 async def until_lines(process: Process, count: int) -> bytes:
@@ -462,7 +514,7 @@ async def test_kill_ends_the_tree(supervise: Supervise) -> None:
     async with asyncio.timeout(10):
         await process.killed()
     assert await ended(process) == ExitStatus(signal=signal.SIGKILL)
-    assert proctree.members(process.record.tree, []) == {}
+    assert not dict(proctree.members(process.record.tree, []))
     await gone(pids)
     assert process.settled
 
@@ -474,11 +526,11 @@ async def test_a_kill_of_one_is_no_kill_of_another(supervise: Supervise) -> None
     two = supervisor.sh('(setsid sh -c "$STAY" &) ; read x <&2; eval "$STAY"')
     await until_lines(one, 2)
     await until_lines(two, 1)
-    before = set(proctree.members(two.record.tree, supervisor.processes.pids))
+    before = set(dict(proctree.members(two.record.tree, supervisor.processes.pids)))
     one.kill()
     async with asyncio.timeout(10):
         await one.killed()
-    assert set(proctree.members(two.record.tree, supervisor.processes.pids)) == before
+    assert set(dict(proctree.members(two.record.tree, supervisor.processes.pids))) == before
     assert two.running
 
 
@@ -579,7 +631,7 @@ async def test_close_ends_everything(supervise: Supervise) -> None:
     assert signal.getsignal(signal.SIGCHLD) != handler
     early = supervisor.sh('sh -c "exec >/dev/null 2>&1; $STAY" & exit 0')
     await ended(early)
-    assert len(proctree.members(early.record.tree, supervisor.processes.pids)) == 1
+    assert len(dict(proctree.members(early.record.tree, supervisor.processes.pids))) == 1
     command = supervisor.sh('(setsid sh -c "$STAY" &) ; eval "$STAY"')
     terminal = supervisor.pty('(setsid sh -c "$STAY" &) ; eval "$STAY"')
     await until_lines(command, 2)

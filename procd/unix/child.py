@@ -1,5 +1,6 @@
 """One direct child: its pidfd, and its exit status, read once by its only reader."""
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 
 from procd.unix.fd import OwnedFd
 from procd.unix.poller import Selector
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,9 @@ class Child:
     Args:
         on_exit: called once with the status; the pid may be reused from then on.
 
+    Raises:
+        OSError: there is no descriptor for it, or it can't be waited for; none is left open.
+
     Source: pidfd_open(2): a pidfd becomes readable when its process ends.
     """
 
@@ -52,7 +58,11 @@ class Child:
         self._selector = selector
         self._on_exit = on_exit
         self._pidfd = OwnedFd(os.pidfd_open(pid))
-        selector.add_reader(self._pidfd.number, self._exited)
+        try:
+            selector.add_reader(self._pidfd.number, self._exited)
+        except OSError:
+            self._pidfd.close()
+            raise
 
     @property
     def running(self) -> bool:
@@ -66,6 +76,13 @@ class Child:
                 signal.pidfd_send_signal(self._pidfd.number, number)
             except ProcessLookupError:
                 return  # a zombie whose status is about to be read
+            except PermissionError:
+                log.warning("process %d is not ours to signal", self.pid)
+
+    def look(self) -> None:
+        """Take the status now if there is one, though the selector hasn't told of it yet."""
+        if self.running:
+            self._exited()
 
     def _exited(self) -> None:
         try:

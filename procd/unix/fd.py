@@ -91,6 +91,17 @@ def pipe() -> tuple[OwnedFd, OwnedFd]:
     return reading, writing
 
 
+def write_all(file: OwnedFd, content: bytes) -> None:
+    """Write all of `content` to a file that is open.
+
+    Raises:
+        OSError: there is no room for it; part of it may be there.
+    """
+    remaining = memoryview(content)
+    while remaining:
+        remaining = remaining[os.write(file.number, remaining) :]
+
+
 def anonymous_file(name: str, content: bytes) -> OwnedFd:
     """A file in memory with `content`, at its beginning, without a path and not inherited.
 
@@ -101,9 +112,7 @@ def anonymous_file(name: str, content: bytes) -> OwnedFd:
     """
     file = OwnedFd(os.memfd_create(name, os.MFD_CLOEXEC))
     try:
-        remaining = memoryview(content)
-        while remaining:
-            remaining = remaining[os.write(file.number, remaining) :]
+        write_all(file, content)
         os.lseek(file.number, 0, os.SEEK_SET)
     except OSError:
         file.close()

@@ -9,8 +9,9 @@ Source: mallopt(3), malloc_trim(3); with another C library than glibc all is as 
 """
 
 import asyncio
-import ctypes
 from typing import Final
+
+from procd.unix.libc import LIBC
 
 # malloc.h
 M_TRIM_THRESHOLD: Final = -1
@@ -24,8 +25,6 @@ LARGEST_BYTES: Final = 32 << 20
 MUCH_BYTES: Final = 1 << 20
 # How long nothing much is to be freed before all goes back.
 QUIET_S: Final = 1.0
-
-LIBC: Final = ctypes.CDLL(None)
 
 
 def hold() -> None:

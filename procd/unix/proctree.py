@@ -12,14 +12,16 @@ Source: prctl(2) PR_SET_CHILD_SUBREAPER, proc_pid_task(5) "children".
 import asyncio
 import ctypes
 import errno
+import itertools
 import logging
 import os
 import signal
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from procd.unix.fd import OwnedFd
+from procd.unix.libc import LIBC
 from procd.unix.tags import EVERY_BIT, tag_of
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,8 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 # SIGKILL ends a process at its next return from the kernel; one in an uninterruptible sleep may
 # take as long as its disk does.
 KILL_WAIT_S: Final = 2.0
-MAX_ROUNDS: Final = 64
+# From here on it is said, and tried more slowly.
+MANY_ROUNDS: Final = 64
 # How long to wait where no descriptor is left, until one may be.
 RETRY_S: Final = 0.2
 NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
@@ -40,8 +43,7 @@ def become_subreaper() -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
@@ -123,30 +125,42 @@ class Tree:
 
 def members(
     tree: Tree, supervised: Container[int], departed: set[int] | None = None
-) -> dict[int, int]:
-    """The living processes of `tree`: pid → start time, in clock ticks since boot.
+) -> Iterator[tuple[int, int]]:
+    """The living processes of `tree` as they are found: pid and start time, in ticks since boot.
+
+    The youngest orphans come first: of those who fork and end, time after time, one lives.
 
     Args:
         supervised: pids of the leaders of all trees, which are no orphans.
         departed: gets the pids of those found dead, who may have left a child a moment ago.
+
+    Raises:
+        OSError: no descriptor is left to look at them with.
     """
-    queue = [tree.leader] if tree.leader else []
-    queue += [pid for pid in own_children() if pid not in supervised and _orphan_of(tree, pid)]
-    if tree.host:
-        queue += filter(tree.bears, children(tree.host))
-    found: dict[int, int] = {}
     seen: set[int] = set()
-    while queue:
-        pid = queue.pop()
-        if pid in seen:
-            continue
-        seen.add(pid)
-        queue += children(pid) if pid != tree.host else filter(tree.bears, children(pid))
-        if (stat := _stat(pid)) is not None and stat.alive:
-            found[pid] = stat.start_time
-        elif departed is not None:
-            departed.add(pid)
-    return found
+    for first in _firsts(tree, supervised):
+        queue = [first]
+        while queue:
+            pid = queue.pop()
+            if pid in seen:
+                continue
+            seen.add(pid)
+            queue += children(pid) if pid != tree.host else filter(tree.bears, children(pid))
+            if (stat := _stat(pid)) is not None and stat.alive:
+                yield pid, stat.start_time
+            elif departed is not None:
+                departed.add(pid)
+
+
+def _firsts(tree: Tree, supervised: Container[int]) -> Iterator[int]:
+    """Where to begin to look, from there on by parentage."""
+    for pid in reversed(own_children()):
+        if pid not in supervised and _orphan_of(tree, pid):
+            yield pid
+    if tree.leader:
+        yield tree.leader
+    if tree.host:
+        yield from filter(tree.bears, children(tree.host))
 
 
 def _orphan_of(tree: Tree, pid: int) -> bool:
@@ -181,7 +195,12 @@ def signal_tree(
         OSError: no descriptor is left to look at them with; some may have got it.
     """
     reached: dict[int, int] = {}
-    for pid, start_time in members(tree, supervised, departed).items():
+    found: Iterable[tuple[int, int]] = members(tree, supervised, departed)
+    if number != signal.SIGKILL:
+        # Who is asked to end may end others, and so hide what they have started. Who is killed
+        # can't, and may fork and be gone by the time that all have been looked at.
+        found = list(found)
+    for pid, start_time in found:
         if only is not None and not only(pid):
             continue
         try:
@@ -281,7 +300,7 @@ async def emptied(tree: Tree, supervised: Container[int]) -> None:
     """Wait until nobody is in the tree any more."""
     while True:
         try:
-            living = members(tree, supervised)
+            living = dict(members(tree, supervised))
         except OSError:
             await asyncio.sleep(RETRY_S)
             continue
@@ -294,13 +313,21 @@ async def finish_kill(tree: Tree, reached: Mapping[int, int], supervised: Contai
     """Go on killing after a first round reached these, until a round finds nobody.
 
     A process that forks while it is looked for leaves a child for the next round, even if it was
-    dead by the time it was found. Each round waits for the ends of the one before.
+    dead by the time it was found. Each round waits for the ends of the one before. There is no last
+    one: what can't be ended now, in an uninterruptible sleep say, may be in an hour.
     """
     seen: set[int] = set()
-    for _ in range(MAX_ROUNDS):
+    for number in itertools.count(1):
         await ended(reached, KILL_WAIT_S)
+        if number == MANY_ROUNDS:
+            log.error("the tree with tag %x can't be ended: it is tried on", tree.tag)
+        # Others have their turn, whoever is found or not.
+        await asyncio.sleep(0 if number < MANY_ROUNDS else RETRY_S)
         departed: set[int] = set()
         try:
+            # A chain of forks leaves thousands of dead, and to look at each takes longer than the
+            # one that lives does.
+            reap_orphans(supervised)
             reached = signal_tree(tree, signal.SIGKILL, supervised, departed)
         except OSError:
             await asyncio.sleep(RETRY_S)
@@ -308,7 +335,19 @@ async def finish_kill(tree: Tree, reached: Mapping[int, int], supervised: Contai
         if not reached and departed <= seen:
             return
         seen |= departed
-    log.error("the tree with tag %x can't be ended", tree.tag)
+
+
+def reap_orphans(supervised: Container[int]) -> None:
+    """Take the statuses of those of our children that have ended and are not `supervised`.
+
+    One at a time, and never with a wait for any child: nobody's status is taken by mistake.
+
+    Raises:
+        OSError: no descriptor is left to look for them with.
+    """
+    for pid in own_children():
+        if pid not in supervised:
+            reap(pid)
 
 
 def reap(pid: int) -> bool:

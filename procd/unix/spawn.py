@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from procd.errors import SpawnFailed
-from procd.unix.heap import LIBC
+from procd.unix.libc import LIBC
 from procd.unix.tags import mark, unmark
 
 # A redirection of the child: a descriptor of ours to duplicate, or a path that the child opens.

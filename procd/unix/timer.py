@@ -7,13 +7,14 @@ import ctypes
 import os
 from typing import Final
 
+from procd.unix.libc import LIBC
+
 # time.h and sys/timerfd.h
 CLOCK_MONOTONIC: Final = 1
 TFD_NONBLOCK: Final = os.O_NONBLOCK
 TFD_CLOEXEC: Final = os.O_CLOEXEC
 NANOSECONDS: Final = 1_000_000_000
 
-LIBC: Final = ctypes.CDLL(None, use_errno=True)
 ItimerSpec = ctypes.c_long * 4  # of the interval and the first time: seconds, nanoseconds
 
 

@@ -1,6 +1,7 @@
 """Child: one status, read once, by its only reader."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -155,3 +156,50 @@ async def test_each_has_its_own_status() -> None:
     for watched in children:
         watched.close()
     assert codes == list(range(20))
+
+
+async def test_a_look_takes_the_status_at_once() -> None:
+    """Without a turn of the loop, and once; while it lives, or when all is told, it is nothing."""
+    watched = Watched("echo up; read x; exit 3")
+    assert watched.line() == b"up\n"
+    watched.child.look()
+    assert watched.told == []
+    watched.go()
+    os.waitid(os.P_PID, watched.pid, os.WEXITED | os.WNOWAIT)
+    watched.child.look()
+    watched.child.look()
+    assert watched.told == [ExitStatus(code=3)]
+    assert await _ended(watched) == ExitStatus(code=3)
+    watched.child.look()
+
+
+async def test_a_look_after_forget() -> None:
+    """The status is left to others."""
+    watched = Watched("exit 5")
+    watched.child.forget()
+    watched.child.look()
+    _, status = os.waitpid(watched.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 5
+    assert watched.told == []
+    watched.close()
+
+
+class Full:
+    """A selector that can watch nothing more. Source: epoll_ctl(2), ENOSPC."""
+
+    def add_reader(self, fd: int, callback: Callable[[], None], /) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def remove_reader(self, fd: int, /) -> bool:
+        return False
+
+    add_writer = add_reader
+    remove_writer = remove_reader
+
+
+async def test_one_that_can_not_be_watched_leaves_no_descriptor() -> None:
+    """Whoever has started it takes it back."""
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="No space left"):
+        Child(Full(), os.getpid(), lambda _: None)
+    assert os.listdir("/proc/self/fd") == before

@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
@@ -563,6 +564,14 @@ async def test_goes_on_after_a_rest(
     async with asyncio.timeout(10):
         await got.ended
     assert got.data == b"x" * (3 * FLOW_READS) + b"y"
+
+
+async def test_what_can_not_be_waited_for_is_closed(poller: Poller, tmp_path: Path) -> None:
+    """Epoll refuses: a file, as it is here, or the one watch too many."""
+    fd = OwnedFd(os.open(tmp_path / "file", os.O_RDONLY | os.O_CREAT))
+    with pytest.raises(PermissionError):
+        FdReader(poller, fd, lambda _: None, lambda: None)
+    assert fd.closed
 
 
 async def test_close_order(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:

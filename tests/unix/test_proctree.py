@@ -159,8 +159,8 @@ async def test_a_process_whose_first_thread_has_ended(start: Start) -> None:
             while living({pid}):
                 assert not ended.select(timeout=0)
                 await asyncio.sleep(0)
-            assert pid in proctree.members(leader.tree, ())
-            await kill(leader.tree)
+            assert pid in dict(proctree.members(leader.tree, ()))
+            await kill(leader.tree, leader.pid)
             assert ended.select(timeout=0)
         leader.reaped()
 
@@ -175,7 +175,7 @@ async def test_everyone_is_found_and_ended(start: Start) -> None:
     leader = start(SCATTERED)
     strayed = leader.lines(5)
     assert len(strayed) == 5
-    assert set(proctree.members(leader.tree, [leader.pid])) >= strayed | {leader.pid}
+    assert set(dict(proctree.members(leader.tree, [leader.pid]))) >= strayed | {leader.pid}
     await kill(leader.tree, leader.pid)
     assert living(strayed | {leader.pid}) == set()
 
@@ -186,9 +186,9 @@ async def test_orphans_are_found_without_their_leader(start: Start) -> None:
     strayed = leader.lines(5)
     os.kill(leader.pid, signal.SIGKILL)
     leader.reaped()
-    assert set(proctree.members(leader.tree, [])) >= strayed
+    assert set(dict(proctree.members(leader.tree, []))) >= strayed
     # Those who started them are about to end, or have.
-    await until(lambda: set(proctree.members(leader.tree, [])) == strayed)
+    await until(lambda: set(dict(proctree.members(leader.tree, []))) == strayed)
     await kill(leader.tree)
     assert living(strayed) == set()
 
@@ -198,15 +198,15 @@ async def test_two_trees_are_two(start: Start) -> None:
     one, two = start(SCATTERED), start(SCATTERED, OTHER_TAG)
     ones, twos = one.lines(5), two.lines(5)
     leaders = (one.pid, two.pid)
-    assert not ones & set(proctree.members(two.tree, leaders))
-    assert not twos & set(proctree.members(one.tree, leaders))
+    assert not ones & set(dict(proctree.members(two.tree, leaders)))
+    assert not twos & set(dict(proctree.members(one.tree, leaders)))
     await kill(one.tree, *leaders)
     assert living(ones) == set()
     assert living(twos | {two.pid}) == twos | {two.pid}
     os.kill(two.pid, signal.SIGKILL)
     two.reaped()
-    await until(lambda: set(proctree.members(two.tree, [])) == twos)
-    assert proctree.members(Tree(0, TAG), []) == {}
+    await until(lambda: set(dict(proctree.members(two.tree, []))) == twos)
+    assert not dict(proctree.members(Tree(0, TAG), []))
 
 
 async def test_an_untagged_orphan_is_found_by_its_session(start: Start) -> None:
@@ -218,8 +218,8 @@ async def test_an_untagged_orphan_is_found_by_its_session(start: Start) -> None:
     )
     orphan = leader.line()
     assert tags.tag_of(orphan) == 0
-    assert orphan in proctree.members(leader.tree, [leader.pid])
-    assert orphan not in proctree.members(Tree(0, OTHER_TAG), [leader.pid])
+    assert orphan in dict(proctree.members(leader.tree, [leader.pid]))
+    assert orphan not in dict(proctree.members(Tree(0, OTHER_TAG), [leader.pid]))
     await kill(leader.tree, leader.pid)
     assert living({orphan, leader.pid}) == set()
 
@@ -229,7 +229,7 @@ async def test_a_forking_loop_is_ended(start: Start) -> None:
     leader = start("echo 1; while :; do sleep 1000 & done")
     leader.line()
     await kill(leader.tree, leader.pid)
-    assert proctree.members(leader.tree, [leader.pid]) == {}
+    assert not dict(proctree.members(leader.tree, [leader.pid]))
     assert names(living({*proctree.own_children()})) == []
 
 
@@ -239,7 +239,37 @@ async def test_a_forking_orphan_is_ended(start: Start) -> None:
     leader.line()
     leader.reaped()
     await kill(leader.tree)
-    assert proctree.members(leader.tree, []) == {}
+    assert not dict(proctree.members(leader.tree, []))
+    assert names(living({*proctree.own_children()})) == []
+
+
+# Each of a chain lives for a moment, in a session of its own, and leaves another; and its body.
+CHAIN = """
+import os, time
+os.setsid()
+for _ in range(20000):
+    if os.fork():
+        os._exit(0)
+    time.sleep(0.0015)
+"""
+
+
+async def test_a_chain_of_forks_is_ended(start: Start) -> None:
+    """It is caught up with, and nobody waits for that: others have their turns."""
+    leader = start(f"{shlex.quote(sys.executable)} -S -E -c {shlex.quote(CHAIN)}; echo 1; read x")
+    leader.line()
+    await until(lambda: len(proctree.own_children()) > 300)
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        asyncio.get_running_loop().call_soon(turn)
+
+    turn()
+    await kill(leader.tree, leader.pid)
+    assert turns > 1
+    assert not dict(proctree.members(leader.tree, [leader.pid]))
     assert names(living({*proctree.own_children()})) == []
 
 
@@ -273,7 +303,7 @@ async def test_a_tree_of_more_than_there_are_descriptors(start: Start, spare: in
     """All are ended with what there is, or as soon as there is something; nothing leaks."""
     leader = start(CROWD)
     leader.line()
-    everyone = set(proctree.members(leader.tree, [leader.pid]))
+    everyone = set(dict(proctree.members(leader.tree, [leader.pid])))
     assert len(everyone) == 101
     with descriptors_exhausted(but=spare):
         if spare == 0:
@@ -316,7 +346,7 @@ def test_zombies_are_no_members(start: Start) -> None:
     """Who has ended takes no signal, whether or not his status was taken."""
     leader = start("exit 0")
     os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
-    assert proctree.members(leader.tree, [leader.pid]) == {}
+    assert not dict(proctree.members(leader.tree, [leader.pid]))
     assert proctree.signal_tree(leader.tree, signal.SIGKILL, [leader.pid]) == {}
 
 
@@ -324,7 +354,7 @@ async def test_waiting_has_a_bound(start: Start, caplog: pytest.LogCaptureFixtur
     """Who doesn't end is waited for no longer than that; it is warned of and lets go of."""
     leader = start("echo 1; read x")
     leader.line()
-    waited_for = proctree.members(leader.tree, [leader.pid])
+    waited_for = dict(proctree.members(leader.tree, [leader.pid]))
     with caplog.at_level(logging.WARNING, "procd.unix.proctree"):
         async with asyncio.timeout(10):
             await proctree.ended(waited_for, 0.01)
@@ -351,16 +381,16 @@ async def test_parts_of_a_tree(start: Start) -> None:
     third = host.line()
     assert [tags.tag_of(pid) for pid in (first, second, third)] == [TAG, TAG + 1, TAG + 2]
     whole = Tree(host.pid, TAG, PROCESS_MASK)
-    assert set(proctree.members(whole, [host.pid])) == {host.pid, first, second, third}
+    assert set(dict(proctree.members(whole, [host.pid]))) == {host.pid, first, second, third}
     part = Tree(0, TAG + 1, host=host.pid)
-    assert set(proctree.members(part, [host.pid])) == {second}
+    assert set(dict(proctree.members(part, [host.pid]))) == {second}
     await kill(part, host.pid)
     assert living({host.pid, first, second, third}) == {host.pid, first, third}
     # Orphans keep the part they are of.
     os.kill(host.pid, signal.SIGKILL)
     host.reaped()
-    assert set(proctree.members(Tree(0, TAG + 2), [])) == {third}
-    assert set(proctree.members(Tree(0, TAG, PROCESS_MASK), [])) == {first, third}
+    assert set(dict(proctree.members(Tree(0, TAG + 2), []))) == {third}
+    assert set(dict(proctree.members(Tree(0, TAG, PROCESS_MASK), []))) == {first, third}
 
 
 def test_a_retag_of_nobody(start: Start) -> None:

@@ -1,0 +1,115 @@
+"""All logs on disk, and the budget that they share."""
+
+import errno
+import logging
+import os
+from pathlib import Path
+
+from procd.logfile import LogFile
+from procd.unix.fd import OwnedFd
+from procd.unix.file import make_directory, open_regular
+
+log = logging.getLogger(__name__)
+
+
+class LogStore:
+    """All logs on disk, the budget that they share, and a descriptor in reserve.
+
+    With that one a command that can't be started for want of descriptors can still have its log say
+    so, and a log be read.
+    """
+
+    def __init__(self, max_log_bytes: int, max_total_bytes: int) -> None:
+        self._reserve: OwnedFd | None = None
+        self._reserving = False
+        self.max_log_bytes = max_log_bytes
+        self._max_total_bytes = max_total_bytes
+        self._finished: set[LogFile] = set()
+        self.used_bytes = 0
+
+    def keep_reserve(self) -> None:
+        """Hold a descriptor in reserve from now on, until `close`."""
+        self._reserving = True
+        self._refill()
+
+    def _refill(self) -> None:
+        if self._reserving and self._reserve is None:
+            try:
+                self._reserve = OwnedFd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            except OSError as exc:
+                log.debug("no descriptor is in reserve: %s", exc.strerror)
+
+    def open(self, path: Path, flags: int) -> OwnedFd:
+        """Open a regular file, in place of the reserve if there is no other descriptor.
+
+        Raises:
+            OSError: it can't be opened.
+        """
+        used_reserve = False
+        while True:
+            try:
+                return open_regular(path, flags)
+            except OSError as exc:
+                if exc.errno in (errno.EMFILE, errno.ENFILE) and self._reserve is not None:
+                    self._reserve.close()
+                    self._reserve = None
+                    used_reserve = True
+                elif exc.errno == errno.ENOENT and flags & os.O_CREAT and not path.parent.exists():
+                    # The first of its session; or somebody has cleaned up where it was.
+                    make_directory(path.parent)
+                else:
+                    if used_reserve:
+                        self._refill()
+                    raise
+
+    def close_fd(self, fd: OwnedFd) -> None:
+        """Close what `open` gave."""
+        fd.close()
+        self._refill()
+
+    def close(self) -> None:
+        """Let go of the reserve; to be called when all logs are closed."""
+        self._reserving = False
+        if self._reserve is not None:
+            self._reserve.close()
+            self._reserve = None
+
+    def create(self, path: Path) -> LogFile:
+        """A new log that will be kept at `path`."""
+        return LogFile(self, path)
+
+    def make_room(self, log_file: LogFile, size: int) -> None:
+        """See that `size` more bytes in `log_file` are within the budget.
+
+        The oldest bytes of the largest finished logs go first, then those of the log itself.
+        """
+        excess = log_file.cost_bytes + size - self.max_log_bytes
+        if excess > 0:
+            log_file.drop(excess)
+        excess = self.used_bytes + size - self._max_total_bytes
+        if excess > 0:
+            self.free_space(log_file, excess)
+
+    def free_space(self, log_file: LogFile, size: int) -> None:
+        """Give up `size` bytes or more of what is kept, for output of `log_file`."""
+        goal = self.used_bytes - size
+        while self.used_bytes > goal and self.used_bytes > 0:
+            victim = max(self._finished, key=_kept_bytes, default=log_file)
+            if not victim.kept_bytes:
+                victim = log_file
+            if not victim.kept_bytes:
+                return
+            victim.drop(self.used_bytes - goal)
+
+    def note_finished(self, log_file: LogFile) -> None:
+        """It gets no more output: its own goes before that of the others."""
+        if log_file.kept_bytes:
+            self._finished.add(log_file)
+
+    def forget(self, log_file: LogFile) -> None:
+        """It is to be deleted."""
+        self._finished.discard(log_file)
+
+
+def _kept_bytes(log_file: LogFile) -> int:
+    return log_file.kept_bytes

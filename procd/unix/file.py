@@ -1,0 +1,63 @@
+"""Files of our own, in directories where others may put something else in their place."""
+
+import ctypes
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from procd.unix.fd import OwnedFd
+from procd.unix.libc import LIBC
+
+# linux/falloc.h
+FALLOC_FL_KEEP_SIZE: Final = 1
+FALLOC_FL_PUNCH_HOLE: Final = 2
+
+
+def make_directory(path: Path, mode: int = 0o700) -> None:
+    """Make a directory, unless it is there; those above it that are missing get the same mode.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    if not path.parent.is_dir():
+        make_directory(path.parent, mode)
+    path.mkdir(mode=mode, exist_ok=True)
+
+
+def open_regular(path: Path, flags: int) -> OwnedFd:
+    """Open a regular file, which is private if it is new.
+
+    A FIFO in its place would keep us until somebody opens it too, and a link lead elsewhere.
+
+    Raises:
+        OSError: it can't be opened, or is something else.
+    """
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = OwnedFd(os.open(path, flags, 0o600))
+    if not stat.S_ISREG(os.fstat(fd.number).st_mode):
+        fd.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return fd
+
+
+def size_of(path: Path) -> int:
+    """How long a file is; 0 if there is none.
+
+    Raises:
+        OSError: nobody can tell.
+    """
+    try:
+        return path.stat(follow_symlinks=False).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def punch(fd: OwnedFd, upto: int) -> bool:
+    """Give the file's blocks before position `upto` back to the file system, if it can do that.
+
+    Source: fallocate(2). From the file's beginning: what was punched before is a hole already.
+    """
+    flags = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+    return bool(LIBC.fallocate(fd.number, flags, ctypes.c_int64(0), ctypes.c_int64(upto)) == 0)

@@ -1,0 +1,6 @@
+"""The C library, for the few calls that Python has no function for."""
+
+import ctypes
+from typing import Final
+
+LIBC: Final = ctypes.CDLL(None, use_errno=True)
