@@ -20,6 +20,12 @@ from procd.errors import BadRequest, InvalidBody, TooLarge
 MAX_DIGITS: Final = 18
 MAX_UINT16: Final = (1 << 16) - 1
 MAX_UINT32: Final = (1 << 32) - 1
+HAS_NUL: Final = "must not contain a NUL character"
+HAS_SURROGATES: Final = "must not contain lone surrogates"
+# What the structure of JSON is told by.
+MARK: Final = re.compile(rb'[",\[\]{}]')
+# From after its first quote; possessive: nothing is gone back over.
+STRING: Final = re.compile(rb'(?>[^"\\]++|\\.)*+"', re.DOTALL)
 
 # How long a body may keep silent in its middle, seconds.
 SILENCE_S = web.AppKey("SILENCE_S", float)
@@ -37,9 +43,9 @@ class Text(fields.String):
         if type(value) is not str:
             return super().deserialize(value, *args, **kwargs)
         if "\0" in value and not self.allows_nul:
-            raise ValidationError("must not contain a NUL character")
+            raise ValidationError(HAS_NUL)
         if not _is_unicode(value):
-            raise ValidationError("must not contain lone surrogates")
+            raise ValidationError(HAS_SURROGATES)
         for validator in self.validators:
             validator(value)
         return value
@@ -193,6 +199,13 @@ async def _read(request: web.Request) -> bytes:
             raise TooLarge("request body is too large")
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidBody(f"invalid request body: {name} is not JSON")
+
+
+DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def parse(raw: bytes, max_values: int) -> object:
     """The first JSON value of `raw`.
 
@@ -208,8 +221,10 @@ def parse(raw: bytes, max_values: int) -> object:
     try:
         value: object
         value, _ = DECODER.raw_decode(text)
-    except (ValueError, RecursionError) as exc:
+    except (json.JSONDecodeError, RecursionError) as exc:
         raise InvalidBody(f"invalid request body: {exc}") from exc
+    except ValueError as exc:  # which tells how to have Python take it
+        raise InvalidBody("invalid request body: a number has too many digits") from exc
     return value
 
 
@@ -237,10 +252,6 @@ def flag(query: Mapping[str, str], name: str) -> bool:
     if text not in ("true", "false"):
         raise BadRequest(f"query param '{name}' must be true or false")
     return text == "true"
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _has_more_values(raw: bytes, most: int) -> bool:
@@ -276,12 +287,6 @@ def _end_of_string(raw: bytes, begin: int) -> int:
         string = STRING.match(raw, begin)
         return len(raw) if string is None else string.end()
     return len(raw) if quote < 0 else quote + 1
-
-
-MARK: Final = re.compile(rb'[",\[\]{}]')
-# Possessive: nothing is gone back over.
-STRING: Final = re.compile(rb'(?>[^"\\]++|\\.)*+"', re.DOTALL)
-DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _is_unicode(text: str) -> bool:

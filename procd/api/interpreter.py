@@ -11,7 +11,18 @@ from aiohttp import WSCloseCode, web
 from marshmallow import ValidationError, fields
 
 from procd.api.audit import note
-from procd.api.body import MAX_VALUES, BodySchema, Code, Flag, Text, load, parse, strings
+from procd.api.body import (
+    HAS_NUL,
+    HAS_SURROGATES,
+    MAX_VALUES,
+    BodySchema,
+    Code,
+    Flag,
+    Text,
+    load,
+    parse,
+    strings,
+)
 from procd.api.cells import CellFrames, frame
 from procd.api.describe import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
 from procd.api.observe import HEAP
@@ -41,6 +52,7 @@ from procd.services.interpreter import Contexts
 CONTEXTS = web.AppKey("CONTEXTS", Contexts)
 
 TIMED_OUT: Final = 4008
+NOT_JSON: Final = "invalid JSON payload"
 
 
 class ContextSchema(BodySchema):
@@ -188,7 +200,9 @@ async def _submit(request: web.Request, connection: Connection) -> Execution:
     try:
         asked: ExecutionRequest = EXECUTE.load_document(parse(message, request.app[MAX_VALUES]))
     except InvalidBody as exc:
-        raise _Refused(WSCloseCode.PROTOCOL_ERROR, "invalid JSON payload") from exc
+        if exc.message.endswith((HAS_NUL, HAS_SURROGATES)):  # JSON it is, of the right types
+            raise _Refused(WSCloseCode.POLICY_VIOLATION, exc.message) from exc
+        raise _Refused(WSCloseCode.PROTOCOL_ERROR, NOT_JSON) from exc
     if not asked.code:
         raise _Refused(WSCloseCode.POLICY_VIOLATION, "code is required")
     if asked.timeout_s is not None and asked.timeout_s < 0:

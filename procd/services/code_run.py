@@ -75,21 +75,18 @@ class Artifacts:
     def __init__(self, cap_bytes: int) -> None:
         self.cap_bytes = cap_bytes
         self.overflown = False
-        self._room_bytes = cap_bytes
-        self._data: list[bytes] = []
+        self._data = bytearray()
 
     def feed(self, data: bytes) -> None:
         """Take what the program wrote."""
-        kept = data[: self._room_bytes]
-        self._room_bytes -= len(kept)
+        kept = data[: self.cap_bytes - len(self._data)]
+        self._data += kept
         self.overflown |= len(kept) < len(data)
-        if kept:
-            self._data.append(kept)
 
     def charts(self) -> list[dict[str, Any]]:
         """The charts of all whole lines."""
         found: list[dict[str, Any]] = []
-        *lines, _ = b"".join(self._data).split(b"\n")
+        *lines, _ = self._data.split(b"\n")
         for line in lines:
             try:
                 document = json.loads(line)

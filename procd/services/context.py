@@ -29,6 +29,7 @@ DEFAULT: Final = "default"
 LANGUAGE: Final = "python"
 # Of a timeout that the code didn't obey.
 STATE_LOST: Final = "timeout: the interpreter was ended, its state is lost"
+ENDED: Final = "worker process ended"
 # What may come on top of a full buffer: what the pipes held, and displays.
 SLACK_BYTES: Final = 16 << 20
 
@@ -245,6 +246,13 @@ class Context:
         self._begin_idling()
 
     async def _outcome(self, execution: Execution) -> Outcome:
+        outcome = await self._attempt(execution)
+        if outcome is None:  # the process may have been about to end, for whatever reason
+            outcome = await self._attempt(execution)
+        return outcome or execution.broken(ENDED)
+
+    async def _attempt(self, execution: Execution) -> Outcome | None:
+        """Run it; None if its process has ended before it had begun with it."""
         if execution.abandoned.done():
             return Outcome(End.ABANDONED)
         try:
@@ -266,9 +274,11 @@ class Context:
             return_when=asyncio.FIRST_COMPLETED,
         )
         if not reply.done():
+            repl.look()  # time may be up for us and not for the code
+        if not reply.done():
             timed_out = not execution.abandoned.done()
             repl.interrupt()
-            repl.release()
+            repl.resume()  # however far its reader is behind, nothing is to keep it
             await asyncio.wait([reply], timeout=self._config.grace_s)
             if not reply.done():
                 await repl.kill()
@@ -276,9 +286,9 @@ class Context:
                 reason = STATE_LOST if reply.result() is None else ""
                 return Outcome(End.TIMED_OUT if timed_out else End.ABANDONED, reason=reason)
         result = reply.result()
-        if result is None:
-            return execution.broken("worker process ended")
-        return Outcome(End.COMPLETED, result)
+        if result is not None:
+            return Outcome(End.COMPLETED, result)
+        return execution.broken(ENDED) if repl.begun or execution.broken_for else None
 
     def interrupt(self) -> bool:
         """Interrupt what runs or is about to, as Ctrl-C would; whether something is."""
@@ -298,8 +308,7 @@ class Context:
             ProcessNotFound: as `start`.
         """
         ending = self._end_process("context restarted")
-        # To the end, even if the client goes.
-        await asyncio.shield(self._contexts.tasks.run(ending, f"restart context {self.record.id}"))
+        await self._contexts.tasks.finish(ending, f"restart context {self.record.id}")
         await self.start()
 
     async def delete(self) -> None:

@@ -11,7 +11,7 @@ import logging
 import marshal
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,8 @@ from procd.processes import Processes
 from procd.services.replies import Begun, Display, NonsenseError, Reply, parse
 from procd.streams.backlog import Backlog, Run
 from procd.streams.log import Log
-from procd.unix.channel import Channel, channel_pair
+from procd.unix.channel import BURST, Channel, channel_pair
+from procd.unix.proctree import KILL_WAIT_S
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,8 @@ class Repl:
         preload: modules to import as it starts.
 
     Attributes:
-        ready: done when it has started: True, or False if it ended before.
-        on_end: called once when it has ended.
+        ready: the reply to its start; None if it ended before.
+        begun: whether it has begun with what was asked last.
 
     Raises:
         SpawnFailed: it can't be started.
@@ -102,22 +103,24 @@ class Repl:
             ours.close()
             raise
         self._channel = Channel(
-            processes.poller, ours, self._received, self._process.kill, MAX_MESSAGE_BYTES
+            processes.poller, ours, self._received, self._cut_off, MAX_MESSAGE_BYTES
         )
         self._loop = asyncio.get_running_loop()
         self._number = 0
         self._tag = 0
-        self._begun = False
+        self.begun = False
+        self._given_up = False  # it can't be ended
         self._interrupted = False  # before it had begun
         self._reply: asyncio.Future[Reply | None] | None = None
-        self._on_end: Callable[[], None] | None = None
+        self._paused = False
+        self._unshown: int | None = None  # a display that hears of its place after the pause
         self._process.done.add_done_callback(self._exited)
         self.ready = self._ask({"op": "start", "key": self._channel.key, "preload": preload})
 
     @property
     def running(self) -> bool:
         """Whether it can be asked for something."""
-        return self._process.running and not self._process.done.done()
+        return self._process.running and not self._process.done.done() and not self._given_up
 
     @property
     def pid(self) -> int:
@@ -145,14 +148,13 @@ class Repl:
         if not self._process.retag(self._tag):
             message = {**message, "tag": self._tag}
         self._relay.target = output
-        output.feed_from(self._process)
-        output.feed_from(self._channel)
+        output.feed_from(self)
         return self._ask(message)
 
     def _ask(self, message: Mapping[str, object]) -> asyncio.Future[Reply | None]:
         assert self._reply is None or self._reply.done(), "one at a time"
         reply = self._reply = self._loop.create_future()
-        self._interrupted = False
+        self.begun = self._interrupted = False
         if self._process.done.done():
             reply.set_result(None)
         else:
@@ -162,9 +164,25 @@ class Repl:
     def _tell(self, message: Mapping[str, object]) -> None:
         self._channel.send(marshal.dumps(dict(message), MARSHAL_VERSION))
 
+    def pause(self) -> None:
+        """Leave what it writes in the kernel, and what it displays without an answer.
+
+        Who waits for the answer waits on. Who doesn't, and has nothing left to say but that it has
+        done, is heard: how slowly somebody reads makes nothing last longer than it does.
+        """
+        self._paused = True
+        self._process.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._paused = False
+        self._process.resume()
+        self._channel.resume()
+        number, self._unshown = self._unshown, None
+        if number is not None:
+            self._tell({"op": "shown", "id": number})
+
     def _received(self, data: bytes) -> None:
-        # What was written before the message was sent is in the pipes by now.
-        self._process.take_pending()
         try:
             message = parse(data)
         except NonsenseError as exc:
@@ -172,24 +190,39 @@ class Repl:
             self._process.kill()
             return
         if isinstance(message, Display):
+            self._process.take_pending()  # what was written before is in the pipes by now
             self._relay.append(message.bundle + b"\n", RESULTS)
             # It goes on when it knows that what it prints next comes after this.
-            self._tell({"op": "shown", "id": message.number})
+            if not self._paused:
+                self._tell({"op": "shown", "id": message.number})
+                return
+            if self._unshown is not None:  # it hasn't waited
+                self._channel.pause()
+            self._unshown = message.number
         elif message.number != self._number:
             return
         elif isinstance(message, Begun):
-            self._begun = True
+            self.begun = True
             if self._interrupted:
                 self.interrupt()
         else:
+            self._process.take_pending()
             self._number += 1
             self._answer(message)
 
     def _answer(self, reply: Reply | None) -> None:
         self._relay.target = None
-        self._begun = False
         if self._reply is not None and not self._reply.done():
             self._reply.set_result(reply)
+
+    def _cut_off(self, reason: str) -> None:
+        if reason:
+            log.warning("interpreter %d %s", self.pid, reason)
+        self._process.kill()
+
+    def look(self) -> None:
+        """See whether it has replied by now, though there was no turn for it yet."""
+        self._channel.drain(BURST)
 
     def _exited(self, _: object) -> None:
         self._channel.drain()
@@ -204,27 +237,28 @@ class Repl:
         If the process has still to begin with it, then as soon as it has: before that it couldn't
         tell what is meant for this code from what came too late for the code before.
         """
-        if not self._begun:
+        if not self.begun:
             self._interrupted = True
-        elif self._process.running:
+        elif self._process.running and self._reply is not None and not self._reply.done():
             self._process.interrupt(self._tag)
 
-    def release(self) -> None:
-        """Take what it says however far its reader is behind, so that nothing keeps it."""
-        self._process.resume()
-        self._channel.resume()
-
     async def end(self, grace_s: float) -> None:
-        """SIGTERM, then after `grace_s` SIGKILL, for the whole tree; returns when it has ended."""
+        """SIGTERM, then after `grace_s` SIGKILL, for the whole tree; returns as `kill` does."""
         if self._process.running:
             await self._process.end(signal.SIGTERM, grace_s)
         await self._settled()
 
     async def kill(self) -> None:
-        """SIGKILL for the whole tree; returns when it has ended."""
+        """SIGKILL for the whole tree; returns when it has ended, or won't: then it is given up."""
         self._process.kill()
         await self._settled()
 
     async def _settled(self) -> None:
-        await asyncio.wait([self._process.done])
-        await self._process.killed()
+        try:
+            async with asyncio.timeout(KILL_WAIT_S):
+                await self._process.killed()
+                await asyncio.wait([self._process.done])
+        except TimeoutError:  # what its disk keeps, or is not ours to signal, ends when it will
+            log.warning("interpreter %d can't be ended", self.pid)
+            self._given_up = True
+            self._answer(None)

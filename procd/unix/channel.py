@@ -25,6 +25,8 @@ MORE: Final = b"+"
 BURST: Final = 64
 # More packets than a socket's buffer holds.
 MAX_LEFT: Final = 10_000
+# What waits to be sent while we still read: who doesn't take our answers asks no more.
+MAX_UNSENT_BYTES: Final = 16 << 10
 
 
 def channel_pair() -> tuple[OwnedFd, OwnedFd]:
@@ -43,7 +45,8 @@ class Channel:
 
     Args:
         on_message: called with each whole message that has the key.
-        on_end: called once, when the other end is closed or sends more than `max_bytes` at once.
+        on_end: called once, when the other end is closed; or with the reason, when it sends more
+            than `max_bytes` at once.
         max_bytes: longest message taken.
     """
 
@@ -52,7 +55,7 @@ class Channel:
         selector: Selector,
         fd: OwnedFd,
         on_message: Callable[[bytes], None],
-        on_end: Callable[[], None],
+        on_end: Callable[[str], None],
         max_bytes: int,
     ) -> None:
         os.set_blocking(fd.number, False)
@@ -65,25 +68,37 @@ class Channel:
         self._parts: list[bytes] = []
         self._got_bytes = 0
         self._unsent: deque[bytes] = deque()
+        self._unsent_bytes = 0
+        self._paused = False
         self._reading = False
-        self.resume()
+        self._watch()
 
     def pause(self) -> None:
         """Leave further messages in the kernel, which in time stops their sender."""
-        if self._reading:
-            self._reading = False
-            self._selector.remove_reader(self._fd.number)
+        self._paused = True
+        self._watch()
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        if not self._reading and not self._fd.closed:
-            self._reading = True
+        self._paused = False
+        self._watch()
+
+    def _watch(self) -> None:
+        """Read, unless it is to pause or takes too little itself."""
+        wanted = not self._paused and self._unsent_bytes <= MAX_UNSENT_BYTES
+        if wanted == self._reading or self._fd.closed:
+            return
+        self._reading = wanted
+        if wanted:
             self._selector.add_reader(self._fd.number, self._readable)
+        else:
+            self._selector.remove_reader(self._fd.number)
 
     def send(self, message: bytes) -> None:
         """Send a message, without the key; what doesn't fit yet waits.
 
-        The caller is the one who bounds what waits: one request at a time.
+        While much of it waits nothing is read, so what answers messages is bounded; what else is
+        sent, the caller bounds: one request at a time.
         """
         if self._fd.closed:
             return
@@ -91,8 +106,10 @@ class Channel:
         for start in range(0, len(message), CHUNK_BYTES):
             chunk = message[start : start + CHUNK_BYTES]
             self._unsent.append((LAST if start + CHUNK_BYTES >= len(message) else MORE) + chunk)
+        self._unsent_bytes += len(message)
         if not waiting and not self._flush():
             self._selector.add_writer(self._fd.number, self._writable)
+        self._watch()
 
     def _flush(self) -> bool:
         """Send what fits; whether that is all."""
@@ -103,13 +120,15 @@ class Channel:
                 return False
             except (BrokenPipeError, ConnectionResetError):
                 self._unsent.clear()  # the end is about to be read
+                self._unsent_bytes = 0
                 return True
-            self._unsent.popleft()
+            self._unsent_bytes -= len(self._unsent.popleft()) - len(LAST)
         return True
 
     def _writable(self) -> None:
         if self._flush():
             self._selector.remove_writer(self._fd.number)
+        self._watch()
 
     def _readable(self) -> None:
         for _ in range(BURST):
@@ -118,9 +137,13 @@ class Channel:
             if not self._read():
                 return
 
-    def drain(self) -> None:
-        """Take what a sender that has ended has left behind, paused or not."""
-        for _ in range(MAX_LEFT):
+    def drain(self, most: int = MAX_LEFT) -> None:
+        """Take what the other end has sent by now, reading or not.
+
+        Args:
+            most: packets; a sender that lives on may go on.
+        """
+        for _ in range(most):
             if self._fd.closed or not self._read():
                 return
 
@@ -135,14 +158,14 @@ class Channel:
         if packet.startswith(self.key):
             self._take(packet[KEY_BYTES : KEY_BYTES + 1], packet[KEY_BYTES + 1 :])
         elif not packet and self._hung_up():
-            self._end()
+            self._end("")
         return True
 
     def _take(self, mark: bytes, chunk: bytes) -> None:
         self._parts.append(chunk)
         self._got_bytes += len(chunk)
         if self._got_bytes > self._max_bytes:
-            self._end()
+            self._end(f"sends more than {self._max_bytes} bytes at once")
         elif mark == LAST:
             message = b"".join(self._parts)
             self._parts.clear()
@@ -155,10 +178,10 @@ class Channel:
         poll.register(self._fd.number, select.POLLRDHUP | select.POLLHUP)
         return bool(poll.poll(0))
 
-    def _end(self) -> None:
+    def _end(self, reason: str) -> None:
         on_end = self._on_end
         self.close()
-        on_end()
+        on_end(reason)
 
     def close(self) -> None:
         """Close our end, without `on_end`."""

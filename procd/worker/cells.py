@@ -12,6 +12,7 @@ from _signal import (  # type: ignore[import-not-found]  # signal's own, without
     pthread_sigmask,
 )
 from _thread import allocate_lock, get_ident
+from mmap import MAP_PRIVATE, mmap
 from os import _exit as exit_at_once
 from os import chdir, environ, getcwd, getpid, register_at_fork
 from resource import RLIMIT_RTTIME, getrlimit, setrlimit
@@ -20,7 +21,7 @@ from . import pyplot_hook
 from .encoding import encode
 from .hooks import Hooks
 from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
-from .tracebacks import CELL, Sources, bare, clean, name_of
+from .tracebacks import CELL, MAX_NAME_CHARS, Sources, bare, clean, name_of
 
 # All of these by name, so that what the user's code does to modules isn't done to us.
 
@@ -39,6 +40,10 @@ EXIT = "application/vnd.procd.exit+json"
 MANY = 1000  # more than a handler raises in the last moment of a cell
 MAX_VARIABLES = 1000
 MAX_REPR_CHARS = 160
+# Of memory, for what we have to do when the user's code has used up all there is; and what has to
+# be left to that, so that it can let go of something.
+RESERVES_BYTES = (16 << 20, 12 << 20, 8 << 20, 6 << 20, 4 << 20, 3 << 20, 2 << 20, 1 << 20)
+SPARED_BYTES = 2 << 20
 
 
 class Interpreter:
@@ -58,6 +63,7 @@ class Interpreter:
         self._interruptible = False
         self._interrupted = False  # since the cell began, while it was not interruptible
         self._cells = 0
+        self._reserve: mmap | None = None  # given back when the user's code is over, or fails
         self._loop: asyncio.AbstractEventLoop | None = None
         self._package = sys.modules["_procd"]
         self._modules = dict(sys.modules)
@@ -89,6 +95,7 @@ class Interpreter:
                 reply = {"error": _place(message["cwd"])}
             else:
                 continue  # news of a display whose cell was interrupted
+            self._reserve = None
             self._streams.flush()
             self._channel.send(encode({"op": "done", "id": message["id"], **reply}))
 
@@ -97,6 +104,7 @@ class Interpreter:
         self._restore()
         self._interrupted = False  # which was for earlier code, or for none
         self._channel.send(encode({"op": "begun", "id": number}))
+        self._reserve = _reserve()
 
     def _restore(self) -> None:
         """Undo what earlier code did to what all code needs."""
@@ -129,6 +137,7 @@ class Interpreter:
             finally:
                 self._calm_down()
         except BaseException as exc:  # noqa: BLE001 - whatever the code raises is its result
+            self._reserve = None
             self._calm_down()
             return exc, None
 
@@ -210,13 +219,17 @@ class Interpreter:
 
     def _finish(self) -> None:
         """What is done after the code, whatever has become of it."""
-        if self._displaying:
-            vars(builtins).pop("display", None)
-            _displays().show_figures()
-        for name in ("stdout", "stderr"):  # what the code has put in place of ours
-            stream = getattr(sys, name, None)
-            if stream is not None and not getattr(stream, "closed", False):
-                stream.flush()
+        try:
+            if self._displaying:
+                vars(builtins).pop("display", None)
+                _displays().show_figures()
+            for name in ("stdout", "stderr"):  # what the code has put in place of ours
+                stream = getattr(sys, name, None)
+                if stream is not None and not getattr(stream, "closed", False):
+                    stream.flush()
+        finally:
+            if self._streams.replaced:  # they say their last words while it is still their turn
+                self._streams.restore()
 
     def _evaluate(self, source: Any, filename: str, mode: str) -> Any:
         program = compile(source, filename, mode, PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
@@ -233,7 +246,8 @@ class Interpreter:
         except BaseException:
             if not task.done():  # an interrupt
                 task.cancel()
-                loop.run_until_complete(asyncio.wait([task]))
+                # No coroutine, which would complain if the user's code has broken the loop.
+                loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
             if not task.cancelled():
                 task.exception()  # which is the one on its way, or of less interest: it was seen
             raise
@@ -287,9 +301,9 @@ class Interpreter:
                 text = f"<repr failed: {name_of(type(exc))}>"
             found.append(
                 {
-                    "name": clean(name),
-                    "type": clean(name_of(type(value))),
-                    "repr": clean(text)[:MAX_REPR_CHARS],
+                    "name": _short(name, MAX_NAME_CHARS),
+                    "type": _short(name_of(type(value)), MAX_NAME_CHARS),
+                    "repr": _short(text, MAX_REPR_CHARS),
                 }
             )
         return found
@@ -303,6 +317,22 @@ def _place(cwd: str) -> dict[str, str] | None:
         reason = f"working directory cannot be entered: {cwd}: {exc.strerror}"
         return {"name": "OSError", "value": clean(reason), "traceback": ""}
     environ["PWD"] = cwd if cwd.startswith("/") else getcwd()  # noqa: PTH109 - no pathlib here
+    return None
+
+
+def _short(text: str, most: int) -> str:
+    """Text that UTF-8 can carry, cut to so many characters."""
+    return clean(text[:most])[:most]
+
+
+def _reserve() -> mmap | None:
+    """Memory to be given back later, as much as there is; it costs nothing until it is used."""
+    for size in RESERVES_BYTES:
+        try:
+            mmap(-1, size + SPARED_BYTES, MAP_PRIVATE).close()
+            return mmap(-1, size, MAP_PRIVATE)
+        except (OSError, MemoryError):
+            continue
     return None
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CHUNK_BYTES = 32 << 10
+LAST = b"."[0]
 
 
 class Channel:
@@ -29,16 +30,18 @@ class Channel:
     def __init__(self, number: int) -> None:
         self._socket = socket(fileno=number)
         self._key = b""
+        # Made now, since there may be no memory for it when the user's code has used it up.
+        self._packet = bytearray(CHUNK_BYTES + 1)
 
     def receive(self) -> dict[str, Any]:
         """The next message; procd's end is ours."""
         parts = []
         while True:
-            part = self._patiently(self._socket.recv, CHUNK_BYTES + 1)
-            if not part:
+            size = self._patiently(self._socket.recv_into, self._packet)
+            if not size:
                 exit_at_once(0)
-            parts.append(part[1:])
-            if part[:1] == b".":
+            parts.append(self._packet[1:size])
+            if self._packet[0] == LAST:
                 message: dict[str, Any] = loads(b"".join(parts))  # noqa: S302 - procd's own
                 return message
 

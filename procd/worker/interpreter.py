@@ -36,7 +36,7 @@ def main() -> None:
 
     if not safe_path:
         sys.path.insert(0, "")
-    for name in "fcntl", "resource":  # they don't stand before the user's own of these names
+    for name in "fcntl", "mmap", "resource":  # they don't stand before the user's own modules
         sys.modules.pop(name, None)
     channel = Channel(far(CONTROL_FD))
     close(CONTROL_FD)

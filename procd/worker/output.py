@@ -6,9 +6,9 @@ Runs in the user's Python, 3.8 or later.
 from __future__ import annotations
 
 import sys
-from fcntl import F_DUPFD_CLOEXEC, fcntl
+from fcntl import F_DUPFD_CLOEXEC, F_GETFL, fcntl
 from io import BufferedReader, BufferedWriter, FileIO, TextIOWrapper
-from os import dup2, fstat, set_blocking, write
+from os import O_ACCMODE, dup2, fstat, set_blocking, write
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 
 from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
@@ -17,6 +17,12 @@ from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F40
 
 # So much is written without the end of its line. Source: Process API contract, section 11.3.
 LONG_BYTES = 1024
+# What the streams are called in `sys`.
+NAMES = {
+    0: ("stdin", "__stdin__"),
+    1: ("stdout", "__stdout__"),
+    2: ("stderr", "__stderr__"),
+}
 
 
 def far(number: int) -> int:
@@ -50,31 +56,41 @@ class Streams:
 
     def __init__(self) -> None:
         self._originals = {number: far(number) for number in (0, 1, 2)}
-        self._identities = {
-            number: identity(original) for number, original in self._originals.items()
-        }
+        self._states = {number: _state(original) for number, original in self._originals.items()}
         self._opened: dict[int, TextIOWrapper] = {}
 
+    @property
+    def replaced(self) -> bool:
+        """Whether others have taken their place."""
+        for number, stream in self._opened.items():
+            for name in NAMES[number]:
+                if getattr(sys, name, None) is not stream:
+                    return True
+        return False
+
     def restore(self) -> None:
-        """Undo what earlier code did to them.
+        """Undo what earlier code did to them; what it has put in their place may run its code.
 
         Raises:
             OSError: it has left nothing that they could be restored from.
         """
+        # A stream of the user's closes what it was made of when nobody has it any more: it has to
+        # go before we look what is left.
+        for number, stream in self._opened.items():
+            _name(number, stream)
         for number, original in self._originals.items():
             if not self._intact(number, number):
                 if not self._intact(original, number):
                     raise OSError("the output's descriptors are gone")
                 dup2(original, number)
             set_blocking(number, True)
-        sys.stdin = sys.__stdin__ = self._stream(0)  # type: ignore[misc]  # not final at run time
-        sys.stdout = sys.__stdout__ = self._stream(1)  # type: ignore[misc]  # as above
-        sys.stderr = sys.__stderr__ = self._stream(2)  # type: ignore[misc]  # as above
+        for number in NAMES:
+            _name(number, self._stream(number))
 
     def _intact(self, candidate: int, number: int) -> bool:
         """Whether a descriptor is what `number` was at the start."""
         try:
-            return identity(candidate) == self._identities[number]
+            return _state(candidate) == self._states[number]
         except OSError:
             return False
 
@@ -84,6 +100,9 @@ class Streams:
             raw = FileIO(number, "w" if number else "r", closefd=False)
             # One that holds nothing back: the text waits in the stream above it.
             buffer = BufferedWriter(raw, 1) if number else BufferedReader(raw)
+            # Whatever else the user's code makes of it, and forgets, closes it: that is to do
+            # nothing. In this one alone, since TextIOWrapper is slower on top of a subclass.
+            buffer.close = raw.flush  # type: ignore[method-assign]
             stream = TextIOWrapper(
                 buffer, encoding="utf-8", errors="backslashreplace", line_buffering=number > 0
             )
@@ -114,6 +133,21 @@ class Streams:
             TextIOWrapper.flush(stream)
         except Exception:  # noqa: BLE001 - as above
             return  # it is closed, or there is no descriptor: the text goes with the stream
+
+
+def _state(number: int) -> tuple[int, int, int]:
+    """What file a descriptor is open on, and whether for reading or writing.
+
+    Raises:
+        OSError: it is closed.
+    """
+    return (*identity(number), fcntl(number, F_GETFL) & O_ACCMODE)
+
+
+def _name(number: int, stream: TextIOWrapper) -> None:
+    """Let a stream have its names, and whatever has had them go."""
+    for name in NAMES[number]:
+        setattr(sys, name, stream)
 
 
 def _as_made(stream: TextIOWrapper, number: int) -> bool:

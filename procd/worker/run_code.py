@@ -20,6 +20,8 @@ from os.path import dirname
 CODE_FD = 3
 ARTIFACTS_FD = 4
 FILENAME = "<target_code>"
+# As in own.py: ours, whatever the program makes of them.
+__builtins__ = dict(vars(builtins))  # type: ignore[assignment]
 
 
 def _take_place() -> types.ModuleType:
@@ -98,7 +100,11 @@ def _less_ours(exc: BaseException) -> BaseException:
 
 
 def _print(exc: BaseException) -> None:
-    traceback.print_exception(type(exc), exc, exc.__traceback__)  # with source lines
+    try:
+        lines = traceback.format_exception(type(exc), exc, exc.__traceback__)
+        sys.stderr.write("".join(lines))
+    except Exception:  # noqa: BLE001 - the program has broken what that takes
+        sys.__excepthook__(type(exc), exc, exc.__traceback__)  # which shows no lines of its source
 
 
 if __name__ == "__main__":

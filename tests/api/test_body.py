@@ -269,3 +269,20 @@ async def test_vanishing_in_the_middle_of_a_body(
         rude.reset() if way == "reset" else await rude.leave()
     assert await execute(client, "true")
     assert not file.exists()
+
+
+@each(
+    ("number", "reason"),
+    [
+        ("1" * 5000, "a number has too many digits"),
+        ("-" + "1" * 5000, "a number has too many digits"),
+        ("NaN", "NaN is not JSON"),
+        ("-Infinity", "-Infinity is not JSON"),
+    ],
+)
+async def test_numbers_that_cannot_be_taken(procd: MakeClient, number: str, reason: str) -> None:
+    client = await procd()
+    body = f'{{"command": "echo ran", "timeout": {number}}}'
+    async with client.post("/process/execute", data=body) as reply:
+        refusal = await refused(reply, 400, "INVALID_REQUEST_BODY")
+    assert refusal["message"] == f"invalid request body: {reason}"

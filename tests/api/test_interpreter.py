@@ -170,7 +170,7 @@ async def test_a_safe_path(procd: MakeClient, monkeypatch: pytest.MonkeyPatch) -
 
 
 # Modules that the interpreter needs for itself.
-OWN_MODULES = ("fcntl", "linecache", "resource", "token", "traceback")
+OWN_MODULES = ("fcntl", "linecache", "mmap", "resource", "token", "traceback")
 
 
 @pytest.mark.parametrize("name", OWN_MODULES)
@@ -182,7 +182,7 @@ async def test_a_module_of_the_users_by_the_name_of_pythons_own(
     cell = await run(client, "print(1)\n1 / 0")
     assert cell.stdout == "1\n"
     assert [error["name"] for error in cell.errors] == ["ZeroDivisionError"]
-    if name in ("fcntl", "resource"):  # those that Python itself doesn't load
+    if name in ("fcntl", "mmap", "resource"):  # those that Python itself doesn't load
         assert await said(client, f"import {name}; print({name}.mine)") == "5\n"
 
 
@@ -656,6 +656,20 @@ globals()['\\ud800'] = 1
     assert found["Bad"][0] == "type"
     assert "_hidden" not in found
     assert await said(client, "print(number)") == "2\n"
+    # However long names are, and names of types.
+    code = """
+for n in range(900): globals()[f'v{n}' + 'y' * 10_000] = n
+globals()['n' * 9_000_000] = type('T' * 9_000_000, (), {})()
+"""
+    assert not await said(client, code)
+    async with client.get(path) as reply:
+        body = await reply.json()
+        assert reply.status == 200, body
+    found = {entry["name"]: (entry["type"], entry["repr"]) for entry in body["variables"]}
+    assert all(len(name) <= 256 for name in found)
+    assert found["v899".ljust(256, "y")] == ("int", "899")
+    assert found["n" * 256][0] == "T" * 256
+    assert await said(client, "print(number)") == "2\n"
     async with client.get(f"{CONTEXTS}/none/variables") as reply:
         await refused(reply, 404, "PROCESS_NOT_FOUND")
 
@@ -813,15 +827,45 @@ async def test_displays_wait_for_the_client(procd: MakeClient) -> None:
 REFUSALS = [
     (b"", 1002, "invalid JSON payload"),
     (b"x", 1002, "invalid JSON payload"),
+    (b"[" * 100_000, 1002, "invalid JSON payload"),
     (b"[]", 1002, "invalid JSON payload"),
     (b'"code"', 1002, "invalid JSON payload"),
     (b'{"code": 5}', 1002, "invalid JSON payload"),
-    (b'{"code": "x", "timeout": "1"}', 1002, "invalid JSON payload"),
-    (b'{"code": "x", "timeout": 1.5}', 1002, "invalid JSON payload"),
-    (b'{"code": "x", "envs": {"A": 1}}', 1002, "invalid JSON payload"),
-    (b'{"code": "x", "display": 1}', 1002, "invalid JSON payload"),
-    (b'{"code": "\\ud800"}', 1002, "invalid JSON payload"),
-    (b"[" * 100_000, 1002, "invalid JSON payload"),
+    (
+        b'{"code": "x", "timeout": "1"}',
+        1002,
+        "invalid JSON payload",
+    ),
+    (
+        b'{"code": "x", "timeout": 1.5}',
+        1002,
+        "invalid JSON payload",
+    ),
+    (
+        b'{"code": "x", "envs": {"A": 1}}',
+        1002,
+        "invalid JSON payload",
+    ),
+    (
+        b'{"code": "x", "display": 1}',
+        1002,
+        "invalid JSON payload",
+    ),
+    (
+        b'{"code": "\\ud800"}',
+        1008,
+        "invalid request body: code: must not contain lone surrogates",
+    ),
+    (
+        b'{"code": "x", "contextId": "\\u0000"}',
+        1008,
+        "invalid request body: contextId: must not contain a NUL character",
+    ),
+    (
+        b'{"code": "x", "envs": {"\\ud800": ""}}',
+        1008,
+        "invalid request body: envs.\\ud800: must not contain lone surrogates",
+    ),
     (b"{}", 1008, "code is required"),
     (b'{"code": ""}', 1008, "code is required"),
     (b'{"code": null}', 1008, "code is required"),
@@ -1105,6 +1149,44 @@ async def test_timeout_while_nobody_reads(procd: MakeClient) -> None:
         assert frame[1] == (4008).to_bytes(2, "big")
 
 
+async def test_a_client_that_stalls_holds_up_no_end(procd: MakeClient, tmp_path: Path) -> None:
+    # It holds the code back, and then the code needs it no more: that isn't for the client to say.
+    client = await procd(interpreter={"buffer_bytes": 64 << 10})
+    assert not await said(client, "x = 5")
+    mark = tmp_path / "mark"
+    code = f"""
+import os, time
+os.set_blocking(1, False)
+while not os.path.exists({str(mark)!r}):
+    try:
+        os.write(1, b'y' * 1000)
+    except BlockingIOError:
+        time.sleep(0.01)
+"""
+    context = client.app[APP_CONTEXTS].get("default")
+    traffic = client.app[CONNECTIONS].traffic
+
+    async def held_back() -> bool:
+        sent_bytes = traffic.sent_bytes
+        for _ in range(20):
+            await listed(client)
+        running = context._current
+        return running is not None and running.log.paused and traffic.sent_bytes == sent_bytes
+
+    async with raw(client, receive_bytes=16 << 10) as connection:
+        await connection.upgrade(EXECUTE)
+        message = {"code": code, "timeout": 15, "display": True}
+        await connection.send_frame(1, json.dumps(message).encode())
+        await until(held_back)
+        mark.touch()
+        assert await said(client, "print(x)") == "5\n"
+        last = b""
+        async with asyncio.timeout(WAIT_S):
+            while (frame := await connection.frame())[0] == 1:
+                last = frame[1]
+    assert (json.loads(last)["text"], frame) == ("completed", (8, (1000).to_bytes(2, "big")))
+
+
 @pytest.mark.parametrize("how", ["close", "leave", "reset"])
 async def test_a_client_that_goes_ends_its_execution(procd: MakeClient, how: str) -> None:
     client = await procd()
@@ -1225,6 +1307,44 @@ async def test_death(procd: MakeClient) -> None:
     assert (await listed(client))[context_id]["active"] is False
     assert await said(client, "print(1)", contextId=context_id) == "1\n"
     assert (await listed(client))[context_id]["active"] is True
+
+
+async def test_death_before_the_code_has_begun(procd: MakeClient) -> None:
+    # Nothing of it has run, so it runs in another process.
+    client = await procd(interpreter={"grace_s": 0.2})
+    context = client.app[APP_CONTEXTS].get("default")
+    for number in (signal.SIGKILL, None):
+        assert not await said(client, "x = 5")
+        pid = context.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        cell = await start(client, "print('x' in globals())")
+        await until(lambda: _is(context._current is not None))
+        if number is not None:
+            os.kill(pid, number)
+            await cell.to_end()
+            cell.check_completed()
+            assert cell.stdout == "False\n"
+        else:  # on purpose
+            async with client.post(f"{CONTEXTS}/default/restart") as reply:
+                assert reply.status == 200
+            assert (await cell.to_end()).close == (1011, "context restarted")
+
+
+async def test_each_process_dies_before_the_code_has_begun(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    (tmp_path / "deadly.py").write_text(
+        "import os, sys\n"
+        "def die(*_):\n"
+        "  open('deaths', 'a').write('died\\n')\n"
+        "  os._exit(1)\n"
+        "sys.modules['_procd.cells'].Interpreter._begin = die\n"
+    )
+    client = await procd(interpreter={"preload": ["deadly"]}, process={"work_dir": str(tmp_path)})
+    cell = await run(client, "print(1)")
+    assert (cell.close, cell.frames) == ((1011, "worker process ended"), [])
+    assert (tmp_path / "deaths").read_text() == "died\n" * 2
 
 
 async def test_death_after_displays(procd: MakeClient) -> None:

@@ -8,7 +8,16 @@ from contextlib import contextmanager
 
 import pytest
 
-from procd.unix.channel import BURST, CHUNK_BYTES, KEY_BYTES, LAST, MORE, Channel, channel_pair
+from procd.unix.channel import (
+    BURST,
+    CHUNK_BYTES,
+    KEY_BYTES,
+    LAST,
+    MAX_UNSENT_BYTES,
+    MORE,
+    Channel,
+    channel_pair,
+)
 
 MAX_BYTES = 1 << 20
 
@@ -21,11 +30,13 @@ class Pair:
         self.ours = ours
         self._got = got
         self.ends = 0
+        self.reason = ""
         self.ended = asyncio.Event()
 
-    def end(self) -> None:
+    def end(self, reason: str) -> None:
         """What the channel calls at its end."""
         self.ends += 1
+        self.reason = reason
         self.ended.set()
 
     def write(self, message: bytes, mark: bytes = LAST, key: bytes | None = None) -> None:
@@ -51,7 +62,7 @@ def paired() -> Iterator[Pair]:
     theirs.close()
     pair: Pair
     channel = Channel(
-        asyncio.get_running_loop(), ours, got.put_nowait, lambda: pair.end(), MAX_BYTES
+        asyncio.get_running_loop(), ours, got.put_nowait, lambda reason: pair.end(reason), MAX_BYTES
     )
     pair = Pair(end, channel, got)
     try:
@@ -148,6 +159,52 @@ async def test_long_messages_both_ways() -> None:
         assert await loop.sock_recv(pair.theirs, CHUNK_BYTES + 1) == LAST + b"short"
 
 
+async def test_who_takes_no_answers_is_not_read() -> None:
+    with paired() as pair:
+        asked = answered = 0
+
+        def answer(_: bytes) -> None:
+            nonlocal answered
+            answered += 1
+            pair.ours.send(bytes(1024))
+
+        pair.ours._on_message = answer
+        pair.theirs.setblocking(False)
+        loop = asyncio.get_running_loop()
+        turns = 0
+        while turns < 100:  # until nobody moves any more
+            try:
+                pair.write(b"question")
+            except BlockingIOError:
+                turns += 1
+                await asyncio.sleep(0)
+            else:
+                asked, turns = asked + 1, 0
+            assert sum(map(len, pair.ours._unsent)) <= MAX_UNSENT_BYTES + 2048
+        assert asked > answered
+        # Once it takes them, everything is read and answered.
+        got = 0
+        async with asyncio.timeout(10):
+            while got < asked:
+                assert await loop.sock_recv(pair.theirs, CHUNK_BYTES + 1) == LAST + bytes(1024)
+                got += 1
+        assert answered == asked
+        assert not pair.ours._unsent_bytes
+        assert not pair.ends
+
+
+async def test_what_is_there_is_taken_without_a_turn() -> None:
+    with paired() as pair:
+        pair.ours.pause()
+        for number in range(4):
+            pair.write(b"%d" % number)
+        pair.ours.drain(3)
+        assert [await pair.message() for _ in range(3)] == [b"0", b"1", b"2"]
+        assert pair.nothing_more()
+        pair.ours.resume()
+        assert await pair.message() == b"3"
+
+
 async def test_too_long_a_message_ends_it() -> None:
     with paired() as pair:
         pair.theirs.setblocking(False)
@@ -159,6 +216,7 @@ async def test_too_long_a_message_ends_it() -> None:
         await loop.sock_sendall(pair.theirs, part)
         async with asyncio.timeout(10):
             await pair.ended.wait()
+        assert pair.reason == f"sends more than {MAX_BYTES} bytes at once"
         with pytest.raises(BrokenPipeError):
             pair.theirs.send(part)
         assert pair.nothing_more()
@@ -177,6 +235,7 @@ async def test_end(how: str) -> None:
             await pair.ended.wait()
         assert await pair.message() == b"last words"
         assert pair.nothing_more()
+        assert not pair.reason
         pair.ours.send(b"to nobody")
         pair.ours.close()
         assert pair.ends == 1

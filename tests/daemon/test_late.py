@@ -1,0 +1,36 @@
+"""A procd that stands still for a while: time that is up for it alone is nobody's timeout."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import aiohttp
+
+from tests.daemon.conftest import Start
+from tests.daemon.daemon import PATIENCE_S
+
+TIMEOUT_S = 2
+
+
+async def test_code_that_has_ended_in_time(
+    start: Start, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    daemon = start()
+    gate, mark = tmp_path / "gate", tmp_path / "mark"
+    os.mkfifo(gate)
+    os.mkfifo(mark)
+    code = f"print('in'); open({str(gate)!r}).read(); open({str(mark)!r}, 'w').close()"
+    async with http.ws_connect(f"{daemon.url}/process/interpreter/execute") as ws:
+        await ws.send_json({"code": code, "timeout": TIMEOUT_S})
+        assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "in\n"
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            gate.write_text("go on")
+            mark.read_text()  # from here on it has nothing left to do but to say so
+            time.sleep(TIMEOUT_S)
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "completed"
+        await ws.receive(timeout=PATIENCE_S)
+        assert ws.close_code == aiohttp.WSCloseCode.OK
