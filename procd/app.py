@@ -27,9 +27,10 @@ from procd.api.audit import AUDIT, audit, opened
 from procd.api.body import MAX_VALUES, SILENCE_S
 from procd.api.edge import POLLER
 from procd.api.forwarded import PROXIES, Proxies
-from procd.api.gate import GATE, Gate, expect
+from procd.api.gate import GATE, Gate
 from procd.api.middleware import errors
 from procd.api.observe import HEAP, REQUESTS, Requests, name_request, observer
+from procd.api.refusal import expect
 from procd.api.visitors import VISITORS, Visitors, dismiss
 from procd.api.web import ASSETS, Assets
 from procd.api.web import routes as web_routes

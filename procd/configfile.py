@@ -7,12 +7,13 @@ refuses to start, with the key named.
 
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from procd.config import CHOICES, PATHS, Config, ConfigError
 
@@ -31,8 +32,31 @@ HOST: Final = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 LARGEST: Final = (1 << 63) - 1
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+def open_file(path: Path, *, again: bool = False) -> BinaryIO:
+    """A file to read settings from.
+
+    Args:
+        again: whether it was read before, by an event loop that can't wait now. A pipe may keep it
+            waiting for ever, or has been read to its end: it is for the start alone.
+
+    Raises:
+        ConfigError: it would have to be read again, and is no regular file.
+        OSError: it can't be opened.
+    """
+    if not again:
+        return path.open("rb")
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise ConfigError(f"{path}: can't be read again: not a regular file")
+    return os.fdopen(number, "rb")
+
+
+def load(path: Path | None, environ: Mapping[str, str], *, again: bool = False) -> Config:
     """Read the file at `path`, if any, and the PROCD_* variables.
+
+    Args:
+        again: as `open_file`.
 
     Raises:
         ConfigError: the file can't be read, or a key is unknown, ill-typed or out of range.
@@ -40,7 +64,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     document: dict[str, Any] = {}
     if path is not None:
         try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
+            with open_file(path, again=again) as file:
+                document = tomllib.load(file)
         except OSError as exc:
             raise ConfigError(f"{path}: {exc.strerror}") from exc
         except (ValueError, RecursionError) as exc:

@@ -89,7 +89,7 @@ class TimedOut(ProcdError):
 
 
 class Conflict(ProcdError):
-    """The id is taken."""
+    """Not as things stand: the id is taken, or what is meant is at something else."""
 
     status = 409
     code = "CONFLICT"

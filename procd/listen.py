@@ -21,7 +21,7 @@ BACKLOG: Final = 1024
 # What asyncio's own loop accepts in a turn: also how often it fails, aloud, without a descriptor.
 BATCH: Final = 4
 # Why no socket can ever be at a path; that it is too long Python says itself, without a number.
-NO_PLACE: Final = (None, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR)
+NO_PLACE: Final = (None, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR)
 
 
 class UnixSocket:
@@ -157,14 +157,14 @@ class Listeners:
         self.places: list[str] = []
         self.port = 0  # of the first TCP socket; 0 without one
 
-    async def open(self, config: ServerConfig, passed: list[tuple[str, socket.socket]]) -> None:
+    async def open(self, config: ServerConfig, passed: list[socket.socket]) -> None:
         """Listen on the sockets that were passed, or else on those of the configuration.
 
         Raises:
             ConfigError: there is nothing to listen on, or `server.unix` is no place for a socket.
             OSError: one can't be listened on; the message says which.
         """
-        for _, sock in passed:
+        for sock in passed:
             await self._start(sock)
         if passed:
             return

@@ -164,7 +164,7 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
     try:
         passed = passed_sockets(os.environ)
         if passed:
-            tcp = [sock for _, sock in passed if sock.family != socket.AF_UNIX]
+            tcp = [sock for sock in passed if sock.family != socket.AF_UNIX]
             app[GATE].follow([sock.getsockname()[0] for sock in tcp])
     except (ActivationError, ConfigError) as exc:
         log.error("cannot listen: %s", exc)
@@ -208,7 +208,7 @@ def _reload(path: Path | None, app: web.Application, status: str) -> None:
     _tell(reloading())
     reload_app(app)
     try:
-        config = load(path, os.environ)
+        config = load(path, os.environ, again=True)
     except ConfigError as exc:
         log.error("the configuration is as it was: %s", exc)
         status += f"; not reloaded: {' '.join(str(exc).split())}"
@@ -222,4 +222,5 @@ def _tell(state: str) -> None:
     try:
         notify(state)
     except OSError as exc:
-        log.warning("the service manager can't be told %s: %s", state.split("\n")[0], exc.strerror)
+        what = state.split("\n")[0]
+        log.warning("the service manager can't be told %s: %s", what, exc.strerror or exc)

@@ -8,7 +8,7 @@ from procd.config import Config, ConfigError
 from procd.configfile import check_hosts, check_places, networks
 from procd.services.credentials import Access
 from procd.surroundings import enter_work_dir, state_dir
-from procd.unix.confine import confinement
+from procd.unix.confine import tried
 
 
 def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> Access:
@@ -28,7 +28,7 @@ def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> 
     check_places(config)
     check_hosts(config.server.allowed_hosts)
     networks(config.server.trusted_proxies)
-    confined = confinement(config.process)
+    confined = tried(config.process)
     state = Path(state_dir(config.sessions, environ))
     if confined.owner is not None:
         confined.owner.check_path(state, "sessions.state_dir")

@@ -59,10 +59,8 @@ def watchdog_interval_s(environ: Mapping[str, str]) -> float:
 class Watchdog:
     """The beat, given by the event loop itself: when that is stuck, there is none.
 
-    Its socket is opened once, so that a lack of descriptors is not taken for a stuck loop.
-
-    Raises:
-        OSError: NOTIFY_SOCKET names a socket that does not answer.
+    Its socket is opened once, so that a lack of descriptors is not taken for a stuck loop. Where
+    nobody answers there is no beat: to end procd for that is the service manager's business.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, environ: Mapping[str, str]) -> None:
@@ -73,13 +71,11 @@ class Watchdog:
         address = _address(environ)
         if not self._interval_s or not address:
             return
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
-            self._socket.settimeout(0)
-            self._socket.connect(address)
-        except OSError:
-            self._socket.close()
-            raise
+            self._socket = _connected(address)
+        except OSError as exc:
+            log.warning("the service manager can't be told WATCHDOG=1: %s", exc.strerror or exc)
+            return
         self._beat()
 
     def _beat(self) -> None:
@@ -98,8 +94,19 @@ class Watchdog:
             self._socket.close()
 
 
-def passed_sockets(environ: Mapping[str, str]) -> list[tuple[str, socket.socket]]:
-    """The listening sockets that were passed on, with their names, as ours to close.
+def _connected(address: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.settimeout(0)
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def passed_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
+    """The listening sockets that were passed on, as ours to close.
 
     Raises:
         ActivationError: one is no stream socket that listens.
@@ -112,13 +119,13 @@ def passed_sockets(environ: Mapping[str, str]) -> list[tuple[str, socket.socket]
     if not count.isdecimal():
         return []
     names = environ.get("LISTEN_FDNAMES", "").split(":")
-    sockets: list[tuple[str, socket.socket]] = []
+    sockets: list[socket.socket] = []
     try:
         for index in range(int(count)):
             name = names[index] if index < len(names) and names[index] else "unknown"
-            sockets.append((name, _listening(LISTEN_FDS_START + index, name)))
+            sockets.append(_listening(LISTEN_FDS_START + index, name))
     except ActivationError:
-        for _, sock in sockets:
+        for sock in sockets:
             sock.close()
         raise
     return sockets

@@ -17,11 +17,6 @@ class Turns:
         self._begun = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    @property
-    def idle(self) -> bool:
-        """Whether nobody has begun lately, nor waits."""
-        return not self._begun and not self._waiting
-
     async def take(self) -> None:
         """Wait until one may begin; at once where this turn has had few."""
         if self._waiting or self._begun >= self._pieces:

@@ -83,4 +83,4 @@ async def test_after_a_rest_it_begins_anew() -> None:
                 group.create_task(turns.take())
         for _ in range(3):
             await asyncio.sleep(0)
-        await until(lambda: turns.idle)
+        await until(lambda: not turns._begun and not turns._waiting)

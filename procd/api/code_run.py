@@ -18,9 +18,10 @@ from procd.api.body import (
     non_empty,
     strings,
 )
-from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape
+from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape, error_with
 from procd.api.draft import Draft
-from procd.api.reply import OutputText, encodable, respond
+from procd.api.output_text import OutputText
+from procd.api.reply import encodable, respond
 from procd.errors import Exhausted, TimedOut
 from procd.services.code_run import CodeRunRequest, CodeRuns
 
@@ -57,11 +58,11 @@ async def code_run(request: web.Request) -> web.StreamResponse:
         fields: dict[str, object] = {"result": whole}
         if execution.truncated:
             fields["truncated"] = True
-        if execution.exit_code is None:
-            raise TimedOut("command execution timeout", fields)
         # A program can write a chart that no JSON of ours can carry.
         if charts := [chart for chart in result.charts if encodable(chart)]:
             fields["artifacts"] = {"charts": charts}
+        if execution.exit_code is None:
+            raise TimedOut("command execution timeout", fields)
         reply = {"exitCode": execution.exit_code} | fields
         return await respond(request, reply, drafts=draft.of(whole))
 
@@ -76,6 +77,11 @@ routes = [
     web.post(
         "/process/code-run",
         code_run,
-        doc=Doc(body=CODE_RUN, reply=CODE_RAN, errors=(TimedOut, Exhausted)),
+        doc=Doc(
+            body=CODE_RUN,
+            reply=CODE_RAN,
+            errors=(TimedOut, Exhausted),
+            bodies={TimedOut: error_with(CODE_RAN)},
+        ),
     ),
 ]

@@ -11,7 +11,8 @@ from aiohttp import WSCloseCode, hdrs, web
 from procd.api.body import number
 from procd.api.describe import COUNT, FLAG, TEXT, Doc, Query, Shape
 from procd.api.outlet import Outlet
-from procd.api.reply import OutputText, respond, respond_text
+from procd.api.output_text import OutputText
+from procd.api.reply import respond, respond_text
 from procd.api.versions import Client
 from procd.api.ws import CONNECTIONS, Connection, serve_both_ways
 from procd.errors import BadRequest, ProcessNotFound
@@ -30,7 +31,7 @@ def whole_output(command: Command) -> OutputText:
 def output_of(command: Command, client: Client) -> dict[str, object]:
     """A command's output in the form that the client knows (section 2.3)."""
     file = command.file
-    file.look()
+    file.notice_damage()
     fields: dict[str, object] = {
         "output": OutputText(file, labelled=client.labelled and not client.modern, marks_gap=False),
         "stdout": OutputText(file, STDOUT, marks_gap=False) if client.modern else None,

@@ -8,7 +8,8 @@ import sys
 from typing import Any, Final
 
 from procd.api.escape import escaped
-from procd.api.reply import DECODER, NO_DRAFTS, Drafts, OutputText
+from procd.api.output_text import DECODER, OutputText
+from procd.api.reply import NO_DRAFTS, Drafts
 from procd.logfile import LogFile
 from procd.streams.backlog import Backlog, Budget
 from procd.streams.log import Log

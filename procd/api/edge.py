@@ -17,9 +17,10 @@ from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError, L
 from aiohttp.streams import StreamReader
 from multidict import CIMultiDictProxy
 
+from procd.api.envelope import envelope
 from procd.api.masks import MaskedOnly
 from procd.api.observe import REQUESTS
-from procd.api.reply import envelope, json_response
+from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
 from procd.config import ServerConfig
 from procd.errors import BadRequest, ProcdError
@@ -56,6 +57,31 @@ class HttpConnection(web.RequestHandler):
         """Called by the event loop for a new connection."""
         super().connection_made(transport)
         self._visitors.came(self, transport.get_extra_info("socket").fileno())
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop for what has come."""
+        super().data_received(data)
+        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+            self._break_off_body()
+
+    def _break_off_body(self) -> None:
+        """Tell whoever waits for the rest of a body that it isn't well-formed.
+
+        aiohttp only queues the error, as another request behind that one.
+        """
+        if len(self._messages) > 1:
+            body = self._messages[-2][1]
+        elif self._current_request is not None:
+            body = self._current_request.content
+        else:
+            return
+        if not body.is_eof():
+            body.set_exception(web.RequestPayloadError("it isn't well-formed"))
+
+    def begin(self, request: web.BaseRequest) -> None:
+        """Take a request up, a turn of the loop before it is aiohttp's current one."""
+        self._current_request = request
+        self._visitors.began(self)
 
     def _pause_transport_reading(self) -> None:
         super()._pause_transport_reading()
@@ -158,7 +184,6 @@ class HttpServer(web.Server):
     def __init__(self, plain: web.Server, app: web.Application, **options: Any) -> None:
         super().__init__(plain.request_handler, request_factory=self._make, **options)
         self._app = app
-        self._visitors = app[VISITORS]
         self._make_plain = plain.request_factory
 
     def __call__(self) -> HttpConnection:
@@ -177,12 +202,14 @@ class HttpServer(web.Server):
 
         Source: RFC 9110, section 10.1.1. aiohttp would refuse it before any middleware.
         """
-        self._visitors.began(protocol)
         if message.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
             headers = message.headers.copy()
             del headers[hdrs.EXPECT]
             message = message._replace(headers=CIMultiDictProxy(headers))
-        return self._make_plain(message, payload, protocol, writer, task)
+        request = self._make_plain(message, payload, protocol, writer, task)
+        assert isinstance(protocol, HttpConnection)
+        protocol.begin(request)
+        return request
 
 
 class Runner(web.AppRunner):

@@ -7,9 +7,10 @@ from aiohttp import web
 
 from procd.api.audit import note
 from procd.api.body import MAX_UINT32, BodySchema, Count, Text, load, non_empty, strings
-from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape
+from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape, error_with
 from procd.api.draft import Draft
-from procd.api.reply import OutputText, respond
+from procd.api.output_text import OutputText
+from procd.api.reply import respond
 from procd.errors import Exhausted, TimedOut
 from procd.process import STDERR, STDOUT
 from procd.services.execute import ExecuteRequest, Executions
@@ -64,6 +65,11 @@ routes = [
     web.post(
         "/process/execute",
         execute,
-        doc=Doc(body=EXECUTE, reply=EXECUTED, errors=(TimedOut, Exhausted)),
+        doc=Doc(
+            body=EXECUTE,
+            reply=EXECUTED,
+            errors=(TimedOut, Exhausted),
+            bodies={TimedOut: error_with(EXECUTED)},
+        ),
     ),
 ]

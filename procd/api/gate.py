@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from procd.api.forwarded import PROXIES
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.api.visitors import Visitors
 from procd.config import Config, ServerConfig
-from procd.errors import Exhausted, Refused, TooLarge, Unauthorized
+from procd.errors import Exhausted, Refused, Unauthorized
 from procd.services.access import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
 from procd.services.credentials import Access, is_address, is_loopback
 
@@ -25,9 +25,6 @@ DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 # Most clients name the same few hosts: so many are judged once.
 KNOWN_HOSTS: Final = 64
 LABEL: Final = re.compile(r"[a-z0-9_-]+", re.ASCII)
-# What is left of a refused request's body up to this is taken off the socket and dropped, so that
-# its client reads the answer; of a longer one nothing is read.
-SMALL_BODY_BYTES: Final = 64 << 10
 
 # Who sent a request: set by the gate for everything behind it.
 CALLER = web.RequestKey("CALLER", Token)
@@ -209,48 +206,3 @@ def _plain(name: str) -> str:
 def plain_path(path: str) -> str:
     """A path as the route table has it: without the prefix of a sandbox or a slash at its end."""
     return PREFIX.sub("", path, count=1).rstrip("/")
-
-
-async def expect(request: web.Request) -> None:
-    """Ask for a body that waits to be asked for, unless its request will be refused.
-
-    Source: RFC 9110, section 10.1.1.
-    """
-    if hdrs.UPGRADE in request.headers or request.version < HttpVersion11:
-        return
-    if (request.content_length or 0) > request.client_max_size:
-        return  # who reads it comes to that by itself
-    try:
-        request.app[GATE].admit(request)
-    except (Refused, Exhausted):
-        return  # the middleware comes to the same and answers
-    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # of the reply, nothing is out yet
-
-
-async def turn_away(request: web.Request, response: web.Response) -> None:
-    """Complete a refusal, so that it costs no more than its own bytes.
-
-    A body that is too large is read on for a while and dropped, for its client to read the answer.
-    One that waits to be asked for never comes.
-    """
-    waits = hdrs.EXPECT in request.headers
-    if response.status == TooLarge.status and not waits:
-        return
-    if response.status == Unauthorized.status:
-        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-    length = request.content_length
-    if request.content.is_eof() or (
-        length is not None and length <= SMALL_BODY_BYTES and not waits
-    ):
-        return
-    await answer_and_close(request, response)
-
-
-async def answer_and_close(request: web.Request, response: web.Response) -> None:
-    """Wait for nothing more of this client."""
-    response.force_close()
-    await response.prepare(request)
-    await response.write_eof()
-    request.protocol.force_close()

@@ -5,8 +5,9 @@ import logging
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from procd.api.gate import answer_and_close, turn_away
-from procd.api.reply import envelope, respond
+from procd.api.envelope import envelope
+from procd.api.refusal import answer_and_close, turn_away
+from procd.api.reply import respond
 from procd.errors import BadRequest, InvalidBody, NotFound, ProcdError, Refused, TooLarge
 
 log = logging.getLogger(__name__)

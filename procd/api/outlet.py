@@ -88,14 +88,16 @@ class Outlet:
             return False
         return store.end - self.cursor.offset < store.safe_lag_bytes
 
-    @property
     def _pours(self) -> bool:
-        """Whether bytes come so fast that their reader had better wait."""
+        """Let fall into the bucket what has come since, and leak; whether to rest before a push."""
         store, now = self._log.store, time.monotonic()
         leaked = (now - self._level_at) * CALM_BYTES_S
         self._level = max(0.0, self._level - leaked) + store.end - self._level_end
         self._level_at, self._level_end = now, store.end
         return self._level > FREE_BYTES and self._may_wait
+
+    def _rest(self) -> None:
+        self._next = self._loop.call_later(REST_S, self._pushed_later)
 
     def _wake(self) -> None:
         if self._connection is None:
@@ -105,8 +107,8 @@ class Outlet:
                 return
             self._next.cancel()
             self._next = None
-        if self._yields and self._pours:
-            self._push_later()
+        if self._yields and self._pours():
+            self._rest()
         else:
             self._push()
 
@@ -114,8 +116,8 @@ class Outlet:
         """Push in another turn of the event loop, or after a rest."""
         if self._next is not None:
             return
-        if self._yields and self._pours:
-            self._next = self._loop.call_later(REST_S, self._pushed_later)
+        if self._yields and self._pours():
+            self._rest()
         else:
             self._next = self._loop.call_soon(self._pushed_later)
 

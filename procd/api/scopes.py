@@ -31,7 +31,7 @@ NEEDS: Final = {
     ("GET", "/process/pty/create-connect"): Scope.WRITE,
     ("GET", "/process/pty/{id}"): Scope.READ,
     ("DELETE", "/process/pty/{id}"): Scope.WRITE,
-    # With `read` one looks on; what one types counts only with `write` (see api/pty).
+    # With `read` one looks on; what one types counts only with `write` (see api/attach).
     ("GET", "/process/pty/{id}/connect"): Scope.READ,
     ("POST", "/process/pty/{id}/resize"): Scope.WRITE,
     ("GET", "/process/interpreter/context"): Scope.READ,

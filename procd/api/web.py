@@ -75,11 +75,6 @@ class Assets:
             raise NotFound("404 page not found")
         return asset
 
-    @property
-    def names(self) -> list[str]:
-        """All paths."""
-        return list(self._found)
-
 
 ASSETS = web.AppKey("ASSETS", Assets)
 

@@ -1,4 +1,5 @@
-"""The product: what may be done to commands and sessions, in plain data. No HTTP, no JSON.
+"""The product: what may be done to commands and sessions, in plain data. No HTTP.
 
-May import `procd.process` and what lies below it.
+JSON is only spoken with files and with the workers, never with a client.
+May import `procd.processes`, `procd.logstore`, `procd.statedir` and what lies below them.
 """

@@ -27,7 +27,7 @@ class AuditFile:
         try:
             self._number = self._open()
         except OSError as exc:
-            raise ConfigError(f"audit.file: {config.file}: {exc.strerror}") from exc
+            raise ConfigError(f"audit.file: {config.file}: {_reason(exc)}") from exc
         self._fails = False
         self._second = 0
         self._refused = 0
@@ -35,14 +35,15 @@ class AuditFile:
 
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(self._config.file, flags, 0o600)
+        # The event loop waits for no reader of a pipe: neither for one to come, nor to read on.
+        return os.open(self._config.file, flags | os.O_NONBLOCK, 0o600)
 
     def reopen(self) -> None:
         """Go on in the file that has the name now; if there can't be one, in the one of before."""
         try:
             fresh = self._open()
         except OSError as exc:
-            log.error("the audit file can't be opened again: %s", exc.strerror)
+            log.error("the audit file can't be opened again: %s", _reason(exc))
             return
         os.close(self._number)
         self._number = fresh
@@ -90,3 +91,8 @@ class AuditFile:
         """Close the file; what ends later is not recorded."""
         os.close(self._number)
         self._number = -1
+
+
+def _reason(exc: OSError) -> str:
+    """Why a file can't be opened. Source: open(2), ENXIO."""
+    return "a pipe that nobody reads" if exc.errno == errno.ENXIO else str(exc.strerror)

@@ -89,17 +89,17 @@ class Access:
             self._files.append((f"credential {CREDENTIAL}", credential))
         if config.auth.token_file:
             self._files.append(("auth.token_file", Path(config.auth.token_file)))
-        self.tokens = self._load()
+        self.tokens = self._load(again=False)
         self.tickets = Tickets(config.auth)
         self.required = self._decide(config.server.host)
         self._check_origins(config)
 
-    def _load(self) -> Tokens:
+    def _load(self, *, again: bool) -> Tokens:
         tokens = self._own.copy()
         names = {token.name for token in tokens}
         for setting, file in self._files:
             try:
-                found = tokenfile.read(file)
+                found = tokenfile.read(file, again=again)
             except ConfigError as exc:
                 raise ConfigError(f"{setting}: {exc}") from exc
             for token in found:
@@ -159,7 +159,7 @@ class Access:
         When no token is left, nobody is let in. Returns whether it could be done.
         """
         try:
-            self.tokens = self._load()
+            self.tokens = self._load(again=True)
         except ConfigError as exc:
             log.error("tokens are not read again, those of before stay: %s", exc)
             return False

@@ -187,8 +187,13 @@ class Executions:
             if not over.done():
                 over.set_result(None)
 
+        def time_up() -> None:
+            process.look()
+            if process.running:  # else it is done as soon as its output is in
+                wake()
+
         process.on_done = wake
-        timer = None if timeout_s is None else loop.call_later(timeout_s, wake)
+        timer = None if timeout_s is None else loop.call_later(timeout_s, time_up)
         try:
             await over
         except asyncio.CancelledError:

@@ -167,6 +167,7 @@ class PtySession:
                 recording.discard()
             raise
         if recording is not None:
+            self._sessions.recordings.make_room()
             self._recording = recording
             self.log.tap = recording.output
         self.keyboard.plug_in(self._process.stdin)

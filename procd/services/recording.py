@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import stat
 import tempfile
 import time
 from codecs import getincrementaldecoder
@@ -27,12 +28,14 @@ log = logging.getLogger(__name__)
 
 DECODER: Final = getincrementaldecoder("utf-8")
 
-NAME: Final = re.compile(r"\d{8}T\d{6}\.\d{6}Z\.cast")
+NAME: Final = re.compile(r"\d{8}T\d{6}\.\d{6}Z\.cast", re.ASCII)
 # Written at once: this many bytes or what came in this time.
 FLUSH_BYTES: Final = 64 << 10
 FLUSH_S: Final = 1.0
 # Of a file's first line.
 MAX_HEADER_BYTES: Final = 4096
+# Of a terminal: tty_ioctl(4), struct winsize.
+MAX_SIDE: Final = (1 << 16) - 1
 # Characters of a terminal's name in it: one that is longer is none that anybody knows.
 MAX_TERM: Final = 255
 # Kept free for the last events of a file that reaches its limit.
@@ -140,7 +143,11 @@ class Recording:
             self._fd = None
 
     def discard(self) -> None:
-        """Remove it: nothing ever ran."""
+        """Remove it: nothing ever ran.
+
+        Raises:
+            OSError: the file can't be removed.
+        """
         self.close()
         self.path.unlink(missing_ok=True)
 
@@ -165,24 +172,22 @@ class Recordings:
         self._active: dict[str, Recording] = {}
 
     def start(self, pty_id: str, cols: int, rows: int, term: str) -> Recording:
-        """Begin a recording; the oldest of the past goes if there are too many.
+        """Begin a recording.
+
+        When its terminal runs, `make_room` is to be called; or, if that can't be started, its
+        `discard`.
 
         Raises:
             Exhausted: `pty.max_recordings` are being written.
             OSError: there can be no file.
         """
+        self._active = {name: each for name, each in self._active.items() if each.active}
+        if len(self._active) >= self._config.max_recordings:
+            raise Exhausted(f"limit of {self._config.max_recordings} recordings is reached")
         if self._directory is None:
             # 0700 and a name that nobody can have prepared: mkdtemp(3).
             self._directory = Path(tempfile.mkdtemp(prefix="procd-recordings-"))
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        directory = self._directory
-        names = self._names()
-        past = [name for name in names if not self._is_active(name)]
-        for name in past[: max(0, len(names) + 1 - self._config.max_recordings)]:
-            (directory / name).unlink(missing_ok=True)
-            names.remove(name)
-        if len(names) >= self._config.max_recordings:
-            raise Exhausted(f"limit of {self._config.max_recordings} recordings is reached")
         now = datetime.now(UTC)
         header = {
             "version": 3,
@@ -190,73 +195,119 @@ class Recordings:
             "timestamp": int(now.timestamp()),
             "title": pty_id,
         }
-        path = directory / now.strftime("%Y%m%dT%H%M%S.%fZ.cast")
+        path = self._directory / now.strftime("%Y%m%dT%H%M%S.%fZ.cast")
         recording = Recording(path, header, self._config.max_recording_bytes)
         self._active[path.name] = recording
         return recording
 
-    def _names(self) -> list[str]:
-        """All files of this kind, oldest first."""
+    def make_room(self) -> None:
+        """Remove the oldest of the past if there are too many; what can't be removed is left."""
+        try:
+            paths = self._paths()
+        except OSError as exc:
+            log.warning("old recordings can't be removed: %s", exc.strerror)
+            return
+        excess = len(paths) - self._config.max_recordings
+        for path in paths:
+            if excess <= 0:
+                return
+            if self._is_active(path.name):
+                continue
+            try:
+                path.unlink(missing_ok=True)
+                excess -= 1
+            except OSError as exc:
+                log.warning(
+                    "recording can't be removed: %s", exc.strerror, extra={"recording": path.name}
+                )
+
+    def _paths(self) -> list[Path]:
+        """All files of this kind, oldest first; nothing else that has such a name is one."""
         if self._directory is None:
             return []
         try:
-            entries = os.listdir(self._directory)  # noqa: PTH208 - names are all that is needed
-        except FileNotFoundError:
+            with os.scandir(self._directory) as entries:
+                return sorted(
+                    self._directory / entry.name
+                    for entry in entries
+                    if NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+                )
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(name for name in entries if NAME.fullmatch(name))
 
     def _is_active(self, name: str) -> bool:
-        recording = self._active.get(name)
-        if recording is not None and not recording.active:
-            del self._active[name]
-            return False
-        return recording is not None
+        return name in self._active and self._active[name].active
 
     def list(self) -> list[RecordingInfo]:
         """All recordings that can be read, oldest first."""
-        found = [self._describe(self._path(name)) for name in self._names()]
+        found = [self._describe(path.name) for path in self._paths()]
         return [info for info in found if info is not None]
 
-    def _path(self, name: str) -> Path:
-        if self._directory is None or not NAME.fullmatch(name):
-            raise ProcessNotFound("recording not found")
-        return self._directory / name
-
-    def _describe(self, path: Path) -> RecordingInfo | None:
-        name = path.name
-        if name in self._active:
-            self._active[name].flush()
+    def _describe(self, name: str) -> RecordingInfo | None:
+        """What is told of a recording; None of a file that is none, whoever has made it."""
         try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                header = json.loads(file.readline(MAX_HEADER_BYTES))
-            return RecordingInfo(
-                name=name,
-                pty_id=str(header["title"]),
-                cols=int(header["term"]["cols"]),
-                rows=int(header["term"]["rows"]),
-                started_at=datetime.fromtimestamp(header["timestamp"], UTC),
-                size_bytes=size,
-                active=self._is_active(name),
-            )
-        except (OSError, ValueError, LookupError, TypeError) as exc:
+            file = self.open(name)
+            try:
+                size = os.fstat(file.number).st_size
+                begin = os.pread(file.number, MAX_HEADER_BYTES, 0)
+            finally:
+                file.close()
+            header = json.loads(begin.partition(b"\n")[0])
+            pty_id = str(header["title"])
+            pty_id.encode()  # no lone surrogates: they are no text that can be sent
+            cols, rows = int(header["term"]["cols"]), int(header["term"]["rows"])
+            if not (0 <= cols <= MAX_SIDE and 0 <= rows <= MAX_SIDE):
+                raise ValueError("a terminal can't be of this size")
+            started_at = datetime.fromtimestamp(header["timestamp"], UTC)
+        except (
+            OSError, ProcessNotFound, ValueError, LookupError, TypeError, OverflowError,
+            RecursionError,
+        ) as exc:  # fmt: skip
             log.warning("recording can't be read: %s", exc, extra={"recording": name})
             return None
+        return RecordingInfo(
+            name=name,
+            pty_id=pty_id,
+            cols=cols,
+            rows=rows,
+            started_at=started_at,
+            size_bytes=size,
+            active=self._is_active(name),
+        )
 
     def open(self, name: str) -> OwnedFd:
         """The file of a recording, to read from; all that was recorded by now is in it.
 
         Raises:
-            ProcessNotFound: there is none of this name.
+            ProcessNotFound: there is none of this name that can be read.
+            OSError: it can't be opened.
         """
         path = self._path(name)
         if name in self._active:
             self._active[name].flush()
+        # A FIFO that has just taken its place must not keep procd waiting for a writer.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
             return OwnedFd(os.open(path, flags))
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             raise ProcessNotFound("recording not found") from None
+
+    def _path(self, name: str) -> Path:
+        """Where the recording of this name is.
+
+        Raises:
+            ProcessNotFound: there is none, or something that is no file.
+        """
+        if self._directory is None or not NAME.fullmatch(name):
+            raise ProcessNotFound("recording not found")
+        path = self._directory / name
+        try:
+            mode = path.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            raise ProcessNotFound("recording not found") from None
+        if not stat.S_ISREG(mode):
+            raise ProcessNotFound("recording not found")
+        return path
 
     def delete(self, name: str) -> None:
         """Remove a recording.
@@ -265,10 +316,10 @@ class Recordings:
             Conflict: it is still being written.
             ProcessNotFound: there is none of this name.
         """
-        self.open(name).close()
+        path = self._path(name)
         if self._is_active(name):
             raise Conflict("recording is still being written")
-        self._path(name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close all files."""

@@ -13,22 +13,27 @@ from pathlib import Path
 from typing import Final
 
 from procd.config import ConfigError
+from procd.configfile import open_file
 from procd.services.access import NAME, Scope, Token
 
 ALGORITHM: Final = "sha256:"
 DIGEST_BYTES: Final = 32
 MAX_FILE_BYTES: Final = 1 << 20
+SCOPES: Final = {scope.name.lower(): scope for scope in Scope}
 
 
-def read(path: Path) -> list[Token]:
+def read(path: Path, *, again: bool = False) -> list[Token]:
     """The tokens of a file.
+
+    Args:
+        again: as `open_file`.
 
     Raises:
         ConfigError: it can't be read, others could have written it, or a line is wrong; the message
             has the line's number and never what is in it.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path, again=again) as file:
             status = os.fstat(file.fileno())
             if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise ConfigError(f"{path}: others than its owner can write it: chmod 600")
@@ -65,9 +70,6 @@ def _parsed(line: str) -> Token | None:
     if len(digest) != DIGEST_BYTES:
         return None
     return Token(name=name, scope=SCOPES[scope], digest=digest)
-
-
-SCOPES: Final = {scope.name.lower(): scope for scope in Scope}
 
 
 def add(path: Path, token: Token, *, first: Callable[[], None] | None = None) -> None:

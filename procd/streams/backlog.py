@@ -27,6 +27,10 @@ class Run(NamedTuple):
     data: bytes
 
 
+# In the place of one that is gone, until the list is cut.
+EVICTED: Final = Run(-1, 0, b"")
+
+
 class Cache(Protocol):
     """Holds within a budget what can be made again."""
 
@@ -332,6 +336,3 @@ class Backlog:
         index = bisect_right(self._offsets, offset, lo=self._first) - 1
         for position in range(max(index, self._first), len(self._runs)):
             yield self._runs[position]
-
-
-EVICTED: Final = Run(-1, 0, b"")

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from procd.streams.backlog import Run
 from procd.streams.frames import BINARY, CACHED_FRAMES, encode
+from procd.streams.log import Log, Store
 
 MARKERS: Final = {1: b"\x01\x01\x01", 2: b"\x02\x02\x02"}
 # Payloads that a client may take for the beginning of a marker.
@@ -24,10 +25,8 @@ BATCH_BYTES: Final = 256 << 10
 HOLD_S: Final = 0.005
 
 
-class SlicedStore(Protocol):
+class SlicedStore(Store, Protocol):
     """A store that tells where the stream changes."""
-
-    end: int
 
     def slices(self, offset: int, most: int) -> Iterator[Run]:
         """Bytes from `offset` on, cut where the stream changes."""
@@ -40,12 +39,13 @@ class LabelledFrames:
         labelled: with a marker before each payload; without, for clients that know none.
     """
 
-    __slots__ = ("_cache", "_held_at", "_held_since", "_labelled", "_store")
+    __slots__ = ("_cache", "_held_end", "_held_since", "_labelled", "_log")
 
-    def __init__(self, store: SlicedStore, *, labelled: bool) -> None:
-        self._store = store
+    def __init__(self, log: Log[SlicedStore], *, labelled: bool) -> None:
+        self._log = log
         self._labelled = labelled
-        self._held_at = -1
+        # What is held is the log's last bytes, the same for all who wait for what follows them.
+        self._held_end = -1
         self._held_since = 0.0
         self._cache: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
 
@@ -53,7 +53,8 @@ class LabelledFrames:
         """The messages that begin at `offset`, and the offset after them.
 
         There must be bytes at `offset`. A message of nothing but one or two bytes of a marker is
-        held back for HOLD_S: there is no message at first, then, and the offset is the same.
+        held back for HOLD_S if more may follow: there is no message at first, then, and the offset
+        is the same.
 
         Raises:
             LookupError: they are no longer kept.
@@ -64,7 +65,7 @@ class LabelledFrames:
             return cached
         messages: list[bytes] = []
         end = offset
-        for run in self._store.slices(offset, BATCH_BYTES):
+        for run in self._log.store.slices(offset, BATCH_BYTES):
             if self._labelled and self._holds(run):
                 break
             marker = MARKERS[run.stream] if self._labelled else b""
@@ -83,11 +84,14 @@ class LabelledFrames:
         return batch
 
     def _holds(self, run: Run) -> bool:
-        if run.data not in PARTS or run.offset + len(run.data) != self._store.end:
+        if run.data not in PARTS or self._log.sealed:
+            return False
+        end = run.offset + len(run.data)
+        if end != self._log.store.end:
             return False
         now = time.monotonic()
-        if run.offset != self._held_at:
-            self._held_at, self._held_since = run.offset, now
+        if end != self._held_end:
+            self._held_end, self._held_since = end, now
         return now < self._held_since + HOLD_S
 
     def forget(self) -> None:

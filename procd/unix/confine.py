@@ -11,13 +11,19 @@ import os
 import pwd
 import resource
 import shutil
+import signal
 import stat
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from procd.config import ConfigError, ProcessConfig
+from procd.errors import SpawnFailed
+from procd.unix.fd import OwnedFd
+from procd.unix.spawn import ENV, Spec, spawn
+from procd.unix.tags import TAG_BASE
 
 # RLIMIT_RTTIME is missing: it marks process trees (see proctree).
 RLIMITS: Final = (
@@ -25,6 +31,8 @@ RLIMITS: Final = (
     "rtprio", "sigpending", "stack",
 )  # fmt: skip
 MAX_OOM_SCORE_ADJ: Final = 1000
+# What is heard of a program that isn't let start.
+MAX_REASON_BYTES: Final = 500
 # The one above is -1, which stands for "as it is": setresuid(2), chown(2).
 MAX_ID: Final = (1 << 32) - 2
 
@@ -98,17 +106,46 @@ def confinement(config: ProcessConfig) -> Confinement:
     """What the settings ask for.
 
     Raises:
-        ConfigError: there is no such user, group or limit, or no right or no program to set it.
+        ConfigError: there is no such user, group or limit, or no program to set it.
     """
     owner, environment = _owner(config)
-    arguments: list[str] = []
+    return Confinement(
+        wrappers=tuple(word for _, words in _steps(config, owner) for word in words),
+        owner=owner,
+        umask=_umask(config.umask),
+        environment=environment,
+    )
+
+
+def tried(config: ProcessConfig) -> Confinement:
+    """What the settings ask for, once a program has been started so.
+
+    What can be set depends on more than can be asked for: capabilities, sysctls, security modules.
+
+    Raises:
+        ConfigError: as `confinement`, or there is no right to set it, or no program starts with it.
+    """
+    found = confinement(config)
+    wrappers: tuple[str, ...] = ()
+    for key, words in _steps(config, found.owner):
+        wrappers += tuple(words)
+        if problem := _problem(wrappers):
+            raise ConfigError(f"{key}: {problem}")
+    return found
+
+
+def _steps(config: ProcessConfig, owner: Owner | None) -> list[tuple[str, list[str]]]:
+    """What the wrappers consist of, each part with the setting that it is for."""
+    steps: list[tuple[str, list[str]]] = []
     if config.oom_score_adj:
         own = int(Path("/proc/self/oom_score_adj").read_text())
         score = min(MAX_OOM_SCORE_ADJ, own + config.oom_score_adj)
-        arguments += [_program("choom", "process.oom_score_adj"), f"--adjust={score}", "--"]
+        key = "process.oom_score_adj"
+        steps.append((key, [_program("choom", key), f"--adjust={score}", "--"]))
     if config.rlimits:
+        key = "process.rlimits"
         limits = [_rlimit(text) for text in config.rlimits]
-        arguments += [_program("prlimit", "process.rlimits"), *limits, "--"]
+        steps.append((key, [_program("prlimit", key), *limits, "--"]))
     privileges: list[str] = []
     if owner is not None:
         groups = ",".join(map(str, owner.groups))
@@ -118,13 +155,32 @@ def confinement(config: ProcessConfig) -> Confinement:
         privileges.append("--no-new-privs")
     if privileges:
         key = "process.user" if owner is not None else "process.no_new_privs"
-        arguments += [_program("setpriv", key), *privileges, "--"]
-    return Confinement(
-        wrappers=tuple(arguments),
-        owner=owner,
-        umask=_umask(config.umask),
-        environment=environment,
-    )
+        steps.append((key, [_program("setpriv", key), *privileges, "--"]))
+    return steps
+
+
+def _problem(wrappers: tuple[str, ...]) -> str:
+    """Why no program starts behind these; empty if one does."""
+    reading, writing = map(OwnedFd, os.pipe())  # procd has yet to raise its limit of descriptors
+    with closing(reading), closing(writing):
+        stdio = (os.devnull, os.devnull, writing.number)
+        # Env is at the end of each chain anyway.
+        spec = Spec(argv=(ENV,), cwd="/", env={}, stdio=stdio, wrappers=wrappers)
+        # Where whoever started procd ignores it, no exit code is kept.
+        before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            _, status = os.waitpid(spawn(spec, TAG_BASE), 0)
+        except SpawnFailed as exc:
+            return exc.message
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+        code = os.waitstatus_to_exitcode(status)
+        if code == 0:
+            return ""
+        writing.close()
+        said = os.read(reading.number, MAX_REASON_BYTES).decode(errors="replace")
+    how = f"exit code {code}" if code > 0 else signal.strsignal(-code)
+    return " ".join(said.split()) or f"every program ends at its start: {how}"
 
 
 def _owner(config: ProcessConfig) -> tuple[Owner | None, dict[str, str]]:

@@ -33,6 +33,10 @@ ONLY_NEWS: Final = select.EPOLLET
 FAILED: Final = select.EPOLLHUP | select.EPOLLERR | HUNG_UP
 TO_READERS: Final = READABLE | FAILED
 TO_WRITERS: Final = WRITABLE | FAILED
+# Of these, hung up alone is a terminal that nobody has open and that takes no more. A write in vain
+# would have the kernel tell it once more, edge-triggered or not.
+STATES: Final = WRITABLE | select.EPOLLERR | select.EPOLLHUP
+NO_ROOM: Final = select.EPOLLHUP
 
 Callback = Callable[[], None]
 
@@ -84,10 +88,12 @@ class Poller:
         """Call `callback` in each turn in which `fd` has something to read, or its end."""
         if self._epoll.closed:
             return
-        if fd in self._writers:
-            self._epoll.modify(fd, READABLE | WRITABLE)
-        elif fd not in self._readers:
-            self._epoll.register(fd, READABLE)
+        if fd not in self._readers:
+            if fd in self._writers:
+                self._newsy.discard(fd)
+                self._epoll.modify(fd, READABLE | WRITABLE)
+            else:
+                self._epoll.register(fd, READABLE)
         self._readers[fd] = callback
 
     def add_hangup(self, fd: int, callback: Callback, /) -> None:
@@ -103,11 +109,13 @@ class Poller:
         """Call for `fd` only when something happens, not as long as it is ready.
 
         For a terminal that nobody has open: that it is hung up is told with every poll. It ends
-        when its reader is removed. Source: epoll(7), edge-triggered.
+        when a reader comes or goes. Source: epoll(7), edge-triggered.
         """
-        if fd not in self._newsy:
+        if fd not in self._newsy and not self._epoll.closed:
             self._newsy.add(fd)
-            wanted = READABLE | WRITABLE if fd in self._writers else READABLE
+            wanted = READABLE if fd in self._readers else 0
+            if fd in self._writers:
+                wanted |= WRITABLE
             self._epoll.modify(fd, wanted | ONLY_NEWS)
 
     def rest(self, fd: int, /) -> None:
@@ -153,6 +161,8 @@ class Poller:
         if fd in self._readers:
             self._epoll.modify(fd, READABLE | self._how(fd))
         else:
+            if self._newsy:
+                self._newsy.discard(fd)
             self._epoll.unregister(fd)
         return True
 
@@ -173,6 +183,10 @@ class Poller:
                     except Exception as exc:  # noqa: BLE001 - reported, as the loop does
                         self._report(callback, exc)
                 if mask & TO_WRITERS and (callback := writers.get(fd)) is not None:
+                    if mask & STATES == NO_ROOM:
+                        if fd not in readers:  # who would find out that nobody has it open
+                            self.only_news(fd)
+                        continue
                     try:
                         callback()
                     except Exception as exc:  # noqa: BLE001 - as above

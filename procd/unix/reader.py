@@ -57,13 +57,15 @@ class FdReader:
         gathers: where bytes keep coming, let them gather for a moment between reads. Whoever
             writes to a pipe is then spared waking us for each piece, which takes longer than to
             write it; a terminal holds too little for that.
-
         may_go_on: for a terminal: whether somebody may open it again who runs without it. Then it
             isn't at its end when nobody has it open, and is waited for.
 
     Attributes:
         beside: the reader of the same process's other stream. If that is amid something, what is
             still to be read there is older than what has just come here, and is taken first.
+
+    Raises:
+        OSError: the descriptor can't be waited for; it is closed.
 
     Source: pty(7): EIO on a master means that the last slave is closed.
     """
@@ -99,7 +101,11 @@ class FdReader:
         self._reading = True
         self._resting = False
         self.beside: FdReader | None = None
-        poller.add_reader(fd.number, self._readable)
+        try:
+            poller.add_reader(fd.number, self._readable)
+        except OSError:
+            fd.close()
+            raise
 
     @property
     def ended(self) -> bool:
@@ -153,6 +159,8 @@ class FdReader:
 
     def _end(self) -> None:
         if self._may_go_on is not None and self._may_go_on():
+            if self._asleep:
+                return  # still nobody: to watch it anew would only tell the same again
             self._asleep = True
             self._poller.add_reader(self._fd.number, self._readable)
             self._poller.only_news(self._fd.number)
@@ -183,6 +191,7 @@ class FdReader:
     def _rest(self, seconds: float) -> None:
         """Leave the bytes where they are for a while."""
         self._poller.remove_reader(self._fd.number)
+        self._asleep = False  # whether anybody has it open by then is to be seen
         self._resting = True
         asyncio.get_running_loop().call_later(seconds, self._rested)
 

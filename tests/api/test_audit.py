@@ -1,6 +1,8 @@
 """The audit record: who did what, when, how it ended; not what was typed, run or printed."""
 
+import fcntl
 import json
+import os
 import resource
 import stat
 from pathlib import Path
@@ -308,3 +310,39 @@ def test_a_full_disk_leaves_no_half_of_a_line(tmp_path: Path) -> None:
     file.close()
     file.write({"d": 4})
     assert records(path) == [{"a": 1}, {"c": 3}]
+
+
+def test_a_pipe_that_nobody_reads(tmp_path: Path) -> None:
+    """Neither the start nor SIGHUP waits for somebody to come."""
+    path = tmp_path / "audit"
+    config = from_mapping({"audit": {"file": str(path)}}).audit
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match=r"audit\.file: /.*: a pipe that nobody reads"):
+        AuditFile(config)
+    path.unlink()
+    file = AuditFile(config)
+    path.rename(tmp_path / "old")
+    os.mkfifo(path)
+    file.reopen()
+    file.write({"a": 1})
+    file.close()
+    assert records(tmp_path / "old") == [{"a": 1}]
+
+
+def test_a_pipe_that_is_read_too_slowly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "audit"
+    os.mkfifo(path)
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as reading:
+        size = fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 4096)
+        file = AuditFile(from_mapping({"audit": {"file": str(path)}}).audit)
+        file.write({"a": 1})
+        assert reading.read(size) == b'{"a":1}\n'
+        while not caplog.records:
+            file.write({"b": "2" * 1000})
+        whole = reading.read(size)
+        assert whole is not None
+        assert whole.endswith(b'2"}\n')
+        file.write({"c": 3})
+        assert reading.read(size) == b'{"c":3}\n'
+        file.close()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]

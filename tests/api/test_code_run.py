@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 import sys
+import tracemalloc
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from procd.services.code_run import Artifacts
 from tests.api.clients import WAIT_S, Fifo, each, execute, json_body, raw, refused
 from tests.conftest import MakeClient
 
@@ -211,6 +213,21 @@ for n in range(1000):
     assert charts == [{"n": n} for n in range(len(charts))]
     assert 20 < len(charts) < 60
     assert body["result"] == "procd: charts beyond 2048 bytes were dropped\n"
+
+
+def test_artifacts_in_small_pieces() -> None:
+    """What is kept takes about its own size, in whatever pieces it came."""
+    cap_bytes = 100_000
+    artifacts = Artifacts(cap_bytes)
+    tracemalloc.start()
+    try:
+        for _ in range(cap_bytes):
+            artifacts.feed(bytes(2))
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < 2 * cap_bytes
+    assert artifacts.overflown
 
 
 PLOT = "import matplotlib.pyplot as plt, os\n"
@@ -610,3 +627,43 @@ async def test_commands_and_programs_share_a_limit(procd: MakeClient) -> None:
         ]
     )
     assert sorted(reply.status for reply in replies) == [200, 429]
+
+
+BROKEN = [
+    "import builtins\ndel builtins.print\n1 / 0\n",
+    "import builtins\ndel builtins.print, builtins.hasattr, builtins.isinstance\n1 / 0\n",
+    "import traceback\ntraceback.TracebackException = None\n1 / 0\n",
+    "import builtins, sys\ndel builtins.print\nsys.excepthook = lambda *a: {}[0]\n1 / 0\n",
+    "import sys\nsys.stderr = None\n1 / 0\n",
+]
+
+
+@each("code", BROKEN)
+async def _broken(client: Any, code: str) -> None:
+    plain = await code_run(client, code)
+    hooked = await code_run(client, f"{code}# matplotlib")
+    assert "run_code" not in hooked["result"], hooked
+    shown = re.sub(r"^    .*\n", "", hooked["result"], flags=re.MULTILINE)
+    said = re.sub(r"^    .*\n", "", plain["result"], flags=re.MULTILINE)
+    assert shown.replace("<target_code>", "<stdin>") == said
+    assert hooked["exitCode"] == plain["exitCode"] == 1
+
+
+async def test_tracebacks_of_programs_that_break_what_shows_them(procd: MakeClient) -> None:
+    await _broken(client=await procd())
+
+
+async def test_charts_of_a_program_out_of_time(procd: MakeClient) -> None:
+    client = await procd()
+    code = f"""{DESCRIPTOR}
+import time
+chart = b'{{"type":"chart","value":{{"type":"line"}}}}\\n'
+assert os.write(charts, chart) == len(chart)
+print('shown')
+time.sleep(60)
+"""
+    document = {"code": code, "language": "python", "timeout": 2}
+    async with client.post("/process/code-run", json=document) as reply:
+        body = await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
+    assert body["result"] == "shown\n"
+    assert body["artifacts"] == {"charts": [{"type": "line"}]}

@@ -1,13 +1,19 @@
 """Recordings: what is in them, who makes them, and their limits."""
 
 import asyncio
+import gc
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.api.clients import WAIT_S, connect, create, delete, program, raw, refused
+from procd.services.recording import Recording
+from tests.api.clients import WAIT_S, connect, create, delete, each, program, raw, refused
 from tests.conftest import Client, MakeClient
+
+# Of which nobody says here that it is one.
+ODD = "20200102T030405.000006Z.cast"
 
 
 async def served(procd: MakeClient, tmp_path: Path, text: str, **pty: Any) -> Client:
@@ -41,7 +47,7 @@ async def ended(client: Client) -> list[dict[str, Any]]:
     async with asyncio.timeout(WAIT_S):
         while True:
             found = await listed(client)
-            if not any(each["active"] for each in found):
+            if not any(one["active"] for one in found):
                 return found
 
 
@@ -92,7 +98,7 @@ async def test_none_by_default_and_all_if_set(procd: MakeClient, tmp_path: Path)
     (recording,) = await listed(client)
     assert recording["active"]
     await delete(client, "t1")
-    assert [each["active"] for each in await listed(client)] == [False]
+    assert [one["active"] for one in await listed(client)] == [False]
 
 
 async def test_a_recording_ends_at_its_limit(procd: MakeClient, tmp_path: Path) -> None:
@@ -113,13 +119,13 @@ async def test_the_oldest_go_first(procd: MakeClient, tmp_path: Path) -> None:
     for number in range(3):
         await create(client, f"t{number}", record=True)
         await delete(client, f"t{number}")
-    assert [each["ptyId"] for each in await listed(client)] == ["t1", "t2"]
+    assert [one["ptyId"] for one in await listed(client)] == ["t1", "t2"]
     await create(client, "t3", record=True)
     await create(client, "t4", record=True)
     body = {"id": "t5", "record": True}
     async with client.post("/process/pty", json=body) as reply:
         await refused(reply, 429, "LIMIT_REACHED")
-    assert [each["ptyId"] for each in await listed(client)] == ["t3", "t4"]
+    assert [one["ptyId"] for one in await listed(client)] == ["t3", "t4"]
     await create(client, "t5")
 
 
@@ -176,3 +182,111 @@ async def test_where_there_can_be_no_file(procd: MakeClient, tmp_path: Path) -> 
         body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
     assert "can't be recorded" in body["message"]
     await create(client, "t1")
+    assert await listed(client) == []
+
+
+def in_memory() -> int:
+    """How many recordings there are, of this test and of others."""
+    gc.collect()
+    return sum(type(one) is Recording for one in gc.get_objects())
+
+
+async def test_a_terminal_that_cannot_start_costs_no_recording(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """Neither one of the past nor the memory of its own."""
+    client = await served(procd, tmp_path, "exec cat", max_recordings=1)
+    await create(client, "kept", record=True)
+    await delete(client, "kept")
+    before = in_memory()
+    for _ in range(20):
+        body = {"id": "bad", "record": True, "cwd": "/nope"}
+        async with client.post("/process/pty", json=body) as reply:
+            await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+    assert [one["ptyId"] for one in await listed(client)] == ["kept"]
+    assert len(os.listdir(tmp_path / "state" / "recordings")) == 1
+    assert in_memory() <= before + 1  # the last, until the next begins
+    await create(client, "next", record=True)
+    assert [one["ptyId"] for one in await listed(client)] == ["next"]
+
+
+def header(**fields: Any) -> bytes:
+    """The first line of a recording that is good but for `fields`."""
+    term = {"cols": 80, "rows": 24}
+    return json.dumps({"title": "odd", "term": term, "timestamp": 1} | fields).encode() + b"\n"
+
+
+NO_RECORDINGS = (
+    b"",
+    b"\0\xff\xfe\n",
+    b"[]\n",
+    b"null\n",
+    b'"text"\n',
+    b"{}\n",
+    b"[" * 2000 + b"\n",
+    b" " * (8 << 20) + header(),
+    header(timestamp=1e20),
+    header(timestamp=10**400),
+    header(timestamp=float("nan")),
+    header(timestamp=None),
+    header(term=[]),
+    header(term="text"),
+    header(term={"cols": float("inf"), "rows": 24}),
+    header(term={"cols": 1e300, "rows": 24}),
+    header(term={"cols": 80, "rows": 10**30}),
+    header(term={"cols": -1, "rows": 24}),
+    header(term={"cols": None, "rows": 24}),
+    header(title="\ud800"),
+)
+
+
+@each("content", NO_RECORDINGS)
+async def test_a_file_that_is_no_recording(
+    procd: MakeClient, tmp_path: Path, content: bytes
+) -> None:
+    """It hides no other, and can be removed like one."""
+    client = await served(procd, tmp_path, "exit 0")
+    path = tmp_path / "state" / "recordings" / ODD
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(header(title="good"))
+    path.rename(path.with_name(f"1{ODD[1:]}"))
+    path.write_bytes(content)
+    assert [recording["ptyId"] for recording in await listed(client)] == ["good"]
+    async with client.delete(f"/recordings/{ODD}") as reply:
+        assert reply.status == 200
+    assert not path.exists()
+    await client.close()
+
+
+@each("kind", ["link", "directory", "FIFO", "unreadable"])
+async def test_what_is_no_file(procd: MakeClient, tmp_path: Path, kind: str) -> None:
+    """Nobody waits for it, gets what it leads to, or removes it, and it takes nobody's place."""
+    client = await served(procd, tmp_path, "exec cat", max_recordings=1)
+    path = tmp_path / "state" / "recordings" / ODD
+    shutil.rmtree(path.parent, ignore_errors=True)
+    path.parent.mkdir()
+    match kind:
+        case "link":
+            (tmp_path / "secret").write_bytes(header())
+            path.symlink_to(tmp_path / "secret")
+        case "directory":
+            path.mkdir()
+        case "FIFO":
+            os.mkfifo(path)
+        case _:
+            path.write_bytes(header())
+            path.chmod(0)
+            if os.access(path, os.R_OK):  # as root may read all
+                path.unlink()
+    assert await listed(client) == []
+    async with client.get(f"/recordings/{ODD}") as reply:
+        await refused(reply, 404, "PROCESS_NOT_FOUND")
+    if kind != "unreadable":
+        async with client.delete(f"/recordings/{ODD}") as reply:
+            await refused(reply, 404, "PROCESS_NOT_FOUND")
+        for session_id in ("t1", "t2"):
+            await create(client, session_id, record=True)
+            await delete(client, session_id)
+        assert [recording["ptyId"] for recording in await listed(client)] == ["t2"]
+        assert os.path.lexists(path)
+    await client.close()

@@ -8,7 +8,8 @@ from typing import Any
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.test_utils import make_mocked_request
 
-from procd.api.reply import EVERY_STREAM, PIECE_BYTES, OutputText, respond
+from procd.api.output_text import EVERY_STREAM, OutputText
+from procd.api.reply import PIECE_BYTES, respond
 from procd.process import STDERR, STDOUT
 from procd.streams.backlog import Backlog, Budget
 

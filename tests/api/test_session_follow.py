@@ -1,5 +1,6 @@
 """Following logs by WebSocket: contract, section 9."""
 
+import asyncio
 import itertools
 import os
 from pathlib import Path
@@ -390,3 +391,38 @@ async def test_a_rest_is_short(procd: MakeClient, gate: Gate) -> None:
         await listener.step()
     gate.open()
     await listener.to_end()
+
+
+async def test_two_followers_within_part_of_a_marker(procd: MakeClient, gate: Gate) -> None:
+    """Neither is held back for ever by the other."""
+    client = await procd()
+    await create(client)
+    command_id = await start(client, rf"printf 'abc\001\001'; read x <{gate}; echo end")
+    first = await follow(client, command_id)
+    await first.until(b"abc\1\1")
+    followers = await asyncio.gather(
+        *[
+            follow(client, command_id, query=f"?follow=true&offset={offset}")
+            for offset in (3, 4, 3, 4)
+        ]
+    )
+    for follower, part in zip(followers, [b"\1\1", b"\1"] * 2, strict=True):
+        await follower.until(part)
+    gate.open()
+    found = await asyncio.gather(*[follower.to_end() for follower in (first, *followers)])
+    assert found == [b"abc\1\1end\n", *[b"\1\1end\n", b"\1end\n"] * 2]
+
+
+async def test_two_followers_of_what_has_ended_within_part_of_a_marker(procd: MakeClient) -> None:
+    """Nothing can follow, so nothing is waited for."""
+    client = await procd()
+    await create(client)
+    body = await run(client, r"printf 'abc\001\001'")
+    followers = await asyncio.gather(
+        *[
+            follow(client, body["cmdId"], query=f"?follow=true&offset={offset}")
+            for offset in (3, 4, 3, 4)
+        ]
+    )
+    found = await asyncio.gather(*[follower.to_end() for follower in followers])
+    assert found == [b"\1\1", b"\1"] * 2

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -253,3 +254,10 @@ def test_port_in_use() -> None:
     assert f"cannot listen on 127.0.0.1:{port}" in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="util-linux is missing")
+def test_a_limit_that_cannot_be_set_is_refused() -> None:
+    limit = "nofile=2000000000"
+    message = refusal(run("serve", "--port", "0", PROCD_PROCESS_RLIMITS=limit))
+    assert message.startswith("procd: process.rlimits: ")

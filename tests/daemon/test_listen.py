@@ -93,23 +93,23 @@ async def test_living_unix_socket_is_left_alone(start: Start, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("path", "code", "reason"),
+    ("path", "reason"),
     [
-        ("here/file", 1, "something that is no socket is there"),
-        ("here/file/procd.sock", 2, "Not a directory"),
-        ("nowhere/procd.sock", 2, "No such file or directory"),
-        ("here/" + "long" * 30, 2, "AF_UNIX path too long"),
-        ("here/" + "long" * 300, 2, "File name too long"),
+        ("here/file", "something that is no socket is there"),
+        ("here", "something that is no socket is there"),
+        ("here/file/procd.sock", "Not a directory"),
+        ("nowhere/procd.sock", "No such file or directory"),
+        ("here/" + "long" * 30, "AF_UNIX path too long"),
+        ("here/" + "long" * 300, "File name too long"),
     ],
 )
-def test_bad_place_for_a_unix_socket(tmp_path: Path, path: str, code: int, reason: str) -> None:
+def test_bad_place_for_a_unix_socket(tmp_path: Path, path: str, reason: str) -> None:
     """Where there can never be one, no restart helps."""
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "file").touch()
     result = run("serve", "--port", "0", PROCD_SERVER_UNIX=str(tmp_path / path))
-    assert (result.returncode, result.stdout) == (code, "")
-    assert reason in result.stderr
-    assert code == 1 or f"server.unix: {reason}: {tmp_path}" in result.stderr
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"server.unix: {reason}: {tmp_path / path}" in result.stderr
     assert "Traceback" not in result.stderr
     assert (tmp_path / "here" / "file").is_file()
 

@@ -4,6 +4,8 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -11,6 +13,7 @@ import pytest
 
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import Daemon
+from tests.daemon.test_access import bearer, make
 
 BEAT = {"WATCHDOG": "1"}
 
@@ -20,6 +23,16 @@ def told(daemon: Daemon) -> dict[str, str]:
     while (state := daemon.notify.receive()) == BEAT:
         pass
     return state
+
+
+@contextmanager
+def piped(content: bytes) -> Iterator[int]:
+    """A pipe that has this in it, and no more."""
+    reading, writing = os.pipe()
+    os.write(writing, content)
+    os.close(writing)
+    yield reading
+    os.close(reading)
 
 
 async def test_watchdog_is_beaten(start: Start) -> None:
@@ -46,6 +59,21 @@ async def test_watchdog_of_another_process(start: Start) -> None:
     assert "READY" in daemon.notify.receive()
     assert daemon.stop() == 0
     assert daemon.notify.receive() == {"STOPPING": "1"}
+
+
+@pytest.mark.parametrize("address", ["/nonexistent", "/x" * 100, "@nobody"])
+async def test_a_manager_that_is_not_there(
+    start: Start, http: aiohttp.ClientSession, address: str
+) -> None:
+    """It is told of nothing, and procd serves."""
+    daemon = start(env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"})
+    async with http.get(f"{daemon.url}/version") as reply:
+        assert reply.status == 200
+    assert daemon.stop() == 0
+    for state in ("WATCHDOG=1", "READY=1", "STOPPING=1"):
+        (line,) = [line for line in daemon.stderr().splitlines() if state in line]
+        assert "the service manager can't be told" in line
+        assert not line.endswith("None")
 
 
 async def test_reload(start: Start, http: aiohttp.ClientSession, tmp_path: Path) -> None:
@@ -92,3 +120,49 @@ async def test_a_bad_reload_changes_nothing(
         assert reply.status == 200
     assert f"the configuration is as it was: {reason}" in daemon.stderr()
     assert daemon.stop() == 0
+
+
+async def test_a_reload_waits_for_no_pipe(
+    start: Start, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """Whatever stands in the place of a file that was there at the start."""
+    config, tokens, audit = tmp_path / "procd.toml", tmp_path / "tokens", tmp_path / "audit"
+    config.write_text(f"[auth]\ntoken_file = '{tokens}'\n[audit]\nfile = '{audit}'\n")
+    secret = make(tokens, "one")
+    daemon = start("--config", str(config))
+    assert "READY" in daemon.notify.receive()
+    for file in (config, tokens, audit):
+        file.rename(file.with_suffix(".old"))
+        os.mkfifo(file, 0o600)
+    os.kill(daemon.pid, signal.SIGHUP)
+    assert "RELOADING" in daemon.notify.receive()
+    reason = "can't be read again: not a regular file"
+    assert f"not reloaded: {config}: {reason}" in daemon.notify.receive()["STATUS"]
+    async with http.get(f"{daemon.url}/version", headers=bearer(secret)) as reply:
+        assert reply.status == 200
+    assert f"auth.token_file: {tokens}: {reason}" in daemon.stderr()
+    assert "the audit file can't be opened again: a pipe that nobody reads" in daemon.stderr()
+    assert daemon.stop() == 0
+    assert '"token":"one"' in audit.with_suffix(".old").read_text()
+
+
+async def test_pipes_are_read_at_the_start(
+    start: Start, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """As of a shell's <(…); what they said is kept."""
+    secret = make(tmp_path / "tokens", "one")
+    with piped((tmp_path / "tokens").read_bytes()) as tokens:
+        text = f"[auth]\ntoken_file = '/dev/fd/{tokens}'\n[log]\nlevel = 'error'\n"
+        with piped(text.encode()) as config:
+            daemon = start("--config", f"/dev/fd/{config}", pass_fds=(config, tokens))
+    assert "READY" in daemon.notify.receive()
+    os.kill(daemon.pid, signal.SIGHUP)
+    assert "RELOADING" in daemon.notify.receive()
+    assert f"not reloaded: /dev/fd/{config}: can't be" in daemon.notify.receive()["STATUS"]
+    for headers, status in ({}, 401), (bearer(secret), 200):
+        async with http.get(f"{daemon.url}/version", headers=headers) as reply:
+            assert reply.status == status
+    session = f"{daemon.url}/process/session"
+    async with http.post(session, json={"sessionId": "s"}, headers=bearer(secret)) as reply:
+        assert reply.status == 201
+    assert "session started" not in daemon.stderr(), "the level of before counts"

@@ -5,21 +5,25 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procd.logfile import LogFile, LogStore
+from procd.logfile import LogFile
+from procd.logstore import LogStore
 from procd.streams.frames import CACHED_FRAMES
 from procd.streams.labels import (
     BATCH_BYTES,
+    HOLD_S,
     MARKERS,
     PARTS,
     PAYLOAD_BYTES,
     LabelledFrames,
     cut_before,
 )
+from procd.streams.log import Log
 
 STREAM_OF = {marker: stream for stream, marker in MARKERS.items()}
 
@@ -40,23 +44,24 @@ def messages(batch: bytes) -> list[bytes]:
 
 
 @contextmanager
-def log_of(pieces: list[tuple[int, bytes]]) -> Iterator[LogFile]:
+def log_of(pieces: list[tuple[int, bytes]]) -> Iterator[Log[LogFile]]:
     """A log that holds `pieces`."""
     with tempfile.TemporaryDirectory() as directory:
         file = LogStore(1 << 40, 1 << 40).create(Path(directory) / "log")
         for stream, data in pieces:
             file.append(data, stream)
         try:
-            yield file
+            yield Log(file, 0)
         finally:
             file.finish()
 
 
-def all_of(frames: LabelledFrames, file: LogFile) -> list[bytes]:
+def all_of(log: Log[LogFile], *, labelled: bool = True) -> list[bytes]:
     """All messages of a log."""
+    frames = LabelledFrames(log, labelled=labelled)
     found: list[bytes] = []
     offset = 0
-    while offset < file.end:
+    while offset < log.store.end:
         batch, offset = frames.at(offset)
         found += messages(batch)
     return found
@@ -81,8 +86,8 @@ PIECES = st.lists(
 @given(PIECES)
 @settings(deadline=None, max_examples=60)
 def test_every_message_has_one_stream_and_nothing_is_lost(pieces: list[tuple[int, bytes]]) -> None:
-    with log_of(pieces) as file:
-        found = all_of(LabelledFrames(file, labelled=True), file)
+    with log_of(pieces) as log:
+        found = all_of(log)
         got: list[tuple[int, bytes]] = [(STREAM_OF[message[:3]], message[3:]) for message in found]
         assert all(1 <= len(payload) <= PAYLOAD_BYTES for _, payload in got)
         for stream in (1, 2):
@@ -91,7 +96,7 @@ def test_every_message_has_one_stream_and_nothing_is_lost(pieces: list[tuple[int
             )
         whole = b"".join(data for _, data in pieces)
         assert b"".join(payload for _, payload in got) == whole
-        assert b"".join(all_of(LabelledFrames(file, labelled=False), file)) == whole
+        assert b"".join(all_of(log, labelled=False)) == whole
 
 
 @given(
@@ -122,26 +127,26 @@ def test_cut_makes_progress_whatever_the_bytes(data: bytes, size: int) -> None:
 @pytest.mark.parametrize("tail", [b"\x01", b"\x02", b"\x01\x01", b"\x02\x02", b"\x01\x02\x01"])
 def test_no_message_ends_with_the_beginning_of_a_marker(tail: bytes) -> None:
     data = b"a" * (PAYLOAD_BYTES - len(tail)) + tail + b"b" * 100
-    with log_of([(1, data)]) as file:
-        first, second = all_of(LabelledFrames(file, labelled=True), file)
+    with log_of([(1, data)]) as log:
+        first, second = all_of(log)
         assert first[3:] + second[3:] == data
         assert first[-1:] == b"a"
 
 
 def test_burst_makes_large_messages() -> None:
     data = b"line\n" * 20_000
-    with log_of([(1, data)]) as file:
-        found = all_of(LabelledFrames(file, labelled=True), file)
+    with log_of([(1, data)]) as log:
+        found = all_of(log)
         assert [len(message) - 3 for message in found[:-1]] == [PAYLOAD_BYTES] * (len(found) - 1)
 
 
 def test_batches_are_encoded_once_and_only_a_few_kept() -> None:
-    with log_of([(1, b"x" * (BATCH_BYTES * (CACHED_FRAMES + 2)))]) as file:
-        frames = LabelledFrames(file, labelled=True)
+    with log_of([(1, b"x" * (BATCH_BYTES * (CACHED_FRAMES + 2)))]) as log:
+        frames = LabelledFrames(log, labelled=True)
         first, offset = frames.at(0)
         assert offset == BATCH_BYTES
         assert frames.at(0)[0] is first
-        while offset < file.end:
+        while offset < log.store.end:
             _, offset = frames.at(offset)
         again, _ = frames.at(0)
         assert again == first
@@ -151,25 +156,25 @@ def test_batches_are_encoded_once_and_only_a_few_kept() -> None:
 
 
 def test_what_is_gone_is_refused() -> None:
-    with log_of([(1, b"x" * 100)]) as file:
-        file.drop(1)
+    with log_of([(1, b"x" * 100)]) as log:
+        log.store.drop(1)
         with pytest.raises(LookupError):
-            LabelledFrames(file, labelled=True).at(0)
+            LabelledFrames(log, labelled=True).at(0)
 
 
 @pytest.mark.parametrize("part", sorted(PARTS))
 def test_part_of_a_marker_waits_for_company(part: bytes) -> None:
-    with log_of([(1, part)]) as file:
-        frames = LabelledFrames(file, labelled=True)
+    with log_of([(1, part)]) as log:
+        frames = LabelledFrames(log, labelled=True)
         assert frames.at(0) == (b"", 0)
-        file.append(b"x", 1)
+        log.append(b"x", 1)
         batch, end = frames.at(0)
         assert (messages(batch), end) == ([MARKERS[1] + part + b"x"], len(part) + 1)
 
 
 def test_part_of_a_marker_waits_no_longer_than_a_moment() -> None:
-    with log_of([(1, b"out"), (2, b"\1")]) as file:
-        frames = LabelledFrames(file, labelled=True)
+    with log_of([(1, b"out"), (2, b"\1")]) as log:
+        frames = LabelledFrames(log, labelled=True)
         batch, end = frames.at(0)
         assert (messages(batch), end) == ([MARKERS[1] + b"out"], 3)
         while (held := frames.at(3)) == (b"", 3):
@@ -177,7 +182,52 @@ def test_part_of_a_marker_waits_no_longer_than_a_moment() -> None:
         assert (messages(held[0]), held[1]) == ([MARKERS[2] + b"\1"], 4)
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that messages are held by: what the list's only element says."""
+    now = [1000.0]
+    monkeypatch.setattr("procd.streams.labels.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_all_who_stand_at_the_end_wait_for_the_same_moment(clock: list[float]) -> None:
+    """However often they ask, and wherever each of them stands."""
+    with log_of([(1, b"out\1\1")]) as log:
+        frames = LabelledFrames(log, labelled=True)
+        for offset in (3, 4, 3, 4):
+            assert frames.at(offset) == (b"", offset)
+        clock[0] += HOLD_S
+        for offset, part in ((3, b"\1\1"), (4, b"\1")):
+            batch, end = frames.at(offset)
+            assert (messages(batch), end) == ([MARKERS[1] + part], 5)
+
+
+def test_what_follows_is_waited_for_anew(clock: list[float]) -> None:
+    """Each byte that comes may be the last but one."""
+    with log_of([(1, b"\1")]) as log:
+        frames = LabelledFrames(log, labelled=True)
+        assert frames.at(0) == (b"", 0)
+        clock[0] += HOLD_S / 2
+        log.append(b"\2", 1)
+        assert frames.at(0) == (b"", 0)
+        clock[0] += HOLD_S / 2
+        assert frames.at(0) == (b"", 0)
+        clock[0] += HOLD_S / 2
+        batch, end = frames.at(0)
+        assert (messages(batch), end) == ([MARKERS[1] + b"\1\2"], 2)
+
+
+def test_nothing_is_waited_for_that_can_not_come(clock: list[float]) -> None:
+    """A sealed log has its last bytes told at once."""
+    with log_of([(1, b"\1")]) as log:
+        frames = LabelledFrames(log, labelled=True)
+        assert frames.at(0) == (b"", 0)
+        log.seal()
+        batch, end = frames.at(0)
+        assert (messages(batch), end) == ([MARKERS[1] + b"\1"], 1)
+
+
 def test_clients_without_markers_wait_for_nothing() -> None:
-    with log_of([(1, b"\1")]) as file:
-        batch, end = LabelledFrames(file, labelled=False).at(0)
+    with log_of([(1, b"\1")]) as log:
+        batch, end = LabelledFrames(log, labelled=False).at(0)
         assert (messages(batch), end) == ([b"\1"], 1)

@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from procd.config import ConfigError, ProcessConfig
-from procd.unix.confine import Confinement, Owner, confinement
+from procd.unix.confine import Confinement, Owner, confinement, tried
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 util_linux = pytest.mark.skipif(
@@ -98,3 +100,38 @@ def test_a_path_that_the_user_cannot_pass(tmp_path: Path) -> None:
     inner.chmod(0o711)
     with pytest.raises(ConfigError, match=f"can't pass through {inner.parent}$"):
         Owner(uid=54321, gid=54321, groups=()).check_path(inner, "key")
+
+
+@util_linux
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ("nofile=2000000000", "prlimit: failed"),  # fs.nr_open
+        ("nofile=99999999999999999999999", "prlimit: failed"),
+        ("nofile=2", "error while loading shared libraries"),
+        ("as=1000", ""),
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"no_new_privs": True, "oom_score_adj": 1}])
+def test_limits_that_no_program_starts_with(limit: str, reason: str, more: dict[str, Any]) -> None:
+    """Each can be written down, and every command would fail by it."""
+    config = ProcessConfig(rlimits=("core=0", limit), **more)
+    if limit != "nofile=2000000000" or os.geteuid() == 0:  # else it is above procd's own
+        confinement(config)
+    with pytest.raises(ConfigError, match=r"^process\.rlimits: ") as caught:
+        tried(config)
+    if os.geteuid() == 0:
+        assert reason in str(caught.value)
+
+
+@util_linux
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_what_programs_start_with(handler: signal.Handlers) -> None:
+    config = ProcessConfig(rlimits=("core=0", "nofile=64:128"), no_new_privs=True, oom_score_adj=1)
+    before = signal.signal(signal.SIGCHLD, handler)
+    try:
+        assert tried(config) == confinement(config)
+        assert tried(ProcessConfig()) == Confinement()
+        assert signal.getsignal(signal.SIGCHLD) == handler
+    finally:
+        signal.signal(signal.SIGCHLD, before)

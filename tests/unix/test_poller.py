@@ -3,18 +3,23 @@
 import asyncio
 import itertools
 import os
+import select
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+import tty
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 from procd.unix import poller as module
+from procd.unix import reader as reader_module
 from procd.unix.child import Child, ExitStatus
 from procd.unix.fd import OwnedFd, pipe
 from procd.unix.poller import BATCH, Poller
 from procd.unix.reader import FdReader
+from procd.unix.tty import open_pty
 from procd.unix.writer import FdWriter
+from tests.waiting import until
 
 MEGABYTE = 1 << 20
 
@@ -67,6 +72,25 @@ async def turns(count: int) -> None:
     loop.remove_reader(reading.number)
     reading.close()
     writing.close()
+
+
+class CountedLoop:
+    """The event loop, with a count of the turns in which a poller had something to do."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.turns = 0
+        self.remove_reader = self._loop.remove_reader
+        self.add_writer = self._loop.add_writer
+        self.remove_writer = self._loop.remove_writer
+        self.call_exception_handler = self._loop.call_exception_handler
+
+    def add_reader(self, fd: int, callback: Callable[[], None], /) -> None:
+        def counted() -> None:
+            self.turns += 1
+            callback()
+
+        self._loop.add_reader(fd, counted)
 
 
 @pytest.mark.parametrize("half", [True, False])
@@ -306,3 +330,119 @@ async def test_readers_writers_and_children(poller: Poller) -> None:
         await ended
         assert await exited == ExitStatus(code=0)
     assert b"".join(got) == sent
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_news_only_until_the_reader_comes_back(poller: Poller, *, beside: bool) -> None:
+    """Another callback in its place changes nothing about that, whether or not it is written to."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        number = ours.fileno()
+        calls: list[int] = []
+
+        def read() -> None:
+            calls.append(len(calls))
+
+        if beside:
+            poller.add_writer(number, lambda: None)
+        poller.add_reader(number, read)
+        poller.only_news(number)
+        theirs.send(b"x")
+        await turns(5)
+        poller.add_reader(number, read)
+        await turns(5)
+        assert 1 <= len(calls) <= 2
+        poller.remove_reader(number)
+        calls.clear()
+        poller.add_reader(number, read)
+        await turns(5)
+        assert len(calls) >= 4
+        poller.remove_reader(number)
+        poller.remove_writer(number)
+
+
+async def idle(loop: CountedLoop) -> None:
+    """Make sure that a poller has nothing more to do."""
+    await turns(20)  # what the kernel has still to tell
+    before = loop.turns
+    await turns(200)
+    assert loop.turns - before < 10
+
+
+async def test_a_terminal_that_nobody_has_open_and_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever reads it rests for a moment, and is idle after that as before."""
+    monkeypatch.setattr(reader_module, "MEMORY_REST_S", 0.0)
+    loop = CountedLoop()
+    poller = Poller(loop)
+    master, path = open_pty(80, 24)
+    reader = FdReader(poller, master, lambda _: None, lambda: None, may_go_on=lambda: True)
+    os.close(os.open(path, os.O_RDWR | os.O_NOCTTY))
+    await until(lambda: reader._asleep)
+    failures: list[int] = []
+
+    def fail(number: int, size: int) -> bytes:
+        failures.append(number)
+        raise MemoryError
+
+    monkeypatch.setattr("os.read", fail)
+    os.close(os.open(path, os.O_RDWR | os.O_NOCTTY))
+    await until(lambda: bool(failures))
+    monkeypatch.undo()
+    await until(lambda: reader._asleep)
+    await idle(loop)
+    reader.close()
+    poller.close()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_full_terminal_that_nobody_has_open(*, paused: bool, before: bool) -> None:
+    """It costs nothing, and is written and read as soon as somebody opens it again."""
+    loop = CountedLoop()
+    poller = Poller(loop)
+    master, path = open_pty(80, 24)
+    slave = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    tty.setraw(slave)
+    got: list[bytes] = []
+    ended: list[None] = []
+    running = True
+    reader = FdReader(
+        poller, master, got.append, lambda: ended.append(None), may_go_on=lambda: running
+    )
+    writer = FdWriter(poller, master)
+    typed = bytes(range(256)) * 1024
+    if paused:
+        reader.pause()
+    os.write(slave, b"said")
+    if before:
+        writer.write(typed)
+        await turns(5)
+    os.close(slave)
+    if not paused:
+        await until(lambda: reader._asleep)
+    if not before:
+        writer.write(typed)
+    assert writer.queued_bytes > 0
+
+    await idle(loop)
+    if paused:
+        assert got == []
+        reader.resume()
+        await until(lambda: reader._asleep)
+        await idle(loop)
+    assert b"".join(got) == b"said"
+    slave = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    read = b""
+    while len(read) < len(typed):
+        await until(lambda: bool(select.select([slave], [], [], 0)[0]))
+        read += os.read(slave, 4096)
+    assert read == typed
+    assert writer.queued_bytes == 0
+    os.write(slave, b" again")
+    await until(lambda: b"".join(got) == b"said again")
+    running = False
+    os.close(slave)
+    await until(lambda: bool(ended))
+    poller.close()

@@ -1,0 +1,140 @@
+"""OutputText: output of a process as text, in which characters are whole and gaps are marked."""
+
+from codecs import getincrementaldecoder
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple, Protocol
+
+from procd.api.escape import escaped
+from procd.streams.backlog import Run
+from procd.streams.labels import MARKERS
+
+EVERY_STREAM: Final = 0
+DECODER: Final = getincrementaldecoder("utf-8")
+# What a character of UTF-8 may have after its first byte: RFC 3629, section 3.
+CONTINUATION: Final = bytes(range(0x80, 0xC0))
+MAX_REST_BYTES: Final = 3
+# A stream that says nothing for so long after a gap has not been cut in a character there.
+LOOK_BYTES: Final = 256 << 10
+
+
+class Output(Protocol):
+    """Output of a process, in memory or on disk."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes there are."""
+
+    @property
+    def sole_stream(self) -> int:
+        """The stream that all that was ever said is of; 0 if there are several, or none."""
+
+    def claim(self, size: int) -> bool:
+        """Whether there is room for `size` more bytes beside it, which are counted as its own."""
+
+    def dropped(self, stream: int) -> int:
+        """How many bytes of one stream are gone."""
+
+    def runs(self) -> Iterator[Run]:
+        """The bytes, oldest first, each run of one stream; a gap shows as a jump of the offset.
+
+        Raises:
+            OSError: they can't be read, or went before they were.
+        """
+
+
+class OutputText(NamedTuple):
+    """Output as text: of one stream, or of all in order of arrival (`EVERY_STREAM`).
+
+    Invalid UTF-8 becomes U+FFFD, and a character that arrived in parts is whole.
+
+    Attributes:
+        labelled: with the marker of the stream before each of its runs.
+        marks_gap: a gap is marked in the text with the number of bytes that are missing, the rest
+            of a character that it has cut among them.
+    """
+
+    output: Output
+    stream: int = EVERY_STREAM
+    labelled: bool = False
+    marks_gap: bool = True
+
+    @property
+    def plainest(self) -> "OutputText":
+        """What has the same text, and is equal for all that have."""
+        if self.labelled or self.stream != self.output.sole_stream:
+            return self
+        return self._replace(stream=EVERY_STREAM)
+
+    def texts(self) -> Iterator[str]:
+        """The text in pieces."""
+        if self.stream and self.output.sole_stream not in (EVERY_STREAM, self.stream):
+            return
+        runs = self.output.runs()
+        first = [*islice(runs, 2)]
+        if len(first) == 1 and not first[0].offset and not self.labelled:
+            (run,) = first
+            if self.stream in (EVERY_STREAM, run.stream):
+                yield run.data.decode("utf-8", "replace")  # most commands say a word or two
+            return
+        decoders: dict[int, Any] = {}
+        cut: dict[int, int] = {}
+        position = 0
+        labelled = 0
+        for run in chain(first, runs):
+            if run.offset > position:
+                missing = run.offset - position
+                if self.stream != EVERY_STREAM:
+                    missing = self.output.dropped(self.stream)
+                for stream in [stream for stream in decoders if self.output.dropped(stream)]:
+                    pending, _ = decoders.pop(stream).getstate()
+                    missing += len(pending)
+                cut = self._cut(run.offset)
+                missing += sum(cut.values())
+                if missing and self.marks_gap:
+                    yield f"\n[... {missing} bytes dropped ...]\n"
+            position = run.offset + len(run.data)
+            if self.stream not in (EVERY_STREAM, run.stream):
+                continue
+            data = run.data
+            if rest := cut.get(run.stream):
+                cut[run.stream] -= min(rest, len(data))
+                data = data[rest:]
+            decoder = decoders.get(run.stream)
+            if decoder is None:
+                decoder = decoders[run.stream] = DECODER("replace")
+            if text := decoder.decode(data):
+                if self.labelled and run.stream != labelled:
+                    labelled = run.stream
+                    yield MARKERS[labelled].decode()
+                yield text
+        for decoder in decoders.values():
+            if text := decoder.decode(b"", final=True):
+                yield text
+
+    def _cut(self, offset: int) -> dict[int, int]:
+        """How many bytes of each stream from `offset` on are of a character before the gap."""
+        rests: dict[int, int] = {}
+        done: set[int] = set()
+        for run in self.output.runs():
+            stream = run.stream
+            if run.offset < offset or stream in done:
+                continue
+            if run.offset > offset + LOOK_BYTES:
+                break
+            known = rests.get(stream, 0)
+            begin = run.data[: MAX_REST_BYTES - known]
+            rest = len(begin) - len(begin.lstrip(CONTINUATION))
+            if self.stream in (EVERY_STREAM, stream) and self.output.dropped(stream):
+                rests[stream] = known + rest
+            if rest < len(run.data) or stream not in rests:
+                done.add(stream)
+        return rests
+
+    def json(self) -> Iterator[bytes]:
+        """The text as a JSON string, in pieces."""
+        yield b'"'
+        for text in self.texts():
+            for piece in escaped(text):
+                yield bytes(piece)  # which is no longer than it has to be
+        yield b'"'

@@ -1,0 +1,57 @@
+"""Refusals of requests whose body may be still to come: it isn't asked for, or dropped, or left."""
+
+from typing import Final
+
+from aiohttp import HttpVersion11, hdrs, web
+
+from procd.api.gate import GATE
+from procd.errors import Exhausted, Refused, TooLarge, Unauthorized
+
+# What is left of a refused request's body up to this is taken off the socket and dropped, so that
+# its client reads the answer; of a longer one nothing is read.
+SMALL_BODY_BYTES: Final = 64 << 10
+
+
+async def expect(request: web.Request) -> None:
+    """Ask for a body that waits to be asked for, unless its request will be refused.
+
+    Source: RFC 9110, section 10.1.1.
+    """
+    if hdrs.UPGRADE in request.headers or request.version < HttpVersion11:
+        return
+    if (request.content_length or 0) > request.client_max_size:
+        return  # who reads it comes to that by itself
+    try:
+        request.app[GATE].admit(request)
+    except (Refused, Exhausted):
+        return  # the middleware comes to the same and answers
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # of the reply, nothing is out yet
+
+
+async def turn_away(request: web.Request, response: web.Response) -> None:
+    """Complete a refusal, so that it costs no more than its own bytes.
+
+    A body that is too large is read on for a while and dropped, for its client to read the answer.
+    One that waits to be asked for never comes.
+    """
+    waits = hdrs.EXPECT in request.headers
+    if response.status == TooLarge.status and not waits:
+        return
+    if response.status == Unauthorized.status:
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+    length = request.content_length
+    if request.content.is_eof() or (
+        length is not None and length <= SMALL_BODY_BYTES and not waits
+    ):
+        return
+    await answer_and_close(request, response)
+
+
+async def answer_and_close(request: web.Request, response: web.Response) -> None:
+    """Wait for nothing more of this client."""
+    response.force_close()
+    await response.prepare(request)
+    await response.write_eof()
+    request.protocol.force_close()
