@@ -15,6 +15,7 @@ import linecache
 import sys
 import traceback
 import types
+from importlib.machinery import BuiltinImporter
 from os.path import dirname
 
 CODE_FD = 3
@@ -43,7 +44,12 @@ def _take_place() -> types.ModuleType:
         sys.modules.pop(name, None)
     pyplot_hook.install(Artifacts(ARTIFACTS_FD, room_bytes).emit)
     module = types.ModuleType("__main__")
-    module.__dict__["__builtins__"] = builtins  # the module; `exec` would take its dictionary
+    module.__dict__.update(
+        __builtins__=builtins,  # the module; `exec` would take its dictionary
+        __loader__=BuiltinImporter,
+        __file__="<stdin>",
+        __cached__=None,
+    )
     sys.modules["__main__"] = module
     return module
 

@@ -606,6 +606,15 @@ async def test_refusals(procd: MakeClient) -> None:
     await _refusals(client=await procd())
 
 
+async def test_what_a_program_is_told_of_itself(procd: MakeClient) -> None:
+    """The same whether or not charts are looked for: where it lies, as far as it lies anywhere."""
+    client = await procd()
+    code = "print(__file__, __name__, __package__, __spec__, __loader__, __doc__)\n"
+    plain = await code_run(client, code)
+    assert plain["exitCode"] == 0
+    assert await code_run(client, f"{code}# matplotlib") == plain
+
+
 async def test_a_nul_in_the_code(procd: MakeClient) -> None:
     client = await procd()
     for mention in ("", "# matplotlib\n"):
