@@ -9,7 +9,7 @@ PREFIX ?= /opt/procd
 BINDIR ?= /usr/local/bin
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: run dev fmt check programs test fuzz bench screenshots smoke install clean
+.PHONY: run dev fmt check programs test fuzz bench screenshots install clean
 
 run: $(BIN)/procd  ## install procd into .venv and start it on 127.0.0.1:2280
 	$(BIN)/procd serve $(ARGS)

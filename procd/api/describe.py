@@ -69,6 +69,7 @@ class Doc:
         body: the schema that loads its body.
         errors: refusals of its own. What comes with a body (400, 413) and with something that
             varies in the path (404) goes without saying.
+        bodies: of refusals that carry more than ERROR has.
         websocket: "" if it is none; "only"; or "too" if it answers a plain GET as well.
         content: media types beside application/json, or in its place if there is no `reply`.
     """
@@ -79,8 +80,29 @@ class Doc:
     body: BodySchema | None = None
     query: tuple[Query, ...] = ()
     errors: tuple[type[ProcdError], ...] = ()
+    bodies: Mapping[type[ProcdError], Shape] = field(default_factory=dict)
     websocket: str = ""
     content: tuple[str, ...] = ()
 
 
 MESSAGE: Final = Shape("Message", {"message": TEXT})
+ERROR: Final = Shape(
+    "Error",
+    {
+        "statusCode": COUNT,
+        "message": TEXT,
+        "source": {"type": "string", "const": "DAYTONA_DAEMON"},
+        "code": TEXT,
+        "timestamp": TIME,
+        "path": TEXT,
+        "method": TEXT,
+    },
+)
+# What all in a session or a terminal use: no field is there that the kernel doesn't count.
+USAGE: Final = Shape("Usage", {}, {"cpuUsec": COUNT, "memoryBytes": COUNT, "pids": COUNT})
+
+
+def error_with(reply: Shape) -> Shape:
+    """The body of a refusal that carries what there is of a reply, without an exit code."""
+    fields = {name: kind for name, kind in reply.fields.items() if name != "exitCode"}
+    return Shape(f"{reply.name}Error", {**ERROR.fields, **fields}, reply.optional)

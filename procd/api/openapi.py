@@ -17,9 +17,8 @@ from procd import __version__
 from procd.api import docs
 from procd.api.body import Count, Element, Text
 from procd.api.describe import (
-    COUNT,
+    ERROR,
     TEXT,
-    TIME,
     Doc,
     Json,
     ListOf,
@@ -43,20 +42,6 @@ JSON: Final = "application/json"
 VARIES: Final = re.compile(r"\{(\w+)\}")
 # What is not a string to the shell, nor to execve.
 NO_NUL: Final = r"^[^\u0000]*$"
-
-ERROR: Final = Shape(
-    "Error",
-    {
-        "statusCode": COUNT,
-        "message": TEXT,
-        "source": {"type": "string", "const": "DAYTONA_DAEMON"},
-        "code": TEXT,
-        "timestamp": TIME,
-        "path": TEXT,
-        "method": TEXT,
-    },
-)
-
 
 # How a caller shows who it is: by name in the description, as OpenAPI has it.
 SCHEMES: Final[dict[str, Json]] = {
@@ -200,11 +185,11 @@ def _operation(spec: APISpec, route: web.RouteDef, doc: Doc) -> Json:
             responses[str(status)] = {"description": "success"}
             if content:
                 responses[str(status)]["content"] = content
-    envelope = {JSON: {"schema": _schema(spec, ERROR)}}
     for error in sorted(errors, key=lambda error: error.status):
         # Several have one status: its description has all their codes.
+        content = {JSON: {"schema": _schema(spec, doc.bodies.get(error, ERROR))}}
         known = responses.setdefault(
-            str(error.status), {"description": error.code, "content": envelope}
+            str(error.status), {"description": error.code, "content": content}
         )
         if error.code not in known["description"]:
             known["description"] += f" or {error.code}"

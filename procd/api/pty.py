@@ -23,6 +23,7 @@ from procd.api.describe import (
     STRINGS,
     TEXT,
     TIME,
+    USAGE,
     Doc,
     ListOf,
     Shape,
@@ -133,6 +134,7 @@ INFO: Final = Shape(
         "active": FLAG,
         "lazyStart": FLAG,
     },
+    {"usage": USAGE},
 )
 LISTED: Final = Shape("PtySessions", {"sessions": ListOf(INFO)})
 CREATED: Final = Shape("PtyCreated", {"sessionId": TEXT})

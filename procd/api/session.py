@@ -33,10 +33,12 @@ from procd.api.describe import (
     TEXT,
     TEXT_OR_NULL,
     TIME,
+    USAGE,
     Doc,
     ListOf,
     Query,
     Shape,
+    error_with,
 )
 from procd.api.draft import Draft
 from procd.api.reply import json_response, respond
@@ -310,7 +312,11 @@ COMMAND: Final = Shape(
     {"id": TEXT, "command": TEXT},
     {"exitCode": INTEGER, "startedAt": TIME, "endedAt": TIME, "outputBytes": COUNT},
 )
-SESSION: Final = Shape("Session", {"sessionId": TEXT, "commands": ListOf(COMMAND)}, {"ended": FLAG})
+SESSION: Final = Shape(
+    "Session",
+    {"sessionId": TEXT, "commands": ListOf(COMMAND)},
+    {"ended": FLAG, "usage": USAGE},
+)
 EXECUTED: Final = Shape(
     "SessionExecReply",
     {
@@ -355,6 +361,7 @@ routes = [
             reply=EXECUTED,
             also={202: EXECUTED},
             errors=(ProcessNotFound, TimedOut, SessionEnded, Exhausted, SpawnFailed),
+            bodies={TimedOut: error_with(EXECUTED)},
         ),
     ),
     web.get(

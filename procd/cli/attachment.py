@@ -248,6 +248,7 @@ class Attachment:
         if status == "connected":
             if self._lost_at is not None:
                 self._lost_at = None
+                self._client.resumes = False
                 self._pause_s = FIRST_RETRY_S
                 self._terminal.tell("connected again")
             begin = int(control.get("offset", 0))
@@ -292,6 +293,7 @@ class Attachment:
         if self._websocket is not None:
             self._websocket.close()
             self._websocket = None
+        self._client.resumes = True
         now = time.monotonic()
         if self._lost_at is None:
             self._lost_at = now

@@ -33,6 +33,7 @@ class Writer:
 
     Raises:
         Failure: it can't be written, at any call.
+        BrokenPipeError: nobody reads what is written.
     """
 
     def __init__(
@@ -72,6 +73,8 @@ class Writer:
         except OSError as exc:
             with contextlib.suppress(OSError):
                 self._file.close()  # lest it be tried again
+            if isinstance(exc, BrokenPipeError):
+                raise
             raise Failure(f"{self._file.name}: {exc.strerror}") from exc
 
 
@@ -79,10 +82,10 @@ def read(file: IO[str], name: str) -> tuple[float | None, Iterator[Event]]:
     """The longest pause that a recording asks for, seconds, if it does; and its events.
 
     Raises:
-        Failure: it is none; for an event that is none, when that is read.
+        Failure: it is none, or can't be read; for an event that is none, when that is read.
     """
     try:
-        header = json.loads(file.readline(MAX_LINE))
+        header = json.loads(_read_line(file, name))
         version = header["version"]
         limit = header.get("idle_time_limit")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
@@ -96,10 +99,17 @@ def read(file: IO[str], name: str) -> tuple[float | None, Iterator[Event]]:
     return limit, _events(file, name, version)
 
 
+def _read_line(file: IO[str], name: str) -> str:
+    try:
+        return file.readline(MAX_LINE)
+    except OSError as exc:
+        raise Failure(f"{name}: {exc.strerror}") from exc
+
+
 def _events(file: IO[str], name: str, version: int) -> Iterator[Event]:
     before = 0.0
     number = 1
-    while line := file.readline(MAX_LINE):
+    while line := _read_line(file, name):
         number += 1
         if not line.strip() or line.startswith("#"):
             continue

@@ -17,6 +17,8 @@ IDLE_S: Final = 0.5
 # What a gateway answers whose server is away; procd itself does so for /readyz alone.
 # Source: RFC 9110, section 15.6.
 AWAY: Final = (502, 503, 504)
+# What a server answers that has too much to do.
+BUSY: Final = 429
 
 HINTS: Final = {
     401: "give one with PROCD_TOKEN, --token-file or the client's file (see `procd --help`)",
@@ -25,10 +27,16 @@ HINTS: Final = {
 
 
 class Client:
-    """One server's API."""
+    """One server's API.
+
+    Attributes:
+        resumes: whether what is asked takes up what was lost with a connection. A server that has
+            too much to do counts as away then: it once took this on, and will have time again.
+    """
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.resumes = False
         self._connection: Connection | None = None
         self._used = 0.0
 
@@ -44,7 +52,7 @@ class Client:
 
         Raises:
             Refused: the server says no.
-            Unreachable: it says nothing, or a gateway says that it is away.
+            Unreachable: it says nothing, a gateway says that it is away, or see `resumes`.
         """
         connection = self.start(method, path, body)
         return self.finish(connection, within_s)
@@ -90,7 +98,7 @@ class Client:
                 self._connection, self._used = connection, time.monotonic()
             else:
                 connection.close()
-        return _content(reply)
+        return self._content(reply)
 
     def websocket(
         self, path: str, protocols: Sequence[str] = (), *, within_s: float = REPLY_S
@@ -102,7 +110,7 @@ class Client:
         """
         websocket, handshake = connect(self.target, path, protocols, within_s)
         if websocket is None:
-            _content(Reply(handshake.status, {"content-type": "application/json"}, handshake.body))
+            self._content(Reply(handshake.status, {}, handshake.body))
             raise Unreachable(f"{self.target.url} doesn't speak WebSocket")
         return websocket
 
@@ -120,17 +128,16 @@ class Client:
             self._connection.close()
             self._connection = None
 
-
-def _content(reply: Reply) -> Any:
-    try:
-        content = json.loads(reply.body) if reply.body else None
-    except ValueError:
-        content = None
-    if reply.status < 300:
-        return content
-    if not isinstance(content, dict):
-        content = {}
-    message = content.get("message") or f"the server answered {reply.status}"
-    if reply.status in AWAY:
-        raise Unreachable(message)
-    raise Refused(reply.status, message, HINTS.get(reply.status, ""), content)
+    def _content(self, reply: Reply) -> Any:
+        try:
+            content = json.loads(reply.body) if reply.body else None
+        except ValueError:
+            content = None
+        if reply.status < 300:
+            return content
+        if not isinstance(content, dict):
+            content = {}
+        message = content.get("message") or f"the server answered {reply.status}"
+        if reply.status in AWAY or (reply.status == BUSY and self.resumes):
+            raise Unreachable(message)
+        raise Refused(reply.status, message, HINTS.get(reply.status, ""), content)

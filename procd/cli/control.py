@@ -1,7 +1,6 @@
 """procd input and procd kill."""
 
 import binascii
-import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,7 +17,7 @@ from procd.cli.ids import (
     optional_command,
     session_path,
 )
-from procd.cli.io import PIECE_BYTES, STDIN
+from procd.cli.io import PIECE_BYTES, read_stdin
 from procd.cli.options import not_empty, pass_target
 from procd.cli.progress import ASKING, Progress
 from procd.cli.target import Target
@@ -58,7 +57,7 @@ def send(target: Target, *, eof: bool, session: str, command_id: str, text: str 
             line = "" if text is None else text.removesuffix("\n") + "\n"
             _type(client, path, {"data": line, "eof": eof})
             return
-        while data := os.read(STDIN, PIECE_BYTES):
+        while data := read_stdin(PIECE_BYTES):
             coded = binascii.b2a_base64(data, newline=False).decode()
             _type(client, path, {"dataBase64": coded})
 

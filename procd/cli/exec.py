@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -81,7 +82,7 @@ def command(
     \b
     Exit codes of its own:
       124  the time of --timeout is over
-      125  the command could not be run, or its end is not known
+      125  the command could not be run, or its end or some of its output is not known
       130  Ctrl-C
 
     \b
@@ -91,7 +92,7 @@ def command(
       tar c . | procd exec -- tar x -C /srv
       procd exec --shell 'dmesg | tail -n 3'
     """
-    from procd.cli.execution import Execution, script_of
+    from procd.cli.execution import Execution
 
     script = " ".join(command) if shell else script_of(command)
     with Client(target) as client:
@@ -104,6 +105,16 @@ def command(
             reads_stdin=not no_stdin,
         ).run()
     sys.exit(code)
+
+
+def script_of(arguments: Sequence[str]) -> str:
+    """A line for any shell that runs exactly these arguments.
+
+    Every word is quoted: none is a pattern, an assignment, an alias or a keyword. What the shell
+    itself has to say of the command's end, such as "Killed", goes nowhere: the exit code says it.
+    """
+    words = " ".join("'" + word.replace("'", "'\\''") + "'" for word in arguments)
+    return f"{{ {words} 2>&3 3>&-; }} 3>&2 2>/dev/null"
 
 
 def environment(given: tuple[str, ...]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from procd.cli.client import Client
@@ -41,27 +41,18 @@ RETRY_S: Final = 0.25
 BEAT_S: Final = 5.0
 # How often a job in the background looks whether the terminal is its own: nobody tells it.
 FOREGROUND_S: Final = 0.5
-# How long the rest of the output may take once the command has ended; a connection that is lost
-# silently is found out before.
+# How long nothing of the rest of the output may come once the command has ended; a connection that
+# is lost silently is found out before.
 REST_S: Final = DEAD_S + 2 * BEAT_S
 # A request without an answer for so long is asked again.
 SILENT_S: Final = WAIT_S + REPLY_S
+REST_LOST: Final = "the rest of the output is lost"
 # How long the server may take to end what is left, and how long who can't wait waits for it.
 DELETE_S: Final = 30.0
 HASTE_S: Final = 0.5
 GONE: Final = (404, 410)
 # A command that takes no input any more.
 FULL_STOP: Final = (400, *GONE)
-
-
-def script_of(arguments: Sequence[str]) -> str:
-    """A line for any shell that runs exactly these arguments.
-
-    Every word is quoted: none is a pattern, an assignment, an alias or a keyword. What the shell
-    itself has to say of the command's end, such as "Killed", goes nowhere: the exit code says it.
-    """
-    words = " ".join("'" + word.replace("'", "'\\''") + "'" for word in arguments)
-    return f"{{ {words} 2>&3 3>&-; }} 3>&2 2>/dev/null"
 
 
 class Execution:
@@ -97,7 +88,8 @@ class Execution:
         self._logs: WebSocket | None = None
         self._offset = 0
         self._complete = False
-        self._size: int | None = None  # of the output, once the command has ended
+        # Of the output: known once the command has ended, and forgotten once all has come.
+        self._size: int | None = None
         # What was asked and isn't answered, by the names of `_wanted`.
         self._requests: dict[str, Connection] = {}
         self._reads = reads_stdin
@@ -184,6 +176,8 @@ class Execution:
             return self._own_exit
         if self._exit is None:
             raise Failure("the command's session is gone, and its exit code with it")
+        if self._size is not None:
+            raise Failure(REST_LOST)
         return self._exit
 
     @property
@@ -238,6 +232,7 @@ class Execution:
 
     def _lost(self, exc: Unreachable) -> None:
         """The server can't be reached: not yet a failure."""
+        self._client.resumes = True
         now = time.monotonic()
         self._lost_at = self._lost_at or now
         self._retry_at = now + RETRY_S
@@ -269,6 +264,8 @@ class Execution:
                     self._offset += len(payload) - LABEL_BYTES
                     # A message has one label, at its begin, and whatever bytes follow it.
                     write_all(LABELS[payload[0]], payload[LABEL_BYTES:])
+                    if self._size is not None and self._own_exit is None:
+                        self._kill_at = time.monotonic() + REST_S
             logs.beat()
         except BrokenPipeError:
             # Nobody reads what it prints: it ends as a command of a pipe does.
@@ -360,7 +357,9 @@ class Execution:
         now = time.monotonic()
         self._drop_requests(now - SILENT_S)
         if self._kill_at is not None and now >= self._kill_at:
-            self._end(EXIT_TIMEOUT if self._exit is None else None)
+            if self._size is not None and self._own_exit is None:
+                raise Failure(REST_LOST)
+            self._end(EXIT_TIMEOUT)
         # Who reads slowly what it printed may have kept an answer waiting.
         overdue = self._give_up_at is not None and now >= self._give_up_at and not ready
         if overdue and not self._deleted:

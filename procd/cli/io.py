@@ -48,6 +48,23 @@ def write_all(number: int, data: bytes) -> None:
             raise Failure(f"can't write to {NAMES.get(number, 'a file')}: {exc.strerror}") from exc
 
 
+def read_stdin(most: int = -1) -> bytes:
+    """What standard input brings next, at most so many bytes; all of it if that is negative.
+
+    Raises:
+        Failure: it can't be read.
+    """
+    if most < 0:
+        return b"".join(iter(lambda: read_stdin(PIECE_BYTES), b""))
+    while True:
+        try:
+            return os.read(STDIN, most)
+        except BlockingIOError:  # another program has made it non-blocking
+            select.select([STDIN], [], [])
+        except OSError as exc:
+            raise Failure(f"can't read standard input: {exc.strerror}") from exc
+
+
 def coloured(number: int) -> bool:
     """Whether what is written there is to have colours. Source: no-color.org."""
     return os.isatty(number) and not os.environ.get("NO_COLOR")

@@ -66,6 +66,7 @@ class Log:
                     finally:
                         websocket.close()
                 except Unreachable:
+                    self._client.resumes = True
                     self._lost_at = self._lost_at or time.monotonic()
                     if time.monotonic() - self._lost_at > LOST_S:
                         raise

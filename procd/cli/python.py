@@ -14,7 +14,7 @@ from procd.cli.cells import Context
 from procd.cli.client import Client
 from procd.cli.failure import Failure
 from procd.cli.ids import complete_context
-from procd.cli.io import ENDING, STDIN, Signals
+from procd.cli.io import ENDING, STDIN, Signals, read_stdin
 from procd.cli.options import not_empty, pass_target
 from procd.cli.progress import Progress
 from procd.cli.target import Target
@@ -68,7 +68,7 @@ def command(target: Target, *, context_id: str | None, cwd: str, keep: bool) -> 
 
 def _piped() -> str:
     try:
-        code = sys.stdin.buffer.read().decode()
+        code = read_stdin().decode()
     except UnicodeDecodeError as exc:
         raise Failure("standard input: not UTF-8") from exc
     return code or "\n"  # the server takes no code for none

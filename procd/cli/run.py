@@ -12,6 +12,7 @@ from procd.cli.exec import environment
 from procd.cli.execution import EXIT_TIMEOUT
 from procd.cli.failure import Failure, Refused
 from procd.cli.images import shown
+from procd.cli.io import STDIN, read_stdin
 from procd.cli.options import as_json, pass_target
 from procd.cli.progress import Progress
 from procd.cli.tables import show_json
@@ -83,10 +84,7 @@ def command(
     language = language or LANGUAGES.get(Path(file.name).suffix)
     if language is None:
         raise Failure(f"{file.name}: can't tell what language it is in", "say it with --language")
-    try:
-        code = file.read()
-    except UnicodeDecodeError as exc:
-        raise Failure(f"{file.name}: not UTF-8") from exc
+    code = _code(file)
     # The server takes an empty program for none.
     body: dict[str, Any] = {"code": code or "\n", "language": language, "argv": list(arguments)}
     body |= {"envs": environment(envs), "timeout": timeout_s}
@@ -109,6 +107,18 @@ def command(
     if timed_out and timeout_s is not None:
         click.echo(f"procd: {file.name} was ended after {timeout_s} s", err=True)
     sys.exit(exit_code)
+
+
+def _code(file: Any) -> str:
+    try:
+        if file.fileno() == STDIN:
+            return read_stdin().decode()
+        text: str = file.read()
+    except UnicodeDecodeError as exc:
+        raise Failure(f"{file.name}: not UTF-8") from exc
+    except OSError as exc:
+        raise Failure(f"{file.name}: {exc.strerror}") from exc
+    return text
 
 
 def _run(target: Target, body: dict[str, Any], name: str) -> Any:

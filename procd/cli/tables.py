@@ -4,11 +4,13 @@ import json
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from procd.cli.io import STDOUT
+
+PADDING: Final = 1  # of a cell of a table for people, on each side
 
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
@@ -31,12 +33,22 @@ def _pretty(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    cells = [[Text(clean(cell)) for cell in row] for row in rows]
+    widths = [
+        max(len(name), *(cell.cell_len for cell in column))
+        for name, column in zip(columns, zip(*cells, strict=True), strict=True)
+    ]
+    # Only the last column is cut short to fit the window: ids are to be copied.
+    before = sum(widths[:-1]) + 2 * PADDING * (len(widths) - 1)
+    console = Console()
+    console.width = max(console.width, before + len(columns[-1]))
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, PADDING))
     for name in columns:
         table.add_column(name, overflow="ellipsis", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(clean(cell)) for cell in row))
-    Console().print(table)
+    table.columns[-1].max_width = console.width - before
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
 
 
 def show_json(document: Any) -> None:

@@ -132,6 +132,8 @@ def read_token(path: str) -> str:
             text = file.read(MAX_TOKEN_BYTES + 1).decode("ascii", "replace")
     except OSError as exc:
         raise Failure(f"token file {path}: {exc.strerror}") from exc
+    except ValueError as exc:  # a NUL, which a file of settings can name
+        raise Failure(f"token file {path!r}: {exc}") from exc
     return _token(text, path)
 
 

@@ -1,5 +1,6 @@
 """The API's description: whole, true to the route table, and fit to be shown."""
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -105,7 +106,9 @@ async def test_the_document_is_whole(procd: MakeClient) -> None:
             for status, response in operation["responses"].items():
                 if status >= "400":
                     schema = response["content"]["application/json"]["schema"]
-                    assert schema == {"$ref": "#/components/schemas/Error"}
+                    name = schema["$ref"].removeprefix("#/components/schemas/")
+                    assert (name == "Error") == (status != "408")
+                    assert set(schemas[name]["required"]) >= set(schemas["Error"]["required"])
 
 
 async def test_websockets_are_upgrades(procd: MakeClient) -> None:
@@ -158,3 +161,37 @@ async def test_the_page(procd: MakeClient) -> None:
     assert not re.search(r'src=|href=(?!"#)|url\(|@import', page), "nothing is loaded from anywhere"
     anchors = set(re.findall(r'href="#(\w+)"', page))
     assert anchors <= set(re.findall(r'id="(\w+)"', page))
+
+
+async def test_what_is_sent_when_time_is_up(procd: MakeClient) -> None:
+    """What was printed until then is in the reply, and in its description."""
+    client = await procd()
+    document = await described(client)
+    async with client.post("/process/session", json={"sessionId": "s"}) as reply:
+        assert reply.status == 201
+
+    async def check(path: str, described_path: str, body: dict[str, object]) -> None:
+        async with client.post(path, json=body | {"timeout": 1}) as reply:
+            assert reply.status == 408
+            sent = await reply.json()
+        response = document["paths"][described_path]["post"]["responses"]["408"]
+        name = response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        schema = document["components"]["schemas"][name]
+        assert set(schema["required"]) <= set(sent) <= set(schema["properties"])
+
+    exec_path = "/process/session/{session_id}/exec"
+    await asyncio.gather(
+        check("/process/execute", "/process/execute", {"command": "sleep 1000"}),
+        check(
+            "/process/code-run", "/process/code-run",
+            {"language": "python", "code": "import time; time.sleep(1000)"},
+        ),
+        check("/process/session/s/exec", exec_path, {"command": "sleep 1000"}),
+    )  # fmt: skip
+
+
+async def test_what_is_used_is_described(procd: MakeClient) -> None:
+    schemas = (await described(await procd()))["components"]["schemas"]
+    for name in ("Session", "PtySession"):
+        assert schemas[name]["properties"]["usage"] == {"$ref": "#/components/schemas/Usage"}
+        assert "usage" not in schemas[name]["required"]

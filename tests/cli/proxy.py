@@ -14,6 +14,7 @@ class Proxy:
     Attributes:
         port_behind: where connections go.
         refuses: whether new connections are closed at once.
+        portion: how many bytes a connection brings its client before it ends; 0 for no limit.
         loses: the reply to the next request that has this in it never arrives.
         answers: what every new connection is answered, instead of being passed on.
         lines: the first lines of the requests that came.
@@ -29,6 +30,7 @@ class Proxy:
         self._done = threading.Event()
         self._freezes = b""
         self.refuses = False
+        self.portion = 0
         self.loses = b""
         self.answers = b""
         self.lines: list[bytes] = []
@@ -83,6 +85,7 @@ class Proxy:
 
         lost: set[socket.socket] = set()  # from where nothing is passed on
         asked: dict[socket.socket, bytes] = {}
+        brought: dict[socket.socket, int] = {}  # by where it comes from
         frozen: list[socket.socket] = []
 
         def freeze(one: socket.socket) -> None:
@@ -91,14 +94,14 @@ class Proxy:
                 selector.unregister(each)
                 frozen.append(each)
 
-        def drop(one: socket.socket) -> None:
+        def drop(one: socket.socket, linger: bytes = b"\1\0\0\0\0\0\0\0") -> None:
             other = pairs.pop(one, None)
             for each in (one, other):
                 if each is not None:
                     pairs.pop(each, None)
                     selector.unregister(each)
-                    # A reset, not an end: socket(7), SO_LINGER.
-                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    # A reset, if nothing else is said, and not an end: socket(7), SO_LINGER.
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                     each.close()
 
         while True:
@@ -132,6 +135,7 @@ class Proxy:
                         continue
                     outer = socket.create_connection(("127.0.0.1", self.port_behind))
                     pairs[inner], pairs[outer] = outer, inner
+                    brought[outer] = 0
                     selector.register(inner, selectors.EVENT_READ)
                     selector.register(outer, selectors.EVENT_READ)
                 elif one in pairs:
@@ -148,6 +152,11 @@ class Proxy:
                             data = b""
                         if data:
                             pairs[one].sendall(data)
+                        if one in brought and self.portion:
+                            brought[one] += len(data)
+                            if brought[one] >= self.portion:
+                                drop(one, bytes(8))
+                                continue
                     except OSError:
                         data = b""
                     if not data:

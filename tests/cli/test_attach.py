@@ -299,7 +299,7 @@ def test_a_gateway_without_its_server_is_a_lost_server(
 ) -> None:
     screen = attach(name, url=proxy.url)
     ready(screen)
-    for status in (502, 503, 504):
+    for status in (429, 502, 503, 504):
         proxy.answer(status)
         screen.until(rb"trying again, the detach keys leave")
         proxy.answers = b""

@@ -224,6 +224,47 @@ def test_ctrl_backslash_ends_everything(cli: Cli, screens: Callable[..., Screen]
     assert b"exec-" not in cli("ps").stdout
 
 
+# Interrupts itself when it is about to import something.
+IMPATIENCE = """
+import os, signal, sys
+
+NAME = sys.argv.pop(1)
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == NAME:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from procd.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("click", -signal.SIGINT), ("procd.cli.exec", 130), ("procd.cli.execution", 130)],
+)
+def test_an_interrupt_while_it_starts(cli: Cli, name: str, code: int) -> None:
+    process = cli.start(
+        "exec", "--", "true", command=(sys.executable, "-c", IMPATIENCE, name),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert process.communicate(timeout=PATIENCE_S) == (b"", b"")
+    assert process.returncode == code
+
+
+def test_who_ignores_interrupts_goes_on(cli: Cli) -> None:
+    """As a job does that a script has put into the background."""
+    command = (sys.executable, "-c", IMPATIENCE, "click")
+    process = cli.start(
+        "exec", "--", "echo", "x", command=command,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    assert process.communicate(timeout=PATIENCE_S) == (b"x\n", b"")
+    assert process.returncode == 0
+
+
 def test_nobody_waits_for_a_server_that_is_silent(
     screens: Callable[..., Screen], stalled: int
 ) -> None:
@@ -339,7 +380,43 @@ def test_a_slow_reader_gets_all(cli: Cli) -> None:
     assert read.stdout == b"".join(b"%d\n" % number for number in range(1, 600_001))
 
 
-@pytest.mark.parametrize("status", [502, 503, 504])
+def test_the_rest_may_take_its_time_through_lost_connections(cli: Cli, proxy: Proxy) -> None:
+    cli.url = proxy.url
+    proxy.portion = 400_000  # with RETRY_S after each: in all, longer than REST_S
+    process = cli.start("exec", "-n", "--", "seq", "1200000", command=impatient(REST_S=2.0))
+    said, complaint = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, complaint) == (0, b"")
+    assert said == b"".join(b"%d\n" % number for number in range(1, 1_200_001))
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_rest_that_does_not_come_is_told(cli: Cli, proxy: Proxy, gone: bool) -> None:
+    """Because nobody sends it, or because its session was ended meanwhile."""
+    cli.url = proxy.url
+    times = {"DEAD_S": 5.0, "PING_S": 0.2, "BEAT_S": 0.2} if gone else {"REST_S": 0.5}
+    script = "echo $PPID; read x; echo two; exit 6"
+    process = cli.start("exec", "--", "sh", "-c", script, command=impatient(**times))
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    shell = int(process.stdout.readline())
+    assert eventually(lambda: any(b"?wait=" in line for line in proxy.lines))
+    proxy.freeze(b"/logs?")
+    process.stdin.write(b"x\n")
+    process.stdin.close()
+    if gone:
+        cli.url = f"http://127.0.0.1:{proxy.port_behind}"
+        (own,) = {line.split(b"/")[3].decode() for line in proxy.lines if b"?wait=" in line}
+        assert cli("logs", "-f", own).stdout.endswith(b"two\n")  # it has ended
+        assert cli("kill", own).returncode == 0
+    assert process.wait(PATIENCE_S) == 125
+    assert process.stdout.read() == b""
+    assert process.stderr.read() == b"procd: the rest of the output is lost\n"
+    assert eventually(lambda: not alive(shell))
+
+
+# The server itself answers 429 to what is one connection too many.
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_gateway_without_its_server_is_a_lost_server(cli: Cli, proxy: Proxy, status: int) -> None:
     cli.url = proxy.url
     process = cli.start("exec", "--", "sh", "-c", "echo one; read x; echo two; exit 6")
@@ -420,6 +497,13 @@ def test_nothing_is_left(cli: Cli) -> None:
         cli("exec", "--", *words)
     result = cli("exec", "--", "curl", "-s", f"{cli.url}/process/session")
     assert len(re.findall(rb'"sessionId"', result.stdout)) == 1  # its own
+
+
+def test_what_is_refused_at_first_stays_so(cli: Cli, proxy: Proxy) -> None:
+    cli.url = proxy.url
+    proxy.answers = b"HTTP/1.1 429 X\r\nContent-Length: 0\r\n\r\n"
+    result = cli("exec", "--", "true")
+    assert (result.returncode, result.stderr) == (125, b"procd: the server answered 429\n")
 
 
 def test_no_server(cli: Cli) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import select
 import signal
@@ -424,6 +425,20 @@ def test_record_much_output(cli: Cli, tmp_path: Path) -> None:
     assert "".join(f"{number}\r\n" for number in range(1, 400_001)) in shown
 
 
+def test_record_for_a_reader_that_leaves(cli: Cli) -> None:
+    urlopen(Request(f"{cli.url}/process/pty", b'{"id": "r6"}', method="POST")).close()
+    recorder = cli.start("record", "r6", "-")
+    assert recorder.stdout is not None
+    assert recorder.stderr is not None
+    assert json.loads(recorder.stdout.readline())["version"] == 3
+    recorder.stdout.close()
+    with Client(parse(cli.url)) as client:
+        client.call("POST", "/process/pty/r6/resize", {"cols": 91, "rows": 31})
+    assert recorder.wait(PATIENCE_S) == 128 + signal.SIGPIPE
+    assert recorder.stderr.read() == b""
+    assert cli("kill", "r6").returncode == 0
+
+
 def test_record_on_a_full_disk(cli: Cli) -> None:
     urlopen(Request(f"{cli.url}/process/pty", b'{"id": "r4"}', method="POST")).close()
     result = cli("record", "r4", "/dev/full")
@@ -478,8 +493,41 @@ def test_a_full_disk(cli: Cli, arguments: list[str]) -> None:
     assert said.count(b"\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["python"], b"can't read standard input"),
+        (["run", "--language", "python", "-"], b"can't read standard input"),
+        (["run", "--language", "python", "/proc/self/mem"], b"/proc/self/mem"),
+        (["play", "-"], b"<stdin>"),
+    ],
+)
+def test_what_can_not_be_read(cli: Cli, arguments: list[str], said: bytes) -> None:
+    with open("/dev/null", "wb") as unreadable:
+        process = cli.start(*arguments, stdin=unreadable)
+    assert process.wait(PATIENCE_S) == 1
+    assert process.stderr is not None
+    assert re.fullmatch(
+        rb"procd: %s: (Bad file descriptor|Input/output error)\n" % said, process.stderr.read()
+    )
+
+
+def test_standard_input_that_another_has_made_non_blocking(cli: Cli) -> None:
+    reading, writing = os.pipe()
+    try:
+        os.set_blocking(reading, False)
+        process = cli.start("python", stdin=reading)
+    finally:
+        os.close(reading)
+    assert eventually(lambda: bool(contexts(cli)))  # it reads next
+    with open(writing, "wb") as code:
+        code.write(b"print(6 * 7)")
+    assert process.communicate(timeout=PATIENCE_S) == (b"42\n", b"")
+    assert process.returncode == 0
+
+
 def test_help_of_every_command(cli: Cli) -> None:
-    from procd.cli.main import COMMANDS
+    from procd.cli.commands import COMMANDS
 
     for name in COMMANDS:
         result = cli(name, "--help")

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import pytest
+from rich.cells import cell_len
 
 from tests.cli.conftest import PROCD, Cli
 from tests.cli.proxy import Proxy
@@ -106,6 +107,31 @@ def test_a_table_for_people(cli: Cli, call: Call, session: str) -> None:
         screen.close()
 
 
+@pytest.mark.parametrize("cols", [30, 80])
+@pytest.mark.parametrize("listing", ["ps", "sessions"])
+def test_a_long_command_leaves_room_for_the_ids(
+    cli: Cli, call: Call, session: str, listing: str, cols: int
+) -> None:
+    command = start(call, session, "sleep 1000 # " + "x" * 2000)
+    call("POST", "/process/pty", {"id": "日本"})  # two cells each
+    screen = Screen([*PROCD, listing], cli.env(TERM="xterm"), cols=cols)
+    try:
+        assert screen.wait() == 0
+        about = "1 command, last: " if listing == "ps" else "sleep 1000"
+        found = re.search(rf"^.*{session}.*$", screen.seen.decode(), re.MULTILINE)
+        assert found is not None
+        row = found.group().rstrip("\r")
+        head, _, text = row.partition("  running  ")
+        assert text.endswith("…")
+        if cols == 80:
+            assert cell_len(row) == 80
+            assert about in text
+        assert (command[:8] in head) == (listing == "sessions")
+    finally:
+        screen.close()
+        call("DELETE", "/process/pty/" + quote("日本"))
+
+
 def test_logs(cli: Cli, call: Call, session: str) -> None:
     first = start(call, session, "echo one; echo two >&2; printf '\\001\\001\\001x'")
     start(call, session, "echo newest")
@@ -126,7 +152,13 @@ def restart(proxy: Proxy) -> None:
     proxy.answers = b""
 
 
-@pytest.mark.parametrize("cut", [Proxy.cut, restart])
+def crowd(proxy: Proxy) -> None:
+    """Be a server that has too many connections for a moment."""
+    proxy.answer(429)
+    proxy.answers = b""
+
+
+@pytest.mark.parametrize("cut", [Proxy.cut, restart, crowd])
 def test_logs_that_follow(
     cli: Cli, call: Call, session: str, proxy: Proxy, cut: Callable[[Proxy], None]
 ) -> None:
@@ -162,6 +194,11 @@ def test_input(cli: Cli, call: Call, session: str) -> None:
     assert cli("input", session, command, stdin=b"\xff\x00a").returncode == 0
     assert cli("input", "--eof", session, command).returncode == 0
     assert cli("logs", "-f", session).stdout == b"\n<>\n\xff\x00a ff 00 61\nover\n"
+    with open("/dev/null", "wb") as unreadable:
+        process = cli.start("input", session, command, stdin=unreadable)
+    assert process.wait(PATIENCE_S) == 1
+    assert process.stderr is not None
+    assert process.stderr.read() == b"procd: can't read standard input: Bad file descriptor\n"
     result = cli("input", session, command, "late")
     assert result.returncode == 1
     assert result.stderr == b"procd: command has already completed with exit code 0\n"

@@ -104,6 +104,7 @@ def test_what_comes_before_what(
         ("url = ", 0o600, "client.toml: "),
         ('token = "two words"', 0o600, "holds no token"),
         ('token_file = "/no/such/file"', 0o600, "No such file"),
+        ('token_file = "a\\u0000b"', 0o600, r"token file 'a\\x00b': "),
     ],
 )
 def test_bad_file(place: Callable[..., Path], text: str, mode: int, message: str) -> None:

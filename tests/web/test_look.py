@@ -147,3 +147,16 @@ def test_signs_are_drawn(opens: Opens) -> None:
         ".filter(text => /[^\\x20-\\x7e\u2212]/.test(text))"
     )
     assert odd == []
+
+
+def test_what_has_a_label_has_a_role(opens: Opens) -> None:
+    """Else the label is told to nobody: WAI-ARIA 1.2, section 5.2.8.6 (generic)."""
+    page = opens().page
+    for name in ("Sessions", "Contexts", "Recordings"):
+        page.get_by_role("tab", name=name).click()
+        page.get_by_role("heading", name=name).wait_for()
+    found: list[str] = page.evaluate(
+        "() => [...document.querySelectorAll('div[aria-label], span[aria-label]')]"
+        ".filter(e => !e.hasAttribute('role')).map(e => e.ariaLabel)"
+    )
+    assert found == []

@@ -34,6 +34,7 @@ const waiting = []; // those who go on when there is a token again
 function askForToken() {
   const text = token === null ? "This server asks for a token." : "That token is not valid.";
   token = null;
+  told = null; // whoever greets from now on is asked again
   asking ??= ask("Token", [["token", "Token", { type: "password", required: true }]], { text, action: "Enter" })
     .then((answer) => {
       if (answer === null) throw new ApiError(401, "no token was given");

@@ -61,7 +61,7 @@ export function contextsPage() {
     describe,
   });
   const cells = new Map(); // by context: what was run here
-  const output = h("div", { "aria-label": "Cells" });
+  const output = h("div", { role: "region", "aria-label": "Cells" });
   const input = h("textarea", {
     class: "wide", rows: 4, "aria-label": "Python code", placeholder: "Python: Ctrl+Enter runs it", spellcheck: "false",
     onkeydown: (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && run(event),

@@ -3,9 +3,12 @@ import { ApiError, socket, tokenGiven } from "./api.js";
 import { Backoff } from "./backoff.js";
 import { Pulse } from "./pulse.js";
 
+// How the server closes when the token is no longer valid: RFC 6455, section 7.4.1.
+const REVOKED = 1008;
+
 /**
  * Call `listed(ptys)` at each change, `lost()` when the server can't be reached, and `locked()` when
- * it asks for a token that the person hasn't given.
+ * it asks for a token that the person hasn't given, or no longer takes the one that was.
  */
 export function followPtys({ listed, lost, locked }) {
   const backoff = new Backoff(500);
@@ -40,9 +43,12 @@ export function followPtys({ listed, lost, locked }) {
       backoff.reset();
       listed(JSON.parse(data).ptys);
     };
-    feed.onclose = () => {
+    feed.onclose = ({ code }) => {
       pulse.stop();
-      again();
+      if (code === REVOKED) {
+        locked();
+        connect(); // which asks for another token
+      } else again();
     };
   };
   connect();
