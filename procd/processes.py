@@ -371,6 +371,10 @@ class Processes:
             proctree.finish_kill(tree, reached, self.pids), f"kill tree {tree.tag:x}"
         )
 
+    async def end(self, tree: Tree) -> None:
+        """Kill a tree; returns when it has ended, or after `KILL_WAIT_S`: the kill goes on then."""
+        await asyncio.wait([self.start_kill(tree)], timeout=proctree.KILL_WAIT_S)
+
 
 def _opened(opener: Callable[[], T]) -> T:
     try:

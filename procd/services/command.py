@@ -80,8 +80,8 @@ class Command:
         self.record = record
         self.file = file
         self.log: Log[LogFile] = Log(file, high_bytes=0)
-        self.labelled = LabelledFrames(file, labelled=True)
-        self.plain = LabelledFrames(file, labelled=False)
+        self.labelled = LabelledFrames(self.log, labelled=True)
+        self.plain = LabelledFrames(self.log, labelled=False)
         self.timed_out = False
         self.terminated = False
         loop = asyncio.get_running_loop()
@@ -116,7 +116,8 @@ class Command:
             shell: its path.
 
         Raises:
-            OSError: no descriptor or no memory is left; nothing has changed then.
+            OSError: no descriptor or no memory is left; it can't be run any more, its input is
+                closed.
         """
         name = str(self.record.number)
         try:
@@ -158,6 +159,11 @@ class Command:
         return any(
             output.opened_by(shell, number) for number, output in enumerate(self._outputs, STDOUT)
         )
+
+    @property
+    def entered(self) -> bool:
+        """Whether the script was opened, or nobody can know; to be asked before it is complete."""
+        return self._script is None or self._script.opened
 
     def held_by(self, shell: int) -> bool:
         """Whether the shell has the command's outputs open, under whatever number."""
@@ -276,11 +282,13 @@ class Command:
     def complete(self, exit_code: int) -> None:
         """It has ended: take in all that it wrote, and only then say so."""
         self._close()
-        self.take_pending()
-        self.record.exit_code = exit_code
-        self.record.ended_at = time.time()
-        self.done.set_result(None)
-        self._started.cancel()
+        try:
+            self.take_pending()
+        finally:
+            self.record.exit_code = exit_code
+            self.record.ended_at = time.time()
+            self.done.set_result(None)
+            self._started.cancel()
         self._one_ended()
 
     def cancel(self, reason: str) -> None:

@@ -10,6 +10,7 @@ import logging
 import shlex
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from procd.unix.fd import OwnedFd
@@ -17,7 +18,7 @@ from procd.unix.feed import Feed
 from procd.unix.openings import Opening, Openings
 from procd.unix.poller import Poller
 from procd.unix.reader import FdReader
-from procd.unix.shell import builtin_word, sourcing, untraced, with_status
+from procd.unix.shell import FedShell, builtin_word, leaving, sourcing, untraced, with_status
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +32,25 @@ EXIT_S: Final = 1.0
 NOTHING: Final = 0  # runs: commands are counted from 1
 
 
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """How a shell is reached.
+
+    Attributes:
+        shell: what it was started as.
+        openings: where it finds what it opens.
+        lines: the pipe that it reads: what it opens, and the end that is written.
+    """
+
+    shell: FedShell
+    openings: Openings
+    lines: tuple[Opening, OwnedFd]
+
+
 class Dialogue:
     """With one shell, about one command at a time.
 
     Args:
-        lines: the pipe that the shell reads: what it opens, and the end that is written.
-        shell: its path.
-        first: a line for it to read before all others, or none.
         is_shell: whether its process still is the shell: not so after `exec PROGRAM`, whose exit
             status is the command's.
         on_end: called with a command's exit code when the shell has told it.
@@ -47,33 +60,45 @@ class Dialogue:
     """
 
     def __init__(
-        self, poller: Poller, openings: Openings, lines: tuple[Opening, OwnedFd], shell: str,
-        first: str, is_shell: Callable[[], bool], on_end: Callable[[int], None],
+        self,
+        poller: Poller,
+        contact: Contact,
+        is_shell: Callable[[], bool],
+        on_end: Callable[[int], None],
         on_silence: Callable[[], None],
-    ) -> None:  # fmt: skip
-        self._shell = shell
-        self._builtin = builtin_word(shell)
+    ) -> None:
+        self._shell = contact.shell.path
+        self._builtin = builtin_word(self._shell)
         self._is_shell = is_shell
         self._on_end = on_end
         self._on_silence = on_silence
         self._number = NOTHING
         self._status = 0
+        self._failure: int | None = None
         self._asked = False
-        self._source, self._feed_fd = lines
+        self._source, self._feed_fd = contact.lines
         self._feed = Feed(poller, self._feed_fd, self._lines_read, self._input_closed)
         # Both ends are ours, so that the shell never waits and we never see an end.
-        self._control = openings.channel("control")
+        self._control = contact.openings.channel("control")
         self._statuses = FdReader(poller, self._control.fd, self._status_received, _never)
         self._partial = b""
-        self._feed.write(f"{first}{self._builtin} trap 'return {TERMINATED}' URG\n".encode())
+        trap = f"{self._builtin} trap {shlex.quote(leaving(self._shell, TERMINATED))} URG\n"
+        self._feed.write(f"{contact.shell.first}{trap}".encode())
 
-    def run(self, number: int, paths: tuple[str, str, str, str], before: str = "") -> None:
+    def run(
+        self,
+        number: int,
+        paths: tuple[str, str, str, str],
+        before: str = "",
+        failure: int | None = None,
+    ) -> None:
         """Have the shell run a command, when it has none.
 
         Args:
             number: the command's, more than 0.
             paths: of its script, and of what becomes its input and its two outputs.
             before: a line for the shell to read first, or none.
+            failure: what the shell says where it has failed itself, and `$?` is to be 1.
         """
         quote = shlex.quote
         script, stdin, stdout, stderr = paths
@@ -84,6 +109,7 @@ class Dialogue:
         # Quoted, the word is no alias either.
         say = f"{self._builtin} 'printf' '{number} %s\\n' \"$?\" >{quote(self._control.path)}"
         self._number = number
+        self._failure = failure
         self._asked = False
         self._feed.write(
             f"{prepare}{sourcing(self._shell, script, streams)}\n{untraced(say)}\n".encode()
@@ -108,7 +134,8 @@ class Dialogue:
             elif self._number != NOTHING and int(number) == self._number:
                 self._number = NOTHING
                 # Some shells say the whole of what `return` was given; the world sees eight bits.
-                self._status = int(word) & 0xFF
+                status = int(word)
+                self._status = 1 if status == self._failure else status & 0xFF
                 self._on_end(self._status)
 
     def _lines_read(self) -> None:
@@ -137,6 +164,7 @@ class Dialogue:
         """
 
         def check(number: int) -> None:
+            self.hear()  # where the loop is late, the time is over before its status is read
             if number != NOTHING and number == self._number and self._is_shell():
                 self._silent()
 

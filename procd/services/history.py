@@ -3,10 +3,11 @@
 import shutil
 import sys
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 
 from procd.errors import Exhausted, ProcessNotFound, SpawnFailed
-from procd.logfile import LogStore
+from procd.logstore import LogStore
 from procd.services.command import Command, CommandRecord
 from procd.streams.backlog import Budget
 from procd.unix.openings import Openings
@@ -99,8 +100,9 @@ class History:
 
     def close(self) -> None:
         """Forget all of them, whatever still runs."""
-        for command in self.commands.values():
-            command.cancel("session was deleted")
-            self._remove(command)
-        self.commands.clear()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        with ExitStack() as each:  # whatever one of them raises, the others go
+            each.callback(shutil.rmtree, self._directory, ignore_errors=True)
+            while self.commands:
+                _, command = self.commands.popitem()
+                each.callback(self._remove, command)
+                each.callback(command.cancel, "session was deleted")

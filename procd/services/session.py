@@ -19,14 +19,13 @@ from procd.errors import (
 from procd.process import STDERR, Process
 from procd.processes import Processes
 from procd.services.command import UNKNOWN, Command
-from procd.services.dialogue import LEAVE, TERMINATED, Dialogue
+from procd.services.dialogue import LEAVE, TERMINATED, Contact, Dialogue
 from procd.services.history import History
+from procd.services.words import Words
 from procd.streams.backlog import Backlog
 from procd.unix import proctree, tags
 from procd.unix.child import ExitStatus
-from procd.unix.fd import OwnedFd
-from procd.unix.openings import Opening, Openings
-from procd.unix.shell import is_running
+from procd.unix.shell import failure_of, is_running, retag_in_shell
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +33,7 @@ log = logging.getLogger(__name__)
 TERMINATE_ROUND_S: Final = 0.01
 # How long to wait for the sight of the shell in a script, which may have redirected itself.
 IN_SCRIPT_S: Final = 0.5
-# What the shell says itself is kept, in case that these are its last words (an EXIT trap). More
-# than this is not what it was told (`set -v`).
-LAST_WORDS_BYTES: Final = 16 << 10
+ENDED_BEFORE: Final = "session ended before the command's turn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,36 +73,35 @@ class ShellSession:
 
     Args:
         process: the shell, whose output is kept in `words`, of which nothing is lost at once.
-        shell: its path.
-        argv: what it was started as.
-        openings: where it finds what it opens.
-        lines, first: the pipe that it reads, and the first line for it (see Dialogue).
+        contact: how it is reached.
 
     Attributes:
         history: its commands.
     """
 
     def __init__(
-        self, session_id: str, process: Process, words: Backlog, *, shell: str,
-        argv: tuple[str, ...], openings: Openings, lines: tuple[Opening, OwnedFd], first: str,
-        history: History, config: SessionsConfig, processes: Processes,
-    ) -> None:  # fmt: skip
+        self,
+        session_id: str,
+        process: Process,
+        words: Backlog,
+        contact: Contact,
+        history: History,
+        config: SessionsConfig,
+        processes: Processes,
+    ) -> None:
         self.id = session_id
         self.history = history
         self._process = process
         self._processes = processes
-        self._words = words
-        self._shell = shell
+        self._words = Words(words)
+        self._shell = contact.shell
         self._config = config
         self._queue: deque[Command] = deque()
         self._current: Command | None = None
         self._over = False
-        self._argv = argv
-        self._traced = b""
         self._dialogue = Dialogue(
-            processes.poller, openings, lines, shell, first,
-            self._is_shell, self._command_ended, self._silent,
-        )  # fmt: skip
+            processes.poller, contact, self._is_shell, self._command_ended, self._silent
+        )
         process.log.attach(0, self._spoken)
         process.done.add_done_callback(self._shell_ended)
 
@@ -156,34 +152,26 @@ class ShellSession:
         while self._current is None and self._queue and not self.ended:
             command = self._queue.popleft()
             try:
-                paths = command.open(self._shell)
+                paths = command.open(self._shell.path)
             except OSError as exc:
                 command.log.append(f"cannot start a command: {exc.strerror}".encode(), STDERR)
                 command.complete(UNKNOWN)
                 continue
             self._current = command
-            self._traced = f" . {paths[0]}".encode()
-            self._words.clear()
+            self._words.begin(paths[0])
             tag = self._process.tag(command.record.number)
-            retag = "" if self._process.retag(tag) else tags.retag_in_shell(tag)
-            self._dialogue.run(command.record.number, paths, retag)
+            retag = "" if self._process.retag(tag) else retag_in_shell(self._shell.path, tag)
+            failure = failure_of(self._shell.path, command.record.text)
+            self._dialogue.run(command.record.number, paths, retag, failure)
 
     def _spoken(self) -> None:
         """The shell has said something itself."""
-        if self._words.kept_bytes > LAST_WORDS_BYTES:
+        if self._words.many:
             self._take_words()
 
     def _take_words(self) -> None:
-        """Move what the shell has said itself into the log of the command that it runs.
-
-        Less the lines that name what it sources, which bash traces.
-        """
         if self._current is not None:
-            for run in self._words.runs():
-                lines = run.data.splitlines(keepends=True)
-                words = b"".join(line for line in lines if self._traced not in line)
-                if words:
-                    self._current.log.append(words, run.stream)
+            self._words.move_to(self._current.log)
         self._words.clear()
 
     def _silent(self) -> None:
@@ -201,10 +189,13 @@ class ShellSession:
 
     def _command_ended(self, exit_code: int) -> None:
         command, self._current = self._current, None
-        if command is not None:
+        if command is None:
+            return
+        try:
             command.complete(exit_code or (TERMINATED if command.terminated else 0))
             if not command.log.sealed and command.held_by(self.pid):
                 self._processes.tasks.start(self._let_go(command), f"end {command.record.id}")
+        finally:
             self._next()
 
     async def _let_go(self, command: Command) -> None:
@@ -221,19 +212,33 @@ class ShellSession:
         self._dialogue.hear()  # the status of a command may have come before the end
         exit_status = self._process.record.exit
         assert exit_status is not None
-        if self._current is not None:
-            self._current.take_pending()
+        try:
+            if self._current is not None:
+                self._end_with_shell(exit_status)
+        finally:
+            self._words.clear()
+            while self._queue:
+                self._queue.popleft().cancel(ENDED_BEFORE)
+            self._close()
+        log.info("session ended", extra={"session": self.id, "exit_code": exit_status.shell_code})
+
+    def _end_with_shell(self, exit_status: ExitStatus) -> None:
+        command = self._current
+        assert command is not None
+        entered = command.entered
+        try:
+            command.take_pending()
             # What the shell said at its end, in a trap for instance, went to its own streams.
             self._take_words()
-            command, self._current = self._current, None
-            command.complete(exit_status.shell_code or (TERMINATED if command.terminated else 0))
-            if exit_status.signal is not None:
-                command.seal()  # what it waited for is nobody's background child
-        self._words.clear()
-        while self._queue:
-            self._queue.popleft().cancel("session ended before the command's turn")
-        self._close()
-        log.info("session ended", extra={"session": self.id, "exit_code": exit_status.shell_code})
+        finally:
+            self._current = None
+            if not entered:  # it ended, in a trap for instance, before it came to the command
+                command.cancel(ENDED_BEFORE)
+            else:
+                code = exit_status.shell_code
+                command.complete(code or (TERMINATED if command.terminated else 0))
+        if exit_status.signal is not None:
+            command.seal()  # what it waited for is nobody's background child
 
     def _close(self) -> None:
         self._dialogue.close()
@@ -266,7 +271,7 @@ class ShellSession:
 
     def _is_shell(self) -> bool:
         """Whether the shell still is one: after `exec PROGRAM` that program has its place."""
-        return is_running(self.pid, self._argv)
+        return is_running(self.pid, self._shell.argv)
 
     def tree(self, command: Command) -> proctree.Tree:
         """The processes that a command has started, wherever they are, but not the shell.
@@ -282,7 +287,9 @@ class ShellSession:
         """Send a signal to all processes of a command, which the shell isn't one of.
 
         Raises:
-            CommandCompleted: it has ended, or its turn has not come.
+            CommandCompleted: it has ended.
+            SessionEnded: its session has ended before its turn.
+            Conflict: its turn has not come.
         """
         command.raise_if_never_run()
         command.check_not_ended()
@@ -299,14 +306,31 @@ class ShellSession:
 
         Raises:
             CommandCompleted: it has ended.
+            SessionEnded: its session has ended before its turn.
         """
+        if self._has_ended(command):
+            await asyncio.wait([command.done])
         command.raise_if_never_run()
         command.check_not_ended()
         command.terminated = True
         ending = self._ending(command, self._config.grace_s)
-        return await self._processes.tasks.finish(ending, f"terminate {command.record.id}")
+        kept = await self._processes.tasks.finish(ending, f"terminate {command.record.id}")
+        command.raise_if_never_run()  # the shell has ended before it came to it
+        return kept
+
+    def _has_ended(self, command: Command) -> bool:
+        """Whether a command has ended, though the loop be too late to have heard of it.
+
+        `done` is set by then, or is about to be: with the end of a shell that took it along.
+        """
+        if command is self._current:
+            self._dialogue.hear()
+            self._process.look()
+        return command.done.done() or (command is self._current and self.ended)
 
     def _time_up(self, command: Command) -> None:
+        if self._has_ended(command):
+            return
         command.timed_out = command.terminated = True
         self._processes.tasks.start(self._ending(command, 0), f"time up {command.record.id}")
 
@@ -319,33 +343,39 @@ class ShellSession:
             # A `read` of the shell's own ends so.
             command.end_input(self.pid, self._processes.tasks)
         tree = self.tree(command)
-        number, round_s = (signal.SIGTERM, grace_s) if grace_s else (signal.SIGKILL, 0.0)
         begin = time.monotonic()
-        deadline = begin + grace_s + proctree.KILL_WAIT_S
-        while not command.done.done() and time.monotonic() < deadline:
-            self._leave(command, blindly=time.monotonic() > begin + IN_SCRIPT_S)
-            reached = self._processes.reach(tree, number)
-            await proctree.ended(reached, round_s or proctree.KILL_WAIT_S)
-            await asyncio.wait([command.done], timeout=TERMINATE_ROUND_S)
-            number, round_s = signal.SIGKILL, 0.0
-        if command.done.done():
-            # Its background children are part of it.
-            reached = self._processes.reach(tree, signal.SIGKILL)
-            await proctree.finish_kill(tree, reached, self._processes.pids)
+        if grace_s and not self._has_ended(command):
+            await self._press(command, tree, signal.SIGTERM, grace_s, blindly=False)
+        # However late the loop is, there is time left for SIGKILL.
+        deadline = max(begin + grace_s, time.monotonic()) + proctree.KILL_WAIT_S
+        while not self._has_ended(command) and time.monotonic() < deadline:
+            blindly = time.monotonic() > begin + IN_SCRIPT_S
+            await self._press(command, tree, signal.SIGKILL, proctree.KILL_WAIT_S, blindly=blindly)
+        if self._has_ended(command):
+            await asyncio.wait([command.done])
+            await self._processes.end(tree)  # its background children are part of it
             return True
         self._process.kill()
         await self._process.killed()
         await asyncio.wait([command.done], timeout=proctree.KILL_WAIT_S)
         return False
 
-    def _leave(self, command: Command, *, blindly: bool) -> None:
-        """Have the shell leave a script as soon as what it waits for has ended.
+    async def _press(
+        self, command: Command, tree: proctree.Tree, number: int, within_s: float, *, blindly: bool
+    ) -> None:
+        """Have the shell leave a script as soon as what it waits for has ended, and signal that.
 
-        Some shells would take it for the end of their input before the script and after it.
+        Some shells would take it for the end of their input before the script and after it: unless
+        `blindly`, it is told only if it is seen to be in it. What is stopped is continued, to hear.
         """
-        self._dialogue.hear()
         if command is self._current and (blindly or command.entered_by(self.pid)):
             self._process.signal(LEAVE)
+            self._process.signal(signal.SIGCONT)
+        reached = self._processes.reach(tree, number)
+        if number != signal.SIGKILL:
+            self._processes.reach(tree, signal.SIGCONT)
+        await proctree.ended(reached, within_s)
+        await asyncio.wait([command.done], timeout=TERMINATE_ROUND_S)
 
     async def delete(self) -> None:
         """End all that runs in it, then forget everything about it."""

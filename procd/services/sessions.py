@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +18,10 @@ from procd.errors import (
     ProcessNotFound,
     SpawnFailed,
 )
-from procd.logfile import LogStore
+from procd.logstore import LogStore
 from procd.process import Process
 from procd.processes import Processes
+from procd.services.dialogue import Contact
 from procd.services.environment import Environment, check_names
 from procd.services.history import History
 from procd.services.ids import check_id
@@ -32,8 +35,10 @@ from procd.streams.backlog import Backlog, Budget
 from procd.streams.log import Log
 from procd.surroundings import state_dir
 from procd.unix.fd import OwnedFd
+from procd.unix.file import make_directory
 from procd.unix.openings import Opening, Openings
 from procd.unix.shell import Shell, fed
+from procd.unix.sightings import Sightings
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +48,8 @@ ENTRYPOINT_COMMAND: Final = "entrypoint_command"
 WORDS_BYTES: Final = 1 << 20
 # One, within single quotes.
 SINGLE_QUOTE: Final = "'\\''"
+# Bytes of an argument that are not UTF-8, as Python has them. Source: PEP 383.
+NOT_TEXT: Final = re.compile("[\udc80-\udcff]+")
 
 
 class ShellSessions:
@@ -68,6 +75,7 @@ class ShellSessions:
         self._sessions: dict[str, ShellSession] = {}
         self._store = LogStore(config.max_log_bytes, config.max_total_log_bytes)
         self._store.keep_reserve()
+        self._sightings = Sightings()
         self._texts = Budget(config.max_total_text_bytes, processes.heap.freed)
         self._root = StateDirectory(state_dir(config, os.environ))
         # The shell opens what is in it by name: another user may pass through, and not look.
@@ -112,30 +120,29 @@ class ShellSessions:
         lines: tuple[Opening, OwnedFd] | None = None
         process: Process | None = None
         words = Backlog(WORDS_BYTES)
-        openings = Openings(self._processes.confinement, directory)
+        openings = Openings(self._processes.confinement, directory, self._sightings)
         try:
             if self._processes.confinement.owner is not None:
-                directory.mkdir(mode=self._mode, parents=True)
-            shell = self._shell.path()
+                make_directory(directory, self._mode)
+            path = self._shell.path()
             lines = openings.source("lines")
-            argv, first = fed(shell, lines[0].path)
+            shell = fed(path, lines[0].path)
             process = self._processes.spawn(
-                argv,
+                shell.argv,
                 cwd=request.cwd or (self._home_dir if starts_at_home else self._work_dir),
                 env=self._environment.merged(request.envs),
                 output=Log(words, 0),
-                stdin=lines[0].fd if argv == (shell,) else None,
+                stdin=lines[0].fd if shell.on_stdin else None,
                 long_lived=True,
             )
             history = History(
                 directory, self._store, self._texts, openings, self._processes.poller,
                 self.config.max_commands,
             )  # fmt: skip
+            contact = Contact(shell, openings, lines)
             return ShellSession(
-                request.id, process, words, shell=shell, argv=argv, openings=openings,
-                lines=lines, first=first, history=history, config=self.config,
-                processes=self._processes,
-            )  # fmt: skip
+                request.id, process, words, contact, history, self.config, self._processes
+            )
         except (OSError, ProcdError) as exc:
             for end in lines or ():
                 end.close()
@@ -152,7 +159,7 @@ class ShellSessions:
         session = self._create(SessionRequest(id=ENTRYPOINT), starts_at_home=False)
         # All quoted: what is quoted is no keyword and no assignment.
         quoted = [argument.replace("'", SINGLE_QUOTE) for argument in argv]
-        command = " ".join(f"'{argument}'" for argument in quoted)
+        command = " ".join(f"'{NOT_TEXT.sub(_by_printf, argument)}'" for argument in quoted)
         session.exec(
             ExecRequest(command=command, run_async=True, suppress_input_echo=True),
             ENTRYPOINT_COMMAND,
@@ -210,8 +217,16 @@ class ShellSessions:
 
     async def aclose(self) -> None:
         """Forget all sessions; their processes are ended by `Processes`."""
-        for session in self._sessions.values():
-            session.close()
-        self._sessions.clear()
-        self._store.close()
-        self._root.remove()
+        with ExitStack() as each:  # whatever one of them raises, the others go
+            each.callback(self._root.remove)
+            each.callback(self._store.close)
+            each.callback(self._sightings.close)
+            while self._sessions:
+                _, session = self._sessions.popitem()
+                each.callback(session.close)
+
+
+def _by_printf(found: re.Match[str]) -> str:
+    """The same bytes within single quotes, in a text that JSON can show: the shell makes them."""
+    escapes = "".join(f"\\{ord(each) - 0xDC00:03o}" for each in found[0])
+    return f"""'"$(printf '{escapes}')"'"""

@@ -7,12 +7,16 @@ files in a directory.
 Source: proc_pid_fd(5); fifo(7); pipe(7).
 """
 
+import logging
 import os
 from pathlib import Path
 from typing import Final
 
 from procd.unix.confine import Confinement
-from procd.unix.fd import OwnedFd, anonymous_file, pipe
+from procd.unix.fd import OwnedFd, anonymous_file, pipe, write_all
+from procd.unix.sightings import UNKNOWN, Sightings
+
+log = logging.getLogger(__name__)
 
 MODE: Final = 0o600
 NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -24,11 +28,13 @@ class Opening:
     The path is good until `close`.
     """
 
-    __slots__ = ("_name", "fd")
+    __slots__ = ("_name", "_sightings", "_watched", "fd")
 
-    def __init__(self, fd: OwnedFd, name: str = "") -> None:
+    def __init__(self, fd: OwnedFd, name: str = "", sightings: Sightings | None = None) -> None:
         self.fd = fd
         self._name = name
+        self._sightings = sightings
+        self._watched = UNKNOWN if sightings is None else sightings.watch(fd)
 
     @property
     def path(self) -> str:
@@ -49,13 +55,27 @@ class Opening:
         ours = os.fstat(self.fd.number)
         return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
 
+    @property
+    def opened(self) -> bool:
+        """Whether anybody has opened it by now; also where it isn't watched, and none can know."""
+        return self._sightings is None or self._sightings.seen(self._watched)
+
     def close(self) -> None:
-        """Close it, and remove its name if it has one; further calls do nothing."""
+        """Close it, and remove its name if it has one and that can be done.
+
+        Further calls do nothing.
+        """
         if self.fd.closed:
             return
+        if self._sightings is not None:
+            self._sightings.forget(self._watched)
+            self._sightings = None
         self.fd.close()
         if self._name:
-            Path(self._name).unlink(missing_ok=True)
+            try:
+                Path(self._name).unlink(missing_ok=True)
+            except OSError as exc:
+                log.warning("a name is left: %s: %s", self._name, exc.strerror)
 
 
 class Openings:
@@ -63,10 +83,14 @@ class Openings:
 
     Args:
         directory: where names are made for another user's children; it must be theirs to pass.
+        sightings: what tells whether a child has opened a file.
     """
 
-    def __init__(self, confinement: Confinement, directory: Path) -> None:
+    def __init__(
+        self, confinement: Confinement, directory: Path, sightings: Sightings | None = None
+    ) -> None:
         self._confinement = confinement
+        self._sightings = sightings
         self._directory = directory if confinement.owner is not None else None
 
     def pipe(self, name: str) -> tuple[OwnedFd, Opening]:
@@ -122,20 +146,18 @@ class Openings:
             writing.close()
 
     def file(self, name: str, content: bytes) -> Opening:
-        """A file with `content`.
+        """A file with `content`, which is watched: see `Opening.opened`.
 
         Raises:
             OSError: as `pipe`, or there is no memory for it.
         """
         if self._directory is None:
-            return Opening(anonymous_file(name, content))
+            return Opening(anonymous_file(name, content), sightings=self._sightings)
         path = self._path(name)
-        made = Opening(OwnedFd(os.open(path, NEW_FILE, MODE)), path)
+        made = Opening(OwnedFd(os.open(path, NEW_FILE, MODE)), path, self._sightings)
         try:
             self._confinement.give(made.fd.number)
-            remaining = memoryview(content)
-            while remaining:
-                remaining = remaining[os.write(made.fd.number, remaining) :]
+            write_all(made.fd, content)
         except OSError:
             made.close()
             raise

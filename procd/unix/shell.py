@@ -1,10 +1,13 @@
 """Which shell runs the user's commands, and how a script of any length is handed to it."""
 
 import os
+import resource
 import shlex
+from dataclasses import dataclass
 from typing import Final
 
 from procd.errors import SpawnFailed
+from procd.unix import tags
 from procd.unix.fd import OwnedFd, anonymous_file
 
 PREFERRED: Final = ("/usr/bin/zsh", "/bin/zsh", "/usr/bin/bash", "/bin/bash")
@@ -60,7 +63,10 @@ def _listed() -> set[str]:
         raise SpawnFailed(f"cannot look for a shell: {exc.strerror}") from exc
 
 
-ZSH_END: Final = b"\n\n{ \\builtin return $? && \\builtin :; }\n"
+# What a sourced script of zsh's returns that it left by an error of the shell's own, and nothing
+# else: a status that is the same by itself is said otherwise. Source: zsh 5.9, bin_dot.
+ZSH_FAILED: Final = 126
+ZSH_END: Final = b'\n\n{ \\builtin return "$(($? == 126 ? 256 + $? : $?))" && \\builtin :; }\n'
 ASH: Final = ("ash", "dash", "busybox")
 # What sets `$0`. Source: bash(1), BASH_ARGV0; zshoptions(1), POSIX_ARGZERO.
 NAMES_ITSELF: Final = {"bash": "BASH_ARGV0", "zsh": "0"}
@@ -70,8 +76,31 @@ def _kind(shell: str) -> str:
     return os.path.basename(shell)  # noqa: PTH119 - a str
 
 
-def fed(shell: str, path: str) -> tuple[tuple[str, ...], str]:
-    """How a shell is started that reads lines from a pipe, and the first line for it.
+def _naming(shell: str, kind: str) -> str:
+    """A command that sets `$0`. Where it can't be set (zsh's POSIX_ARGZERO), the shell lives on."""
+    assignment = f"{NAMES_ITSELF[kind]}={shlex.quote(shell)}"
+    return f"{{ \\builtin eval {shlex.quote(assignment)}; }} 2>/dev/null || \\builtin :"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedShell:
+    """A shell that reads lines from a pipe.
+
+    Attributes:
+        path: its own.
+        argv: what it is started as.
+        on_stdin: whether the pipe is to be its standard input; else it opens it by path.
+        first: a line for it to read before all others, or none.
+    """
+
+    path: str
+    argv: tuple[str, ...]
+    on_stdin: bool = False
+    first: str = ""
+
+
+def fed(shell: str, path: str) -> FedShell:
+    """How a shell is started that reads lines from a pipe.
 
     It opens the pipe by path, and keeps it from its children, as it does with any script. Standard
     input is for what it runs: for a trap, once a script's redirections are undone. (And bash 5.2
@@ -83,13 +112,11 @@ def fed(shell: str, path: str) -> tuple[tuple[str, ...], str]:
     """
     kind = _kind(os.path.realpath(shell))
     if kind == "dash":
-        return (shell, "-c", f". {shlex.quote(path)}", shell), ""  # it sources line by line
+        argv = (shell, "-c", f". {shlex.quote(path)}", shell)  # it sources line by line
+        return FedShell(path=shell, argv=argv)
     if kind in NAMES_ITSELF:
-        assignment = f"{NAMES_ITSELF[kind]}={shlex.quote(shell)}"
-        # Where it can't be set (zsh's POSIX_ARGZERO), the shell lives on.
-        first = f"{{ \\builtin eval {shlex.quote(assignment)}; }} 2>/dev/null || \\builtin :\n"
-        return (shell, path), first
-    return (shell,), ""
+        return FedShell(path=shell, argv=(shell, path), first=f"{_naming(shell, kind)}\n")
+    return FedShell(path=shell, argv=(shell,), on_stdin=True)
 
 
 def is_running(pid: int, argv: tuple[str, ...]) -> bool:
@@ -167,9 +194,53 @@ def sourced(shell: str, script: bytes) -> bytes:
 
     Source: zsh 5.9, exec.c, this_noerrexit.
     """
-    if _kind(shell) != "zsh" or b"<<" in script:
-        return script
-    return script + ZSH_END
+    return script if _kind(shell) != "zsh" or b"<<" in script else script + ZSH_END
+
+
+# What sets the soft limit RLIMIT_RTTIME, without a process. Source: bash(1) of 5.1 and later,
+# zshbuiltins(1), ulimit.
+SETS_RTTIME: Final = {"bash": "ulimit -SR", "zsh": f"ulimit -SN {resource.RLIMIT_RTTIME}"}
+
+
+def retag_in_shell(shell: str, tag: int) -> str:
+    """A line by which a shell takes another tag; by itself where it can."""
+    by_program = tags.retag_in_shell(tag)
+    setting = SETS_RTTIME.get(_kind(shell))
+    if setting is None:
+        return by_program
+    return f"{builtin_word(shell)} {setting} {tag} || {by_program or ':'}"
+
+
+def failure_of(shell: str, script: str) -> int | None:
+    """The status that says of a script that the shell itself failed in it, if one does.
+
+    `$?` is 1 then, where no script is sourced. Only a script with an end tells it from its own 126,
+    and only if there can't be a `return` before.
+    """
+    tells = _kind(shell) == "zsh" and "<<" not in script and "return" not in script
+    return ZSH_FAILED if tells else None
+
+
+def leaving(shell: str, status: int) -> str:
+    """What a trap does that has the shell leave a script with `status`, and nothing outside of one.
+
+    There, all but bash would take it for the end of their input; bash says that it can't. zsh knows
+    whether it is in a script. dash and BusyBox have put four streams aside then, of the sourcing
+    and of the group around it, at the numbers from 10 or, where 10 is their input, from 11 on;
+    between scripts there are never more than two.
+
+    Source: zshparam(1), ZSH_EVAL_CONTEXT; dash and BusyBox, savefd.
+    """
+    word = builtin_word(shell)
+    kind = _kind(os.path.realpath(shell))
+    if kind == "bash":
+        return f"return {status} 2>/dev/null"
+    if kind == "zsh":
+        outside = '"${ZSH_EVAL_CONTEXT#*:file}" = "$ZSH_EVAL_CONTEXT"'
+        return f"{word} test {outside} || {word} return {status}"
+    if kind in ASH:
+        return f'{word} test -e "/proc/$$/fd/13" && return {status}'
+    return f"return {status}"
 
 
 def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | None]:
@@ -177,7 +248,8 @@ def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | Non
 
     A script that fits one argument is one. A longer one is an anonymous file, which the shell opens
     by name and whose inherited descriptor the script's own first words close again, so that no
-    command of the user's ever sees it. Either way standard input is free.
+    command of the user's ever sees it. Either way standard input is free, and `$0` is the shell's
+    path where that can be set.
 
     Raises:
         SpawnFailed: there is no descriptor or no memory for the file.
@@ -187,8 +259,10 @@ def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | Non
     text = os.fsencode(script)
     if len(text) < MAX_ARGUMENT_BYTES:
         return (shell, "-c", "--", script), None
+    kind = _kind(os.path.realpath(shell))
+    first = f"{_naming(shell, kind)};" if kind in NAMES_ITSELF else ""
     try:
-        file = anonymous_file("procd-script", f"exec {SCRIPT_FD}<&-;".encode() + text)
+        file = anonymous_file("procd-script", f"exec {SCRIPT_FD}<&-;{first}".encode() + text)
     except OSError as exc:
         raise SpawnFailed(f"cannot hold the script: {exc.strerror}") from exc
     return (shell, f"/proc/self/fd/{SCRIPT_FD}"), file

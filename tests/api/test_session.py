@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 from pathlib import Path
 from typing import Any
 
@@ -512,9 +513,9 @@ async def test_state_is_private(procd: MakeClient, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-async def with_entrypoint(aiohttp_client: Any, *argv: str) -> TestClient[Any, Any]:
+async def with_entrypoint(aiohttp_client: Any, *argv: str, shell: str = "") -> TestClient[Any, Any]:
     """A server that was started with a command."""
-    config = from_mapping({"sessions": {"grace_s": 0.2}})
+    config = from_mapping({"sessions": {"grace_s": 0.2}, "process": {"shell": shell}})
     client: TestClient[Any, Any] = await aiohttp_client(create_app(config, entrypoint=argv))
     return client
 
@@ -540,6 +541,19 @@ async def test_entrypoint(aiohttp_client: Any) -> None:
         client, "", path="/process/session/entrypoint/logs", headers={}, labelled=True
     )
     assert (await listener.to_end()).startswith(b"[a  b]")
+
+
+async def test_an_entrypoint_that_is_not_text(aiohttp_client: Any, shell: str) -> None:
+    """Its arguments arrive byte by byte, and its command can be told, and run as it is told."""
+    argument = b"a\xff\xfe'\x80\xe9\xc3\xa9$HOME"
+    argv = ("printf", "%s|", os.fsdecode(argument))
+    client = await with_entrypoint(aiohttp_client, *argv, shell=shell)
+    shown = await get(client, ENTRYPOINT + "?wait=20")
+    await create(client)
+    again = await run(client, shown["command"])
+    for session_id, command_id in (("entrypoint", shown["id"]), ("s", again["cmdId"])):
+        listener = await follow(client, command_id, session_id)
+        assert await listener.to_end() == argument + b"|"
 
 
 async def test_entrypoint_is_not_to_be_touched(aiohttp_client: Any) -> None:

@@ -385,3 +385,44 @@ async def test_id_is_free_at_once(procd: MakeClient, alive: Fifo) -> None:
         assert (await run(client, "echo new"))["output"] == "new\n"
     assert (await run(client, "echo still"))["output"] == "still\n"
     await alive.ended()
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+STOPPED = [
+    # One that stops itself, and hears that it is to end as it goes on.
+    ("sh -c 'trap \"echo heard; exit\" TERM; echo $$; kill -STOP $$; sleep 1000'", "heard\n"),
+    ("echo $$; kill -STOP $$; echo rest", ""),  # the shell itself
+]
+
+
+@pytest.mark.parametrize(("script", "heard"), STOPPED)
+async def test_what_is_stopped_is_terminated(
+    procd: MakeClient, shell: str, script: str, heard: str
+) -> None:
+    """It takes no grace, and not the shell."""
+    client = await of_shell(procd, shell, sessions={"grace_s": 1000.0})
+    await run(client, "state=kept")
+    command_id = await start(client, script)
+    listener = await follow(client, command_id)
+    await listener.until(b"\n")
+    pid = int(listener.joined)
+
+    async def stopped() -> bool:
+        return _state(pid) == "T"
+
+    await until(stopped)
+    await post(client, command_id, "terminate")
+    assert await listener.to_end() == f"{pid}\n{heard}".encode()
+    assert (await ended(client, command_id))["exitCode"] == 143
+    assert (await run(client, "echo $state"))["output"] == "kept\n"
+
+
+async def test_what_is_stopped_has_a_timeout(procd: MakeClient, shell: str) -> None:
+    client = await of_shell(procd, shell)
+    await run(client, "state=kept")
+    reply = await post_exec(client, "kill -STOP $$; echo rest", timeout=1)
+    assert (await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT"))["stdout"] == ""
+    assert (await run(client, "echo $state"))["output"] == "kept\n"

@@ -1,16 +1,18 @@
 """Shell sessions when things go wrong around them."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientResponse
 
 from procd.api.session import SESSIONS
-from tests.api.clients import Fifo, Gate, descriptors_exhausted, refused
+from tests.api.clients import Fifo, Gate, descriptors_exhausted, execute, refused
 from tests.api.conftest import alive, gate
 from tests.api.sessions import (
     create,
@@ -280,3 +282,77 @@ async def test_delete_races_with_exec(procd: MakeClient) -> None:
         async with client.get(path_of("x")) as reply:
             await refused(reply, 404, "PROCESS_NOT_FOUND")
     assert statuses <= {200, 404, 410}
+
+
+async def mounting(*argv: str | Path) -> int:
+    """Its exit code."""
+    return await (await asyncio.create_subprocess_exec(*argv, stderr=-3)).wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_files_that_can_no_longer_be_removed(
+    small_disk: Path, procd: MakeClient, gate: Gate
+) -> None:
+    """All that a session for another user has is on a disk that turns read-only."""
+    small_disk.chmod(0o711)
+    for place in small_disk.parents:
+        if place.name.startswith(("pytest-", "popen-", "test_")):
+            place.chmod(0o711)
+    os.chmod(str(gate), 0o666)
+    client = await procd(
+        process={"user": "54321", "work_dir": "/"},
+        sessions={"state_dir": str(small_disk), "grace_s": 0.2},
+    )
+    await create(client)
+    command_id = await start(client, f"read x <{gate}; echo said; (exit 3)")
+    await start(client, "echo never", suppressInputEcho=True)
+    assert await mounting("mount", "--bind", small_disk, small_disk) == 0
+    try:
+        assert await mounting("mount", "-o", "remount,bind,ro", small_disk) == 0
+        gate.open()
+        assert (await ended(client, command_id))["exitCode"] == 3
+        last = (await get(client, "/process/session/s"))["commands"][-1]["id"]
+        assert (await ended(client, last))["exitCode"] == -1, "there is no place for its pipes"
+        await delete(client)
+        async with client.get("/process/session/s") as reply:
+            await refused(reply, 404, "PROCESS_NOT_FOUND")
+        assert (await execute(client, "echo on"))["stdout"] == "on\n"
+    finally:
+        await mounting("umount", "-l", small_disk)
+
+
+def fails() -> None:
+    """What a reader of a log is told by, that can't hear it."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+async def test_a_session_whose_end_fails_keeps_none_from_it(procd: MakeClient) -> None:
+    """The others let go of what they have all the same: the test's fixture looks."""
+    client = await procd()
+    sessions = client.app[SESSIONS]
+    for name in ("first", "broken", "last"):
+        await create(client, name)
+    broken = sessions.get("broken").history.get(await start(client, "read x", "broken"))
+    with closing(broken.log.attach(0, fails)), pytest.raises(OSError, match="Input/output"):
+        await sessions.aclose()
+    assert len(sessions) == 0
+
+
+async def test_a_command_whose_last_words_cannot_be_kept(procd: MakeClient, gate: Gate) -> None:
+    """It ends all the same, and the next has its turn."""
+    client = await procd()
+    await create(client)
+    session = client.app[SESSIONS].get("s")
+    command = session.command(await start(client, f"read x <{gate}; echo said; (exit 3)"))
+    queued = await start(client, "echo on")
+
+    def end() -> None:
+        while not command.done.done():  # the loop, which would read what it says before, waits
+            session._dialogue.hear()
+
+    with closing(command.log.attach(0, fails)):
+        gate.open()
+        with pytest.raises(OSError, match="Input/output"):
+            end()
+    assert (await ended(client, command.record.id))["exitCode"] == 3
+    assert (await ended(client, queued))["exitCode"] == 0

@@ -509,3 +509,83 @@ async def test_words_of_zsh(procd: MakeClient) -> None:
                          f"() {{ \\return {code} }}")  # fmt: skip
         assert (body["stdout"].removeprefix("on\n"), body["exitCode"]) == ("", code)
     assert (await run(client, "exit 2"))["output"] == "ended\n"
+
+
+IDLE_ENDS = [
+    ("true", "exit 0"),
+    ("true", "exit 5"),
+    ("true", "exec true"),
+    ("set -e", "false"),
+]
+
+
+@pytest.mark.parametrize(("before", "trap"), IDLE_ENDS)
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
+async def test_what_an_idle_shell_ends_with_is_no_commands_status(
+    procd: MakeClient, shell: str, before: str, trap: str, number: int
+) -> None:
+    """Whether it ends at once or as it comes to the next command: that has never run."""
+    client = await of_shell(procd, shell)
+    body = await run(client, f"trap '{trap}' USR1; echo $$")
+    await run(client, before)
+    os.kill(int(body["output"]), number)
+    await refused(await post_exec(client, "echo never"), 410, "SESSION_ENDED")
+    shown = (await get(client, "/process/session/s"))["commands"]
+    assert [each.get("exitCode") for each in shown] in ([0, 0], [0, 0, None])
+    await refused(await post_exec(client, "true"), 410, "SESSION_ENDED")
+
+
+OWN_FAILURES = [
+    "echo [x]; echo rest",
+    "x=$((1/0)); echo rest",
+    "set -u; echo $nope; echo rest",
+    "echo 'unclosed",
+    ")",
+    "if true; then",
+    "f() { echo [x]; echo rest; }; f; echo rest",
+]
+
+
+@pytest.mark.parametrize("script", OWN_FAILURES)
+async def test_what_zsh_fails_with_itself(procd: MakeClient, script: str) -> None:
+    client = await of_shell(procd, SHELLS["zsh"])
+    body = await run(client, script)
+    assert (body["stdout"], body["exitCode"]) == ("", 1)
+    assert (await run(client, "echo $?"))["output"] == "1\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["sh -c 'exit 126'", "f() { return 126; }; f", "return 126", "cat <<END; (exit 126)\na\nEND"],
+)
+async def test_a_status_like_that_of_a_failure_of_zsh(procd: MakeClient, script: str) -> None:
+    client = await of_shell(procd, SHELLS["zsh"])
+    assert (await run(client, script))["exitCode"] == 126
+    assert (await run(client, "echo $?"))["output"] == "126\n"
+
+
+async def test_an_idle_shell_that_is_to_leave_a_script(procd: MakeClient, shell: str) -> None:
+    """As when a command ends by itself in the moment in which it is told to."""
+    client = await of_shell(procd, shell)
+    pid = int((await run(client, "echo $$; (exit 3)"))["output"])
+    for code in 3, 0, 0:
+        os.kill(pid, signal.SIGURG)
+        body = await run(client, "echo $?")
+        assert (body["stdout"], body["stderr"], body["exitCode"]) == (f"{code}\n", "", 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("name", ["bash", "dash", "zsh"])
+async def test_an_idle_shell_of_another_user(procd: MakeClient, name: str) -> None:
+    """Its script is a file with a name: it is told of all the same whether it was opened."""
+    user = {"shell": SHELLS[name], "user": "54321", "work_dir": "/"}
+    client = await procd(process=user, sessions={"grace_s": 0.2})
+    await create(client)
+    pid = int((await run(client, "trap 'exit 0' USR1; echo $$"))["output"])
+    os.kill(pid, signal.SIGURG)
+    assert (await run(client, "echo on"))["output"] == "on\n"
+    os.kill(pid, signal.SIGUSR1)
+    await refused(await post_exec(client, "echo never"), 410, "SESSION_ENDED")
+    await delete(client)
+    await create(client)
+    assert (await run(client, "exit 3"))["exitCode"] == 3

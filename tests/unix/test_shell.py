@@ -15,14 +15,17 @@ from procd.unix.shell import (
     SCRIPT_FD,
     Shell,
     builtin_word,
+    retag_in_shell,
     script_argv,
     sourced,
     sourcing,
+    untraced,
 )
 from procd.unix.spawn import Source, Spec, spawn
 from procd.unix.tags import TAG_BASE
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+NAMING = [path for path in ("/usr/bin/bash", "/usr/bin/zsh") if os.access(path, os.X_OK)]
 SHELLS = [path for path in ("/bin/sh", "/bin/bash") if os.access(path, os.X_OK)]
 
 
@@ -160,12 +163,31 @@ def test_a_long_script_of_odd_bytes(shell: str) -> None:
 
 
 def test_the_file_is_all_the_script() -> None:
-    """The words that close the descriptor, then every byte of the script."""
+    """The words that close the descriptor and set `$0`, then every byte of the script."""
     script = long("echo end", 5 << 20)
     argv, file = script_argv("/bin/sh", script)
     assert argv == ("/bin/sh", f"/proc/self/fd/{SCRIPT_FD}")
     assert isinstance(file, OwnedFd)
     with open(file.number, "rb", closefd=False) as content:
         content.seek(0)
-        assert content.read() == f"exec {SCRIPT_FD}<&-;{script}".encode()
+        said = content.read()
+    assert said.startswith(f"exec {SCRIPT_FD}<&-;".encode())
+    assert said.endswith(script.encode())
     file.close()
+
+
+@pytest.mark.parametrize("shell", NAMING)
+def test_a_long_script_knows_its_shell(shell: str) -> None:
+    """As a short one does."""
+    for size in 100, MAX_ARGUMENT_BYTES:
+        assert run(shell, long("echo $0", size)) == (f"{shell}\n".encode(), 0)
+
+
+@pytest.mark.parametrize("shell", NAMING)
+def test_a_shell_that_tags_itself(shell: str) -> None:
+    """It takes no process, of which there may be too many."""
+    tag = TAG_BASE + 7
+    by_itself, _, _ = retag_in_shell(shell, tag).partition("||")
+    said, code = run(shell, f"{untraced(by_itself)}\ncat /proc/$$/limits")
+    assert code == 0
+    assert f"Max realtime timeout      {tag} ".encode() in said

@@ -1,0 +1,139 @@
+"""A loop that comes late: what had ended in time has, whichever it is told of first."""
+
+import asyncio
+import os
+import select
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from procd.api.execute import EXECUTIONS
+from procd.api.session import SESSIONS
+from procd.config import ProcessConfig
+from procd.errors import CommandCompleted
+from procd.services.dialogue import EXIT_S, Contact, Dialogue
+from procd.services.session import ExecRequest, ShellSession
+from procd.unix.confine import confinement
+from procd.unix.openings import Openings
+from procd.unix.poller import Poller
+from procd.unix.shell import FedShell
+from tests.api.clients import WAIT_S, Fifo, Gate, execute
+from tests.api.conftest import alive, gate
+from tests.api.sessions import create, post_exec, run
+from tests.api.test_code_run import code_run
+from tests.conftest import MakeClient
+from tests.waiting import until
+
+__all__ = ["alive", "gate"]
+
+TIMEOUT_S = 1
+# A child that outlives who has started it, and holds its output.
+CHILD = "(read x <{gate}; echo over >{alive}) & "
+
+
+def exited(pid: int) -> None:
+    """Keep the loop until this child has ended; its status stays unread."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def spoken(session: ShellSession) -> None:
+    """Keep the loop until the shell has said how a command has ended; that stays unread."""
+    assert select.select([session._dialogue._control.fd.number], [], [], WAIT_S)[0]
+
+
+@pytest.mark.parametrize("child", ["", CHILD], ids=["alone", "child"])
+async def test_execute(procd: MakeClient, gate: Gate, alive: Fifo, child: str) -> None:
+    client = await procd()
+    pids = client.app[EXECUTIONS]._processes.pids
+    command = f"read x <{gate}; echo fine; {child}exit 3".format(gate=gate, alive=alive)
+    async with asyncio.TaskGroup() as group:
+        answer = group.create_task(execute(client, command, timeout=TIMEOUT_S))
+        await until(lambda: len(pids) == 1)
+        gate.open()
+        exited(next(iter(pids)))
+        time.sleep(TIMEOUT_S)
+    body = answer.result()
+    assert (body["exitCode"], body["result"]) == (3, "fine\n")
+    if child:
+        gate.open()
+        assert await alive.line() == "over"
+
+
+@pytest.mark.parametrize("mention", ["", "# matplotlib\n"], ids=["plain", "hooked"])
+async def test_code_run(procd: MakeClient, gate: Gate, mention: str) -> None:
+    client = await procd()
+    pids = client.app[EXECUTIONS]._processes.pids
+    code = f"{mention}open({str(gate)!r}).readline(); print('fine'); raise SystemExit(3)"
+    async with asyncio.TaskGroup() as group:
+        answer = group.create_task(code_run(client, code, timeout=TIMEOUT_S))
+        await until(lambda: len(pids) == 1)
+        gate.open()
+        exited(next(iter(pids)))
+        time.sleep(TIMEOUT_S)
+    assert answer.result() == {"exitCode": 3, "result": "fine\n"}
+
+
+@pytest.mark.parametrize("end", [":", "exit 0"])
+async def test_command_of_a_session(procd: MakeClient, gate: Gate, alive: Fifo, end: str) -> None:
+    client = await procd()
+    await create(client)
+    await run(client, "state=kept")
+    session = client.app[SESSIONS].get("s")
+    script = f"read x <{gate}; echo fine; {CHILD}{end}".format(gate=gate, alive=alive)
+    async with asyncio.TaskGroup() as group:
+        answer = group.create_task(post_exec(client, script, timeout=TIMEOUT_S))
+        await until(lambda: len(session.history.commands) == 2)
+        gate.open()
+        if end == ":":
+            spoken(session)
+        else:
+            exited(session.pid)
+        time.sleep(TIMEOUT_S)
+    body = await answer.result().json()
+    assert (answer.result().status, body.get("exitCode"), body["stdout"]) == (200, 0, "fine\n")
+    gate.open()
+    assert await alive.line() == "over"
+    if end == ":":
+        assert (await run(client, "echo $state"))["output"] == "kept\n"
+
+
+@pytest.mark.parametrize("end", [":", "exit 0"])
+async def test_terminate(procd: MakeClient, gate: Gate, alive: Fifo, end: str) -> None:
+    client = await procd()
+    await create(client)
+    session = client.app[SESSIONS].get("s")
+    script = f"read x <{gate}; echo fine; {CHILD}{end}".format(gate=gate, alive=alive)
+    command = session.exec(ExecRequest(command=script))
+    gate.open()
+    if end == ":":
+        spoken(session)
+    else:
+        exited(session.pid)
+    with pytest.raises(CommandCompleted, match=r"exit code 0$"):
+        await session.terminate(command)
+    assert command.log.store.read(0, 100) == b"fine\n"
+    gate.open()
+    assert await alive.line() == "over"
+
+
+async def test_a_shell_that_has_closed_its_pipe(tmp_path: Path) -> None:
+    """What it has said of a command before that counts."""
+    told: list[int | str] = []
+    loop = asyncio.get_running_loop()
+    openings = Openings(confinement(ProcessConfig()), tmp_path)
+    pipe = openings.source("lines")
+    contact = Contact(FedShell(path="/bin/sh", argv=("sh",)), openings, pipe)
+    with (
+        closing(Poller(loop)) as poller,
+        closing(
+            Dialogue(poller, contact, lambda: True, told.append, lambda: told.append("silence"))
+        ) as dialogue,
+    ):
+        pipe[0].close()
+        loop.call_later(EXIT_S, os.write, dialogue._control.fd.number, b"1 3\n")
+        dialogue.run(1, ("script", "in", "out", "err"))
+        time.sleep(1.1 * EXIT_S)  # both times are over: it speaks, and is found silent at once
+        await until(lambda: bool(told))
+    assert told == [3]
