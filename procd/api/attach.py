@@ -4,10 +4,8 @@ import asyncio
 import base64
 import json
 import re
-from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -19,8 +17,7 @@ from procd.api.body import BodySchema, flag, number, strings
 from procd.api.describe import FLAG, TEXT, Doc, Query
 from procd.api.edge import had_last_words
 from procd.api.gate import CALLER
-from procd.api.observe import HEAP
-from procd.api.outlet import Outlet
+from procd.api.past import Past, from_offset, recall, send
 from procd.api.pty import CREATE, CREATING, PTYS
 from procd.api.ws import (
     CONNECTIONS,
@@ -34,17 +31,13 @@ from procd.errors import BadRequest, ProcdError, SpawnFailed
 from procd.services.access import Scope
 from procd.services.keyboard import Typist
 from procd.services.pty import PtyRequest, PtySession, exit_reason
-from procd.streams.frames import BINARY, encode
-from procd.streams.replay import ReplayFilter
 
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names the header, holds no secret
 BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
 EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
 # A client that has sent its Close is answered when all that it typed before is in the terminal's
-# queue, or this much later.
+# queue, or this much later; what one that has gone without typed waits there as long.
 LAST_INPUT_S: Final = 5.0
-# A replay is filtered in pieces, with a turn of the event loop for everyone else in between.
-REPLAY_PIECE_BYTES: Final = 32 << 10
 
 
 class EnvsSchema(BodySchema):
@@ -89,9 +82,9 @@ async def connect(request: web.Request) -> web.StreamResponse:
         message = f"Failed to connect to PTY session: {exc.message}"
         return await _refuse(await _accept(request), message)
     if offset is None:
-        past = await _recall(session, ptys.config.replay_bytes if replay is None else replay)
+        past = await recall(session, ptys.config.replay_bytes if replay is None else replay)
     else:
-        past = Past(_outlet(session, offset))
+        past = from_offset(session, offset)
     try:
         connection = await _accept(request)
         return await _serve(request, connection, session, past, may_write=may_write)
@@ -110,7 +103,7 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
         return await _refuse(await _accept(request), f"Failed to start PTY session: {exc.message}")
     note(request, id=session.id)
     session.on_end = ending(request)
-    past = Past(_outlet(session, 0))
+    past = from_offset(session, 0)
     connection = None
     try:
         connection = await _accept(request)
@@ -172,62 +165,6 @@ async def _refuse(connection: Connection, message: str) -> web.StreamResponse:
     return response
 
 
-@dataclass(slots=True)
-class Past:
-    """What a client is to be sent first.
-
-    Attributes:
-        outlet: its place in the log from then on, which it has already.
-        pieces: of a replay, each until it is sent; None if the output just goes on from the
-            outlet's place.
-        start: offset of the replay's first byte.
-        size: of the replay, bytes.
-    """
-
-    outlet: Outlet
-    pieces: deque[bytes] | None = None
-    start: int = 0
-    size: int = 0
-
-
-def _outlet(session: PtySession, offset: int) -> Outlet:
-    return Outlet(session.log, session.frames, offset)
-
-
-async def _recall(session: PtySession, replay_bytes: int) -> Past:
-    """The last so many bytes of output, filtered, and the outlet for what follows them.
-
-    It takes time, which a client doesn't grant once its handshake is answered (section 10.5, rule
-    2). If so much is said meanwhile that what follows is no longer kept, less is recalled.
-    """
-    store = session.log.store
-    while True:
-        live = store.end
-        start = max(live - replay_bytes, store.start)
-        # From here on nothing is missed, whatever is awaited.
-        outlet = _outlet(session, live)
-        try:
-            pieces = await _filtered(store.read(start, live - start))
-        except BaseException:
-            outlet.close()
-            raise
-        if not outlet.cursor.lost:
-            return Past(outlet, pieces, start, sum(map(len, pieces)))
-        outlet.close()
-        replay_bytes //= 2
-
-
-async def _filtered(output: bytes) -> deque[bytes]:
-    queries = ReplayFilter()
-    pieces: deque[bytes] = deque()
-    for offset in range(0, len(output), REPLAY_PIECE_BYTES):
-        if offset:
-            await asyncio.sleep(0)
-        pieces.append(queries.feed(output[offset : offset + REPLAY_PIECE_BYTES]))
-    pieces.append(queries.flush())
-    return pieces
-
-
 async def _serve(
     request: web.Request,
     connection: Connection,
@@ -245,15 +182,13 @@ async def _serve(
         attendant.leave()
         typist.leave()
         outlet.close()
-        if past.pieces is not None:
-            past.pieces.clear()
 
     connection.on_sent_away = part
     try:
         _begin(connection, session, past, attendant.size)
         connection.ping()  # a pong proves that the handshake was complete
-        attendant.join()
-        if past.pieces is None:
+        attendant.join(outlet.cursor.offset if past.live is None else past.live)
+        if past.live is None:
             outlet.open(connection)
         await serve_both_ways(
             _read(connection, typist, attendant, request.app[PTYS].config.input_queue_bytes),
@@ -273,7 +208,7 @@ def _begin(
 ) -> None:
     """Send `connected`."""
     cursor = past.outlet.cursor
-    if past.pieces is None:
+    if past.live is None:
         # What was asked for may be gone, or have gone just now. The output follows in this turn.
         if cursor.lost:
             cursor.advance(session.log.store.start)
@@ -284,46 +219,52 @@ def _begin(
             "connected",
             offset=past.start,
             replayBytes=past.size,
-            liveOffset=cursor.offset,
+            liveOffset=past.live,
             **size,
         )
     )
-
-
-async def _replay(connection: Connection, pieces: deque[bytes]) -> None:
-    """Send a replay, of which nothing is kept."""
-    while pieces and not connection.closing:
-        if piece := pieces.popleft():
-            connection.write(encode(BINARY, piece))
-            await connection.drain()
 
 
 async def _read(
     connection: Connection, typist: Typist, attendant: Attendant, queue_bytes: int
 ) -> None:
     """Type what the client sends; a client that may only look on is told so, once."""
-    told = False
-    while (data := await connection.receive()) is not None:
-        if attendant.asked and connection.heard_text:
-            try:
-                attendant.said(data)
-            except BadRequest as exc:
-                misunderstood(connection, exc)
-        elif attendant.may_write:
-            attendant.typed()
-            if typist.waiting_bytes > queue_bytes:
-                connection.stalled = True
-                await typist.wait(queue_bytes)
-                connection.stalled = False
-            typist.type(data)
-        elif not told:
-            message = "input is discarded: it needs the scope 'write', and no viewer=true"
-            connection.write_text(_control("read-only", message=message))
-            told = True
-        del data  # not to be kept until the next one comes
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LAST_INPUT_S):
-            await typist.wait(0)
+    try:
+        told = False
+        while (data := await connection.receive()) is not None:
+            if attendant.asked and connection.heard_text:
+                try:
+                    attendant.said(data)
+                except BadRequest as exc:
+                    misunderstood(connection, exc)
+            elif attendant.may_write:
+                attendant.typed()
+                await _type(connection, typist, data, queue_bytes)
+            elif not told:
+                message = "input is discarded: it needs the scope 'write', and no viewer=true"
+                connection.write_text(_control("read-only", message=message))
+                told = True
+            del data  # not to be kept until the next one comes
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_INPUT_S):
+                await typist.wait(0)
+    except asyncio.CancelledError:  # the client has gone, perhaps without a Close
+        if attendant.may_write and not connection.closing:
+            async for data in connection.unread():
+                if not (attendant.asked and connection.heard_text):
+                    typist.type(data)
+        typist.leave(LAST_INPUT_S)
+        raise
+
+
+async def _type(connection: Connection, typist: Typist, data: bytes, queue_bytes: int) -> None:
+    try:
+        if typist.waiting_bytes > queue_bytes:
+            connection.stalled = True
+            await typist.wait(queue_bytes)
+            connection.stalled = False
+    finally:
+        typist.type(data)
 
 
 async def _write(
@@ -334,24 +275,20 @@ async def _write(
     attendant: Attendant,
 ) -> None:
     outlet = past.outlet
-    if past.pieces is not None:
-        try:
-            await _replay(connection, past.pieces)
-        finally:
-            request.app[HEAP].freed(past.size)
-        if connection.closing:
-            return
-        outlet.open(connection)
-        attendant.caught_up()
-    complete = await outlet.run()
+    complete = await send(past, connection, session.log.store)
+    if connection.closing:
+        return
+    if complete:
+        if not outlet.opened:
+            outlet.open(connection)
+            attendant.caught_up()
+        complete = await outlet.run()
     outlet.close()
     if not complete:
         connection.drop_slow()
         return
     code = session.exit_code
-    if code is None:  # the server is stopping
-        connection.close(WSCloseCode.GOING_AWAY, "server shutdown")
-        return
+    assert code is not None, "the log has ended"
     ending: dict[str, object] = {"exitCode": code}
     if code != 0:
         ending["exitReason"] = exit_reason(code)

@@ -78,6 +78,7 @@ class Attendant:
         self._outlet = outlet
         self._window_bytes = session.window_bytes
         self._max_values = request.app[MAX_VALUES]
+        self._live = 0
         self._timer: asyncio.Handle | None = None
         self._member = Member(
             name=connection.caller.name,
@@ -92,10 +93,15 @@ class Attendant:
         info = self._session.info
         return {"cols": info.cols, "rows": info.rows} if self.asked else {}
 
-    def join(self) -> None:
-        """The client is attached, and has been told so."""
+    def join(self, live: int) -> None:
+        """The client is attached, and has been told so.
+
+        Args:
+            live: offset where its live output begins, which no replay counts for.
+        """
+        self._live = live
         if self.asked:
-            self._outlet.allow(self._outlet.cursor.offset + self._window_bytes)
+            self._outlet.allow(live + self._window_bytes)
         self._session.attendance.join(self._member)
 
     def caught_up(self) -> None:
@@ -122,7 +128,7 @@ class Attendant:
         message: dict[str, Any] = MESSAGE.load_document(parse(text, self._max_values))
         match message["type"]:
             case "ack":
-                if message["offset"] > self._outlet.cursor.offset:
+                if message["offset"] > max(self._outlet.cursor.offset, self._live):
                     raise BadRequest("ack: offset is beyond what was sent")
                 self._outlet.allow(message["offset"] + self._window_bytes)
             case "size":

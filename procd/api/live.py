@@ -63,7 +63,7 @@ def _describe(session: PtySession) -> dict[str, object]:
     }
 
 
-class Feed:
+class Watcher:
     """Sends one client the list, now and after changes."""
 
     def __init__(self, connection: Connection, ptys: PtySessions) -> None:
@@ -104,12 +104,12 @@ class Feed:
 async def follow(request: web.Request) -> web.StreamResponse:
     """Send the list until the client goes."""
     connection = await request.app[CONNECTIONS].accept(request, MAX_MESSAGE_BYTES)
-    feed = Feed(connection, request.app[PTYS])
+    watcher = Watcher(connection, request.app[PTYS])
     try:
         while await connection.receive() is not None:
-            feed.ask()
+            watcher.ask()
     finally:
-        feed.close()
+        watcher.close()
         response = connection.release()
     return response
 

@@ -1,4 +1,4 @@
-"""WebSocket connections: the handshake, messages in and frames out, the proof of life, the close.
+"""WebSocket connections: the handshake, messages in and frames out, the close.
 
 aiohttp parses what comes in. What goes out is written to the transport frame by frame, since an
 unmasked frame is the same bytes for every client and needs encoding only once.
@@ -7,18 +7,17 @@ Source: RFC 6455; Process API contract, sections 2.1 and 10.3.
 """
 
 import asyncio
-import fcntl
-import socket
 import struct
-import termios
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from typing import Final
 
-from aiohttp import WSCloseCode, WSMsgType, hdrs, web
+from aiohttp import EofStream, WSCloseCode, WSMsgType, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
 from procd.api.gate import CALLER, GATE
+from procd.api.pulse import Pulse
 from procd.config import ServerConfig
 from procd.errors import BadRequest
 from procd.metrics import Traffic
@@ -34,8 +33,6 @@ MOST_BYTES: Final = 2 * HIGH_BYTES
 MAX_REASON_BYTES: Final = 123
 # RFC 6455, section 7.4.2: from 3000 up to here, codes are anybody's.
 LAST_CODE: Final = 4999
-# What the kernel takes for TCP_USER_TIMEOUT: an int.
-MOST_TIMEOUT_MS: Final = (1 << 31) - 1
 # How clients are sent away: code and reason; with the latter, the code is the connection's.
 TOKEN_GONE: Final = (WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
 STOPPING: Final = "server shutdown"
@@ -199,34 +196,20 @@ class Connection:
         self.on_sent_away: Callable[[], None] | None = None
         self._left_with: int | None = None  # the code of the client's Close
         self._connections = connections
-        config = connections.config
-        # Early enough for a peer that answers to be heard before it counts as gone.
-        self._ping_s = min(config.ping_s, config.dead_peer_s / 2)
         self._traffic = connections.traffic
         self._writer = writer
         self._transport = transport
         transport.set_write_buffer_limits(HIGH_BYTES, LOW_BYTES)
         self._loop = asyncio.get_running_loop()
         self.released: asyncio.Future[None] = self._loop.create_future()
-        self._socket = transport.get_extra_info("socket")
-        # Whatever is sent must be acknowledged by then: finds a host that has gone, even while
-        # nothing of its input is read. Source: tcp(7), TCP_USER_TIMEOUT, milliseconds.
-        if self._socket.family in (socket.AF_INET, socket.AF_INET6):
-            self._socket.setsockopt(
-                socket.IPPROTO_TCP,
-                socket.TCP_USER_TIMEOUT,
-                min(int(config.dead_peer_s * 1000), MOST_TIMEOUT_MS),
-            )
-        self._unsent_bytes = 0
-        self._last_heard = self._loop.time()
-        self._answer_by = 0.0  # by when a client that goes on to send must have answered our Close
-        self._beat_timer = self._loop.call_later(self._ping_s, self._beat)
+        self._pulse = Pulse(self, transport, connections.config)
 
     def write(self, frame: bytes) -> None:
         """Write a frame, or drop it if the connection is closing."""
         if not self.closing and not self._transport.is_closing():
             self._transport.write(frame)
             self._traffic.sent_bytes += len(frame)
+            self._pulse.written_bytes += len(frame)
 
     def write_text(self, payload: bytes) -> None:
         """Write a text message."""
@@ -259,7 +242,7 @@ class Connection:
         """
         while True:
             message = await self._ws.receive()
-            self._last_heard = self._loop.time()
+            self._pulse.last_heard = self._loop.time()
             kind = message.type
             if kind is WSMsgType.BINARY or kind is WSMsgType.TEXT:
                 self.heard = True
@@ -282,35 +265,29 @@ class Connection:
                 return None
             self.heard = True
 
-    def _beat(self) -> None:
-        config = self._connections.config
-        now = self._loop.time()
-        unsent_bytes = self._transport.get_write_buffer_size() + self._queued_bytes()
-        if (self.stalled and not self.closing) or unsent_bytes != self._unsent_bytes:
-            self._last_heard = now  # a client that reads, however slowly, is alive
-            self._answer_by = now + config.dead_peer_s
-        self._unsent_bytes = unsent_bytes
-        left_s = self._last_heard + config.dead_peer_s - now
-        if self.closing:
-            left_s = min(left_s, self._answer_by - now)
-        if left_s <= 0:
-            self._connections.dropped["silent"] += 1
-            self.abort()
-            return
-        if not unsent_bytes:  # else what is on the way asks the same, and a ping would lie behind
-            self.ping()
-        self._beat_timer = self._loop.call_later(min(self._ping_s, left_s), self._beat)
+    async def unread(self) -> AsyncIterator[bytes]:
+        """The messages of a client that has gone, before its Close, that `receive` didn't return.
 
-    def _queued_bytes(self) -> int:
-        """What the kernel still has to send, or to hear of. Source: tcp(7), SIOCOUTQ."""
-        if self._transport.is_closing() or self._socket.fileno() < 0:
-            return 0
-        (queued,) = struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))
-        return int(queued)
+        aiohttp's own returns no more of them. Nothing is waited for.
+        """
+        reader = self._ws._reader  # noqa: SLF001
+        with suppress(EofStream, ConnectionError):
+            while reader is not None and reader.is_eof():
+                message = await reader.read()
+                if message.type is WSMsgType.CLOSE:
+                    break
+                if message.type is WSMsgType.BINARY or message.type is WSMsgType.TEXT:
+                    self.heard_text = message.type is WSMsgType.TEXT
+                    yield message.data
 
     def abort(self) -> None:
         """Drop the connection."""
         self._transport.abort()
+
+    def drop_silent(self) -> None:
+        """Drop the connection because the client is dead."""
+        self._connections.dropped["silent"] += 1
+        self.abort()
 
     def close(self, code: int, reason: str) -> None:
         """Say why and begin to close; `receive` then waits for the client's answer.
@@ -324,10 +301,7 @@ class Connection:
         status = struct.pack("!H", code) if code else b""
         self.write(encode(CLOSE, status + message))
         self.closing = True
-        self._last_heard = self._loop.time()
-        self._answer_by = self._last_heard + self._connections.config.dead_peer_s
-        self._beat_timer.cancel()
-        self._beat_timer = self._loop.call_later(self._ping_s, self._beat)
+        self._pulse.closed()
 
     def send_away(self, code: int, reason: str) -> None:
         """Begin to close, to the client's loss: it has no part any more in what it was attached to.
@@ -358,7 +332,7 @@ class Connection:
         if self._left_with is not None:
             self.close(self._left_with, "")
             self._transport.close()
-        self._beat_timer.cancel()
+        self._pulse.stop()
         self._connections.closed(self)
         self.released.set_result(None)
         response = self._ws

@@ -48,17 +48,23 @@ class Typist:
         if self._moved is not None and not self._moved.done():
             self._moved.set_result(None)
 
-    def leave(self) -> None:
-        """Take along what waits, so that nobody need wait for it."""
+    def leave(self, within_s: float = 0) -> None:
+        """Take along what waits, so that nobody need wait for it; a second time does nothing.
+
+        Args:
+            within_s: leave it for so long, unless another who has left did the same.
+        """
+        if self._has_left:
+            return
         self._has_left = True
-        self._keyboard.forget(self)
-        self.moved(-self.waiting_bytes)
+        if self.waiting_bytes and not (within_s and self._keyboard.keep(self, within_s)):
+            self._keyboard.forget(self)
 
 
 class Keyboard:
     """Everyone's way into one terminal."""
 
-    __slots__ = ("_hands_over", "_most_bytes", "_tasks", "_waiting", "_writer")
+    __slots__ = ("_hands_over", "_late", "_most_bytes", "_tasks", "_waiting", "_writer")
 
     def __init__(self, tasks: Tasks, most_bytes: int) -> None:
         self._tasks = tasks
@@ -66,6 +72,7 @@ class Keyboard:
         self._writer: FdWriter | None = None
         self._waiting: deque[tuple[Typist, bytes]] = deque()
         self._hands_over = False
+        self._late: Typist | None = None  # has left, and what it typed may be waiting
 
     def plug_in(self, writer: FdWriter | None) -> None:
         """Type into this from now on."""
@@ -99,6 +106,19 @@ class Keyboard:
             writer.write(data)
             typist.moved(-len(data) - MESSAGE_COST_BYTES)
 
+    def keep(self, typist: Typist, within_s: float) -> bool:
+        """Hand over for so long what waits of a client that has left; of one such client only.
+
+        Whoever comes and goes, no more waits than what those who are here may have waiting, and as
+        much as one of them. Whether it is kept.
+        """
+        if self._late is not None and self._late.waiting_bytes:
+            return False
+        self._late = typist
+        asyncio.get_running_loop().call_later(within_s, self.forget, typist)
+        return True
+
     def forget(self, typist: Typist) -> None:
         """Drop what waits of a client that has left."""
         self._waiting = deque(item for item in self._waiting if item[0] is not typist)
+        typist.moved(-typist.waiting_bytes)

@@ -2,8 +2,8 @@ r"""What of a terminal's past may be shown to a terminal that attaches later.
 
 A query (device attributes, cursor position, colours, modes) makes the terminal that reads it type
 an answer into the program's input. Shown again, it would type that answer into whatever runs now.
-So queries are taken out of a replay; everything else stays to the byte. Only where a sequence is
-unfinished right before a query, which cut it short, `ESC \` does that instead.
+So queries are taken out of a replay; everything else stays to the byte. Only where half a sequence
+or half a character stands right before a query, which cut it short, `ESC \` does that instead.
 
 Source: XTerm Control Sequences (ctlseqs); ECMA-48; the parser of the VT500 series, with which
 xterm.js agrees; kitty keyboard protocol.
@@ -15,49 +15,69 @@ from typing import Final
 # A sequence begins with ESC and a letter, or with the C1 control that stands for both, in UTF-8.
 # Repetitions are possessive, so that no output, however odd, makes the search go back over it.
 FIRST: Final = rb"[\x1b\xc2]"
-# A CSI's parameters and intermediates; and other controls, which are obeyed where they stand.
+# Controls are obeyed where they stand behind ESC and in a CSI, and ignored in a string. So is DEL,
+# except in a string.
+OBEYED: Final = rb"[\x00-\x17\x19\x1c-\x1f\x7f]*+"
+IGNORED: Final = rb"[\x00-\x06\x08-\x17\x19\x1c-\x1f]*+"
+REPORTS: Final = (b"Capabilities", b"ReportCellSize", b"ReportVariable", b"RequestUpload")
+# Others of kitty's keys and values, before the one that counts.
+KEYS: Final = rb"(?: [^\x07\x18\x1a\x1b\xc2;]*? : )??"
+# A CSI's parameters and intermediates, and controls.
 PARAMETERS: Final = rb"[\x00-\x17\x19\x1c-\x3f\x7f]*+"
 # A string's text ends at a terminator, at CAN or SUB, and where another sequence begins.
 OSC_TEXT: Final = rb"(?: [^\x07\x18\x1a\x1b\xc2]++ | \xc2 (?! [\x80-\x9f] ) )*+"
 TEXT: Final = rb"(?: [^\x18\x1a\x1b\xc2]++ | \xc2 (?! [\x80-\x9f] ) )*+"
-# What of a sequence may follow its first byte.
+# What of a sequence may follow its first byte. Behind C2 that may be nothing: half a character.
 UNFINISHED: Final = b"".join(
     (
-        rb"(?> (?: (?<=\x1b) \[ | (?<=\xc2) \x9b )", PARAMETERS,
-        rb"  | (?: (?<=\x1b) \] | (?<=\xc2) \x9d )", OSC_TEXT,
-        rb"  | (?: (?<=\x1b) [PX^_] | (?<=\xc2) [\x90\x98\x9e\x9f] )", TEXT,
-        rb"  | (?<=\x1b) [\x00-\x17\x19\x1c-\x2f\x7f]*+ )",
+        rb"(?> (?: (?<=\x1b)", OBEYED, rb"\[ | (?<=\xc2) \x9b )", PARAMETERS,
+        rb"  | (?: (?<=\x1b)", OBEYED, rb"\] | (?<=\xc2) \x9d )", OSC_TEXT,
+        rb"  | (?: (?<=\x1b)", OBEYED, rb"[PX^_] | (?<=\xc2) [\x90\x98\x9e\x9f] )", TEXT,
+        rb"  | (?<=\x1b) [\x00-\x17\x19\x1c-\x2f\x7f]*+",
+        rb"  | (?<=\xc2) )",
     )
 )  # fmt: skip
 # Cut short by another sequence a string counts all the same.
 END: Final = rb"(?: \x1b\\ | \xc2\x9c | (?= \x1b [^\\] | \xc2 [\x80-\x9f] ) )"
 
+
+def _spelt(text: bytes) -> bytes:
+    """A pattern for `text` in a string, with what is ignored."""
+    return b"".join(b"~" + re.escape(text[index : index + 1]) for index in range(len(text)))
+
+
 # What follows the first byte of a query. Requests and nothing else: settings that share a final
-# byte with a request stay. Of a CSI, CSI_QUERY decides.
+# byte with a request stay. Of a CSI, CSI_QUERY decides. `~` stands for what is ignored.
 QUERY: Final = b"".join(
     (rb"""
-      (?: (?<=\x1b) (?= [Z\[\]P_] ) | (?<=\xc2) (?= [\x9a\x9b\x9d\x90\x9f] ) )
+      (?: (?<=\x1b)""", OBEYED, rb"""(?= [Z\[\]P_] ) | (?<=\xc2) (?= [\x9a\x9b\x9d\x90\x9f] ) )
       (?:
         [Z\x9a]                                     # DECID
-      | [\[\x9b] (?: [\x00-\x17\x19\x1c-\x1f\x7f]*+ \? """, PARAMETERS, rb"""m
+      | [\[\x9b] (?:""", OBEYED, rb""" \? """, PARAMETERS, rb"""[gm]
                  |""", PARAMETERS, rb"""[cnpqtuvwxyRS|] )
-      | [\]\x9d] 0*+ (?:
+      | [\]\x9d] (?: ~0 )*+ (?:
             # Colours, font, selection, pointer shape, where a question mark is asking.
-            (?: 4 | 5 | 1[0-9] | 2[12] | 5[02] | 6[01] | 7[0-9][0-9] ) ;
+            ~(?: 4 | 5 | 1~[0-9] | 2~[12] | 5~[02] | 6~[01] | 7~[0-2]~[0-9] )~;
             (?= [^\x07\x18\x1a\x1b\xc2?]*+ \? )
-          | 1337 ; (?: ReportCellSize | ReportVariable | RequestUpload )    # iTerm2 reports
+          |""", _spelt(b"776;?"), rb"""    # rxvt-unicode: size of a cell
+            # iTerm2's reports; kitty's notifications and clipboard.
+          |""", _spelt(b"1337;"), rb"(?:", b"|".join(map(_spelt, REPORTS)), rb""")
+          |""", _spelt(b"99;"), KEYS, _spelt(b"p="), rb"""(?: ~\? |""", _spelt(b"alive"), rb""")
+          |""", _spelt(b"5522;"), KEYS, _spelt(b"type=read"), rb"""
         )""", OSC_TEXT, rb"""(?: \x07 |""", END, rb""")
-      | [P\x90] [0-9:;<=>?]*+ [$+] [qQ]""", TEXT, END, rb"""    # DECRQSS, XTGETTCAP
-      | [_\x9f] G (?= [^\x18\x1a\x1b\xc2;]*? a=q )""", TEXT, END, rb"""    # kitty graphics
+      | [P\x90] (?:""", OBEYED, rb"""[0-9:;<=>?] )*+""", OBEYED, rb"""[$+]""", OBEYED, rb"""[qQ]
+        """, TEXT, END, rb"""                       # DECRQSS, XTGETTCAP
+      | [_\x9f] ~G (?= [^\x18\x1a\x1b\xc2;]*? a~=~q )""", TEXT, END, rb"""    # kitty graphics
       )
     """)
-)  # fmt: skip
+).replace(b"~", IGNORED)  # fmt: skip
 # What stands between CSI and the end, less the controls.
 CSI_QUERY: Final = re.compile(
     rb"""
     [>=]? 0*+ (?: [:;] [0-9:;]*+ )?+ c                  # DA1, DA2, DA3
   | \? (?:
-        [0-9:;]*+ (?: n | \$p | m | u )                 # DECDSR, DECRQM, XTQMODKEYS, kitty's flags
+        # DECDSR, DECRQM, XTQMODKEYS, kitty's flags, XTQFMTKEYS
+        [0-9:;]*+ (?: n | \$p | m | u | g )
       | [0-9]++ ; 0*+ [14] (?: ; [0-9:;]*+ )?+ S        # XTSMGRAPHICS, reading
     )
   | > 0*+ (?: [:;] [0-9:;]*+ )?+ q                      # XTVERSION
@@ -147,17 +167,19 @@ def _third_last(data: bytes) -> int:
         if earlier < 0:
             break
         place = earlier
-    return place
+    return place - data.endswith(b"\xc2", 0, place)
 
 
 def _left(match: re.Match[bytes]) -> bytes | None:
     """What stays where a query was; None if it is none."""
     query = match["query"] or match["cutting"]
-    controls = b""
-    if query[0] in b"[\x9b":
-        if CSI_QUERY.fullmatch(query[1:].translate(None, CONTROLS)) is None:
-            return None
-        controls = query.translate(None, NOT_OBEYED)
+    obeyed = query
+    sequence = query.lstrip(CONTROLS)
+    if sequence[0] not in b"[\x9b":
+        obeyed = query[: -len(sequence)]
+    elif CSI_QUERY.fullmatch(sequence[1:].translate(None, CONTROLS)) is None:
+        return None
+    controls = obeyed.translate(None, NOT_OBEYED)
     if match["cut"] is None:
         return controls
     cut_bytes = 1 + len(match["cut"])

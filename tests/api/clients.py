@@ -6,6 +6,7 @@ and a source added to a log is told when the log holds its program back.
 
 import asyncio
 import base64
+import ctypes
 import functools
 import hashlib
 import inspect
@@ -29,6 +30,7 @@ from tests.conftest import Client
 WAIT_S = 20
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+SO_ATTACH_FILTER = 26
 EXIT_TOKEN = "X-Daytona-Pty-Exit-Control"
 ENVS_TOKEN = "X-Daytona-Pty-Envs~"
 VERSION_TOKEN = "X-Daytona-SDK-Version~0.218.0"
@@ -457,6 +459,20 @@ class Raw:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
+    def vanish(self) -> None:
+        """From now on the client's host acknowledges nothing: its kernel drops what comes.
+
+        Source: socket(7), SO_ATTACH_FILTER; the program is `ret #0`.
+        """
+        program = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+        sock = self._writer.get_extra_info("socket")
+        attached = struct.pack("HxxxxxxP", 1, ctypes.addressof(program))
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, attached)
+
+    def end_input(self) -> None:
+        """Send no more, but go on reading: the server's kernel gets FIN."""
+        self._writer.write_eof()
+
     async def leave(self) -> None:
         """Close the connection without a word: the server's kernel gets FIN."""
         self._writer.close()
@@ -467,14 +483,20 @@ class Raw:
 
 
 @asynccontextmanager
-async def raw(client: Client, receive_bytes: int | None = None) -> AsyncIterator[Raw]:
-    """Connect a raw client, whose kernel may buffer only `receive_bytes`."""
+async def raw(
+    client: Client, receive_bytes: int | None = None, ahead_bytes: int = 1 << 16
+) -> AsyncIterator[Raw]:
+    """Connect a raw client, whose kernel may buffer only `receive_bytes`.
+
+    Args:
+        ahead_bytes: of how much it reads, about, before it is told to.
+    """
     sock = socket.socket()
     sock.setblocking(False)
     if receive_bytes is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     await asyncio.get_running_loop().sock_connect(sock, (client.host, client.port))
-    reader, writer = await asyncio.open_connection(sock=sock)
+    reader, writer = await asyncio.open_connection(sock=sock, limit=ahead_bytes)
     connection = Raw(reader, writer)
     try:
         yield connection

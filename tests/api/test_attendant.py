@@ -264,6 +264,37 @@ async def test_who_is_sent_a_long_replay_takes_part(procd: MakeClient, tmp_path:
             assert (opcode, int.from_bytes(payload[:2], "big")) == (CLOSE, code)
 
 
+async def test_who_acknowledges_within_a_replay_is_heard(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    """It counts from where live output begins, back over what was sent without the queries."""
+    text, queries = 4_300_000, 3_999_999  # the latter are passed over when all else is sent
+    shell = (
+        f"stty raw -echo; head -c {text} /dev/zero | tr '\\0' x; "
+        f"yes \"$(printf '\\033[c')\" | tr -d '\\n' | head -c {queries}; read x <{gate}"
+    )
+    client = await served(procd, tmp_path, shell)
+    plain = await connect(client, "t1")
+    await plain.until_size(text + queries)
+    await plain.ws.close()
+    traffic = client.app[CONNECTIONS].traffic
+    async with raw(client, receive_bytes=4096) as page:
+        await page.upgrade(
+            f"/process/pty/t1/connect?replay={8 << 20}", f"Sec-WebSocket-Protocol: {PROTOCOL}"
+        )
+        told = json.loads(await page.control())
+        assert (told["offset"], told["liveOffset"]) == (0, text + queries)
+        assert told["replayBytes"] == text
+        received = traffic.received_bytes
+        await page.send_frame(TEXT, b'{"type": "ack", "offset": %d}' % (queries + 1))
+        await until(lambda: traffic.received_bytes > received)
+        assert len(await page.output(text)) == text
+        await page.send_frame(TEXT, b'{"type": "ping"}')
+        while json.loads(await page.control())["status"] != "pong":
+            pass
+    gate.open()
+
+
 async def test_viewers_have_no_say(procd: MakeClient, secrets: Secrets, tmp_path: Path) -> None:
     """Their size doesn't count, they take nothing over, and nobody sends them away."""
     client = await guarded(procd, secrets, process={"shell": program(tmp_path, ECHO)})

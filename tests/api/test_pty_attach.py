@@ -1,10 +1,11 @@
 """Attaching to a PTY session: output, input, replay and fan-out. Contract, section 10.5."""
 
 import asyncio
-import gc
+import json
+import tracemalloc
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-from procd.api.attach import Past
 from procd.api.ws import CONNECTIONS
 from tests.api.clients import (
     BINARY,
@@ -162,15 +163,95 @@ async def test_replay(procd: MakeClient, tmp_path: Path, gate: Gate, query: str,
     assert terminal.offset == len(LINES) + 4
 
 
-async def test_nothing_is_kept_of_a_replay(procd: MakeClient, tmp_path: Path, gate: Gate) -> None:
-    client = await procd(process={"shell": program(tmp_path, numbers(gate))})
+async def test_replays_take_no_memory(procd: MakeClient, tmp_path: Path, gate: Gate) -> None:
+    """However long they are, and though none of the clients reads."""
+    size = 8 << 20
+    shell = program(tmp_path, f"{RAW}; head -c {size} /dev/zero; read x <{gate}")
+    client = await procd(process={"shell": shell})
     await create(client, "t1")
-    await printed(client, "t1", len(LINES))
-    terminal = await connect(client, "t1", "?replay=400000")
+    await printed(client, "t1", size)
+    async with AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(raw(client, 4096, 1000)) for _ in range(8)]
+        tracemalloc.start()
+        try:
+            for one in slow:
+                await one.upgrade(f"/process/pty/t1/connect?replay={size}")
+                assert json.loads(await one.control())["replayBytes"] == size
+            used, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert used < len(slow) * (1 << 20)  # what waits in each socket, and no more
     gate.open()
-    await terminal.until(b"MORE")
-    (past,) = (past for past in gc.get_objects() if isinstance(past, Past) and past.size)
-    assert not past.pieces
+
+
+async def test_a_lone_slow_client_gets_all_of_a_replay(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    """As much as is kept, while the program goes on to print."""
+    data = random_base64(24 << 20)
+    (tmp_path / "data").write_bytes(data)
+    show = f"head -c {8 << 20} {tmp_path}/data; read x <{gate}; tail -c +{(8 << 20) + 1}"
+    client = await procd(
+        process={"shell": program(tmp_path, f"{RAW}; {show} {tmp_path}/data; read x")}
+    )
+    await create(client, "t1")
+    await printed(client, "t1", 8 << 20)
+    async with raw(client, receive_bytes=4096) as slow:
+        await slow.upgrade(f"/process/pty/t1/connect?replay={8 << 20}")
+        assert json.loads(await slow.control())["replayBytes"] == 8 << 20
+        gate.open()
+        await PauseWatch(client, "t1").paused()
+        assert sha256(await slow.output(len(data))) == sha256(data)
+
+
+async def test_a_slow_client_beside_a_fast_one_falls_out_of_its_replay(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    """What it got is a run of the output, and it is told why it ends."""
+    data = random_base64(24 << 20)
+    (tmp_path / "data").write_bytes(data)
+    show = f"head -c {8 << 20} {tmp_path}/data; read x <{gate}; tail -c +{(8 << 20) + 1}"
+    client = await procd(
+        process={"shell": program(tmp_path, f"{RAW}; {show} {tmp_path}/data; read x")}
+    )
+    await create(client, "t1")
+    fast = await connect(client, "t1", "?offset=0")
+    await fast.until_size(8 << 20)
+    async with raw(client, receive_bytes=4096) as slow:
+        await slow.upgrade(f"/process/pty/t1/connect?replay={8 << 20}")
+        assert json.loads(await slow.control())["replayBytes"] == 8 << 20
+        gate.open()
+        await fast.until_size(len(data))
+        seen = await slow.output(None)
+        assert await slow.frame() == (CLOSE, (1008).to_bytes(2, "big") + b"slow consumer")
+        assert seen == data[: len(seen)]
+        assert 0 < len(seen) < 8 << 20
+    assert fast.output == data
+
+
+async def test_replay_of_a_terminal_that_pours_for_another(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """Less is recalled than is kept, and what follows goes on from there."""
+    client = await procd(
+        process={"shell": program(tmp_path, f"{RAW}; exec yes {'x' * 60}")},
+        pty={"backlog_bytes": 4 << 20},
+    )
+    await create(client, "t1")
+    async with asyncio.TaskGroup() as group:
+        fast = await connect(client, "t1")
+        reading = group.create_task(fast.to_end())
+        await printed(client, "t1", 8 << 20)
+        for _ in range(10):
+            late = await connect(client, "t1", f"?replay={4 << 20}")
+            told = late.connected
+            assert told["liveOffset"] - told["offset"] == told["replayBytes"] <= 4 << 20
+            await late.until_size(told["replayBytes"] + 1)
+            at = told["offset"] % 61
+            line = ("x" * 60 + "\n").encode() * (len(late.output) // 61 + 2)
+            assert late.output == line[at : at + len(late.output)]
+            await late.ws.close()
+        reading.cancel()
 
 
 async def test_replay_of_config(procd: MakeClient, tmp_path: Path) -> None:
@@ -283,7 +364,7 @@ async def test_resume_where_each_connection_was_cut(
     client = await procd(process={"shell": program(tmp_path, numbers(gate))})
     await create(client, "t1")
     output = bytearray()
-    for size in (50_000, 100_000, 150_000):
+    for size in (50_000, 60_000, 70_000):  # each gets a frame more at the most
         terminal = await connect(client, "t1", f"?offset={len(output)}")
         await terminal.until_size(size)
         await terminal.ws.close()

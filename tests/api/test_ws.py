@@ -3,11 +3,13 @@
 import asyncio
 import os
 import struct
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from procd.api.visitors import VISITORS
 from procd.api.ws import CONNECTIONS
 from procd.config import MOST_MESSAGE_BYTES
 from tests.api import sessions
@@ -20,9 +22,12 @@ from tests.api.clients import (
     PONG,
     TEXT,
     VERSION_TOKEN,
+    Gate,
+    PauseWatch,
     Raw,
     connect,
     create,
+    delete,
     each,
     listed,
     program,
@@ -30,6 +35,7 @@ from tests.api.clients import (
     until,
 )
 from tests.conftest import Client, MakeClient
+from tests.waiting import until as until_so
 
 ECHO = "stty raw -echo; echo ready; cat"
 
@@ -284,7 +290,7 @@ async def test_the_greatest_patience_and_the_largest_messages(
     client = await served(
         procd,
         tmp_path,
-        server={"dead_peer_s": (1 << 63) - 1},
+        server={"dead_peer_s": sys.float_info.max},
         pty={"max_message_bytes": MOST_MESSAGE_BYTES},
         interpreter={"max_message_bytes": MOST_MESSAGE_BYTES},
     )
@@ -330,6 +336,76 @@ async def test_who_answers_a_close_with_anything_but_a_close_is_dropped(
         assert await closed_with(rude) is not None
         await rude.rest()
     assert client.app[CONNECTIONS].dropped["silent"] == 1
+
+
+@each("stage", ["idle", "input unread", "output unread", "neither read"])
+async def test_a_host_that_vanishes_is_found(
+    procd: MakeClient, tmp_path: Path, gate: Gate, stage: str
+) -> None:
+    """It acknowledges nothing any more, whatever it was doing."""
+    pours = f"read x <{gate}; exec yes" if stage in ("output unread", "neither read") else "cat"
+    reads = "" if stage in ("idle", "output unread") else f"read x <{gate}; "
+    shell = program(tmp_path, f"stty raw -echo; echo ready; {reads}{pours}")
+    client = await procd(
+        process={"shell": shell},
+        server={"ping_s": 0.2, "dead_peer_s": 1.0},
+        pty={"input_queue_bytes": 1024},
+    )
+    await create(client, "t1")
+    connections = client.app[CONNECTIONS]
+    dropped = connections.dropped["silent"]
+    async with raw(client, receive_bytes=4096) as gone:
+        await gone.upgrade("/process/pty/t1/connect")
+        assert b"ready" in await gone.output(5)
+        if reads:
+            received = connections.traffic.received_bytes
+            for _ in range(3):  # in the queue, at the keyboard, and in hand
+                await gone.send_frame(BINARY, b"x" * 100_000)
+            await until_so(lambda: connections.traffic.received_bytes == received + 300_000)
+        if "exec yes" in pours:
+            gate.open(2)
+            await PauseWatch(client, "t1").paused()
+        gone.vanish()
+        await until_so(lambda: connections.dropped["silent"] > dropped)
+    await delete(client, "t1")
+
+
+async def test_a_client_that_reads_slowly_is_alive(procd: MakeClient, tmp_path: Path) -> None:
+    """Its kernel's window is always shorter than a segment, and no pong ever comes."""
+    client = await procd(
+        process={"shell": program(tmp_path, "stty raw; exec yes")},
+        server={"ping_s": 0.4, "dead_peer_s": 2.0},
+    )
+    await create(client, "t1")
+    async with raw(client, receive_bytes=4096, ahead_bytes=1000) as slow:
+        await slow.upgrade("/process/pty/t1/connect")
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 6
+        while loop.time() < end:
+            await slow.exactly(1000)
+            await asyncio.sleep(0.05)  # its own pace
+        assert client.app[CONNECTIONS].dropped["silent"] == 0
+
+
+async def test_who_leaves_with_a_close_and_reads_no_more_is_let_go(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await procd(
+        process={"shell": program(tmp_path, "stty raw; exec yes")},
+        server={"ping_s": 0.05, "dead_peer_s": 0.3},
+    )
+    await create(client, "t1")
+    others = len(client.app[VISITORS])
+
+    async def alone() -> bool:
+        await listed(client)  # which keeps the other connection
+        return len(client.app[VISITORS]) == others
+
+    async with raw(client, receive_bytes=4096) as rude:
+        await rude.upgrade("/process/pty/t1/connect")
+        await PauseWatch(client, "t1").paused()
+        await rude.send_frame(CLOSE, b"")
+        await until(alone)
 
 
 @pytest.mark.slow

@@ -67,7 +67,25 @@ QUERIES = (
     b'\x1bP$q"p\x1b\\',
     b"\x1bP+q544e;436f\x1b\\",
     b"\x1b_Gi=31,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\",
+    b"\x1b[?4g",
+    b"\x1b]1337;Capabilities\x07",
+    b"\x1b]99;i=1:p=?;\x1b\\",
+    b"\x1b]99;p=?;\x1b\\",
+    b"\x1b]99;i=1:p=alive;\x1b\\",
+    b"\x1b]5522;type=read;Lg==\x1b\\",
+    b"\x1b]701;?\x07",
+    b"\x1b]776;?\x07",
     # Other spellings of the same.
+    b"\x1b\x7f[6n",
+    b"\x1b]\x001\x000\x00;\x00?\x07",
+    b"\x1b]0\x000\x1f11;?\x1b\\",
+    b"\x1b]\r5\n2;c;?\x07",
+    b"\x1b]1337\x00;\x00Report\nCellSize\x07",
+    b"\x1b]99;i=1:\x00p\x00=\x00?;\x1b\\",
+    b"\x1bP\x00$qm\x1b\\",
+    b"\x1bP0\x00\x7f$\x00qm\x1b\\",
+    b"\xc2\x90\r+\nq544e\xc2\x9c",
+    b"\x1b_\x00G\x00a\x00=\x00q;\x1b\\",
     b"\x1b]011;?\x07",
     b"\xc2\x9d0052;c;?\x1b\\",
     b"\x1b[00c",
@@ -143,6 +161,18 @@ SETTINGS = (
     b"\x1b]10;#ffffff\x1b\\",
     b"\x1b]52;c;aGVsbG8=\x07",
     b"\x1b]104\x07",
+    b"\x1b]777;notify;Build;Done?\x07",
+    b"\x1b]776;Done?\x07",
+    b"\x1b]99;i=1:d=0;p=?\x1b\\",  # a payload that looks like a key
+    b"\x1b]99;i=1:p=title;Done?\x1b\\",
+    b"\x1b]5522;type=write;dHlwZT1yZWFk\x1b\\",
+    b"\x1b[g",  # clear a tab stop
+    b"\x1b[3g",
+    b"\x1b\x00[31m",
+    b"\x1b\r]0;title?\x07",
+    b"\x1b\n7",
+    b"\x1bP\x00q#0\x1b\\",
+    b"\xc2 \x9b6n",
     b"\x1b]133;A\x07",
     b"\x1b]1337;SetMark\x07",
     b"\x1bP1;1|17/17\x1b\\",
@@ -202,7 +232,18 @@ def test_a_setting_is_kept(setting: bytes) -> None:
         # Cut short itself, a string asks all the same.
         (b"\x1b]11;?\x1b[1m", b"\x1b[1m"),
         (b"\x1bP$qm\x1b]11;?\x1b[6n", b""),
-        # Controls within a sequence are obeyed where they stand.
+        (b"\x1b\x00]0;title\x1b[6ntext", b"\x1b\x00]0;title\x1b\\text"),
+        (b"\x1b\x00[3\x1b\x00[6nm", b"\x1b\x00[3\x1b\\\x00m"),
+        # So would half a character: C2 9B is CSI.
+        (b"\xc2\x1b]11;?\x1b\\\x9bc", b"\xc2\x1b\\\x9bc"),
+        (b"\xc2\xc2\x9b6n\x9bc", b"\xc2\x1b\\\x9bc"),
+        (b"\x1b]0;\xc2\x1b[6n\x9c", b"\x1b]0;\xc2\x1b\\\x9c"),
+        # Controls within a sequence are obeyed where they stand, but for those in a string.
+        (b"\x1b\x07[c", b"\x07"),
+        (b"\x1b\r\n[5n", b"\r\n"),
+        (b"\x1b\x00Z", b"\x00"),
+        (b"\x1b\n]1\r0;?\x07", b"\n"),
+        (b"\x1b\bP\r$qm\x1b\\", b"\b"),
         (b"\x1b[6\r\nn", b"\r\n"),
         (b"\x1b[\b?\t6n", b"\b\t"),
     ],
@@ -244,6 +285,7 @@ TORN = st.lists(
         ),
         st.sampled_from([b"\x1b", b"\\", b"[", b"]", b"P", b"_G", b"?", b";", b"a=q", b"\x07"]),
         st.sampled_from([b"\xc2", b"\x9b", b"\x9d", b"\x9c", b"6", b"n", b"\r", b"\x18", b"4;"]),
+        st.sampled_from([b"\xc2\x1b[6n", b"\x1b\r", b"\0", b"\x7f", b"$", b"q", b"99;", b"p="]),
     ),
     max_size=20,
 ).map(b"".join)
@@ -254,6 +296,14 @@ TORN = st.lists(
 def test_cuts_make_no_difference(whole: bytes, places: list[int]) -> None:
     """Any cut of any output into pieces gives what the whole gives."""
     assert filtered(cut(whole, places)) == without_queries(whole)
+
+
+@UNTIMED
+@given(TORN)
+def test_a_removal_makes_no_query(whole: bytes) -> None:
+    """There is nothing to remove from what is left."""
+    left = without_queries(whole)
+    assert without_queries(left) == left
 
 
 @UNTIMED
@@ -326,6 +376,15 @@ NASTY = {
     "APC of keys": b"\x1b_G" + b"a=" * (SIZE // 2),
     "APC of queries": b"\x1b_G" + b"a=q" * (SIZE // 3),
     "many open APC": b"\x1b_Ga=q" * (SIZE // 6),
+    "ESC and controls": b"\x1b" + b"\0" * SIZE,
+    "many ESC and controls": (b"\x1b" + b"\0" * 50) * (SIZE // 51),
+    "OSC of controls": b"\x1b]" + b"0\0" * (SIZE // 2),
+    "DCS of controls": b"\x1bP" + b"0\0" * (SIZE // 2),
+    "APC of controls": b"\x1b_G" + b"a\0" * (SIZE // 2),
+    "APC of a key and controls": b"\x1b_Ga" + b"\0" * SIZE,
+    "keys of kitty": b"\x1b]99;" + b":p\0" * (SIZE // 3),
+    "one key and controls": b"\x1b]99;:p" + b"\0" * SIZE,
+    "halves of characters": b"\xc2\x1b]" * (SIZE // 3),
     "ends without a beginning": b"\x1b\\" * (SIZE // 2),
     "ENQ": b"\x05" * SIZE,
 }

@@ -1,0 +1,113 @@
+"""What a client of a PTY is sent first: its place in the output, or a replay of what was before.
+
+Nothing is kept of a replay, however slow its client is. It is filtered twice: for its size, which
+is told in advance, and as it is sent. Until then its client's place in the log is in the replay, so
+that what is still to be sent is kept as the output of any other slow client is.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from procd.api.outlet import Outlet
+from procd.api.ws import Connection
+from procd.services.pty import PtySession
+from procd.streams.backlog import Backlog
+from procd.streams.frames import BINARY, encode
+from procd.streams.replay import ReplayFilter
+
+# A replay is filtered in pieces, with a turn of the event loop for everyone else in between.
+PIECE_BYTES: Final = 32 << 10
+
+
+@dataclass(slots=True)
+class Past:
+    """What a client is to be sent first.
+
+    Attributes:
+        outlet: its place in the log, which it has already.
+        live: of a replay, the offset of what follows it; None if the output just goes on from the
+            outlet's place.
+        start: of a replay, the offset of its first byte.
+        size: of a replay, bytes.
+    """
+
+    outlet: Outlet
+    live: int | None = None
+    start: int = 0
+    size: int = 0
+
+
+def from_offset(session: PtySession, offset: int) -> Past:
+    """The output from `offset` on, as it is."""
+    return Past(Outlet(session.log, session.frames, offset))
+
+
+async def recall(session: PtySession, replay_bytes: int) -> Past:
+    """The last so many bytes of output, filtered, and what follows them.
+
+    It takes time, which a client doesn't grant once its handshake is answered (contract, section
+    10.5, rule 2). Where others set the pace, less is recalled: as much may be said while it is sent
+    as was said meanwhile.
+    """
+    store = session.log.store
+    spare_bytes = 0
+    while True:
+        live = store.end
+        start = min(max(live - replay_bytes, store.start + spare_bytes), live)
+        # From here on nothing is missed, whatever is awaited.
+        past = Past(Outlet(session.log, session.frames, start), live, start)
+        try:
+            for _, piece in _filtered(store, start, live):
+                past.size += len(piece)
+                await asyncio.sleep(0)
+                if past.outlet.cursor.lost:
+                    break
+        except BaseException:
+            past.outlet.close()
+            raise
+        said_bytes = store.end - live
+        if start == live or start - store.start >= said_bytes:
+            return past
+        past.outlet.close()
+        spare_bytes = 2 * max(said_bytes, spare_bytes)
+
+
+async def send(past: Past, connection: Connection, store: Backlog) -> bool:
+    """Send the replay, if there is one; whether all of it was still kept when its turn came.
+
+    Raises:
+        ConnectionError: the client has gone.
+    """
+    cursor = past.outlet.cursor
+    if past.live is None:
+        return True
+    pieces = _filtered(store, past.start, past.live)
+    while not (cursor.lost or connection.closing):
+        offset, piece = next(pieces, (None, b""))
+        if offset is None:
+            return True
+        if piece:
+            connection.write(encode(BINARY, piece))
+        cursor.advance(offset)
+        await connection.drain()
+        await asyncio.sleep(0)
+    return False
+
+
+def _filtered(store: Backlog, start: int, live: int) -> Iterator[tuple[int, bytes]]:
+    """The output from `start` to `live` without queries, in pieces, each with the offset after it.
+
+    The same pieces each time, or else the filter might let go of another sequence.
+
+    Raises:
+        LookupError: it is no longer kept.
+    """
+    queries = ReplayFilter()
+    while start < live:
+        output = store.slices(start, min(PIECE_BYTES, live - start))
+        piece = b"".join([run.data for run in output])
+        start += len(piece)
+        yield start, queries.feed(piece)
+    yield live, queries.flush()

@@ -1,0 +1,104 @@
+"""Pulse: whether the client of a WebSocket is alive, by what it sends and by what it takes.
+
+Not left to TCP_USER_TIMEOUT: that counts from when the client's window was full, whatever the
+client has read since, and finds nobody whose input isn't read.
+"""
+
+import asyncio
+import fcntl
+import struct
+import termios
+from typing import Final, Protocol
+
+from procd.config import ServerConfig
+
+# How often, for each ping's time, a client that is behind is looked at.
+BEATS_BEHIND: Final = 5
+
+
+class Client(Protocol):
+    """Whose pulse it is.
+
+    Attributes:
+        closing: whether it was sent a Close, and is to answer.
+        stalled: whether its input isn't read on purpose; its silence proves nothing then.
+    """
+
+    closing: bool
+    stalled: bool
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+
+    def drop_silent(self) -> None:
+        """Drop it, as it is dead."""
+
+
+class Pulse:
+    """Looks at one client regularly, and drops it when it has shown no life for `dead_peer_s`.
+
+    Attributes:
+        last_heard: when the client sent something; the loop's time.
+        written_bytes: what was written to the transport.
+    """
+
+    __slots__ = ("_answer_by", "_beat_s", "_client", "_dead_peer_s", "_loop", "_ping_s",
+                 "_socket", "_taken_bytes", "_timer", "_transport", "_unsent_bytes",
+                 "last_heard", "written_bytes")  # fmt: skip
+
+    def __init__(self, client: Client, transport: asyncio.Transport, config: ServerConfig) -> None:
+        self._client = client
+        self._transport = transport
+        self._socket = transport.get_extra_info("socket")
+        self._loop = asyncio.get_running_loop()
+        self._dead_peer_s = config.dead_peer_s
+        # Early enough for a peer that answers to be heard before it counts as gone.
+        self._ping_s = min(config.ping_s, config.dead_peer_s / 2)
+        self.written_bytes = 0
+        self._unsent_bytes = self._taken_bytes = 0  # of those, at the last beat
+        self.last_heard = self._loop.time()
+        self._answer_by = 0.0  # by when a client that goes on to send must have answered our Close
+        self._beat_s = self._ping_s
+        self._timer = self._loop.call_later(self._beat_s, self._beat)
+
+    def _beat(self) -> None:
+        client, now = self._client, self._loop.time()
+        unsent_bytes = self._transport.get_write_buffer_size() + self._queued_bytes()
+        taken_bytes = self.written_bytes - unsent_bytes
+        # Taken of what lay there already: what has just come a host takes in its program's stead.
+        reads = self._unsent_bytes > 0 and taken_bytes > self._taken_bytes
+        # All that can be asked of who isn't read: that its host has taken the last ping.
+        excused = client.stalled and not client.closing and not unsent_bytes
+        if reads or excused:  # a client that reads, however slowly, is alive, or was a beat ago
+            self.last_heard = max(self.last_heard, now - self._beat_s)
+            self._answer_by = max(self._answer_by, self.last_heard + self._dead_peer_s)
+        self._unsent_bytes, self._taken_bytes = unsent_bytes, taken_bytes
+        left_s = self.last_heard + self._dead_peer_s - now
+        if client.closing:
+            left_s = min(left_s, self._answer_by - now)
+        if left_s <= 0:
+            client.drop_silent()
+            return
+        if not unsent_bytes:  # else what is on the way asks the same, and a ping would lie behind
+            client.ping()
+        self._beat_s = self._ping_s / BEATS_BEHIND if unsent_bytes else self._ping_s
+        self._timer = self._loop.call_later(min(self._beat_s, left_s), self._beat)
+
+    def _queued_bytes(self) -> int:
+        """What the kernel still has to send, or to hear of. Source: tcp(7), SIOCOUTQ."""
+        if self._transport.is_closing() or self._socket.fileno() < 0:
+            return 0
+        (queued,) = struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))
+        return int(queued)
+
+    def closed(self) -> None:
+        """The client has been sent a Close: it has as long to answer as for any sign of life."""
+        self.last_heard = self._loop.time()
+        self._answer_by = self.last_heard + self._dead_peer_s
+
+    def stop(self) -> None:
+        """Look no more; what the client doesn't take in time of what was written is dropped."""
+        self._timer.cancel()
+        del self._client  # or else each would keep the other
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(self._dead_peer_s, self._transport.abort)

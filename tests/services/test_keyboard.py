@@ -1,0 +1,92 @@
+"""Keyboard: what waits of clients that have left is handed over for a while, and is bounded."""
+
+import asyncio
+import os
+
+import pytest
+
+from procd.services.keyboard import Keyboard, Typist
+from procd.tasks import Tasks
+from procd.unix.fd import OwnedFd
+from procd.unix.writer import FdWriter
+from tests.waiting import until
+
+# More than a pipe takes.
+FILL = b"x" * 100_000
+LONG_S = 3600
+
+
+class Program:
+    """A keyboard whose queue has had its last message, and the pipe to read it from."""
+
+    def __init__(self) -> None:
+        self._read, write = os.pipe2(os.O_NONBLOCK)
+        self._fd = OwnedFd(write)
+        self._writer = FdWriter(asyncio.get_running_loop(), self._fd)
+        self.keys = Keyboard(Tasks(), 1024)
+        self.keys.plug_in(self._writer)
+        Typist(self.keys).type(FILL)
+
+    async def reads(self, expected: bytes) -> None:
+        """Read what was typed after that."""
+        output = bytearray()
+
+        def complete() -> bool:
+            try:
+                output.extend(os.read(self._read, 1 << 16))
+            except BlockingIOError:
+                return False
+            return len(output) >= len(FILL) + len(expected)
+
+        await until(complete)
+        assert output == FILL + expected
+
+    def close(self) -> None:
+        """End it."""
+        self._writer.abandon()
+        self._fd.close()
+        os.close(self._read)
+
+
+async def test_what_was_typed_by_who_has_left_is_handed_over() -> None:
+    """In its turn, and nothing that is typed later."""
+    program = Program()
+    gone, here = Typist(program.keys), Typist(program.keys)
+    gone.type(b"1")
+    here.type(b"2")
+    gone.leave(LONG_S)
+    gone.type(b"never")
+    gone.leave()  # a second time does nothing
+    here.type(b"3")
+    await program.reads(b"123")
+    program.close()
+
+
+async def test_of_one_at_a_time() -> None:
+    """Until that is handed over, others take theirs along; after that, the next may leave some."""
+    program = Program()
+    clients = [Typist(program.keys) for _ in range(4)]
+    for client, data in zip(clients, (b"1", b"2", b"3", b"4"), strict=True):
+        client.type(data)
+        client.leave(LONG_S)
+    assert [client.waiting_bytes > 0 for client in clients] == [True, False, False, False]
+    await program.reads(b"1")
+    Typist(program.keys).type(FILL)
+    late = Typist(program.keys)
+    late.type(b"5")
+    late.leave(LONG_S)
+    assert late.waiting_bytes > 0
+    program.close()
+
+
+@pytest.mark.parametrize("within_s", [0, 0.01])
+async def test_what_nobody_reads_goes(within_s: float) -> None:
+    """At once or after a while, with who has typed it."""
+    program = Program()
+    gone, here = Typist(program.keys), Typist(program.keys)
+    gone.type(b"1")
+    here.type(b"2")
+    gone.leave(within_s)
+    await until(lambda: gone.waiting_bytes == 0)
+    await program.reads(b"2")
+    program.close()
