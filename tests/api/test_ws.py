@@ -374,13 +374,13 @@ async def test_a_client_that_reads_slowly_is_alive(procd: MakeClient, tmp_path: 
     """Its kernel's window is always shorter than a segment, and no pong ever comes."""
     client = await procd(
         process={"shell": program(tmp_path, "stty raw; exec yes")},
-        server={"ping_s": 0.4, "dead_peer_s": 2.0},
+        server={"ping_s": 0.6, "dead_peer_s": 3.0},
     )
     await create(client, "t1")
     async with raw(client, receive_bytes=4096, ahead_bytes=1000) as slow:
         await slow.upgrade("/process/pty/t1/connect")
         loop = asyncio.get_running_loop()
-        end = loop.time() + 6
+        end = loop.time() + 7
         while loop.time() < end:
             await slow.exactly(1000)
             await asyncio.sleep(0.05)  # its own pace
