@@ -260,11 +260,15 @@ class Process:
         if self._killing is not None:
             await asyncio.wait([self._killing], timeout=proctree.KILL_WAIT_S)
 
-    async def end(self, number: int, grace_s: float) -> None:
-        """Signal everyone, give them `grace_s` to leave, then kill; returns as `killed` does."""
+    async def leave(self, number: int, grace_s: float) -> None:
+        """Signal everyone, and wait until all have left, at most `grace_s`."""
         reached = self._processes.reach(self.record.tree, number)
         self.signal_tree(SIGCONT)  # a stopped process would not hear the first
         await proctree.ended(reached, grace_s)
+
+    async def end(self, number: int, grace_s: float) -> None:
+        """Have everyone `leave`, then kill who hasn't; returns as `killed` does."""
+        await self.leave(number, grace_s)
         self.kill()
         await self.killed()
 

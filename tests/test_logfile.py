@@ -383,6 +383,21 @@ def test_modes_are_private(tmp_path: Path) -> None:
     assert modes == {"state": 0o700, "session": 0o700, "1.log": 0o600, "1.streams": 0o600}
 
 
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("x" * 100)])
+def test_what_others_put_in_the_place_of_a_finished_log(
+    tmp_path: Path, put: Callable[[Path], None]
+) -> None:
+    """However large it looks, it is nothing of what was said."""
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    file.append(b"hello", 1)
+    file.finish()
+    (tmp_path / "1.log").unlink()
+    put(tmp_path / "1.log")
+    assert list(file.runs()) == []
+    assert (file.start, file.end) == (5, 5)
+    file.remove()
+
+
 @pytest.mark.parametrize("name", ["1.log", "1.streams"])
 @pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
 def test_what_others_put_in_the_place_of_a_file(

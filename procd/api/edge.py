@@ -76,7 +76,11 @@ class HttpConnection(web.RequestHandler):
         else:
             return
         if not body.is_eof():
-            body.set_exception(web.RequestPayloadError("it isn't well-formed"))
+            problem = web.RequestPayloadError("it isn't well-formed")
+            body.set_exception(problem)
+            # Whoever waits for it may have been woken already, by the end of a chunk in the same
+            # piece, and looks no more before he waits again.
+            asyncio.get_running_loop().call_soon(body.set_exception, problem)
 
     def begin(self, request: web.BaseRequest) -> None:
         """Take a request up, a turn of the loop before it is aiohttp's current one."""

@@ -200,7 +200,7 @@ async def _submit(request: web.Request, connection: Connection) -> Execution:
     try:
         asked: ExecutionRequest = EXECUTE.load_document(parse(message, request.app[MAX_VALUES]))
     except InvalidBody as exc:
-        if exc.message.endswith((HAS_NUL, HAS_SURROGATES)):  # JSON it is, of the right types
+        if exc.message.endswith((HAS_NUL, HAS_SURROGATES)):  # JSON it is, but no use
             raise _Refused(WSCloseCode.POLICY_VIOLATION, exc.message) from exc
         raise _Refused(WSCloseCode.PROTOCOL_ERROR, NOT_JSON) from exc
     if not asked.code:

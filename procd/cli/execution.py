@@ -143,6 +143,7 @@ class Execution:
             {"command": self._script, "runAsync": True, "suppressInputEcho": True},
         )
         self._command = f"{self._session}/command/{quoted(reply['cmdId'])}"
+        self._client.resumes = True
         if self._timeout_s is not None:
             self._kill_at = time.monotonic() + self._timeout_s
 
@@ -232,7 +233,6 @@ class Execution:
 
     def _lost(self, exc: Unreachable) -> None:
         """The server can't be reached: not yet a failure."""
-        self._client.resumes = True
         now = time.monotonic()
         self._lost_at = self._lost_at or now
         self._retry_at = now + RETRY_S

@@ -112,7 +112,9 @@ class Signals:
         self._writing.settimeout(0)
         self._woken_before = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
-            self._before[number] = signal.signal(number, self._note)
+            # What was ignored when this began goes on to be: nohup(1).
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(

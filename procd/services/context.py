@@ -275,6 +275,8 @@ class Context:
         )
         if not reply.done():
             repl.look()  # time may be up for us and not for the code
+            if not repl.running:
+                await asyncio.wait([reply])
         if not reply.done():
             timed_out = not execution.abandoned.done()
             repl.interrupt()

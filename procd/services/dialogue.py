@@ -129,8 +129,8 @@ class Dialogue:
         for line in lines:
             number, _, word = line.partition(b" ")
             if not (number.isdigit() and word.removeprefix(b"-").isdigit()):
-                log.warning("shell says %r on %s", line[:80], self._control.path)
-                self._silent()
+                # A trap of the user's, in the moment of a report: the report comes all the same.
+                log.info("shell says %r on %s", line[:80], self._control.path)
             elif self._number != NOTHING and int(number) == self._number:
                 self._number = NOTHING
                 # Some shells say the whole of what `return` was given; the world sees eight bits.

@@ -186,6 +186,7 @@ class Contexts:
         """
         while self._spares:
             repl = self._spares.popleft()
+            repl.look()
             if repl.running:
                 self._refill_later()
                 return repl

@@ -221,8 +221,9 @@ class Repl:
         self._process.kill()
 
     def look(self) -> None:
-        """See whether it has replied by now, though there was no turn for it yet."""
+        """See whether it has replied or exited by now, though there was no turn for it yet."""
         self._channel.drain(BURST)
+        self._process.look()
 
     def _exited(self, _: object) -> None:
         self._channel.drain()
@@ -245,8 +246,8 @@ class Repl:
     async def end(self, grace_s: float) -> None:
         """SIGTERM, then after `grace_s` SIGKILL, for the whole tree; returns as `kill` does."""
         if self._process.running:
-            await self._process.end(signal.SIGTERM, grace_s)
-        await self._settled()
+            await self._process.leave(signal.SIGTERM, grace_s)
+        await self.kill()
 
     async def kill(self) -> None:
         """SIGKILL for the whole tree; returns when it has ended, or won't: then it is given up."""

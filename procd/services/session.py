@@ -192,7 +192,9 @@ class ShellSession:
         if command is None:
             return
         try:
-            command.complete(exit_code or (TERMINATED if command.terminated else 0))
+            # A `wait` that our signal breaks off says so; zsh leaves the script with that.
+            told = exit_code in (0, 128 + LEAVE)
+            command.complete(TERMINATED if command.terminated and told else exit_code)
             if not command.log.sealed and command.held_by(self.pid):
                 self._processes.tasks.start(self._let_go(command), f"end {command.record.id}")
         finally:

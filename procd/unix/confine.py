@@ -6,7 +6,9 @@ too late for what a shell forks in its first moments. With nothing set the progr
 is, by the same calls as ever.
 """
 
+import errno
 import grp
+import logging
 import os
 import pwd
 import resource
@@ -25,7 +27,9 @@ from procd.unix.fd import OwnedFd
 from procd.unix.spawn import ENV, Spec, spawn
 from procd.unix.tags import TAG_BASE
 
-# RLIMIT_RTTIME is missing: it marks process trees (see proctree).
+log = logging.getLogger(__name__)
+
+# RLIMIT_RTTIME is missing: it marks process trees (see tags).
 RLIMITS: Final = (
     "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
     "rtprio", "sigpending", "stack",
@@ -130,6 +134,9 @@ def tried(config: ProcessConfig) -> Confinement:
     for key, words in _steps(config, found.owner):
         wrappers += tuple(words)
         if problem := _problem(wrappers):
+            if problem.endswith(os.strerror(errno.EAGAIN)):  # of processes, which may pass
+                log.warning("%s: %s", key, problem)
+                continue
             raise ConfigError(f"{key}: {problem}")
     return found
 

@@ -43,15 +43,16 @@ def open_regular(path: Path, flags: int) -> OwnedFd:
 
 
 def size_of(path: Path) -> int:
-    """How long a file is; 0 if there is none.
+    """How long a regular file is; 0 if there is none, whatever else is there.
 
     Raises:
         OSError: nobody can tell.
     """
     try:
-        return path.stat(follow_symlinks=False).st_size
+        found = path.stat(follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def punch(fd: OwnedFd, upto: int) -> bool:

@@ -30,7 +30,7 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 # SIGKILL ends a process at its next return from the kernel; one in an uninterruptible sleep may
 # take as long as its disk does.
 KILL_WAIT_S: Final = 2.0
-# From here on it is said, and tried more slowly.
+# From here on it is said once more, and tried more slowly.
 MANY_ROUNDS: Final = 64
 # How long to wait where no descriptor is left, until one may be.
 RETRY_S: Final = 0.2
@@ -257,10 +257,10 @@ def _check(pid: int, start_time: int) -> None:
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
 
-async def ended(processes: Mapping[int, int], within_s: float | None = None) -> None:
+async def ended(processes: Mapping[int, int], within_s: float | None = None) -> bool:
     """Wait until each of these processes (pid → start time) has ended, at most `within_s`.
 
-    For one after the other, as there may be more of them than descriptors.
+    For one after the other, as there may be more of them than descriptors. Whether all have.
     """
     left = list(processes.items())
     try:
@@ -269,7 +269,8 @@ async def ended(processes: Mapping[int, int], within_s: float | None = None) -> 
                 await _one_ended(*left[-1])
                 left.pop()
     except TimeoutError:
-        log.warning("process %d is still ending after %.1f s", left[-1][0], within_s)
+        return False
+    return True
 
 
 async def _one_ended(pid: int, start_time: int) -> None:
@@ -318,13 +319,14 @@ async def finish_kill(tree: Tree, reached: Mapping[int, int], supervised: Contai
     """
     seen: set[int] = set()
     for number in itertools.count(1):
-        await ended(reached, KILL_WAIT_S)
-        if number == MANY_ROUNDS:
-            log.error("the tree with tag %x can't be ended: it is tried on", tree.tag)
-        # Others have their turn, whoever is found or not.
-        await asyncio.sleep(0 if number < MANY_ROUNDS else RETRY_S)
         departed: set[int] = set()
         try:
+            if not await ended(reached, KILL_WAIT_S) and number == 1:
+                log.warning("the tree with tag %x is still ending", tree.tag)
+            if number == MANY_ROUNDS:
+                log.error("the tree with tag %x can't be ended: it is tried on", tree.tag)
+            # Others have their turn, whoever is found or not.
+            await asyncio.sleep(0 if number < MANY_ROUNDS else RETRY_S)
             # A chain of forks leaves thousands of dead, and to look at each takes longer than the
             # one that lives does.
             reap_orphans(supervised)

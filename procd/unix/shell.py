@@ -208,7 +208,7 @@ def retag_in_shell(shell: str, tag: int) -> str:
     setting = SETS_RTTIME.get(_kind(shell))
     if setting is None:
         return by_program
-    return f"{builtin_word(shell)} {setting} {tag} || {by_program or ':'}"
+    return f"{builtin_word(shell)} {setting} {tag} || {by_program or f':{chr(10)}'}"
 
 
 def failure_of(shell: str, script: str) -> int | None:
@@ -234,12 +234,12 @@ def leaving(shell: str, status: int) -> str:
     word = builtin_word(shell)
     kind = _kind(os.path.realpath(shell))
     if kind == "bash":
-        return f"return {status} 2>/dev/null"
+        return f"{word} return {status} 2>/dev/null"
     if kind == "zsh":
-        outside = '"${ZSH_EVAL_CONTEXT#*:file}" = "$ZSH_EVAL_CONTEXT"'
-        return f"{word} test {outside} || {word} return {status}"
+        # Not with `test`: it may be in one, and that is not reentrant.
+        return f'case "$ZSH_EVAL_CONTEXT" in (*:file*) {word} return {status};; esac'
     if kind in ASH:
-        return f'{word} test -e "/proc/$$/fd/13" && return {status}'
+        return f'{word} test -e "/proc/$$/fd/13" && \\return {status}'
     return f"return {status}"
 
 

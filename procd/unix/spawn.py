@@ -68,7 +68,7 @@ def spawn(spec: Spec, tag: int) -> int:
     """Start `spec` as the leader of a new session and return its pid.
 
     All signals have their default disposition and none is blocked. The child and all that descend
-    from it carry `tag` (see proctree).
+    from it carry `tag` (see tags).
 
     `cwd` is procd's own for the length of the call, which is sound because procd has one thread.
 

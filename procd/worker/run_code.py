@@ -44,6 +44,8 @@ def _take_place() -> types.ModuleType:
         sys.modules.pop(name, None)
     pyplot_hook.install(Artifacts(ARTIFACTS_FD, room_bytes).emit)
     module = types.ModuleType("__main__")
+    if sys.version_info < (3, 14):
+        module.__dict__.update(__annotations__={})
     module.__dict__.update(
         __builtins__=builtins,  # the module; `exec` would take its dictionary
         __loader__=BuiltinImporter,

@@ -275,6 +275,22 @@ async def test_a_chunk_that_makes_no_sense(procd: MakeClient, begin: bytes, turn
     assert json.loads(body)["message"] == "invalid request body: can't be decoded"
 
 
+@pytest.mark.parametrize("noise", [b"\r\nzz\r\n", b"\r\n0\r\nno trailer\r\n\r\n"])
+async def test_a_chunk_that_makes_no_sense_behind_the_end_of_one(
+    procd: MakeClient, noise: bytes
+) -> None:
+    """Whoever waits for the body is woken by that end, and is not to wait again."""
+    client = await procd()
+    async with raw(client) as bare, asyncio.timeout(WAIT_S):
+        await bare.request(CHUNKED, b'7\r\n{"comma')
+        (connection,) = await connections(client, asked)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        connection.data_received(noise)
+        head, _, _ = (await bare.rest()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+
+
 async def test_a_chunk_that_makes_no_sense_behind_a_request(procd: MakeClient, gate: Gate) -> None:
     """The one before it is answered as ever, and once."""
     client = await procd()

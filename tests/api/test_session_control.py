@@ -171,7 +171,21 @@ async def test_terminated_script_is_left(procd: MakeClient, shell: str, script: 
     await listener.until(b"ready\n")
     await post(client, command_id, "terminate")
     assert b"rest" not in await listener.to_end()
-    assert (await ended(client, command_id))["exitCode"] in (137, 143, 151)
+    assert (await ended(client, command_id))["exitCode"] in (137, 143)
+    assert (await run(client, "echo $state"))["output"] == "kept\n"
+
+
+async def test_terminated_in_the_middle_of_a_test(procd: MakeClient, shell: str) -> None:
+    """What has the shell leave is no test of its own, which zsh can't have within one."""
+    client = await of_shell(procd, shell)
+    await run(client, "state=kept")
+    for _ in range(20):
+        command_id = await start(client, "echo ready; while [ ! -e /nope ]; do :; done")
+        listener = await follow(client, command_id)
+        await listener.until(b"ready\n")
+        await post(client, command_id, "terminate")
+        assert await listener.to_end() == b"ready\n"
+        assert (await ended(client, command_id))["exitCode"] in (137, 143)
     assert (await run(client, "echo $state"))["output"] == "kept\n"
 
 

@@ -265,6 +265,23 @@ def test_who_ignores_interrupts_goes_on(cli: Cli) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_what_was_ignored_at_the_start_is(cli: Cli, number: signal.Signals, tmp_path: Path) -> None:
+    """As nohup(1) has it, and while the command runs."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    process = cli.start(
+        "exec", "-n", "--", "sh", "-c", f"echo up; read x <{gate}; exit 7",
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    process.send_signal(number)
+    gate.write_text("go on\n")
+    assert process.communicate(timeout=PATIENCE_S) == (b"", b"")
+    assert process.returncode == 7
+
+
 def test_nobody_waits_for_a_server_that_is_silent(
     screens: Callable[..., Screen], stalled: int
 ) -> None:

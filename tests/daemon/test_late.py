@@ -1,6 +1,7 @@
 """A procd that stands still for a while: time that is up for it alone is nobody's timeout."""
 
 import os
+import select
 import signal
 import time
 from pathlib import Path
@@ -34,3 +35,26 @@ async def test_code_that_has_ended_in_time(
         assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "completed"
         await ws.receive(timeout=PATIENCE_S)
         assert ws.close_code == aiohttp.WSCloseCode.OK
+
+
+async def test_an_interpreter_that_has_died_in_time(
+    start: Start, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    daemon = start()
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    code = f"import os; print(os.getpid(), flush=True); open({str(gate)!r}).read(); os._exit(3)"
+    async with http.ws_connect(f"{daemon.url}/process/interpreter/execute") as ws:
+        await ws.send_json({"code": code, "timeout": TIMEOUT_S})
+        pid = int((await ws.receive_json(timeout=PATIENCE_S))["text"])
+        pidfd = os.pidfd_open(pid)
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            gate.write_text("go on")
+            select.select([pidfd], [], [])
+            time.sleep(TIMEOUT_S)
+        finally:
+            os.close(pidfd)
+            os.kill(daemon.pid, signal.SIGCONT)
+        await ws.receive(timeout=PATIENCE_S)
+        assert ws.close_code == aiohttp.WSCloseCode.INTERNAL_ERROR

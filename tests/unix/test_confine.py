@@ -1,8 +1,11 @@
 """What the settings for children ask for, and what can't be asked for."""
 
+import errno
 import os
 import shutil
 import signal
+import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +125,17 @@ def test_limits_that_no_program_starts_with(limit: str, reason: str, more: dict[
         tried(config)
     if os.geteuid() == 0:
         assert reason in str(caught.value)
+
+
+@root_only
+@util_linux
+def test_a_limit_that_is_used_up_now_may_be_free_later(caplog: pytest.LogCaptureFixture) -> None:
+    with ExitStack() as others:
+        for _ in range(2):
+            other = others.enter_context(subprocess.Popen(["sleep", "1000"], user=12345))
+            others.callback(other.kill)
+        tried(ProcessConfig(user="12345", rlimits=("nproc=1:1",)))
+    assert os.strerror(errno.EAGAIN) in caplog.text
 
 
 @util_linux

@@ -184,6 +184,15 @@ def test_a_long_script_knows_its_shell(shell: str) -> None:
 
 
 @pytest.mark.parametrize("shell", NAMING)
+def test_a_shell_that_tags_itself_without_a_program(
+    monkeypatch: pytest.MonkeyPatch, shell: str
+) -> None:
+    """It is a line of its own, whatever follows it."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert run(shell, f"{retag_in_shell(shell, TAG_BASE + 7)}(exit 3)") == (b"", 3)
+
+
+@pytest.mark.parametrize("shell", NAMING)
 def test_a_shell_that_tags_itself(shell: str) -> None:
     """It takes no process, of which there may be too many."""
     tag = TAG_BASE + 7
