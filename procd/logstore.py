@@ -7,7 +7,7 @@ from pathlib import Path
 
 from procd.logfile import LogFile
 from procd.unix.fd import OwnedFd
-from procd.unix.file import make_directory, open_regular
+from procd.unix.file import MOST_TRIES, make_directory, open_regular
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class LogStore:
             OSError: it can't be opened.
         """
         used_reserve = False
+        tries = MOST_TRIES
         while True:
             try:
                 return open_regular(path, flags)
@@ -54,8 +55,9 @@ class LogStore:
                     self._reserve.close()
                     self._reserve = None
                     used_reserve = True
-                elif exc.errno == errno.ENOENT and flags & os.O_CREAT and not path.parent.exists():
-                    # The first of its session; or somebody has cleaned up where it was.
+                elif exc.errno == errno.ENOENT and flags & os.O_CREAT and tries:
+                    # The first of its session; or somebody is cleaning up where it was.
+                    tries -= 1
                     make_directory(path.parent)
                 else:
                     if used_reserve:

@@ -10,6 +10,8 @@ from typing import Final
 from procd.unix.fd import OwnedFd
 from procd.unix.libc import LIBC
 
+# How often what somebody deletes meanwhile is made.
+MOST_TRIES: Final = 10
 # linux/falloc.h
 FALLOC_FL_KEEP_SIZE: Final = 1
 FALLOC_FL_PUNCH_HOLE: Final = 2
@@ -21,9 +23,16 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
     Raises:
         OSError: it can't be made.
     """
-    if not path.parent.is_dir():
-        make_directory(path.parent, mode)
-    path.mkdir(mode=mode, exist_ok=True)
+    for tries_left in reversed(range(MOST_TRIES)):
+        if not path.parent.is_dir():
+            make_directory(path.parent, mode)
+        try:
+            path.mkdir(mode=mode, exist_ok=True)
+        except FileNotFoundError:
+            if not tries_left:
+                raise
+        else:
+            return
 
 
 def open_regular(path: Path, flags: int) -> OwnedFd:

@@ -334,7 +334,8 @@ async def test_who_answers_a_close_with_anything_but_a_close_is_dropped(
         group.create_task(chatter())
         await rude.send_frame(BINARY, b"\n")
         assert await closed_with(rude) is not None
-        await rude.rest()
+        with suppress(ConnectionError):  # what it sends may come too late
+            await rude.rest()
     assert client.app[CONNECTIONS].dropped["silent"] == 1
 
 
