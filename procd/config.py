@@ -68,7 +68,7 @@ class ServerConfig:
         85.0, "silence after which a WebSocket peer counts as gone, seconds", minimum=0.1
     )
     shutdown_s: float = setting(
-        3.0, "time for requests and sockets to finish at shutdown, seconds", minimum=0.1
+        3.0, "time for sockets, contexts and requests to finish at shutdown, seconds", minimum=0.1
     )
 
 

@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import FrameType
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 # Orphans that have ended are collected this long after the first news of one, all at once.
 SWEEP_DELAY_S: Final = 1.0
 # How long the exits of trees that have been killed may take to be heard of.
-EXIT_WAIT_S: Final = 1.0
+EXIT_WAIT_S: Final = 0.5
 # Buckets of the time that a start takes.
 SPAWN_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.064, 0.256, 1.0)
 
@@ -317,16 +317,25 @@ class Processes:
             self._sweep_wanted = True
             self._plan_sweep()
 
-    async def aclose(self) -> None:
-        """End every tree, orphans of earlier ones included, and supervise nothing any more."""
+    def stop(self, but: Container[int] = ()) -> None:
+        """Start nothing any more, and begin to kill every tree, orphans of earlier ones included.
+
+        Args:
+            but: leaders of trees that are left alone.
+        """
         self._closing = True
         for process in self._unsettled:
-            process.kill()
+            if process.record.pid not in but:
+                process.kill()
         for tag in self._orphan_tags():
             self.start_kill(Tree(0, tag, tags.PROCESS_MASK))  # type: ignore[unused-awaitable]  # `tasks` waits
+
+    async def aclose(self, within_s: float = proctree.KILL_WAIT_S) -> None:
+        """End every tree, and supervise nothing any more; what won't end in time is let go."""
+        self.stop()
         exits = [process.done for process in self._unsettled]
         # Trees end in tasks, those of processes that are forgotten by now among them.
-        await self.tasks.aclose(within_s=proctree.KILL_WAIT_S)
+        await self.tasks.aclose(within_s)
         if exits:
             await asyncio.wait(exits, timeout=EXIT_WAIT_S)
         for process in list(self._unsettled):

@@ -148,11 +148,14 @@ class Connections:
             if connection.caller not in tokens:
                 connection.send_away(*TOKEN_GONE)
 
-    async def aclose(self, within_s: float) -> None:
-        """Tell every client that the server stops; drop those that don't answer in time."""
+    def stop(self) -> None:
+        """Tell every client that the server stops."""
         self._stopping = True
         for connection in self._open:
             connection.close(connection.stop_code, STOPPING)
+
+    async def aclose(self, within_s: float) -> None:
+        """Drop the clients that don't answer to `stop` in time."""
         ends = [connection.released for connection in self._open]
         if ends:
             await asyncio.wait(ends, timeout=within_s)

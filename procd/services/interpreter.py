@@ -250,8 +250,14 @@ class Contexts:
         except ProcdError as exc:
             log.warning("no spare interpreter: %s", exc.message)
 
-    async def aclose(self) -> None:
-        """End everything."""
+    @property
+    def pids(self) -> set[int]:
+        """The processes that have a time of grace."""
+        contexts = [*self._contexts.values(), self._default]
+        return {context.pid for context in contexts if context.pid is not None}
+
+    async def aclose(self, within_s: float) -> None:
+        """End everything; what hasn't ended in time is left to `Processes`."""
         self._closing = True
         self._environment.on_change = None
         if self._refill_timer is not None:
@@ -262,5 +268,5 @@ class Contexts:
             for context in [*self._contexts.values(), self._default]
         ]
         ends += [self.tasks.run(repl.kill(), "end a spare") for repl in self._spares]
-        await asyncio.wait(ends)
+        await asyncio.wait(ends, timeout=within_s)
         await self.tasks.aclose()

@@ -229,3 +229,30 @@ async def test_what_a_killed_daemon_has_left_is_removed(
         assert (await reply.json())["output"] == "still\n"
     assert (other.stop(), successor.stop()) == (0, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+DEAF = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(os.getpid(), flush=True)
+time.sleep(1000)
+"""
+
+
+async def test_what_is_killed_is_not_kept_by_what_may_leave(
+    start: Start, http: aiohttp.ClientSession, watch: Callable[[list[int]], Watch]
+) -> None:
+    """A context has its time of grace; nothing else lives on, and takes the CPU, meanwhile."""
+    daemon = start(env={"PROCD_INTERPRETER_GRACE_S": "1000", "PROCD_SERVER_SHUTDOWN_S": "1500"})
+    async with http.ws_connect(f"{daemon.url}/process/interpreter/execute") as code:
+        await code.send_json({"code": DEAF, "timeout": 0})
+        deaf = int((await code.receive_json(timeout=PATIENCE_S))["text"])
+        executing = asyncio.ensure_future(execute(http, daemon, "sleep 1000"))
+        assert await asyncio.to_thread(eventually, lambda: len(descendants(daemon.pid)) == 2)
+        others = watch([pid for pid in descendants(daemon.pid) if pid != deaf])
+        stopping = asyncio.ensure_future(asyncio.to_thread(daemon.stop, within_s=PATIENCE_S))
+        assert (await code.receive()).type is aiohttp.WSMsgType.CLOSE
+        assert await asyncio.to_thread(others.survivors, PATIENCE_S) == []
+        assert (await executing)["exitCode"] == 128 + signal.SIGKILL
+        os.kill(deaf, signal.SIGKILL)
+    assert await stopping == 0
