@@ -17,16 +17,10 @@ from procd.api.body import BodySchema, flag, number, strings
 from procd.api.describe import FLAG, TEXT, Doc, Query
 from procd.api.edge import had_last_words
 from procd.api.gate import CALLER
+from procd.api.handshake import handshake_of, offered, version_token
 from procd.api.past import Past, from_offset, recall, send
 from procd.api.pty import CREATE, CREATING, PTYS
-from procd.api.ws import (
-    CONNECTIONS,
-    Connection,
-    handshake_of,
-    offered,
-    serve_both_ways,
-    version_token,
-)
+from procd.api.ws import CONNECTIONS, Connection, serve_both_ways
 from procd.errors import BadRequest, ProcdError, SpawnFailed
 from procd.services.access import Scope
 from procd.services.keyboard import Typist

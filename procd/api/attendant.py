@@ -26,8 +26,9 @@ from aiohttp import WSCloseCode, web
 from marshmallow import validate
 
 from procd.api.body import MAX_UINT16, MAX_VALUES, BodySchema, Count, Flag, Text, parse
+from procd.api.handshake import offered
 from procd.api.outlet import Outlet
-from procd.api.ws import Connection, offered
+from procd.api.ws import Connection
 from procd.errors import BadRequest
 from procd.services.attendance import Member
 from procd.services.pty import PtySession, check_size

@@ -10,9 +10,9 @@ from aiohttp.typedefs import Handler
 
 from procd.api.forwarded import PROXIES
 from procd.api.gate import CALLER
+from procd.api.handshake import SWITCHING, UPGRADED
 from procd.api.reply import timestamp
 from procd.api.scopes import UNGUARDED
-from procd.api.ws import SWITCHING, UPGRADED
 from procd.services.audit import AuditFile
 
 MAX_VALUE_LENGTH: Final = 255

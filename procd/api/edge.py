@@ -18,7 +18,7 @@ from aiohttp.streams import StreamReader
 from multidict import CIMultiDictProxy
 
 from procd.api.envelope import envelope
-from procd.api.masks import MaskedOnly
+from procd.api.incoming import Incoming
 from procd.api.observe import REQUESTS
 from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
@@ -39,11 +39,12 @@ class HttpConnection(web.RequestHandler):
     learn that the client has gone; the poller does.
 
     Attributes:
+        incoming: what the client of a WebSocket sends.
         last_words: whether the client of a WebSocket, before it went, has sent something that
             nobody has read. To find by writing that a client has gone is to read no more of it.
     """
 
-    __slots__ = ("_poller", "_requests", "_visitors", "_watched", "last_words")
+    __slots__ = ("_poller", "_requests", "_visitors", "_watched", "incoming", "last_words")
 
     def __init__(self, server: web.Server, app: web.Application, **options: Any) -> None:
         super().__init__(server, **options)
@@ -117,7 +118,8 @@ class HttpConnection(web.RequestHandler):
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """Called by aiohttp when the connection is a WebSocket's from now on."""
-        guarded: Any = MaskedOnly(parser)  # which aiohttp only feeds
+        self.incoming = Incoming(parser)
+        guarded: Any = self.incoming  # which aiohttp only feeds
         super().set_parser(guarded, data_received_cb)
 
     def connection_lost(self, exc: BaseException | None) -> None:

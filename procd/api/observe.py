@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from procd.api.forwarded import PROXIES
-from procd.api.ws import SWITCHING, UPGRADED
+from procd.api.handshake import SWITCHING, UPGRADED
 from procd.logs import REQUEST_ID
 from procd.metrics import Durations, Traffic
 from procd.unix.heap import Heap

@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from procd.api.ws import VERSION_TOKEN, offered
+from procd.api.handshake import VERSION_TOKEN, offered
 
 VERSION_HEADER: Final = "X-Daytona-SDK-Version"
 SPLIT_HEADER: Final = "X-Daytona-Split-Output"

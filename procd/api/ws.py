@@ -1,9 +1,9 @@
-"""WebSocket connections: the handshake, messages in and frames out, the close.
+"""WebSocket connections: messages in and frames out, the close.
 
 aiohttp parses what comes in. What goes out is written to the transport frame by frame, since an
 unmasked frame is the same bytes for every client and needs encoding only once.
 
-Source: RFC 6455; Process API contract, sections 2.1 and 10.3.
+Source: RFC 6455; Process API contract, section 10.3.
 """
 
 import asyncio
@@ -13,13 +13,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Final
 
-from aiohttp import EofStream, WSCloseCode, WSMsgType, hdrs, web
+from aiohttp import EofStream, WebSocketError, WSCloseCode, WSMsgType, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_websocket import WSMessageNoDecodeText
 
+from procd.api.edge import HttpConnection
 from procd.api.gate import CALLER, GATE
+from procd.api.handshake import UPGRADED, Select, handshake_of, version_token
+from procd.api.incoming import Incoming
 from procd.api.pulse import Pulse
 from procd.config import ServerConfig
-from procd.errors import BadRequest
 from procd.metrics import Traffic
 from procd.services.access import Token, Tokens
 from procd.streams.frames import CLOSE, PING, PONG, TEXT, encode
@@ -29,6 +32,8 @@ HIGH_BYTES: Final = 256 << 10
 LOW_BYTES: Final = 64 << 10
 # Beyond this even pongs wait, and what else the client sends with them.
 MOST_BYTES: Final = 2 * HIGH_BYTES
+# A client whose message was too long has sent all of it when it is silent for so long.
+REST_S: Final = 5.0
 # RFC 6455, section 5.5: a control frame carries 125 bytes, two of them the close code.
 MAX_REASON_BYTES: Final = 123
 # RFC 6455, section 7.4.2: from 3000 up to here, codes are anybody's.
@@ -37,47 +42,7 @@ LAST_CODE: Final = 4999
 TOKEN_GONE: Final = (WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
 STOPPING: Final = "server shutdown"
 
-VERSION_TOKEN: Final = "X-Daytona-SDK-Version~"  # noqa: S105 - no secret
-
 PING_FRAME: Final = encode(PING, b"")
-
-SWITCHING: Final = 101
-# On a request that was answered so: its handler may end without saying it, as its client has gone.
-UPGRADED = web.RequestKey("UPGRADED", bool)
-
-
-def offered(request: web.Request) -> list[str]:
-    """The sub-protocols that the client offers, from all header lines."""
-    lines = request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, [])
-    return [token.strip() for line in lines for token in line.split(",") if token.strip()]
-
-
-def version_token(tokens: list[str]) -> str | None:
-    """The one to select where no more is asked for. Source: contract, section 9.3."""
-    return next((token for token in tokens if token.startswith(VERSION_TOKEN)), None)
-
-
-Select = Callable[[list[str]], str | None]
-
-
-def handshake_of(request: web.Request, select: Select) -> web.Request:
-    """The request as aiohttp is to see it: offering no token but the one to select.
-
-    When aiohttp finds no token that it knows, it logs them all, and they may carry secrets.
-
-    Raises:
-        BadRequest: this isn't a WebSocket handshake.
-    """
-    token = select(offered(request))
-    headers = request.headers.copy()
-    headers.popall(hdrs.SEC_WEBSOCKET_PROTOCOL, None)
-    if token is not None:
-        headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = token
-    handshake = request.clone(headers=headers)
-    protocols = () if token is None else (token,)
-    if not web.WebSocketResponse(protocols=protocols).can_prepare(handshake):
-        raise BadRequest("WebSocket upgrade required")
-    return handshake
 
 
 class Connections:
@@ -127,7 +92,10 @@ class Connections:
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client has gone")
-        connection = Connection(self, ws, writer, transport, request[CALLER], stop_code)
+        protocol = request.protocol
+        assert isinstance(protocol, HttpConnection)
+        incoming = protocol.incoming
+        connection = Connection(self, ws, incoming, writer, transport, request[CALLER], stop_code)
         self._open.add(connection)
         if not request.app[GATE].still_admits(connection.caller):
             connection.close(*TOKEN_GONE)
@@ -184,12 +152,14 @@ class Connection:
         self,
         connections: Connections,
         ws: "web.WebSocketResponse[bool]",
+        incoming: Incoming,
         writer: AbstractStreamWriter,
         transport: asyncio.Transport,
         caller: Token,
         stop_code: int,
     ) -> None:
         self._ws = ws
+        self._incoming = incoming
         self.caller = caller
         self.stop_code = stop_code
         self.heard = False
@@ -244,7 +214,9 @@ class Connection:
         to leave it unread would have the kernel drop what the client hasn't read, too.
         """
         while True:
-            message = await self._ws.receive()
+            message = await self._next()
+            if message is None:
+                return None
             self._pulse.last_heard = self._loop.time()
             kind = message.type
             if kind is WSMsgType.BINARY or kind is WSMsgType.TEXT:
@@ -264,9 +236,26 @@ class Connection:
                 code: int = message.data
                 self._left_with = code if _may_be_sent(code) else WSCloseCode.PROTOCOL_ERROR
                 return None
-            elif kind is not WSMsgType.PONG:
-                return None
             self.heard = True
+
+    async def _next(self) -> WSMessageNoDecodeText | None:
+        """The next message of any kind; None when the client has gone, or has sent nonsense.
+
+        aiohttp's `receive` closes the TCP connection in the midst of a message that is too long,
+        and the client, which is still sending, never gets to read why.
+        """
+        reader = self._ws._reader  # noqa: SLF001
+        assert reader is not None
+        try:
+            return await reader.read()
+        except (EofStream, ConnectionError):
+            return None
+        except WebSocketError as exc:
+            self.close(exc.code, "")
+            if exc.code == WSCloseCode.MESSAGE_TOO_BIG:
+                await self._incoming.answered(REST_S)
+            self._transport.close()
+            return None
 
     async def unread(self) -> AsyncIterator[bytes]:
         """The messages of a client that has gone, before its Close, that `receive` didn't return.

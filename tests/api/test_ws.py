@@ -37,6 +37,8 @@ from tests.api.clients import (
 from tests.conftest import Client, MakeClient
 from tests.waiting import until as until_so
 
+# More than the sockets of both ends hold.
+LONG = 30 << 20
 ECHO = "stty raw -echo; echo ready; cat"
 
 
@@ -116,6 +118,19 @@ async def test_message_above_the_limit_in_fragments(procd: MakeClient, tmp_path:
         for first in (0x02, 0x00, 0x00):
             await rude.send(masked(first, 2000, b"x" * 2000))
         assert await closed_with(rude) == 1009
+    await still_serves(client)
+
+
+async def test_who_still_sends_hears_why(procd: MakeClient, tmp_path: Path) -> None:
+    """The rest of a message that is too long is taken, up to the client's answer to the Close."""
+    client = await served(procd, tmp_path, pty={"max_message_bytes": 4096})
+    async with raw(client) as rude:
+        await rude.upgrade("/process/pty/t1/connect")
+        await rude.send(masked(0x82, LONG, b"x" * LONG))
+        assert await closed_with(rude) == 1009
+        await rude.send(b"more" + masked(0x89, 1, b"?"))  # of a second message, as it seems
+        await rude.send_frame(CLOSE, struct.pack("!H", 1009))
+        assert await rude.rest() == b""
     await still_serves(client)
 
 
@@ -253,7 +268,7 @@ async def test_who_comes_while_the_server_stops_is_told(
     procd: MakeClient, tmp_path: Path, path: str, code: int
 ) -> None:
     client = await served(procd, tmp_path)
-    await client.app[CONNECTIONS].aclose(0)
+    client.app[CONNECTIONS].stop()
     async with raw(client) as late:
         await late.upgrade(path)
         assert await late.frame() == (CLOSE, code.to_bytes(2, "big") + b"server shutdown")

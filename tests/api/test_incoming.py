@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procd.api.masks import MASKED, NO_FRAME, MaskedOnly
+from procd.api.incoming import MASKED, NO_FRAME, Incoming
 
 KEY = b"key!"
 
@@ -51,7 +51,7 @@ def test_all_is_passed_on_up_to_a_frame_without_a_mask(
     if bad is not None:
         data += frame(bad[0], masked=False, wide=bad[1])
     fed: Any = Fed()
-    guard = MaskedOnly(fed)
+    guard = Incoming(fed)
     at = 0
     for cut in cuts:
         guard.feed_data(data[at : at + cut])

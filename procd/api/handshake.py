@@ -1,0 +1,51 @@
+"""The handshake of a WebSocket: what the client offers, and what of it aiohttp gets to see.
+
+Source: RFC 6455, section 4; Process API contract, sections 2.1 and 9.3.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from procd.errors import BadRequest
+
+VERSION_TOKEN: Final = "X-Daytona-SDK-Version~"  # noqa: S105 - no secret
+
+SWITCHING: Final = 101
+# On a request that was answered so: its handler may end without saying it, as its client has gone.
+UPGRADED = web.RequestKey("UPGRADED", bool)
+
+
+def offered(request: web.Request) -> list[str]:
+    """The sub-protocols that the client offers, from all header lines."""
+    lines = request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, [])
+    return [token.strip() for line in lines for token in line.split(",") if token.strip()]
+
+
+def version_token(tokens: list[str]) -> str | None:
+    """The one to select where no more is asked for. Source: contract, section 9.3."""
+    return next((token for token in tokens if token.startswith(VERSION_TOKEN)), None)
+
+
+Select = Callable[[list[str]], str | None]
+
+
+def handshake_of(request: web.Request, select: Select) -> web.Request:
+    """The request as aiohttp is to see it: offering no token but the one to select.
+
+    When aiohttp finds no token that it knows, it logs them all, and they may carry secrets.
+
+    Raises:
+        BadRequest: this isn't a WebSocket handshake.
+    """
+    token = select(offered(request))
+    headers = request.headers.copy()
+    headers.popall(hdrs.SEC_WEBSOCKET_PROTOCOL, None)
+    if token is not None:
+        headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = token
+    handshake = request.clone(headers=headers)
+    protocols = () if token is None else (token,)
+    if not web.WebSocketResponse(protocols=protocols).can_prepare(handshake):
+        raise BadRequest("WebSocket upgrade required")
+    return handshake

@@ -1,0 +1,91 @@
+"""Incoming: what a client sends by WebSocket, on its way to aiohttp's parser.
+
+That takes frames with and without a mask, and once it has refused something it knows no frames.
+
+Source: RFC 6455, sections 5.1, 5.2 and 7.1.
+"""
+
+import asyncio
+from typing import Final
+
+from aiohttp import WSMsgType
+from aiohttp.http_websocket import WebSocketReader
+
+OPCODE: Final = 0x0F
+MASKED: Final = 0x80
+KEY_BYTES: Final = 4
+# A length that is this in a frame's second byte, or more, follows it in so many bytes.
+LENGTH_16: Final = 126
+LENGTH_BYTES: Final = {LENGTH_16: 2, 127: 8}
+# What any parser closes with 1002 for: reserved bits are set.
+NO_FRAME: Final = b"\xf0\x80\0\0\0\0"
+
+
+class Incoming:
+    """Passes frames on to a parser, up to the first without a mask: that one it is to refuse.
+
+    What follows one that was refused is dropped, for who asks when the client has heard of it.
+    """
+
+    __slots__ = ("_answered", "_held", "_parser", "_patience", "_refused", "_silence_s", "_skip")
+
+    def __init__(self, parser: WebSocketReader) -> None:
+        self._parser = parser
+        self._held = b""  # the beginning of a header
+        self._skip = 0  # what is still to come of a frame
+        self._refused = False
+        self._answered = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None
+        self._silence_s = 0.0
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Take what has come, cut anywhere; what it returns is aiohttp's business."""
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(asyncio.get_running_loop().time() + self._silence_s)
+        if self._held:
+            data, self._held = self._held + data, b""
+        size = len(data)
+        short = size - 2 - KEY_BYTES
+        if 0 <= short < LENGTH_16 and not self._skip and data[1] == MASKED | short:
+            # One short frame, as for each key.
+            return self._pass_on(data, closes=data[0] & OPCODE == WSMsgType.CLOSE)
+        at = self._skip
+        closes = False
+        while at + 2 <= size:
+            length = data[at + 1] ^ MASKED
+            if length & MASKED:
+                self._pass_on(data[:at])
+                return self._pass_on(NO_FRAME)
+            payload = at + 2 + LENGTH_BYTES.get(length, 0)
+            if payload > size:
+                break
+            closes = closes or data[at] & OPCODE == WSMsgType.CLOSE
+            if length >= LENGTH_16:
+                length = int.from_bytes(data[at + 2 : payload])
+            at = payload + KEY_BYTES + length
+        self._skip = max(at - size, 0)
+        self._held = data[at:]
+        return self._pass_on(data[:at], closes=closes)
+
+    def _pass_on(self, data: bytes, *, closes: bool = False) -> tuple[bool, bytes]:
+        if not self._refused:
+            self._refused, _ = self._parser.feed_data(data)
+        if self._refused and closes:
+            self._answered.set()
+        return False, b""  # or else aiohttp would show us no more
+
+    def feed_eof(self) -> None:
+        """There is no more."""
+        self._answered.set()
+        self._parser.feed_eof()
+
+    async def answered(self, silence_s: float) -> None:
+        """Wait for the Close of a client that was refused, or until it was silent for so long."""
+        self._silence_s = silence_s
+        try:
+            async with asyncio.timeout(silence_s) as self._patience:
+                await self._answered.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._patience = None
