@@ -455,6 +455,13 @@ async def test_fails_closed(document: dict[str, dict[str, object]], message: str
     assert message in str(caught.value)
 
 
+async def test_no_more_tokens_than_may_be(secrets: Secrets) -> None:
+    auth = {"token_file": str(secrets.path), "max_tokens": 3}
+    assert Access(from_mapping({"auth": auth})).required
+    with pytest.raises(ConfigError, match="max_tokens: there are 4 tokens"):
+        Access(from_mapping({"auth": auth}), "x" * 16)
+
+
 async def test_a_token_in_the_environment_is_long(secrets: Secrets) -> None:
     for secret in ("", "x" * 15, "x" * 513, " " * 20, "x" * 15 + "\n"):
         with pytest.raises(ConfigError, match="PROCD_AUTH_TOKEN: must have 16 to 512 characters"):

@@ -3,20 +3,27 @@
 | Setting | Answer | Where it is tested |
 |---|---|---|
 | server.max_body_bytes | 413 | here |
+| server.max_connections | idle ones go, or 429 | daemon/test_connections |
 | server.max_body_values | 400, and Close 1002 | here |
 | server.max_header_bytes | 400 | here |
 | server.body_s | 400 | here |
 | process.max_processes | 429 | here |
 | process.max_spawns_per_s, spawn_burst | 429 | here |
 | process.max_total_output_bytes | 429, and less is kept | here |
+| process.memory_max_bytes | the kernel ends who has more | test_process |
 | execute.max_concurrent | 429 | here |
 | execute.max_output_bytes | `truncated` | here |
 | execute.max_timeout_s | 408 | here |
+| code_run.max_artifact_bytes | a picture alone, or none | test_code_run |
 | pty.max_sessions | 429 | here |
 | pty.max_clients | 1011 and a message | here |
 | pty.max_message_bytes | 1009 | here |
 | pty.backlog_bytes, max_ended, linger_s | less is kept | test_pty_attach |
+| pty.replay_bytes | less is replayed | test_pty_attach |
 | pty.input_queue_bytes | the client is not read | test_pty_attach |
+| pty.window_bytes | less is sent ahead | test_attendant |
+| pty.max_recording_bytes | the recording ends | test_recordings |
+| pty.max_recordings | the oldest goes | test_recordings |
 | sessions.max_sessions | 429 | here |
 | sessions.max_queued | 429 | here |
 | sessions.max_commands | the oldest goes, or 429 | here |
@@ -24,9 +31,19 @@
 | sessions.max_log_bytes, max_total_log_bytes | `truncated` | here |
 | sessions.input_queue_bytes | the request waits | test_session_input |
 | sessions.max_wait_s | answers early | test_session_control |
+| interpreter.max_contexts | 429 | test_interpreter |
+| interpreter.max_queued | 429 | test_interpreter |
+| interpreter.max_message_bytes | 1009 | test_interpreter |
+| interpreter.buffer_bytes | the code waits | test_interpreter |
+| auth.max_tokens | procd doesn't start | test_gate |
+| auth.max_tickets | 429 | test_tickets |
+| audit.refused_per_s | the rest is counted | test_audit |
+| health.min_disk_bytes, max_loop_lag_s | 503 | test_health |
 """
 
 import asyncio
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -34,6 +51,7 @@ from aiohttp import WSMsgType
 
 from procd.api.session import SESSIONS
 from procd.app import PROCESSES
+from procd.config import Config
 from procd.errors import Exhausted
 from procd.spawnrate import SpawnRate
 from tests.api import sessions
@@ -53,6 +71,20 @@ from tests.api.clients import (
 from tests.conftest import Client, MakeClient
 
 MEGABYTE = 1 << 20
+
+
+def test_every_limit_is_in_the_table_above() -> None:
+    config, table = Config(), {}
+    for row in re.findall(r"^\| (.*?) \|", __doc__, re.MULTILINE):
+        section, _, keys = row.partition(".")
+        table |= dict.fromkeys((section, key) for key in keys.split(", "))
+    limits = {
+        (section.name, key.name)
+        for section in fields(config)
+        for key in fields(getattr(config, section.name))
+        if re.search("max_|_bytes$|_per_s$", key.name)
+    }
+    assert limits <= table.keys()
 
 
 async def refused_execute(client: Client, status: int, code: str, command: str = "true") -> str:

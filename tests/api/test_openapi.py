@@ -5,6 +5,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from procd.api.describe import Doc
@@ -14,6 +15,7 @@ from procd.app import ROUTES
 from tests.api.access import Secrets, bearer, guarded
 from tests.conftest import Client, MakeClient
 
+README = Path(__file__).parents[2] / "README.md"
 WEBSOCKETS = {
     "/terminal/ptys",
     "/process/interpreter/execute",
@@ -52,6 +54,19 @@ def test_every_route_has_its_description_beside_it() -> None:
         if not isinstance(route.kwargs.get("doc"), Doc)
     ]
     assert not missing, "routes without doc=Doc(...)"
+
+
+def test_the_readme_has_all_routes_and_no_others() -> None:
+    """Whatever it calls what varies in a path."""
+    section = README.read_text().partition("## Routes\n")[2].partition("\n## ")[0]
+    rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| ")][1:]
+    shown = {
+        (method, re.sub(r"\{.*?\}", "{}", path))
+        for row in rows
+        for method in re.findall(r"[A-Z]{3,}(?=[ ,])", row)
+        for path in re.findall(r"`(.*?)`", row)
+    }
+    assert shown == {(route.method, re.sub(r"\{.*?\}", "{}", route.path)) for route in ROUTES}
 
 
 async def test_the_document_has_all_routes_and_no_others(procd: MakeClient) -> None:
