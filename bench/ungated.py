@@ -6,17 +6,18 @@ import gc
 import uvloop
 from aiohttp import web
 
+from procd.api.edge import Runner
 from procd.api.middleware import errors
 from procd.app import create_app
 from procd.config import Config
-from procd.server import GC_THRESHOLD, make_runner
+from procd.server import GC_THRESHOLD
 
 
 async def _serve() -> None:
     config = Config()
     app = create_app(config)
     app.middlewares[:] = [errors]
-    runner = make_runner(app, config)
+    runner = Runner(app, config.server)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     gc.freeze()

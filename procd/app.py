@@ -26,7 +26,7 @@ from procd.api import (
 )
 from procd.api.audit import AUDIT, audit, opened
 from procd.api.body import MAX_VALUES, SILENCE_S
-from procd.api.edge import POLLER
+from procd.api.edge import POLLER, hang_up
 from procd.api.forwarded import PROXIES, Proxies
 from procd.api.gate import GATE, Gate
 from procd.api.middleware import errors
@@ -41,10 +41,10 @@ from procd.metrics import Gauge
 from procd.processes import Processes
 from procd.services.audit import AuditFile
 from procd.services.code_run import CodeRuns
+from procd.services.contexts import Contexts
 from procd.services.credentials import Access
 from procd.services.environment import Environment
 from procd.services.execute import Executions
-from procd.services.interpreter import Contexts
 from procd.services.ptys import PtySessions
 from procd.services.readiness import Readiness
 from procd.services.sessions import ShellSessions
@@ -107,6 +107,7 @@ def create_app(
     app[SILENCE_S] = config.server.body_s
     app[MAX_VALUES] = config.server.max_body_values
     app.on_response_prepare.append(dismiss)
+    app.on_response_prepare.append(hang_up)
     app[PROXIES] = Proxies(config.server)
     app.on_response_prepare.append(name_request)
     app[GATE] = guards
@@ -195,7 +196,7 @@ def _sources(app: web.Application) -> metrics.Sources:
     contexts = app[interpreter.CONTEXTS]
     return metrics.Sources(
         requests=app[REQUESTS],
-        spawns=processes.spawns,
+        spawn_times=processes.spawn_times,
         traffic={"http": app[REQUESTS].traffic, "websocket": connections.traffic},
         dropped=connections.dropped,
         gauges=[

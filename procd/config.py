@@ -137,6 +137,7 @@ class ExecuteConfig:
 class CodeRunConfig:
     """POST /process/code-run, beyond what `execute` limits."""
 
+    python: str = setting("", "absolute path of the interpreter; empty: python3 on the PATH")
     max_artifact_bytes: int = setting(
         32 << 20, "charts taken of one run, bytes; what comes beyond is dropped", minimum=1024
     )
@@ -236,6 +237,11 @@ class InterpreterConfig:
         2.0, "time between SIGINT or SIGTERM and SIGKILL, seconds", minimum=0.01
     )
     start_s: float = setting(30.0, "time an interpreter may take to start, seconds", minimum=0.1)
+    variables_s: float = setting(
+        10.0,
+        "how long a listing of variables may take until it is interrupted, seconds",
+        minimum=0.05,
+    )
     buffer_bytes: int = setting(
         1 << 20, "unread output beyond which the code has to wait, bytes", minimum=64 << 10
     )

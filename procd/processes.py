@@ -70,7 +70,7 @@ class Processes:
         # To start a process keeps the event loop: whoever starts many awaits `turns.take()` first.
         self.turns = Turns(asyncio.get_running_loop())
         self.pids: dict[int, Process] = {}
-        self.spawns = Durations(SPAWN_BOUNDS_S)
+        self.spawn_times = Durations(SPAWN_BOUNDS_S)
         self._unsettled: set[Process] = set()
         run_shift = tags.PROCESS_BITS + tags.PART_BITS
         self._run_tag = tags.TAG_BASE + (secrets.randbits(tags.RUN_BITS) << run_shift)
@@ -79,7 +79,7 @@ class Processes:
         self._loop = asyncio.get_running_loop()
         self.heap = Heap(self._loop)
         self.memory = Budget(config.max_total_output_bytes, self.heap.freed)
-        self._spawns = SpawnRate(self._loop.time, config.max_spawns_per_s, config.spawn_burst)
+        self._spawn_rate = SpawnRate(self._loop.time, config.max_spawns_per_s, config.spawn_burst)
         self._cgroups = cgroup.find_root(config.cgroup)
         if limits := cgroup_limits(config):
             if self._cgroups is None:
@@ -213,7 +213,7 @@ class Processes:
             raise SpawnFailed("cannot start a process: procd is stopping")
         if len(self._unsettled) >= self.config.max_processes:
             raise Exhausted(f"limit of {self.config.max_processes} processes is reached")
-        self._spawns.take()
+        self._spawn_rate.take()
         confinement = self.confinement
         tag = next(self._tags)
         leaf = self._leaf(tag, long_lived=long_lived)
@@ -224,7 +224,7 @@ class Processes:
         try:
             begin = time.perf_counter()
             pid = spawn(spec, tag)
-            self.spawns.add(time.perf_counter() - begin)
+            self.spawn_times.add(time.perf_counter() - begin)
         except SpawnFailed:
             if leaf is not None:
                 leaf.remove()

@@ -149,11 +149,6 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def make_runner(app: web.Application, config: Config) -> web.AppRunner:
-    """What serves the application."""
-    return Runner(app, config.server)
-
-
 async def _serve(config: Config, path: Path | None, app: web.Application) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -169,7 +164,7 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
     except (ActivationError, ConfigError) as exc:
         log.error("cannot listen: %s", exc)
         return EXIT_CONFIG
-    runner = make_runner(app, config)
+    runner = Runner(app, config.server)
     listeners = Listeners(runner)
     watchdog = Watchdog(loop, os.environ)
     try:

@@ -18,11 +18,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from procd.api.edge import Runner
 from procd.api.openapi import Description
 from procd.app import PREFIXES, ROUTES, create_app
 from procd.config import Config
 from procd.configfile import from_mapping
-from procd.server import make_runner
 
 # Login shells are started and killed by the hundred: they are not to run what this user's profile
 # says, nor to leave it half done. What others keep below HOME is where it was.
@@ -122,7 +122,7 @@ class DaemonServer(TestServer):
         self._config = config
 
     async def _make_runner(self, **_: object) -> web.AppRunner:
-        return make_runner(self.app, self._config)
+        return Runner(self.app, self._config.server)
 
 
 @pytest.fixture(scope="session")

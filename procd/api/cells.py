@@ -45,7 +45,7 @@ class CellFrames:
 
     def __init__(self, store: Backlog) -> None:
         self._store = store
-        self._decoders: dict[int, Any] = {name: DECODER("replace") for name in NAMES}
+        self._decoders: dict[int, Any] = {stream: DECODER("replace") for stream in NAMES}
         self._partial = b""
 
     def at(self, offset: int) -> tuple[bytes, int]:

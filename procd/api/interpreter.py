@@ -37,6 +37,7 @@ from procd.errors import (
     ProcdError,
     ProcessNotFound,
     SpawnFailed,
+    TimedOut,
 )
 from procd.services.context import (
     DEFAULT,
@@ -47,7 +48,7 @@ from procd.services.context import (
     ExecutionRequest,
     Outcome,
 )
-from procd.services.interpreter import Contexts
+from procd.services.contexts import Contexts
 
 CONTEXTS = web.AppKey("CONTEXTS", Contexts)
 
@@ -302,7 +303,7 @@ routes = [
         f"{_CONTEXT}/variables",
         variables,
         allow_head=False,
-        doc=Doc(reply=VARIABLES, errors=(ProcessNotFound, Exhausted, SpawnFailed)),
+        doc=Doc(reply=VARIABLES, errors=(ProcessNotFound, TimedOut, Exhausted, SpawnFailed)),
     ),
     web.get(
         "/process/interpreter/execute",

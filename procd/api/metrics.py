@@ -38,7 +38,7 @@ class Sources:
     """
 
     requests: Requests
-    spawns: Durations
+    spawn_times: Durations
     traffic: dict[str, Traffic]
     dropped: dict[str, int]
     gauges: list[Gauge] = field(default_factory=list)
@@ -57,7 +57,10 @@ class Figures(Collector):
         yield InfoMetricFamily("procd_build", "procd itself", {"version": __version__})
         yield from _requests(sources.requests)
         yield _histogram(
-            "procd_spawn_duration_seconds", "time to start a process", [], [([], sources.spawns)]
+            "procd_spawn_duration_seconds",
+            "time to start a process",
+            [],
+            [([], sources.spawn_times)],
         )
         received = CounterMetricFamily(
             "procd_received_bytes", "payload received from clients", labels=["transport"]

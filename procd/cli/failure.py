@@ -22,7 +22,6 @@ class Failure(Exception):
     def __init__(self, message: str, hint: str = "", code: int = 0) -> None:
         super().__init__(f"{message}: {hint}" if hint else message)
         self.message = message
-        self.hint = hint
         self.code = code
 
 

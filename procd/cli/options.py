@@ -1,12 +1,14 @@
 """What the commands' options have in common."""
 
 import math
+import os
 from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
 
 import click
 
+from procd.cli.failure import Failure
 from procd.cli.target import Target, resolve
 
 
@@ -42,3 +44,31 @@ class Number(click.FloatRange):
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+cwd_option = click.option(
+    "--cwd", "-C", default="", metavar="DIR", help="Working directory on the server."
+)
+env_option = click.option(
+    "--env",
+    "-e",
+    "envs",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set a variable; without a value, to the one it has here. May be repeated.",
+)
+
+
+def environment(given: tuple[str, ...]) -> dict[str, str]:
+    """The variables that `--env` names.
+
+    Raises:
+        Failure: one is to be taken from here and isn't set.
+    """
+    envs = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not equals:
+            if name not in os.environ:
+                raise Failure(f"--env {name}: not set here", f"give a value: --env {name}=VALUE")
+            value = os.environ[name]
+        envs[name] = value
+    return envs

@@ -8,12 +8,11 @@ from typing import Any, Final
 import click
 
 from procd.cli.client import Client
-from procd.cli.exec import environment
 from procd.cli.execution import EXIT_TIMEOUT
 from procd.cli.failure import Failure, Refused
 from procd.cli.images import shown
 from procd.cli.io import STDIN, read_stdin
-from procd.cli.options import as_json, pass_target
+from procd.cli.options import as_json, cwd_option, env_option, environment, pass_target
 from procd.cli.progress import Progress
 from procd.cli.tables import show_json
 from procd.cli.target import Target
@@ -26,15 +25,8 @@ TIMED_OUT: Final = 408
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
-@click.option("--cwd", "-C", default="", metavar="DIR", help="Working directory on the server.")
-@click.option(
-    "--env",
-    "-e",
-    "envs",
-    multiple=True,
-    metavar="NAME[=VALUE]",
-    help="Set a variable; without a value, to the one it has here. May be repeated.",
-)
+@cwd_option
+@env_option
 @click.option(
     "--timeout",
     "-t",

@@ -87,8 +87,9 @@ class Execution:
 
     Attributes:
         context_id: where it runs.
+        only_looks: whether it changes nothing, and so is never to cost the context its state.
         log: what it says; sealed before `ended` is set.
-        ended: how it ended.
+        ended: how it ended; what only looks may go on, with nobody to hear of it.
     """
 
     def __init__(
@@ -97,10 +98,13 @@ class Execution:
         message: Mapping[str, object],
         timeout_s: float,
         buffer_bytes: int,
+        *,
+        only_looks: bool = False,
     ) -> None:
         self.context_id = context_id
         self.message = message
         self.timeout_s = timeout_s
+        self.only_looks = only_looks
         self.log = Log(Backlog(buffer_bytes + SLACK_BYTES), buffer_bytes)
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Outcome] = loop.create_future()
@@ -116,6 +120,12 @@ class Execution:
             if not self.log.sealed:
                 self.log.seal()
 
+    def forestalled(self) -> Outcome | None:
+        """How it ends before it has begun, if nobody wants it any more."""
+        if self.broken_for:
+            return Outcome(End.BROKEN, reason=self.broken_for)
+        return Outcome(End.ABANDONED) if self.abandoned.done() else None
+
     def broken(self, reason: str) -> Outcome:
         """How it ends without its process: for this reason, unless that was on purpose."""
         return Outcome(End.BROKEN, reason=self.broken_for or reason)
@@ -128,8 +138,11 @@ class Execution:
             self.ended.set_result(outcome)
 
 
-class Keeper(Protocol):
-    """What a context needs of whoever keeps all of them."""
+class ContextKeeper(Protocol):
+    """What a context needs of whoever keeps all of them.
+
+    It is a Protocol because `contexts`, where that class is, imports this module.
+    """
 
     config: InterpreterConfig
     tasks: Tasks
@@ -144,7 +157,7 @@ class Keeper(Protocol):
 class Context:
     """One namespace, its process, and those who wait for it."""
 
-    def __init__(self, record: ContextRecord, contexts: Keeper) -> None:
+    def __init__(self, record: ContextRecord, contexts: ContextKeeper) -> None:
         self.record = record
         self._contexts = contexts
         self._config = contexts.config
@@ -253,44 +266,56 @@ class Context:
 
     async def _attempt(self, execution: Execution) -> Outcome | None:
         """Run it; None if its process has ended before it had begun with it."""
-        if execution.abandoned.done():
-            return Outcome(End.ABANDONED)
+        if (outcome := execution.forestalled()) is not None:
+            return outcome
         try:
             repl = await self.start()
         except ProcdError as exc:
             what = "get default context" if self.record.id == DEFAULT else "start context"
             return execution.broken(f"failed to {what}: {exc.message}")
-        if execution.broken_for:
-            return Outcome(End.BROKEN, reason=execution.broken_for)
-        if execution.abandoned.done():
-            return Outcome(End.ABANDONED)
+        if (outcome := execution.forestalled()) is not None:
+            return outcome
         reply = repl.run(execution.message, execution.log)
         if execution.interrupted:
             repl.interrupt()
+        if not await self._in_time(execution, repl, reply):
+            return await self._break_off(execution, repl, reply)
+        if (result := reply.result()) is not None:
+            return Outcome(End.COMPLETED, result)
+        return execution.broken(ENDED) if repl.begun or execution.broken_for else None
+
+    async def _in_time(
+        self, execution: Execution, repl: Repl, reply: asyncio.Future[Reply | None]
+    ) -> bool:
+        """Wait for the reply as long as there is time and somebody listens; whether it came."""
         either: list[asyncio.Future[Any]] = [reply, execution.abandoned]
-        await asyncio.wait(
-            either,
-            timeout=execution.timeout_s or None,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        timeout_s = execution.timeout_s or None
+        await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if not reply.done():
             repl.look()  # time may be up for us and not for the code
             if not repl.running:
                 await asyncio.wait([reply])
+        return reply.done()
+
+    async def _break_off(
+        self, execution: Execution, repl: Repl, reply: asyncio.Future[Reply | None]
+    ) -> Outcome:
+        """Interrupt it, and end the process if it goes on all the same.
+
+        What only looks is left to end by itself, however long that takes; who asked is answered.
+        """
+        end = End.ABANDONED if execution.abandoned.done() else End.TIMED_OUT
+        repl.interrupt()
+        repl.resume()  # however far its reader is behind, nothing is to keep it
+        if execution.only_looks:
+            execution.finish(Outcome(end))
+        grace_s = None if execution.only_looks else self._config.grace_s
+        await asyncio.wait([reply], timeout=grace_s)
         if not reply.done():
-            timed_out = not execution.abandoned.done()
-            repl.interrupt()
-            repl.resume()  # however far its reader is behind, nothing is to keep it
-            await asyncio.wait([reply], timeout=self._config.grace_s)
-            if not reply.done():
-                await repl.kill()
-            if not execution.broken_for:
-                reason = STATE_LOST if reply.result() is None else ""
-                return Outcome(End.TIMED_OUT if timed_out else End.ABANDONED, reason=reason)
-        result = reply.result()
-        if result is not None:
-            return Outcome(End.COMPLETED, result)
-        return execution.broken(ENDED) if repl.begun or execution.broken_for else None
+            await repl.kill()
+        if execution.broken_for:
+            return execution.broken(ENDED)
+        return Outcome(end, reason=STATE_LOST if reply.result() is None else "")
 
     def interrupt(self) -> bool:
         """Interrupt what runs or is about to, as Ctrl-C would; whether something is."""

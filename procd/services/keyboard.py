@@ -42,9 +42,9 @@ class Typist:
             self._moved = asyncio.get_running_loop().create_future()
             await self._moved
 
-    def moved(self, waiting_bytes: int) -> None:
+    def moved(self, change_bytes: int) -> None:
         """So much more, or less, waits."""
-        self.waiting_bytes += waiting_bytes
+        self.waiting_bytes += change_bytes
         if self._moved is not None and not self._moved.done():
             self._moved.set_result(None)
 

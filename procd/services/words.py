@@ -12,7 +12,7 @@ LAST_WORDS_BYTES: Final = 16 << 10
 
 
 class Words:
-    """Of one shell.
+    """The words of one shell.
 
     Args:
         kept: where they are, of which nothing is lost at once.

@@ -39,7 +39,7 @@ class Cache(Protocol):
 
 
 def _nothing(_: int) -> None:
-    """Cares about no memory that is free."""
+    """Ignore how much memory became free."""
 
 
 class Budget:

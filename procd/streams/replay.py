@@ -184,9 +184,3 @@ def _left(match: re.Match[bytes]) -> bytes | None:
         return controls
     cut_bytes = 1 + len(match["cut"])
     return match[0][:cut_bytes] + b"\x1b\\" + controls
-
-
-def without_queries(output: bytes) -> bytes:
-    """`output` less the terminal queries in it."""
-    replay = ReplayFilter()
-    return replay.feed(output) + replay.flush()

@@ -50,10 +50,10 @@ class Owner:
     groups: tuple[int, ...]
 
     def check_path(self, path: Path, label: str) -> None:
-        """Refuse a directory that the owner can't get into, or not to.
+        """Refuse a directory that the owner can't enter, or whose parents it can't pass through.
 
         Raises:
-            ConfigError: as said.
+            ConfigError: it is such a one.
         """
         for place in (path, *path.parents):
             if not self._may_execute(place):

@@ -21,9 +21,9 @@ M_MMAP_THRESHOLD: Final = -3
 # most that glibc allows here, is never part of it.
 HELD_BYTES: Final = 128 << 20
 LARGEST_BYTES: Final = 32 << 20
-# What less was freed than this isn't looked for.
+# Less than this isn't worth a look at what is free.
 MUCH_BYTES: Final = 1 << 20
-# How long nothing much is to be freed before all goes back.
+# When no more than that has been freed for so long, all goes back.
 QUIET_S: Final = 1.0
 
 

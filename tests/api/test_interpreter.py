@@ -674,6 +674,72 @@ globals()['n' * 9_000_000] = type('T' * 9_000_000, (), {})()
         await refused(reply, 404, "PROCESS_NOT_FOUND")
 
 
+def unwilling(alive: Fifo, gate: Gate) -> str:
+    """Code that leaves what can be listed when the gate is open, and tells of each interrupt."""
+    return f"""
+import reprlib, time
+x = 5
+def say(word):
+    if word == 'no': time.sleep(0.5)  # longer than any grace
+    with open({str(alive)!r}, 'w') as file: file.write(word + '\\n')
+class R:
+    def __repr__(self):
+        words = ['up']
+        while True:
+            try:
+                while words: say(words.pop())
+                with open({str(gate)!r}) as file: return file.readline()
+            except KeyboardInterrupt:
+                words.append('no')
+r = R()
+"""
+
+
+@pytest.mark.parametrize("how", ["its time is up", "its client goes"])
+async def test_who_looks_costs_no_state(
+    procd: MakeClient, alive: Fifo, gate: Gate, how: str
+) -> None:
+    time_is_up = how == "its time is up"
+    variables_s = 2.0 if time_is_up else 3600.0
+    client = await procd(interpreter={"variables_s": variables_s, "grace_s": 0.01})
+    assert not await said(client, unwilling(alive, gate))
+    asking = asyncio.ensure_future(client.get(f"{CONTEXTS}/default/variables"))
+    assert await alive.line() == "up"
+    if time_is_up:
+        async with await asking as reply:
+            body = await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
+            assert "the state is kept" in body["message"]
+    else:
+        asking.cancel()
+        await asyncio.wait([asking])
+    assert await alive.line() == "no"
+    cell = await start(client, "print(x)")
+    async with client.post(f"{CONTEXTS}/default/interrupt") as reply:
+        assert reply.status == 200, "it can be asked once more"
+    assert await alive.line() == "no"
+    gate.open()
+    await cell.to_end()
+    cell.check_completed()
+    assert cell.stdout == "5\n"
+
+
+async def test_a_look_that_never_ends(procd: MakeClient, alive: Fifo, gate: Gate) -> None:
+    client = await procd(interpreter={"variables_s": 2.0, "grace_s": 0.01})
+    assert not await said(client, unwilling(alive, gate))
+    path = f"{CONTEXTS}/default/variables"
+    async with client.get(path) as reply:
+        await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
+    assert [await alive.line(), await alive.line()] == ["up", "no"]
+    cell = await start(client, "print('x' in globals())")
+    async with client.post(f"{CONTEXTS}/default/restart") as reply:
+        assert reply.status == 200
+    assert (await cell.to_end()).stdout == "False\n"
+    assert not await said(client, unwilling(alive, gate))
+    async with client.get(path) as reply:  # and the server stops with it
+        await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
+    assert await alive.line() == "up"
+
+
 # Displays
 
 

@@ -74,7 +74,8 @@ MEGABYTE = 1 << 20
 
 
 def test_every_limit_is_in_the_table_above() -> None:
-    config, table = Config(), {}
+    config = Config()
+    table: dict[tuple[str, str], None] = {}
     for row in re.findall(r"^\| (.*?) \|", __doc__, re.MULTILINE):
         section, _, keys = row.partition(".")
         table |= dict.fromkeys((section, key) for key in keys.split(", "))

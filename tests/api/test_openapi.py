@@ -122,7 +122,9 @@ async def test_the_document_is_whole(procd: MakeClient) -> None:
                 if status >= "400":
                     schema = response["content"]["application/json"]["schema"]
                     name = schema["$ref"].removeprefix("#/components/schemas/")
-                    assert (name == "Error") == (status != "408")
+                    # With what was printed until then; a listing prints nothing.
+                    whole = status == "408" and not path.endswith("/variables")
+                    assert (name == "Error") == (not whole)
                     assert set(schemas[name]["required"]) >= set(schemas["Error"]["required"])
 
 

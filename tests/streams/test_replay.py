@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from procd.streams.replay import MOST_HELD_BYTES, ReplayFilter, without_queries
+from procd.streams.replay import MOST_HELD_BYTES, ReplayFilter
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -196,6 +196,11 @@ def filtered(pieces: list[bytes]) -> bytes:
     """What a filter makes of these pieces, one after another."""
     replay = ReplayFilter()
     return b"".join([*map(replay.feed, pieces), replay.flush()])
+
+
+def without_queries(output: bytes) -> bytes:
+    """The same of what comes in one piece."""
+    return filtered([output])
 
 
 def cut(whole: bytes, places: list[int]) -> list[bytes]:

@@ -11,13 +11,21 @@ from collections import deque
 from typing import Final
 
 from procd.config import InterpreterConfig
-from procd.errors import BadRequest, Exhausted, ProcdError, ProcessNotFound, SpawnFailed
+from procd.errors import (
+    BadRequest,
+    Exhausted,
+    ProcdError,
+    ProcessNotFound,
+    SpawnFailed,
+    TimedOut,
+)
 from procd.processes import Processes
 from procd.services.context import (
     DEFAULT,
     LANGUAGE,
     Context,
     ContextRecord,
+    End,
     Execution,
     ExecutionRequest,
 )
@@ -162,15 +170,22 @@ class Contexts:
             ProcessNotFound: there is no such context.
             Exhausted: too many wait.
             SpawnFailed: its process can't be started, or ended.
+            TimedOut: it takes longer than `interpreter.variables_s`; the state is kept.
         """
         execution = Execution(
-            context_id, {"op": "variables"}, self.config.start_s, self.config.buffer_bytes
+            context_id,
+            {"op": "variables"},
+            min(self.config.variables_s, LONGEST_S),
+            self.config.buffer_bytes,
+            only_looks=True,
         )
         self.get(context_id).submit(execution)
         try:
             outcome = await asyncio.shield(execution.ended)
         finally:
             execution.abandon()
+        if outcome.end is End.TIMED_OUT:
+            raise TimedOut("the listing took too long and was interrupted; the state is kept")
         if outcome.reply is None:
             raise SpawnFailed(outcome.reason or "the context doesn't answer")
         if outcome.reply.variables is None:
