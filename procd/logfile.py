@@ -8,7 +8,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -27,8 +27,10 @@ BLOCK_BYTES: Final = 4096
 COPIED_BYTES: Final = 2 << 20
 
 
-class Keeper(Protocol):
+class LogKeeper(Protocol):
     """What a log needs of whoever keeps all of them.
+
+    It is a Protocol because `logstore`, where that class is, imports this module.
 
     Attributes:
         max_log_bytes: what one log may keep.
@@ -69,6 +71,7 @@ class LogFile:
         "_boundaries",
         "_fd",
         "_path",
+        "_pins",
         "_removed",
         "_store",
         "_stream",
@@ -78,7 +81,7 @@ class LogFile:
 
     head_end: Final = 0
 
-    def __init__(self, store: Keeper, path: Path) -> None:
+    def __init__(self, store: LogKeeper, path: Path) -> None:
         self._store = store
         self._path = path
         self._boundaries = Boundaries(path.with_suffix(".streams"))
@@ -87,6 +90,7 @@ class LogFile:
         self._stream = 0
         self._removed = False
         self._accounted = 0
+        self._pins = 0
         self.start = 0
         self.end = 0
 
@@ -105,9 +109,33 @@ class LogFile:
         """The stream of all bytes that are kept; 0 if there are several, or none."""
         return self._boundaries.sole_stream
 
-    def claim(self, size: int) -> bool:
-        """Whether a copy of `size` bytes may be kept in memory for a while."""
-        return self.kept_bytes + size <= COPIED_BYTES
+    @property
+    def spare_bytes(self) -> int:
+        """How much more than `sessions.max_log_bytes` it may keep for now."""
+        return self.safe_lag_bytes if self._pins else 0
+
+    @property
+    def pinned(self) -> bool:
+        """Whether somebody is reading what it keeps."""
+        return self._pins > 0
+
+    @contextmanager
+    def pin(self) -> Iterator[None]:
+        """Give up less of it, if anything, while this lasts."""
+        self._pins += 1
+        try:
+            yield
+        finally:
+            self._pins -= 1
+
+    def snapshot(self) -> "Snapshot":
+        """What is kept now.
+
+        Raises:
+            OSError: the files can't be looked at.
+        """
+        self.notice_damage()
+        return Snapshot(self, self.start, self.end, self.sole_stream)
 
     @property
     def cost_bytes(self) -> int:
@@ -255,28 +283,6 @@ class LogFile:
             data = data[len(piece) :]
             offset += len(piece)
 
-    def dropped(self, _: int) -> int:
-        """How many bytes are gone; of which stream they were isn't recorded."""
-        return self.start
-
-    def runs(self) -> Iterator[Run]:
-        """All that is kept now, oldest first; the gap shows as a jump of the offset.
-
-        Raises:
-            OSError: some of it went before it was read.
-        """
-        self.notice_damage()
-        offset, end = self.start, self.end
-        while offset < end:
-            with suppress(LookupError):
-                for run in self.slices(offset, min(READ_BYTES, end - offset)):
-                    yield run
-                    offset = run.offset + len(run.data)
-                    if offset < self.start:
-                        break
-            if offset < min(self.start, end):
-                raise OSError(errno.ENODATA, "output was dropped while it was read")
-
     def finish(self) -> None:
         """No more output follows: hold no descriptor."""
         if self._fd is not None:
@@ -324,3 +330,47 @@ class LogFile:
             self._path.unlink(missing_ok=True)
         if not keep_readable or not self.kept_bytes:
             self.finish()
+
+
+class Snapshot:
+    """What a log kept at one moment, to be read more than once, while more is written.
+
+    Attributes:
+        start: offset of its first byte.
+        kept_bytes: how many it has.
+        sole_stream: the stream of all of them; 0 if there are several, or none.
+    """
+
+    __slots__ = ("_end", "_file", "kept_bytes", "sole_stream", "start")
+
+    def __init__(self, log_file: LogFile, start: int, end: int, sole_stream: int) -> None:
+        self._file = log_file
+        self._end = end
+        self.start = start
+        self.kept_bytes = end - start
+        self.sole_stream = sole_stream
+
+    def claim(self, size: int) -> bool:
+        """Whether a copy of `size` bytes may be kept in memory for a while."""
+        return self.kept_bytes + size <= COPIED_BYTES
+
+    def dropped(self, _: int) -> int:
+        """How many bytes are gone; of which stream they were isn't recorded."""
+        return self.start
+
+    def runs(self) -> Iterator[Run]:
+        """The bytes, oldest first; what was gone before shows as a jump of the offset.
+
+        Raises:
+            OSError: they can't be read, or have gone since.
+        """
+        offset = self.start
+        while offset < self._end:
+            try:
+                for run in self._file.slices(offset, min(READ_BYTES, self._end - offset)):
+                    yield run
+                    offset = run.offset + len(run.data)
+                    if offset < self._file.start:
+                        break
+            except LookupError as exc:
+                raise OSError(errno.ENODATA, "output was dropped while it was read") from exc

@@ -85,7 +85,7 @@ class LogStore:
 
         The oldest bytes of the largest finished logs go first, then those of the log itself.
         """
-        excess = log_file.cost_bytes + size - self.max_log_bytes
+        excess = log_file.cost_bytes + size - self.max_log_bytes - log_file.spare_bytes
         if excess > 0:
             log_file.drop(excess)
         excess = self.used_bytes + size - self._max_total_bytes
@@ -96,7 +96,7 @@ class LogStore:
         """Give up `size` bytes or more of what is kept, for output of `log_file`."""
         goal = self.used_bytes - size
         while self.used_bytes > goal and self.used_bytes > 0:
-            victim = max(self._finished, key=_kept_bytes, default=log_file)
+            victim = max(self._finished, key=_worth, default=log_file)
             if not victim.kept_bytes:
                 victim = log_file
             if not victim.kept_bytes:
@@ -113,5 +113,6 @@ class LogStore:
         self._finished.discard(log_file)
 
 
-def _kept_bytes(log_file: LogFile) -> int:
-    return log_file.kept_bytes
+def _worth(log_file: LogFile) -> tuple[bool, int]:
+    """The largest goes first, but before it all that nobody reads."""
+    return not log_file.pinned, log_file.kept_bytes

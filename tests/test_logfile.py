@@ -95,7 +95,7 @@ def test_against_plain_bytes(operations: list[tuple[str, int, int]], finished: b
             assert file.kept_bytes == file.end - file.start
         if finished:
             file.finish()
-        whole.check(list(file.runs()), file.start, file.end)
+        whole.check(list(file.snapshot().runs()), file.start, file.end)
     assert store.used_bytes == 0
 
 
@@ -107,8 +107,8 @@ def test_many_changes_of_stream(changes: int) -> None:
             data = b"%d" % number
             whole.append(data, 1 + number % 2)
             file.append(data, 1 + number % 2)
-        whole.check(list(file.runs()), 0, file.end)
-        runs = list(file.runs())
+        whole.check(list(file.snapshot().runs()), 0, file.end)
+        runs = list(file.snapshot().runs())
         assert len(runs) == changes
         for offset in (0, 1, 2000, file.end // 2, file.end - 1):
             whole.check(list(file.slices(offset, 100)), offset, min(file.end, offset + 100))
@@ -122,7 +122,7 @@ def test_changes_of_stream_survive_removal_for_who_reads() -> None:
             file.append(b"ab", 1 + number % 2)
         file.finish()
         file.remove(keep_readable=True)
-        whole.check(list(file.runs()), 0, file.end)
+        whole.check(list(file.snapshot().runs()), 0, file.end)
         file.finish()
 
 
@@ -132,7 +132,7 @@ def test_what_goes_before_it_is_read_is_no_end(goes: str) -> None:
     with log_file() as (file, _):
         file.append(b"o" * STEP_BYTES + b"k" * 3 * STEP_BYTES, 1)
         file.append(b"e" * STEP_BYTES, 2)
-        runs = file.runs()
+        runs = file.snapshot().runs()
         for _ in range(STEP_BYTES // READ_BYTES):
             assert next(runs).data == b"o" * READ_BYTES
         file.drop(STEP_BYTES)
@@ -146,6 +146,45 @@ def test_what_goes_before_it_is_read_is_no_end(goes: str) -> None:
             list(runs)
 
 
+def test_a_snapshot_stays_while_more_is_written() -> None:
+    """As long as it is pinned, up to a quarter of the log's cap."""
+    cap = 8 * STEP_BYTES
+    with log_file(cap) as (file, _):
+        file.append(b"o" * 5 * STEP_BYTES, 1)
+        file.append(b"n" * 5 * STEP_BYTES, 1)
+        with file.pin():
+            kept = file.snapshot()
+            whole = b"".join(run.data for run in kept.runs())
+            for _ in range(2):  # the second time with its oldest bytes beyond the cap
+                assert b"".join(run.data for run in kept.runs()) == whole
+                file.append(b"x" * STEP_BYTES, 2)
+            assert kept.kept_bytes == len(whole) == file.end - kept.start - 2 * STEP_BYTES
+            file.append(b"x" * STEP_BYTES, 2)
+            with pytest.raises(OSError, match="dropped"):
+                list(kept.runs())
+        assert file.cost_bytes > cap
+        file.append(b"x", 2)
+        assert file.cost_bytes <= cap
+
+
+def test_what_is_being_read_goes_last() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        store = LogStore(ROOMY, 10 * STEP_BYTES)
+        large, small, live = (store.create(Path(directory) / f"{number}.log") for number in "123")
+        large.append(b"x" * 4 * STEP_BYTES)
+        small.append(b"x" * 3 * STEP_BYTES)
+        for file in (large, small):
+            file.finish()
+        with large.pin():
+            live.append(b"x" * 4 * STEP_BYTES)
+            assert (large.start, small.start > 0) == (0, True)
+        live.append(b"x" * 4 * STEP_BYTES)
+        assert large.start > 0
+        for file in (large, small, live):
+            file.remove()
+        live.finish()
+
+
 @pytest.mark.parametrize("left", [0, 5, None])
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_file_that_others_cut_or_delete(
@@ -155,7 +194,7 @@ def test_a_file_that_others_cut_or_delete(
     path = tmp_path / "1.log"
     file = LogStore(ROOMY, ROOMY).create(path)
     file.append(b"before", 1)
-    runs = file.runs()
+    runs = file.snapshot().runs()
     if finished:
         file.finish()
     if left is not None:
@@ -165,16 +204,20 @@ def test_a_file_that_others_cut_or_delete(
     if left is None and not finished:
         assert [run.data for run in runs] == [b"before"], "whoever holds a file still has it"
         file.append(b"after", 2)
-        assert [run.data for run in file.runs()] == [b"before", b"after"]
+        assert [run.data for run in file.snapshot().runs()] == [b"before", b"after"]
     elif finished:
-        assert [run.data for run in runs] == []
+        with pytest.raises(OSError, match="dropped"):
+            list(runs)
         assert (file.start, file.end) == (6, 6)
+        assert list(file.snapshot().runs()) == []
         with pytest.raises(LookupError):
             file.read(0, 1)
         assert caplog.text.count("output lost") == 1
     else:
         file.append(b"after", 2)  # and no zeros
-        assert [(run.offset, run.stream, run.data) for run in file.runs()] == [(6, 2, b"after")]
+        assert [(run.offset, run.stream, run.data) for run in file.snapshot().runs()] == [
+            (6, 2, b"after")
+        ]
         assert caplog.text.count("output lost") == 1
     file.finish()
     file.remove()
@@ -186,7 +229,7 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
     file = LogStore(ROOMY, ROOMY).create(path)
     file.append(b"x" * (3 * READ_BYTES), 1)
     file.finish()
-    runs = file.runs()
+    runs = file.snapshot().runs()
     assert next(runs).data == b"x" * READ_BYTES
     os.truncate(path, READ_BYTES)
     with pytest.raises(OSError, match="dropped"):
@@ -219,12 +262,12 @@ def test_changes_of_stream_that_others_cut_or_delete(
         streams.unlink()
     if not finished:
         append(3 * HELD_BOUNDARIES)
-    whole.check(list(file.runs()), file.start, file.end)
+    whole.check(list(file.snapshot().runs()), file.start, file.end)
     assert 0 < file.start <= 4 * HELD_BOUNDARIES
     assert caplog.text.count("output lost") == 1
     file.finish()
     file.remove(keep_readable=True)
-    whole.check(list(file.runs()), file.start, file.end)
+    whole.check(list(file.snapshot().runs()), file.start, file.end)
     file.finish()
 
 
@@ -238,7 +281,7 @@ def test_nothing_is_lost_with_the_directory_while_a_log_is_written(tmp_path: Pat
         whole.append(b"ab", 1 + number % 2)
         file.append(b"ab", 1 + number % 2)
     file.finish()
-    whole.check(list(file.runs()), 0, file.end)
+    whole.check(list(file.snapshot().runs()), 0, file.end)
     file.remove()
 
 
@@ -257,7 +300,7 @@ def test_a_deleted_file_that_cannot_be_written_anew(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "output lost" in caplog.text
-    assert list(file.runs()) == []
+    assert list(file.snapshot().runs()) == []
     assert (file.start, file.end) == (1000, 1000)
     file.remove()
 
@@ -308,8 +351,8 @@ def test_the_files_of_one_log_are_no_concern_of_another(
         (tmp_path / "other" / "1.streams").mkdir()
     file = store.create(tmp_path / "1.log")
     file.append(b"hello", 1)
-    assert [run.data for run in file.runs()] == [b"hello"]
-    assert (other.start, list(other.runs())) == (other.end, [])
+    assert [run.data for run in file.snapshot().runs()] == [b"hello"]
+    assert (other.start, list(other.snapshot().runs())) == (other.end, [])
     assert store.used_bytes == file.cost_bytes
     assert "a file is left" in caplog.text
     other.remove()
@@ -327,7 +370,7 @@ def test_a_log_goes_whatever_is_where_its_file_was(tmp_path: Path) -> None:
     files[0].finish()
     shutil.rmtree(tmp_path / "session")
     (tmp_path / "session").write_text("in the way")
-    assert list(files[0].runs()) == []
+    assert list(files[0].snapshot().runs()) == []
     files[0].remove()
     files[1].remove(keep_readable=True)
     files[1].finish()
@@ -345,7 +388,7 @@ def test_cap_of_one_log() -> None:
             file.append(data, 1)
             assert file.kept_bytes <= 4 * STEP_BYTES
         assert file.kept_bytes >= 2 * STEP_BYTES
-        whole.check(list(file.runs()), file.start, file.end)
+        whole.check(list(file.snapshot().runs()), file.start, file.end)
 
 
 def test_largest_finished_log_goes_first(tmp_path: Path) -> None:
@@ -393,7 +436,7 @@ def test_what_others_put_in_the_place_of_a_finished_log(
     file.finish()
     (tmp_path / "1.log").unlink()
     put(tmp_path / "1.log")
-    assert list(file.runs()) == []
+    assert list(file.snapshot().runs()) == []
     assert (file.start, file.end) == (5, 5)
     file.remove()
 
@@ -410,7 +453,7 @@ def test_what_others_put_in_the_place_of_a_file(
         file.append(b"xy", 1 + number % 2)
     assert file.end == 2 * (2 * HELD_BOUNDARIES + 1)
     assert file.start > 0
-    assert b"".join(run.data for run in file.runs()) == b"xy" * (file.kept_bytes // 2)
+    assert b"".join(run.data for run in file.snapshot().runs()) == b"xy" * (file.kept_bytes // 2)
     assert "output lost" in caplog.text
     file.finish()
     file.remove()
@@ -430,5 +473,7 @@ def test_file_size_limit_costs_output_and_says_so(
     assert (file.start, file.end) == (6000, 6000)
     assert "output lost" in caplog.text
     file.append(b"c", 2)
-    assert [(run.offset, run.stream, run.data) for run in file.runs()] == [(6000, 2, b"c")]
+    assert [(run.offset, run.stream, run.data) for run in file.snapshot().runs()] == [
+        (6000, 2, b"c")
+    ]
     file.finish()

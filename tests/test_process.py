@@ -98,6 +98,7 @@ def said(process: Process) -> bytes:
 
 def content(log: Log[Store]) -> bytes:
     """All that is in a log."""
+    assert isinstance(log.store, Backlog)
     return b"".join(run.data for run in log.store.runs())
 
 

@@ -10,64 +10,70 @@ from aiohttp import WSCloseCode, hdrs, web
 
 from procd.api.body import number
 from procd.api.describe import COUNT, FLAG, TEXT, Doc, Query, Shape
+from procd.api.edge import HttpConnection
 from procd.api.outlet import Outlet
 from procd.api.output_text import OutputText
 from procd.api.reply import respond, respond_text
 from procd.api.versions import Client
 from procd.api.ws import CONNECTIONS, Connection, serve_both_ways
 from procd.errors import BadRequest, ProcessNotFound
+from procd.logfile import Snapshot
 from procd.process import STDERR, STDOUT
 from procd.services.command import Command
+from procd.streams import frames
 
-# A follower has nothing to say; what it sends is read and dropped, a message at a time.
+# A follower has nothing to say: `deaf` drops what it sends, all but what came with its handshake.
 MAX_FOLLOWER_MESSAGE_BYTES: Final = 4 << 20
 
 
-def whole_output(command: Command) -> OutputText:
-    """All that a command has said, in order of arrival."""
-    return OutputText(command.file, marks_gap=False)
+def whole_output(kept: Snapshot) -> OutputText:
+    """All of it, in order of arrival."""
+    return OutputText(kept, marks_gap=False)
 
 
-def output_of(command: Command, client: Client) -> dict[str, object]:
+def output_of(kept: Snapshot, client: Client) -> dict[str, object]:
     """A command's output in the form that the client knows (section 2.3)."""
-    file = command.file
-    file.notice_damage()
+    labelled = client.labelled and not client.modern
     fields: dict[str, object] = {
-        "output": OutputText(file, labelled=client.labelled and not client.modern, marks_gap=False),
-        "stdout": OutputText(file, STDOUT, marks_gap=False) if client.modern else None,
-        "stderr": OutputText(file, STDERR, marks_gap=False) if client.modern else None,
+        "output": OutputText(kept, labelled=labelled, marks_gap=False),
+        "stdout": OutputText(kept, STDOUT, marks_gap=False) if client.modern else None,
+        "stderr": OutputText(kept, STDERR, marks_gap=False) if client.modern else None,
     }
-    if file.start:
-        fields |= {"truncated": True, "firstAvailableOffset": file.start}
+    if kept.start:
+        fields |= {"truncated": True, "firstAvailableOffset": kept.start}
     return fields
 
 
 async def answer_logs(request: web.Request, command: Command, client: Client) -> web.StreamResponse:
     """Answer with what there is of a command's output, or upgrade and go on (section 9)."""
-    offset = number(request.query, "offset") or 0
+    offset = number(request.query, "offset")
     if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
         return await _follow(request, command, offset, labelled=client.labelled)
-    with command.reading():
+    with command.reading(), command.file.pin():
+        kept = command.file.snapshot()
         if not client.json_logs:
-            text = OutputText(command.file, labelled=client.labelled, marks_gap=False)
+            text = OutputText(kept, labelled=client.labelled, marks_gap=False)
             return await respond_text(request, text)
-        return await respond(request, output_of(command, replace(client, modern=True)))
+        return await respond(request, output_of(kept, replace(client, modern=True)))
 
 
 async def _follow(
-    request: web.Request, command: Command, offset: int, *, labelled: bool
+    request: web.Request, command: Command, offset: int | None, *, labelled: bool
 ) -> web.StreamResponse:
-    if offset > command.log.store.end:
+    if offset is not None and offset > command.log.store.end:
         raise BadRequest(f"offset {offset} is beyond the end of the output")
     follows = request.query.get("follow") == "true"
     connection = await request.app[CONNECTIONS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES)
+    protocol = request.protocol
+    assert isinstance(protocol, HttpConnection)
+    protocol.incoming.deaf = True
     end = command.log.store.end
     outlet = Outlet(
         command.log,
         command.labelled if labelled else command.plain,
-        max(offset, command.log.store.start),
+        command.log.store.start if offset is None else offset,
         until=None if follows else end,
-        skips_gaps=True,
+        gap_frame=_no_frame if offset is None else _gap_frame,
         yields=True,
     )
     try:
@@ -79,6 +85,16 @@ async def _follow(
         outlet.close()
         response = connection.release()
     return response
+
+
+def _gap_frame(offset: int) -> bytes:
+    """Tells who counts where it is that all before `offset` is gone."""
+    return frames.encode(frames.TEXT, b'{"type":"gap","firstAvailableOffset":%d}' % offset)
+
+
+def _no_frame(_: int) -> bytes:
+    """Tells who gives no offset nothing: it knows messages of output only."""
+    return b""
 
 
 async def _write(connection: Connection, outlet: Outlet) -> None:
@@ -101,7 +117,7 @@ FOLLOWING: Final = Doc(
     websocket="too",
     query=(
         Query("follow", "by WebSocket: whether to stay for what follows", TEXT),
-        Query("offset", "by WebSocket: offset in the output to begin at"),
+        Query("offset", "by WebSocket: offset in the output to begin at; then gaps are told"),
     ),
     errors=(BadRequest, ProcessNotFound),
 )

@@ -25,14 +25,20 @@ class Incoming:
     """Passes frames on to a parser, up to the first without a mask: that one it is to refuse.
 
     What follows one that was refused is dropped, for who asks when the client has heard of it.
+
+    Attributes:
+        deaf: whether messages are dropped on the way, of whatever size; control frames aren't.
     """
 
-    __slots__ = ("_answered", "_held", "_parser", "_patience", "_refused", "_silence_s", "_skip")
+    __slots__ = ("_answered", "_drops", "_held", "_parser", "_patience", "_refused", "_silence_s",
+                 "_skip", "deaf")  # fmt: skip
 
     def __init__(self, parser: WebSocketReader) -> None:
         self._parser = parser
         self._held = b""  # the beginning of a header
         self._skip = 0  # what is still to come of a frame
+        self._drops = False  # that
+        self.deaf = False
         self._refused = False
         self._answered = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
@@ -46,26 +52,36 @@ class Incoming:
             data, self._held = self._held + data, b""
         size = len(data)
         short = size - 2 - KEY_BYTES
-        if 0 <= short < LENGTH_16 and not self._skip and data[1] == MASKED | short:
+        alone = 0 <= short < LENGTH_16 and not self._skip and data[1] == MASKED | short
+        if alone and not self.deaf:
             # One short frame, as for each key.
             return self._pass_on(data, closes=data[0] & OPCODE == WSMsgType.CLOSE)
         at = self._skip
+        begin = at if self._drops else 0  # of what is passed on next
+        wanted: list[bytes] = []
         closes = False
         while at + 2 <= size:
             length = data[at + 1] ^ MASKED
             if length & MASKED:
-                self._pass_on(data[:at])
+                self._pass_on(b"".join([*wanted, data[begin:at]]))
                 return self._pass_on(NO_FRAME)
             payload = at + 2 + LENGTH_BYTES.get(length, 0)
             if payload > size:
                 break
-            closes = closes or data[at] & OPCODE == WSMsgType.CLOSE
+            opcode = data[at] & OPCODE
+            closes = closes or opcode == WSMsgType.CLOSE
+            drops = self.deaf and opcode <= WSMsgType.BINARY
+            if drops:
+                wanted.append(data[begin:at])
             if length >= LENGTH_16:
                 length = int.from_bytes(data[at + 2 : payload])
             at = payload + KEY_BYTES + length
+            if drops:
+                begin = at
         self._skip = max(at - size, 0)
+        self._drops = begin == at
         self._held = data[at:]
-        return self._pass_on(data[:at], closes=closes)
+        return self._pass_on(b"".join([*wanted, data[begin:at]]), closes=closes)
 
     def _pass_on(self, data: bytes, *, closes: bool = False) -> tuple[bool, bytes]:
         if not self._refused:

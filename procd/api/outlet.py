@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from procd.api.ws import Connection
@@ -38,7 +39,8 @@ class Outlet:
 
     Args:
         until: the offset to stop at; None for the end of the log.
-        skips_gaps: go on behind bytes that are no longer kept, instead of giving up.
+        gap_frame: makes what is written in place of bytes that are no longer kept, of the offset
+            after them; without it, they are the end.
         yields: while bytes pour, leave most of the time to the one who brings them; for logs that
             keep what is not read yet, so that many readers don't slow the process.
 
@@ -53,14 +55,14 @@ class Outlet:
         offset: int,
         *,
         until: int | None = None,
-        skips_gaps: bool = False,
+        gap_frame: Callable[[int], bytes] | None = None,
         yields: bool = False,
     ) -> None:
         self._connection: Connection | None = None
         self._log = log
         self._frames = frames
         self._until = until
-        self._skips_gaps = skips_gaps
+        self._gap_frame = gap_frame
         self._yields = yields
         self._level = 0.0  # of a bucket that bytes fall into and that leaks CALM_BYTES_S
         self._level_at = time.monotonic()
@@ -145,9 +147,10 @@ class Outlet:
             try:
                 frame, offset = self._frames.at(cursor.offset)
             except LookupError:
-                if not self._skips_gaps:
+                if self._gap_frame is None:
                     break
-                offset, frame = store.start, b""
+                offset = store.start
+                frame = self._gap_frame(offset)
             except OSError as exc:
                 self._failure = exc
                 break
@@ -193,7 +196,7 @@ class Outlet:
                     self._failure = None  # or else each would keep the other
             if self._finished:
                 return True
-            if self.cursor.lost and not self._skips_gaps:
+            if self.cursor.lost and self._gap_frame is None:
                 return False
             if self._connection is not None:
                 if self._connection.full:

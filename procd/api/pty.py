@@ -1,5 +1,7 @@
 """PTY sessions. Source: Process API contract, section 10."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -28,7 +30,16 @@ from procd.api.describe import (
     ListOf,
     Shape,
 )
-from procd.api.reply import json_response, timestamp
+from procd.api.reply import (
+    SHORT_BYTES,
+    Item,
+    array_json,
+    json_response,
+    object_json,
+    respond_json,
+    string_json,
+    timestamp,
+)
 from procd.errors import (
     Conflict,
     Exhausted,
@@ -69,9 +80,9 @@ CREATE = CreateSchema()
 RESIZE = ResizeSchema()
 
 
-def describe(info: PtyInfo) -> dict[str, object]:
-    """A session as the contract shows it (section 10.1)."""
-    return {
+def view(info: PtyInfo, usage: Mapping[str, int] | None = None) -> Item:
+    """A session as the contract shows it (section 10.1), and what it uses where that is known."""
+    fields: dict[str, object] = {
         "id": info.id,
         "cwd": info.cwd,
         "envs": dict(info.envs),
@@ -81,6 +92,14 @@ def describe(info: PtyInfo) -> dict[str, object]:
         "active": info.active,
         "lazyStart": info.lazy_start,
     }
+    if usage is not None:
+        fields["usage"] = usage
+    if info.envs_length <= SHORT_BYTES:
+        return fields
+    fields["envs"] = object_json(
+        {name: string_json(partial(str, value)) for name, value in info.envs.items()}
+    )
+    return object_json(fields)
 
 
 async def create(request: web.Request) -> web.Response:
@@ -94,16 +113,16 @@ async def create(request: web.Request) -> web.Response:
     return json_response({"sessionId": session.id}, 201)
 
 
-async def list_all(request: web.Request) -> web.Response:
+async def list_all(request: web.Request) -> web.StreamResponse:
     """List the live sessions."""
-    return json_response({"sessions": [describe(info) for info in request.app[PTYS].list()]})
+    views = map(view, request.app[PTYS].each())
+    return await respond_json(request, object_json({"sessions": array_json(views)}))
 
 
-async def get(request: web.Request) -> web.Response:
+async def get(request: web.Request) -> web.StreamResponse:
     """Show one session, and what it uses where that is known."""
     session = request.app[PTYS].get(request.match_info["id"])
-    usage = session.usage()
-    return json_response(describe(session.info) | ({} if usage is None else {"usage": usage}))
+    return await respond_json(request, view(session.info, session.usage()))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -112,14 +131,14 @@ async def delete(request: web.Request) -> web.Response:
     return json_response({"message": "PTY session deleted"})
 
 
-async def resize(request: web.Request) -> web.Response:
+async def resize(request: web.Request) -> web.StreamResponse:
     """Change a session's winsize."""
     size = await load(request, RESIZE)
     check_size(size["cols"], size["rows"])
     session = request.app[PTYS].to_resize(request.match_info["id"])
     info = session.resize(size["cols"], size["rows"])
     session.attendance.tell()
-    return json_response(describe(info))
+    return await respond_json(request, view(info))
 
 
 INFO: Final = Shape(

@@ -6,8 +6,10 @@ Source: Process API contract, section 1.2.
 import asyncio
 import errno
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from itertools import chain
 from types import MappingProxyType
 from typing import Final
 
@@ -15,29 +17,108 @@ import orjson
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
-from procd.api.escape import MOST_ROOM_BYTES, look_for_room
+from procd.api.escape import MOST_ROOM_BYTES, ROOM_BYTES, SLICE, escaped, look_for_room
 from procd.api.output_text import EVERY_STREAM, Output, OutputText
+from procd.errors import ProcdError
 
 CONTENT_TYPE: Final = "application/json; charset=utf-8"
-# Output up to this is answered in one piece; more of it is encoded as it is sent.
+# A reply up to this is answered in one piece; more of it is encoded as it is sent.
 WHOLE_BYTES: Final = 256 << 10
 # Up to this nobody looks for memory first.
 SMALL_BYTES: Final = 4 << 10
+# An object with no more text than that is short, and so many of a list are encoded at a time.
+SHORT_BYTES: Final = 1 << 10
+GROUP: Final = 128
 # What is sent in one turn of the event loop of a longer reply, and the rest of a run.
 PIECE_BYTES: Final = 512 << 10
 # What of it may wait in the socket's own buffer while the next is encoded.
 AHEAD_BYTES: Final = 1 << 20
 
 Piece = bytes | memoryview
+# A short object, or the JSON of anything, made as it is sent.
+Item = dict[str, object] | Iterator[Piece]
 # Texts that are there as JSON strings, in pieces.
 Drafts = Mapping[OutputText, Sequence[Piece]]
 NO_DRAFTS: Final[Drafts] = MappingProxyType({})
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
-    """A reply whose body is `value`; of a moment in UTC, what `timestamp` makes."""
-    body = orjson.dumps(value, option=orjson.OPT_UTC_Z)
+    """A reply whose body is `value`, all of which is known to be short."""
+    return _whole(dumps(value), status)
+
+
+def _whole(body: bytes, status: int) -> web.Response:
     return web.Response(status=status, body=body, headers={"Content-Type": CONTENT_TYPE})
+
+
+def dumps(value: object) -> bytes:
+    """The JSON of what is short; of a moment in UTC, what `timestamp` makes."""
+    return orjson.dumps(value, option=orjson.OPT_UTC_Z)
+
+
+def string_json(source: Callable[[], str]) -> Iterator[Piece]:
+    """The JSON string of a text that may go while it is sent: it is asked for each time anew.
+
+    Raises:
+        ProcdError: it has gone, as `source` says.
+    """
+    yield b'"'
+    begin = 0
+    while part := source()[begin : begin + SLICE]:
+        begin += len(part)
+        for piece in escaped(part):
+            yield bytes(piece)  # which is no longer than it has to be
+    yield b'"'
+
+
+def object_json(fields: Mapping[str, object]) -> Iterator[Piece]:
+    """The JSON object of `fields`; a value that is an iterator is JSON in pieces."""
+    separator = b"{"
+    for name, value in fields.items():
+        if len(name) > SMALL_BYTES:
+            look_for_room(len(name) * MOST_ROOM_BYTES)
+        yield separator + dumps(name) + b":"
+        separator = b","
+        if isinstance(value, Iterator):
+            yield from value
+        else:
+            yield dumps(value)
+    yield b"}" if fields else b"{}"
+
+
+def array_json(items: Iterable[Item]) -> Iterator[Piece]:
+    """The JSON array of `items`, which are taken in as they are sent."""
+    separator = b"["
+    for pieces in _grouped(items):
+        for piece in pieces:
+            yield separator + piece
+            separator = b""
+        separator = b","
+    yield b"[]" if separator == b"[" else b"]"
+
+
+def _grouped(items: Iterable[Item]) -> Iterator[Iterable[Piece]]:
+    """The JSON of each of them, or of several with the commas between them."""
+    group: list[dict[str, object]] = []
+    for item in items:
+        if isinstance(item, dict):
+            group.append(item)
+            if len(group) == GROUP:
+                yield _joined(group)
+                group = []
+            continue
+        if group:
+            yield _joined(group)
+            group = []
+        yield item
+    if group:
+        yield _joined(group)
+
+
+def _joined(group: Sequence[dict[str, object]]) -> Iterable[Piece]:
+    if len(group) > 1:
+        look_for_room(len(group) * SHORT_BYTES * MOST_ROOM_BYTES)
+    return (dumps(group)[1:-1],)
 
 
 def encodable(value: object) -> bool:
@@ -75,9 +156,45 @@ async def respond(
             whole[name] = "".join(value.texts()) if kept_bytes else ""
         else:
             whole[name] = value
+            if isinstance(value, str):  # such as a message that quotes what it was asked
+                size += len(value)
+                if size > WHOLE_BYTES:
+                    return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)
     if size > SMALL_BYTES:
         look_for_room(size * MOST_ROOM_BYTES)
     return json_response(whole, status)
+
+
+async def respond_json(request: web.Request, item: Item) -> web.StreamResponse:
+    """A reply of any length: in one piece if it is small, else made as it is sent.
+
+    A client takes its time: what an iterator holds meanwhile should be little, or counted.
+
+    Raises:
+        ProcdError: what was to be sent has gone.
+    """
+    if isinstance(item, dict):
+        return json_response(item)
+    pieces = _with_room(item)
+    begin: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        begin.append(piece)
+        size += len(piece)
+        if size > WHOLE_BYTES:
+            return await _stream(request, chain(begin, pieces), 200, CONTENT_TYPE)
+    return _whole(b"".join(begin), 200)
+
+
+def _with_room(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The same pieces; memory is looked for where many come that are too short to look for it."""
+    left = SMALL_BYTES
+    for piece in pieces:
+        yield piece
+        left -= len(piece)
+        if left < 0:
+            look_for_room(WHOLE_BYTES * ROOM_BYTES)
+            left = WHOLE_BYTES
 
 
 async def respond_text(request: web.Request, text: OutputText) -> web.StreamResponse:
@@ -106,11 +223,11 @@ async def _stream(
             # A client that takes in all that there is would keep the event loop from all others.
             await asyncio.sleep(0)
             await _write(request.writer, batch, chunked=chunked)
-    except (OSError, MemoryError) as exc:
+    except (OSError, MemoryError, ProcdError) as exc:
         # Half a reply is out: to break it off is the only way to say that it isn't whole.
         if request.transport is not None:
             request.transport.abort()
-        raise ConnectionResetError("output can't be read to its end") from exc
+        raise ConnectionResetError("what was to be sent can't be had to its end") from exc
     await response.write_eof()
     return response
 
@@ -182,12 +299,10 @@ def _document(fields: Mapping[str, object], drafts: Drafts) -> Iterator[Piece]:
     """The JSON object of `fields`."""
     texts = [value for value in fields.values() if isinstance(value, OutputText)]
     strings = _Strings(texts, drafts)
-    separator = b"{"
+    pieces = dict(fields)
     for name, value in fields.items():
-        yield separator + orjson.dumps(name) + b":"
-        separator = b","
         if isinstance(value, OutputText):
-            yield from strings.json(value)
-        else:
-            yield orjson.dumps(value)
-    yield b"}"
+            pieces[name] = strings.json(value)
+        elif isinstance(value, str) and len(value) > SMALL_BYTES:
+            pieces[name] = string_json(partial(str, value))
+    return object_json(pieces)

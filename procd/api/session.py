@@ -4,7 +4,6 @@ import asyncio
 import base64
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from signal import Signals
 from typing import Any, Final
 
@@ -26,14 +25,9 @@ from procd.api.body import (
 )
 from procd.api.command_log import FOLLOWING, GAP, answer_logs, output_of, whole_output
 from procd.api.describe import (
-    COUNT,
-    FLAG,
-    INTEGER,
     INTEGER_OR_NULL,
     TEXT,
     TEXT_OR_NULL,
-    TIME,
-    USAGE,
     Doc,
     ListOf,
     Query,
@@ -41,7 +35,8 @@ from procd.api.describe import (
     error_with,
 )
 from procd.api.draft import Draft
-from procd.api.reply import json_response, respond
+from procd.api.reply import Item, array_json, json_response, respond, respond_json
+from procd.api.session_view import COMMAND, SESSION, command_view, view, views
 from procd.api.versions import client_of
 from procd.errors import (
     BadRequest,
@@ -151,29 +146,6 @@ INPUT: Final = InputSchema()
 SIGNAL: Final = SignalSchema()
 
 
-def describe(session: ShellSession) -> dict[str, object]:
-    """A session as the contract shows it (section 8.1), and whether its shell has exited."""
-    fields: dict[str, object] = {
-        "sessionId": session.id,
-        "commands": [describe_command(command) for command in session.history.commands.values()],
-    }
-    return fields | ({"ended": True} if session.ended else {})
-
-
-def describe_command(command: Command) -> dict[str, object]:
-    """A command as the contract shows it, with its times and how far its output goes."""
-    record = command.record
-    fields: dict[str, object] = {"id": record.id, "command": record.text}
-    if record.exit_code is not None:
-        fields["exitCode"] = record.exit_code
-    if record.started_at is not None:
-        fields["startedAt"] = datetime.fromtimestamp(record.started_at, UTC)
-        fields["outputBytes"] = command.log.store.end
-    if record.ended_at is not None:
-        fields["endedAt"] = datetime.fromtimestamp(record.ended_at, UTC)
-    return fields
-
-
 async def create(request: web.Request) -> web.Response:
     """Create a session."""
     wanted: SessionRequest = await load(request, CREATE)
@@ -182,16 +154,14 @@ async def create(request: web.Request) -> web.Response:
     return web.Response(status=201)
 
 
-async def list_all(request: web.Request) -> web.Response:
+async def list_all(request: web.Request) -> web.StreamResponse:
     """List the sessions."""
-    return json_response([describe(session) for session in request.app[SESSIONS].list()])
+    return await respond_json(request, array_json(views(request.app[SESSIONS])))
 
 
-async def get(request: web.Request) -> web.Response:
+async def get(request: web.Request) -> web.StreamResponse:
     """Show one session, and what it uses where that is known."""
-    session = _session(request)
-    usage = session.usage()
-    return json_response(describe(session) | ({} if usage is None else {"usage": usage}))
+    return await respond_json(request, view(_session(request), with_usage=True))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -229,14 +199,16 @@ async def _answer(
         await _ended(command, None)
         command.raise_if_never_run()
         note(request, exitCode=command.record.exit_code)
-        reply |= output_of(command, client_of(request))
+        kept = command.file.snapshot()
+        reply |= output_of(kept, client_of(request))
         if command.timed_out:
             message = "command execution timeout"
             if session.ended:
                 message += "; the session had to be ended"
             raise TimedOut(message, reply)
         reply["exitCode"] = command.record.exit_code
-        return await respond(request, reply, drafts=draft.of(whole_output(command)))
+        with command.file.pin():
+            return await respond(request, reply, drafts=draft.of(whole_output(kept)))
 
 
 async def _ended(command: Command, within_s: float | None) -> bool:
@@ -245,14 +217,19 @@ async def _ended(command: Command, within_s: float | None) -> bool:
     return bool(done)
 
 
-async def get_command(request: web.Request) -> web.Response:
+async def get_command(request: web.Request) -> web.StreamResponse:
     """Show a command; with `?wait=SECONDS`, when it has ended or that time is over."""
-    command = _command(request)
+    return await respond_json(request, await _awaited(request))
+
+
+async def _awaited(request: web.Request) -> Item:
+    session = _session(request)
+    command = session.command(request.match_info["command_id"])
     wait_s = number(request.query, "wait")
     if wait_s:
         await _ended(command, min(wait_s, request.app[SESSIONS].config.max_wait_s))
     command.raise_if_never_run()
-    return json_response(describe_command(command))
+    return command_view(command, session.history)
 
 
 async def send_input(request: web.Request) -> web.Response:
@@ -286,9 +263,9 @@ async def logs(request: web.Request) -> web.StreamResponse:
     return await answer_logs(request, _command(request), client_of(request))
 
 
-async def get_entrypoint(request: web.Request) -> web.Response:
+async def get_entrypoint(request: web.Request) -> web.StreamResponse:
     """Show the entrypoint session."""
-    return json_response(describe(request.app[SESSIONS].get(ENTRYPOINT)))
+    return await respond_json(request, view(request.app[SESSIONS].get(ENTRYPOINT)))
 
 
 async def entrypoint_logs(request: web.Request) -> web.StreamResponse:
@@ -307,16 +284,6 @@ def _command(request: web.Request) -> Command:
 
 _COMMAND: Final = "/process/session/{session_id}/command/{command_id}"
 
-COMMAND: Final = Shape(
-    "Command",
-    {"id": TEXT, "command": TEXT},
-    {"exitCode": INTEGER, "startedAt": TIME, "endedAt": TIME, "outputBytes": COUNT},
-)
-SESSION: Final = Shape(
-    "Session",
-    {"sessionId": TEXT, "commands": ListOf(COMMAND)},
-    {"ended": FLAG, "usage": USAGE},
-)
 EXECUTED: Final = Shape(
     "SessionExecReply",
     {

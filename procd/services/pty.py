@@ -55,11 +55,12 @@ class PtyRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PtyInfo:
-    """What is told about a session."""
+    """What is told about a session, and how long its environment is, characters."""
 
     id: str
     cwd: str
     envs: Mapping[str, str]
+    envs_length: int
     cols: int
     rows: int
     created_at: datetime
@@ -67,8 +68,11 @@ class PtyInfo:
     lazy_start: bool
 
 
-class Keeper(Protocol):
-    """What a session needs of whoever keeps all of them."""
+class PtyKeeper(Protocol):
+    """What a session needs of whoever keeps all of them.
+
+    It is a Protocol because `ptys`, where that class is, imports this module.
+    """
 
     config: PtyConfig
     recordings: Recordings
@@ -94,7 +98,7 @@ class PtySession:
 
     def __init__(
         self,
-        sessions: Keeper,
+        sessions: PtyKeeper,
         info: PtyInfo,
         backlog_bytes: int,
         memory: Budget,

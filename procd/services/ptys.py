@@ -1,7 +1,7 @@
 """PtySessions: the PTY sessions by id, and for a while those that have ended."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from procd.config import PtyConfig
@@ -14,6 +14,7 @@ from procd.services.pty import PtyInfo, PtyRequest, PtySession, check_size
 from procd.services.recording import Recordings
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
+from procd.unix.execve import check_startable
 from procd.unix.shell import Shell
 
 
@@ -52,7 +53,7 @@ class PtySessions:
             BadRequest: id, size or environment can't be used.
             Conflict: the id is taken.
             Exhausted: `pty.max_sessions` are live, or too much output is held in memory.
-            SpawnFailed: the shell can't be started; no session is left.
+            SpawnFailed: the shell can't be started, now or ever; no session is left.
         """
         check_id(request.id, "create-connect")  # the name of a route beside the sessions
         check_size(request.cols, request.rows)
@@ -69,6 +70,7 @@ class PtySessions:
             id=request.id,
             cwd=request.cwd or self._work_dir,
             envs=envs,
+            envs_length=sum(map(len, envs)) + sum(map(len, envs.values())),
             cols=request.cols,
             rows=request.rows,
             created_at=datetime.now(UTC),
@@ -82,7 +84,9 @@ class PtySessions:
             self._processes.memory,
             records=request.record or self.config.record,
         )
-        if not request.lazy_start:
+        if request.lazy_start:
+            check_startable(info.cwd, self._environment.merged(envs))
+        else:
             session.start()
         self._forget_ended(request.id)
         self._live[request.id] = session
@@ -105,9 +109,12 @@ class PtySessions:
         """How many live sessions there are."""
         return len(self._live)
 
-    def list(self) -> list[PtyInfo]:
-        """All live sessions, oldest first."""
-        return [session.info for session in self._live.values()]
+    def each(self) -> Iterator[PtyInfo]:
+        """All live sessions, oldest first; what ends or begins meanwhile is left out."""
+        for session_id in list(self._live):
+            session = self._live.get(session_id)
+            if session is not None:
+                yield session.info
 
     def all(self) -> tuple[PtySession, ...]:
         """Those that have ended and can be resumed, then the live ones; each oldest first."""

@@ -11,10 +11,8 @@ its cursor is then `lost`.
 With no cursor at all the source is never paused.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
-
-from procd.streams.backlog import Run
 
 
 class Source(Protocol):
@@ -46,9 +44,6 @@ class Store(Protocol):
 
     def append(self, data: bytes, stream: int = 0) -> None:
         """Add bytes of a stream."""
-
-    def runs(self) -> Iterator[Run]:
-        """All that is kept."""
 
 
 S_co = TypeVar("S_co", bound=Store, covariant=True)

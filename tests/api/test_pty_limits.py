@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import WSServerHandshakeError
@@ -15,6 +16,7 @@ from tests.api.clients import (
     create,
     delete,
     execute,
+    json_body,
     listed,
     program,
     refused,
@@ -111,3 +113,56 @@ async def test_limit_of_processes(procd: MakeClient, tmp_path: Path) -> None:
     assert terminal.controls[0]["status"] == "error"
     await delete(client, "t1")
     assert (await execute(client, "x"))["exitCode"] == 0
+
+
+def long_variables(number: int, size: int) -> dict[str, str]:
+    """As many variables of `size` bytes each."""
+    return {f"V{each}": "é" * (size // 2) for each in range(number)}
+
+
+IMPOSSIBLE: list[dict[str, Any]] = [
+    {"envs": {"A": "x" * ((128 << 10) - len("A=\0") + 1)}},
+    {"envs": {"A": "é" * (64 << 10)}},
+    {"envs": {"A" * (128 << 10): ""}},
+    {"envs": long_variables(80, 100_000)},
+    {"cwd": "/" + "tmp/../" * 600 + "tmp"},
+    {"cwd": "/tmp" + "/" * 1_000_000},
+]
+
+
+async def test_what_can_never_start_is_not_kept_until_then(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """It is refused as if it were to start at once."""
+    client = await procd(process={"shell": program(tmp_path, "read x")})
+    for fields in IMPOSSIBLE:
+        messages = []
+        for lazy in True, False:
+            body = {"id": "t", "lazyStart": lazy, **fields}
+            async with client.post("/process/pty", data=json_body(body)) as reply:
+                refusal = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+                messages.append(refusal["message"])
+        assert messages[0] == messages[1]
+        assert messages[0].startswith("failed to start PTY session: ")
+    assert await listed(client) == []
+
+
+async def test_long_environments_are_shown_whole(procd: MakeClient, tmp_path: Path) -> None:
+    """As long as can be, and of some that can't start yet."""
+    client = await procd(process={"shell": program(tmp_path, "read x")})
+    envs = {"A": "x" * ((128 << 10) - len("A=\0")), "B": "", "C" * 5000: "\x01\n", "TERM": "vt100"}
+    cwd = "/" + "tmp/../" * 580
+    for number in range(4):
+        await create(client, f"t{number}", envs=envs, cwd=cwd, lazyStart=True)
+        await create(client, f"u{number}")
+    async with client.get("/process/pty") as reply:
+        sessions = (await reply.json())["sessions"]
+    assert [each["id"] for each in sessions] == ["t0", "u0", "t1", "u1", "t2", "u2", "t3", "u3"]
+    for session in sessions[::2]:
+        assert (session["envs"], session["cwd"]) == (envs, cwd)
+        async with client.get(f"/process/pty/{session['id']}") as reply:
+            assert await reply.json() == session
+    terminal = await connect(client, "t0")
+    await terminal.type(b"\n")
+    await terminal.to_end()
+    assert terminal.ending["exitCode"] == 0

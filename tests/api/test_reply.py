@@ -3,13 +3,28 @@
 import asyncio
 import json
 import tracemalloc
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+import pytest
+from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.test_utils import make_mocked_request
 
 from procd.api.output_text import EVERY_STREAM, OutputText
-from procd.api.reply import PIECE_BYTES, respond
+from procd.api.reply import (
+    GROUP,
+    PIECE_BYTES,
+    WHOLE_BYTES,
+    Item,
+    array_json,
+    object_json,
+    respond,
+    respond_json,
+    string_json,
+)
+from procd.errors import ProcessNotFound
 from procd.process import STDERR, STDOUT
 from procd.streams.backlog import Backlog, Budget
 
@@ -203,3 +218,89 @@ async def test_what_is_in_a_reply_twice_is_encoded_once() -> None:
         told = "".join(data.decode() for _, data in more)
         assert json.loads(writer.body) == {"result": text + told, "stdout": text, "stderr": told}
         assert (budget.used_bytes > before) == (more == [])
+
+
+LONG = 'ü"\n\x1b😀' * 200_000
+SHORT: dict[str, object] = {"a": "é", "b": [1, None], "c": {"d": True}}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[], [SHORT], [SHORT] * (2 * GROUP), [SHORT] * (2 * GROUP + 1), [LONG, SHORT, SHORT, LONG]],
+)
+def test_json_in_pieces_is_json(values: list[object]) -> None:
+    """Whatever is short or long, empty or nested."""
+    items: list[Item] = [
+        value if isinstance(value, dict) else object_json({"text": string_json(lambda: LONG)})
+        for value in values
+    ]
+    wanted = [value if isinstance(value, dict) else {"text": value} for value in values]
+    pieces = object_json({"list": array_json(items), "none": object_json({}), "x": 1})
+    assert json.loads(b"".join(pieces)) == {"list": wanted, "none": {}, "x": 1}
+
+
+async def test_a_short_list_is_one_piece() -> None:
+    """With its length, as any client likes it best."""
+    request = make_mocked_request("GET", "/")
+    response = await respond_json(request, array_json([SHORT] * 1000))
+    assert isinstance(response, web.Response)
+    assert isinstance(response.body, bytes)
+    assert json.loads(response.body) == [SHORT] * 1000
+
+
+def items(number: int, size: int) -> Iterator[Item]:
+    """Objects of a text each, none of which is there before its turn."""
+    for each in range(number):
+        text = chr(97 + each % 26) * size
+        fields: dict[str, object] = {"text": text}
+        yield fields if size <= 100 else object_json({"text": string_json(partial(str, text))})
+
+
+@pytest.mark.parametrize(("number", "size"), [(64, 1 << 20), (200_000, 100)])
+async def test_a_long_list_leaves_turns_to_others_and_takes_little_memory(
+    number: int, size: int
+) -> None:
+    """However few or many are in it."""
+    writer = Greedy()
+    await respond_json(
+        make_mocked_request("GET", "/", writer=writer), array_json(items(number, size))
+    )
+    assert len(set(writer.turns)) == len(writer.turns) > 10
+    texts = [each["text"] for each in json.loads(writer.body)]
+    assert texts == [chr(97 + each % 26) * size for each in range(number)]
+    writer = Greedy()
+    writer.keeps = False
+    request = make_mocked_request("GET", "/", writer=writer)
+    tracemalloc.start()
+    try:
+        await respond_json(request, array_json(items(number, size)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < number * size // 3
+
+
+async def test_what_goes_while_it_is_sent_breaks_the_reply_off() -> None:
+    """Nobody may take half a text for the whole; if nothing was sent yet, there is an answer."""
+    left = [LONG] * 2
+
+    def text() -> str:
+        if not left:
+            raise ProcessNotFound("gone")
+        return left.pop()
+
+    request = make_mocked_request("GET", "/", writer=Greedy())
+    with pytest.raises(ConnectionResetError):
+        await respond_json(request, object_json({"text": string_json(text)}))
+    with pytest.raises(ProcessNotFound):
+        await respond_json(request, object_json({"text": string_json(text)}))
+    await request.writer.write_eof()
+
+
+async def test_a_long_message_is_sent_in_pieces() -> None:
+    """It may quote whatever a client has sent."""
+    writer = Greedy()
+    message = "é" * WHOLE_BYTES * 8
+    await respond(make_mocked_request("GET", "/", writer=writer), {"message": message, "code": 1})
+    assert len(writer.turns) > 2
+    assert json.loads(writer.body) == {"message": message, "code": 1}

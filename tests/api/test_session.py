@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import json
 import os
+import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,8 @@ from tests.api.sessions import (
     run,
     start,
 )
-from tests.conftest import MakeClient
+from tests.conftest import Client, DaemonServer, MakeClient
+from tests.waiting import until
 
 STATE = [
     ("cd /tmp", "pwd", "/tmp\n"),
@@ -516,7 +520,8 @@ async def test_state_is_private(procd: MakeClient, tmp_path: Path) -> None:
 async def with_entrypoint(aiohttp_client: Any, *argv: str, shell: str = "") -> TestClient[Any, Any]:
     """A server that was started with a command."""
     config = from_mapping({"sessions": {"grace_s": 0.2}, "process": {"shell": shell}})
-    client: TestClient[Any, Any] = await aiohttp_client(create_app(config, entrypoint=argv))
+    app = create_app(config, entrypoint=argv)
+    client: TestClient[Any, Any] = await aiohttp_client(DaemonServer(app, config))
     return client
 
 
@@ -582,3 +587,83 @@ async def test_no_text_stays_of_a_deleted_session(procd: MakeClient) -> None:
         assert sum(isinstance(kept, Command) for kept in gc.get_objects()) <= 1
     finally:
         gc.enable()
+
+
+LONG_TEXT = ": \\ é😀\x01\n" * 300_000
+
+
+async def listing(client: Client) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A list of sessions up to its headers' end, on a connection that ends with it."""
+    reader, writer = await asyncio.open_connection(
+        client.server.host, client.server.port, limit=1024
+    )
+    writer.write(b"GET /process/session HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    assert b" 200 OK" in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+async def test_long_texts_are_shown_whole(procd: MakeClient) -> None:
+    client = await procd()
+    for name in "st":
+        await create(client, name)
+        await start(client, "read x", name)
+        for text in LONG_TEXT, "echo short", LONG_TEXT + "x":
+            await start(client, text, name)
+    texts = ["read x", LONG_TEXT, "echo short", LONG_TEXT + "x"]
+    listed: Any = await get(client, "/process/session")
+    assert [session["sessionId"] for session in listed] == ["s", "t"]
+    for session in listed:
+        assert [each["command"] for each in session["commands"]] == texts
+    one = await get(client, "/process/session/s")
+    assert {"sessionId": "s", "commands": one["commands"]} == listed[0]
+    waiting = one["commands"][1]
+    assert waiting == {"id": waiting["id"], "command": LONG_TEXT}
+    assert await get(client, path_of(waiting["id"])) == waiting
+    reader, writer = await listing(client)
+    assert json.loads(await reader.read()) == listed
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_list_that_nobody_reads_keeps_nothing_of_a_deleted_session(
+    procd: MakeClient,
+) -> None:
+    """What of it wasn't sent can't be any more: the reply is broken off, never made whole."""
+    client = await procd()
+    await create(client)
+    await start(client, "read x")
+    for _ in range(3):
+        await start(client, LONG_TEXT * 4)
+    await create(client, "other")
+    commands = client.app[SESSIONS].get("s").history.commands
+    kept = [weakref.ref(command) for command in commands.values()]
+    reader, writer = await listing(client)
+    await delete(client)
+    await until(lambda: not any(command() for command in kept))
+    rest = bytearray()
+    with suppress(ConnectionResetError):
+        while data := await reader.read(1 << 20):
+            rest += data
+    with pytest.raises(ValueError, match="Unterminated string"):
+        json.loads(rest)
+    writer.close()
+    with suppress(ConnectionResetError):
+        await writer.wait_closed()
+    assert [each["sessionId"] for each in await get(client, "/process/session")] == ["other"]  # type: ignore[index]  # a list
+
+
+async def test_a_session_that_is_deleted_before_its_turn_is_left_out(procd: MakeClient) -> None:
+    client = await procd()
+    await create(client)
+    await start(client, "read x")
+    for _ in range(3):
+        await start(client, LONG_TEXT * 4)
+    await create(client, "gone")
+    await create(client, "last")
+    reader, writer = await listing(client)
+    await delete(client, "gone")
+    listed = json.loads(await reader.read())
+    assert [each["sessionId"] for each in listed] == ["s", "last"]
+    assert [len(each["commands"]) for each in listed] == [4, 0]
+    writer.close()
+    await writer.wait_closed()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from procd.api.session import SESSIONS
 from tests.api.clients import Gate, Raw, json_body, random_base64, raw
 from tests.api.sessions import (
     MODERN,
@@ -21,6 +22,7 @@ from tests.api.sessions import (
     start,
 )
 from tests.conftest import MakeClient
+from tests.waiting import until
 
 OUT, ERR = "\x01\x01\x01", "\x02\x02\x02"
 SPLIT = {"X-Daytona-Split-Output": "true"}
@@ -169,6 +171,35 @@ async def test_finished_logs_go_first(procd: MakeClient, gate: Gate) -> None:
     await delete(client, "t")
     await create(client)
     assert "truncated" not in await run(client, "head -c 5000000 /dev/zero"), "all was given back"
+
+
+MILLIONS = "".join(f"{number}\n" for number in range(1, 4_000_001))
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+async def test_a_log_at_its_cap_is_read_whole_though_more_is_written(
+    procd: MakeClient, gate: Gate, form: str
+) -> None:
+    client = await procd(sessions={"max_log_bytes": 16 << 20})
+    await create(client)
+    command_id = await start(client, f"seq 4000000; read x <{gate}; seq 300000; echo end")
+    file = client.app[SESSIONS].get("s").command(command_id).file
+    await until(lambda: file.end == len(MILLIONS))
+    whole = MILLIONS[file.start :]
+    async with raw(client, receive_bytes=1 << 16) as reading:
+        head = f"GET {path_of(command_id)}/logs HTTP/1.1"
+        await reading.request(head + (f"\n{VERSION}: 0.226.1" if form == "json" else ""))
+        assert (await reading.head())[0] == 200  # and reads no more of it for now
+        gate.open()
+        await ended(client, command_id)
+        body = await unchunked(reading)
+    if form == "json":
+        shown = json.loads(body)
+        assert shown["output"] == shown["stdout"] == whole
+        assert shown["firstAvailableOffset"] > 0
+    else:
+        assert body.removeprefix(b"\1\1\1").decode() == whole
+    assert (await logs(client, command_id))["stdout"].endswith("\nend\n")
 
 
 LONG = 20_000_000

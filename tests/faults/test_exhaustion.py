@@ -5,6 +5,8 @@ nobody is, within RLIMIT_NPROC, and is killed by procd itself.
 """
 
 import asyncio
+import io
+import json
 import os
 import resource
 import shutil
@@ -269,3 +271,98 @@ async def test_fork_bomb_in_a_cgroup(pids: Path, start: Start, http: aiohttp.Cli
     assert await asyncio.to_thread(eventually, lambda: not descendants(daemon.pid))
     assert (await execute(http, daemon, "(echo on)"))["result"] == "on\n"
     assert daemon.stop() == 0
+
+
+def memory_kib(daemon: Daemon) -> int:
+    """What the daemon has in memory."""
+    for line in Path(f"/proc/{daemon.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise AssertionError("no such line")
+
+
+async def start_long_commands(http: aiohttp.ClientSession, daemon: Daemon) -> str:
+    """Have a session remember 24 MB of commands; the id of the last of them."""
+    sessions = f"{daemon.url}/process/session"
+    async with http.post(sessions, json={"sessionId": "s"}) as reply:
+        assert reply.status == 201
+    command_id = ""
+    for text in ["read x", *[": " + "long\n: " * 1_200_000] * 3]:
+        body = json.dumps({"command": text, "runAsync": True}).encode()
+        async with http.post(f"{sessions}/s/exec", data=io.BytesIO(body)) as reply:
+            command_id = (await reply.json())["cmdId"]
+            assert reply.status == 202
+    return command_id
+
+
+async def test_lists_that_there_is_little_memory_for(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    daemon = start()
+    command_id = await start_long_commands(http, daemon)
+    envs = dict.fromkeys("ABC", "long\n" * 20_000)
+    for number in range(80):
+        terminal = {"id": f"t{number}", "envs": envs, "lazyStart": True}
+        async with http.post(f"{daemon.url}/process/pty", json=terminal) as reply:
+            assert reply.status == 201
+    with open(f"/proc/{daemon.pid}/statm") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    # Half of what one of the texts takes to be encoded whole.
+    with limited(daemon, resource.RLIMIT_AS, mapped + (32 << 20)):
+        for path in "", "/s", f"/s/command/{command_id}":
+            async with http.get(f"{daemon.url}/process/session{path}") as reply:
+                shown = await reply.json()
+                assert reply.status == 200
+            shown = shown[0] if isinstance(shown, list) else shown
+            texts = [each["command"] for each in shown.get("commands", [shown])]
+            assert [len(text) for text in texts][-3:] == [8_400_002] * min(3, len(texts))
+        async with http.get(f"{daemon.url}/process/pty") as reply:
+            shown = await reply.json()
+            assert reply.status == 200
+        assert len(shown["sessions"]) == 80
+        for terminal in shown["sessions"]:
+            assert terminal["envs"] == envs | {"TERM": "xterm-256color"}
+        for mib in range(16):  # whatever becomes of the replies
+            resource.prlimit(daemon.pid, resource.RLIMIT_AS, (mapped + (mib << 20), -1))
+            for kind in "session", "pty":
+                with suppress(aiohttp.ClientError, TimeoutError):
+                    async with (
+                        asyncio.timeout(5),
+                        http.get(f"{daemon.url}/process/{kind}") as reply,
+                    ):
+                        assert reply.status in (200, 500)
+        assert daemon.process.poll() is None, daemon.stderr()
+    assert (await execute(http, daemon, "echo on"))["result"] == "on\n"
+
+
+async def test_a_long_message_that_there_is_little_memory_for(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    daemon = start()
+    cwd = "/" * 30_000_000
+    body = json.dumps({"id": "t", "cwd": cwd}).encode()
+    pty = f"{daemon.url}/process/pty"
+    with open(f"/proc/{daemon.pid}/statm") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    with limited(daemon, resource.RLIMIT_AS, mapped + (300 << 20)):
+        async with http.post(pty, data=io.BytesIO(body)) as reply:
+            assert reply.status == 500
+            message = (await reply.json())["message"]
+    assert message.endswith(f"{cwd}: File name too long")
+
+
+async def test_lists_that_nobody_reads(start: Start, http: aiohttp.ClientSession) -> None:
+    daemon = start()
+    await start_long_commands(http, daemon)
+    before_kib = memory_kib(daemon)
+    with ExitStack() as stack:
+        for _ in range(8):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))
+            client.sendall(b"GET /process/session HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await asyncio.to_thread(client.recv, 12)) == b"HTTP/1.1 200"
+            # What can be sent is, in turns that others have as well.
+            for _ in range(20):
+                assert await version(http, daemon) == 200
+        taken_kib = memory_kib(daemon) - before_kib
+        assert taken_kib < 80 << 10, "the list is of 25 MB"
+    assert (await execute(http, daemon, "echo on"))["result"] == "on\n"
