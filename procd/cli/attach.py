@@ -7,9 +7,8 @@ import click
 
 from procd.cli import detach
 from procd.cli.client import Client
-from procd.cli.exec import environment
 from procd.cli.ids import complete_terminal
-from procd.cli.options import Number, pass_target
+from procd.cli.options import Number, cwd_option, env_option, environment, pass_target
 from procd.cli.target import Target
 
 # What programs on the server should know of the terminal here.
@@ -20,22 +19,16 @@ TOLD = ("TERM", "COLORTERM")
 @click.argument("pty_id", metavar="[ID]", required=False, shell_complete=complete_terminal)
 @click.option("--view", "-v", "views", is_flag=True, help="Only look on.")
 @click.option("--no-create", is_flag=True, help="Fail if there is no terminal of this name.")
-@click.option("--cwd", "-C", default="", metavar="DIR", help="Working directory of a new terminal.")
-@click.option(
-    "--env",
-    "-e",
-    "envs",
-    multiple=True,
-    metavar="NAME[=VALUE]",
-    help="Set a variable in a new terminal; without a value, to the one it has here.",
-)
+@cwd_option
+@env_option
 @click.option(
     "--detach-keys",
     default=detach.DEFAULT,
     show_default=True,
     envvar="PROCD_DETACH_KEYS",
     metavar="KEYS",
-    help="Keys that leave the terminal, with commas between; empty for none.",
+    help="Keys that leave the terminal, with commas between; empty for none. One of them that isn't"
+    " followed by the next within half a second is sent on.",
 )
 @click.option(
     "--retry",
@@ -60,7 +53,8 @@ def command(
 ) -> None:
     """Use a terminal of the server in this one.
 
-    A terminal that isn't there is created; without ID, a new one is. What was printed before is
+    A terminal that isn't there is created, and only then --cwd and --env count; without ID, a new
+    one is. What was printed before is
     shown first. The size of the window here becomes the terminal's. When its shell ends, its exit
     code becomes this one's.
 

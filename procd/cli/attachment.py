@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from procd.cli.client import Client
-from procd.cli.detach import Detacher
+from procd.cli.detach import HOLD_S, Detacher
 from procd.cli.failure import Failure, Refused, Unreachable
 from procd.cli.http import REPLY_S, query, quoted
 from procd.cli.io import ENDING, PIECE_BYTES, STDIN, Signals
@@ -62,6 +62,7 @@ class Attachment:
         self._path = f"{PTY}/{quoted(pty_id)}"
         self._terminal = terminal
         self._detacher = Detacher(detach_keys)
+        self._let_go_at: float | None = None  # what that holds back
         self._views = views
         self._creates = creates
         self._cwd = cwd
@@ -172,8 +173,12 @@ class Attachment:
             ready = {number for number, _ in poll.poll(self._patience_s() * 1000)}
             for number in signals.take():
                 self._signalled(number)
-            if STDIN in ready and self._typed():
-                return None
+            if STDIN in ready:
+                if self._typed():
+                    return None
+            elif self._let_go_at is not None and time.monotonic() >= self._let_go_at:
+                self._let_go_at = None
+                self._send(self._detacher.let_go())
             if self._websocket is None:
                 self._retry()
             else:
@@ -182,9 +187,11 @@ class Attachment:
                 return self._exit
 
     def _patience_s(self) -> float:
+        now = time.monotonic()
+        patience_s = BEAT_S if self._let_go_at is None else max(0.0, self._let_go_at - now)
         if self._websocket is None:
-            return max(0.0, self._retry_at - time.monotonic())
-        return 0.0 if self._websocket.pending else BEAT_S
+            return min(patience_s, max(0.0, self._retry_at - now))
+        return 0.0 if self._websocket.pending else patience_s
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGTSTP:
@@ -205,14 +212,18 @@ class Attachment:
         if not data:
             raise Signals.Raised(signal.SIGHUP)  # what hung up is this terminal
         keys, leaves = self._detacher.feed(data)
+        self._let_go_at = time.monotonic() + HOLD_S if self._detacher.holds else None
         if self._views:
             return leaves or CTRL_C in keys
-        if keys and self._websocket is not None:
+        self._send(keys)
+        return leaves
+
+    def _send(self, keys: bytes) -> None:
+        if keys and self._websocket is not None and not self._views:
             try:
                 self._websocket.send(keys)
             except Unreachable as exc:
                 self._lose(exc)
-        return leaves
 
     def _receive(self, websocket: WebSocket, ready: set[int]) -> None:
         try:

@@ -5,6 +5,9 @@ from typing import Final
 from procd.cli.failure import Failure
 
 DEFAULT: Final = "ctrl-p,ctrl-q"
+# How long the first of the keys waits for the next: as long as readline(3) waits for the rest of an
+# ambiguous sequence (keyseq-timeout). A program for which it is a key of its own gets it then.
+HOLD_S: Final = 0.5
 CONTROLS: Final = "@abcdefghijklmnopqrstuvwxyz[\\]^_"
 
 
@@ -35,6 +38,16 @@ class Detacher:
     def __init__(self, keys: bytes) -> None:
         self._keys = keys
         self._held = b""
+
+    @property
+    def holds(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._held)
+
+    def let_go(self) -> bytes:
+        """What was held back, and is to be sent: it was no beginning."""
+        held, self._held = self._held, b""
+        return held
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """What of `data` and of what was held back is to be sent, and whether the keys came."""

@@ -1,16 +1,19 @@
 """procd exec."""
 
-import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from procd.cli.client import Client
 from procd.cli.failure import EXIT_OWN, Failure
-from procd.cli.options import Number, pass_target
+from procd.cli.options import Number, cwd_option, env_option, environment, pass_target
 from procd.cli.target import Target
+
+# Bytes of an argument that are no UTF-8, as Python shows them: PEP 383.
+NOT_TEXT: Final = re.compile("[\udc80-\udcff]+")
 
 
 class _Exec(click.Command):
@@ -32,15 +35,8 @@ class _Exec(click.Command):
 
 
 @click.command("exec", cls=_Exec, context_settings={"allow_interspersed_args": False})
-@click.option("--cwd", "-C", default="", metavar="DIR", help="Working directory on the server.")
-@click.option(
-    "--env",
-    "-e",
-    "envs",
-    multiple=True,
-    metavar="NAME[=VALUE]",
-    help="Set a variable; without a value, to the one it has here. May be repeated.",
-)
+@cwd_option
+@env_option
 @click.option(
     "--timeout",
     "-t",
@@ -95,6 +91,8 @@ def command(
     from procd.cli.execution import Execution
 
     script = " ".join(command) if shell else script_of(command)
+    if NOT_TEXT.search(script):
+        raise Failure("the script is not UTF-8", "have the shell's printf make such bytes")
     with Client(target) as client:
         code = Execution(
             client,
@@ -113,22 +111,12 @@ def script_of(arguments: Sequence[str]) -> str:
     Every word is quoted: none is a pattern, an assignment, an alias or a keyword. What the shell
     itself has to say of the command's end, such as "Killed", goes nowhere: the exit code says it.
     """
-    words = " ".join("'" + word.replace("'", "'\\''") + "'" for word in arguments)
+    quoted = [word.replace("'", "'\\''") for word in arguments]
+    words = " ".join(f"'{NOT_TEXT.sub(_by_printf, word)}'" for word in quoted)
     return f"{{ {words} 2>&3 3>&-; }} 3>&2 2>/dev/null"
 
 
-def environment(given: tuple[str, ...]) -> dict[str, str]:
-    """The variables that `--env` names.
-
-    Raises:
-        Failure: one is to be taken from here and isn't set.
-    """
-    envs = {}
-    for item in given:
-        name, equals, value = item.partition("=")
-        if not equals:
-            if name not in os.environ:
-                raise Failure(f"--env {name}: not set here", f"give a value: --env {name}=VALUE")
-            value = os.environ[name]
-        envs[name] = value
-    return envs
+def _by_printf(found: re.Match[str]) -> str:
+    """The same bytes within single quotes, in a text that JSON can show: the shell makes them."""
+    escapes = "".join(f"\\{ord(each) - 0xDC00:03o}" for each in found[0])
+    return f"""'"$(printf '{escapes}')"'"""

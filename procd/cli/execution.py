@@ -16,22 +16,12 @@ from typing import Any, Final
 from procd.cli.client import Client
 from procd.cli.failure import Failure, Refused, Unreachable
 from procd.cli.http import REPLY_S, Connection, quoted
-from procd.cli.io import (
-    ENDING,
-    PIECE_BYTES,
-    STDERR,
-    STDIN,
-    STDOUT,
-    Signals,
-    in_foreground,
-    write_all,
-)
+from procd.cli.io import ENDING, PIECE_BYTES, STDERR, STDIN, Signals, in_foreground, write_all
+from procd.cli.piece import piece_of
 from procd.cli.progress import Progress
 from procd.cli.websocket import DEAD_S, WebSocket
 
 EXIT_TIMEOUT: Final = 124  # as timeout(1)
-LABELS: Final = {1: STDOUT, 2: STDERR}
-LABEL_BYTES: Final = 3
 WAIT_S: Final = 60
 # A command that goes on after an interrupt is ended after this.
 OBEY_S: Final = 2.0
@@ -87,6 +77,7 @@ class Execution:
         self._command = ""
         self._logs: WebSocket | None = None
         self._offset = 0
+        self._lost_bytes = 0  # before that
         self._complete = False
         # Of the output: known once the command has ended, and forgotten once all has come.
         self._size: int | None = None
@@ -171,8 +162,14 @@ class Execution:
             self._take_input(ready)
             if self._size is not None and (self._complete or self._offset >= self._size):
                 self._end()  # with the session goes what it has printed
+                if self._own_exit is None:  # a server that tells no gaps may have left some out
+                    self._lost_bytes += max(0, self._size - self._offset)
                 self._size = None
             self._look_at_the_time(ready)
+        if self._lost_bytes:
+            ended = "" if self._exit is None else f"; the command's exit code is {self._exit}"
+            message = f"{self._lost_bytes} bytes of the output are lost{ended}"
+            raise Failure(message, code=self._own_exit or 0)
         if self._own_exit is not None:
             return self._own_exit
         if self._exit is None:
@@ -260,10 +257,10 @@ class Execution:
             if logs.fileno() in ready or logs.pending:
                 logs.flush()
                 for message in logs.receive():
-                    payload = message.payload
-                    self._offset += len(payload) - LABEL_BYTES
-                    # A message has one label, at its begin, and whatever bytes follow it.
-                    write_all(LABELS[payload[0]], payload[LABEL_BYTES:])
+                    piece = piece_of(message, self._offset)
+                    self._lost_bytes += piece.begin - self._offset
+                    self._offset = piece.end
+                    write_all(piece.stream, piece.data)
                     if self._size is not None and self._own_exit is None:
                         self._kill_at = time.monotonic() + REST_S
             logs.beat()

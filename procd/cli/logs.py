@@ -10,15 +10,14 @@ from procd.cli.client import Client
 from procd.cli.failure import Unreachable
 from procd.cli.http import query
 from procd.cli.ids import command_path, complete_session, optional_command
-from procd.cli.io import STDERR, STDOUT, coloured, write_all
+from procd.cli.io import STDERR, coloured, write_all
 from procd.cli.options import as_json, not_empty, pass_target
+from procd.cli.piece import piece_of
 from procd.cli.progress import ASKING, Progress
 from procd.cli.tables import show_json
 from procd.cli.target import Target
 from procd.cli.websocket import WebSocket
 
-LABEL_BYTES: Final = 3
-STDERR_LABEL: Final = 2
 BEAT_S: Final = 5.0
 LOST_S: Final = 30.0
 RETRY_S: Final = 0.25
@@ -78,12 +77,12 @@ class Log:
                 select.select([websocket], [], [], BEAT_S)
             for message in websocket.receive():
                 self._lost_at = None
-                label, data = message.payload[0], message.payload[LABEL_BYTES:]
-                self._offset += len(data)
-                if label != STDERR_LABEL:
-                    write_all(STDOUT, data)
-                else:
-                    write_all(STDERR, RED + data + PLAIN if self._colours else data)
+                piece = piece_of(message, self._offset)
+                if lost_bytes := piece.begin - self._offset:
+                    write_all(STDERR, f"procd: {lost_bytes} bytes of output are lost\n".encode())
+                self._offset = piece.end
+                red = self._colours and piece.stream == STDERR and piece.data
+                write_all(piece.stream, RED + piece.data + PLAIN if red else piece.data)
             websocket.beat()
         if websocket.closed.code != 1000:
             raise Unreachable(f"the server closed the output: {websocket.closed.reason}")
@@ -116,7 +115,8 @@ def command(
 
     Standard output goes to standard output, and standard error to standard error, in red on a
     terminal. The beginning of a command's id is enough. A connection that is lost is taken up where
-    it broke off. The command that `procd serve` was started with is in the session `entrypoint`.
+    it broke off. How much of it the server no longer has is said on standard error. The command
+    that `procd serve` was started with is in the session `entrypoint`.
 
     \b
     Examples:

@@ -22,8 +22,8 @@ class Fed:
         return False, b""
 
 
-def frame(size: int, *, masked: bool, wide: bool) -> bytes:
-    """A binary frame; `wide`: with a longer length than it has to have."""
+def frame(size: int, *, masked: bool, wide: bool, first: int = 0x82) -> bytes:
+    """A frame, binary unless `first` says else; `wide`: with a longer length than it must have."""
     bit = MASKED if masked else 0
     if size < 126 and not wide:
         length = bytes([bit | size])
@@ -32,7 +32,7 @@ def frame(size: int, *, masked: bool, wide: bool) -> bytes:
     else:
         length = bytes([bit | 127]) + size.to_bytes(8)
     # Any payload could be taken for a header.
-    return b"\x82" + length + (KEY if masked else b"") + b"\x02" * size
+    return bytes([first]) + length + (KEY if masked else b"") + b"\x02" * size
 
 
 SIZES = st.one_of(st.integers(0, 300), st.sampled_from([125, 126, 65535, 65536, 70_000]))
@@ -61,3 +61,55 @@ def test_all_is_passed_on_up_to_a_frame_without_a_mask(
     else:
         guard.feed_data(data[at:])
     assert fed.data == (good if bad is None else good + NO_FRAME)
+
+
+# First bytes: of messages, or parts of some; and of Close, Ping and Pong.
+MESSAGES = [0x00, 0x01, 0x02, 0x80, 0x81, 0x82]
+CONTROLS = [0x88, 0x89, 0x8A]
+
+
+@given(
+    frames=st.lists(
+        st.tuples(st.sampled_from(MESSAGES), SIZES, st.booleans())
+        | st.tuples(st.sampled_from(CONTROLS), st.integers(0, 125), st.just(False)),
+        max_size=8,
+    ),
+    bad=st.booleans(),
+    cuts=st.lists(st.integers(1, 20), min_size=1, max_size=30),
+)
+def test_who_is_deaf_hears_control_frames(
+    frames: list[tuple[int, int, bool]], bad: bool, cuts: list[int]
+) -> None:
+    data, heard = b"", b""
+    for first, size, wide in frames:
+        whole = frame(size, masked=True, wide=wide, first=first)
+        data += whole
+        heard += whole if first in CONTROLS else b""
+    if bad:
+        data += frame(1, masked=False, wide=False)
+        heard += NO_FRAME
+    fed: Any = Fed()
+    guard = Incoming(fed)
+    guard.deaf = True
+    at = 0
+    for cut in cuts:
+        guard.feed_data(data[at : at + cut])
+        at += cut
+        if fed.data.endswith(NO_FRAME):
+            break
+    else:
+        guard.feed_data(data[at:])
+    assert fed.data == heard
+
+
+def test_one_that_becomes_deaf_hears_its_frame_to_the_end() -> None:
+    fed: Any = Fed()
+    guard = Incoming(fed)
+    begun, ping = (
+        frame(1000, masked=True, wide=False),
+        frame(1, masked=True, wide=False, first=0x89),
+    )
+    guard.feed_data(begun[:500])
+    guard.deaf = True
+    guard.feed_data(begun[500:] + begun + ping)
+    assert fed.data == begun + ping

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import os
 from pathlib import Path
 
@@ -426,3 +427,62 @@ async def test_two_followers_of_what_has_ended_within_part_of_a_marker(procd: Ma
     )
     found = await asyncio.gather(*[follower.to_end() for follower in followers])
     assert found == [b"\1\1", b"\1"] * 2
+
+
+async def test_a_gap_is_told_to_who_counts(procd: MakeClient, gate: Gate) -> None:
+    client = await procd(sessions={"max_log_bytes": 2 << 20})
+    await create(client)
+    command_id = await start(client, f"read x <{gate}; seq 1000000 3999999")
+    whole = b"".join(b"%d\n" % number for number in range(1_000_000, 4_000_000))
+    async with raw(client, receive_bytes=1 << 16) as stuck:
+        query = "/logs?follow=true&offset=0"
+        await stuck.upgrade(path_of(command_id) + query, f"{VERSION}: 0.226.1")
+        await readers(client, command_id, 1)
+        gate.open()
+        body = await ended(client, command_id)
+        offset = gaps = 0
+        while (frame := await stuck.frame())[0] != 8:
+            if frame[0] == 1:
+                told = json.loads(frame[1])
+                assert told == {"type": "gap", "firstAvailableOffset": told["firstAvailableOffset"]}
+                assert told["firstAvailableOffset"] > offset
+                offset = told["firstAvailableOffset"]
+                gaps += 1
+            elif frame[0] == 2:
+                data = frame[1][3:]
+                assert data == whole[offset : offset + len(data)]
+                offset += len(data)
+    assert frame == (8, b"\x03\xe8")
+    assert offset == body["outputBytes"] == len(whole)
+    assert gaps
+
+
+@pytest.mark.parametrize("follows", ["true", "false"])
+async def test_a_gap_from_before_is_told_to_who_counts(procd: MakeClient, follows: str) -> None:
+    client = await procd(sessions={"max_log_bytes": 2 << 20})
+    await create(client)
+    command_id = (await run(client, "seq 1000000 1999999"))["cmdId"]
+    first = (await get(client, path_of(command_id) + "/logs"))["firstAvailableOffset"]
+    whole = b"".join(b"%d\n" % number for number in range(1_000_000, 2_000_000))
+    for offset in (0, first - 1, first, first + 1):
+        listener = await follow(client, command_id, query=f"?follow={follows}&offset={offset}")
+        if offset < first:
+            told = await listener.ws.receive_json()
+            assert told == {"type": "gap", "firstAvailableOffset": first}
+        assert await listener.to_end() == whole[max(first, offset) :]
+
+
+async def test_a_follower_may_say_what_it_wants(procd: MakeClient, gate: Gate) -> None:
+    """However long, in one frame or in several."""
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"echo a; read x <{gate}; echo b")
+    async with raw(client) as talker:
+        await talker.upgrade(path_of(command_id) + "/logs?follow=true")
+        assert await talker.next(2) == b"a\n"
+        for opcode, size in [(1, 9 << 20), (2, 10), (0, 5), (0, 9 << 20), (9, 3), (2, 1)]:
+            await talker.send_frame(opcode, bytes(size))
+        assert await talker.next(10) == bytes(3)
+        gate.open()
+        assert await talker.next(2) == b"b\n"
+        assert await talker.frame() == (8, b"\x03\xe8")

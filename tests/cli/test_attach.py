@@ -94,6 +94,18 @@ def test_keys_go_through(attach: Open, name: str) -> None:
     assert screen.wait() == 0
 
 
+def test_a_detach_key_alone_waits_for_no_other(attach: Open, name: str) -> None:
+    screen = attach(name)
+    ready(screen)
+    screen.type(b"\x10")
+    screen.until(rb"echo rea''dy")  # the line before: nothing else is typed
+    screen.type(b"\x11")
+    screen.type(b"\n")
+    screen.until(rb"\nready\r")
+    screen.type(DETACH)
+    assert screen.wait() == 0
+
+
 def test_window_size_follows(attach: Open, name: str) -> None:
     screen = attach(name)
     ready(screen)

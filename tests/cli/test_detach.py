@@ -49,5 +49,14 @@ def test_any_cut(pieces: list[str], keys: bytes) -> None:
         assert len(typed) - len(sent) < len(keys)
 
 
+def test_let_go() -> None:
+    detacher = Detacher(b"pq")
+    assert detacher.feed(b"xp") == (b"x", False)
+    assert detacher.holds
+    assert detacher.let_go() == b"p"
+    assert not detacher.holds
+    assert detacher.feed(b"q") == (b"q", False), "it is no second key any more"
+
+
 def test_no_keys() -> None:
     assert Detacher(b"").feed(b"\x10\x11") == (b"\x10\x11", False)

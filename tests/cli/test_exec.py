@@ -13,6 +13,7 @@ from typing import IO
 
 import pytest
 
+from tests.api.sessions import SHELLS
 from tests.cli.conftest import PROCD, Cli, alive, insist, interrupt
 from tests.cli.proxy import Proxy
 from tests.cli.screen import Screen
@@ -30,6 +31,27 @@ def test_arguments_are_no_shell_text(cli: Cli) -> None:
     words = ["*", "$HOME", "a b", "it's", "", "=ls", "~", "A=b", "\n", "é", "--help", "!x"]
     result = cli("exec", "--", "printf", "<%s>", *words)
     assert result.stdout.decode() == "".join(f"<{word}>" for word in words)
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+def test_arguments_that_are_no_text(cli: Cli, home: str, tmp_path: Path, kind: str) -> None:
+    """Names of files may be in Latin-1."""
+    shell = tmp_path / "sh"
+    shell.symlink_to(SHELLS[kind])
+    if not shell.exists():
+        pytest.skip(f"{kind} is not installed")
+    words = [b"\xff", b"a\xe9b", b"it's\xe4\xf6", "é".encode() + b"\xfc\n"]
+    with Daemon.start(env={"HOME": home, "PROCD_PROCESS_SHELL": str(shell)}) as daemon:
+        cli.url = daemon.url
+        result = cli("exec", "--", "printf", "<%s>", *map(os.fsdecode, words))
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout == b"".join(b"<%s>" % word for word in words)
+
+
+def test_a_script_that_is_no_text(cli: Cli) -> None:
+    result = cli("exec", "--shell", os.fsdecode(b"echo \xff"))
+    assert result.returncode == 125
+    assert result.stderr.startswith(b"procd: the script is not UTF-8: ")
 
 
 def test_options_behind_the_command_are_its_own(cli: Cli) -> None:

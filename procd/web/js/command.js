@@ -90,6 +90,11 @@ export class CommandView {
     }
     this.#feed = feed;
     feed.onmessage = ({ data }) => {
+      if (typeof data === "string") {
+        this.#offset = JSON.parse(data).firstAvailableOffset; // all before it is gone
+        this.log.skip();
+        return;
+      }
       const bytes = new Uint8Array(data);
       const payload = bytes.subarray(MARKER_BYTES);
       this.#offset += payload.length;
