@@ -5,7 +5,7 @@ have to be told is plain data in `ProcessRecord`; each descriptor has one owner 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from signal import SIGCONT, SIGINT, SIGKILL
 from typing import Final, Protocol
@@ -260,17 +260,25 @@ class Process:
         if self._killing is not None:
             await asyncio.wait([self._killing], timeout=proctree.KILL_WAIT_S)
 
-    async def leave(self, number: int, grace_s: float) -> None:
-        """Signal everyone, and wait until all have left, at most `grace_s`."""
+    def tell(self, number: int) -> dict[int, int]:
+        """Signal everyone; those that are known to have got it: pid → start time."""
         reached = self._processes.reach(self.record.tree, number)
         self.signal_tree(SIGCONT)  # a stopped process would not hear the first
-        await proctree.ended(reached, grace_s)
+        return reached
 
-    async def end(self, number: int, grace_s: float) -> None:
-        """Have everyone `leave`, then kill who hasn't; returns as `killed` does."""
-        await self.leave(number, grace_s)
+    async def leave(self, number: int, grace_s: float) -> None:
+        """Signal everyone, and wait until all have left, at most `grace_s`."""
+        await proctree.ended(self.tell(number), grace_s)
+
+    async def see_off(self, told: Mapping[int, int], grace_s: float) -> None:
+        """Wait at most `grace_s` for who was told to leave, then kill; returns as `killed` does."""
+        await proctree.ended(told, grace_s)
         self.kill()
         await self.killed()
+
+    async def end(self, number: int, grace_s: float) -> None:
+        """`tell` everyone, and `see_off`."""
+        await self.see_off(self.tell(number), grace_s)
 
     def resize(self, cols: int, rows: int) -> None:
         """Set the winsize of its terminal, if it has one that is open."""

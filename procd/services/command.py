@@ -154,15 +154,13 @@ class Command:
         stdout, stderr = (output.path for output in self._outputs)
         return script.path, stdin, stdout, stderr
 
-    def entered_by(self, shell: int) -> bool:
-        """Whether the shell has the command's streams as its own, which it has for the script."""
-        return any(
-            output.opened_by(shell, number) for number, output in enumerate(self._outputs, STDOUT)
-        )
-
     @property
     def entered(self) -> bool:
-        """Whether the script was opened, or nobody can know; to be asked before it is complete."""
+        """Whether the shell has come to the script, or nobody can know.
+
+        To be asked before the command is complete. Where the shell's descriptors lead says less: a
+        script may redirect them.
+        """
         return self._script is None or self._script.opened
 
     def held_by(self, shell: int) -> bool:

@@ -63,7 +63,7 @@ class Dialogue:
         self,
         poller: Poller,
         contact: Contact,
-        is_shell: Callable[[], bool],
+        is_shell: Callable[[], bool | None],
         on_end: Callable[[int], None],
         on_silence: Callable[[], None],
     ) -> None:

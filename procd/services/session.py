@@ -10,12 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from procd.config import SessionsConfig
-from procd.errors import (
-    BadRequest,
-    Conflict,
-    Exhausted,
-    SessionEnded,
-)
+from procd.errors import BadRequest, Conflict, Exhausted, ProcdError, SessionEnded
 from procd.process import STDERR, Process
 from procd.processes import Processes
 from procd.services.command import UNKNOWN, Command
@@ -31,8 +26,6 @@ log = logging.getLogger(__name__)
 
 # A command whose processes were all killed may go on in the shell itself, or start others.
 TERMINATE_ROUND_S: Final = 0.01
-# How long to wait for the sight of the shell in a script, which may have redirected itself.
-IN_SCRIPT_S: Final = 0.5
 ENDED_BEFORE: Final = "session ended before the command's turn"
 
 
@@ -271,17 +264,19 @@ class ShellSession:
             tasks=self._processes.tasks,
         )
 
-    def _is_shell(self) -> bool:
-        """Whether the shell still is one: after `exec PROGRAM` that program has its place."""
+    def _is_shell(self) -> bool | None:
+        """Whether the shell is one, no wrapper and no `exec PROGRAM`; None if nobody can look."""
         return is_running(self.pid, self._shell.argv)
 
     def tree(self, command: Command) -> proctree.Tree:
         """The processes that a command has started, wherever they are, but not the shell.
 
-        A program in the shell's place is one of them.
+        A program in the shell's place is one of them, if it got there from within the script:
+        before that, what has the place is a wrapper, which is about to become the shell.
         """
         shell = self._process.record.tree.leader
-        leader = 0 if command is not self._current or self._is_shell() else shell
+        replaced = command is self._current and command.entered and self._is_shell() is False
+        leader = shell if replaced else 0
         tag = self._process.tag(command.record.number)
         return proctree.Tree(leader, tag, tags.EVERY_BIT, host=shell)
 
@@ -292,12 +287,16 @@ class ShellSession:
             CommandCompleted: it has ended.
             SessionEnded: its session has ended before its turn.
             Conflict: its turn has not come.
+            ProcdError: there is no descriptor to look for them with.
         """
         command.raise_if_never_run()
         command.check_not_ended()
         if not command.running:
             raise Conflict("command is waiting for its turn")
-        proctree.signal_tree(self.tree(command), number, self._processes.pids)
+        try:
+            proctree.signal_tree(self.tree(command), number, self._processes.pids)
+        except OSError as exc:  # whoever asked can ask again: nobody else is to get it instead
+            raise ProcdError(f"the processes can't be looked for: {exc.strerror}") from exc
 
     async def terminate(self, command: Command) -> bool:
         """End one command and keep the shell; those before it keep their background jobs.
@@ -344,35 +343,32 @@ class ShellSession:
         if command.record.interactive:
             # A `read` of the shell's own ends so.
             command.end_input(self.pid, self._processes.tasks)
-        tree = self.tree(command)
-        begin = time.monotonic()
-        if grace_s and not self._has_ended(command):
-            await self._press(command, tree, signal.SIGTERM, grace_s, blindly=False)
+        deadline = time.monotonic() + grace_s
+        while not self._has_ended(command) and (left_s := deadline - time.monotonic()) > 0:
+            await self._press(command, signal.SIGTERM, left_s)
         # However late the loop is, there is time left for SIGKILL.
-        deadline = max(begin + grace_s, time.monotonic()) + proctree.KILL_WAIT_S
+        deadline = time.monotonic() + proctree.KILL_WAIT_S
         while not self._has_ended(command) and time.monotonic() < deadline:
-            blindly = time.monotonic() > begin + IN_SCRIPT_S
-            await self._press(command, tree, signal.SIGKILL, proctree.KILL_WAIT_S, blindly=blindly)
+            await self._press(command, signal.SIGKILL, proctree.KILL_WAIT_S)
         if self._has_ended(command):
             await asyncio.wait([command.done])
-            await self._processes.end(tree)  # its background children are part of it
+            await self._processes.end(self.tree(command))  # its background children are part of it
             return True
         self._process.kill()
         await self._process.killed()
         await asyncio.wait([command.done], timeout=proctree.KILL_WAIT_S)
         return False
 
-    async def _press(
-        self, command: Command, tree: proctree.Tree, number: int, within_s: float, *, blindly: bool
-    ) -> None:
+    async def _press(self, command: Command, number: int, within_s: float) -> None:
         """Have the shell leave a script as soon as what it waits for has ended, and signal that.
 
-        Some shells would take it for the end of their input before the script and after it: unless
-        `blindly`, it is told only if it is seen to be in it. What is stopped is continued, to hear.
+        Not before it has come to the script, which some shells would take for the end of their
+        input. What is stopped is continued, to hear.
         """
-        if command is self._current and (blindly or command.entered_by(self.pid)):
+        if command is self._current and command.entered:
             self._process.signal(LEAVE)
             self._process.signal(signal.SIGCONT)
+        tree = self.tree(command)
         reached = self._processes.reach(tree, number)
         if number != signal.SIGKILL:
             self._processes.reach(tree, signal.SIGCONT)
@@ -382,6 +378,8 @@ class ShellSession:
     async def delete(self) -> None:
         """End all that runs in it, then forget everything about it."""
         self._over = True
+        # Before its input ends: half of that isn't to be taken for all of it.
+        told = self._process.tell(signal.SIGTERM)
         while self._queue:
             self._queue.popleft().cancel("session was deleted")
         if self._current is not None:
@@ -389,7 +387,7 @@ class ShellSession:
             self._dialogue.forget()
             command.cancel("session was deleted")
         try:
-            await self._process.end(signal.SIGTERM, self._config.grace_s)
+            await self._process.see_off(told, self._config.grace_s)
         finally:
             self.close()
 

@@ -106,7 +106,9 @@ class ShellSessions:
         if len(self._sessions) >= self.config.max_sessions:
             raise Exhausted(f"limit of {self.config.max_sessions} sessions is reached")
         self._directories += 1
-        session = self._started(request, self._root.path / str(self._directories), starts_at_home)
+        session = self._started(
+            request, self._root.path / str(self._directories), starts_at_home=starts_at_home
+        )
         self._sessions[request.id] = session
         log.info("session started", extra={"session": request.id, "pid": session.pid})
         return session
@@ -115,7 +117,8 @@ class ShellSessions:
         self,
         request: SessionRequest,
         directory: Path,
-        starts_at_home: bool,  # noqa: FBT001 - as above
+        *,
+        starts_at_home: bool,
     ) -> ShellSession:
         lines: tuple[Opening, OwnedFd] | None = None
         process: Process | None = None

@@ -19,7 +19,7 @@ from procd.unix.sightings import UNKNOWN, Sightings
 log = logging.getLogger(__name__)
 
 MODE: Final = 0o600
-NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Opening:
@@ -58,7 +58,7 @@ class Opening:
     @property
     def opened(self) -> bool:
         """Whether anybody has opened it by now; also where it isn't watched, and none can know."""
-        return self._sightings is None or self._sightings.seen(self._watched)
+        return self._sightings is None or self._sightings.seen(self._watched, self.fd)
 
     def close(self) -> None:
         """Close it, and remove its name if it has one and that can be done.
@@ -154,14 +154,14 @@ class Openings:
         if self._directory is None:
             return Opening(anonymous_file(name, content), sightings=self._sightings)
         path = self._path(name)
-        made = Opening(OwnedFd(os.open(path, NEW_FILE, MODE)), path, self._sightings)
+        file = OwnedFd(os.open(path, NEW_FILE, MODE))
         try:
-            self._confinement.give(made.fd.number)
-            write_all(made.fd, content)
+            self._confinement.give(file.number)
+            write_all(file, content)
         except OSError:
-            made.close()
+            Opening(file, path).close()
             raise
-        return made
+        return Opening(file, path, self._sightings)
 
     def _path(self, name: str) -> str:
         return f"{self._directory}/{name}"

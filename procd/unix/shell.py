@@ -119,13 +119,18 @@ def fed(shell: str, path: str) -> FedShell:
     return FedShell(path=shell, argv=(shell,), on_stdin=True)
 
 
-def is_running(pid: int, argv: tuple[str, ...]) -> bool:
-    """Whether a process still is what it was started as. Source: proc_pid_cmdline(5)."""
+def is_running(pid: int, argv: tuple[str, ...]) -> bool | None:
+    """Whether a process still is what it was started as; None if there is no way to look.
+
+    Source: proc_pid_cmdline(5).
+    """
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as arguments:  # noqa: PTH123 - a str
             return arguments.read() == b"".join(os.fsencode(word) + b"\0" for word in argv)
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
+    except OSError:  # no descriptor is left
+        return None
 
 
 def builtin_word(shell: str) -> str:
@@ -224,17 +229,17 @@ def failure_of(shell: str, script: str) -> int | None:
 def leaving(shell: str, status: int) -> str:
     """What a trap does that has the shell leave a script with `status`, and nothing outside of one.
 
-    There, all but bash would take it for the end of their input; bash says that it can't. zsh knows
-    whether it is in a script. dash and BusyBox have put four streams aside then, of the sourcing
-    and of the group around it, at the numbers from 10 or, where 10 is their input, from 11 on;
-    between scripts there are never more than two.
+    There, all but bash would take it for the end of their input; bash says that it can't, a failure
+    that must not end a `set -e` shell. zsh knows whether it is in a script. dash and BusyBox have
+    put four streams aside then, of the sourcing and of the group around it, at the numbers from 10
+    or, where 10 is their input, from 11 on; between scripts there are never more than two.
 
     Source: zshparam(1), ZSH_EVAL_CONTEXT; dash and BusyBox, savefd.
     """
     word = builtin_word(shell)
     kind = _kind(os.path.realpath(shell))
     if kind == "bash":
-        return f"{word} return {status} 2>/dev/null"
+        return f"{word} return {status} 2>/dev/null || {word} :"
     if kind == "zsh":
         # Not with `test`: it may be in one, and that is not reentrant.
         return f'case "$ZSH_EVAL_CONTEXT" in (*:file*) {word} return {status};; esac'

@@ -1,5 +1,6 @@
 """Children that are allowed less than procd: each setting, seen from the inside."""
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from procd.api.session import SESSIONS
 from tests.api import cells, sessions
-from tests.api.clients import connect, create, delete, execute
+from tests.api.clients import Gate, connect, create, delete, execute
 from tests.conftest import MakeClient
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user"),
@@ -182,6 +185,39 @@ async def test_one_command_of_another_user_is_terminated(
     assert (await sessions.run(client, "echo on"))["stdout"] == "on\n"
     await sessions.delete(client)
     assert not living(int(before["stdout"]))
+
+
+@pytest.mark.parametrize("way", ["signal", "terminate"])
+async def test_what_is_yet_to_become_the_shell_is_no_commands(
+    procd: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    gate: Gate,
+    shell: str,
+    way: str,
+) -> None:
+    """While privileges are still being set, a command's end is not the session's."""
+    wrapper = tmp_path / "setpriv"
+    wrapper.write_text(f'#!/bin/sh\nread x <{gate}\nexec {shutil.which("setpriv")} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    client = await procd(
+        process={"no_new_privs": True, "shell": shell}, sessions={"grace_s": 1000.0}
+    )
+    await sessions.create(client)
+    script = "sh -c 'exit 3'" if way == "signal" else "sleep 1000; echo over"
+    command_id = await sessions.start(client, script)
+    path = f"{sessions.path_of(command_id)}/{way}"
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(client.post(path, json={"signal": "SIGTERM"}))
+        command = client.app[SESSIONS].get("s").command(command_id)
+        await until(lambda: asked.done() or command.terminated)
+        gate.open()
+    assert asked.result().status == 204
+    asked.result().release()
+    expected = 3 if way == "signal" else 143
+    assert (await sessions.ended(client, command_id))["exitCode"] == expected
+    assert (await sessions.run(client, "echo on"))["stdout"] == "on\n"
 
 
 everybodys_python = pytest.mark.skipif(

@@ -1,6 +1,7 @@
 """Ending things: terminate, signal, timeout, wait, delete."""
 
 import asyncio
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,10 @@ from tests.api.sessions import (
     post_exec,
     run,
     start,
+    type_in,
 )
 from tests.conftest import Client, MakeClient
+from tests.waiting import until as until_so
 
 
 async def post(client: Client, command_id: str, action: str, **fields: object) -> None:
@@ -175,6 +178,48 @@ async def test_terminated_script_is_left(procd: MakeClient, shell: str, script: 
     assert (await run(client, "echo $state"))["output"] == "kept\n"
 
 
+REDIRECTED = [
+    ("terminate", "exec >{log} 2>&1; {steps}"),
+    ("terminate", "{{ {steps}; }} >{log} 2>&1"),
+    ("terminate", "exec >&- 2>&-; {steps}"),
+    ("timeout", "{{ {steps}; }} >{log} 2>&1"),
+]
+
+
+@pytest.mark.parametrize(("way", "form"), REDIRECTED)
+async def test_script_that_says_nothing_to_us_is_left(
+    procd: MakeClient, shell: str, alive: Fifo, tmp_path: Path, way: str, form: str
+) -> None:
+    """As one whose output we have: no further step of it is done."""
+    client = await of_shell(procd, shell)
+    await run(client, "state=kept")
+    rest = tmp_path / "rest"
+    further = f"echo next >>{rest}; sh -c 'echo one >>{rest}'; sh -c 'echo two >>{rest}'"
+    steps = f"echo ready >{alive}; sleep 1000; {further}"
+    script = form.format(log=tmp_path / "log", steps=steps)
+    command_id = await start(client, script, timeout=1 if way == "timeout" else 0)
+    if way == "terminate":
+        assert await alive.line() == "ready"
+        await post(client, command_id, "terminate")
+    assert (await ended(client, command_id))["exitCode"] == 143
+    assert (await run(client, "echo $state"))["output"] == "kept\n"
+    assert not rest.exists()
+
+
+async def test_what_is_started_after_the_signal_is_sent_it_too(
+    procd: MakeClient, shell: str, alive: Fifo
+) -> None:
+    """A shell that isn't to be had out of a script goes on with the next step of it."""
+    client = await of_shell(procd, shell, sessions={"grace_s": 1000.0})
+    first = f"sh -c 'echo ready >{alive}; exec sleep 1000'"
+    command_id = await start(client, f"trap '' URG; {first}; sleep 1000; echo $? >{alive}")
+    assert await alive.line() == "ready"
+    await post(client, command_id, "terminate")
+    assert await alive.line() == "143"
+    assert (await ended(client, command_id))["exitCode"] == 143
+    assert (await run(client, "echo on"))["output"] == "on\n"
+
+
 async def test_terminated_in_the_middle_of_a_test(procd: MakeClient, shell: str) -> None:
     """What has the shell leave is no test of its own, which zsh can't have within one."""
     client = await of_shell(procd, shell)
@@ -184,7 +229,8 @@ async def test_terminated_in_the_middle_of_a_test(procd: MakeClient, shell: str)
         listener = await follow(client, command_id)
         await listener.until(b"ready\n")
         await post(client, command_id, "terminate")
-        assert await listener.to_end() == b"ready\n"
+        # zsh writes twice what it is writing when a trap comes.
+        assert set((await listener.to_end()).splitlines()) == {b"ready"}
         assert (await ended(client, command_id))["exitCode"] in (137, 143)
     assert (await run(client, "echo $state"))["output"] == "kept\n"
 
@@ -440,3 +486,33 @@ async def test_what_is_stopped_has_a_timeout(procd: MakeClient, shell: str) -> N
     reply = await post_exec(client, "kill -STOP $$; echo rest", timeout=1)
     assert (await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT"))["stdout"] == ""
     assert (await run(client, "echo $state"))["output"] == "kept\n"
+
+
+ATTENTIVE = """
+import os, signal, sys
+def ended(*_):
+    os.write(1, b"signal\\n")
+    os._exit(0)
+signal.signal(signal.SIGTERM, ended)
+os.write(1, b"ready\\n")
+sys.stdin.read()
+os.write(1, b"all of it\\n")
+"""
+
+
+async def test_a_command_is_deleted_before_its_input_ends(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """What has come isn't to be taken for all: `cat >part && mv part whole`."""
+    client = await procd()
+    (tmp_path / "attentive").write_text(ATTENTIVE)
+    log = tmp_path / "log"
+    for _ in range(5):
+        await create(client)
+        command = f"{sys.executable} {tmp_path}/attentive >>{log}"
+        command_id = await start(client, f"{command}; cat >>{log}")
+        await type_in(client, command_id, "half of it")
+        await until_so(lambda: log.exists() and log.read_text().endswith("ready\n"))
+        await delete(client)
+        assert log.read_text() == "ready\nsignal\n"
+        log.unlink()

@@ -119,3 +119,23 @@ async def test_a_crowd_that_a_session_waits_for(procd: MakeClient) -> None:
         listener = await sessions.follow(client, body["cmdId"])
         await sessions.run(client, "kill $(jobs -p)")
         assert await listener.to_end() == b"said\n"
+
+
+async def test_signal_a_command(procd: MakeClient) -> None:
+    """Whoever can't be looked for isn't signalled, and the shell isn't in their place."""
+    client = await procd(process={"shell": "/bin/bash"})
+    await sessions.create(client)
+    command_id = await sessions.start(client, "sh -c 'echo ready; exec sleep 1000'")
+    listener = await sessions.follow(client, command_id)
+    await listener.until(b"ready\n")
+    path = sessions.path_of(command_id) + "/signal"
+    assert "exitCode" not in await sessions.get(client, sessions.path_of(command_id))
+    with descriptors_exhausted():
+        async with client.post(path, json={"signal": "TERM"}) as reply:
+            body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+            assert "Too many open files" in body["message"]
+    assert "exitCode" not in await sessions.get(client, sessions.path_of(command_id))
+    async with client.post(path, json={"signal": "TERM"}) as reply:
+        assert reply.status == 204
+    assert (await sessions.ended(client, command_id))["exitCode"] == 143
+    assert (await sessions.run(client, "echo kept"))["output"] == "kept\n"

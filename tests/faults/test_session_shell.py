@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from procd.api.session import SESSIONS
 from procd.services import dialogue
 from tests.api.clients import Fifo, Gate, raw, refused
 from tests.api.conftest import alive, gate, shell
@@ -572,6 +573,28 @@ async def test_an_idle_shell_that_is_to_leave_a_script(procd: MakeClient, shell:
         os.kill(pid, signal.SIGURG)
         body = await run(client, "echo $?")
         assert (body["stdout"], body["stderr"], body["exitCode"]) == (f"{code}\n", "", 0)
+
+
+async def test_an_idle_shell_that_set_e_is_to_leave_a_script(procd: MakeClient, shell: str) -> None:
+    """There is none to leave, which is no failure."""
+    client = await of_shell(procd, shell)
+    pid = int((await run(client, "set -e; echo $$"))["output"])
+    for _ in range(3):
+        os.kill(pid, signal.SIGURG)
+        body = await run(client, "echo on")
+        assert (body["stdout"], body["stderr"], body["exitCode"]) == ("on\n", "", 0)
+
+
+async def test_an_idle_shell_where_no_file_is_watched(procd: MakeClient, shell: str) -> None:
+    """As where others have all that inotify gives a user: it is told all the same."""
+    client = await of_shell(procd, shell)
+    client.app[SESSIONS]._sightings.close()
+    pid = int((await run(client, "trap 'exit 9' USR1; echo $$"))["output"])
+    os.kill(pid, signal.SIGUSR1)
+    await refused(await post_exec(client, "echo never"), 410, "SESSION_ENDED")
+    await delete(client)
+    await create(client)
+    assert (await run(client, "exit 3"))["exitCode"] == 3
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

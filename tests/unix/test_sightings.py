@@ -33,11 +33,11 @@ def test_what_was_opened_is_told_from_what_was_not(sightings: Sightings, tmp_pat
             for each in ("a", "b")
         ]
         first, second = (sightings.watch(file) for file in files)
-        assert not sightings.seen(first)
+        assert not sightings.seen(first, files[0])
         _open(f"{path}a" if path else f"/proc/{os.getpid()}/fd/{files[0].number}")
         for _ in range(2):
-            assert sightings.seen(first)
-            assert not sightings.seen(second)
+            assert sightings.seen(first, files[0])
+            assert not sightings.seen(second, files[1])
         for watched, file in zip((first, second), files, strict=True):
             sightings.forget(watched)
             file.close()
@@ -49,18 +49,49 @@ def test_more_news_than_are_read_at_once(sightings: Sightings) -> None:
     watches = [sightings.watch(file) for file in files]
     for file in files:
         _open(f"/proc/self/fd/{file.number}")
-    assert all(sightings.seen(watched) for watched in watches)
+    assert all(map(sightings.seen, watches, files))
     for watched, file in zip(watches, files, strict=True):
         sightings.forget(watched)
         file.close()
 
 
-def test_what_cannot_be_watched_may_have_been_opened() -> None:
-    """As after the end of it."""
+@pytest.fixture
+def unwatching() -> Sightings:
+    """What can watch no more, as where others have all that a user may have of it."""
     sightings = Sightings()
     sightings.close()
-    file = anonymous_file("late", b"")
-    watched = sightings.watch(file)
-    assert sightings.seen(watched)
-    sightings.forget(watched)
+    return sightings
+
+
+def test_what_cannot_be_watched_tells_by_its_time_of_access(
+    unwatching: Sightings, tmp_path: Path
+) -> None:
+    files = [anonymous_file("late", b"content")]
+    if not os.statvfs(tmp_path).f_flag & os.ST_NOATIME:
+        files.append(OwnedFd(os.open(tmp_path / "named", os.O_CREAT | os.O_RDWR)))
+        os.write(files[-1].number, b"content")
+    for file in files:
+        changed = os.fstat(file.number).st_mtime_ns
+        watched = unwatching.watch(file)
+        assert not unwatching.seen(watched, file)
+        path = f"/proc/self/fd/{file.number}"
+        _open(path)
+        assert not unwatching.seen(watched, file), "nobody has read it"
+        assert Path(path).read_bytes() == b"content"
+        assert unwatching.seen(watched, file)
+        assert os.fstat(file.number).st_mtime_ns == changed
+        unwatching.forget(watched)
+        file.close()
+
+
+def test_what_tells_nothing_may_have_been_opened(
+    unwatching: Sightings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of that one is warned, once."""
+    file = OwnedFd(os.open(tmp_path / "unreadable", os.O_CREAT | os.O_WRONLY))
+    for _ in range(2):
+        watched = unwatching.watch(file)
+        assert unwatching.seen(watched, file)
+        unwatching.forget(watched)
     file.close()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
