@@ -65,6 +65,8 @@ class Interpreter:
         self._cells = 0
         self._reserve: mmap | None = None  # given back when the user's code is over, or fails
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._flags = PyCF_ALLOW_TOP_LEVEL_AWAIT
+        self._last: object = object()  # what we have called `_`
         self._package = sys.modules["_procd"]
         self._modules = dict(sys.modules)
         self._module = types.ModuleType("__main__")
@@ -206,15 +208,19 @@ class Interpreter:
         filename = CELL % self._cells
         self._sources.remember(code, filename)
         if not self._displaying:
-            self._evaluate(code, filename, "exec")
+            self._evaluate(self._compiled(code, filename, "exec"))
             return 0
         builtins.display = self._display  # type: ignore[attr-defined]  # as in Jupyter
         body, last = _displays().split(code, filename)
-        self._evaluate(body, filename, "exec")
+        programs = [self._compiled(body, filename, "exec")]
         if last is not None:
-            value = self._evaluate(last, filename, "eval")
-            if value is not None:
-                self._display(value)
+            programs.append(self._compiled(last, filename, "eval"))
+        value = self._evaluate(*programs)
+        if value is not None:
+            self._display(value)
+            names = self._module.__dict__
+            if names.get("_", self._last) is self._last:  # it isn't the user's own
+                names["_"] = self._last = value
         return 0
 
     def _finish(self) -> None:
@@ -231,16 +237,23 @@ class Interpreter:
             if self._streams.replaced:  # they say their last words while it is still their turn
                 self._streams.restore()
 
-    def _evaluate(self, source: Any, filename: str, mode: str) -> Any:
-        program = compile(source, filename, mode, PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-        if not program.co_flags & CO_COROUTINE:
-            return eval(program, self._module.__dict__)  # noqa: S307 - what it is for
+    def _compiled(self, source: Any, filename: str, mode: str) -> types.CodeType:
+        program: types.CodeType = compile(source, filename, mode, self._flags, dont_inherit=True)
+        # What a cell imports from __future__ holds for later ones, as in Python's own REPL.
+        self._flags |= program.co_flags & annotations.compiler_flag
+        return program
+
+    def _evaluate(self, *programs: types.CodeType) -> Any:
+        """Run the parts of a cell, all in one task if one of them awaits; the last one's value."""
+        names = self._module.__dict__
+        if not any(program.co_flags & CO_COROUTINE for program in programs):
+            return [eval(program, names) for program in programs][-1]  # noqa: S307 - what it is for
         import asyncio
 
         if self._loop is None or self._loop.is_closed():
             self._loop = asyncio.new_event_loop()
         loop = self._loop
-        task = loop.create_task(eval(program, self._module.__dict__))  # noqa: S307 - as above
+        task = loop.create_task(_awaited(programs, names))
         try:
             return loop.run_until_complete(task)
         except BaseException:
@@ -343,7 +356,17 @@ def _displays() -> Any:
     return displays
 
 
+async def _awaited(programs: tuple[types.CodeType, ...], names: dict[str, Any]) -> Any:
+    value = None
+    for program in programs:
+        value = eval(program, names)  # noqa: S307 - as above
+        if program.co_flags & CO_COROUTINE:
+            value = await value
+    return value
+
+
 def _no_input(prompt: object = "") -> str:
+    print(prompt, end="", flush=True)
     raise EOFError("input() has nobody to ask: the interpreter has no standard input")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from _ast import Expr, Expression, PyCF_ONLY_AST
 from binascii import b2a_base64
+from io import StringIO
 
 from .encoding import encode
 from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
@@ -53,13 +54,21 @@ def show_figures() -> None:
 
 
 def split(code: str, filename: str) -> tuple[Module, Expression | None]:
-    """The statements, and the last expression apart, if the code ends in one."""
+    """The statements, and the last expression apart, if the code ends in one to be shown."""
     module: Any = compile(code, filename, "exec", PyCF_ONLY_AST, dont_inherit=True)
     if not module.body or not isinstance(module.body[-1], Expr):
         return module, None
-    last = module.body.pop()
-    assert isinstance(last, Expr)
-    return module, Expression(last.value)
+    if _silenced(code, module.body[-1]):
+        return module, None
+    return module, Expression(module.body.pop().value)
+
+
+def _silenced(code: str, last: Any) -> bool:
+    """Whether a semicolon follows the last statement: its value isn't wanted, as in IPython."""
+    lines = StringIO(code, newline=None).readlines()[last.end_lineno - 1 :]  # the compiler's lines
+    lines[0] = lines[0].encode()[last.end_col_offset :].decode()
+    # No string comes there any more, so what isn't in a comment is one.
+    return any(";" in line.partition("#")[0] for line in lines)
 
 
 def bundle(value: object) -> str:
