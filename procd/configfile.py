@@ -222,6 +222,7 @@ def check_places(config: Config) -> None:
     for key, program in (
         ("process.shell", config.process.shell),
         ("interpreter.python", config.interpreter.python),
+        ("code_run.python", config.code_run.python),
     ):
         path = Path(program)
         if program and not (path.is_absolute() and path.is_file() and os.access(path, os.X_OK)):

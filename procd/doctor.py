@@ -120,17 +120,20 @@ def _shell(config: Config) -> Finding:
 
 
 def _python(config: Config) -> Finding:
-    advice = "install python3, or set interpreter.python: contexts and code-run need it"
-    try:
-        place = config.interpreter.python or find(os.environ, Confinement(), "python3", "python")
-    except MissingProgramError:
-        return Finding("python", POOR, "there is none on the PATH", advice)
+    advice = "install python3, or set interpreter.python (contexts) and code_run.python"
+    places: list[str] = []
     oldest = tuple(map(int, OLDEST_PYTHON.split(".")))
-    if problem := _problem((place, "-c", "pass")):
-        return Finding("python", POOR, f"{place} {problem}", advice)
-    if _problem((place, "-c", f"import sys; sys.exit(sys.version_info < {oldest})")):
-        return Finding("python", POOR, f"{place} is older than {OLDEST_PYTHON}", advice)
-    return Finding("python", GOOD, place)
+    for setting in dict.fromkeys((config.interpreter.python, config.code_run.python)):
+        try:
+            place = setting or find(os.environ, Confinement(), "python3", "python")
+        except MissingProgramError:
+            return Finding("python", POOR, "there is none on the PATH", advice)
+        if problem := _problem((place, "-c", "pass")):
+            return Finding("python", POOR, f"{place} {problem}", advice)
+        if _problem((place, "-c", f"import sys; sys.exit(sys.version_info < {oldest})")):
+            return Finding("python", POOR, f"{place} is older than {OLDEST_PYTHON}", advice)
+        places.append(place)
+    return Finding("python", GOOD, ", ".join(places))
 
 
 def _problem(argv: tuple[str, ...]) -> str:

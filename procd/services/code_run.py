@@ -132,7 +132,12 @@ class CodeRuns:
         env = self._environment.merged(request.envs)
         artifacts = Artifacts(self._config.max_artifact_bytes)
         run = _Run(
-            request, request.cwd or self._work_dir, env, artifacts, self._executions.confinement
+            request,
+            request.cwd or self._work_dir,
+            env,
+            artifacts,
+            self._executions.confinement,
+            self._config.python,
         )
         try:
             match request.language:
@@ -191,6 +196,7 @@ class _Run:
     env: Mapping[str, str]
     artifacts: Artifacts
     confinement: Confinement
+    python_path: str  # empty: the one on PATH
     argv: tuple[str, ...] = ()
     folder: str = ""
     artifacts_fd: OwnedFd | None = None
@@ -206,7 +212,7 @@ class _Run:
 
     def python(self) -> Program:
         """Python, with the code as its input; with charts, through the runner."""
-        python = find(self.env, self.confinement, "python3", "python")
+        python = self.python_path or find(self.env, self.confinement, "python3", "python")
         code = _code_file(self.request.code)
         if not CHARTING.search(self.request.code):
             argv = (python, "-u", "-", *self.request.argv)

@@ -676,3 +676,13 @@ time.sleep(60)
         body = await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
     assert body["result"] == "shown\n"
     assert body["artifacts"] == {"charts": [{"type": "line"}]}
+
+
+async def test_a_python_of_its_own(procd: MakeClient, runtime: Runtime) -> None:
+    runtime.add("mine", f'MINE=yes exec {sys.executable} "$@"')
+    client = await procd(code_run={"python": str(runtime.directory / "mine")})
+    code = "import os, sys; print(os.environ['MINE'], sys.argv[1:])"
+    for mention in ("", "  # matplotlib"):
+        for envs in ({}, {"PATH": "/none"}):
+            body = await code_run(client, code + mention, argv=ARGV, envs=envs)
+            assert body == {"exitCode": 0, "result": f"yes {ARGV}\n"}

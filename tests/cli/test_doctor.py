@@ -143,10 +143,10 @@ def test_a_python_that_is_none(cli: Cli, tmp_path: Path, script: str, message: s
     assert code == 0
     assert found["python"]["state"] == "warning"
     assert found["python"]["found"] == f"{path} {message}"
-    code, found = doctor(cli, PROCD_INTERPRETER_PYTHON=f"{tmp_path}/none")
-    assert (
-        found["python"]["found"] == f"{tmp_path}/none can't be started: No such file or directory"
-    )
+    for name in ("INTERPRETER", "CODE_RUN"):
+        code, found = doctor(cli, **{f"PROCD_{name}_PYTHON": f"{tmp_path}/none"})
+        told = f"{tmp_path}/none can't be started: No such file or directory"
+        assert found["python"]["found"] == told
 
 
 def test_a_shell_that_fails(cli: Cli, tmp_path: Path) -> None:
