@@ -8,6 +8,8 @@ AGAIN = $(BIN)/python -m pytest --last-failed $(ARGS)
 PREFIX ?= /opt/procd
 BINDIR ?= /usr/local/bin
 UNITDIR ?= /etc/systemd/system
+CONFDIR ?= /etc/procd
+SOURCES := LICENSE README.md procd pyproject.toml setup.cfg
 
 .PHONY: run dev fmt check programs test fuzz bench screenshots install clean
 
@@ -54,14 +56,17 @@ bench: dev  ## measure, beside the floors
 screenshots: programs  ## take the pictures of the web terminal anew
 	$(BIN)/python -m tests.web.screenshots docs/screenshots
 
+# For everybody to run, whatever root's umask; from a copy, for what pip leaves in its sources would be
+# in the user's way, and what it left there earlier would be packed again.
 install:  ## as root: install procd, its units and, if there is none, its configuration
-	$(PYTHON) -m venv $(PREFIX)
-	$(PREFIX)/bin/pip install --quiet .
+	umask 022; $(PYTHON) -m venv $(PREFIX)
+	umask 022; copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT INT TERM \
+	&& cp -R $(SOURCES) "$$copy" && $(PREFIX)/bin/pip install --quiet "$$copy"
 	install -d $(BINDIR)
 	ln -sf $(PREFIX)/bin/procd $(BINDIR)/procd
 	install -D -m 644 -t $(UNITDIR) systemd/procd.service systemd/procd.socket
-	sed -i 's|/usr/local/bin/procd|$(BINDIR)/procd|' $(UNITDIR)/procd.service
-	test -e /etc/procd/config.toml || install -D -m 640 config.example.toml /etc/procd/config.toml
+	sed -i 's|/usr/local/bin/procd|$(BINDIR)/procd|; s|/etc/procd/|$(CONFDIR)/|' $(UNITDIR)/procd.service
+	test -e $(CONFDIR)/config.toml || install -D -m 640 config.example.toml $(CONFDIR)/config.toml
 	test ! -d /run/systemd/system || systemctl daemon-reload
 
 clean:
