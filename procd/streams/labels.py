@@ -19,9 +19,11 @@ MARKERS: Final = {1: b"\x01\x01\x01", 2: b"\x02\x02\x02"}
 # Payloads that a client may take for the beginning of a marker.
 PARTS: Final = frozenset({b"\1", b"\2", b"\1\1", b"\1\2", b"\2\1", b"\2\2"})
 PAYLOAD_BYTES: Final = 16 << 10
-# What is encoded at once, as many messages.
+# What is encoded at once, as many messages; and how far is looked beyond, which is where to cut.
 BATCH_BYTES: Final = 256 << 10
-# How long a message waits for company that a client would else take for part of a marker, seconds.
+LOOK_BYTES: Final = 4
+# How long bytes that a client would take for part of a marker, or that begin a character, wait for
+# those after them, seconds.
 HOLD_S: Final = 0.005
 
 
@@ -52,9 +54,9 @@ class LabelledFrames:
     def at(self, offset: int) -> tuple[bytes, int]:
         """The messages that begin at `offset`, and the offset after them.
 
-        There must be bytes at `offset`. A message of nothing but one or two bytes of a marker is
-        held back for HOLD_S if more may follow: there is no message at first, then, and the offset
-        is the same.
+        There must be bytes at `offset`. A message of nothing but one or two bytes of a marker, or
+        the first of a character, is held back for HOLD_S if more may follow: there is no message at
+        first, then, and the offset is the same.
 
         Raises:
             LookupError: they are no longer kept.
@@ -65,16 +67,21 @@ class LabelledFrames:
             return cached
         messages: list[bytes] = []
         end = offset
-        for run in self._log.store.slices(offset, BATCH_BYTES):
-            if self._labelled and self._holds(run):
-                break
+        last = offset + BATCH_BYTES
+        for run in self._log.store.slices(offset, BATCH_BYTES + LOOK_BYTES):
             marker = MARKERS[run.stream] if self._labelled else b""
             position = 0
-            while position < len(run.data):
-                cut = cut_before(run.data, position, position + PAYLOAD_BYTES)
+            size = len(run.data) - self._held_bytes(run)
+            while position < size:
+                limit = position + PAYLOAD_BYTES
+                if run.offset + min(limit, size) > last and messages:
+                    break  # the next batch begins with it
+                cut = cut_before(run.data, position, limit) if limit < size else size
                 messages.append(encode(BINARY, marker + run.data[position:cut]))
                 position = cut
-            end = run.offset + len(run.data)
+            end = run.offset + position
+            if position < len(run.data):
+                break
         batch = b"".join(messages), end
         if not messages:
             return batch
@@ -83,16 +90,22 @@ class LabelledFrames:
             self._cache.popitem(last=False)
         return batch
 
-    def _holds(self, run: Run) -> bool:
-        if run.data not in PARTS or self._log.sealed:
-            return False
+    def _held_bytes(self, run: Run) -> int:
+        """How many bytes at the end of a run wait for those that may follow."""
         end = run.offset + len(run.data)
-        if end != self._log.store.end:
-            return False
-        now = time.monotonic()
-        if end != self._held_end:
-            self._held_end, self._held_since = end, now
-        return now < self._held_since + HOLD_S
+        if end != self._log.store.end or self._log.sealed:
+            return 0
+        if self._labelled and run.data in PARTS:
+            held_bytes = len(run.data)
+        else:
+            held_bytes = begun_bytes(run.data)
+        if held_bytes == len(run.data):
+            now = time.monotonic()
+            if end != self._held_end:
+                self._held_end, self._held_since = end, now
+            if now >= self._held_since + HOLD_S:
+                return 0
+        return held_bytes
 
     def forget(self) -> None:
         """Drop the cache, when nobody is left to share it."""
@@ -116,3 +129,16 @@ def cut_before(data: bytes, position: int, limit: int) -> int:
     while cut > floor and data[cut - 1] in b"\x01\x02":
         cut -= 1
     return cut if cut > floor else limit
+
+
+def begun_bytes(data: bytes) -> int:
+    """How many bytes at the end of `data` are the first of a character that isn't whole.
+
+    Source: RFC 3629, section 3.
+    """
+    for size in range(1, min(3, len(data)) + 1):
+        byte = data[-size]
+        if byte & 0xC0 != 0x80:
+            whole = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC2 else 1
+            return size if size < whole and byte < 0xF5 else 0
+    return 0

@@ -2,6 +2,7 @@
 
 import struct
 import tempfile
+from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from procd.streams.labels import (
     PARTS,
     PAYLOAD_BYTES,
     LabelledFrames,
+    begun_bytes,
     cut_before,
 )
 from procd.streams.log import Log
@@ -140,6 +142,18 @@ def test_burst_makes_large_messages() -> None:
         assert [len(message) - 3 for message in found[:-1]] == [PAYLOAD_BYTES] * (len(found) - 1)
 
 
+@pytest.mark.parametrize("lead", range(4))
+def test_no_character_is_cut_where_there_is_more(lead: int) -> None:
+    """Not at the end of a batch either; nor is there a small rest."""
+    data = b"a" * lead + "€".encode() * (BATCH_BYTES // 2)
+    with log_of([(1, data)]) as log:
+        found = [message[3:] for message in all_of(log)]
+    assert b"".join(found) == data
+    for payload in found[:-1]:
+        payload.decode()  # raises if it is cut in a character
+        assert len(payload) > PAYLOAD_BYTES - 4
+
+
 def test_batches_are_encoded_once_and_only_a_few_kept() -> None:
     with log_of([(1, b"x" * (BATCH_BYTES * (CACHED_FRAMES + 2)))]) as log:
         frames = LabelledFrames(log, labelled=True)
@@ -160,6 +174,33 @@ def test_what_is_gone_is_refused() -> None:
         log.store.drop(1)
         with pytest.raises(LookupError):
             LabelledFrames(log, labelled=True).at(0)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("begun", ["é".encode()[:1], "€".encode()[:2], "😀".encode()[:3]])
+def test_a_begun_character_waits_for_its_rest(
+    clock: list[float], begun: bytes, labelled: bool
+) -> None:
+    marker = MARKERS[1] if labelled else b""
+    with log_of([(1, b"out" + begun)]) as log:
+        frames = LabelledFrames(log, labelled=labelled)
+        batch, end = frames.at(0)
+        assert (messages(batch), end) == ([marker + b"out"], 3)
+        assert frames.at(3) == (b"", 3)
+        clock[0] += HOLD_S
+        batch, end = frames.at(3)
+        assert (messages(batch), end) == ([marker + begun], 3 + len(begun))
+
+
+@given(st.binary(max_size=6))
+def test_what_is_begun_is_what_a_decoder_keeps(data: bytes) -> None:
+    decoder = getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data)
+    kept, _ = decoder.getstate()
+    assert begun_bytes(data) >= len(kept)  # it looks less closely, at what no decoder takes
+    if begun_bytes(data) > len(kept):
+        with pytest.raises(UnicodeDecodeError):
+            getincrementaldecoder("utf-8")().decode(data)
 
 
 @pytest.mark.parametrize("part", sorted(PARTS))
