@@ -21,7 +21,7 @@ from procd.api.handshake import handshake_of, offered, version_token
 from procd.api.past import Past, from_offset, recall, send
 from procd.api.pty import CREATE, CREATING, PTYS
 from procd.api.ws import CONNECTIONS, Connection, serve_both_ways
-from procd.errors import BadRequest, ProcdError, SpawnFailed
+from procd.errors import BadRequest, InvalidBody, ProcdError, SpawnFailed
 from procd.services.access import Scope
 from procd.services.keyboard import Typist
 from procd.services.pty import PtyRequest, PtySession, exit_reason
@@ -123,8 +123,11 @@ def _wanted(request: web.Request) -> PtyRequest:
         "rows": number(query, "rows"),
         "envs": envs,
     }
-    request_: PtyRequest = CREATE.load_document(document)
-    return request_
+    try:
+        wanted: PtyRequest = CREATE.load_document(document)
+    except InvalidBody as exc:
+        raise BadRequest(exc.message.replace("request body", "query", 1)) from exc
+    return wanted
 
 
 def _decode_envs(token: str) -> Mapping[str, str]:

@@ -18,6 +18,7 @@ from aiohttp.streams import StreamReader
 from multidict import CIMultiDictProxy
 
 from procd.api.envelope import envelope
+from procd.api.handshake import SWITCHING
 from procd.api.incoming import Incoming
 from procd.api.observe import REQUESTS
 from procd.api.reply import json_response
@@ -151,6 +152,18 @@ class HttpConnection(web.RequestHandler):
             response = json_response(body, ProcdError.status)
         response.force_close()
         return response
+
+
+async def hang_up(request: web.Request, response: web.StreamResponse) -> None:
+    """Close after the answer to who asked for another protocol and doesn't get it.
+
+    Bytes that a proxy takes for a WebSocket's must not become a request; and of a protocol that
+    aiohttp doesn't know it drops what came right behind, so that a client which has asked for more
+    is to learn that it must ask again.
+    """
+    if hdrs.UPGRADE in request.headers and response.status != SWITCHING:
+        response.force_close()
+        response.headers[hdrs.CONNECTION] = "close"
 
 
 def _unread(connection: web.RequestHandler) -> bool:

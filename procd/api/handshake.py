@@ -6,7 +6,7 @@ Source: RFC 6455, section 4; Process API contract, sections 2.1 and 9.3.
 from collections.abc import Callable
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from procd.errors import BadRequest
 
@@ -46,6 +46,7 @@ def handshake_of(request: web.Request, select: Select) -> web.Request:
         headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = token
     handshake = request.clone(headers=headers)
     protocols = () if token is None else (token,)
-    if not web.WebSocketResponse(protocols=protocols).can_prepare(handshake):
+    known = web.WebSocketResponse(protocols=protocols).can_prepare(handshake)
+    if not known or request.version < HttpVersion11:  # RFC 9110, section 7.8
         raise BadRequest("WebSocket upgrade required")
     return handshake

@@ -2,10 +2,11 @@
 
 import logging
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from procd.api.envelope import envelope
+from procd.api.observe import REQUESTS
 from procd.api.refusal import answer_and_close, turn_away
 from procd.api.reply import respond
 from procd.errors import BadRequest, InvalidBody, NotFound, ProcdError, Refused, TooLarge
@@ -37,7 +38,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ConnectionError:
         raise  # the client has gone: nobody is there to answer
     except Exception:
-        log.exception("%s %s failed", request.method, request.match_info.route.name or "request")
+        # Never the path itself, which may hold what is secret.
+        route = request.app[REQUESTS].of(request).pattern
+        log.exception("%s %s failed", request.method, route)
         return await _answer(request, ProcdError("internal server error"))
 
 
@@ -45,9 +48,6 @@ async def _answer(request: web.Request, error: ProcdError) -> web.StreamResponse
     if request.writer.output_size > 0:  # as after an upgrade
         raise ConnectionResetError("half of another answer is out")
     response = await respond(request, envelope(request, error), error.status)
-    if hdrs.UPGRADE in request.headers:
-        # Bytes that a proxy takes for the WebSocket's must not become a request.
-        response.force_close()
     if isinstance(response, web.Response):
         if isinstance(error, Refused | TooLarge):
             await turn_away(request, response)

@@ -6,6 +6,7 @@ client has read since, and finds nobody whose input isn't read.
 
 import asyncio
 import fcntl
+import socket
 import struct
 import termios
 from typing import Final, Protocol
@@ -63,12 +64,15 @@ class Pulse:
 
     def _beat(self) -> None:
         client, now = self._client, self._loop.time()
-        unsent_bytes = self._transport.get_write_buffer_size() + self._queued_bytes()
+        waiting_bytes = self._transport.get_write_buffer_size()
+        unsent_bytes = waiting_bytes + self._queued_bytes()
         taken_bytes = self.written_bytes - unsent_bytes
         # Taken of what lay there already: what has just come a host takes in its program's stead.
         reads = self._unsent_bytes > 0 and taken_bytes > self._taken_bytes
-        # All that can be asked of who isn't read: that its host has taken the last ping.
-        excused = client.stalled and not client.closing and not unsent_bytes
+        # All that can be asked of who isn't read: that its host has taken the last ping. On this
+        # machine no host can be dead, and the kernel counts what the program itself hasn't read.
+        untaken_bytes = waiting_bytes if self._socket.family == socket.AF_UNIX else unsent_bytes
+        excused = client.stalled and not client.closing and not untaken_bytes
         if reads or excused:  # a client that reads, however slowly, is alive, or was a beat ago
             self.last_heard = max(self.last_heard, now - self._beat_s)
             self._answer_by = max(self._answer_by, self.last_heard + self._dead_peer_s)

@@ -168,6 +168,7 @@ class Connection:
         self.stalled = False
         self.on_sent_away: Callable[[], None] | None = None
         self._left_with: int | None = None  # the code of the client's Close
+        self._over = False  # nothing more will be received
         self._connections = connections
         self._traffic = connections.traffic
         self._writer = writer
@@ -213,10 +214,10 @@ class Connection:
         Once `close` was called, what the client still sends is read and dropped until it answers:
         to leave it unread would have the kernel drop what the client hasn't read, too.
         """
-        while True:
+        while not self._over:
             message = await self._next()
             if message is None:
-                return None
+                break
             self._pulse.last_heard = self._loop.time()
             kind = message.type
             if kind is WSMsgType.BINARY or kind is WSMsgType.TEXT:
@@ -235,8 +236,10 @@ class Connection:
                 self.heard = True
                 code: int = message.data
                 self._left_with = code if _may_be_sent(code) else WSCloseCode.PROTOCOL_ERROR
-                return None
+                break
             self.heard = True
+        self._over = True
+        return None
 
     async def _next(self) -> WSMessageNoDecodeText | None:
         """The next message of any kind; None when the client has gone, or has sent nonsense.

@@ -1,10 +1,12 @@
 """Ids that clients choose: names in URL paths, and never anything else."""
 
 from typing import Final
+from unicodedata import category
 
 from procd.errors import BadRequest
 
 MAX_ID_LENGTH: Final = 255
+NOT_IN_IDS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 NO_NAMES: Final = frozenset({".", ".."})
 
 
@@ -22,5 +24,10 @@ def check_id(session_id: str, *reserved: str) -> None:
         raise BadRequest(f"session ID is longer than {MAX_ID_LENGTH} characters")
     if session_id in NO_NAMES or session_id in reserved:
         raise BadRequest(f"session ID '{session_id}' is reserved")
-    if "/" in session_id or not session_id.isprintable():
+    if "/" in session_id or any(map(_controls, session_id)):
         raise BadRequest("session ID must not contain '/' or control characters")
+
+
+def _controls(character: str) -> bool:
+    """Whether it is one for terminals, ends a line, or is half of one: a lone surrogate."""
+    return category(character) in NOT_IN_IDS

@@ -174,6 +174,32 @@ async def test_a_failed_upgrade_closes_the_connection(
     assert rest.count(b"HTTP/1.1") == 1
 
 
+async def test_who_asks_for_another_protocol_hears_that_it_is_over(procd: MakeClient) -> None:
+    """What came right behind is lost: the client is to send it again."""
+    client = await procd()
+    async with raw(client) as bare, asyncio.timeout(WAIT_S):
+        await bare.request(
+            "GET /version HTTP/1.1\nUpgrade: h2c\nConnection: Upgrade",
+            b"GET /work-dir HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        )
+        rest = await bare.rest()
+    assert rest.startswith(b"HTTP/1.1 200 ")
+    assert rest.count(b"HTTP/1.1") == 1
+    assert b"\r\nConnection: close\r\n" in rest
+
+
+async def test_no_upgrade_from_http_1_0(procd: MakeClient) -> None:
+    client = await procd()
+    async with raw(client) as bare, asyncio.timeout(WAIT_S):
+        await bare.request(
+            "GET /process/pty/create-connect?id=t1 HTTP/1.0\nUpgrade: websocket\n"
+            "Connection: Upgrade\nSec-WebSocket-Version: 13\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+        )
+        assert (await bare.rest()).startswith(b"HTTP/1.0 400 ")
+    assert await listed(client) == []
+
+
 @each(
     "noise",
     [
@@ -253,6 +279,29 @@ async def test_a_failure_that_no_middleware_catches(
         assert body["message"] == "internal server error"
         assert reply.headers["Connection"] == "close"
     assert "a request failed beyond its handler" in caplog.text
+
+
+async def test_the_line_about_a_failure_says_which_route(
+    aiohttp_client: Callable[..., Awaitable[Client]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its pattern: what stands in its place, or behind it, may be secret."""
+
+    @web.middleware
+    async def failing(request: web.Request, handler: Handler) -> web.StreamResponse:
+        raise RuntimeError("why")
+
+    config = Config()
+    server = DaemonServer(create_app(config), config)
+    server.app.middlewares.append(failing)
+    client = await aiohttp_client(server)
+    for path in ("/process/pty/s3cret?key=s3cret", "/toolbox/s3cret/process/pty/a/", "/s3cret"):
+        async with client.get(path) as reply:
+            body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+            assert body["message"] == "internal server error"
+    told = [record.getMessage() for record in caplog.records if record.exc_info is not None]
+    route = "GET /process/pty/{id} failed"
+    assert told == [route, route, "GET unmatched failed"]
+    assert "s3cret" not in caplog.text
 
 
 CHUNKED = "POST /process/execute HTTP/1.1\nTransfer-Encoding: chunked"

@@ -106,6 +106,7 @@ async def test_duplicate(procd: MakeClient) -> None:
         "a\x7f",
         "\x1b[m",
         "a\u0085",
+        "a\u2028",
         "x" * 256,
     ],
 )
@@ -118,7 +119,7 @@ async def test_ids_that_cannot_be(procd: MakeClient, bad: str) -> None:
 async def test_ids_that_can_be(procd: MakeClient) -> None:
     client = await procd()
     names = ("my-session-1", "a b", "A.b_c~d:e@f", "ü€😀", "%2e", "a?b#c", "x" * 255, "...")
-    for good in (*names, "{x}", "}{"):
+    for good in (*names, "{x}", "}{", "a\u00a0b", "\U0001f469\u200d\U0001f680"):
         await create(client, good, lazyStart=True)
         async with client.get("/process/pty") as reply:
             assert (await reply.json())["sessions"][0]["id"] == good

@@ -1,11 +1,13 @@
 """Where procd listens: unix sockets, and sockets that a service manager passes on."""
 
 import os
+import select
 import shutil
 import signal
 import socket
 import stat
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,53 @@ async def test_unix_socket_alone(start: Start, tmp_path: Path) -> None:
     assert daemon.notify.receive()["STATUS"] == f"listening on unix:{path}"
     assert await version(aiohttp.UnixConnector(str(path))) == 200
     assert daemon.stop() == 0
+
+
+def attached(path: Path, session_id: str) -> socket.socket:
+    """A connection to a new terminal, by a client that reads nothing more."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(PATIENCE_S)
+    connection.connect(str(path))
+    connection.sendall(
+        f"GET /process/pty/create-connect?id={session_id} HTTP/1.1\r\nHost: localhost\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    assert connection.recv(12) == b"HTTP/1.1 101"
+    return connection
+
+
+def test_who_is_not_read_is_not_dead(start: Start, tmp_path: Path) -> None:
+    """A client that only types, while nobody reads what it has typed, leaves pings unread."""
+    path, shell = tmp_path / "procd.sock", tmp_path / "shell"
+    shell.write_text("#!/bin/sh\nstty raw -echo; exec sleep 1000\n")
+    shell.chmod(0o755)
+    daemon = start(
+        env={
+            "PROCD_SERVER_UNIX": str(path),
+            "PROCD_SERVER_PING_S": "0.1",
+            "PROCD_SERVER_DEAD_PEER_S": "0.4",
+            "PROCD_PROCESS_SHELL": str(shell),
+        }
+    )
+    message = b"\x82\xff" + (64 << 10).to_bytes(8) + bytes(4 + (64 << 10))
+    with attached(path, "a") as typing:
+        typing.settimeout(0.2)
+        with suppress(TimeoutError):  # its input is no longer read then
+            while True:
+                typing.sendall(message)
+        for session_id in ("b", "c"):  # each takes the time in which one is found dead
+            with attached(path, session_id) as silent:
+                assert eventually(lambda: _is_over(silent))
+        assert not _is_over(typing)
+    assert daemon.stop() == 0
+
+
+def _is_over(connection: socket.socket) -> bool:
+    """Whether the server has closed, without reading what there is to read."""
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 async def test_stale_unix_socket_is_replaced(start: Start, tmp_path: Path) -> None:
