@@ -3,7 +3,8 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Final
 
 import aiohttp_cors
@@ -116,6 +117,16 @@ def create_app(
         app[ASSETS] = Assets()
     routes = [route for route in ROUTES if config.web.enabled or route not in WEB_ROUTES]
     app[openapi.DESCRIPTION] = openapi.Description(routes, guarded=guards.access.required)
+    _add_routes(app, routes)
+    _allow_origins(app, config.cors.allowed_origins)
+    app.cleanup_ctx.append(partial(_resources, config, entrypoint))
+    app.on_shutdown.append(_stop)
+    return app
+
+
+def _add_routes(app: web.Application, routes: Sequence[web.RouteDef]) -> None:
+    """Serve each below every prefix, with and without a slash at its end."""
+    requests, guards = app[REQUESTS], app[GATE]
     # One for each path, whatever its methods: what may be asked of it is found in one place.
     by_path: dict[str, web.Resource] = {}
     for route in routes:
@@ -127,53 +138,52 @@ def create_app(
                 added = by_path[path].add_route(route.method, route.handler, expect_handler=expect)
                 guards.guard(added, route.method, route.path)
                 requests.bind(added, stats)
-    _allow_origins(app, config.cors.allowed_origins)
 
-    async def resources(app: web.Application) -> AsyncIterator[None]:
-        processes = app[PROCESSES] = Processes(config.process)
-        app[POLLER], app[HEAP] = processes.poller, processes.heap
-        shell = Shell(config.process.shell, os.environ.get("SHELL", ""))
-        environ = {**os.environ, **processes.confinement.environment}
-        environment = app[info.ENVIRONMENT] = Environment(child_environment(environ))
-        places = app[info.PLACES] = info.Places(
-            work_dir=work_dir(config.process, environ), home_dir=home_dir(environ)
-        )
-        app[info.HOST] = Host()
-        app[execute.EXECUTIONS] = Executions(
-            config.execute, processes, shell, environment, places.work_dir
-        )
-        app[code_run.CODE_RUNS] = CodeRuns(
-            config.code_run, app[execute.EXECUTIONS], environment, places.work_dir
-        )
-        app[pty.PTYS] = PtySessions(
-            config.pty,
-            processes,
-            shell,
-            environment,
-            places.work_dir,
-            lasting_dir(config, os.environ),
-        )
-        app[session.SESSIONS] = ShellSessions(
-            config.sessions,
-            processes,
-            shell,
-            environment,
-            work_dir=places.work_dir,
-            home_dir=places.home_dir,
-        )
-        app[interpreter.CONTEXTS] = Contexts(
-            config.interpreter, processes, environment, places.work_dir
-        )
-        if entrypoint:
-            app[session.SESSIONS].start_entrypoint(entrypoint)
-        app[CONNECTIONS] = Connections(config.server)
-        app[health.READINESS] = Readiness(config.health, processes, shell, app[session.SESSIONS])
-        app[metrics.METRICS] = metrics.make_metrics(_sources(app), enabled=config.metrics.enabled)
-        yield
 
-    app.cleanup_ctx.append(resources)
-    app.on_shutdown.append(_stop)
-    return app
+async def _resources(
+    config: Config, entrypoint: tuple[str, ...], app: web.Application
+) -> AsyncIterator[None]:
+    """Make the services; `_stop` ends them."""
+    processes = app[PROCESSES] = Processes(config.process)
+    app[POLLER], app[HEAP] = processes.poller, processes.heap
+    shell = Shell(config.process.shell, os.environ.get("SHELL", ""))
+    environ = {**os.environ, **processes.confinement.environment}
+    environment = app[info.ENVIRONMENT] = Environment(child_environment(environ))
+    places = app[info.PLACES] = info.Places(
+        work_dir=work_dir(config.process, environ), home_dir=home_dir(environ)
+    )
+    app[info.HOST] = Host()
+    app[execute.EXECUTIONS] = Executions(
+        config.execute, processes, shell, environment, places.work_dir
+    )
+    app[code_run.CODE_RUNS] = CodeRuns(
+        config.code_run, app[execute.EXECUTIONS], environment, places.work_dir
+    )
+    app[pty.PTYS] = PtySessions(
+        config.pty,
+        processes,
+        shell,
+        environment,
+        places.work_dir,
+        lasting_dir(config, os.environ),
+    )
+    app[session.SESSIONS] = ShellSessions(
+        config.sessions,
+        processes,
+        shell,
+        environment,
+        work_dir=places.work_dir,
+        home_dir=places.home_dir,
+    )
+    app[interpreter.CONTEXTS] = Contexts(
+        config.interpreter, processes, environment, places.work_dir
+    )
+    if entrypoint:
+        app[session.SESSIONS].start_entrypoint(entrypoint)
+    app[CONNECTIONS] = Connections(config.server)
+    app[health.READINESS] = Readiness(config.health, processes, shell, app[session.SESSIONS])
+    app[metrics.METRICS] = metrics.make_metrics(_sources(app), enabled=config.metrics.enabled)
+    yield
 
 
 def reload(app: web.Application) -> None:

@@ -36,14 +36,12 @@ class ServerConfig:
     loop: str = setting("uvloop", "event loop: uvloop or asyncio")
     nice: int = setting(
         -10,
-        "how procd goes before what it runs, if it may, as in nice(2); 0: as it was started",
+        "procd's own priority, where it may set one, as in nice(2); 0: as it was started",
         minimum=-20,
         maximum=0,
     )
     max_body_bytes: int = setting(64 << 20, "largest request body, bytes", minimum=1024)
-    max_body_values: int = setting(
-        20_000, "values of a request's JSON, its lists' and objects' counted too", minimum=64
-    )
+    max_body_values: int = setting(20_000, "values in a request's JSON, at all depths", minimum=64)
     trusted_proxies: tuple[str, ...] = setting(
         (),
         "proxies whose X-Forwarded-For is believed in logs, X-Forwarded-Host for what a page's"
@@ -102,7 +100,9 @@ class ProcessConfig:
     user: str = setting("", "user to run processes as, by name or number; empty: procd's own")
     group: str = setting("", "their group, by name or number; empty: the user's")
     groups: tuple[str, ...] = setting((), "their supplementary groups; empty: the user's")
-    no_new_privs: bool = setting(default=False, doc="whether sudo and the like are in vain")
+    no_new_privs: bool = setting(
+        default=False, doc="whether nothing they start may gain privileges, as by sudo: prctl(2)"
+    )
     rlimits: tuple[str, ...] = setting(
         (), "their resource limits, each NAME=SOFT:HARD as in prlimit(1), such as nofile=1024:4096"
     )
@@ -161,7 +161,7 @@ class PtyConfig:
     )
     input_queue_bytes: int = setting(
         1 << 20,
-        "unread input beyond which more has to wait, and a client with as much waiting, bytes",
+        "unread input beyond which more waits in procd, as much of each client, bytes",
         minimum=1024,
     )
     hangup_s: float = setting(

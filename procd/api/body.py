@@ -59,14 +59,12 @@ class Element(Text):
         return super().deserialize("" if value is None else value, *args, **kwargs)
 
 
-class Code(Text):
-    """A program's text, which its interpreter judges."""
+class AnyText(Text):
+    """A string that may hold anything but lone surrogates.
 
-    allows_nul = True
-
-
-class Name(Text):
-    """An id. What else may not be in it, `procd.services.ids` says, and so for NUL as well."""
+    A script, which is a file; a program, which its interpreter judges; an id, where
+    `procd.services.ids` says what else may not be in it, and so for NUL as well.
+    """
 
     allows_nul = True
 

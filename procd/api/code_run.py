@@ -9,8 +9,8 @@ from marshmallow import fields
 from procd.api.audit import note
 from procd.api.body import (
     MAX_UINT32,
+    AnyText,
     BodySchema,
-    Code,
     Count,
     Element,
     Text,
@@ -31,7 +31,7 @@ CODE_RUNS = web.AppKey("CODE_RUNS", CodeRuns)
 class CodeRunSchema(BodySchema):
     """The request."""
 
-    code = Code(required=True, validate=non_empty())
+    code = AnyText(required=True, validate=non_empty())
     language = Text(required=True, validate=non_empty())
     argv = fields.List(Element())
     cwd = Text()

@@ -15,8 +15,8 @@ from procd.api.body import (
     HAS_NUL,
     HAS_SURROGATES,
     MAX_VALUES,
+    AnyText,
     BodySchema,
-    Code,
     Flag,
     Text,
     load,
@@ -79,7 +79,7 @@ class Seconds(fields.Integer):
 class ExecutionSchema(BodySchema):
     """The first message of a client."""
 
-    code = Code(load_default="")
+    code = AnyText(load_default="")
     context_id = Text(data_key="contextId", load_default="")
     envs = strings(load_default=dict)
     timeout_s = Seconds(data_key="timeout", load_default=None)

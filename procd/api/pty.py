@@ -9,10 +9,10 @@ from aiohttp import web
 from procd.api.audit import ending, note
 from procd.api.body import (
     MAX_UINT16,
+    AnyText,
     BodySchema,
     Count,
     Flag,
-    Name,
     Text,
     load,
     non_empty,
@@ -56,7 +56,7 @@ PTYS = web.AppKey("PTYS", PtySessions)
 class CreateSchema(BodySchema):
     """POST /process/pty."""
 
-    id = Name(required=True, validate=non_empty())
+    id = AnyText(required=True, validate=non_empty())
     cwd = Text()
     envs = strings()
     cols = Count(MAX_UINT16)

@@ -13,10 +13,10 @@ from marshmallow import ValidationError, validate
 from procd.api.audit import ending, note
 from procd.api.body import (
     MAX_UINT32,
+    AnyText,
     BodySchema,
     Count,
     Flag,
-    Name,
     Text,
     load,
     non_empty,
@@ -57,16 +57,10 @@ MAX_KEY_LENGTH: Final = 64
 SESSIONS = web.AppKey("SESSIONS", ShellSessions)
 
 
-class Script(Text):
-    """A string that may hold anything but lone surrogates: a script is a file."""
-
-    allows_nul = True
-
-
 class CreateSchema(BodySchema):
     """POST /process/session."""
 
-    id = Name(required=True, data_key="sessionId", validate=non_empty())
+    id = AnyText(required=True, data_key="sessionId", validate=non_empty())
     cwd = Text()
     env = strings(load_default=dict)
     envs = strings(load_default=dict)
@@ -81,7 +75,7 @@ class CreateSchema(BodySchema):
 class ExecSchema(BodySchema):
     """POST /process/session/{id}/exec."""
 
-    command = Script(required=True, validate=non_empty())
+    command = AnyText(required=True, validate=non_empty())
     run_async = Flag(data_key="runAsync", load_default=False)
     also_async = Flag(data_key="async", load_default=False)
     suppress_input_echo = Flag(data_key="suppressInputEcho", load_default=False)
@@ -96,7 +90,7 @@ class ExecSchema(BodySchema):
 class InputSchema(BodySchema):
     """POST …/command/{command_id}/input."""
 
-    data = Script(load_default="")
+    data = AnyText(load_default="")
     data_base64 = Text(data_key="dataBase64", load_default="")
     eof = Flag(load_default=False)
     key = Text(
