@@ -127,6 +127,9 @@ class LogFile:
             yield
         finally:
             self._pins -= 1
+            excess = self.cost_bytes - self._store.max_log_bytes
+            if excess > 0 and not (self._pins or self._removed):
+                self.drop(excess)
 
     def snapshot(self) -> "Snapshot":
         """What is kept now.

@@ -113,6 +113,6 @@ class LogStore:
         self._finished.discard(log_file)
 
 
-def _worth(log_file: LogFile) -> tuple[bool, int]:
-    """The largest goes first, but before it all that nobody reads."""
-    return not log_file.pinned, log_file.kept_bytes
+def _worth(log_file: LogFile) -> tuple[bool, bool, int]:
+    """The largest goes first, but before it all that nobody reads; what is empty, last."""
+    return log_file.kept_bytes > 0, not log_file.pinned, log_file.kept_bytes

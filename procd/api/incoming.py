@@ -6,17 +6,20 @@ Source: RFC 6455, sections 5.1, 5.2 and 7.1.
 """
 
 import asyncio
+from time import monotonic
 from typing import Final
 
 from aiohttp import WSMsgType
 from aiohttp.http_websocket import WebSocketReader
 
 OPCODE: Final = 0x0F
+RESERVED: Final = 0x70
 MASKED: Final = 0x80
 KEY_BYTES: Final = 4
 # A length that is this in a frame's second byte, or more, follows it in so many bytes.
 LENGTH_16: Final = 126
 LENGTH_BYTES: Final = {LENGTH_16: 2, 127: 8}
+NO_LENGTH: Final = 1 << 63
 # What any parser closes with 1002 for: reserved bits are set.
 NO_FRAME: Final = b"\xf0\x80\0\0\0\0"
 
@@ -28,10 +31,11 @@ class Incoming:
 
     Attributes:
         deaf: whether messages are dropped on the way, of whatever size; control frames aren't.
+        heard_at: when something came last, monotonic time.
     """
 
     __slots__ = ("_answered", "_drops", "_held", "_parser", "_patience", "_refused", "_silence_s",
-                 "_skip", "deaf")  # fmt: skip
+                 "_skip", "deaf", "heard_at")  # fmt: skip
 
     def __init__(self, parser: WebSocketReader) -> None:
         self._parser = parser
@@ -39,6 +43,7 @@ class Incoming:
         self._skip = 0  # what is still to come of a frame
         self._drops = False  # that
         self.deaf = False
+        self.heard_at = monotonic()
         self._refused = False
         self._answered = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
@@ -46,6 +51,7 @@ class Incoming:
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Take what has come, cut anywhere; what it returns is aiohttp's business."""
+        self.heard_at = monotonic()
         if self._patience is not None and not self._patience.expired():
             self._patience.reschedule(asyncio.get_running_loop().time() + self._silence_s)
         if self._held:
@@ -70,11 +76,13 @@ class Incoming:
                 break
             opcode = data[at] & OPCODE
             closes = closes or opcode == WSMsgType.CLOSE
-            drops = self.deaf and opcode <= WSMsgType.BINARY
-            if drops:
-                wanted.append(data[begin:at])
             if length >= LENGTH_16:
                 length = int.from_bytes(data[at + 2 : payload])
+            # What is no frame is left to the parser to refuse.
+            is_frame = not data[at] & RESERVED and length < NO_LENGTH
+            drops = self.deaf and opcode <= WSMsgType.BINARY and is_frame
+            if drops:
+                wanted.append(data[begin:at])
             at = payload + KEY_BYTES + length
             if drops:
                 begin = at

@@ -28,6 +28,10 @@ class Client(Protocol):
     closing: bool
     stalled: bool
 
+    @property
+    def heard_at(self) -> float:
+        """When it sent something last; the loop's time."""
+
     def ping(self) -> None:
         """Ask for a sign of life."""
 
@@ -39,13 +43,12 @@ class Pulse:
     """Looks at one client regularly, and drops it when it has shown no life for `dead_peer_s`.
 
     Attributes:
-        last_heard: when the client sent something; the loop's time.
         written_bytes: what was written to the transport.
     """
 
-    __slots__ = ("_answer_by", "_beat_s", "_client", "_dead_peer_s", "_loop", "_ping_s",
-                 "_socket", "_taken_bytes", "_timer", "_transport", "_unsent_bytes",
-                 "last_heard", "written_bytes")  # fmt: skip
+    __slots__ = ("_answer_by", "_beat_s", "_client", "_dead_peer_s", "_last_heard", "_loop",
+                 "_ping_s", "_socket", "_taken_bytes", "_timer", "_transport", "_unsent_bytes",
+                 "written_bytes")  # fmt: skip
 
     def __init__(self, client: Client, transport: asyncio.Transport, config: ServerConfig) -> None:
         self._client = client
@@ -57,13 +60,14 @@ class Pulse:
         self._ping_s = min(config.ping_s, config.dead_peer_s / 2)
         self.written_bytes = 0
         self._unsent_bytes = self._taken_bytes = 0  # of those, at the last beat
-        self.last_heard = self._loop.time()
+        self._last_heard = self._loop.time()
         self._answer_by = 0.0  # by when a client that goes on to send must have answered our Close
         self._beat_s = self._ping_s
         self._timer = self._loop.call_later(self._beat_s, self._beat)
 
     def _beat(self) -> None:
         client, now = self._client, self._loop.time()
+        self._last_heard = max(self._last_heard, client.heard_at)
         waiting_bytes = self._transport.get_write_buffer_size()
         unsent_bytes = waiting_bytes + self._queued_bytes()
         taken_bytes = self.written_bytes - unsent_bytes
@@ -74,10 +78,10 @@ class Pulse:
         untaken_bytes = waiting_bytes if self._socket.family == socket.AF_UNIX else unsent_bytes
         excused = client.stalled and not client.closing and not untaken_bytes
         if reads or excused:  # a client that reads, however slowly, is alive, or was a beat ago
-            self.last_heard = max(self.last_heard, now - self._beat_s)
-            self._answer_by = max(self._answer_by, self.last_heard + self._dead_peer_s)
+            self._last_heard = max(self._last_heard, now - self._beat_s)
+            self._answer_by = max(self._answer_by, self._last_heard + self._dead_peer_s)
         self._unsent_bytes, self._taken_bytes = unsent_bytes, taken_bytes
-        left_s = self.last_heard + self._dead_peer_s - now
+        left_s = self._last_heard + self._dead_peer_s - now
         if client.closing:
             left_s = min(left_s, self._answer_by - now)
         if left_s <= 0:
@@ -97,8 +101,8 @@ class Pulse:
 
     def closed(self) -> None:
         """The client has been sent a Close: it has as long to answer as for any sign of life."""
-        self.last_heard = self._loop.time()
-        self._answer_by = self.last_heard + self._dead_peer_s
+        self._last_heard = self._loop.time()
+        self._answer_by = self._last_heard + self._dead_peer_s
 
     def stop(self) -> None:
         """Look no more; what the client doesn't take in time of what was written is dropped."""

@@ -63,9 +63,11 @@ def string_json(source: Callable[[], str]) -> Iterator[Piece]:
         ProcdError: it has gone, as `source` says.
     """
     yield b'"'
-    begin = 0
-    while part := source()[begin : begin + SLICE]:
-        begin += len(part)
+    begin, length = 0, SLICE
+    while length == SLICE:  # or else that was the end, and what goes now matters no more
+        part = source()[begin : begin + SLICE]
+        length = len(part)
+        begin += length
         for piece in escaped(part):
             yield bytes(piece)  # which is no longer than it has to be
     yield b'"'

@@ -49,7 +49,8 @@ from procd.errors import (
     TimedOut,
 )
 from procd.services.command import Command
-from procd.services.session import ExecRequest, InputRequest, SessionRequest, ShellSession
+from procd.services.session import ShellSession
+from procd.services.session_requests import ExecRequest, InputRequest, SessionRequest
 from procd.services.sessions import ENTRYPOINT, ENTRYPOINT_COMMAND, ShellSessions
 
 MAX_KEY_LENGTH: Final = 64

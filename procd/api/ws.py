@@ -174,8 +174,7 @@ class Connection:
         self._writer = writer
         self._transport = transport
         transport.set_write_buffer_limits(HIGH_BYTES, LOW_BYTES)
-        self._loop = asyncio.get_running_loop()
-        self.released: asyncio.Future[None] = self._loop.create_future()
+        self.released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pulse = Pulse(self, transport, connections.config)
 
     def write(self, frame: bytes) -> None:
@@ -192,6 +191,11 @@ class Connection:
     def ping(self) -> None:
         """Ask for a sign of life."""
         self.write(PING_FRAME)
+
+    @property
+    def heard_at(self) -> float:
+        """When the client sent something last; the loop's time, which is monotonic(3)'s."""
+        return self._incoming.heard_at
 
     @property
     def full(self) -> bool:
@@ -218,7 +222,6 @@ class Connection:
             message = await self._next()
             if message is None:
                 break
-            self._pulse.last_heard = self._loop.time()
             kind = message.type
             if kind is WSMsgType.BINARY or kind is WSMsgType.TEXT:
                 self.heard = True

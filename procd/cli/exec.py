@@ -13,7 +13,9 @@ from procd.cli.options import Number, cwd_option, env_option, environment, pass_
 from procd.cli.target import Target
 
 # Bytes of an argument that are no UTF-8, as Python shows them: PEP 383.
-NOT_TEXT: Final = re.compile("[\udc80-\udcff]+")
+NOT_TEXT: Final = re.compile("[\udc80-\udcff]")
+# What is something else within a format of printf, or within quotes.
+SPECIAL: Final = re.compile("[\udc80-\udcff'%\\\\]")
 
 
 class _Exec(click.Command):
@@ -111,12 +113,24 @@ def script_of(arguments: Sequence[str]) -> str:
     Every word is quoted: none is a pattern, an assignment, an alias or a keyword. What the shell
     itself has to say of the command's end, such as "Killed", goes nowhere: the exit code says it.
     """
-    quoted = [word.replace("'", "'\\''") for word in arguments]
-    words = " ".join(f"'{NOT_TEXT.sub(_by_printf, word)}'" for word in quoted)
+    words = " ".join(map(_quoted, arguments))
     return f"{{ {words} 2>&3 3>&-; }} 3>&2 2>/dev/null"
 
 
-def _by_printf(found: re.Match[str]) -> str:
-    """The same bytes within single quotes, in a text that JSON can show: the shell makes them."""
-    escapes = "".join(f"\\{ord(each) - 0xDC00:03o}" for each in found[0])
-    return f"""'"$(printf '{escapes}')"'"""
+def _quoted(word: str) -> str:
+    """The word for any shell; bytes that are no text, which JSON can't show, its printf makes.
+
+    One for the whole word: shells fork for each, and some can't have thousands in one word.
+    """
+    if NOT_TEXT.search(word) is None:
+        return "'" + word.replace("'", "'\\''") + "'"
+    body = word.rstrip("\n")  # what ends a line at its end is lost in a substitution
+    form = SPECIAL.sub(lambda found: "%%" if found[0] == "%" else _octal(found[0]), body)
+    if form.startswith("-"):
+        form = _octal("-") + form[1:]
+    return f"\"$(printf '{form}')\"'{word[len(body) :]}'"
+
+
+def _octal(character: str) -> str:
+    """The escape that stands for a character of one byte, or for a byte that is no text."""
+    return f"\\{ord(character) & 0xFF:03o}"

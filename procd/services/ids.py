@@ -25,7 +25,7 @@ def check_id(session_id: str, *reserved: str) -> None:
     if session_id in NO_NAMES or session_id in reserved:
         raise BadRequest(f"session ID '{session_id}' is reserved")
     if "/" in session_id or any(map(_controls, session_id)):
-        raise BadRequest("session ID must not contain '/' or control characters")
+        raise BadRequest("session ID must not contain '/', control characters or line separators")
 
 
 def _controls(character: str) -> bool:

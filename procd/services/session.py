@@ -5,8 +5,6 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from procd.config import SessionsConfig
@@ -16,6 +14,7 @@ from procd.processes import Processes
 from procd.services.command import UNKNOWN, Command
 from procd.services.dialogue import LEAVE, TERMINATED, Contact, Dialogue
 from procd.services.history import History
+from procd.services.session_requests import ExecRequest, InputRequest
 from procd.services.words import Words
 from procd.streams.backlog import Backlog
 from procd.unix import proctree, tags
@@ -24,41 +23,11 @@ from procd.unix.shell import failure_of, is_running, retag_in_shell
 
 log = logging.getLogger(__name__)
 
-# A command whose processes were all killed may go on in the shell itself, or start others.
-TERMINATE_ROUND_S: Final = 0.01
+# A command whose processes were all told to end may go on in the shell itself, or start others: how
+# long until that is looked at again, at first and at last.
+FIRST_PAUSE_S: Final = 0.01
+LAST_PAUSE_S: Final = 0.1
 ENDED_BEFORE: Final = "session ended before the command's turn"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRequest:
-    """What to create."""
-
-    id: str
-    cwd: str = ""
-    envs: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecRequest:
-    """What to run in a session; `timeout_s` 0 means as long as it takes."""
-
-    command: str
-    run_async: bool = False
-    suppress_input_echo: bool = False
-    timeout_s: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputRequest:
-    """What to type into a command, and whether that is all.
-
-    Attributes:
-        key: two requests with the same key are the same request; empty for one like no other.
-    """
-
-    data: bytes
-    eof: bool = False
-    key: str = ""
 
 
 class ShellSession:
@@ -91,6 +60,7 @@ class ShellSession:
         self._config = config
         self._queue: deque[Command] = deque()
         self._current: Command | None = None
+        self._endings = 0  # of commands, under way
         self._over = False
         self._dialogue = Dialogue(
             processes.poller, contact, self._is_shell, self._command_ended, self._silent
@@ -141,8 +111,12 @@ class ShellSession:
         return command
 
     def _next(self) -> None:
-        """Start the next command, if there is one and its turn has come."""
-        while self._current is None and self._queue and not self.ended:
+        """Start the next command, if there is one and its turn has come.
+
+        Nothing is started beside what is being ended: until the shell is told apart from the
+        command before, by a program it may have to start for that, it would be taken for its own.
+        """
+        while not (self._current or self._endings or self.ended) and self._queue:
             command = self._queue.popleft()
             try:
                 paths = command.open(self._shell.path)
@@ -343,50 +317,62 @@ class ShellSession:
         if command.record.interactive:
             # A `read` of the shell's own ends so.
             command.end_input(self.pid, self._processes.tasks)
-        deadline = time.monotonic() + grace_s
-        while not self._has_ended(command) and (left_s := deadline - time.monotonic()) > 0:
-            await self._press(command, signal.SIGTERM, left_s)
-        # However late the loop is, there is time left for SIGKILL.
-        deadline = time.monotonic() + proctree.KILL_WAIT_S
-        while not self._has_ended(command) and time.monotonic() < deadline:
+        self._endings += 1
+        try:
+            await self._press(command, signal.SIGTERM, grace_s)
+            # However late the loop is, there is time left for SIGKILL.
             await self._press(command, signal.SIGKILL, proctree.KILL_WAIT_S)
-        if self._has_ended(command):
-            await asyncio.wait([command.done])
-            await self._processes.end(self.tree(command))  # its background children are part of it
-            return True
-        self._process.kill()
-        await self._process.killed()
-        await asyncio.wait([command.done], timeout=proctree.KILL_WAIT_S)
-        return False
+            kept = self._has_ended(command)
+            if kept:
+                await asyncio.wait([command.done])
+                await self._processes.end(self.tree(command))  # its background is part of it
+            else:
+                self._process.kill()
+                await self._process.killed()
+                await asyncio.wait([command.done], timeout=proctree.KILL_WAIT_S)
+        finally:
+            self._endings -= 1
+        self._next()
+        return kept
 
     async def _press(self, command: Command, number: int, within_s: float) -> None:
         """Have the shell leave a script as soon as what it waits for has ended, and signal that.
 
-        Not before it has come to the script, which some shells would take for the end of their
-        input. What is stopped is continued, to hear.
+        Again and again, for the script may go on until the shell is out of it; each process is told
+        once. Not before the shell has come to the script, which some would take for the end of
+        their input. What is stopped is continued, to hear.
         """
-        if command is self._current and command.entered:
-            self._process.signal(LEAVE)
-            self._process.signal(signal.SIGCONT)
-        tree = self.tree(command)
-        reached = self._processes.reach(tree, number)
-        if number != signal.SIGKILL:
-            self._processes.reach(tree, signal.SIGCONT)
-        await proctree.ended(reached, within_s)
-        await asyncio.wait([command.done], timeout=TERMINATE_ROUND_S)
+        told: set[int] = set()
+
+        def untold(pid: int) -> bool:
+            return pid not in told
+
+        deadline = time.monotonic() + within_s
+        pause_s = FIRST_PAUSE_S
+        while not self._has_ended(command) and time.monotonic() < deadline:
+            if command is self._current and command.entered:
+                self._process.signal(LEAVE)
+                self._process.signal(signal.SIGCONT)
+            tree = self.tree(command)
+            reached = self._processes.reach(tree, number, untold)
+            if reached and number != signal.SIGKILL:
+                told |= reached.keys()
+                self._processes.reach(tree, signal.SIGCONT)
+            await asyncio.wait([command.done], timeout=pause_s)
+            pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
     async def delete(self) -> None:
         """End all that runs in it, then forget everything about it."""
         self._over = True
-        # Before its input ends: half of that isn't to be taken for all of it.
-        told = self._process.tell(signal.SIGTERM)
-        while self._queue:
-            self._queue.popleft().cancel("session was deleted")
-        if self._current is not None:
-            command, self._current = self._current, None
-            self._dialogue.forget()
-            command.cancel("session was deleted")
         try:
+            # Before its input ends: half of that isn't to be taken for all of it.
+            told = self._process.tell(signal.SIGTERM)
+            while self._queue:
+                self._queue.popleft().cancel("session was deleted")
+            if self._current is not None:
+                command, self._current = self._current, None
+                self._dialogue.forget()
+                command.cancel("session was deleted")
             await self._process.see_off(told, self._config.grace_s)
         finally:
             self.close()

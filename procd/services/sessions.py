@@ -25,11 +25,8 @@ from procd.services.dialogue import Contact
 from procd.services.environment import Environment, check_names
 from procd.services.history import History
 from procd.services.ids import check_id
-from procd.services.session import (
-    ExecRequest,
-    SessionRequest,
-    ShellSession,
-)
+from procd.services.session import ShellSession
+from procd.services.session_requests import ExecRequest, SessionRequest
 from procd.statedir import StateDirectory
 from procd.streams.backlog import Backlog, Budget
 from procd.streams.log import Log

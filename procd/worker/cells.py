@@ -204,6 +204,9 @@ class Interpreter:
             before.update((name, environ.get(name)) for name in envs)
             environ.update(envs)
         self._forget_figures()
+        names = self._module.__dict__
+        if names.get("_") is not self._last:  # it is the user's now, or nobody's
+            self._last = object()
         self._cells += 1
         filename = CELL % self._cells
         self._sources.remember(code, filename)
@@ -218,8 +221,8 @@ class Interpreter:
         value = self._evaluate(*programs)
         if value is not None:
             self._display(value)
-            names = self._module.__dict__
-            if names.get("_", self._last) is self._last:  # it isn't the user's own
+            # It isn't the user's own, nor what gettext installs.
+            if names.get("_", self._last) is self._last and "_" not in vars(builtins):
                 names["_"] = self._last = value
         return 0
 

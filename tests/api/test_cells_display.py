@@ -140,6 +140,24 @@ async def test_the_last_value_has_a_name(procd: MakeClient) -> None:
         assert [variable["name"] for variable in (await reply.json())["variables"]] == ["x"]
 
 
+async def test_the_last_value_is_not_kept_for_who_has_let_go_of_it(procd: MakeClient) -> None:
+    client = await procd()
+    context_id = await create(client)
+    make = "import weakref\nclass B: pass\nb = B()\nr = weakref.ref(b)\nb"
+    for letting_go in ("_ = None", "del _"):
+        await run(client, make, contextId=context_id, display=True)
+        await run(client, f"del b; {letting_go}", contextId=context_id)
+        assert await said(client, "print(r())", contextId=context_id) == "None\n"
+        await run(client, "_ = 1; del _", contextId=context_id)
+
+
+async def test_a_name_that_gettext_installs_is_not_hidden(procd: MakeClient) -> None:
+    client = await procd()
+    install = "import gettext; gettext.install('x'); _('hello')"
+    assert shown(await run(client, install, display=True)) == ["'hello'"]
+    assert shown(await run(client, "_('hello')", display=True)) == ["'hello'"]
+
+
 @pytest.mark.parametrize("display", [False, True])
 async def test_imports_from_the_future_hold(procd: MakeClient, display: bool) -> None:
     client = await procd()

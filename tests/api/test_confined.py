@@ -187,6 +187,28 @@ async def test_one_command_of_another_user_is_terminated(
     assert not living(int(before["stdout"]))
 
 
+async def test_who_ends_one_command_leaves_the_next_alone(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shell: str
+) -> None:
+    """Though the shell may start a program, a slow one here, to be told apart from the first."""
+    slow = tmp_path / "prlimit"
+    slow.write_text(f'#!/bin/sh\nsleep 0.05\nexec {shutil.which("prlimit")} "$@"\n')
+    slow.chmod(0o755)
+    let_pass(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    client = await procd(process=AS_USER | {"shell": shell})
+    await sessions.create(client)
+    for _ in range(5):
+        first = await sessions.start(client, "sleep 100 & sleep 100 & sleep 100 | sleep 100")
+        follower = await sessions.follow(client, first)
+        second = await sessions.start(client, "echo ok; sleep 0.1; (exit 7)")
+        async with client.post(f"{sessions.path_of(first)}/terminate") as reply:
+            assert reply.status == 204
+        await follower.to_end()
+        assert (await sessions.ended(client, second))["exitCode"] == 7
+        assert (await sessions.logs(client, second))["output"] == "ok\n"
+
+
 @pytest.mark.parametrize("way", ["signal", "terminate"])
 async def test_what_is_yet_to_become_the_shell_is_no_commands(
     procd: MakeClient,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,6 +101,19 @@ def test_who_is_deaf_hears_control_frames(
     else:
         guard.feed_data(data[at:])
     assert fed.data == heard
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"\xc2\x81" + KEY + b"x", b"\x82\xff" + b"\xff" * 8 + KEY],
+    ids=["reserved bit", "no length"],
+)
+def test_who_is_deaf_hears_what_is_no_frame(nonsense: bytes) -> None:
+    fed: Any = Fed()
+    guard = Incoming(fed)
+    guard.deaf = True
+    guard.feed_data(frame(5, masked=True, wide=False) + nonsense)
+    assert fed.data == nonsense
 
 
 def test_one_that_becomes_deaf_hears_its_frame_to_the_end() -> None:

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.test_utils import make_mocked_request
 
+from procd.api.escape import SLICE
 from procd.api.output_text import EVERY_STREAM, OutputText
 from procd.api.reply import (
     GROUP,
@@ -237,6 +238,11 @@ def test_json_in_pieces_is_json(values: list[object]) -> None:
     wanted = [value if isinstance(value, dict) else {"text": value} for value in values]
     pieces = object_json({"list": array_json(items), "none": object_json({}), "x": 1})
     assert json.loads(b"".join(pieces)) == {"list": wanted, "none": {}, "x": 1}
+
+
+def test_a_text_that_goes_when_all_of_it_is_sent_is_whole() -> None:
+    asked = iter(["a" * (SLICE - 1)])
+    assert b"".join(string_json(lambda: next(asked))) == b'"' + b"a" * (SLICE - 1) + b'"'
 
 
 async def test_a_short_list_is_one_piece() -> None:

@@ -220,6 +220,22 @@ async def test_what_is_started_after_the_signal_is_sent_it_too(
     assert (await run(client, "echo on"))["output"] == "on\n"
 
 
+async def test_a_function_is_left_though_somebody_ignores_the_signal(
+    procd: MakeClient, shell: str, alive: Fifo, tmp_path: Path
+) -> None:
+    """One `return` leaves the function alone: the next follows, without waiting for the other."""
+    client = await of_shell(procd, shell, sessions={"grace_s": 1000.0})
+    deaf = f"sh -c 'trap \"\" TERM; echo ready >{alive}; exec sleep 1000'"
+    command_id = await start(
+        client, f"f() {{ sleep 1000; }}; {deaf} & f; sleep 1000; sleep 1000; >{tmp_path}/after"
+    )
+    assert await alive.line() == "ready"
+    await post(client, command_id, "terminate")
+    assert (await ended(client, command_id))["exitCode"] == 143
+    assert not (tmp_path / "after").exists()
+    assert (await run(client, "echo on"))["output"] == "on\n"
+
+
 async def test_terminated_in_the_middle_of_a_test(procd: MakeClient, shell: str) -> None:
     """What has the shell leave is no test of its own, which zsh can't have within one."""
     client = await of_shell(procd, shell)

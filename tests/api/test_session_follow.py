@@ -10,7 +10,7 @@ import pytest
 
 from procd.api import outlet
 from procd.api.session import SESSIONS
-from procd.api.ws import Connection
+from procd.api.ws import CONNECTIONS, Connection
 from tests.api.clients import Gate, raw, refused, sha256, until
 from tests.api.sessions import (
     VERSION,
@@ -470,6 +470,26 @@ async def test_a_gap_from_before_is_told_to_who_counts(procd: MakeClient, follow
             told = await listener.ws.receive_json()
             assert told == {"type": "gap", "firstAvailableOffset": first}
         assert await listener.to_end() == whole[max(first, offset) :]
+
+
+async def test_a_follower_that_talks_is_alive(procd: MakeClient, gate: Gate) -> None:
+    """Though nobody listens, and it answers no ping."""
+    client = await procd(server={"ping_s": 0.1, "dead_peer_s": 0.4})
+    await create(client)
+    command_id = await start(client, f"read x <{gate}; echo b")
+    path = path_of(command_id) + "/logs?follow=true"
+    dropped = client.app[CONNECTIONS].dropped
+    async with raw(client) as talker:
+        await talker.upgrade(path)
+        for number in range(1, 3):  # each takes the time in which one is found dead
+            async with raw(client) as silent:
+                await silent.upgrade(path)
+                while dropped["silent"] < number:
+                    await talker.send_frame(1, b"still here")
+                    await client.get("/version")  # at its own pace
+        gate.open()
+        assert await talker.next(2) == b"b\n"
+    assert dropped["silent"] == 2
 
 
 async def test_a_follower_may_say_what_it_wants(procd: MakeClient, gate: Gate) -> None:

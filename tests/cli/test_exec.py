@@ -40,7 +40,9 @@ def test_arguments_that_are_no_text(cli: Cli, home: str, tmp_path: Path, kind: s
     shell.symlink_to(SHELLS[kind])
     if not shell.exists():
         pytest.skip(f"{kind} is not installed")
-    words = [b"\xff", b"a\xe9b", b"it's\xe4\xf6", "é".encode() + b"\xfc\n"]
+    many = b"e\xff" * 20_000  # more than some shells can take, each by itself
+    words = [b"\xff", b"a\xe9b", b"it's\xe4\xf6", "é".encode() + b"\xfc\n\n", many]
+    words += [b"-v\xff", b"\xff%d\\n\\\\'\"$X`1\n2", b"\xff1\xfe0"]
     with Daemon.start(env={"HOME": home, "PROCD_PROCESS_SHELL": str(shell)}) as daemon:
         cli.url = daemon.url
         result = cli("exec", "--", "printf", "<%s>", *map(os.fsdecode, words))

@@ -14,7 +14,8 @@ from procd.api.session import SESSIONS
 from procd.config import ProcessConfig
 from procd.errors import CommandCompleted
 from procd.services.dialogue import EXIT_S, Contact, Dialogue
-from procd.services.session import ExecRequest, ShellSession
+from procd.services.session import ShellSession
+from procd.services.session_requests import ExecRequest
 from procd.unix.confine import confinement
 from procd.unix.openings import Openings
 from procd.unix.poller import Poller
