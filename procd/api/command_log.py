@@ -10,7 +10,6 @@ from aiohttp import WSCloseCode, hdrs, web
 
 from procd.api.body import number
 from procd.api.describe import COUNT, FLAG, TEXT, Doc, Query, Shape
-from procd.api.edge import HttpConnection
 from procd.api.outlet import Outlet
 from procd.api.output_text import OutputText
 from procd.api.reply import respond, respond_text
@@ -64,9 +63,7 @@ async def _follow(
         raise BadRequest(f"offset {offset} is beyond the end of the output")
     follows = request.query.get("follow") == "true"
     connection = await request.app[CONNECTIONS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES)
-    protocol = request.protocol
-    assert isinstance(protocol, HttpConnection)
-    protocol.incoming.deaf = True
+    connection.ignore_messages()
     end = command.log.store.end
     outlet = Outlet(
         command.log,

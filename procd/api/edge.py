@@ -40,7 +40,7 @@ class HttpConnection(web.RequestHandler):
     learn that the client has gone; the poller does.
 
     Attributes:
-        incoming: what the client of a WebSocket sends.
+        incoming: what the client of a WebSocket sends, while there is one.
         last_words: whether the client of a WebSocket, before it went, has sent something that
             nobody has read. To find by writing that a client has gone is to read no more of it.
     """
@@ -53,6 +53,7 @@ class HttpConnection(web.RequestHandler):
         self._poller = app[POLLER]
         self._visitors = app[VISITORS]
         self._watched = -1
+        self.incoming: Incoming | None = None
         self.last_words = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -120,7 +121,7 @@ class HttpConnection(web.RequestHandler):
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """Called by aiohttp when the connection is a WebSocket's from now on."""
         self.incoming = Incoming(parser)
-        guarded: Any = self.incoming  # which aiohttp only feeds
+        guarded: Any = self.incoming  # aiohttp only feeds it
         super().set_parser(guarded, data_received_cb)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -129,6 +130,7 @@ class HttpConnection(web.RequestHandler):
             self._unwatch()
         if self._upgraded:
             self.last_words = _unread(self)
+        self.incoming = None  # it has what came of a message
         self._visitors.left(self)
         super().connection_lost(exc)
 

@@ -95,6 +95,8 @@ class Connections:
         protocol = request.protocol
         assert isinstance(protocol, HttpConnection)
         incoming = protocol.incoming
+        if incoming is None:
+            raise ConnectionResetError("the client has gone")
         connection = Connection(self, ws, incoming, writer, transport, request[CALLER], stop_code)
         self._open.add(connection)
         if not request.app[GATE].still_admits(connection.caller):
@@ -263,6 +265,10 @@ class Connection:
             self._transport.close()
             return None
 
+    def ignore_messages(self) -> None:
+        """Drop what the client sends from now on but control frames, however long it is."""
+        self._incoming.deaf = True
+
     async def unread(self) -> AsyncIterator[bytes]:
         """The messages of a client that has gone, before its Close, that `receive` didn't return.
 
@@ -334,7 +340,7 @@ class Connection:
         self._connections.closed(self)
         self.released.set_result(None)
         response = self._ws
-        del self._ws
+        del self._ws, self._incoming
         return response
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from procd.api.edge import Runner
 from procd.app import create_app
 from procd.cli.failure import Failure
 from procd.cli.target import Target, parse, resolve
@@ -118,7 +119,7 @@ async def guarded(tmp_path: Path) -> AsyncIterator[tuple[str, Secrets]]:
     """A server on a Unix socket that asks for tokens."""
     secrets = Secrets(tmp_path / "tokens")
     config = from_mapping({"auth": {"token_file": str(secrets.path)}, "interpreter": {"warm": 0}})
-    runner = web.AppRunner(create_app(config), handler_cancellation=True)
+    runner = Runner(create_app(config), config.server)
     await runner.setup()
     path = str(tmp_path / "s")
     await web.UnixSite(runner, path).start()
