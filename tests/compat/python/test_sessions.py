@@ -8,8 +8,10 @@ import gc
 import os
 import sys
 import uuid
+from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -761,8 +763,12 @@ async def test_messages_of_a_long_log(
         messages = await client.follow(ran["cmdId"])
     assert all(message[:3] in MARKERS for message in messages)
     assert all(1 <= len(message) - 3 <= 16 << 10 for message in messages)
-    for message in messages:
-        message[3:].decode()
+    decoders = {marker: getincrementaldecoder("utf-8")() for marker in MARKERS}
+    for message, following in pairwise([*messages, b""]):
+        decoders[message[:3]].decode(message[3:])
+        cut, _ = decoders[message[:3]].getstate()
+        # Of the other stream something may have come in between.
+        assert not cut or following[:3] not in (message[:3], b"")
     assert demultiplexed(b"".join(messages)) == {
         "stdout": b"1\n2\n3\n4\n5\n6\n7\n8\n9\n",
         "stderr": f"{line}\n".encode() * 9,
