@@ -20,7 +20,7 @@ from procd.api.gate import CALLER
 from procd.api.handshake import handshake_of, offered, version_token
 from procd.api.past import Past, from_offset, recall, send
 from procd.api.pty import CREATE, CREATING, PTYS
-from procd.api.ws import CONNECTIONS, Connection, serve_both_ways
+from procd.api.ws import CONNECTIONS, STOPPING, Connection, Farewell, serve_both_ways
 from procd.errors import BadRequest, InvalidBody, ProcdError, SpawnFailed
 from procd.services.access import Scope
 from procd.services.keyboard import Typist
@@ -29,6 +29,11 @@ from procd.services.pty import PtyRequest, PtySession, exit_reason
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names the header, holds no secret
 BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
 EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
+# The SDKs look for what is wrong in the JSON of a Close, as of an end. Source: contract, 10.5.
+STOPPED: Final[Farewell] = (
+    WSCloseCode.GOING_AWAY,
+    orjson.dumps({"error": STOPPING}).decode(),
+)
 # A client that has sent its Close is answered when all that it typed before is in the terminal's
 # queue, or this much later; what one that has gone without typed waits there as long.
 LAST_INPUT_S: Final = 5.0
@@ -144,7 +149,7 @@ def _decode_envs(token: str) -> Mapping[str, str]:
 
 async def _accept(request: web.Request) -> Connection:
     return await request.app[CONNECTIONS].accept(
-        request, request.app[PTYS].config.max_message_bytes, selected
+        request, request.app[PTYS].config.max_message_bytes, selected, STOPPED
     )
 
 

@@ -28,7 +28,7 @@ from procd.api.describe import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
 from procd.api.observe import HEAP
 from procd.api.outlet import Outlet
 from procd.api.reply import json_response, timestamp
-from procd.api.ws import CONNECTIONS, Connection, serve_both_ways
+from procd.api.ws import CONNECTIONS, STOPPING, Connection, serve_both_ways
 from procd.errors import (
     BadRequest,
     Conflict,
@@ -164,7 +164,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
     connection = await request.app[CONNECTIONS].accept(
         request,
         contexts.config.max_message_bytes,
-        stop_code=WSCloseCode.INTERNAL_ERROR,  # the TypeScript SDK takes 1001 for success
+        stopped=(WSCloseCode.INTERNAL_ERROR, STOPPING),  # TypeScript's SDK takes 1001 for success
     )
     try:
         try:

@@ -38,9 +38,11 @@ REST_S: Final = 5.0
 MAX_REASON_BYTES: Final = 123
 # RFC 6455, section 7.4.2: from 3000 up to here, codes are anybody's.
 LAST_CODE: Final = 4999
-# How clients are sent away: code and reason; with the latter, the code is the connection's.
-TOKEN_GONE: Final = (WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
 STOPPING: Final = "server shutdown"
+# How clients are sent away: code and reason of the Close.
+Farewell = tuple[int, str]
+TOKEN_GONE: Final[Farewell] = (WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
+STOPPED: Final[Farewell] = (WSCloseCode.GOING_AWAY, STOPPING)
 
 PING_FRAME: Final = encode(PING, b"")
 
@@ -64,13 +66,13 @@ class Connections:
         request: web.Request,
         max_message_bytes: int,
         select: Select = version_token,
-        stop_code: int = WSCloseCode.GOING_AWAY,
+        stopped: Farewell = STOPPED,
     ) -> "Connection":
         """Answer the handshake.
 
         Args:
             select: picks from the sub-protocols that are offered the one to answer with.
-            stop_code: what the Close says when the server stops.
+            stopped: what the Close says when the server stops.
 
         Raises:
             BadRequest: it isn't one.
@@ -97,12 +99,12 @@ class Connections:
         incoming = protocol.incoming
         if incoming is None:
             raise ConnectionResetError("the client has gone")
-        connection = Connection(self, ws, incoming, writer, transport, request[CALLER], stop_code)
+        connection = Connection(self, ws, incoming, writer, transport, request[CALLER], stopped)
         self._open.add(connection)
         if not request.app[GATE].still_admits(connection.caller):
             connection.close(*TOKEN_GONE)
         elif self._stopping:
-            connection.close(stop_code, STOPPING)
+            connection.close(*stopped)
         if connection.closing:
             connection.release()
             raise ConnectionResetError("the client was sent away")
@@ -122,7 +124,7 @@ class Connections:
         """Tell every client that the server stops."""
         self._stopping = True
         for connection in self._open:
-            connection.close(connection.stop_code, STOPPING)
+            connection.close(*connection.stopped)
 
     async def aclose(self, within_s: float) -> None:
         """Drop the clients that don't answer to `stop` in time."""
@@ -143,7 +145,7 @@ class Connection:
         caller: whose token it was opened with.
         heard: whether the client has sent a frame of any kind.
         heard_text: whether the last message was a text message.
-        stop_code: what the Close says when the server stops.
+        stopped: what the Close says when the server stops.
         closing: whether this side has sent its Close.
         stalled: set while its input isn't read on purpose; its silence proves nothing then.
         on_sent_away: called by `send_away`.
@@ -158,12 +160,12 @@ class Connection:
         writer: AbstractStreamWriter,
         transport: asyncio.Transport,
         caller: Token,
-        stop_code: int,
+        stopped: Farewell,
     ) -> None:
         self._ws = ws
         self._incoming = incoming
         self.caller = caller
-        self.stop_code = stop_code
+        self.stopped = stopped
         self.heard = False
         self.heard_text = False
         self.closing = False

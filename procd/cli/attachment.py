@@ -282,22 +282,25 @@ class Attachment:
     def _closed(self, closed: Closed) -> None:
         if self._exit is not None:
             return
+        reason = closed.reason
         try:
-            self._exit = int(json.loads(closed.reason)["exitCode"])
+            ending = json.loads(reason)
+            if "exitCode" in ending:
+                self._exit = int(ending["exitCode"])
+                return
+            reason = str(ending["error"])
         except (ValueError, KeyError, TypeError):
-            pass  # not an end of the shell's
-        else:
-            return
+            pass  # a text of its own
         if closed.code == 1000:
             self._exit = 0
         elif closed.code in PASSING:
-            self._lose(Unreachable(f"the server closed the connection: {closed.reason}"))
-        elif closed.reason == SLOW:
+            self._lose(Unreachable(f"the server closed the connection: {reason}"))
+        elif reason == SLOW:
             # What it was to show next is no longer kept: begin again with what is.
             self._offset = None
             self._lose(Unreachable("this terminal is too slow for that much output"))
         else:
-            raise Failure(closed.reason or f"the server closed with code {closed.code}")
+            raise Failure(reason or f"the server closed with code {closed.code}")
 
     def _lose(self, exc: Unreachable) -> None:
         """Not yet a failure: say so, and look for the server."""

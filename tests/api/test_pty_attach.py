@@ -814,5 +814,5 @@ async def test_server_that_stops_closes_with_1001(
     terminal = await connect(client, "t1")
     async with asyncio.TaskGroup() as group:
         group.create_task(client.server.close())
-        assert (await terminal.to_end())[0] == 1001
+        assert await terminal.to_end() == (1001, '{"error":"server shutdown"}')
     await alive.ended()

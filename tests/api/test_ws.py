@@ -256,22 +256,22 @@ async def test_a_client_that_does_not_read_its_pongs_is_not_read(
 
 
 @each(
-    ("path", "code"),
+    ("path", "code", "reason"),
     [
-        ("/process/pty/t1/connect", 1001),
-        ("/process/pty/create-connect?id=t2", 1001),
-        ("/process/interpreter/execute", 1011),
-        ("/terminal/ptys", 1001),
+        ("/process/pty/t1/connect", 1001, b'{"error":"server shutdown"}'),
+        ("/process/pty/create-connect?id=t2", 1001, b'{"error":"server shutdown"}'),
+        ("/process/interpreter/execute", 1011, b"server shutdown"),
+        ("/terminal/ptys", 1001, b"server shutdown"),
     ],
 )
 async def test_who_comes_while_the_server_stops_is_told(
-    procd: MakeClient, tmp_path: Path, path: str, code: int
+    procd: MakeClient, tmp_path: Path, path: str, code: int, reason: bytes
 ) -> None:
     client = await served(procd, tmp_path)
     client.app[CONNECTIONS].stop()
     async with raw(client) as late:
         await late.upgrade(path)
-        assert await late.frame() == (CLOSE, code.to_bytes(2, "big") + b"server shutdown")
+        assert await late.frame() == (CLOSE, code.to_bytes(2, "big") + reason)
         await late.rest()
     assert await listed(client) == ["t1"]
 

@@ -172,7 +172,7 @@ async def test_refuses_newcomers_while_it_stops(start: Start, http: aiohttp.Clie
     stopping = asyncio.ensure_future(asyncio.to_thread(daemon.stop))
     await asyncio.to_thread(daemon.notify.receive)  # READY
     assert await asyncio.to_thread(daemon.notify.receive) == {"STOPPING": "1"}
-    await reader.readuntil(b"\x03\xe9server shutdown")
+    await reader.readuntil(b'\x03\xe9{"error":"server shutdown"}')
     with pytest.raises(aiohttp.ClientConnectionError):
         await http.get(f"{daemon.url}/version")
     assert await stopping == 0

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from daytona.common.errors import (
 )
 from daytona.common.pty import PtySize
 
-from tests.compat.python.sdk import Sdk, SyncSdk, value
+from tests.compat.python.sdk import AsyncSdk, Sdk, SyncSdk, value
 from tests.daemon.daemon import Daemon
 
 OUTPUT_BYTES = 20_000_000
@@ -296,3 +297,14 @@ def test_synchronous_handshake_200_times(daemon: Daemon) -> None:
         assert connected.wait().exit_code == 137
         connected.disconnect()
     sdk.close()
+
+
+@pytest.mark.parametrize("kind", [SyncSdk, AsyncSdk])
+async def test_a_server_that_stops_says_why(kind: type[SyncSdk | AsyncSdk], tmp_path: Path) -> None:
+    with Daemon.start(env={"HOME": str(tmp_path)}) as daemon:
+        sdk = kind.at(daemon.url)
+        async with await sdk.create("stopped") as terminal:
+            os.kill(daemon.pid, signal.SIGTERM)
+            result = await terminal.wait()
+            assert (result.exit_code, result.error) == (None, "server shutdown")
+        await sdk.aclose()
