@@ -28,6 +28,9 @@ OBEY_S: Final = 2.0
 # How long a lost server is looked for, and the pause between two looks.
 LOST_S: Final = 30.0
 RETRY_S: Final = 0.25
+# It is found when it has said something, or a connection has held for so long: a proxy may answer
+# the handshake, and then lose each connection.
+STEADY_S: Final = 1.0
 BEAT_S: Final = 5.0
 # How often a job in the background looks whether the terminal is its own: nobody tells it.
 FOREGROUND_S: Final = 0.5
@@ -94,6 +97,7 @@ class Execution:
         self._give_up_at: float | None = None
         self._gave_up = False
         self._lost_at: float | None = None
+        self._connected_at = 0.0
         self._retry_at = 0.0
         self._search = Progress(f"looking for {client.target.url}")
 
@@ -214,19 +218,19 @@ class Execution:
             if self._logs is None and not self._complete:
                 path = f"{self._command}/logs?follow=true&offset={self._offset}"
                 self._logs = self._client.websocket(path)
+                self._connected_at = time.monotonic()
             for name, method, path, body in self._wanted():
                 if name not in self._requests:
                     self._requests[name] = self._client.start(method, path, body)
-            if self._logs is not None:  # else it is there once it has answered
-                self._found()
         except Refused as exc:
             self._gone(exc)
         except Unreachable as exc:
             self._lost(exc)
 
     def _found(self) -> None:
-        self._lost_at = None
-        self._search.end()
+        if self._lost_at is not None:
+            self._lost_at = None
+            self._search.end()
 
     def _lost(self, exc: Unreachable) -> None:
         """The server can't be reached: not yet a failure."""
@@ -257,6 +261,7 @@ class Execution:
             if logs.fileno() in ready or logs.pending:
                 logs.flush()
                 for message in logs.receive():
+                    self._found()
                     piece = piece_of(message, self._offset)
                     self._lost_bytes += piece.begin - self._offset
                     self._offset = piece.end
@@ -264,6 +269,8 @@ class Execution:
                     if self._size is not None and self._own_exit is None:
                         self._kill_at = time.monotonic() + REST_S
             logs.beat()
+            if time.monotonic() - self._connected_at >= STEADY_S:
+                self._found()
         except BrokenPipeError:
             # Nobody reads what it prints: it ends as a command of a pipe does.
             self._close_logs()

@@ -1,5 +1,6 @@
 """procd logs."""
 
+import math
 import select
 import time
 from typing import Final
@@ -19,8 +20,11 @@ from procd.cli.target import Target
 from procd.cli.websocket import WebSocket
 
 BEAT_S: Final = 5.0
+# How long a lost server is looked for, and the pause between two looks.
 LOST_S: Final = 30.0
 RETRY_S: Final = 0.25
+# A connection that has held for so long was found.
+STEADY_S: Final = 1.0
 RED: Final = b"\x1b[31m"
 PLAIN: Final = b"\x1b[39m"
 
@@ -50,6 +54,7 @@ class Log:
             Failure: it isn't there, or the server is lost for too long.
         """
         path = f"{self._path}/logs"
+        connected_at = math.inf
         follow = "true" if self._follows else None
         with Progress(ASKING) as progress:
             while True:
@@ -58,6 +63,7 @@ class Log:
                     websocket = self._client.websocket(
                         path + query(follow=follow, offset=self._offset)
                     )
+                    connected_at = time.monotonic()
                     progress.end()
                     try:
                         self._print(websocket)
@@ -66,8 +72,11 @@ class Log:
                         websocket.close()
                 except Unreachable:
                     self._client.resumes = True
-                    self._lost_at = self._lost_at or time.monotonic()
-                    if time.monotonic() - self._lost_at > LOST_S:
+                    now = time.monotonic()
+                    if self._lost_at is None or now - connected_at >= STEADY_S:
+                        self._lost_at = now
+                    connected_at = math.inf
+                    if now - self._lost_at > LOST_S:
                         raise
                     select.select([], [], [], RETRY_S)
 

@@ -430,6 +430,22 @@ def test_the_rest_may_take_its_time_through_lost_connections(cli: Cli, proxy: Pr
     assert said == b"".join(b"%d\n" % number for number in range(1, 1_200_001))
 
 
+def test_a_connection_that_is_lost_each_time_is_given_up(cli: Cli, proxy: Proxy) -> None:
+    """As with a proxy that passes on no more than the handshake."""
+    cli.url = proxy.url
+    command = impatient(LOST_S=1.0)
+    process = cli.start("exec", "--", "sh", "-c", "echo $$; read x", command=command)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    proxy.portion = 1
+    proxy.cut()
+    assert process.wait(PATIENCE_S) == 125
+    assert process.stderr is not None
+    assert b"procd kill exec-" in process.stderr.read()
+    assert len([line for line in proxy.lines if b"/logs?" in line]) > 2
+    assert eventually(lambda: not alive(pid))  # to end it takes no more than to ask for it
+
+
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_rest_that_does_not_come_is_told(cli: Cli, proxy: Proxy, gone: bool) -> None:
     """Because nobody sends it, or because its session was ended meanwhile."""

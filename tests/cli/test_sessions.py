@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -175,6 +176,23 @@ def test_logs_that_follow(
     assert process.wait(PATIENCE_S) == 0
     assert process.stdout.read() == b"y\n"
     assert process.stderr.read() == b"err\n"
+
+
+def test_logs_that_are_quiet_between_two_losses(
+    cli: Cli, call: Call, session: str, proxy: Proxy
+) -> None:
+    command = start(call, session, "echo one; read x; echo two")
+    cli.url = proxy.url
+    code = "from procd.cli import logs, main; logs.LOST_S = logs.STEADY_S = 0.3; main.main()"
+    process = cli.start("logs", "-f", session, command=(sys.executable, "-c", code))
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"one\n"
+    for _ in range(2):
+        proxy.cut()
+        time.sleep(1.0)  # in which it is found, and by which the first loss is long ago
+    assert cli("input", session, command, "x").returncode == 0
+    assert process.stdout.read() == b"x\ntwo\n"
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_logs_in_colour(cli: Cli, call: Call, session: str) -> None:
