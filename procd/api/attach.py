@@ -11,7 +11,7 @@ from typing import Final
 import orjson
 from aiohttp import WSCloseCode, web
 
-from procd.api.attendant import Attendant, misunderstood
+from procd.api.attendant import PROTOCOL, Attendant, misunderstood
 from procd.api.audit import ending, note
 from procd.api.body import BodySchema, flag, number, strings
 from procd.api.describe import FLAG, TEXT, Doc, Query
@@ -67,6 +67,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
     offset = number(request.query, "offset")
     replay = number(request.query, "replay")
     looks_on = flag(request.query, "viewer")
+    wants_modes = flag(request.query, "modes") or PROTOCOL in offered(request)
     handshake_of(request, selected)  # before anything is started
     may_write = request[CALLER].scope >= Scope.WRITE and not looks_on
     try:
@@ -82,6 +83,8 @@ async def connect(request: web.Request) -> web.StreamResponse:
         return await _refuse(await _accept(request), message)
     if offset is None:
         past = await recall(session, ptys.config.replay_bytes if replay is None else replay)
+        if wants_modes:
+            past.modes = session.modes.at(past.start)
     else:
         past = from_offset(session, offset)
     try:
@@ -216,6 +219,7 @@ def _begin(
             cursor.advance(session.log.store.start)
         connection.write_text(_control("connected", offset=cursor.offset, **size))
         return
+    modes = {"modes": past.modes.decode()} if past.modes else {}
     connection.write_text(
         _control(
             "connected",
@@ -223,6 +227,7 @@ def _begin(
             replayBytes=past.size,
             liveOffset=past.live,
             **size,
+            **modes,
         )
     )
 
@@ -284,6 +289,8 @@ async def _write(
         if not outlet.opened:
             outlet.open(connection)
             attendant.caught_up()
+            if past.modes and attendant.may_write and session.modes.full_screen(past.start):
+                session.redraw()
         complete = await outlet.run()
     outlet.close()
     if not complete:
@@ -305,6 +312,7 @@ ATTACH: Final = (
     Query("replay", "bytes of past output to begin with"),
     Query("offset", "offset in the output to go on from"),
     Query("viewer", "only look on: input is discarded", FLAG),
+    Query("modes", "tell the modes before a replay, and have a full screen drawn anew", FLAG),
 )
 SIZE: Final = (
     Query("id", "of the session", TEXT, required=True),

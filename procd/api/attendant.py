@@ -15,6 +15,8 @@ each change, it hears who is attached and which size was agreed:
      "cols": 80, "rows": 24, "clients": [{"id": 2, "name": …, "viewer": false, "visible": true,
      "cols": 80, "rows": 24}]}
 
+It is also told the `modes` before a replay, as with `?modes=true` (README).
+
 To all other clients nothing of this exists.
 """
 

@@ -31,12 +31,14 @@ class Past:
             outlet's place.
         start: of a replay, the offset of its first byte.
         size: of a replay, bytes.
+        modes: of a replay, what to write to the terminal before it, for who wants that.
     """
 
     outlet: Outlet
     live: int | None = None
     start: int = 0
     size: int = 0
+    modes: bytes = b""
 
 
 def from_offset(session: PtySession, offset: int) -> Past:

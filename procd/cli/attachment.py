@@ -138,7 +138,8 @@ class Attachment:
         return self._client.websocket(f"{PTY}/create-connect{where}", protocols)
 
     def _connect(self) -> WebSocket:
-        where = query(offset=self._offset, viewer="true" if self._views else None)
+        viewer = "true" if self._views else None
+        where = query(offset=self._offset, viewer=viewer, modes="true")
         # Who waits meanwhile for the keys that leave shall not wait long.
         within_s = REPLY_S if self._lost_at is None else QUICK_S
         path = f"{self._path}/connect{where}"
@@ -264,6 +265,7 @@ class Attachment:
                 self._terminal.tell("connected again")
             begin = int(control.get("offset", 0))
             if "liveOffset" in control:
+                self._terminal.write(str(control.get("modes", "")).encode())
                 self._offset = None
                 self._replay_bytes = int(control["replayBytes"])
                 self._live_offset = int(control["liveOffset"])

@@ -20,12 +20,15 @@ from procd.services.recording import Recording, Recordings
 from procd.streams.backlog import Backlog, Budget
 from procd.streams.frames import Frames
 from procd.streams.log import Log
+from procd.streams.modes import Modes
 from procd.tasks import Tasks
 from procd.unix.child import ExitStatus
 
 log = logging.getLogger(__name__)
 
 MAX_CELLS: Final = 1000
+# How long a terminal is smaller for its program to draw anew: it is to notice, not to be seen.
+REDRAW_S: Final = 0.1
 # Lag of the fastest client that pauses the program; less where the backlog is short.
 PAUSE_BYTES: Final = 1 << 20
 KILLED: Final = 137
@@ -118,6 +121,9 @@ class PtySession:
         self.title = ""
         self.attendance = Attendance(sessions.config.resize_policy, self.resize, sessions.changed)
         self.frames = Frames(store)
+        self.modes = Modes()
+        self.log.tap = self.modes.feed
+        self._redrawn: asyncio.TimerHandle | None = None
         self.keyboard = Keyboard(sessions.tasks, sessions.config.input_queue_bytes)
 
     @property
@@ -173,12 +179,17 @@ class PtySession:
         if recording is not None:
             self._sessions.recordings.make_room()
             self._recording = recording
-            self.log.tap = recording.output
+            self.log.tap = self._said
         self.keyboard.plug_in(self._process.stdin)
         self._info = replace(info, active=True)
         self._process.done.add_done_callback(self._finished)
         self._sessions.changed()
         log.info("pty started", extra={"pty": info.id, "pid": self._process.record.pid})
+
+    def _said(self, data: bytes) -> None:
+        self.modes.feed(data)
+        if self._recording is not None:
+            self._recording.output(data)
 
     def _recorder(self) -> Recording:
         info = self._info
@@ -199,6 +210,8 @@ class PtySession:
 
     def _end(self) -> None:
         self._info = replace(self._info, active=False)
+        if self._redrawn is not None:
+            self._redrawn.cancel()
         if self._recording is not None:
             self._recording.finish(self.exit_code)
         self._sessions.ended(self, keep=not self._deleted)
@@ -223,9 +236,25 @@ class PtySession:
         if self._recording is not None and (cols, rows) != (self._info.cols, self._info.rows):
             self._recording.resized(cols, rows)
         self._info = replace(self._info, cols=cols, rows=rows)
-        if self._process is not None:
+        if self._process is not None and self._redrawn is None:
             self._process.resize(cols, rows)
         return self._info
+
+    def redraw(self) -> None:
+        """Have its program draw all anew: for a moment the terminal is a row smaller, or larger.
+
+        A program that is told of the size that it knows draws nothing. Source: tty_ioctl(4): no
+        SIGWINCH for a winsize that is the same.
+        """
+        if self._process is not None and self._redrawn is None:
+            rows = self._info.rows
+            self._process.resize(self._info.cols, rows - 1 or rows + 1)
+            self._redrawn = asyncio.get_running_loop().call_later(REDRAW_S, self._restore_size)
+
+    def _restore_size(self) -> None:
+        self._redrawn = None
+        if self._process is not None:
+            self._process.resize(self._info.cols, self._info.rows)
 
     def name(self, title: str) -> None:
         """Give it a title, for people; empty for none."""

@@ -439,3 +439,60 @@ async def test_who_can_not_be_understood_holds_up_nobody(
         for i in range(10):
             await rude.send_frame(PING, b"")
             assert await alive.line() == str(i + 1)
+
+
+FULL_SCREEN = r"""
+stty raw -echo
+printf '\033[?1049h\033[?1006h'
+seq 1000
+trap 'printf "<%s>" "$(stty size)"' WINCH
+echo ready
+while :; do read line; done
+"""
+
+
+async def test_a_full_screen_program_is_shown_whole(procd: MakeClient, tmp_path: Path) -> None:
+    """Though a replay begins long after it has begun."""
+    client = await served(procd, tmp_path, FULL_SCREEN)
+    await (await connect(client, "t1", "?offset=0")).until(b"ready")
+    looks_on = await connect(client, "t1", "?replay=9&modes=true&viewer=true")
+    assert looks_on.connected["modes"] == "\x1b[?1049h\x1b[?1006h"
+    whole = await connect(client, "t1", "", PROTOCOL)
+    assert "modes" not in whole.connected
+    plain = await connect(client, "t1", "?replay=9")
+    assert "modes" not in plain.connected
+    terminal = await connect(client, "t1", "?replay=9", PROTOCOL)
+    assert terminal.connected["modes"] == "\x1b[?1049h\x1b[?1006h"
+    assert (terminal.connected["cols"], terminal.connected["rows"]) == (80, 24)
+    await terminal.until(b"<24 80>")
+    await plain.until(b"<24 80>")
+    assert bytes(plain.output) == b"00\nready\n<23 80><24 80>"
+    told = await presence(terminal, sized(80, 24))
+    assert len(told["clients"]) == 5
+    assert [each["rows"] for each in terminal.controls if "rows" in each] == [24, 24]
+
+
+async def test_a_size_that_is_told_while_it_is_drawn_anew_counts(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await served(procd, tmp_path, FULL_SCREEN)
+    await (await connect(client, "t1", "?offset=0")).until(b"ready")
+    terminal = await connect(client, "t1", "?replay=9", PROTOCOL)
+    await terminal.until(b"<23 80>")
+    await say(terminal, type="size", cols=90, rows=30)
+    await terminal.until(b"<30 90>")
+    assert terminal.output.endswith(b"<23 80><30 90>")
+
+
+async def test_a_program_that_has_left_the_screen_is_left_alone(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    text = FULL_SCREEN.replace("echo ready", r"printf '\033[?1049l'; echo ready")
+    client = await served(procd, tmp_path, text)
+    await (await connect(client, "t1", "?offset=0")).until(b"ready")
+    terminal = await connect(client, "t1", "?replay=99", PROTOCOL)
+    assert terminal.connected["modes"] == "\x1b[?1049h\x1b[?1006h"
+    await presence(terminal, lambda _: True)
+    await say(terminal, type="size", cols=90, rows=30)
+    await terminal.until(b"<30 90>")
+    assert b"<23 80>" not in terminal.output

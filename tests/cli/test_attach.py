@@ -206,7 +206,7 @@ def test_viewers_say_that_they_are(attach: Open, name: str, cli: Cli, proxy: Pro
     assert screen.wait() == 0
     path = f"/process/pty/{name}/connect"
     assert [line.split()[1].decode() for line in proxy.lines if b"/connect" in line] == [
-        f"{path}?viewer=true"
+        f"{path}?viewer=true&modes=true"
     ]
     assert not any(b"viewer" in line for line in proxy.lines if b"create-connect" in line)
 
@@ -386,3 +386,32 @@ def test_bad_detach_keys(cli: Cli) -> None:
     result = cli("attach", "--detach-keys", "ctrl-1", "x")
     assert result.returncode == 1
     assert b"--detach-keys ctrl-1: ctrl-1: no such key" in result.stderr
+
+
+FULL_SCREEN = r"""
+trap 'printf "<%s>" "$(stty size)"' WINCH
+printf '\033[?1049h\033[?1000;1006hbegun'
+seq 60000
+printf over
+while :; do read line; done
+"""
+
+
+def test_a_full_screen_program_is_shown_whole(
+    attach: Open, name: str, cli: Cli, tmp_path: Path
+) -> None:
+    """Though it has drawn more than a replay holds."""
+    (tmp_path / "draw").write_text(FULL_SCREEN)
+    screen = attach(name)
+    ready(screen)
+    screen.type(f"exec sh {tmp_path}/draw\n".encode())
+    screen.until(rb"60000\r\nover")
+    screen.type(DETACH)
+    screen.wait()
+    screen = attach(name)
+    screen.until(rb"60000\r\nover<23 80><24 80>")
+    assert b"begun" not in screen.seen
+    assert screen.seen.index(b"\x1b[?1049h\x1b[?1000h\x1b[?1006h") < screen.seen.index(b"59999")
+    screen.type(DETACH)
+    screen.wait()
+    assert b"\x1b[?1049l" in screen.seen

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.daemon.daemon import Daemon, eventually
-from tests.web.terminal import Terminal, call
+from tests.web.terminal import Terminal, call, open_terminal
 
 if TYPE_CHECKING:  # it may not be installed
     from playwright.sync_api import BrowserContext
@@ -52,3 +52,26 @@ def test_it_draws_right(daemon: Daemon, context: "BrowserContext", home: Path, n
         return [line.rstrip() for line in screen.display]
 
     assert eventually(lambda: terminal.lines() == reference()), (terminal.lines(), reference())
+
+
+FULL_SCREEN = r"""
+trap 'printf "\033[H\033[2Jdrawn at %s" "$(stty size)"' WINCH
+printf '\033[?1049h\033[?1000;1006hbegun'
+seq 60000
+while :; do read line; done
+"""
+
+
+def test_it_is_shown_whole(daemon: Daemon, context: "BrowserContext", home: Path) -> None:
+    """Though it has drawn more than a replay holds."""
+    (home / "draw").write_text(FULL_SCREEN)
+    call(daemon.url, "/process/pty", "POST", {"id": "t1", "cwd": str(home)})
+    first = open_terminal(context, daemon.url, "t1", create=False)
+    first.shows("ready>")
+    first.type("exec sh draw\n")
+    first.shows("60000")
+    first.page.close()
+    again = open_terminal(context, daemon.url, "t1", create=False)
+    again.shows("drawn at ")
+    assert eventually(lambda: "drawn at {1} {0}".format(*again.size()) in again.lines()[0])
+    assert again.element.locator(".xterm.enable-mouse-events").count() == 1  # as was asked for

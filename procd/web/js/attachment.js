@@ -139,7 +139,7 @@ export class Attachment {
     }
   }
 
-  #connected({ offset, replayBytes = 0, liveOffset, cols, rows }) {
+  #connected({ offset, replayBytes = 0, liveOffset, modes = "", cols, rows }) {
     if (this.#offset !== null && this.#offset !== offset) {
       // What lies between is no longer kept: better the screen of now than half of it.
       this.#offset = null;
@@ -153,6 +153,7 @@ export class Attachment {
       this.#check().catch(() => {}); // only to compare with later
     }
     this.events.sized(cols, rows);
+    if (modes) this.events.output(encoder.encode(modes), () => {});
     this.#acked = this.#offset;
     this.#backoff.reset();
     this.#become("live", "");
