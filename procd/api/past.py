@@ -57,7 +57,7 @@ async def recall(session: PtySession, replay_bytes: int) -> Past:
     spare_bytes = 0
     while True:
         live = store.end
-        start = min(max(live - replay_bytes, store.start + spare_bytes), live)
+        start = min(max(live - replay_bytes, store.start_after(spare_bytes)), live)
         # From here on nothing is missed, whatever is awaited.
         past = Past(Outlet(session.log, session.frames, start), live, start)
         try:
@@ -70,7 +70,7 @@ async def recall(session: PtySession, replay_bytes: int) -> Past:
             past.outlet.close()
             raise
         said_bytes = store.end - live
-        if start == live or start - store.start >= said_bytes:
+        if start == live or start >= store.start_after(said_bytes):
             return past
         past.outlet.close()
         spare_bytes = 2 * max(said_bytes, spare_bytes)

@@ -133,6 +133,10 @@ class Backlog:
             return self.end
         return max(self._offsets[self._first], self.end - self._tail_bytes)
 
+    def start_after(self, size: int) -> int:
+        """What `start` will be when `size` bytes more have come, unless the tail gets shorter."""
+        return max(self.start, self.end + size - self._tail_bytes)
+
     @property
     def head_end(self) -> int:
         """Offset after the head; between it and `start` lies the gap, empty if they are equal."""

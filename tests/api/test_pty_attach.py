@@ -254,6 +254,22 @@ async def test_replay_of_a_terminal_that_pours_for_another(
         reading.cancel()
 
 
+async def test_replay_of_a_terminal_that_is_printing(procd: MakeClient, tmp_path: Path) -> None:
+    """Less than is kept: all of it, however much comes while it is filtered."""
+    lines = b"".join(b"%d\n" % number for number in range(1, 100_001))
+    shell = program(tmp_path, f"{RAW}; for i in $(seq 100000); do echo $i; done; read x")
+    client = await procd(process={"shell": shell}, pty={"replay_bytes": len(lines)})
+    await create(client, "t1")
+    seen = 0
+    while seen < len(lines):
+        terminal = await connect(client, "t1")
+        assert terminal.connected["offset"] == 0
+        seen = terminal.connected["liveOffset"]
+        await terminal.until_size(seen)
+        assert terminal.output == lines[: len(terminal.output)]
+        await terminal.ws.close()
+
+
 async def test_replay_of_config(procd: MakeClient, tmp_path: Path) -> None:
     client = await procd(
         process={"shell": program(tmp_path, numbers())}, pty={"replay_bytes": 1000}
