@@ -15,7 +15,7 @@ from procd.api.attendant import PROTOCOL, Attendant, misunderstood
 from procd.api.audit import ending, note
 from procd.api.body import BodySchema, flag, number, strings
 from procd.api.describe import FLAG, TEXT, Doc, Query
-from procd.api.edge import had_last_words
+from procd.api.edge import was_there
 from procd.api.gate import CALLER
 from procd.api.handshake import handshake_of, offered, version_token
 from procd.api.past import Past, from_offset, recall, send
@@ -112,7 +112,7 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
         return await _serve(request, connection, session, past, may_write=True)
     finally:
         past.outlet.close()
-        if connection is None or not (connection.heard or had_last_words(request)):
+        if connection is None or not (connection.heard or was_there(request)):
             ptys.discard(session)  # nobody ever got hold of it
 
 

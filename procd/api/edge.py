@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
@@ -18,9 +18,11 @@ from aiohttp.streams import StreamReader
 from multidict import CIMultiDictProxy
 
 from procd.api.envelope import envelope
+from procd.api.forwarded import is_forwarded
 from procd.api.handshake import SWITCHING
 from procd.api.incoming import Incoming
 from procd.api.observe import REQUESTS
+from procd.api.pulse import queued_bytes
 from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
 from procd.config import ServerConfig
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 
 POLLER = web.AppKey("POLLER", Poller)
+# The state of a connection whose client has closed it, and hasn't reset it. Source: linux/tcp.h.
+CLOSE_WAIT: Final = 8
 
 
 class HttpConnection(web.RequestHandler):
@@ -43,9 +47,11 @@ class HttpConnection(web.RequestHandler):
         incoming: what the client of a WebSocket sends, while there is one.
         last_words: whether the client of a WebSocket, before it went, has sent something that
             nobody has read. To find by writing that a client has gone is to read no more of it.
+        took_all: whether it had read all that it was sent when it went.
     """
 
-    __slots__ = ("_poller", "_requests", "_visitors", "_watched", "incoming", "last_words")
+    __slots__ = ("_poller", "_requests", "_visitors", "_watched", "incoming", "last_words",
+                 "took_all")  # fmt: skip
 
     def __init__(self, server: web.Server, app: web.Application, **options: Any) -> None:
         super().__init__(server, **options)
@@ -54,7 +60,7 @@ class HttpConnection(web.RequestHandler):
         self._visitors = app[VISITORS]
         self._watched = -1
         self.incoming: Incoming | None = None
-        self.last_words = False
+        self.last_words = self.took_all = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop for a new connection."""
@@ -130,6 +136,7 @@ class HttpConnection(web.RequestHandler):
             self._unwatch()
         if self._upgraded:
             self.last_words = _unread(self)
+            self.took_all = _all_taken(self.transport)
         self.incoming = None  # it has what came of a message
         self._visitors.left(self)
         super().connection_lost(exc)
@@ -185,10 +192,34 @@ def _unread(connection: web.RequestHandler) -> bool:
         sock.detach()  # it is the transport's
 
 
-def had_last_words(request: web.Request) -> bool:
-    """Whether the client of this WebSocket has sent, before it went, what nobody has read."""
+def was_there(request: web.Request) -> bool:
+    """Whether the client of this WebSocket, by how it went, has seen the answer to its handshake.
+
+    It has sent something that nobody has read. Or it had read all there was, unless a proxy may
+    have done that in its stead.
+    """
     protocol = request.protocol
-    return isinstance(protocol, HttpConnection) and protocol.last_words
+    if not isinstance(protocol, HttpConnection):
+        return False
+    return protocol.last_words or (protocol.took_all and not is_forwarded(request))
+
+
+def _all_taken(transport: asyncio.Transport | None) -> bool:
+    """Whether the client, which has gone, had read all that it was sent.
+
+    One that hasn't resets the connection. Source: RFC 2525, section 2.17.
+    """
+    if transport is None or transport.get_write_buffer_size():
+        return False
+    sock = transport.get_extra_info("socket")
+    try:
+        if sock.family != socket.AF_UNIX:
+            (state,) = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+            if state != CLOSE_WAIT:
+                return False
+        return not queued_bytes(sock)
+    except OSError:
+        return False
 
 
 def _reason(exc: HttpProcessingError) -> str:

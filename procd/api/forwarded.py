@@ -18,6 +18,15 @@ from procd.configfile import networks
 UNIX: Final = "unix"
 
 
+# What a proxy says that it is one by; the last of them as it must. Source: RFC 9110, section 7.6.3.
+SIGNS: Final = ("X-Forwarded-For", hdrs.FORWARDED, hdrs.VIA)
+
+
+def is_forwarded(request: web.Request) -> bool:
+    """Whether a proxy stands between, as far as it says so."""
+    return any(sign in request.headers for sign in SIGNS)
+
+
 class Proxies:
     """The peers whose word is taken for who their client is."""
 

@@ -17,6 +17,12 @@ from procd.config import ServerConfig
 BEATS_BEHIND: Final = 5
 
 
+def queued_bytes(sock: socket.socket) -> int:
+    """What the kernel still has to send, or to hear of. Source: tcp(7), SIOCOUTQ."""
+    (queued,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return int(queued)
+
+
 class Client(Protocol):
     """Whose pulse it is.
 
@@ -93,11 +99,9 @@ class Pulse:
         self._timer = self._loop.call_later(min(self._beat_s, left_s), self._beat)
 
     def _queued_bytes(self) -> int:
-        """What the kernel still has to send, or to hear of. Source: tcp(7), SIOCOUTQ."""
         if self._transport.is_closing() or self._socket.fileno() < 0:
             return 0
-        (queued,) = struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))
-        return int(queued)
+        return queued_bytes(self._socket)
 
     def closed(self) -> None:
         """The client has been sent a Close: it has as long to answer as for any sign of life."""

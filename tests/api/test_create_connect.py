@@ -32,7 +32,7 @@ from tests.api.clients import (
     refused,
     until,
 )
-from tests.conftest import MakeClient
+from tests.conftest import Client, MakeClient
 
 PATH = "/process/pty/create-connect"
 HANDSHAKE = {
@@ -251,17 +251,29 @@ async def test_shell_that_cannot_start(procd: MakeClient, trouble: str) -> None:
     assert await listed(client) == []
 
 
+async def asking(client: Client, session_id: str) -> socket.socket:
+    """A client that has asked for a session, and reads nothing unless it is told to."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, (client.host, client.port))
+    lines = [f"{name}: {value}" for name, value in {"Host": "localhost", **HANDSHAKE}.items()]
+    head = "\r\n".join([f"GET {PATH}?id={session_id} HTTP/1.1", *lines, "", ""])
+    await loop.sock_sendall(sock, head.encode())
+    return sock
+
+
 @pytest.mark.parametrize("way", ["reset", "leave"])
 async def test_client_that_vanishes_before_the_answer(
     procd: MakeClient, tmp_path: Path, alive: Fifo, way: str
 ) -> None:
     text = f"exec 9>{alive}; trap '' HUP; echo begun >&9; read x; sleep 3600"
     client = await procd(process={"shell": program(tmp_path, text)})
-    async with raw(client) as rude:
-        await rude.ask_upgrade(f"{PATH}?id=t1")
+    with await asking(client, "t1") as rude:
         assert await alive.line() == "begun"
-        rude.reset() if way == "reset" else await rude.leave()
-        await alive.ended()
+        if way == "reset":
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await alive.ended()
     assert await listed(client) == []
 
 
@@ -326,18 +338,30 @@ async def test_client_that_only_pongs_keeps_its_session(procd: MakeClient, tmp_p
     assert (await terminal.to_end())[0] == 1000
 
 
+@each("ends", ["reset", "close"])
+@each("proxy", ["", "X-Forwarded-For: 192.0.2.1", "Via: 1.1 gateway"])
+async def test_client_that_has_read_the_answer_keeps_its_session(
+    procd: MakeClient, tmp_path: Path, proxy: str, ends: str
+) -> None:
+    """Though it says nothing. What a proxy has read, its client may never have seen."""
+    client = await procd(process={"shell": program(tmp_path, "read x")})
+    name = f"t{ends}{len(proxy)}"
+    async with raw(client) as quiet:
+        await quiet.upgrade(f"{PATH}?id={name}", *filter(None, [proxy]))
+        await quiet.next(PING)
+        quiet.reset() if ends == "reset" else await quiet.leave()
+    await waiting.until(lambda: not len(client.app[CONNECTIONS]))
+    kept = ends == "close" and not proxy
+    assert await listed(client) == ([name] if kept else [])
+
+
 async def test_client_that_leaves_with_a_word_keeps_its_session(
     procd: MakeClient, tmp_path: Path
 ) -> None:
     """Though procd finds out that it has gone by writing, and so never gets to read the word."""
     client = await procd(process={"shell": program(tmp_path, "read x")})
     loop = asyncio.get_running_loop()
-    with socket.socket() as leaving:
-        leaving.setblocking(False)
-        await loop.sock_connect(leaving, ("127.0.0.1", client.port))
-        lines = [f"{name}: {value}" for name, value in {"Host": "localhost", **HANDSHAKE}.items()]
-        head = "\r\n".join([f"GET {PATH}?id=t1 HTTP/1.1", *lines, "", ""])
-        await loop.sock_sendall(leaving, head.encode())
+    with await asking(client, "t1") as leaving:
         got = b""
         while b"connected" not in got:
             got += await loop.sock_recv(leaving, 4096)
