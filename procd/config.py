@@ -160,7 +160,7 @@ class PtyConfig:
         maximum=MOST_MESSAGE_BYTES,
     )
     input_queue_bytes: int = setting(
-        1 << 20,
+        8 << 20,
         "unread input beyond which more waits in procd, as much of each client, bytes",
         minimum=1024,
     )

@@ -57,6 +57,25 @@ async def heard(client: Raw) -> None:
     assert await client.next(PONG) == b"heard?"
 
 
+async def test_a_paste_that_nobody_reads_keeps_no_ping_waiting(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    """10 MB, which clients send in pieces, and then ask whether the server is alive."""
+    pieces = [random_base64(64 << 10) for _ in range(160)]
+    shell = program(tmp_path, after(gate, f"head -c {160 << 16} | sha256sum"))
+    client = await procd(process={"shell": shell})
+    await create(client, "t1")
+    async with raw(client) as pasting:
+        await pasting.upgrade("/process/pty/t1/connect")
+        while b"ready" not in await pasting.output(1):
+            pass
+        for piece in pieces:
+            await pasting.send_frame(BINARY, piece)
+        await heard(pasting)
+        gate.open()
+        assert sha256(b"".join(pieces)).encode() in await pasting.output(64)
+
+
 async def test_10_mb_paste(procd: MakeClient, tmp_path: Path) -> None:
     data = random_base64(10 << 20)
     shell = program(tmp_path, f"{RAW}; echo ready; head -c {len(data)} | sha256sum; read x")
