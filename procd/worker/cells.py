@@ -78,6 +78,7 @@ class Interpreter:
         self._forget_figures = pyplot_hook.install(self._shown)
         # What waits for the end of its line is the parent's to say.
         register_at_fork(before=streams.flush, after_in_child=channel.close)
+        register_at_fork(after_in_child=streams.unlock)
 
     def serve(self) -> None:
         """Do what procd asks for, for ever."""

@@ -15,6 +15,10 @@ from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F40
 
 # All of these by name, so that what the user's code does to modules isn't done to us.
 
+TYPE_CHECKING = False  # nor what typing costs
+if TYPE_CHECKING:
+    from typing import Any
+
 # So much is written without the end of its line. Source: Process API contract, section 11.3.
 LONG_BYTES = 1024
 # What the streams are called in `sys`.
@@ -124,6 +128,15 @@ class Streams:
                 TextIOWrapper.flush(stream)  # whatever is in the way in this one
             except Exception:  # noqa: BLE001 - parts of it may be the user's by now
                 self._discard(number)
+
+    def unlock(self) -> None:
+        """After a fork, take them from threads that it has left behind in the midst of a write."""
+        for number in (1, 2):
+            try:
+                buffer: Any = self._opened[number].buffer
+                BufferedWriter.__init__(buffer, buffer.raw, 1)  # all that gives it a new lock
+            except Exception:  # noqa: BLE001, S112 - there is none, or it was detached
+                continue
 
     def _discard(self, number: int) -> None:
         """Have a stream that can't be written to forget its text, lest the next cell say it."""

@@ -113,3 +113,30 @@ async def test_the_other_end_of_the_same_pipe(procd: MakeClient) -> None:
         assert not await said(client, code)
         cell = await run(client, f"print('seen', file=sys.{name})")
         assert (getattr(cell, name), cell.errors) == ("seen\n", [])
+
+
+async def test_a_fork_while_another_thread_prints(procd: MakeClient) -> None:
+    # The thread that has the stream doesn't live on in the child, which is to have it all the same.
+    client = await procd()
+    code = """
+import os, sys, threading
+reading, writing = os.pipe()
+os.dup2(writing, 1); os.close(writing)
+thread = threading.Thread(target=print, args=('x' * 200_000,))
+def begin():  # called at the fork, when stdout was flushed
+    del sys.stderr.buffer.flush
+    thread.start()
+    os.read(reading, 1)  # it is in the midst of its write, for which there is no room
+sys.stderr.buffer.flush = begin
+if os.fork() == 0:
+    os.dup2(os.open('/dev/null', os.O_WRONLY), 1)
+    print('child')
+    os._exit(7)
+print(os.WEXITSTATUS(os.wait()[1]), file=sys.stderr)
+left = 200_000
+while left: left -= len(os.read(reading, left))
+thread.join()
+"""
+    cell = await run(client, code, timeout=10)
+    assert (cell.stderr, cell.errors, cell.close) == ("7\n", [], (1000, ""))
+    assert await said(client, "print('next')") == "next\n"
