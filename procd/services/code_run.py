@@ -31,6 +31,8 @@ from procd.unix.fd import OwnedFd, anonymous_file, pipe
 log = logging.getLogger(__name__)
 
 WORKER_DIR: Final = Path(worker.__file__).parent
+# Of Node and what runs on it; the path is as Node names it.
+PRELOADING: Final = ("--require", str((WORKER_DIR / "argv.cjs").resolve()))
 # Only a program that names it can show a chart; every other runs as plainly as `python3 -`.
 CHARTING: Final = re.compile(r"\b(matplotlib|pylab)\b")
 LANGUAGES: Final = ("python", "javascript", "typescript")
@@ -237,29 +239,21 @@ class _Run:
 
     def javascript(self) -> Program:
         """Node, with the code as its input."""
-        prelude = str((WORKER_DIR / "argv.cjs").resolve())  # as Node names it
-        argv = (
-            find(self.env, self.confinement, "node"),
-            "--require",
-            prelude,
-            "-",
-            *self.request.argv,
-        )
+        node = find(self.env, self.confinement, "node")
+        argv = (node, *PRELOADING, "-", *self.request.argv)
         return self._program(argv, stdin=_code_file(self.request.code))
 
     def typescript(self) -> Program:
         """`argv` with a file of the code, since no runner takes TypeScript by descriptor."""
-        # On the program's own first line, so that its lines keep their numbers.
-        code = f"process.argv.splice(1, 1); {self.request.code}"
         try:
             self.folder = tempfile.mkdtemp(prefix="procd-code-")
             path = Path(self.folder, "code.ts")
-            path.write_text(code, encoding="utf-8")
+            path.write_text(self.request.code, encoding="utf-8")
             self.confinement.give(str(path))
             self.confinement.give(self.folder)
         except OSError as exc:
             raise SpawnFailed(f"cannot hold the code: {exc.strerror}") from exc
-        argv = (*self.argv, str(path), *self.request.argv)
+        argv = (*self.argv, *PRELOADING, str(path), *self.request.argv)
         return self._program(argv)
 
     def close(self) -> None:

@@ -1,5 +1,19 @@
-// Preloaded for code on standard input, to make process.argv [node, ...arguments]. What the program
-// starts inherits execArgv and isn't to be preloaded; worker threads are all the same.
-const place = process.execArgv.indexOf(__filename);
-if (place > 0) process.execArgv.splice(place - 1, 2);
-if (require("worker_threads").isMainThread) process.argv.splice(1, 1);
+// Preloaded for a program, to make process.argv [node, ...arguments]. What the program starts
+// inherits execArgv and isn't to be preloaded; worker threads are all the same.
+const Module = require("module");
+const { isMainThread } = require("worker_threads");
+function leaveOut() {
+  const place = process.execArgv.indexOf(__filename);
+  if (place > 0) process.execArgv.splice(place - 1, 2);
+  if (isMainThread) process.argv.splice(1, 1);
+}
+if (process.execArgv.includes(__filename) || !isMainThread) leaveOut();
+else {
+  // ts-node has yet to set both, and finds the program in argv.
+  const { runMain } = Module;
+  Module.runMain = (program = process.argv[1]) => {
+    Module.runMain = runMain;
+    leaveOut();
+    runMain(program);
+  };
+}

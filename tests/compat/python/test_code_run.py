@@ -235,6 +235,35 @@ async def test_typescript(typescript: Run) -> None:
     assert json.loads(second) == ARGUMENTS
 
 
+TOUCHY: Final = (
+    "#!/usr/bin/env node\nconsole.log(process.argv[1])",
+    "'use strict'; console.log((function (this: any) { return this ?? process.argv[1] })())",
+    "import process from 'node:process'; console.log(process.argv[1])",
+    "const process = require('process'); console.log(process.argv[1])",
+    "if (require.main === module) console.log(process.argv[1])",
+)
+
+
+async def test_typescript_as_it_stands(typescript: Run) -> None:
+    for program in TOUCHY:
+        reply = await typescript(program, argv=["a b"])
+        assert (reply.exit_code, reply.result) == (0, "a b\n"), program
+
+
+async def test_what_typescript_starts_has_its_own_arguments(
+    typescript: Run, tmp_path: Path
+) -> None:
+    child = tmp_path / "child.js"
+    child.write_text("console.log(process.argv.slice(2).join())")
+    reply = await typescript(f"""
+import {{ fork }} from 'child_process'
+import {{ Worker }} from 'worker_threads'
+const child: string = '{child}'
+fork(child, ['a', 'b']).on('exit', () => new Worker(child, {{ argv: ['c', 'd'] }}))
+""")
+    assert (reply.exit_code, reply.result) == (0, "a,b\nc,d\n")
+
+
 async def test_typescript_exception(typescript: Run) -> None:
     reply = await typescript("const a: number = 1\n\nthrow new TypeError('why' + a)")
     assert reply.exit_code == 1
