@@ -234,11 +234,12 @@ class Interpreter:
                 vars(builtins).pop("display", None)
                 _displays().show_figures()
             for name in ("stdout", "stderr"):  # what the code has put in place of ours
-                stream = getattr(sys, name, None)
-                if stream is not None and not getattr(stream, "closed", False):
-                    stream.flush()
+                try:
+                    getattr(sys, name).flush()
+                except Exception:  # noqa: BLE001, S112 - it has none, is closed or broken
+                    continue
         finally:
-            if self._streams.replaced:  # they say their last words while it is still their turn
+            if self._streams.changed:  # they say their last words while it is still their turn
                 self._streams.restore()
 
     def _compiled(self, source: Any, filename: str, mode: str) -> types.CodeType:

@@ -64,9 +64,11 @@ class Streams:
         self._opened: dict[int, TextIOWrapper] = {}
 
     @property
-    def replaced(self) -> bool:
-        """Whether others have taken their place."""
+    def changed(self) -> bool:
+        """Whether others have taken their place, or they aren't what they were."""
         for number, stream in self._opened.items():
+            if not _as_made(stream, number):
+                return True
             for name in NAMES[number]:
                 if getattr(sys, name, None) is not stream:
                     return True
@@ -164,8 +166,13 @@ def _name(number: int, stream: TextIOWrapper) -> None:
 
 
 def _as_made(stream: TextIOWrapper, number: int) -> bool:
-    made = ("utf-8", number > 0)
     try:
-        return not stream.closed and (stream.encoding, stream.line_buffering) == made
+        return (
+            not stream.closed
+            and (stream.encoding, stream.line_buffering) == ("utf-8", number > 0)
+            # No methods but its own.
+            and vars(stream).keys() == {"mode"}
+            and vars(stream.buffer).keys() == {"close"}
+        )
     except ValueError:  # its buffer was detached
         return False

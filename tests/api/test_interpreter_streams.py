@@ -140,3 +140,34 @@ thread.join()
     cell = await run(client, code, timeout=10)
     assert (cell.stderr, cell.errors, cell.close) == ("7\n", [], (1000, ""))
     assert await said(client, "print('next')") == "next\n"
+
+
+UNFLUSHED = [
+    "class S:\n  def write(self, t): pass\nsys.stdout = S()",
+    "class S:\n  def __getattr__(self, n): raise OSError('gone')\nsys.stdout = S()",
+    "raw = sys.stdout.detach()",
+    "sys.stdout.flush = None",
+    "sys.stdout = open('/dev/full', 'w'); print('lost')",
+]
+
+
+@each("code", UNFLUSHED)
+async def _unflushed(client: Any, code: str) -> None:
+    cell = await run(client, f"import sys\n{code}\nx = 5")
+    cell.check_completed()
+    assert cell.errors == []
+    assert await said(client, "print(x, flush=True)") == "5\n"
+
+
+async def test_streams_that_cannot_be_flushed(procd: MakeClient) -> None:
+    # The code itself has raised nothing.
+    await _unflushed(client=await procd())
+
+
+async def test_methods_of_streams_are_not_for_the_next_cell(procd: MakeClient) -> None:
+    client = await procd()
+    for name in ("stdout", "stderr"):
+        for method in ("write", "flush", "buffer.write"):
+            assert not await said(client, f"import sys\nsys.{name}.{method} = lambda *a: 1 / 0")
+            cell = await run(client, f"print('seen', file=sys.{name}, flush=True)")
+            assert (getattr(cell, name), cell.errors) == ("seen\n", [])
