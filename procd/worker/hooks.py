@@ -1,7 +1,8 @@
-"""What the user's code has the interpreter call whenever it likes: signal handlers and tracers."""
+"""What the user's code has the interpreter call at any time: signal handlers, tracers, monitors."""
 
 from __future__ import annotations
 
+import sys
 from _signal import (  # type: ignore[import-not-found]  # signal's own, without its wrappers
     getsignal,
     valid_signals,
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 SIGNALS = sorted(valid_signals())
+monitoring: Any = getattr(sys, "monitoring", None)  # since Python 3.12
+TOOLS = range(6 if monitoring is not None else 0)
+if TOOLS:
+    get_events, get_tool = monitoring.get_events, monitoring.get_tool
+    set_events = monitoring.set_events
 
 
 class Hooks:
@@ -31,12 +37,17 @@ class Hooks:
         self._handlers: dict[int, Any] = {}
         self._trace: Any = None
         self._profile: Any = None
+        self._events: dict[int, int] = {}  # by tool
         self._guard = self._handle  # one object, to be known again
         self._holding = False
         self._held: BaseException | None = None
 
     def put_aside(self) -> None:
         """Have no hook raise anything from now on; a second time does no harm."""
+        for tool in TOOLS:
+            if get_tool(tool) is not None and (events := get_events(tool)):
+                self._events[tool] = events
+                set_events(tool, 0)
         if gettrace() is not None:
             self._trace = gettrace()
             settrace(None)
@@ -65,6 +76,8 @@ class Hooks:
             setprofile(profile)
         if trace is not None:
             settrace(trace)
+        while self._events:
+            set_events(*self._events.popitem())
 
     def _handle(self, number: int, frame: types.FrameType | None) -> None:
         try:

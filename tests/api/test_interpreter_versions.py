@@ -23,7 +23,10 @@ def _pythons() -> list[str]:
     return list(found.values())
 
 
-@pytest.mark.parametrize("python", _pythons())
+each_python = pytest.mark.parametrize("python", _pythons())
+
+
+@each_python
 async def test_each_python(procd: MakeClient, python: str) -> None:
     client = await procd(interpreter={"python": python, "grace_s": 0.3})
     context_id = await create(client)
@@ -44,3 +47,24 @@ async def test_each_python(procd: MakeClient, python: str) -> None:
     cell = await run(client, "while True: pass", contextId=context_id, timeout=1)
     assert cell.close == (4008, "")
     assert await said(client, "print(x)", contextId=context_id) == "1\n"
+
+
+@each_python
+async def test_monitoring_rests_between_cells(procd: MakeClient, python: str) -> None:
+    client = await procd(interpreter={"python": python, "grace_s": 0.3})
+    code = """
+import sys
+if not hasattr(sys, 'monitoring'): sys.exit()  # before Python 3.12
+def note(code, line):
+    places.append(code.co_filename)
+    if code.co_filename.endswith(('channel.py', 'encoding.py')): 1 / 0
+places = []
+monitoring = sys.monitoring
+monitoring.use_tool_id(3, 'note')
+monitoring.register_callback(3, monitoring.events.LINE, note)
+monitoring.set_events(3, monitoring.events.LINE)
+"""
+    assert not await said(client, code)
+    assert not await said(client, "places = []")
+    code = "print('monitoring' not in globals() or '<stdin-3>' in places)"
+    assert await said(client, code) == "True\n"
