@@ -18,10 +18,10 @@ from os import chdir, environ, getcwd, getpid, register_at_fork
 from resource import RLIMIT_RTTIME, getrlimit, setrlimit
 
 from . import pyplot_hook
-from .encoding import encode
+from .encoding import clean, encode
 from .hooks import Hooks
 from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
-from .tracebacks import CELL, MAX_NAME_CHARS, Sources, bare, clean, name_of
+from .tracebacks import CELL, MAX_NAME_CHARS, Sources, bare, name_of
 
 # All of these by name, so that what the user's code does to modules isn't done to us.
 
@@ -333,7 +333,7 @@ def _place(cwd: str) -> dict[str, str] | None:
         chdir(cwd)
     except OSError as exc:
         reason = f"working directory cannot be entered: {cwd}: {exc.strerror}"
-        return {"name": "OSError", "value": clean(reason), "traceback": ""}
+        return {"name": "OSError", "value": reason, "traceback": ""}
     environ["PWD"] = cwd if cwd.startswith("/") else getcwd()  # noqa: PTH109 - no pathlib here
     return None
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # A frame stays under 1 MiB, what JSON adds included.
 MAX_PAYLOAD_CHARS = 900_000
+# What has even this has whatever it is asked for, and means nothing by it.
+CANARY = "_ipython_canary_method_should_not_exist_"
 METHODS = {
     "_repr_html_": "text/html",
     "_repr_markdown_": "text/markdown",
@@ -74,7 +76,7 @@ def _silenced(code: str, last: Any) -> bool:
 def bundle(value: object) -> str:
     """A value by MIME type: `text/plain` always, and what its own methods offer; as JSON."""
     data: dict[str, Any] = {}
-    if not isinstance(value, type):
+    if not isinstance(value, type) and not _has(value, CANARY):
         whole = _called(value, "_repr_mimebundle_", include=None, exclude=None)
         if isinstance(whole, tuple):
             whole = whole[0]
@@ -107,6 +109,13 @@ def _called(value: object, name: str, **arguments: Any) -> Any:
         return method(**arguments) if callable(method) else None
     except Exception:  # noqa: BLE001 - a method of the user's: the other forms remain
         return None
+
+
+def _has(value: object, name: str) -> bool:
+    try:
+        return getattr(value, name, None) is not None
+    except Exception:  # noqa: BLE001 - as above
+        return False
 
 
 def limited(data: dict[str, Any]) -> str:

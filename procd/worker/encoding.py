@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from _json import encode_basestring_ascii, make_encoder
 
+from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
 def encode(value: Any) -> str:
-    """A value as JSON, on one line.
+    """A value as JSON, on one line, its texts cleaned.
 
     Raises:
         TypeError, ValueError, RecursionError: JSON can't have it.
     """
     return "".join(_ENCODER(value, 0))
+
+
+def clean(text: str) -> str:
+    """Text that UTF-8 can carry."""
+    return str.encode(text, "utf-8", "backslashreplace").decode()
+
+
+def _string(text: str) -> str:
+    return encode_basestring_ascii(clean(text))
 
 
 def _refuse(value: object) -> Any:
@@ -27,7 +38,7 @@ def _refuse(value: object) -> Any:
 _ENCODER: Any = make_encoder(
     None,
     _refuse,
-    encode_basestring_ascii,
+    _string,
     None,
     ":",
     ",",

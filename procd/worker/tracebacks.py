@@ -63,9 +63,9 @@ class Sources:
         except Exception:  # noqa: BLE001 - an exception that can't be shown is still one
             text = f"{name}: {value}\n"
         return {
-            "name": clean(_cut(name, MAX_NAME_CHARS)),
-            "value": clean(_cut(value, MAX_VALUE_CHARS)),
-            "traceback": clean(_cut(text, MAX_TRACEBACK_CHARS)),
+            "name": _cut(name, MAX_NAME_CHARS),
+            "value": _cut(value, MAX_VALUE_CHARS),
+            "traceback": _cut(text, MAX_TRACEBACK_CHARS),
         }
 
     def _complete(self, exc: Any) -> None:
@@ -100,7 +100,7 @@ def _characters(line: str, offset: int | None) -> int | None:
 
 def bare(exc: BaseException) -> dict[str, str]:
     """The same of an exception that can't be described."""
-    name = clean(_cut(name_of(type(exc)), MAX_NAME_CHARS))
+    name = _cut(name_of(type(exc)), MAX_NAME_CHARS)
     return {"name": name, "value": UNKNOWN, "traceback": f"{name}: {UNKNOWN}\n"}
 
 
@@ -126,11 +126,6 @@ def _traceback(exc: BaseException) -> str:
     if not shown.stack and shown.__cause__ is None and shown.__context__ is None:
         return "".join(shown.format_exception_only())
     return "".join(shown.format())
-
-
-def clean(text: str) -> str:
-    """Text that UTF-8 can carry."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_cell(filename: object) -> bool:

@@ -807,8 +807,29 @@ Bad()
         [{"text/plain": "<repr failed: ValueError>"}],
     ),
     (
-        "class Bad:\n  def __repr__(self): return '\\ud800'\nBad()",
-        None,
+        """
+class Halves:
+    def __repr__(self): return 'a\\ud800'
+    def _repr_html_(self): return '\\udfff€😀'
+    def _repr_mimebundle_(self, **_): return {'\\ud800': {'\\ud801': ['\\ud802', '\\ud83d']}}
+Halves()
+""",
+        [
+            {
+                "\\ud800": {"\\ud801": ["\\ud802", "\\ud83d"]},
+                "text/html": "\\udfff€😀",
+                "text/plain": "a\\ud800",
+            }
+        ],
+    ),
+    (
+        """
+class Obliging:
+    def __repr__(self): return 'anything'
+    def __getattr__(self, name): return lambda **_: {name: name}
+Obliging()
+""",
+        [{"text/plain": "anything"}],
     ),
     (
         "class N:\n  def __repr__(self): return 'n'\n"
