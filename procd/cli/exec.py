@@ -16,6 +16,10 @@ from procd.cli.target import Target
 NOT_TEXT: Final = re.compile("[\udc80-\udcff]")
 # What is something else within a format of printf, or within quotes.
 SPECIAL: Final = re.compile("[\udc80-\udcff'%\\\\]")
+# What starts a program, and what starts one whose name env(1) takes for something else.
+ENV: Final = ("/usr/bin/env", "--")
+SH: Final = ("/bin/sh", "-c", 'exec "$0" "$@"')
+ODD: Final = re.compile(r"[=\s]|\A-\Z")
 
 
 class _Exec(click.Command):
@@ -110,10 +114,15 @@ def command(
 def script_of(arguments: Sequence[str]) -> str:
     """A line for any shell that runs exactly these arguments.
 
-    Every word is quoted: none is a pattern, an assignment, an alias or a keyword. What the shell
-    itself has to say of the command's end, such as "Killed", goes nowhere: the exit code says it.
+    Every word is quoted: none is a pattern, an assignment, an alias or a keyword. Another program
+    starts the command, or else it would be the shell's builtin of that name. What the shell itself
+    has to say of the command's end, such as "Killed", goes nowhere: the exit code says it.
+
+    Source: env(1): a name with `=` in it is an assignment, `-` an option, and for one with a space
+    it has advice on its own options.
     """
-    words = " ".join(map(_quoted, arguments))
+    starter = SH if ODD.search(arguments[0]) else ENV
+    words = " ".join(map(_quoted, (*starter, *arguments)))
     return f"{{ {words} 2>&3 3>&-; }} 3>&2 2>/dev/null"
 
 

@@ -33,21 +33,46 @@ def test_arguments_are_no_shell_text(cli: Cli) -> None:
     assert result.stdout.decode() == "".join(f"<{word}>" for word in words)
 
 
-@pytest.mark.parametrize("kind", SHELLS)
-def test_arguments_that_are_no_text(cli: Cli, home: str, tmp_path: Path, kind: str) -> None:
-    """Names of files may be in Latin-1."""
+@pytest.fixture(params=SHELLS)
+def of_shell(cli: Cli, home: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cli]:
+    """`procd`, for a server whose shell is one of all."""
     shell = tmp_path / "sh"
-    shell.symlink_to(SHELLS[kind])
+    shell.symlink_to(SHELLS[request.param])
     if not shell.exists():
-        pytest.skip(f"{kind} is not installed")
+        pytest.skip(f"{request.param} is not installed")
+    with Daemon.start(env={"HOME": home, "PROCD_PROCESS_SHELL": str(shell)}) as daemon:
+        cli.url = daemon.url
+        yield cli
+
+
+def test_arguments_that_are_no_text(of_shell: Cli) -> None:
+    """Names of files may be in Latin-1."""
     many = b"e\xff" * 20_000  # more than some shells can take, each by itself
     words = [b"\xff", b"a\xe9b", b"it's\xe4\xf6", "é".encode() + b"\xfc\n\n", many]
     words += [b"-v\xff", b"\xff%d\\n\\\\'\"$X`1\n2", b"\xff1\xfe0"]
-    with Daemon.start(env={"HOME": home, "PROCD_PROCESS_SHELL": str(shell)}) as daemon:
-        cli.url = daemon.url
-        result = cli("exec", "--", "printf", "<%s>", *map(os.fsdecode, words))
+    result = of_shell("exec", "--", "printf", "<%s>", *map(os.fsdecode, words))
     assert (result.returncode, result.stderr) == (0, b"")
     assert result.stdout == b"".join(b"<%s>" % word for word in words)
+
+
+def test_no_command_is_a_builtin(of_shell: Cli) -> None:
+    result = of_shell("exec", "--", "echo", r"C:\temp\new")
+    assert (result.returncode, result.stdout) == (0, b"C:\\temp\\new\n")
+    for words in (("eval", "echo eval"), ("exit", "5"), ("set",), ("-",), ("A=b",), ("if x",)):
+        result = of_shell("exec", "--", *words)
+        assert (result.returncode, result.stdout) == (127, b"")
+        assert words[0].encode() in result.stderr
+
+
+def test_a_program_of_any_name(of_shell: Cli, tmp_path: Path) -> None:
+    for name in ("plain", "A=b", "a b", "a=\t'é", os.fsdecode(b"\xff=")):
+        program = tmp_path / name
+        program.write_text('#!/bin/sh\nprintf "%s|" "$A" "$@"\nexit 7\n')
+        program.chmod(0o755)
+        for told in (str(program), name):
+            place = f"{tmp_path}:{os.environ['PATH']}"
+            result = of_shell("exec", "--env", f"PATH={place}", "--", told, "A=1", "--", "é")
+            assert (result.returncode, result.stdout.decode()) == (7, "|A=1|--|é|"), told
 
 
 def test_a_script_that_is_no_text(cli: Cli) -> None:
