@@ -68,7 +68,7 @@ def command(target: Target, *, context_id: str | None, cwd: str, keep: bool) -> 
 
 def _piped() -> str:
     try:
-        code = read_stdin().decode()
+        code = read_stdin().decode("utf-8-sig")  # as Python itself reads a program
     except UnicodeDecodeError as exc:
         raise Failure("standard input: not UTF-8") from exc
     return code or "\n"  # the server takes no code for none

@@ -192,6 +192,8 @@ def contexts(cli: Cli) -> list[dict[str, str]]:
 def test_python_by_a_pipe(cli: Cli) -> None:
     result = cli("python", stdin=b"x = 20\nprint(x)\nif x:\n    x += 1\n\nx * 2\n")
     assert (result.returncode, result.stdout, result.stderr) == (0, b"20\n42\n", b"")
+    result = cli("python", stdin=b"\xef\xbb\xbfprint(1)\n")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"1\n", b"")
     result = cli("python", stdin=b"print(1)\nraise ValueError('why')\n")
     assert result.returncode == 1
     assert result.stdout == b"1\n"
