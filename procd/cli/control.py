@@ -1,6 +1,8 @@
 """procd input and procd kill."""
 
 import binascii
+import os
+import stat
 from collections.abc import Mapping
 from typing import Final
 
@@ -17,7 +19,7 @@ from procd.cli.ids import (
     optional_command,
     session_path,
 )
-from procd.cli.io import PIECE_BYTES, read_stdin
+from procd.cli.io import PIECE_BYTES, STDIN, read_stdin
 from procd.cli.options import not_empty, pass_target
 from procd.cli.progress import ASKING, Progress
 from procd.cli.target import Target
@@ -42,24 +44,42 @@ KILL_S: Final = 60.0
 def send(target: Target, *, eof: bool, session: str, command_id: str, text: str | None) -> None:
     """Type into a command of a session: the line TEXT, or exactly what standard input brings.
 
-    An empty TEXT is an empty line.
+    An empty TEXT is an empty line. `-` is standard input, which --eof without it doesn't read.
 
     \b
     Examples:
       procd input build 02f66be6 yes
       procd input build 02f66be6 --eof
       procd input build 02f66be6 < answers.txt
+      procd input --eof build 02f66be6 - < answers.txt
     """
+    reads = text == "-" or (text is None and not eof)
+    if text is None and eof and _file_is_given():
+        raise click.UsageError("--eof alone doesn't read standard input: give `-`, too")
     with Client(target) as client:
         with Progress(ASKING):
             path = command_path(client, session, command_id) + "/input"
-        if text is not None or eof:
+        if reads:
+            text = None
+            while data := read_stdin(PIECE_BYTES):
+                coded = binascii.b2a_base64(data, newline=False).decode()
+                _type(client, path, {"dataBase64": coded})
+        if eof or not reads:
             line = "" if text is None else text.removesuffix("\n") + "\n"
             _type(client, path, {"data": line, "eof": eof})
-            return
-        while data := read_stdin(PIECE_BYTES):
-            coded = binascii.b2a_base64(data, newline=False).decode()
-            _type(client, path, {"dataBase64": coded})
+
+
+def _file_is_given() -> bool:
+    """Whether standard input is a file that nobody has read from: not one that a loop reads."""
+    try:
+        status = os.fstat(STDIN)
+        return (
+            stat.S_ISREG(status.st_mode)
+            and status.st_size > 0
+            and os.lseek(STDIN, 0, os.SEEK_CUR) == 0
+        )
+    except OSError:
+        return False  # there is none
 
 
 def _type(client: Client, path: str, body: Mapping[str, object]) -> None:

@@ -222,6 +222,25 @@ def test_input(cli: Cli, call: Call, session: str) -> None:
     assert result.stderr == b"procd: command has already completed with exit code 0\n"
 
 
+def test_input_and_its_end(cli: Cli, call: Call, session: str, tmp_path: Path) -> None:
+    command = start(call, session, "wc -c")
+    (tmp_path / "words").write_text("one\ntwo\n")
+    with (tmp_path / "words").open() as words:
+        process = cli.start("input", "--eof", session, command, stdin=words)
+        assert process.stderr is not None
+        assert b"--eof alone doesn't read standard input: give `-`" in process.stderr.read()
+        assert process.wait(PATIENCE_S) == 2
+        assert cli.start("input", session, command, "-", stdin=words).wait(PATIENCE_S) == 0
+    assert cli("input", "--eof", session, command, "-", stdin=b"xyz").returncode == 0
+    assert cli("logs", "-f", session).stdout.endswith(b"11\n")
+    with (tmp_path / "words").open("rb", buffering=0) as words:
+        words.readline()  # as a loop of a shell does
+        command = start(call, session, "wc -c")
+        arguments = ("input", "--eof", session, command)
+        assert cli.start(*arguments, stdin=words).wait(PATIENCE_S) == 0
+    assert cli("logs", "-f", session, command).stdout == b"0\n"
+
+
 def test_kill(cli: Cli, call: Call, session: str) -> None:
     path = f"/process/session/{session.replace(' ', '%20')}"
     command = start(call, session, "sleep 1000")
