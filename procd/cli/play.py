@@ -9,6 +9,7 @@ from procd.cli.cast import read
 from procd.cli.io import ENDING, STDOUT, Signals, write_all
 from procd.cli.modes import Modes
 from procd.cli.options import Number
+from procd.streams.replay import ReplayFilter
 
 # What lasts longer isn't waited for: select(2) has an end, too.
 LONGEST_S: Final = 86400.0
@@ -40,6 +41,12 @@ def command(*, speed: float, idle_s: float | None, file: Any) -> None:
     own_limit_s, events = read(file, file.name)
     limit_s = own_limit_s if idle_s is None else idle_s
     modes = Modes()
+    queries = ReplayFilter()  # which the terminal would answer, to whoever reads it next
+
+    def show(data: bytes) -> None:
+        modes.feed(data)
+        write_all(STDOUT, data)
+
     with Signals(ENDING, ending=ENDING, raising=True) as signals:
         try:
             for event in events:
@@ -47,8 +54,7 @@ def command(*, speed: float, idle_s: float | None, file: Any) -> None:
                 if pause_s:
                     select.select([signals], [], [], min(pause_s / speed, LONGEST_S))
                 if event.code == "o":
-                    data = event.data.encode(errors="replace")
-                    modes.feed(data)
-                    write_all(STDOUT, data)
+                    show(queries.feed(event.data.encode(errors="replace")))
+            show(queries.flush())
         finally:
             write_all(STDOUT, modes.undo())

@@ -389,6 +389,16 @@ def test_play_older_recordings(cli: Cli, tmp_path: Path) -> None:
         assert result.stderr.count(b"\n") == 1
 
 
+def test_play_asks_the_terminal_nothing(screen: Open, tmp_path: Path) -> None:
+    file = tmp_path / "x.cast"
+    events = ["one\x1b[", "6ntwo\x1b[c\x05", "\x1b[1mthree\x1b]11;?\x07", "\x1b[>c\x1b[m four\x1b["]
+    lines = [json.dumps([0, "o", text]) + "\n" for text in events]
+    file.write_text('{"version": 3}\n' + "".join(lines))
+    player = screen("play", str(file))
+    assert player.wait() == 0
+    assert player.seen == b"onetwo\x1b[1mthree\x1b[m four\x1b[\x1b[m"
+
+
 @pytest.mark.parametrize("option", ["--speed", "--idle-limit"])
 def test_play_with_what_is_no_number(cli: Cli, option: str) -> None:
     result = cli("play", option, "nan", "/dev/null")
