@@ -85,8 +85,10 @@ async def connect(request: web.Request) -> web.StreamResponse:
         past = await recall(session, ptys.config.replay_bytes if replay is None else replay)
         if wants_modes:
             past.modes = session.modes.at(past.start)
+            past.redraws = bool(past.modes)
     else:
         past = from_offset(session, offset)
+        past.redraws = flag(request.query, "modes")
     try:
         connection = await _accept(request)
         return await _serve(request, connection, session, past, may_write=may_write)
@@ -289,8 +291,8 @@ async def _write(
         if not outlet.opened:
             outlet.open(connection)
             attendant.caught_up()
-            if past.modes and attendant.may_write and session.modes.full_screen(past.start):
-                session.redraw()
+        if past.redraws and attendant.may_write and session.modes.full_screen(past.start):
+            session.redraw()
         complete = await outlet.run()
     outlet.close()
     if not complete:

@@ -29,9 +29,10 @@ class Past:
         outlet: its place in the log, which it has already.
         live: of a replay, the offset of what follows it; None if the output just goes on from the
             outlet's place.
-        start: of a replay, the offset of its first byte.
+        start: the offset of the first byte.
         size: of a replay, bytes.
         modes: of a replay, what to write to the terminal before it, for who wants that.
+        redraws: whether a full-screen program is to draw anew what it drew before the start.
     """
 
     outlet: Outlet
@@ -39,11 +40,12 @@ class Past:
     start: int = 0
     size: int = 0
     modes: bytes = b""
+    redraws: bool = False
 
 
 def from_offset(session: PtySession, offset: int) -> Past:
     """The output from `offset` on, as it is."""
-    return Past(Outlet(session.log, session.frames, offset))
+    return Past(Outlet(session.log, session.frames, offset), start=offset)
 
 
 async def recall(session: PtySession, replay_bytes: int) -> Past:

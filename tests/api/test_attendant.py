@@ -472,6 +472,21 @@ async def test_a_full_screen_program_is_shown_whole(procd: MakeClient, tmp_path:
     assert [each["rows"] for each in terminal.controls if "rows" in each] == [24, 24]
 
 
+async def test_who_comes_back_has_a_full_screen_drawn_anew(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await served(procd, tmp_path, FULL_SCREEN)
+    first = await connect(client, "t1", "?offset=0")
+    await first.until(b"ready")
+    end = first.output.index(b"ready")
+    await connect(client, "t1", f"?offset={end}", PROTOCOL)
+    await connect(client, "t1", f"?offset={end}&modes=true&viewer=true")
+    terminal = await connect(client, "t1", f"?offset={end}&modes=true")
+    assert "modes" not in terminal.connected
+    await terminal.until(b"<24 80>")
+    assert bytes(terminal.output) == b"ready\n<23 80><24 80>"
+
+
 async def test_a_size_that_is_told_while_it_is_drawn_anew_counts(
     procd: MakeClient, tmp_path: Path
 ) -> None:
