@@ -58,6 +58,11 @@ class Modes:
         """Whether a full-screen program has the screen."""
         return bool(self._private & set(SCREENS))
 
+    @property
+    def origin(self) -> bool:
+        """Whether rows are counted from the top of the region."""
+        return ORIGIN in self._private
+
     def feed(self, data: bytes) -> None:
         """Take note of what was written to the terminal."""
         if self._carry:

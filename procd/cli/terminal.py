@@ -4,6 +4,7 @@ Source: termios(3), ioctl_tty(2).
 """
 
 import os
+import re
 import select
 import signal
 import termios
@@ -13,12 +14,19 @@ from typing import Final
 
 from procd.cli.failure import Failure
 from procd.cli.io import STDIN, STDOUT, write_all
-from procd.cli.modes import Modes
+from procd.cli.modes import ORIGIN, Modes
+from procd.streams.replay import MOST_HELD_BYTES, unfinished
 
 # How long a terminal may take to show something before it counts as stopped.
 STOPPED_S: Final = 1.0
 # Columns or rows that a server's terminal may have.
 MOST: Final = 1000
+# A character that goes on: RFC 3629.
+CHARACTER: Final = re.compile(
+    rb"(?: [\xc3-\xdf] | [\xe0-\xef] [\x80-\xbf]? | [\xf0-\xf4] [\x80-\xbf]{0,2} ) \Z",
+    re.VERBOSE,
+)
+CAN: Final = b"\x18"  # ends a sequence, and forgets it
 
 
 class Terminal:
@@ -34,7 +42,8 @@ class Terminal:
                 "input and output must be a terminal",
                 "for a single command in a script there is `procd exec`",
             )
-        self.modes = Modes()
+        self._modes = Modes()
+        self._begun = b""  # a sequence or character that what comes next ends
         self._before = termios.tcgetattr(STDIN)
 
     def __enter__(self) -> "Terminal":
@@ -65,7 +74,7 @@ class Terminal:
             # Not TCSADRAIN: a terminal that is stopped would never let go.
             termios.tcsetattr(STDIN, termios.TCSANOW, self._before)
             if select.select([], [STDOUT], [], STOPPED_S)[1]:
-                write_all(STDOUT, self.modes.undo())
+                self._undo()
         except (termios.error, OSError, Failure):
             return  # it has gone: nothing is left to restore
 
@@ -75,20 +84,45 @@ class Terminal:
         Raises:
             Failure: this one has gone.
         """
-        self.modes.feed(data)
+        self._modes.feed(data)
         write_all(STDOUT, data)
+        self._begun = _begun((self._begun + data)[-MOST_HELD_BYTES:])
+
+    def clear(self) -> None:
+        """Show nothing, for what comes begins before what is shown."""
+        self._undo()
+        write_all(STDOUT, b"\x1b[H\x1b[2J")
+
+    def _undo(self) -> None:
+        write_all(STDOUT, self._cut + self._modes.undo())
+        self._begun = b""
+
+    @property
+    def _cut(self) -> bytes:
+        return CAN if self._begun else b""
 
     def tell(self, text: str) -> None:
-        """Show a line of our own, where it does the least harm."""
-        if self.modes.alternate:
-            _, rows = self.size or (MOST, MOST)  # beyond the last row is on it
-            line = f"\x1b7\x1b[{rows};1H\x1b[7m[procd: {text}]\x1b[m\x1b[K\x1b8"
+        """Show a line of our own, where it does the least harm, and have all go on behind it."""
+        text = f"[procd: {text}]"
+        if self._modes.alternate:
+            columns, rows = self.size or (80, MOST)  # beyond the last row is on it
+            # What is too long for the row would scroll the screen.
+            shown = f"\x1b[{rows};1H\x1b(B\x0f\x1b[0;7m{text[: columns - 1]}\x1b[m\x1b[K"
+            if self._modes.origin:  # else the row is one of the region
+                shown = f"\x1b[?{ORIGIN}l{shown}\x1b[?{ORIGIN}h"
+            line = f"\x1b7{shown}\x1b8"
         else:
-            line = f"\r\n\x1b[7m[procd: {text}]\x1b[m\r\n"
-        write_all(STDOUT, line.encode())
+            line = f"\r\n\x1b[7m{text}\x1b[27m\r\n"  # the program's colours stay
+        write_all(STDOUT, self._cut + line.encode() + self._begun)
 
     def suspend(self) -> None:
         """Stop, as every other program does at Ctrl-Z in its shell, until it is continued."""
         self.leave()
         os.kill(os.getpid(), signal.SIGSTOP)
         self.enter()
+
+
+def _begun(output: bytes) -> bytes:
+    """The sequence or character that isn't complete at the end."""
+    character = CHARACTER.search(output, max(0, len(output) - 3))
+    return unfinished(output) if character is None else character[0]

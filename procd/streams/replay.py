@@ -111,6 +111,12 @@ MOST_HELD_BYTES: Final = 16 << 10
 LET_GO: Final = b"\x1bX"
 
 
+def unfinished(data: bytes) -> bytes:
+    """The sequence at the end that may still be open; empty if there is none."""
+    still_open = OPEN.search(data, _third_last(data))
+    return b"" if still_open is None else still_open[0]
+
+
 class ReplayFilter:
     """Takes the queries out, a piece at a time; the cuts between pieces make no difference."""
 
@@ -123,12 +129,11 @@ class ReplayFilter:
     def feed(self, piece: bytes) -> bytes:
         """Filter what is certain so far; a sequence that may still be open is held back."""
         data = self._held + piece.replace(ENQ, b"")
-        still_open = OPEN.search(data, _third_last(data))
-        certain = len(data) if still_open is None else still_open.start()
+        self._held = unfinished(data)
+        certain = len(data) - len(self._held)
         shown_bytes = self._shown_bytes
         if certain:
             self._shown_bytes = 0
-        self._held = data[certain:]
         past = _filtered(data, certain)
         if len(self._held) > MOST_HELD_BYTES:
             past += self._held

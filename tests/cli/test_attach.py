@@ -1,6 +1,7 @@
 """procd attach, in a real terminal."""
 
 import json
+import os
 import re
 import signal
 import time
@@ -300,7 +301,7 @@ def test_a_lost_connection_is_resumed(attach: Open, name: str, proxy: Proxy) -> 
         proxy.refuses = False
         screen.until(rb"connected again")
     screen.until(rb"line 300\.")
-    text = re.sub(rb"\r\n\x1b\[7m\[procd:[^\]]*\]\x1b\[m\r\n", b"", screen.seen)
+    text = re.sub(rb"\x18?\r\n\x1b\[7m\[procd:[^\]]*\]\x1b\[27m\r\n", b"", screen.seen)
     assert [int(each) for each in re.findall(rb"line (\d+)\.", text)] == list(range(1, 301))
     screen.type(b"exit 4\n")
     assert screen.wait() == 4
@@ -388,6 +389,29 @@ def test_bad_detach_keys(cli: Cli) -> None:
     assert b"--detach-keys ctrl-1: ctrl-1: no such key" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("begun", "rest"),
+    [(b"\x1b[3", b"1mred"), (b"\x1b]0;ti", b"tle\x07"), (b"\xe2\x82", b"\xac")],
+)
+def test_a_message_cuts_nothing_in_two(
+    attach: Open, name: str, proxy: Proxy, begun: bytes, rest: bytes
+) -> None:
+    screen = attach(name, url=proxy.url)
+    ready(screen)
+    first, second = ("".join(f"\\{byte:03o}" for byte in text) for text in (begun, rest))
+    screen.type(f"stty -echo; read x; printf '+{first}'; read x; printf '{second}end'\n".encode())
+    screen.until(rb"end'\r\n")
+    screen.type(b"\n")
+    screen.until(rb"\+" + re.escape(begun))
+    begin = len(screen.seen)
+    proxy.cut()
+    screen.until(rb"connected again")
+    screen.type(b"\n")
+    screen.until(rb"end")
+    told = rb"\x18\r\n\x1b\[7m\[procd: .*\]\x1b\[27m\r\n" + re.escape(begun)
+    assert re.fullmatch(told * 2 + re.escape(rest) + rb"end.*", screen.seen[begin:], re.DOTALL)
+
+
 FULL_SCREEN = r"""
 trap 'printf "<%s>" "$(stty size)"' WINCH
 printf '\033[?1049h\033[?1000;1006hbegun'
@@ -415,3 +439,20 @@ def test_a_full_screen_program_is_shown_whole(
     screen.type(DETACH)
     screen.wait()
     assert b"\x1b[?1049l" in screen.seen
+
+
+def test_a_full_screen_program_is_as_it_was_after_a_lost_connection(
+    attach: Open, name: str, cli: Cli, proxy: Proxy, tmp_path: Path
+) -> None:
+    (tmp_path / "draw").write_text(FULL_SCREEN.replace("over", r"'\033[2;9r\033[?6hover'"))
+    screen = attach(name, url=proxy.url, cols=40)
+    ready(screen)
+    screen.type(f"exec sh {tmp_path}/draw\n".encode())
+    screen.until(rb"over")
+    for _ in range(2):
+        proxy.cut()
+        line = rb"\x1b7\x1b\[\?6l\x1b\[24;1H\x1b\(B\x0f\x1b\[0;7m(\[procd: .*?)\x1b\[m\x1b\[K"
+        assert len(screen.until(line + rb"\x1b\[\?6h\x1b8")[1]) == 39
+        screen.until(rb"connected again\].*<23 40><24 40>")
+    screen.type(DETACH)
+    screen.wait()
