@@ -71,6 +71,7 @@ class Attachment:
         self._websocket: WebSocket | None = None
         # Where the output goes on; None while the replay isn't complete.
         self._offset: int | None = None
+        self._anew = False  # whether it goes on with all that is kept, instead
         self._replay_bytes = 0
         self._live_offset = 0
         self._lost_at: float | None = None
@@ -139,9 +140,10 @@ class Attachment:
 
     def _connect(self) -> WebSocket:
         viewer = "true" if self._views else None
-        where = query(offset=self._offset, viewer=viewer, modes="true")
+        offset = None if self._anew else self._offset
+        where = query(offset=offset, viewer=viewer, modes="true")
         # Who waits meanwhile for the keys that leave shall not wait long.
-        within_s = REPLY_S if self._lost_at is None else QUICK_S
+        within_s = QUICK_S if self._client.resumes else REPLY_S
         path = f"{self._path}/connect{where}"
         return self._client.websocket(path, [EXIT_TOKEN], within_s=within_s)
 
@@ -197,8 +199,11 @@ class Attachment:
     def _signalled(self, number: int) -> None:
         if number == signal.SIGTSTP:
             self._terminal.suspend()
-        elif number == signal.SIGCONT:
+            return
+        if number == signal.SIGCONT:
             self._terminal.enter()  # the shell had it in between
+            self._begin_again()
+            return  # what is to come resizes
         if self._websocket is not None:
             try:
                 self._resize()
@@ -206,6 +211,19 @@ class Attachment:
                 return  # it has just ended, which its socket says better
             except Unreachable as exc:
                 self._lose(exc)
+
+    def _begin_again(self) -> None:
+        """Have all shown anew."""
+        self._part()
+        self._anew = True
+        self._retry_at = 0.0
+
+    def _part(self) -> None:
+        """Leave the connection, to look for another."""
+        if self._websocket is not None:
+            self._websocket.close()
+            self._websocket = None
+        self._client.resumes = True
 
     def _typed(self) -> bool:
         """Pass on what is typed; True if that was to leave."""
@@ -258,9 +276,9 @@ class Attachment:
         """Source: contract, section 10.5; README, "What procd adds to the contract"."""
         status = control.get("status")
         if status == "connected":
+            self._client.resumes = self._anew = False
             if self._lost_at is not None:
                 self._lost_at = None
-                self._client.resumes = False
                 self._pause_s = FIRST_RETRY_S
                 self._terminal.tell("connected again")
             begin = int(control.get("offset", 0))
@@ -299,17 +317,14 @@ class Attachment:
             self._lose(Unreachable(f"the server closed the connection: {reason}"))
         elif reason == SLOW:
             # What it was to show next is no longer kept: begin again with what is.
-            self._offset = None
+            self._anew = True
             self._lose(Unreachable("this terminal is too slow for that much output"))
         else:
             raise Failure(reason or f"the server closed with code {closed.code}")
 
     def _lose(self, exc: Unreachable) -> None:
         """Not yet a failure: say so, and look for the server."""
-        if self._websocket is not None:
-            self._websocket.close()
-            self._websocket = None
-        self._client.resumes = True
+        self._part()
         now = time.monotonic()
         if self._lost_at is None:
             self._lost_at = now
@@ -329,12 +344,14 @@ class Attachment:
             # It may have ended meanwhile, and its end is still to be seen; or it has gone.
             if exc.status != 410:
                 raise
+            self._anew = False
         except Unreachable as exc:
             self._lose(exc)
             return
         try:
-            if self._offset is None:
-                self._terminal.write(b"\x1b[H\x1b[2J")  # what comes begins before what is shown
             self._websocket = self._connect()
         except Unreachable as exc:
             self._lose(exc)
+            return
+        if self._anew or self._offset is None:
+            self._terminal.clear()

@@ -456,3 +456,39 @@ def test_a_full_screen_program_is_as_it_was_after_a_lost_connection(
         screen.until(rb"connected again\].*<23 40><24 40>")
     screen.type(DETACH)
     screen.wait()
+
+
+def test_a_full_screen_program_is_shown_again_once_continued(
+    attach: Open, name: str, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "draw").write_text(FULL_SCREEN)
+    screen = attach(name)
+    ready(screen)
+    screen.type(f"exec sh {tmp_path}/draw\n".encode())
+    screen.until(rb"over")
+    screen.signal(signal.SIGTSTP)
+    screen.until(rb"\x1b\[\?1049l")
+    assert eventually(screen.restored)
+    screen.signal(signal.SIGCONT)
+    screen.until(rb"\x1b\[H\x1b\[2J\x1b\[\?1049h\x1b\[\?1000h\x1b\[\?1006h")
+    screen.until(rb"60000\r\nover<23 80><24 80>")
+    assert screen.raw
+    screen.type(DETACH)
+    assert screen.wait() == 0
+
+
+def test_what_ends_while_it_is_suspended(attach: Open, name: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    screen = attach(name)
+    other = attach(name)
+    ready(screen)
+    screen.type(f"read x <{gate}; echo last; exit 7\n".encode())
+    other.until(rb"exit 7\r")
+    screen.signal(signal.SIGTSTP)
+    assert eventually(screen.restored)
+    gate.write_text("\n")
+    assert other.wait() == 7
+    screen.signal(signal.SIGCONT)
+    screen.until(rb"[\nm]last\r")
+    assert screen.wait() == 7
