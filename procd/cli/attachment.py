@@ -21,6 +21,11 @@ from procd.cli.terminal import Terminal
 from procd.cli.websocket import TEXT, Closed, WebSocket
 
 PTY: Final = "/process/pty"
+# By it the server tells who is attached, and each change of size, and waits until its output is
+# acknowledged.
+PROTOCOL: Final = "procd.pty.v1"
+# Less than the smallest window that a server can have.
+ACK_BYTES: Final = 16 << 10
 EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names what follows
 FORBIDDEN: Final = 403
@@ -74,6 +79,7 @@ class Attachment:
         self._anew = False  # whether it goes on with all that is kept, instead
         self._replay_bytes = 0
         self._live_offset = 0
+        self._acknowledged: int | None = None  # None while the server waits for nothing
         self._lost_at: float | None = None
         self._retry_at = 0.0
         self._pause_s = FIRST_RETRY_S
@@ -130,7 +136,7 @@ class Attachment:
     def _create(self) -> WebSocket:
         columns, rows = self._terminal.size or (None, None)
         where = query(id=self._id, cols=columns, rows=rows, cwd=self._cwd or None)
-        protocols = [EXIT_TOKEN]
+        protocols = [EXIT_TOKEN, PROTOCOL]
         if self._envs:
             import base64  # not needed to attach
 
@@ -145,7 +151,7 @@ class Attachment:
         # Who waits meanwhile for the keys that leave shall not wait long.
         within_s = QUICK_S if self._client.resumes else REPLY_S
         path = f"{self._path}/connect{where}"
-        return self._client.websocket(path, [EXIT_TOKEN], within_s=within_s)
+        return self._client.websocket(path, [EXIT_TOKEN, PROTOCOL], within_s=within_s)
 
     def _resize(self) -> None:
         size = self._terminal.size
@@ -224,6 +230,7 @@ class Attachment:
             self._websocket.close()
             self._websocket = None
         self._client.resumes = True
+        self._acknowledged = None
 
     def _typed(self) -> bool:
         """Pass on what is typed; True if that was to leave."""
@@ -253,6 +260,7 @@ class Attachment:
                         self._controlled(json.loads(message.payload))
                     else:
                         self._shown(message.payload)
+                self._acknowledge(websocket)
             websocket.beat()
         except Unreachable as exc:
             self._lose(exc)
@@ -267,6 +275,13 @@ class Attachment:
             return
         self._replay_bytes -= len(data)
         self._check_replay()
+
+    def _acknowledge(self, websocket: WebSocket) -> None:
+        if self._acknowledged is None or self._offset is None:
+            return
+        if self._offset - self._acknowledged >= ACK_BYTES:
+            self._acknowledged = self._offset
+            websocket.send(json.dumps({"type": "ack", "offset": self._offset}).encode(), TEXT)
 
     def _check_replay(self) -> None:
         if self._replay_bytes <= 0:
@@ -292,6 +307,11 @@ class Attachment:
                 if self._offset is not None and begin > self._offset:
                     self._terminal.tell(f"{begin - self._offset} bytes of output are lost")
                 self._offset = begin
+        elif status == "presence":
+            if self._acknowledged is None:
+                self._acknowledged = self._offset
+            # Who was active last answers: several answers would be typed into the program.
+            self._terminal.answer(control["active"] == control["you"])
         elif status == "exited":
             self._exit = int(control["exitCode"])
         elif status == "error":

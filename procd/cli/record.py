@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from procd.cli.attachment import EXIT_TOKEN, PTY
+from procd.cli.attachment import ACK_BYTES, EXIT_TOKEN, PROTOCOL, PTY
 from procd.cli.cast import Writer
 from procd.cli.client import Client
 from procd.cli.failure import Failure, Refused
@@ -19,10 +19,6 @@ from procd.cli.progress import Progress
 from procd.cli.target import Target
 from procd.cli.websocket import TEXT, WebSocket
 
-# By it the server tells of each change of size, and waits until its output is acknowledged.
-PROTOCOL: Final = "procd.pty.v1"
-# Less than the smallest window that a server can have.
-ACK_BYTES: Final = 16 << 10
 BEAT_S: Final = 5.0
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from procd.cli.failure import Failure
 from procd.cli.io import STDIN, STDOUT, write_all
 from procd.cli.modes import ORIGIN, Modes
-from procd.streams.replay import MOST_HELD_BYTES, unfinished
+from procd.streams.replay import MOST_HELD_BYTES, ReplayFilter, unfinished
 
 # How long a terminal may take to show something before it counts as stopped.
 STOPPED_S: Final = 1.0
@@ -43,6 +43,7 @@ class Terminal:
                 "for a single command in a script there is `procd exec`",
             )
         self._modes = Modes()
+        self._queries: ReplayFilter | None = None  # while they aren't for this one to answer
         self._begun = b""  # a sequence or character that what comes next ends
         self._before = termios.tcgetattr(STDIN)
 
@@ -84,14 +85,31 @@ class Terminal:
         Raises:
             Failure: this one has gone.
         """
+        if self._queries is not None:
+            data = self._queries.feed(data)
         self._modes.feed(data)
         write_all(STDOUT, data)
         self._begun = _begun((self._begun + data)[-MOST_HELD_BYTES:])
+
+    def answer(self, may: bool) -> None:  # noqa: FBT001 - says it
+        """Be the one that answers what programs ask their terminal, or not.
+
+        Raises:
+            Failure: this one has gone.
+        """
+        if may and self._queries is not None:
+            rest = self._queries.flush()
+            self._queries = None
+            self.write(rest)
+        elif not may and self._queries is None:
+            self._queries = ReplayFilter()
 
     def clear(self) -> None:
         """Show nothing, for what comes begins before what is shown."""
         self._undo()
         write_all(STDOUT, b"\x1b[H\x1b[2J")
+        if self._queries is not None:
+            self._queries = ReplayFilter()
 
     def _undo(self) -> None:
         write_all(STDOUT, self._cut + self._modes.undo())

@@ -238,6 +238,36 @@ def test_a_token_that_may_only_look_on(
         assert reader.restored()
 
 
+def test_one_of_all_terminals_answers(attach: Open, name: str) -> None:
+    """The one that was active last."""
+    screen = attach(name)
+    ready(screen)
+    other = attach(name)
+    other.until(rb"ready\r")
+    for number, (active, quiet) in enumerate([(screen, other), (other, screen), (screen, other)]):
+        active.type(b"printf '%%d\\033[6n\\033[c.\\n' %d\n" % number)
+        active.until(rb"\n%d\x1b\[6n\x1b\[c\.\r" % number)
+        quiet.until(rb"\n%d\.\r" % number)
+    screen.type(DETACH)
+    assert screen.wait() == 0
+    other.type(b"printf 'end\\033[6n.\\n'; exit\n")
+    other.until(rb"\nend\x1b\[6n\.\r")
+    assert other.wait() == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("--view",)])
+def test_much_output(attach: Open, name: str, arguments: tuple[str, ...]) -> None:
+    screen = attach(name)
+    ready(screen)
+    other = attach(name, *arguments)
+    other.until(rb"ready\r")
+    screen.type(b"seq -f '%.0f.' 150000; exit 3\n")
+    assert (screen.wait(), other.wait()) == (3, 3)
+    for each in (screen, other):
+        numbers = re.findall(rb"\n(\d+)\.\r", each.seen)
+        assert numbers == [b"%d" % number for number in range(1, 150_001)]
+
+
 def test_what_programs_switched_on_is_switched_off(attach: Open, name: str) -> None:
     screen = attach(name)
     ready(screen)
