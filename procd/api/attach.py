@@ -247,8 +247,7 @@ async def _read(
                 except BadRequest as exc:
                     misunderstood(connection, exc)
             elif attendant.may_write:
-                attendant.typed()
-                await _type(connection, typist, data, queue_bytes)
+                await _type(connection, typist, attendant, data, queue_bytes)
             elif not told:
                 message = "input is discarded: it needs the scope 'write', and no viewer=true"
                 connection.write_text(_control("read-only", message=message))
@@ -266,8 +265,13 @@ async def _read(
         raise
 
 
-async def _type(connection: Connection, typist: Typist, data: bytes, queue_bytes: int) -> None:
+async def _type(
+    connection: Connection, typist: Typist, attendant: Attendant, data: bytes, queue_bytes: int
+) -> None:
     try:
+        if attendant.typed():
+            # Who is to answer the program's questions is told before it can ask any.
+            await asyncio.sleep(0)
         if typist.waiting_bytes > queue_bytes:
             connection.stalled = True
             await typist.wait(queue_bytes)

@@ -118,9 +118,9 @@ class Attendant:
         if self._timer is not None:
             self._timer.cancel()
 
-    def typed(self) -> None:
-        """The client has typed."""
-        self._session.attendance.typed(self._member)
+    def typed(self) -> bool:
+        """The client has typed; whether all are told, in the next turn, that it is active now."""
+        return self._session.attendance.typed(self._member)
 
     def said(self, text: bytes) -> None:
         """Do what a text message asks for.

@@ -87,11 +87,13 @@ class Attendance:
             self._agree()
         self.tell()
 
-    def typed(self, member: Member) -> None:
-        """Note that `member`, who may write, has typed."""
-        if self.active != member.number:
-            self.active = member.number
-            self.tell()
+    def typed(self, member: Member) -> bool:
+        """Note that `member`, who may write, has typed; whether another was active before."""
+        if self.active == member.number:
+            return False
+        self.active = member.number
+        self.tell()
+        return True
 
     def sized(self, member: Member, size: tuple[int, int], *, visible: bool) -> None:
         """Note the size of a member's window; it counts if the member may write."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,21 @@ async def test_who_is_attached_is_told_to_who_asked(procd: MakeClient, tmp_path:
     assert [each["status"] for each in plain.controls] == ["connected"]
     await plain.ws.close()
     await presence(first, lambda told: len(told["clients"]) == 1 and told["active"] == told["you"])
+
+
+async def test_who_answers_is_told_before_there_may_be_a_question(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await served(procd, tmp_path, "stty raw echo; echo ready; exec sleep 1000")
+    one, two = await attended(client), await attended(client)
+    await one.until(b"ready")
+    for turn, key in enumerate(string.ascii_uppercase.encode()):
+        active = (two, one)[turn % 2]
+        await active.type(bytes((key,)))
+        for terminal in (one, two):
+            await terminal.until(bytes((key,)))  # echoed by the kernel, in no time
+            told = terminal.controls[-1]
+            assert (told["you"] == told["active"]) == (terminal is active)
 
 
 async def test_text_is_input_for_who_did_not_ask(procd: MakeClient, tmp_path: Path) -> None:
