@@ -63,7 +63,9 @@ class ServerConfig:
         25.0, "interval of WebSocket pings, at most half of dead_peer_s, seconds", minimum=0.05
     )
     dead_peer_s: float = setting(
-        85.0, "silence after which a WebSocket peer counts as gone, seconds", minimum=0.1
+        85.0,
+        "silence after which a WebSocket peer counts as gone, or one that takes no reply, seconds",
+        minimum=0.1,
     )
     shutdown_s: float = setting(
         3.0, "time for sockets, contexts and requests to finish at shutdown, seconds", minimum=0.1

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
@@ -22,7 +22,7 @@ from procd.api.forwarded import is_forwarded
 from procd.api.handshake import SWITCHING
 from procd.api.incoming import Incoming
 from procd.api.observe import REQUESTS
-from procd.api.pulse import queued_bytes
+from procd.api.pulse import Patience, queued_bytes
 from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
 from procd.config import ServerConfig
@@ -50,11 +50,16 @@ class HttpConnection(web.RequestHandler):
         took_all: whether it had read all that it was sent when it went.
     """
 
-    __slots__ = ("_poller", "_requests", "_visitors", "_watched", "incoming", "last_words",
-                 "took_all")  # fmt: skip
+    __slots__ = ("_config", "_patience", "_poller", "_requests", "_visitors", "_watched", "_wire",
+                 "incoming", "last_words", "took_all")  # fmt: skip
 
-    def __init__(self, server: web.Server, app: web.Application, **options: Any) -> None:
+    def __init__(
+        self, server: web.Server, app: web.Application, config: ServerConfig, **options: Any
+    ) -> None:
         super().__init__(server, **options)
+        self._config = config
+        self._wire: asyncio.Transport | None = None  # aiohttp forgets it as soon as it closes it
+        self._patience: Patience | None = None
         self._requests = app[REQUESTS]
         self._poller = app[POLLER]
         self._visitors = app[VISITORS]
@@ -64,6 +69,7 @@ class HttpConnection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop for a new connection."""
+        self._wire = cast("asyncio.Transport", transport)  # uvloop's only says that it is one
         super().connection_made(transport)
         self._visitors.came(self, transport.get_extra_info("socket").fileno())
 
@@ -119,10 +125,55 @@ class HttpConnection(web.RequestHandler):
         if self.transport is not None and (request is None or request.content.is_eof()):
             self.transport.abort()
 
+    async def start(self) -> None:
+        """Serve it, until there is no more to be done than to send what is left."""
+        try:
+            await super().start()
+        finally:
+            self._be_patient()
+
+    def pause_writing(self) -> None:
+        """Called by the event loop when so much waits to be sent that the rest has to wait, too."""
+        super().pause_writing()
+        if self.incoming is None:  # else its Pulse is felt
+            self._be_patient()
+
+    def resume_writing(self) -> None:
+        """Called by the event loop when there is room for more."""
+        super().resume_writing()
+        if self._wire is not None and not self._wire.is_closing():
+            self._lose_patience()
+
+    def _be_patient(self) -> None:
+        if self._patience is None and self._wire is not None and self._has_unsent:
+            self._patience = Patience(self._wire, self._config)
+
+    def _lose_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.stop()
+            self._patience = None
+
+    @property
+    def _has_unsent(self) -> bool:
+        return self._wire is not None and self._wire.get_write_buffer_size() > 0
+
+    @property
+    def _is_greedy(self) -> bool:
+        """Whether a stranger, to whom nothing is owed, has asked for more than it takes."""
+        return self._visitors.is_stranger(self) and (self._has_unsent or len(self._messages) > 1)
+
     @property
     def has_asked(self) -> bool:
         """Whether it has a request that isn't answered yet, if only in its socket."""
+        if self._is_greedy:
+            return False
         return bool(self._messages) or self._request_in_progress or _unread(self)
+
+    def make_way(self) -> None:
+        """Close it, for another; what a stranger hasn't taken is dropped."""
+        if self._wire is not None and self._is_greedy:
+            self._wire.abort()
+        self.force_close()
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """Called by aiohttp when the connection is a WebSocket's from now on."""
@@ -137,6 +188,8 @@ class HttpConnection(web.RequestHandler):
         if self._upgraded:
             self.last_words = _unread(self)
             self.took_all = _all_taken(self.transport)
+        self._lose_patience()
+        self._wire = None
         self.incoming = None  # it has what came of a message
         self._visitors.left(self)
         super().connection_lost(exc)
@@ -233,14 +286,17 @@ def _reason(exc: HttpProcessingError) -> str:
 class HttpServer(web.Server):
     """Makes a connection of each client that comes; otherwise as `plain`, which it replaces."""
 
-    def __init__(self, plain: web.Server, app: web.Application, **options: Any) -> None:
+    def __init__(
+        self, plain: web.Server, app: web.Application, config: ServerConfig, **options: Any
+    ) -> None:
         super().__init__(plain.request_handler, request_factory=self._make, **options)
         self._app = app
+        self._config = config
         self._make_plain = plain.request_factory
 
     def __call__(self) -> HttpConnection:
         """A connection, for the event loop to serve."""
-        return HttpConnection(self, self._app, loop=self._loop, **self._kwargs)
+        return HttpConnection(self, self._app, self._config, loop=self._loop, **self._kwargs)
 
     def _make(
         self,
@@ -278,7 +334,8 @@ class Runner(web.AppRunner):
             # aiohttp grants it twice: before it cancels the handlers, and after.
             shutdown_timeout=config.shutdown_s / 3,
         )
+        self._config = config
 
     async def _make_server(self) -> web.Server:
         plain = await super()._make_server()
-        return HttpServer(plain, self.app, **self._kwargs)
+        return HttpServer(plain, self.app, self._config, **self._kwargs)

@@ -80,7 +80,9 @@ class Gate:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request pass, or raise."""
         try:
-            request[CALLER] = self.admit(request)
+            caller = request[CALLER] = self.admit(request)
+            if caller is not ANYONE or not self.access.required:
+                self._visitors.let_in(request.protocol)
             return await handler(request)
         finally:
             self._visitors.ended(request.protocol)

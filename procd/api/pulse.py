@@ -1,4 +1,4 @@
-"""Pulse: whether the client of a WebSocket is alive, by what it sends and by what it takes.
+"""Whether a client is alive: one of a WebSocket by what it sends and takes, others by the latter.
 
 Not left to TCP_USER_TIMEOUT: that counts from when the client's window was full, whatever the
 client has read since, and finds nobody whose input isn't read.
@@ -45,6 +45,72 @@ class Client(Protocol):
         """Drop it, as it is dead."""
 
 
+class Intake:
+    """What a client takes of what is written to it.
+
+    Attributes:
+        waiting_bytes: what of it was still in this process at the last look.
+        unsent_bytes: what of it the client hadn't taken by then.
+    """
+
+    __slots__ = ("_socket", "_taken_bytes", "_transport", "unsent_bytes", "waiting_bytes")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._socket = transport.get_extra_info("socket")
+        self._taken_bytes = 0
+        self.unsent_bytes = self.waiting_bytes = 0
+
+    def look(self, written_bytes: int) -> bool:
+        """Whether it has taken something, by now, of what lay there at the last look.
+
+        What has just come a host takes in its program's stead.
+
+        Args:
+            written_bytes: to the transport, since any moment that stays the same.
+        """
+        lay_bytes = self.unsent_bytes
+        self.waiting_bytes = self._transport.get_write_buffer_size()
+        queued = queued_bytes(self._socket) if self._socket.fileno() >= 0 else 0
+        self.unsent_bytes = self.waiting_bytes + queued
+        before, self._taken_bytes = self._taken_bytes, written_bytes - self.unsent_bytes
+        return lay_bytes > 0 and self._taken_bytes > before
+
+
+class Patience:
+    """Waits for a client to take what waits for it here, and drops it when it takes nothing.
+
+    For `dead_peer_s`; meanwhile nothing else must be written.
+    """
+
+    __slots__ = ("_beat_s", "_dead_peer_s", "_intake", "_loop", "_since", "_timer", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, config: ServerConfig) -> None:
+        self._transport = transport
+        self._intake = Intake(transport)
+        self._loop = asyncio.get_running_loop()
+        self._dead_peer_s = config.dead_peer_s
+        self._beat_s = min(config.ping_s, config.dead_peer_s / 2) / BEATS_BEHIND
+        self._since = self._loop.time()
+        self._intake.look(0)
+        self._timer = self._loop.call_later(self._beat_s, self._beat)
+
+    def _beat(self) -> None:
+        now = self._loop.time()
+        if self._intake.look(0):
+            self._since = now
+        if not self._intake.waiting_bytes:
+            return
+        if now - self._since >= self._dead_peer_s:
+            self._transport.abort()
+            return
+        self._timer = self._loop.call_later(self._beat_s, self._beat)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+
+
 class Pulse:
     """Looks at one client regularly, and drops it when it has shown no life for `dead_peer_s`.
 
@@ -52,20 +118,18 @@ class Pulse:
         written_bytes: what was written to the transport.
     """
 
-    __slots__ = ("_answer_by", "_beat_s", "_client", "_dead_peer_s", "_last_heard", "_loop",
-                 "_ping_s", "_socket", "_taken_bytes", "_timer", "_transport", "_unsent_bytes",
-                 "written_bytes")  # fmt: skip
+    __slots__ = ("_answer_by", "_beat_s", "_client", "_dead_peer_s", "_intake", "_is_local",
+                 "_last_heard", "_loop", "_ping_s", "_timer", "written_bytes")  # fmt: skip
 
     def __init__(self, client: Client, transport: asyncio.Transport, config: ServerConfig) -> None:
         self._client = client
-        self._transport = transport
-        self._socket = transport.get_extra_info("socket")
+        self._intake = Intake(transport)
+        self._is_local = transport.get_extra_info("socket").family == socket.AF_UNIX
         self._loop = asyncio.get_running_loop()
         self._dead_peer_s = config.dead_peer_s
         # Early enough for a peer that answers to be heard before it counts as gone.
         self._ping_s = min(config.ping_s, config.dead_peer_s / 2)
         self.written_bytes = 0
-        self._unsent_bytes = self._taken_bytes = 0  # of those, at the last beat
         self._last_heard = self._loop.time()
         self._answer_by = 0.0  # by when a client that goes on to send must have answered our Close
         self._beat_s = self._ping_s
@@ -74,19 +138,15 @@ class Pulse:
     def _beat(self) -> None:
         client, now = self._client, self._loop.time()
         self._last_heard = max(self._last_heard, client.heard_at)
-        waiting_bytes = self._transport.get_write_buffer_size()
-        unsent_bytes = waiting_bytes + self._queued_bytes()
-        taken_bytes = self.written_bytes - unsent_bytes
-        # Taken of what lay there already: what has just come a host takes in its program's stead.
-        reads = self._unsent_bytes > 0 and taken_bytes > self._taken_bytes
+        reads = self._intake.look(self.written_bytes)
+        unsent_bytes = self._intake.unsent_bytes
         # All that can be asked of who isn't read: that its host has taken the last ping. On this
         # machine no host can be dead, and the kernel counts what the program itself hasn't read.
-        untaken_bytes = waiting_bytes if self._socket.family == socket.AF_UNIX else unsent_bytes
+        untaken_bytes = self._intake.waiting_bytes if self._is_local else unsent_bytes
         excused = client.stalled and not client.closing and not untaken_bytes
         if reads or excused:  # a client that reads, however slowly, is alive, or was a beat ago
             self._last_heard = max(self._last_heard, now - self._beat_s)
             self._answer_by = max(self._answer_by, self._last_heard + self._dead_peer_s)
-        self._unsent_bytes, self._taken_bytes = unsent_bytes, taken_bytes
         left_s = self._last_heard + self._dead_peer_s - now
         if client.closing:
             left_s = min(left_s, self._answer_by - now)
@@ -98,19 +158,12 @@ class Pulse:
         self._beat_s = self._ping_s / BEATS_BEHIND if unsent_bytes else self._ping_s
         self._timer = self._loop.call_later(min(self._beat_s, left_s), self._beat)
 
-    def _queued_bytes(self) -> int:
-        if self._transport.is_closing() or self._socket.fileno() < 0:
-            return 0
-        return queued_bytes(self._socket)
-
     def closed(self) -> None:
         """The client has been sent a Close: it has as long to answer as for any sign of life."""
         self._last_heard = self._loop.time()
         self._answer_by = self._last_heard + self._dead_peer_s
 
     def stop(self) -> None:
-        """Look no more; what the client doesn't take in time of what was written is dropped."""
+        """Look no more."""
         self._timer.cancel()
         del self._client  # or else each would keep the other
-        if self._transport.get_write_buffer_size():
-            self._loop.call_later(self._dead_peer_s, self._transport.abort)

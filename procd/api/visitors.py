@@ -1,8 +1,9 @@
 """The connections of the server, WebSockets among them: how many, and who goes for a newcomer.
 
 With all places taken, the connection that has been idle for longest is closed. None is idle whose
-request may be on its way: a client that gets no answer sends it again. Where none is idle, some
-more are let in, to be told how procd is and otherwise that there is no room.
+request may be on its way: a client that gets no answer sends it again. But whoever has shown no
+token yet, where they are asked for, counts as idle while it asks for more than it takes. Where none
+is idle, some more are let in, to be told how procd is and otherwise that there is no room.
 """
 
 import resource
@@ -28,8 +29,8 @@ class Visitor(Protocol):
     def has_asked(self) -> bool:
         """Whether it has a request that isn't answered yet, if only in its socket."""
 
-    def force_close(self) -> None:
-        """Close it."""
+    def make_way(self) -> None:
+        """Close it, for another."""
 
 
 class Visitors:
@@ -46,6 +47,7 @@ class Visitors:
         self._idle: dict[object, Visitor] = {}
         self._new: dict[object, tuple[Visitor, float]] = {}
         self.extra: set[object] = set()
+        self._known: set[object] = set()
 
     def __len__(self) -> int:
         return len(self._all)
@@ -71,7 +73,7 @@ class Visitors:
                 self.extra.add(visitor)
                 return
             leaves = self._idlest(now) or visitor
-        leaves.force_close()
+        leaves.make_way()
         self.left(leaves)
 
     def _idlest(self, before: float) -> Visitor | None:
@@ -91,7 +93,17 @@ class Visitors:
         self._all.pop(visitor, None)
         self._idle.pop(visitor, None)
         self._new.pop(visitor, None)
+        self._known.discard(visitor)
         self.extra.discard(visitor)
+
+    def is_stranger(self, visitor: object) -> bool:
+        """Whether it has asked for nothing yet that not everybody may ask for."""
+        return visitor not in self._known
+
+    def let_in(self, visitor: object) -> None:
+        """It may have what it asks for, which not everybody may."""
+        if visitor in self._all:
+            self._known.add(visitor)
 
     def began(self, visitor: object) -> None:
         """It has a request."""

@@ -504,3 +504,20 @@ async def test_signals_have_their_default_disposition(procd: MakeClient) -> None
 async def test_command_leads_a_session(procd: MakeClient) -> None:
     body = await execute(await procd(), "read x </proc/self/stat; echo $$; ps -o sid= -p $$")
     assert len(set(body["result"].split())) == 1
+
+
+async def test_who_takes_its_reply_slowly_is_alive(procd: MakeClient) -> None:
+    client = await procd(server={"dead_peer_s": 1.5})
+    body = json.dumps({"command": "head -c 9000000 /dev/zero | tr '\\0' z"}).encode()
+    head = f"POST /process/execute HTTP/1.1\nConnection: close\nContent-Length: {len(body)}"
+    async with raw(client, receive_bytes=4096, ahead_bytes=1000) as slow:
+        await slow.request(head, body)
+        assert (await slow.head())[0] == 200
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 4
+        received = 0
+        while loop.time() < end:
+            received += (await slow.exactly(1000)).count(b"z")
+            await asyncio.sleep(0.05)  # its own pace
+        received += (await slow.rest()).count(b"z")
+    assert received == 2 * 9_000_000

@@ -13,6 +13,7 @@ import aiohttp
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import PATIENCE_S, PROCD, Daemon
 
+TOKEN = "a" * 40
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -132,3 +133,58 @@ async def test_more_than_there_are_descriptors_for(
         async with http.post(f"{daemon.url}/process/execute", json={"command": "echo on"}) as reply:
             assert (await reply.json())["stdout"] == "on\n"
     assert len(daemon.stderr().splitlines()) < 5, daemon.stderr()
+
+
+def stranger(daemon: Daemon, request: bytes) -> socket.socket:
+    """A connection on which answers are on their way, of which nobody takes more than a byte."""
+    connection = socket.socket()
+    connection.settimeout(PATIENCE_S)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    connection.connect((daemon.host, daemon.port))
+    connection.sendall(request)
+    assert connection.recv(1) == b"H"
+    return connection
+
+
+async def test_strangers_that_take_nothing_shut_nobody_out(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    daemon = start(env={"PROCD_SERVER_MAX_CONNECTIONS": "3", "PROCD_AUTH_TOKEN": TOKEN})
+    page = b"GET /terminal/static/vendor/xterm.mjs HTTP/1.1\r\nHost: localhost\r\n\r\n" * 12
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+
+    async def served() -> bool:
+        async with http.get(f"{daemon.url}/version", headers=headers) as reply:
+            return reply.status == 200
+
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(stranger(daemon, page))
+        async with asyncio.timeout(PATIENCE_S):
+            while not await served():
+                continue
+
+
+async def test_who_has_a_token_may_take_its_time(start: Start, http: aiohttp.ClientSession) -> None:
+    daemon = start(env={"PROCD_SERVER_MAX_CONNECTIONS": "2", "PROCD_AUTH_TOKEN": TOKEN})
+    body = json.dumps({"command": "head -c 20000000 /dev/zero | tr '\\0' x"}).encode()
+    head = (
+        "POST /process/execute HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with stranger(daemon, head.encode() + body) as slow:
+        for _ in range(20):
+            async with http.get(f"{daemon.url}/healthz") as reply:
+                assert reply.status == 200
+        received = 0
+        while data := slow.recv(1 << 20):
+            received += data.count(b"x")
+        assert received >= 2 * 20_000_000
+
+
+async def test_who_takes_nothing_is_dropped(start: Start) -> None:
+    daemon = start(env={"PROCD_SERVER_DEAD_PEER_S": "0.5"})
+    before = daemon.idle_descriptors()
+    page = b"GET /terminal/static/vendor/xterm.mjs HTTP/1.1\r\nHost: localhost\r\n\r\n" * 12
+    with stranger(daemon, page):
+        assert not daemon.leaks(before)
