@@ -220,7 +220,9 @@ class Processes:
         entrance = leaf.entrance if leaf is not None else ()
         wrappers = entrance + confinement.wrappers
         if wrappers or confinement.umask is not None:
-            spec = replace(spec, wrappers=wrappers, umask=confinement.umask)
+            spec = replace(
+                spec, owner=confinement.owner, wrappers=wrappers, umask=confinement.umask
+            )
         try:
             begin = time.perf_counter()
             pid = spawn(spec, tag)

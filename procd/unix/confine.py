@@ -14,7 +14,6 @@ import pwd
 import resource
 import shutil
 import signal
-import stat
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from typing import Final
 from procd.config import ConfigError, ProcessConfig
 from procd.errors import SpawnFailed
 from procd.unix.fd import OwnedFd
+from procd.unix.owner import Owner
 from procd.unix.spawn import ENV, Spec, spawn
 from procd.unix.tags import TAG_BASE
 
@@ -39,41 +39,6 @@ MAX_OOM_SCORE_ADJ: Final = 1000
 MAX_REASON_BYTES: Final = 500
 # The one above is -1, which stands for "as it is": setresuid(2), chown(2).
 MAX_ID: Final = (1 << 32) - 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """Whom children run as, by number."""
-
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-
-    def check_path(self, path: Path, label: str) -> None:
-        """Refuse a directory that the owner can't enter, or whose parents it can't pass through.
-
-        Raises:
-            ConfigError: it is such a one.
-        """
-        for place in (path, *path.parents):
-            if not self._may_execute(place):
-                raise ConfigError(f"{label}: uid {self.uid} can't pass through {place}")
-
-    def may_run(self, program: Path) -> bool:
-        """Whether the owner can get to a program that is there, and execute it."""
-        real = program.resolve()
-        return all(map(self._may_execute, (real, *real.parents, *program.parents)))
-
-    def _may_execute(self, place: Path) -> bool:
-        """Whether the mode says so; for a directory, whether it can be passed through."""
-        found = place.stat()
-        if found.st_uid == self.uid:
-            allowed = found.st_mode & stat.S_IXUSR
-        elif found.st_gid in (self.gid, *self.groups):
-            allowed = found.st_mode & stat.S_IXGRP
-        else:
-            allowed = found.st_mode & stat.S_IXOTH
-        return self.uid == 0 or bool(allowed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

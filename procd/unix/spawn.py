@@ -10,11 +10,13 @@ import resource
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
 from procd.errors import SpawnFailed
 from procd.unix.libc import LIBC
+from procd.unix.owner import Owner
 from procd.unix.tags import mark, unmark
 
 # A redirection of the child: a descriptor of ours to duplicate, or a path that the child opens.
@@ -50,6 +52,7 @@ class Spec:
     Attributes:
         argv: the program's absolute path and its arguments.
         cwd: existing directory; relative to procd's own.
+        owner: who has to be able to enter it; None for procd's own user.
         stdio: what becomes descriptor 0, 1, 2 and so on; nothing else is inherited.
         umask: the child's; None for procd's own.
         wrappers: programs and their arguments that run first, each becoming the next. `env` is the
@@ -60,6 +63,7 @@ class Spec:
     cwd: str
     env: Mapping[str, str]
     stdio: tuple[Source, ...]
+    owner: Owner | None = None
     umask: int | None = None
     wrappers: tuple[str, ...] = ()
 
@@ -92,7 +96,9 @@ def spawn(spec: Spec, tag: int) -> int:
     except OSError as exc:
         raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
     try:
-        _enter(spec.cwd)
+        # Not left to a wrapper: here it is known what is wrong before anything has been started.
+        with nullcontext() if spec.owner is None else spec.owner.acting():
+            _enter(spec.cwd)
         try:
             return _spawn(spec, env, actions, tag)
         finally:

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from procd.api.session import SESSIONS
+from procd.unix.libc import LIBC
 from tests.api import cells, sessions
 from tests.api.clients import Gate, connect, create, delete, execute
 from tests.conftest import MakeClient
@@ -79,6 +81,39 @@ async def test_a_callers_environment_reaches_nobody_but_the_program(
     await terminal.type(b"id -u; exit\n")
     await terminal.to_end()
     await in_use()
+
+
+async def test_a_directory_that_only_procd_can_enter(procd: MakeClient, tmp_path: Path) -> None:
+    """Nor is anything told of what is in one."""
+    let_pass(tmp_path)
+    private, shared = tmp_path / "private", tmp_path / "shared"
+    for directory, mode in ((private, 0o700), (shared, 0o750)):
+        (directory / "open").mkdir(parents=True)
+        (directory / "open" / "secret").write_text("secret\n")
+        directory.chmod(mode)
+    os.chown(shared, -1, 54324)
+    client = await procd(process=AS_USER)
+    before = os.getresuid(), os.getresgid(), os.getgroups(), dumpable()
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, cwd=private / "open") as roots:
+        places = (
+            f"{private}", f"{private}/open", f"{private}/absent", f"{private}/open/secret/x",
+            f"/proc/{roots.pid}/cwd", f"/proc/{roots.pid}/root/usr",
+        )  # fmt: skip
+        for place in places:
+            said = f"working directory cannot be entered: {place}: Permission denied"
+            body = await execute(client, "cat secret; pwd", cwd=place)
+            assert (body["exitCode"], body["result"]) == (-1, said)
+            for path, name in (("session", "sessionId"), ("pty", "id")):
+                request = {name: "s", "cwd": place}
+                async with client.post(f"/process/{path}", json=request) as reply:
+                    assert reply.status >= 400
+                    assert said in (await reply.json())["message"]
+        assert roots.stdin is not None
+        roots.stdin.close()
+    assert (await execute(client, "cat secret", cwd=f"{shared}/open"))["stdout"] == "secret\n"
+    body = await execute(client, "true", cwd=f"{shared}/absent")
+    assert body["result"] == f"working directory does not exist: {shared}/absent"
+    assert (os.getresuid(), os.getresgid(), os.getgroups(), dumpable()) == before
 
 
 async def test_session_as_another_user(procd: MakeClient) -> None:
@@ -284,6 +319,12 @@ async def test_a_cell_of_another_user_is_interrupted_with_what_it_has_started(
     cell = await cells.run(client, "print('in'); ended = os.system('exec sleep 3600')", timeout=1)
     assert cell.close == (4008, "")
     assert await cells.said(client, "print(ended, earlier.poll())") == "2 None\n"
+
+
+def dumpable() -> int:
+    """Whether this process may be traced: prctl(2), PR_GET_DUMPABLE."""
+    value: int = LIBC.prctl(3)
+    return value
 
 
 def living(pid: int) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from procd.config import ConfigError, ProcessConfig
-from procd.unix.confine import Confinement, Owner, confinement, tried
+from procd.unix.confine import Confinement, confinement, tried
+from procd.unix.owner import Owner
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 util_linux = pytest.mark.skipif(
