@@ -53,7 +53,9 @@ class ServerConfig:
         minimum=1,
     )
     max_header_bytes: int = setting(
-        128 << 10, "longest request line and longest header field, bytes", minimum=8190
+        128 << 10,
+        "longest request line and longest header field, bytes; all of them, three times that",
+        minimum=8190,
     )
     keepalive_s: float = setting(75.0, "idle keep-alive of an HTTP connection, seconds", minimum=1)
     body_s: float = setting(

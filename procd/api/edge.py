@@ -14,14 +14,15 @@ from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError, LineTooLong
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo
 from multidict import CIMultiDictProxy
 
 from procd.api.envelope import envelope
 from procd.api.forwarded import is_forwarded
 from procd.api.handshake import SWITCHING
 from procd.api.incoming import Incoming
-from procd.api.observe import REQUESTS
+from procd.api.observe import HEAP, LONG_BYTES, REQUESTS
 from procd.api.pulse import Patience, queued_bytes
 from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
@@ -31,6 +32,10 @@ from procd.unix.poller import Poller
 
 log = logging.getLogger(__name__)
 
+
+# How much longer than `server.max_header_bytes` a whole head may be: a request line and a header
+# that are as long as that, and as much again for all others.
+HEAD_TO_HEADER: Final = 3
 
 POLLER = web.AppKey("POLLER", Poller)
 # The state of a connection whose client has closed it, and hasn't reset it. Source: linux/tcp.h.
@@ -50,8 +55,9 @@ class HttpConnection(web.RequestHandler):
         took_all: whether it had read all that it was sent when it went.
     """
 
-    __slots__ = ("_config", "_patience", "_poller", "_requests", "_visitors", "_watched", "_wire",
-                 "incoming", "last_words", "took_all")  # fmt: skip
+    __slots__ = ("_body", "_config", "_head_bytes", "_heap", "_max_head_bytes", "_patience",
+                 "_poller", "_requests", "_visitors", "_watched", "_wire", "incoming",
+                 "last_words", "took_all")  # fmt: skip
 
     def __init__(
         self, server: web.Server, app: web.Application, config: ServerConfig, **options: Any
@@ -62,8 +68,12 @@ class HttpConnection(web.RequestHandler):
         self._patience: Patience | None = None
         self._requests = app[REQUESTS]
         self._poller = app[POLLER]
+        self._heap = app[HEAP]
         self._visitors = app[VISITORS]
         self._watched = -1
+        self._max_head_bytes = config.max_header_bytes * HEAD_TO_HEADER
+        self._head_bytes = 0  # of one that isn't whole
+        self._body: StreamReader | None = None  # one that isn't
         self.incoming: Incoming | None = None
         self.last_words = self.took_all = False
 
@@ -75,9 +85,37 @@ class HttpConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop for what has come."""
+        if self._head_bytes > self._max_head_bytes:
+            return  # it has been refused
+        queued = len(self._messages)
         super().data_received(data)
+        if len(self._messages) > queued:
+            self._forget_head()
+            self._body = self._messages[-1][1]
+        elif self._body is None and not self._upgraded:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._max_head_bytes:
+                self._refuse_head()
+        if self._body is not None and self._body.is_eof():
+            self._body = None
         if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
             self._break_off_body()
+
+    def _forget_head(self) -> None:
+        """There is none, or what the parser has kept of it goes on its way."""
+        if self._head_bytes > LONG_BYTES:
+            self._heap.freed(self._head_bytes)
+        self._head_bytes = 0
+
+    def _refuse_head(self) -> None:
+        """Have an error answered, as aiohttp has it of a head that it refuses itself.
+
+        It only looks at each header, and at how many there are.
+        """
+        too_long = LineTooLong(b"", self._max_head_bytes)
+        self._messages.append((_ErrInfo(BadRequest.status, too_long, ""), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _break_off_body(self) -> None:
         """Tell whoever waits for the rest of a body that it isn't well-formed.
@@ -189,6 +227,7 @@ class HttpConnection(web.RequestHandler):
             self.last_words = _unread(self)
             self.took_all = _all_taken(self.transport)
         self._lose_patience()
+        self._forget_head()
         self._wire = None
         self.incoming = None  # it has what came of a message
         self._visitors.left(self)
@@ -277,7 +316,7 @@ def _all_taken(transport: asyncio.Transport | None) -> bool:
 
 def _reason(exc: HttpProcessingError) -> str:
     if isinstance(exc, LineTooLong):
-        return "bad request: the request line or a header is too long"
+        return "bad request: the request line or the headers are too long"
     if isinstance(exc, ContentEncodingError):
         return "bad request: this Content-Encoding can't be decoded"
     return "bad request: this is no well-formed request of HTTP/1.1"

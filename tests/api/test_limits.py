@@ -57,6 +57,7 @@ from procd.spawnrate import SpawnRate
 from tests.api import sessions
 from tests.api.clients import (
     Gate,
+    Raw,
     attach,
     connect,
     create,
@@ -156,6 +157,44 @@ async def test_header(procd: MakeClient) -> None:
         assert reply.status == 400
     async with client.get("/version") as reply:
         assert reply.status == 200
+
+
+async def answered(client: Raw) -> int:
+    """The status of the next reply, which is read."""
+    status, lines = await client.head()
+    (length,) = (int(line.split()[1]) for line in lines if line.startswith("Content-Length"))
+    await client.exactly(length)
+    return status
+
+
+@each("before", [b"", b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+async def test_headers(procd: MakeClient, before: bytes) -> None:
+    client = await procd(server={"max_header_bytes": 8190})
+    async with raw(client) as endless:
+        await endless.send(before + b"GET /version HTTP/1.1\r\nHost: localhost\r\n")
+        if before:
+            assert await answered(endless) == 200
+        for number in range(4):
+            await endless.send(b"X-%d: %s\r\n" % (number, b"x" * 8000))
+        assert (await endless.head())[0] == 400
+        assert b"the request line or the headers are too long" in await endless.rest()
+    async with client.get("/version") as reply:
+        assert reply.status == 200
+
+
+async def test_heads_and_bodies_that_come_in_pieces(procd: MakeClient) -> None:
+    """Neither a body counts, nor what came before."""
+    client = await procd(server={"max_header_bytes": 8190})
+    body = json_body({"command": f"echo on {'x' * 50_000}"}).read()
+    async with raw(client) as slow:
+        for _ in range(3):
+            head = f"POST /process/execute HTTP/1.1\r\nHost: localhost\r\nX-Long: {'x' * 8000}\r\n"
+            head += f"Content-Length: {len(body)}\r\n\r\n"
+            whole = head.encode() + body
+            for begin in range(0, len(whole), 3000):
+                await slow.send(whole[begin : begin + 3000])
+                await asyncio.sleep(0)
+            assert await answered(slow) == 200
 
 
 async def test_concurrent_executes(procd: MakeClient, gate: Gate) -> None:
