@@ -9,14 +9,17 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from procd.api.forwarded import PROXIES
-from procd.api.gate import CALLER
+from procd.api.gate import CALLER, GATE
 from procd.api.handshake import SWITCHING, UPGRADED
 from procd.api.reply import timestamp
 from procd.api.scopes import UNGUARDED
+from procd.services.access import ANYONE
 from procd.services.audit import AuditFile
 
 MAX_VALUE_LENGTH: Final = 255
 REFUSALS: Final = (401, 403)
+# Whom a request comes from that is refused or of no effect, where tokens are asked for.
+STRANGERS: Final = (None, ANYONE)
 
 AUDIT = web.AppKey("AUDIT", AuditFile)
 NOTES = web.RequestKey("NOTES", dict[str, Any])
@@ -65,7 +68,9 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
             "durationMs": int((time.monotonic() - begin) * 1000),
             **request.get(NOTES, {}),
         }
-        if status in REFUSALS:
+        if status in REFUSALS or (
+            request.app[GATE].access.required and request.get(CALLER) in STRANGERS
+        ):
             request.app[AUDIT].write_refused(record)
         else:
             request.app[AUDIT].write(record)

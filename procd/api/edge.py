@@ -19,7 +19,7 @@ from aiohttp.web_protocol import _ErrInfo
 from multidict import CIMultiDictProxy
 
 from procd.api.envelope import envelope
-from procd.api.forwarded import is_forwarded
+from procd.api.forwarded import UNIX, is_forwarded
 from procd.api.handshake import SWITCHING
 from procd.api.incoming import Incoming
 from procd.api.observe import HEAP, LONG_BYTES, REQUESTS
@@ -56,7 +56,7 @@ class HttpConnection(web.RequestHandler):
     """
 
     __slots__ = ("_body", "_config", "_head_bytes", "_heap", "_max_head_bytes", "_patience",
-                 "_poller", "_requests", "_visitors", "_watched", "_wire", "incoming",
+                 "_peername", "_poller", "_requests", "_visitors", "_watched", "_wire", "incoming",
                  "last_words", "took_all")  # fmt: skip
 
     def __init__(
@@ -64,6 +64,7 @@ class HttpConnection(web.RequestHandler):
     ) -> None:
         super().__init__(server, **options)
         self._config = config
+        self._peername: Any = None
         self._wire: asyncio.Transport | None = None  # aiohttp forgets it as soon as it closes it
         self._patience: Patience | None = None
         self._requests = app[REQUESTS]
@@ -80,8 +81,16 @@ class HttpConnection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop for a new connection."""
         self._wire = cast("asyncio.Transport", transport)  # uvloop's only says that it is one
+        # On a unix socket a client may be bound to any name, and even to an address's.
+        is_local = transport.get_extra_info("socket").family == socket.AF_UNIX
+        self._peername = UNIX if is_local else transport.get_extra_info("peername")
         super().connection_made(transport)
         self._visitors.came(self, transport.get_extra_info("socket").fileno())
+
+    @property
+    def peername(self) -> Any:
+        """What a request's `remote` is made of: an address and more, or UNIX; None if unknown."""
+        return self._peername
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop for what has come."""

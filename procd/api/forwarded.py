@@ -16,6 +16,8 @@ from procd.configfile import networks
 
 # What a unix socket's peer is called in `server.trusted_proxies` and in logs.
 UNIX: Final = "unix"
+# In logs, one that had gone before it could be looked at.
+UNKNOWN: Final = "unknown"
 
 
 # What a proxy says that it is one by; the last of them as it must. Source: RFC 9110, section 7.6.3.
@@ -40,7 +42,7 @@ class Proxies:
         The connection's peer, unless that is trusted. What the header says before the address that
         is returned was written by somebody else, and isn't looked at.
         """
-        client = request.remote or UNIX
+        client = request.remote or UNKNOWN
         if not self._trusts(client):
             return client
         lines = request.headers.getall("X-Forwarded-For", [])
@@ -55,7 +57,7 @@ class Proxies:
     def host_of(self, request: web.Request) -> str:
         """The host that the client has asked for: by the word of a trusted proxy, or by its own."""
         said = request.headers.get(hdrs.X_FORWARDED_HOST)
-        if said is not None and self._trusts(request.remote or UNIX):
+        if said is not None and self._trusts(request.remote or UNKNOWN):
             return said
         return request.headers.get(hdrs.HOST, "")
 

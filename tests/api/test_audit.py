@@ -4,13 +4,16 @@ import fcntl
 import json
 import os
 import resource
+import socket
 import stat
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import WSMsgType, WSServerHandshakeError
 
+from procd.api.observe import REQUESTS
 from procd.app import reload
 from procd.config import ConfigError
 from procd.configfile import from_mapping
@@ -30,6 +33,7 @@ from tests.api.clients import (
     until,
 )
 from tests.conftest import Client, MakeClient
+from tests.waiting import until as until_so
 
 ORDER = ["opened", "ended", "closed"]
 
@@ -235,6 +239,52 @@ async def test_refusals_can_not_fill_the_disk(
     assert (first["token"], first["route"], first["status"]) == (None, None, 401)
     assert last["unrecordedBefore"] == total - 2
     assert secret not in path.read_text()
+
+
+async def test_nor_can_anybody_without_a_token(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path
+) -> None:
+    """By a browser's question before a request, or by one whose client doesn't wait."""
+    page = "https://app.example.com"
+    headers = {"Origin": page, "Access-Control-Request-Method": "POST"}
+    for way in ("preflight", "reset"):
+        path = tmp_path / way
+        client = await guarded(
+            procd,
+            secrets,
+            audit={"file": str(path), "refused_per_s": 1},
+            cors={"allowed_origins": [page]},
+            server={"trusted_proxies": ["unix"]},
+        )
+        total = 0
+        while len(written := records(path)) < 2:  # until the next second
+            if way == "preflight":
+                async with client.options("/process/execute", headers=headers) as reply:
+                    assert reply.status == 200
+            else:
+                reset(client)
+                await until_so(lambda: asked(client) > total)  # noqa: B023 - here
+            total += 1
+        first, last = written
+        assert first["token"] in (None, "anyone")
+        assert first["peer"] in ("127.0.0.1", "unknown"), "it is no proxy"
+        assert last["unrecordedBefore"] == total - 2
+
+
+def asked(client: Client) -> int:
+    """How many requests have come to their end."""
+    return sum(sum(stats.statuses.values()) for stats in client.app[REQUESTS].all)
+
+
+def reset(client: Client) -> None:
+    """Send a request and go, before the server gets to look at who it is."""
+    assert client.host is not None
+    with socket.create_connection((client.host, client.port or 0)) as gone:
+        gone.sendall(
+            b"POST /process/execute HTTP/1.1\r\nHost: localhost\r\n"
+            b"X-Forwarded-For: 6.6.6.6\r\nContent-Length: 100000000\r\n\r\n"
+        )
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def test_refused_upgrades_and_health(

@@ -10,7 +10,7 @@ from procd.configfile import networks
 
 
 def client_of(peer: str | None, trusted: tuple[str, ...], *lines: str) -> str:
-    """The client, by the peer's address (None: a unix socket) and the header's lines."""
+    """The client, by the peer's address, if that is known, and the header's lines."""
     headers = CIMultiDict([("X-Forwarded-For", line) for line in lines])
     request = make_mocked_request("GET", "/", headers=headers).clone(remote=peer or "")
     return Proxies(ServerConfig(trusted_proxies=trusted)).client_of(request)
@@ -33,9 +33,10 @@ def client_of(peer: str | None, trusted: tuple[str, ...], *lines: str) -> str:
         ("::ffff:9.9.9.9", ("10.0.0.0/8",), ["1.1.1.1"], "::ffff:9.9.9.9"),
         ("10.0.0.1", ("10.0.0.0/8",), ["1.1.1.1, ::ffff:10.0.0.2"], "1.1.1.1"),
         ("fd00::1", ("fd00::/8",), ["2001:db8::1"], "2001:db8::1"),
-        (None, (), ["1.1.1.1"], "unix"),
-        (None, ("10.0.0.0/8",), ["1.1.1.1"], "unix"),
-        (None, ("unix",), ["1.1.1.1"], "1.1.1.1"),
+        ("unix", (), ["1.1.1.1"], "unix"),
+        ("unix", ("10.0.0.0/8",), ["1.1.1.1"], "unix"),
+        ("unix", ("unix",), ["1.1.1.1"], "1.1.1.1"),
+        (None, ("unix", "::/0", "0.0.0.0/0"), ["1.1.1.1"], "unknown"),
     ],
 )
 def test_the_client(
