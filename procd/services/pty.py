@@ -16,7 +16,7 @@ from procd.errors import (
 from procd.process import Process
 from procd.services.attendance import Attendance
 from procd.services.keyboard import Keyboard
-from procd.services.recording import Recording, Recordings
+from procd.services.recording import MAX_CELLS, Recording, Recordings
 from procd.streams.backlog import Backlog, Budget
 from procd.streams.frames import Frames
 from procd.streams.log import Log
@@ -26,7 +26,6 @@ from procd.unix.child import ExitStatus
 
 log = logging.getLogger(__name__)
 
-MAX_CELLS: Final = 1000
 # How long a terminal is smaller for its program to draw anew: it is to notice, not to be seen.
 REDRAW_S: Final = 0.1
 # Lag of the fastest client that pauses the program; less where the backlog is short.

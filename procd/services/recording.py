@@ -6,6 +6,7 @@ Source: asciinema's documentation, "asciicast v3".
 """
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -34,8 +35,8 @@ FLUSH_BYTES: Final = 64 << 10
 FLUSH_S: Final = 1.0
 # Of a file's first line.
 MAX_HEADER_BYTES: Final = 4096
-# Of a terminal: tty_ioctl(4), struct winsize.
-MAX_SIDE: Final = (1 << 16) - 1
+# Of each side of a terminal.
+MAX_CELLS: Final = 1000
 # Characters of a terminal's name in it: one that is longer is none that anybody knows.
 MAX_TERM: Final = 255
 # Kept free for the last events of a file that reaches its limit.
@@ -159,6 +160,17 @@ class Recording:
             self._fd = None
 
 
+def _check_own(directory: Path) -> None:
+    """Refuse what others have put where our directory should be, as into a state directory of all.
+
+    Raises:
+        OSError: there is nothing, or it is a link, a file or somebody else's.
+    """
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory of procd's own", str(directory))
+
+
 class Recordings:
     """The recordings in the state directory: those being written, and those of the past.
 
@@ -188,6 +200,7 @@ class Recordings:
             # 0700 and a name that nobody can have prepared: mkdtemp(3).
             self._directory = Path(tempfile.mkdtemp(prefix="procd-recordings-"))
         self._directory.mkdir(mode=0o700, exist_ok=True)
+        _check_own(self._directory)
         now = datetime.now(UTC)
         header = {
             "version": 3,
@@ -226,6 +239,7 @@ class Recordings:
         if self._directory is None:
             return []
         try:
+            _check_own(self._directory)
             with os.scandir(self._directory) as entries:
                 return sorted(
                     self._directory / entry.name
@@ -256,7 +270,7 @@ class Recordings:
             pty_id = str(header["title"])
             pty_id.encode()  # no lone surrogates: they are no text that can be sent
             cols, rows = int(header["term"]["cols"]), int(header["term"]["rows"])
-            if not (0 <= cols <= MAX_SIDE and 0 <= rows <= MAX_SIDE):
+            if not (1 <= cols <= MAX_CELLS and 1 <= rows <= MAX_CELLS):
                 raise ValueError("a terminal can't be of this size")
             started_at = datetime.fromtimestamp(header["timestamp"], UTC)
         except (
@@ -302,6 +316,7 @@ class Recordings:
             raise ProcessNotFound("recording not found")
         path = self._directory / name
         try:
+            _check_own(self._directory)
             mode = path.lstat().st_mode
         except (FileNotFoundError, NotADirectoryError):
             raise ProcessNotFound("recording not found") from None

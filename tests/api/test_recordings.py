@@ -185,6 +185,32 @@ async def test_where_there_can_be_no_file(procd: MakeClient, tmp_path: Path) -> 
     assert await listed(client) == []
 
 
+@each("kind", ["link", "somebody else's"])
+async def test_a_directory_that_others_have_put_there(
+    procd: MakeClient, tmp_path: Path, kind: str
+) -> None:
+    """Nothing is written, listed or removed there."""
+    client = await served(procd, tmp_path, "exec cat")
+    place, theirs = tmp_path / "state" / "recordings", tmp_path / "theirs"
+    if kind == "link":
+        theirs.mkdir()
+        place.symlink_to(theirs)
+    elif os.geteuid() == 0:
+        place.unlink(missing_ok=True)
+        place.mkdir()
+        os.chown(place, 54321, -1)
+    else:
+        return
+    (place / ODD).write_bytes(header())
+    async with client.post("/process/pty", json={"id": "t1", "record": True}) as reply:
+        body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+    assert "not a directory of procd's own" in body["message"]
+    assert await listed(client) == []
+    async with client.delete(f"/recordings/{ODD}") as reply:
+        await refused(reply, 404, "PROCESS_NOT_FOUND")
+    assert os.listdir(place) == [ODD]
+
+
 def in_memory() -> int:
     """How many recordings there are, of this test and of others."""
     gc.collect()
@@ -235,6 +261,8 @@ NO_RECORDINGS = (
     header(term={"cols": 1e300, "rows": 24}),
     header(term={"cols": 80, "rows": 10**30}),
     header(term={"cols": -1, "rows": 24}),
+    header(term={"cols": 80, "rows": 0}),
+    header(term={"cols": 1001, "rows": 24}),
     header(term={"cols": None, "rows": 24}),
     header(title="\ud800"),
 )

@@ -1,11 +1,13 @@
 """The pages of shell sessions and of interpreter contexts."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.daemon.daemon import Daemon
+from tests.web.browser import plain
 from tests.web.terminal import WAIT_MS, Terminal, call
 
 if TYPE_CHECKING:  # it may not be installed
@@ -95,6 +97,29 @@ def test_contexts_are_begun_and_ended(page: "Page") -> None:
     page.wait_for_function(
         "() => document.querySelectorAll('[aria-label=Contexts] li').length === 1"
     )
+
+
+def test_a_recording_of_sizes_that_no_terminal_has(
+    home: Path, tmp_path: Path, context: "BrowserContext"
+) -> None:
+    """Whoever may write to the directory may have made it."""
+    directory = tmp_path / "recordings"
+    directory.mkdir()
+    events = [
+        {"version": 3, "term": {"cols": 80, "rows": 24}, "timestamp": 1, "title": "forged"},
+        *([0.1, "r", size] for size in ("60000x60000", "80x1001", "0x0", "80.5x24", "x", "")),
+        [0.1, "o", "still here"],
+    ]
+    (directory / "20200102T030405.000006Z.cast").write_text("\n".join(map(json.dumps, events)))
+    with Daemon.start(env=plain(home) | {"PROCD_SESSIONS_STATE_DIR": str(tmp_path)}) as daemon:
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        page.goto(f"{daemon.url}/terminal")
+        page.get_by_role("tab", name="Recordings").click()
+        page.get_by_role("list", name="Recordings").get_by_text("forged", exact=True).click()
+        player = Terminal(page, "")
+        player.element = page.locator(".player")
+        player.shows("still here")
 
 
 def test_a_recording_is_made_and_played(daemon: Daemon, page: "Page") -> None:

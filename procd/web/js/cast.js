@@ -1,10 +1,16 @@
 // asciicast v3: a header, then events with the time since the one before.
+import { MAX_CELLS } from "./screen.js";
+
+/** Whether a terminal can be of this size: anybody may have written a recording. */
+export const isSize = (...sides) => sides.every((cells) => Number.isInteger(cells) && cells > 0 && cells <= MAX_CELLS);
 
 /** The recording in a text: {cols, rows, events: [{at (seconds), kind, data}], length (seconds)}. */
 export function parseCast(text) {
   const [first, ...rest] = text.split("\n").filter((line) => line && !line.startsWith("#"));
   const header = JSON.parse(first);
   if (header.version !== 3) throw new Error("This is no asciicast of version 3.");
+  const { cols, rows } = header.term;
+  if (!isSize(cols, rows)) throw new Error("It is of no size that a terminal can have.");
   let at = 0;
   const events = [];
   for (const line of rest) {
@@ -17,5 +23,5 @@ export function parseCast(text) {
     at += event[0];
     events.push({ at, kind: event[1], data: event[2] });
   }
-  return { cols: header.term.cols, rows: header.term.rows, events, length: at };
+  return { cols, rows, events, length: at };
 }

@@ -1,4 +1,5 @@
 // Plays a recording on a screen that nobody can type into.
+import { isSize } from "./cast.js";
 import { button, h } from "./dom.js";
 import { openScreen } from "./screen.js";
 
@@ -55,7 +56,7 @@ export class Player {
     if (kind === "o") term.write(data);
     else if (kind === "r") {
       const [cols, rows] = data.split("x").map(Number);
-      term.write("", () => term.resize(cols, rows)); // when what came before is drawn
+      if (isSize(cols, rows)) term.write("", () => term.resize(cols, rows)); // when what came before is drawn
     }
   }
 

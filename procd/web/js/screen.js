@@ -7,6 +7,8 @@ import { useClipboard } from "./clipboard.js";
 import { onChange, settings } from "./settings.js";
 import { MIN_CONTRAST, colours, onColours } from "./theme.js";
 
+/** Of each side of a terminal. */
+export const MAX_CELLS = 1000;
 const SCROLLBACK_LINES = 10000;
 // To find out takes a moment, and nobody has to wait for it.
 const GPU_MS = 500;

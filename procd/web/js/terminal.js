@@ -4,13 +4,12 @@ import { Attachment } from "./attachment.js";
 import { copySelection } from "./clipboard.js";
 import { button, h } from "./dom.js";
 import { icon } from "./icons.js";
-import { openScreen } from "./screen.js";
+import { MAX_CELLS, openScreen } from "./screen.js";
 import { searchBar } from "./search.js";
 import { onChange } from "./settings.js";
 import { keepInSight } from "./sight.js";
 
 const RETRIABLE = new Set(["waiting", "replaced", "kicked", "forbidden", "failed"]);
-const MAX_CELLS = 1000;
 
 export class TerminalView {
   #screen;
