@@ -5,13 +5,14 @@ import os
 from array import array
 from bisect import bisect_right
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from procd.unix.fd import write_all
 from procd.unix.file import make_directory, open_regular, punch, size_of
 
 # Boundaries held in memory; beyond these, older ones go to a file beside the log.
 HELD_BOUNDARIES: Final = 1024
+STREAMS: Final = {1, 2}
 
 
 class Boundaries:
@@ -20,7 +21,7 @@ class Boundaries:
     An entry is `offset << 2 | stream`. Entries before index `first` are gone.
     """
 
-    __slots__ = ("_block", "_block_index", "_held", "_path", "_spilled", "first")
+    __slots__ = ("_block", "_block_index", "_held", "_path", "_spilled", "_tampered", "first")
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -28,6 +29,7 @@ class Boundaries:
         self._spilled = 0
         self._block = array("Q")
         self._block_index = -1
+        self._tampered = False
         self.first = 0
 
     def __len__(self) -> int:
@@ -44,6 +46,7 @@ class Boundaries:
             if len(data) < size:
                 raise OSError(errno.ENODATA, "the file was cut")
             block.frombytes(data)
+            self._check(block[max(self.first - block_index * HELD_BOUNDARIES, 0) :])
             self._block, self._block_index = block, block_index
         return self._block[position]
 
@@ -53,6 +56,20 @@ class Boundaries:
             return os.pread(fd.number, size, position)
         finally:
             fd.close()
+
+    def _check(self, entries: "array[int]") -> None:
+        """Refuse what nobody has appended in this order.
+
+        Raises:
+            OSError: somebody has written to the file.
+        """
+        listed = entries.tolist()
+        if listed != sorted(listed) or not {entry & 3 for entry in listed} <= STREAMS:
+            self._tamper()
+
+    def _tamper(self) -> NoReturn:
+        self._tampered = True
+        raise OSError(errno.ENODATA, "the file was written to")
 
     @property
     def sole_stream(self) -> int:
@@ -66,10 +83,10 @@ class Boundaries:
 
     @property
     def whole(self) -> bool:
-        """Whether all entries are there still; nobody has cut or deleted the file."""
+        """Whether all entries are there still; nobody is known to have changed the file."""
         if self.first >= self._spilled:
             return True
-        return size_of(self._path) >= self._spilled * self._held.itemsize
+        return not self._tampered and size_of(self._path) >= self._spilled * self._held.itemsize
 
     def append(self, offset: int, stream: int) -> None:
         """Begin a segment at `offset`.
@@ -118,6 +135,7 @@ class Boundaries:
             size = self._spilled * whole.itemsize
             spilled = self._read(size, 0) if self.first < self._spilled else b""
             whole.frombytes(spilled.ljust(size, b"\0"))
+            self._check(whole[self.first :])
             self._held = whole + self._held
             self._spilled = 0
             self._path.unlink(missing_ok=True)
@@ -132,9 +150,13 @@ class Boundaries:
         self._held = array("Q")
         self._spilled = self.first = 0
         self._block_index = -1
+        self._tampered = False
         if has_file:
             self._path.unlink(missing_ok=True)
 
     def index_at(self, offset: int) -> int:
         """Index of the segment that holds `offset`."""
-        return bisect_right(self, offset << 2 | 3, lo=self.first) - 1
+        index = bisect_right(self, offset << 2 | 3, lo=self.first) - 1
+        if index < self.first < self._spilled:
+            self._tamper()
+        return index

@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import tempfile
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -269,6 +270,41 @@ def test_changes_of_stream_that_others_cut_or_delete(
     assert 0 < file.start <= 4 * HELD_BOUNDARIES
     assert caplog.text.count("output lost") == 1
     file.finish()
+    file.remove(keep_readable=True)
+    whole.check(list(file.snapshot().runs()), file.start, file.end)
+    file.finish()
+
+
+@pytest.mark.parametrize("kind", ["ones", "zeros", "random", "descending", "too high"])
+def test_changes_of_stream_that_others_write_over(tmp_path: Path, kind: str) -> None:
+    """Once that is found, they are as good as cut off."""
+    streams = tmp_path / "1.streams"
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    whole = Whole()
+    for number in range(4 * HELD_BOUNDARIES):
+        whole.append(b"ab", 1 + number % 2)
+        file.append(b"ab", 1 + number % 2)
+    file.finish()
+    size = streams.stat().st_size
+    match kind:
+        case "ones":
+            forged = b"\xff" * size
+        case "zeros":
+            forged = bytes(size)
+        case "random":
+            forged = os.urandom(size)
+        case "descending":
+            forged = array("Q", (number << 2 | 1 for number in range(size // 8, 0, -1))).tobytes()
+        case _:
+            forged = array(
+                "Q", ((1 << 30) + number << 2 | 1 for number in range(size // 8))
+            ).tobytes()
+    with streams.open("r+b") as opened:
+        opened.write(forged)
+    with pytest.raises(OSError, match="the file was written to"):
+        list(file.snapshot().runs())
+    whole.check(list(file.snapshot().runs()), file.start, file.end)
+    assert 0 < file.start < file.end
     file.remove(keep_readable=True)
     whole.check(list(file.snapshot().runs()), file.start, file.end)
     file.finish()
