@@ -37,6 +37,8 @@ STOPPED: Final[Farewell] = (
 # A client that has sent its Close is answered when all that it typed before is in the terminal's
 # queue, or this much later; what one that has gone without typed waits there as long.
 LAST_INPUT_S: Final = 5.0
+# Of who only looks on: what it sends is dropped, or tells its window's size, and isn't worth more.
+MAX_VIEWER_MESSAGE_BYTES: Final = 256 << 10
 
 
 class EnvsSchema(BodySchema):
@@ -80,7 +82,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
             raise BadRequest(f"offset {offset} is beyond the end of the output")
     except ProcdError as exc:
         message = f"Failed to connect to PTY session: {exc.message}"
-        return await _refuse(await _accept(request), message)
+        return await _refuse(await _accept(request, may_write=may_write), message)
     if offset is None:
         past = await recall(session, ptys.config.replay_bytes if replay is None else replay)
         if wants_modes:
@@ -90,7 +92,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
         past = from_offset(session, offset)
         past.redraws = flag(request.query, "modes")
     try:
-        connection = await _accept(request)
+        connection = await _accept(request, may_write=may_write)
         return await _serve(request, connection, session, past, may_write=may_write)
     finally:
         past.outlet.close()
@@ -104,13 +106,14 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
     try:
         session = ptys.create(wanted)
     except SpawnFailed as exc:
-        return await _refuse(await _accept(request), f"Failed to start PTY session: {exc.message}")
+        message = f"Failed to start PTY session: {exc.message}"
+        return await _refuse(await _accept(request, may_write=True), message)
     note(request, id=session.id)
     session.on_end = ending(request)
     past = from_offset(session, 0)
     connection = None
     try:
-        connection = await _accept(request)
+        connection = await _accept(request, may_write=True)
         return await _serve(request, connection, session, past, may_write=True)
     finally:
         past.outlet.close()
@@ -152,10 +155,11 @@ def _decode_envs(token: str) -> Mapping[str, str]:
     return envs
 
 
-async def _accept(request: web.Request) -> Connection:
-    return await request.app[CONNECTIONS].accept(
-        request, request.app[PTYS].config.max_message_bytes, selected, STOPPED
-    )
+async def _accept(request: web.Request, *, may_write: bool) -> Connection:
+    most_bytes = request.app[PTYS].config.max_message_bytes
+    if not may_write:
+        most_bytes = min(most_bytes, MAX_VIEWER_MESSAGE_BYTES)
+    return await request.app[CONNECTIONS].accept(request, most_bytes, selected, STOPPED)
 
 
 def _control(status: str, **fields: object) -> bytes:
@@ -252,6 +256,8 @@ async def _read(
                 message = "input is discarded: it needs the scope 'write', and no viewer=true"
                 connection.write_text(_control("read-only", message=message))
                 told = True
+                if not attendant.asked:  # else what it says of its window is still to be heard
+                    connection.ignore_messages()
             del data  # not to be kept until the next one comes
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_INPUT_S):

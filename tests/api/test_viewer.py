@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import struct
 from pathlib import Path
 
 from aiohttp import WSCloseCode
@@ -12,7 +13,18 @@ from procd.app import reload
 from procd.services.access import Scope
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.cells import EXECUTE, Cell
-from tests.api.clients import CLOSE, TEXT, WAIT_S, Terminal, program, raw, refused
+from tests.api.clients import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    WAIT_S,
+    Terminal,
+    program,
+    raw,
+    refused,
+)
 from tests.conftest import Client, MakeClient
 from tests.waiting import until
 
@@ -58,6 +70,34 @@ async def test_a_viewer_s_input_is_discarded(
     await typist.until(b"typed")
     assert b"never" not in typist.output
     assert len(viewer.controls) == 2, "it is told once"
+
+
+async def test_a_viewer_s_input_takes_no_memory(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path
+) -> None:
+    """Neither does the message before it is told, nor any after that."""
+    client = await served(procd, secrets, tmp_path)
+    authorization = f"Authorization: Bearer {secrets.read}"
+    async with raw(client) as viewer:
+        await viewer.upgrade("/process/pty/t1/connect", authorization)
+        await viewer.send(struct.pack("!BBQI", 0x80 | BINARY, 0x80 | 127, 16 << 20, 0))
+        await viewer.send(bytes(1 << 20))
+        while (frame := await viewer.frame())[0] != CLOSE:
+            continue
+        assert int.from_bytes(frame[1][:2], "big") == WSCloseCode.MESSAGE_TOO_BIG
+        await viewer.send_frame(CLOSE, frame[1])
+    typist = await connect(client, secrets.write)
+    async with raw(client) as viewer:
+        await viewer.upgrade("/process/pty/t1/connect?replay=0", authorization)
+        assert b"connected" in await viewer.control()
+        await viewer.send_frame(BINARY, b"never")
+        assert b"read-only" in await viewer.control()
+        await viewer.send_frame(BINARY, bytes(2 << 20))
+        await viewer.send_frame(PING, b"heard")
+        while await viewer.next(PONG) != b"heard":
+            continue
+        await typist.type(b"typed")
+        assert await viewer.output(5) == b"typed"
 
 
 async def test_a_viewer_starts_nothing(procd: MakeClient, secrets: Secrets, tmp_path: Path) -> None:
