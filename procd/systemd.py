@@ -26,11 +26,12 @@ def notify(state: str) -> None:
     """Send `state` (lines of KEY=VALUE) to the service manager, or do nothing without one.
 
     Raises:
-        OSError: NOTIFY_SOCKET names a socket that does not answer.
+        OSError: NOTIFY_SOCKET names a socket that does not answer, or whose queue is full.
     """
     address = _address(os.environ)
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.settimeout(0)
             sock.sendto(state.encode(), address)
 
 

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from tests.daemon.conftest import Start
-from tests.daemon.daemon import Daemon
+from tests.daemon.daemon import Daemon, eventually
 from tests.daemon.test_access import bearer, make
 
 BEAT = {"WATCHDOG": "1"}
@@ -74,6 +74,21 @@ async def test_a_manager_that_is_not_there(
         (line,) = [line for line in daemon.stderr().splitlines() if state in line]
         assert "the service manager can't be told" in line
         assert not line.endswith("None")
+
+
+async def test_a_manager_that_reads_nothing(start: Start, http: aiohttp.ClientSession) -> None:
+    """What finds no room in its queue is lost, and said to be; procd waits for nobody."""
+    daemon = start()
+
+    def lost() -> bool:
+        os.kill(daemon.pid, signal.SIGHUP)
+        return "can't be told RELOADING=1" in daemon.stderr()
+
+    assert eventually(lost)
+    async with http.get(f"{daemon.url}/version") as reply:
+        assert reply.status == 200
+    assert daemon.stop() == 0
+    assert "can't be told STOPPING=1" in daemon.stderr()
 
 
 async def test_reload(start: Start, http: aiohttp.ClientSession, tmp_path: Path) -> None:
