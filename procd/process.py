@@ -150,19 +150,21 @@ class Process:
         self.record.exit = status
         self.record.tree.leader = 0
         self._processes.exited(self)
+        if self._unread:
+            self._drain_timer = self._loop.call_later(
+                self._processes.config.drain_s, self._drain_over
+            )
         if self.master is not None and not self.log.paused:
             self.take_pending()  # it may have let go of its terminal long ago
         if not self._unread:
             self._finish()
-        else:
-            self._drain_timer = self._loop.call_later(
-                self._processes.config.drain_s, self._drain_over
-            )
         self._processes.settle(self)
 
     def _drain_over(self) -> None:
-        self.take_pending()
-        self._finish()
+        try:
+            self.take_pending()
+        finally:
+            self._finish()
 
     def pause(self) -> None:
         """Leave its output in the kernel, which in time stops it: for a log that isn't its own."""

@@ -189,9 +189,9 @@ class Processes:
                 process.read_from(reading, stream)
         except OSError as exc:
             process.kill()
+            process.hang_up()
             for reading in readings:
                 reading.close()
-            process.hang_up()
             raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
 
     def _give(self, descriptor_or_path: int | str) -> None:

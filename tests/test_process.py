@@ -259,6 +259,9 @@ async def test_what_can_not_be_watched_is_taken_back(supervise: Supervise, room:
     async with asyncio.timeout(10):
         while supervisor.processes.supervised or descriptors() != before:
             await asyncio.sleep(0)
+    after = supervisor.sh("echo out; echo err >&2")  # whose descriptors have the same numbers
+    await ended(after)
+    assert sorted(said(after).split()) == [b"err", b"out"]
 
 
 async def test_a_background_child_is_not_waited_for(supervise: Supervise) -> None:
@@ -286,16 +289,19 @@ async def test_who_looks_knows_of_the_exit(supervise: Supervise, child: str) -> 
     assert content(log).startswith(b"first\n")
 
 
-async def test_an_end_without_memory_for_the_last_words(
-    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failure", [MemoryError(), OSError(errno.EFAULT, "Bad address")])
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_an_end_whose_last_words_can_not_be_read(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, failure: Exception, terminal: bool
 ) -> None:
     """They are lost, and the end is told."""
     supervisor = supervise()
-    process = supervisor.sh('sh -c "$STAY" & exit 3')
+    start = supervisor.pty if terminal else supervisor.sh
+    process = start('sh -c "$STAY" & exit 3')
 
     def short(number: int, size: int, read: Callable[[int, int], bytes] = os.read) -> bytes:
         if not process.running:
-            raise MemoryError
+            raise failure
         return read(number, size)
 
     monkeypatch.setattr("os.read", short)

@@ -8,12 +8,15 @@ however much more there is to read. What was not got round to is ready at the ne
 Source: epoll(7), which may be nested, and hands out in turn what is ready.
 """
 
+import logging
 import select
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from procd.unix.timer import Timer
+
+log = logging.getLogger(__name__)
 
 # How long children may keep the loop in one turn, seconds.
 TURN_S: Final = 0.002
@@ -22,7 +25,7 @@ BATCH: Final = 8
 # How long a reader rests, seconds: the loop's own timers count in milliseconds.
 REST_S: Final = 0.0005
 
-# How long what had no memory to go on with waits.
+# How long what had no memory to go on with waits, or no room here.
 MEMORY_REST_S: Final = 0.5
 
 READABLE: Final = select.EPOLLIN
@@ -85,7 +88,11 @@ class Poller:
         loop.add_reader(self._epoll.fileno(), self._turn)
 
     def add_reader(self, fd: int, callback: Callback, /) -> None:
-        """Call `callback` in each turn in which `fd` has something to read, or its end."""
+        """Call `callback` in each turn in which `fd` has something to read, or its end.
+
+        Raises:
+            OSError: there is no memory for it, or the user's epoll watches are used up.
+        """
         if self._epoll.closed:
             return
         if fd not in self._readers:
@@ -111,7 +118,7 @@ class Poller:
         For a terminal that nobody has open: that it is hung up is told with every poll. It ends
         when a reader comes or goes. Source: epoll(7), edge-triggered.
         """
-        if fd not in self._newsy and not self._epoll.closed:
+        if fd not in self._newsy and fd not in self._resting and not self._epoll.closed:
             self._newsy.add(fd)
             wanted = READABLE if fd in self._readers else 0
             if fd in self._writers:
@@ -130,7 +137,19 @@ class Poller:
         self._timer.clear()
         resting, self._resting = self._resting, {}
         for fd, callback in resting.items():
+            self.go_on(fd, callback)
+
+    def go_on(self, fd: int, callback: Callback, /) -> None:
+        """As `add_reader`, for what was read before: while there is no room for it, it rests."""
+        try:
             self.add_reader(fd, callback)
+        except OSError as exc:
+            if not self._resting:
+                log.warning("no room to wait for output with: %s", exc.strerror)
+                self._timer.set(MEMORY_REST_S)
+            self._resting[fd] = callback
+        else:
+            self._resting.pop(fd, None)
 
     def remove_reader(self, fd: int, /) -> bool:
         """Stop that; whether there was anything to stop."""

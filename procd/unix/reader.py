@@ -124,7 +124,7 @@ class FdReader:
         if not self._reading and not self._fd.closed:
             self._reading = True
             if not (self._resting or self._asleep):
-                self._poller.add_reader(self._fd.number, self._readable)
+                self._poller.go_on(self._fd.number, self._readable)
 
     def _readable(self) -> None:
         try:
@@ -159,10 +159,8 @@ class FdReader:
 
     def _end(self) -> None:
         if self._may_go_on is not None and self._may_go_on():
-            if self._asleep:
-                return  # still nobody: to watch it anew would only tell the same again
-            self._asleep = True
-            self._poller.add_reader(self._fd.number, self._readable)
+            self._asleep = True  # if it was, this tells nothing anew
+            self._poller.go_on(self._fd.number, self._readable)
             self._poller.only_news(self._fd.number)
             return
         on_eof = self._on_eof
@@ -173,7 +171,7 @@ class FdReader:
         self._asleep = False
         self._poller.remove_reader(self._fd.number)
         if self._reading:
-            self._poller.add_reader(self._fd.number, self._readable)
+            self._poller.go_on(self._fd.number, self._readable)
 
     def _deliver(self, data: bytes) -> None:
         if self._asleep:
@@ -198,7 +196,7 @@ class FdReader:
     def _rested(self) -> None:
         self._resting = False
         if self._reading and not self._fd.closed:
-            self._poller.add_reader(self._fd.number, self._readable)
+            self._poller.go_on(self._fd.number, self._readable)
 
     def _read(self, most: int) -> tuple[bytes, bool]:
         number = self._fd.number

@@ -1,6 +1,8 @@
 """The poller: an epoll under each of the two event loops."""
 
 import asyncio
+import errno
+import functools
 import itertools
 import os
 import select
@@ -8,6 +10,7 @@ import signal
 import socket
 import tty
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -145,6 +148,81 @@ async def test_the_end_is_something_to_read(poller: Poller, ends: Ends) -> None:
     ends.open[1].close()
     async with asyncio.timeout(10):
         assert await ended == b""
+
+
+class Full:
+    """An epoll that has no room `refusals` times. Source: epoll_ctl(2), ENOSPC."""
+
+    def __init__(self, epoll: Any, refusals: int) -> None:
+        self._epoll = epoll
+        self.refusals = refusals
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._epoll, name)
+
+    def register(self, fd: int, mask: int) -> None:
+        """As the real one does, if there is room."""
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._epoll.register(fd, mask)
+
+
+async def test_who_rests_waits_for_room(
+    poller: Poller, ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And keeps nobody else from going on; one that is removed meanwhile doesn't come back."""
+    monkeypatch.setattr(module, "MEMORY_REST_S", 0.001)
+    called: set[int] = set()
+    numbers = []
+    for _ in range(3):
+        reading, writing = ends.pipe()
+        os.write(writing, b"x")
+        poller.add_reader(reading, functools.partial(called.add, reading))
+        poller.rest(reading)
+        numbers.append(reading)
+    full = Full(poller._epoll, 2)
+    monkeypatch.setattr(poller, "_epoll", full)
+    assert poller.remove_reader(numbers.pop(0))
+    await until(lambda: called == set(numbers))
+    assert not full.refusals
+    for number in numbers:
+        assert poller.remove_reader(number)
+
+
+async def test_who_was_paused_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe, and a terminal that nobody has open by then: it is idle as soon as there is room."""
+    monkeypatch.setattr(module, "MEMORY_REST_S", 0.001)
+    loop = CountedLoop()
+    poller = Poller(loop)
+    full = Full(poller._epoll, 0)
+    monkeypatch.setattr(poller, "_epoll", full)
+    reading, writing = pipe()
+    master, path = open_pty(80, 24)
+    os.close(os.open(path, os.O_RDWR | os.O_NOCTTY))
+    got: list[bytes] = []
+    ended: list[None] = []
+    reader = FdReader(poller, reading, got.append, lambda: ended.append(None))
+    terminal = FdReader(poller, master, got.append, lambda: None, may_go_on=lambda: True)
+    for each in reader, terminal:
+        each.pause()
+    os.write(writing.number, b"said")
+    full.refusals = 4
+    for each in terminal, reader:
+        each.resume()
+    terminal.drain()
+    await until(lambda: got == [b"said"])
+    assert not full.refusals
+    await until(lambda: terminal._asleep)
+    await idle(loop)
+    slave = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    os.write(slave, b" again")
+    await until(lambda: b"".join(got) == b"said again")
+    os.close(slave)
+    writing.close()
+    await until(lambda: bool(ended))
+    terminal.close()
+    poller.close()
 
 
 async def test_both_directions_of_one_descriptor(poller: Poller) -> None:
