@@ -30,6 +30,8 @@ LANGUAGE: Final = "python"
 # Of a timeout that the code didn't obey.
 STATE_LOST: Final = "timeout: the interpreter was ended, its state is lost"
 ENDED: Final = "worker process ended"
+# Of what went wrong in procd, which then can't know what the process was told.
+INTERNAL: Final = "internal error: the interpreter was ended, its state is lost"
 # What may come on top of a full buffer: what the pipes held, and displays.
 SLACK_BYTES: Final = 16 << 20
 
@@ -251,6 +253,12 @@ class Context:
                 execution = self._current = self._queue.popleft()
                 try:
                     execution.finish(await self._outcome(execution))
+                except Exception:
+                    log.exception("context %s: internal error", self.record.id)
+                    repl, self._repl = self._repl, None
+                    if repl is not None:
+                        self._contexts.discard(repl)
+                    execution.finish(execution.broken(INTERNAL))
                 finally:
                     self._current = None
                     execution.finish(Outcome(End.BROKEN, reason="server shutdown"))

@@ -3,15 +3,17 @@
 import asyncio
 import hashlib
 import json
+import marshal
 import os
 import resource
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
-from procd.services.context import STATE_LOST
+from procd.services.context import INTERNAL, STATE_LOST
 from procd.unix.channel import MAX_UNSENT_BYTES
 from procd.unix.fd import RESERVED
 from tests.api.cells import CONTEXTS, EXECUTE, create, delete, listed, run, said, start
@@ -523,6 +525,35 @@ async def test_too_many_processes(procd: MakeClient) -> None:
     async with client.post(CONTEXTS, json={}) as reply:
         await refused(reply, 429, "LIMIT_REACHED")
     assert await said(client, "print(x)") == "5\n"
+
+
+async def test_no_memory_to_ask_with(
+    procd: MakeClient, alive: Fifo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One execution fails by it, and says so; those that wait behind it have their turn."""
+    client = await procd()
+    said_up = f"with open({str(alive)!r}, 'w') as file: file.write('up\\n')"
+    running = await start(client, f"x = 5\n{said_up}\nimport time; time.sleep(3600)")
+    assert await alive.line() == "up"
+    waiting = [await start(client, code) for code in ("'fails'", "print('x' in globals())")]
+    context = client.app[APP_CONTEXTS].get("default")
+    await until(lambda: _is(len(context._queue) == 2))
+
+    def short(
+        value: dict[str, object], version: int, dumps: Callable[..., bytes] = marshal.dumps
+    ) -> bytes:
+        if value.get("code") == "'fails'":
+            raise MemoryError
+        return dumps(value, version)
+
+    monkeypatch.setattr("marshal.dumps", short)
+    async with client.post(f"{CONTEXTS}/default/interrupt") as reply:
+        assert reply.status == 200
+    failed, behind = [await cell.to_end() for cell in waiting]
+    await running.to_end()
+    assert failed.close == (1011, INTERNAL)
+    behind.check_completed()
+    assert behind.stdout == "False\n"
 
 
 async def test_interrupts_at_any_moment(procd: MakeClient) -> None:
