@@ -216,7 +216,7 @@ def check_places(config: Config) -> None:
     Raises:
         ConfigError: a path names nothing that could be used.
     """
-    work_dir, cgroup = config.process.work_dir, config.process.cgroup
+    work_dir = config.process.work_dir
     if work_dir and not Path(work_dir).is_dir():
         raise ConfigError(f"process.work_dir: not a directory: {work_dir}")
     for key, program in (
@@ -227,5 +227,3 @@ def check_places(config: Config) -> None:
         path = Path(program)
         if program and not (path.is_absolute() and path.is_file() and os.access(path, os.X_OK)):
             raise ConfigError(f"{key}: not the absolute path of a program: {program}")
-    if cgroup not in ("auto", "off") and not (Path(cgroup) / "cgroup.kill").exists():
-        raise ConfigError(f"process.cgroup: not a cgroup v2 directory: {cgroup}")

@@ -28,6 +28,7 @@ from procd.services.credentials import VARIABLE
 from procd.services.programs import MissingProgramError, find
 from procd.startup import prepared
 from procd.surroundings import state_dir
+from procd.unix import cgroup
 from procd.unix.confine import Confinement
 from procd.unix.shell import Shell
 
@@ -39,7 +40,6 @@ LEAST_FILES: Final = 256
 ENOUGH_BYTES: Final = 1 << 30
 ENOUGH_PROCESSES: Final = 1024
 ENOUGH_MEMORY_BYTES: Final = 256 << 20
-CGROUP: Final = Path("/sys/fs/cgroup")
 # What a program that does nothing may take to end.
 START_S: Final = 10.0
 OLDEST_PYTHON: Final = "3.8"
@@ -179,16 +179,17 @@ def _terminals(_: Config) -> Finding:
 def _cgroup(config: Config) -> Finding:
     if config.process.cgroup == "off":
         return Finding("cgroup", GOOD, "switched off by process.cgroup")
-    if not (CGROUP / "cgroup.controllers").exists():
+    try:
+        root = cgroup.find_root(config.process.cgroup)
+    except ConfigError as exc:
+        return Finding("cgroup", BAD, str(exc), 'set process.cgroup, or leave it at "auto"')
+    if root is not None:
+        return Finding("cgroup", GOOD, str(root.path))
+    if not (cgroup.MOUNT / "cgroup.controllers").exists():
         advice = "mount cgroup2 on /sys/fs/cgroup: without it what daemonizes is found less surely"
         return Finding("cgroup", POOR, "no cgroup v2", advice)
-    if config.process.cgroup != "auto":
-        return Finding("cgroup", GOOD, config.process.cgroup)
-    own = CGROUP / Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
-    if os.access(own, os.W_OK):
-        return Finding("cgroup", GOOD, str(own))
     advice = "run procd as a service with Delegate=yes, or set process.cgroup"
-    return Finding("cgroup", POOR, f"{own} is not ours to divide", advice)
+    return Finding("cgroup", POOR, f"{cgroup.own()} is not ours to divide", advice)
 
 
 def _systemd(_: Config) -> Finding:
@@ -265,9 +266,9 @@ def _processes(_: Config) -> Finding:
     limits = {"RLIMIT_NPROC": resource.getrlimit(resource.RLIMIT_NPROC)[0]}
     if os.geteuid() == 0:  # whom it doesn't hold: getrlimit(2)
         limits = {}
-    for cgroup in _own_cgroups():
-        if (most := _read(cgroup / "pids.max")).isdecimal():
-            limits[str(cgroup / "pids.max")] = int(most)
+    for place in _own_cgroups():
+        if (most := _read(place / "pids.max")).isdecimal():
+            limits[str(place / "pids.max")] = int(most)
     bounded = {name: most for name, most in limits.items() if most != resource.RLIM_INFINITY}
     if not bounded:
         return Finding("processes", GOOD, "any number")
@@ -280,7 +281,7 @@ def _processes(_: Config) -> Finding:
 
 
 def _memory(_: Config) -> Finding:
-    texts = [_read(cgroup / "memory.max") for cgroup in _own_cgroups()]
+    texts = [_read(place / "memory.max") for place in _own_cgroups()]
     limits = [int(text) for text in texts if text.isdecimal()]
     space = resource.getrlimit(resource.RLIMIT_AS)[0]
     most = min([*limits, *([] if space == resource.RLIM_INFINITY else [space])], default=None)
@@ -295,9 +296,8 @@ def _memory(_: Config) -> Finding:
 
 def _own_cgroups() -> list[Path]:
     """The cgroups v2 that this process is in, innermost first."""
-    inside = _read(Path("/proc/self/cgroup")).rpartition("0::/")[2]
-    own = CGROUP / inside
-    return [own, *own.parents[: len(Path(inside).parts)]]
+    own = cgroup.own()
+    return [own, *own.parents[: len(own.relative_to(cgroup.MOUNT).parts)]]
 
 
 def _read(path: Path) -> str:

@@ -8,6 +8,7 @@ from procd.config import Config, ConfigError
 from procd.configfile import check_hosts, check_places, networks
 from procd.services.credentials import Access
 from procd.surroundings import enter_work_dir, state_dir
+from procd.unix.cgroup import find_root
 from procd.unix.confine import tried
 
 
@@ -26,6 +27,7 @@ def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> 
         ConfigError: procd can't serve so; the message names the key.
     """
     check_places(config)
+    find_root(config.process.cgroup)
     check_hosts(config.server.allowed_hosts)
     networks(config.server.trusted_proxies)
     confined = tried(config.process)

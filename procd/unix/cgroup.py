@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from procd.config import ConfigError
+
 log = logging.getLogger(__name__)
 
+MOUNT: Final = Path("/sys/fs/cgroup")
 # Where procd itself goes when its own cgroup is to have controllers: a cgroup with those for its
 # children has no processes of its own ("no internal processes").
 OWN_LEAF: Final = "procd-daemon"
@@ -142,30 +145,39 @@ class CgroupRoot:
             (self.path / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
+def own() -> Path:
+    """The cgroup v2 that this process is in; the top one where there is none."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:  # a kernel without cgroups
+        return MOUNT
+    name = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    return MOUNT / name[1:]
+
+
 def find_root(setting: str) -> CgroupRoot | None:
     """The root for leaves under this setting: "off", "auto", or an absolute path.
 
     "auto" takes procd's own cgroup if it was delegated: not the top one, and ours to write to.
 
     Raises:
-        ValueError: the path given is no cgroup v2 directory that can be written to.
+        ConfigError: the path given is no cgroup v2 directory that can be written to.
     """
     if setting == "off":
         return None
     if setting != "auto":
-        if not _usable(Path(setting)):
-            raise ValueError(f"process.cgroup: not a writable cgroup v2 directory: {setting}")
-        return CgroupRoot(Path(setting))
-    name = next(
-        (
-            line[3:]
-            for line in Path("/proc/self/cgroup").read_text().splitlines()
-            if line.startswith("0::")
-        ),
-        "/",
-    )
-    path = Path("/sys/fs/cgroup" + name.removesuffix("/" + OWN_LEAF))
-    return CgroupRoot(path) if name != "/" and _usable(path) else None
+        path = Path(setting)
+        if not (path.is_absolute() and _usable(path)):
+            raise ConfigError(
+                f"process.cgroup: not the absolute path of a writable cgroup v2: {setting}"
+            )
+        return CgroupRoot(path)
+    path = own()
+    if path == MOUNT:
+        return None
+    if path.name == OWN_LEAF:
+        path = path.parent
+    return CgroupRoot(path) if _usable(path) else None
 
 
 def _usable(path: Path) -> bool:

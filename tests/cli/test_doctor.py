@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from procd.config import Config
+from procd.doctor import _cgroup
+from procd.unix import cgroup
 from tests.cli.conftest import Cli
 from tests.daemon.daemon import PROCD, Daemon
 
@@ -50,6 +53,7 @@ REFUSED = [
     ({"PROCD_AUTH_TOKEN": "short"}, "PROCD_AUTH_TOKEN: must have"),
     ({"PROCD_AUTH_TOKEN_FILE": "/no/such"}, "auth.token_file: /no/such: No such file"),
     ({"PROCD_PROCESS_USER": "nobody-at-all"}, "process.user: no such user: nobody-at-all"),
+    ({"PROCD_PROCESS_CGROUP": "/tmp"}, "process.cgroup: not the absolute path of a writable "),
     ({"PROCD_PROCESS_SHELL": "sh"}, "process.shell: "),
     ({"PROCD_INTERPRETER_PYTHON": "/no/such"}, "interpreter.python: "),
     ({"PROCD_SERVER_ALLOWED_HOSTS": "http://a"}, "server.allowed_hosts: "),
@@ -69,6 +73,13 @@ def test_what_serve_refuses(cli: Cli, settings: dict[str, str], message: str) ->
     with pytest.raises(RuntimeError) as caught:
         Daemon.start(env=settings)
     assert f"procd: {message}" in str(caught.value)
+
+
+def test_a_cgroup_is_what_serve_uses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is only ours to write to is no cgroup that can be divided, nor is the top one."""
+    (tmp_path / "cgroup.controllers").touch()
+    monkeypatch.setattr(cgroup, "MOUNT", tmp_path)
+    assert (_cgroup(Config()).state == "ok") == (cgroup.find_root("auto") is not None)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs processes as somebody else")

@@ -207,6 +207,9 @@ def test_bad_variable_is_refused(variable: str, value: str) -> None:
         ("interpreter.python", "python3"),
         ("code_run.python", "/nowhere"),
         ("code_run.python", "python3"),
+        ("process.cgroup", "/nowhere"),
+        ("process.cgroup", "/etc"),
+        ("process.cgroup", "."),
         ("sessions.state_dir", "/nowhere"),
         ("sessions.state_dir", "/etc/passwd"),
         ("sessions.state_dir", "/proc"),  # which root may write to, and where nothing can be made

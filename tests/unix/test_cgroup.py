@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from procd.config import ConfigError
 from procd.unix.cgroup import CgroupRoot, Leaf, find_root
 from procd.unix.spawn import Spec, spawn
 from procd.unix.tags import TAG_BASE
@@ -102,8 +103,15 @@ def test_auto_is_our_own_or_none() -> None:
 @pytest.mark.parametrize("path", ["/absent", "/tmp", "relative"])
 def test_a_path_that_is_no_cgroup(path: str) -> None:
     """A setting that can't be used is refused by name."""
-    with pytest.raises(ValueError, match=rf"process\.cgroup: not a writable .*: {path}$"):
+    with pytest.raises(ConfigError, match=rf"process\.cgroup: not the absolute .*: {path}$"):
         find_root(path)
+
+
+def test_a_relative_path(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused wherever it leads: the directory that it is relative to changes."""
+    monkeypatch.chdir(root.parent)
+    with pytest.raises(ConfigError):
+        find_root(root.name)
 
 
 def test_a_path_that_is_one(root: Path) -> None:
