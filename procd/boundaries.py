@@ -5,14 +5,26 @@ import os
 from array import array
 from bisect import bisect_right
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
-from procd.unix.fd import write_all
-from procd.unix.file import make_directory, open_regular, punch, size_of
+from procd.unix.fd import OwnedFd, write_all
+from procd.unix.file import punch, size_of
 
 # Boundaries held in memory; beyond these, older ones go to a file beside the log.
 HELD_BOUNDARIES: Final = 1024
 STREAMS: Final = {1, 2}
+# So many at the most, while that file can't be written.
+MOST_HELD: Final = 64 * HELD_BOUNDARIES
+
+
+class Opener(Protocol):
+    """What opens and closes the file."""
+
+    def open(self, path: Path, flags: int) -> OwnedFd:
+        """Open a regular file, made if need be with its directory; raises OSError."""
+
+    def close_fd(self, fd: OwnedFd) -> None:
+        """Close what `open` gave."""
 
 
 class Boundaries:
@@ -21,9 +33,11 @@ class Boundaries:
     An entry is `offset << 2 | stream`. Entries before index `first` are gone.
     """
 
-    __slots__ = ("_block", "_block_index", "_held", "_path", "_spilled", "_tampered", "first")
+    __slots__ = ("_block", "_block_index", "_held", "_opener", "_path", "_spilled", "_tampered",
+                 "first")  # fmt: skip
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, opener: Opener, path: Path) -> None:
+        self._opener = opener
         self._path = path
         self._held = array("Q")
         self._spilled = 0
@@ -51,11 +65,11 @@ class Boundaries:
         return self._block[position]
 
     def _read(self, size: int, position: int) -> bytes:
-        fd = open_regular(self._path, os.O_RDONLY)
+        fd = self._opener.open(self._path, os.O_RDONLY)
         try:
             return os.pread(fd.number, size, position)
         finally:
-            fd.close()
+            self._opener.close_fd(fd)
 
     def _check(self, entries: "array[int]") -> None:
         """Refuse what nobody has appended in this order.
@@ -92,22 +106,27 @@ class Boundaries:
         """Begin a segment at `offset`.
 
         Raises:
-            OSError: the disk is full; the boundary is not recorded.
+            OSError: MOST_HELD are in memory, and can't be written; the boundary is not recorded.
         """
         if len(self._held) >= 2 * HELD_BOUNDARIES:
-            oldest = self._held[:HELD_BOUNDARIES]
-            # Somebody may have cleaned up where it was.
-            make_directory(self._path.parent)
-            fd = open_regular(self._path, os.O_WRONLY | os.O_CREAT)
             try:
-                # What a failure has left half done is written over.
-                os.lseek(fd.number, self._spilled * oldest.itemsize, os.SEEK_SET)
-                write_all(fd, oldest.tobytes())
-            finally:
-                fd.close()
-            del self._held[:HELD_BOUNDARIES]
-            self._spilled += HELD_BOUNDARIES
+                self._spill()
+            except OSError:
+                if len(self._held) >= MOST_HELD:
+                    raise
         self._held.append(offset << 2 | stream)
+
+    def _spill(self) -> None:
+        oldest = self._held[:HELD_BOUNDARIES]
+        fd = self._opener.open(self._path, os.O_WRONLY | os.O_CREAT)
+        try:
+            # What a failure has left half done is written over.
+            os.lseek(fd.number, self._spilled * oldest.itemsize, os.SEEK_SET)
+            write_all(fd, oldest.tobytes())
+        finally:
+            self._opener.close_fd(fd)
+        del self._held[:HELD_BOUNDARIES]
+        self._spilled += HELD_BOUNDARIES
 
     def forget_before(self, offset: int) -> None:
         """Give up the entries that say nothing of `offset` and what follows it."""
@@ -115,13 +134,13 @@ class Boundaries:
         spilled = min(self.first, self._spilled)
         if spilled:
             try:
-                fd = open_regular(self._path, os.O_RDWR)
+                fd = self._opener.open(self._path, os.O_RDWR)
             except FileNotFoundError:
                 return  # somebody has deleted it
             try:
                 punch(fd, spilled * self._held.itemsize)
             finally:
-                fd.close()
+                self._opener.close_fd(fd)
 
     def forget_file(self) -> int:
         """Give up the entries in the file; the offset where the first of the others begins."""

@@ -84,7 +84,7 @@ class LogFile:
     def __init__(self, store: LogKeeper, path: Path) -> None:
         self._store = store
         self._path = path
-        self._boundaries = Boundaries(path.with_suffix(".streams"))
+        self._boundaries = Boundaries(store, path.with_suffix(".streams"))
         self._fd: OwnedFd | None = None
         self._base = 0  # offset of the file's first byte
         self._stream = 0

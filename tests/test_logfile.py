@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procd.boundaries import HELD_BOUNDARIES
+from procd.boundaries import HELD_BOUNDARIES, MOST_HELD
 from procd.logfile import BLOCK_BYTES, READ_BYTES, STEP_BYTES, LogFile
 from procd.logstore import LogStore
 from procd.streams.backlog import Run
+from tests.api.clients import descriptors_exhausted
 
 ROOMY = 1 << 40
 
@@ -113,6 +114,48 @@ def test_many_changes_of_stream(changes: int) -> None:
         assert len(runs) == changes
         for offset in (0, 1, 2000, file.end // 2, file.end - 1):
             whole.check(list(file.slices(offset, 100)), offset, min(file.end, offset + 100))
+
+
+@pytest.mark.parametrize("reserve", [False, True])
+def test_changes_of_stream_without_a_descriptor(tmp_path: Path, *, reserve: bool) -> None:
+    """They are kept in memory until there is one, and read by the one in reserve."""
+    store = LogStore(ROOMY, ROOMY)
+    if reserve:
+        store.keep_reserve()
+    file = store.create(tmp_path / "1.log")
+    whole = Whole()
+
+    def append(count: int) -> None:
+        for number in range(count):
+            whole.append(b"ab", 1 + number % 2)
+            file.append(b"ab", 1 + number % 2)
+
+    append(HELD_BOUNDARIES)
+    with descriptors_exhausted():
+        append(4 * HELD_BOUNDARIES)
+        whole.check(list(file.snapshot().runs()), 0, file.end)
+        assert (tmp_path / "1.streams").exists() == reserve
+    append(HELD_BOUNDARIES)
+    assert (tmp_path / "1.streams").stat().st_size == 4 * HELD_BOUNDARIES * 8
+    whole.check(list(file.snapshot().runs()), 0, file.end)
+    file.finish()
+    file.remove()
+    store.close()
+
+
+def test_more_changes_of_stream_than_memory_is_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a descriptor; then what was said before is lost."""
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    file.append(b"a", 1)
+    with descriptors_exhausted():
+        for number in range(MOST_HELD + 2):
+            file.append(b"ab", 1 + number % 2)
+    assert 0 < file.start < file.end
+    assert caplog.text.count("output lost") == 1
+    file.finish()
+    file.remove()
 
 
 def test_changes_of_stream_survive_removal_for_who_reads() -> None:
@@ -485,15 +528,19 @@ def test_what_others_put_in_the_place_of_a_finished_log(
 def test_what_others_put_in_the_place_of_a_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, put: Callable[[Path], None]
 ) -> None:
-    """It is neither waited for nor followed nor written to; what was said by then is lost."""
+    """It is neither waited for nor followed nor written to; what was to be there is lost.
+
+    Where the stream changes is not, as long as memory has room for it.
+    """
     file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
     put(tmp_path / name)
     for number in range(2 * HELD_BOUNDARIES + 1):
         file.append(b"xy", 1 + number % 2)
     assert file.end == 2 * (2 * HELD_BOUNDARIES + 1)
-    assert file.start > 0
+    lost = name == "1.log"
+    assert (file.start > 0) == lost
     assert b"".join(run.data for run in file.snapshot().runs()) == b"xy" * (file.kept_bytes // 2)
-    assert "output lost" in caplog.text
+    assert ("output lost" in caplog.text) == lost
     file.finish()
     file.remove()
 
