@@ -65,17 +65,16 @@ class Opening:
 
         Further calls do nothing.
         """
-        if self.fd.closed:
-            return
         if self._sightings is not None:
             self._sightings.forget(self._watched)
             self._sightings = None
-        self.fd.close()
+        self.fd.close()  # unless whoever was given it has
         if self._name:
+            name, self._name = self._name, ""
             try:
-                Path(self._name).unlink(missing_ok=True)
+                Path(name).unlink(missing_ok=True)
             except OSError as exc:
-                log.warning("a name is left: %s: %s", self._name, exc.strerror)
+                log.warning("a name is left: %s: %s", name, exc.strerror)
 
 
 class Openings:

@@ -52,6 +52,23 @@ async def test_execute_as_another_user(procd: MakeClient) -> None:
     assert (await execute(client, f"#{'x' * 200_000}\nid -u"))["stdout"] == f"{UID}\n"
 
 
+@pytest.mark.parametrize("shell", ["bash", "dash"])
+async def test_a_session_that_has_ended_has_no_pipes(
+    procd: MakeClient, tmp_path: Path, shell: str
+) -> None:
+    """Only its logs are left, whether its shell opens what it reads or has it as its input."""
+    let_pass(tmp_path)
+    client = await procd(
+        process={**AS_USER, "shell": shutil.which(shell)}, sessions={"state_dir": str(tmp_path)}
+    )
+    await sessions.create(client)
+    await sessions.run(client, "echo said")
+    assert (await sessions.run(client, "exit 3"))["exitCode"] == 3
+    left = [place.name for place in tmp_path.glob("procd-*/*/*")]
+    assert "1.log" in left
+    await until(lambda: not any(place.is_fifo() for place in tmp_path.rglob("*")))
+
+
 async def test_a_callers_environment_reaches_nobody_but_the_program(
     procd: MakeClient, tmp_path: Path
 ) -> None:
