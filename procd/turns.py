@@ -1,6 +1,10 @@
-"""Turns of the event loop, shared out: who has much to do leaves some of it for the next turn."""
+"""Turns of the event loop, shared out: who has much to do leaves some of it for the next turn.
+
+And how long one takes.
+"""
 
 import asyncio
+import time
 from collections import deque
 from typing import Final
 
@@ -37,3 +41,15 @@ class Turns:
                 self._begun += 1
         if self._begun:
             self._loop.call_soon(self._next)
+
+
+async def loop_lag_s() -> float:
+    """How long whoever is ready has to wait for the event loop, now; seconds.
+
+    Measured when somebody asks, so that an idle procd is never woken for it.
+    """
+    begin = time.perf_counter()
+    # Between the two are all who were ready before, and the sockets that are ready now.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return time.perf_counter() - begin

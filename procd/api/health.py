@@ -1,8 +1,5 @@
 """Alive, and ready for work: for the probes of whatever keeps procd running."""
 
-import asyncio
-import time
-
 from aiohttp import web
 
 from procd.api.describe import STRINGS, Doc
@@ -10,22 +7,11 @@ from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
 from procd.errors import NotReady
 from procd.services.readiness import Readiness
+from procd.turns import loop_lag_s
 
 READINESS = web.AppKey("READINESS", Readiness)
 # Facts that never change while procd runs, shown by /healthz.
 HEALTH = web.AppKey("HEALTH", dict[str, str])
-
-
-async def loop_lag_s() -> float:
-    """How long whoever is ready has to wait for the event loop, now; seconds.
-
-    Measured when somebody asks, so that an idle procd is never woken for it.
-    """
-    begin = time.perf_counter()
-    # Between the two are all who were ready before, and the sockets that are ready now.
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    return time.perf_counter() - begin
 
 
 async def healthz(request: web.Request) -> web.Response:

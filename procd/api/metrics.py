@@ -21,10 +21,10 @@ from prometheus_client.registry import Collector
 
 from procd import __version__
 from procd.api.describe import Doc
-from procd.api.health import loop_lag_s
 from procd.api.observe import Requests
 from procd.errors import NotFound
 from procd.metrics import Durations, Gauge, Traffic
+from procd.turns import loop_lag_s
 
 
 @dataclass(slots=True, eq=False)
@@ -149,8 +149,4 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=encode(metrics.registry), headers={hdrs.CONTENT_TYPE: content_type})
 
 
-routes = [
-    web.get(
-        "/metrics", metrics, allow_head=False, doc=Doc(content=("text/plain",), errors=(NotFound,))
-    )
-]
+routes = [web.get("/metrics", metrics, doc=Doc(content=("text/plain",), errors=(NotFound,)))]

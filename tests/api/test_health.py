@@ -6,8 +6,9 @@ import shutil
 import time
 from pathlib import Path
 
-from procd.api.health import READINESS, loop_lag_s
+from procd.api.health import READINESS
 from procd.config import HealthConfig
+from procd.turns import loop_lag_s
 from tests.api.clients import WAIT_S, Fifo, Gate, connect, create, delete, program, refused
 from tests.conftest import Client, MakeClient
 
