@@ -338,13 +338,11 @@ routes = [
     web.get(
         "/process/pty/create-connect",
         create_connect,
-        allow_head=False,
         doc=Doc(websocket="only", query=SIZE, errors=CREATING),
     ),
     web.get(
         "/process/pty/{id}/connect",
         connect,
-        allow_head=False,
         doc=Doc(websocket="only", query=ATTACH),
     ),
 ]

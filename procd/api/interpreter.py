@@ -287,7 +287,7 @@ routes = [
         create,
         doc=Doc(body=CREATE, reply=CONTEXT_SHAPE, errors=(Exhausted, SpawnFailed)),
     ),
-    web.get(_CONTEXTS, list_all, allow_head=False, doc=Doc(reply=CONTEXTS_SHAPE)),
+    web.get(_CONTEXTS, list_all, doc=Doc(reply=CONTEXTS_SHAPE)),
     web.delete(_CONTEXT, delete, doc=Doc(reply=MESSAGE, errors=(BadRequest, ProcessNotFound))),
     web.post(
         f"{_CONTEXT}/interrupt",
@@ -302,13 +302,11 @@ routes = [
     web.get(
         f"{_CONTEXT}/variables",
         variables,
-        allow_head=False,
         doc=Doc(reply=VARIABLES, errors=(ProcessNotFound, TimedOut, Exhausted, SpawnFailed)),
     ),
     web.get(
         "/process/interpreter/execute",
         execute,
-        allow_head=False,
         doc=Doc(websocket="only"),
     ),
 ]

@@ -123,7 +123,7 @@ async def rename(request: web.Request) -> web.Response:
 
 
 routes = [
-    web.get("/terminal/ptys", follow, allow_head=False, doc=Doc(websocket="only")),
+    web.get("/terminal/ptys", follow, doc=Doc(websocket="only")),
     web.patch(
         "/terminal/ptys/{id}",
         rename,

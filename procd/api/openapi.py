@@ -248,6 +248,6 @@ async def page(request: web.Request) -> web.Response:
 
 
 routes = [
-    web.get("/openapi.json", openapi, allow_head=False, doc=Doc(reply={"type": "object"})),
-    web.get("/docs", page, allow_head=False, doc=Doc(content=("text/html",))),
+    web.get("/openapi.json", openapi, doc=Doc(reply={"type": "object"})),
+    web.get("/docs", page, doc=Doc(content=("text/html",))),
 ]

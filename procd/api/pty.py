@@ -159,13 +159,11 @@ LISTED: Final = Shape("PtySessions", {"sessions": ListOf(INFO)})
 CREATED: Final = Shape("PtyCreated", {"sessionId": TEXT})
 CREATING: Final = (Conflict, Exhausted, SpawnFailed)
 routes = [
-    web.get("/process/pty", list_all, allow_head=False, doc=Doc(reply=LISTED)),
+    web.get("/process/pty", list_all, doc=Doc(reply=LISTED)),
     web.post(
         "/process/pty", create, doc=Doc(body=CREATE, reply=CREATED, status=201, errors=CREATING)
     ),
-    web.get(
-        "/process/pty/{id}", get, allow_head=False, doc=Doc(reply=INFO, errors=(ProcessNotFound,))
-    ),
+    web.get("/process/pty/{id}", get, doc=Doc(reply=INFO, errors=(ProcessNotFound,))),
     web.delete("/process/pty/{id}", delete, doc=Doc(reply=MESSAGE, errors=(ProcessNotFound,))),
     web.post(
         "/process/pty/{id}/resize",

@@ -86,11 +86,10 @@ RECORDING: Final = Shape(
 RECORDINGS: Final = Shape("Recordings", {"recordings": ListOf(RECORDING)})
 
 routes = [
-    web.get("/recordings", list_all, allow_head=False, doc=Doc(reply=RECORDINGS)),
+    web.get("/recordings", list_all, doc=Doc(reply=RECORDINGS)),
     web.get(
         "/recordings/{name}",
         download,
-        allow_head=False,
         doc=Doc(content=("application/x-asciicast",)),
     ),
     web.delete("/recordings/{name}", delete, doc=Doc(reply=MESSAGE, errors=(Conflict,))),

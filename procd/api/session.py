@@ -291,7 +291,7 @@ EXECUTED: Final = Shape(
     GAP,
 )
 routes = [
-    web.get("/process/session", list_all, allow_head=False, doc=Doc(reply=ListOf(SESSION))),
+    web.get("/process/session", list_all, doc=Doc(reply=ListOf(SESSION))),
     web.post(
         "/process/session",
         create,
@@ -300,14 +300,12 @@ routes = [
     web.get(
         "/process/session/entrypoint",
         get_entrypoint,
-        allow_head=False,
         doc=Doc(reply=SESSION, errors=(ProcessNotFound,)),
     ),
-    web.get("/process/session/entrypoint/logs", entrypoint_logs, allow_head=False, doc=FOLLOWING),
+    web.get("/process/session/entrypoint/logs", entrypoint_logs, doc=FOLLOWING),
     web.get(
         "/process/session/{session_id}",
         get,
-        allow_head=False,
         doc=Doc(reply=SESSION, errors=(ProcessNotFound,)),
     ),
     web.delete(
@@ -329,7 +327,6 @@ routes = [
     web.get(
         _COMMAND,
         get_command,
-        allow_head=False,
         doc=Doc(
             reply=COMMAND,
             query=(Query("wait", "seconds to wait for its end"),),
@@ -355,5 +352,5 @@ routes = [
         terminate,
         doc=Doc(status=204, errors=(BadRequest, ProcessNotFound, CommandCompleted, SessionEnded)),
     ),
-    web.get(f"{_COMMAND}/logs", logs, allow_head=False, doc=FOLLOWING),
+    web.get(f"{_COMMAND}/logs", logs, doc=FOLLOWING),
 ]

@@ -120,7 +120,7 @@ PAGE: Final = Doc(content=("text/html",), also={304: None, 308: None})
 ASSET: Final = Doc(content=("text/javascript", "text/css"), also={304: None})
 
 routes = [
-    web.get("/terminal", page, allow_head=False, doc=PAGE),
-    web.get("/terminal/static/{name}", asset, allow_head=False, doc=ASSET),
-    web.get("/terminal/static/{folder}/{name}", asset, allow_head=False, doc=ASSET),
+    web.get("/terminal", page, doc=PAGE),
+    web.get("/terminal/static/{name}", asset, doc=ASSET),
+    web.get("/terminal/static/{folder}/{name}", asset, doc=ASSET),
 ]
