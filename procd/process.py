@@ -76,7 +76,8 @@ class Process:
 
     `done` is set when it has exited and its log is sealed: at the end of its output, or `drain_s`
     after the exit if a background child still holds it open. That child's later output is read and
-    dropped, so that it is never stopped by a broken pipe, until `hang_up` or its own end.
+    dropped, so that it is never stopped by a broken pipe, until `hang_up` or its own end. After
+    `hang_up` the exit alone sets it; `abandon` cancels it.
 
     Attributes:
         on_done: called in the moment that `done` is set, or cancelled by `abandon`.

@@ -1,4 +1,4 @@
-"""The only layer that knows HTTP, WebSockets, JSON and marshmallow.
+"""HTTP, WebSockets and JSON, as clients see them: no layer below knows aiohttp or marshmallow.
 
 A resource is one module: its schemas, its handlers, its `routes`. Handlers load, call, answer.
 """
