@@ -12,6 +12,7 @@ from typing import Final
 
 from procd.unix.fd import OwnedFd
 from procd.unix.poller import MEMORY_REST_S, REST_S, Poller
+from procd.utf8 import begun_bytes
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +27,7 @@ POUR_BYTES: Final = 4096
 POUR_S: Final = 0.01
 # What a pipe holds by then, so that its writer goes on while we rest. Source: pipe(7), fcntl(2).
 FLOW_PIPE_BYTES: Final = 1 << 20
-
-
 LAST_ASCII: Final = 0x7F
-
-
-def _is_torn(data: bytes) -> bool:
-    """Whether the last bytes are the beginning of a character. Source: RFC 3629, section 3."""
-    for size, byte in enumerate(data[:-4:-1], 1):
-        if byte >= 0xC0:
-            return size < (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4)
-        if byte <= LAST_ASCII:
-            return False
-    return False
 
 
 def _nothing(*_: object) -> None:
@@ -176,7 +165,7 @@ class FdReader:
     def _deliver(self, data: bytes) -> None:
         if self._asleep:
             self._wake()
-        self._torn = data[-1] > LAST_ASCII and _is_torn(data)
+        self._torn = data[-1] > LAST_ASCII and begun_bytes(data) > 0
         self._on_data(data)
 
     @property

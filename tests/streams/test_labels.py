@@ -2,7 +2,6 @@
 
 import struct
 import tempfile
-from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,6 @@ from procd.streams.labels import (
     PARTS,
     PAYLOAD_BYTES,
     LabelledFrames,
-    begun_bytes,
     cut_before,
 )
 from procd.streams.log import Log
@@ -190,17 +188,6 @@ def test_a_begun_character_waits_for_its_rest(
         clock[0] += HOLD_S
         batch, end = frames.at(3)
         assert (messages(batch), end) == ([marker + begun], 3 + len(begun))
-
-
-@given(st.binary(max_size=6))
-def test_what_is_begun_is_what_a_decoder_keeps(data: bytes) -> None:
-    decoder = getincrementaldecoder("utf-8")("replace")
-    decoder.decode(data)
-    kept, _ = decoder.getstate()
-    assert begun_bytes(data) >= len(kept)  # it looks less closely, at what no decoder takes
-    if begun_bytes(data) > len(kept):
-        with pytest.raises(UnicodeDecodeError):
-            getincrementaldecoder("utf-8")().decode(data)
 
 
 @pytest.mark.parametrize("part", sorted(PARTS))
