@@ -59,7 +59,7 @@ class Program:
 
     Attributes:
         merged: its stdout and stderr are one (see `Processes.spawn`).
-        started: called as soon as it runs.
+        started: called as soon as it runs; may raise OSError, and then it is ended.
     """
 
     argv: tuple[str, ...]
@@ -169,7 +169,12 @@ class Executions:
             merged=program.merged,
         )
         if program.started is not None:
-            program.started(process)
+            try:
+                program.started(process)
+            except OSError as exc:
+                process.kill()
+                process.hang_up()
+                raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
         return process
 
     def _limited(self, timeout_s: float) -> float | None:

@@ -89,6 +89,14 @@ class Repl:
             ours, theirs = channel_pair()
         except OSError as exc:
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
+        try:
+            self._channel = Channel(
+                processes.poller, ours, self._received, self._cut_off, MAX_MESSAGE_BYTES
+            )
+        except OSError as exc:
+            ours.close()
+            theirs.close()
+            raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
         self._relay = Relay()
         self._first_words = self._relay.target = Log(Backlog(FIRST_WORDS_BYTES), 0)
         try:
@@ -100,11 +108,8 @@ class Repl:
                 passed=(theirs,),
             )
         except BaseException:
-            ours.close()
+            self._channel.close()
             raise
-        self._channel = Channel(
-            processes.poller, ours, self._received, self._cut_off, MAX_MESSAGE_BYTES
-        )
         self._loop = asyncio.get_running_loop()
         self._number = 0
         self._tag = 0

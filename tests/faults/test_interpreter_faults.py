@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
+from procd.app import PROCESSES
 from procd.services.context import INTERNAL, STATE_LOST
 from procd.unix.channel import MAX_UNSENT_BYTES
 from procd.unix.fd import RESERVED
@@ -29,6 +30,7 @@ from tests.api.clients import (
 )
 from tests.api.conftest import alive
 from tests.conftest import MakeClient
+from tests.test_process import Filling
 
 __all__ = ["alive"]
 
@@ -517,6 +519,31 @@ async def test_no_descriptors(procd: MakeClient) -> None:
                 assert reply.status in (200, 500)
     assert await said(client, "print(x)") == "5\n"
     assert await said(client, "print(1)", contextId=context_id) == "1\n"
+
+
+@each("room", range(4))
+async def _no_room(client: Any, room: int) -> None:
+    # Neither an interpreter nor a program is left that nobody hears of, whichever of the
+    # descriptors was too many.
+    processes = client.app[PROCESSES]
+    poller = processes.poller
+    processes.poller = Filling(poller, room)
+    try:
+        async with client.post(CONTEXTS, json={}) as reply:
+            body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+            assert "No space left" in body["message"]
+        processes.poller = Filling(poller, min(room, 2))  # the charts' pipe is the third
+        code = {"language": "python", "code": "import matplotlib, time; time.sleep(1000)"}
+        async with client.post("/process/code-run", json=code) as reply:
+            body = await reply.json()
+            assert (body["exitCode"], "No space left" in body["result"]) == (-1, True)
+    finally:
+        processes.poller = poller
+    await until(lambda: _is(not processes.supervised))
+
+
+async def test_no_room(procd: MakeClient) -> None:
+    await _no_room(client=await procd())
 
 
 async def test_too_many_processes(procd: MakeClient) -> None:
