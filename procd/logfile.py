@@ -20,8 +20,10 @@ from procd.unix.file import punch, size_of
 log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 256 << 10
-# Space is given up in steps of at least this, so that a log at its cap doesn't do so at each write.
+# Space is given up in steps, so that a log at its cap doesn't do so at each write: of so much,
+# or of one part in STEPS of what may be kept, if that is less.
 STEP_BYTES: Final = 1 << 20
+STEPS: Final = 16
 BLOCK_BYTES: Final = 4096
 # What is short enough to be in memory while it is sent.
 COPIED_BYTES: Final = 2 << 20
@@ -34,10 +36,12 @@ class LogKeeper(Protocol):
 
     Attributes:
         max_log_bytes: what one log may keep.
+        step_bytes: what is given up at least.
         used_bytes: what all of them take; each counts itself.
     """
 
     max_log_bytes: int
+    step_bytes: int
     used_bytes: int
 
     def open(self, path: Path, flags: int) -> OwnedFd:
@@ -127,7 +131,7 @@ class LogFile:
             yield
         finally:
             self._pins -= 1
-            excess = self.cost_bytes - self._store.max_log_bytes
+            excess = self.excess_bytes(0)
             if excess > 0 and not (self._pins or self._removed):
                 self.drop(excess)
 
@@ -144,6 +148,14 @@ class LogFile:
     def cost_bytes(self) -> int:
         """What it takes of the budget."""
         return self.kept_bytes + self._boundaries.cost_bytes
+
+    def excess_bytes(self, size: int) -> int:
+        """How far `size` more bytes are beyond `sessions.max_log_bytes`, less than 0 for room.
+
+        Where the stream changes is no output: it counts apart, lest it take the room of any.
+        """
+        most = max(self.kept_bytes + size, self._boundaries.cost_bytes)
+        return most - self._store.max_log_bytes
 
     def append(self, data: bytes, stream: int = 0) -> None:
         """Add `data`; if there is no room for it on the disk, it and all before it are lost."""
@@ -207,7 +219,7 @@ class LogFile:
 
     def drop(self, least_bytes: int) -> None:
         """Give up at least `least_bytes` of the oldest output, or all there is."""
-        start = self.start + max(least_bytes, STEP_BYTES)
+        start = self.start + max(least_bytes, self._store.step_bytes)
         start += -(start - self._base) % BLOCK_BYTES  # to the end of a block
         if start >= self.end or not self._punch(start):
             start = self.end

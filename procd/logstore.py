@@ -5,7 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-from procd.logfile import LogFile
+from procd.logfile import STEP_BYTES, STEPS, LogFile
 from procd.unix.fd import OwnedFd
 from procd.unix.file import MOST_TRIES, make_directory, open_regular
 
@@ -23,6 +23,7 @@ class LogStore:
         self._reserve: OwnedFd | None = None
         self._reserving = False
         self.max_log_bytes = max_log_bytes
+        self.step_bytes = min(STEP_BYTES, max_log_bytes // STEPS, max_total_bytes // STEPS)
         self._max_total_bytes = max_total_bytes
         self._finished: set[LogFile] = set()
         self.used_bytes = 0
@@ -85,7 +86,7 @@ class LogStore:
 
         The oldest bytes of the largest finished logs go first, then those of the log itself.
         """
-        excess = log_file.cost_bytes + size - self.max_log_bytes - log_file.spare_bytes
+        excess = log_file.excess_bytes(size) - log_file.spare_bytes
         if excess > 0:
             log_file.drop(excess)
         excess = self.used_bytes + size - self._max_total_bytes

@@ -206,8 +206,8 @@ def test_a_snapshot_stays_while_more_is_written() -> None:
             file.append(b"x" * STEP_BYTES, 2)
             with pytest.raises(OSError, match="dropped"):
                 list(kept.runs())
-            assert file.cost_bytes > cap
-        assert file.cost_bytes <= cap
+            assert file.kept_bytes > cap
+        assert file.kept_bytes <= cap
 
 
 def test_what_is_being_read_goes_last() -> None:
@@ -471,6 +471,28 @@ def test_cap_of_one_log() -> None:
             assert file.kept_bytes <= 4 * STEP_BYTES
         assert file.kept_bytes >= 2 * STEP_BYTES
         whole.check(list(file.snapshot().runs()), file.start, file.end)
+
+
+@pytest.mark.parametrize("size", [STEP_BYTES, STEP_BYTES + BLOCK_BYTES, 4 * STEP_BYTES])
+@pytest.mark.parametrize("streams", [1, 2])
+def test_nothing_is_lost_up_to_the_cap_and_little_beyond(size: int, streams: int) -> None:
+    """Where the stream changes takes no output's room."""
+    with log_file(size) as (file, _):
+        for number in range(size // BLOCK_BYTES):
+            file.append(b"x" * BLOCK_BYTES, 1 + number % streams)
+        assert (file.start, file.kept_bytes) == (0, size)
+        file.append(b"y", 1)
+        assert size * 7 // 8 <= file.kept_bytes <= size
+        assert file.read(file.end - 1, 1) == b"y"
+
+
+def test_changes_of_stream_are_bounded() -> None:
+    """By what the output may take itself."""
+    with log_file(STEP_BYTES) as (file, _):
+        for number in range(STEP_BYTES // 4):
+            file.append(b"x", 1 + number % 2)
+            assert file.cost_bytes <= 2 * STEP_BYTES
+        assert file.start > 0
 
 
 def test_largest_finished_log_goes_first(tmp_path: Path) -> None:
