@@ -231,21 +231,25 @@ def leaving(shell: str, status: int) -> str:
 
     There, all but bash would take it for the end of their input; bash says that it can't, a failure
     that must not end a `set -e` shell. zsh knows whether it is in a script. dash and BusyBox have
-    put four streams aside then, of the sourcing and of the group around it, at the numbers from 10
-    or, where 10 is their input, from 11 on; between scripts there are never more than two.
+    put four streams aside then, of the sourcing and of the group around it, and between scripts
+    never more than two; and a third here, if it is open. dash does so at the numbers from 11 on,
+    for 10 is its input, and BusyBox from 10 on.
 
     Source: zshparam(1), ZSH_EVAL_CONTEXT; dash and BusyBox, savefd.
     """
     word = builtin_word(shell)
     kind = _kind(os.path.realpath(shell))
     if kind == "bash":
-        return f"{word} return {status} 2>/dev/null || {word} :"
-    if kind == "zsh":
+        line = f"{word} return {status} || {word} :"
+    elif kind == "zsh":
         # Not with `test`: it may be in one, and that is not reentrant.
-        return f'case "$ZSH_EVAL_CONTEXT" in (*:file*) {word} return {status};; esac'
-    if kind in ASH:
-        return f'{word} test -e "/proc/$$/fd/13" && \\return {status}'
-    return f"return {status}"
+        line = f'case "$ZSH_EVAL_CONTEXT" in (*:file*) {word} return {status};; esac'
+    elif kind in ASH:
+        last = 14 if kind == "dash" else 13
+        line = f'{word} test -e "/proc/$$/fd/{last}" && \\return {status}'
+    else:
+        line = f"return {status}"
+    return untraced(line)
 
 
 def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | None]:

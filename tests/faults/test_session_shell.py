@@ -334,6 +334,20 @@ async def test_nothing_of_ours_is_traced(
     assert all("exit 3" in line for line in traced)
 
 
+async def test_nothing_of_ours_is_traced_where_a_script_is_left(
+    procd: MakeClient, shell: str, alive: Fifo
+) -> None:
+    client = await of_shell(procd, shell)
+    script = f"set -x; sh -c 'echo ready >{alive}; exec sleep 1000'"
+    command_id = await start(client, script)
+    assert await alive.line() == "ready"
+    async with client.post(f"{path_of(command_id)}/terminate") as reply:
+        assert reply.status == 204
+    traced = (await logs(client, command_id))["stderr"].splitlines()
+    assert "sleep 1000" in traced[0]
+    assert [line for line in traced[1:] if not line.endswith("Terminated")] == []
+
+
 async def test_a_program_in_the_place_of_the_shell(
     procd: MakeClient, shell: str, alive: Fifo, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
