@@ -105,10 +105,11 @@ def fed(shell: str, path: str) -> FedShell:
     It opens the pipe by path, and keeps it from its children, as it does with any script. Standard
     input is for what it runs: for a trap, once a script's redirections are undone. (And bash 5.2
     fails where a sourced script duplicates what it reads.) `$0` is the shell's path all the same.
-    Where it can't be, the pipe is to be standard input, and the path the only argument: in BusyBox,
-    which loops where a subshell fails in what is sourced from what is sourced, and in others.
+    Where it can't be, the pipe is to be standard input: in BusyBox, which loops where a subshell
+    fails in what is sourced from what is sourced, and in others. The arguments say nothing new, but
+    tell the shell from one that `exec` puts in its place (`is_running`).
 
-    Source: bash 5.2, duplicate_buffered_stream; BusyBox 1.37, ash.c, unwindfiles.
+    Source: bash 5.2, duplicate_buffered_stream; BusyBox 1.37, ash.c, unwindfiles; POSIX.1-2024, sh.
     """
     kind = _kind(os.path.realpath(shell))
     if kind == "dash":
@@ -116,7 +117,7 @@ def fed(shell: str, path: str) -> FedShell:
         return FedShell(path=shell, argv=argv)
     if kind in NAMES_ITSELF:
         return FedShell(path=shell, argv=(shell, path), first=f"{_naming(shell, kind)}\n")
-    return FedShell(path=shell, argv=(shell,), on_stdin=True)
+    return FedShell(path=shell, argv=(shell, "-s", "--"), on_stdin=True)
 
 
 def is_running(pid: int, argv: tuple[str, ...]) -> bool | None:

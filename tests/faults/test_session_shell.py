@@ -370,6 +370,25 @@ async def test_a_program_in_the_place_of_the_shell(
     await refused(await post_exec(client, "true"), 410, "SESSION_ENDED")
 
 
+async def test_another_of_its_kind_in_the_place_of_the_shell(
+    procd: MakeClient, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It isn't taken for the shell, which has said nothing and won't."""
+    monkeypatch.setattr(dialogue, "EXIT_S", 0.2)
+    client = await of_shell(procd, shell)
+    command_id = await start(client, f"echo begun; exec {shell}", suppressInputEcho=True)
+    await (await follow(client, command_id)).until(b"begun\n")
+    time = asyncio.get_running_loop().time
+    past = time() + 5 * dialogue.EXIT_S
+    while time() < past:
+        assert "exitCode" not in await get(client, path_of(command_id))
+    body = {"data": "echo said\nexit 7\n"}
+    async with client.post(f"{path_of(command_id)}/input", json=body) as reply:
+        assert reply.status == 204
+    assert (await ended(client, command_id))["exitCode"] == 7
+    assert (await logs(client, command_id))["output"] == "begun\nsaid\n"
+
+
 async def test_shell_that_reads_something_else(procd: MakeClient, shell: str, alive: Fifo) -> None:
     if kind(shell) != "busybox":
         pytest.skip(f"can't be told to in {kind(shell)}")
