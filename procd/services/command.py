@@ -69,6 +69,7 @@ class Command:
     Attributes:
         timed_out: whether it was ended because its time was up.
         terminated: whether it was told to end; its exit code is then not 0.
+        left: whether the shell was told to leave its script.
 
     Raises:
         OSError: there is no descriptor for its input.
@@ -84,6 +85,7 @@ class Command:
         self.plain = LabelledFrames(self.log, labelled=False)
         self.timed_out = False
         self.terminated = False
+        self.left = False
         loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = loop.create_future()
         self._openings = openings

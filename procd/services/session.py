@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 # long until that is looked at again, at first and at last.
 FIRST_PAUSE_S: Final = 0.01
 LAST_PAUSE_S: Final = 0.1
+# What a script that is left ends with in place of the trap's status: that of the builtin in which
+# the trap came, if that was false, or of a `wait` that was broken off.
+BROKEN_OFF: Final = (1, 128 + LEAVE)
 ENDED_BEFORE: Final = "session ended before the command's turn"
 
 
@@ -159,9 +162,9 @@ class ShellSession:
         if command is None:
             return
         try:
-            # A `wait` that our signal breaks off says so; zsh leaves the script with that.
-            told = exit_code in (0, 128 + LEAVE)
-            command.complete(TERMINATED if command.terminated and told else exit_code)
+            told = command.terminated and exit_code == 0
+            told |= command.left and exit_code in BROKEN_OFF
+            command.complete(TERMINATED if told else exit_code)
             if not command.log.sealed and command.held_by(self.pid):
                 self._processes.tasks.start(self._let_go(command), f"end {command.record.id}")
         finally:
@@ -351,6 +354,7 @@ class ShellSession:
         pause_s = FIRST_PAUSE_S
         while not self._has_ended(command) and time.monotonic() < deadline:
             if command is self._current and command.entered:
+                command.left = True
                 self._process.signal(LEAVE)
                 self._process.signal(signal.SIGCONT)
             tree = self.tree(command)

@@ -110,12 +110,15 @@ async def test_ended_command_can_be_neither_terminated_nor_signalled(procd: Make
             await refused(reply, 410, "COMMAND_ALREADY_COMPLETED")
 
 
-async def test_terminated_as_it_ends_by_itself(procd: MakeClient, gate: Gate) -> None:
-    """Where terminate found it running, its code says that it was told to end."""
+@pytest.mark.parametrize(("code", "told"), [(0, 143), (1, 1), (157, 157)])
+async def test_terminated_as_it_ends_by_itself(
+    procd: MakeClient, gate: Gate, code: int, told: int
+) -> None:
+    """Where terminate found it running, its code isn't that of a success; another is its own."""
     client = await procd()
     await create(client)
     session = client.app[SESSIONS].get("s")
-    command = session.command(await start(client, f"read x <{gate}"))
+    command = session.command(await start(client, f"read x <{gate}; (exit {code})"))
     async with asyncio.timeout(20):
         terminating = asyncio.create_task(session.terminate(command))
 
@@ -126,7 +129,7 @@ async def test_terminated_as_it_ends_by_itself(procd: MakeClient, gate: Gate) ->
 
         asyncio.get_running_loop().call_soon(end_by_itself)  # before anything is signalled
         assert await terminating
-    assert (await ended(client, command.record.id))["exitCode"] == 143
+    assert (await ended(client, command.record.id))["exitCode"] == told
 
 
 async def test_terminated_in_an_exit_trap(procd: MakeClient, shell: str, alive: Fifo) -> None:
@@ -249,6 +252,18 @@ async def test_terminated_in_the_middle_of_a_test(procd: MakeClient, shell: str)
         assert set((await listener.to_end()).splitlines()) == {b"ready"}
         assert (await ended(client, command_id))["exitCode"] in (137, 143)
     assert (await run(client, "echo $state"))["output"] == "kept\n"
+
+
+@pytest.mark.parametrize("loop", ["until false; do :; done", "while :; do [ 1 = 2 ]; done"])
+async def test_terminated_in_what_is_false(procd: MakeClient, shell: str, loop: str) -> None:
+    """The status of the builtin in which the trap came isn't that of the command."""
+    client = await of_shell(procd, shell)
+    for _ in range(20):
+        command_id = await start(client, f"echo ready; {loop}")
+        listener = await follow(client, command_id)
+        await listener.until(b"ready\n")
+        await post(client, command_id, "terminate")
+        assert (await ended(client, command_id))["exitCode"] == 143
 
 
 async def test_shell_that_will_not_leave_is_ended_with_the_command(procd: MakeClient) -> None:
