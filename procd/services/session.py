@@ -66,7 +66,12 @@ class ShellSession:
         self._endings = 0  # of commands, under way
         self._over = False
         self._dialogue = Dialogue(
-            processes.poller, contact, self._is_shell, self._command_ended, self._silent
+            processes.poller,
+            contact,
+            self._is_shell,
+            lambda: process.signal(LEAVE),
+            self._command_ended,
+            self._silent,
         )
         process.log.attach(0, self._spoken)
         process.done.add_done_callback(self._shell_ended)

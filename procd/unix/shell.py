@@ -253,6 +253,17 @@ def leaving(shell: str, status: int) -> str:
     return untraced(line)
 
 
+def may_skip(shell: str) -> bool:
+    """Whether a shell that left a script may skip all that it reads, until it has come to a trap.
+
+    In zsh a `return` marks all loops as to be broken off. Where the trap comes between two looks at
+    that, one is still marked when there is none any more.
+
+    Source: zsh 5.9, builtin.c, bin_break; loop.c, execwhile; signals.c, dotrapargs.
+    """
+    return _kind(shell) == "zsh"
+
+
 def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | None]:
     """The argument vector that runs `script`, and a file to give the child as SCRIPT_FD, if any.
 

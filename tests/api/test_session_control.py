@@ -10,6 +10,7 @@ from procd.api.session import SESSIONS
 from tests.api.clients import Fifo, Gate, refused, until
 from tests.api.sessions import (
     MODERN,
+    SHELLS,
     create,
     delete,
     ended,
@@ -262,6 +263,16 @@ async def test_terminated_in_what_is_false(procd: MakeClient, shell: str, loop: 
         command_id = await start(client, f"echo ready; {loop}")
         listener = await follow(client, command_id)
         await listener.until(b"ready\n")
+        await post(client, command_id, "terminate")
+        assert (await ended(client, command_id))["exitCode"] == 143
+
+
+async def test_a_tight_loop_of_zsh_is_left_time_after_time(procd: MakeClient, alive: Fifo) -> None:
+    """One in some 100 ends in a moment in which zsh forgets that it has left it."""
+    client = await of_shell(procd, SHELLS["zsh"])
+    for _ in range(300):
+        command_id = await start(client, f"echo ready >{alive}; while :; do :; done")
+        assert await alive.line() == "ready"
         await post(client, command_id, "terminate")
         assert (await ended(client, command_id))["exitCode"] == 143
 

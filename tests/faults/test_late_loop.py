@@ -129,7 +129,14 @@ async def test_a_shell_that_has_closed_its_pipe(tmp_path: Path) -> None:
     with (
         closing(Poller(loop)) as poller,
         closing(
-            Dialogue(poller, contact, lambda: True, told.append, lambda: told.append("silence"))
+            Dialogue(
+                poller,
+                contact,
+                lambda: True,
+                lambda: None,
+                told.append,
+                lambda: told.append("silence"),
+            )
         ) as dialogue,
     ):
         pipe[0].close()
