@@ -7,7 +7,7 @@ have to be told is plain data in `ProcessRecord`; each descriptor has one owner 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from signal import SIGCONT, SIGINT, SIGKILL
+from signal import SIGINT, SIGKILL
 from typing import Final, Protocol
 
 from procd.config import ProcessConfig
@@ -63,7 +63,12 @@ class Supervisor(Protocol):
         """Look whether anything is left to supervise."""
 
     def reach(
-        self, tree: Tree, number: int, only: Callable[[int], bool] | None = None
+        self,
+        tree: Tree,
+        number: int,
+        only: Callable[[int], bool] | None = None,
+        *,
+        wakes: bool = False,
     ) -> dict[int, int]:
         """Signal a tree, or `only` some of it; those that got it: pid → start time."""
 
@@ -220,10 +225,6 @@ class Process:
         """Send a signal to the process alone; after its end, do nothing."""
         self._child.signal(number)
 
-    def signal_tree(self, number: int) -> None:
-        """Send a signal to the process and all that descends from it."""
-        self._processes.reach(self.record.tree, number)
-
     def tag(self, part: int) -> int:
         """What can mark a part of its tree.
 
@@ -243,16 +244,19 @@ class Process:
         hears = proctree.in_foreground(tree, tag)
         self._processes.reach(tree, SIGINT, hears)
 
-    def kill(self) -> None:
+    def kill(self, along: asyncio.Task[None] | None = None) -> None:
         """Begin to end the whole tree, now; `killed` waits for the end of it.
 
         Descendants count wherever they went: other sessions, other process groups, orphans.
+
+        Args:
+            along: a kill of many trees that has begun, with this one among them.
         """
         if self._killing is not None and not self._killing.done():
             return
         if self.record.leaf is not None:
             self.record.leaf.kill()
-        self._killing = self._processes.start_kill(self.record.tree)
+        self._killing = along or self._processes.start_kill(self.record.tree)
         self.signal(SIGKILL)  # it has, unless /proc does not show it
 
     async def killed(self) -> None:
@@ -264,10 +268,8 @@ class Process:
             await asyncio.wait([self._killing], timeout=proctree.KILL_WAIT_S)
 
     def tell(self, number: int) -> dict[int, int]:
-        """Signal everyone; those that are known to have got it: pid → start time."""
-        reached = self._processes.reach(self.record.tree, number)
-        self.signal_tree(SIGCONT)  # a stopped process would not hear the first
-        return reached
+        """Signal everyone, the stopped too; those known to have got it: pid → start time."""
+        return self._processes.reach(self.record.tree, number, wakes=True)
 
     async def leave(self, number: int, grace_s: float) -> None:
         """Signal everyone, and wait until all have left, at most `grace_s`."""

@@ -31,7 +31,7 @@ from procd.unix.confine import confinement
 from procd.unix.fd import OwnedFd, pipes
 from procd.unix.heap import Heap
 from procd.unix.poller import Poller
-from procd.unix.proctree import Tree
+from procd.unix.proctree import Forest, Tree
 from procd.unix.spawn import Spec, spawn
 from procd.unix.tty import open_pty
 
@@ -326,11 +326,12 @@ class Processes:
             but: leaders of trees that are left alone.
         """
         self._closing = True
-        for process in self._unsettled:
-            if process.record.pid not in but:
-                process.kill()
-        for tag in self._orphan_tags():
-            self.start_kill(Tree(0, tag, tags.PROCESS_MASK))  # type: ignore[unused-awaitable]  # `tasks` waits
+        ended = [process for process in self._unsettled if process.record.pid not in but]
+        spared = {process.record.tree.tag for process in self._unsettled.difference(ended)}
+        trees = [process.record.tree for process in ended]
+        killing = self.start_kill(Forest(trees, self._run_tag, spared))
+        for process in ended:
+            process.kill(along=killing)
 
     async def aclose(self, within_s: float = proctree.KILL_WAIT_S) -> None:
         """End every tree, and supervise nothing any more; what won't end in time is let go."""
@@ -348,34 +349,31 @@ class Processes:
         self.poller.close()
         self.heap.close()
 
-    def _orphan_tags(self) -> set[int]:
-        """The tags of those among our orphans whose process is no longer supervised."""
-        known = {process.record.tree.tag for process in self._unsettled}
-        try:
-            orphans = [pid for pid in proctree.own_children() if pid not in self.pids]
-        except OSError as exc:
-            log.warning("orphans can't be looked for: %s", exc.strerror)
-            return set()
-        carried = {tags.tag_of(pid) & tags.PROCESS_MASK for pid in orphans}
-        return {tag for tag in carried - known if tag & tags.RUN_MASK == self._run_tag}
-
     def reach(
-        self, tree: Tree, number: int, only: Callable[[int], bool] | None = None
+        self,
+        tree: Tree | Forest,
+        number: int,
+        only: Callable[[int], bool] | None = None,
+        *,
+        wakes: bool = False,
     ) -> dict[int, int]:
         """Signal a tree, or `only` some of it; without a descriptor, its first process group.
+
+        Args:
+            wakes: whether who is stopped is continued, to hear it.
 
         Returns:
             Those that are known to have got it: pid → start time.
         """
         try:
-            return proctree.signal_tree(tree, number, self.pids, only=only)
+            return proctree.signal_tree(tree, number, self.pids, only=only, wakes=wakes)
         except OSError as exc:
             log.warning("the tree with tag %x can't be walked: %s", tree.tag, exc.strerror)
-            if tree.leader:
-                os.killpg(tree.leader, number)
+            for leader in tree.leaders:
+                os.killpg(leader, number)
             return {}
 
-    def start_kill(self, tree: Tree) -> asyncio.Task[None]:
+    def start_kill(self, tree: Tree | Forest) -> asyncio.Task[None]:
         """Kill a tree: a first round at once, those after it in a task."""
         reached = self.reach(tree, signal.SIGKILL)
         return self.tasks.run(

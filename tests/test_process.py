@@ -21,11 +21,12 @@ from procd.process import STDERR, STDOUT, Process
 from procd.processes import Processes
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log, Store
-from procd.unix import proctree
+from procd.unix import procfs, proctree
 from procd.unix.child import ExitStatus
 from procd.unix.fd import OwnedFd, pipe, seal_inherited
 from procd.unix.poller import Poller
 from procd.unix.shell import script_argv
+from tests.opened import opened_files
 
 # Somebody who tells his pid and stays, whoever asks him to go.
 STAY = "trap '' HUP TERM INT; echo $$; exec sleep 1000"
@@ -60,18 +61,19 @@ Supervise = Callable[..., Supervisor]
 
 
 OTHERS: set[int] = set()
+OWN_CHILDREN = f"/proc/self/task/{os.getpid()}/children"
 
 
 @pytest.fixture(autouse=True)
 def others() -> None:
     """Note the children that other tests' tools keep for the whole run, such as a browser's."""
     OTHERS.clear()
-    OTHERS.update(proctree.own_children())
+    OTHERS.update(procfs.own_children())
 
 
 def started() -> list[int]:
     """The children that this test has."""
-    return [pid for pid in proctree.own_children() if pid not in OTHERS]
+    return [pid for pid in procfs.own_children() if pid not in OTHERS]
 
 
 @pytest.fixture
@@ -488,6 +490,15 @@ async def test_end_wakes_the_stopped(supervise: Supervise) -> None:
     assert await ended(process) == ExitStatus(code=8)
 
 
+async def test_end_takes_one_walk(supervise: Supervise) -> None:
+    """Who is told to end is woken in the same."""
+    process = supervise().sh('sh -c "$STAY" & eval "$STAY"')
+    pids = set(map(int, (await until_lines(process, 2)).split()))
+    with opened_files() as opened:
+        assert set(process.tell(signal.SIGTERM)) == pids
+    assert opened.count(OWN_CHILDREN) == 1
+
+
 async def test_end_after_the_end_ends_what_is_left(supervise: Supervise) -> None:
     """The process is over; its orphan in another session is not, and is ended."""
     process = supervise().sh('setsid sh -c "$STAY" & read x; exit 0')
@@ -625,7 +636,7 @@ async def test_orphans_without_a_descriptor(supervise: Supervise) -> None:
     processes = supervise().processes
     with spare_descriptors(0):
         processes._reap_orphans()
-        assert processes._orphan_tags() == set()
+        processes.stop()
     assert processes._sweep is not None
     assert not processes._sweep.cancelled()
     assert processes._sweep_wanted
@@ -650,6 +661,42 @@ async def test_close_ends_everything(supervise: Supervise) -> None:
     assert terminal.done.result() == ExitStatus(signal=signal.SIGKILL)
     assert supervisor.processes.pids == {}
     assert signal.getsignal(signal.SIGCHLD) == handler
+
+
+async def test_many_are_ended_in_one_walk(supervise: Supervise) -> None:
+    """Not each in one of its own, for which all children are gone through."""
+    supervisor = supervise()
+    many = [supervisor.sh('eval "$STAY"') for _ in range(50)]
+    for process in many:
+        await until_lines(process, 1)
+    with opened_files() as opened:
+        supervisor.processes.stop()
+        walks = opened.count(OWN_CHILDREN)
+        async with asyncio.timeout(20):
+            await supervisor.processes.aclose()
+    assert walks == 1
+    assert opened.count(OWN_CHILDREN) < len(many)
+    assert {process.done.result() for process in many} == {ExitStatus(signal=signal.SIGKILL)}
+    assert started() == []
+
+
+async def test_some_are_left_alone(supervise: Supervise) -> None:
+    """A stop with exceptions spares them, their background and their orphans, and nobody else."""
+    supervisor = supervise()
+    script = (
+        '(setsid sh -c "$STAY" &) ; sh -c "$STAY" & (ulimit -S -R 5000; sh -c "$STAY" &) ; wait'
+    )
+    argv = ("/bin/bash", "-c", script)
+    spared, other = (
+        supervisor.processes.spawn(argv, cwd="/", env=ENV, output=output()) for _ in range(2)
+    )
+    theirs = set(map(int, (await until_lines(other, 3)).split()))
+    kept = set(map(int, (await until_lines(spared, 3)).split()))
+    supervisor.processes.stop(but={spared.record.pid})
+    await gone(theirs | {other.record.pid})
+    await ended(other)
+    members = dict(proctree.members(spared.record.tree, supervisor.processes.pids))
+    assert set(members) == kept | {spared.record.pid}
 
 
 async def test_nothing_is_started_once_closing_has_begun(supervise: Supervise) -> None:

@@ -16,13 +16,14 @@ import itertools
 import logging
 import os
 import signal
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import ClassVar, Final
 
 from procd.unix.fd import OwnedFd
 from procd.unix.libc import LIBC
-from procd.unix.tags import EVERY_BIT, tag_of
+from procd.unix.procfs import children, own_children, stat_of
+from procd.unix.tags import EVERY_BIT, PROCESS_MASK, RUN_MASK, tag_of
 
 log = logging.getLogger(__name__)
 
@@ -47,61 +48,6 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def children(pid: int) -> list[int]:
-    """The direct children of `pid`, zombies included; none when it has gone."""
-    found: list[int] = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - a str, and much faster
-    except (FileNotFoundError, ProcessLookupError):
-        return found
-    for thread in threads:
-        found += _listed(f"/proc/{pid}/task/{thread}/children")
-    return found
-
-
-def own_children() -> list[int]:
-    """The direct children of this process, which has one thread."""
-    return _listed(f"/proc/self/task/{os.getpid()}/children")
-
-
-def _listed(path: str) -> list[int]:
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a str, and much faster
-            return [int(pid) for pid in file.read().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-class Stat(NamedTuple):
-    """What proc_pid_stat(5) says of a process."""
-
-    state: str
-    group: int
-    session: int
-    threads: int
-    start_time: int
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs; without its first thread it does, and looks like a zombie."""
-        return self.state not in "ZX" or self.threads > 1
-
-
-def _stat(pid: int) -> Stat | None:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - a str, and much faster
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return Stat(
-        state=fields[0].decode(),
-        group=int(fields[2]),
-        session=int(fields[3]),
-        threads=int(fields[17]),
-        start_time=int(fields[19]),
-    )
-
-
 @dataclass(slots=True)
 class Tree:
     """What names a tree.
@@ -118,13 +64,43 @@ class Tree:
     mask: int = EVERY_BIT
     host: int = 0
 
-    def bears(self, pid: int) -> bool:
-        """Whether `pid` carries the tag."""
-        return tag_of(pid) & self.mask == self.tag
+    def owns(self, tag: int) -> bool:
+        """Whether who carries `tag` is a member."""
+        return tag & self.mask == self.tag
+
+    @property
+    def leaders(self) -> set[int]:
+        """The leader, if there is one."""
+        return {self.leader} - {0}
+
+
+@dataclass(slots=True)
+class Forest:
+    """All trees of a run but some; to walk each would take as many looks at all of our children.
+
+    Attributes:
+        trees: those that have a leader, or had one.
+        tag: the mark of the processes of all, in the bits of RUN_MASK.
+        spared: the tags, in the bits of PROCESS_MASK, of trees that are none of it.
+    """
+
+    trees: Collection[Tree]
+    tag: int
+    spared: Container[int]
+    host: ClassVar[int] = 0
+
+    def owns(self, tag: int) -> bool:
+        """Whether who carries `tag` is a member of one."""
+        return tag & RUN_MASK == self.tag and tag & PROCESS_MASK not in self.spared
+
+    @property
+    def leaders(self) -> set[int]:
+        """The leaders that there are."""
+        return {tree.leader for tree in self.trees} - {0}
 
 
 def members(
-    tree: Tree, supervised: Container[int], departed: set[int] | None = None
+    tree: Tree | Forest, supervised: Container[int], departed: set[int] | None = None
 ) -> Iterator[tuple[int, int]]:
     """The living processes of `tree` as they are found: pid and start time, in ticks since boot.
 
@@ -145,29 +121,37 @@ def members(
             if pid in seen:
                 continue
             seen.add(pid)
-            queue += children(pid) if pid != tree.host else filter(tree.bears, children(pid))
-            if (stat := _stat(pid)) is not None and stat.alive:
-                yield pid, stat.start_time
-            elif departed is not None:
-                departed.add(pid)
+            stat = stat_of(pid)
+            if stat is None or not stat.alive:  # and its children are somebody else's by now
+                if departed is not None:
+                    departed.add(pid)
+                continue
+            theirs = children(pid, stat.threads)
+            queue += theirs if pid != tree.host else _bearers(tree, theirs)
+            yield pid, stat.start_time
 
 
-def _firsts(tree: Tree, supervised: Container[int]) -> Iterator[int]:
+def _firsts(tree: Tree | Forest, supervised: Container[int]) -> Iterator[int]:
     """Where to begin to look, from there on by parentage."""
+    leaders = tree.leaders
     for pid in reversed(own_children()):
-        if pid not in supervised and _orphan_of(tree, pid):
+        if pid not in supervised and _has_orphan(tree, leaders, pid):
             yield pid
-    if tree.leader:
-        yield tree.leader
+    yield from leaders
     if tree.host:
-        yield from filter(tree.bears, children(tree.host))
+        yield from _bearers(tree, children(tree.host))
 
 
-def _orphan_of(tree: Tree, pid: int) -> bool:
-    if tag_of(pid) or not tree.leader:
-        return tree.bears(pid)
-    stat = _stat(pid)  # untagged: it has set the limit itself, or can't be asked
-    return stat is not None and tree.leader in (stat.group, stat.session)
+def _bearers(tree: Tree | Forest, pids: Iterable[int]) -> Iterator[int]:
+    return (pid for pid in pids if tree.owns(tag_of(pid)))
+
+
+def _has_orphan(tree: Tree | Forest, leaders: set[int], pid: int) -> bool:
+    tag = tag_of(pid)
+    if tag or not leaders:
+        return tree.owns(tag)
+    stat = stat_of(pid)  # untagged: it has set the limit itself, or can't be asked
+    return stat is not None and not leaders.isdisjoint((stat.group, stat.session))
 
 
 def in_foreground(tree: Tree, tag: int) -> Callable[[int], bool]:
@@ -176,20 +160,25 @@ def in_foreground(tree: Tree, tag: int) -> Callable[[int], bool]:
     def hears(pid: int) -> bool:
         if pid == tree.leader:
             return True
-        stat = _stat(pid)
+        stat = stat_of(pid)
         return stat is not None and stat.group == tree.leader and tag_of(pid) == tag
 
     return hears
 
 
 def signal_tree(
-    tree: Tree,
+    tree: Tree | Forest,
     number: int,
     supervised: Container[int],
     departed: set[int] | None = None,
     only: Callable[[int], bool] | None = None,
+    *,
+    wakes: bool = False,
 ) -> dict[int, int]:
     """Send a signal to every member, or `only` some; those that took it: pid → start time.
+
+    Args:
+        wakes: whether who is stopped is continued, to hear it.
 
     Raises:
         OSError: no descriptor is left to look at them with; some may have got it.
@@ -204,7 +193,7 @@ def signal_tree(
         if only is not None and not only(pid):
             continue
         try:
-            _signal(pid, start_time, number)
+            _signal(pid, start_time, (number, signal.SIGCONT) if wakes else (number,))
             reached[pid] = start_time
         except ProcessLookupError:
             if departed is not None:
@@ -214,8 +203,8 @@ def signal_tree(
     return reached
 
 
-def _signal(pid: int, start_time: int, number: int) -> None:
-    """Send a signal to the process that began then.
+def _signal(pid: int, start_time: int, numbers: tuple[int, ...]) -> None:
+    """Send signals to the process that began then.
 
     Raises:
         ProcessLookupError: it has ended, whoever has its pid now.
@@ -227,10 +216,12 @@ def _signal(pid: int, start_time: int, number: int) -> None:
         if exc.errno not in NO_DESCRIPTOR:
             raise
         _check(pid, start_time)  # with the last one that there is
-        os.kill(pid, number)
+        for number in numbers:
+            os.kill(pid, number)
         return
     try:
-        signal.pidfd_send_signal(pidfd.number, number)
+        for number in numbers:
+            signal.pidfd_send_signal(pidfd.number, number)
     finally:
         pidfd.close()
 
@@ -252,7 +243,7 @@ def _pidfd(pid: int, start_time: int) -> OwnedFd:
 
 
 def _check(pid: int, start_time: int) -> None:
-    stat = _stat(pid)
+    stat = stat_of(pid)
     if stat is None or not stat.alive or stat.start_time != start_time:
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
@@ -310,7 +301,9 @@ async def emptied(tree: Tree, supervised: Container[int]) -> None:
         await ended(living)
 
 
-async def finish_kill(tree: Tree, reached: Mapping[int, int], supervised: Container[int]) -> None:
+async def finish_kill(
+    tree: Tree | Forest, reached: Mapping[int, int], supervised: Container[int]
+) -> None:
     """Go on killing after a first round reached these, until a round finds nobody.
 
     A process that forks while it is looked for leaves a child for the next round, even if it was

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from procd.unix import proctree, tags
+from procd.unix import procfs, proctree, tags
 from procd.unix.proctree import Tree
 from procd.unix.spawn import Spec, spawn
 from procd.unix.tags import PART_BITS, PROCESS_MASK, TAG_BASE
@@ -76,7 +76,7 @@ def start() -> Iterator[Start]:
 
     yield make
     # The children of those who are killed here become ours, until nobody is left.
-    while pids := proctree.own_children():
+    while pids := procfs.own_children():
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -110,12 +110,12 @@ def test_children_are_the_direct_ones(start: Start) -> None:
     """Direct children alone, and not theirs; nobody's are none."""
     leader = start('sh -c "$STAY" & read x')
     first = leader.line()
-    assert proctree.children(leader.pid) == [first]
-    assert leader.pid in proctree.own_children()
-    assert first not in proctree.own_children()
+    assert procfs.children(leader.pid) == [first]
+    assert leader.pid in procfs.own_children()
+    assert first not in procfs.own_children()
     leader.stdin.close()
     os.waitpid(leader.pid, 0)
-    assert proctree.children(leader.pid) == []
+    assert procfs.children(leader.pid) == []
 
 
 def test_a_limit_of_somebody_else_is_no_tag(start: Start) -> None:
@@ -229,7 +229,7 @@ async def test_a_forking_loop_is_ended(start: Start) -> None:
     leader.line()
     await kill(leader.tree, leader.pid)
     assert not dict(proctree.members(leader.tree, [leader.pid]))
-    assert names(living({*proctree.own_children()})) == []
+    assert names(living({*procfs.own_children()})) == []
 
 
 async def test_a_forking_orphan_is_ended(start: Start) -> None:
@@ -239,7 +239,7 @@ async def test_a_forking_orphan_is_ended(start: Start) -> None:
     leader.reaped()
     await kill(leader.tree)
     assert not dict(proctree.members(leader.tree, []))
-    assert names(living({*proctree.own_children()})) == []
+    assert names(living({*procfs.own_children()})) == []
 
 
 # Each of a chain lives for a moment, in a session of its own, and leaves another; and its body.
@@ -257,7 +257,7 @@ async def test_a_chain_of_forks_is_ended(start: Start) -> None:
     """It is caught up with, and nobody waits for that: others have their turns."""
     leader = start(f"{shlex.quote(sys.executable)} -S -E -c {shlex.quote(CHAIN)}; echo 1; read x")
     leader.line()
-    await until(lambda: len(proctree.own_children()) > 300)
+    await until(lambda: len(procfs.own_children()) > 300)
     turns = 0
 
     def turn() -> None:
@@ -269,7 +269,7 @@ async def test_a_chain_of_forks_is_ended(start: Start) -> None:
     await kill(leader.tree, leader.pid)
     assert turns > 1
     assert not dict(proctree.members(leader.tree, [leader.pid]))
-    assert names(living({*proctree.own_children()})) == []
+    assert names(living({*procfs.own_children()})) == []
 
 
 async def test_a_stopped_process_is_ended(start: Start) -> None:
