@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 # long until that is looked at again, at first and at last.
 FIRST_PAUSE_S: Final = 0.01
 LAST_PAUSE_S: Final = 0.1
+# That keeps the event loop, where there are thousands of them: so many times as long is a pause.
+PAUSE_SHARE: Final = 10
 # What a script that is left ends with in place of the trap's status: that of the builtin in which
 # the trap came, if that was false, or of a `wait` that was broken off.
 BROKEN_OFF: Final = (1, 128 + LEAVE)
@@ -362,12 +364,16 @@ class ShellSession:
                 command.left = True
                 self._process.signal(LEAVE)
                 self._process.signal(signal.SIGCONT)
-            tree = self.tree(command)
-            reached = self._processes.reach(tree, number, untold)
-            if reached and number != signal.SIGKILL:
+            begin = time.monotonic()
+            may_be_stopped = number != signal.SIGKILL
+            reached = self._processes.reach(
+                self.tree(command), number, untold, wakes=may_be_stopped
+            )
+            if may_be_stopped:
                 told |= reached.keys()
-                self._processes.reach(tree, signal.SIGCONT)
-            await asyncio.wait([command.done], timeout=pause_s)
+            end = time.monotonic()
+            pause_s = max(pause_s, PAUSE_SHARE * (end - begin))
+            await asyncio.wait([command.done], timeout=min(pause_s, deadline - end))
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
     async def delete(self) -> None:
