@@ -224,9 +224,28 @@ class HttpConnection(web.RequestHandler):
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """Called by aiohttp when the connection is a WebSocket's from now on."""
-        self.incoming = Incoming(parser)
+        self.incoming = Incoming(parser, self)
         guarded: Any = self.incoming  # aiohttp only feeds it
         super().set_parser(guarded, data_received_cb)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether there is room for messages of a WebSocket."""
+        return not self._reading_paused
+
+    def hold(self) -> None:
+        """Read no more of a WebSocket for now."""
+        self._pause_reading_for_buffer()
+
+    def release(self) -> None:
+        """Read again, once there is room."""
+        self._resume_reading_for_buffer()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001,FBT002 - as above
+        """Called by aiohttp when there is room again."""
+        super().resume_reading(resume_parser)
+        if self.incoming is not None:
+            self.incoming.go_on()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop before it closes the socket."""

@@ -6,8 +6,9 @@ Source: RFC 6455, sections 5.1, 5.2 and 7.1.
 """
 
 import asyncio
+from math import inf
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import WSMsgType
 from aiohttp.http_websocket import WebSocketReader
@@ -22,12 +23,29 @@ LENGTH_BYTES: Final = {LENGTH_16: 2, 127: 8}
 NO_LENGTH: Final = 1 << 63
 # What any parser closes with 1002 for: reserved bits are set.
 NO_FRAME: Final = b"\xf0\x80\0\0\0\0"
+# Of those that come at once, so many are taken in a turn of the loop: a read has room for 40,000.
+FRAMES_A_TURN: Final = 256
+
+
+class Source(Protocol):
+    """Where it comes from."""
+
+    @property
+    def awaited(self) -> bool:
+        """Whether there is room for messages. When there is again, `go_on` is called."""
+
+    def hold(self) -> None:
+        """Read no more for now."""
+
+    def release(self) -> None:
+        """Read again, once there is room."""
 
 
 class Incoming:
     """Passes frames on to a parser, up to the first without a mask: that one it is to refuse.
 
     What follows one that was refused is dropped, for who asks when the client has heard of it.
+    Where many come at once, the source is held until they have had their turns.
 
     Attributes:
         deaf: whether messages are dropped on the way, of whatever size; control frames aren't.
@@ -35,11 +53,14 @@ class Incoming:
     """
 
     __slots__ = ("_answered", "_drops", "_held", "_parser", "_patience", "_refused", "_silence_s",
-                 "_skip", "deaf", "heard_at")  # fmt: skip
+                 "_skip", "_source", "_turn", "_waits", "deaf", "heard_at")  # fmt: skip
 
-    def __init__(self, parser: WebSocketReader) -> None:
+    def __init__(self, parser: WebSocketReader, source: Source) -> None:
         self._parser = parser
-        self._held = b""  # the beginning of a header
+        self._source = source
+        self._held = b""  # the beginning of a header, or all that waits
+        self._waits = False  # for a turn
+        self._turn: asyncio.Handle | None = None
         self._skip = 0  # what is still to come of a frame
         self._drops = False  # that
         self.deaf = False
@@ -56,21 +77,55 @@ class Incoming:
             self._patience.reschedule(asyncio.get_running_loop().time() + self._silence_s)
         if self._held:
             data, self._held = self._held + data, b""
+        if self._waits:
+            self._wait(data)
+        else:
+            self._take(data, FRAMES_A_TURN)
+        return False, b""  # or else aiohttp would show us no more
+
+    def _wait(self, data: bytes) -> None:
+        self._held = data
+        self._waits = True
+        self._source.hold()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Take what waits, in turns to come."""
+        if self._waits and self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        if not (self._waits and self._source.awaited):
+            return
+        self._take_held(FRAMES_A_TURN)
+        if not self._waits:
+            self._source.release()
+
+    def _take_held(self, most: float) -> None:
+        data, self._held, self._waits = self._held, b"", False
+        self._take(data, most)
+
+    def _take(self, data: bytes, most: float) -> None:
+        """Take so many frames; the others wait."""
         size = len(data)
         short = size - 2 - KEY_BYTES
         alone = 0 <= short < LENGTH_16 and not self._skip and data[1] == MASKED | short
         if alone and not self.deaf:
             # One short frame, as for each key.
-            return self._pass_on(data, closes=data[0] & OPCODE == WSMsgType.CLOSE)
+            self._pass_on(data, closes=data[0] & OPCODE == WSMsgType.CLOSE)
+            return
         at = self._skip
         begin = at if self._drops else 0  # of what is passed on next
         wanted: list[bytes] = []
         closes = False
-        while at + 2 <= size:
+        while at + 2 <= size and most:
+            most -= 1
             length = data[at + 1] ^ MASKED
             if length & MASKED:
                 self._pass_on(b"".join([*wanted, data[begin:at]]))
-                return self._pass_on(NO_FRAME)
+                self._pass_on(NO_FRAME)
+                return
             payload = at + 2 + LENGTH_BYTES.get(length, 0)
             if payload > size:
                 break
@@ -88,18 +143,23 @@ class Incoming:
                 begin = at
         self._skip = max(at - size, 0)
         self._drops = begin == at
-        self._held = data[at:]
-        return self._pass_on(b"".join([*wanted, data[begin:at]]), closes=closes)
+        rest = data[at:]
+        self._pass_on(b"".join([*wanted, data[begin:at]]), closes=closes)
+        if most:
+            self._held = rest
+        elif rest:
+            self._wait(rest)
 
-    def _pass_on(self, data: bytes, *, closes: bool = False) -> tuple[bool, bytes]:
+    def _pass_on(self, data: bytes, *, closes: bool = False) -> None:
         if not self._refused:
             self._refused, _ = self._parser.feed_data(data)
         if self._refused and closes:
             self._answered.set()
-        return False, b""  # or else aiohttp would show us no more
 
     def feed_eof(self) -> None:
         """There is no more."""
+        if self._waits:
+            self._take_held(inf)
         self._answered.set()
         self._parser.feed_eof()
 

@@ -1,12 +1,13 @@
 """Frames that are masked, cut anywhere, and the first that isn't."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procd.api.incoming import MASKED, NO_FRAME, Incoming
+from procd.api.incoming import FRAMES_A_TURN, MASKED, NO_FRAME, Incoming
 
 KEY = b"key!"
 
@@ -21,6 +22,26 @@ class Fed:
         """Take some."""
         self.data += data
         return False, b""
+
+    def feed_eof(self) -> None:
+        """There is no more."""
+        self.data += b"the end"
+
+
+class Tap:
+    """Where it comes from."""
+
+    def __init__(self) -> None:
+        self.awaited = True
+        self.held = False
+
+    def hold(self) -> None:
+        """Read no more for now."""
+        self.held = True
+
+    def release(self) -> None:
+        """Read again."""
+        self.held = False
 
 
 def frame(size: int, *, masked: bool, wide: bool, first: int = 0x82) -> bytes:
@@ -52,7 +73,7 @@ def test_all_is_passed_on_up_to_a_frame_without_a_mask(
     if bad is not None:
         data += frame(bad[0], masked=False, wide=bad[1])
     fed: Any = Fed()
-    guard = Incoming(fed)
+    guard = Incoming(fed, Tap())
     at = 0
     for cut in cuts:
         guard.feed_data(data[at : at + cut])
@@ -90,7 +111,7 @@ def test_who_is_deaf_hears_control_frames(
         data += frame(1, masked=False, wide=False)
         heard += NO_FRAME
     fed: Any = Fed()
-    guard = Incoming(fed)
+    guard = Incoming(fed, Tap())
     guard.deaf = True
     at = 0
     for cut in cuts:
@@ -110,7 +131,7 @@ def test_who_is_deaf_hears_control_frames(
 )
 def test_who_is_deaf_hears_what_is_no_frame(nonsense: bytes) -> None:
     fed: Any = Fed()
-    guard = Incoming(fed)
+    guard = Incoming(fed, Tap())
     guard.deaf = True
     guard.feed_data(frame(5, masked=True, wide=False) + nonsense)
     assert fed.data == nonsense
@@ -118,7 +139,7 @@ def test_who_is_deaf_hears_what_is_no_frame(nonsense: bytes) -> None:
 
 def test_one_that_becomes_deaf_hears_its_frame_to_the_end() -> None:
     fed: Any = Fed()
-    guard = Incoming(fed)
+    guard = Incoming(fed, Tap())
     begun, ping = (
         frame(1000, masked=True, wide=False),
         frame(1, masked=True, wide=False, first=0x89),
@@ -127,3 +148,66 @@ def test_one_that_becomes_deaf_hears_its_frame_to_the_end() -> None:
     guard.deaf = True
     guard.feed_data(begun[500:] + begun + ping)
     assert fed.data == begun + ping
+
+
+MANY = [frame(at % 4, masked=True, wide=False) for at in range(3 * FRAMES_A_TURN + 7)]
+
+
+async def test_many_frames_take_turns() -> None:
+    """So many of them each turn, in order, and nothing is read meanwhile."""
+    fed: Any = Fed()
+    tap = Tap()
+    guard = Incoming(fed, tap)
+    guard.feed_data(b"".join(MANY) + MANY[0][:1])
+    for turn in range(1, 4):
+        assert fed.data == b"".join(MANY[: turn * FRAMES_A_TURN])
+        assert tap.held
+        await asyncio.sleep(0)
+    assert fed.data == b"".join(MANY)
+    assert not tap.held
+    guard.feed_data(MANY[0][1:])
+    assert fed.data == b"".join([*MANY, MANY[0]])
+
+
+async def test_who_is_deaf_drops_them_in_turns() -> None:
+    fed: Any = Fed()
+    tap = Tap()
+    guard = Incoming(fed, tap)
+    guard.deaf = True
+    ping = frame(1, masked=True, wide=False, first=0x89)
+    guard.feed_data(b"".join(MANY) + ping)
+    for _ in range(3):
+        assert tap.held
+        assert fed.data == b""
+        await asyncio.sleep(0)
+    assert not tap.held
+    assert fed.data == ping
+
+
+async def test_frames_that_wait_for_room() -> None:
+    """None is taken until there is some, however much more comes."""
+    fed: Any = Fed()
+    tap = Tap()
+    guard = Incoming(fed, tap)
+    tap.awaited = False
+    guard.feed_data(b"".join(MANY))
+    await asyncio.sleep(0)
+    guard.feed_data(b"".join(MANY))
+    await asyncio.sleep(0)
+    assert fed.data == b"".join(MANY[:FRAMES_A_TURN])
+    tap.awaited = True
+    for _ in range(10):
+        guard.go_on()
+        await asyncio.sleep(0)
+    assert not tap.held
+    assert fed.data == b"".join([*MANY, *MANY])
+
+
+async def test_the_end_comes_behind_what_waits() -> None:
+    fed: Any = Fed()
+    guard = Incoming(fed, Tap())
+    guard.feed_data(b"".join(MANY))
+    guard.feed_eof()
+    assert fed.data == b"".join(MANY) + b"the end"
+    await asyncio.sleep(0)
+    assert fed.data == b"".join(MANY) + b"the end"

@@ -5,10 +5,12 @@ import os
 import struct
 import sys
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from procd.api.incoming import FRAMES_A_TURN
 from procd.api.visitors import VISITORS
 from procd.api.ws import CONNECTIONS
 from procd.config import MOST_MESSAGE_BYTES
@@ -465,3 +467,30 @@ async def test_a_peer_that_answers_is_never_dead(procd: MakeClient, tmp_path: Pa
         # One that was silent from now on is found dead; the other is not.
         await dead.rest()
         await (await connect(client, "t1")).type(b"late news")
+
+
+async def test_many_messages_at_once(procd: MakeClient, tmp_path: Path) -> None:
+    """They are dealt with in order, and others have their turns between; the Close comes last."""
+    client = await served(procd, tmp_path)
+    traffic = client.app[CONNECTIONS].traffic
+    watcher = await connect(client, "t1", "?replay=0")
+    text = b"".join(b"%d " % number for number in range(10_000))
+    taken: list[int] = []
+
+    def watch() -> None:
+        if not taken or taken[-1] != traffic.received_bytes:
+            taken.append(traffic.received_bytes)
+        if traffic.received_bytes < begin + len(text):
+            asyncio.get_running_loop().call_soon(watch)
+
+    async with raw(client) as talker:
+        await talker.upgrade("/process/pty/t1/connect?replay=0")
+        begin = traffic.received_bytes
+        watch()
+        frames = [masked(0x80 | BINARY, 1, bytes([byte])) for byte in text]
+        await talker.send(b"".join([*frames, masked(0x80 | CLOSE, 0)]))
+        assert await closed_with(talker) is None
+    await watcher.until(text)
+    steps = [later - sooner for sooner, later in pairwise(taken)]
+    assert sum(steps) == len(text)
+    assert max(steps) <= 2 * FRAMES_A_TURN  # what has come may have two turns in one of ours
