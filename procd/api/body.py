@@ -22,6 +22,8 @@ MAX_UINT16: Final = (1 << 16) - 1
 MAX_UINT32: Final = (1 << 32) - 1
 HAS_NUL: Final = "must not contain a NUL character"
 HAS_SURROGATES: Final = "must not contain lone surrogates"
+# What may stand before the first value: in bytes it is found faster than in a text.
+NO_VALUE: Final = re.compile(rb"(?:%b)?[ \t\r\n]*+" % BOM_UTF8)
 # What the structure of JSON is told by.
 MARK: Final = re.compile(rb'[",\[\]{}]')
 # From after its first quote; possessive: nothing is gone back over.
@@ -211,11 +213,12 @@ def parse(raw: bytes, max_values: int) -> object:
         InvalidBody: there is none, or it has too many values. Making them takes the event loop's
             time, up to a thousand times as much as a text of the same length.
     """
+    raw = raw[NO_VALUE.match(raw).end() :]  # type: ignore[union-attr]  # it matches anything
+    if not raw:
+        raise InvalidBody("invalid request body: empty")
     if len(raw) > max_values and _has_more_values(raw, max_values):
         raise InvalidBody(f"invalid request body: more than {max_values} values")
-    text = raw.removeprefix(BOM_UTF8).decode("utf-8", "replace").lstrip(" \t\r\n")
-    if not text:
-        raise InvalidBody("invalid request body: empty")
+    text = raw.decode("utf-8", "replace")
     try:
         value: object
         value, _ = DECODER.raw_decode(text)
@@ -288,6 +291,8 @@ def _end_of_string(raw: bytes, begin: int) -> int:
 
 
 def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -125,6 +126,17 @@ async def test_wrong_types(
     for document in documents:
         await send(client, path, json.dumps(document).encode())
     assert await listed(client) == []
+
+
+async def test_what_stands_before_a_document(procd: MakeClient) -> None:
+    """A byte order mark and JSON's own blanks, and nothing else."""
+    client = await procd()
+    document = json.dumps({"command": "echo ran"}).encode()
+    body = BOM_UTF8 + b" \t\r\n" * 20_000 + document
+    async with client.post("/process/execute", data=body) as reply:
+        assert (await reply.json())["result"] == "ran\n"
+    for before in (b"\v", b" \f", "\xa0".encode(), BOM_UTF8 + BOM_UTF8, b" " + BOM_UTF8):
+        await send(client, "/process/execute", before + document)
 
 
 async def test_a_number_of_too_many_digits(procd: MakeClient) -> None:
