@@ -7,6 +7,7 @@ else that it ever sees of procd is a trap on SIGURG, which has it leave a script
 
 import asyncio
 import logging
+import re
 import shlex
 import signal
 from collections.abc import Callable
@@ -31,6 +32,9 @@ from procd.unix.shell import (
 log = logging.getLogger(__name__)
 
 MAX_STATUS_BYTES: Final = 4096
+# A line that tells a command's number and its status, and one that doesn't.
+STATUS: Final = re.compile(rb"^(\d{1,20}) (-?\d{1,20})$", re.MULTILINE)
+NO_STATUS: Final = re.compile(rb"^(?!\d{1,20} -?\d{1,20}$).*", re.MULTILINE)
 # Ignored by a shell without a trap for it, and of no use to programs.
 LEAVE: Final = signal.SIGURG
 # What a command's status is when it was told to end: 128 + SIGTERM.
@@ -136,14 +140,17 @@ class Dialogue:
         self._number = NOTHING
 
     def _status_received(self, data: bytes) -> None:
-        *lines, self._partial = (self._partial + data).split(b"\n")
-        self._partial = self._partial[:MAX_STATUS_BYTES]
-        for line in lines:
-            number, _, word = line.partition(b" ")
-            if not (number.isdigit() and word.removeprefix(b"-").isdigit()):
-                # A trap of the user's, in the moment of a report: the report comes all the same.
-                log.info("shell says %r on %s", line[:80], self._control.path)
-            elif self._number != NOTHING and int(number) == self._number:
+        lines, end, rest = (self._partial + data).rpartition(b"\n")
+        self._partial = rest[:MAX_STATUS_BYTES]
+        if not end:
+            return
+        told = STATUS.findall(lines)
+        if (strange := NO_STATUS.search(lines)) is not None:
+            # A trap of the user's, in the moment of a report: the report comes all the same.
+            first, count = strange[0][:80], lines.count(b"\n") + 1 - len(told)
+            log.info("shell says %r on %s, the first of %d", first, self._control.path, count)
+        for number, word in told:
+            if self._number != NOTHING and int(number) == self._number:
                 self._number = NOTHING
                 # Some shells say the whole of what `return` was given; the world sees eight bits.
                 status = int(word)

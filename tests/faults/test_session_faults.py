@@ -356,3 +356,19 @@ async def test_a_command_whose_last_words_cannot_be_kept(procd: MakeClient, gate
             end()
     assert (await ended(client, command.record.id))["exitCode"] == 3
     assert (await ended(client, queued))["exitCode"] == 0
+
+
+async def test_a_flood_on_the_pipe_of_statuses(
+    procd: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told once, and changes nothing."""
+    client = await procd(log={"level": "info"})
+    await create(client)
+    pipe = client.app[SESSIONS].get("s")._dialogue._control.fd.number
+    with caplog.at_level("INFO", logger="procd.services.dialogue"):
+        for flood in (b"\n" * 4095, b"1 " + b"9" * 4096, b"7 0\nx\n\n"):
+            os.write(pipe, flood + b"\n")
+            body = await run(client, "(exit 3)")
+            assert body["exitCode"] == 3
+    told = [line for line in caplog.messages if line.startswith("shell says ")]
+    assert [line.rpartition(" ")[2] for line in told] == ["4096", "1", "3"]
