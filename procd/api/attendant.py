@@ -39,6 +39,7 @@ PROTOCOL: Final = "procd.pty.v1"
 # A code of our own: RFC 6455, section 7.4.2.
 TAKEN_OVER: Final = 4001
 PONG: Final = orjson.dumps({"type": "control", "status": "pong"})
+PRESENCE: Final = b'{"type":"control","status":"presence","you":%d,%b'
 MAX_OFFSET: Final = (1 << 63) - 1
 # Presence while its client reads nothing waits and is told once.
 RETRY_S: Final = 0.1
@@ -160,21 +161,23 @@ class Attendant:
         if self._connection.full:
             self._timer = asyncio.get_running_loop().call_later(RETRY_S, self._tell)
             return
-        attendance, info = self._session.attendance, self._session.info
-        self._connection.write_text(
-            orjson.dumps(
-                {
-                    "type": "control",
-                    "status": "presence",
-                    "you": self._member.number,
-                    "active": attendance.active,
-                    "policy": attendance.policy,
-                    "cols": info.cols,
-                    "rows": info.rows,
-                    "clients": [_describe(member) for member in attendance.members],
-                }
-            )
-        )
+        attendance = self._session.attendance
+        if not attendance.told:  # the same to all: each of many would take as long again
+            attendance.told = _presence(self._session)
+        self._connection.write_text(PRESENCE % (self._member.number, attendance.told))
+
+
+def _presence(session: PtySession) -> bytes:
+    """What of a presence is the same to all."""
+    attendance, info = session.attendance, session.info
+    presence = {
+        "active": attendance.active,
+        "policy": attendance.policy,
+        "cols": info.cols,
+        "rows": info.rows,
+        "clients": [_describe(member) for member in attendance.members],
+    }
+    return orjson.dumps(presence)[1:]
 
 
 def _describe(member: Member) -> dict[str, object]:

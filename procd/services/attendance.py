@@ -50,6 +50,8 @@ class Attendance:
     Attributes:
         active: the number of the member that typed or told its size last, and whose terminal
             therefore answers the program's questions; 0 for none.
+        told: what members are told of the last change, for whoever makes that to keep; empty until
+            then.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Attendance:
     ) -> None:
         self.policy = policy
         self.active = 0
+        self.told = b""
         self._resize = resize
         self._changed = changed
         self._last_number = 0
@@ -115,6 +118,7 @@ class Attendance:
 
     def tell(self) -> None:
         """Let the members know that something here has changed."""
+        self.told = b""
         self._changed()
         for member in self.members:
             if member.changed is not None:

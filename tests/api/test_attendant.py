@@ -4,6 +4,7 @@ import asyncio
 import json
 import string
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,26 @@ async def test_who_answers_is_told_before_there_may_be_a_question(
             await terminal.until(bytes((key,)))  # echoed by the kernel, in no time
             told = terminal.controls[-1]
             assert (told["you"] == told["active"]) == (terminal is active)
+
+
+async def test_all_are_told_the_same(procd: MakeClient, tmp_path: Path) -> None:
+    """But who of them they are."""
+    client = await served(procd, tmp_path)
+    first, second = await attended(client), await attended(client)
+    for typist in (second, first, second):
+        told = [
+            await presence(each, lambda told: len(told["clients"]) == 2) for each in (first, second)
+        ]
+        assert [each.pop("you") for each in told] == [each["id"] for each in told[0]["clients"]]
+        assert told[0] == told[1]
+        await typist.type(b"x")
+        active = told[0]["clients"][typist is second]["id"]
+        for terminal in (first, second):
+            await presence(terminal, partial(_is_active, active))
+
+
+def _is_active(number: int, told: dict[str, Any]) -> bool:
+    return bool(told["active"] == number)
 
 
 async def test_text_is_input_for_who_did_not_ask(procd: MakeClient, tmp_path: Path) -> None:
