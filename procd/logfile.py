@@ -287,15 +287,14 @@ class LogFile:
     def slices(self, offset: int, most: int) -> Iterator[Run]:
         """What `read` gives, cut where the stream changes."""
         data = self.read(offset, most)
-        end = offset + len(data)
+        begin, end = offset, offset + len(data)
         index = self._boundaries.index_at(offset) if data else 0
         while offset < end:
             stream = self._boundaries[index] & 3
             index += 1
             cut = self._boundaries[index] >> 2 if index < len(self._boundaries) else end
-            piece = data[: cut - offset] if cut < end else data
+            piece = data[offset - begin : cut - begin]
             yield Run(offset, stream, piece)
-            data = data[len(piece) :]
             offset += len(piece)
 
     def finish(self) -> None:

@@ -9,8 +9,10 @@ from procd.api.ws import Connection
 from procd.streams.labels import HOLD_S
 from procd.streams.log import Log, Store
 
-# What one outlet writes in one turn of the event loop, and a frame more.
+# What one outlet writes in one turn of the event loop, and a frame more; and how often, for few
+# bytes may be many messages.
 PUSH_BYTES: Final = 512 << 10
+PUSH_TIMES: Final = 8
 # Bytes pour where more than this come at once, or come faster than this for long.
 FREE_BYTES: Final = 512 << 10
 CALM_BYTES_S: Final = 100 << 20
@@ -136,12 +138,13 @@ class Outlet:
         if connection is None:
             return
         most = cursor.offset + PUSH_BYTES
+        times = 0
         while cursor.offset < store.end and not (connection.closing or self._finished):
             if self._allowed is not None and cursor.offset >= self._allowed:
                 return  # `allow` goes on
             if connection.full:
                 break
-            if cursor.offset >= most:
+            if cursor.offset >= most or times == PUSH_TIMES:
                 self._push_later()
                 return
             try:
@@ -162,6 +165,7 @@ class Outlet:
                 return
             connection.write(frame)
             cursor.advance(offset)
+            times += 1
         else:
             if not self._finished:
                 return

@@ -2,7 +2,7 @@
 
 from codecs import getincrementaldecoder
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain, dropwhile, islice
 from typing import Any, Final, NamedTuple, Protocol
 
 from procd.api.escape import escaped
@@ -14,8 +14,14 @@ DECODER: Final = getincrementaldecoder("utf-8")
 # What a character of UTF-8 may have after its first byte: RFC 3629, section 3.
 CONTINUATION: Final = bytes(range(0x80, 0xC0))
 MAX_REST_BYTES: Final = 3
-# A stream that says nothing for so long after a gap has not been cut in a character there.
+# A stream that says nothing for so long after a gap has not been cut in a character there. Where
+# runs are short, streams take turns.
 LOOK_BYTES: Final = 256 << 10
+LOOK_RUNS: Final = 512
+# Runs that one turn of the event loop has time for, however short they are; what they say is joined
+# to as much as this, characters, for what is done with it takes long for each piece.
+TURN_RUNS: Final = 256
+JOINED: Final = 16 << 10
 
 
 class Output(Protocol):
@@ -67,7 +73,24 @@ class OutputText(NamedTuple):
         return self._replace(stream=EVERY_STREAM)
 
     def texts(self) -> Iterator[str]:
-        """The text in pieces."""
+        """The text in pieces; an empty one says that it is time for another turn of the loop."""
+        parts: list[str] = []
+        size = 0
+        for count, text in enumerate(self._runs(), 1):
+            parts.append(text)
+            size += len(text)
+            turned = not count % TURN_RUNS
+            if size >= JOINED or (size and turned):
+                yield "".join(parts)
+                parts.clear()
+                size = 0
+            if turned:
+                yield ""
+        if size:
+            yield "".join(parts)
+
+    def _runs(self) -> Iterator[str]:
+        """The text of each run, and what is said of a gap; empty where there is none."""
         if self.stream and self.output.sole_stream not in (EVERY_STREAM, self.stream):
             return
         runs = self.output.runs()
@@ -95,6 +118,7 @@ class OutputText(NamedTuple):
                     yield f"\n[... {missing} bytes dropped ...]\n"
             position = run.offset + len(run.data)
             if self.stream not in (EVERY_STREAM, run.stream):
+                yield ""
                 continue
             data = run.data
             if rest := cut.get(run.stream):
@@ -103,22 +127,22 @@ class OutputText(NamedTuple):
             decoder = decoders.get(run.stream)
             if decoder is None:
                 decoder = decoders[run.stream] = DECODER("replace")
-            if text := decoder.decode(data):
-                if self.labelled and run.stream != labelled:
-                    labelled = run.stream
-                    yield MARKERS[labelled].decode()
-                yield text
+            text = decoder.decode(data)
+            if text and self.labelled and run.stream != labelled:
+                labelled = run.stream
+                text = MARKERS[labelled].decode() + text
+            yield text
         for decoder in decoders.values():
-            if text := decoder.decode(b"", final=True):
-                yield text
+            yield decoder.decode(b"", final=True)
 
     def _cut(self, offset: int) -> dict[int, int]:
         """How many bytes of each stream from `offset` on are of a character before the gap."""
         rests: dict[int, int] = {}
         done: set[int] = set()
-        for run in self.output.runs():
+        after = dropwhile(lambda run: run.offset < offset, self.output.runs())
+        for run in islice(after, LOOK_RUNS):
             stream = run.stream
-            if run.offset < offset or stream in done:
+            if stream in done:
                 continue
             if run.offset > offset + LOOK_BYTES:
                 break
@@ -132,9 +156,11 @@ class OutputText(NamedTuple):
         return rests
 
     def json(self) -> Iterator[bytes]:
-        """The text as a JSON string, in pieces."""
+        """The text as a JSON string, in pieces; they are empty where `texts` has it so."""
         yield b'"'
         for text in self.texts():
+            if not text:
+                yield b""
             for piece in escaped(text):
                 yield bytes(piece)  # which is no longer than it has to be
         yield b'"'

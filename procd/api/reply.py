@@ -152,10 +152,13 @@ async def respond(
             if value.output is not output:
                 output = value.output
                 kept_bytes = output.kept_bytes
-            size += kept_bytes
-            if size > WHOLE_BYTES:
+            text: str | None = ""
+            if kept_bytes:
+                size += kept_bytes
+                text = _short(value) if size <= WHOLE_BYTES else None
+            if text is None:
                 return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)
-            whole[name] = "".join(value.texts()) if kept_bytes else ""
+            whole[name] = text
         else:
             whole[name] = value
             if isinstance(value, str):  # such as a message that quotes what it was asked
@@ -165,6 +168,16 @@ async def respond(
     if size > SMALL_BYTES:
         look_for_room(size * MOST_ROOM_BYTES)
     return json_response(whole, status)
+
+
+def _short(text: OutputText) -> str | None:
+    """All of it, if one turn of the event loop has time for that."""
+    parts: list[str] = []
+    for part in text.texts():
+        if not part:
+            return None
+        parts.append(part)
+    return "".join(parts)
 
 
 async def respond_json(request: web.Request, item: Item) -> web.StreamResponse:
@@ -243,6 +256,8 @@ async def _write(writer: AbstractStreamWriter, batch: list[Piece], *, chunked: b
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client is gone")
     size = sum(map(len, batch))
+    if not size:
+        return  # a chunk of nothing is the end
     if chunked:
         batch = [b"%x\r\n" % size, *batch, b"\r\n"]
     transport.writelines(batch)
@@ -251,12 +266,13 @@ async def _write(writer: AbstractStreamWriter, batch: list[Piece], *, chunked: b
 
 
 def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
+    """What is made and sent in one turn of the event loop; an empty piece is the last of it."""
     batch: list[Piece] = []
     size = 0
     for piece in pieces:
         batch.append(piece)
         size += len(piece)
-        if size >= PIECE_BYTES:
+        if size >= PIECE_BYTES or not piece:
             yield batch
             batch = []
             size = 0

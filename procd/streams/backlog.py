@@ -105,6 +105,7 @@ class Backlog:
         "_budget",
         "_first",
         "_full_tail_bytes",
+        "_gone",
         "_head",
         "_head_bytes",
         "_offsets",
@@ -125,6 +126,7 @@ class Backlog:
         self._first = 0  # index of the oldest run kept in the tail
         self.end = 0
         self._totals: dict[int, int] = {}
+        self._gone: dict[int, int] = {}  # of each stream's, with runs that went whole
 
     @property
     def start(self) -> int:
@@ -222,6 +224,8 @@ class Backlog:
             self.end - offsets[first + 1] >= self._tail_bytes
             or (last - first) * RUN_COST_BYTES > max(self._tail_bytes, LEAST_COST_BYTES)
         ):
+            _, stream, data = runs[first]
+            self._gone[stream] = self._gone.get(stream, 0) + len(data)
             runs[first] = EVICTED
             first += 1
         self._first = first
@@ -254,6 +258,7 @@ class Backlog:
         self._runs.clear()
         self._offsets.clear()
         self._first = 0
+        self._gone = self._totals.copy()
         if self._budget is not None:
             self._budget.give_back(self._accounted)
             self._accounted = 0
@@ -313,9 +318,10 @@ class Backlog:
 
     def dropped(self, stream: int) -> int:
         """How many bytes of `stream` are gone."""
-        return self._totals.get(stream, 0) - sum(
-            len(run.data) for run in self.runs() if run.stream == stream
-        )
+        gone = self._gone.get(stream, 0)
+        if self._first < len(self._runs) and self._runs[self._first].stream == stream:
+            gone += self.start - self._runs[self._first].offset
+        return gone
 
     def runs(self) -> Iterator[Run]:
         """All that is kept, oldest first; the gap shows as a jump of the offset."""

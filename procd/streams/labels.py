@@ -20,8 +20,10 @@ MARKERS: Final = {1: b"\x01\x01\x01", 2: b"\x02\x02\x02"}
 # Payloads that a client may take for the beginning of a marker.
 PARTS: Final = frozenset({b"\1", b"\2", b"\1\1", b"\1\2", b"\2\1", b"\2\2"})
 PAYLOAD_BYTES: Final = 16 << 10
-# What is encoded at once, as many messages; and how far is looked beyond, which is where to cut.
+# What is encoded at once, as many messages, but little more than so many of short runs; and how far
+# is looked beyond, which is where to cut.
 BATCH_BYTES: Final = 256 << 10
+BATCH_MESSAGES: Final = 256
 LOOK_BYTES: Final = 4
 # How long bytes that a client would take for part of a marker, or that begin a character, wait for
 # those after them, seconds.
@@ -70,6 +72,8 @@ class LabelledFrames:
         end = offset
         last = offset + BATCH_BYTES
         for run in self._log.store.slices(offset, BATCH_BYTES + LOOK_BYTES):
+            if len(messages) >= BATCH_MESSAGES:
+                break
             marker = MARKERS[run.stream] if self._labelled else b""
             position = 0
             size = len(run.data) - self._held_bytes(run)

@@ -5,6 +5,7 @@ import json
 import tracemalloc
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.test_utils import make_mocked_request
 
 from procd.api.escape import SLICE
-from procd.api.output_text import EVERY_STREAM, OutputText
+from procd.api.output_text import EVERY_STREAM, TURN_RUNS, OutputText
 from procd.api.reply import (
     GROUP,
     PIECE_BYTES,
@@ -26,6 +27,7 @@ from procd.api.reply import (
     string_json,
 )
 from procd.errors import ProcessNotFound
+from procd.logstore import LogStore
 from procd.process import STDERR, STDOUT
 from procd.streams.backlog import Backlog, Budget
 
@@ -177,6 +179,35 @@ async def test_a_long_reply_leaves_turns_to_others() -> None:
     assert body["stdout"] == "\0" * (16 * run_bytes)
     assert body["stderr"] == "x" * (16 * run_bytes)
     assert body["result"] == ("\0" * run_bytes + "x" * run_bytes) * 16
+
+
+@pytest.mark.parametrize("runs", [10_000, 100_000])
+async def test_a_reply_of_many_short_runs_leaves_turns_to_others(runs: int) -> None:
+    """However few bytes they are; what is left out of a text counts."""
+    pairs = [(STDOUT, b"o"), (STDERR, "ü".encode())] * (runs // 2)
+    store = output(64 << 20, *pairs)
+    writer = Greedy()
+    await respond(make_mocked_request("POST", "/", writer=writer), fields_of(store))
+    assert writer.turn >= 3 * runs // TURN_RUNS
+    assert len(set(writer.turns)) == len(writer.turns)
+    assert writer.longest_bytes <= 6 * TURN_RUNS, "each is of so many runs"
+    half = runs // 2
+    body = json.loads(writer.body)
+    assert body == {"result": "oü" * half, "stdout": "o" * half, "stderr": "ü" * half}
+
+
+async def test_a_stream_that_is_left_out_of_a_text_leaves_turns_to_others(tmp_path: Path) -> None:
+    """There is nothing to send meanwhile, which is no end of the reply."""
+    file = LogStore(1 << 40, 1 << 40).create(tmp_path / "log")
+    for number in range(10_000):
+        file.append(b"o", 3 if number % 2 else STDOUT)
+    file.append(b"e", STDERR)
+    writer = Greedy()
+    request = make_mocked_request("GET", "/", writer=writer)
+    await respond(request, {"stderr": OutputText(file.snapshot(), STDERR, marks_gap=False)})
+    file.remove()
+    assert json.loads(writer.body) == {"stderr": "e"}
+    assert writer.turn >= 10_000 // TURN_RUNS
 
 
 async def peak_of(store: Backlog) -> int:

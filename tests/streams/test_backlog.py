@@ -70,6 +70,9 @@ class Model:
         if offset == store.head_end:
             offset = store.start
         assert offset == store.end
+        for stream in 1, 2:
+            kept = sum(len(run.data) for run in store.runs() if run.stream == stream)
+            assert store.dropped(stream) == self.streams.count(stream) - kept
 
 
 @st.composite

@@ -16,6 +16,7 @@ from procd.logstore import LogStore
 from procd.streams.frames import CACHED_FRAMES
 from procd.streams.labels import (
     BATCH_BYTES,
+    BATCH_MESSAGES,
     HOLD_S,
     MARKERS,
     PARTS,
@@ -165,6 +166,21 @@ def test_batches_are_encoded_once_and_only_a_few_kept() -> None:
         assert again is not first
         frames.forget()
         assert frames.at(0)[0] is not again
+
+
+def test_a_batch_of_short_messages_has_so_many() -> None:
+    """However few bytes they are: no turn of the event loop has to encode all of them."""
+    pieces = [(1 + number % 2, b"%d" % number) for number in range(3 * BATCH_MESSAGES)]
+    with log_of(pieces) as log:
+        frames = LabelledFrames(log, labelled=True)
+        found: list[bytes] = []
+        offset = batches = 0
+        while offset < log.store.end:
+            batch, offset = frames.at(offset)
+            found += messages(batch)
+            batches += 1
+    assert found == [MARKERS[stream] + data for stream, data in pieces]
+    assert batches == 3
 
 
 def test_what_is_gone_is_refused() -> None:
