@@ -1,15 +1,20 @@
 """All logs on disk, and the budget that they share."""
 
 import errno
+import heapq
 import logging
 import os
 from pathlib import Path
+from typing import Final
 
 from procd.logfile import STEP_BYTES, STEPS, LogFile
 from procd.unix.fd import OwnedFd
 from procd.unix.file import MOST_TRIES, make_directory, open_regular
 
 log = logging.getLogger(__name__)
+
+# So few that have gone may be among the logs that could give up space, whatever their number.
+FEW: Final = 64
 
 
 class LogStore:
@@ -26,6 +31,8 @@ class LogStore:
         self.step_bytes = min(STEP_BYTES, max_log_bytes // STEPS, max_total_bytes // STEPS)
         self._max_total_bytes = max_total_bytes
         self._finished: set[LogFile] = set()
+        # A heap of those, the largest first, among others that have gone since.
+        self._victims: list[tuple[int, int, LogFile]] = []
         self.used_bytes = 0
 
     def keep_reserve(self) -> None:
@@ -96,24 +103,35 @@ class LogStore:
     def free_space(self, log_file: LogFile, size: int) -> None:
         """Give up `size` bytes or more of what is kept, for output of `log_file`."""
         goal = self.used_bytes - size
-        while self.used_bytes > goal and self.used_bytes > 0:
-            victim = max(self._finished, key=_worth, default=log_file)
-            if not victim.kept_bytes:
-                victim = log_file
-            if not victim.kept_bytes:
-                return
+        read: list[LogFile] = []  # which go after those that nobody reads
+        while self.used_bytes > goal and self._victims:
+            _, _, victim = heapq.heappop(self._victims)
+            if victim not in self._finished:
+                continue
+            if victim.pinned:
+                read.append(victim)
+                continue
+            self._drop(victim, goal)
+        for victim in read:
+            self._drop(victim, goal)
+        if self.used_bytes > goal and log_file.kept_bytes:
+            log_file.drop(self.used_bytes - goal)
+
+    def _drop(self, victim: LogFile, goal: int) -> None:
+        if self.used_bytes > goal:
             victim.drop(self.used_bytes - goal)
+        self._finished.remove(victim)
+        self.note_finished(victim)
 
     def note_finished(self, log_file: LogFile) -> None:
         """It gets no more output: its own goes before that of the others."""
-        if log_file.kept_bytes:
+        if log_file.kept_bytes and log_file not in self._finished:
             self._finished.add(log_file)
+            heapq.heappush(self._victims, (-log_file.kept_bytes, id(log_file), log_file))
 
     def forget(self, log_file: LogFile) -> None:
         """It is to be deleted."""
         self._finished.discard(log_file)
-
-
-def _worth(log_file: LogFile) -> tuple[bool, bool, int]:
-    """The largest goes first, but before it all that nobody reads; what is empty, last."""
-    return log_file.kept_bytes > 0, not log_file.pinned, log_file.kept_bytes
+        if len(self._victims) > 2 * len(self._finished) + FEW:
+            self._victims = [each for each in self._victims if each[2] in self._finished]
+            heapq.heapify(self._victims)

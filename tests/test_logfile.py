@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+import sys
 import tempfile
 from array import array
 from collections.abc import Callable, Iterator
@@ -518,6 +519,39 @@ def test_largest_finished_log_goes_first(tmp_path: Path) -> None:
     running.remove()
     running.finish()
     assert store.used_bytes == 0
+
+
+def pour_calls(logs: int) -> int:
+    """How many functions are called to pour into a log, for which some of so many have to go."""
+    calls = 0
+
+    def count(frame: object, event: str, _: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    with tempfile.TemporaryDirectory() as directory:
+        store = LogStore(ROOMY, logs * 2008)  # the change of stream counts, too
+        files = [store.create(Path(directory) / f"{number}.log") for number in range(logs + 1)]
+        for file in files[:-1]:
+            file.append(b"x" * 2000, 1)
+            file.finish()
+        sys.setprofile(count)
+        try:
+            for _ in range(100):
+                files[-1].append(b"x" * 1000, 1)
+        finally:
+            sys.setprofile(None)
+        assert files[-1].kept_bytes == 100_000
+        assert sum(not file.kept_bytes for file in files) in (50, 51)
+        for file in files:
+            file.remove()
+        files[-1].finish()
+        assert store.used_bytes == 0
+    return calls
+
+
+def test_what_has_to_go_is_found_as_fast_among_many() -> None:
+    assert pour_calls(2000) < 2 * pour_calls(100)
 
 
 def test_modes_are_private(tmp_path: Path) -> None:
