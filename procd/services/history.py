@@ -1,10 +1,12 @@
 """History: the commands that a session remembers, and what they may take."""
 
+import asyncio
 import shutil
 import sys
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from procd.errors import Exhausted, ProcessNotFound, SpawnFailed
 from procd.logstore import LogStore
@@ -12,6 +14,9 @@ from procd.services.command import Command, CommandRecord
 from procd.streams.backlog import Budget
 from procd.unix.openings import Openings
 from procd.unix.poller import Poller
+
+# Commands forgotten in one turn of the event loop, each with its files.
+TURN_COMMANDS: Final = 128
 
 
 class History:
@@ -98,11 +103,23 @@ class History:
             raise ProcessNotFound("command not found")
         return command
 
+    async def clear(self) -> None:
+        """Forget all of them, whatever still runs, and leave turns of the event loop to others."""
+        while len(self.commands) > TURN_COMMANDS:
+            self._forget(TURN_COMMANDS)
+            await asyncio.sleep(0)
+        self.close()
+
     def close(self) -> None:
-        """Forget all of them, whatever still runs."""
-        with ExitStack() as each:  # whatever one of them raises, the others go
+        """Forget all of them at once, whatever still runs."""
+        with ExitStack() as each:
             each.callback(shutil.rmtree, self._directory, ignore_errors=True)
-            while self.commands:
+            each.callback(self._forget, len(self.commands))
+
+    def _forget(self, number: int) -> None:
+        """Forget the latest."""
+        with ExitStack() as each:  # whatever one of them raises, the others go
+            for _ in range(min(number, len(self.commands))):
                 _, command = self.commands.popitem()
                 each.callback(self._remove, command)
                 each.callback(command.cancel, "session was deleted")

@@ -389,6 +389,7 @@ class ShellSession:
                 self._dialogue.forget()
                 command.cancel("session was deleted")
             await self._process.see_off(told, self._config.grace_s)
+            await self.history.clear()
         finally:
             self.close()
 

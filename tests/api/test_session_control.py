@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from procd.api.session import SESSIONS
+from procd.services.history import TURN_COMMANDS
 from tests.api.clients import Fifo, Gate, refused, until
 from tests.api.sessions import (
     MODERN,
@@ -420,6 +421,29 @@ async def test_delete(procd: MakeClient, tmp_path: Path, gate: Gate) -> None:
     await create(client)
     assert (await run(client, "echo new"))["output"] == "new\n"
     assert len((await get(client, "/process/session/s"))["commands"]) == 1
+
+
+async def test_a_session_of_many_commands_is_deleted_in_many_turns(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await procd(sessions={"state_dir": str(tmp_path)})
+    await create(client)
+    for _ in range(3 * TURN_COMMANDS):
+        await run(client, "echo x")
+    commands = client.app[SESSIONS].get("s").history.commands
+    left = [len(commands)]
+
+    def look() -> None:
+        if len(commands) < left[-1]:
+            left.append(len(commands))
+        if commands:
+            loop.call_soon(look)
+
+    loop = asyncio.get_running_loop()
+    loop.call_soon(look)
+    await delete(client)
+    assert left == [number * TURN_COMMANDS for number in (3, 2, 1, 0)]
+    assert [path.name for path in tmp_path.glob("procd-*/*")] == ["lock"]
 
 
 async def test_running_sync_command_ends_with_410_at_deletion(
