@@ -75,18 +75,23 @@ class History:
     def _make_room(self, size: int) -> None:
         """Count the text of one more; for it go the oldest that are over, if that will do."""
         texts = self._texts
-        if len(self.commands) < self._most and texts.take(size):
-            return
-        over = [command for command in self.commands.values() if command.log.sealed]
-        if len(self.commands) >= self._most and not over:
-            raise Exhausted(f"limit of {self._most} commands is reached")
-        if texts.used_bytes + size - sum(each.record.size for each in over) >= texts.most_bytes:
-            raise Exhausted(f"limit of {texts.most_bytes} bytes of commands' texts is reached")
-        for command in over:
+        number = len(self.commands) + 1
+        used = texts.used_bytes + size
+        over = (command for command in self.commands.values() if command.log.sealed)
+        going: list[Command] = []
+        while number > self._most or used >= texts.most_bytes:
+            command = next(over, None)
+            if command is None and number > self._most:
+                raise Exhausted(f"limit of {self._most} commands is reached")
+            if command is None:
+                raise Exhausted(f"limit of {texts.most_bytes} bytes of commands' texts is reached")
+            going.append(command)
+            number -= 1
+            used -= command.record.size
+        for command in going:
             del self.commands[command.record.id]
             self._remove(command)
-            if texts.take(size):
-                return
+        texts.used_bytes += size
 
     def _remove(self, command: Command) -> None:
         command.remove()

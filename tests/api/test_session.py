@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import os
+import sys
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -302,6 +303,29 @@ async def test_oldest_commands_are_forgotten(procd: MakeClient, gate: Gate) -> N
     async with client.get(path_of(second) + "/logs") as reply:
         await refused(reply, 404, "PROCESS_NOT_FOUND")
     gate.open()
+
+
+async def test_the_oldest_command_is_found_as_fast_among_many(procd: MakeClient) -> None:
+    called: list[int] = []
+
+    def count(frame: object, event: str, _: object) -> None:
+        called[-1] += event == "call"
+
+    for most in (20, 200):
+        client = await procd(sessions={"max_commands": most})
+        await create(client)
+        for _ in range(most):
+            await run(client, "true")
+        called.append(0)
+        history = client.app[SESSIONS].get("s").history
+        sys.setprofile(count)
+        try:
+            history.add("true", "", interactive=False, echoes=False)
+        finally:
+            sys.setprofile(None)
+        assert len(history.commands) == most
+        await delete(client)
+    assert called[1] < 2 * called[0]
 
 
 async def test_sessions_are_bounded(procd: MakeClient) -> None:
