@@ -34,7 +34,7 @@ BOUNDS_S: Final = (
 )  # fmt: skip
 # What stands for the status where the client went before there was one, as in nginx.
 CLIENT_GONE: Final = 499
-# What a longer body than this took is worth giving back.
+# What longer bodies than this took is worth giving back.
 LONG_BYTES: Final = 64 << 10
 
 HEAP = web.AppKey("HEAP", Heap)
@@ -125,8 +125,9 @@ def observer(requests: Requests) -> Middleware:
                 stats.durations.add(seconds)
             received = request.content.total_bytes
             traffic.received_bytes += received
-            if received > LONG_BYTES:
-                request.app[HEAP].freed(received)
+            passed = received + request.writer.output_size  # of a reply in pieces
+            if passed > LONG_BYTES:
+                request.app[HEAP].freed(passed)
             if log.isEnabledFor(logging.DEBUG):
                 _tell(request, stats, status, seconds)
 

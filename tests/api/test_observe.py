@@ -1,12 +1,16 @@
 """Request ids, and the line about a request."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 
 from procd.logs import HumanFormatter, facts
-from tests.api.clients import connect, create, delete, each
+from procd.unix import heap
+from tests.api import sessions
+from tests.api.clients import connect, create, delete, each, raw
 from tests.conftest import MakeClient
+from tests.waiting import until
 
 
 async def test_an_id_for_each_request(procd: MakeClient) -> None:
@@ -46,6 +50,24 @@ async def test_on_streams_and_upgrades(procd: MakeClient) -> None:
         assert ws.get_extra_info("peername")
         assert ws._response.headers["X-Request-Id"] == "mine"
     await delete(client, "t1")
+
+
+async def test_what_a_stalled_client_was_sent_is_given_back(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the log, which is on disk, nor its reply is in a budget."""
+    trimmed: list[int] = []
+    monkeypatch.setattr(heap, "LIBC", SimpleNamespace(malloc_trim=trimmed.append))
+    monkeypatch.setattr(heap, "QUIET_S", 0.05)
+    client = await procd()
+    await sessions.create(client)
+    command_id = await sessions.start(client, "head -c 20000000 /dev/zero")
+    await sessions.ended(client, command_id)
+    assert not trimmed
+    async with raw(client, receive_bytes=4096) as reading:
+        await reading.request(f"GET {sessions.path_of(command_id)}/logs HTTP/1.1")
+        assert (await reading.head())[0] == 200
+    await until(lambda: bool(trimmed))
 
 
 def lines(caplog: pytest.LogCaptureFixture, logger: str) -> list[logging.LogRecord]:
