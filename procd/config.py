@@ -204,7 +204,7 @@ class SessionsConfig:
     )
     max_total_text_bytes: int = setting(
         256 << 20,
-        "texts of all commands remembered, in memory, bytes; a session's oldest finished go first",
+        "remembered commands in memory, mostly texts, bytes; a session's oldest finished go first",
         minimum=1 << 20,
     )
     input_queue_bytes: int = setting(

@@ -67,7 +67,7 @@ async def _follow(
     end = command.log.store.end
     outlet = Outlet(
         command.log,
-        command.labelled if labelled else command.plain,
+        command.frames(labelled=labelled),
         command.log.store.start if offset is None else offset,
         until=None if follows else end,
         gap_frame=_no_frame if offset is None else _gap_frame,

@@ -10,7 +10,7 @@ from typing import Final
 
 from procd.errors import Exhausted, ProcessNotFound, SpawnFailed
 from procd.logstore import LogStore
-from procd.services.command import Command, CommandRecord
+from procd.services.command import LEAST_BYTES, Command, CommandRecord
 from procd.streams.backlog import Budget
 from procd.unix.openings import Openings
 from procd.unix.poller import Poller
@@ -24,7 +24,7 @@ class History:
 
     Args:
         directory: where their logs are; it goes with the session.
-        texts: what all sessions' commands may take by their texts.
+        texts: what all sessions' commands may take, mostly by their texts.
         openings: where the shell finds what it opens.
         most: commands remembered; the oldest that are over go first.
 
@@ -53,7 +53,7 @@ class History:
             SpawnFailed: there is no descriptor for its input.
         """
         size = sys.getsizeof(text)
-        self._make_room(size)
+        self._make_room(LEAST_BYTES + size)
         self._numbers += 1
         record = CommandRecord(
             id=command_id or str(uuid.uuid4()),
@@ -67,13 +67,13 @@ class History:
         try:
             command = Command(record, file, self._openings, self._poller)
         except OSError as exc:
-            self._texts.give_back(size)
+            self._texts.give_back(LEAST_BYTES + size)
             raise SpawnFailed(f"cannot start a command: {exc.strerror}") from exc
         self.commands[record.id] = command
         return command
 
     def _make_room(self, size: int) -> None:
-        """Count the text of one more; for it go the oldest that are over, if that will do."""
+        """Count `size` bytes of one more; for it go the oldest that are over, if that will do."""
         texts = self._texts
         number = len(self.commands) + 1
         used = texts.used_bytes + size
@@ -87,7 +87,7 @@ class History:
                 raise Exhausted(f"limit of {texts.most_bytes} bytes of commands' texts is reached")
             going.append(command)
             number -= 1
-            used -= command.record.size
+            used -= command.cost_bytes
         for command in going:
             del self.commands[command.record.id]
             self._remove(command)
@@ -95,7 +95,7 @@ class History:
 
     def _remove(self, command: Command) -> None:
         command.remove()
-        self._texts.give_back(command.record.size)
+        self._texts.give_back(command.cost_bytes)
 
     def get(self, command_id: str) -> Command:
         """The command of this id.

@@ -53,6 +53,7 @@ from procd.api.session import SESSIONS
 from procd.app import PROCESSES
 from procd.config import Config
 from procd.errors import Exhausted
+from procd.services.command import LEAST_BYTES
 from procd.spawnrate import SpawnRate
 from tests.api import sessions
 from tests.api.clients import (
@@ -407,6 +408,16 @@ async def test_texts_of_commands(procd: MakeClient, gate: Gate) -> None:
     assert (await sessions.run(client, f"{long}\n{long}\necho on", session_id="other"))[
         "output"
     ] == "on\n"
+
+
+async def test_commands_without_much_of_a_text(procd: MakeClient) -> None:
+    """They take memory as well."""
+    client = await procd(sessions={"max_total_text_bytes": MEGABYTE})
+    await sessions.create(client)
+    for _ in range(MEGABYTE // LEAST_BYTES):
+        await sessions.run(client, "true")
+    remembered = len(client.app[SESSIONS].get("s").history.commands)
+    assert 0.9 * MEGABYTE < remembered * LEAST_BYTES < MEGABYTE
 
 
 async def test_texts_of_other_alphabets(procd: MakeClient) -> None:

@@ -17,6 +17,10 @@ from procd.api.session import SESSIONS
 from procd.app import create_app
 from procd.configfile import from_mapping
 from procd.services.command import Command
+from procd.streams.labels import LabelledFrames
+from procd.unix.openings import Opening
+from procd.unix.reader import FdReader
+from procd.unix.writer import FdWriter
 from tests.api.clients import Fifo, Gate, refused
 from tests.api.sessions import (
     MODERN,
@@ -32,6 +36,7 @@ from tests.api.sessions import (
     post_exec,
     run,
     start,
+    type_in,
 )
 from tests.conftest import Client, DaemonServer, MakeClient
 from tests.waiting import until
@@ -611,6 +616,21 @@ async def test_no_text_stays_of_a_deleted_session(procd: MakeClient) -> None:
         assert sum(isinstance(kept, Command) for kept in gc.get_objects()) <= 1
     finally:
         gc.enable()
+
+
+async def test_a_command_that_is_over_takes_little(procd: MakeClient) -> None:
+    """What it ran with goes at once."""
+    client = await procd()
+    await create(client)
+    for _ in range(20):
+        command_id = await start(client, "read x; true")
+        await type_in(client, command_id, "x")
+        await ended(client, command_id)
+    commands = client.app[SESSIONS].get("s").history.commands.values()
+    await until(lambda: all(command.log.sealed for command in commands))
+    gc.collect()
+    kinds = (FdReader, FdWriter, Opening, LabelledFrames)
+    assert sum(isinstance(each, kinds) for each in gc.get_objects()) < 20
 
 
 LONG_TEXT = ": \\ é😀\x01\n" * 300_000
