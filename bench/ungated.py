@@ -6,8 +6,8 @@ import gc
 import uvloop
 from aiohttp import web
 
-from procd.api.edge import Runner
 from procd.api.middleware import errors
+from procd.api.runner import Runner
 from procd.app import create_app
 from procd.config import Config
 from procd.server import GC_THRESHOLD

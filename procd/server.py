@@ -17,8 +17,8 @@ from typing import Final, NoReturn
 import click
 from aiohttp import web
 
-from procd.api.edge import Runner
 from procd.api.gate import GATE
+from procd.api.runner import Runner
 from procd.app import create_app
 from procd.app import reload as reload_app
 from procd.cli.failure import EXIT_CONFIG, Failure

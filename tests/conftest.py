@@ -18,8 +18,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from procd.api.edge import Runner
 from procd.api.openapi import Description
+from procd.api.runner import Runner
 from procd.app import PREFIXES, ROUTES, create_app
 from procd.config import Config
 from procd.configfile import from_mapping

@@ -11,12 +11,10 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
-from multidict import CIMultiDictProxy
 
 from procd.api.envelope import envelope
 from procd.api.forwarded import UNIX, is_forwarded
@@ -348,61 +346,3 @@ def _reason(exc: HttpProcessingError) -> str:
     if isinstance(exc, ContentEncodingError):
         return "bad request: this Content-Encoding can't be decoded"
     return "bad request: this is no well-formed request of HTTP/1.1"
-
-
-class HttpServer(web.Server):
-    """Makes a connection of each client that comes; otherwise as `plain`, which it replaces."""
-
-    def __init__(
-        self, plain: web.Server, app: web.Application, config: ServerConfig, **options: Any
-    ) -> None:
-        super().__init__(plain.request_handler, request_factory=self._make, **options)
-        self._app = app
-        self._config = config
-        self._make_plain = plain.request_factory
-
-    def __call__(self) -> HttpConnection:
-        """A connection, for the event loop to serve."""
-        return HttpConnection(self, self._app, self._config, loop=self._loop, **self._kwargs)
-
-    def _make(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: "asyncio.Task[None]",
-    ) -> web.BaseRequest:
-        """A request; it expects nothing that the server doesn't know of.
-
-        Source: RFC 9110, section 10.1.1. aiohttp would refuse it before any middleware.
-        """
-        if message.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
-            headers = message.headers.copy()
-            del headers[hdrs.EXPECT]
-            message = message._replace(headers=CIMultiDictProxy(headers))
-        request = self._make_plain(message, payload, protocol, writer, task)
-        assert isinstance(protocol, HttpConnection)
-        protocol.begin(request)
-        return request
-
-
-class Runner(web.AppRunner):
-    """Serves an application within the server's limits; its handlers end with their clients."""
-
-    def __init__(self, app: web.Application, config: ServerConfig) -> None:
-        super().__init__(
-            app,
-            access_log=None,
-            handler_cancellation=True,
-            keepalive_timeout=config.keepalive_s,
-            max_field_size=config.max_header_bytes,
-            max_line_size=config.max_header_bytes,
-            # aiohttp grants it twice: before it cancels the handlers, and after.
-            shutdown_timeout=config.shutdown_s / 3,
-        )
-        self._config = config
-
-    async def _make_server(self) -> web.Server:
-        plain = await super()._make_server()
-        return HttpServer(plain, self.app, self._config, **self._kwargs)

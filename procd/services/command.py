@@ -78,7 +78,8 @@ class Command:
 
     __slots__ = ("__weakref__", "_frames", "_input", "_input_closing", "_input_keys", "_openings",
                  "_outputs", "_pipes", "_poller", "_readers", "_script", "_started", "_typing",
-                 "_writer", "done", "file", "left", "log", "record", "terminated", "timed_out")  # fmt: skip
+                 "_writer", "done", "file", "left", "log", "record", "terminated",
+                 "timed_out")  # fmt: skip
 
     def __init__(
         self, record: CommandRecord, file: LogFile, openings: Openings, poller: Poller

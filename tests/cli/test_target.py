@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from procd.api.edge import Runner
+from procd.api.runner import Runner
 from procd.app import create_app
 from procd.cli.failure import Failure
 from procd.cli.target import Target, parse, resolve
