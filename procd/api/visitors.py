@@ -69,7 +69,7 @@ class Visitors:
         leaves = self._idlest(now - SHY_S)
         if leaves is None:
             abound = len(self._all) < (descriptors - RESERVED) * 5 // 8  # a half is for connections
-            if len(self.extra) < (MANY_EXTRA if abound else FEW_EXTRA):
+            if len(self._all) - self.max <= (MANY_EXTRA if abound else FEW_EXTRA):
                 self.extra.add(visitor)
                 return
             leaves = self._idlest(now) or visitor
@@ -106,9 +106,13 @@ class Visitors:
             self._known.add(visitor)
 
     def began(self, visitor: object) -> None:
-        """It has a request."""
+        """It has a request; if there was no room for it, it may have that of one who has none."""
         self._idle.pop(visitor, None)
         self._new.pop(visitor, None)
+        if visitor in self.extra and (leaves := self._idlest(time.monotonic())) is not None:
+            leaves.make_way()
+            self.left(leaves)
+            self.extra.discard(visitor)
 
     def ended(self, visitor: object) -> None:
         """That is as good as answered; a WebSocket's is when it is closed."""
