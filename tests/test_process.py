@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from procd.config import ProcessConfig
+from procd.config import ConfigError, ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
 from procd.process import STDERR, STDOUT, Process
 from procd.processes import Processes
@@ -902,7 +902,7 @@ async def test_without_room_for_a_leaf(
 async def test_a_cgroup_that_is_none() -> None:
     """A setting that can't be used refuses to start, and changes nothing."""
     handler = signal.getsignal(signal.SIGCHLD)
-    with pytest.raises(ValueError, match="not a writable cgroup v2 directory: /absent"):
+    with pytest.raises(ConfigError, match="not the absolute path of a writable cgroup v2: /absent"):
         Processes(ProcessConfig(cgroup="/absent"))
     assert signal.getsignal(signal.SIGCHLD) == handler
 

@@ -46,7 +46,7 @@ class Visitors:
         # Since when, for longest first: those whose last request was answered, and newcomers.
         self._idle: dict[object, Visitor] = {}
         self._new: dict[object, tuple[Visitor, float]] = {}
-        self.extra: set[object] = set()
+        self.extra: dict[object, Visitor] = {}
         self._known: set[object] = set()
 
     def __len__(self) -> int:
@@ -64,15 +64,18 @@ class Visitors:
         self._all[visitor] = visitor
         self._new[visitor] = visitor, now
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if len(self._all) <= self.max and number < descriptors - RESERVED // 2:
+        last = descriptors - RESERVED // 2
+        if len(self._all) <= self.max and number < last:
             return
         leaves = self._idlest(now - SHY_S)
         if leaves is None:
             abound = len(self._all) < (descriptors - RESERVED) * 5 // 8  # a half is for connections
-            if len(self._all) - self.max <= (MANY_EXTRA if abound else FEW_EXTRA):
-                self.extra.add(visitor)
+            most = self.max + (MANY_EXTRA if abound else FEW_EXTRA)
+            if len(self._all) <= most and number < last + FEW_EXTRA:
+                self.extra[visitor] = visitor
                 return
-            leaves = self._idlest(now) or visitor
+            # One that is only told that there is no room: no command has run for it.
+            leaves = self._idlest(now) or next(iter(self.extra.values()), visitor)
         leaves.make_way()
         self.left(leaves)
 
@@ -94,7 +97,7 @@ class Visitors:
         self._idle.pop(visitor, None)
         self._new.pop(visitor, None)
         self._known.discard(visitor)
-        self.extra.discard(visitor)
+        self.extra.pop(visitor, None)
 
     def is_stranger(self, visitor: object) -> bool:
         """Whether it has asked for nothing yet that not everybody may ask for."""
@@ -112,7 +115,7 @@ class Visitors:
         if visitor in self.extra and (leaves := self._idlest(time.monotonic())) is not None:
             leaves.make_way()
             self.left(leaves)
-            self.extra.discard(visitor)
+            self.extra.pop(visitor, None)
 
     def ended(self, visitor: object) -> None:
         """That is as good as answered; a WebSocket's is when it is closed."""

@@ -115,8 +115,8 @@ def script_of(arguments: Sequence[str]) -> str:
     """A line for any shell that runs exactly these arguments.
 
     Every word is quoted: none is a pattern, an assignment, an alias or a keyword. Another program
-    starts the command, or else it would be the shell's builtin of that name. What the shell itself
-    has to say of the command's end, such as "Killed", goes nowhere: the exit code says it.
+    starts the command, or else it would be the shell's builtin of that name. What bash and zsh
+    have to say of the command's end, such as "Killed", goes nowhere: the exit code says it.
 
     Source: env(1): a name with `=` in it is an assignment, `-` an option, and for one with a space
     it has advice on its own options.

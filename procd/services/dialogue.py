@@ -70,6 +70,9 @@ class Dialogue:
         on_silence: called once the shell can't be trusted to say how the command ended: its words
             mean something else by now, it reads and does nothing (`set -n`), or has closed the
             pipe.
+
+    Attributes:
+        status: what the next command has in `$?`: what the last one has ended with.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class Dialogue:
         self._on_end = on_end
         self._on_silence = on_silence
         self._number = NOTHING
-        self._status = 0
+        self.status = 0
         self._failure: int | None = None
         self._say = ""
         self._asked = self._repeated = False
@@ -119,7 +122,7 @@ class Dialogue:
         quote = shlex.quote
         script, stdin, stdout, stderr = paths
         # `$?` is that of the command before.
-        status = with_status(self._shell, self._status) if self._status else ""
+        status = with_status(self._shell, self.status) if self.status else ""
         prepare = untraced(f"{before}{status}") + "\n" if before or status else ""
         streams = f"<{quote(stdin)} >{quote(stdout)} 2>{quote(stderr)}"
         # Quoted, the word is no alias either.
@@ -154,8 +157,8 @@ class Dialogue:
                 self._number = NOTHING
                 # Some shells say the whole of what `return` was given; the world sees eight bits.
                 status = int(word)
-                self._status = 1 if status == self._failure else status & 0xFF
-                self._on_end(self._status)
+                self.status = 1 if status == self._failure else status & 0xFF
+                self._on_end(self.status)
 
     def _lines_read(self) -> None:
         """The shell has read all lines: a command's status has come, or is about to, or never will.

@@ -169,9 +169,10 @@ class ShellSession:
         if command is None:
             return
         try:
-            told = command.terminated and exit_code == 0
-            told |= command.left and exit_code in BROKEN_OFF
-            command.complete(TERMINATED if told else exit_code)
+            left = command.left and exit_code in BROKEN_OFF
+            if left or (command.terminated and exit_code == 0):
+                self._dialogue.status = exit_code = TERMINATED
+            command.complete(exit_code)
             if not command.log.sealed and command.held_by(self.pid):
                 self._processes.tasks.start(self._let_go(command), f"end {command.record.id}")
         finally:

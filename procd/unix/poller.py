@@ -73,7 +73,8 @@ class Poller:
     Whoever closes a descriptor stops watching it first. A closed Poller calls nobody.
     """
 
-    __slots__ = ("_epoll", "_loop", "_newsy", "_readers", "_resting", "_timer", "_writers")
+    __slots__ = ("_epoll", "_loop", "_newsy", "_readers", "_resting", "_retry_at", "_roomless",
+                 "_timer", "_writers")  # fmt: skip
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -81,6 +82,9 @@ class Poller:
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
         self._resting: dict[int, Callback] = {}
+        # Those that the epoll has no room for, and when they are tried again; monotonic time.
+        self._roomless: dict[int, Callback] = {}
+        self._retry_at = 0.0
         self._newsy: set[int] = set()
         self._timer = Timer()
         self._epoll.register(self._timer.number, READABLE)
@@ -118,7 +122,8 @@ class Poller:
         For a terminal that nobody has open: that it is hung up is told with every poll. It ends
         when a reader comes or goes. Source: epoll(7), edge-triggered.
         """
-        if fd not in self._newsy and fd not in self._resting and not self._epoll.closed:
+        waits = fd in self._resting or fd in self._roomless
+        if fd not in self._newsy and not waits and not self._epoll.closed:
             self._newsy.add(fd)
             wanted = READABLE if fd in self._readers else 0
             if fd in self._writers:
@@ -138,23 +143,37 @@ class Poller:
         resting, self._resting = self._resting, {}
         for fd, callback in resting.items():
             self.go_on(fd, callback)
+        if not self._roomless:
+            return
+        left_s = self._retry_at - time.monotonic()
+        if left_s <= 0:
+            left_s = MEMORY_REST_S
+            self._retry_at = time.monotonic() + left_s
+            for fd, callback in [*self._roomless.items()]:
+                self.go_on(fd, callback)
+        if self._roomless and not self._resting:
+            self._timer.set(left_s)
 
     def go_on(self, fd: int, callback: Callback, /) -> None:
         """As `add_reader`, for what was read before: while there is no room for it, it rests."""
         try:
             self.add_reader(fd, callback)
         except OSError as exc:
-            if not self._resting:
+            if not self._roomless:
                 log.warning("no room to wait for output with: %s", exc.strerror)
-                self._timer.set(MEMORY_REST_S)
-            self._resting[fd] = callback
+                self._retry_at = time.monotonic() + MEMORY_REST_S
+                if not self._resting:
+                    self._timer.set(MEMORY_REST_S)
+            self._roomless[fd] = callback
         else:
             self._resting.pop(fd, None)
+            self._roomless.pop(fd, None)
 
     def remove_reader(self, fd: int, /) -> bool:
         """Stop that; whether there was anything to stop."""
         if self._readers.pop(fd, None) is None:
-            return self._resting.pop(fd, None) is not None
+            waiting = self._resting if fd in self._resting else self._roomless
+            return waiting.pop(fd, None) is not None
         if self._newsy:
             self._newsy.discard(fd)
         if fd in self._writers:
@@ -225,5 +244,6 @@ class Poller:
             self._readers.clear()
             self._writers.clear()
             self._resting.clear()
+            self._roomless.clear()
             self._epoll.close()
             self._timer.close()

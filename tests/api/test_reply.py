@@ -5,7 +5,6 @@ import json
 import tracemalloc
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +26,6 @@ from procd.api.reply import (
     string_json,
 )
 from procd.errors import ProcessNotFound
-from procd.logstore import LogStore
 from procd.process import STDERR, STDOUT
 from procd.streams.backlog import Backlog, Budget
 
@@ -196,16 +194,15 @@ async def test_a_reply_of_many_short_runs_leaves_turns_to_others(runs: int) -> N
     assert body == {"result": "oü" * half, "stdout": "o" * half, "stderr": "ü" * half}
 
 
-async def test_a_stream_that_is_left_out_of_a_text_leaves_turns_to_others(tmp_path: Path) -> None:
+async def test_a_stream_that_is_left_out_of_a_text_leaves_turns_to_others() -> None:
     """There is nothing to send meanwhile, which is no end of the reply."""
-    file = LogStore(1 << 40, 1 << 40).create(tmp_path / "log")
+    store = Backlog(1 << 30)
     for number in range(10_000):
-        file.append(b"o", 3 if number % 2 else STDOUT)
-    file.append(b"e", STDERR)
+        store.append(b"o", 3 if number % 2 else STDOUT)
+    store.append(b"e", STDERR)
     writer = Greedy()
     request = make_mocked_request("GET", "/", writer=writer)
-    await respond(request, {"stderr": OutputText(file.snapshot(), STDERR, marks_gap=False)})
-    file.remove()
+    await respond(request, {"stderr": OutputText(store, STDERR, marks_gap=False)})
     assert json.loads(writer.body) == {"stderr": "e"}
     assert writer.turn >= 10_000 // TURN_RUNS
 

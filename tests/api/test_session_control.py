@@ -179,8 +179,9 @@ async def test_terminated_script_is_left(procd: MakeClient, shell: str, script: 
     await listener.until(b"ready\n")
     await post(client, command_id, "terminate")
     assert b"rest" not in await listener.to_end()
-    assert (await ended(client, command_id))["exitCode"] in (137, 143)
-    assert (await run(client, "echo $state"))["output"] == "kept\n"
+    code = (await ended(client, command_id))["exitCode"]
+    assert code in (137, 143)
+    assert (await run(client, "echo $? $state"))["output"] == f"{code} kept\n"
 
 
 REDIRECTED = [
