@@ -58,6 +58,12 @@ class Visitors:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return min(self._max, max(1, (descriptors - RESERVED) // 2))
 
+    @property
+    def _abound(self) -> bool:
+        """Whether there are descriptors for many beyond the limit: a half is for connections."""
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return len(self._all) + FEW_EXTRA < (descriptors - RESERVED) * 5 // 8
+
     def came(self, visitor: Visitor, number: int) -> None:
         """Let somebody in whose descriptor is `number`; somebody else may have to go for that."""
         now = time.monotonic()
@@ -69,8 +75,7 @@ class Visitors:
             return
         leaves = self._idlest(now - SHY_S)
         if leaves is None:
-            abound = len(self._all) < (descriptors - RESERVED) * 5 // 8  # a half is for connections
-            most = self.max + (MANY_EXTRA if abound else FEW_EXTRA)
+            most = self.max + (MANY_EXTRA if self._abound else FEW_EXTRA)
             if len(self._all) <= most and number < last + FEW_EXTRA:
                 self.extra[visitor] = visitor
                 return
@@ -112,10 +117,13 @@ class Visitors:
         """It has a request; if there was no room for it, it may have that of one who has none."""
         self._idle.pop(visitor, None)
         self._new.pop(visitor, None)
-        if visitor in self.extra and (leaves := self._idlest(time.monotonic())) is not None:
-            leaves.make_way()
-            self.left(leaves)
-            self.extra.pop(visitor, None)
+        if visitor in self.extra:
+            # A newcomer's own may be on its way.
+            leaves = self._idlest(time.monotonic() - (SHY_S if self._abound else 0))
+            if leaves is not None:
+                leaves.make_way()
+                self.left(leaves)
+                self.extra.pop(visitor, None)
 
     def ended(self, visitor: object) -> None:
         """That is as good as answered; a WebSocket's is when it is closed."""

@@ -92,7 +92,7 @@ async def test_whoever_comes_at_once_gets_an_answer(start: Start, tmp_path: Path
         for connection in crowd:
             connection.sendall(head.encode() + body)
         statuses = [int(connection.recv(4096).split()[1]) for connection in crowd]
-    assert set(statuses) == {200, 429}
+    assert set(statuses) in ({200}, {200, 429})  # some may have the places of those answered
     assert (tmp_path / "ran").read_text() == "ran\n" * statuses.count(200)
 
 
