@@ -82,6 +82,8 @@ class Visitors:
             # One that is only told that there is no room: no command has run for it.
             leaves = self._idlest(now) or next(iter(self.extra.values()), visitor)
         leaves.make_way()
+        if leaves in self.extra:  # which makes no room but beyond the limit
+            self.extra[visitor] = visitor
         self.left(leaves)
 
     def _idlest(self, before: float) -> Visitor | None:
@@ -120,7 +122,7 @@ class Visitors:
         if visitor in self.extra:
             # A newcomer's own may be on its way.
             leaves = self._idlest(time.monotonic() - (SHY_S if self._abound else 0))
-            if leaves is not None:
+            if leaves is not None and leaves not in self.extra:
                 leaves.make_way()
                 self.left(leaves)
                 self.extra.pop(visitor, None)

@@ -135,6 +135,25 @@ async def test_more_than_there_are_descriptors_for(
     assert len(daemon.stderr().splitlines()) < 5, daemon.stderr()
 
 
+async def test_work_and_half_a_request_of_many_leave_room_for_health(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    daemon = start(command=("sh", "-c", 'ulimit -n 256; exec "$@"', "sh", *PROCD))
+    begun = b"POST /process/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+    for number in range(80):
+        session = {"sessionId": f"s{number}"}
+        async with http.post(f"{daemon.url}/process/session", json=session) as reply:
+            if reply.status != 201:
+                break  # no descriptors are left for work
+    else:
+        raise AssertionError("there was room for all of them")
+    with ExitStack() as stack:
+        for _ in range(120):
+            stack.enter_context(connected(daemon)).sendall(begun)
+        async with aiohttp.ClientSession() as other, other.get(f"{daemon.url}/healthz") as reply:
+            assert reply.status == 200
+
+
 def stranger(daemon: Daemon, request: bytes) -> socket.socket:
     """A connection on which answers are on their way, of which nobody takes more than a byte."""
     connection = socket.socket()
