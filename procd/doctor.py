@@ -28,7 +28,7 @@ from procd.services.credentials import VARIABLE
 from procd.services.programs import MissingProgramError, find
 from procd.startup import prepared
 from procd.surroundings import state_dir
-from procd.unix import cgroup
+from procd.unix import cgroup, tags
 from procd.unix.confine import Confinement
 from procd.unix.shell import Shell
 
@@ -99,8 +99,8 @@ def _findings(path: Path | None) -> Iterator[Finding]:
     else:
         yield Finding("configuration", GOOD, str(path or "defaults and environment"))
     checks: tuple[Callable[[Config], Finding], ...] = (
-        _shell, _python, _kernel, _terminals, _cgroup, _systemd, _port, _socket, _files, _processes,
-        _memory, _disk,
+        _shell, _python, _kernel, _terminals, _marks, _cgroup, _systemd, _port, _socket, _files,
+        _processes, _memory, _disk,
     )  # fmt: skip
     for check in checks:
         yield check(config)
@@ -174,6 +174,14 @@ def _terminals(_: Config) -> Finding:
     except OSError as exc:
         return Finding("terminals", BAD, f"/dev/ptmx: {exc.strerror}", "mount devpts on /dev/pts")
     return Finding("terminals", GOOD, "/dev/ptmx")
+
+
+def _marks(_: Config) -> Finding:
+    hard = tags.obstacle()
+    if hard is None:
+        return Finding("process trees", GOOD, "can be marked")
+    advice = "raise it (LimitRTTIME=): to end one command of a session ends the session without"
+    return Finding("process trees", POOR, f"the hard RLIMIT_RTTIME is {hard} us", advice)
 
 
 def _cgroup(config: Config) -> Finding:

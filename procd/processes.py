@@ -86,6 +86,8 @@ class Processes:
                 log.warning("no cgroup v2 is delegated: %s are not set", ", ".join(limits))
             else:
                 self._cgroups = self._cgroups.limited(limits, os.getpid())
+        if (hard := tags.obstacle()) is not None:
+            log.warning("process trees can't be marked, as the hard RLIMIT_RTTIME is %d", hard)
         self._leaves: set[cgroup.Leaf] = set()
         self._closing = False  # nothing is started any more
         self._closed = False

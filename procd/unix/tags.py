@@ -32,15 +32,21 @@ _TOLD_LIMIT: Final = re.compile(rb"^Max realtime timeout +(\d+) ", re.MULTILINE)
 Limits = tuple[int, int]
 
 
-def mark(tag: int) -> Limits:
-    """Carry `tag`, so that what is started inherits it, until `unmark` gets what this returns.
+def obstacle() -> int | None:
+    """The hard limit that leaves no room for tags, if there is one: nothing is tagged then.
 
-    Where the hard limit is lower, orphans go untagged and are found by session alone.
+    Orphans are found by session alone, and who a session's command has started isn't told from what
+    the shell runs otherwise.
     """
+    hard = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
+    return None if hard == resource.RLIM_INFINITY or hard > EVERY_BIT else hard
+
+
+def mark(tag: int) -> Limits:
+    """Carry `tag`, so that what is started inherits it, until `unmark` gets what this returns."""
     limits = resource.getrlimit(resource.RLIMIT_RTTIME)
-    hard = limits[1]
-    if hard == resource.RLIM_INFINITY or hard >= tag:
-        resource.setrlimit(resource.RLIMIT_RTTIME, (tag, hard))
+    if obstacle() is None:
+        resource.setrlimit(resource.RLIMIT_RTTIME, (tag, limits[1]))
     return limits
 
 

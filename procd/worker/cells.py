@@ -15,7 +15,7 @@ from _thread import allocate_lock, get_ident
 from mmap import MAP_PRIVATE, mmap
 from os import _exit as exit_at_once
 from os import chdir, environ, getcwd, getpid, register_at_fork
-from resource import RLIMIT_RTTIME, getrlimit, setrlimit
+from resource import RLIM_INFINITY, RLIMIT_RTTIME, getrlimit, setrlimit
 
 from . import pyplot_hook
 from .encoding import clean, encode
@@ -185,7 +185,9 @@ class Interpreter:
     def _run(self, message: dict[str, Any]) -> dict[str, str] | None:
         before: dict[str, str | None] = {}
         if (tag := message.get("tag")) is not None:  # procd may not mark what the cell starts
-            setrlimit(RLIMIT_RTTIME, (tag, getrlimit(RLIMIT_RTTIME)[1]))
+            hard = getrlimit(RLIMIT_RTTIME)[1]
+            if hard == RLIM_INFINITY or hard >= tag:  # else nobody may
+                setrlimit(RLIMIT_RTTIME, (tag, hard))
         self._displaying = message["display"]
         error, status = self._user(lambda: self._execute(message["code"], message["envs"], before))
         if getpid() != self._pid:  # a fork of the user's that has come to the end of the cell

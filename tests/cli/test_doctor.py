@@ -36,8 +36,8 @@ def test_a_good_machine(cli: Cli) -> None:
     code, found = doctor(cli)
     assert code == 0
     assert found.keys() == {
-        "configuration", "shell", "python", "kernel", "terminals", "cgroup", "systemd", "port",
-        "socket", "descriptors", "processes", "memory", "logs",
+        "configuration", "shell", "python", "kernel", "terminals", "process trees", "cgroup",
+        "systemd", "port", "socket", "descriptors", "processes", "memory", "logs",
     }  # fmt: skip
     assert "problem" not in {each["state"] for each in found.values()}
 
@@ -170,14 +170,20 @@ def test_a_shell_that_fails(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limit", "check", "state", "found"),
     [
-        ("-n 100", "descriptors", "problem", "up to 100"),
-        ("-n 1000", "descriptors", "warning", "up to 1000"),
-        ("-v 250000", "memory", "warning", "up to 244 MiB"),
-        ("-f 1000", "logs", "warning", "/tmp, files of up to 512000 bytes"),
+        ("ulimit -n 100", "descriptors", "problem", "up to 100"),
+        ("ulimit -n 1000", "descriptors", "warning", "up to 1000"),
+        ("ulimit -v 250000", "memory", "warning", "up to 244 MiB"),
+        ("ulimit -f 1000", "logs", "warning", "/tmp, files of up to 512000 bytes"),
+        (
+            "prlimit --pid $$ --rttime=1000:2000",
+            "process trees",
+            "warning",
+            "the hard RLIMIT_RTTIME is 2000 us",
+        ),
     ],
 )
 def test_limits(cli: Cli, limit: str, check: str, state: str, found: str) -> None:
-    script = f'ulimit {limit}; exec "$@" doctor --json'
+    script = f'{limit}; exec "$@" doctor --json'
     process = cli.start(
         "-c", script, "sh", *PROCD, command=("sh",),
         settings={"PROCD_SERVER_PORT": "0", "TMPDIR": "/tmp"},

@@ -137,6 +137,24 @@ async def test_the_limit_of_descriptors_is_the_one_that_is_set(
     assert (await execute(http, daemon, SHOW_LIMITS))["stdout"] == "80 90\n"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_where_nothing_can_be_marked(start: Start, http: aiohttp.ClientSession) -> None:
+    """Marks need a higher hard limit than there is, and procd may not raise it: all runs."""
+    without = ("setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource")
+    bounded = (*without, "prlimit", "--rttime=1000:2000", *PROCD)
+    daemon = start(command=bounded, env={"PROCD_PROCESS_USER": "nobody"}, cwd="/")
+    async with http.ws_connect(f"{daemon.url}/process/interpreter/execute") as ws:
+        await ws.send_json({"code": "print(1)"})
+        assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "1\n"
+    async with http.post(f"{daemon.url}/process/session", json={"sessionId": "s"}) as reply:
+        assert reply.status == 201
+    body = {"command": "(exit 3)"}
+    async with http.post(f"{daemon.url}/process/session/s/exec", json=body) as reply:
+        assert (await reply.json())["exitCode"] == 3
+    daemon.stop()
+    assert "the hard RLIMIT_RTTIME is 2000" in daemon.stderr()
+
+
 async def test_standard_streams_may_be_closed(http: aiohttp.ClientSession) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
