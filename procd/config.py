@@ -15,9 +15,23 @@ class ConfigError(Exception):
 
 
 # `Any`: dataclasses.field() itself is typed so, for it stands in for the default's own type.
-def setting(default: Any, doc: str, *, minimum: float = 0, maximum: float = float("inf")) -> Any:
-    """Declare a key: its default, what it means with its unit, and the bounds of a number."""
-    return field(default=default, metadata={"doc": doc, "bounds": (minimum, maximum)})
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    minimum: float = 0,
+    maximum: float = float("inf"),
+    choices: tuple[str, ...] = (),
+    is_path: bool = False,
+) -> Any:
+    """Declare a key: its default, what it means with its unit, and what it may be.
+
+    Args:
+        choices: the values that there are; empty for any.
+        is_path: a relative one is relative to where procd was started, which it may leave.
+    """
+    rules = {"doc": doc, "bounds": (minimum, maximum), "choices": choices, "is_path": is_path}
+    return field(default=default, metadata=rules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +45,11 @@ class ServerConfig:
         "names that the Host header may have, any port; empty: loopback's own, on loopback; *: all",
     )
     unix: str = setting(
-        "", "path of a unix socket to listen on as well, for its owner and group; empty: none"
+        "",
+        "path of a unix socket to listen on as well, for its owner and group; empty: none",
+        is_path=True,
     )
-    loop: str = setting("uvloop", "event loop: uvloop or asyncio")
+    loop: str = setting("uvloop", "event loop: uvloop or asyncio", choices=("uvloop", "asyncio"))
     nice: int = setting(
         -10,
         "procd's own priority, where it may set one, as in nice(2); 0: as it was started",
@@ -82,6 +98,7 @@ class ProcessConfig:
     work_dir: str = setting(
         "",
         "where procd works, and its processes unless told otherwise; empty: where it was started",
+        is_path=True,
     )
     cgroup: str = setting(
         "auto", "cgroup v2 directory for leaves: auto (if delegated), off, or an absolute path"
@@ -177,7 +194,9 @@ class PtyConfig:
     )
     max_recordings: int = setting(100, "recordings kept; the oldest finished go first", minimum=1)
     resize_policy: str = setting(
-        "latest", "whose size counts among clients that tell theirs: latest or smallest (visible)"
+        "latest",
+        "whose size counts among clients that tell theirs: latest or smallest (visible)",
+        choices=("latest", "smallest"),
     )
     window_bytes: int = setting(
         512 << 10, "output sent ahead of what such a client has drawn, bytes", minimum=64 << 10
@@ -189,7 +208,9 @@ class SessionsConfig:
     """Shell sessions."""
 
     state_dir: str = setting(
-        "", "where logs are kept; empty: $STATE_DIRECTORY, or the directory for temporary files"
+        "",
+        "where logs are kept; empty: $STATE_DIRECTORY, or the directory for temporary files",
+        is_path=True,
     )
     max_sessions: int = setting(2048, "live or ended sessions", minimum=1)
     max_commands: int = setting(
@@ -266,9 +287,13 @@ class AuthConfig:
     """Who may call. Tokens come as the credential `procd-tokens`, too, and as $PROCD_AUTH_TOKEN."""
 
     mode: str = setting(
-        "auto", "auto: by token, or open to all on loopback if there are none; token; none: open"
+        "auto",
+        "auto: by token, or open to all on loopback if there are none; token; none: open",
+        choices=("auto", "token", "none"),
     )
-    token_file: str = setting("", "file of tokens, made by `procd token`; empty: none")
+    token_file: str = setting(
+        "", "file of tokens, made by `procd token`; empty: none", is_path=True
+    )
     allowed_origins: tuple[str, ...] = setting(
         (), "origins whose pages may call, besides cors.allowed_origins and procd's own"
     )
@@ -283,7 +308,9 @@ class AuthConfig:
 class AuditConfig:
     """The record of who did what, as lines of JSON."""
 
-    file: str = setting("", "file to append to, opened again at SIGHUP; empty: no record")
+    file: str = setting(
+        "", "file to append to, opened again at SIGHUP; empty: no record", is_path=True
+    )
     refused_per_s: int = setting(
         10, "refused requests recorded in a second; more are counted", minimum=1
     )
@@ -300,8 +327,10 @@ class WebConfig:
 class LogConfig:
     """procd's own log, on stderr."""
 
-    level: str = setting("info", "debug, info, warning or error")
-    format: str = setting("human", "human, or json: one object a line")
+    level: str = setting(
+        "info", "debug, info, warning or error", choices=("debug", "info", "warning", "error")
+    )
+    format: str = setting("human", "human, or json: one object a line", choices=("human", "json"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,17 +370,3 @@ class Config:
     log: LogConfig = LogConfig()
     health: HealthConfig = HealthConfig()
     metrics: MetricsConfig = MetricsConfig()
-
-
-# Relative ones are relative to where procd was started, which it may leave.
-PATHS: Final = (
-    "server.unix", "process.work_dir", "sessions.state_dir", "auth.token_file", "audit.file",
-)  # fmt: skip
-
-CHOICES: Final = {
-    "pty.resize_policy": ("latest", "smallest"),
-    "auth.mode": ("auto", "token", "none"),
-    "server.loop": ("uvloop", "asyncio"),
-    "log.level": ("debug", "info", "warning", "error"),
-    "log.format": ("human", "json"),
-}

@@ -10,12 +10,12 @@ import re
 import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from procd.config import CHOICES, PATHS, Config, ConfigError
+from procd.config import Config, ConfigError
 
 # The path of the file, a secret, which is to be in no Config, and what the client reads.
 NO_SETTINGS: Final = frozenset(
@@ -112,17 +112,10 @@ def _section(name: str, kind: type[Any], given: object, overrides: dict[str, str
         path = f"{name}.{key}"
         variable = f"PROCD_{name}_{key}".upper()
         if variable in overrides:
-            values[key] = _checked(
-                variable,
-                path,
-                _parsed(variable, overrides.pop(variable), declared.default),
-                declared.default,
-                declared.metadata["bounds"],
-            )
+            value = _parsed(variable, overrides.pop(variable), declared.default)
+            values[key] = _checked(variable, value, declared)
         elif key in given:
-            values[key] = _checked(
-                path, path, given[key], declared.default, declared.metadata["bounds"]
-            )
+            values[key] = _checked(path, given[key], declared)
     return kind(**values)
 
 
@@ -137,9 +130,8 @@ def _parsed(label: str, text: str, default: object) -> object:
         raise ConfigError(f"{label}: must be {_kind(default)}") from None
 
 
-def _checked(
-    label: str, path: str, value: object, default: object, bounds: tuple[float, float]
-) -> object:
+def _checked(label: str, value: object, declared: Field[object]) -> object:
+    default, rules = declared.default, declared.metadata
     if isinstance(default, tuple):
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{label}: must be {_kind(default)}")
@@ -152,7 +144,7 @@ def _checked(
     if type(value) is not type(default):
         raise ConfigError(f"{label}: must be {_kind(default)}")
     if isinstance(value, int | float):
-        least, most = bounds
+        least, most = rules["bounds"]
         if not value >= least:
             raise ConfigError(f"{label}: must be at least {least}")
         if value == float("inf"):
@@ -161,9 +153,9 @@ def _checked(
             raise ConfigError(f"{label}: must be at most {most}")
     if isinstance(value, str | tuple) and "\0" in "".join(value):  # no path nor argument has one
         raise ConfigError(f"{label}: must not have a NUL in it")
-    if path in CHOICES and value not in CHOICES[path]:
-        raise ConfigError(f"{label}: must be one of {', '.join(CHOICES[path])}")
-    if path in PATHS and value:
+    if rules["choices"] and value not in rules["choices"]:
+        raise ConfigError(f"{label}: must be one of {', '.join(rules['choices'])}")
+    if rules["is_path"] and value:
         return os.path.abspath(str(value))  # noqa: PTH100 - a str, as every path of a child is
     return value
 
