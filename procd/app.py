@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -115,11 +115,13 @@ def create_app(
     app[health.HEALTH] = {"status": "ok", "auth": "token" if guards.access.required else "none"}
     if config.web.enabled:
         app[ASSETS] = Assets()
-    routes = [route for route in ROUTES if config.web.enabled or route not in WEB_ROUTES]
+    off = [] if config.web.enabled else WEB_ROUTES
+    off = off if config.metrics.enabled else [*off, *metrics.routes]
+    routes = [route for route in ROUTES if route not in off]
     app[openapi.DESCRIPTION] = openapi.Description(routes, guarded=guards.access.required)
     _add_routes(app, routes)
     _allow_origins(app, config.cors.allowed_origins)
-    app.cleanup_ctx.append(partial(_resources, config, entrypoint))
+    app.on_startup.append(partial(_start, config, entrypoint))
     app.on_shutdown.append(_stop)
     return app
 
@@ -140,9 +142,7 @@ def _add_routes(app: web.Application, routes: Sequence[web.RouteDef]) -> None:
                 requests.bind(added, stats)
 
 
-async def _resources(
-    config: Config, entrypoint: tuple[str, ...], app: web.Application
-) -> AsyncIterator[None]:
+async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Application) -> None:
     """Make the services; `_stop` ends them."""
     processes = app[PROCESSES] = Processes(config.process)
     app[POLLER], app[HEAP] = processes.poller, processes.heap
@@ -165,7 +165,7 @@ async def _resources(
         shell,
         environment,
         places.work_dir,
-        lasting_dir(config, os.environ),
+        lasting_dir(config.sessions, os.environ),
     )
     app[session.SESSIONS] = ShellSessions(
         config.sessions,
@@ -182,8 +182,7 @@ async def _resources(
         app[session.SESSIONS].start_entrypoint(entrypoint)
     app[CONNECTIONS] = Connections(config.server)
     app[health.READINESS] = Readiness(config.health, processes, shell, app[session.SESSIONS])
-    app[metrics.METRICS] = metrics.make_metrics(_sources(app), enabled=config.metrics.enabled)
-    yield
+    app[metrics.METRICS] = metrics.make_metrics(_sources(app))
 
 
 def reload(app: web.Application) -> None:

@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 
-from procd.config import Config, ConfigError, ProcessConfig, SessionsConfig
+from procd.config import ConfigError, ProcessConfig, SessionsConfig
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -61,11 +61,7 @@ def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
 
     Source: systemd.exec(5), StateDirectory=.
     """
-    place = (
-        config.state_dir
-        or environ.get("STATE_DIRECTORY", "").split(":")[0]
-        or tempfile.gettempdir()
-    )
+    place = lasting_dir(config, environ) or tempfile.gettempdir()
     try:
         # To ask whether it may be isn't enough: root may write to /proc.
         os.rmdir(tempfile.mkdtemp(dir=place))  # noqa: PTH106 - as above
@@ -74,12 +70,12 @@ def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
     return place
 
 
-def lasting_dir(config: Config, environ: Mapping[str, str]) -> str | None:
+def lasting_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str | None:
     """Where what outlives procd is kept; None if no place was given.
 
     Source: systemd.exec(5), StateDirectory=.
     """
-    return config.sessions.state_dir or environ.get("STATE_DIRECTORY", "").split(":")[0] or None
+    return config.state_dir or environ.get("STATE_DIRECTORY", "").split(":")[0] or None
 
 
 def home_dir(environ: Mapping[str, str]) -> str:

@@ -22,7 +22,6 @@ from prometheus_client.registry import Collector
 from procd import __version__
 from procd.api.describe import Doc
 from procd.api.observe import Requests
-from procd.errors import NotFound
 from procd.metrics import Durations, Gauge, Traffic
 from procd.turns import loop_lag_s
 
@@ -118,7 +117,6 @@ def _histogram(
 class Metrics:
     """What the route needs."""
 
-    enabled: bool
     sources: Sources
     registry: CollectorRegistry
 
@@ -126,27 +124,21 @@ class Metrics:
 METRICS = web.AppKey("METRICS", Metrics)
 
 
-def make_metrics(sources: Sources, *, enabled: bool) -> Metrics:
+def make_metrics(sources: Sources) -> Metrics:
     """A registry of our own: the library's is global."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Figures(sources))
     # CPU, memory and descriptors of procd itself. It registers itself.
     ProcessCollector(registry=registry)
-    return Metrics(enabled=enabled, sources=sources, registry=registry)
+    return Metrics(sources=sources, registry=registry)
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """The figures, in the format that the scraper prefers.
-
-    Raises:
-        NotFound: `metrics.enabled` is false.
-    """
+    """The figures, in the format that the scraper prefers."""
     metrics = request.app[METRICS]
-    if not metrics.enabled:
-        raise NotFound("metrics are switched off")
     metrics.sources.lag_s = await loop_lag_s()
     encode, content_type = choose_encoder(request.headers.get(hdrs.ACCEPT, ""))
     return web.Response(body=encode(metrics.registry), headers={hdrs.CONTENT_TYPE: content_type})
 
 
-routes = [web.get("/metrics", metrics, doc=Doc(content=("text/plain",), errors=(NotFound,)))]
+routes = [web.get("/metrics", metrics, doc=Doc(content=("text/plain",)))]
