@@ -56,11 +56,11 @@ class Attachment:
         terminal: Terminal,
         *,
         detach_keys: bytes,
-        views: bool = False,
-        creates: bool = True,
-        cwd: str = "",
-        envs: Mapping[str, str] | None = None,
-        retry_s: float = 60.0,
+        views: bool,
+        creates: bool,
+        cwd: str,
+        envs: Mapping[str, str],
+        retry_s: float,
     ) -> None:
         self._client = client
         self._id = pty_id
@@ -71,7 +71,7 @@ class Attachment:
         self._views = views
         self._creates = creates
         self._cwd = cwd
-        self._envs = dict(envs or {})
+        self._envs = dict(envs)
         self._retry_s = retry_s
         self._websocket: WebSocket | None = None
         # Where the output goes on; None while the replay isn't complete.
@@ -175,8 +175,7 @@ class Attachment:
             poll = select.poll()
             poll.register(signals, select.POLLIN)
             if websocket is not None:
-                out = select.POLLOUT if websocket.wants_write else 0
-                poll.register(websocket, select.POLLIN | out)
+                poll.register(websocket, websocket.events)
             if websocket is None or not websocket.full:
                 poll.register(STDIN, select.POLLIN)
             ready = {number for number, _ in poll.poll(self._patience_s() * 1000)}

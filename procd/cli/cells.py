@@ -67,8 +67,7 @@ class Context:
                 while websocket.closed is None:
                     poll = select.poll()
                     poll.register(signals, select.POLLIN)
-                    out = select.POLLOUT if websocket.wants_write else 0
-                    poll.register(websocket, select.POLLIN | out)
+                    poll.register(websocket, websocket.events)
                     if not websocket.pending:
                         poll.poll(BEAT_S * 1000)
                     if signals.take():

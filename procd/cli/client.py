@@ -108,11 +108,11 @@ class Client:
         Raises:
             Refused, Unreachable: as `call`.
         """
-        websocket, handshake = connect(self.target, path, protocols, within_s)
-        if websocket is None:
-            self._content(Reply(handshake.status, {}, handshake.body))
+        answer = connect(self.target, path, protocols, within_s)
+        if isinstance(answer, Reply):
+            self._content(answer)
             raise Unreachable(f"{self.target.url} doesn't speak WebSocket")
-        return websocket
+        return answer
 
     def __enter__(self) -> "Client":
         return self

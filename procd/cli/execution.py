@@ -65,15 +65,15 @@ class Execution:
         client: Client,
         script: str,
         *,
-        cwd: str = "",
-        envs: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
-        reads_stdin: bool = True,
+        cwd: str,
+        envs: Mapping[str, str],
+        timeout_s: float | None,
+        reads_stdin: bool,
     ) -> None:
         self._client = client
         self._script = script
         self._cwd = cwd
-        self._envs = dict(envs or {})
+        self._envs = dict(envs)
         self._timeout_s = timeout_s
         self._id = f"exec-{os.urandom(6).hex()}"
         self._session = f"/process/session/{self._id}"
@@ -148,8 +148,7 @@ class Execution:
             poll = select.poll()
             poll.register(signals, select.POLLIN)
             if self._logs is not None:
-                out = select.POLLOUT if self._logs.wants_write else 0
-                poll.register(self._logs, select.POLLIN | out)
+                poll.register(self._logs, self._logs.events)
             for connection in self._requests.values():
                 poll.register(connection, select.POLLIN)
             if self._hungry and in_foreground():

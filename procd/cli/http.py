@@ -83,14 +83,14 @@ class Connection:
         Raises:
             Unreachable: the connection is gone, or nothing came in time.
         """
-        status, headers = self.receive_head(within_s)
+        status, headers = self._head(within_s)
         try:
             if status in (101, 204, 304):
                 body = b""
             elif headers.get("transfer-encoding", "").lower() == "chunked":
                 body = self._chunks(within_s)
             elif "content-length" in headers:
-                body = self.take(int(headers["content-length"]), within_s)
+                body = self._take(int(headers["content-length"]), within_s)
             else:
                 body = self._rest(within_s)
         except ValueError as exc:
@@ -98,12 +98,8 @@ class Connection:
         self.reusable = headers.get("connection", "").lower() != "close"
         return Reply(status, headers, body)
 
-    def receive_head(self, within_s: float | None = REPLY_S) -> tuple[int, Mapping[str, str]]:
-        """The status and the headers of a reply.
-
-        Raises:
-            Unreachable: as `receive`.
-        """
+    def _head(self, within_s: float | None) -> tuple[int, Mapping[str, str]]:
+        """The status and the headers of a reply."""
         self.reusable = False
         while (end := self._received.find(b"\r\n\r\n")) < 0:
             if len(self._received) > MAX_HEAD_BYTES or not self._more(within_s):
@@ -142,7 +138,7 @@ class Connection:
         self._received += data
         return bool(data)
 
-    def take(self, count: int, within_s: float | None = REPLY_S) -> bytes:
+    def _take(self, count: int, within_s: float | None) -> bytes:
         while len(self._received) < count:
             if not self._more(within_s):
                 raise Unreachable(f"{self._target.url} closed the connection within an answer")
@@ -153,7 +149,7 @@ class Connection:
     def _rest(self, within_s: float | None) -> bytes:
         while self._more(within_s):
             continue
-        return self.take(len(self._received), within_s)
+        return self._take(len(self._received), within_s)
 
     def _line(self, within_s: float | None) -> bytes:
         while (end := self._received.find(b"\r\n")) < 0:
@@ -166,8 +162,8 @@ class Connection:
     def _chunks(self, within_s: float | None) -> bytes:
         body = bytearray()
         while size := int(self._line(within_s).split(b";")[0], 16):
-            body += self.take(size, within_s)
-            self.take(2, within_s)
+            body += self._take(size, within_s)
+            self._take(2, within_s)
         while self._line(within_s):
             continue
         return bytes(body)

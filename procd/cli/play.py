@@ -1,7 +1,7 @@
 """procd play."""
 
 import select
-from typing import Any, Final
+from typing import IO, Final
 
 import click
 
@@ -31,7 +31,7 @@ LONGEST_S: Final = 86400.0
     help="Longest pause; if not given, what the recording itself says.",
 )
 @click.argument("file", type=click.File("r", encoding="utf-8", errors="replace"))
-def command(*, speed: float, idle_s: float | None, file: Any) -> None:
+def command(*, speed: float, idle_s: float | None, file: IO[str]) -> None:
     """Play a recording (asciicast, version 2 or 3) in this terminal; Ctrl-C ends it.
 
     \b

@@ -3,7 +3,7 @@
 import json
 import select
 import time
-from typing import Any, Final
+from typing import IO, Final
 
 import click
 
@@ -26,7 +26,7 @@ BEAT_S: Final = 5.0
 @click.argument("pty_id", metavar="ID", callback=not_empty, shell_complete=complete_terminal)
 @click.argument("file", type=click.File("w", encoding="utf-8"))
 @pass_target
-def command(target: Target, *, pty_id: str, file: Any) -> None:
+def command(target: Target, *, pty_id: str, file: IO[str]) -> None:
     """Record what the terminal ID shows, until it ends or Ctrl-C.
 
     The recording is an asciicast, version 3: `procd play` shows it, and so does asciinema. What is
@@ -49,7 +49,7 @@ def command(target: Target, *, pty_id: str, file: Any) -> None:
 
 
 class _Recording:
-    def __init__(self, client: Client, pty_id: str, file: Any) -> None:
+    def __init__(self, client: Client, pty_id: str, file: IO[str]) -> None:
         self._client = client
         self._path = f"{PTY}/{quoted(pty_id)}"
         try:
@@ -85,8 +85,7 @@ class _Recording:
         while websocket.closed is None:
             poll = select.poll()
             poll.register(signals, select.POLLIN)
-            out = select.POLLOUT if websocket.wants_write else 0
-            poll.register(websocket, select.POLLIN | out)
+            poll.register(websocket, websocket.events)
             if not websocket.pending:
                 poll.poll(BEAT_S * 1000)
             if signals.take():

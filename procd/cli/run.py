@@ -3,7 +3,7 @@
 import base64
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import click
 
@@ -59,7 +59,7 @@ def command(
     language: str | None,
     charts: Path | None,
     as_json: bool,
-    file: Any,
+    file: IO[str],
     arguments: tuple[str, ...],
 ) -> None:
     """Run a program that is on this machine, on the server; `-` is standard input.
@@ -101,7 +101,7 @@ def command(
     sys.exit(exit_code)
 
 
-def _code(file: Any) -> str:
+def _code(file: IO[str]) -> str:
     try:
         if file.fileno() == STDIN:
             return read_stdin().decode()

@@ -5,6 +5,7 @@ Source: RFC 6455.
 
 import binascii
 import os
+import select
 import socket
 import struct
 import time
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from procd.cli.failure import Unreachable
-from procd.cli.http import REPLY_S, Connection
+from procd.cli.http import REPLY_S, Connection, Reply
 from procd.cli.target import Target
 
 CONTINUATION: Final = 0
@@ -48,17 +49,10 @@ class Closed(NamedTuple):
     reason: str
 
 
-class Handshake(NamedTuple):
-    """What the server said to the handshake: nothing more, or its refusal."""
-
-    status: int
-    body: bytes
-
-
 def connect(
     target: Target, path: str, protocols: Sequence[str] = (), within_s: float = REPLY_S
-) -> "tuple[WebSocket | None, Handshake]":
-    """Open one; None and the refusal, if the server doesn't upgrade.
+) -> "WebSocket | Reply":
+    """Open one; the server's refusal, if it doesn't upgrade.
 
     Raises:
         Unreachable: the server isn't there.
@@ -78,19 +72,17 @@ def connect(
     connection = Connection(target)
     try:
         connection.send("GET", path, headers=headers)
-        status, answers = connection.receive_head(within_s)
-        if status != 101:
-            length = answers.get("content-length", "0")
-            body = connection.take(int(length)) if length.isdigit() else b""
+        reply = connection.receive(within_s)
+        if reply.status != 101:
             connection.close()
-            return None, Handshake(status, body)
+            return reply
         expected = binascii.b2a_base64(sha1(key + GUID).digest(), newline=False)  # noqa: S324 - the protocol's
-        if answers.get("sec-websocket-accept", "").encode() != expected:
+        if reply.headers.get("sec-websocket-accept", "").encode() != expected:
             raise Unreachable(f"{target.url} doesn't speak WebSocket")
     except BaseException:
         connection.close()
         raise
-    return WebSocket(target, *connection.leave()), Handshake(status, b"")
+    return WebSocket(target, *connection.leave())
 
 
 class WebSocket:
@@ -117,9 +109,9 @@ class WebSocket:
         return self._socket.fileno()
 
     @property
-    def wants_write(self) -> bool:
-        """Whether it waits for room in the socket."""
-        return bool(self._unsent)
+    def events(self) -> int:
+        """What to wait for, as poll(2) has it: what comes, and room for what waits to be sent."""
+        return select.POLLIN | (select.POLLOUT if self._unsent else 0)
 
     @property
     def full(self) -> bool:
