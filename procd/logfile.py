@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
-from procd.boundaries import Boundaries
+from procd.boundaries import Boundaries, Opener
 from procd.streams.backlog import Run
 from procd.unix.fd import OwnedFd
 from procd.unix.file import punch, size_of
@@ -29,7 +29,7 @@ BLOCK_BYTES: Final = 4096
 COPIED_BYTES: Final = 2 << 20
 
 
-class LogKeeper(Protocol):
+class LogKeeper(Opener, Protocol):
     """What a log needs of whoever keeps all of them.
 
     It is a Protocol because `logstore`, where that class is, imports this module.
@@ -43,12 +43,6 @@ class LogKeeper(Protocol):
     max_log_bytes: int
     step_bytes: int
     used_bytes: int
-
-    def open(self, path: Path, flags: int) -> OwnedFd:
-        """Open a file of a log; raises OSError."""
-
-    def close_fd(self, fd: OwnedFd) -> None:
-        """Close what `open` gave."""
 
     def make_room(self, log_file: "LogFile", size: int) -> None:
         """See that `size` more bytes of it are within the budget."""

@@ -138,7 +138,6 @@ class Process:
             on_data,
             self._one_ended,
             burst_bytes=PTY_BURST_BYTES if is_terminal else PIPE_BURST_BYTES,
-            gathers=not is_terminal,
             may_go_on=(lambda: self.running) if is_terminal else None,
         )
         self._readers.append(reader)

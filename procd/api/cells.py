@@ -3,10 +3,10 @@
 Source: Process API contract, section 11.2.
 """
 
-from codecs import getincrementaldecoder
+from codecs import IncrementalDecoder, getincrementaldecoder
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -45,7 +45,9 @@ class CellFrames:
 
     def __init__(self, store: Backlog) -> None:
         self._store = store
-        self._decoders: dict[int, Any] = {stream: DECODER("replace") for stream in NAMES}
+        self._decoders: dict[int, IncrementalDecoder] = {
+            stream: DECODER("replace") for stream in NAMES
+        }
         self._partial = b""
 
     def at(self, offset: int) -> tuple[bytes, int]:

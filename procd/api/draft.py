@@ -5,7 +5,8 @@ of that is done by then, in time that the event loop has to spare.
 """
 
 import sys
-from typing import Any, Final
+from codecs import IncrementalDecoder
+from typing import Final
 
 from procd.api.escape import escaped
 from procd.api.output_text import DECODER, OutputText
@@ -30,7 +31,7 @@ class Draft:
         self._memory = memory
         self._most_bytes = most_bytes
         self._log: Log[Backlog] | Log[LogFile] | None = None
-        self._decoder: Any = None  # most commands say too little for a draft
+        self._decoder: IncrementalDecoder | None = None  # most commands say too little for a draft
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._pieces: list[bytes] = []

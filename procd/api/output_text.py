@@ -1,9 +1,9 @@
 """OutputText: output of a process as text, in which characters are whole and gaps are marked."""
 
-from codecs import getincrementaldecoder
+from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Iterator
 from itertools import chain, dropwhile, islice
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from procd.api.escape import escaped
 from procd.streams.backlog import Run
@@ -100,7 +100,7 @@ class OutputText(NamedTuple):
             if self.stream in (EVERY_STREAM, run.stream):
                 yield run.data.decode("utf-8", "replace")  # most commands say a word or two
             return
-        decoders: dict[int, Any] = {}
+        decoders: dict[int, IncrementalDecoder] = {}
         cut: dict[int, int] = {}
         position = 0
         labelled = 0

@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from procd.api.handshake import VERSION_TOKEN, offered
+from procd.api.handshake import VERSION_TOKEN, offered, version_token
 
 VERSION_HEADER: Final = "X-Daytona-SDK-Version"
 SPLIT_HEADER: Final = "X-Daytona-Split-Output"
@@ -40,13 +40,8 @@ class Client:
 
 def client_of(request: web.Request) -> Client:
     """The client that sent `request`."""
-    version = request.headers.get(VERSION_HEADER, "") or next(
-        (
-            token.removeprefix(VERSION_TOKEN)
-            for token in offered(request)
-            if token.startswith(VERSION_TOKEN)
-        ),
-        "",
+    version = request.headers.get(VERSION_HEADER) or (
+        (version_token(offered(request)) or "").removeprefix(VERSION_TOKEN)
     )
     match = SEMVER.fullmatch(version)
     numbers = tuple(int(number) for number in match.groups()) if match else None

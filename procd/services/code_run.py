@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -226,11 +226,11 @@ class _Run:
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
         runner = (str(WORKER_DIR / "run_code.py"), str(self.artifacts.cap_bytes))
         argv = (python, "-u", *runner, *self.request.argv)
-        return self._program(argv, passed=(code, writing), started=self._collect)
+        return replace(self._program(argv), passed=(code, writing), started=self._collect)
 
-    def _program(self, argv: tuple[str, ...], **descriptors: Any) -> Program:
+    def _program(self, argv: tuple[str, ...], stdin: OwnedFd | None = None) -> Program:
         # The reply has no streams apart, so their order may as well be exact.
-        return Program(argv=argv, cwd=self.cwd, env=self.env, merged=True, **descriptors)
+        return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=stdin, merged=True)
 
     def _collect(self, process: Process) -> None:
         assert self.artifacts_fd is not None

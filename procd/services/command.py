@@ -351,8 +351,7 @@ class Command:
         if self.log.readers:
             self.log.on_idle = self.file.finish
         self.file.remove(keep_readable=bool(self.log.readers))
-        if not self.log.sealed:
-            self.log.seal()
+        self.log.seal()
 
 
 def _nothing() -> None:

@@ -13,15 +13,16 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from procd.config import InterpreterConfig
 from procd.errors import Exhausted, ProcdError, ProcessNotFound, SpawnFailed
 from procd.services.repl import Repl
 from procd.services.replies import Reply
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
-from procd.tasks import Tasks
+
+if TYPE_CHECKING:  # which imports this module
+    from procd.services.contexts import Contexts
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +120,7 @@ class Execution:
         """Nobody listens any more: have it end, the sooner the better."""
         if not self.abandoned.done():
             self.abandoned.set_result(None)
-            if not self.log.sealed:
-                self.log.seal()
+            self.log.seal()
 
     def forestalled(self) -> Outcome | None:
         """How it ends before it has begun, if nobody wants it any more."""
@@ -134,32 +134,15 @@ class Execution:
 
     def finish(self, outcome: Outcome) -> None:
         """Publish how it ended, after all that it said."""
-        if not self.log.sealed:
-            self.log.seal()
+        self.log.seal()
         if not self.ended.done():
             self.ended.set_result(outcome)
-
-
-class ContextKeeper(Protocol):
-    """What a context needs of whoever keeps all of them.
-
-    It is a Protocol because `contexts`, where that class is, imports this module.
-    """
-
-    config: InterpreterConfig
-    tasks: Tasks
-
-    def take(self) -> Repl:
-        """A process that is nobody's."""
-
-    def discard(self, repl: Repl) -> None:
-        """End a process that is of no use."""
 
 
 class Context:
     """One namespace, its process, and those who wait for it."""
 
-    def __init__(self, record: ContextRecord, contexts: ContextKeeper) -> None:
+    def __init__(self, record: ContextRecord, contexts: "Contexts") -> None:
         self.record = record
         self._contexts = contexts
         self._config = contexts.config
@@ -219,8 +202,9 @@ class Context:
 
     async def _place(self, repl: Repl) -> None:
         if await asyncio.shield(repl.ready) is None:
-            *_, words = "without a word", *repl.first_words
-            raise SpawnFailed(f"the interpreter ended as it started: {words}")
+            words = repl.first_words
+            said = words[-1] if words else "without a word"
+            raise SpawnFailed(f"the interpreter ended as it started: {said}")
         reply = await asyncio.shield(repl.place(self.record.cwd))
         if reply is None:
             raise SpawnFailed("the interpreter ended as it started")

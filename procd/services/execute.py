@@ -1,7 +1,6 @@
 """One-shot commands: run a script to its end, or to the end of its time."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -14,8 +13,6 @@ from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 from procd.unix.fd import OwnedFd
 from procd.unix.shell import Shell, script_argv
-
-log = logging.getLogger(__name__)
 
 # Is given the log of a command's output before anything is in it.
 Watch = Callable[[Log[Backlog]], None]

@@ -6,9 +6,8 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from procd.config import PtyConfig
 from procd.errors import (
     BadRequest,
     SpawnFailed,
@@ -16,13 +15,15 @@ from procd.errors import (
 from procd.process import Process
 from procd.services.attendance import Attendance
 from procd.services.keyboard import Keyboard
-from procd.services.recording import MAX_CELLS, Recording, Recordings
+from procd.services.recording import MAX_CELLS, Recording
 from procd.streams.backlog import Backlog, Budget
 from procd.streams.frames import Frames
 from procd.streams.log import Log
 from procd.streams.modes import Modes
-from procd.tasks import Tasks
 from procd.unix.child import ExitStatus
+
+if TYPE_CHECKING:  # which imports this module
+    from procd.services.ptys import PtySessions
 
 log = logging.getLogger(__name__)
 
@@ -70,26 +71,6 @@ class PtyInfo:
     lazy_start: bool
 
 
-class PtyKeeper(Protocol):
-    """What a session needs of whoever keeps all of them.
-
-    It is a Protocol because `ptys`, where that class is, imports this module.
-    """
-
-    config: PtyConfig
-    recordings: Recordings
-    tasks: Tasks
-
-    def spawn(self, info: PtyInfo, output: Log[Backlog]) -> Process:
-        """Start its shell."""
-
-    def changed(self) -> None:
-        """What is listed has changed."""
-
-    def ended(self, session: "PtySession", *, keep: bool) -> None:
-        """It is over: its id is free."""
-
-
 class PtySession:
     """One terminal, from its creation until its output has been read.
 
@@ -100,9 +81,8 @@ class PtySession:
 
     def __init__(
         self,
-        sessions: PtyKeeper,
+        sessions: "PtySessions",
         info: PtyInfo,
-        backlog_bytes: int,
         memory: Budget,
         *,
         records: bool = False,
@@ -115,7 +95,7 @@ class PtySession:
         self._recording: Recording | None = None
         self.on_end: Callable[[int | None], None] | None = None
         self.shared = False
-        store = Backlog(backlog_bytes, budget=memory)
+        store = Backlog(sessions.config.backlog_bytes, budget=memory)
         self.log = Log(store, PAUSE_BYTES)
         self.title = ""
         self.attendance = Attendance(sessions.config.resize_policy, self.resize, sessions.changed)

@@ -80,7 +80,6 @@ class PtySessions:
         session = PtySession(
             self,
             info,
-            self.config.backlog_bytes,
             self._processes.memory,
             records=request.record or self.config.record,
         )

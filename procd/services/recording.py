@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from procd.config import PtyConfig
 from procd.errors import Conflict, Exhausted, ProcessNotFound
-from procd.unix.fd import OwnedFd
+from procd.unix.fd import OwnedFd, write_all
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +136,7 @@ class Recording:
         self._held.clear()
         self._held_bytes = 0
         try:
-            while data:
-                data = data[os.write(self._fd.number, data) :]
+            write_all(self._fd, data)
         except OSError as exc:
             log.warning("recording ended: %s", exc.strerror, extra={"recording": self.path.name})
             self._fd.close()

@@ -11,7 +11,7 @@ import logging
 import marshal
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from procd import worker
 from procd.errors import SpawnFailed
 from procd.processes import Processes
 from procd.services.replies import Begun, Display, NonsenseError, Reply, parse
-from procd.streams.backlog import Backlog, Run
+from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 from procd.unix.channel import BURST, Channel, channel_pair
 from procd.unix.proctree import KILL_WAIT_S
@@ -54,10 +54,6 @@ class Relay:
         """Hand on, or drop."""
         if self.target is not None and not self.target.sealed:
             self.target.append(data, stream)
-
-    def runs(self) -> Iterator[Run]:
-        """Nothing is kept."""
-        yield from ()
 
 
 class Repl:

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -94,29 +95,23 @@ class ShellSessions:
         if request.id == ENTRYPOINT:
             raise BadRequest("provided session ID is reserved and cannot be created/overridden")
         check_id(request.id)
-        return self._create(request, starts_at_home=starts_at_home)
+        if starts_at_home and not request.cwd:
+            request = replace(request, cwd=self._home_dir)
+        return self._create(request)
 
-    def _create(self, request: SessionRequest, *, starts_at_home: bool) -> ShellSession:
+    def _create(self, request: SessionRequest) -> ShellSession:
         check_names(request.envs)
         if request.id in self._sessions:
             raise Conflict("session already exists")
         if len(self._sessions) >= self.config.max_sessions:
             raise Exhausted(f"limit of {self.config.max_sessions} sessions is reached")
         self._directories += 1
-        session = self._started(
-            request, self._root.path / str(self._directories), starts_at_home=starts_at_home
-        )
+        session = self._started(request, self._root.path / str(self._directories))
         self._sessions[request.id] = session
         log.info("session started", extra={"session": request.id, "pid": session.pid})
         return session
 
-    def _started(
-        self,
-        request: SessionRequest,
-        directory: Path,
-        *,
-        starts_at_home: bool,
-    ) -> ShellSession:
+    def _started(self, request: SessionRequest, directory: Path) -> ShellSession:
         lines: tuple[Opening, OwnedFd] | None = None
         process: Process | None = None
         words = Backlog(WORDS_BYTES)
@@ -129,7 +124,7 @@ class ShellSessions:
             shell = fed(path, lines[0].path)
             process = self._processes.spawn(
                 shell.argv,
-                cwd=request.cwd or (self._home_dir if starts_at_home else self._work_dir),
+                cwd=request.cwd or self._work_dir,
                 env=self._environment.merged(request.envs),
                 output=Log(words, 0),
                 stdin=lines[0].fd if shell.on_stdin else None,
@@ -156,7 +151,7 @@ class ShellSessions:
 
     def start_entrypoint(self, argv: Sequence[str]) -> None:
         """Run the command that procd was started with. Source: contract, section 8.9."""
-        session = self._create(SessionRequest(id=ENTRYPOINT), starts_at_home=False)
+        session = self._create(SessionRequest(id=ENTRYPOINT))
         # All quoted: what is quoted is no keyword and no assignment.
         quoted = [argument.replace("'", SINGLE_QUOTE) for argument in argv]
         command = " ".join(f"'{NOT_TEXT.sub(_by_printf, argument)}'" for argument in quoted)

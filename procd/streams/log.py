@@ -99,7 +99,9 @@ class Log(Generic[S_co]):
             self._pace()
 
     def seal(self) -> None:
-        """Declare that nothing follows."""
+        """Declare that nothing follows; a second time does nothing."""
+        if self.sealed:
+            return
         self.sealed = True
         if self._paused:
             self._paused = False

@@ -43,9 +43,6 @@ class FdReader:
         on_data: called with each run of bytes, never empty.
         on_eof: called once, after the last bytes; the descriptor is closed by then.
         burst_bytes: most that one turn of the event loop reads, so that others get theirs.
-        gathers: where bytes keep coming, let them gather for a moment between reads. Whoever
-            writes to a pipe is then spared waking us for each piece, which takes longer than to
-            write it; a terminal holds too little for that.
         may_go_on: for a terminal: whether somebody may open it again who runs without it. Then it
             isn't at its end when nobody has it open, and is waited for.
 
@@ -71,7 +68,6 @@ class FdReader:
         on_eof: Callable[[], None],
         *,
         burst_bytes: int = READ_BYTES,
-        gathers: bool = True,
         may_go_on: Callable[[], bool] | None = None,
     ) -> None:
         os.set_blocking(fd.number, False)
@@ -80,7 +76,10 @@ class FdReader:
         self._on_data = on_data
         self._on_eof = on_eof
         self._burst_bytes = burst_bytes
-        self._gathers = gathers
+        # Where bytes keep coming, they gather for a moment between reads. Whoever writes to a pipe
+        # is then spared waking us for each piece, which takes longer than to write it; a terminal
+        # holds too little for that.
+        self._gathers = may_go_on is None
         self._may_go_on = may_go_on
         self._asleep = False  # while nobody has the terminal open; the poller wakes us
         self._soon = 0.0  # until when the next read is soon after the last

@@ -537,7 +537,12 @@ async def test_comes_at_once(
     got = Collector()
     reading, writing = ends
     reader = FdReader(
-        poller, reading, got.received, got.eof, burst_bytes=burst_bytes, gathers=gathers
+        poller,
+        reading,
+        got.received,
+        got.eof,
+        burst_bytes=burst_bytes,
+        may_go_on=None if gathers else lambda: True,
     )
     await byte_by_byte(writing, got, 3 * FLOW_READS)
     reader.close()
