@@ -212,7 +212,7 @@ class WebSocket:
         messages: list[Message] = []
         data = self._received
         position = 0
-        while self.closed is None and (frame := _frame(data, position)) is not None:
+        while self.closed is None and (frame := self._frame(position)) is not None:
             final, opcode, start, position = frame
             payload = bytes(data[start:position])
             if opcode == CLOSE:
@@ -225,13 +225,32 @@ class WebSocket:
                 if opcode != CONTINUATION:
                     self._opcode = opcode
                 self._parts += payload
-                if len(self._parts) > MAX_MESSAGE_BYTES:
-                    raise Unreachable(f"{self._target.url} sends a message that is too large")
                 if final:
                     messages.append(Message(self._opcode, bytes(self._parts)))
                     self._parts.clear()
         del data[:position]
         return messages
+
+    def _frame(self, position: int) -> tuple[bool, int, int, int] | None:
+        """Whether it is the last of its message, opcode, begin and end of the payload."""
+        data = self._received
+        if len(data) < position + 2:
+            return None
+        first, second = data[position], data[position + 1]
+        start = position + 2
+        size = second & 0x7F
+        for marker, width in ((126, 2), (127, 8)):
+            if size == marker:
+                if len(data) < start + width:
+                    return None
+                size = int.from_bytes(data[start : start + width], "big")
+                start += width
+                break
+        if len(self._parts) + size > MAX_MESSAGE_BYTES:
+            raise Unreachable(f"{self._target.url} sends a message that is too large")
+        if len(data) < start + size:
+            return None
+        return bool(first & 0x80), first & 0x0F, start, start + size
 
     def _answer(self, payload: bytes, opcode: int) -> None:
         try:
@@ -245,25 +264,6 @@ def _would_block(exc: OSError) -> bool:
     return isinstance(exc, BlockingIOError) or type(exc).__name__ in (
         "SSLWantReadError", "SSLWantWriteError",
     )  # fmt: skip
-
-
-def _frame(data: bytearray, position: int) -> tuple[bool, int, int, int] | None:
-    """Whether it is the last of its message, opcode, begin and end of the payload."""
-    if len(data) < position + 2:
-        return None
-    first, second = data[position], data[position + 1]
-    start = position + 2
-    size = second & 0x7F
-    for marker, width in ((126, 2), (127, 8)):
-        if size == marker:
-            if len(data) < start + width:
-                return None
-            size = int.from_bytes(data[start : start + width], "big")
-            start += width
-            break
-    if len(data) < start + size:
-        return None
-    return bool(first & 0x80), first & 0x0F, start, start + size
 
 
 def _masked(payload: bytes, mask: bytes) -> bytes:

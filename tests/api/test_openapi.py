@@ -79,8 +79,9 @@ async def test_the_document_has_all_routes_and_no_others(procd: MakeClient) -> N
 
 
 async def test_what_is_switched_off_is_not_in_it(procd: MakeClient) -> None:
-    document = await described(await procd(web={"enabled": False}))
-    assert not [path for path in document["paths"] if path.startswith("/terminal")]
+    document = await described(await procd(web={"enabled": False}, metrics={"enabled": False}))
+    paths = document["paths"]
+    assert not [path for path in paths if path.startswith("/terminal") or path == "/metrics"]
 
 
 async def test_who_may_call(procd: MakeClient, secrets: Secrets) -> None:

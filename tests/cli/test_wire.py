@@ -97,6 +97,24 @@ def test_what_is_sent_waits_for_room() -> None:
         websocket.close()
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        frame(BINARY, b"")[:1] + b"\x7f" + struct.pack("!Q", 1 << 40),
+        frame(BINARY, bytes(1000), final=False) + b"\x80\x7f" + struct.pack("!Q", 64 << 20),
+    ],
+    ids=["at once", "in parts"],
+)
+def test_a_message_too_large_is_not_waited_for(sent: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        websocket = WebSocket(TARGET, ours, b"")
+        theirs.sendall(sent)
+        with pytest.raises(Unreachable, match="too large"):
+            websocket.receive()
+        websocket.close()
+
+
 def test_an_end_without_a_close_is_a_loss() -> None:
     client, server = socket.socketpair()
     websocket = WebSocket(TARGET, client, b"")
