@@ -49,7 +49,8 @@ class HttpConnection(web.RequestHandler):
     Attributes:
         incoming: what the client of a WebSocket sends, while there is one.
         last_words: whether the client of a WebSocket, before it went, has sent something that
-            nobody has read. To find by writing that a client has gone is to read no more of it.
+            nobody has read. The event loop drops that where it learns of the end by a write that
+            failed.
         took_all: whether it had read all that it was sent when it went.
     """
 

@@ -93,7 +93,10 @@ class Outlet:
         return store.end - self.cursor.offset < store.safe_lag_bytes
 
     def _pours(self) -> bool:
-        """Let fall into the bucket what has come since, and leak; whether to rest before a push."""
+        """A leaky bucket: add what has come, leak what time allows; whether it is too full.
+
+        Then a push had better rest.
+        """
         store, now = self._log.store, time.monotonic()
         leaked = (now - self._level_at) * CALM_BYTES_S
         self._level = max(0.0, self._level - leaked) + store.end - self._level_end

@@ -1,9 +1,10 @@
 """The connections of the server, WebSockets among them: how many, and who goes for a newcomer.
 
 With all places taken, the connection that has been idle for longest is closed. None is idle whose
-request may be on its way: a client that gets no answer sends it again. But whoever has shown no
-token yet, where they are asked for, counts as idle while it asks for more than it takes. Where none
-is idle, some more are let in, to be told how procd is and otherwise that there is no room.
+request may be on its way: a client that gets no answer sends it again. But where tokens are asked
+for, a client that has shown none yet counts as idle, even amid a request, if it has sent more of
+them than it reads replies to. Where none is idle, some more are let in, to be told how procd is and
+otherwise that there is no room.
 """
 
 import resource

@@ -29,8 +29,8 @@ FIRST_PAUSE_S: Final = 0.01
 LAST_PAUSE_S: Final = 0.1
 # That keeps the event loop, where there are thousands of them: so many times as long is a pause.
 PAUSE_SHARE: Final = 10
-# What a script that is left ends with in place of the trap's status: that of the builtin in which
-# the trap came, if that was false, or of a `wait` that was broken off.
+# Statuses with which a script may end that LEAVE made return, in place of the trap's own: 1 if the
+# trap came in a builtin that was false, 128 + LEAVE if it broke off a `wait`.
 BROKEN_OFF: Final = (1, 128 + LEAVE)
 ENDED_BEFORE: Final = "session ended before the command's turn"
 

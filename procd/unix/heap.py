@@ -1,9 +1,8 @@
 """Heap: memory that was freed is kept for a moment, for what comes next, and then given back.
 
-The C library gives large pieces back to the kernel as soon as they are free, unless something is
-left behind them, and then never. The one makes each long output wait for pages that the kernel
-clears anew, which takes longer than to copy what comes into them; the other leaves procd as large
-as it ever was.
+glibc gives a large block back to the kernel as soon as it is freed, so that each long output waits
+for pages that are cleared anew, which takes longer than to copy what comes into them. And it keeps
+for ever what is free below a block in use, so that procd stays as large as it ever was.
 
 Source: mallopt(3), malloc_trim(3); with another C library than glibc all is as that has it.
 """

@@ -36,8 +36,8 @@ ONLY_NEWS: Final = select.EPOLLET
 FAILED: Final = select.EPOLLHUP | select.EPOLLERR | HUNG_UP
 TO_READERS: Final = READABLE | FAILED
 TO_WRITERS: Final = WRITABLE | FAILED
-# Of these, hung up alone is a terminal that nobody has open and that takes no more. A write in vain
-# would have the kernel tell it once more, edge-triggered or not.
+# Of these, EPOLLHUP alone is a terminal that nobody has open and that takes no more. It is not
+# written to, as each write in vain reports EPOLLHUP again, though it is edge-triggered.
 STATES: Final = WRITABLE | select.EPOLLERR | select.EPOLLHUP
 NO_ROOM: Final = select.EPOLLHUP
 

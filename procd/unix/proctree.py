@@ -55,8 +55,9 @@ class Tree:
     Attributes:
         leader: pid of its first process until that is waited for, then 0.
         tag: the mark of its processes, in the bits of `mask`.
-        host: pid of a process of whose children only those with the tag are members, and that is
-            none itself unless it is the leader; 0 for none.
+        host: pid of a process that other trees share, such as the shell of a session: of its
+            children only those with the tag are members, it itself only if it is the leader. 0 for
+            none.
     """
 
     leader: int

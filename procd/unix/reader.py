@@ -43,8 +43,8 @@ class FdReader:
         on_data: called with each run of bytes, never empty.
         on_eof: called once, after the last bytes; the descriptor is closed by then.
         burst_bytes: most that one turn of the event loop reads, so that others get theirs.
-        may_go_on: for a terminal: whether somebody may open it again who runs without it. Then it
-            isn't at its end when nobody has it open, and is waited for.
+        may_go_on: for a PTY master: whether the child still runs. Then EIO, which says that no
+            slave is open, isn't the end: the child may open its terminal again.
 
     Attributes:
         beside: the reader of the same process's other stream. If that is amid something, what is
