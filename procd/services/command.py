@@ -19,7 +19,7 @@ from procd.streams.labels import LabelledFrames
 from procd.streams.log import Cursor, Log
 from procd.tasks import Tasks
 from procd.unix.fd import OwnedFd
-from procd.unix.openings import Opening, Openings
+from procd.unix.openings import Opening, Openings, Paths
 from procd.unix.poller import Poller
 from procd.unix.reader import FdReader
 from procd.unix.shell import sourced
@@ -121,8 +121,8 @@ class Command:
         """Whether the shell is at it."""
         return self.record.started_at is not None and not self.done.done()
 
-    def open(self, shell: str) -> tuple[str, str, str, str]:
-        """Make what the shell is about to open: paths of script, stdin, stdout and stderr.
+    def open(self, shell: str) -> Paths:
+        """Make what the shell is about to open.
 
         Args:
             shell: its path.
@@ -164,7 +164,7 @@ class Command:
         self._started.set_result(None)
         stdin = "/dev/null" if self._input is None else self._input.path
         stdout, stderr = (output.path for output in self._outputs)
-        return script.path, stdin, stdout, stderr
+        return Paths(script.path, stdin, stdout, stderr)
 
     @property
     def entered(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Final
 
 from procd.unix.fd import OwnedFd
 from procd.unix.feed import Feed
-from procd.unix.openings import Opening, Openings
+from procd.unix.openings import Opening, Openings, Paths
 from procd.unix.poller import Poller
 from procd.unix.reader import FdReader
 from procd.unix.shell import (
@@ -107,7 +107,7 @@ class Dialogue:
     def run(
         self,
         number: int,
-        paths: tuple[str, str, str, str],
+        paths: Paths,
         before: str = "",
         failure: int | None = None,
     ) -> None:
@@ -115,7 +115,7 @@ class Dialogue:
 
         Args:
             number: the command's, more than 0.
-            paths: of its script, and of what becomes its input and its two outputs.
+            paths: its own.
             before: a line for the shell to read first, or none.
             failure: what the shell says where it has failed itself, and `$?` is to be 1.
         """

@@ -135,7 +135,7 @@ class ShellSession:
                 command.complete(UNKNOWN)
                 continue
             self._current = command
-            self._words.begin(paths[0])
+            self._words.begin(paths.script)
             tag = self._process.tag(command.record.number)
             retag = "" if self._process.retag(tag) else retag_in_shell(self._shell.path, tag)
             failure = failure_of(self._shell.path, command.record.text)

@@ -10,7 +10,7 @@ Source: proc_pid_fd(5); fifo(7); pipe(7).
 import logging
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from procd.unix.confine import Confinement
 from procd.unix.fd import OwnedFd, anonymous_file, pipe, write_all
@@ -20,6 +20,15 @@ log = logging.getLogger(__name__)
 
 MODE: Final = 0o600
 NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Paths(NamedTuple):
+    """What a shell opens for one command."""
+
+    script: str
+    stdin: str
+    stdout: str
+    stderr: str
 
 
 class Opening:

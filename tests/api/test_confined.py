@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -211,7 +212,14 @@ async def test_oom_score(procd: MakeClient) -> None:
 async def test_a_terminal_is_deleted_with_what_runs_in_it(procd: MakeClient) -> None:
     client = await procd(process=AS_USER | {"rlimits": ["nproc=64"]})
     await create(client, "t")
+    terminal = await connect(client, "t")
+    await terminal.type(b"setsid sleep 1000 & echo pid=$! .\n")
+    await terminal.until(lambda output: re.search(rb"pid=(\d+) \.", output) is not None)
+    found = re.search(rb"pid=(\d+) \.", terminal.output)
+    assert found is not None
+    assert living(int(found[1]))
     await delete(client, "t")
+    assert not living(int(found[1]))
 
 
 async def test_one_command_of_another_user_is_terminated(

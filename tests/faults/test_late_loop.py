@@ -17,7 +17,7 @@ from procd.services.dialogue import EXIT_S, Contact, Dialogue
 from procd.services.session import ShellSession
 from procd.services.session_requests import ExecRequest
 from procd.unix.confine import confinement
-from procd.unix.openings import Openings
+from procd.unix.openings import Openings, Paths
 from procd.unix.poller import Poller
 from procd.unix.shell import FedShell
 from tests.api.clients import WAIT_S, Fifo, Gate, execute
@@ -141,7 +141,7 @@ async def test_a_shell_that_has_closed_its_pipe(tmp_path: Path) -> None:
     ):
         pipe[0].close()
         loop.call_later(EXIT_S, os.write, dialogue._control.fd.number, b"1 3\n")
-        dialogue.run(1, ("script", "in", "out", "err"))
+        dialogue.run(1, Paths("script", "in", "out", "err"))
         time.sleep(1.1 * EXIT_S)  # both times are over: it speaks, and is found silent at once
         await until(lambda: bool(told))
     assert told == [3]
