@@ -213,7 +213,7 @@ async def test_a_terminal_is_deleted_with_what_runs_in_it(procd: MakeClient) -> 
     client = await procd(process=AS_USER | {"rlimits": ["nproc=64"]})
     await create(client, "t")
     terminal = await connect(client, "t")
-    await terminal.type(b"setsid sleep 1000 & echo pid=$! .\n")
+    await terminal.type(b"sh -c 'setsid sleep 1000 & echo pid=$! .'\n")
     await terminal.until(lambda output: re.search(rb"pid=(\d+) \.", output) is not None)
     found = re.search(rb"pid=(\d+) \.", terminal.output)
     assert found is not None
