@@ -7,12 +7,12 @@ that ends, and no number has to be trusted. Source: flock(2).
 import fcntl
 import logging
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from procd.unix.fd import OwnedFd
+from procd.unix.file import remove_tree
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class StateDirectory:
 
     def remove(self) -> None:
         """Delete it and all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_tree(self.path)
         self._lock.close()
 
     def problem(self, min_free_bytes: int) -> str:
@@ -87,6 +87,6 @@ def _remove_abandoned(parent: Path) -> None:
         try:
             if _locked(lock):
                 log.debug("removing %s, which its owner has left", directory)
-                shutil.rmtree(directory, ignore_errors=True)
+                remove_tree(directory)
         finally:
             lock.close()

@@ -7,10 +7,8 @@ Source: Process API contract, section 7.
 """
 
 import json
-import logging
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,8 +25,7 @@ from procd.services.programs import MissingProgramError, find
 from procd.streams.backlog import Backlog
 from procd.unix.confine import Confinement
 from procd.unix.fd import OwnedFd, anonymous_file, pipe
-
-log = logging.getLogger(__name__)
+from procd.unix.file import remove_tree
 
 WORKER_DIR: Final = Path(worker.__file__).parent
 # Of Node and what runs on it; the path is as Node names it.
@@ -200,7 +197,7 @@ class _Run:
     confinement: Confinement
     python_path: str  # empty: the one on PATH
     argv: tuple[str, ...] = ()
-    folder: str = ""
+    folder: Path | None = None
     artifacts_fd: OwnedFd | None = None
 
     def which(self, name: str) -> str | None:
@@ -246,11 +243,11 @@ class _Run:
     def typescript(self) -> Program:
         """`argv` with a file of the code, since no runner takes TypeScript by descriptor."""
         try:
-            self.folder = tempfile.mkdtemp(prefix="procd-code-")
-            path = Path(self.folder, "code.ts")
+            self.folder = Path(tempfile.mkdtemp(prefix="procd-code-"))
+            path = self.folder / "code.ts"
             path.write_text(self.request.code, encoding="utf-8")
             self.confinement.give(str(path))
-            self.confinement.give(self.folder)
+            self.confinement.give(str(self.folder))
         except OSError as exc:
             raise SpawnFailed(f"cannot hold the code: {exc.strerror}") from exc
         argv = (*self.argv, *PRELOADING, str(path), *self.request.argv)
@@ -260,14 +257,8 @@ class _Run:
         """Remove what only the run needed."""
         if self.artifacts_fd is not None:
             self.artifacts_fd.close()
-        if self.folder:
-            try:
-                shutil.rmtree(self.folder)
-            except FileNotFoundError:
-                pass  # the program has removed it itself
-            except OSError as exc:
-                # A program that is being killed may still write there.
-                log.warning("%s can't be removed: %s", self.folder, exc.strerror)
+        if self.folder is not None:
+            remove_tree(self.folder)
 
 
 def _code_file(code: str) -> OwnedFd:

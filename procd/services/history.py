@@ -1,7 +1,6 @@
 """History: the commands that a session remembers, and what they may take."""
 
 import asyncio
-import shutil
 import sys
 import uuid
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from procd.errors import Exhausted, ProcessNotFound, SpawnFailed
 from procd.logstore import LogStore
 from procd.services.command import LEAST_BYTES, Command, CommandRecord
 from procd.streams.backlog import Budget
+from procd.unix.file import remove_tree
 from procd.unix.openings import Openings
 from procd.unix.poller import Poller
 
@@ -118,7 +118,7 @@ class History:
     def close(self) -> None:
         """Forget all of them at once, whatever still runs."""
         with ExitStack() as each:
-            each.callback(shutil.rmtree, self._directory, ignore_errors=True)
+            each.callback(remove_tree, self._directory)
             each.callback(self._forget, len(self.commands))
 
     def _forget(self, number: int) -> None:

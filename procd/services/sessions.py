@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -33,7 +32,7 @@ from procd.streams.backlog import Backlog, Budget
 from procd.streams.log import Log
 from procd.surroundings import state_dir
 from procd.unix.fd import OwnedFd
-from procd.unix.file import make_directory
+from procd.unix.file import make_directory, remove_tree
 from procd.unix.openings import Opening, Openings
 from procd.unix.shell import Shell, fed
 from procd.unix.sightings import Sightings
@@ -144,7 +143,7 @@ class ShellSessions:
             if process is not None:
                 process.kill()
                 process.hang_up()
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_tree(directory)
             if isinstance(exc, OSError):
                 raise SpawnFailed(f"cannot create a session: {exc.strerror}") from exc
             raise

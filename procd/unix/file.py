@@ -2,13 +2,17 @@
 
 import ctypes
 import errno
+import logging
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Final
 
 from procd.unix.fd import OwnedFd
 from procd.unix.libc import LIBC
+
+log = logging.getLogger(__name__)
 
 # How often what somebody deletes meanwhile is made.
 MOST_TRIES: Final = 10
@@ -33,6 +37,20 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
                 raise
         else:
             return
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory, if it is there, and all in it; what can't be removed is left, and logged.
+
+    Somebody may still write there, such as a program that is being killed.
+    """
+    shutil.rmtree(path, ignore_errors=True)  # goes on after what can't be
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return  # as it should be
+    except OSError as exc:
+        log.warning("%s can't be removed: %s", path, exc.strerror)
 
 
 def open_regular(path: Path, flags: int) -> OwnedFd:
