@@ -15,6 +15,7 @@ from contextlib import ExitStack
 import aiohttp
 import pytest
 
+from procd.processes import SWEEP_DELAY_S
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import (
     PATIENCE_S,
@@ -214,7 +215,7 @@ async def test_reaping_takes_nobodys_status(
     for pid in shells:
         os.kill(pid, signal.SIGCONT)
     assert watched.survivors(within_s=PATIENCE_S) == []
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(SWEEP_DELAY_S + 0.5)
     os.kill(daemon.pid, signal.SIGCONT)
     answers = await asyncio.gather(*executing)
     assert [answer["exitCode"] for answer in answers] == codes

@@ -9,7 +9,7 @@ import select
 import signal
 import socket
 import tty
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -25,13 +25,6 @@ from procd.unix.writer import FdWriter
 from tests.waiting import until
 
 MEGABYTE = 1 << 20
-
-
-@pytest.fixture
-async def poller() -> AsyncIterator[Poller]:
-    made = Poller(asyncio.get_running_loop())
-    yield made
-    made.close()
 
 
 class Ends:

@@ -6,7 +6,6 @@ import signal
 import struct
 import sys
 import termios
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -60,13 +59,6 @@ class Terminal:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
         self.master.close()
-
-
-@pytest.fixture
-def closing() -> Iterator[ExitStack]:
-    """End what a test leaves."""
-    with ExitStack() as stack:
-        yield stack
 
 
 def terminal(closing: ExitStack, *argv: str, cols: int = 80, rows: int = 24) -> Terminal:
