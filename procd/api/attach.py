@@ -247,7 +247,7 @@ async def _read(
         while (data := await connection.receive()) is not None:
             if attendant.asked and connection.heard_text:
                 try:
-                    attendant.said(data)
+                    await attendant.said(data)
                 except BadRequest as exc:
                     misunderstood(connection, exc)
             elif attendant.may_write:

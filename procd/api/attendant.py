@@ -34,11 +34,12 @@ from procd.api.ws import Connection
 from procd.errors import BadRequest
 from procd.services.attendance import Member
 from procd.services.pty import PtySession, check_size
+from procd.streams.frames import TEXT, encode
 
 PROTOCOL: Final = "procd.pty.v1"
 # A code of our own: RFC 6455, section 7.4.2.
 TAKEN_OVER: Final = 4001
-PONG: Final = orjson.dumps({"type": "control", "status": "pong"})
+PONG: Final = encode(TEXT, b'{"type":"control","status":"pong"}')
 PRESENCE: Final = b'{"type":"control","status":"presence","you":%d,%b'
 MAX_OFFSET: Final = (1 << 63) - 1
 # Presence while its client reads nothing waits and is told once.
@@ -123,11 +124,12 @@ class Attendant:
         """The client has typed; whether all are told, in the next turn, that it is active now."""
         return self._session.attendance.typed(self._member)
 
-    def said(self, text: bytes) -> None:
+    async def said(self, text: bytes) -> None:
         """Do what a text message asks for.
 
         Raises:
             BadRequest: it can't be understood.
+            ConnectionError: the client has gone.
         """
         message: dict[str, Any] = MESSAGE.load_document(parse(text, self._max_values))
         match message["type"]:
@@ -141,7 +143,7 @@ class Attendant:
                     self._member, (message["cols"], message["rows"]), visible=message["visible"]
                 )
             case "ping":
-                self._connection.write_text(PONG)
+                await self._connection.answer(PONG)
             case _:
                 if not self.may_write:
                     raise BadRequest("take-over: a viewer may not write")

@@ -192,6 +192,16 @@ class Connection:
         """Write a text message."""
         self.write(encode(TEXT, payload))
 
+    async def answer(self, frame: bytes) -> None:
+        """Write what a message asks for; who doesn't read such answers is not read until it does.
+
+        Raises:
+            ConnectionError: the client has gone.
+        """
+        if self._transport.get_write_buffer_size() > MOST_BYTES:
+            await self.drain()
+        self.write(frame)
+
     def ping(self) -> None:
         """Ask for a sign of life."""
         self.write(PING_FRAME)
@@ -236,9 +246,7 @@ class Connection:
                     continue
                 return data
             if kind is WSMsgType.PING:
-                if self._transport.get_write_buffer_size() > MOST_BYTES:
-                    await self.drain()
-                self.write(encode(PONG, message.data))
+                await self.answer(encode(PONG, message.data))
             elif kind is WSMsgType.CLOSE:
                 self.heard = True
                 code: int = message.data
