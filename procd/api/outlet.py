@@ -144,6 +144,8 @@ class Outlet:
         times = 0
         while cursor.offset < store.end and not (connection.closing or self._finished):
             if self._allowed is not None and cursor.offset >= self._allowed:
+                if cursor.lost:
+                    break
                 return  # `allow` goes on
             if connection.full:
                 break

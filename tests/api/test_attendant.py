@@ -440,6 +440,21 @@ async def test_output_waits_for_who_acknowledges(procd: MakeClient, tmp_path: Pa
     assert bytes(slow.output) == bytes(fast.output)
 
 
+async def test_who_stops_acknowledging_beside_a_fast_one(procd: MakeClient, tmp_path: Path) -> None:
+    """It is closed when its place is no longer kept, not only when it asks for more."""
+    size = 4 << 20
+    text = f"stty raw -echo; read go; head -c {size} /dev/zero; exec cat"
+    client = await served(procd, tmp_path, text, window_bytes=WINDOW_BYTES, backlog_bytes=1 << 20)
+    stopped, fast = await attended(client), await connect(client, "t1")
+    await fast.type(b"\n")
+    await fast.until_size(size)
+    assert await stopped.to_end() == (WSCloseCode.POLICY_VIOLATION, "slow consumer")
+    assert WINDOW_BYTES <= len(stopped.output) < WINDOW_BYTES + FRAME_BYTES
+    assert client.app[CONNECTIONS].dropped == {"silent": 0, "slow": 1}
+    await fast.type(b"still")
+    await fast.until(b"still")
+
+
 @each(
     "message",
     [
