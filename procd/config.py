@@ -199,7 +199,9 @@ class PtyConfig:
         choices=("latest", "smallest"),
     )
     window_bytes: int = setting(
-        512 << 10, "output sent ahead of what such a client has drawn, bytes", minimum=64 << 10
+        512 << 10,
+        "output ahead of what such a client has drawn, after which no message begins, bytes",
+        minimum=64 << 10,
     )
 
 

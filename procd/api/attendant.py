@@ -2,7 +2,8 @@
 
 Its binary messages are input, as everybody's. Its text messages are JSON objects:
 
-    {"type": "ack", "offset": N}       all output before N is drawn; `pty.window_bytes` may follow
+    {"type": "ack", "offset": N}       all output before N is drawn; messages that begin less than
+                                       `pty.window_bytes` after N may follow, and then the end
     {"type": "size", "cols": C, "rows": R, "visible": true}       its window's size
     {"type": "take-over"}              send away all others that may write, with close code 4001
     {"type": "ping"}                   answer {"type": "control", "status": "pong"}: a page in a

@@ -455,6 +455,29 @@ async def test_who_stops_acknowledging_beside_a_fast_one(procd: MakeClient, tmp_
     await fast.until(b"still")
 
 
+async def test_the_end_comes_after_all_that_is_acknowledged(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """Though the terminal was deleted meanwhile."""
+    size = 1 << 20
+    text = f"stty raw -echo; read go; head -c {size} /dev/zero; exec cat"
+    client = await served(procd, tmp_path, text, window_bytes=WINDOW_BYTES)
+    slow, fast = await attended(client), await connect(client, "t1")
+    await fast.type(b"\n")
+    await fast.until_size(size)
+    await delete(client, "t1")
+    await fast.to_end()
+    async with asyncio.timeout(WAIT_S):
+        acked = 0
+        while await slow.step():
+            if slow.offset > acked:
+                acked = slow.offset
+                await say(slow, type="ack", offset=acked)
+    assert slow.close == fast.close
+    assert slow.ending["exitCode"] == 137
+    assert slow.output == fast.output
+
+
 @each(
     "message",
     [
