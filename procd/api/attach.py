@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from aiohttp import WSCloseCode, web
@@ -123,6 +124,10 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
 
 def _wanted(request: web.Request) -> PtyRequest:
     query = request.query
+    try:
+        unquote_to_bytes(request.rel_url.raw_query_string).decode()
+    except UnicodeDecodeError as exc:  # in `query` it is U+FFFD
+        raise BadRequest("query is not UTF-8") from exc
     if not query.get("id"):
         raise BadRequest("session ID is required (query param 'id')")
     envs: Mapping[str, str] = {}
