@@ -5,6 +5,7 @@ Source: Process API contract, section 1.2.
 
 import asyncio
 import errno
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -52,8 +53,15 @@ def _whole(body: bytes, status: int) -> web.Response:
 
 
 def dumps(value: object) -> bytes:
-    """The JSON of what is short; of a moment in UTC, what `timestamp` makes."""
-    return orjson.dumps(value, option=orjson.OPT_UTC_Z)
+    """The JSON of what is short; of a moment in UTC, what `timestamp` makes.
+
+    What of a path isn't UTF-8 becomes U+FFFD. Source: Process API contract, section 17.
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_UTC_Z)
+    except TypeError:  # of lone surrogates, which Python has for such bytes
+        text = json.dumps(value, ensure_ascii=False, default=timestamp)
+        return text.encode(errors="surrogateescape").decode(errors="replace").encode()
 
 
 def string_json(source: Callable[[], str]) -> Iterator[Piece]:

@@ -46,6 +46,27 @@ async def test_work_dir_is_where_procd_was_started(procd: MakeClient) -> None:
     assert await read(await procd(), "/work-dir") == {"dir": os.getcwd()}
 
 
+async def test_directories_whose_names_are_not_utf8(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xc3\xbc\xff"))
+    place.mkdir()
+    shown = f"{tmp_path}/ü\N{REPLACEMENT CHARACTER}"
+    monkeypatch.setenv("HOME", str(place))
+    client = await procd(process={"work_dir": str(place)})
+    for path in "/work-dir", "/user-home-dir", "/project-dir":
+        assert await read(client, path) == {"dir": shown}
+    async with client.post("/process/interpreter/context", json={}) as reply:
+        context = await reply.json()
+        assert (reply.status, context["cwd"]) == (200, shown)
+    assert await read(client, "/process/interpreter/context") == {"contexts": [context]}
+    await create(client, "p")
+    pty = await read(client, "/process/pty/p")
+    assert pty["cwd"] == shown
+    assert await read(client, "/process/pty") == {"sessions": [pty]}
+    assert (await execute(client, "pwd"))["result"] == f"{shown}\n"
+
+
 async def test_home_as_work_dir(procd: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/usr")
     monkeypatch.setenv("DAYTONA_USER_HOME_AS_WORKDIR", "true")
