@@ -31,10 +31,13 @@ class Artifacts:
 
     def emit(self, document: dict[str, Any]) -> None:
         """Write a chart; only its picture, where that is all that fits."""
+        chart = document["value"]
+        points = chart.pop("points", None)
         line = _line(document)
-        if len(line) > self._room_bytes:
-            what = f"a chart of {len(line)} bytes is too large"
-            line = _line({**document, "value": _picture(document["value"])})
+        if points or len(line) > self._room_bytes:
+            size = f"{points} points" if points else f"{len(line)} bytes"
+            what = f"a chart of {size} is too large"
+            line = _line({**document, "value": _picture(chart)})
             if len(line) > self._room_bytes:
                 say(f"procd: {what} to be returned")
                 return

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import datetime
 import math
+from bisect import bisect_left
 
 TYPE_CHECKING = False  # importing typing would take longer than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-ELEMENTS_MAX = 1_000  # elements of a chart, ticks of an axis: more than anybody can tell apart
-
 
 def ticks_of(axis: Any) -> tuple[list[float], list[str], str]:
     """Where the ticks are, what they say, and the axis's scale."""
-    places = [float(place) for place in axis.get_majorticklocs()[:ELEMENTS_MAX]]
+    places = [float(place) for place in axis.get_majorticklocs()]
     places = [place for place in places if math.isfinite(place)]
     if is_date(axis):
         return [_timestamp(place, _epoch()) for place in places], list(map(iso, places)), "datetime"
@@ -32,34 +31,40 @@ def ticks_of(axis: Any) -> tuple[list[float], list[str], str]:
     return places, labels, text_of(axis.get_scale())
 
 
-def names_at(axis: Any, places: list[float]) -> list[str]:
-    """What the axis calls these places: the labels of ticks, or else the places themselves."""
+def namer(axis: Any) -> Callable[[list[float]], list[str]]:
+    """What tells what an axis calls places: labels of its ticks, or else the places themselves."""
     from matplotlib.category import StrCategoryLocator
     from matplotlib.ticker import FixedLocator
 
     if is_date(axis):
-        return [iso(place) for place in places]
+        return lambda places: list(map(iso, places))
     ticks, labels, _ = ticks_of(axis)
-    written = [plain(round(place, 12)) or "" for place in places]  # less what halving added
-    if not ticks:
-        return written
+    locator = axis.get_major_locator()
+    order = sorted(range(len(ticks)), key=ticks.__getitem__)
+    ascending = [ticks[i] for i in order]
 
     def nearest(place: float) -> int:
-        return min(range(len(ticks)), key=lambda i: abs(ticks[i] - place))
+        at = bisect_left(ascending, place)
+        return min(order[max(at - 1, 0) : at + 1], key=lambda i: abs(ticks[i] - place))
 
-    found = {place: nearest(place) for place in set(places)}
-    # Bars of a group stand beside the tick that they share. Ticks that matplotlib chose, or that
-    # are fewer than the bars, only name what stands on them; each category has a tick.
-    locator = axis.get_major_locator()
-    given = isinstance(locator, StrCategoryLocator) or (
-        isinstance(locator, FixedLocator) and len(set(found.values())) == len(found)
-    )
-    return [
-        labels[found[place]]
-        if given or abs(ticks[found[place]] - place) <= 1e-9 * max(1.0, abs(place))
-        else text
-        for place, text in zip(places, written)
-    ]
+    def names(places: list[float]) -> list[str]:
+        written = [plain(round(place, 12)) or "" for place in places]  # less what halving added
+        if not ticks:
+            return written
+        found = {place: nearest(place) for place in set(places)}
+        # Bars of a group stand beside the tick that they share. Ticks that matplotlib chose, or
+        # that are fewer than the bars, only name what stands on them; each category has a tick.
+        given = isinstance(locator, StrCategoryLocator) or (
+            isinstance(locator, FixedLocator) and len(set(found.values())) == len(found)
+        )
+        return [
+            labels[found[place]]
+            if given or abs(ticks[found[place]] - place) <= 1e-9 * max(1.0, abs(place))
+            else text
+            for place, text in zip(places, written)
+        ]
+
+    return names
 
 
 def is_date(axis: Any) -> bool:

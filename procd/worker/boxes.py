@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from .axis import finite
 
 TYPE_CHECKING = False
@@ -61,11 +59,10 @@ class Box:
         """Whether it has whiskers and a median."""
         return len(self.extremes) >= 4 and bool(self.levels)
 
-    def element(self, outliers_max: int) -> dict[str, Any]:
+    def element(self) -> dict[str, Any]:
         """An element, but for its label."""
         low, high = min(self.extremes), max(self.extremes)
         outliers = [value for value in self.loose if not low <= value <= high]
-        step = max(1, math.ceil(len(outliers) / outliers_max))
         return {
             "min": finite(low),
             "first_quartile": finite(self.quartiles[0]),
@@ -73,7 +70,7 @@ class Box:
             "median": finite(self.levels[2] if len(self.levels) > 2 else self.levels[0]),
             "third_quartile": finite(self.quartiles[1]),
             "max": finite(high),
-            "outliers": [v for v in map(finite, outliers[::step]) if v is not None],
+            "outliers": [v for v in map(finite, outliers) if v is not None],
         }
 
 

@@ -11,7 +11,7 @@ import base64
 import io
 import math
 
-from .axis import ELEMENTS_MAX, finite, label_of, names_at, plain, text_of, ticks_of, to_number
+from .axis import finite, label_of, namer, plain, text_of, ticks_of, to_number
 from .boxes import boxes_of
 
 TYPE_CHECKING = False
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-ELEMENT_POINTS_MAX = 100_000  # points of one element: evenly thinned out above that
-CHART_POINTS_MAX = 1_000_000  # points of all of a chart's elements: some 40 MB of JSON
+POINTS_MAX = 1_000_000  # of a chart: some 40 MB of JSON, and 130 MB more while that is made
 DPI = 100
 PIXELS_MAX = 50_000_000  # of a picture (200 MB while it is drawn): fewer dots per inch above that
 
@@ -28,6 +27,7 @@ PIXELS_MAX = 50_000_000  # of a picture (200 MB while it is drawn): fewer dots p
 def chart_of(figure: Any) -> dict[str, Any]:
     """The chart that a figure shows: the `value` of an artifact.
 
+    One with more than POINTS_MAX says with `points` how many, and has no elements.
     A figure that can't be made sense of, or fails to be read, is of the type "unknown"; one that
     fails to be drawn has no `png`. Drawing may warn, as it does anywhere.
     """
@@ -75,7 +75,7 @@ def _content(figure: Any) -> dict[str, Any]:
     if not usable:
         return {"type": "unknown", "title": title, "elements": []}
     if len(usable) > 1:
-        elements = [_heading(ax, *_recognise(ax)) for ax in usable[:ELEMENTS_MAX]]
+        elements = [_heading(ax, *_recognise(ax)) for ax in usable]
         return {"type": "composite_chart", "title": title, "elements": elements}
     (ax,) = usable
     kind, parts = _recognise(ax)
@@ -86,6 +86,9 @@ def _content(figure: Any) -> dict[str, Any]:
             ticks, labels, scale = ticks_of(axis)
             chart.update({f"{name}_ticks": ticks, f"{name}_tick_labels": labels})
             chart[f"{name}_scale"] = scale
+    points = sum(len(_points_of(kind, part)) for part in parts)
+    if points > POINTS_MAX:
+        return {**chart, "points": points, "elements": []}
     chart["elements"] = list(_elements(ax, kind, parts))
     return chart
 
@@ -204,12 +207,9 @@ def _is_horizontal(kind: str, parts: list[Any]) -> bool:
 
 
 def _elements(ax: Any, kind: str, parts: list[Any]) -> Iterator[dict[str, Any]]:
-    parts = parts[:ELEMENTS_MAX]
-    points_max = min(ELEMENT_POINTS_MAX, CHART_POINTS_MAX // max(1, len(parts)))
     if kind in ("line", "scatter"):
         for part in parts:
-            points = part.get_xydata() if kind == "line" else part.get_offsets()
-            yield {"label": label_of(part), "points": _points(ax, points, points_max)}
+            yield {"label": label_of(part), "points": _points(ax, _points_of(kind, part))}
     elif kind == "pie":
         for wedge in parts:
             angle = finite(wedge.theta2 - wedge.theta1)
@@ -217,29 +217,35 @@ def _elements(ax: Any, kind: str, parts: list[Any]) -> Iterator[dict[str, Any]]:
     elif kind == "bar":
         yield from _bars(ax, parts)
     elif kind == "box_and_whisker":
-        axis = ax.yaxis if parts[0].horizontal else ax.xaxis
-        names = names_at(axis, [box.position for box in parts])
-        for box, name in zip(parts, names):
-            yield {"label": name, **box.element(points_max)}
+        names = namer(ax.yaxis if parts[0].horizontal else ax.xaxis)
+        for box, name in zip(parts, names([box.position for box in parts])):
+            yield {"label": name, **box.element()}
 
 
-def _points(ax: Any, points: Any, points_max: int) -> list[list[float]]:
+def _points_of(kind: str, part: Any) -> Any:
+    """The points of a line or a scatter, or the outliers of a box, as they are in the figure."""
+    if kind == "line":
+        return part.get_xydata()
+    if kind == "scatter":
+        return part.get_offsets()
+    return part.loose if kind == "box_and_whisker" else ()
+
+
+def _points(ax: Any, points: Any) -> list[list[float]]:
     """Rows of two; a gap in a line, or what is masked, is left out, since it can't be null."""
     to_x, to_y = to_number(ax.xaxis), to_number(ax.yaxis)
-    step = max(1, math.ceil(len(points) / points_max))
     return [
         [to_x(x), to_y(y)]
-        for x, y in points[::step].tolist()
+        for x, y in points.tolist()
         if x is not None and y is not None and math.isfinite(x) and math.isfinite(y)
     ]
 
 
 def _bars(ax: Any, containers: list[Any]) -> Iterator[dict[str, Any]]:
     horizontal = _is_horizontal("bar", containers)
-    left = ELEMENTS_MAX
+    names = namer(ax.yaxis if horizontal else ax.xaxis)
     for container in containers:
-        bars = list(container)[:left]
-        left -= len(bars)
+        bars = list(container)
         if horizontal:
             centres = [bar.get_y() + bar.get_height() / 2 for bar in bars]
         else:
@@ -248,6 +254,6 @@ def _bars(ax: Any, containers: list[Any]) -> Iterator[dict[str, Any]]:
         group = label_of(container)
         if not group and len(containers) > 1:
             group = text_of(container.get_label())
-        for bar, name in zip(bars, names_at(ax.yaxis if horizontal else ax.xaxis, centres)):
+        for bar, name in zip(bars, names(centres)):
             value = bar.get_width() if horizontal else bar.get_height()
             yield {"label": name, "group": group, "value": plain(value)}

@@ -265,6 +265,21 @@ async def test_charts_that_are_too_large(procd: MakeClient, plotting: dict[str, 
 
 
 @needs_matplotlib
+async def test_charts_of_many_points(procd: MakeClient, plotting: dict[str, str]) -> None:
+    client = await procd()
+    body = await code_run(client, f"{PLOT}plt.plot([0] * 150_001); plt.show()", envs=plotting)
+    (chart,) = body["artifacts"]["charts"]
+    assert (len(chart["elements"][0]["points"]), body["result"]) == (150_001, "")
+    body = await code_run(client, f"{PLOT}plt.plot([0] * 1_000_001); plt.show()", envs=plotting)
+    (chart,) = body["artifacts"]["charts"]
+    assert chart.pop("png").startswith("iVBOR")
+    assert chart == {"type": "line", "elements": []}
+    assert body["result"] == (
+        "procd: a chart of 1000001 points is too large: only its picture is returned\n"
+    )
+
+
+@needs_matplotlib
 async def test_charts_of_forks(procd: MakeClient, plotting: dict[str, str]) -> None:
     client = await procd()
     code = f"""{PLOT}

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 
-from procd.worker import axis, charts
+from procd.worker import charts
 from procd.worker.charts import chart_of
 
 WORKER = Path(charts.__file__).parent
@@ -346,6 +346,14 @@ def test_bars_between_few_ticks_keep_their_places() -> None:
     assert labels(chart(figure)) == ["first", "1", "2", "3", "4", "last"]
 
 
+def test_ticks_in_any_order_name_bars() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.bar(range(4), [1] * 4)
+    ax.set_xticks([2.1, 0, 3, 1.2], ["c", "a", "d", "b"])
+    assert labels(chart(figure)) == ["a", "b", "c", "d"]
+
+
 def test_several_boxes_of_a_category() -> None:
     figure = Figure()
     ax = figure.subplots()
@@ -598,36 +606,41 @@ def test_huge_pictures_are_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None
     assert width * height <= 11_000
 
 
-def test_long_lines_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charts, "ELEMENT_POINTS_MAX", 10)
-    monkeypatch.setattr(charts, "CHART_POINTS_MAX", 14)
+def test_points_beyond_the_limit_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "POINTS_MAX", 10)
     figure = Figure()
     ax = figure.subplots()
-    ax.plot(range(100))
-    assert points(chart(figure)) == [[[x, x] for x in range(0, 100, 10)]]
-    ax.plot(range(7))
-    assert [len(of) for of in points(chart(figure))] == [7, 7]
+    ax.plot([1, 2, 4, 8, 16])
+    ax.plot(range(5), label="b")
+    assert [len(of) for of in points(chart(figure))] == [5, 5]
+    ax.plot([1, 2, 4])
+    made = chart_of(figure)
+    assert (made["type"], made["elements"], made["points"]) == ("line", [], 13)
+    assert made["png"]
+    ax.clear()
+    ax.scatter(range(11), range(11))
+    assert chart_of(figure)["points"] == 11
     ax.clear()
     ax.boxplot([SAMPLE + [100 + extra for extra in range(50)]], whis=(30, 60))
-    assert 0 < len(chart(figure).elements[0].outliers) <= 10
+    assert chart_of(figure)["points"] > 10
 
 
-def test_elements_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charts, "ELEMENTS_MAX", 5)
-    monkeypatch.setattr(axis, "ELEMENTS_MAX", 3)
+def test_no_element_and_no_tick_is_left_out() -> None:
     figure = Figure()
     ax = figure.subplots()
-    for _ in range(9):
-        ax.plot([1, 2, 4])
-    ax.set_xticks(range(9))
+    for n in range(1200):
+        ax.plot([1, 2, n])
+    ax.set_xticks(range(1200))
     line = chart(figure)
-    assert len(line.elements) == 5
-    assert len(line.x_ticks) == len(line.x_tick_labels) == 3
-    ax.clear()
-    ax.bar([1, 2, 3], [1, 2, 3])
-    ax.bar([1, 2, 3], [4, 5, 6])
-    ax.bar([1, 2, 3], [7, 8, 9])
-    assert values(chart(figure)) == ["1", "2", "3", "4", "5"]
+    assert len(line.elements) == len(line.x_ticks) == len(line.x_tick_labels) == 1200
+    figure = Figure()
+    ax = figure.subplots()
+    names = [f"n{n}" for n in range(600)]
+    for factor in 1, 2:
+        ax.bar(names, [factor * n for n in range(600)])
+    bars = chart(figure)
+    assert labels(bars) == names * 2
+    assert values(bars) == [str(factor * n) for factor in (1, 2) for n in range(600)]
 
 
 def test_text_is_text() -> None:
