@@ -12,7 +12,7 @@ from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing, validate
 
 from procd.errors import BadRequest, InvalidBody, TooLarge
@@ -20,6 +20,7 @@ from procd.errors import BadRequest, InvalidBody, TooLarge
 MAX_DIGITS: Final = 18
 MAX_UINT16: Final = (1 << 16) - 1
 MAX_UINT32: Final = (1 << 32) - 1
+IDENTITY: Final = "identity"  # Content-Encoding: none
 HAS_NUL: Final = "must not contain a NUL character"
 HAS_SURROGATES: Final = "must not contain lone surrogates"
 # What may stand before the first value: in bytes it is found faster than in a text.
@@ -165,13 +166,15 @@ async def load(request: web.Request, schema: BodySchema) -> Any:
     """The request's body as the dataclass of `schema`.
 
     Raises:
-        InvalidBody: it is not JSON, doesn't fit, or has stopped coming.
+        InvalidBody: it is encoded, is not JSON, doesn't fit, or has stopped coming.
         TooLarge: it is above the server's limit.
         ConnectionError: the client has gone.
     """
     content = request.content
     if max(request.content_length or 0, content.total_bytes) > request.client_max_size:
         raise TooLarge("request body is too large")
+    if request.headers.get(hdrs.CONTENT_ENCODING, IDENTITY).lower() != IDENTITY:
+        raise InvalidBody("invalid request body: its Content-Encoding can't be decoded")
     try:
         # Most often all of it came with the headers.
         raw = content.read_nowait() if content.is_eof() else await _read(request)

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
@@ -344,6 +344,4 @@ def _all_taken(transport: asyncio.Transport | None) -> bool:
 def _reason(exc: HttpProcessingError) -> str:
     if isinstance(exc, LineTooLong):
         return "bad request: the request line or the headers are too long"
-    if isinstance(exc, ContentEncodingError):
-        return "bad request: this Content-Encoding can't be decoded"
     return "bad request: this is no well-formed request of HTTP/1.1"

@@ -58,6 +58,7 @@ class Runner(web.AppRunner):
             app,
             access_log=None,
             handler_cancellation=True,
+            auto_decompress=False,  # what it can't decode it would take for no request
             keepalive_timeout=config.keepalive_s,
             max_field_size=config.max_header_bytes,
             max_line_size=config.max_header_bytes,
