@@ -169,7 +169,7 @@ class CodeRuns:
             return (ts_node, "-T", "--ignore-diagnostics", "5107", "-O", TS_NODE_OPTIONS)
         if tsx := run.which("tsx"):
             return (tsx,)
-        node = find(run.env, run.confinement, "node")
+        node = find(run.env, run.confinement, "node", cwd=run.cwd)
         if node not in self._strips_types:
             probe = Program(argv=(node, "-p", STRIPS_TYPES), cwd=run.cwd, env=run.env)
             result = await self._executions.run_program(lambda: probe, PROBE_TIMEOUT_S)
@@ -202,16 +202,17 @@ class _Run:
 
     def which(self, name: str) -> str | None:
         """The path of a program: among the working directory's own Node packages, or on PATH."""
-        local = Path(self.cwd, "node_modules", ".bin").absolute()
-        path = f"{local}:{self.env.get('PATH', os.defpath)}"
+        path = f"node_modules/.bin:{self.env.get('PATH', os.defpath)}"
         try:
-            return find({"PATH": path}, self.confinement, name)
+            return find({"PATH": path}, self.confinement, name, cwd=self.cwd)
         except MissingProgramError:
             return None
 
     def python(self) -> Program:
         """Python, with the code as its input; with charts, through the runner."""
-        python = self.python_path or find(self.env, self.confinement, "python3", "python")
+        python = self.python_path or find(
+            self.env, self.confinement, "python3", "python", cwd=self.cwd
+        )
         code = _code_file(self.request.code)
         if not CHARTING.search(self.request.code):
             argv = (python, "-u", "-", *self.request.argv)
@@ -236,7 +237,7 @@ class _Run:
 
     def javascript(self) -> Program:
         """Node, with the code as its input."""
-        node = find(self.env, self.confinement, "node")
+        node = find(self.env, self.confinement, "node", cwd=self.cwd)
         argv = (node, *PRELOADING, "-", *self.request.argv)
         return self._program(argv, stdin=_code_file(self.request.code))
 

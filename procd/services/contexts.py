@@ -216,7 +216,7 @@ class Contexts:
         env = self._environment.merged({})
         try:
             python = self.config.python or find(
-                env, self._processes.confinement, "python3", "python"
+                env, self._processes.confinement, "python3", "python", cwd=self._work_dir
             )
         except MissingProgramError as exc:
             raise SpawnFailed(str(exc)) from exc

@@ -12,16 +12,18 @@ class MissingProgramError(Exception):
     """There is no such program; the message names it."""
 
 
-def find(env: Mapping[str, str], confinement: Confinement, *names: str) -> str:
+def find(env: Mapping[str, str], confinement: Confinement, *names: str, cwd: str = "") -> str:
     """The absolute path of the first of `names` that is on the PATH of `env`, and can be run.
+
+    Args:
+        cwd: what the PATH may be relative to; relative to procd's own.
 
     Raises:
         MissingProgramError: there is none.
     """
     for name in names:
         for directory in env.get("PATH", os.defpath).split(os.pathsep):
-            if found := shutil.which(name, path=directory or os.curdir):
-                path = Path(found).absolute()
-                if confinement.may_run(path):
-                    return str(path)
+            path = Path(cwd, directory, name).absolute()
+            if shutil.which(path) and confinement.may_run(path):
+                return str(path)
     raise MissingProgramError(f"{names[0]}: not found")

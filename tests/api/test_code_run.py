@@ -489,6 +489,30 @@ async def test_typescript(procd: MakeClient, runtime: Runtime, tmp_path: Path) -
         assert body["exitCode"] == 0, body
 
 
+async def test_a_path_is_relative_to_where_the_program_runs(
+    procd: MakeClient, runtime: Runtime, tmp_path: Path
+) -> None:
+    client = await procd()
+    place = tmp_path / "a:b"
+    place.mkdir()
+    runtime.directory.rename(place / "bin")
+    names = {"python": "python3", "javascript": "node", "typescript": "ts-node"}
+    for name in names.values():
+        found = place / "bin" / name
+        found.unlink(missing_ok=True)
+        found.write_text('#!/bin/sh\necho "$0"\n')
+        found.chmod(0o755)
+    for cwd in str(place), os.path.relpath(place):
+        for language, name in names.items():
+            body = await code_run(client, "1", language, cwd=cwd, envs={"PATH": "bin"})
+            assert os.path.normpath(body["result"]) == f"{place}/bin/{name}\n"
+    local = place / "node_modules" / ".bin"
+    local.mkdir(parents=True)
+    (place / "bin" / "ts-node").rename(local / "ts-node")
+    body = await code_run(client, "1", "typescript", cwd=str(place), envs={"PATH": "bin"})
+    assert body["result"] == f"{local}/ts-node\n"
+
+
 @each("what", ["rm -r {}", "chmod 0 {}", "mkdir {}/a {}/a/b", "rm {}/code.ts; mkdir {}/code.ts"])
 async def _folder(client: Any, runtime: Runtime, what: str) -> None:
     # Its file is the program's to do with as it likes.
