@@ -70,7 +70,8 @@ class ServerConfig:
     )
     max_header_bytes: int = setting(
         128 << 10,
-        "longest request line and longest header field, bytes; all of them, three times that",
+        "longest request line and longest header field, bytes; all of them, three times that,"
+        " and 256 KiB more if they come at once",
         minimum=8190,
     )
     keepalive_s: float = setting(75.0, "idle keep-alive of an HTTP connection, seconds", minimum=1)

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 
 # How much longer than `server.max_header_bytes` a whole head may be: a request line and a header
-# that are as long as that, and as much again for all others.
+# that are as long as that, and as much again for all others. What comes with its end isn't counted:
+# that may be a body.
 HEAD_TO_HEADER: Final = 3
 
 POLLER = web.AppKey("POLLER", Poller)
