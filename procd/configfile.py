@@ -125,7 +125,10 @@ def _parsed(label: str, text: str, default: object) -> object:
             return {"true": True, "false": False}[text.strip().lower()]
         if isinstance(default, tuple):
             return [item.strip() for item in text.split(",") if item.strip()]
-        return text if isinstance(default, str) else type(default)(text)  # type: ignore[call-arg]  # int or float: both take a str
+        if isinstance(default, str):
+            return text
+        # Of a str, int and float take the digits of any script.
+        return type(default)(text.encode("ascii"))  # type: ignore[call-arg]  # it is one of these
     except (ValueError, KeyError):
         raise ConfigError(f"{label}: must be {_kind(default)}") from None
 

@@ -147,6 +147,8 @@ def test_a_wrong_document_names_the_key(document: dict[str, Any], message: str) 
     [
         ({"PROCD_SERVER_PORT": "http"}, "PROCD_SERVER_PORT: must be an integer"),
         ({"PROCD_SERVER_PORT": "-1"}, "PROCD_SERVER_PORT: must be at least 0"),
+        ({"PROCD_SERVER_PORT": "\u0661\u0660"}, "PROCD_SERVER_PORT: must be an integer"),
+        ({"PROCD_SERVER_PING_S": "\u0661.5"}, "PROCD_SERVER_PING_S: must be a number"),
         ({"PROCD_METRICS_ENABLED": "yes"}, "PROCD_METRICS_ENABLED: must be true or false"),
         ({"PROCD_SERVER_PING_S": "soon"}, "PROCD_SERVER_PING_S: must be a number"),
         ({"PROCD_SERVER_PING_S": "nan"}, "PROCD_SERVER_PING_S: must be at least 0.05"),

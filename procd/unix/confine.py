@@ -192,7 +192,7 @@ def _gid(key: str, text: str) -> int:
 
 def _number(text: str) -> int | None:
     """The id that `text` is; None if it can only be a name."""
-    return int(text) if text.isdecimal() and int(text) <= MAX_ID else None
+    return int(text) if text.isascii() and text.isdecimal() and int(text) <= MAX_ID else None
 
 
 def _rlimit(text: str) -> str:
@@ -220,7 +220,7 @@ def _umask(text: str) -> int | None:
     if not text:
         return None
     try:
-        umask = int(text, 8)
+        umask = int(text.encode("ascii"), 8)
     except ValueError:
         umask = -1
     if not 0 <= umask <= 0o777:

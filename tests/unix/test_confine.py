@@ -72,6 +72,8 @@ def test_a_user_by_name_and_by_number() -> None:
         (ProcessConfig(rlimits=("nofile=2:1",)), "soft limit above the hard one: nofile=2:1"),
         (ProcessConfig(umask="8"), "process.umask: must be an octal number"),
         (ProcessConfig(umask="7777"), "process.umask: must be an octal number"),
+        (ProcessConfig(umask="\u0662\u0662"), "process.umask: must be an octal number"),
+        (ProcessConfig(user="\u0661"), "process.user: no such user"),
     ],
 )
 def test_what_cannot_be(config: ProcessConfig, message: str) -> None:
