@@ -27,10 +27,10 @@ from .tracebacks import CELL, MAX_NAME_CHARS, Sources, bare, name_of
 
 TYPE_CHECKING = False  # nor what typing costs
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
     from typing import Any
 
+    from .awaiting import Awaiting
     from .channel import Channel
     from .output import Streams
 
@@ -64,7 +64,7 @@ class Interpreter:
         self._interrupted = False  # since the cell began, while it was not interruptible
         self._cells = 0
         self._reserve: mmap | None = None  # given back when the user's code is over, or fails
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._awaiting: Awaiting | None = None  # since a cell has awaited
         self._flags = PyCF_ALLOW_TOP_LEVEL_AWAIT
         self._last: object = object()  # what we have called `_`
         self._package = sys.modules["_procd"]
@@ -255,22 +255,12 @@ class Interpreter:
         names = self._module.__dict__
         if not any(program.co_flags & CO_COROUTINE for program in programs):
             return [eval(program, names) for program in programs][-1]  # noqa: S307 - what it is for
-        import asyncio
+        if self._awaiting is None:
+            with self._hooks:  # an interrupt would leave half of asyncio
+                from .awaiting import Awaiting
 
-        if self._loop is None or self._loop.is_closed():
-            self._loop = asyncio.new_event_loop()
-        loop = self._loop
-        task = loop.create_task(_awaited(programs, names))
-        try:
-            return loop.run_until_complete(task)
-        except BaseException:
-            if not task.done():  # an interrupt
-                task.cancel()
-                # No coroutine, which would complain if the user's code has broken the loop.
-                loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-            if not task.cancelled():
-                task.exception()  # which is the one on its way, or of less interest: it was seen
-            raise
+            self._awaiting = Awaiting()
+        return self._awaiting.run(_awaited(programs, names))
 
     def _display(self, *values: object) -> None:
         for value in values:

@@ -281,10 +281,7 @@ async def test_memory_used_up(procd: MakeClient) -> None:
 
 async def test_a_loop_that_is_broken(procd: MakeClient) -> None:
     client = await procd()
-    code = (
-        "import asyncio\nawait asyncio.sleep(0)\n"
-        "asyncio.get_running_loop().run_until_complete = None"
-    )
+    code = "import asyncio\nawait asyncio.sleep(0)\nasyncio.get_running_loop().run_forever = None"
     assert not await said(client, code)
     cell = await run(client, "await asyncio.sleep(0)")
     assert cell.error["name"] == "TypeError"
