@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import sys
 from _ast import Expr, Expression, PyCF_ONLY_AST
-from binascii import b2a_base64
 from io import StringIO
 
 from .encoding import encode
 from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
+from .own import Modules
+
+with Modules("binascii"):
+    from binascii import b2a_base64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from os.path import dirname
 from traceback import TracebackException
 
 from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
+from .own import Modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ MAX_NAME_CHARS = 256
 MAX_VALUE_CHARS = 64 << 10
 MAX_TRACEBACK_CHARS = 256 << 10
 UNKNOWN = "<exception str() failed>"
+# What the traceback module imports as it needs it, and linecache for that.
+LATE = ("ast", "token", "tokenize", "unicodedata")
 HERE = dirname(__file__) + "/"  # noqa: PTH120 - pathlib costs as much as all the rest
 # A class's own name, whatever its metaclass says.
 name_of: Any = type.__dict__["__name__"].__get__
@@ -31,6 +34,7 @@ class Sources:
     def __init__(self) -> None:
         self._entries: dict[str, tuple[int, None, list[str], str]] = {}
         self._chars = 0
+        self._own_modules = Modules(*LATE)
 
     def remember(self, code: str, filename: str) -> None:
         """Keep a cell's lines."""
@@ -59,7 +63,8 @@ class Sources:
         except Exception:  # noqa: BLE001 - a __str__ of the user's
             value = UNKNOWN
         try:
-            text = _traceback(exc)
+            with self._own_modules:
+                text = _traceback(exc)
         except Exception:  # noqa: BLE001 - an exception that can't be shown is still one
             text = f"{name}: {value}\n"
         return {

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,36 @@ async def test_each_python(procd: MakeClient, python: str) -> None:
     cell = await run(client, "while True: pass", contextId=context_id, timeout=1)
     assert cell.close == (4008, "")
     assert await said(client, "print(x)", contextId=context_id) == "1\n"
+
+
+# Modules that tracebacks and displays take late, as far as this Python hasn't loaded them before.
+LATE = ("ast", "binascii", "token", "tokenize", "unicodedata")
+
+
+@each_python
+async def test_modules_of_the_users_by_the_names_of_late_ones(
+    procd: MakeClient, python: str, tmp_path: Path
+) -> None:
+    for name in LATE:
+        (tmp_path / f"{name}.py").write_text(f"print('my {name}')")
+    (tmp_path / "lib.py").write_text("def fail():\n    return 'é' and 1 / 0")
+    client = await procd(interpreter={"python": python}, process={"work_dir": str(tmp_path)})
+    code = "import lib\ndef f():\n    return 'é' and lib.fail()\nf()"
+    for _ in range(2):
+        cell = await run(client, code)
+        assert "    return 'é' and 1 / 0\n" in cell.error["traceback"]
+        assert cell.stdout == ""
+    picture = "class P:\n    def _repr_png_(self): return b'png'\nP()"
+    cell = await run(client, picture, display=True)
+    assert (cell.results[0]["image/png"], cell.stdout) == ("cG5n", "")
+    for _ in range(2):  # also where they have been imported
+        assert await said(client, "import ast, sys; print(sys.modules.pop('ast') is ast)") == (
+            "my ast\nTrue\n"
+        )
+        cell = await run(client, f"import ast\n{code}")
+        assert "    return 'é' and 1 / 0\n" in cell.error["traceback"]
+        assert cell.stdout == "my ast\n"
+        assert await said(client, "print(sys.modules.pop('ast') is ast)") == "True\n"
 
 
 @each_python
