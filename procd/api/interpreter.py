@@ -302,7 +302,9 @@ routes = [
     web.get(
         f"{_CONTEXT}/variables",
         variables,
-        doc=Doc(reply=VARIABLES, errors=(ProcessNotFound, TimedOut, Exhausted, SpawnFailed)),
+        doc=Doc(
+            reply=VARIABLES, errors=(ProcessNotFound, TimedOut, Conflict, Exhausted, SpawnFailed)
+        ),
     ),
     web.get(
         "/process/interpreter/execute",

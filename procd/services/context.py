@@ -31,6 +31,9 @@ LANGUAGE: Final = "python"
 # Of a timeout that the code didn't obey.
 STATE_LOST: Final = "timeout: the interpreter was ended, its state is lost"
 ENDED: Final = "worker process ended"
+DELETED: Final = "context deleted"
+RESTARTED: Final = "context restarted"
+STOPPING: Final = "server shutdown"
 # Of what went wrong in procd, which then can't know what the process was told.
 INTERNAL: Final = "internal error: the interpreter was ended, its state is lost"
 # What may come on top of a full buffer: what the pipes held, and displays.
@@ -245,7 +248,7 @@ class Context:
                     execution.finish(execution.broken(INTERNAL))
                 finally:
                     self._current = None
-                    execution.finish(Outcome(End.BROKEN, reason="server shutdown"))
+                    execution.finish(Outcome(End.BROKEN, reason=STOPPING))
         finally:
             self._working = None
         self._begin_idling()
@@ -326,17 +329,17 @@ class Context:
             Exhausted: as `start`.
             ProcessNotFound: as `start`.
         """
-        ending = self._end_process("context restarted")
+        ending = self._end_process(RESTARTED)
         await self._contexts.tasks.finish(ending, f"restart context {self.record.id}")
         await self.start()
 
-    async def delete(self) -> None:
-        """End it, those who wait included."""
+    async def delete(self, reason: str = DELETED) -> None:
+        """End it, those who wait included; they are told the reason."""
         self._deleted = True
         self._stop_idling()
         while self._queue:
-            self._queue.popleft().finish(Outcome(End.BROKEN, reason="context deleted"))
-        await self._end_process("context deleted")
+            self._queue.popleft().finish(Outcome(End.BROKEN, reason=reason))
+        await self._end_process(reason)
 
     async def _end_process(self, reason: str) -> None:
         if self._current is not None:

@@ -13,6 +13,7 @@ from typing import Final
 from procd.config import InterpreterConfig
 from procd.errors import (
     BadRequest,
+    Conflict,
     Exhausted,
     ProcdError,
     ProcessNotFound,
@@ -23,6 +24,8 @@ from procd.processes import Processes
 from procd.services.context import (
     DEFAULT,
     LANGUAGE,
+    RESTARTED,
+    STOPPING,
     Context,
     ContextRecord,
     End,
@@ -167,7 +170,8 @@ class Contexts:
         """What is in a context's namespace, once those before have run.
 
         Raises:
-            ProcessNotFound: there is no such context.
+            ProcessNotFound: there is no such context, or no longer.
+            Conflict: it was interrupted, or the context restarted.
             Exhausted: too many wait.
             SpawnFailed: its process can't be started, or ended.
             TimedOut: it takes longer than `interpreter.variables_s`; the state is kept.
@@ -187,9 +191,14 @@ class Contexts:
         if outcome.end is End.TIMED_OUT:
             raise TimedOut("the listing took too long and was interrupted; the state is kept")
         if outcome.reply is None:
+            self.get(context_id)  # it may have been deleted
+            if outcome.reason == RESTARTED:
+                raise Conflict(RESTARTED)
             raise SpawnFailed(outcome.reason or "the context doesn't answer")
         if outcome.reply.variables is None:
-            raise SpawnFailed("the context was interrupted")
+            if execution.interrupted:
+                raise Conflict("the context was interrupted")
+            raise SpawnFailed("the listing failed")
         return outcome.reply.variables
 
     def take(self) -> Repl:
@@ -279,7 +288,7 @@ class Contexts:
             self._refill_timer.cancel()
             self._refill_timer = None
         ends = [
-            self.tasks.run(context.delete(), "end a context")
+            self.tasks.run(context.delete(STOPPING), "end a context")
             for context in [*self._contexts.values(), self._default]
         ]
         ends += [self.tasks.run(repl.kill(), "end a spare") for repl in self._spares]

@@ -740,6 +740,51 @@ async def test_a_look_that_never_ends(procd: MakeClient, alive: Fifo, gate: Gate
     assert await alive.line() == "up"
 
 
+LOOKS = {
+    "delete": (404, "PROCESS_NOT_FOUND", None),
+    "interrupt": (409, "CONFLICT", "the context was interrupted"),
+    "restart": (409, "CONFLICT", "context restarted"),
+    "stop": (500, "INTERNAL_SERVER_ERROR", "server shutdown"),
+}
+
+
+@pytest.mark.parametrize("how", LOOKS)
+async def test_what_comes_between_while_somebody_looks(
+    procd: MakeClient, alive: Fifo, how: str
+) -> None:
+    client = await procd()
+    context_id = await create(client)
+    code = f"""
+import time
+class R:
+    def __repr__(self):
+        with open({str(alive)!r}, 'w') as file: file.write('up\\n')
+        time.sleep(3600)
+r = R()
+"""
+    assert not await said(client, code, contextId=context_id)
+    path = f"{CONTEXTS}/{context_id}"
+    context = client.app[APP_CONTEXTS].get(context_id)
+    async with asyncio.TaskGroup() as group:
+        asking = [group.create_task(client.get(f"{path}/variables"))]
+        assert await alive.line() == "up"
+        if how in ("delete", "stop"):  # who waits is told the same
+            asking.append(group.create_task(client.get(f"{path}/variables")))
+            await until(lambda: _is(len(context._queue) == 1))
+        if how == "delete":
+            await delete(client, context_id)
+        elif how == "stop":
+            await client.server.close()
+        else:
+            async with client.post(f"{path}/{how}") as reply:
+                assert reply.status == 200
+    status, kind, message = LOOKS[how]
+    for one in asking:
+        async with await one as reply:
+            body = await refused(reply, status, kind)
+            assert message in (None, body["message"])
+
+
 # Displays
 
 
