@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 MAX_PAYLOAD_CHARS = 900_000
 # What has even this has whatever it is asked for, and means nothing by it.
 CANARY = "_ipython_canary_method_should_not_exist_"
-METHODS = {
-    "_repr_html_": "text/html",
-    "_repr_markdown_": "text/markdown",
-    "_repr_svg_": "image/svg+xml",
-    "_repr_png_": "image/png",
-    "_repr_jpeg_": "image/jpeg",
-    "_repr_latex_": "text/latex",
-    "_repr_javascript_": "application/javascript",
-    "_repr_json_": "application/json",
+# By method, the MIME type and what it is to return. Source: IPython's core/formatters.py.
+METHODS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "_repr_html_": ("text/html", (str,)),
+    "_repr_markdown_": ("text/markdown", (str,)),
+    "_repr_svg_": ("image/svg+xml", (str,)),
+    "_repr_png_": ("image/png", (bytes, str)),
+    "_repr_jpeg_": ("image/jpeg", (bytes, str)),
+    "_repr_latex_": ("text/latex", (str,)),
+    "_repr_javascript_": ("application/javascript", (str,)),
+    "_repr_json_": ("application/json", (dict, list)),
 }
 
 
@@ -80,16 +81,12 @@ def bundle(value: object) -> str:
     """A value by MIME type: `text/plain` always, and what its own methods offer; as JSON."""
     data: dict[str, Any] = {}
     if not isinstance(value, type) and not _has(value, CANARY):
-        whole = _called(value, "_repr_mimebundle_", include=None, exclude=None)
-        if isinstance(whole, tuple):
-            whole = whole[0]
-        if isinstance(whole, dict):
+        whole = _called(value, "_repr_mimebundle_", (dict,), include=None, exclude=None)
+        if whole is not None:
             data.update(whole)
-        for method, kind in METHODS.items():
+        for method, (kind, types) in METHODS.items():
             if kind not in data:
-                payload = _called(value, method)
-                if isinstance(payload, tuple):
-                    payload = payload[0]
+                payload = _called(value, method, types)
                 if payload is not None:
                     data[kind] = payload
     if "image/png" not in data and type(value).__module__ == "matplotlib.figure":
@@ -106,10 +103,14 @@ def bundle(value: object) -> str:
     return limited(data)
 
 
-def _called(value: object, name: str, **arguments: Any) -> Any:
+def _called(value: object, name: str, types: tuple[type, ...], **arguments: Any) -> Any:
+    """What a method returns, without metadata; None if there is none, or nothing of these types."""
     try:
         method = getattr(value, name, None)
-        return method(**arguments) if callable(method) else None
+        found = method(**arguments) if callable(method) else None
+        if isinstance(found, tuple):
+            found, _ = found
+        return found if isinstance(found, types) else None
     except Exception:  # noqa: BLE001 - a method of the user's: the other forms remain
         return None
 

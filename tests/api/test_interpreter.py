@@ -853,6 +853,23 @@ Bad()
     ),
     (
         """
+class Wrong:
+    def __repr__(self): return 'wrong'
+    def _repr_mimebundle_(self, **_): return ()
+    def _repr_html_(self): return 5
+    def _repr_markdown_(self): return ()
+    def _repr_svg_(self): return b'<svg/>'
+    def _repr_png_(self): return 5.0
+    def _repr_jpeg_(self): return 'anBlZw=='
+    def _repr_latex_(self): return ['$x$'], {}
+    def _repr_javascript_(self): return {}
+    def _repr_json_(self): return b'{}'
+Wrong()
+""",
+        [{"text/plain": "wrong", "image/jpeg": "anBlZw=="}],
+    ),
+    (
+        """
 class Halves:
     def __repr__(self): return 'a\\ud800'
     def _repr_html_(self): return '\\udfff€😀'
