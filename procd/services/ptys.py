@@ -45,6 +45,7 @@ class PtySessions:
         self._ended: dict[str, PtySession] = {}
         self.watchers: set[Callable[[], None]] = set()
         self._expiries: dict[str, asyncio.TimerHandle] = {}
+        processes.memory.let_go = self._forget_oldest
 
     def create(self, request: PtyRequest) -> PtySession:
         """Make a session and start its shell, unless that is to wait for the first client.
@@ -62,8 +63,6 @@ class PtySessions:
             raise Conflict(f"PTY session with ID '{request.id}' already exists")
         if len(self._live) >= self.config.max_sessions:
             raise Exhausted(f"limit of {self.config.max_sessions} PTY sessions is reached")
-        while self._processes.memory.full and self._ended:
-            self._forget_ended(next(iter(self._ended)))
         self._processes.check_memory()
         envs = {**request.envs, "TERM": request.envs.get("TERM") or "xterm-256color"}
         info = PtyInfo(
@@ -217,6 +216,14 @@ class PtySessions:
             self._expiries.pop(session_id).cancel()
             session.forget()
             self.changed()
+
+    def _forget_oldest(self) -> bool:
+        """Forget who ended first of those that nobody is reading; whether there was one."""
+        for session_id, session in self._ended.items():
+            if not session.log.readers:
+                self._forget_ended(session_id)
+                return True
+        return False
 
     async def aclose(self) -> None:
         """Forget all sessions; their processes are ended by `Processes`."""

@@ -42,6 +42,11 @@ def _nothing(_: int) -> None:
     """Ignore how much memory became free."""
 
 
+def _nobody() -> bool:
+    """Nobody has anything to let go of."""
+    return False
+
+
 class Budget:
     """What all backlogs together may keep, and do keep, bytes.
 
@@ -50,14 +55,16 @@ class Budget:
 
     Attributes:
         caches: what goes before any output does; what it holds is counted as well.
+        let_go: forgets next what is over and only kept for who may come back; whether it did.
     """
 
-    __slots__ = ("_freed", "caches", "most_bytes", "used_bytes")
+    __slots__ = ("_freed", "caches", "let_go", "most_bytes", "used_bytes")
 
     def __init__(self, most_bytes: int, freed: Callable[[int], None] = _nothing) -> None:
         self.most_bytes = most_bytes
         self.used_bytes = 0
         self.caches: set[Cache] = set()
+        self.let_go: Callable[[], bool] = _nobody
         self._freed = freed
 
     def give_back(self, size: int) -> None:
@@ -74,10 +81,12 @@ class Budget:
         return True
 
     def relieve(self) -> None:
-        """Drop all caches, if there is no room."""
-        if self.used_bytes >= self.most_bytes:
-            while self.caches:
+        """Drop caches, then what is over, until there is room or no more of them."""
+        while self.used_bytes >= self.most_bytes:
+            if self.caches:
                 self.caches.pop().close()
+            elif not self.let_go():
+                return
 
     @property
     def full(self) -> bool:
@@ -237,8 +246,7 @@ class Backlog:
         kept = self.kept_bytes
         budget.used_bytes += kept - self._accounted
         self._accounted = kept
-        if budget.caches:
-            budget.relieve()
+        budget.relieve()
         excess = budget.used_bytes - budget.most_bytes
         if excess <= 0:
             if self._tail_bytes < self._full_tail_bytes:

@@ -311,11 +311,9 @@ async def test_output_in_memory_of_commands(procd: MakeClient) -> None:
 
 
 async def test_terminals_that_have_ended_give_way(procd: MakeClient, tmp_path: Path) -> None:
+    text = '[ "$1" = -c ] && exec sh "$@"; seq -w 299999; exit 3'
     client = await procd(
-        process={
-            "shell": program(tmp_path, "seq -w 299999; exit 3"),
-            "max_total_output_bytes": MEGABYTE,
-        },
+        process={"shell": program(tmp_path, text), "max_total_output_bytes": MEGABYTE},
         pty={"linger_s": 600.0},
     )
     for number in range(3):
@@ -323,6 +321,36 @@ async def test_terminals_that_have_ended_give_way(procd: MakeClient, tmp_path: P
         terminal = await connect(client, f"t{number}")
         await terminal.to_end()
         assert terminal.ending["exitCode"] == 3
+    assert (await execute(client, "echo on"))["result"] == "on\n"
+
+
+async def test_terminals_that_have_ended_give_way_to_what_runs(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """One by one, oldest first, but none that is being read; what runs loses nothing."""
+    size = 8_000_000
+    text = f"stty raw -echo; $WAIT; head -c {size} /dev/zero; $WAIT"
+    client = await procd(
+        process={"shell": program(tmp_path, text), "max_total_output_bytes": 4 * size + MEGABYTE},
+        pty={"linger_s": 600.0},
+    )
+    await create(client, "live", envs={"WAIT": "read x"})
+    live = await connect(client, "live")
+    for number in range(4):
+        await create(client, f"t{number}", envs={"WAIT": ":"})
+        await (await connect(client, f"t{number}")).to_end()
+    async with raw(client, receive_bytes=4096) as slow:
+        await slow.upgrade("/process/pty/t0/connect?offset=0")
+        await live.type(b"\n")
+        await live.until_size(size)
+        assert (await connect(client, "live", "?offset=0")).connected["offset"] == 0
+        states = []
+        for number in range(4):
+            terminal = await attach(client, f"/process/pty/t{number}/connect?offset=0")
+            states.append(terminal.controls[0]["status"])
+            await terminal.ws.close()
+        assert states == ["connected", "error", "connected", "connected"]
+        assert len(await slow.output(None)) == size
 
 
 async def test_terminals(procd: MakeClient, tmp_path: Path) -> None:
