@@ -17,6 +17,9 @@ from procd.utf8 import begun_bytes
 log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 64 << 10
+# What a terminal gives at a time, mostly. Where longer buffers are cut to that, holes stay in the
+# heap between the runs that are kept, nearly as large as those. Source: n_tty.c, N_TTY_BUF_SIZE.
+TTY_READ_BYTES: Final = 4096
 # A read shorter than this emptied the pipe or the terminal: another one would only say EAGAIN.
 SHORT_READ_BYTES: Final = 1024
 # Reads that follow each other within so many seconds, so often, are of something that flows.
@@ -188,7 +191,12 @@ class FdReader:
 
     def _read(self, most: int) -> tuple[bytes, bool]:
         number = self._fd.number
-        size = READ_BYTES if self._streak < FLOW_READS else most
+        if not self._gathers:
+            size = TTY_READ_BYTES
+        elif self._streak < FLOW_READS:
+            size = READ_BYTES
+        else:
+            size = most
         first = b""
         rest: list[bytes] | None = None
         got = 0

@@ -43,6 +43,51 @@ def test_what_is_freed_is_kept_and_given_back() -> None:
     assert (said.stdout, said.stderr) == ("True True\n", "")
 
 
+# Keeps what eight terminals print, and tells by how much more the process has grown.
+TERMINALS = """
+import asyncio, os, resource, subprocess
+from pathlib import Path
+from procd.process import PTY_BURST_BYTES
+from procd.streams.backlog import Backlog
+from procd.unix.heap import hold
+from procd.unix.poller import Poller
+from procd.unix.reader import FdReader
+from procd.unix.tty import open_pty
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+async def main():
+    poller = Poller(asyncio.get_running_loop())
+    stores = [Backlog(4_000_000) for _ in range(8)]
+    before = resident()
+    for store in stores:
+        ended = asyncio.Event()
+        master, path = open_pty(80, 24)
+        FdReader(poller, master, store.append, ended.set,
+                 burst_bytes=PTY_BURST_BYTES, may_go_on=lambda: False)
+        with open(path, "r+b", buffering=0) as slave:
+            command = ("sh", "-c", "stty -opost; head -c 4000000 /dev/zero")
+            printing = subprocess.Popen(command, stdin=slave, stdout=slave)
+        await ended.wait()
+        printing.wait()
+    kept = sum(store.kept_bytes for store in stores)
+    print(kept, (resident() - before) / kept)
+
+hold()
+asyncio.run(main())
+"""
+
+
+def test_what_terminals_print_takes_hardly_more_than_its_bytes() -> None:
+    command = (sys.executable, "-c", TERMINALS)
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.stderr == ""
+    kept, ratio = said.stdout.split()
+    assert kept == "32000000"
+    assert float(ratio) < 1.25
+
+
 @pytest.fixture
 def given_back(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One for each time that it was."""
