@@ -3,7 +3,7 @@
 What a program has switched on long ago is in no replay. But without it a full-screen program is
 drawn over what else is on the screen, and a mouse that it waits for says nothing.
 
-Source: XTerm Control Sequences (DECSET, DECRST, RIS, DECSTR).
+Source: XTerm Control Sequences (DECSET, DECRST, DECKPAM, DECKPNM, RIS, DECSTR).
 """
 
 import re
@@ -14,7 +14,8 @@ from typing import Final
 # The alternate screens; cursor keys, wrapping, cursor, keypad; mouse; focus, paste. In the order of
 # telling them: to change the screen may clear it.
 SCREENS: Final = (47, 1047, 1049)
-DRAWING: Final = (1, 7, 25, 66)
+KEYPAD: Final = 66
+DRAWING: Final = (1, 7, 25, KEYPAD)
 MOUSE: Final = (9, 1000, 1002, 1003, 1005, 1006, 1015, 1016)
 OTHERS: Final = (1004, 2004)
 TOLD: Final = (*SCREENS, *DRAWING, *MOUSE, *OTHERS)
@@ -23,8 +24,8 @@ ON: Final = (7, 25)
 RESET: Final[Mapping[int, bool]] = {mode: mode in ON for mode in TOLD}
 SOFT_RESET: Final[Mapping[int, bool]] = {mode: mode in ON for mode in DRAWING}
 
-SWITCH: Final = re.compile(rb"\x1b(?:\[\?([0-9;]{1,60})([hl])|(c)|\[!p)")
-MARKS: Final = (b"\x1b[?", b"\x1bc", b"\x1b[!p")
+SWITCH: Final = re.compile(rb"\x1b(?:\[\?([0-9;]{1,60})([hl])|([c=>])|\[!p)")
+MARKS: Final = (b"\x1b[?", b"\x1bc", b"\x1b=", b"\x1b>", b"\x1b[!p")
 UNFINISHED: Final = re.compile(rb"\x1b(?:\[(?:\?[0-9;]{0,60}|!)?)?\Z")
 MOST_BYTES: Final = 64
 # Of one mode; a program may well show and hide the cursor each time it draws.
@@ -87,14 +88,17 @@ class Modes:
     def at(self, offset: int) -> bytes:
         """What to write to a new terminal for it to be as it was when `offset` bytes were."""
         return b"".join(
-            b"\x1b[?%d%c" % (mode, b"l" if mode in ON else b"h")
+            # ESC = is as old as the keypad: more terminals know it than the mode's number.
+            b"\x1b=" if mode == KEYPAD else b"\x1b[?%d%c" % (mode, b"l" if mode in ON else b"h")
             for mode in TOLD
             if self._was_on(mode, offset) != (mode in ON)
         )
 
 
 def _switched(match: re.Match[bytes]) -> Mapping[int, bool]:
+    if match[3] is not None:
+        return RESET if match[3] == b"c" else {KEYPAD: match[3] == b"="}
     if match[1] is None:
-        return SOFT_RESET if match[3] is None else RESET
+        return SOFT_RESET
     named = {int(number) for number in match[1].split(b";") if number}
     return {mode: match[2] == b"h" for mode in TOLD if mode in named}

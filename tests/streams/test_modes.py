@@ -12,6 +12,7 @@ from procd.streams.modes import MAX_CHANGES, Modes
 SEQUENCES = [
     b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25l", b"\x1b[?25h", b"\x1b[?1000;1006h",
     b"\x1b[?1000;1006l", b"\x1b[?2004h", b"\x1b[?2004l", b"\x1b[?7l", b"\x1bc", b"\x1b[!p",
+    b"\x1b=", b"\x1b>", b"\x1b[?66h", b"\x1b[?66l", b"\x1b(", b"=",
     b"\x1b[?12h", b"\x1b[31m", b"\x1b[?1049$p", b"\x1b[?;1h", b"\x1b", b"x", b"\x1b[?1", b"\r\n",
 ]  # fmt: skip
 
@@ -35,6 +36,11 @@ def read(*pieces: bytes) -> Modes:
         (b"\x1b[?25h\x1b[?7h", b""),
         (b"\x1b[?1049h\x1b[?2004h\x1b[?1h\x1b[?25l\x1b[!p", b"\x1b[?1049h\x1b[?2004h"),
         (b"\x1b[?1049h\x1b[?2004h\x1b[?25l\x1bc", b""),
+        (b"\x1b[?1h\x1b=", b"\x1b[?1h\x1b="),
+        (b"\x1b[?66h", b"\x1b="),  # the same, and told as what more terminals know
+        (b"\x1b[?66h\x1b>", b""),
+        (b"\x1b=\x1b[!p", b""),
+        (b"\x1b(=\x1b(>", b""),  # character sets
         (b"\x1b[?2026h\x1b[?9999h\x1b[4h\x1b[1049h", b""),  # not to be told, or none of these
     ],
 )
@@ -73,13 +79,16 @@ def test_a_sequence_that_never_ends_is_not_kept() -> None:
 def one_by_one(output: bytes) -> dict[int, bool]:
     """The same, told the slow way."""
     on: dict[int, bool] = {}
-    for match in re.finditer(rb"\x1b(?:\[\?([0-9;]+)([hl])|c|\[!p)", output):
+    for match in re.finditer(rb"\x1b(?:\[\?([0-9;]+)([hl])|[c=>]|\[!p)", output):
         if match[0] == b"\x1bc":
             on = {}
         elif match[0] == b"\x1b[!p":
-            on = {mode: state for mode, state in on.items() if mode not in (1, 7, 25)}
+            on = {mode: state for mode, state in on.items() if mode not in (1, 7, 25, 66)}
+        elif match[1] is None:
+            on[66] = match[0] == b"\x1b="
         else:
-            on |= {int(number): match[2] == b"h" for number in match[1].split(b";") if number}
+            for mode in map(int, filter(None, match[1].split(b";"))):
+                on[mode] = match[2] == b"h"
     return on
 
 
@@ -91,9 +100,9 @@ def test_is_as_if_read_one_by_one(sequences: list[bytes], data: st.DataObject) -
     modes = read(*(output[begin:end] for begin, end in pairwise(places)))
     on = one_by_one(output)
     told = [
-        b"\x1b[?%d%c" % (mode, b"l" if usual else b"h")
-        for mode, usual in ((1049, False), (1, False), (7, True), (25, True), (1000, False),
-                            (1006, False), (2004, False))
+        b"\x1b=" if mode == 66 else b"\x1b[?%d%c" % (mode, b"l" if usual else b"h")
+        for mode, usual in ((1049, False), (1, False), (7, True), (25, True), (66, False),
+                            (1000, False), (1006, False), (2004, False))
         if on.get(mode, usual) != usual
     ]  # fmt: skip
     assert modes.at(len(output)) == b"".join(told)
