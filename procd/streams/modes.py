@@ -11,14 +11,22 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-# The alternate screens; cursor keys, wrapping, cursor, keypad; mouse; focus, paste. In the order of
-# telling them: to change the screen may clear it.
+# The alternate screens; cursor keys, wrapping, cursor, keypad; what of the mouse is said, and how;
+# focus, paste. In the order of telling them: to change the screen may clear it.
 SCREENS: Final = (47, 1047, 1049)
 KEYPAD: Final = 66
 DRAWING: Final = (1, 7, 25, KEYPAD)
-MOUSE: Final = (9, 1000, 1002, 1003, 1005, 1006, 1015, 1016)
+TRACKING: Final = (9, 1000, 1002, 1003)
+ENCODINGS: Final = (1006, 1016, 1005, 1015)
 OTHERS: Final = (1004, 2004)
-TOLD: Final = (*SCREENS, *DRAWING, *MOUSE, *OTHERS)
+TOLD: Final = (*SCREENS, *DRAWING, *TRACKING, *ENCODINGS, *OTHERS)
+# One switch: who is set ends the others, and who is reset ends all (xterm, xterm.js, kitty, tmux).
+# But where nobody knows 1005 and 1015, an encoding that was set before these stays.
+ONE_SWITCH: Final[Mapping[int, tuple[int, ...]]] = {
+    **dict.fromkeys(SCREENS, SCREENS),
+    **dict.fromkeys(TRACKING, TRACKING),
+    **dict.fromkeys(ENCODINGS[:2], ENCODINGS),
+}
 # What is on in a new terminal, and what a soft reset makes of these. It leaves the rest as it is.
 ON: Final = (7, 25)
 RESET: Final[Mapping[int, bool]] = {mode: mode in ON for mode in TOLD}
@@ -83,7 +91,9 @@ class Modes:
 
     def full_screen(self, since: int) -> bool:
         """Whether a full-screen program has the screen, and had it when `since` bytes were."""
-        return any(self._was_on(mode, since) and self._was_on(mode, self._end) for mode in SCREENS)
+        return all(
+            any(self._was_on(mode, offset) for mode in SCREENS) for offset in (since, self._end)
+        )
 
     def at(self, offset: int) -> bytes:
         """What to write to a new terminal for it to be as it was when `offset` bytes were."""
@@ -100,5 +110,9 @@ def _switched(match: re.Match[bytes]) -> Mapping[int, bool]:
         return RESET if match[3] == b"c" else {KEYPAD: match[3] == b"="}
     if match[1] is None:
         return SOFT_RESET
-    named = {int(number) for number in match[1].split(b";") if number}
-    return {mode: match[2] == b"h" for mode in TOLD if mode in named}
+    switched: dict[int, bool] = {}
+    for mode in map(int, filter(None, match[1].split(b";"))):
+        if mode in RESET:
+            switched |= dict.fromkeys(ONE_SWITCH.get(mode, ()), False)
+            switched[mode] = match[2] == b"h"
+    return switched

@@ -12,7 +12,7 @@ from procd.streams.modes import MAX_CHANGES, Modes
 SEQUENCES = [
     b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25l", b"\x1b[?25h", b"\x1b[?1000;1006h",
     b"\x1b[?1000;1006l", b"\x1b[?2004h", b"\x1b[?2004l", b"\x1b[?7l", b"\x1bc", b"\x1b[!p",
-    b"\x1b=", b"\x1b>", b"\x1b[?66h", b"\x1b[?66l", b"\x1b(", b"=",
+    b"\x1b=", b"\x1b>", b"\x1b[?66h", b"\x1b[?66l", b"\x1b[?1003h", b"\x1b[?1003l", b"\x1b(", b"=",
     b"\x1b[?12h", b"\x1b[31m", b"\x1b[?1049$p", b"\x1b[?;1h", b"\x1b", b"x", b"\x1b[?1", b"\r\n",
 ]  # fmt: skip
 
@@ -41,6 +41,16 @@ def read(*pieces: bytes) -> Modes:
         (b"\x1b[?66h\x1b>", b""),
         (b"\x1b=\x1b[!p", b""),
         (b"\x1b(=\x1b(>", b""),  # character sets
+        (b"\x1b[?1003h\x1b[?1000h", b"\x1b[?1000h"),
+        (b"\x1b[?1000;1002;1003h", b"\x1b[?1003h"),
+        (b"\x1b[?1003;1000h", b"\x1b[?1000h"),
+        (b"\x1b[?1000h\x1b[?1003h\x1b[?1000l", b""),
+        (b"\x1b[?1016h\x1b[?1006h", b"\x1b[?1006h"),
+        (b"\x1b[?1015h\x1b[?1006h", b"\x1b[?1006h"),
+        (b"\x1b[?1006h\x1b[?1015h", b"\x1b[?1006h\x1b[?1015h"),  # which not all know
+        (b"\x1b[?1006h\x1b[?1015h\x1b[?1015l", b"\x1b[?1006h"),
+        (b"\x1b[?47h\x1b[?1049h", b"\x1b[?1049h"),
+        (b"\x1b[?1049h\x1b[?47l", b""),
         (b"\x1b[?2026h\x1b[?9999h\x1b[4h\x1b[1049h", b""),  # not to be told, or none of these
     ],
 )
@@ -59,6 +69,8 @@ def test_each_place_has_its_own() -> None:
 def test_who_has_the_screen() -> None:
     modes = read(b"$ vi\r\n", b"\x1b[?1049h", b"text")
     assert (modes.full_screen(6), modes.full_screen(7)) == (False, True)
+    modes.feed(b"\x1b[?47h")
+    assert modes.full_screen(7)
     modes.feed(b"\x1b[?1049l$ ")
     assert not modes.full_screen(7)
 
@@ -88,6 +100,8 @@ def one_by_one(output: bytes) -> dict[int, bool]:
             on[66] = match[0] == b"\x1b="
         else:
             for mode in map(int, filter(None, match[1].split(b";"))):
+                if mode in (1000, 1003):
+                    on[1000] = on[1003] = False
                 on[mode] = match[2] == b"h"
     return on
 
@@ -102,7 +116,7 @@ def test_is_as_if_read_one_by_one(sequences: list[bytes], data: st.DataObject) -
     told = [
         b"\x1b=" if mode == 66 else b"\x1b[?%d%c" % (mode, b"l" if usual else b"h")
         for mode, usual in ((1049, False), (1, False), (7, True), (25, True), (66, False),
-                            (1000, False), (1006, False), (2004, False))
+                            (1000, False), (1003, False), (1006, False), (2004, False))
         if on.get(mode, usual) != usual
     ]  # fmt: skip
     assert modes.at(len(output)) == b"".join(told)
