@@ -15,15 +15,35 @@ from typing import Final
 # A sequence begins with ESC and a letter, or with the C1 control that stands for both, in UTF-8.
 # Repetitions are possessive, so that no output, however odd, makes the search go back over it.
 FIRST: Final = rb"[\x1b\xc2]"
+# A byte of no character. Terminals such as xterm.js drop it before they look for sequences, and the
+# bytes of U+FEFF; any other character ends a CSI.
+SPOILT: Final = rb"""
+    [\x80-\xff] (?!
+        (?<= [\xc2-\xdf] ) [\x80-\xbf]
+      | (?<= \xe0 ) [\xa0-\xbf] [\x80-\xbf]
+      | (?<= [\xe1-\xec\xee\xef] ) [\x80-\xbf]{2} (?<! \xef\xbb\xbf )
+      | (?<= \xed ) [\x80-\x9f] [\x80-\xbf]
+      | (?<= \xf0 ) [\x90-\xbf] [\x80-\xbf]{2}
+      | (?<= [\xf1-\xf3] ) [\x80-\xbf]{3}
+      | (?<= \xf4 ) [\x80-\x8f] [\x80-\xbf]{2}
+    )
+"""
+
+
+def _any(controls: bytes) -> bytes:
+    """A pattern for as many of these as there are, and bytes of no character."""
+    return rb"%b*+ (?: %b %b*+ )*+" % (controls, SPOILT, controls)
+
+
 # Controls are obeyed where they stand behind ESC and in a CSI, and ignored in a string. So is DEL,
-# except in a string.
-OBEYED: Final = rb"[\x00-\x17\x19\x1c-\x1f\x7f]*+"
-IGNORED: Final = rb"[\x00-\x06\x08-\x17\x19\x1c-\x1f]*+"
+# except in a string. What is ignored between the letters of a string's beginning may be no ASCII.
+OBEYED: Final = _any(rb"[\x00-\x17\x19\x1c-\x1f\x7f]")
+IGNORED: Final = rb"[\x00-\x06\x08-\x17\x19\x1c-\x1f\x80-\xc1\xc3-\xff]*+"
 REPORTS: Final = (b"Capabilities", b"ReportCellSize", b"ReportVariable", b"RequestUpload")
 # Others of kitty's keys and values, before the one that counts.
 KEYS: Final = rb"(?: [^\x07\x18\x1a\x1b\xc2;]*? : )??"
 # A CSI's parameters and intermediates, and controls.
-PARAMETERS: Final = rb"[\x00-\x17\x19\x1c-\x3f\x7f]*+"
+PARAMETERS: Final = _any(rb"[\x00-\x17\x19\x1c-\x3f\x7f]")
 # A string's text ends at a terminator, at CAN or SUB, and where another sequence begins.
 OSC_TEXT: Final = rb"(?: [^\x07\x18\x1a\x1b\xc2]++ | \xc2 (?! [\x80-\x9f] ) )*+"
 TEXT: Final = rb"(?: [^\x18\x1a\x1b\xc2]++ | \xc2 (?! [\x80-\x9f] ) )*+"
@@ -33,7 +53,7 @@ UNFINISHED: Final = b"".join(
         rb"(?> (?: (?<=\x1b)", OBEYED, rb"\[ | (?<=\xc2) \x9b )", PARAMETERS,
         rb"  | (?: (?<=\x1b)", OBEYED, rb"\] | (?<=\xc2) \x9d )", OSC_TEXT,
         rb"  | (?: (?<=\x1b)", OBEYED, rb"[PX^_] | (?<=\xc2) [\x90\x98\x9e\x9f] )", TEXT,
-        rb"  | (?<=\x1b) [\x00-\x17\x19\x1c-\x2f\x7f]*+",
+        rb"  | (?<=\x1b)", _any(rb"[\x00-\x17\x19\x1c-\x2f\x7f]"),
         rb"  | (?<=\xc2) )",
     )
 )  # fmt: skip
@@ -58,7 +78,7 @@ QUERY: Final = b"".join(
       | [\]\x9d] (?: ~0 )*+ (?:
             # Colours, font, selection, pointer shape, where a question mark is asking.
             ~(?: 4 | 5 | 1~[0-9] | 2~[12] | 5~[02] | 6~[01] | 7~[0-2]~[0-9] )~;
-            (?= [^\x07\x18\x1a\x1b\xc2?]*+ \? )
+            (?= (?: [^\x07\x18\x1a\x1b\xc2?]++ | \xc2 (?! [\x80-\x9f] ) )*+ \? )
           |""", _spelt(b"776;?"), rb"""    # rxvt-unicode: size of a cell
             # iTerm2's reports; kitty's notifications and clipboard.
           |""", _spelt(b"1337;"), rb"(?:", b"|".join(map(_spelt, REPORTS)), rb""")
@@ -89,9 +109,10 @@ CSI_QUERY: Final = re.compile(
     re.VERBOSE,
 )
 QUERIES: Final = re.compile(
-    # First what is quickly told to begin nothing: a run of either byte, the rest of Latin-1.
-    rb"%b (?! %b{2} | [\xa0-\xbf] ) (?: (?P<query> %b ) | (?P<cut> %b ) %b (?P<cutting> %b ) )"
-    % (FIRST, FIRST, QUERY, UNFINISHED, FIRST, QUERY),
+    # First what is quickly told to begin nothing: a run of ESC, the rest of Latin-1.
+    rb"""(?: \x1b (?! \x1b{2} ) | \xc2 (?! [\xa0-\xbf] ) )
+    (?: (?P<query> %b ) | (?P<cut> %b ) %b (?P<cutting> %b ) )"""
+    % (QUERY, UNFINISHED, FIRST, QUERY),
     re.VERBOSE,
 )
 # A sequence that may go on behind the end, with the one that it cuts short. An ESC may yet be the
@@ -100,10 +121,12 @@ OPEN: Final = re.compile(
     rb"%b (?: %b %b )?+ (?: %b )?+ \x1b?+ \Z" % (FIRST, UNFINISHED, FIRST, UNFINISHED),
     re.VERBOSE,
 )
+ESC: Final = 0x1B
 FIRSTS: Final = (b"\x1b", *(b"\xc2%c" % control for control in b"\x90\x98\x9b\x9d\x9e\x9f"))
 ENQ: Final = b"\x05"  # answers with whatever the terminal has as its answerback
 CONTROLS: Final = bytes({*range(0x20), 0x7F} - {0x18, 0x1A, 0x1B})
 NOT_OBEYED: Final = bytes(set(range(0x100)) - {*CONTROLS} | {0x7F})
+SKIPPED: Final = CONTROLS + bytes(range(0x80, 0x100))
 
 # What may be held back; a longer sequence is no query, and is let go.
 MOST_HELD_BYTES: Final = 16 << 10
@@ -177,12 +200,13 @@ def _third_last(data: bytes) -> int:
 
 def _left(match: re.Match[bytes]) -> bytes | None:
     """What stays where a query was; None if it is none."""
-    query = match["query"] or match["cutting"]
-    obeyed = query
-    sequence = query.lstrip(CONTROLS)
+    name = "query" if match["cut"] is None else "cutting"
+    sequence = obeyed = match[name]
+    if match.string[match.start(name) - 1] == ESC:
+        sequence = sequence.lstrip(SKIPPED)
     if sequence[0] not in b"[\x9b":
-        obeyed = query[: -len(sequence)]
-    elif CSI_QUERY.fullmatch(sequence[1:].translate(None, CONTROLS)) is None:
+        obeyed = obeyed[: -len(sequence)]
+    elif CSI_QUERY.fullmatch(sequence[1:].translate(None, SKIPPED)) is None:
         return None
     controls = obeyed.translate(None, NOT_OBEYED)
     if match["cut"] is None:

@@ -104,6 +104,26 @@ QUERIES = (
     b"\x1b[#R",
     b"\x1b]50;?\x07",
     b"\x1bP0$qm\x1b\\",
+    # Bytes of no character, which xterm.js drops, and U+FEFF.
+    b"\x1b[\x9bc",
+    b"\x1b\xff[6n",
+    b"\x1b[\xc26n",
+    b"\x1b\xc2\xc2[6n",
+    b"\x1b[6\xe9n",
+    b"\x1b[\xe2\x826n",
+    b"\x1b[\xe0\x80\x806n",
+    b"\x1b[\xed\xa0\x806n",
+    b"\x1b[\xef\xbb\xbf6n",
+    b"\x1b[\xf0\x9f\x986n",
+    b"\x1b[\xf0\x80\x80\x806n",
+    b"\x1b[\xf4\x90\x80\x806n",
+    b"\x1b[\xf85\xc0n",
+    b"\xc2\x9b\x9b6n",
+    b"\x1b\x9bZ",
+    b"\x1b]1\xff1;?\x07",
+    b"\x1b]11;\xc2?\x07",
+    b"\x1bP\xe9$qm\x1b\\",
+    b"\x1b\xa0]11;?\x07",
     # C1 controls, in UTF-8.
     b"\xc2\x9a",
     b"\xc2\x9b6n",
@@ -188,6 +208,11 @@ SETTINGS = (
     b"\xc2\x9d0;title?\xc2\x9c",
     b"\xc2\xa96n \xe7\x9b\x9b6n",  # U+00A9 and U+76DB, which has the byte 9b
     b"\x1b[6\x18n",  # given up
+    b"\x1b[6\xc3\xa9n",  # by a character
+    b"\x1b[\xe2\x82\xac6n",
+    b"\x1b[6\xf0\x9f\x98\x80n",
+    b"\x1b\xc2\xa0[6n",
+    b"\x1b[31\xffm",
     b"\x1b]11;?\x18",
 )
 
@@ -243,6 +268,10 @@ def test_a_setting_is_kept(setting: bytes) -> None:
         (b"\xc2\x1b]11;?\x1b\\\x9bc", b"\xc2\x1b\\\x9bc"),
         (b"\xc2\xc2\x9b6n\x9bc", b"\xc2\x1b\\\x9bc"),
         (b"\x1b]0;\xc2\x1b[6n\x9c", b"\x1b]0;\xc2\x1b\\\x9c"),
+        (b"\x1b[3\xc2\x1b[6nm", b"\x1b[3\xc2\x1b\\m"),
+        (b"\x1b\x1b\xc2[6nm", b"\x1b\x1b\\m"),
+        (b"\xc2\x1b\xc2[6n\x9bc", b"\xc2\x1b\\\x9bc"),
+        (b"\x1b[3\xe2\x1b\xff[6nm", b"\x1b[3\xe2\x1b\\m"),
         # Controls within a sequence are obeyed where they stand, but for those in a string.
         (b"\x1b\x07[c", b"\x07"),
         (b"\x1b\r\n[5n", b"\r\n"),
@@ -251,6 +280,7 @@ def test_a_setting_is_kept(setting: bytes) -> None:
         (b"\x1b\bP\r$qm\x1b\\", b"\b"),
         (b"\x1b[6\r\nn", b"\r\n"),
         (b"\x1b[\b?\t6n", b"\b\t"),
+        (b"\x1b\xff\r\x9b[6\xe9\nn", b"\r\n"),
     ],
 )
 def test_what_a_query_leaves_behind(output: bytes, kept: bytes) -> None:
@@ -290,6 +320,7 @@ TORN = st.lists(
         ),
         st.sampled_from([b"\x1b", b"\\", b"[", b"]", b"P", b"_G", b"?", b";", b"a=q", b"\x07"]),
         st.sampled_from([b"\xc2", b"\x9b", b"\x9d", b"\x9c", b"6", b"n", b"\r", b"\x18", b"4;"]),
+        st.sampled_from([b"\xff", b"\xe2", b"\x82", b"\xac", b"\xf0", b"\x9f", b"\xc3\xa9", b"["]),
         st.sampled_from([b"\xc2\x1b[6n", b"\x1b\r", b"\0", b"\x7f", b"$", b"q", b"99;", b"p="]),
     ),
     max_size=20,
@@ -390,6 +421,14 @@ NASTY = {
     "keys of kitty": b"\x1b]99;" + b":p\0" * (SIZE // 3),
     "one key and controls": b"\x1b]99;:p" + b"\0" * SIZE,
     "halves of characters": b"\xc2\x1b]" * (SIZE // 3),
+    "halves": b"\xc2" * SIZE,
+    "ESC and halves": b"\x1b" + b"\xc2" * SIZE,
+    "many ESC and halves": (b"\x1b" + b"\xc2" * 50) * (SIZE // 51),
+    "pairs of ESC and a half": b"\x1b\x1b\xc2" * (SIZE // 3),
+    "CSI of halves": b"\x1b[" + b"\xe2\xf0\x82\xc2" * (SIZE // 4),
+    "many CSI of halves": (b"\x1b[" + b"1\xe2" * 100) * (SIZE // 202),
+    "OSC of halves": b"\x1b]1" + b"\xff" * SIZE,
+    "OSC of numbers and halves": b"\x1b]4;" + b"\xc2" * SIZE,
     "ends without a beginning": b"\x1b\\" * (SIZE // 2),
     "ENQ": b"\x05" * SIZE,
 }
