@@ -311,6 +311,7 @@ async def _write(
         complete = await outlet.run()
     outlet.close()
     if not complete:
+        attendant.leave()
         connection.drop_slow()
         return
     code = session.exit_code

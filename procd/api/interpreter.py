@@ -166,11 +166,13 @@ async def execute(request: web.Request) -> web.StreamResponse:
         contexts.config.max_message_bytes,
         stopped=(WSCloseCode.INTERNAL_ERROR, STOPPING),  # TypeScript's SDK takes 1001 for success
     )
+    execution = None
     try:
         try:
             execution = await _submit(request, connection)
         except _Refused as exc:
             connection.close(exc.code, exc.reason)
+        if execution is None:  # and nothing knows the message any more, as the exception did
             await connection.finish()
         else:
             note(request, context_id=execution.context_id)

@@ -136,8 +136,9 @@ class Execution:
         return Outcome(End.BROKEN, reason=self.broken_for or reason)
 
     def finish(self, outcome: Outcome) -> None:
-        """Publish how it ended, after all that it said."""
+        """Publish how it ended, after all that it said; the code is no longer kept."""
         self.log.seal()
+        self.message = {}
         if not self.ended.done():
             self.ended.set_result(outcome)
 

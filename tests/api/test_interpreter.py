@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import tracemalloc
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -36,6 +37,7 @@ from tests.api.clients import (
     refused,
     until,
 )
+from tests.api.test_ws import masked
 from tests.conftest import Client, MakeClient
 
 # What is said
@@ -233,13 +235,26 @@ async def test_nothing_stays_of_an_execution_whose_client_vanishes(procd: MakeCl
         gc.enable()
 
 
-async def test_nothing_is_kept_for_who_does_not_answer_the_close(procd: MakeClient) -> None:
+@each("asked", [b'{"code": "print(\'x\' * 2_000_000) #%b"}', b"no JSON %b"])
+async def test_nothing_is_kept_for_who_does_not_answer_the_close(
+    procd: MakeClient, asked: bytes
+) -> None:
     client = await procd()
-    async with raw(client) as rude:
+    await run(client, "pass")
+    async with raw(client) as rude, AsyncExitStack() as stack:
         await rude.upgrade(EXECUTE)
-        await rude.send_frame(TEXT, b'{"code": "print(\'x\' * 2_000_000)"}')
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        message = asked % bytes(4 << 20).replace(b"\0", b"y")
+        size = len(message)
+        await rude.send(masked(0x80 | TEXT, size, message))
+        del message
         while (await rude.frame())[0] != CLOSE:
             pass
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+        assert kept_bytes < size / 2
+        if b"print" not in asked:
+            return
         (store,) = (
             found
             for found in gc.get_objects()
