@@ -9,6 +9,7 @@ import fcntl
 import socket
 import struct
 import termios
+from math import inf
 from typing import Final, Protocol
 
 from procd.config import ServerConfig
@@ -131,7 +132,7 @@ class Pulse:
         self._ping_s = min(config.ping_s, config.dead_peer_s / 2)
         self.written_bytes = 0
         self._last_heard = self._loop.time()
-        self._answer_by = 0.0  # by when a client that goes on to send must have answered our Close
+        self._answer_by = inf  # that is, a Close, whatever else it goes on to send
         self._beat_s = self._ping_s
         self._timer = self._loop.call_later(self._beat_s, self._beat)
 
@@ -147,9 +148,7 @@ class Pulse:
         if reads or excused:  # a client that reads, however slowly, is alive, or was a beat ago
             self._last_heard = max(self._last_heard, now - self._beat_s)
             self._answer_by = max(self._answer_by, self._last_heard + self._dead_peer_s)
-        left_s = self._last_heard + self._dead_peer_s - now
-        if client.closing:
-            left_s = min(left_s, self._answer_by - now)
+        left_s = min(self._last_heard + self._dead_peer_s, self._answer_by) - now
         if left_s <= 0:
             client.drop_silent()
             return
@@ -161,7 +160,10 @@ class Pulse:
     def closed(self) -> None:
         """The client has been sent a Close: it has as long to answer as for any sign of life."""
         self._last_heard = self._loop.time()
-        self._answer_by = self._last_heard + self._dead_peer_s
+
+    def sent_away(self) -> None:
+        """It was to the client's loss: no other sign of life than the answer counts."""
+        self._answer_by = min(self._answer_by, self._loop.time() + self._dead_peer_s)
 
     def stop(self) -> None:
         """Look no more."""

@@ -183,7 +183,11 @@ class Connection:
 
     def write(self, frame: bytes) -> None:
         """Write a frame, or drop it if the connection is closing."""
-        if not self.closing and not self._transport.is_closing():
+        if not self.closing:
+            self._send(frame)
+
+    def _send(self, frame: bytes) -> None:
+        if not self._transport.is_closing():
             self._transport.write(frame)
             self._traffic.sent_bytes += len(frame)
             self._pulse.written_bytes += len(frame)
@@ -198,9 +202,12 @@ class Connection:
         Raises:
             ConnectionError: the client has gone.
         """
+        await self._answers_read()
+        self.write(frame)
+
+    async def _answers_read(self) -> None:
         if self._transport.get_write_buffer_size() > MOST_BYTES:
             await self.drain()
-        self.write(frame)
 
     def ping(self) -> None:
         """Ask for a sign of life."""
@@ -230,7 +237,8 @@ class Connection:
         A client's Close is answered by `release`, when all that came before it is dealt with.
 
         Once `close` was called, what the client still sends is read and dropped until it answers:
-        to leave it unread would have the kernel drop what the client hasn't read, too.
+        to leave it unread would have the kernel drop what the client hasn't read, too. Its pings
+        are answered: who has much to read first asks meanwhile whether anybody is there.
         """
         while not self._over:
             message = await self._next()
@@ -246,7 +254,8 @@ class Connection:
                     continue
                 return data
             if kind is WSMsgType.PING:
-                await self.answer(encode(PONG, message.data))
+                await self._answers_read()
+                self._send(encode(PONG, message.data))
             elif kind is WSMsgType.CLOSE:
                 self.heard = True
                 code: int = message.data
@@ -306,8 +315,8 @@ class Connection:
     def close(self, code: int, reason: str) -> None:
         """Say why and begin to close; `receive` then waits for the client's answer.
 
-        As long as for any sign of life: what the client hasn't read yet lies before the Close, and
-        would be lost with the connection. A second call does nothing.
+        As long as the client shows life: what it hasn't read yet lies before the Close, and would
+        be lost with the connection. A second call does nothing.
         """
         if self.closing:
             return
@@ -320,9 +329,10 @@ class Connection:
     def send_away(self, code: int, reason: str) -> None:
         """Begin to close, to the client's loss: it has no part any more in what it was attached to.
 
-        However long it takes to answer, or goes on to send.
+        It is dropped if it doesn't answer, whatever it goes on to send.
         """
         self.close(code, reason)
+        self._pulse.sent_away()
         if self.on_sent_away is not None:
             self.on_sent_away()
 
