@@ -278,6 +278,7 @@ class Connection:
         except (EofStream, ConnectionError):
             return None
         except WebSocketError as exc:
+            self.heard = True
             self.close(exc.code, "")
             if exc.code == WSCloseCode.MESSAGE_TOO_BIG:
                 await self._incoming.answered(REST_S)

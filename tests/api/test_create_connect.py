@@ -14,6 +14,7 @@ from procd.api.pty import PTYS
 from procd.api.ws import CONNECTIONS
 from tests import waiting
 from tests.api.clients import (
+    CLOSE,
     ENVS_TOKEN,
     EXIT_TOKEN,
     PING,
@@ -374,3 +375,23 @@ async def test_client_that_leaves_with_a_word_keeps_its_session(
     client.app[PTYS].get("t1").log.append(b"x")
     await waiting.until(lambda: not len(client.app[CONNECTIONS]))
     assert await listed(client) == ["t1"]
+
+
+@each(
+    ("first", "code"),
+    [(b"\x83\x80\0\0\0\0", 1002), (b"\x82\xff" + struct.pack("!QI", 1 << 20, 0), 1009)],
+)
+async def test_client_whose_first_frame_is_refused_keeps_its_session(
+    procd: MakeClient, tmp_path: Path, first: bytes, code: int
+) -> None:
+    shell = program(tmp_path, "read x")
+    client = await procd(process={"shell": shell}, pty={"max_message_bytes": 4096})
+    async with raw(client) as rude:
+        await rude.upgrade(f"{PATH}?id=t{code}")
+        await rude.send(first)
+        while (frame := await rude.frame())[0] != CLOSE:
+            pass
+        assert frame[1] == struct.pack("!H", code)
+        rude.reset()
+    await waiting.until(lambda: not len(client.app[CONNECTIONS]))
+    assert await listed(client) == [f"t{code}"]
