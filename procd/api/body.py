@@ -5,7 +5,6 @@ what follows is ignored; field names match in any case; unknown fields are ignor
 types are exact.
 """
 
-import asyncio
 import json
 import re
 from codecs import BOM_UTF8
@@ -15,6 +14,7 @@ from typing import Any, Final, NoReturn
 from aiohttp import hdrs, web
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing, validate
 
+from procd.api.pulse import within
 from procd.errors import BadRequest, InvalidBody, TooLarge
 
 MAX_DIGITS: Final = 18
@@ -191,8 +191,7 @@ async def _read(request: web.Request) -> bytes:
         if request.transport is None:
             raise ConnectionResetError("the client has gone")
         try:
-            async with asyncio.timeout(silence_s):
-                piece = await request.content.readany()
+            piece = await within(silence_s, request.content.readany)
         except TimeoutError as exc:
             raise InvalidBody("invalid request body: it has stopped coming") from exc
         if not piece:

@@ -172,6 +172,12 @@ class HttpConnection(web.RequestHandler):
         if self.transport is not None and (request is None or request.content.is_eof()):
             self.transport.abort()
 
+    def _process_keepalive(self) -> None:
+        # After a standstill time is up before the event loop has read what came meanwhile.
+        if self.has_asked:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
+
     async def start(self) -> None:
         """Serve it, until there is no more to be done than to send what is left."""
         try:

@@ -6,12 +6,15 @@ Source: RFC 6455, sections 5.1, 5.2 and 7.1.
 """
 
 import asyncio
+from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import Final, Protocol
 
 from aiohttp import WSMsgType
 from aiohttp.http_websocket import WebSocketReader
+
+from procd.api.pulse import within
 
 OPCODE: Final = 0x0F
 RESERVED: Final = 0x70
@@ -52,8 +55,8 @@ class Incoming:
         heard_at: when something came last, monotonic time.
     """
 
-    __slots__ = ("_answered", "_drops", "_held", "_parser", "_patience", "_refused", "_silence_s",
-                 "_skip", "_source", "_turn", "_waits", "deaf", "heard_at")  # fmt: skip
+    __slots__ = ("_answered", "_drops", "_held", "_parser", "_refused", "_skip", "_source",
+                 "_turn", "_waits", "deaf", "heard_at")  # fmt: skip
 
     def __init__(self, parser: WebSocketReader, source: Source) -> None:
         self._parser = parser
@@ -67,14 +70,10 @@ class Incoming:
         self.heard_at = monotonic()
         self._refused = False
         self._answered = asyncio.Event()
-        self._patience: asyncio.Timeout | None = None
-        self._silence_s = 0.0
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Take what has come, cut anywhere; what it returns is aiohttp's business."""
         self.heard_at = monotonic()
-        if self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(asyncio.get_running_loop().time() + self._silence_s)
         if self._held:
             data, self._held = self._held + data, b""
         if self._waits:
@@ -164,12 +163,9 @@ class Incoming:
         self._parser.feed_eof()
 
     async def answered(self, silence_s: float) -> None:
-        """Wait for the Close of a client that was refused, or until it was silent for so long."""
-        self._silence_s = silence_s
-        try:
-            async with asyncio.timeout(silence_s) as self._patience:
-                await self._answered.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._patience = None
+        """Wait for the Close of a client that was refused, or until it is silent for so long."""
+        heard_at = -inf
+        while self.heard_at > heard_at and not self._answered.is_set():
+            heard_at = self.heard_at
+            with suppress(TimeoutError):
+                await within(silence_s, self._answered.wait)

@@ -27,6 +27,7 @@ from procd.api.cells import CellFrames, frame
 from procd.api.describe import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
 from procd.api.observe import HEAP
 from procd.api.outlet import Outlet
+from procd.api.pulse import within
 from procd.api.reply import json_response, timestamp
 from procd.api.ws import CONNECTIONS, STOPPING, Connection, serve_both_ways
 from procd.errors import (
@@ -194,8 +195,7 @@ async def _submit(request: web.Request, connection: Connection) -> Execution:
     """
     contexts = request.app[CONTEXTS]
     try:
-        async with asyncio.timeout(contexts.config.first_message_s):
-            message = await connection.receive()
+        message = await within(contexts.config.first_message_s, connection.receive)
     except TimeoutError:
         message = None
     if message is None:

@@ -2,6 +2,9 @@
 
 Not left to TCP_USER_TIMEOUT: that counts from when the client's window was full, whatever the
 client has read since, and finds nobody whose input isn't read.
+
+While procd itself stands still, as in a sandbox that is paused, it hears nobody, and that is
+nobody's silence. The event loop finds that time is up before it reads what has come meanwhile.
 """
 
 import asyncio
@@ -9,13 +12,41 @@ import fcntl
 import socket
 import struct
 import termios
+from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from procd.config import ServerConfig
 
 # How often, for each ping's time, a client that is behind is looked at.
 BEATS_BEHIND: Final = 5
+# Who comes later than a busy loop may has stood still.
+LATE_S: Final = 1.0
+
+T = TypeVar("T")
+
+
+def standstill_s(due: float) -> float:
+    """How long procd has stood still, as who was to come at `due` finds, the loop's time."""
+    late_s = asyncio.get_running_loop().time() - due
+    return late_s if late_s > LATE_S else 0.0
+
+
+async def within(seconds: float, wait: Callable[[], Awaitable[T]]) -> T:
+    """What `wait` returns; it is called again when procd has stood still meanwhile.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + seconds
+        try:
+            async with asyncio.timeout_at(due):
+                return await wait()
+        except TimeoutError:
+            if not standstill_s(due):
+                raise
 
 
 def queued_bytes(sock: socket.socket) -> int:
@@ -84,7 +115,8 @@ class Patience:
     For `dead_peer_s`; meanwhile nothing else must be written.
     """
 
-    __slots__ = ("_beat_s", "_dead_peer_s", "_intake", "_loop", "_since", "_timer", "_transport")
+    __slots__ = ("_beat_s", "_dead_peer_s", "_due", "_intake", "_loop", "_since", "_timer",
+                 "_transport")  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport, config: ServerConfig) -> None:
         self._transport = transport
@@ -94,10 +126,12 @@ class Patience:
         self._beat_s = min(config.ping_s, config.dead_peer_s / 2) / BEATS_BEHIND
         self._since = self._loop.time()
         self._intake.look(0)
-        self._timer = self._loop.call_later(self._beat_s, self._beat)
+        self._due = self._since + self._beat_s
+        self._timer = self._loop.call_at(self._due, self._beat)
 
     def _beat(self) -> None:
         now = self._loop.time()
+        self._since += standstill_s(self._due)
         if self._intake.look(0):
             self._since = now
         if not self._intake.waiting_bytes:
@@ -105,7 +139,8 @@ class Patience:
         if now - self._since >= self._dead_peer_s:
             self._transport.abort()
             return
-        self._timer = self._loop.call_later(self._beat_s, self._beat)
+        self._due = now + self._beat_s
+        self._timer = self._loop.call_at(self._due, self._beat)
 
     def stop(self) -> None:
         """Look no more."""
@@ -119,8 +154,9 @@ class Pulse:
         written_bytes: what was written to the transport.
     """
 
-    __slots__ = ("_answer_by", "_beat_s", "_client", "_dead_peer_s", "_intake", "_is_local",
-                 "_last_heard", "_loop", "_ping_s", "_timer", "written_bytes")  # fmt: skip
+    __slots__ = ("_answer_by", "_beat_s", "_client", "_dead_peer_s", "_due", "_intake",
+                 "_is_local", "_last_heard", "_loop", "_ping_s", "_timer",
+                 "written_bytes")  # fmt: skip
 
     def __init__(self, client: Client, transport: asyncio.Transport, config: ServerConfig) -> None:
         self._client = client
@@ -134,11 +170,14 @@ class Pulse:
         self._last_heard = self._loop.time()
         self._answer_by = inf  # that is, a Close, whatever else it goes on to send
         self._beat_s = self._ping_s
-        self._timer = self._loop.call_later(self._beat_s, self._beat)
+        self._due = self._last_heard + self._beat_s
+        self._timer = self._loop.call_at(self._due, self._beat)
 
     def _beat(self) -> None:
         client, now = self._client, self._loop.time()
-        self._last_heard = max(self._last_heard, client.heard_at)
+        lost_s = standstill_s(self._due)
+        self._answer_by += lost_s
+        self._last_heard = max(self._last_heard + lost_s, client.heard_at)
         reads = self._intake.look(self.written_bytes)
         unsent_bytes = self._intake.unsent_bytes
         # All that can be asked of who isn't read: that its host has taken the last ping. On this
@@ -155,11 +194,13 @@ class Pulse:
         if not unsent_bytes:  # else what is on the way asks the same, and a ping would lie behind
             client.ping()
         self._beat_s = self._ping_s / BEATS_BEHIND if unsent_bytes else self._ping_s
-        self._timer = self._loop.call_later(min(self._beat_s, left_s), self._beat)
+        self._due = now + min(self._beat_s, left_s)
+        self._timer = self._loop.call_at(self._due, self._beat)
 
     def closed(self) -> None:
         """The client has been sent a Close: it has as long to answer as for any sign of life."""
         self._last_heard = self._loop.time()
+        self._due = max(self._due, self._last_heard)  # or a standstill before would be added to it
 
     def sent_away(self) -> None:
         """It was to the client's loss: no other sign of life than the answer counts."""

@@ -4,12 +4,14 @@ import os
 import select
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
 
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import PATIENCE_S
+from tests.daemon.test_connections import HEALTH, answers, connected
 
 TIMEOUT_S = 2
 
@@ -58,3 +60,33 @@ async def test_an_interpreter_that_has_died_in_time(
             os.kill(daemon.pid, signal.SIGCONT)
         await ws.receive(timeout=PATIENCE_S)
         assert ws.close_code == aiohttp.WSCloseCode.INTERNAL_ERROR
+
+
+async def test_a_client_that_is_there(
+    start: Start, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    daemon = start(env={"PROCD_SERVER_PING_S": "0.3", "PROCD_SERVER_DEAD_PEER_S": "1"})
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    code = f"print('in'); print(open({str(gate)!r}).read())"
+    async with http.ws_connect(f"{daemon.url}/process/interpreter/execute") as ws:
+        await ws.send_json({"code": code})
+        assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "in\n"
+        os.kill(daemon.pid, signal.SIGSTOP)
+        time.sleep(TIMEOUT_S)
+        os.kill(daemon.pid, signal.SIGCONT)
+        gate.write_text("out")
+        assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "out\n"
+
+
+async def test_requests_that_come_meanwhile(start: Start) -> None:
+    daemon = start(env={"PROCD_SERVER_KEEPALIVE_S": "1"})
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connected(daemon)) for _ in range(30)]
+        assert all(answers(client) for client in clients)
+        os.kill(daemon.pid, signal.SIGSTOP)
+        for client in clients:
+            client.sendall(HEALTH)
+        time.sleep(TIMEOUT_S)
+        os.kill(daemon.pid, signal.SIGCONT)
+        assert all(client.recv(1000).startswith(b"HTTP/1.1 200") for client in clients)

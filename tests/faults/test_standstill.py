@@ -1,0 +1,120 @@
+"""A procd that stands still for a while, as its sandbox may: it hears nobody, who all are there."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from procd.api import ws
+from procd.api.attendant import PROTOCOL
+from procd.api.ws import CONNECTIONS
+from tests.api.clients import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    create,
+    execute,
+    listed,
+    program,
+    raw,
+)
+from tests.api.test_ws import closed_with, masked
+from tests.conftest import MakeClient
+from tests.waiting import until
+
+PATIENCE_S = 0.5
+STANDSTILL_S = 2.0
+
+
+async def test_a_terminal(procd: MakeClient, tmp_path: Path) -> None:
+    shell = program(tmp_path, "stty raw -echo; exec cat")
+    client = await procd(
+        process={"shell": shell}, server={"ping_s": 0.1, "dead_peer_s": PATIENCE_S}
+    )
+    await create(client, "t1")
+    async with raw(client) as quiet:
+        await quiet.upgrade("/process/pty/t1/connect")
+        await quiet.send_frame(PONG, await quiet.next(PING))
+        await listed(client)  # by then it was heard
+        time.sleep(STANDSTILL_S)
+        for _ in range(3):
+            await quiet.send_frame(PONG, await quiet.next(PING))
+        await quiet.send_frame(BINARY, b"alive")
+        assert await quiet.output(5) == b"alive"
+        time.sleep(STANDSTILL_S)
+        await quiet.rest()  # as it answers no more
+
+
+async def test_a_client_that_was_sent_away(procd: MakeClient) -> None:
+    client = await procd(server={"ping_s": 0.1, "dead_peer_s": PATIENCE_S})
+    await create(client, "t1")
+    async with raw(client) as slow:
+        await slow.upgrade("/process/pty/t1/connect", f"Sec-WebSocket-Protocol: {PROTOCOL}")
+        await slow.send_frame(TEXT, b"nonsense")
+        assert await closed_with(slow) == 1002
+        time.sleep(STANDSTILL_S)
+        await listed(client)
+        await slow.send_frame(CLOSE, b"")
+        assert await slow.rest() == b""
+    assert client.app[CONNECTIONS].dropped["silent"] == 0
+
+
+async def test_a_reply(procd: MakeClient) -> None:
+    client = await procd(server={"dead_peer_s": 2 * PATIENCE_S})
+    body = json.dumps({"command": "head -c 9000000 /dev/zero | tr '\\0' z"}).encode()
+    head = f"POST /process/execute HTTP/1.1\nConnection: close\nContent-Length: {len(body)}"
+    async with raw(client, receive_bytes=4096, ahead_bytes=1000) as slow:
+        await slow.request(head, body)
+        assert (await slow.head())[0] == 200
+        loop = asyncio.get_running_loop()
+        end = loop.time() + PATIENCE_S  # it is known then that it takes no more
+        while loop.time() < end:
+            await listed(client)
+        time.sleep(STANDSTILL_S)
+        await listed(client)
+        assert (await slow.rest()).count(b"z") == 2 * 9_000_000
+
+
+async def test_a_request(procd: MakeClient) -> None:
+    client = await procd(server={"body_s": PATIENCE_S})
+    body = b'{"command": "echo here"}'
+    async with raw(client) as slow:
+        head = f"POST /process/execute HTTP/1.1\nConnection: close\nContent-Length: {len(body)}"
+        await slow.request(head, body[:10])
+        await execute(client, ":")
+        time.sleep(STANDSTILL_S)
+        await slow.send(body[10:])
+        assert (await slow.head())[0] == 200
+        assert b"here" in await slow.rest()
+
+
+async def test_a_first_message(procd: MakeClient) -> None:
+    client = await procd(interpreter={"first_message_s": PATIENCE_S})
+    async with raw(client) as slow:
+        await slow.upgrade("/process/interpreter/execute")
+        time.sleep(STANDSTILL_S)
+        await slow.send_frame(TEXT, b'{"code": "print(7)"}')
+        assert b"7" in await slow.next(TEXT)
+
+
+async def test_the_rest_of_what_is_too_long(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ws, "REST_S", PATIENCE_S)
+    client = await procd(pty={"max_message_bytes": 4096})
+    await create(client, "t1")
+    connections = client.app[CONNECTIONS]
+    async with raw(client) as slow:
+        await slow.upgrade("/process/pty/t1/connect")
+        await slow.send(masked(0x82, 1 << 20))
+        assert await closed_with(slow) == 1009
+        time.sleep(STANDSTILL_S)
+        await listed(client)
+        assert len(connections) == 1
+        await slow.send(bytes(1 << 20))
+        await slow.send_frame(CLOSE, b"")
+        await until(lambda: not len(connections))
