@@ -23,7 +23,6 @@ from procd.unix.shell import (
     FedShell,
     builtin_word,
     leaving,
-    may_skip,
     sourcing,
     untraced,
     with_status,
@@ -65,7 +64,6 @@ class Dialogue:
     Args:
         is_shell: whether its process still is the shell: not so after `exec PROGRAM`, whose exit
             status is the command's.
-        leave: tells it to leave a script, which does nothing outside of one.
         on_end: called with a command's exit code when the shell has told it.
         on_silence: called once the shell can't be trusted to say how the command ended: its words
             mean something else by now, it reads and does nothing (`set -n`), or has closed the
@@ -80,21 +78,18 @@ class Dialogue:
         poller: Poller,
         contact: Contact,
         is_shell: Callable[[], bool | None],
-        leave: Callable[[], None],
         on_end: Callable[[int], None],
         on_silence: Callable[[], None],
     ) -> None:
         self._shell = contact.shell.path
         self._builtin = builtin_word(self._shell)
         self._is_shell = is_shell
-        self._leave = leave
         self._on_end = on_end
         self._on_silence = on_silence
         self._number = NOTHING
         self.status = 0
         self._failure: int | None = None
-        self._say = ""
-        self._asked = self._repeated = False
+        self._asked = False
         self._source, self._feed_fd = contact.lines
         self._feed = Feed(poller, self._feed_fd, self._lines_read, self._input_closed)
         # Both ends are ours, so that the shell never waits and we never see an end.
@@ -127,12 +122,11 @@ class Dialogue:
         streams = f"<{quote(stdin)} >{quote(stdout)} 2>{quote(stderr)}"
         # Quoted, the word is no alias either.
         say = f"{self._builtin} 'printf' '{number} %s\\n' \"$?\" >{quote(self._control.path)}"
-        self._say = f"{untraced(say)}\n"
         self._number = number
         self._failure = failure
         self._asked = False
-        self._repeated = not may_skip(self._shell)
-        self._feed.write(f"{prepare}{sourcing(self._shell, script, streams)}\n{self._say}".encode())
+        source = sourcing(self._shell, script, streams)
+        self._feed.write(f"{prepare}{source}\n{untraced(say)}\n".encode())
 
     def hear(self) -> None:
         """Take now what the shell has said by now."""
@@ -164,7 +158,7 @@ class Dialogue:
         """The shell has read all lines: a command's status has come, or is about to, or never will.
 
         A shell that reads in blocks does so as the command begins. One more line, an empty one,
-        tells: when it is read as well, what went before it was done, or skipped (`may_skip`).
+        tells: when it is read as well, what went before it was done.
         """
         self._source.close()  # it has opened its own
         number = self._number
@@ -176,10 +170,6 @@ class Dialogue:
         elif not self._asked:
             self._asked = True
             self._feed.write(b"\n")
-        elif not self._repeated:
-            self._asked, self._repeated = False, True
-            self._leave()
-            self._feed.write(self._say.encode())
         else:
             self._silent()
 

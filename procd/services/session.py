@@ -14,6 +14,7 @@ from procd.processes import Processes
 from procd.services.command import UNKNOWN, Command
 from procd.services.dialogue import LEAVE, TERMINATED, Contact, Dialogue
 from procd.services.history import History
+from procd.services.pauses import Pauses
 from procd.services.session_requests import ExecRequest, InputRequest
 from procd.services.words import Words
 from procd.streams.backlog import Backlog
@@ -23,15 +24,6 @@ from procd.unix.shell import failure_of, is_running, retag_in_shell
 
 log = logging.getLogger(__name__)
 
-# A command whose processes were all told to end may go on in the shell itself, or start others: how
-# long until that is looked at again, at first and at last.
-FIRST_PAUSE_S: Final = 0.01
-LAST_PAUSE_S: Final = 0.1
-# That keeps the event loop, where there are thousands of them: so many times as long is a pause.
-PAUSE_SHARE: Final = 10
-# Statuses with which a script may end that LEAVE made return, in place of the trap's own: 1 if the
-# trap came in a builtin that was false, 128 + LEAVE if it broke off a `wait`.
-BROKEN_OFF: Final = (1, 128 + LEAVE)
 ENDED_BEFORE: Final = "session ended before the command's turn"
 
 
@@ -71,7 +63,6 @@ class ShellSession:
             processes.poller,
             contact,
             self._is_shell,
-            lambda: process.signal(LEAVE),
             self._command_ended,
             self._silent,
         )
@@ -169,8 +160,8 @@ class ShellSession:
         if command is None:
             return
         try:
-            left = command.left and exit_code in BROKEN_OFF
-            if left or (command.terminated and exit_code == 0):
+            # The status of what is left by LEAVE may be that of what it was at.
+            if command.left or (command.terminated and exit_code == 0):
                 self._dialogue.status = exit_code = TERMINATED
             command.complete(exit_code)
             if not command.log.sealed and command.held_by(self.pid):
@@ -356,15 +347,17 @@ class ShellSession:
         told: set[int] = set()
 
         def untold(pid: int) -> bool:
-            return pid not in told
+            if pid in told:
+                return False
+            if is_running(pid, self._shell.argv):
+                # It may be what was to tell the shell again (`leaving`).
+                self._leave(command)
+            return True
 
         deadline = time.monotonic() + within_s
-        pause_s = FIRST_PAUSE_S
+        pauses = Pauses()
         while not self._has_ended(command) and time.monotonic() < deadline:
-            if command is self._current and command.entered:
-                command.left = True
-                self._process.signal(LEAVE)
-                self._process.signal(signal.SIGCONT)
+            self._leave(command)
             begin = time.monotonic()
             may_be_stopped = number != signal.SIGKILL
             reached = self._processes.reach(
@@ -373,9 +366,14 @@ class ShellSession:
             if may_be_stopped:
                 told |= reached.keys()
             end = time.monotonic()
-            pause_s = max(pause_s, PAUSE_SHARE * (end - begin))
-            await asyncio.wait([command.done], timeout=min(pause_s, deadline - end))
-            pause_s = min(2 * pause_s, LAST_PAUSE_S)
+            pause_s = min(pauses.after(end - begin), deadline - end)
+            await asyncio.wait([command.done], timeout=pause_s)
+
+    def _leave(self, command: Command) -> None:
+        if command is self._current and command.entered:
+            command.left = True
+            self._process.signal(LEAVE)
+            self._process.signal(signal.SIGCONT)
 
     async def delete(self) -> None:
         """End all that runs in it, then forget everything about it."""

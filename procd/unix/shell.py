@@ -172,6 +172,8 @@ def sourcing(shell: str, script: str, streams: str) -> str:
     In BusyBox a subshell that fails in a special builtin returns from the `command` in which it was
     forked. It isn't the process that `$$` names, and ends here.
 
+    In zsh, what interrupts the script (`leaving`) ends here.
+
     zsh traces what a builtin does where its standard error was before it was redirected. bash
     undoes the redirections of a builtin before an EXIT trap, and no others: there are none around
     it, and where bash traces, it says what it sources.
@@ -182,7 +184,8 @@ def sourcing(shell: str, script: str, streams: str) -> str:
     word = builtin_word(shell)
     source = f"{word} . {shlex.quote(script)}"
     if _kind(shell) == "zsh":
-        return f"{{ {source}; }} {streams}"
+        reset = "{ TRY_BLOCK_INTERRUPT=0; } 2>/dev/null"
+        return f"{{ {{ {source}; }} {streams}; }} always {{ {reset}; }}"
     if _kind(shell) == "bash":
         return f"{source} {streams} && {word} :"
     if _kind(os.path.realpath(shell)) not in ("sh", *ASH):
@@ -228,40 +231,52 @@ def failure_of(shell: str, script: str) -> int | None:
 
 
 def leaving(shell: str, status: int) -> str:
-    """What a trap does that has the shell leave a script with `status`, and nothing outside of one.
+    """What a trap on SIGURG does that has the shell leave a script, and nothing outside of one.
 
-    There, all but bash would take it for the end of their input; bash says that it can't, a failure
-    that must not end a `set -e` shell. zsh knows whether it is in a script. dash and BusyBox have
-    put four streams aside then, of the sourcing and of the group around it, and between scripts
-    never more than two; and a third here, if it is open. dash does so at the numbers from 11 on,
-    for 10 is its input, and BusyBox from 10 on.
+    `return` leaves the innermost function or file alone, and the shell would go on behind the call.
+    So the shell sends itself the signal again, in what `return` is given: before that, the trap
+    would run within itself. It is due when that is left, before another command. In backquotes:
+    bash fails to parse a `$(` where such a trap comes within another. In zsh, which hears no signal
+    in its own trap, the script is interrupted as by SIGINT, which `sourcing` takes back.
 
-    Source: zshparam(1), ZSH_EVAL_CONTEXT; dash and BusyBox, savefd.
+    Outside of a script all but bash would take a `return` for the end of their input; bash says
+    that it can't, a failure that must not end a `set -e` shell. zsh knows whether it is in a
+    script. dash and BusyBox have put four streams aside then, of the sourcing and of the group
+    around it, and between scripts never more than two; and a third here, if it is open. dash does
+    so at the numbers from 11 on, for 10 is its input, and BusyBox from 10 on.
+
+    bash remembers a signal that came as `wait` had ended, and would break off the next one: a
+    `wait` for what is no child of it takes that.
+
+    Args:
+        status: what functions and files are left with; in zsh it is any.
+
+    Source: bash 5.2, trap.c, wait.def; dash and BusyBox, dotrap, savefd; zshparam(1),
+    TRY_BLOCK_INTERRUPT, ZSH_EVAL_CONTEXT; zshoptions(1), POSIX_BUILTINS.
     """
     word = builtin_word(shell)
     kind = _kind(os.path.realpath(shell))
+    again = f'"`{word} kill -URG $$`{status}"'
     if kind == "bash":
-        line = f"{word} return {status} || {word} :"
+        # The pipe that it reads is the first source, the script the second.
+        line = (
+            f"{word} wait $$ || {word} :; case ${{#BASH_SOURCE[@]}} in "
+            f"([012]) {word} return {status};; (*) {word} return {again};; esac || {word} :"
+        )
     elif kind == "zsh":
-        # Not with `test`: it may be in one, and that is not reentrant.
-        line = f'case "$ZSH_EVAL_CONTEXT" in (*:file*) {word} return {status};; esac'
+        # Not with `test`: it may be in one, and that is not reentrant. Where what interrupts `.`
+        # ends the shell, as after `emulate sh`, `return` has to do.
+        line = (
+            'case "$ZSH_EVAL_CONTEXT ${options[posixbuiltins]}" in '
+            f"(*:file*on) {word} return {status};; "
+            f"(*:file*) {{ {word} :; }} always {{ TRY_BLOCK_INTERRUPT=1; }};; esac"
+        )
     elif kind in ASH:
         last = 14 if kind == "dash" else 13
-        line = f'{word} test -e "/proc/$$/fd/{last}" && \\return {status}'
+        line = f'{word} test -e "/proc/$$/fd/{last}" && \\return {again}'
     else:
         line = f"return {status}"
     return untraced(line)
-
-
-def may_skip(shell: str) -> bool:
-    """Whether a shell that left a script may skip all that it reads, until it has come to a trap.
-
-    In zsh a `return` marks all loops as to be broken off. Where the trap comes between two looks at
-    that, one is still marked when there is none any more.
-
-    Source: zsh 5.9, builtin.c, bin_break; loop.c, execwhile; signals.c, dotrapargs.
-    """
-    return _kind(shell) == "zsh"
 
 
 def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | None]:

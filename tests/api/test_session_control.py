@@ -184,6 +184,72 @@ async def test_terminated_script_is_left(procd: MakeClient, shell: str, script: 
     assert (await run(client, "echo $? $state"))["output"] == f"{code} kept\n"
 
 
+NESTED = [
+    "f() { sleep 1000; echo rest; }; f; echo rest",
+    "f() { sleep 1000; }; g() { f; echo rest; }; h() { g; echo rest; }; h || echo rest; echo rest",
+    "f() { sleep 1000; }; if f; then echo rest; else echo rest; fi; echo rest",
+    "f() { sleep 1000; }; while f || :; do echo rest; done",
+    "f() { sleep 1000; }; for i in 1 2; do f; echo rest; done; echo rest",
+    "f() { eval 'sleep 1000; echo rest'; }; ! f || echo rest",
+    "f() { sleep 1000; }; x=$(f; echo rest >&2); echo rest",
+    "f() { x=$(sleep 1000); }; f; echo rest",
+    "f() { sleep 1000 | cat; }; f; echo rest",
+    "f() { sleep 1000 & wait; }; f; echo rest",
+    "f() { while :; do :; done; }; f; echo rest",
+    "f() { if [ $1 = 0 ]; then sleep 1000; else f $(($1 - 1)); fi; echo rest; }; f 50; echo rest",
+    "f() { . {file}; echo rest; }; f; echo rest",
+    ". {file}; echo rest",
+    ". {file}\necho rest",
+    "f() { sleep 1000; }; trap 'f; echo rest' USR1; kill -USR1 $$; echo rest",
+    "f() { (sleep 1000; echo rest); }; f >/dev/null; echo rest",
+]
+
+
+@pytest.mark.parametrize("script", NESTED)
+async def test_all_that_a_script_has_called_is_left(
+    procd: MakeClient, shell: str, tmp_path: Path, script: str
+) -> None:
+    """Functions and what it sources: nothing that stands behind the call follows."""
+    client = await of_shell(procd, shell)
+    await run(client, "state=kept")
+    file = tmp_path / "sourced"
+    file.write_text("sleep 1000\necho rest\n")
+    for _ in range(3):
+        command_id = await start(client, f"echo ready\n{script.replace('{file}', str(file))}")
+        listener = await follow(client, command_id)
+        await listener.until(b"ready\n")
+        await post(client, command_id, "terminate")
+        assert b"rest" not in await listener.to_end()
+        assert (await ended(client, command_id))["exitCode"] == 143
+        assert (await run(client, "echo $? $state"))["output"] == "143 kept\n"
+
+
+async def test_an_emulation_of_sh_is_left(procd: MakeClient) -> None:
+    client = await of_shell(procd, SHELLS["zsh"])
+    await run(client, "emulate sh; state=kept")
+    for _ in range(3):
+        command_id = await start(client, "echo ready; sleep 1000; echo rest")
+        listener = await follow(client, command_id)
+        await listener.until(b"ready\n")
+        await post(client, command_id, "terminate")
+        assert b"rest" not in await listener.to_end()
+        assert (await run(client, "echo $? $state"))["output"] == "143 kept\n"
+
+
+@pytest.mark.parametrize("shell", [SHELLS["bash"]])
+async def test_a_wait_that_was_broken_off_breaks_off_no_other(
+    procd: MakeClient, shell: str, alive: Fifo
+) -> None:
+    """bash keeps in mind for the next one a signal that came as one had ended."""
+    client = await of_shell(procd, shell)
+    for _ in range(10):
+        command_id = await start(client, f"f() {{ echo ready >{alive}; sleep 1000 & wait; }}; f")
+        assert await alive.line() == "ready"
+        await post(client, command_id, "terminate")
+        body = await run(client, "sh -c 'sleep 0.01; echo child' & wait; echo end")
+        assert body["output"] == "child\nend\n"
+
+
 REDIRECTED = [
     ("terminate", "exec >{log} 2>&1; {steps}"),
     ("terminate", "{{ {steps}; }} >{log} 2>&1"),

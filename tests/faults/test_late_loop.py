@@ -133,7 +133,6 @@ async def test_a_shell_that_has_closed_its_pipe(tmp_path: Path) -> None:
                 poller,
                 contact,
                 lambda: True,
-                lambda: None,
                 told.append,
                 lambda: told.append("silence"),
             )
