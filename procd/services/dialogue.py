@@ -132,9 +132,17 @@ class Dialogue:
         """Take now what the shell has said by now."""
         self._statuses.drain()
 
-    def forget(self) -> None:
-        """Care no more how the command ends."""
+    def end(self) -> None:
+        """Have the shell end when it comes to it, and care no more how its command ends.
+
+        A shell that waits for a line, as all but zsh do, comes to a trap that is due when it has
+        read one.
+        """
         self._number = NOTHING
+        if not self._feed_fd.closed:
+            self._feed.write(f"{untraced(f'{self._builtin} :')}\n".encode())
+        self._source.close()
+        self._feed_fd.close()
 
     def _status_received(self, data: bytes) -> None:
         lines, end, rest = (self._partial + data).rpartition(b"\n")
@@ -193,7 +201,7 @@ class Dialogue:
 
     def close(self) -> None:
         """Close the pipe that the shell reads, and hear no more."""
-        self.forget()
+        self._number = NOTHING
         self._source.close()
         self._feed_fd.close()
         self._statuses.close()

@@ -383,9 +383,9 @@ class ShellSession:
             told = self._process.tell(signal.SIGTERM)
             while self._queue:
                 self._queue.popleft().cancel("session was deleted")
+            self._dialogue.end()
             if self._current is not None:
                 command, self._current = self._current, None
-                self._dialogue.forget()
                 command.cancel("session was deleted")
             await self._process.see_off(told, self._config.grace_s)
             await self.history.clear()

@@ -548,6 +548,31 @@ async def test_delete_kills_everybody(procd: MakeClient, alive: Fifo, command: s
     await create(client)
 
 
+@pytest.mark.parametrize("trap", ["echo bye >{alive}; exit", "echo bye >{alive}"])
+async def test_an_idle_shell_hears_of_its_deletion(
+    procd: MakeClient, shell: str, alive: Fifo, trap: str
+) -> None:
+    """Its trap runs, though it was about to read, and it ends without being killed for it."""
+    client = await of_shell(procd, shell, sessions={"grace_s": 1000.0})
+    await run(client, f"trap '{trap.format(alive=alive)}' TERM")
+    await delete(client)
+    while await alive.line() != "bye":  # zsh writes twice what it is writing when a trap comes
+        pass
+
+
+async def test_a_shell_that_goes_on_ends_with_its_command(
+    procd: MakeClient, shell: str, alive: Fifo
+) -> None:
+    """A trap that doesn't end it leaves it nothing to read."""
+    client = await of_shell(procd, shell, sessions={"grace_s": 1000.0})
+    script = f"sh -c 'echo ready >{alive}; exec sleep 1000'; echo rest >{alive}"
+    await start(client, f"trap : TERM; {script}")
+    assert await alive.line() == "ready"
+    await delete(client)
+    while await alive.line() != "rest":  # zsh writes twice what it is writing when a trap comes
+        pass
+
+
 async def test_delete_twice_at_once(procd: MakeClient, alive: Fifo) -> None:
     client = await procd(sessions={"grace_s": 0.2})
     await create(client)
