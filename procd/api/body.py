@@ -232,7 +232,7 @@ def parse(raw: bytes, max_values: int) -> object:
 
 
 def number(query: Mapping[str, str], name: str) -> int | None:
-    """The query parameter `name`, a decimal number, or None.
+    """The query parameter `name`, a whole number, or None.
 
     Raises:
         BadRequest: it is something else.
@@ -241,7 +241,7 @@ def number(query: Mapping[str, str], name: str) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
-        raise BadRequest(f"query param '{name}' must be a decimal number")
+        raise BadRequest(f"query param '{name}' must be a whole number, 0 or more")
     return int(text)
 
 
