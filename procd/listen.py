@@ -20,8 +20,9 @@ SOCKET_UMASK: Final = 0o117
 BACKLOG: Final = 1024
 # What asyncio's own loop accepts in a turn: also how often it fails, aloud, without a descriptor.
 BATCH: Final = 4
-# Why no socket can ever be at a path; that it is too long Python says itself, without a number.
-NO_PLACE: Final = (None, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR)
+# Why no socket can ever be at a path: it is too long, which Python says itself, without a number.
+# All else may be mended, as a directory may come that isn't there yet.
+TOO_LONG: Final = (None, errno.ENAMETOOLONG)
 
 
 class UnixSocket:
@@ -161,7 +162,7 @@ class Listeners:
         """Listen on the sockets that were passed, or else on those of the configuration.
 
         Raises:
-            ConfigError: there is nothing to listen on, or `server.unix` is no place for a socket.
+            ConfigError: there is nothing to listen on, or `server.unix` is too long for a socket.
             OSError: one can't be listened on; the message says which.
         """
         for sock in passed:
@@ -172,7 +173,7 @@ class Listeners:
             try:
                 self._unix = UnixSocket(config.unix)
             except OSError as exc:
-                if exc.errno in NO_PLACE:
+                if exc.errno in TOO_LONG:
                     raise ConfigError(f"server.unix: {exc.strerror or exc}: {config.unix}") from exc
                 raise _named(exc, f"unix:{config.unix}") from exc
             await self._start(self._unix.socket)
