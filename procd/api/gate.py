@@ -104,8 +104,9 @@ class Gate:
         headers = request.headers
         if not self._knows(headers.get(hdrs.HOST)):
             raise Refused("forbidden: this Host is not in server.allowed_hosts")
-        if self._checks_origin and (origin := headers.get(hdrs.ORIGIN)) is not None:
-            self._check_origin(origin, request.app[PROXIES].host_of(request))
+        if self._checks_origin:
+            for origin in headers.getall(hdrs.ORIGIN, ()):
+                self._check_origin(origin, request.app[PROXIES].host_of(request))
         if not self.access.required or self._is_preflight(request):
             return ANYONE
         token = self._token(request, need)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from aiohttp import WSServerHandshakeError, web
+from multidict import CIMultiDict
 
 from procd.api.gate import GATE, plain_path
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
@@ -356,6 +357,18 @@ async def test_the_origin_behind_a_proxy(procd: MakeClient) -> None:
             assert reply.status == status
         async with client.get("/version", headers=elsewhere) as reply:
             await refused(reply, 403, "FORBIDDEN")
+
+
+async def test_every_origin_of_several(procd: MakeClient) -> None:
+    """Whoever adds one to the browser's own can't hide either (RFC 6454, section 7.3)."""
+    client = await procd()
+    own = f"http://127.0.0.1:{client.port}"
+    for origins in ([own, "https://evil.example"], ["https://evil.example", own]):
+        headers = CIMultiDict([("Origin", origin) for origin in origins])
+        async with client.get("/version", headers=headers) as reply:
+            await refused(reply, 403, "FORBIDDEN")
+        with pytest.raises(WSServerHandshakeError, match="403"):
+            await client.ws_connect("/process/pty/create-connect?id=a", headers=headers)
 
 
 async def test_preflight_of_every_route(procd: MakeClient, secrets: Secrets) -> None:
