@@ -25,9 +25,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except ProcdError as exc:
         return await _answer(request, exc)
-    except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as exc:
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed, web.HTTPForbidden) as exc:
         exc.__traceback__ = None  # the request's `match_info` keeps it
-        # Never 405: contract, section 1.
+        # Never 405: contract, section 1. Nor what aiohttp-cors says of an OPTIONS that is no
+        # preflight, or asks for what isn't there.
         return await _answer(request, NotFound("404 page not found"))
     except web.HTTPRequestEntityTooLarge:
         return await _answer(request, TooLarge("request body is too large"))

@@ -390,9 +390,30 @@ async def test_preflight_of_every_route(procd: MakeClient, secrets: Secrets) -> 
                 headers = asked | {"Origin": "https://evil.example"}
                 async with client.options(path, headers=headers) as reply:
                     await refused(reply, 403, "FORBIDDEN")
-    headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "PUT"}
+
+
+@each(
+    "headers",
+    [
+        {},
+        {"Origin": "https://a.example"},
+        {"Access-Control-Request-Method": "GET"},
+        {"Origin": "https://a.example", "Access-Control-Request-Method": "PUT"},
+        {"Origin": "https://b.example", "Access-Control-Request-Method": "GET"},
+    ],
+)
+async def test_no_preflight_is_a_method_like_any_other(
+    procd: MakeClient, secrets: Secrets, headers: dict[str, str]
+) -> None:
+    client = await guarded(
+        procd,
+        secrets,
+        cors={"allowed_origins": ["https://a.example"]},
+        auth={"allowed_origins": ["https://b.example"]},
+    )
+    headers = headers | bearer(secrets.read)
     async with client.options("/version", headers=headers) as reply:
-        assert reply.status == 400
+        await refused(reply, 404, "NOT_FOUND")
 
 
 async def test_no_page_of_elsewhere_on_open_loopback(procd: MakeClient) -> None:
