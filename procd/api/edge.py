@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
-from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 # that are as long as that, and as much again for all others. What comes with its end isn't counted:
 # that may be a body.
 HEAD_TO_HEADER: Final = 3
+VERSIONS: Final = (HttpVersion10, HttpVersion11)
 
 POLLER = web.AppKey("POLLER", Poller)
 # The state of a connection whose client has closed it, and hasn't reset it. Source: linux/tcp.h.
@@ -99,6 +100,7 @@ class HttpConnection(web.RequestHandler):
         queued = len(self._messages)
         super().data_received(data)
         if len(self._messages) > queued:
+            self._refuse_versions(queued)
             self._forget_head()
             self._body = self._messages[-1][1]
         elif self._body is None and not self._upgraded:
@@ -109,6 +111,16 @@ class HttpConnection(web.RequestHandler):
             self._body = None
         if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
             self._break_off_body()
+
+    def _refuse_versions(self, first: int) -> None:
+        """Have an error answered to each new one that is of no version of ours.
+
+        The parser takes 0.9 and 2.0 as well, and the answer would say that it is of the same.
+        """
+        for index in range(first, len(self._messages)):
+            message = self._messages[index][0]
+            if isinstance(message, RawRequestMessage) and message.version not in VERSIONS:
+                self._messages[index] = _refusal(BadHttpMessage(""))
 
     def _forget_head(self) -> None:
         """There is none, or what the parser has kept of it goes on its way."""
@@ -121,8 +133,7 @@ class HttpConnection(web.RequestHandler):
 
         It only looks at each header, and at how many there are.
         """
-        too_long = LineTooLong(b"", self._max_head_bytes)
-        self._messages.append((_ErrInfo(BadRequest.status, too_long, ""), EMPTY_PAYLOAD))
+        self._messages.append(_refusal(LineTooLong(b"", self._max_head_bytes)))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -346,6 +357,11 @@ def _all_taken(transport: asyncio.Transport | None) -> bool:
         return not queued_bytes(sock)
     except OSError:
         return False
+
+
+def _refusal(exc: HttpProcessingError) -> tuple[_ErrInfo, StreamReader]:
+    """What the parser would have in place of a request that it refuses."""
+    return _ErrInfo(BadRequest.status, exc, ""), EMPTY_PAYLOAD
 
 
 def _reason(exc: HttpProcessingError) -> str:

@@ -389,6 +389,27 @@ async def test_noise_behind_a_whole_request(procd: MakeClient, gate: Gate) -> No
     assert b"no well-formed request" in other
 
 
+@each(
+    "request_",
+    [
+        b"GET /version\r\n\r\n",
+        b"GET /version HTTP/0.9\r\nHost: localhost\r\n\r\n",
+        b"POST /version HTTP/2.0\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n12345",
+    ],
+)
+async def test_another_version(procd: MakeClient, request_: bytes) -> None:
+    """An answer of that version would be none of ours."""
+    client = await procd()
+    good = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for before in (b"", good):
+        async with raw(client) as bare, asyncio.timeout(WAIT_S):
+            await bare.send(before + request_)
+            rest = await bare.rest()
+        one, _, other = rest.partition(b"HTTP/1.0 400 ")
+        assert one.startswith(b"HTTP/1.1 200 ") == bool(before)
+        assert b"no well-formed request" in other
+
+
 def waiting(connection: web.RequestHandler) -> bool:
     """Whether a request waits for its turn."""
     return bool(connection._messages)
