@@ -83,5 +83,7 @@ def test_the_probes_are_routes() -> None:
 
 def test_the_manifest_is_yaml() -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML isn't installed (comes with extra: fuzz)")
-    kinds = [document["kind"] for document in yaml.safe_load_all(MANIFEST)]
-    assert kinds == ["Pod", "Service", "NetworkPolicy"]
+    documents = {document["kind"]: document for document in yaml.safe_load_all(MANIFEST)}
+    assert [*documents] == ["Pod", "Service", "NetworkPolicy"]
+    spec = documents["Service"]["spec"]
+    assert spec["publishNotReadyAddresses"], "else nobody gets in to end what fills the sandbox"
