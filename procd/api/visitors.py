@@ -72,7 +72,7 @@ class Visitors:
         self._new[visitor] = visitor, now
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         last = descriptors - RESERVED // 2
-        if len(self._all) <= self.max and number < last:
+        if len(self._all) - len(self.extra) <= self.max and number < last:
             return
         leaves = self._idlest(now - SHY_S)
         if leaves is None:

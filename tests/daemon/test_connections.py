@@ -11,10 +11,11 @@ from pathlib import Path
 import aiohttp
 
 from tests.daemon.conftest import Start
-from tests.daemon.daemon import PATIENCE_S, PROCD, Daemon
+from tests.daemon.daemon import PATIENCE_S, PROCD, Daemon, descriptors, eventually
 
 TOKEN = "a" * 40
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+BEGUN = b"POST /process/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
 
 
 def connected(daemon: Daemon) -> socket.socket:
@@ -79,6 +80,23 @@ async def test_none_is_idle(start: Start, http: aiohttp.ClientSession) -> None:
             continue
 
 
+async def test_a_free_place_is_the_next_one_s(start: Start) -> None:
+    """However many are there for whom there was none."""
+    daemon = start(env={"PROCD_SERVER_MAX_CONNECTIONS": "1"})
+    before = daemon.idle_descriptors()
+    with ExitStack() as stack:
+        first = stack.enter_context(connected(daemon))
+        first.sendall(BEGUN)
+        for _ in range(10):
+            stack.enter_context(connected(daemon))
+        assert eventually(lambda: len(descriptors(daemon.pid)) == before + 11)
+        first.shutdown(socket.SHUT_WR)
+        assert first.recv(1) == b""
+        next_one = stack.enter_context(connected(daemon))
+        next_one.sendall(b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert next_one.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 async def test_whoever_comes_at_once_gets_an_answer(start: Start, tmp_path: Path) -> None:
     """No command runs whose client gets none: it would send it again."""
     daemon = start(env={"PROCD_SERVER_MAX_CONNECTIONS": "5"})
@@ -139,7 +157,6 @@ async def test_work_and_half_a_request_of_many_leave_room_for_health(
     start: Start, http: aiohttp.ClientSession
 ) -> None:
     daemon = start(command=("sh", "-c", 'ulimit -n 256; exec "$@"', "sh", *PROCD))
-    begun = b"POST /process/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
     for number in range(80):
         session = {"sessionId": f"s{number}"}
         async with http.post(f"{daemon.url}/process/session", json=session) as reply:
@@ -149,7 +166,7 @@ async def test_work_and_half_a_request_of_many_leave_room_for_health(
         raise AssertionError("there was room for all of them")
     with ExitStack() as stack:
         for _ in range(120):
-            stack.enter_context(connected(daemon)).sendall(begun)
+            stack.enter_context(connected(daemon)).sendall(BEGUN)
         async with aiohttp.ClientSession() as other, other.get(f"{daemon.url}/healthz") as reply:
             assert reply.status == 200
 
