@@ -99,8 +99,6 @@ class Gate:
         need = self._needs.get(route, UNKNOWN)
         if need.unguarded:
             return ANYONE
-        if request.protocol in self._visitors.extra:
-            raise Exhausted(f"limit of {self._visitors.max} connections is reached")
         headers = request.headers
         if not self._knows(headers.get(hdrs.HOST)):
             raise Refused("forbidden: this Host is not in server.allowed_hosts")
@@ -108,7 +106,15 @@ class Gate:
             for origin in headers.getall(hdrs.ORIGIN, ()):
                 self._check_origin(origin, request.app[PROXIES].host_of(request))
         if not self.access.required or self._is_preflight(request):
-            return ANYONE
+            token = ANYONE
+        else:
+            token = self._identified(request, need)
+            self._visitors.showed_token(request.protocol)
+        if request.protocol in self._visitors.extra:
+            raise Exhausted(f"limit of {self._visitors.max} connections is reached")
+        return token
+
+    def _identified(self, request: web.Request, need: Need) -> Token:
         token = self._token(request, need)
         if token is None:
             raise Unauthorized("unauthorized: a valid token is required")

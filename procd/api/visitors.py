@@ -3,12 +3,13 @@
 With all places taken, the connection that has been idle for longest is closed. None is idle whose
 request may be on its way: a client that gets no answer sends it again. But where tokens are asked
 for, a client that has shown none yet counts as idle, even amid a request, if it has sent more of
-them than it reads replies to. Where none is idle, some more are let in, to be told how procd is and
-otherwise that there is no room.
+them than it reads replies to; and who shows one has the place of who has just come. Where none is
+idle, some more are let in, to be told how procd is and otherwise that there is no room.
 """
 
 import resource
 import time
+from collections.abc import Container
 from typing import Final, Protocol
 
 from aiohttp import hdrs, web
@@ -87,15 +88,15 @@ class Visitors:
             self.extra[visitor] = visitor
         self.left(leaves)
 
-    def _idlest(self, before: float) -> Visitor | None:
-        """The longest idle; of newcomers, only one that came `before`."""
+    def _idlest(self, before: float, but: Container[object] = ()) -> Visitor | None:
+        """The longest idle `but` these; of newcomers, only one that came `before`."""
         for visitor in self._idle.values():
-            if not visitor.has_asked:
+            if visitor not in but and not visitor.has_asked:
                 return visitor
         for visitor, since in self._new.values():
             if since > before:
                 break
-            if not visitor.has_asked:
+            if visitor not in but and not visitor.has_asked:
                 return visitor
         return None
 
@@ -120,10 +121,18 @@ class Visitors:
         """It has a request; if there was no room for it, it may have that of one who has none."""
         self._idle.pop(visitor, None)
         self._new.pop(visitor, None)
+        # A newcomer's own may be on its way.
+        self._make_room(visitor, SHY_S if self._abound else 0)
+
+    def showed_token(self, visitor: object) -> None:
+        """It has asked with one: no newcomer is spared for what it may be about to ask."""
+        self._make_room(visitor, 0)
+
+    def _make_room(self, visitor: object, shy_s: float) -> None:
+        """If there was none for it, have the idlest leave; newcomers may be silent for `shy_s`."""
         if visitor in self.extra:
-            # A newcomer's own may be on its way.
-            leaves = self._idlest(time.monotonic() - (SHY_S if self._abound else 0))
-            if leaves is not None and leaves not in self.extra:
+            leaves = self._idlest(time.monotonic() - shy_s, self.extra)
+            if leaves is not None:
                 leaves.make_way()
                 self.left(leaves)
                 self.extra.pop(visitor, None)

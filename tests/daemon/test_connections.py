@@ -201,6 +201,22 @@ async def test_strangers_that_take_nothing_shut_nobody_out(
                 continue
 
 
+async def test_silent_strangers_that_keep_coming_shut_nobody_out(start: Start) -> None:
+    """Each may be about to ask, but who has a token has asked."""
+    daemon = start(env={"PROCD_SERVER_MAX_CONNECTIONS": "3", "PROCD_AUTH_TOKEN": TOKEN})
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with ExitStack() as stack:
+        for _ in range(10):
+            for _ in range(5):
+                stack.enter_context(connected(daemon))
+            async with (
+                aiohttp.ClientSession(headers=headers) as http,
+                http.get(f"{daemon.url}/version") as reply,
+            ):
+                assert reply.status == 200
+                assert reply.headers.get("Connection") != "close"
+
+
 async def test_who_has_a_token_may_take_its_time(start: Start, http: aiohttp.ClientSession) -> None:
     daemon = start(env={"PROCD_SERVER_MAX_CONNECTIONS": "2", "PROCD_AUTH_TOKEN": TOKEN})
     body = json.dumps({"command": "head -c 20000000 /dev/zero | tr '\\0' x"}).encode()
