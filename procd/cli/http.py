@@ -83,7 +83,11 @@ class Connection:
         Raises:
             Unreachable: the connection is gone, or nothing came in time.
         """
-        status, headers = self._head(within_s)
+        version, status, headers = self._head(within_s)
+        while status // 100 == 1 and status != 101:  # the reply is still to come
+            version, status, headers = self._head(within_s)
+        options = headers.get("connection", "").lower().split(",")
+        lasts = version == "HTTP/1.1" and "close" not in map(str.strip, options)
         try:
             if status in (101, 204, 304):
                 body = b""
@@ -92,14 +96,14 @@ class Connection:
             elif "content-length" in headers:
                 body = self._take(int(headers["content-length"]), within_s)
             else:
-                body = self._rest(within_s)
+                body, lasts = self._rest(within_s), False
         except ValueError as exc:
             raise Unreachable(f"{self._target.url} doesn't speak HTTP") from exc
-        self.reusable = headers.get("connection", "").lower() != "close"
+        self.reusable = lasts
         return Reply(status, headers, body)
 
-    def _head(self, within_s: float | None) -> tuple[int, Mapping[str, str]]:
-        """The status and the headers of a reply."""
+    def _head(self, within_s: float | None) -> tuple[str, int, Mapping[str, str]]:
+        """The version, the status and the headers of a reply."""
         self.reusable = False
         while (end := self._received.find(b"\r\n\r\n")) < 0:
             if len(self._received) > MAX_HEAD_BYTES or not self._more(within_s):
@@ -107,13 +111,13 @@ class Connection:
         lines = bytes(self._received[:end]).decode("latin-1").split("\r\n")
         del self._received[: end + 4]
         words = lines[0].split(" ", 2)
-        if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdigit():
+        if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():
             raise Unreachable(f"{self._target.url} doesn't speak HTTP")
         headers = {}
         for line in lines[1:]:
             name, _, value = line.partition(":")
             headers[name.strip().lower()] = value.strip()
-        return int(words[1]), headers
+        return words[0], int(words[1]), headers
 
     def leave(self) -> tuple[socket.socket, bytes]:
         """The socket, and what it has brought already: it is no longer this one's."""
@@ -139,6 +143,8 @@ class Connection:
         return bool(data)
 
     def _take(self, count: int, within_s: float | None) -> bytes:
+        if count < 0:
+            raise ValueError("not a size")
         while len(self._received) < count:
             if not self._more(within_s):
                 raise Unreachable(f"{self._target.url} closed the connection within an answer")

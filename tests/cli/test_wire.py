@@ -163,10 +163,34 @@ def answers() -> Iterator[Answer]:
         b"content-length:7\r\nX: y\r\n\r\n[1, 22]",
         b"Transfer-Encoding: chunked\r\n\r\n3\r\n[1,\r\n4;x=y\r\n 22]\r\n0\r\nT: t\r\n\r\n",
         b"Connection: close\r\n\r\n[1, 22]",
+        b"\r\n[1, 22]",
     ],
 )
 def test_bodies(answers: Answer, reply: bytes) -> None:
     assert answers(b"HTTP/1.1 200 OK\r\n" + reply).call("GET", "/") == [1, 22]
+
+
+def test_a_reply_that_is_announced(answers: Answer) -> None:
+    data = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+    data += b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n7"
+    assert answers(data).call("GET", "/") == 7
+
+
+@pytest.mark.parametrize(
+    ("reply", "lasts"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1", True),
+        (b"HTTP/1.1 200 OK\r\nConnection: X\r\nContent-Length: 1\r\n\r\n1", True),
+        (b"HTTP/1.1 200 OK\r\nConnection: X, Close\r\nContent-Length: 1\r\n\r\n1", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n1", False),
+        (b"HTTP/1.1 200 OK\r\n\r\n1", False),
+    ],
+)
+def test_connections_that_last(answers: Answer, reply: bytes, lasts: bool) -> None:
+    client = answers(reply)
+    connection = client.start("GET", "/")
+    assert client.finish(connection) == 1
+    assert connection.reusable == lasts
 
 
 def test_no_content(answers: Answer) -> None:
@@ -180,7 +204,10 @@ def test_no_content(answers: Answer) -> None:
         b"HTTP/1.1 200",
         b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[1]",
         b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n[1]",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n17",
+        b"HTTP/1.1 \xb2\xb2\xb2 OK\r\nContent-Length: 3\r\n\r\n[1]",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n1\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n[1]",
         b"220 ready\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + bytes(100_000),
