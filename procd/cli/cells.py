@@ -38,7 +38,7 @@ class Context:
     def __init__(self, client: Client, context_id: str | None, cwd: str) -> None:
         self._client = client
         if context_id is None:
-            made = client.call("POST", CONTEXTS, {"cwd": cwd}, within_s=60)
+            made = client.call("POST", CONTEXTS, {"cwd": cwd}, shape={"id": str}, within_s=60)
             context_id = made["id"]
         self.id: str = context_id
 

@@ -20,6 +20,9 @@ AWAY: Final = (502, 503, 504)
 # What a server answers that has too much to do.
 BUSY: Final = 429
 
+# What a reply's JSON must be to be procd's: of a type, a list of such, or an object with them.
+Shape = type | Sequence["Shape"] | Mapping[str, "Shape"]
+
 HINTS: Final = {
     401: "give one with PROCD_TOKEN, --token-file or the client's file (see `procd --help`)",
     403: "ask for a token with a wider scope, or see server.allowed_hosts",
@@ -46,16 +49,18 @@ class Client:
         path: str,
         body: Mapping[str, Any] | None = None,
         *,
+        shape: Shape = object,
         within_s: float | None = REPLY_S,
     ) -> Any:
-        """The reply's JSON; None if it has none.
+        """The reply's JSON, which is of this shape; None if it has none.
 
         Raises:
             Refused: the server says no.
-            Unreachable: it says nothing, a gateway says that it is away, or see `resumes`.
+            Unreachable: it says nothing, or what procd doesn't; a gateway says that it is away; or
+                see `resumes`.
         """
         connection = self.start(method, path, body)
-        return self.finish(connection, within_s)
+        return self.finish(connection, within_s, shape)
 
     def start(
         self,
@@ -83,8 +88,10 @@ class Client:
             raise
         return connection
 
-    def finish(self, connection: Connection, within_s: float | None = REPLY_S) -> Any:
-        """The JSON of the reply to what was sent.
+    def finish(
+        self, connection: Connection, within_s: float | None = REPLY_S, shape: Shape = object
+    ) -> Any:
+        """The JSON of the reply to what was sent, as `call` gives it.
 
         Raises:
             Refused, Unreachable: as `call`.
@@ -98,7 +105,7 @@ class Client:
                 self._connection, self._used = connection, time.monotonic()
             else:
                 connection.close()
-        return self._content(reply)
+        return self._content(reply, shape)
 
     def websocket(
         self, path: str, protocols: Sequence[str] = (), *, within_s: float = REPLY_S
@@ -128,12 +135,18 @@ class Client:
             self._connection.close()
             self._connection = None
 
-    def _content(self, reply: Reply) -> Any:
+    def _content(self, reply: Reply, shape: Shape = object) -> Any:
         try:
             content = json.loads(reply.body) if reply.body else None
-        except ValueError:
-            content = None
+            foreign = not _fits(content, shape)
+        except (ValueError, RecursionError):
+            content, foreign = None, True
         if reply.status < 300:
+            if foreign:
+                raise Unreachable(
+                    f"{self.target.url} doesn't speak procd's API",
+                    "say where procd is with --url or PROCD_URL",
+                )
             return content
         if not isinstance(content, dict):
             content = {}
@@ -141,3 +154,13 @@ class Client:
         if reply.status in AWAY or (reply.status == BUSY and self.resumes):
             raise Unreachable(message)
         raise Refused(reply.status, message, HINTS.get(reply.status, ""), content)
+
+
+def _fits(content: Any, shape: Shape) -> bool:
+    if isinstance(shape, type):
+        return isinstance(content, shape)
+    if isinstance(shape, Mapping):
+        return isinstance(content, dict) and all(
+            name in content and _fits(content[name], part) for name, part in shape.items()
+        )
+    return isinstance(content, list) and all(_fits(each, shape[0]) for each in content)

@@ -12,6 +12,7 @@ from procd.cli.client import Client
 from procd.cli.failure import Failure, Refused
 from procd.cli.http import quoted
 from procd.cli.ids import (
+    CONTEXTS,
     command_path,
     complete_anything,
     complete_command,
@@ -155,5 +156,5 @@ def _kinds(client: Client, name: str) -> list[str]:
                 raise
         else:
             kinds.append(kind)
-    contexts = client.call("GET", KINDS["context"])["contexts"]
+    contexts = client.call("GET", KINDS["context"], shape=CONTEXTS)["contexts"]
     return kinds + ["context"] * any(each["id"] == name for each in contexts)

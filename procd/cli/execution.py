@@ -127,15 +127,13 @@ class Execution:
                 return 128 + exc.number
 
     def _start(self) -> None:
-        self._client.call(
-            "POST",
-            "/process/session",
-            {"sessionId": self._id, "cwd": self._cwd, "envs": self._envs},
-        )
+        session = {"sessionId": self._id, "cwd": self._cwd, "envs": self._envs}
+        self._client.call("POST", "/process/session", session)
         reply = self._client.call(
             "POST",
             f"{self._session}/exec",
             {"command": self._script, "runAsync": True, "suppressInputEcho": True},
+            shape={"cmdId": str},
         )
         self._command = f"{self._session}/command/{quoted(reply['cmdId'])}"
         self._client.resumes = True
@@ -301,7 +299,8 @@ class Execution:
 
     def _take_reply(self, name: str, connection: Connection) -> None:
         try:
-            reply = self._client.finish(connection, DELETE_S)
+            shape = dict if name == "wait" else object
+            reply = self._client.finish(connection, DELETE_S, shape)
         except Unreachable as exc:
             self._lost(exc)  # what is still wanted is asked again
             return

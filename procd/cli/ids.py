@@ -1,17 +1,21 @@
 """Names of what is on the server: found by their beginning, and offered for completion."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from procd.cli.client import Client
+from procd.cli.client import Client, Shape
 from procd.cli.failure import Failure, Refused
 from procd.cli.http import quoted
 from procd.cli.options import not_empty
 from procd.cli.target import resolve
 
-SESSION = "/process/session"
+SESSION: Final = "/process/session"
+# What is looked at of a session, and of the lists.
+COMMANDS: Final[Shape] = {"commands": [{"id": str}]}
+SESSIONS: Final[Shape] = [{"sessionId": str}]
+TERMINALS: Final[Shape] = {"sessions": [{"id": str}]}
+CONTEXTS: Final[Shape] = {"contexts": [{"id": str}]}
 
 
 def session_path(session_id: str) -> str:
@@ -27,12 +31,12 @@ def command_path(client: Client, session_id: str, command_id: str | None) -> str
     """
     path = session_path(session_id)
     try:
-        commands: Sequence[Mapping[str, Any]] = client.call("GET", path)["commands"]
+        found = client.call("GET", path, shape=COMMANDS)
     except Refused as exc:
         if exc.status != 404:
             raise
         raise Failure(f"there is no session {session_id}", "`procd sessions` lists them") from exc
-    ids = [command["id"] for command in commands]
+    ids = [command["id"] for command in found["commands"]]
     if command_id is None:
         if not ids:
             raise Failure(f"session {session_id} has run no command")
@@ -48,12 +52,12 @@ def command_path(client: Client, session_id: str, command_id: str | None) -> str
     return f"{path}/command/{quoted(command_id)}"
 
 
-def _offered(context: click.Context, path: str) -> Any:
+def _offered(context: click.Context, path: str, shape: Shape) -> Any:
     options = context.find_root().params
     try:
         client = Client(resolve(options.get("url"), options.get("token_file")))
         try:
-            return client.call("GET", path, within_s=2)
+            return client.call("GET", path, shape=shape, within_s=2)
         finally:
             client.close()
     except Failure:
@@ -62,27 +66,27 @@ def _offered(context: click.Context, path: str) -> Any:
 
 def complete_session(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
     """The sessions whose ids begin so."""
-    sessions = _offered(context, SESSION) or []
+    sessions = _offered(context, SESSION, SESSIONS) or []
     return [each["sessionId"] for each in sessions if each["sessionId"].startswith(begin)]
 
 
 def complete_command(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
     """The commands of the session named before whose ids begin so."""
     session = context.params.get("session") or context.params.get("name")
-    found = _offered(context, session_path(session)) if session else None
+    found = _offered(context, session_path(session), COMMANDS) if session else None
     commands = found["commands"] if found else []
     return [each["id"] for each in commands if each["id"].startswith(begin)]
 
 
 def complete_terminal(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
     """The terminals whose ids begin so."""
-    found = _offered(context, "/process/pty") or {"sessions": []}
+    found = _offered(context, "/process/pty", TERMINALS) or {"sessions": []}
     return [each["id"] for each in found["sessions"] if each["id"].startswith(begin)]
 
 
 def complete_context(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
     """The Python contexts whose ids begin so."""
-    found = _offered(context, "/process/interpreter/context") or {"contexts": []}
+    found = _offered(context, "/process/interpreter/context", CONTEXTS) or {"contexts": []}
     return [each["id"] for each in found["contexts"] if each["id"].startswith(begin)]
 
 

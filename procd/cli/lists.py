@@ -1,15 +1,23 @@
 """procd ps and procd sessions."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from procd.cli.client import Client
+from procd.cli.client import Client, Shape
 from procd.cli.options import as_json, pass_target
 from procd.cli.progress import ASKING, Progress
 from procd.cli.tables import age, show, show_json
 from procd.cli.target import Target
+
+TERMINALS: Final[Shape] = {
+    "sessions": [
+        {"id": str, "active": bool, "cols": int, "rows": int, "cwd": str, "createdAt": str}
+    ]
+}
+SESSIONS: Final[Shape] = [{"sessionId": str, "commands": [{"id": str, "command": str}]}]
+CONTEXTS: Final[Shape] = {"contexts": [{"id": str, "active": bool, "cwd": str, "createdAt": str}]}
 
 
 def state_of(command: Mapping[str, Any]) -> str:
@@ -44,9 +52,9 @@ def ps(target: Target, *, as_json: bool) -> None:
       procd ps --json | jq -r '.terminals[].id'
     """
     with Progress(ASKING), Client(target) as client:
-        terminals = client.call("GET", "/process/pty")["sessions"]
-        sessions = client.call("GET", "/process/session")
-        contexts = client.call("GET", "/process/interpreter/context")["contexts"]
+        terminals = client.call("GET", "/process/pty", shape=TERMINALS)["sessions"]
+        sessions = client.call("GET", "/process/session", shape=SESSIONS)
+        contexts = client.call("GET", "/process/interpreter/context", shape=CONTEXTS)["contexts"]
     if as_json:
         show_json({"terminals": terminals, "sessions": sessions, "contexts": contexts})
         return
@@ -95,7 +103,7 @@ def sessions(target: Target, *, as_json: bool) -> None:
       procd sessions --json | jq -r '.[] | select(.ended) | .sessionId'
     """
     with Progress(ASKING), Client(target) as client:
-        found = client.call("GET", "/process/session")
+        found = client.call("GET", "/process/session", shape=SESSIONS)
     if as_json:
         show_json(found)
         return

@@ -140,7 +140,7 @@ def command(
     with Client(target) as client:
         with Progress(ASKING):
             path = command_path(client, session, command_id)
-            document = client.call("GET", f"{path}/logs") if as_json else None
+            document = client.call("GET", f"{path}/logs", shape=dict) if as_json else None
         if as_json:
             show_json(document)
             return

@@ -53,7 +53,7 @@ class _Recording:
         self._client = client
         self._path = f"{PTY}/{quoted(pty_id)}"
         try:
-            info = client.call("GET", self._path)
+            info = client.call("GET", self._path, shape={"cols": int, "rows": int, "envs": dict})
         except Refused as exc:
             if exc.status != 404:
                 raise

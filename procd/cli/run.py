@@ -116,7 +116,8 @@ def _code(file: IO[str]) -> str:
 def _run(target: Target, body: dict[str, Any], name: str) -> Any:
     # To leave ends the program.
     with Progress(f"running {name}"), Client(target) as client:
-        return client.call("POST", "/process/code-run", body, within_s=None)
+        shape = {"exitCode": int}
+        return client.call("POST", "/process/code-run", body, shape=shape, within_s=None)
 
 
 def _show(png: str, title: str, number: int, charts: Path | None) -> None:
