@@ -150,7 +150,7 @@ class Client:
             return content
         if not isinstance(content, dict):
             content = {}
-        message = content.get("message") or f"the server answered {reply.status}"
+        message = str(content.get("message") or f"the server answered {reply.status}")
         if reply.status in AWAY or (reply.status == BUSY and self.resumes):
             raise Unreachable(message)
         raise Refused(reply.status, message, HINTS.get(reply.status, ""), content)

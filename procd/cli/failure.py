@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from procd.cli.text import clean
+
 EXIT_FAILURE: Final = 1
 # What the server's own commands end with when the configuration can't be used.
 EXIT_CONFIG: Final = 2
@@ -14,14 +16,14 @@ class Failure(Exception):
     """A command can't do what was asked.
 
     Args:
-        message: one sentence without a full stop.
+        message: one sentence without a full stop; may hold what others have written.
         hint: what the user may do, as another half of the sentence; empty for nothing.
         code: what the process ends with; 0 for what it usually does.
     """
 
     def __init__(self, message: str, hint: str = "", code: int = 0) -> None:
-        super().__init__(f"{message}: {hint}" if hint else message)
-        self.message = message
+        self.message = clean(message)
+        super().__init__(f"{self.message}: {hint}" if hint else self.message)
         self.code = code
 
 

@@ -8,6 +8,7 @@ from types import FrameType, TracebackType
 from typing import Final
 
 from procd.cli.io import STDERR, write_all
+from procd.cli.text import clean
 
 ASKING: Final = "asking the server"
 AFTER_S: Final = 1.0
@@ -26,7 +27,7 @@ class Progress:
     """
 
     def __init__(self, text: str) -> None:
-        self._text = "".join(c if c.isprintable() else " " for c in text)
+        self._text = clean(text)
         self._begin: float | None = None
         self._drawn = False
 

@@ -116,7 +116,7 @@ class _Recording:
                 case "presence":
                     self._acknowledged = self._acknowledged or self._offset
                 case "error":
-                    raise Failure(control.get("error") or "the server refuses the terminal")
+                    raise Failure(str(control.get("error") or "the server refuses the terminal"))
                 case "exited":
                     self._writer.exit(control["exitCode"], now)
                 case _:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from procd.cli.io import STDOUT
+from procd.cli.text import clean
 
 PADDING: Final = 1  # of a cell of a table for people, on each side
 
@@ -54,11 +55,6 @@ def _pretty(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def show_json(document: Any) -> None:
     """Print JSON."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def clean(text: str) -> str:
-    """Text on one line, and without what a terminal would obey: others have chosen it."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def age(timestamp: str | None) -> str:

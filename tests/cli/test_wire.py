@@ -228,6 +228,24 @@ def test_refusals(answers: Answer) -> None:
         answers(head + body).websocket("/x")
 
 
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        (
+            b'"no \\u001b]0;title\\u0007\\u009b2J\\nsuch\\u202e thing"',
+            "no  ]0;title  2J such  thing",
+        ),
+        (b"[5]", "[5]"),
+    ],
+)
+def test_a_refusal_commands_no_terminal(answers: Answer, message: bytes, shown: str) -> None:
+    body = b'{"message": %s}' % message
+    head = b"HTTP/1.1 500 X\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with pytest.raises(Refused) as caught:
+        answers(head + body).call("GET", "/")
+    assert str(caught.value) == caught.value.message == shown
+
+
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_a_gateway_without_its_server(answers: Answer, status: int) -> None:
     page = b"HTTP/1.1 %d Why\r\nContent-Length: 6\r\n\r\n<html>" % status
