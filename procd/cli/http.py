@@ -219,10 +219,13 @@ def _encrypted(plain: socket.socket, target: Target) -> socket.socket:
 
 
 def quoted(text: str) -> str:
-    """Text as one segment of a path, or as a value of a query."""
+    """Text as one segment of a path, or as a value of a query.
+
+    Bytes of an argument that are no UTF-8 stay what they are: PEP 383.
+    """
     from urllib.parse import quote
 
-    return quote(text, safe="")
+    return quote(text, safe="", errors="surrogateescape")
 
 
 def query(**parameters: Any) -> str:

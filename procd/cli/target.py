@@ -75,7 +75,7 @@ def parse(url: str, token: str = "") -> Target:
         host=host,
         port=PORTS[parts.scheme] if port is None else port,
         tls=parts.scheme == "https",
-        prefix=quote(parts.path.rstrip("/"), safe=PATH_CHARACTERS),
+        prefix=quote(parts.path.rstrip("/"), safe=PATH_CHARACTERS, errors="surrogateescape"),
         token=token,
     )
 

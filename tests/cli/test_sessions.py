@@ -276,6 +276,20 @@ def test_what_is_not_there(cli: Cli, arguments: list[str], message: str) -> None
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["logs", "\udcff"], ["kill", "\udcff"], ["input", "\udcff", "x", "y"],
+        ["record", "\udcff", "/dev/null"], ["python", "-c", "\udcff"],
+    ],
+)  # fmt: skip
+def test_a_name_that_is_not_utf_8(cli: Cli, arguments: list[str]) -> None:
+    result = cli(*arguments)
+    assert result.returncode == 1
+    assert result.stderr.startswith(b"procd: ")
+    assert result.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
         ["logs", ""], ["logs", "s", ""], ["input", "", "c", "x"], ["input", "s", "", "x"],
         ["kill", ""], ["kill", "s", ""], ["record", "", "/dev/null"], ["python", "--context", ""],
     ],

@@ -27,6 +27,7 @@ from tests.daemon.daemon import Daemon, environment
         ("https://h.example:80", "h.example:80", ""),
         ("http://[::1]:8", "[::1]:8", ""),
         ("http://bücher.example/a b/é%20", "xn--bcher-kva.example", "/a%20b/%C3%A9%20"),
+        ("http://h/\udcff", "h", "/%FF"),
         ("unix:/run/procd.sock", "localhost", ""),
         ("unix:///run/procd.sock", "localhost", ""),
     ],
