@@ -1,5 +1,6 @@
 """procd play."""
 
+import os
 import select
 from typing import IO, Final
 
@@ -57,4 +58,5 @@ def command(*, speed: float, idle_s: float | None, file: IO[str]) -> None:
                     show(queries.feed(event.data.encode(errors="replace")))
             show(queries.flush())
         finally:
-            write_all(STDOUT, modes.undo())
+            if os.isatty(STDOUT):
+                write_all(STDOUT, modes.undo())
