@@ -228,7 +228,8 @@ class SessionsConfig:
     )
     max_total_text_bytes: int = setting(
         256 << 20,
-        "remembered commands in memory, mostly texts, bytes; a session's oldest finished go first",
+        "remembered commands in memory, mostly texts, bytes; the session with the most loses its"
+        " oldest finished first",
         minimum=1 << 20,
     )
     input_queue_bytes: int = setting(

@@ -3,7 +3,9 @@
 import asyncio
 import sys
 import uuid
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -25,21 +27,25 @@ class History:
     Args:
         directory: where their logs are; it goes with the session.
         texts: what all sessions' commands may take, mostly by their texts.
+        histories: those of all sessions; the one that takes the most gives way first.
         openings: where the shell finds what it opens.
         most: commands remembered; the oldest that are over go first.
 
     Attributes:
         commands: by id, oldest first.
+        cost_bytes: what they take in memory.
     """
 
     def __init__(
-        self, directory: Path, store: LogStore, texts: Budget, openings: Openings, poller: Poller,
-        most: int,
+        self, directory: Path, store: LogStore, texts: Budget,
+        histories: Callable[[], Iterable["History"]], openings: Openings, poller: Poller, most: int,
     ) -> None:  # fmt: skip
         self.commands: dict[str, Command] = {}
+        self.cost_bytes = 0
         self._directory = directory
         self._store = store
         self._texts = texts
+        self._histories = histories
         self._openings = openings
         self._poller = poller
         self._most = most
@@ -67,35 +73,62 @@ class History:
         try:
             command = Command(record, file, self._openings, self._poller)
         except OSError as exc:
-            self._texts.give_back(LEAST_BYTES + size)
+            self._give_back(LEAST_BYTES + size)
             raise SpawnFailed(f"cannot start a command: {exc.strerror}") from exc
         self.commands[record.id] = command
         return command
+
+    def over(self) -> Iterator[Command]:
+        """The commands that are over, oldest first."""
+        return (command for command in self.commands.values() if command.log.sealed)
 
     def _make_room(self, size: int) -> None:
         """Count `size` bytes of one more; for it go the oldest that are over, if that will do."""
         texts = self._texts
         number = len(self.commands) + 1
         used = texts.used_bytes + size
-        over = (command for command in self.commands.values() if command.log.sealed)
-        going: list[Command] = []
+        candidates = self._candidates()
+        going: list[tuple[History, Command]] = []
         while number > self._most or used >= texts.most_bytes:
-            command = next(over, None)
-            if command is None and number > self._most:
+            history, command = next(candidates, (None, None))
+            if number > self._most and history is not self:
                 raise Exhausted(f"limit of {self._most} commands is reached")
-            if command is None:
-                raise Exhausted(f"limit of {texts.most_bytes} bytes of commands' texts is reached")
-            going.append(command)
+            if history is None or command is None:
+                raise no_room(texts)
+            going.append((history, command))
             number -= 1
             used -= command.cost_bytes
-        for command in going:
-            del self.commands[command.record.id]
-            self._remove(command)
+        for history, command in going:
+            history.forget(command)
         texts.used_bytes += size
+        self.cost_bytes += size
+
+    def _candidates(self) -> Iterator[tuple["History", Command]]:
+        """What may go for one more, of the histories that take the most first.
+
+        Where this one has as many as it may, its own go before.
+        """
+        full = len(self.commands) >= self._most
+        if full:
+            for command in self.over():
+                yield self, command
+        for history in sorted(self._histories(), key=attrgetter("cost_bytes"), reverse=True):
+            if not (full and history is self):
+                for command in history.over():
+                    yield history, command
+
+    def forget(self, command: Command) -> None:
+        """Forget one that is over."""
+        del self.commands[command.record.id]
+        self._remove(command)
 
     def _remove(self, command: Command) -> None:
         command.remove()
-        self._texts.give_back(command.cost_bytes)
+        self._give_back(command.cost_bytes)
+
+    def _give_back(self, size: int) -> None:
+        self.cost_bytes -= size
+        self._texts.give_back(size)
 
     def get(self, command_id: str) -> Command:
         """The command of this id.
@@ -128,3 +161,8 @@ class History:
                 _, command = self.commands.popitem()
                 each.callback(self._remove, command)
                 each.callback(command.cancel, "session was deleted")
+
+
+def no_room(texts: Budget) -> Exhausted:
+    """What takes memory isn't over."""
+    return Exhausted(f"limit of {texts.most_bytes} bytes of commands' texts is reached")

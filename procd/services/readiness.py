@@ -35,14 +35,12 @@ class Readiness:
         limit = self._processes.config.max_processes
         if self._processes.supervised >= limit:
             reasons.append(f"limit of {limit} processes is reached")
-        try:
-            self._processes.check_memory()
-        except Exhausted as exc:
-            reasons.append(exc.message)
-        try:
-            self._shell.path()
-        except SpawnFailed as exc:
-            reasons.append(exc.message)
+        checks = (self._processes.check_memory, self._shell.path, self._sessions.check_memory)
+        for check in checks:
+            try:
+                check()
+            except (Exhausted, SpawnFailed) as exc:
+                reasons.append(exc.message)
         problem = self._sessions.storage_problem(self._config.min_disk_bytes)
         if problem:
             reasons.append(problem)

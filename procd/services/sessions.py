@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +21,10 @@ from procd.errors import (
 from procd.logstore import LogStore
 from procd.process import Process
 from procd.processes import Processes
+from procd.services.command import LEAST_BYTES
 from procd.services.dialogue import Contact
 from procd.services.environment import Environment, check_names
-from procd.services.history import History
+from procd.services.history import History, no_room
 from procd.services.ids import check_id
 from procd.services.session import ShellSession
 from procd.services.session_requests import ExecRequest, SessionRequest
@@ -130,8 +131,8 @@ class ShellSessions:
                 long_lived=True,
             )
             history = History(
-                directory, self._store, self._texts, openings, self._processes.poller,
-                self.config.max_commands,
+                directory, self._store, self._texts, self._histories, openings,
+                self._processes.poller, self.config.max_commands,
             )  # fmt: skip
             contact = Contact(shell, openings, lines)
             return ShellSession(
@@ -171,6 +172,21 @@ class ShellSessions:
     def storage_problem(self, min_free_bytes: int) -> str:
         """Why logs can't be kept; empty if they can."""
         return self._root.problem(min_free_bytes)
+
+    def check_memory(self) -> None:
+        """Refuse, as every session would a command.
+
+        Raises:
+            Exhausted: those that aren't over take `sessions.max_total_text_bytes`.
+        """
+        texts = self._texts
+        if texts.used_bytes + LEAST_BYTES >= texts.most_bytes and not any(
+            any(history.over()) for history in self._histories()
+        ):
+            raise no_room(texts)
+
+    def _histories(self) -> Iterator[History]:
+        return (session.history for session in self.list())
 
     def list(self) -> list[ShellSession]:
         """All sessions but the entrypoint, oldest first."""

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from procd.api.health import READINESS
 from procd.config import HealthConfig
+from procd.services.command import LEAST_BYTES
 from procd.turns import loop_lag_s
+from tests.api import sessions
 from tests.api.clients import WAIT_S, Fifo, Gate, connect, create, delete, program, refused
 from tests.conftest import Client, MakeClient
 
@@ -72,6 +74,22 @@ async def test_not_ready_when_the_memory_for_output_is_used_up(
     await terminal.until(b"END")
     assert await reasons(client) == [f"limit of {most} bytes of output held in memory is reached"]
     await delete(client, "t1")
+    assert await reasons(client) == []
+
+
+async def test_not_ready_when_the_memory_for_commands_is_used_up(
+    procd: MakeClient, gate: Gate
+) -> None:
+    most = 1 << 20
+    client = await procd(sessions={"max_total_text_bytes": most})
+    await sessions.create(client)
+    text = "x" * (most - 2 * LEAST_BYTES)
+    await sessions.run(client, f": {text}")
+    assert await reasons(client) == []
+    command_id = await sessions.start(client, f"read x <{gate}; : {text}")
+    assert await reasons(client) == [f"limit of {most} bytes of commands' texts is reached"]
+    gate.open()
+    await sessions.ended(client, command_id)
     assert await reasons(client) == []
 
 

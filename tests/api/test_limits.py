@@ -429,13 +429,42 @@ async def test_texts_of_commands(procd: MakeClient, gate: Gate) -> None:
     post = sessions.post_exec(client, f"{long}\n{long}\n{long}", runAsync=True)
     await refused(await post, 429, "LIMIT_REACHED")
     async with client.get(sessions.path_of(second)) as reply:
-        assert reply.status == 200, "it wouldn't be enough if it went, and nobody else's go"
+        assert reply.status == 200, "it wouldn't be enough if it went"
     gate.open()
     assert (await sessions.ended(client, running))["exitCode"] == 0
     await sessions.delete(client)
     assert (await sessions.run(client, f"{long}\n{long}\necho on", session_id="other"))[
         "output"
     ] == "on\n"
+
+
+async def test_commands_of_other_sessions_give_way(procd: MakeClient, gate: Gate) -> None:
+    """The oldest that are over, of who has the most."""
+    client = await procd(sessions={"max_total_text_bytes": MEGABYTE})
+    long = f": {'x' * (100 << 10)}"
+    for session_id in ("poor", "rich", "new"):
+        await sessions.create(client, session_id)
+    for _ in range(2):
+        await sessions.run(client, long, "poor")
+    running = await sessions.start(client, f"(read x <{gate}) & {long}", "rich")
+    for _ in range(10):
+        await sessions.run(client, long, "rich")
+
+    def remembered() -> list[list[int]]:
+        histories = [client.app[SESSIONS].get(each).history for each in ("poor", "rich", "new")]
+        return [[each.record.number for each in history.commands.values()] for history in histories]
+
+    assert remembered() == [[1, 2], [1, 5, 6, 7, 8, 9, 10, 11], []]
+    assert (await sessions.run(client, f"{long}; echo on", "new"))["output"] == "on\n"
+    assert (await sessions.run(client, f"{long}; echo on", "new"))["output"] == "on\n"
+    assert remembered() == [[1, 2], [1, 7, 8, 9, 10, 11], [1, 2]]
+    post = sessions.post_exec(client, "\n".join([long] * 10), session_id="new")
+    await refused(await post, 429, "LIMIT_REACHED")
+    assert remembered() == [[1, 2], [1, 7, 8, 9, 10, 11], [1, 2]], "all of them wouldn't do"
+    await sessions.run(client, "\n".join([long] * 8), "new")
+    assert remembered() == [[2], [1], [3]]
+    gate.open()
+    assert (await sessions.ended(client, running, "rich"))["exitCode"] == 0
 
 
 async def test_commands_without_much_of_a_text(procd: MakeClient) -> None:
