@@ -4,6 +4,7 @@ from procd.config import HealthConfig
 from procd.errors import Exhausted, SpawnFailed
 from procd.processes import Processes
 from procd.services.sessions import ShellSessions
+from procd.unix.fd import pipes
 from procd.unix.shell import Shell
 
 
@@ -41,6 +42,12 @@ class Readiness:
                 check()
             except (Exhausted, SpawnFailed) as exc:
                 reasons.append(exc.message)
+        try:
+            for ends in pipes(2):  # as a command gets
+                for end in ends:
+                    end.close()
+        except OSError as exc:
+            reasons.append(f"no descriptors are left: {exc.strerror}")
         problem = self._sessions.storage_problem(self._config.min_disk_bytes)
         if problem:
             reasons.append(problem)

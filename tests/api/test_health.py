@@ -10,8 +10,19 @@ from procd.api.health import READINESS
 from procd.config import HealthConfig
 from procd.services.command import LEAST_BYTES
 from procd.turns import loop_lag_s
+from procd.unix.fd import RESERVED
 from tests.api import sessions
-from tests.api.clients import WAIT_S, Fifo, Gate, connect, create, delete, program, refused
+from tests.api.clients import (
+    WAIT_S,
+    Fifo,
+    Gate,
+    connect,
+    create,
+    delete,
+    descriptors_exhausted,
+    program,
+    refused,
+)
 from tests.conftest import Client, MakeClient
 
 
@@ -90,6 +101,15 @@ async def test_not_ready_when_the_memory_for_commands_is_used_up(
     assert await reasons(client) == [f"limit of {most} bytes of commands' texts is reached"]
     gate.open()
     await sessions.ended(client, command_id)
+    assert await reasons(client) == []
+
+
+async def test_not_ready_without_a_descriptor_for_work(procd: MakeClient) -> None:
+    client = await procd()
+    assert await reasons(client) == []
+    for left in (0, RESERVED):
+        with descriptors_exhausted(but=left):
+            assert await reasons(client) == ["no descriptors are left: Too many open files"]
     assert await reasons(client) == []
 
 
