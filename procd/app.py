@@ -188,7 +188,8 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
 def reload(app: web.Application) -> None:
     """Read tokens again, drop the sockets of those that are gone, and reopen the audit file."""
     access = app[GATE].access
-    if access.reload() and access.required:
+    access.reload()
+    if access.required:
         app[CONNECTIONS].drop_without(access.tokens)
     if AUDIT in app:
         app[AUDIT].reopen()

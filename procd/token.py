@@ -12,6 +12,7 @@ from procd.config import ConfigError
 from procd.configfile import load
 from procd.services import tokenfile
 from procd.services.access import NAME, Token, digest_of, new_secret
+from procd.services.credentials import OF_VARIABLE, VARIABLE
 
 
 @click.command("token")
@@ -49,13 +50,16 @@ def command(name: str, scope: str, file: Path | None, path: Path | None) -> None
     """
     if not NAME.fullmatch(name):
         raise _bad("--name: must be up to 64 letters, digits, dots, dashes and underscores")
+    if name == OF_VARIABLE:
+        raise _bad(f"--name: {name} is what the token of {VARIABLE} is called")
     secret = new_secret()
     try:
-        file = file or Path(load(path, os.environ).auth.token_file)
+        auth = load(path, os.environ).auth
+        file = file or Path(auth.token_file)
         if not file.name:
             raise _bad("no token file: give --file, or set auth.token_file")
         token = Token(name=name, scope=tokenfile.SCOPES[scope], digest=digest_of(secret))
-        tokenfile.add(file, token, first=partial(_tell, secret))
+        tokenfile.add(file, token, most=auth.max_tokens, first=partial(_tell, secret))
     except ConfigError as exc:
         raise _bad(str(exc)) from exc
 

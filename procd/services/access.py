@@ -11,7 +11,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from enum import IntEnum
 from hmac import compare_digest
@@ -86,6 +86,10 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self._tokens)
+
+    def among(self, tokens: Set[Token]) -> "Tokens":
+        """Those of these that are among others as well."""
+        return Tokens(token for token in self._tokens if token in tokens)
 
     def find(self, secret: str) -> Token | None:
         """The token of this secret, or None; the time it takes tells nothing of any token.

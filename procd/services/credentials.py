@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 # Source: systemd.exec(5), LoadCredential=.
 CREDENTIAL: Final = "procd-tokens"
 VARIABLE: Final = "PROCD_AUTH_TOKEN"
+OF_VARIABLE: Final = "environment"  # the name of its token
 # What no header can have in it. Source: RFC 9110, section 5.5.
 UNSENDABLE: Final = re.compile(r"[\x00-\x08\n-\x1f\x7f]")
 # What a browser sends. Source: RFC 6454, section 6.2.
@@ -81,7 +82,7 @@ class Access:
                 )
             if UNSENDABLE.search(secret):
                 raise ConfigError(f"{VARIABLE}: must have no control characters in it")
-            self._own.append(Token(name="environment", scope=Scope.ADMIN, digest=digest_of(secret)))
+            self._own.append(Token(name=OF_VARIABLE, scope=Scope.ADMIN, digest=digest_of(secret)))
         self._files: list[tuple[str, Path]] = []  # each with the name of its setting
         credential = Path(credentials_dir, CREDENTIAL)
         self._has_credential = bool(credentials_dir) and credential.exists()
@@ -89,27 +90,38 @@ class Access:
             self._files.append((f"credential {CREDENTIAL}", credential))
         if config.auth.token_file:
             self._files.append(("auth.token_file", Path(config.auth.token_file)))
-        self.tokens = self._load(again=False)
+        tokens, problem = self._load(again=False)
+        if problem:
+            raise ConfigError(problem)
+        self.tokens = Tokens(tokens)
         self.tickets = Tickets(config.auth)
         self.required = self._decide(config.server.host)
         self._check_origins(config)
 
-    def _load(self, *, again: bool) -> Tokens:
+    def _load(self, *, again: bool) -> tuple[list[Token], str]:
+        """All tokens that are there, and what is wrong with them; empty if nothing is.
+
+        Raises:
+            ConfigError: a file can't be read.
+        """
         tokens = self._own.copy()
+        problems: list[str] = []
         names = {token.name for token in tokens}
         for setting, file in self._files:
             try:
-                found = tokenfile.read(file, again=again)
+                found, problem = tokenfile.parse(file, again=again)
             except ConfigError as exc:
                 raise ConfigError(f"{setting}: {exc}") from exc
+            if problem:
+                problems.append(f"{setting}: {problem}")
             for token in found:
                 if token.name in names:
-                    raise ConfigError(f"{setting}: {file}: a second token named {token.name}")
+                    problems.append(f"{setting}: {file}: a second token named {token.name}")
                 names.add(token.name)
-                tokens.append(token)
+            tokens += found
         if len(tokens) > self._config.max_tokens:
-            raise ConfigError(f"auth.max_tokens: there are {len(tokens)} tokens")
-        return Tokens(tokens)
+            problems.append(f"auth.max_tokens: there are {len(tokens)} tokens")
+        return tokens, next(iter(problems), "")
 
     def _decide(self, host: str) -> bool:
         """Whether callers need a token."""
@@ -153,16 +165,21 @@ class Access:
                         f" without a path or the scheme's own port: {origin}"
                     )
 
-    def reload(self) -> bool:
-        """Read the tokens again; if that can't be done, go on with those of before.
+    def reload(self) -> None:
+        """Read the tokens again, and put out of force what is gone.
 
-        When no token is left, nobody is let in. Returns whether it could be done.
+        Where something is wrong with them, none comes into force. Where a file can't be read at
+        all, which may be a matter of a moment, those of before stay. When no token is left, nobody
+        is let in.
         """
         try:
-            self.tokens = self._load(again=True)
+            tokens, problem = self._load(again=True)
         except ConfigError as exc:
             log.error("tokens are not read again, those of before stay: %s", exc)
-            return False
+            return
+        if problem:
+            log.error("no new token comes into force: %s", problem)
+        self.tokens = self.tokens.among(set(tokens)) if problem else Tokens(tokens)
         self.tickets.drop_without(self.tokens)
         log.info("tokens read again: %d in force", len(self.tokens))
         if self._has_credential:
@@ -171,7 +188,6 @@ class Access:
                 " its source since stays in force until a restart",
                 CREDENTIAL,
             )
-        return True
 
 
 def _no_token(why: str) -> ConfigError:

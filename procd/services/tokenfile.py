@@ -8,6 +8,7 @@ A line is removed by hand; SIGHUP makes procd read the file again.
 
 import os
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -22,15 +23,26 @@ MAX_FILE_BYTES: Final = 1 << 20
 SCOPES: Final = {scope.name.lower(): scope for scope in Scope}
 
 
-def read(path: Path, *, again: bool = False) -> list[Token]:
+def read(path: Path) -> list[Token]:
     """The tokens of a file.
+
+    Raises:
+        ConfigError: as `parse`, or a line is wrong.
+    """
+    tokens, problem = parse(path)
+    if problem:
+        raise ConfigError(problem)
+    return tokens
+
+
+def parse(path: Path, *, again: bool = False) -> tuple[list[Token], str]:
+    """The tokens of a file, and which line is wrong, without what is in it; empty if none is.
 
     Args:
         again: as `open_file`.
 
     Raises:
-        ConfigError: it can't be read, others could have written it, or a line is wrong; the message
-            has the line's number and never what is in it.
+        ConfigError: it can't be read, or others could have written it.
     """
     try:
         with open_file(path, again=again) as file:
@@ -45,14 +57,16 @@ def read(path: Path, *, again: bool = False) -> list[Token]:
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: longer than {MAX_FILE_BYTES} bytes")
     tokens: list[Token] = []
+    problem = ""
     for number, line in enumerate(data.decode(errors="replace").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         token = _parsed(line)
-        if token is None:
-            raise ConfigError(f"{path}: line {number}: must be NAME SCOPE sha256:HASH")
-        tokens.append(token)
-    return tokens
+        if token is not None:
+            tokens.append(token)
+        elif not problem:
+            problem = f"{path}: line {number}: must be NAME SCOPE sha256:HASH"
+    return tokens, problem
 
 
 def _parsed(line: str) -> Token | None:
@@ -72,15 +86,22 @@ def _parsed(line: str) -> Token | None:
     return Token(name=name, scope=SCOPES[scope], digest=digest)
 
 
-def add(path: Path, token: Token, *, first: Callable[[], None] | None = None) -> None:
+def add(
+    path: Path,
+    token: Token,
+    *,
+    most: int = sys.maxsize,
+    first: Callable[[], None] | None = None,
+) -> None:
     """Add a token: the file is replaced in one step, readable by its owner only.
 
     Args:
+        most: as many tokens may be in it then.
         first: what has to end well before the token is in force.
 
     Raises:
-        ConfigError: its name is taken, the file is no token file, can't be written, or is being
-            written by somebody else.
+        ConfigError: its name is taken, the file is full or no token file, can't be written, or is
+            being written by somebody else.
     """
     path = path.resolve()  # a link stays one
     fresh = path.with_name(path.name + ".new")
@@ -93,7 +114,7 @@ def add(path: Path, token: Token, *, first: Callable[[], None] | None = None) ->
         raise ConfigError(f"{fresh}: {exc.strerror}") from exc
     try:
         with os.fdopen(number, "wb") as file:
-            file.write(_with(path, token))
+            file.write(_with(path, token, most))
             if path.exists():
                 status = path.stat()
                 os.fchown(file.fileno(), status.st_uid, status.st_gid)
@@ -108,12 +129,15 @@ def add(path: Path, token: Token, *, first: Callable[[], None] | None = None) ->
         fresh.unlink(missing_ok=True)
 
 
-def _with(path: Path, token: Token) -> bytes:
+def _with(path: Path, token: Token, most: int) -> bytes:
     """The content of the file with one more line."""
     content = b""
     if path.exists():
-        if token.name in {other.name for other in read(path)}:
+        tokens = read(path)
+        if token.name in {other.name for other in tokens}:
             raise ConfigError(f"{path}: has a token named {token.name} already")
+        if len(tokens) >= most:
+            raise ConfigError(f"{path}: has {len(tokens)} tokens: auth.max_tokens is {most}")
         content = path.read_bytes()
         if content and not content.endswith(b"\n"):
             content += b"\n"

@@ -5,6 +5,7 @@ import json
 import struct
 from pathlib import Path
 
+import pytest
 from aiohttp import WSCloseCode
 
 from procd.api.interpreter import CONTEXTS
@@ -205,10 +206,39 @@ async def test_a_file_that_can_not_be_read_changes_nothing(
 ) -> None:
     client = await served(procd, secrets, tmp_path)
     terminal = await connect(client, secrets.write)
-    secrets.path.write_text("nonsense")
+    secrets.remove("writer")
+    secrets.path.chmod(0o666)
     reload(client.app)
     await terminal.type(b"still")
     await terminal.until(b"still")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["nonsense"],
+        [f"chief read sha256:{'0' * 64}"],
+        [f"n{number} read sha256:{number:064}" for number in range(100)],
+    ],
+    ids=["a wrong line", "a second name", "too many"],
+)
+async def test_what_is_gone_is_out_of_force_whatever_else_is_wrong_with_the_file(
+    procd: MakeClient, secrets: Secrets, tmp_path: Path, lines: list[str]
+) -> None:
+    """And nothing that is new is in force."""
+    client = await served(procd, secrets, tmp_path)
+    gone, kept = await connect(client, secrets.write), await connect(client, secrets.admin)
+    await gone.until(b"ready")
+    secrets.remove("writer")
+    new = secrets.made("new", Scope.ADMIN)
+    secrets.path.write_text("\n".join([*lines, secrets.path.read_text()]))
+    reload(client.app)
+    assert (await gone.to_end())[0] == WSCloseCode.POLICY_VIOLATION
+    await kept.type(b"still")
+    await kept.until(b"still")
+    for secret, status in ((secrets.write, 401), (new, 401), (secrets.admin, 200)):
+        async with client.get("/version", headers=bearer(secret)) as reply:
+            assert reply.status == status
 
 
 async def test_without_any_token_nobody_is_let_in(procd: MakeClient, secrets: Secrets) -> None:

@@ -61,6 +61,18 @@ def test_a_token_for_the_configured_file(tmp_path: Path) -> None:
     assert "--name" in refusal(run("token", "--name", "a b", "--scope", "read"))
 
 
+def test_a_token_that_procd_would_not_start_with(tmp_path: Path) -> None:
+    """The file is as it was."""
+    config, file = tmp_path / "procd.toml", tmp_path / "tokens"
+    config.write_text("[auth]\nmax_tokens = 1\n")
+    make(file, "one")
+    before = file.read_text()
+    token = ("token", "--scope", "read", "--file", str(file), "--config", str(config))
+    assert f"{file}: has 1 tokens: auth.max_tokens is 1" in refusal(run(*token, "--name", "two"))
+    assert "--name: environment is" in refusal(run(*token, "--name", "environment"))
+    assert file.read_text() == before
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_refuses_to_be_open_to_the_network(host: str) -> None:
     message = refusal(run("serve", "--host", host, "--port", "0"))
