@@ -185,14 +185,18 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
     app[metrics.METRICS] = metrics.make_metrics(_sources(app))
 
 
-def reload(app: web.Application) -> None:
-    """Read tokens again, drop the sockets of those that are gone, and reopen the audit file."""
+def reload(app: web.Application) -> list[str]:
+    """Read tokens again, drop the sockets of those that are gone, and reopen the audit file.
+
+    Returns what is wrong.
+    """
     access = app[GATE].access
-    access.reload()
+    problems = [access.reload()]
     if access.required:
         app[CONNECTIONS].drop_without(access.tokens)
     if AUDIT in app:
-        app[AUDIT].reopen()
+        problems.append(app[AUDIT].reopen())
+    return [problem for problem in problems if problem]
 
 
 async def _close_audit(app: web.Application) -> None:

@@ -201,14 +201,16 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
 def _reload(path: Path | None, app: web.Application, status: str) -> None:
     """Read again what can change: tokens, and of the configuration the log's level."""
     _tell(reloading())
-    reload_app(app)
+    problems = reload_app(app)
     try:
         config = load(path, os.environ, again=True)
     except ConfigError as exc:
         log.error("the configuration is as it was: %s", exc)
-        status += f"; not reloaded: {' '.join(str(exc).split())}"
+        problems.append(str(exc))
     else:
         logging.getLogger().setLevel(config.log.level.upper())
+    if problems:
+        status += f"; not reloaded: {' '.join('; '.join(problems).split())}"
     _tell(f"READY=1\n{status}")
 
 

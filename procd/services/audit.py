@@ -27,7 +27,7 @@ class AuditFile:
         try:
             self._number = self._open()
         except OSError as exc:
-            raise ConfigError(f"audit.file: {config.file}: {_reason(exc)}") from exc
+            raise ConfigError(self._problem(exc)) from exc
         self._fails = False
         self._second = 0
         self._refused = 0
@@ -38,15 +38,25 @@ class AuditFile:
         # The event loop waits for no reader of a pipe: neither for one to come, nor to read on.
         return os.open(self._config.file, flags | os.O_NONBLOCK, 0o600)
 
-    def reopen(self) -> None:
-        """Go on in the file that has the name now; if there can't be one, in the one of before."""
+    def _problem(self, exc: OSError) -> str:
+        """Why it can't be opened. Source: open(2), ENXIO."""
+        reason = "a pipe that nobody reads" if exc.errno == errno.ENXIO else exc.strerror
+        return f"audit.file: {self._config.file}: {reason}"
+
+    def reopen(self) -> str:
+        """Go on in the file that has the name now; if there can't be one, in the one of before.
+
+        Returns why there can't be one, or "".
+        """
         try:
             fresh = self._open()
         except OSError as exc:
-            log.error("the audit file can't be opened again: %s", _reason(exc))
-            return
+            problem = self._problem(exc)
+            log.error("the audit file can't be opened again: %s", problem)
+            return problem
         os.close(self._number)
         self._number = fresh
+        return ""
 
     def write(self, record: Mapping[str, object]) -> None:
         """Append a record; that it can't be is logged once, until it can be again."""
@@ -91,8 +101,3 @@ class AuditFile:
         """Close the file; what ends later is not recorded."""
         os.close(self._number)
         self._number = -1
-
-
-def _reason(exc: OSError) -> str:
-    """Why a file can't be opened. Source: open(2), ENXIO."""
-    return "a pipe that nobody reads" if exc.errno == errno.ENXIO else str(exc.strerror)

@@ -165,8 +165,8 @@ class Access:
                         f" without a path or the scheme's own port: {origin}"
                     )
 
-    def reload(self) -> None:
-        """Read the tokens again, and put out of force what is gone.
+    def reload(self) -> str:
+        """Read the tokens again, and put out of force what is gone; what is wrong, or "".
 
         Where something is wrong with them, none comes into force. Where a file can't be read at
         all, which may be a matter of a moment, those of before stay. When no token is left, nobody
@@ -176,7 +176,7 @@ class Access:
             tokens, problem = self._load(again=True)
         except ConfigError as exc:
             log.error("tokens are not read again, those of before stay: %s", exc)
-            return
+            return str(exc)
         if problem:
             log.error("no new token comes into force: %s", problem)
         self.tokens = self.tokens.among(set(tokens)) if problem else Tokens(tokens)
@@ -188,6 +188,7 @@ class Access:
                 " its source since stays in force until a restart",
                 CREDENTIAL,
             )
+        return problem
 
 
 def _no_token(why: str) -> ConfigError:

@@ -152,13 +152,30 @@ async def test_a_reload_waits_for_no_pipe(
     os.kill(daemon.pid, signal.SIGHUP)
     assert "RELOADING" in daemon.notify.receive()
     reason = "can't be read again: not a regular file"
-    assert f"not reloaded: {config}: {reason}" in daemon.notify.receive()["STATUS"]
+    status = daemon.notify.receive()["STATUS"]
+    assert f"; not reloaded: auth.token_file: {tokens}: {reason}; audit.file: {audit}: " in status
+    assert status.endswith(f" a pipe that nobody reads; {config}: {reason}")
     async with http.get(f"{daemon.url}/version", headers=bearer(secret)) as reply:
         assert reply.status == 200
     assert f"auth.token_file: {tokens}: {reason}" in daemon.stderr()
-    assert "the audit file can't be opened again: a pipe that nobody reads" in daemon.stderr()
+    assert f"can't be opened again: audit.file: {audit}: a pipe that nobody" in daemon.stderr()
     assert daemon.stop() == 0
     assert '"token":"one"' in audit.with_suffix(".old").read_text()
+
+
+async def test_a_reload_of_wrong_tokens_is_no_success(start: Start, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    make(tokens, "one")
+    daemon = start(env={"PROCD_AUTH_TOKEN_FILE": str(tokens)})
+    ready = daemon.notify.receive()
+    lines = tokens.read_text()
+    reason = f"auth.token_file: {tokens}: line 2: must be NAME SCOPE sha256:HASH"
+    for text, told_of in ((f"{lines}nonsense\n", f"; not reloaded: {reason}"), (lines, "")):
+        tokens.write_text(text)
+        os.kill(daemon.pid, signal.SIGHUP)
+        assert "RELOADING" in daemon.notify.receive()
+        state = daemon.notify.receive()
+        assert state == {"READY": "1", "STATUS": ready["STATUS"] + told_of}
 
 
 async def test_pipes_are_read_at_the_start(
@@ -173,7 +190,9 @@ async def test_pipes_are_read_at_the_start(
     assert "READY" in daemon.notify.receive()
     os.kill(daemon.pid, signal.SIGHUP)
     assert "RELOADING" in daemon.notify.receive()
-    assert f"not reloaded: /dev/fd/{config}: can't be" in daemon.notify.receive()["STATUS"]
+    state = daemon.notify.receive()
+    assert f"not reloaded: auth.token_file: /dev/fd/{tokens}: can't be" in state["STATUS"]
+    assert f"; /dev/fd/{config}: can't be" in state["STATUS"]
     for headers, status in ({}, 401), (bearer(secret), 200):
         async with http.get(f"{daemon.url}/version", headers=headers) as reply:
             assert reply.status == status
