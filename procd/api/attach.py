@@ -301,6 +301,7 @@ async def _write(
     outlet = past.outlet
     complete = await send(past, connection, session.log.store)
     if connection.closing:
+        outlet.close()
         return
     if complete:
         if not outlet.opened:

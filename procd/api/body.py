@@ -173,8 +173,8 @@ async def load(request: web.Request, schema: BodySchema) -> Any:
     content = request.content
     if max(request.content_length or 0, content.total_bytes) > request.client_max_size:
         raise TooLarge("request body is too large")
-    if request.headers.get(hdrs.CONTENT_ENCODING, IDENTITY).lower() != IDENTITY:
-        raise InvalidBody("invalid request body: its Content-Encoding can't be decoded")
+    if (request.headers.get(hdrs.CONTENT_ENCODING) or IDENTITY).lower() != IDENTITY:
+        raise InvalidBody("invalid request body: no Content-Encoding is supported")
     try:
         # Most often all of it came with the headers.
         raw = content.read_nowait() if content.is_eof() else await _read(request)

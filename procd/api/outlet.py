@@ -140,9 +140,12 @@ class Outlet:
         connection, cursor, store = self._connection, self.cursor, self._log.store
         if connection is None:
             return
+        if connection.closing:  # who is sent no more holds up nobody, however long it stays
+            self.close()
+            return
         most = cursor.offset + PUSH_BYTES
         times = 0
-        while cursor.offset < store.end and not (connection.closing or self._finished):
+        while cursor.offset < store.end and not self._finished:
             if self._allowed is not None and cursor.offset >= self._allowed:
                 if cursor.lost:
                     break

@@ -280,6 +280,7 @@ class Connection:
         except WebSocketError as exc:
             self.heard = True
             self.close(exc.code, "")
+            self._pulse.sent_away()
             if exc.code == WSCloseCode.MESSAGE_TOO_BIG:
                 await self._incoming.answered(REST_S)
             self._transport.close()
@@ -342,6 +343,7 @@ class Connection:
         if not self.closing:
             self._connections.dropped["slow"] += 1
         self.close(WSCloseCode.POLICY_VIOLATION, "slow consumer")
+        self._pulse.sent_away()
 
     async def finish(self) -> None:
         """Wait for the client's answer to `close`."""

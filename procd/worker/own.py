@@ -34,8 +34,8 @@ class Modules:
         return PathFinder.find_spec(name, PATH) if name in self._names else None
 
     def __enter__(self) -> None:
+        sys.meta_path.insert(0, self)  # which fails where the user's code has made it a tuple
         self._swap(self._theirs, self._ours)
-        sys.meta_path.insert(0, self)
 
     def __exit__(self, *_: object) -> None:
         self._swap(self._ours, self._theirs)

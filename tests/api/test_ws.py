@@ -12,6 +12,7 @@ import pytest
 
 from procd.api.attendant import PROTOCOL
 from procd.api.incoming import FRAMES_A_TURN
+from procd.api.pty import PTYS
 from procd.api.visitors import VISITORS
 from procd.api.ws import CONNECTIONS
 from procd.config import MOST_MESSAGE_BYTES
@@ -26,6 +27,7 @@ from tests.api.clients import (
     PONG,
     TEXT,
     VERSION_TOKEN,
+    WAIT_S,
     Gate,
     PauseWatch,
     Raw,
@@ -135,6 +137,25 @@ async def test_who_still_sends_hears_why(procd: MakeClient, tmp_path: Path) -> N
         await rude.send(b"more" + masked(0x89, 1, b"?"))  # of a second message, as it seems
         await rude.send_frame(CLOSE, struct.pack("!H", 1009))
         assert await rude.rest() == b""
+    await still_serves(client)
+
+
+async def test_who_still_sends_holds_up_no_program(procd: MakeClient, tmp_path: Path) -> None:
+    """Nobody waits for a client that has been told why it is sent no more."""
+    client = await served(procd, tmp_path, pty={"max_message_bytes": 4096})
+    log = client.app[PTYS].get("t1").log
+    others = log.readers
+    async with raw(client) as rude:
+        await rude.upgrade("/process/pty/t1/connect")
+        assert log.readers > others
+        await rude.send(masked(0x82, LONG, b"x" * 10_000))
+        assert await closed_with(rude) == 1009
+        log.append(b"x")
+        async with asyncio.timeout(WAIT_S):
+            while log.readers > others:
+                await rude.send(b"x")
+                await asyncio.sleep(0)
+        await rude.send_frame(CLOSE, struct.pack("!H", 1009))
     await still_serves(client)
 
 
