@@ -1,4 +1,4 @@
-"""Which shell runs the user's commands, and how a script of any length is handed to it."""
+"""Which shell runs the user's commands, how it gets a script, and how a session's is spoken to."""
 
 import os
 import resource
