@@ -361,7 +361,7 @@ r = R()
     async with client.post(f"{CONTEXTS}/default/interrupt") as reply:
         assert reply.status == 200
     async with await asking as reply:
-        body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+        body = await refused(reply, 409, "CONFLICT")
         assert "interrupted" in body["message"]
     assert await said(client, "print(x)") == "5\n"
 
