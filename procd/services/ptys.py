@@ -12,7 +12,7 @@ from procd.services.environment import Environment, check_names
 from procd.services.ids import check_id
 from procd.services.pty import PtyInfo, PtyRequest, PtySession, check_size
 from procd.services.recording import Recordings
-from procd.streams.backlog import Backlog
+from procd.streams.backlog import LEAST_TAIL_BYTES, Backlog
 from procd.streams.log import Log
 from procd.unix.execve import check_startable
 from procd.unix.shell import Shell
@@ -45,7 +45,7 @@ class PtySessions:
         self._ended: dict[str, PtySession] = {}
         self.watchers: set[Callable[[], None]] = set()
         self._expiries: dict[str, asyncio.TimerHandle] = {}
-        processes.memory.let_go = self._forget_oldest
+        processes.memory.let_go = self._make_room
 
     def create(self, request: PtyRequest) -> PtySession:
         """Make a session and start its shell, unless that is to wait for the first client.
@@ -217,13 +217,21 @@ class PtySessions:
             session.forget()
             self.changed()
 
-    def _forget_oldest(self) -> bool:
-        """Forget who ended first of those that nobody is reading; whether there was one."""
+    def _make_room(self) -> bool:
+        """Forget who ended first of those that nobody is reading; whether anybody was forgotten.
+
+        If there is none, the live one that keeps most forgets the older half of its output, but
+        nothing that a reader has yet to get, or that a client is shown who attaches.
+        """
         for session_id, session in self._ended.items():
             if not session.log.readers:
                 self._forget_ended(session_id)
                 return True
-        return False
+        logs = [session.log for session in self._live.values()]
+        read = [log.store for log in logs if log.unread_bytes <= log.store.kept_bytes // 2]
+        longest = max(read, key=lambda store: store.kept_bytes, default=None)
+        least_bytes = max(self.config.replay_bytes, LEAST_TAIL_BYTES)
+        return longest is not None and longest.shorten(least_bytes)
 
     async def aclose(self) -> None:
         """Forget all sessions; their processes are ended by `Processes`."""

@@ -55,7 +55,7 @@ class Budget:
 
     Attributes:
         caches: what goes before any output does; what it holds is counted as well.
-        let_go: forgets next what is over and only kept for who may come back; whether it did.
+        let_go: forgets next what can best be done without; whether there was any such.
     """
 
     __slots__ = ("_freed", "caches", "let_go", "most_bytes", "used_bytes")
@@ -81,7 +81,7 @@ class Budget:
         return True
 
     def relieve(self) -> None:
-        """Drop caches, then what is over, until there is room or no more of them."""
+        """Drop caches, then what can be done without, until there is room or no more of them."""
         while self.used_bytes >= self.most_bytes:
             if self.caches:
                 self.caches.pop().close()
@@ -258,6 +258,21 @@ class Backlog:
         self._evict()
         budget.used_bytes += self.kept_bytes - self._accounted
         self._accounted = self.kept_bytes
+
+    def shorten(self, least_bytes: int) -> bool:
+        """Let the older half of the tail go, as far as that leaves `least_bytes`; whether it does.
+
+        The tail gets longer again with what is appended, if the budget has room.
+        """
+        kept = self.end - self.start
+        tail = max(least_bytes, kept // 2)
+        if self._budget is None or tail >= kept:
+            return False
+        self._tail_bytes = tail
+        self._evict()
+        self._budget.give_back(self._accounted - self.kept_bytes)
+        self._accounted = self.kept_bytes
+        return True
 
     def clear(self) -> None:
         """Keep nothing of what there was."""

@@ -85,6 +85,13 @@ class Log(Generic[S_co]):
         """How many cursors are attached."""
         return len(self._cursors)
 
+    @property
+    def unread_bytes(self) -> int:
+        """How far the slowest cursor lags."""
+        return self.store.end - min(
+            (cursor.offset for cursor in self._cursors), default=self.store.end
+        )
+
     def feed_from(self, source: Source) -> None:
         """Let the pace of the readers govern `source`."""
         self._sources.append(source)

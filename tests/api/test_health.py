@@ -78,7 +78,7 @@ async def test_not_ready_when_the_memory_for_output_is_used_up(
             "shell": program(tmp_path, "seq -w 299999; echo END; read x"),
             "max_total_output_bytes": most,
         },
-        pty={"max_ended": 0},
+        pty={"max_ended": 0, "replay_bytes": most},
     )
     await create(client, "t1")
     terminal = await connect(client, "t1")

@@ -275,11 +275,11 @@ async def test_timeout_has_a_ceiling(procd: MakeClient) -> None:
 
 
 async def test_output_in_memory(procd: MakeClient, tmp_path: Path) -> None:
-    # A terminal that has filled the budget: it goes on, others are refused until it has gone.
+    # A terminal that fills the budget with what it would replay: it goes on, others are refused.
     text = "stty -opost; seq -w 999999; echo END; read x"
     client = await procd(
         process={"shell": program(tmp_path, text), "max_total_output_bytes": MEGABYTE},
-        pty={"backlog_bytes": 8 * MEGABYTE, "max_ended": 0},
+        pty={"backlog_bytes": 8 * MEGABYTE, "replay_bytes": MEGABYTE, "max_ended": 0},
     )
     memory = client.app[PROCESSES].memory
     await create(client, "t")
@@ -351,6 +351,40 @@ async def test_terminals_that_have_ended_give_way_to_what_runs(
             await terminal.ws.close()
         assert states == ["connected", "error", "connected", "connected"]
         assert len(await slow.output(None)) == size
+
+
+async def test_live_terminals_forget_old_output_for_what_is_new(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """Who has most, half of it; not what a reader has yet to get, nor what an attach shows."""
+    size, replay = 8_000_000, 256 << 10
+    text = f'[ "$1" = -c ] && exec sh "$@"; stty raw -echo; head -c {size} /dev/zero; echo; read x'
+    client = await procd(
+        process={"shell": program(tmp_path, text), "max_total_output_bytes": 4 * size},
+        pty={"replay_bytes": replay},
+    )
+    ids = [f"t{number}" for number in range(5)]
+    for session_id in ids[:2]:
+        await create(client, session_id)
+        await (await connect(client, session_id)).until(b"\n")
+    async with raw(client, receive_bytes=4096) as slow:
+        await slow.upgrade("/process/pty/t0/connect?offset=0")
+        for session_id in ids[2:]:
+            await create(client, session_id)
+            await (await connect(client, session_id)).until(b"\n")
+        for _ in range(3):
+            body = await execute(client, f"head -c {size} /dev/zero | tr '\\0' x")
+            assert body["result"] == "x" * size
+        assert client.app[PROCESSES].memory.used_bytes < 4 * size
+        offsets = []
+        for session_id in ids:
+            terminal = await connect(client, session_id, "?offset=0")
+            offsets.append(terminal.connected["offset"])
+            terminal = await connect(client, session_id)
+            await terminal.until_size(replay)
+        assert offsets[0] == 0
+        assert all(0 < offset <= size + 1 - replay for offset in offsets[1:]), offsets
+        assert len(await slow.output(size + 1)) >= size + 1
 
 
 async def test_terminals(procd: MakeClient, tmp_path: Path) -> None:

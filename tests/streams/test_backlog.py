@@ -273,6 +273,24 @@ def test_a_budget_is_shared() -> None:
     assert budget.used_bytes == 1
 
 
+def test_a_tail_is_shortened_by_half() -> None:
+    freed: list[int] = []
+    budget = Budget(1 << 20, freed.append)
+    store = Backlog(64_000, 0, budget)
+    for _ in range(20):
+        store.append(bytes(4000))
+    assert store.shorten(10_000)
+    assert (store.end - store.start, budget.used_bytes, freed) == (32_000, 32_000, [32_000])
+    assert store.shorten(20_000)
+    assert store.kept_bytes == 20_000
+    assert not store.shorten(20_000)
+    assert budget.used_bytes == store.kept_bytes == 20_000
+    for _ in range(20):
+        store.append(bytes(4000))
+    assert budget.used_bytes == store.kept_bytes == 64_000, "it gets longer again"
+    assert not Backlog(64_000).shorten(0)
+
+
 def test_a_budget_that_is_not_reached_changes_nothing() -> None:
     """The same is kept as without one."""
     budget = Budget(1 << 30)
