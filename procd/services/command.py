@@ -18,11 +18,11 @@ from procd.process import PIPE_BURST_BYTES, STDERR, STDOUT
 from procd.streams.labels import LabelledFrames
 from procd.streams.log import Cursor, Log
 from procd.tasks import Tasks
+from procd.unix.dialect import sourced
 from procd.unix.fd import OwnedFd
 from procd.unix.openings import Opening, Openings, Paths
 from procd.unix.poller import Poller
 from procd.unix.reader import FdReader
-from procd.unix.shell import sourced
 from procd.unix.writer import FdWriter
 
 # The exit code of what never ran, or whose end nobody can know (contract, section 6.3).

@@ -14,12 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from procd.unix.fd import OwnedFd
-from procd.unix.feed import Feed
-from procd.unix.openings import Opening, Openings, Paths
-from procd.unix.poller import Poller
-from procd.unix.reader import FdReader
-from procd.unix.shell import (
+from procd.unix.dialect import (
     FedShell,
     builtin_word,
     leaving,
@@ -27,6 +22,11 @@ from procd.unix.shell import (
     untraced,
     with_status,
 )
+from procd.unix.fd import OwnedFd
+from procd.unix.feed import Feed
+from procd.unix.openings import Opening, Openings, Paths
+from procd.unix.poller import Poller
+from procd.unix.reader import FdReader
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from procd.services.words import Words
 from procd.streams.backlog import Backlog
 from procd.unix import proctree, tags
 from procd.unix.child import ExitStatus
-from procd.unix.shell import failure_of, is_running, retag_in_shell
+from procd.unix.dialect import failure_of, is_running, retag_in_shell
 
 log = logging.getLogger(__name__)
 

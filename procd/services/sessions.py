@@ -32,10 +32,11 @@ from procd.statedir import StateDirectory
 from procd.streams.backlog import Backlog, Budget
 from procd.streams.log import Log
 from procd.surroundings import state_dir
+from procd.unix.dialect import fed
 from procd.unix.fd import OwnedFd
 from procd.unix.file import make_directory, remove_tree
 from procd.unix.openings import Opening, Openings
-from procd.unix.shell import Shell, fed
+from procd.unix.shell import Shell
 from procd.unix.sightings import Sightings
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from procd.services.dialogue import EXIT_S, Contact, Dialogue
 from procd.services.session import ShellSession
 from procd.services.session_requests import ExecRequest
 from procd.unix.confine import confinement
+from procd.unix.dialect import FedShell
 from procd.unix.openings import Openings, Paths
 from procd.unix.poller import Poller
-from procd.unix.shell import FedShell
 from tests.api.clients import WAIT_S, Fifo, Gate, execute
 from tests.api.conftest import alive, gate
 from tests.api.sessions import create, post_exec, run

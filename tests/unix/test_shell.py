@@ -14,12 +14,7 @@ from procd.unix.shell import (
     PREFERRED,
     SCRIPT_FD,
     Shell,
-    builtin_word,
-    retag_in_shell,
     script_argv,
-    sourced,
-    sourcing,
-    untraced,
 )
 from procd.unix.spawn import Source, Spec, spawn
 from procd.unix.tags import TAG_BASE
@@ -106,18 +101,6 @@ def long(script: str, size: int) -> str:
     return "#" + "x" * comment + "\n" + script
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_sourced_where_set_e_is_on(shell: str, tmp_path: Path) -> None:
-    """Only what fails within a script ends the shell, and the status is the script's."""
-    lines = [f"{builtin_word(shell)} set -e"]
-    for number, script in enumerate([b"(exit 3) && :", b"echo $?", b"", b"false; echo rest"]):
-        path = tmp_path / f"{number}"
-        path.write_bytes(sourced(shell, script))
-        lines += [sourcing(shell, str(path), ">&1"), "echo $?"]
-    # The status of a command before is lost to `echo`.
-    assert run(shell, "\n".join(lines)) == (b"3\n0\n0\n0\n", 1)
-
-
 def test_a_script_that_fits_is_an_argument() -> None:
     """The longest that execve(2) takes is one argument; one byte more is a file."""
     argv, file = script_argv("/bin/sh", "echo a")
@@ -181,22 +164,3 @@ def test_a_long_script_knows_its_shell(shell: str) -> None:
     """As a short one does."""
     for size in 100, MAX_ARGUMENT_BYTES:
         assert run(shell, long("echo $0", size)) == (f"{shell}\n".encode(), 0)
-
-
-@pytest.mark.parametrize("shell", NAMING)
-def test_a_shell_that_tags_itself_without_a_program(
-    monkeypatch: pytest.MonkeyPatch, shell: str
-) -> None:
-    """It is a line of its own, whatever follows it."""
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert run(shell, f"{retag_in_shell(shell, TAG_BASE + 7)}(exit 3)") == (b"", 3)
-
-
-@pytest.mark.parametrize("shell", NAMING)
-def test_a_shell_that_tags_itself(shell: str) -> None:
-    """It takes no process, of which there may be too many."""
-    tag = TAG_BASE + 7
-    by_itself, _, _ = retag_in_shell(shell, tag).partition("||")
-    said, code = run(shell, f"{untraced(by_itself)}\ncat /proc/$$/limits")
-    assert code == 0
-    assert f"Max realtime timeout      {tag} ".encode() in said

@@ -1,0 +1,50 @@
+"""What a session's shell is told, said to shells of each kind."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from procd.unix.dialect import builtin_word, retag_in_shell, sourced, sourcing, untraced
+from procd.unix.tags import TAG_BASE
+
+SHELLS = [path for path in ("/bin/sh", "/bin/bash") if os.access(path, os.X_OK)]
+TAGGING = [path for path in ("/usr/bin/bash", "/usr/bin/zsh") if os.access(path, os.X_OK)]
+
+
+def run(shell: str, script: str) -> tuple[bytes, int]:
+    """What a shell says of a script on its standard output, and its exit code."""
+    done = subprocess.run([shell, "-c", script], stdout=subprocess.PIPE, check=False)
+    return done.stdout, done.returncode
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_sourced_where_set_e_is_on(shell: str, tmp_path: Path) -> None:
+    """Only what fails within a script ends the shell, and the status is the script's."""
+    lines = [f"{builtin_word(shell)} set -e"]
+    for number, script in enumerate([b"(exit 3) && :", b"echo $?", b"", b"false; echo rest"]):
+        path = tmp_path / f"{number}"
+        path.write_bytes(sourced(shell, script))
+        lines += [sourcing(shell, str(path), ">&1"), "echo $?"]
+    # The status of a command before is lost to `echo`.
+    assert run(shell, "\n".join(lines)) == (b"3\n0\n0\n0\n", 1)
+
+
+@pytest.mark.parametrize("shell", TAGGING)
+def test_a_shell_that_tags_itself_without_a_program(
+    monkeypatch: pytest.MonkeyPatch, shell: str
+) -> None:
+    """It is a line of its own, whatever follows it."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert run(shell, f"{retag_in_shell(shell, TAG_BASE + 7)}(exit 3)") == (b"", 3)
+
+
+@pytest.mark.parametrize("shell", TAGGING)
+def test_a_shell_that_tags_itself(shell: str) -> None:
+    """It takes no process, of which there may be too many."""
+    tag = TAG_BASE + 7
+    by_itself, _, _ = retag_in_shell(shell, tag).partition("||")
+    said, code = run(shell, f"{untraced(by_itself)}\ncat /proc/$$/limits")
+    assert code == 0
+    assert f"Max realtime timeout      {tag} ".encode() in said
