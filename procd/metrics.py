@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
-class Durations:
-    """How long something took, as a histogram.
+class Histogram:
+    """How long something took, in buckets.
 
     Args:
         bounds_s: upper bounds of the buckets, ascending, seconds; a last one has no bound.

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from procd.config import ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
-from procd.metrics import Durations
+from procd.metrics import Histogram
 from procd.process import STDERR, STDOUT, Process, ProcessRecord
 from procd.spawnrate import SpawnRate
 from procd.streams.backlog import Budget
@@ -70,7 +70,7 @@ class Processes:
         # To start a process keeps the event loop: whoever starts many awaits `turns.take()` first.
         self.turns = Turns(asyncio.get_running_loop())
         self.pids: dict[int, Process] = {}
-        self.spawn_times = Durations(SPAWN_BOUNDS_S)
+        self.spawn_times = Histogram(SPAWN_BOUNDS_S)
         self._unsettled: set[Process] = set()
         run_shift = tags.PROCESS_BITS + tags.PART_BITS
         self._run_tag = tags.TAG_BASE + (secrets.randbits(tags.RUN_BITS) << run_shift)

@@ -43,10 +43,10 @@ from procd.errors import (
 from procd.services.context import (
     DEFAULT,
     LANGUAGE,
+    Cell,
+    CellRequest,
     Context,
     End,
-    Execution,
-    ExecutionRequest,
     Outcome,
 )
 from procd.services.contexts import Contexts
@@ -86,9 +86,9 @@ class ExecutionSchema(BodySchema):
     timeout_s = Seconds(data_key="timeout", load_default=None)
     display = Flag(load_default=False)
 
-    def build(self, data: dict[str, Any]) -> ExecutionRequest:
+    def build(self, data: dict[str, Any]) -> CellRequest:
         """Make the request; an empty id is the default context's."""
-        return ExecutionRequest(**data | {"context_id": data["context_id"] or DEFAULT})
+        return CellRequest(**data | {"context_id": data["context_id"] or DEFAULT})
 
 
 CREATE = ContextSchema()
@@ -167,18 +167,18 @@ async def execute(request: web.Request) -> web.StreamResponse:
         contexts.config.max_message_bytes,
         stopped=(WSCloseCode.INTERNAL_ERROR, STOPPING),  # TypeScript's SDK takes 1001 for success
     )
-    execution = None
+    cell = None
     try:
         try:
-            execution = await _submit(request, connection)
+            cell = await _submit(request, connection)
         except _Refused as exc:
             connection.close(exc.code, exc.reason)
-        if execution is None:  # and nothing knows the message any more, as the exception did
+        if cell is None:  # and nothing knows the message any more, as the exception did
             await connection.finish()
         else:
-            note(request, context_id=execution.context_id)
-            await _stream(request, connection, execution)
-            note(request, outcome=_outcome(execution))
+            note(request, context_id=cell.context_id)
+            await _stream(request, connection, cell)
+            note(request, outcome=_outcome(cell))
     except ConnectionError:
         pass  # the client has gone, which is its right
     finally:
@@ -186,7 +186,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _submit(request: web.Request, connection: Connection) -> Execution:
+async def _submit(request: web.Request, connection: Connection) -> Cell:
     """Read what the client wants and ask for it.
 
     Raises:
@@ -201,7 +201,7 @@ async def _submit(request: web.Request, connection: Connection) -> Execution:
     if message is None:
         raise _Refused(WSCloseCode.PROTOCOL_ERROR, "failed to read first message")
     try:
-        asked: ExecutionRequest = EXECUTE.load_document(parse(message, request.app[MAX_VALUES]))
+        asked: CellRequest = EXECUTE.load_document(parse(message, request.app[MAX_VALUES]))
     except InvalidBody as exc:
         if exc.message.endswith((HAS_NUL, HAS_SURROGATES)):  # JSON it is, but no use
             raise _Refused(WSCloseCode.POLICY_VIOLATION, exc.message) from exc
@@ -221,10 +221,10 @@ async def _submit(request: web.Request, connection: Connection) -> Execution:
         raise _Refused(WSCloseCode.POLICY_VIOLATION, exc.message) from exc
 
 
-async def _stream(request: web.Request, connection: Connection, execution: Execution) -> None:
-    frames = CellFrames(execution.log.store)
-    outlet = Outlet(execution.log, frames, 0, yields=True)
-    store = execution.log.store
+async def _stream(request: web.Request, connection: Connection, cell: Cell) -> None:
+    frames = CellFrames(cell.log.store)
+    outlet = Outlet(cell.log, frames, 0, yields=True)
+    store = cell.log.store
 
     def forget() -> None:
         outlet.close()
@@ -233,26 +233,26 @@ async def _stream(request: web.Request, connection: Connection, execution: Execu
 
     async def write() -> None:
         await outlet.run()
-        outcome = await asyncio.shield(execution.ended)
+        outcome = await asyncio.shield(cell.ended)
         connection.write(frames.rest())
         forget()
         _conclude(connection, outcome)
 
-    connection.on_sent_away = execution.abandon
+    connection.on_sent_away = cell.abandon
     try:
         outlet.open(connection)
-        await serve_both_ways(connection.finish(), write(), f"execution in {execution.context_id}")
+        await serve_both_ways(connection.finish(), write(), f"cell in {cell.context_id}")
     finally:
-        execution.abandon()
+        cell.abandon()
         forget()
         connection.on_sent_away = None
 
 
-def _outcome(execution: Execution) -> str:
+def _outcome(cell: Cell) -> str:
     """How it ended, in a word; without a client it is still being ended."""
-    if not execution.ended.done():
+    if not cell.ended.done():
         return End.ABANDONED.name.lower()
-    outcome = execution.ended.result()
+    outcome = cell.ended.result()
     failed = outcome.reply is not None and outcome.reply.error is not None
     return "failed" if failed else outcome.end.name.lower()
 

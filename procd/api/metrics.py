@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from procd import __version__
 from procd.api.describe import Doc
 from procd.api.observe import Requests
-from procd.metrics import Durations, Gauge, Traffic
+from procd.metrics import Gauge, Histogram, Traffic
 from procd.turns import loop_lag_s
 
 
@@ -37,7 +37,7 @@ class Sources:
     """
 
     requests: Requests
-    spawn_times: Durations
+    spawn_times: Histogram
     traffic: dict[str, Traffic]
     dropped: dict[str, int]
     gauges: list[Gauge] = field(default_factory=list)
@@ -103,7 +103,7 @@ def _requests(requests: Requests) -> Iterator[Metric]:
 
 
 def _histogram(
-    name: str, doc: str, labels: list[str], rows: Iterable[tuple[list[str], Durations]]
+    name: str, doc: str, labels: list[str], rows: Iterable[tuple[list[str], Histogram]]
 ) -> Metric:
     family = HistogramMetricFamily(name, doc, labels=labels)
     for values, durations in rows:

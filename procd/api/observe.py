@@ -19,7 +19,7 @@ from aiohttp.typedefs import Handler, Middleware
 from procd.api.forwarded import PROXIES
 from procd.api.handshake import SWITCHING, UPGRADED
 from procd.logs import REQUEST_ID
-from procd.metrics import Durations, Traffic
+from procd.metrics import Histogram, Traffic
 from procd.unix.heap import Heap
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class RouteStats:
     method: str
     pattern: str
     statuses: dict[int, int] = field(default_factory=dict)
-    durations: Durations = field(default_factory=lambda: Durations(BOUNDS_S))
+    durations: Histogram = field(default_factory=lambda: Histogram(BOUNDS_S))
 
 
 class Requests:

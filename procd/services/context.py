@@ -1,7 +1,7 @@
-"""Context: a namespace that lives on between executions, in a process of its own.
+"""Context: a namespace that lives on between cells, in a process of its own.
 
-A context runs one execution after another. What an execution says is a log, and its client is the
-cursor: a client that reads slowly slows its own code and nobody else's. An execution that nobody
+A context runs one cell after another. What a cell says is a log, and its client is the
+cursor: a client that reads slowly slows its own code and nobody else's. A cell that nobody
 listens to any more is interrupted.
 
 Source: Process API contract, section 11.
@@ -41,7 +41,7 @@ SLACK_BYTES: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionRequest:
+class CellRequest:
     """What to run; `timeout_s` None means the default, 0 none."""
 
     code: str
@@ -66,7 +66,7 @@ class ContextRecord:
 
 
 class End(enum.Enum):
-    """How an execution ends."""
+    """How a cell ends."""
 
     COMPLETED = enum.auto()
     TIMED_OUT = enum.auto()
@@ -88,7 +88,7 @@ class Outcome:
     reason: str = ""
 
 
-class Execution:
+class Cell:
     """One thing that a context does for somebody.
 
     Attributes:
@@ -153,8 +153,8 @@ class Context:
         self._repl: Repl | None = None
         self._candidate: Repl | None = None  # the process as it starts, while it is wanted
         self._starting = asyncio.Lock()
-        self._queue: deque[Execution] = deque()
-        self._current: Execution | None = None
+        self._queue: deque[Cell] = deque()
+        self._current: Cell | None = None
         self._working: asyncio.Task[None] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._deleted = False
@@ -215,7 +215,7 @@ class Context:
         if reply.error is not None:
             raise SpawnFailed(reply.error["value"])
 
-    def submit(self, execution: Execution) -> None:
+    def submit(self, cell: Cell) -> None:
         """Let it run when those before it have.
 
         Raises:
@@ -223,69 +223,67 @@ class Context:
         """
         if len(self._queue) >= self._config.max_queued:
             raise Exhausted(f"limit of {self._config.max_queued} waiting executions is reached")
-        self._queue.append(execution)
-        execution.abandoned.add_done_callback(lambda _: self._leave(execution))
+        self._queue.append(cell)
+        cell.abandoned.add_done_callback(lambda _: self._leave(cell))
         self._stop_idling()
         if self._working is None:
             self._working = self._contexts.tasks.run(self._work(), f"context {self.record.id}")
 
-    def _leave(self, execution: Execution) -> None:
-        """Have an execution that nobody waits for give up its place."""
-        if execution in self._queue:
-            self._queue.remove(execution)
-            execution.finish(Outcome(End.ABANDONED))
+    def _leave(self, cell: Cell) -> None:
+        """Have a cell that nobody waits for give up its place."""
+        if cell in self._queue:
+            self._queue.remove(cell)
+            cell.finish(Outcome(End.ABANDONED))
 
     async def _work(self) -> None:
         try:
             while self._queue:
-                execution = self._current = self._queue.popleft()
+                cell = self._current = self._queue.popleft()
                 try:
-                    execution.finish(await self._outcome(execution))
+                    cell.finish(await self._outcome(cell))
                 except Exception:
                     log.exception("context %s: internal error", self.record.id)
                     repl, self._repl = self._repl, None
                     if repl is not None:
                         self._contexts.discard(repl)
-                    execution.finish(execution.broken(INTERNAL))
+                    cell.finish(cell.broken(INTERNAL))
                 finally:
                     self._current = None
-                    execution.finish(Outcome(End.BROKEN, reason=STOPPING))
+                    cell.finish(Outcome(End.BROKEN, reason=STOPPING))
         finally:
             self._working = None
         self._begin_idling()
 
-    async def _outcome(self, execution: Execution) -> Outcome:
-        outcome = await self._attempt(execution)
+    async def _outcome(self, cell: Cell) -> Outcome:
+        outcome = await self._attempt(cell)
         if outcome is None:  # the process may have been about to end, for whatever reason
-            outcome = await self._attempt(execution)
-        return outcome or execution.broken(ENDED)
+            outcome = await self._attempt(cell)
+        return outcome or cell.broken(ENDED)
 
-    async def _attempt(self, execution: Execution) -> Outcome | None:
+    async def _attempt(self, cell: Cell) -> Outcome | None:
         """Run it; None if its process has ended before it had begun with it."""
-        if (outcome := execution.forestalled()) is not None:
+        if (outcome := cell.forestalled()) is not None:
             return outcome
         try:
             repl = await self.start()
         except ProcdError as exc:
             what = "get default context" if self.record.id == DEFAULT else "start context"
-            return execution.broken(f"failed to {what}: {exc.message}")
-        if (outcome := execution.forestalled()) is not None:
+            return cell.broken(f"failed to {what}: {exc.message}")
+        if (outcome := cell.forestalled()) is not None:
             return outcome
-        reply = repl.run(execution.message, execution.log)
-        if execution.interrupted:
+        reply = repl.run(cell.message, cell.log)
+        if cell.interrupted:
             repl.interrupt()
-        if not await self._in_time(execution, repl, reply):
-            return await self._break_off(execution, repl, reply)
+        if not await self._in_time(cell, repl, reply):
+            return await self._break_off(cell, repl, reply)
         if (result := reply.result()) is not None:
             return Outcome(End.COMPLETED, result)
-        return execution.broken(ENDED) if repl.begun or execution.broken_for else None
+        return cell.broken(ENDED) if repl.begun or cell.broken_for else None
 
-    async def _in_time(
-        self, execution: Execution, repl: Repl, reply: asyncio.Future[Reply | None]
-    ) -> bool:
+    async def _in_time(self, cell: Cell, repl: Repl, reply: asyncio.Future[Reply | None]) -> bool:
         """Wait for the reply as long as there is time and somebody listens; whether it came."""
-        either: list[asyncio.Future[Any]] = [reply, execution.abandoned]
-        timeout_s = execution.timeout_s or None
+        either: list[asyncio.Future[Any]] = [reply, cell.abandoned]
+        timeout_s = cell.timeout_s or None
         await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if not reply.done():
             repl.look()  # time may be up for us and not for the code
@@ -294,23 +292,23 @@ class Context:
         return reply.done()
 
     async def _break_off(
-        self, execution: Execution, repl: Repl, reply: asyncio.Future[Reply | None]
+        self, cell: Cell, repl: Repl, reply: asyncio.Future[Reply | None]
     ) -> Outcome:
         """Interrupt it, and end the process if it goes on all the same.
 
         What only looks is left to end by itself, however long that takes; who asked is answered.
         """
-        end = End.ABANDONED if execution.abandoned.done() else End.TIMED_OUT
+        end = End.ABANDONED if cell.abandoned.done() else End.TIMED_OUT
         repl.interrupt()
         repl.resume()  # however far its reader is behind, nothing is to keep it
-        if execution.only_looks:
-            execution.finish(Outcome(end))
-        grace_s = None if execution.only_looks else self._config.grace_s
+        if cell.only_looks:
+            cell.finish(Outcome(end))
+        grace_s = None if cell.only_looks else self._config.grace_s
         await asyncio.wait([reply], timeout=grace_s)
         if not reply.done():
             await repl.kill()
-        if execution.broken_for:
-            return execution.broken(ENDED)
+        if cell.broken_for:
+            return cell.broken(ENDED)
         return Outcome(end, reason=STATE_LOST if reply.result() is None else "")
 
     def interrupt(self) -> bool:

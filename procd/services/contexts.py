@@ -26,11 +26,11 @@ from procd.services.context import (
     LANGUAGE,
     RESTARTED,
     STOPPING,
+    Cell,
+    CellRequest,
     Context,
     ContextRecord,
     End,
-    Execution,
-    ExecutionRequest,
 )
 from procd.services.environment import Environment, check_names
 from procd.services.programs import MissingProgramError, find
@@ -142,7 +142,7 @@ class Contexts:
         del self._contexts[context_id]
         await self.tasks.finish(context.delete(), f"delete context {context_id}")
 
-    def execute(self, request: ExecutionRequest) -> Execution:
+    def execute(self, request: CellRequest) -> Cell:
         """Run code in a context, in its turn.
 
         Raises:
@@ -162,9 +162,9 @@ class Contexts:
             "envs": dict(request.envs),
             "display": request.display,
         }
-        execution = Execution(request.context_id, message, timeout_s, self.config.buffer_bytes)
-        context.submit(execution)
-        return execution
+        cell = Cell(request.context_id, message, timeout_s, self.config.buffer_bytes)
+        context.submit(cell)
+        return cell
 
     async def variables(self, context_id: str) -> list[dict[str, str]]:
         """What is in a context's namespace, once those before have run.
@@ -176,18 +176,18 @@ class Contexts:
             SpawnFailed: its process can't be started, or ended.
             TimedOut: it takes longer than `interpreter.variables_s`; the state is kept.
         """
-        execution = Execution(
+        cell = Cell(
             context_id,
             {"op": "variables"},
             min(self.config.variables_s, LONGEST_S),
             self.config.buffer_bytes,
             only_looks=True,
         )
-        self.get(context_id).submit(execution)
+        self.get(context_id).submit(cell)
         try:
-            outcome = await asyncio.shield(execution.ended)
+            outcome = await asyncio.shield(cell.ended)
         finally:
-            execution.abandon()
+            cell.abandon()
         if outcome.end is End.TIMED_OUT:
             raise TimedOut("the listing took too long and was interrupted; the state is kept")
         if outcome.reply is None:
@@ -196,7 +196,7 @@ class Contexts:
                 raise Conflict(RESTARTED)
             raise SpawnFailed(outcome.reason or "the context doesn't answer")
         if outcome.reply.variables is None:
-            if execution.interrupted:
+            if cell.interrupted:
                 raise Conflict("the context was interrupted")
             raise SpawnFailed("the listing failed")
         return outcome.reply.variables
