@@ -185,17 +185,22 @@ async def test_replays_take_no_memory(procd: MakeClient, tmp_path: Path, gate: G
     gate.open()
 
 
+async def in_two_parts(procd: MakeClient, tmp_path: Path, data: bytes, gate: Gate) -> Client:
+    """A server with a terminal t1 that says 8 MiB of `data`, and when the gate opens the rest."""
+    (tmp_path / "data").write_bytes(data)
+    show = f"head -c {8 << 20} {tmp_path}/data; read x <{gate}; tail -c +{(8 << 20) + 1}"
+    shell = program(tmp_path, f"{RAW}; {show} {tmp_path}/data; read x")
+    client = await procd(process={"shell": shell})
+    await create(client, "t1")
+    return client
+
+
 async def test_a_lone_slow_client_gets_all_of_a_replay(
     procd: MakeClient, tmp_path: Path, gate: Gate
 ) -> None:
     """As much as is kept, while the program goes on to print."""
     data = random_base64(24 << 20)
-    (tmp_path / "data").write_bytes(data)
-    show = f"head -c {8 << 20} {tmp_path}/data; read x <{gate}; tail -c +{(8 << 20) + 1}"
-    client = await procd(
-        process={"shell": program(tmp_path, f"{RAW}; {show} {tmp_path}/data; read x")}
-    )
-    await create(client, "t1")
+    client = await in_two_parts(procd, tmp_path, data, gate)
     await printed(client, "t1", 8 << 20)
     async with raw(client, receive_bytes=4096) as slow:
         await slow.upgrade(f"/process/pty/t1/connect?replay={8 << 20}")
@@ -210,12 +215,7 @@ async def test_a_slow_client_beside_a_fast_one_falls_out_of_its_replay(
 ) -> None:
     """What it got is a run of the output, and it is told why it ends."""
     data = random_base64(24 << 20)
-    (tmp_path / "data").write_bytes(data)
-    show = f"head -c {8 << 20} {tmp_path}/data; read x <{gate}; tail -c +{(8 << 20) + 1}"
-    client = await procd(
-        process={"shell": program(tmp_path, f"{RAW}; {show} {tmp_path}/data; read x")}
-    )
-    await create(client, "t1")
+    client = await in_two_parts(procd, tmp_path, data, gate)
     fast = await connect(client, "t1", "?offset=0")
     await fast.until_size(8 << 20)
     async with raw(client, receive_bytes=4096) as slow:
