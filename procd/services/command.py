@@ -306,6 +306,11 @@ class Command:
             self._started.cancel()
         self._one_ended()
 
+    def fail(self, words: bytes) -> None:
+        """It has ended, or can't begin, and nobody knows how: say so in its log."""
+        self.log.append(words, STDERR)
+        self.complete(UNKNOWN)
+
     def cancel(self, reason: str) -> None:
         """It will never run, or nobody will learn how it ends; if it has ended, do nothing."""
         if self.done.done():

@@ -9,7 +9,7 @@ from typing import Final
 
 from procd.config import SessionsConfig
 from procd.errors import BadRequest, Conflict, Exhausted, ProcdError, SessionEnded
-from procd.process import STDERR, Process
+from procd.process import Process
 from procd.processes import Processes
 from procd.services.command import UNKNOWN, Command
 from procd.services.dialogue import LEAVE, TERMINATED, Contact, Dialogue
@@ -60,11 +60,7 @@ class ShellSession:
         self._endings = 0  # of commands, under way
         self._over = False
         self._dialogue = Dialogue(
-            processes.poller,
-            contact,
-            self._is_shell,
-            self._command_ended,
-            self._silent,
+            processes.poller, contact, self._is_shell, self._command_ended, self._silent
         )
         process.log.attach(0, self._spoken)
         process.done.add_done_callback(self._shell_ended)
@@ -122,8 +118,7 @@ class ShellSession:
             try:
                 paths = command.open(self._shell.path)
             except OSError as exc:
-                command.log.append(f"cannot start a command: {exc.strerror}".encode(), STDERR)
-                command.complete(UNKNOWN)
+                command.fail(f"cannot start a command: {exc.strerror}".encode())
                 continue
             self._current = command
             self._words.begin(paths.script)
@@ -149,17 +144,20 @@ class ShellSession:
         self._over = True
         self._process.kill()
         if command is not None:
-            command.log.append(
-                b"\nprocd: the shell does not say how this command ended; the session is over\n",
-                STDERR,
+            command.fail(
+                b"\nprocd: the shell does not say how this command ended; the session is over\n"
             )
-            command.complete(UNKNOWN)
 
     def _command_ended(self, exit_code: int) -> None:
         command, self._current = self._current, None
         if command is None:
             return
         try:
+            if not command.entered:  # nor its streams, perhaps: the status is of that failure
+                self._process.take_pending()
+                self._words.move_to(command.log)
+                command.fail(b"cannot start a command: the shell could not open what it needs\n")
+                return
             # The status of what is left by LEAVE may be that of what it was at.
             if command.left or (command.terminated and exit_code == 0):
                 self._dialogue.status = exit_code = TERMINATED

@@ -83,15 +83,20 @@ def untraced(line: str) -> str:
     return f"{{ {line}\n}} 2>/dev/null"
 
 
-def with_status(shell: str, status: int) -> str:
-    """A line after which `$?` is `status`; not last in its list, it ends no `set -e` shell.
+def with_status(shell: str, status: int | str) -> str:
+    """Lines after which `$?` is `status`; not last in its list, it ends no `set -e` shell.
 
-    In zsh there is no subshell in it, which would run the user's `zshexit`.
+    There is no subshell in them: it would run the user's `zshexit`, and where no process can be
+    started have another status, or end the shell. A short here-document is in a pipe; not so in
+    zsh.
+
+    Source: bash 5.2, redir.c; dash and BusyBox, redir.c and ash.c, openhere.
     """
     word = builtin_word(shell)
+    leave = f"{word} return {status}"
     if kind_of(shell) == "zsh":
-        return f"() {{ {word} return {status}; }} && {word} :"
-    return f"({word} exit {status}) && {word} :"
+        return f"() {{ {leave}; }} && {word} :"
+    return f"{word} . /proc/self/fd/0 <<E && {word} :\n{leave} && {word} :\nE"
 
 
 def sourcing(shell: str, script: str, streams: str) -> str:
@@ -124,8 +129,8 @@ def sourcing(shell: str, script: str, streams: str) -> str:
         return f"{source} {streams} && {word} :"
     if kind_of(os.path.realpath(shell)) not in ("sh", *ASH):
         return untraced(f"{source} {streams}")
-    leave = f"{word} test -e /proc/self/task/$$ || {word} exit $?; ({word} exit $?)"
-    return untraced(f'{source} {streams} || {word} eval "{leave}" && {word} :')
+    leave = f"{word} test -e /proc/self/task/$$ || {word} exit $?; {with_status(shell, '$?')}"
+    return untraced(f'{source} {streams} || {word} eval "{leave}\n" && {word} :')
 
 
 def sourced(shell: str, script: bytes) -> bytes:

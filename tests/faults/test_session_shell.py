@@ -618,6 +618,22 @@ async def test_an_idle_shell_that_set_e_is_to_leave_a_script(procd: MakeClient, 
         assert (body["stdout"], body["stderr"], body["exitCode"]) == ("on\n", "", 0)
 
 
+# So many descriptors do for the shell to read on and to report, but not to open a script.
+FEW = {"bash": 6, "dash": 14, "busybox": 13}
+
+
+async def test_a_command_that_the_shell_cannot_open(procd: MakeClient, shell: str) -> None:
+    """It has no exit code, and its log says why; not so in zsh, which says so itself, or ends."""
+    client = await of_shell(procd, shell)
+    if kind(shell) not in FEW:
+        pytest.skip("there is no such number")
+    await run(client, f"ulimit -n {FEW[kind(shell)]}")
+    for _ in range(2):
+        body = await run(client, "echo never")
+        assert (body["exitCode"], body["stdout"]) == (-1, "")
+        assert "cannot start a command: the shell could not open" in body["stderr"]
+
+
 async def test_an_idle_shell_where_no_file_is_watched(procd: MakeClient, shell: str) -> None:
     """As where others have all that inotify gives a user: it is told all the same."""
     client = await of_shell(procd, shell)

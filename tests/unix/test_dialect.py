@@ -6,16 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from procd.unix.dialect import builtin_word, retag_in_shell, sourced, sourcing, untraced
+from procd.unix.dialect import (
+    builtin_word,
+    retag_in_shell,
+    sourced,
+    sourcing,
+    untraced,
+    with_status,
+)
+from procd.unix.fd import OwnedFd, write_all
 from procd.unix.tags import TAG_BASE
+from tests.api.sessions import SHELLS as SESSION_SHELLS
 
 SHELLS = [path for path in ("/bin/sh", "/bin/bash") if os.access(path, os.X_OK)]
+EVERY = [path for path in SESSION_SHELLS.values() if os.access(path, os.X_OK)]
+NOBODY = 65534
 TAGGING = [path for path in ("/usr/bin/bash", "/usr/bin/zsh") if os.access(path, os.X_OK)]
 
 
-def run(shell: str, script: str) -> tuple[bytes, int]:
+def run(shell: str, script: str, user: int | None = None, *passed: int) -> tuple[bytes, int]:
     """What a shell says of a script on its standard output, and its exit code."""
-    done = subprocess.run([shell, "-c", script], stdout=subprocess.PIPE, check=False)
+    argv = [shell, "-c", script]
+    if shell.endswith("busybox"):
+        argv.insert(1, "sh")
+    done = subprocess.run(argv, stdout=subprocess.PIPE, check=False, user=user, pass_fds=passed)
     return done.stdout, done.returncode
 
 
@@ -29,6 +43,24 @@ def test_sourced_where_set_e_is_on(shell: str, tmp_path: Path) -> None:
         lines += [sourcing(shell, str(path), ">&1"), "echo $?"]
     # The status of a command before is lost to `echo`.
     assert run(shell, "\n".join(lines)) == (b"3\n0\n0\n0\n", 1)
+
+
+@pytest.mark.parametrize("shell", EVERY)
+def test_a_status_where_no_process_can_be_started(shell: str) -> None:
+    """It is told and set all the same."""
+    script = OwnedFd(os.memfd_create("script"))
+    write_all(script, sourced(shell, b"return 9"))
+    lines = [
+        "ulimit -u 0 2>/dev/null || ulimit -p 0",
+        sourcing(shell, f"/proc/self/fd/{script.number}", ">&1"),
+        "echo $?",
+        f"{builtin_word(shell)} set -e",
+        untraced(with_status(shell, 7)),
+        "echo $?",
+    ]
+    user = NOBODY if os.geteuid() == 0 else None  # no such limit holds for root
+    assert run(shell, "\n".join(lines), user, script.number) == (b"9\n7\n", 0)
+    script.close()
 
 
 @pytest.mark.parametrize("shell", TAGGING)
