@@ -6,6 +6,7 @@ function leaveOut() {
   const place = process.execArgv.indexOf(__filename);
   if (place > 0) process.execArgv.splice(place - 1, 2);
   if (isMainThread) process.argv.splice(1, 1);
+  delete require.cache[__filename];
 }
 if (process.execArgv.includes(__filename) || !isMainThread) leaveOut();
 else {

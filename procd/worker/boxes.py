@@ -21,7 +21,8 @@ class Box:
         self.quartiles = first[along], vertices[far][along]
         self.extremes: list[float] = []
         self.levels: list[float] = []  # of lines across: the caps, if any, the median, the mean
-        self.loose: list[float] = []  # of markers: outliers, and the mean again
+        self.loose: list[float] = []  # of markers: outliers
+        self.layer = 0.0  # that of the whiskers
 
     @classmethod
     def of(cls, vertices: Any) -> Box | None:
@@ -48,9 +49,12 @@ class Box:
         values = points[:, 0 if self.horizontal else 1]
         across = points[:, 1 if self.horizontal else 0]
         if len(points) == 1 or str(line.get_linestyle()).strip() in ("", "None"):
-            self.loose += values.tolist()
+            # Axes.bxp draws the mean above all but the median.
+            if len(points) > 1 or line.get_zorder() <= self.layer:
+                self.loose += values.tolist()
         elif len(points) == 2 and across[0] == across[1]:
             self.extremes += values.tolist()
+            self.layer = line.get_zorder()
         elif len(points) == 2 and values[0] == values[1]:
             self.levels.append(float(values[0]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import warnings  # noqa: F401 - with it loaded, the line that a SyntaxWarning is about is shown
 from io import StringIO
 from os.path import dirname
 from traceback import TracebackException

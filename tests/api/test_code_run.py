@@ -416,13 +416,14 @@ async def test_what_a_script_starts_has_its_own_arguments(
     (tmp_path / "child.js").write_text("console.log(process.argv.slice(2).join())")
     code = """
 const { fork } = require('child_process'), { Worker } = require('worker_threads')
-console.log(process.argv.slice(1).join(), process.execArgv.length)
+const cached = Object.keys(require.cache).length
+console.log(process.argv.slice(1).join(), process.execArgv.length, cached)
 fork('./child.js', ['a', 'b']).on('exit', () =>
   new Worker('./child.js', { argv: ['c', 'd'] }).on('exit', () =>
     new Worker("require('child_process').fork('./child.js', ['e', 'f'])", { eval: true })))
 """
     body = await code_run(client, code, "javascript", argv=["x"], cwd=str(tmp_path))
-    assert body["result"] == "x 0\na,b\nc,d\ne,f\n"
+    assert body["result"] == "x 0 0\na,b\nc,d\ne,f\n"
 
 
 class Runtime:

@@ -489,6 +489,11 @@ async def test_a_caret_beyond_ascii(procd: MakeClient) -> None:
     assert error["traceback"].splitlines() == [*lines, "SyntaxError: 'return' outside function"]
 
 
+async def test_a_warning_of_the_compiler_shows_its_line(procd: MakeClient) -> None:
+    outcome = await run(await procd(), "x = 5 is 5")
+    assert outcome.stderr.splitlines()[1:] == ["  x = 5 is 5"]
+
+
 async def test_source_lines_are_those_of_python(procd: MakeClient) -> None:
     # str.splitlines knows more ends of lines than Python does.
     client = await procd()

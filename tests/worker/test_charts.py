@@ -435,6 +435,17 @@ def test_boxes(*, filled: bool, lying: bool, options: dict[str, Any], notch: boo
         assert sorted(element.outliers) == [-20 * factor, 30 * factor]
 
 
+@pytest.mark.parametrize(
+    ("options", "outliers"),
+    [({}, [100]), ({"meanline": True}, [100]), ({"showfliers": False}, [])],
+)
+def test_a_mean_beyond_the_whiskers(options: dict[str, bool], outliers: list[int]) -> None:
+    figure = Figure()
+    figure.subplots().boxplot([[1, 2, 2, 3, 100]], showmeans=True, **options)
+    (element,) = chart(figure).elements
+    assert (element.min, element.max, element.outliers) == (1, 3, outliers)
+
+
 def test_boxes_of_a_single_value() -> None:
     figure = Figure()
     figure.subplots().boxplot([[5, 5], [1, 2, 3]])
