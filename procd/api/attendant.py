@@ -51,7 +51,7 @@ class MessageSchema(BodySchema):
     """A text message of the client."""
 
     type = Text(required=True, validate=validate.OneOf(("ack", "size", "take-over", "ping")))
-    offset = Count(MAX_OFFSET, load_default=0)
+    offset = Count(MAX_OFFSET, load_default=None)
     cols = Count(MAX_UINT16, load_default=0)
     rows = Count(MAX_UINT16, load_default=0)
     visible = Flag(load_default=True)
@@ -135,6 +135,8 @@ class Attendant:
         message: dict[str, Any] = MESSAGE.load_document(parse(text, self._max_values))
         match message["type"]:
             case "ack":
+                if message["offset"] is None:
+                    raise BadRequest("ack: offset is missing")
                 if message["offset"] > max(self._outlet.cursor.offset, self._live):
                     raise BadRequest("ack: offset is beyond what was sent")
                 self._outlet.allow(message["offset"] + self._window_bytes)

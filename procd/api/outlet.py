@@ -181,8 +181,8 @@ class Outlet:
             self._idle.set_result(None)
 
     def allow(self, offset: int) -> None:
-        """Begin no frame at or after `offset` until the next call; for who counts what it gets."""
-        self._allowed = offset
+        """Begin no frame at or after the highest `offset` so far; for who counts what it gets."""
+        self._allowed = max(offset, self._allowed or 0)
         self._wake()
 
     def open(self, connection: Connection) -> None:

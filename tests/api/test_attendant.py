@@ -440,6 +440,19 @@ async def test_output_waits_for_who_acknowledges(procd: MakeClient, tmp_path: Pa
     assert bytes(slow.output) == bytes(fast.output)
 
 
+async def test_what_is_acknowledged_is_not_taken_back(procd: MakeClient, tmp_path: Path) -> None:
+    size = 256 << 10
+    text = f"stty raw -echo; for i in 1 2; do read go; head -c {size} /dev/zero; done; exec cat"
+    client = await served(procd, tmp_path, text, window_bytes=size + FRAME_BYTES)
+    terminal = await attended(client)
+    await terminal.type(b"\n")
+    await terminal.until_size(size)
+    await say(terminal, type="ack", offset=terminal.offset)
+    await say(terminal, type="ack", offset=0)
+    await terminal.type(b"\n")
+    await terminal.until_size(2 * size)
+
+
 async def test_who_stops_acknowledging_beside_a_fast_one(procd: MakeClient, tmp_path: Path) -> None:
     """It is closed when its place is no longer kept, not only when it asks for more."""
     size = 4 << 20
@@ -485,6 +498,8 @@ async def test_the_end_comes_after_all_that_is_acknowledged(
         "nonsense",
         "[]",
         '{"type": "nope"}',
+        '{"type": "ack"}',
+        '{"type": "ack", "offset": null}',
         '{"type": "ack", "offset": -1}',
         '{"type": "ack", "offset": 1000000}',
         '{"type": "size", "cols": 0, "rows": 1}',
