@@ -16,6 +16,7 @@ from aiohttp.http_websocket import WebSocketReader
 
 from procd.api.pulse import within
 
+WHOLE: Final = 0x80  # or the last part of a message: FIN
 OPCODE: Final = 0x0F
 RESERVED: Final = 0x70
 MASKED: Final = 0x80
@@ -55,8 +56,8 @@ class Incoming:
         heard_at: when something came last, monotonic time.
     """
 
-    __slots__ = ("_answered", "_drops", "_held", "_parser", "_refused", "_skip", "_source",
-                 "_turn", "_waits", "deaf", "heard_at")  # fmt: skip
+    __slots__ = ("_answered", "_drops", "_held", "_in_parts", "_parser", "_refused", "_skip",
+                 "_source", "_turn", "_waits", "deaf", "heard_at")  # fmt: skip
 
     def __init__(self, parser: WebSocketReader, source: Source) -> None:
         self._parser = parser
@@ -66,6 +67,7 @@ class Incoming:
         self._turn: asyncio.Handle | None = None
         self._skip = 0  # what is still to come of a frame
         self._drops = False  # that
+        self._in_parts = False  # a message has begun; the parser forgets that while it is empty
         self.deaf = False
         self.heard_at = monotonic()
         self._refused = False
@@ -110,7 +112,7 @@ class Incoming:
         size = len(data)
         short = size - 2 - KEY_BYTES
         alone = 0 <= short < LENGTH_16 and not self._skip and data[1] == MASKED | short
-        if alone and not self.deaf:
+        if alone and data[0] & WHOLE and not (self.deaf or self._in_parts):
             # One short frame, as for each key.
             self._pass_on(data, closes=data[0] & OPCODE == WSMsgType.CLOSE)
             return
@@ -121,14 +123,15 @@ class Incoming:
         while at + 2 <= size and most:
             most -= 1
             length = data[at + 1] ^ MASKED
-            if length & MASKED:
+            opcode = data[at] & OPCODE
+            interrupts = self._in_parts and not self.deaf and 0 < opcode <= WSMsgType.BINARY
+            if length & MASKED or interrupts:
                 self._pass_on(b"".join([*wanted, data[begin:at]]))
                 self._pass_on(NO_FRAME)
                 return
             payload = at + 2 + LENGTH_BYTES.get(length, 0)
             if payload > size:
                 break
-            opcode = data[at] & OPCODE
             closes = closes or opcode == WSMsgType.CLOSE
             if length >= LENGTH_16:
                 length = int.from_bytes(data[at + 2 : payload])
@@ -137,6 +140,8 @@ class Incoming:
             drops = self.deaf and opcode <= WSMsgType.BINARY and is_frame
             if drops:
                 wanted.append(data[begin:at])
+            elif opcode <= WSMsgType.BINARY:
+                self._in_parts = not data[at] & WHOLE
             at = payload + KEY_BYTES + length
             if drops:
                 begin = at

@@ -85,6 +85,30 @@ def test_all_is_passed_on_up_to_a_frame_without_a_mask(
     assert fed.data == (good if bad is None else good + NO_FRAME)
 
 
+@given(
+    firsts=st.lists(st.sampled_from([0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x89]), max_size=8),
+    cuts=st.lists(st.integers(1, 20), min_size=1, max_size=30),
+)
+def test_no_message_within_another(firsts: list[int], cuts: list[int]) -> None:
+    """Though nothing of that has come yet."""
+    data, passed, is_open, ended = b"", b"", False, False
+    for first in firsts:
+        data += frame(0, masked=True, wide=False, first=first)
+        ended = ended or (is_open and first & 0x0F in (1, 2))
+        if not ended:
+            passed += frame(0, masked=True, wide=False, first=first)
+            is_open = not first & 0x80 if first != 0x89 else is_open
+    fed: Any = Fed()
+    guard = Incoming(fed, Tap())
+    at = 0
+    for cut in [*cuts, len(data)]:
+        guard.feed_data(data[at : at + cut])
+        at += cut
+        if fed.data.endswith(NO_FRAME):
+            break
+    assert fed.data == passed + NO_FRAME * ended
+
+
 # First bytes: of messages, or parts of some; and of Close, Ping and Pong.
 MESSAGES = [0x00, 0x01, 0x02, 0x80, 0x81, 0x82]
 CONTROLS = [0x88, 0x89, 0x8A]

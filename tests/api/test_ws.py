@@ -97,6 +97,7 @@ GARBAGE = {
 
 
 @each("kind", GARBAGE)
+    "a message within another": (masked(0x02, 0) + masked(0x82, 2, b"hi"), 1002),
 async def test_garbage_frames(procd: MakeClient, tmp_path: Path, kind: str) -> None:
     client = await served(procd, tmp_path, pty={"max_message_bytes": 4096})
     data, code = GARBAGE[kind]
