@@ -8,6 +8,7 @@ X-Forwarded-Host: the Host that the client has sent.
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
@@ -27,6 +28,16 @@ SIGNS: Final = ("X-Forwarded-For", hdrs.FORWARDED, hdrs.VIA)
 def is_forwarded(request: web.Request) -> bool:
     """Whether a proxy stands between, as far as it says so."""
     return any(sign in request.headers for sign in SIGNS)
+
+
+def named_host(request: web.Request) -> str | None:
+    """The host that a request is for: its target's own, or else what its Host header says.
+
+    Source: RFC 9112, sections 3.2.2 and 3.3.
+    """
+    target = request.raw_path
+    place = "" if target.startswith("/") else urlsplit(target).netloc
+    return place.rpartition("@")[2] or request.headers.get(hdrs.HOST)
 
 
 class Proxies:
@@ -59,7 +70,7 @@ class Proxies:
         said = request.headers.get(hdrs.X_FORWARDED_HOST)
         if said is not None and self._trusts(request.remote or UNKNOWN):
             return said
-        return request.headers.get(hdrs.HOST, "")
+        return named_host(request) or ""
 
     def _trusts(self, name: str) -> bool:
         if name == UNIX:

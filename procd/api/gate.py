@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from procd.api.forwarded import PROXIES
+from procd.api.forwarded import PROXIES, named_host
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.api.visitors import Visitors
 from procd.config import Config, ServerConfig
@@ -99,11 +99,10 @@ class Gate:
         need = self._needs.get(route, UNKNOWN)
         if need.unguarded:
             return ANYONE
-        headers = request.headers
-        if not self._knows(headers.get(hdrs.HOST)):
+        if not self._knows(named_host(request)):
             raise Refused("forbidden: this Host is not in server.allowed_hosts")
         if self._checks_origin:
-            for origin in headers.getall(hdrs.ORIGIN, ()):
+            for origin in request.headers.getall(hdrs.ORIGIN, ()):
                 self._check_origin(origin, request.app[PROXIES].host_of(request))
         if not self.access.required or self._is_preflight(request):
             token = ANYONE

@@ -459,6 +459,33 @@ async def test_host(procd: MakeClient) -> None:
         ({"allowed_hosts": ["*"]}, 200),
         ({"allowed_hosts": ["other.example"]}, 403),
         ({"allowed_hosts": ["other.example"], "host": "0.0.0.0"}, 403),
+@each(
+    ("named", "host", "status"),
+    [
+        ("localhost", "evil.example", 200),
+        ("me@LOCALHOST:1", "evil.example", 200),
+        ("[::1]:2280", "evil.example", 200),
+        ("evil.example", "localhost", 403),
+        ("localhost@evil.example:1", "localhost", 403),
+    ],
+)
+async def test_the_host_of_a_target(procd: MakeClient, named: str, host: str, status: int) -> None:
+    """The header is ignored beside one: RFC 9112, section 3.2.2."""
+    client = await procd()
+    for origin in ("", f"Origin: http://{named.rpartition('@')[2]}\r\n"):
+        async with raw(client) as bare:
+            await bare.send(
+                f"GET http://{named}/version HTTP/1.1\r\nHost: {host}\r\n{origin}\r\n".encode()
+            )
+            assert (await bare.head())[0] == status
+    async with raw(client) as bare:
+        await bare.send(
+            f"GET http://{named}/version HTTP/1.1\r\nHost: {host}\r\n"
+            f"Origin: http://{host}\r\n\r\n".encode()
+        )
+        assert (await bare.head())[0] == 403
+
+
         ({"host": "0.0.0.0"}, 200),
     ],
 )
