@@ -100,7 +100,7 @@ class HttpConnection(web.RequestHandler):
         queued = len(self._messages)
         super().data_received(data)
         if len(self._messages) > queued:
-            self._refuse_versions(queued)
+            self._refuse_strange(queued)
             self._forget_head()
             self._body = self._messages[-1][1]
         elif self._body is None and not self._upgraded:
@@ -112,14 +112,18 @@ class HttpConnection(web.RequestHandler):
         if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
             self._break_off_body()
 
-    def _refuse_versions(self, first: int) -> None:
-        """Have an error answered to each new one that is of no version of ours.
+    def _refuse_strange(self, first: int) -> None:
+        """Have an error answered to each new one that its version has no place for.
 
-        The parser takes 0.9 and 2.0 as well, and the answer would say that it is of the same.
+        The parser takes 0.9 and 2.0 as well, and the answer would say that it is of the same. Who
+        speaks 1.0 may not know where a body in chunks ends: RFC 9112, section 6.1.
         """
         for index in range(first, len(self._messages)):
             message = self._messages[index][0]
-            if isinstance(message, RawRequestMessage) and message.version not in VERSIONS:
+            if isinstance(message, RawRequestMessage) and (
+                message.version not in VERSIONS
+                or (message.version == HttpVersion10 and message.chunked)
+            ):
                 self._messages[index] = _refusal(BadHttpMessage(""))
 
     def _forget_head(self) -> None:

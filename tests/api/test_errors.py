@@ -399,7 +399,7 @@ async def test_noise_behind_a_whole_request(procd: MakeClient, gate: Gate) -> No
     ],
 )
 async def test_another_version(procd: MakeClient, request_: bytes) -> None:
-    """An answer of that version would be none of ours."""
+    """An answer of that version would be none of ours; 1.0 knows no chunks."""
     client = await procd()
     good = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for before in (b"", good):
@@ -411,6 +411,8 @@ async def test_another_version(procd: MakeClient, request_: bytes) -> None:
         assert b"no well-formed request" in other
 
 
+        b"POST /process/execute HTTP/1.0\r\nConnection: keep-alive\r\n"
+        b'Transfer-Encoding: chunked\r\n\r\n13\r\n{"command": "true"}\r\n0\r\n\r\n',
 def waiting(connection: web.RequestHandler) -> bool:
     """Whether a request waits for its turn."""
     return bool(connection._messages)
