@@ -6,10 +6,11 @@ Source: Process API contract, sections 2.3, 8.7 and 9.
 from dataclasses import replace
 from typing import Final
 
-from aiohttp import WSCloseCode, hdrs, web
+from aiohttp import WSCloseCode, web
 
 from procd.api.body import number
 from procd.api.describe import COUNT, FLAG, TEXT, Doc, Query, Shape
+from procd.api.handshake import asks_websocket
 from procd.api.outlet import Outlet
 from procd.api.output_text import OutputText
 from procd.api.reply import respond, respond_text
@@ -46,7 +47,7 @@ def output_of(kept: Snapshot, client: Client) -> dict[str, object]:
 async def answer_logs(request: web.Request, command: Command, client: Client) -> web.StreamResponse:
     """Answer with what there is of a command's output, or upgrade and go on (section 9)."""
     offset = number(request.query, "offset")
-    if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
+    if asks_websocket(request):
         return await _follow(request, command, offset, labelled=client.labelled)
     with command.reading(), command.file.pin():
         kept = command.file.snapshot()

@@ -18,7 +18,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from procd.api.envelope import envelope
 from procd.api.forwarded import UNIX, is_forwarded
-from procd.api.handshake import SWITCHING
+from procd.api.handshake import SWITCHING, VERSION, asks_websocket
 from procd.api.incoming import Incoming
 from procd.api.observe import HEAP, LONG_BYTES, REQUESTS
 from procd.api.pulse import Patience, queued_bytes
@@ -247,6 +247,7 @@ class HttpConnection(web.RequestHandler):
         """Called by aiohttp when the connection is a WebSocket's from now on."""
         self.incoming = Incoming(parser, self)
         guarded: Any = self.incoming  # aiohttp only feeds it
+        self._upgraded = True  # which its parser doesn't know where there was a choice of protocols
         super().set_parser(guarded, data_received_cb)
 
     @property
@@ -309,11 +310,15 @@ async def hang_up(request: web.Request, response: web.StreamResponse) -> None:
 
     Bytes that a proxy takes for a WebSocket's must not become a request; and of a protocol that
     aiohttp doesn't know it drops what came right behind, so that a client which has asked for more
-    is to learn that it must ask again.
+    is to learn that it must ask again. And in which version, if it was a WebSocket of another.
+
+    Source: RFC 6455, section 4.4.
     """
     if hdrs.UPGRADE in request.headers and response.status != SWITCHING:
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"
+        if asks_websocket(request) and request.headers.get(hdrs.SEC_WEBSOCKET_VERSION) != VERSION:
+            response.headers[hdrs.SEC_WEBSOCKET_VERSION] = VERSION
 
 
 def _unread(connection: web.RequestHandler) -> bool:

@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from procd.api.forwarded import PROXIES, named_host
+from procd.api.handshake import asks_websocket
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.api.visitors import Visitors
 from procd.config import Config, ServerConfig
@@ -136,7 +137,7 @@ class Gate:
             if len(values) > 1 or scheme.lower() != "bearer":
                 return None
             return self.access.tokens.find(secret.strip())
-        if not need.upgrades or request.headers.get(hdrs.UPGRADE, "").lower() != "websocket":
+        if not need.upgrades or not asks_websocket(request):
             return None
         keys, tickets = (request.query.getall(name, []) for name in (KEY_PARAM, TICKET_PARAM))
         if len(keys) + len(tickets) != 1:

@@ -10,6 +10,8 @@ from aiohttp import HttpVersion11, hdrs, web
 
 from procd.errors import BadRequest
 
+WEBSOCKET: Final = "websocket"
+VERSION: Final = "13"
 VERSION_TOKEN: Final = "X-Daytona-SDK-Version~"  # noqa: S105 - no secret
 
 SWITCHING: Final = 101
@@ -19,7 +21,19 @@ UPGRADED = web.RequestKey("UPGRADED", bool)
 
 def offered(request: web.Request) -> list[str]:
     """The sub-protocols that the client offers, from all header lines."""
-    lines = request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, [])
+    return _listed(request, hdrs.SEC_WEBSOCKET_PROTOCOL)
+
+
+def asks_websocket(request: web.Request) -> bool:
+    """Whether that is among the protocols which the client would go on with.
+
+    Source: RFC 9110, section 7.8.
+    """
+    return WEBSOCKET in map(str.lower, _listed(request, hdrs.UPGRADE))
+
+
+def _listed(request: web.Request, header: str) -> list[str]:
+    lines = request.headers.getall(header, [])
     return [token.strip() for line in lines for token in line.split(",") if token.strip()]
 
 
@@ -32,7 +46,7 @@ Select = Callable[[list[str]], str | None]
 
 
 def handshake_of(request: web.Request, select: Select) -> web.Request:
-    """The request as aiohttp is to see it: offering no token but the one to select.
+    """The request as aiohttp is to see it: with no other protocol, and no token but the selected.
 
     When aiohttp finds no token that it knows, it logs them all, and they may carry secrets.
 
@@ -44,6 +58,8 @@ def handshake_of(request: web.Request, select: Select) -> web.Request:
     headers.popall(hdrs.SEC_WEBSOCKET_PROTOCOL, None)
     if token is not None:
         headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = token
+    if asks_websocket(request):
+        headers[hdrs.UPGRADE] = WEBSOCKET
     handshake = request.clone(headers=headers)
     protocols = () if token is None else (token,)
     known = web.WebSocketResponse(protocols=protocols).can_prepare(handshake)

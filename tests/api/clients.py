@@ -362,11 +362,11 @@ class Raw:
             + body
         )
 
-    async def ask_upgrade(self, path: str, *headers: str) -> None:
+    async def ask_upgrade(self, path: str, *headers: str, to: str = "websocket") -> None:
         """Send a WebSocket handshake."""
         lines = [
             f"GET {path} HTTP/1.1",
-            "Upgrade: websocket",
+            f"Upgrade: {to}",
             "Connection: Upgrade",
             "Sec-WebSocket-Version: 13",
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
@@ -391,9 +391,9 @@ class Raw:
         async with asyncio.timeout(WAIT_S):
             return await self._reader.readline()
 
-    async def upgrade(self, path: str, *headers: str) -> list[str]:
+    async def upgrade(self, path: str, *headers: str, to: str = "websocket") -> list[str]:
         """Complete a WebSocket handshake and return the reply's header lines."""
-        await self.ask_upgrade(path, *headers)
+        await self.ask_upgrade(path, *headers, to=to)
         status, lines = await self.head()
         assert status == 101
         return lines

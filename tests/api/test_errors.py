@@ -149,6 +149,21 @@ async def test_no_handshake_on_a_websocket_route(
     assert (await describe(client, "t1"))["active"] is False
 
 
+async def test_a_version_of_websockets_that_is_not_ours(procd: MakeClient) -> None:
+    """Ours is told: RFC 6455, section 4.4."""
+    client = await procd()
+    for version, told in (("12", "13"), ("13", None)):
+        headers = {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": version,
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==" if told else "short",
+        }
+        async with client.get("/process/interpreter/execute", headers=headers) as reply:
+            await refused(reply, 400, "BAD_REQUEST")
+            assert reply.headers.get("Sec-WebSocket-Version") == told
+
+
 @each(
     ("path", "status"),
     [
@@ -396,6 +411,8 @@ async def test_noise_behind_a_whole_request(procd: MakeClient, gate: Gate) -> No
         b"GET /version\r\n\r\n",
         b"GET /version HTTP/0.9\r\nHost: localhost\r\n\r\n",
         b"POST /version HTTP/2.0\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n12345",
+        b"POST /process/execute HTTP/1.0\r\nConnection: keep-alive\r\n"
+        b'Transfer-Encoding: chunked\r\n\r\n13\r\n{"command": "true"}\r\n0\r\n\r\n',
     ],
 )
 async def test_another_version(procd: MakeClient, request_: bytes) -> None:
@@ -411,8 +428,6 @@ async def test_another_version(procd: MakeClient, request_: bytes) -> None:
         assert b"no well-formed request" in other
 
 
-        b"POST /process/execute HTTP/1.0\r\nConnection: keep-alive\r\n"
-        b'Transfer-Encoding: chunked\r\n\r\n13\r\n{"command": "true"}\r\n0\r\n\r\n',
 def waiting(connection: web.RequestHandler) -> bool:
     """Whether a request waits for its turn."""
     return bool(connection._messages)

@@ -119,6 +119,14 @@ async def test_no_upgrade_without_a_good_credential(procd: MakeClient, secrets: 
         assert (await reply.json()) == {"sessions": []}, "nothing was created"
 
 
+async def test_a_key_in_the_url_of_an_upgrade(procd: MakeClient, secrets: Secrets) -> None:
+    client = await guarded(procd, secrets)
+    for number, to in enumerate(("websocket", "foo, websocket")):
+        async with raw(client) as bare:
+            path = f"/process/pty/create-connect?id=t{number}"
+            await bare.upgrade(f"{path}&DAYTONA_SANDBOX_AUTH_KEY={secrets.admin}", to=to)
+
+
 async def test_no_other_method_and_no_unknown_path(procd: MakeClient, secrets: Secrets) -> None:
     client = await guarded(procd, secrets, cors={"allowed_origins": ["https://app.example"]})
     for path in [*NOWHERE, *(path for route in guarded_routes() for path in paths(route.path))]:
@@ -452,14 +460,6 @@ async def test_host(procd: MakeClient) -> None:
 
 
 @each(
-    ("section", "status"),
-    [
-        ({"allowed_hosts": ["Box.example"]}, 200),
-        ({"allowed_hosts": ["box.example."]}, 200),
-        ({"allowed_hosts": ["*"]}, 200),
-        ({"allowed_hosts": ["other.example"]}, 403),
-        ({"allowed_hosts": ["other.example"], "host": "0.0.0.0"}, 403),
-@each(
     ("named", "host", "status"),
     [
         ("localhost", "evil.example", 200),
@@ -486,6 +486,14 @@ async def test_the_host_of_a_target(procd: MakeClient, named: str, host: str, st
         assert (await bare.head())[0] == 403
 
 
+@each(
+    ("section", "status"),
+    [
+        ({"allowed_hosts": ["Box.example"]}, 200),
+        ({"allowed_hosts": ["box.example."]}, 200),
+        ({"allowed_hosts": ["*"]}, 200),
+        ({"allowed_hosts": ["other.example"]}, 403),
+        ({"allowed_hosts": ["other.example"], "host": "0.0.0.0"}, 403),
         ({"host": "0.0.0.0"}, 200),
     ],
 )

@@ -193,6 +193,14 @@ async def test_unknown_is_refused_before_the_upgrade(procd: MakeClient) -> None:
             assert status == 404
 
 
+async def test_a_websocket_among_other_protocols(procd: MakeClient) -> None:
+    client = await procd()
+    await create(client)
+    command_id = (await run(client, "true"))["cmdId"]
+    async with raw(client) as connection:
+        await connection.upgrade(path_of(command_id) + "/logs", to="foo, websocket")
+
+
 async def test_bad_handshake(procd: MakeClient) -> None:
     client = await procd()
     await create(client)

@@ -78,6 +78,18 @@ def masked(first: int, size: int, payload: bytes = b"") -> bytes:
     return struct.pack("!BBQI", first, 0x80 | 127, size, 0) + payload
 
 
+async def test_a_websocket_among_other_protocols(procd: MakeClient, tmp_path: Path) -> None:
+    """Source: RFC 9110, section 7.8."""
+    client = await served(procd, tmp_path, server={"max_header_bytes": 8190})
+    size = 50_000  # more than a whole head may have
+    async with raw(client) as bare, raw(client) as other:
+        await bare.upgrade("/process/pty/t1/connect?replay=0", to="foo/1, WebSocket")
+        await other.upgrade("/process/pty/t1/connect?replay=0", "Upgrade: websocket", to="foo")
+        for _ in range(size // 1000):
+            await bare.send_frame(BINARY, b"x" * 1000)
+        assert await bare.output(size) == await other.output(size) == b"x" * size
+
+
 GARBAGE = {
     "reserved bit": (masked(0xC2, 2, b"hi"), 1002),
     "unknown opcode": (masked(0x83, 2, b"hi"), 1002),
@@ -85,6 +97,7 @@ GARBAGE = {
     "long ping": (masked(0x89, 126, b"x" * 126), 1002),
     "cut ping": (masked(0x09, 2, b"hi"), 1002),
     "lone continuation": (masked(0x80, 2, b"hi"), 1002),
+    "a message within another": (masked(0x02, 0) + masked(0x82, 2, b"hi"), 1002),
     "close of one byte": (masked(0x88, 1, b"x"), 1002),
     "close with bad code": (masked(0x88, 2, b"\x00\x01"), 1002),
     "close with 1006": (masked(0x88, 2, struct.pack("!H", 1006)), 1002),
@@ -97,7 +110,6 @@ GARBAGE = {
 
 
 @each("kind", GARBAGE)
-    "a message within another": (masked(0x02, 0) + masked(0x82, 2, b"hi"), 1002),
 async def test_garbage_frames(procd: MakeClient, tmp_path: Path, kind: str) -> None:
     client = await served(procd, tmp_path, pty={"max_message_bytes": 4096})
     data, code = GARBAGE[kind]
