@@ -1,6 +1,7 @@
 """Calls of the API: JSON in and out, refusals as failures."""
 
 import json
+import select
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -8,6 +9,7 @@ from typing import Any, Final
 
 from procd.cli.failure import Refused, Unreachable
 from procd.cli.http import CONNECT_S, REPLY_S, Connection, Reply
+from procd.cli.outage import RETRY_S
 from procd.cli.target import Target
 from procd.cli.websocket import WebSocket, connect
 
@@ -106,6 +108,30 @@ class Client:
             else:
                 connection.close()
         return self._content(reply, shape)
+
+    def insist(self, method: str, path: str, asked: Connection | None, within_s: float) -> None:
+        """Ask for what can be done twice until there is an answer; see `resumes`.
+
+        Args:
+            asked: where it was asked already, if it was.
+            within_s: how long an answer may take, and a server that `resumes` may be lost.
+
+        Raises:
+            Refused, Unreachable: as `call`.
+        """
+        until = time.monotonic() + within_s
+        while True:
+            try:
+                if asked is None:
+                    asked = self.start(method, path, connect_s=within_s)
+                self.finish(asked, within_s)
+                return
+            except Unreachable:
+                within_s = until - time.monotonic() - RETRY_S
+                if not self.resumes or within_s <= 0:
+                    raise
+            asked = None
+            select.select([], [], [], RETRY_S)
 
     def websocket(
         self, path: str, protocols: Sequence[str] = (), *, within_s: float = REPLY_S

@@ -17,6 +17,7 @@ from procd.cli.client import Client
 from procd.cli.failure import Failure, Refused, Unreachable
 from procd.cli.http import REPLY_S, Connection, quoted
 from procd.cli.io import ENDING, PIECE_BYTES, STDERR, STDIN, Signals, in_foreground, write_all
+from procd.cli.outage import RETRY_S, Outage
 from procd.cli.piece import piece_of
 from procd.cli.progress import Progress
 from procd.cli.websocket import DEAD_S, WebSocket
@@ -25,12 +26,6 @@ EXIT_TIMEOUT: Final = 124  # as timeout(1)
 WAIT_S: Final = 60
 # A command that goes on after an interrupt is ended after this.
 OBEY_S: Final = 2.0
-# How long a lost server is looked for, and the pause between two looks.
-LOST_S: Final = 30.0
-RETRY_S: Final = 0.25
-# It is found when it has said something, or a connection has held for so long: a proxy may answer
-# the handshake, and then lose each connection.
-STEADY_S: Final = 1.0
 BEAT_S: Final = 5.0
 # How often a job in the background looks whether the terminal is its own: nobody tells it.
 FOREGROUND_S: Final = 0.5
@@ -95,11 +90,8 @@ class Execution:
         self._own_exit: int | None = None
         self._kill_at: float | None = None
         self._give_up_at: float | None = None
-        self._gave_up = False
-        self._lost_at: float | None = None
-        self._connected_at = 0.0
-        self._retry_at = 0.0
         self._search = Progress(f"looking for {client.target.url}")
+        self._outage = Outage(self._search)
 
     def run(self) -> int:
         """Run it; the exit code.
@@ -124,11 +116,13 @@ class Execution:
                     signals.raising = True
                     self._leave(within_s)
             except Signals.Raised as exc:  # no time for that either
+                self._tell("interrupted")
                 return 128 + exc.number
 
     def _start(self) -> None:
         session = {"sessionId": self._id, "cwd": self._cwd, "envs": self._envs}
         self._client.call("POST", "/process/session", session)
+        self._client.resumes = True
         reply = self._client.call(
             "POST",
             f"{self._session}/exec",
@@ -136,7 +130,6 @@ class Execution:
             shape={"cmdId": str},
         )
         self._command = f"{self._session}/command/{quoted(reply['cmdId'])}"
-        self._client.resumes = True
         if self._timeout_s is not None:
             self._kill_at = time.monotonic() + self._timeout_s
 
@@ -187,7 +180,7 @@ class Execution:
     def _patience_s(self) -> float:
         if self._logs is not None and self._logs.pending:
             return 0.0
-        patience = BEAT_S if self._lost_at is None else RETRY_S
+        patience = RETRY_S if self._outage.lasts else BEAT_S
         if self._hungry and not in_foreground():
             patience = min(patience, FOREGROUND_S)
         times = [
@@ -209,13 +202,13 @@ class Execution:
 
     def _connect(self) -> None:
         """Open what isn't open, or was lost."""
-        if self._deleted or time.monotonic() < self._retry_at:
+        if self._deleted or time.monotonic() < self._outage.retry_at:
             return
         try:
             if self._logs is None and not self._complete:
                 path = f"{self._command}/logs?follow=true&offset={self._offset}"
                 self._logs = self._client.websocket(path)
-                self._connected_at = time.monotonic()
+                self._outage.connect()
             for name, method, path, body in self._wanted():
                 if name not in self._requests:
                     self._requests[name] = self._client.start(method, path, body)
@@ -224,23 +217,15 @@ class Execution:
         except Unreachable as exc:
             self._lost(exc)
 
-    def _found(self) -> None:
-        if self._lost_at is not None:
-            self._lost_at = None
-            self._search.end()
-
     def _lost(self, exc: Unreachable) -> None:
         """The server can't be reached: not yet a failure."""
-        now = time.monotonic()
-        self._lost_at = self._lost_at or now
-        self._retry_at = now + RETRY_S
-        if now - self._lost_at > LOST_S or self._own_exit is not None:
+        if self._outage.begin() or self._own_exit is not None:
             raise self._given_up(exc.message)
         if self._logs is None:  # else its output may come
             self._search.begin()
 
     def _given_up(self, message: str) -> Failure:
-        self._gave_up = True
+        self._client.resumes = False
         hint = f"`procd kill {self._id}` ends what may be left of the command"
         return Failure(message, hint, self._own_exit or 0)
 
@@ -258,7 +243,7 @@ class Execution:
             if logs.fileno() in ready or logs.pending:
                 logs.flush()
                 for message in logs.receive():
-                    self._found()
+                    self._outage.end()
                     piece = piece_of(message, self._offset)
                     self._lost_bytes += piece.begin - self._offset
                     self._offset = piece.end
@@ -266,8 +251,7 @@ class Execution:
                     if self._size is not None and self._own_exit is None:
                         self._kill_at = time.monotonic() + REST_S
             logs.beat()
-            if time.monotonic() - self._connected_at >= STEADY_S:
-                self._found()
+            self._outage.hold()
         except BrokenPipeError:
             # Nobody reads what it prints: it ends as a command of a pipe does.
             self._close_logs()
@@ -307,7 +291,7 @@ class Execution:
         except Refused as exc:
             self._refused(name, exc)
             return
-        self._found()
+        self._outage.end()
         match name:
             case "wait":
                 self._exit = reply.get("exitCode")
@@ -386,13 +370,16 @@ class Execution:
             return
         try:
             with Progress("ending the command"):
-                if deleting is None:
-                    deleting = self._client.start("DELETE", self._session, connect_s=within_s)
-                self._client.finish(deleting, within_s)
+                self._client.insist("DELETE", self._session, deleting, within_s)
+            self._deleted = True
         except Failure as exc:
-            gone = isinstance(exc, Refused) and exc.status in GONE
-            if self._command and not gone and not self._gave_up:
-                write_all(STDERR, f"procd: {self._given_up(exc.message)}\n".encode())
+            if not (isinstance(exc, Refused) and exc.status in GONE):
+                self._tell(exc.message)
+
+    def _tell(self, message: str) -> None:
+        """Say what may be left, if there was anything."""
+        if self._client.resumes and not self._deleted:
+            write_all(STDERR, f"procd: {self._given_up(message)}\n".encode())
 
 
 def _keyed(body: dict[str, Any]) -> dict[str, Any]:

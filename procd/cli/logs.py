@@ -1,8 +1,6 @@
 """procd logs."""
 
-import math
 import select
-import time
 from typing import Final
 
 import click
@@ -13,6 +11,7 @@ from procd.cli.http import query
 from procd.cli.ids import command_path, complete_session, optional_command
 from procd.cli.io import STDERR, coloured, write_all
 from procd.cli.options import as_json, not_empty, pass_target
+from procd.cli.outage import RETRY_S, Outage
 from procd.cli.piece import piece_of
 from procd.cli.progress import ASKING, Progress
 from procd.cli.tables import show_json
@@ -20,11 +19,6 @@ from procd.cli.target import Target
 from procd.cli.websocket import WebSocket
 
 BEAT_S: Final = 5.0
-# How long a lost server is looked for, and the pause between two looks.
-LOST_S: Final = 30.0
-RETRY_S: Final = 0.25
-# A connection that has held for so long was found.
-STEADY_S: Final = 1.0
 RED: Final = b"\x1b[31m"
 PLAIN: Final = b"\x1b[39m"
 
@@ -45,7 +39,8 @@ class Log:
         self._offset = offset
         self._follows = follows
         self._colours = colours
-        self._lost_at: float | None = None
+        self._progress = Progress(ASKING)
+        self._outage = Outage(self._progress)
 
     def run(self) -> None:
         """Print it to its end.
@@ -54,17 +49,16 @@ class Log:
             Failure: it isn't there, or the server is lost for too long.
         """
         path = f"{self._path}/logs"
-        connected_at = math.inf
         follow = "true" if self._follows else None
-        with Progress(ASKING) as progress:
+        with self._progress:
             while True:
-                progress.begin()
+                self._progress.begin()
                 try:
                     websocket = self._client.websocket(
                         path + query(follow=follow, offset=self._offset)
                     )
-                    connected_at = time.monotonic()
-                    progress.end()
+                    self._outage.connect()
+                    self._progress.end()
                     try:
                         self._print(websocket)
                         return
@@ -72,11 +66,7 @@ class Log:
                         websocket.close()
                 except Unreachable:
                     self._client.resumes = True
-                    now = time.monotonic()
-                    if self._lost_at is None or now - connected_at >= STEADY_S:
-                        self._lost_at = now
-                    connected_at = math.inf
-                    if now - self._lost_at > LOST_S:
+                    if self._outage.begin():
                         raise
                     select.select([], [], [], RETRY_S)
 
@@ -84,8 +74,9 @@ class Log:
         while websocket.closed is None:
             if not websocket.pending:
                 select.select([websocket], [], [], BEAT_S)
+            self._outage.hold()
             for message in websocket.receive():
-                self._lost_at = None
+                self._outage.end()
                 piece = piece_of(message, self._offset)
                 if lost_bytes := piece.begin - self._offset:
                     write_all(STDERR, f"procd: {lost_bytes} bytes of output are lost\n".encode())

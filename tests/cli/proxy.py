@@ -16,6 +16,8 @@ class Proxy:
         refuses: whether new connections are closed at once.
         portion: how many bytes a connection brings its client before it ends; 0 for no limit.
         loses: the reply to the next request that has this in it never arrives.
+        refuses_after_loss: whether it `refuses` from then on.
+        refused: how many connections it has.
         answers: what every new connection is answered, instead of being passed on.
         lines: the first lines of the requests that came.
     """
@@ -32,6 +34,8 @@ class Proxy:
         self.refuses = False
         self.portion = 0
         self.loses = b""
+        self.refuses_after_loss = False
+        self.refused = 0
         self.answers = b""
         self.lines: list[bytes] = []
         self._thread = threading.Thread(target=self._run)
@@ -127,6 +131,7 @@ class Proxy:
                     inner, _ = one.accept()
                     if self.refuses:
                         inner.close()
+                        self.refused += 1
                         continue
                     if self.answers:
                         self.lines += inner.recv(65536).splitlines()[:1]
@@ -147,6 +152,7 @@ class Proxy:
                         if self.loses and self.loses in data:
                             lost.add(pairs[one])
                             self.loses = b""
+                            self.refuses |= self.refuses_after_loss
                         if one in lost:
                             lost.remove(one)
                             data = b""

@@ -408,9 +408,10 @@ def test_a_lost_connection_is_resumed(cli: Cli, proxy: Proxy) -> None:
 
 def impatient(**times: float) -> tuple[str, ...]:
     """Procd, with other times than it has."""
-    lines = ["from procd.cli import execution, websocket", "from procd.cli.main import main"]
+    modules = ("execution", "outage", "websocket")
+    lines = [f"from procd.cli import {', '.join(modules)}", "from procd.cli.main import main"]
     for name, seconds in times.items():
-        lines += [f"execution.{name} = websocket.{name} = {seconds}"]
+        lines += [f"{module}.{name} = {seconds}" for module in modules]
     return (sys.executable, "-c", "\n".join([*lines, "main()"]))
 
 
@@ -529,6 +530,43 @@ def test_what_is_left_is_told(cli: Cli, proxy: Proxy, status: int, number: int) 
     told = re.fullmatch(rb"procd: .*: `(procd kill exec-\w+)` ends what may be left.*\n", said)
     assert told is not None, said
     cli.url = cli.url.replace(str(proxy.port), str(proxy.port_behind))
+    assert cli(*told[1].decode().split()[1:]).returncode == 0
+
+
+def _lose_start(proxy: Proxy) -> None:
+    """Have the reply to the start of a command be lost, and everything after it refused."""
+    proxy.refuses_after_loss = True
+    proxy.loses = b"runAsync"
+
+
+def test_a_start_whose_reply_is_lost_leaves_nothing(cli: Cli, proxy: Proxy) -> None:
+    url, cli.url = cli.url, proxy.url
+    _lose_start(proxy)
+    process = cli.start("exec", "--", "sleep", "1000")
+    assert eventually(lambda: proxy.refused > 0)
+    proxy.refuses = False
+    assert process.wait(PATIENCE_S) == 125
+    assert process.stderr is not None
+    assert b"procd kill" not in process.stderr.read()
+    cli.url = url
+    assert b"exec-" not in cli("ps").stdout
+
+
+@pytest.mark.parametrize("number", [0, signal.SIGTERM])
+def test_what_is_left_of_a_start_is_told(cli: Cli, proxy: Proxy, number: int) -> None:
+    url, cli.url = cli.url, proxy.url
+    _lose_start(proxy)
+    command = impatient(DELETE_S=PATIENCE_S if number else 0.5)
+    process = cli.start("exec", "--", "sleep", "1000", command=command)
+    assert process.stderr is not None
+    if number:
+        assert eventually(lambda: proxy.refused > 0)
+        interrupt(process, number)
+    assert process.wait(PATIENCE_S) == (128 + number if number else 125)
+    said = process.stderr.read()
+    told = re.match(rb"procd: .*: `(procd kill exec-\w+)` ends what may be left.*\n", said)
+    assert told is not None, said
+    cli.url = url
     assert cli(*told[1].decode().split()[1:]).returncode == 0
 
 

@@ -183,7 +183,7 @@ def test_logs_that_are_quiet_between_two_losses(
 ) -> None:
     command = start(call, session, "echo one; read x; echo two")
     cli.url = proxy.url
-    code = "from procd.cli import logs, main; logs.LOST_S = logs.STEADY_S = 0.3; main.main()"
+    code = "from procd.cli import main, outage; outage.LOST_S = outage.STEADY_S = 0.3; main.main()"
     process = cli.start("logs", "-f", session, command=(sys.executable, "-c", code))
     assert process.stdout is not None
     assert process.stdout.readline() == b"one\n"
