@@ -115,15 +115,18 @@ def script_of(arguments: Sequence[str]) -> str:
     """A line for any shell that runs exactly these arguments.
 
     Every word is quoted: none is a pattern, an assignment, an alias or a keyword. Another program
-    starts the command, or else it would be the shell's builtin of that name. What bash and zsh
-    have to say of the command's end, such as "Killed", goes nowhere: the exit code says it.
+    starts the command, or else it would be the shell's builtin of that name. What the shell has to
+    say of the command's end, such as "Killed", goes nowhere: the exit code says it. For that the
+    command's own standard error is set in a subshell: dash and ash would set it for themselves, and
+    keep it until the command has ended. The colon keeps dash from taking the subshell for all there
+    is, and both redirections for one.
 
     Source: env(1): a name with `=` in it is an assignment, `-` an option, and for one with a space
     it has advice on its own options.
     """
     starter = SH if ODD.search(arguments[0]) else ENV
     words = " ".join(map(_quoted, (*starter, *arguments)))
-    return f"{{ {words} 2>&3 3>&-; }} 3>&2 2>/dev/null"
+    return f"{{ :; (exec {words} 2>&3 3>&-); }} 3>&2 2>/dev/null"
 
 
 def _quoted(word: str) -> str:

@@ -174,10 +174,13 @@ def test_no_stdin(cli: Cli) -> None:
     assert process.wait(PATIENCE_S) == 0
 
 
-def test_unknown_command(cli: Cli) -> None:
-    result = cli("exec", "--", "no-such-command")
+def test_unknown_command(of_shell: Cli) -> None:
+    result = of_shell("exec", "--", "no-such-command")
     assert result.returncode == 127
     assert b"no-such-command" in result.stderr
+    result = of_shell("exec", "--", "/etc/passwd")
+    assert result.returncode == 126
+    assert b"/etc/passwd" in result.stderr
 
 
 def test_death_by_signal(cli: Cli) -> None:
@@ -363,10 +366,11 @@ def test_a_second_interrupt_waits_for_nobody(cli: Cli, home: str) -> None:
         os.kill(daemon.pid, signal.SIGCONT)
 
 
-def test_the_shell_says_nothing_of_its_own(cli: Cli) -> None:
-    result = cli("exec", "--", "sh", "-c", "echo err >&2; kill -9 $$")
-    assert (result.returncode, result.stderr) == (137, b"err\n")
-    result = cli("exec", "--timeout", "0.3", "--", "sleep", "1000")
+def test_the_shell_says_nothing_of_its_own(of_shell: Cli) -> None:
+    for number in (signal.SIGHUP, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM):
+        result = of_shell("exec", "--", "sh", "-c", f"echo err >&2; kill -{number} $$")
+        assert (result.returncode, result.stderr) == (128 + number, b"err\n")
+    result = of_shell("exec", "--timeout", "0.3", "--", "sleep", "1000")
     assert (result.returncode, result.stderr) == (124, b"")
 
 
