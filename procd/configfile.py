@@ -212,7 +212,8 @@ def check_places(config: Config) -> None:
         ConfigError: a path names nothing that could be used.
     """
     work_dir = config.process.work_dir
-    if work_dir and not Path(work_dir).is_dir():
+    # Path's own is_dir() and is_file() raise, where a path can't be looked at.
+    if work_dir and not os.path.isdir(work_dir):  # noqa: PTH112
         raise ConfigError(f"process.work_dir: not a directory: {work_dir}")
     for key, program in (
         ("process.shell", config.process.shell),
@@ -220,5 +221,5 @@ def check_places(config: Config) -> None:
         ("code_run.python", config.code_run.python),
     ):
         path = Path(program)
-        if program and not (path.is_absolute() and path.is_file() and os.access(path, os.X_OK)):
+        if program and not (path.is_absolute() and os.access(path, os.X_OK) and path.is_file()):
             raise ConfigError(f"{key}: not the absolute path of a program: {program}")

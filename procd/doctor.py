@@ -221,6 +221,8 @@ def _port(config: Config) -> Finding:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except TypeError:  # of IDNA
+            return Finding("port", BAD, f"{place}: not the name of a host", "set server.host")
         except OSError as exc:
             problem = exc.strerror or str(exc)
         else:
@@ -235,13 +237,15 @@ def _socket(config: Config) -> Finding:
     path = Path(config.server.unix)
     if not config.server.unix:
         return Finding("socket", GOOD, "none, as server.unix is empty")
-    if path.is_socket() and _answers(f"unix:{path.absolute()}", str(path)):
-        return Finding("socket", GOOD, f"procd listens on {path}")
-    if path.exists() and not path.is_socket():
-        return Finding("socket", BAD, f"{path} is no socket", "move it away, or set server.unix")
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         advice = f"set server.unix to a path of {MAX_PATH_BYTES} bytes at most"
         return Finding("socket", BAD, f"{path} is too long", advice)
+    if os.access(path, os.F_OK):
+        if not path.is_socket():
+            advice = "move it away, or set server.unix"
+            return Finding("socket", BAD, f"{path} is no socket", advice)
+        if _answers(f"unix:{path}", str(path)):
+            return Finding("socket", GOOD, f"procd listens on {path}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         advice = f"make the directory {path.parent}, for procd's user to write in"
         return Finding("socket", BAD, f"{path} can't be made", advice)

@@ -85,9 +85,13 @@ def tcp_sockets(host: str, port: int) -> list[socket.socket]:
     there are any, every SIGCHLD that comes while the first waits for an exec.
 
     Raises:
+        ConfigError: no host can have that name.
         OSError: there is no such host, or one of its addresses can't be had.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError as exc:  # of IDNA
+        raise ConfigError(f"server.host: not the name of a host: {host}") from exc
     bound: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in found:
@@ -162,7 +166,8 @@ class Listeners:
         """Listen on the sockets that were passed, or else on those of the configuration.
 
         Raises:
-            ConfigError: there is nothing to listen on, or `server.unix` is too long for a socket.
+            ConfigError: there is nothing to listen on, `server.unix` is too long for a socket, or
+                `server.host` is no name.
             OSError: one can't be listened on; the message says which.
         """
         for sock in passed:

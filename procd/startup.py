@@ -42,8 +42,11 @@ def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> 
 
 def _check_file(key: str, path: Path) -> None:
     """Refuse a file that can't be appended to, without making it."""
-    if path.is_symlink() or path.is_dir():
-        raise ConfigError(f"{key}: not a file: {path}")
-    place, wanted = (path, os.W_OK) if path.exists() else (path.parent, os.W_OK | os.X_OK)
+    try:
+        if path.is_symlink() or path.is_dir() or path.is_socket():
+            raise ConfigError(f"{key}: not a file: {path}")
+        place, wanted = (path, os.W_OK) if path.exists() else (path.parent, os.W_OK | os.X_OK)
+    except OSError as exc:
+        raise ConfigError(f"{key}: {exc.strerror}: {path}") from exc
     if not os.access(place, wanted):
         raise ConfigError(f"{key}: can't be written: {path}")

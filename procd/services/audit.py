@@ -40,7 +40,9 @@ class AuditFile:
 
     def _problem(self, exc: OSError) -> str:
         """Why it can't be opened. Source: open(2), ENXIO."""
-        reason = "a pipe that nobody reads" if exc.errno == errno.ENXIO else exc.strerror
+        reason = (
+            "a pipe that nobody reads, or a socket" if exc.errno == errno.ENXIO else exc.strerror
+        )
         return f"audit.file: {self._config.file}: {reason}"
 
     def reopen(self) -> str:

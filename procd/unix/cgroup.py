@@ -182,4 +182,4 @@ def find_root(setting: str) -> CgroupRoot | None:
 
 def _usable(path: Path) -> bool:
     # cgroup.kill came with Linux 5.14; the top cgroup has none.
-    return (path / "cgroup.kill").exists() and os.access(path / "cgroup.procs", os.W_OK)
+    return os.access(path / "cgroup.kill", os.F_OK) and os.access(path / "cgroup.procs", os.W_OK)

@@ -157,8 +157,9 @@ def _problem(wrappers: tuple[str, ...]) -> str:
 
 def _owner(config: ProcessConfig) -> tuple[Owner | None, dict[str, str]]:
     if not config.user:
-        if config.group or config.groups:
-            raise ConfigError("process.group: takes process.user as well")
+        for key in ("group", "groups"):
+            if getattr(config, key):
+                raise ConfigError(f"process.{key}: takes process.user as well")
         return None, {}
     number = _number(config.user)
     try:

@@ -47,6 +47,7 @@ def test_for_people(cli: Cli) -> None:
     assert b"ok       shell          /" in result.stdout
 
 
+LONG = "/" + "b" * 256  # more than a name may have
 REFUSED = [
     ({"PROCD_NO_SUCH": "1"}, "PROCD_NO_SUCH: no such setting"),
     ({"PROCD_SERVER_HOST": "0.0.0.0"}, "server.host: 0.0.0.0 is not loopback"),
@@ -61,6 +62,14 @@ REFUSED = [
     ({"PROCD_SERVER_TRUSTED_PROXIES": "here"}, "server.trusted_proxies: "),
     ({"PROCD_AUDIT_FILE": "/no/such/file"}, "audit.file: can't be written: /no/such/file"),
     ({"PROCD_AUDIT_FILE": "/"}, "audit.file: not a file: /"),
+    ({"PROCD_PROCESS_WORK_DIR": LONG}, f"process.work_dir: not a directory: {LONG}"),
+    ({"PROCD_PROCESS_CGROUP": LONG}, "process.cgroup: not the absolute path of a writable "),
+    ({"PROCD_PROCESS_SHELL": LONG}, "process.shell: not the absolute path of a program: "),
+    ({"PROCD_INTERPRETER_PYTHON": LONG}, "interpreter.python: not the absolute path of a program"),
+    ({"PROCD_CODE_RUN_PYTHON": LONG}, "code_run.python: not the absolute path of a program: "),
+    ({"PROCD_SESSIONS_STATE_DIR": LONG}, "sessions.state_dir: File name too long: "),
+    ({"PROCD_AUTH_TOKEN_FILE": LONG}, f"auth.token_file: {LONG}: File name too long"),
+    ({"PROCD_AUDIT_FILE": LONG}, f"audit.file: File name too long: {LONG}"),
 ]
 
 
@@ -91,6 +100,15 @@ def test_a_state_directory_that_is_closed_to_the_user(cli: Cli, tmp_path: Path) 
     assert "uid 1234 can't pass through" in found["configuration"]["found"]
 
 
+def test_an_audit_file_that_is_a_socket(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        test_what_serve_refuses(
+            cli, {"PROCD_AUDIT_FILE": str(path)}, f"audit.file: not a file: {path}"
+        )
+
+
 def test_it_changes_nothing(cli: Cli, tmp_path: Path) -> None:
     code, found = doctor(
         cli, PROCD_AUDIT_FILE=f"{tmp_path}/audit", PROCD_SERVER_UNIX=f"{tmp_path}/socket"
@@ -106,6 +124,19 @@ def taken() -> Iterator[int]:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         yield other.getsockname()[1]
+
+
+@pytest.mark.parametrize("host", ["a..b", ".x", "x" * 64, "é" * 70])
+def test_a_host_that_is_no_name(cli: Cli, host: str) -> None:
+    settings = {"PROCD_SERVER_HOST": host, "PROCD_AUTH_TOKEN": "x" * 20}
+    code, found = doctor(cli, **settings)
+    assert code == 1
+    assert found["port"]["state"] == "problem"
+    with pytest.raises(RuntimeError) as caught:
+        Daemon.start(env=settings)
+    said = str(caught.value)
+    assert "server.host: not the name of a host: " in said
+    assert "Traceback" not in said
 
 
 def test_port(cli: Cli, daemon: Daemon, taken: int) -> None:
@@ -129,6 +160,7 @@ def test_unix_socket(cli: Cli, home: str, tmp_path: Path) -> None:
         ("no/socket", "can't be made"),
         ("file", "is no socket"),
         ("long" * 30, "is too long"),
+        (LONG[1:], "is too long"),
     ):
         code, found = doctor(cli, PROCD_SERVER_UNIX=f"{tmp_path}/{path}")
         assert code == 1

@@ -154,7 +154,7 @@ async def test_a_reload_waits_for_no_pipe(
     reason = "can't be read again: not a regular file"
     status = daemon.notify.receive()["STATUS"]
     assert f"; not reloaded: auth.token_file: {tokens}: {reason}; audit.file: {audit}: " in status
-    assert status.endswith(f" a pipe that nobody reads; {config}: {reason}")
+    assert status.endswith(f" a pipe that nobody reads, or a socket; {config}: {reason}")
     async with http.get(f"{daemon.url}/version", headers=bearer(secret)) as reply:
         assert reply.status == 200
     assert f"auth.token_file: {tokens}: {reason}" in daemon.stderr()

@@ -56,6 +56,7 @@ def test_a_user_by_name_and_by_number() -> None:
     [
         (ProcessConfig(user="no such"), "process.user: no such user: no such"),
         (ProcessConfig(group="root"), "process.group: takes process.user as well"),
+        (ProcessConfig(groups=("root",)), "process.groups: takes process.user as well"),
         (ProcessConfig(user="0", group="no such"), "process.group: no such group: no such"),
         (ProcessConfig(user="0", groups=("no such",)), "process.groups: no such group: no such"),
         # The kernel takes -1 for "as it is", and other numbers for what is left of them.
