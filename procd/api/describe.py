@@ -22,6 +22,7 @@ COUNT: Final[Json] = {"type": "integer", "minimum": 0}
 NUMBER: Final[Json] = {"type": "number"}
 FLAG: Final[Json] = {"type": "boolean"}
 TIME: Final[Json] = {"type": "string", "format": "date-time"}
+LIST: Final[Json] = {"type": "array", "items": TEXT}
 STRINGS: Final[Json] = {"type": "object", "additionalProperties": {"type": "string"}}
 
 
@@ -106,3 +107,7 @@ def error_with(reply: Shape) -> Shape:
     """The body of a refusal that carries what there is of a reply, without an exit code."""
     fields = {name: kind for name, kind in reply.fields.items() if name != "exitCode"}
     return Shape(f"{reply.name}Error", {**ERROR.fields, **fields}, reply.optional)
+
+
+# Of a terminal: see `envelope`.
+PTY_ERROR: Final = error_with(Shape("Pty", {"error": TEXT}))

@@ -4,11 +4,15 @@ Source: Process API contract, section 3.2.
 """
 
 from datetime import UTC, datetime
+from typing import Final
 
 from aiohttp import web
 
 from procd.api.reply import timestamp
 from procd.errors import ProcdError
+
+# Where an error has the key that clients before 0.226 read (contract, section 3.2).
+PTY_PATH: Final = "/process/pty"
 
 
 def envelope(request: web.BaseRequest | None, error: ProcdError) -> dict[str, object]:
@@ -24,6 +28,6 @@ def envelope(request: web.BaseRequest | None, error: ProcdError) -> dict[str, ob
     }
     if request is not None:
         fields["method"] = request.method
-    if "/process/pty" in path:
-        fields["error"] = error.message  # what clients before 0.226 read (contract, section 3.2)
+    if PTY_PATH in path:
+        fields["error"] = error.message
     return fields | error.extra

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from procd.api.describe import STRINGS, Doc
+from procd.api.describe import LIST, STRINGS, Doc, Shape, error_with
 from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
 from procd.errors import NotReady
@@ -34,7 +34,13 @@ async def readyz(request: web.Request) -> web.Response:
     return json_response({"status": "ready"})
 
 
+NOT_READY = error_with(Shape("NotReady", {"reasons": LIST}))
+
 routes = [
     web.get("/healthz", healthz, doc=Doc(reply=STRINGS)),
-    web.get("/readyz", readyz, doc=Doc(reply=STRINGS, errors=(NotReady,))),
+    web.get(
+        "/readyz",
+        readyz,
+        doc=Doc(reply=STRINGS, errors=(NotReady,), bodies={NotReady: NOT_READY}),
+    ),
 ]

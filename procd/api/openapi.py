@@ -18,6 +18,7 @@ from procd.api import docs
 from procd.api.body import Count, Element, Text
 from procd.api.describe import (
     ERROR,
+    PTY_ERROR,
     TEXT,
     Doc,
     Json,
@@ -25,6 +26,7 @@ from procd.api.describe import (
     Reply,
     Shape,
 )
+from procd.api.envelope import PTY_PATH
 from procd.api.reply import CONTENT_TYPE
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.errors import (
@@ -185,9 +187,10 @@ def _operation(spec: APISpec, route: web.RouteDef, doc: Doc) -> Json:
             responses[str(status)] = {"description": "success"}
             if content:
                 responses[str(status)]["content"] = content
+    plain = PTY_ERROR if route.path.startswith(PTY_PATH) else ERROR
     for error in sorted(errors, key=lambda error: error.status):
         # Several have one status: its description has all their codes.
-        content = {JSON: {"schema": _schema(spec, doc.bodies.get(error, ERROR))}}
+        content = {JSON: {"schema": _schema(spec, doc.bodies.get(error, plain))}}
         known = responses.setdefault(
             str(error.status), {"description": error.code, "content": content}
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from procd.api.describe import Doc
 from procd.api.gate import GATE
+from procd.api.health import READINESS
 from procd.api.scopes import NEEDS, UNGUARDED
 from procd.app import ROUTES
 from tests.api.access import Secrets, bearer, guarded
@@ -125,7 +126,12 @@ async def test_the_document_is_whole(procd: MakeClient) -> None:
                     name = schema["$ref"].removeprefix("#/components/schemas/")
                     # With what was printed until then; a listing prints nothing.
                     whole = status == "408" and not path.endswith("/variables")
-                    assert (name == "Error") == (not whole)
+                    if path.startswith("/process/pty"):
+                        assert name == "PtyError"
+                    elif status == "503":
+                        assert name == "NotReadyError"
+                    else:
+                        assert (name == "Error") == (not whole)
                     assert set(schemas[name]["required"]) >= set(schemas["Error"]["required"])
 
 
@@ -206,6 +212,22 @@ async def test_what_is_sent_when_time_is_up(procd: MakeClient) -> None:
         ),
         check("/process/session/s/exec", exec_path, {"command": "sleep 1000"}),
     )  # fmt: skip
+
+
+async def test_what_is_sent_with_a_refusal(procd: MakeClient) -> None:
+    client = await procd()
+    client.app[READINESS].stopping = True
+    document = await described(client)
+    for path, described_path in (
+        ("/readyz", "/readyz"),
+        ("/process/pty/none", "/process/pty/{id}"),
+    ):
+        async with client.get(path) as reply:
+            sent, status = await reply.json(), str(reply.status)
+        response = document["paths"][described_path]["get"]["responses"][status]
+        name = response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        schema = document["components"]["schemas"][name]
+        assert set(schema["required"]) == set(sent) == set(schema["properties"])
 
 
 async def test_what_is_used_is_described(procd: MakeClient) -> None:
