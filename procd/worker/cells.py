@@ -19,7 +19,7 @@ from resource import RLIM_INFINITY, RLIMIT_RTTIME, getrlimit, setrlimit
 
 from . import pyplot_hook
 from .encoding import clean, encode
-from .hooks import Hooks
+from .hooks import Hooks, exit_byte
 from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
 from .tracebacks import CELL, MAX_NAME_CHARS, Sources, bare, name_of
 
@@ -372,7 +372,7 @@ def _status(exc: Any) -> int:
     if exc.code is None:
         return 0
     if isinstance(exc.code, int):
-        return exc.code & 0xFF
+        return exit_byte(exc.code)
     sys.stderr.write(f"{exc.code}\n")
     return 1
 

@@ -9,7 +9,7 @@ from _signal import (  # type: ignore[import-not-found]  # signal's own, without
 )
 from _signal import signal as set_handler
 from os import _exit as exit_at_once
-from sys import getprofile, gettrace, setprofile, settrace
+from sys import getprofile, gettrace, maxsize, setprofile, settrace
 
 from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
 
@@ -24,6 +24,11 @@ TOOLS = range(6 if monitoring is not None else 0)
 if TOOLS:
     get_events, get_tool = monitoring.get_events, monitoring.get_tool
     set_events = monitoring.set_events
+
+
+def exit_byte(code: int) -> int:
+    """What is left of an exit code: of what is no C long, as CPython has it, nothing but ones."""
+    return code & 0xFF if -maxsize - 1 <= code <= maxsize else 0xFF
 
 
 class Hooks:
@@ -84,7 +89,7 @@ class Hooks:
             self._handlers[number](number, frame)
         except SystemExit as exc:
             if not self._holding:
-                exit_at_once(exc.code & 0xFF if type(exc.code) is int else exc.code is not None)
+                exit_at_once(exit_byte(exc.code) if type(exc.code) is int else exc.code is not None)
             self._held = exc
         except BaseException as exc:  # noqa: BLE001 - whatever the user's handler raises
             self._held = exc

@@ -819,6 +819,13 @@ DISPLAYS = [
         "import sys; sys.exit(259)",
         [{"application/vnd.procd.exit+json": 3, "text/plain": "exit(3)"}],
     ),
+    *(
+        (
+            f"import sys; sys.exit({code})",
+            [{"application/vnd.procd.exit+json": 255, "text/plain": "exit(255)"}],
+        )
+        for code in ("-1", "(1 << 63) - 1", "1 << 63", "-(1 << 64)")
+    ),
     ("display(1, 'two')", [{"text/plain": "1"}, {"text/plain": "'two'"}]),
     ("import asyncio\nawait asyncio.sleep(0, 3)", [{"text/plain": "3"}]),
     ("del __builtins__.display", []),
