@@ -58,8 +58,9 @@ class Finding(NamedTuple):
 
 @click.command("doctor")
 @click.option(
-    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", help="TOML file."
-)
+    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", show_envvar=True,
+    help="TOML file.",
+)  # fmt: skip
 @as_json
 def command(*, path: Path | None, as_json: bool) -> None:
     """See whether this machine is fit for `procd serve`, and say what to do if it isn't.

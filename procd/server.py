@@ -44,8 +44,9 @@ GC_THRESHOLD: Final = 50_000
 
 @click.command()
 @click.option(
-    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", help="TOML file."
-)
+    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", show_envvar=True,
+    help="TOML file.",
+)  # fmt: skip
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), help="TCP port; 0 picks a free one.")
 @click.argument("entrypoint", nargs=-1)

@@ -29,8 +29,9 @@ from procd.services.credentials import OF_VARIABLE, VARIABLE
     help="Token file; if not given, auth.token_file of the configuration.",
 )
 @click.option(
-    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", help="TOML file."
-)
+    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", show_envvar=True,
+    help="TOML file.",
+)  # fmt: skip
 def command(name: str, scope: str, file: Path | None, path: Path | None) -> None:
     """Make a token, print it, and add its hash to the token file; SIGHUP has procd read that.
 

@@ -26,6 +26,7 @@ TOLD = ("TERM", "COLORTERM")
     default=detach.DEFAULT,
     show_default=True,
     envvar="PROCD_DETACH_KEYS",
+    show_envvar=True,
     metavar="KEYS",
     help="Keys that leave the terminal, with commas between; empty for none. One of them that isn't"
     " followed by the next within half a second is sent on.",

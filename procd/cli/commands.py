@@ -121,8 +121,8 @@ def _drop_output() -> None:
 def procd(url: str | None, token_file: str | None) -> None:
     """Run the processes of a sandbox, and look after them.
 
-    Every command but `serve`, `token`, `play` and `doctor` talks to a server. Which one, and with
-    which token, is said by the options here; else by the variables PROCD_URL and PROCD_TOKEN or
-    PROCD_TOKEN_FILE; else by ~/.config/procd/client.toml (or the file that PROCD_CLIENT_CONFIG
-    names), which may set url, and token or token_file for that url.
+    Every command but `serve`, `token`, `play`, `doctor` and `completion` talks to a server. Which
+    one, and with which token, is said by the options here; else by the variables PROCD_URL and
+    PROCD_TOKEN or PROCD_TOKEN_FILE; else by ~/.config/procd/client.toml (or the file that
+    PROCD_CLIENT_CONFIG names), which may set url, and token or token_file for that url.
     """

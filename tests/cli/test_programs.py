@@ -553,6 +553,19 @@ def test_help_of_every_command(cli: Cli) -> None:
     assert all(f"  {name} " in listed for name in COMMANDS)
 
 
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("serve", "PROCD_CONFIG"),
+        ("doctor", "PROCD_CONFIG"),
+        ("token", "PROCD_CONFIG"),
+        ("attach", "PROCD_DETACH_KEYS"),
+    ],
+)
+def test_help_names_the_variable_of_an_option(cli: Cli, name: str, variable: str) -> None:
+    assert f"[env var: {variable}" in " ".join(cli(name, "--help").stdout.decode().split())
+
+
 def test_python_dash_m(cli: Cli) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "procd", "exec", "--", "echo", "x"], env=cli.env(),
