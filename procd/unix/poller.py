@@ -74,7 +74,7 @@ class Poller:
     """
 
     __slots__ = ("_epoll", "_loop", "_newsy", "_readers", "_resting", "_retry_at", "_roomless",
-                 "_timer", "_writers")  # fmt: skip
+                 "_roomless_writers", "_timer", "_writers")  # fmt: skip
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -84,6 +84,7 @@ class Poller:
         self._resting: dict[int, Callback] = {}
         # Those that the epoll has no room for, and when they are tried again; monotonic time.
         self._roomless: dict[int, Callback] = {}
+        self._roomless_writers: dict[int, Callback] = {}
         self._retry_at = 0.0
         self._newsy: set[int] = set()
         self._timer = Timer()
@@ -143,7 +144,7 @@ class Poller:
         resting, self._resting = self._resting, {}
         for fd, callback in resting.items():
             self.go_on(fd, callback)
-        if not self._roomless:
+        if not (self._roomless or self._roomless_writers):
             return
         left_s = self._retry_at - time.monotonic()
         if left_s <= 0:
@@ -151,7 +152,9 @@ class Poller:
             self._retry_at = time.monotonic() + left_s
             for fd, callback in [*self._roomless.items()]:
                 self.go_on(fd, callback)
-        if self._roomless and not self._resting:
+            for fd, callback in [*self._roomless_writers.items()]:
+                self.add_writer(fd, callback)
+        if (self._roomless or self._roomless_writers) and not self._resting:
             self._timer.set(left_s)
 
     def go_on(self, fd: int, callback: Callback, /) -> None:
@@ -159,15 +162,18 @@ class Poller:
         try:
             self.add_reader(fd, callback)
         except OSError as exc:
-            if not self._roomless:
-                log.warning("no room to wait for output with: %s", exc.strerror)
-                self._retry_at = time.monotonic() + MEMORY_REST_S
-                if not self._resting:
-                    self._timer.set(MEMORY_REST_S)
+            self._wait_for_room(exc)
             self._roomless[fd] = callback
         else:
             self._resting.pop(fd, None)
             self._roomless.pop(fd, None)
+
+    def _wait_for_room(self, exc: OSError) -> None:
+        if not (self._roomless or self._roomless_writers):
+            log.warning("no room to wait for a child with: %s", exc.strerror)
+            self._retry_at = time.monotonic() + MEMORY_REST_S
+            if not self._resting:
+                self._timer.set(MEMORY_REST_S)
 
     def remove_reader(self, fd: int, /) -> bool:
         """Stop that; whether there was anything to stop."""
@@ -183,19 +189,28 @@ class Poller:
         return True
 
     def add_writer(self, fd: int, callback: Callback, /) -> None:
-        """Call `callback` in each turn in which `fd` takes something, or nobody will read it."""
+        """Call `callback` in each turn in which `fd` takes something, or nobody will read it.
+
+        While there is no room for it, it waits: what is to be written has been accepted by then.
+        """
         if self._epoll.closed:
             return
         if fd in self._readers:
             self._epoll.modify(fd, READABLE | WRITABLE | self._how(fd))
         elif fd not in self._writers:
-            self._epoll.register(fd, WRITABLE)
+            try:
+                self._epoll.register(fd, WRITABLE)
+            except OSError as exc:
+                self._wait_for_room(exc)
+                self._roomless_writers[fd] = callback
+                return
+        self._roomless_writers.pop(fd, None)
         self._writers[fd] = callback
 
     def remove_writer(self, fd: int, /) -> bool:
         """Stop that; whether there was anything to stop."""
         if self._writers.pop(fd, None) is None:
-            return False
+            return self._roomless_writers.pop(fd, None) is not None
         if fd in self._readers:
             self._epoll.modify(fd, READABLE | self._how(fd))
         else:
@@ -245,5 +260,6 @@ class Poller:
             self._writers.clear()
             self._resting.clear()
             self._roomless.clear()
+            self._roomless_writers.clear()
             self._epoll.close()
             self._timer.close()

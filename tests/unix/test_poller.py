@@ -10,14 +10,17 @@ import signal
 import socket
 import tty
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from procd.unix import poller as module
 from procd.unix import reader as reader_module
+from procd.unix.channel import Channel, channel_pair
 from procd.unix.child import Child, ExitStatus
 from procd.unix.fd import OwnedFd, pipe
+from procd.unix.feed import Feed
 from procd.unix.poller import BATCH, Poller
 from procd.unix.reader import FdReader
 from procd.unix.tty import open_pty
@@ -216,6 +219,69 @@ async def test_who_was_paused_waits_for_room(monkeypatch: pytest.MonkeyPatch) ->
     await until(lambda: bool(ended))
     terminal.close()
     poller.close()
+
+
+async def test_who_writes_waits_for_room(poller: Poller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was accepted arrives, by whatever writes; one that is abandoned doesn't come back."""
+    monkeypatch.setattr(module, "MEMORY_REST_S", 0.001)
+    full = Full(poller._epoll, 0)
+    monkeypatch.setattr(poller, "_epoll", full)
+    (reading, writing), (lines, feeding), (unread, dropped) = pipe(), pipe(), pipe()
+    ours, theirs = channel_pair()
+    channel = Channel(poller, ours, lambda _: None, lambda _: None, 1)
+    fed: list[None] = []
+
+    def read() -> None:
+        fed.append(None)
+        feed.rest()
+
+    feed = Feed(poller, feeding, read, lambda: None)
+    writer = FdWriter(poller, writing)
+    given_up = FdWriter(poller, dropped)
+    full.refusals = 8
+    for each in writer, given_up:
+        each.write(b"x" * MEGABYTE)
+    feed.write(b"line\n")
+    channel.send(b"y" * MEGABYTE)
+    given_up.abandon()
+    for end in reading, theirs:
+        os.set_blocking(end.number, False)
+    assert os.read(lines.number, 100) == b"line\n"
+    got = {reading: 0, theirs: 0}
+
+    def all_read() -> bool:
+        for end in got:
+            with suppress(BlockingIOError):
+                data = os.read(end.number, MEGABYTE)
+                got[end] += data.count(b"x") + data.count(b"y")
+        return all(size == MEGABYTE for size in got.values())
+
+    await until(all_read)
+    await until(lambda: bool(fed))
+    assert not full.refusals
+    assert not poller.remove_writer(dropped.number)
+    channel.close()
+    for end in reading, writing, lines, feeding, unread, dropped, theirs:
+        end.close()
+
+
+async def test_a_terminal_waits_for_room_to_be_written_and_read(
+    poller: Poller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are of one descriptor."""
+    monkeypatch.setattr(module, "MEMORY_REST_S", 0.001)
+    full = Full(poller._epoll, 0)
+    monkeypatch.setattr(poller, "_epoll", full)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        seen: set[str] = set()
+        full.refusals = 4
+        poller.add_writer(ours.fileno(), functools.partial(seen.add, "room"))
+        poller.go_on(ours.fileno(), functools.partial(seen.add, "data"))
+        theirs.send(b"x")
+        await until(lambda: seen == {"room", "data"})
+        assert poller.remove_writer(ours.fileno())
+        assert poller.remove_reader(ours.fileno())
 
 
 async def test_both_directions_of_one_descriptor(poller: Poller) -> None:
