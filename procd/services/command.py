@@ -224,16 +224,16 @@ class Command:
             if key in self._input_keys:
                 return
             self._checked_input()
-        if key:
-            self._input_keys[key] = None
-            if len(self._input_keys) > MAX_KEYS:
-                del self._input_keys[next(iter(self._input_keys))]
         if data:
             if self.record.echoes:
                 self.take_pending()  # what was said before comes before
                 for position in range(0, len(data), PIPE_BURST_BYTES):
                     self.log.append(data[position : position + PIPE_BURST_BYTES], STDOUT)
             writer.write(data)
+        if key:
+            self._input_keys[key] = None
+            if len(self._input_keys) > MAX_KEYS:
+                del self._input_keys[next(iter(self._input_keys))]
         if eof:
             self.end_input(shell, tasks)
         elif writer.queued_bytes > queue_bytes:

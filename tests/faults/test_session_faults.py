@@ -25,6 +25,7 @@ from tests.api.sessions import (
     post_exec,
     run,
     start,
+    type_in,
 )
 from tests.conftest import MakeClient
 
@@ -234,6 +235,31 @@ async def test_followers_when_there_is_no_memory_for_a_moment(
         assert await listener.to_end() == b"said\n"
     assert failures < 0
     assert (await ended(client, command_id))["exitCode"] == 0
+
+
+async def test_input_that_could_not_be_written_is_sent_again(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same key: the first request has done nothing."""
+    client = await procd()
+    await create(client)
+    command_id = await start(client, "read x; echo got $x", suppressInputEcho=True)
+    failures = 1
+
+    def short(number: int, data: bytes, write: Callable[[int, bytes], int] = os.write) -> int:
+        nonlocal failures
+        if data == b"typed\n" and failures:
+            failures -= 1
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return write(number, data)
+
+    monkeypatch.setattr("os.write", short)
+    reply = await type_in(client, command_id, "typed\n", idempotencyKey="once")
+    await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+    reply = await type_in(client, command_id, "typed\n", idempotencyKey="once")
+    assert reply.status == 204
+    await ended(client, command_id)
+    assert (await logs(client, command_id))["output"] == "got typed\n"
 
 
 async def test_many_commands_in_many_sessions(procd: MakeClient) -> None:
