@@ -92,12 +92,13 @@ class Dialogue:
         self._asked = False
         self._source, self._feed_fd = contact.lines
         self._feed = Feed(poller, self._feed_fd, self._lines_read, self._input_closed)
+        # Before there is anything that would have to be closed if it fails.
+        trap = f"{self._builtin} trap {shlex.quote(leaving(self._shell, TERMINATED))} URG\n"
+        self._feed.write(f"{contact.shell.first}{trap}".encode())
         # Both ends are ours, so that the shell never waits and we never see an end.
         self._control = contact.openings.channel("control")
         self._statuses = FdReader(poller, self._control.fd, self._status_received, _never)
         self._partial = b""
-        trap = f"{self._builtin} trap {shlex.quote(leaving(self._shell, TERMINATED))} URG\n"
-        self._feed.write(f"{contact.shell.first}{trap}".encode())
 
     def run(
         self,

@@ -28,6 +28,7 @@ from tests.api.sessions import (
     type_in,
 )
 from tests.conftest import MakeClient
+from tests.waiting import until
 
 __all__ = ["alive", "gate"]
 
@@ -235,6 +236,29 @@ async def test_followers_when_there_is_no_memory_for_a_moment(
         assert await listener.to_end() == b"said\n"
     assert failures < 0
     assert (await ended(client, command_id))["exitCode"] == 0
+
+
+async def test_a_shell_that_cannot_be_spoken_to(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No session is made, and no descriptor left."""
+    client = await procd()
+    before = len(os.listdir("/proc/self/fd"))
+
+    def short(number: int, data: bytes, write: Callable[[int, bytes], int] = os.write) -> int:
+        if b" trap " in data:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return write(number, data)
+
+    with monkeypatch.context() as failing:
+        failing.setattr("os.write", short)
+        for _ in range(3):
+            async with client.post("/process/session", json={"sessionId": "s"}) as reply:
+                body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+                assert body["message"] == "cannot create a session: Cannot allocate memory"
+    await create(client)
+    await delete(client)
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
 async def test_input_that_could_not_be_written_is_sent_again(
