@@ -239,8 +239,9 @@ class Processes:
         try:
             process = Process(self, record, output, master=master)
         except OSError as exc:  # no descriptor is left for the pidfd, for instance: take it back
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            self.start_kill(record.tree)  # type: ignore[unused-awaitable]  # it goes on by itself
+            os.kill(pid, signal.SIGKILL)  # it has been, unless /proc does not show it
+            record.tree.leader = 0  # an orphan as any: once it is collected, the pid is anybody's
             if leaf is not None:
                 self._leaves.add(leaf)
             raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc

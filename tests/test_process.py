@@ -266,6 +266,35 @@ async def test_what_can_not_be_watched_is_taken_back(supervise: Supervise, room:
     assert sorted(said(after).split()) == [b"err", b"out"]
 
 
+@pytest.mark.parametrize("kind", ["sh", "pty"])
+async def test_what_was_started_by_what_is_taken_back(
+    supervise: Supervise, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that fails when the program has begun leaves nothing of what that has started."""
+    supervisor = supervise()
+    told = tmp_path / "told"
+    pids: set[int] = set()
+
+    def short(pid: int, flags: int = 0, pidfd_open: Callable[[int], int] = os.pidfd_open) -> int:
+        if pids:
+            return pidfd_open(pid)
+        while not (told.exists() and len(told.read_text().split()) == 2):
+            pass
+        pids.update(map(int, told.read_text().split()), {pid})
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("os.pidfd_open", short)
+    with pytest.raises(SpawnFailed, match="cannot supervise a process: Cannot allocate memory"):
+        getattr(supervisor, kind)(
+            f'exec >{told}; (setsid sh -c "$STAY" &); sh -c "$STAY" & exec sleep 1000'
+        )
+    assert len(pids) == 3
+    await gone(pids)
+    async with asyncio.timeout(10):
+        while started():
+            await asyncio.sleep(0)
+
+
 async def test_a_background_child_is_not_waited_for(supervise: Supervise) -> None:
     """After the exit the output is waited for no longer than `drain_s`."""
     process = supervise().sh('echo first; sh -c "$STAY" & exit 5')
