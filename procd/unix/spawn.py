@@ -5,6 +5,7 @@ to execute comes back as an error here.
 """
 
 import errno
+import logging
 import os
 import resource
 import signal
@@ -18,6 +19,8 @@ from procd.errors import SpawnFailed
 from procd.unix.libc import LIBC
 from procd.unix.owner import Owner
 from procd.unix.tags import mark, unmark
+
+log = logging.getLogger(__name__)
 
 # A redirection of the child: a descriptor of ours to duplicate, or a path that the child opens.
 Source = int | str
@@ -75,6 +78,7 @@ def spawn(spec: Spec, tag: int) -> int:
     from it carry `tag` (see tags).
 
     `cwd` is procd's own for the length of the call, which is sound because procd has one thread.
+    Where that of before can't be entered any more, it is `/` from then on.
 
     Raises:
         SpawnFailed: the directory, the program or the machine is at fault; the message says which.
@@ -92,7 +96,7 @@ def spawn(spec: Spec, tag: int) -> int:
     if spec.cwd == _here():
         return _spawn(spec, env, actions, tag)
     try:
-        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        here = _open_here()
     except OSError as exc:
         raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
     try:
@@ -102,9 +106,25 @@ def spawn(spec: Spec, tag: int) -> int:
         try:
             return _spawn(spec, env, actions, tag)
         finally:
-            os.fchdir(here)
+            _return(here)
     finally:
         os.close(here)
+
+
+def _open_here() -> int:
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(".", flags)
+    except PermissionError:  # nor could it be gone back to
+        return os.open("/", flags)
+
+
+def _return(here: int) -> None:
+    try:
+        os.fchdir(here)
+    except OSError as exc:  # the child runs by now, whatever becomes of us
+        log.warning("the working directory can't be gone back to: %s", exc.strerror)
+        os.chdir("/")
 
 
 def _wrapped(spec: Spec, env: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:

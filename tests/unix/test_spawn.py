@@ -8,8 +8,9 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,6 +225,38 @@ def test_here_is_still_here() -> None:
     with pytest.raises(SpawnFailed):
         run(("/absent",), cwd="/usr")
     assert os.getcwd() == here
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody without permission")
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_here_cannot_be_entered_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, meanwhile: bool
+) -> None:
+    """It keeps nobody from running elsewhere, and procd stays at the root."""
+    nobody = pwd.getpwnam("nobody").pw_uid
+    os.chown(tmp_path, nobody, -1)
+    monkeypatch.chdir(tmp_path)
+    directory = os.open(".", os.O_RDONLY)
+
+    def close(*arguments: Any, start: Callable[..., int] = os.posix_spawn, **named: Any) -> int:
+        pid = start(*arguments, **named)
+        os.fchmod(directory, 0)
+        return pid
+
+    os.seteuid(nobody)
+    try:
+        if meanwhile:
+            monkeypatch.setattr("os.posix_spawn", close)
+        else:
+            os.fchmod(directory, 0)
+            assert sh("pwd", cwd=str(tmp_path)) == f"{tmp_path}\n".encode()
+            assert _refused(cwd=".") == "working directory cannot be entered: .: Permission denied"
+        assert sh("pwd", cwd="/usr") == b"/usr\n"
+        assert os.getcwd() == "/"
+        assert sh("pwd", cwd="/usr") == b"/usr\n"
+    finally:
+        os.seteuid(0)
+        os.close(directory)
 
 
 def _children() -> set[str]:
