@@ -3,6 +3,8 @@
 Source: Process API contract, sections 2.3, 8.7 and 9.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -16,7 +18,7 @@ from procd.api.output_text import OutputText
 from procd.api.reply import respond, respond_text
 from procd.api.versions import Client
 from procd.api.ws import CONNECTIONS, Connection, serve_both_ways
-from procd.errors import BadRequest, ProcessNotFound
+from procd.errors import BadRequest, ProcdError, ProcessNotFound, Refused
 from procd.logfile import Snapshot
 from procd.process import STDERR, STDOUT
 from procd.services.command import Command
@@ -44,12 +46,29 @@ def output_of(kept: Snapshot, client: Client) -> dict[str, object]:
     return fields
 
 
+@contextmanager
+def readable(**known: object) -> Iterator[None]:
+    """Tell of a log that it can't be read, and what is known nevertheless.
+
+    Raises:
+        Refused: procd may not.
+        ProcdError: for any other reason.
+    """
+    try:
+        yield
+    except ConnectionError:
+        raise  # that of the client
+    except OSError as exc:
+        kind = Refused if isinstance(exc, PermissionError) else ProcdError
+        raise kind(f"log can't be read: {exc.strerror}", known) from exc
+
+
 async def answer_logs(request: web.Request, command: Command, client: Client) -> web.StreamResponse:
     """Answer with what there is of a command's output, or upgrade and go on (section 9)."""
     offset = number(request.query, "offset")
     if asks_websocket(request):
         return await _follow(request, command, offset, labelled=client.labelled)
-    with command.reading(), command.file.pin():
+    with readable(), command.reading(), command.file.pin():
         kept = command.file.snapshot()
         if not client.json_logs:
             text = OutputText(kept, labelled=client.labelled, marks_gap=False)

@@ -23,7 +23,14 @@ from procd.api.body import (
     number,
     strings,
 )
-from procd.api.command_log import FOLLOWING, GAP, answer_logs, output_of, whole_output
+from procd.api.command_log import (
+    FOLLOWING,
+    GAP,
+    answer_logs,
+    output_of,
+    readable,
+    whole_output,
+)
 from procd.api.describe import (
     INTEGER_OR_NULL,
     TEXT,
@@ -194,16 +201,17 @@ async def _answer(
         await _ended(command, None)
         command.raise_if_never_run()
         note(request, exitCode=command.record.exit_code)
-        kept = command.file.snapshot()
-        reply |= output_of(kept, client_of(request))
-        if command.timed_out:
-            message = "command execution timeout"
-            if session.ended:
-                message += "; the session had to be ended"
-            raise TimedOut(message, reply)
-        reply["exitCode"] = command.record.exit_code
-        with command.file.pin():
-            return await respond(request, reply, drafts=draft.of(whole_output(kept)))
+        with readable(**reply, exitCode=command.record.exit_code):
+            kept = command.file.snapshot()
+            reply |= output_of(kept, client_of(request))
+            if command.timed_out:
+                message = "command execution timeout"
+                if session.ended:
+                    message += "; the session had to be ended"
+                raise TimedOut(message, reply)
+            reply["exitCode"] = command.record.exit_code
+            with command.file.pin():
+                return await respond(request, reply, drafts=draft.of(whole_output(kept)))
 
 
 async def _ended(command: Command, within_s: float | None) -> bool:

@@ -3,9 +3,10 @@
 import asyncio
 import errno
 import os
+import pwd
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from procd.api.session import SESSIONS
 from tests.api.clients import Fifo, Gate, descriptors_exhausted, execute, refused
 from tests.api.conftest import alive, gate
 from tests.api.sessions import (
+    MODERN,
+    VERSION,
     create,
     delete,
     ended,
@@ -236,6 +239,62 @@ async def test_followers_when_there_is_no_memory_for_a_moment(
         assert await listener.to_end() == b"said\n"
     assert failures < 0
     assert (await ended(client, command_id))["exitCode"] == 0
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Have the rights of nobody meanwhile."""
+    os.seteuid(pwd.getpwnam("nobody").pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody without permission")
+async def test_a_log_that_may_not_be_read(procd: MakeClient, gate: Gate) -> None:
+    """403, as the contract has it; and who has waited for the command learns how it ended."""
+    client = await procd()
+    await create(client)
+    command_id = await start(client, "echo said")
+    await ended(client, command_id)
+    waiting = asyncio.create_task(post_exec(client, f"echo more; read x <{gate}; (exit 5)"))
+    message = "log can't be read: Permission denied"
+    commands = client.app[SESSIONS].get("s").history.commands
+    await until(lambda: len(commands) == 2)
+    (_, command) = commands.values()
+    await until(lambda: command.log.store.end > 0)
+    with as_nobody():
+        gate.open()
+        body = await refused(await waiting, 403, "FORBIDDEN")
+        assert (body["message"], body["exitCode"]) == (message, 5)
+        for path in command_id, body["cmdId"]:
+            for version in MODERN, {VERSION: "0.20.0"}:
+                async with client.get(f"{path_of(path)}/logs", headers=version) as reply:
+                    assert (await refused(reply, 403, "FORBIDDEN"))["message"] == message
+    assert (await logs(client, body["cmdId"]))["output"] == "more\n"
+
+
+async def test_a_log_on_a_disk_that_fails(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await procd()
+    await create(client)
+    command_id = (await run(client, "echo said"))["cmdId"]
+
+    def broken(*_: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as failing:
+        failing.setattr("os.pread", broken)
+        async with client.get(f"{path_of(command_id)}/logs", headers=MODERN) as reply:
+            body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+        assert body["message"] == "log can't be read: Input/output error"
+        body = await refused(
+            await post_exec(client, "echo more; (exit 5)"), 500, "INTERNAL_SERVER_ERROR"
+        )
+        assert (body["message"], body["exitCode"]) == ("log can't be read: Input/output error", 5)
+    assert (await logs(client, body["cmdId"]))["output"] == "more\n"
 
 
 async def test_a_shell_that_cannot_be_spoken_to(
