@@ -24,7 +24,7 @@ def open_pty(cols: int, rows: int) -> tuple[OwnedFd, str]:
     terminal. Erasing in canonical mode removes whole UTF-8 characters.
 
     Raises:
-        OSError: no terminal, or no descriptor, is left.
+        OSError: no terminal, or no descriptor, is left, or what there is can't be set up.
     """
     (master,) = for_work(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     try:
@@ -34,6 +34,9 @@ def open_pty(cols: int, rows: int) -> tuple[OwnedFd, str]:
         attributes[0] |= IUTF8
         termios.tcsetattr(master.number, termios.TCSANOW, attributes)
         set_winsize(master, cols, rows)
+    except termios.error as exc:  # which is no OSError
+        master.close()
+        raise OSError(*exc.args) from exc
     except BaseException:
         master.close()
         raise

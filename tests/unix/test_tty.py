@@ -1,5 +1,6 @@
 """Terminals: size, controlling terminal, job control."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -71,6 +72,20 @@ def terminal(closing: ExitStack, *argv: str, cols: int = 80, rows: int = 24) -> 
 def _winsize(number: int) -> tuple[int, int, int, int]:
     rows, cols, x, y = struct.unpack("HHHH", fcntl.ioctl(number, termios.TIOCGWINSZ, bytes(8)))
     return rows, cols, x, y
+
+
+def test_a_terminal_that_cannot_be_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is told as every failure of the system is, and no descriptor is left."""
+
+    def refused(number: int) -> None:
+        raise termios.error(errno.EPERM, os.strerror(errno.EPERM))
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr("termios.tcgetattr", refused)
+    with pytest.raises(OSError, match="Operation not permitted") as caught:
+        open_pty(80, 24)
+    assert caught.value.errno == errno.EPERM
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_terminal_of_a_size(closing: ExitStack) -> None:
