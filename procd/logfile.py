@@ -294,8 +294,8 @@ class LogFile:
     def finish(self) -> None:
         """No more output follows: hold no descriptor."""
         if self._fd is not None:
-            if not self._removed and not os.fstat(self._fd.number).st_nlink:
-                self._rewrite(self._fd)
+            if not self._removed:
+                self._restore(self._fd)
             self._store.close_fd(self._fd)
             self._fd = None
         if self._removed:
@@ -305,11 +305,11 @@ class LogFile:
         else:
             self._store.note_finished(self)
 
-    def _rewrite(self, fd: OwnedFd) -> None:
-        """Write it anew, if it is short, for somebody has deleted the file."""
-        if self.kept_bytes > STEP_BYTES:
-            return
+    def _restore(self, fd: OwnedFd) -> None:
+        """Write it anew, if it is short and somebody has deleted the file."""
         try:
+            if self.kept_bytes > STEP_BYTES or os.fstat(fd.number).st_nlink:
+                return
             data = os.pread(fd.number, self.kept_bytes, self.start - self._base)
             copy = self._store.open(self._path, os.O_WRONLY | os.O_CREAT)
             try:

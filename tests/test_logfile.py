@@ -1,5 +1,6 @@
 """LogFile against plain bytes, and the budget that logs share."""
 
+import errno
 import os
 import resource
 import shutil
@@ -385,6 +386,28 @@ def test_a_deleted_file_that_cannot_be_written_anew(
     assert "output lost" in caplog.text
     assert list(file.snapshot().runs()) == []
     assert (file.start, file.end) == (1000, 1000)
+    file.remove()
+
+
+def test_a_file_that_cannot_be_looked_at_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is finished, and when it is opened again."""
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    before = os.listdir("/proc/self/fd")
+    file.append(b"said", 1)
+
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as failing:
+        failing.setattr("os.fstat", broken)
+        file.finish()
+        assert os.listdir("/proc/self/fd") == before
+        with pytest.raises(OSError, match="Input/output error"):
+            file.read(0, 4)
+        assert os.listdir("/proc/self/fd") == before
+    assert file.read(0, 4) == b"said"
     file.remove()
 
 

@@ -63,9 +63,12 @@ def open_regular(path: Path, flags: int) -> OwnedFd:
     """
     flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     fd = OwnedFd(os.open(path, flags, 0o600))
-    if not stat.S_ISREG(os.fstat(fd.number).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(fd.number).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    except OSError:
         fd.close()
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        raise
     return fd
 
 
