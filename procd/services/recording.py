@@ -16,6 +16,7 @@ import tempfile
 import time
 from codecs import getincrementaldecoder
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,8 +140,16 @@ class Recording:
             write_all(self._fd, data)
         except OSError as exc:
             log.warning("recording ended: %s", exc.strerror, extra={"recording": self.path.name})
+            self._cut(self._fd, data)
             self._fd.close()
             self._fd = None
+
+    def _cut(self, fd: OwnedFd, data: bytes) -> None:
+        """Have the file end with the last of its lines that is whole, of `data` or before."""
+        begin = self._size - len(data)
+        written = os.lseek(fd.number, 0, os.SEEK_CUR) - begin
+        with suppress(OSError):
+            os.ftruncate(fd.number, begin + data.rfind(b"\n", 0, written) + 1)
 
     def discard(self) -> None:
         """Remove it: nothing ever ran.

@@ -4,9 +4,12 @@ import asyncio
 import gc
 import json
 import os
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from procd.services.recording import Recording
 from tests.api.clients import WAIT_S, connect, create, delete, each, program, raw, refused
@@ -318,3 +321,26 @@ async def test_what_is_no_file(procd: MakeClient, tmp_path: Path, kind: str) -> 
         assert [recording["ptyId"] for recording in await listed(client)] == ["t2"]
         assert os.path.lexists(path)
     await client.close()
+
+
+async def test_a_disk_that_is_full(
+    procd: MakeClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The recording ends with a whole line, and the terminal goes on."""
+    client = await served(procd, tmp_path, "read x; seq 60000; exit 3")
+    await create(client, "t1", record=True)
+    terminal = await connect(client, "t1")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # EFBIG
+    try:
+        await terminal.type(b"\n")
+        await terminal.to_end()
+        (one,) = await ended(client)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert terminal.ending["exitCode"] == 3
+    assert "recording ended: File too large" in caplog.text
+    assert 50_000 < one["sizeBytes"] < 100_000
+    _, events = await fetched(client, one["name"])
+    said = "".join(text for _, kind, text in events if kind == "o")
+    assert said.splitlines()[:3] == ["", "1", "2"]
