@@ -165,7 +165,7 @@ def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) 
             setsigdef=DEFAULTED,
         )
     except OSError as exc:
-        raise SpawnFailed(_reason(spec.argv[0], exc)) from exc
+        raise SpawnFailed(_reason(spec, exc)) from exc
     finally:
         if umask is not None:
             os.umask(umask)
@@ -206,7 +206,11 @@ def _enter(cwd: str) -> None:
         raise SpawnFailed(f"working directory cannot be entered: {cwd}: {exc.strerror}") from exc
 
 
-def _reason(program: str, exc: OSError) -> str:
+def _reason(spec: Spec, exc: OSError) -> str:
+    for source in spec.stdio:  # which the child opens before it comes to the program
+        if isinstance(source, str) and not os.access(source, os.R_OK | os.W_OK):
+            return f"cannot start a process: {source}: {exc.strerror}"
+    program = spec.argv[0]
     match exc.errno:
         case errno.ENOENT:
             return f"program does not exist: {program}"

@@ -264,9 +264,12 @@ def _children() -> set[str]:
 
 
 def _refused(
-    argv: tuple[str, ...] = ("/bin/true",), cwd: str = "/", wrappers: tuple[str, ...] = ()
+    argv: tuple[str, ...] = ("/bin/true",),
+    cwd: str = "/",
+    wrappers: tuple[str, ...] = (),
+    stdin: str = os.devnull,
 ) -> str:
-    stdio = (os.devnull, os.devnull, os.devnull)
+    stdio = (stdin, os.devnull, os.devnull)
     spec = Spec(argv=argv, cwd=cwd, env=ENV, stdio=stdio, wrappers=wrappers)
     here = os.getcwd()
     limit = resource.getrlimit(resource.RLIMIT_RTTIME)
@@ -327,6 +330,12 @@ def test_a_program_that_cannot_be_executed(
     program.chmod(mode)
     assert stat.S_IMODE(program.stat().st_mode) == mode
     assert _refused((str(program),)) == f"program cannot be executed: {program}: {reason}"
+
+
+def test_an_input_that_is_not_there() -> None:
+    """As /dev/null in a bad container: the text doesn't say that it is the program."""
+    text = "cannot start a process: /absent/null: No such file or directory"
+    assert _refused(stdin="/absent/null") == text
 
 
 def test_a_program_that_would_be_taken_for_a_variable() -> None:
