@@ -34,7 +34,7 @@ PRELOADING: Final = ("--require", str((WORKER_DIR / "argv.cjs").resolve()))
 CHARTING: Final = re.compile(r"\b(matplotlib|pylab)\b")
 LANGUAGES: Final = ("python", "javascript", "typescript")
 MISSING: Final = 127
-MISSING_BYTES: Final = 1024
+MOST_REASON_BYTES: Final = 1024
 TS_NODE_OPTIONS: Final = '{"module":"CommonJS"}'
 STRIPS_TYPES: Final = "process.allowedNodeEnvironmentFlags.has('--experimental-strip-types')"
 PROBE_TIMEOUT_S: Final = 10
@@ -149,9 +149,9 @@ class CodeRuns:
                     program = run.typescript
             execution = await self._executions.run_program(program, request.timeout_s, watch)
         except MissingProgramError as exc:
-            output = Backlog(MISSING_BYTES)
-            output.append(f"{exc}\n".encode(), STDERR)
-            execution = ExecuteResult(exit_code=MISSING, output=output)
+            execution = _unstarted(MISSING, f"{exc}\n")
+        except SpawnFailed as exc:  # of what was to tell how it is run
+            execution = _unstarted(-1, exc.message)
         finally:
             run.close()
         if artifacts.overflown:
@@ -161,6 +161,10 @@ class CodeRuns:
 
     async def _typescript(self, run: "_Run") -> tuple[str, ...]:
         """What runs a TypeScript file.
+
+        Raises:
+            MissingProgramError: nothing does.
+            SpawnFailed: Node can't be started, to be asked whether it does.
 
         Source: Process API contract, section 7.2, for the arguments of ts-node; Node.js manual,
         "Modules: TypeScript".
@@ -174,6 +178,8 @@ class CodeRuns:
             probe = Program(argv=(node, "-p", STRIPS_TYPES), cwd=run.cwd, env=run.env)
             result = await self._executions.run_program(lambda: probe, PROBE_TIMEOUT_S)
             answer = b"".join(part.data for part in result.output.runs()).strip()
+            if result.exit_code == -1:
+                raise SpawnFailed(answer.decode())
             # Another answer may come of this request's environment alone.
             if result.exit_code == 0 and answer in (b"true", b"false"):
                 if len(self._strips_types) == MAX_PROBED:
@@ -260,6 +266,12 @@ class _Run:
             self.artifacts_fd.close()
         if self.folder is not None:
             remove_tree(self.folder)
+
+
+def _unstarted(exit_code: int, text: str) -> ExecuteResult:
+    output = Backlog(MOST_REASON_BYTES)
+    output.append(text.encode(), STDERR)
+    return ExecuteResult(exit_code=exit_code, output=output)
 
 
 def _code_file(code: str) -> OwnedFd:

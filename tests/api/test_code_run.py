@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from procd.services.code_run import Artifacts
-from tests.api.clients import WAIT_S, Fifo, each, execute, json_body, raw, refused
+from tests.api.clients import (
+    WAIT_S,
+    Fifo,
+    descriptors_exhausted,
+    each,
+    execute,
+    json_body,
+    raw,
+    refused,
+)
 from tests.conftest import MakeClient
 
 NODE = shutil.which("node")
@@ -562,6 +571,19 @@ async def test_a_node_that_strips_types(procd: MakeClient, runtime: Runtime) -> 
     body = await code_run(client, "let x", "typescript", argv=ARGV, envs=runtime.envs)
     (_, *argv), text = json.loads(body["result"])
     assert (argv, text) == (ARGV, "let x")
+
+
+async def test_a_node_that_cannot_be_asked(procd: MakeClient, runtime: Runtime) -> None:
+    """It isn't missing."""
+    client = await procd()
+    runtime.add("node", 'if [ "$1" = -p ]; then echo true; else echo ran; fi')
+    body = await code_run(client, "1", "typescript", envs=runtime.envs, cwd="/absent")
+    assert body == {"exitCode": -1, "result": "working directory does not exist: /absent"}
+    with descriptors_exhausted():
+        body = await code_run(client, "1", "typescript", envs=runtime.envs)
+    assert body == {"exitCode": -1, "result": "cannot start a process: Too many open files"}
+    body = await code_run(client, "1", "typescript", envs=runtime.envs)
+    assert body == {"exitCode": 0, "result": "ran\n"}
 
 
 async def test_out_of_time(procd: MakeClient, alive: Fifo) -> None:
