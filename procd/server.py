@@ -31,13 +31,15 @@ from procd.services.credentials import VARIABLE
 from procd.startup import prepared
 from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
 from procd.unix.environ import take
-from procd.unix.fd import seal_inherited
+from procd.unix.fd import RESERVED, seal_inherited
 from procd.unix.heap import hold
 from procd.unix.priority import precede
 
 log = logging.getLogger("procd")
 
 CLIENT_TOKEN: Final = "PROCD_TOKEN"  # noqa: S105 - names it, holds none
+# What procd has open itself and what one command takes, beside those that are kept from work.
+LEAST_FILES: Final = 36 + RESERVED
 # Allocations between collections: with thousands of sessions each one takes milliseconds.
 GC_THRESHOLD: Final = 50_000
 
@@ -92,6 +94,7 @@ def serve(
         access = prepared(config, os.environ, secret)
     except ConfigError as exc:
         _refuse(str(exc))
+    _raise_descriptor_limit()
     handler = NeverWaiting(2)
     handler.setFormatter(Redacting(formatter(config.log.format)))
     logging.basicConfig(level=config.log.level.upper(), handlers=[handler])
@@ -102,7 +105,6 @@ def serve(
     # What whoever started procd has blocked is inherited, SIGTERM and SIGCHLD among it perhaps.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     hold()
-    _raise_descriptor_limit()
     if server.nice:
         try:
             precede(server.nice)
@@ -145,8 +147,13 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _raise_descriptor_limit() -> None:
-    """Take what the hard limit allows: a session costs up to four descriptors."""
+    """Take what the hard limit allows, which has to do: a session costs up to four descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
+        _refuse(
+            f"up to {hard} descriptors are too few: raise the hard limit (ulimit -Hn, LimitNOFILE=)"
+            f" to {LEAST_FILES} or more"
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
@@ -16,10 +17,12 @@ from tests.daemon.conftest import Start
 from tests.daemon.daemon import PATIENCE_S, PROCD, Daemon, environment
 
 
-def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+def run(
+    *arguments: str, command: Sequence[str] = PROCD, **settings: str
+) -> "subprocess.CompletedProcess[str]":
     """Run procd where it is to end by itself."""
     return subprocess.run(
-        [*PROCD, *arguments],
+        [*command, *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -43,6 +46,23 @@ def test_version() -> None:
     assert result.returncode == 0
     assert result.stdout == f"procd, version {__version__}\n"
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("most", [9, 30, 99])
+def test_too_few_descriptors(most: int) -> None:
+    """With fewer, nothing that is asked for could be done, or the first connection be taken."""
+    command = ("sh", "-c", f'ulimit -n {most}; exec "$@"', "sh", *PROCD)
+    result = run("serve", "--host", "127.0.0.1", "--port", "0", command=command)
+    assert refusal(result) == (
+        f"procd: up to {most} descriptors are too few:"
+        " raise the hard limit (ulimit -Hn, LimitNOFILE=) to 100 or more\n"
+    )
+
+
+async def test_the_fewest_descriptors(start: Start, http: aiohttp.ClientSession) -> None:
+    daemon = start(command=("sh", "-c", 'ulimit -n 100; exec "$@"', "sh", *PROCD))
+    async with http.post(f"{daemon.url}/process/execute", json={"command": "echo on"}) as reply:
+        assert (await reply.json())["stdout"] == "on\n"
 
 
 async def test_free_port(start: Start, http: aiohttp.ClientSession) -> None:
