@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from procd.unix.fd import OwnedFd, for_work
-from procd.unix.poller import Selector
+from procd.unix.poller import Poller
 
 KEY_BYTES: Final = 16
 CHUNK_BYTES: Final = 32 << 10
@@ -48,11 +48,14 @@ class Channel:
         on_end: called once, when the other end is closed; or with the reason, when it sends more
             than `max_bytes` at once.
         max_bytes: longest message taken.
+
+    Raises:
+        OSError: the descriptor can't be waited for.
     """
 
     def __init__(
         self,
-        selector: Selector,
+        poller: Poller,
         fd: OwnedFd,
         on_message: Callable[[bytes], None],
         on_end: Callable[[str], None],
@@ -60,7 +63,7 @@ class Channel:
     ) -> None:
         os.set_blocking(fd.number, False)
         self.key = secrets.token_bytes(KEY_BYTES)
-        self._selector = selector
+        self._poller = poller
         self._fd = fd
         self._on_message = on_message
         self._on_end = on_end
@@ -70,8 +73,8 @@ class Channel:
         self._unsent: deque[bytes] = deque()
         self._unsent_bytes = 0
         self._paused = False
-        self._reading = False
-        self._watch()
+        self._reading = True
+        poller.add_reader(fd.number, self._readable)
 
     def pause(self) -> None:
         """Leave further messages in the kernel, which in time stops their sender."""
@@ -90,9 +93,9 @@ class Channel:
             return
         self._reading = wanted
         if wanted:
-            self._selector.add_reader(self._fd.number, self._readable)
+            self._poller.go_on(self._fd.number, self._readable)
         else:
-            self._selector.remove_reader(self._fd.number)
+            self._poller.remove_reader(self._fd.number)
 
     def send(self, message: bytes) -> None:
         """Send a message, without the key; what doesn't fit yet waits.
@@ -108,7 +111,7 @@ class Channel:
             self._unsent.append((LAST if start + CHUNK_BYTES >= len(message) else MORE) + chunk)
         self._unsent_bytes += len(message)
         if not waiting and not self._flush():
-            self._selector.add_writer(self._fd.number, self._writable)
+            self._poller.add_writer(self._fd.number, self._writable)
         self._watch()
 
     def _flush(self) -> bool:
@@ -127,7 +130,7 @@ class Channel:
 
     def _writable(self) -> None:
         if self._flush():
-            self._selector.remove_writer(self._fd.number)
+            self._poller.remove_writer(self._fd.number)
         self._watch()
 
     def _readable(self) -> None:
@@ -187,7 +190,7 @@ class Channel:
         """Close our end, without `on_end`."""
         if not self._fd.closed:
             self.pause()
-            self._selector.remove_writer(self._fd.number)
+            self._poller.remove_writer(self._fd.number)
             self._fd.close()
             self._on_message = self._on_end = _nothing
 

@@ -18,6 +18,7 @@ from procd.unix.channel import (
     Channel,
     channel_pair,
 )
+from procd.unix.poller import Poller
 
 MAX_BYTES = 1 << 20
 
@@ -61,14 +62,14 @@ def paired() -> Iterator[Pair]:
     end = socket.socket(fileno=os.dup(theirs.number))
     theirs.close()
     pair: Pair
-    channel = Channel(
-        asyncio.get_running_loop(), ours, got.put_nowait, lambda reason: pair.end(reason), MAX_BYTES
-    )
+    poller = Poller(asyncio.get_running_loop())
+    channel = Channel(poller, ours, got.put_nowait, lambda reason: pair.end(reason), MAX_BYTES)
     pair = Pair(end, channel, got)
     try:
         yield pair
     finally:
         channel.close()
+        poller.close()
         end.close()
 
 

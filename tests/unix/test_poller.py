@@ -265,6 +265,25 @@ async def test_who_writes_waits_for_room(poller: Poller, monkeypatch: pytest.Mon
         end.close()
 
 
+async def test_a_channel_that_was_paused_waits_for_room(
+    poller: Poller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MEMORY_REST_S", 0.001)
+    full = Full(poller._epoll, 0)
+    monkeypatch.setattr(poller, "_epoll", full)
+    ours, theirs = channel_pair()
+    got: list[bytes] = []
+    channel = Channel(poller, ours, got.append, lambda _: None, 10)
+    channel.pause()
+    full.refusals = 2
+    channel.resume()
+    os.write(theirs.number, channel.key + b".said")
+    await until(lambda: got == [b"said"])
+    assert not full.refusals
+    channel.close()
+    theirs.close()
+
+
 async def test_a_terminal_waits_for_room_to_be_written_and_read(
     poller: Poller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
