@@ -74,7 +74,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
     handshake_of(request, selected)  # before anything is started
     may_write = request[CALLER].scope >= Scope.WRITE and not looks_on
     try:
-        session = ptys.to_attach(
+        session = await ptys.to_attach(
             request.match_info["id"],
             resume=offset is not None,
             may_start=may_write,
@@ -105,7 +105,7 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
     handshake_of(request, selected)  # before anything is created
     wanted = _wanted(request)
     try:
-        session = ptys.create(wanted)
+        session = await ptys.create(wanted)
     except SpawnFailed as exc:
         message = f"Failed to start PTY session: {exc.message}"
         return await _refuse(await _accept(request, may_write=True), message)

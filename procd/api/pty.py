@@ -105,7 +105,7 @@ def view(info: PtyInfo, usage: Mapping[str, int] | None = None) -> Item:
 async def create(request: web.Request) -> web.Response:
     """Create a session."""
     try:
-        session = request.app[PTYS].create(await load(request, CREATE))
+        session = await request.app[PTYS].create(await load(request, CREATE))
     except SpawnFailed as exc:
         raise SpawnFailed(f"failed to start PTY session: {exc.message}") from exc
     note(request, id=session.id)

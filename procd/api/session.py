@@ -151,7 +151,7 @@ SIGNAL: Final = SignalSchema()
 async def create(request: web.Request) -> web.Response:
     """Create a session."""
     wanted: SessionRequest = await load(request, CREATE)
-    request.app[SESSIONS].create(wanted, starts_at_home=client_of(request).starts_at_home)
+    await request.app[SESSIONS].create(wanted, starts_at_home=client_of(request).starts_at_home)
     note(request, session_id=wanted.id)
     return web.Response(status=201)
 

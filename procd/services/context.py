@@ -178,14 +178,14 @@ class Context:
             ProcessNotFound: the context was deleted meanwhile.
         """
         async with self._starting:
-            while True:
+            while (repl := self._repl) is None or not repl.running:
+                self._repl = None
+                await self._contexts.turn()
                 if self._deleted:
                     raise ProcessNotFound(f"context with ID '{self.record.id}' not found")
-                if self._repl is not None and self._repl.running:
-                    return self._repl
-                self._repl = None
                 self._repl = await self._started()
                 self._begin_idling()
+            return repl
 
     async def _started(self) -> Repl | None:
         """Another process in its place; None if it was ended on purpose as it started."""

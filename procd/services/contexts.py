@@ -201,6 +201,10 @@ class Contexts:
             raise SpawnFailed("the listing failed")
         return outcome.reply.variables
 
+    async def turn(self) -> None:
+        """Wait for a turn of the event loop that a process may be taken in."""
+        await self._processes.turns.take()
+
     def take(self) -> Repl:
         """A process that is nobody's: a spare if there is one.
 
@@ -268,9 +272,11 @@ class Contexts:
         try:
             # More than there may be contexts are of no use to anybody.
             most = min(self.config.warm, self.config.max_contexts)
-            while len(self._spares) < most and not self._closing:
+            while len(self._spares) < most:
+                await self.turn()
+                if self._closing:
+                    break
                 self._spares.append(self._new())
-                await self._processes.turns.take()
         except ProcdError as exc:
             log.warning("no spare interpreter: %s", exc.message)
 

@@ -47,7 +47,7 @@ class PtySessions:
         self._expiries: dict[str, asyncio.TimerHandle] = {}
         processes.memory.let_go = self._make_room
 
-    def create(self, request: PtyRequest) -> PtySession:
+    async def create(self, request: PtyRequest) -> PtySession:
         """Make a session and start its shell, unless that is to wait for the first client.
 
         Raises:
@@ -56,6 +56,8 @@ class PtySessions:
             Exhausted: `pty.max_sessions` are live, or too much output is held in memory.
             SpawnFailed: the shell can't be started, now or ever; no session is left.
         """
+        if not request.lazy_start:
+            await self._processes.turns.take()
         check_id(request.id, "create-connect")  # the name of a route beside the sessions
         check_size(request.cols, request.rows)
         check_names(request.envs)
@@ -146,7 +148,9 @@ class PtySessions:
         session.shared = True
         return session
 
-    def to_attach(self, session_id: str, *, resume: bool, may_start: bool = True) -> PtySession:
+    async def to_attach(
+        self, session_id: str, *, resume: bool, may_start: bool = True
+    ) -> PtySession:
         """The session to attach to, started; to resume, one that has ended serves as well.
 
         Args:
@@ -156,6 +160,8 @@ class PtySessions:
             ProcdError: there is none, it has ended, is full, or can't be started; the message is
                 the one of the contract, section 10.5.
         """
+        if may_start and (lazy := self._live.get(session_id)) is not None and not lazy.started:
+            await self._processes.turns.take()
         session = self._live.get(session_id)
         ended = self._ended.get(session_id)
         if session is None and ended is not None:

@@ -82,7 +82,9 @@ class ShellSessions:
         self._root.path.chmod(self._mode)
         self._directories = 0
 
-    def create(self, request: SessionRequest, *, starts_at_home: bool = False) -> ShellSession:
+    async def create(
+        self, request: SessionRequest, *, starts_at_home: bool = False
+    ) -> ShellSession:
         """Make a session and start its shell.
 
         Raises:
@@ -98,6 +100,7 @@ class ShellSessions:
         check_id(request.id)
         if starts_at_home and not request.cwd:
             request = replace(request, cwd=self._home_dir)
+        await self._processes.turns.take()
         return self._create(request)
 
     def _create(self, request: SessionRequest) -> ShellSession:

@@ -1,0 +1,185 @@
+"""Many are started at once: few in each turn of the event loop; what holds for who waits."""
+
+import asyncio
+import os
+import signal
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from procd.api.health import READINESS
+from procd.api.interpreter import CONTEXTS
+from procd.app import PROCESSES
+from procd.turns import PIECES
+from tests.api import cells
+from tests.api.clients import Raw, attach, create, delete, listed, program, raw, refused
+from tests.conftest import Client, MakeClient
+from tests.waiting import until
+
+MANY: Final = 5 * PIECES
+CREATE: Final = '/process/pty {{"id": "{}"}}'
+SESSION: Final = '/process/session {{"sessionId": "{}"}}'
+
+
+async def served(procd: MakeClient, tmp_path: Path, **config: dict[str, Any]) -> Client:
+    """A server whose shells do nothing."""
+    return await procd(process={"shell": program(tmp_path, "read x")}, **config)
+
+
+@asynccontextmanager
+async def at_once(client: Client, requests: Iterable[str]) -> AsyncIterator[list[Raw]]:
+    """Send requests in one turn of the loop; each a path to upgrade at, or what to post there."""
+    async with AsyncExitStack() as stack:
+        sent = [(await stack.enter_async_context(raw(client)), each) for each in requests]
+        for who, each in sent:
+            path, _, body = each.partition(" ")
+            if body:
+                head = f"POST {path} HTTP/1.1\nContent-Length: {len(body)}"
+                await who.request(head, body.encode())
+            else:
+                await who.ask_upgrade(path)
+        yield [who for who, _ in sent]
+
+
+async def answers(clients: list[Raw]) -> Counter[int]:
+    """How often each status is answered."""
+    return Counter([(await each.head())[0] for each in clients])
+
+
+class Starts:
+    """Counts the processes that are started, and how many in one turn of the loop."""
+
+    def __init__(self, client: Client) -> None:
+        self._counts = client.app[PROCESSES].spawn_times.counts
+        self._before = self._now = sum(self._counts)
+        self.most = 0
+        self._watched = asyncio.get_running_loop().call_soon(self._watch)
+
+    def _watch(self) -> None:
+        now = sum(self._counts)
+        self.most = max(self.most, now - self._now)
+        self._now = now
+        self._watched = asyncio.get_running_loop().call_soon(self._watch)
+
+    def stop(self) -> int:
+        """Count no more; how many there were."""
+        self._watched.cancel()
+        return sum(self._counts) - self._before
+
+
+@contextmanager
+def no_turns(client: Client) -> Iterator[deque[asyncio.Future[None]]]:
+    """Nobody's turn comes in here; those who wait for theirs."""
+    turns = client.app[PROCESSES].turns
+    turns._pieces = 0
+    try:
+        yield turns._waiting
+    finally:
+        turns._pieces = PIECES
+        turns._next()
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        '/process/execute {{"command": "x"}}',
+        SESSION,
+        CREATE,
+        "/process/pty/create-connect?id={}",
+        "/process/pty/{}/connect",
+        "/process/interpreter/context {{}}",
+    ],
+)
+async def test_many_starts_are_spread(procd: MakeClient, tmp_path: Path, request_of: str) -> None:
+    client = await served(procd, tmp_path)
+    if request_of.endswith("}/connect"):
+        for number in range(MANY):
+            await create(client, str(number), lazyStart=True)
+    starts = Starts(client)
+    async with at_once(client, [request_of.format(number) for number in range(MANY)]) as clients:
+        answered = await answers(clients)
+    assert starts.stop() == MANY == answered[200] + answered[201] + answered[101]
+    assert starts.most <= 2 * PIECES  # a turn of ours may have the end of one and the next
+
+
+@pytest.mark.parametrize(("limit", "refusal"), [(2, 409), (1, 429)])
+async def test_what_is_asked_for_is_checked_when_its_turn_comes(
+    procd: MakeClient, tmp_path: Path, limit: int, refusal: int
+) -> None:
+    """Of two who ask for one id, or for the last place, one gets it."""
+    places = {"max_sessions": limit}
+    client = await served(procd, tmp_path, pty=places, sessions=places)
+    ids = ("a", "a") if limit > 1 else ("a", "b")
+    for request_of in CREATE, SESSION:
+        async with at_once(client, map(request_of.format, ids)) as clients:
+            with no_turns(client) as waiting:
+                await until(lambda: len(waiting) == 2)
+            assert await answers(clients) == {201: 1, refusal: 1}
+
+
+async def test_who_goes_before_the_turn_comes_gets_nothing(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await served(procd, tmp_path)
+    starts = Starts(client)
+    requests = [CREATE.format("a"), "/process/pty/create-connect?id=b", SESSION.format("c")]
+    with no_turns(client) as waiting:
+        async with at_once(client, requests) as clients:
+            await until(lambda: len(waiting) == len(requests))
+            for each in clients:
+                each.reset()
+            await until(lambda: all(each.cancelled() for each in waiting))
+    assert starts.stop() == 0
+    assert await listed(client) == []
+
+
+async def test_a_lazy_session_is_deleted_before_the_turn_of_its_start(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await served(procd, tmp_path)
+    await create(client, "lazy", lazyStart=True)
+    starts = Starts(client)
+    async with asyncio.TaskGroup() as group:
+        with no_turns(client) as waiting:
+            attaching = group.create_task(attach(client, "/process/pty/lazy/connect"))
+            await until(lambda: bool(waiting))
+            await delete(client, "lazy")
+    assert "not found" in attaching.result().connected["error"]
+    assert starts.stop() == 0
+
+
+async def test_a_context_is_deleted_before_the_turn_of_its_start(procd: MakeClient) -> None:
+    client = await procd()
+    context_id = await cells.create(client)
+    context = client.app[CONTEXTS].get(context_id)
+    assert context.pid is not None
+    os.kill(context.pid, signal.SIGKILL)
+    await until(lambda: not context.active)
+    starts = Starts(client)
+    async with asyncio.TaskGroup() as group:
+        with no_turns(client) as waiting:
+            asking = group.create_task(client.get(f"{cells.CONTEXTS}/{context_id}/variables"))
+            await until(lambda: bool(waiting))
+            group.create_task(cells.delete(client, context_id))
+            await until(lambda: context_id not in client.app[CONTEXTS]._contexts)
+    await refused(asking.result(), 404, "PROCESS_NOT_FOUND")
+    assert starts.stop() == 0
+
+
+async def test_procd_stops_before_the_turn_comes(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path)
+    starts = Starts(client)
+    async with (
+        at_once(client, map(CREATE.format, range(2))) as clients,
+        asyncio.TaskGroup() as group,
+    ):
+        with no_turns(client) as waiting:
+            await until(lambda: len(waiting) == 2)
+            group.create_task(client.close())
+            await until(lambda: client.app[READINESS].stopping)
+        assert await answers(clients) == {500: 2}
+    assert starts.stop() == 0
