@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from procd.config import ProcessConfig
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log, Store
+from procd.turns import Turns
 from procd.unix import cgroup, proctree, tags
 from procd.unix.child import Child, ExitStatus
 from procd.unix.fd import OwnedFd
@@ -55,6 +56,7 @@ class Supervisor(Protocol):
 
     config: ProcessConfig
     poller: Poller
+    looks: Turns
 
     def exited(self, process: "Process") -> None:
         """Its status was read: from now on its pid may be anybody's."""
@@ -277,11 +279,13 @@ class Process:
     async def see_off(self, told: Mapping[int, int], grace_s: float) -> None:
         """Wait at most `grace_s` for who was told to leave, then kill; returns as `killed` does."""
         await proctree.ended(told, grace_s)
+        await self._processes.looks.take()
         self.kill()
         await self.killed()
 
     async def end(self, number: int, grace_s: float) -> None:
         """`tell` everyone, and `see_off`."""
+        await self._processes.looks.take()
         await self.see_off(self.tell(number), grace_s)
 
     def resize(self, cols: int, rows: int) -> None:

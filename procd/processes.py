@@ -69,6 +69,8 @@ class Processes:
         self.tasks = Tasks()
         # To start a process keeps the event loop: whoever starts many awaits `turns.take()` first.
         self.turns = Turns(asyncio.get_running_loop())
+        # So does a look for all of a tree: who ends one awaits these, behind nobody who starts.
+        self.looks = Turns(asyncio.get_running_loop())
         self.pids: dict[int, Process] = {}
         self.spawn_times = Histogram(SPAWN_BOUNDS_S)
         self._unsettled: set[Process] = set()

@@ -377,6 +377,7 @@ class ShellSession:
         """End all that runs in it, then forget everything about it."""
         self._over = True
         try:
+            await self._processes.looks.take()
             # Before its input ends: half of that isn't to be taken for all of it.
             told = self._process.tell(signal.SIGTERM)
             while self._queue:

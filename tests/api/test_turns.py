@@ -1,10 +1,10 @@
-"""Many are started at once: few in each turn of the event loop; what holds for who waits."""
+"""Many are started or ended at once: few in each turn of the event loop; what holds meanwhile."""
 
 import asyncio
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -14,14 +14,15 @@ import pytest
 from procd.api.health import READINESS
 from procd.api.interpreter import CONTEXTS
 from procd.app import PROCESSES
-from procd.turns import PIECES
-from tests.api import cells
+from procd.turns import PIECES, Turns
+from tests.api import cells, sessions
 from tests.api.clients import Raw, attach, create, delete, listed, program, raw, refused
 from tests.conftest import Client, MakeClient
 from tests.waiting import until
 
 MANY: Final = 5 * PIECES
 CREATE: Final = '/process/pty {{"id": "{}"}}'
+Do = Callable[[Client, str], Coroutine[Any, Any, None]]
 SESSION: Final = '/process/session {{"sessionId": "{}"}}'
 
 
@@ -72,9 +73,8 @@ class Starts:
 
 
 @contextmanager
-def no_turns(client: Client) -> Iterator[deque[asyncio.Future[None]]]:
+def none_of(turns: Turns) -> Iterator[deque[asyncio.Future[None]]]:
     """Nobody's turn comes in here; those who wait for theirs."""
-    turns = client.app[PROCESSES].turns
     turns._pieces = 0
     try:
         yield turns._waiting
@@ -116,7 +116,7 @@ async def test_what_is_asked_for_is_checked_when_its_turn_comes(
     ids = ("a", "a") if limit > 1 else ("a", "b")
     for request_of in CREATE, SESSION:
         async with at_once(client, map(request_of.format, ids)) as clients:
-            with no_turns(client) as waiting:
+            with none_of(client.app[PROCESSES].turns) as waiting:
                 await until(lambda: len(waiting) == 2)
             assert await answers(clients) == {201: 1, refusal: 1}
 
@@ -127,7 +127,7 @@ async def test_who_goes_before_the_turn_comes_gets_nothing(
     client = await served(procd, tmp_path)
     starts = Starts(client)
     requests = [CREATE.format("a"), "/process/pty/create-connect?id=b", SESSION.format("c")]
-    with no_turns(client) as waiting:
+    with none_of(client.app[PROCESSES].turns) as waiting:
         async with at_once(client, requests) as clients:
             await until(lambda: len(waiting) == len(requests))
             for each in clients:
@@ -144,7 +144,7 @@ async def test_a_lazy_session_is_deleted_before_the_turn_of_its_start(
     await create(client, "lazy", lazyStart=True)
     starts = Starts(client)
     async with asyncio.TaskGroup() as group:
-        with no_turns(client) as waiting:
+        with none_of(client.app[PROCESSES].turns) as waiting:
             attaching = group.create_task(attach(client, "/process/pty/lazy/connect"))
             await until(lambda: bool(waiting))
             await delete(client, "lazy")
@@ -161,7 +161,7 @@ async def test_a_context_is_deleted_before_the_turn_of_its_start(procd: MakeClie
     await until(lambda: not context.active)
     starts = Starts(client)
     async with asyncio.TaskGroup() as group:
-        with no_turns(client) as waiting:
+        with none_of(client.app[PROCESSES].turns) as waiting:
             asking = group.create_task(client.get(f"{cells.CONTEXTS}/{context_id}/variables"))
             await until(lambda: bool(waiting))
             group.create_task(cells.delete(client, context_id))
@@ -177,9 +177,34 @@ async def test_procd_stops_before_the_turn_comes(procd: MakeClient, tmp_path: Pa
         at_once(client, map(CREATE.format, range(2))) as clients,
         asyncio.TaskGroup() as group,
     ):
-        with no_turns(client) as waiting:
+        with none_of(client.app[PROCESSES].turns) as waiting:
             await until(lambda: len(waiting) == 2)
             group.create_task(client.close())
             await until(lambda: client.app[READINESS].stopping)
         assert await answers(clients) == {500: 2}
     assert starts.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "create_it", "delete_it"),
+    [
+        ("/process/pty/a", create, delete),
+        ("/process/session/a", sessions.create, sessions.delete),
+    ],
+)
+async def test_who_is_deleted_waits_for_a_turn_to_be_looked_for(
+    procd: MakeClient, tmp_path: Path, path: str, create_it: Do, delete_it: Do
+) -> None:
+    """To be told and to be killed, but behind nobody who starts; its id is free meanwhile."""
+    client = await served(procd, tmp_path)
+    await create_it(client, "a")
+    processes = client.app[PROCESSES]
+    with none_of(processes.turns):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(delete_it(client, "a"))
+            for _ in "told", "killed":
+                with none_of(processes.looks) as waiting:
+                    await until(lambda: len(waiting) == 1)
+                    async with client.get(path) as reply:
+                        await refused(reply, 404, "PROCESS_NOT_FOUND")
+    assert processes.supervised == 0
