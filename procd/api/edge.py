@@ -109,7 +109,8 @@ class HttpConnection(web.RequestHandler):
                 self._refuse_head()
         if self._body is not None and self._body.is_eof():
             self._body = None
-        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+        if self._messages and not isinstance(error := self._messages[-1][0], RawRequestMessage):
+            error.exc.__traceback__ = None  # it leads to what has come, which would stay with it
             self._break_off_body()
 
     def _refuse_strange(self, first: int) -> None:
@@ -282,6 +283,9 @@ class HttpConnection(web.RequestHandler):
         self.incoming = None  # it has what came of a message
         self._visitors.left(self)
         super().connection_lost(exc)
+        # A body knows its connection. Neither is to wait for a collection with what has come of it.
+        self._body = None
+        self._messages.clear()
 
     def handle_error(
         self,

@@ -199,7 +199,11 @@ class PtySession:
         log.info("pty ended", extra={"pty": self.id, "exit_code": self.exit_code})
 
     def forget(self) -> None:
-        """Let go of the output when the last who reads it has gone: nobody can come back to it."""
+        """Let go of the output when the last who reads it has gone: nobody can come back to it.
+
+        And of the environment, lest that wait for a collection: some know each other here.
+        """
+        self._info = replace(self._info, envs={})
         if self.log.readers:
             self.log.on_idle = self.log.store.clear
         else:

@@ -84,10 +84,14 @@ class PtySessions:
             self._processes.memory,
             records=request.record or self.config.record,
         )
-        if request.lazy_start:
-            check_startable(info.cwd, self._environment.merged(envs))
-        else:
-            session.start()
+        try:
+            if request.lazy_start:
+                check_startable(info.cwd, self._environment.merged(envs))
+            else:
+                session.start()
+        except BaseException:
+            session.forget()
+            raise
         self._forget_ended(request.id)
         self._live[request.id] = session
         self.changed()
