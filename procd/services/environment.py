@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from procd.errors import BadRequest
+from procd.errors import BadRequest, SpawnFailed
+from procd.unix.execve import check_startable
 
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -43,7 +44,8 @@ class Environment:
         """Drop by value prefix, except what is assigned; then drop by name; then assign.
 
         Raises:
-            BadRequest: a name to assign is invalid; nothing has changed then.
+            BadRequest: a name to assign is invalid, or no program could be started with all that;
+                nothing has changed then.
 
         Source: Process API contract, section 12 (POST /env).
         """
@@ -57,6 +59,10 @@ class Environment:
             variables.pop(name, None)
         variables.update(assign)
         if variables != self._variables:
+            try:
+                check_startable("", variables)
+            except SpawnFailed as exc:
+                raise BadRequest(exc.message) from exc
             self._variables = variables
             if self.on_change is not None:
                 self.on_change()

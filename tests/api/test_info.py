@@ -135,6 +135,19 @@ async def test_bad_env_changes_nothing(
     assert (await execute(client, "echo $A"))["result"] == "old\n"
 
 
+async def test_env_that_no_program_could_start_with(procd: MakeClient) -> None:
+    """Nothing is added to what there is already, either."""
+    client = await procd()
+    statuses = []
+    for name in "ABCDEFGH":
+        much = {f"{name}{number}": "x" * 100_000 for number in range(9)}
+        async with client.post("/env", json={"set": much}) as reply:
+            statuses.append(reply.status)
+    assert statuses[0] == 200
+    assert statuses[-1] == 400
+    assert (await execute(client, "echo ${#A1} ${#H1}"))["result"] == "100000 0\n"
+
+
 async def test_env_reaches_sessions_to_come(procd: MakeClient, tmp_path: Any) -> None:
     shell = program(tmp_path, 'echo "<$A>"; read x; echo "<$A>"; read x')
     client = await procd(process={"shell": shell})
