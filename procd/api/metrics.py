@@ -137,7 +137,10 @@ async def metrics(request: web.Request) -> web.Response:
     """The figures, in the format that the scraper prefers."""
     metrics = request.app[METRICS]
     metrics.sources.lag_s = await loop_lag_s()
-    encode, content_type = choose_encoder(request.headers.get(hdrs.ACCEPT, ""))
+    try:
+        encode, content_type = choose_encoder(request.headers.get(hdrs.ACCEPT, ""))
+    except TypeError:  # the library's, where a version is no number
+        encode, content_type = choose_encoder("")
     return web.Response(body=encode(metrics.registry), headers={hdrs.CONTENT_TYPE: content_type})
 
 

@@ -178,6 +178,13 @@ async def test_a_silent_client_is_counted(procd: MakeClient) -> None:
     await delete(client, "t1")
 
 
+async def test_a_version_that_is_no_number(procd: MakeClient) -> None:
+    client = await procd()
+    accept = {"Accept": "application/openmetrics-text; version=abc"}
+    async with client.get("/metrics", headers=accept) as reply:
+        assert (reply.status, reply.content_type) == (200, "text/plain")
+
+
 async def test_openmetrics_if_asked(procd: MakeClient) -> None:
     client = await procd()
     accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
