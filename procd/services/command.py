@@ -7,9 +7,11 @@ output is ever searched for a status.
 import asyncio
 import os
 import time
+from array import array
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final
 
 from procd.errors import BadRequest, CommandCompleted, SessionEnded
@@ -31,7 +33,7 @@ UNKNOWN: Final = -1
 OPEN_CHECK_S: Final = 0.005
 OPEN_CHECKS: Final = 200
 # What one that is over takes beside its text, its log included: measured with CPython 3.11.
-LEAST_BYTES: Final = 2 << 10
+LEAST_BYTES: Final = 3 << 10
 # Of as many requests that typed last it is known that they did.
 MAX_KEYS: Final = 64
 
@@ -105,7 +107,7 @@ class Command:
         self._typing: OwnedFd | None = None  # the writing end of it
         self._writer: FdWriter | None = None
         self._input_closing = False
-        self._input_keys: dict[str, None] = {}  # the latest last
+        self._input_keys = array("Q")  # digests, the latest last
         if record.interactive:
             self._input, self._typing = openings.source(f"{record.number}.in")
             self._writer = FdWriter(poller, self._typing)
@@ -216,12 +218,13 @@ class Command:
             CommandCompleted: it has ended.
             SessionEnded: its session has ended before its turn.
         """
-        if key in self._input_keys:
+        digest = _digest(key)
+        if key and digest in self._input_keys:
             return
         writer = self._checked_input()
         while writer.queued_bytes > queue_bytes:
             await writer.drain(queue_bytes)
-            if key in self._input_keys:
+            if key and digest in self._input_keys:
                 return
             self._checked_input()
         if data:
@@ -231,9 +234,8 @@ class Command:
                     self.log.append(data[position : position + PIPE_BURST_BYTES], STDOUT)
             writer.write(data)
         if key:
-            self._input_keys[key] = None
-            if len(self._input_keys) > MAX_KEYS:
-                del self._input_keys[next(iter(self._input_keys))]
+            self._input_keys.append(digest)
+            del self._input_keys[:-MAX_KEYS]
         if eof:
             self.end_input(shell, tasks)
         elif writer.queued_bytes > queue_bytes:
@@ -357,6 +359,11 @@ class Command:
             self.log.on_idle = self.file.finish
         self.file.remove(keep_readable=bool(self.log.readers))
         self.log.seal()
+
+
+def _digest(key: str) -> int:
+    data = key.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(data, digest_size=8).digest())
 
 
 def _nothing() -> None:
