@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Protocol
 MERGE_BYTES: Final = 4 << 10
 # What a run costs beside its bytes. Where runs are so short that their number would cost more than
 # the cap, old ones go before the bytes add up to it.
-RUN_COST_BYTES: Final = 128
+RUN_COST_BYTES: Final = 192
 # Below this, what runs cost is nobody's concern.
 LEAST_COST_BYTES: Final = 64 << 10
 FEW_RUNS: Final = LEAST_COST_BYTES // RUN_COST_BYTES
@@ -82,7 +82,7 @@ class Budget:
 
     def relieve(self) -> None:
         """Drop caches, then what can be done without, until there is room or no more of them."""
-        while self.used_bytes >= self.most_bytes:
+        while self.full:
             if self.caches:
                 self.caches.pop().close()
             elif not self.let_go():
@@ -90,8 +90,8 @@ class Budget:
 
     @property
     def full(self) -> bool:
-        """Whether there should be no further backlog."""
-        return self.used_bytes >= self.most_bytes
+        """Whether there should be no further backlog, for want of room for the least of it."""
+        return self.used_bytes + LEAST_TAIL_BYTES > self.most_bytes
 
 
 class Backlog:
@@ -163,6 +163,12 @@ class Backlog:
         return min(self._head_bytes, end) + tail_bytes
 
     @property
+    def held_bytes(self) -> int:
+        """How much memory that takes, of which a budget is told."""
+        runs = len(self._head) + len(self._runs) - self._first
+        return self.kept_bytes + RUN_COST_BYTES * runs
+
+    @property
     def sole_stream(self) -> int:
         """The stream of all bytes that ever came; 0 if there are several, or none."""
         return next(iter(self._totals)) if len(self._totals) == 1 else 0
@@ -185,6 +191,7 @@ class Backlog:
             return
         size = len(data)
         self._totals[stream] = self._totals.get(stream, 0) + size
+        runs = len(self._head) + len(self._runs)
         if self.end < self._head_bytes:
             data = self._append_to_head(data, stream)
         grown = True  # by all of `data`
@@ -199,10 +206,12 @@ class Backlog:
         budget = self._budget
         if budget is None:
             return
-        if grown and self._tail_bytes == self._full_tail_bytes and budget.take(size):
-            self._accounted += size
-        else:
-            self._account(budget)
+        if grown and self._tail_bytes == self._full_tail_bytes:
+            more = size + RUN_COST_BYTES * (len(self._head) + len(self._runs) - runs)
+            if budget.take(more):
+                self._accounted += more
+                return
+        self._account(budget)
 
     def _append_to_head(self, data: bytes, stream: int) -> bytes:
         """Add what the head has room for; the rest of it."""
@@ -243,9 +252,9 @@ class Backlog:
             self._first = 0
 
     def _account(self, budget: Budget) -> None:
-        kept = self.kept_bytes
-        budget.used_bytes += kept - self._accounted
-        self._accounted = kept
+        held = self.held_bytes
+        budget.used_bytes += held - self._accounted
+        self._accounted = held
         budget.relieve()
         excess = budget.used_bytes - budget.most_bytes
         if excess <= 0:
@@ -256,8 +265,9 @@ class Backlog:
         tail = max(LEAST_TAIL_BYTES, self._tail_bytes // 2, self.end - self.start - excess)
         self._tail_bytes = min(tail, self._full_tail_bytes)
         self._evict()
-        budget.used_bytes += self.kept_bytes - self._accounted
-        self._accounted = self.kept_bytes
+        held = self.held_bytes
+        budget.used_bytes += held - self._accounted
+        self._accounted = held
 
     def shorten(self, least_bytes: int) -> bool:
         """Let the older half of the tail go, as far as that leaves `least_bytes`; whether it does.
@@ -270,8 +280,9 @@ class Backlog:
             return False
         self._tail_bytes = tail
         self._evict()
-        self._budget.give_back(self._accounted - self.kept_bytes)
-        self._accounted = self.kept_bytes
+        held = self.held_bytes
+        self._budget.give_back(self._accounted - held)
+        self._accounted = held
         return True
 
     def clear(self) -> None:

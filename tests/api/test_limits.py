@@ -474,7 +474,7 @@ async def test_texts_of_commands(procd: MakeClient, gate: Gate) -> None:
 
 async def test_commands_of_other_sessions_give_way(procd: MakeClient, gate: Gate) -> None:
     """The oldest that are over, of who has the most."""
-    client = await procd(sessions={"max_total_text_bytes": MEGABYTE})
+    client = await procd(sessions={"max_total_text_bytes": MEGABYTE + (10 << 10)})
     long = f": {'x' * (100 << 10)}"
     for session_id in ("poor", "rich", "new"):
         await sessions.create(client, session_id)

@@ -251,18 +251,18 @@ def test_a_budget_is_shared() -> None:
     block = bytes(32 << 10)
     for _ in range(64):
         one.append(block)
-    assert budget.used_bytes == one.kept_bytes
+    assert budget.used_bytes == one.held_bytes
     assert one.start > one.head_end > 0
     assert budget.full
     for _ in range(64):
         other.append(block)
     assert other.kept_bytes == LEAST_TAIL_BYTES
     assert other.read(other.start, 1 << 20) == bytes(LEAST_TAIL_BYTES)
-    assert budget.used_bytes == one.kept_bytes + other.kept_bytes
+    assert budget.used_bytes == one.held_bytes + other.held_bytes
     assert budget.used_bytes <= budget.most_bytes + 2 * LEAST_TAIL_BYTES + len(block)
     one.clear()
     assert (one.kept_bytes, one.start, list(one.runs())) == (0, one.end, [])
-    assert budget.used_bytes == other.kept_bytes
+    assert budget.used_bytes == other.held_bytes
     for _ in range(16):
         other.append(block)
     assert other.kept_bytes > LEAST_TAIL_BYTES, "there is room again"
@@ -270,7 +270,7 @@ def test_a_budget_is_shared() -> None:
     assert budget.used_bytes == 0
     one.append(b"x")
     assert one.read(one.start, 10) == b"x"
-    assert budget.used_bytes == 1
+    assert budget.used_bytes == 1 + RUN_COST_BYTES
 
 
 def test_a_tail_is_shortened_by_half() -> None:
@@ -280,14 +280,16 @@ def test_a_tail_is_shortened_by_half() -> None:
     for _ in range(20):
         store.append(bytes(4000))
     assert store.shorten(10_000)
-    assert (store.end - store.start, budget.used_bytes, freed) == (32_000, 32_000, [32_000])
+    assert store.kept_bytes == 32_000
+    assert (budget.used_bytes, freed) == (store.held_bytes, [64_000 - 32_000 + 8 * RUN_COST_BYTES])
     assert store.shorten(20_000)
     assert store.kept_bytes == 20_000
     assert not store.shorten(20_000)
-    assert budget.used_bytes == store.kept_bytes == 20_000
+    assert budget.used_bytes == store.held_bytes
     for _ in range(20):
         store.append(bytes(4000))
-    assert budget.used_bytes == store.kept_bytes == 64_000, "it gets longer again"
+    assert store.kept_bytes == 64_000, "it gets longer again"
+    assert budget.used_bytes == store.held_bytes
     assert not Backlog(64_000).shorten(0)
 
 
@@ -299,7 +301,7 @@ def test_a_budget_that_is_not_reached_changes_nothing() -> None:
         for store in (with_budget, without):
             store.append(str(number).encode(), number % 2)
     assert list(with_budget.runs()) == list(without.runs())
-    assert budget.used_bytes == without.kept_bytes
+    assert budget.used_bytes == without.held_bytes
 
 
 def test_what_is_forgotten_is_said_to_be_free() -> None:
@@ -310,7 +312,16 @@ def test_what_is_forgotten_is_said_to_be_free() -> None:
     store.clear()
     store.append(bytes(300))
     del store
-    assert (freed, budget.used_bytes) == ([600, 300], 0)
+    assert (freed, budget.used_bytes) == ([600 + RUN_COST_BYTES, 300 + RUN_COST_BYTES], 0)
+
+
+def test_short_runs_are_counted_with_what_they_take() -> None:
+    budget = Budget(1 << 20)
+    store = Backlog(4 << 20, 2 << 20, budget)
+    for number in range(20_000):
+        store.append(b"x", number % 2)
+    assert budget.used_bytes == store.held_bytes
+    assert budget.used_bytes <= budget.most_bytes + 2 * LEAST_TAIL_BYTES
 
 
 class TooMuch(bytes):
