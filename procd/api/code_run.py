@@ -1,5 +1,6 @@
 """POST /process/code-run. Source: Process API contract, section 7."""
 
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -21,7 +22,7 @@ from procd.api.body import (
 from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape, error_with
 from procd.api.draft import Draft
 from procd.api.output_text import OutputText
-from procd.api.reply import encodable, respond
+from procd.api.reply import PIECE_BYTES, Piece, respond
 from procd.errors import Exhausted, TimedOut
 from procd.services.code_run import CodeRunRequest, CodeRuns
 
@@ -58,13 +59,20 @@ async def code_run(request: web.Request) -> web.StreamResponse:
         fields: dict[str, object] = {"result": whole}
         if execution.truncated:
             fields["truncated"] = True
-        # A program can write a chart that no JSON of ours can carry.
-        if charts := [chart for chart in result.charts if encodable(chart)]:
-            fields["artifacts"] = {"charts": charts}
+        if result.charts:
+            fields["artifacts"] = _artifacts(result.charts)
         if execution.exit_code is None:
             raise TimedOut("command execution timeout", fields)
         reply = {"exitCode": execution.exit_code} | fields
         return await respond(request, reply, drafts=draft.of(whole))
+
+
+def _artifacts(charts: list[bytes]) -> Iterator[Piece]:
+    joined = memoryview(b",".join(charts))
+    yield b'{"charts":['
+    for begin in range(0, len(joined), PIECE_BYTES):
+        yield joined[begin : begin + PIECE_BYTES]
+    yield b"]}"
 
 
 CODE_RAN = Shape(

@@ -131,15 +131,6 @@ def _joined(group: Sequence[dict[str, object]]) -> Iterable[Piece]:
     return (dumps(group)[1:-1],)
 
 
-def encodable(value: object) -> bool:
-    """Whether `value` can be part of a reply."""
-    try:
-        orjson.dumps(value)
-    except TypeError:  # lone surrogates, huge integers, too deep a nesting
-        return False
-    return True
-
-
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -151,7 +142,10 @@ async def respond(
     status: int = 200,
     drafts: Drafts = NO_DRAFTS,
 ) -> web.StreamResponse:
-    """A reply whose fields may be OutputText: in one piece if it is small, else streamed."""
+    """A reply whose fields may be OutputText: in one piece if it is small, else streamed.
+
+    They may be iterators as well, JSON in pieces; it is streamed then.
+    """
     whole: dict[str, object] = {}
     size = kept_bytes = 0
     output: Output | None = None  # which most of the texts share
@@ -167,6 +161,8 @@ async def respond(
             if text is None:
                 return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)
             whole[name] = text
+        elif isinstance(value, Iterator):
+            return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)
         else:
             whole[name] = value
             if isinstance(value, str):  # such as a message that quotes what it was asked

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NoReturn
 
 from procd import worker
 from procd.config import CodeRunConfig
@@ -32,6 +32,13 @@ WORKER_DIR: Final = Path(worker.__file__).parent
 PRELOADING: Final = ("--require", str((WORKER_DIR / "argv.cjs").resolve()))
 # Only a program that names it can show a chart; every other runs as plainly as `python3 -`.
 CHARTING: Final = re.compile(r"\b(matplotlib|pylab)\b")
+# How the line of a chart begins, after the one before it, and ends. Source: worker/pyplot_hook.py.
+CHART_BEGIN: Final = b'\n{"type":"chart","value":'
+CHART_END: Final = b"}"
+# To read a chart takes as long as these are many; the million points that it may have are three
+# million.
+MARKS: Final = (b",", b":", b"[", b"{")
+MOST_MARKS: Final = 4 << 20
 LANGUAGES: Final = ("python", "javascript", "typescript")
 MISSING: Final = 127
 MOST_REASON_BYTES: Final = 1024
@@ -56,46 +63,75 @@ class CodeRunRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeRunResult:
-    """How it ended, and the charts that it showed, oldest first."""
+    """How it ended, and the charts that it showed, each as JSON, oldest first."""
 
     execution: ExecuteResult
-    charts: list[dict[str, Any]]
+    charts: list[bytes]
 
 
 class Artifacts:
     """Lines of JSON from a program, each a chart or nothing that counts.
 
+    A line is looked at as soon as it is there: in the turn of the event loop that it came in.
+
     Attributes:
         cap_bytes: what comes beyond is dropped, and so is the line that reaches beyond. The runner
             knows it, but its forks may write as well.
         overflown: whether anything was dropped.
+        charts: the JSON of those of all whole lines.
     """
 
     def __init__(self, cap_bytes: int) -> None:
         self.cap_bytes = cap_bytes
         self.overflown = False
-        self._data = bytearray()
+        self.charts: list[bytes] = []
+        self._left = cap_bytes
+        self._begun = bytearray(b"\n")  # the line that isn't whole yet, after the end of another
 
     def feed(self, data: bytes) -> None:
         """Take what the program wrote."""
-        kept = data[: self.cap_bytes - len(self._data)]
-        self._data += kept
+        kept = data[: self._left]
+        self._left -= len(kept)
         self.overflown |= len(kept) < len(data)
+        self._begun += kept
+        if (end := kept.rfind(b"\n")) >= 0:
+            lines = bytes(self._begun)
+            self._begun = bytearray(kept[end:])
+            self._take(lines)
 
-    def charts(self) -> list[dict[str, Any]]:
-        """The charts of all whole lines."""
-        found: list[dict[str, Any]] = []
-        *lines, _ = self._data.split(b"\n")
-        for line in lines:
-            try:
-                document = json.loads(line)
-            except (ValueError, RecursionError):
-                continue  # a program that writes to descriptors it doesn't know of
-            if not isinstance(document, dict) or document.get("type") != "chart":
-                continue
-            if isinstance(chart := document.get("value"), dict):
-                found.append(chart)
-        return found
+    def _take(self, lines: bytes) -> None:
+        begin = lines.find(CHART_BEGIN)
+        while begin >= 0 and (end := lines.find(b"\n", begin + 1)) >= 0:
+            value_end = end - len(CHART_END)
+            value = lines[begin + len(CHART_BEGIN) : value_end]
+            if lines[value_end:end] == CHART_END and _is_chart(value):
+                self.charts.append(value)
+            begin = lines.find(CHART_BEGIN, end)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+# What it makes is of no use. `fromhex` is fast, and refuses what has more digits than most clients
+# take of a number.
+DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=len,
+    parse_int=float.fromhex,
+    parse_float=len,
+    parse_constant=_refuse_constant,
+)
+
+
+def _is_chart(value: bytes) -> bool:
+    """Whether it is a JSON object, as what a program writes to descriptors by chance is not."""
+    if value[:1] != b"{" or sum(map(value.count, MARKS)) > MOST_MARKS:
+        return False
+    try:
+        DECODER.decode(value.decode())
+    except (ValueError, OverflowError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 class CodeRuns:
@@ -157,7 +193,7 @@ class CodeRuns:
         if artifacts.overflown:
             text = f"procd: charts beyond {artifacts.cap_bytes} bytes were dropped\n"
             execution.output.append(text.encode(), STDERR)
-        return CodeRunResult(execution=execution, charts=artifacts.charts())
+        return CodeRunResult(execution=execution, charts=artifacts.charts)
 
     async def _typescript(self, run: "_Run") -> tuple[str, ...]:
         """What runs a TypeScript file.

@@ -179,9 +179,13 @@ ARTIFACTS = [
     (b"[" * 100_000 + b"\n", None),
     (b'{"type":"chart","value":{"a":' + b"[" * 2000 + b"]" * 2000 + b"}}\n", ...),
     (b'{"type":"chart","value":{"a":"\\ud800"}}\n', ...),
-    (b'{"type":"chart","value":{"a":1' + b"0" * 30 + b"}}\n", ...),
-    (b'{"type":"chart","value":{"a":' + b"1" * 5000 + b"}}\n", ...),
-    (b'{"type":"chart","value":{"a":NaN,"b":Infinity}}\n', [{"a": None, "b": None}]),
+    (b'{"type":"chart","value":{"a":1' + b"0" * 30 + b"}}\n", [{"a": 10**30}]),
+    (b'{"type":"chart","value":{"a":' + b"1" * 5000 + b"}}\n", None),
+    (b'{"type":"chart","value":{"a":NaN,"b":Infinity}}\n', None),
+    (b'{"type":"chart","value":{},"exitCode":{}}\n', None),
+    (b'{"type":"chart","value":{}}]}\n{"type":"chart","value":{}', None),
+    (b'x{"type":"chart","value":{}}\n{"type":"chart","value":{}}\n', [{}]),
+    (b'{"type":"chart","value":{"a":[' + b"[]," * (2 << 20) + b"[]]}}\n", None),
     (b"\xff\xfe\n", None),
     (bytes(1000) + b"\n", None),
 ]
@@ -213,14 +217,13 @@ async def test_artifacts(procd: MakeClient) -> None:
 async def test_too_many_artifacts(procd: MakeClient) -> None:
     client = await procd(code_run={"max_artifact_bytes": 2048})
     code = f"""{DESCRIPTOR}
-import json
 for n in range(1000):
-    n = os.write(charts, json.dumps({{'type': 'chart', 'value': {{'n': n}}}}).encode() + b'\\n')
+    n = os.write(charts, b'{{"type":"chart","value":{{"n":%d}}}}\\n' % n)
 """
     body = await code_run(client, code)
     charts = body["artifacts"]["charts"]
     assert charts == [{"n": n} for n in range(len(charts))]
-    assert 20 < len(charts) < 60
+    assert 20 < len(charts) <= 60
     assert body["result"] == "procd: charts beyond 2048 bytes were dropped\n"
 
 
@@ -237,6 +240,18 @@ def test_artifacts_in_small_pieces() -> None:
         tracemalloc.stop()
     assert kept_bytes < 2 * cap_bytes
     assert artifacts.overflown
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_charts_in_pieces(size: int) -> None:
+    """A chart is there as soon as its line is, wherever that was cut."""
+    charts = [b'{"n":%d}' % n for n in range(20)]
+    data = b"".join(b'{"type":"chart","value":%b}\n\n' % chart for chart in charts)
+    artifacts = Artifacts(len(data))
+    for begin in range(0, len(data), size):
+        artifacts.feed(data[begin : begin + size])
+        assert len(artifacts.charts) == data[: begin + size].count(b"}}\n")
+    assert artifacts.charts == charts
 
 
 PLOT = "import matplotlib.pyplot as plt, os\n"
