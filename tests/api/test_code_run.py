@@ -289,6 +289,17 @@ async def test_charts_that_are_too_large(procd: MakeClient, plotting: dict[str, 
 
 
 @needs_matplotlib
+async def test_matplotlib_within_a_longer_name(
+    procd: MakeClient, plotting: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "my_matplotlib_.py").write_text("import matplotlib.pyplot as plt\n")
+    client = await procd()
+    code = "from my_matplotlib_ import plt; plt.plot([1]); plt.show()"
+    body = await code_run(client, code, envs=plotting, cwd=str(tmp_path))
+    assert len(body["artifacts"]["charts"]) == 1
+
+
+@needs_matplotlib
 async def test_charts_of_many_points(procd: MakeClient, plotting: dict[str, str]) -> None:
     client = await procd()
     body = await code_run(client, f"{PLOT}plt.plot([0] * 150_001); plt.show()", envs=plotting)
