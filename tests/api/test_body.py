@@ -286,8 +286,9 @@ async def test_vanishing_in_the_middle_of_a_body(
 @each(
     ("number", "reason"),
     [
-        ("1" * 5000, "a number has too many digits"),
+        ("1" * 501, "a number has too many digits"),
         ("-" + "1" * 5000, "a number has too many digits"),
+        ("1" * 500, "timeout: must be an integer from 0 to 4294967295"),
         ("NaN", "NaN is not JSON"),
         ("-Infinity", "-Infinity is not JSON"),
     ],
