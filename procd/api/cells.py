@@ -17,8 +17,9 @@ from procd.streams.frames import TEXT, encode
 
 # Of output in one frame: clients limit a message, and JSON may make six bytes of one.
 PIECE_BYTES: Final = 32 << 10
-# What is encoded at once, as many frames.
+# What is encoded at once, as many frames; of short ones, twice so many at the most.
 BATCH_BYTES: Final = 256 << 10
+BATCH_FRAMES: Final = 256
 
 NAMES: Final = {STDOUT: "stdout", STDERR: "stderr"}
 DECODER: Final = getincrementaldecoder("utf-8")
@@ -71,13 +72,20 @@ class CellFrames:
         frames: list[bytes] = []
         end = offset
         for stream, group in groupby(self._store.slices(offset, BATCH_BYTES), attrgetter("stream")):
+            if len(frames) >= BATCH_FRAMES:
+                break
             data = b"".join([run.data for run in group])
             end += len(data)
             if stream == RESULTS:
-                *lines, self._partial = (self._partial + data).split(b"\n")
+                *lines, rest = (self._partial + data).split(b"\n", BATCH_FRAMES)
                 frames += [
                     encode(TEXT, b'{"type":"result","data":' + line + b"}") for line in lines
                 ]
+                if len(lines) == BATCH_FRAMES:
+                    self._partial = b""
+                    end -= len(rest)
+                    break
+                self._partial = rest
                 continue
             decoder = self._decoders[stream]
             for start in range(0, len(data), PIECE_BYTES):
