@@ -185,7 +185,7 @@ class Repl:
 
     def _received(self, data: bytes) -> None:
         try:
-            message = parse(data)
+            message = parse(data, self._number)
         except NonsenseError as exc:
             log.warning("interpreter %d talks nonsense: %s", self.pid, exc)
             self._process.kill()
@@ -200,8 +200,6 @@ class Repl:
             if self._unshown is not None:  # it hasn't waited
                 self._channel.pause()
             self._unshown = message.number
-        elif message.number != self._number:
-            return
         elif isinstance(message, Begun):
             self.begun = True
             if self._interrupted:

@@ -12,6 +12,9 @@ ERROR: Final = {"name", "value", "traceback"}
 VARIABLE: Final = {"name", "type", "repr"}
 # A frame stays under 1 MiB (worker/displays).
 MAX_BUNDLE_BYTES: Final = 1 << 20
+# A message that may be longer than one with a bundle begins so.
+LONG: Final = b'{"op":"done",'
+MAX_SHORT_BYTES: Final = MAX_BUNDLE_BYTES + 256
 
 Texts = dict[str, str]
 
@@ -22,13 +25,7 @@ class NonsenseError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The word that code is under way, and an interrupt would be for it.
-
-    Attributes:
-        number: of the request.
-    """
-
-    number: int
+    """The word that code is under way, and an interrupt would be for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +33,10 @@ class Reply:
     """The answer to a request.
 
     Attributes:
-        number: the request's.
         error: name, value and traceback of what was raised.
         variables: name, type and repr of each, if they were asked for.
     """
 
-    number: int
     error: Texts | None
     variables: list[Texts] | None
 
@@ -59,23 +54,30 @@ class Display:
     bundle: bytes
 
 
-def parse(data: bytes) -> Begun | Reply | Display:
+def parse(data: bytes, request: int) -> Begun | Reply | Display:
     """What a message says.
+
+    Args:
+        request: the number of the one that is under way.
 
     Raises:
         NonsenseError: nothing that was agreed on.
     """
+    if len(data) > MAX_SHORT_BYTES and not data.startswith(LONG):
+        raise NonsenseError("long, and no reply")
     try:
         match json.loads(data):
-            case {"op": "begun", "id": int(number)}:
-                return Begun(number)
-            case {"op": "done", "id": int(number), "error": error, **rest}:
-                variables: Any = rest.get("variables")
-                return Reply(
-                    number,
-                    None if error is None else _texts(error, ERROR),
-                    None if variables is None else [_texts(each, VARIABLE) for each in variables],
-                )
+            case {"op": "begun", "id": int(number), **rest} if number == request and not rest:
+                return Begun()
+            case {"op": "done", "id": int(number), "error": error, **rest} if number == request:
+                variables: Any = rest.pop("variables", None)
+                if not rest:
+                    return Reply(
+                        None if error is None else _texts(error, ERROR),
+                        None
+                        if variables is None
+                        else [_texts(each, VARIABLE) for each in variables],
+                    )
             case {"op": "result", "id": int(number), "data": dict(bundle)}:
                 encoded = json.dumps(bundle, allow_nan=False, separators=(",", ":")).encode()
                 if len(encoded) <= MAX_BUNDLE_BYTES:
