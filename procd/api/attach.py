@@ -85,7 +85,8 @@ async def connect(request: web.Request) -> web.StreamResponse:
         message = f"Failed to connect to PTY session: {exc.message}"
         return await _refuse(await _accept(request, may_write=may_write), message)
     if offset is None:
-        past = await recall(session, ptys.config.replay_bytes if replay is None else replay)
+        replay_bytes = ptys.config.replay_bytes if replay is None else replay
+        past = await recall(session, replay_bytes, ptys.replays)
         if wants_modes:
             past.modes = session.modes.at(past.start)
             past.redraws = bool(past.modes)
@@ -299,7 +300,7 @@ async def _write(
     attendant: Attendant,
 ) -> None:
     outlet = past.outlet
-    complete = await send(past, connection, session.log.store)
+    complete = await send(past, connection, session.log.store, request.app[PTYS].replays)
     if connection.closing:
         outlet.close()
         return

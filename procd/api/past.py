@@ -5,7 +5,6 @@ is told in advance, and as it is sent. Until then its client's place in the log 
 that what is still to be sent is kept as the output of any other slow client is.
 """
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -16,8 +15,9 @@ from procd.services.pty import PtySession
 from procd.streams.backlog import Backlog
 from procd.streams.frames import BINARY, encode
 from procd.streams.replay import ReplayFilter
+from procd.turns import Turns
 
-# A replay is filtered in pieces, with a turn of the event loop for everyone else in between.
+# A replay is filtered in pieces; few of them in a turn of the event loop, of whoever's replay.
 PIECE_BYTES: Final = 32 << 10
 
 
@@ -48,7 +48,7 @@ def from_offset(session: PtySession, offset: int) -> Past:
     return Past(Outlet(session.log, session.frames, offset), start=offset)
 
 
-async def recall(session: PtySession, replay_bytes: int) -> Past:
+async def recall(session: PtySession, replay_bytes: int, turns: Turns) -> Past:
     """The last so many bytes of output, filtered, and what follows them.
 
     It takes time, which a client doesn't grant once its handshake is answered (contract, section
@@ -62,12 +62,12 @@ async def recall(session: PtySession, replay_bytes: int) -> Past:
         start = min(max(live - replay_bytes, store.start_after(spare_bytes)), live)
         # From here on nothing is missed, whatever is awaited.
         past = Past(Outlet(session.log, session.frames, start), live, start)
+        pieces = _filtered(store, start, live)
         try:
-            for _, piece in _filtered(store, start, live):
-                past.size += len(piece)
-                await asyncio.sleep(0)
-                if past.outlet.cursor.lost:
-                    break
+            await turns.take()
+            while not past.outlet.cursor.lost and (piece := next(pieces, None)) is not None:
+                past.size += len(piece[1])
+                await turns.take()
         except BaseException:
             past.outlet.close()
             raise
@@ -78,7 +78,7 @@ async def recall(session: PtySession, replay_bytes: int) -> Past:
         spare_bytes = 2 * max(said_bytes, spare_bytes)
 
 
-async def send(past: Past, connection: Connection, store: Backlog) -> bool:
+async def send(past: Past, connection: Connection, store: Backlog, turns: Turns) -> bool:
     """Send the replay, if there is one; whether all of it was still kept when its turn came.
 
     Raises:
@@ -88,6 +88,7 @@ async def send(past: Past, connection: Connection, store: Backlog) -> bool:
     if past.live is None:
         return True
     pieces = _filtered(store, past.start, past.live)
+    await turns.take()
     while not (cursor.lost or connection.closing):
         offset, piece = next(pieces, (None, b""))
         if offset is None:
@@ -96,7 +97,7 @@ async def send(past: Past, connection: Connection, store: Backlog) -> bool:
             connection.write(encode(BINARY, piece))
         cursor.advance(offset)
         await connection.drain()
-        await asyncio.sleep(0)
+        await turns.take()
     return False
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Final
 
 from procd.config import PtyConfig
 from procd.errors import Conflict, Exhausted, ProcessNotFound, Refused, SessionEnded
@@ -14,8 +15,12 @@ from procd.services.pty import PtyInfo, PtyRequest, PtySession, check_size
 from procd.services.recording import Recordings
 from procd.streams.backlog import LEAST_TAIL_BYTES, Backlog
 from procd.streams.log import Log
+from procd.turns import Turns
 from procd.unix.execve import check_startable
 from procd.unix.shell import Shell
+
+# Pieces of replays that are filtered in one turn: one may take 13 ms.
+REPLAY_PIECES: Final = 2
 
 
 class PtySessions:
@@ -23,6 +28,7 @@ class PtySessions:
 
     Attributes:
         watchers: called at each change of what is listed; they only take note.
+        replays: what each piece of a replay waits for.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class PtySessions:
         self._live: dict[str, PtySession] = {}
         self._ended: dict[str, PtySession] = {}
         self.watchers: set[Callable[[], None]] = set()
+        self.replays = Turns(asyncio.get_running_loop(), REPLAY_PIECES)
         self._expiries: dict[str, asyncio.TimerHandle] = {}
         processes.memory.let_go = self._make_room
 

@@ -13,10 +13,14 @@ import pytest
 
 from procd.api.health import READINESS
 from procd.api.interpreter import CONTEXTS
+from procd.api.past import PIECE_BYTES
+from procd.api.pty import PTYS
+from procd.api.ws import CONNECTIONS
 from procd.app import PROCESSES
+from procd.services.ptys import REPLAY_PIECES
 from procd.turns import PIECES, Turns
 from tests.api import cells, sessions
-from tests.api.clients import Raw, attach, create, delete, listed, program, raw, refused
+from tests.api.clients import Raw, attach, connect, create, delete, listed, program, raw, refused
 from tests.conftest import Client, MakeClient
 from tests.waiting import until
 
@@ -51,35 +55,41 @@ async def answers(clients: list[Raw]) -> Counter[int]:
     return Counter([(await each.head())[0] for each in clients])
 
 
-class Starts:
-    """Counts the processes that are started, and how many in one turn of the loop."""
+class Rise:
+    """By how much a figure rises, and how much of that in one turn of the loop at most."""
 
-    def __init__(self, client: Client) -> None:
-        self._counts = client.app[PROCESSES].spawn_times.counts
-        self._before = self._now = sum(self._counts)
+    def __init__(self, figure: Callable[[], int]) -> None:
+        self._figure = figure
+        self._before = self._now = figure()
         self.most = 0
         self._watched = asyncio.get_running_loop().call_soon(self._watch)
 
     def _watch(self) -> None:
-        now = sum(self._counts)
+        now = self._figure()
         self.most = max(self.most, now - self._now)
         self._now = now
         self._watched = asyncio.get_running_loop().call_soon(self._watch)
 
     def stop(self) -> int:
-        """Count no more; how many there were."""
+        """Watch no more; by how much it rose."""
         self._watched.cancel()
-        return sum(self._counts) - self._before
+        return self._figure() - self._before
+
+
+def starts_of(client: Client) -> Rise:
+    """The processes that are started."""
+    counts = client.app[PROCESSES].spawn_times.counts
+    return Rise(lambda: sum(counts))
 
 
 @contextmanager
 def none_of(turns: Turns) -> Iterator[deque[asyncio.Future[None]]]:
     """Nobody's turn comes in here; those who wait for theirs."""
-    turns._pieces = 0
+    pieces, turns._pieces = turns._pieces, 0
     try:
         yield turns._waiting
     finally:
-        turns._pieces = PIECES
+        turns._pieces = pieces
         turns._next()
 
 
@@ -99,7 +109,7 @@ async def test_many_starts_are_spread(procd: MakeClient, tmp_path: Path, request
     if request_of.endswith("}/connect"):
         for number in range(MANY):
             await create(client, str(number), lazyStart=True)
-    starts = Starts(client)
+    starts = starts_of(client)
     async with at_once(client, [request_of.format(number) for number in range(MANY)]) as clients:
         answered = await answers(clients)
     assert starts.stop() == MANY == answered[200] + answered[201] + answered[101]
@@ -125,7 +135,7 @@ async def test_who_goes_before_the_turn_comes_gets_nothing(
     procd: MakeClient, tmp_path: Path
 ) -> None:
     client = await served(procd, tmp_path)
-    starts = Starts(client)
+    starts = starts_of(client)
     requests = [CREATE.format("a"), "/process/pty/create-connect?id=b", SESSION.format("c")]
     with none_of(client.app[PROCESSES].turns) as waiting:
         async with at_once(client, requests) as clients:
@@ -142,7 +152,7 @@ async def test_a_lazy_session_is_deleted_before_the_turn_of_its_start(
 ) -> None:
     client = await served(procd, tmp_path)
     await create(client, "lazy", lazyStart=True)
-    starts = Starts(client)
+    starts = starts_of(client)
     async with asyncio.TaskGroup() as group:
         with none_of(client.app[PROCESSES].turns) as waiting:
             attaching = group.create_task(attach(client, "/process/pty/lazy/connect"))
@@ -159,7 +169,7 @@ async def test_a_context_is_deleted_before_the_turn_of_its_start(procd: MakeClie
     assert context.pid is not None
     os.kill(context.pid, signal.SIGKILL)
     await until(lambda: not context.active)
-    starts = Starts(client)
+    starts = starts_of(client)
     async with asyncio.TaskGroup() as group:
         with none_of(client.app[PROCESSES].turns) as waiting:
             asking = group.create_task(client.get(f"{cells.CONTEXTS}/{context_id}/variables"))
@@ -172,7 +182,7 @@ async def test_a_context_is_deleted_before_the_turn_of_its_start(procd: MakeClie
 
 async def test_procd_stops_before_the_turn_comes(procd: MakeClient, tmp_path: Path) -> None:
     client = await served(procd, tmp_path)
-    starts = Starts(client)
+    starts = starts_of(client)
     async with (
         at_once(client, map(CREATE.format, range(2))) as clients,
         asyncio.TaskGroup() as group,
@@ -208,3 +218,23 @@ async def test_who_is_deleted_waits_for_a_turn_to_be_looked_for(
                     async with client.get(path) as reply:
                         await refused(reply, 404, "PROCESS_NOT_FOUND")
     assert processes.supervised == 0
+
+
+async def test_replays_take_turns(procd: MakeClient, tmp_path: Path) -> None:
+    """Those of many clients that attach at once: to be measured, and to be sent."""
+    size = 4 * PIECE_BYTES
+    text = f"stty raw; head -c {size} /dev/zero | tr '\\0' x; read x"
+    client = await procd(process={"shell": program(tmp_path, text)})
+    await create(client, "a")
+    await (await connect(client, "a")).until_size(size)
+    ptys = client.app[PTYS]
+    traffic = client.app[CONNECTIONS].traffic
+    async with at_once(client, ["/process/pty/a/connect"] * MANY) as clients:
+        with none_of(ptys.replays) as waiting:
+            await until(lambda: len(waiting) == MANY)
+            sent = Rise(lambda: traffic.sent_bytes)
+        assert await answers(clients) == {101: MANY}
+        for each in clients:
+            assert len(await each.output(size)) == size
+    assert sent.stop() > MANY * size
+    assert sent.most < (2 * REPLAY_PIECES + 1) * PIECE_BYTES
