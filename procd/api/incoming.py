@@ -53,11 +53,12 @@ class Incoming:
 
     Attributes:
         deaf: whether messages are dropped on the way, of whatever size; control frames aren't.
+        gone: whether the client has, and there is no more than what waits.
         heard_at: when something came last, monotonic time.
     """
 
     __slots__ = ("_answered", "_drops", "_held", "_in_parts", "_parser", "_refused", "_skip",
-                 "_source", "_turn", "_waits", "deaf", "heard_at")  # fmt: skip
+                 "_source", "_turn", "_waits", "deaf", "gone", "heard_at")  # fmt: skip
 
     def __init__(self, parser: WebSocketReader, source: Source) -> None:
         self._parser = parser
@@ -69,6 +70,7 @@ class Incoming:
         self._drops = False  # that
         self._in_parts = False  # a message has begun; the parser forgets that while it is empty
         self.deaf = False
+        self.gone = False
         self.heard_at = monotonic()
         self._refused = False
         self._answered = asyncio.Event()
@@ -81,7 +83,7 @@ class Incoming:
         if self._waits:
             self._wait(data)
         else:
-            self._take(data, FRAMES_A_TURN)
+            self._take(data)
         return False, b""  # or else aiohttp would show us no more
 
     def _wait(self, data: bytes) -> None:
@@ -97,18 +99,18 @@ class Incoming:
 
     def _take_turn(self) -> None:
         self._turn = None
-        if not (self._waits and self._source.awaited):
+        if not (self._waits and (self.gone or self._source.awaited)):
             return
-        self._take_held(FRAMES_A_TURN)
-        if not self._waits:
-            self._source.release()
-
-    def _take_held(self, most: float) -> None:
         data, self._held, self._waits = self._held, b"", False
-        self._take(data, most)
+        self._take(data)
+        if not self._waits:
+            if self.gone:
+                self._end()
+            else:
+                self._source.release()
 
-    def _take(self, data: bytes, most: float) -> None:
-        """Take so many frames; the others wait."""
+    def _take(self, data: bytes) -> None:
+        """Take as many frames as a turn may; the others wait."""
         size = len(data)
         short = size - 2 - KEY_BYTES
         alone = 0 <= short < LENGTH_16 and not self._skip and data[1] == MASKED | short
@@ -120,6 +122,7 @@ class Incoming:
         begin = at if self._drops else 0  # of what is passed on next
         wanted: list[bytes] = []
         closes = False
+        most = FRAMES_A_TURN
         while at + 2 <= size and most:
             most -= 1
             length = data[at + 1] ^ MASKED
@@ -161,9 +164,14 @@ class Incoming:
             self._answered.set()
 
     def feed_eof(self) -> None:
-        """There is no more."""
+        """There is no more; the parser is told when it has what waits."""
+        self.gone = True
         if self._waits:
-            self._take_held(inf)
+            self.go_on()
+        else:
+            self._end()
+
+    def _end(self) -> None:
         self._answered.set()
         self._parser.feed_eof()
 

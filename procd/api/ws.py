@@ -293,11 +293,11 @@ class Connection:
     async def unread(self) -> AsyncIterator[bytes]:
         """The messages of a client that has gone, before its Close, that `receive` didn't return.
 
-        aiohttp's own returns no more of them. Nothing is waited for.
+        aiohttp's own returns no more of them. Only their turns are waited for.
         """
         reader = self._ws._reader  # noqa: SLF001
-        with suppress(EofStream, ConnectionError):
-            while reader is not None and reader.is_eof():
+        with suppress(EofStream, ConnectionError, WebSocketError):
+            while reader is not None and self._incoming.gone:
                 message = await reader.read()
                 if message.type is WSMsgType.CLOSE:
                     break

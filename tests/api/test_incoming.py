@@ -227,11 +227,16 @@ async def test_frames_that_wait_for_room() -> None:
     assert fed.data == b"".join([*MANY, *MANY])
 
 
-async def test_the_end_comes_behind_what_waits() -> None:
+@pytest.mark.parametrize("awaited", [True, False])
+async def test_the_end_comes_behind_what_waits(awaited: bool) -> None:
+    """That takes its turns, though there be no room: nobody makes any."""
     fed: Any = Fed()
-    guard = Incoming(fed, Tap())
+    tap = Tap()
+    guard = Incoming(fed, tap)
     guard.feed_data(b"".join(MANY))
+    tap.awaited = awaited
     guard.feed_eof()
-    assert fed.data == b"".join(MANY) + b"the end"
-    await asyncio.sleep(0)
+    for turn in range(1, 4):
+        assert fed.data == b"".join(MANY[: turn * FRAMES_A_TURN])
+        await asyncio.sleep(0)
     assert fed.data == b"".join(MANY) + b"the end"

@@ -7,6 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 from procd.api.attendant import PROTOCOL
+from procd.api.incoming import FRAMES_A_TURN
 from procd.api.pty import PTYS
 from tests.api.clients import (
     BINARY,
@@ -230,6 +231,25 @@ async def test_what_was_typed_before_a_client_went_arrives(
             assert await typist.rest() is not None
         else:
             await typist.leave()
+        await watcher.until(sha256(data).encode())
+    gate.open()
+
+
+async def test_many_messages_of_a_client_that_went_arrive(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    """More of them than are taken in a turn of the event loop."""
+    data = random_base64(20 * FRAMES_A_TURN)
+    text = f"{RAW}; echo ready; head -c {len(data)} | sha256sum; read x <{gate}"
+    client = await procd(process={"shell": program(tmp_path, text)})
+    await create(client, "t1")
+    watcher = await connect(client, "t1")
+    await watcher.until(b"ready")
+    async with raw(client) as typist:
+        await typist.upgrade("/process/pty/t1/connect?replay=0")
+        await typist.next(PING)
+        await typist.send(b"".join(b"\x82\x81\0\0\0\0%c" % byte for byte in data))
+        await typist.leave()
         await watcher.until(sha256(data).encode())
     gate.open()
 
