@@ -7,6 +7,8 @@ terminal, whoever comes and goes, and a client learns how much of its own waits.
 
 import asyncio
 from collections import deque
+from heapq import heapify, heappop, heappush, heapreplace
+from itertools import count
 from typing import Final
 
 from procd.tasks import Tasks
@@ -14,18 +16,23 @@ from procd.unix.writer import FdWriter
 
 # What a message that waits costs beside its bytes.
 MESSAGE_COST_BYTES: Final = 128
+# Those handed over in one turn of the event loop.
+MESSAGES_A_TURN: Final = 256
 
 
 class Typist:
     """One client at a keyboard, until it leaves.
 
     Attributes:
-        waiting_bytes: what has had no room in the terminal's queue yet, and what it costs.
+        waiting: what has had no room in the terminal's queue yet, each with its place among
+            everyone's.
+        waiting_bytes: that, and what it costs.
     """
 
-    __slots__ = ("_has_left", "_keyboard", "_moved", "waiting_bytes")
+    __slots__ = ("_has_left", "_keyboard", "_moved", "waiting", "waiting_bytes")
 
     def __init__(self, keyboard: "Keyboard") -> None:
+        self.waiting: deque[tuple[int, bytes]] = deque()
         self.waiting_bytes = 0
         self._has_left = False
         self._keyboard = keyboard
@@ -64,13 +71,14 @@ class Typist:
 class Keyboard:
     """Everyone's way into one terminal."""
 
-    __slots__ = ("_hands_over", "_late", "_most_bytes", "_tasks", "_waiting", "_writer")
+    __slots__ = ("_hands_over", "_late", "_most_bytes", "_next", "_places", "_tasks", "_writer")
 
     def __init__(self, tasks: Tasks, most_bytes: int) -> None:
         self._tasks = tasks
         self._most_bytes = most_bytes
         self._writer: FdWriter | None = None
-        self._waiting: deque[tuple[Typist, bytes]] = deque()
+        self._places = count()
+        self._next: list[tuple[int, Typist]] = []  # a heap: where each begins of whom any waits
         self._hands_over = False
         self._late: Typist | None = None  # has left, and what it typed may be waiting
 
@@ -83,28 +91,49 @@ class Keyboard:
         writer = self._writer
         if writer is None:
             return
-        if not self._waiting and writer.queued_bytes <= self._most_bytes:
+        if not self._next and writer.queued_bytes <= self._most_bytes:
             writer.write(data)
             return
         typist.moved(len(data) + MESSAGE_COST_BYTES)
-        self._waiting.append((typist, data))
+        place = next(self._places)
+        if not typist.waiting:
+            heappush(self._next, (place, typist))
+        typist.waiting.append((place, data))
         if not self._hands_over:
             self._hands_over = True
             self._tasks.start(self._hand_over(writer), "input that waits")
 
     async def _hand_over(self, writer: FdWriter) -> None:
         try:
-            while self._waiting:
+            while self._next:
                 await writer.drain(self._most_bytes)
-                self._hand_over_one(writer)
+                self._hand_over_some(writer)
+                await asyncio.sleep(0)
         finally:
             self._hands_over = False
 
+    def _hand_over_some(self, writer: FdWriter) -> None:
+        """As many as there is room for, and a turn; nobody gets those of a terminal that is gone.
+
+        The clients may have left meanwhile.
+        """
+        if writer.closed and self._next:
+            self.forget(self._next[0][1])
+            return
+        for _ in range(MESSAGES_A_TURN):
+            if not self._next or writer.queued_bytes > self._most_bytes:
+                break
+            self._hand_over_one(writer)
+
     def _hand_over_one(self, writer: FdWriter) -> None:
-        if self._waiting:  # else the clients have left meanwhile
-            typist, data = self._waiting.popleft()
-            writer.write(data)
-            typist.moved(-len(data) - MESSAGE_COST_BYTES)
+        typist = self._next[0][1]
+        _, data = typist.waiting.popleft()
+        if typist.waiting:
+            heapreplace(self._next, (typist.waiting[0][0], typist))
+        else:
+            heappop(self._next)
+        writer.write(data)
+        typist.moved(-len(data) - MESSAGE_COST_BYTES)
 
     def keep(self, typist: Typist, within_s: float) -> bool:
         """Hand over for so long what waits of a client that has left; of one such client only.
@@ -120,5 +149,7 @@ class Keyboard:
 
     def forget(self, typist: Typist) -> None:
         """Drop what waits of a client that has left."""
-        self._waiting = deque(item for item in self._waiting if item[0] is not typist)
+        self._next = [each for each in self._next if each[1] is not typist]
+        heapify(self._next)
+        typist.waiting.clear()
         typist.moved(-typist.waiting_bytes)

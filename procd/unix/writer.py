@@ -29,6 +29,11 @@ class FdWriter:
         """What nobody has read yet, beyond the kernel's own buffer."""
         return len(self._queue)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the descriptor is; what is written then is dropped."""
+        return self._fd.closed
+
     def write(self, data: bytes) -> None:
         """Write now what fits and queue the rest; after the end of the reader, drop it.
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+from itertools import pairwise
 
 import pytest
 
-from procd.services.keyboard import Keyboard, Typist
+from procd.services.keyboard import MESSAGES_A_TURN, Keyboard, Typist
 from procd.tasks import Tasks
 from procd.unix.fd import OwnedFd
 from procd.unix.writer import FdWriter
@@ -77,6 +78,51 @@ async def test_of_one_at_a_time() -> None:
     late.leave(LONG_S)
     assert late.waiting_bytes > 0
     program.close()
+
+
+async def test_the_order_of_many_stays_whoever_leaves() -> None:
+    program = Program()
+    clients = [Typist(program.keys) for _ in range(5)]
+    typed = [(at * 7 % 5, b"%d," % at) for at in range(200)]
+    for who, data in typed:
+        clients[who].type(data)
+    clients[1].leave()
+    clients[4].leave()
+    clients[0].type(b"end")
+    await program.reads(b"".join(data for who, data in typed if who not in (1, 4)) + b"end")
+    program.close()
+
+
+@pytest.mark.parametrize("end", [False, True])
+async def test_what_waits_goes_in_turns(end: bool) -> None:
+    """To the terminal; or, when that has gone, each client's at once, and of one after another."""
+    program = Program()
+    clients = [Typist(program.keys) for _ in range(3)]
+    for _ in range(4 * MESSAGES_A_TURN):
+        for client in clients:
+            client.type(b"x")
+
+    def waiting() -> list[int]:
+        return [len(client.waiting) for client in clients]
+
+    await asyncio.sleep(0)
+    if end:
+        program.close()
+        left = [waiting()]
+        while any(left[-1]):
+            await asyncio.sleep(0)
+            left.append(waiting())
+        assert [sum(map(bool, each)) for each in left[-4:]] == [3, 2, 1, 0]
+    else:
+        reading = asyncio.ensure_future(program.reads(b"x" * sum(waiting())))
+        left = [waiting()]
+        while not reading.done():
+            await asyncio.sleep(0)
+            left.append(waiting())
+        await reading
+        assert max(sum(a) - sum(b) for a, b in pairwise(left)) == MESSAGES_A_TURN
+        program.close()
+    assert [client.waiting_bytes for client in clients] == [0] * 3
 
 
 @pytest.mark.parametrize("within_s", [0, 0.01])
