@@ -30,6 +30,7 @@ from procd.api.body import MAX_VALUES, SILENCE_S
 from procd.api.edge import POLLER, hang_up
 from procd.api.forwarded import PROXIES, Proxies
 from procd.api.gate import GATE, Gate
+from procd.api.incoming import FRAMES, FrameTurns
 from procd.api.middleware import errors
 from procd.api.observe import HEAP, REQUESTS, Requests, name_request, observer
 from procd.api.refusal import expect
@@ -180,6 +181,7 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
     )
     if entrypoint:
         app[session.SESSIONS].start_entrypoint(entrypoint)
+    app[FRAMES] = FrameTurns(asyncio.get_running_loop().call_soon)
     app[CONNECTIONS] = Connections(config.server)
     app[health.READINESS] = Readiness(config.health, processes, shell, app[session.SESSIONS])
     app[metrics.METRICS] = metrics.make_metrics(_sources(app))

@@ -19,7 +19,7 @@ from aiohttp.web_protocol import _ErrInfo
 from procd.api.envelope import envelope
 from procd.api.forwarded import UNIX, is_forwarded
 from procd.api.handshake import SWITCHING, VERSION, asks_websocket
-from procd.api.incoming import Incoming
+from procd.api.incoming import FRAMES, Incoming
 from procd.api.observe import HEAP, LONG_BYTES, REQUESTS
 from procd.api.pulse import Patience, queued_bytes
 from procd.api.reply import json_response
@@ -56,9 +56,9 @@ class HttpConnection(web.RequestHandler):
         took_all: whether it had read all that it was sent when it went.
     """
 
-    __slots__ = ("_body", "_config", "_head_bytes", "_heap", "_max_head_bytes", "_patience",
-                 "_peername", "_poller", "_requests", "_visitors", "_watched", "_wire", "incoming",
-                 "last_words", "took_all")  # fmt: skip
+    __slots__ = ("_body", "_config", "_frames", "_head_bytes", "_heap", "_max_head_bytes",
+                 "_patience", "_peername", "_poller", "_requests", "_visitors", "_watched", "_wire",
+                 "incoming", "last_words", "took_all")  # fmt: skip
 
     def __init__(
         self, server: web.Server, app: web.Application, config: ServerConfig, **options: Any
@@ -72,6 +72,7 @@ class HttpConnection(web.RequestHandler):
         self._poller = app[POLLER]
         self._heap = app[HEAP]
         self._visitors = app[VISITORS]
+        self._frames = app[FRAMES]
         self._watched = -1
         self._max_head_bytes = config.max_header_bytes * HEAD_TO_HEADER
         self._head_bytes = 0  # of one that isn't whole
@@ -246,7 +247,7 @@ class HttpConnection(web.RequestHandler):
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """Called by aiohttp when the connection is a WebSocket's from now on."""
-        self.incoming = Incoming(parser, self)
+        self.incoming = Incoming(parser, self, self._frames)
         guarded: Any = self.incoming  # aiohttp only feeds it
         self._upgraded = True  # which its parser doesn't know where there was a choice of protocols
         super().set_parser(guarded, data_received_cb)

@@ -6,12 +6,14 @@ Source: RFC 6455, sections 5.1, 5.2 and 7.1.
 """
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import Final, Protocol
 
-from aiohttp import WSMsgType
+from aiohttp import WSMsgType, web
 from aiohttp.http_websocket import WebSocketReader
 
 from procd.api.pulse import within
@@ -27,8 +29,11 @@ LENGTH_BYTES: Final = {LENGTH_16: 2, 127: 8}
 NO_LENGTH: Final = 1 << 63
 # What any parser closes with 1002 for: reserved bits are set.
 NO_FRAME: Final = b"\xf0\x80\0\0\0\0"
-# Of those that come at once, so many are taken in a turn of the loop: a read has room for 40,000.
+# Of those that come at once, so many are taken in a turn of the loop, of all clients': a read has
+# room for 40,000.
 FRAMES_A_TURN: Final = 256
+# Where those of many wait, so many of each, in order of arrival, and in as many turns as it takes.
+LEAST_FRAMES: Final = 32
 
 
 class Source(Protocol):
@@ -45,6 +50,54 @@ class Source(Protocol):
         """Read again, once there is room."""
 
 
+class FrameTurns:
+    """Shares out the frames of all clients over turns of the event loop.
+
+    Args:
+        call_soon: has something called in the next turn.
+
+    Attributes:
+        left: how many may still be taken in this turn.
+    """
+
+    __slots__ = ("_begun", "_call_soon", "_waiting", "left")
+
+    def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        self._call_soon = call_soon
+        self._waiting: deque[Incoming] = deque()
+        self._begun = False
+        self.left = FRAMES_A_TURN
+
+    def spend(self, frames: int) -> None:
+        """So many were taken."""
+        self.left -= frames
+        self._begin()
+
+    def queue(self, incoming: "Incoming") -> None:
+        """Call its `take_turn` once, in turns to come."""
+        self._waiting.append(incoming)
+        self._begin()
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._call_soon(self._next)
+
+    def _next(self) -> None:
+        self._begun = False
+        self.left = FRAMES_A_TURN
+        try:
+            while self._waiting and self.left:
+                share = self.left // len(self._waiting)
+                self._waiting.popleft().take_turn(min(max(share, LEAST_FRAMES), self.left))
+        finally:
+            if self._waiting:
+                self._begin()
+
+
+FRAMES = web.AppKey("FRAMES", FrameTurns)
+
+
 class Incoming:
     """Passes frames on to a parser, up to the first without a mask: that one it is to refuse.
 
@@ -57,15 +110,17 @@ class Incoming:
         heard_at: when something came last, monotonic time.
     """
 
-    __slots__ = ("_answered", "_drops", "_held", "_in_parts", "_parser", "_refused", "_skip",
-                 "_source", "_turn", "_waits", "deaf", "gone", "heard_at")  # fmt: skip
+    __slots__ = ("_answered", "_drops", "_held", "_in_parts", "_parser", "_queued",
+                 "_refused", "_skip", "_source", "_turns", "_waits", "deaf", "gone",
+                 "heard_at")  # fmt: skip
 
-    def __init__(self, parser: WebSocketReader, source: Source) -> None:
+    def __init__(self, parser: WebSocketReader, source: Source, turns: FrameTurns) -> None:
         self._parser = parser
         self._source = source
         self._held = b""  # the beginning of a header, or all that waits
         self._waits = False  # for a turn
-        self._turn: asyncio.Handle | None = None
+        self._turns = turns
+        self._queued = False
         self._skip = 0  # what is still to come of a frame
         self._drops = False  # that
         self._in_parts = False  # a message has begun; the parser forgets that while it is empty
@@ -83,7 +138,7 @@ class Incoming:
         if self._waits:
             self._wait(data)
         else:
-            self._take(data)
+            self._take(data, self._turns.left)
         return False, b""  # or else aiohttp would show us no more
 
     def _wait(self, data: bytes) -> None:
@@ -94,23 +149,25 @@ class Incoming:
 
     def go_on(self) -> None:
         """Take what waits, in turns to come."""
-        if self._waits and self._turn is None:
-            self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
+        if self._waits and not self._queued:
+            self._queued = True
+            self._turns.queue(self)
 
-    def _take_turn(self) -> None:
-        self._turn = None
+    def take_turn(self, most: int) -> None:
+        """Take so many frames of what waits."""
+        self._queued = False
         if not (self._waits and (self.gone or self._source.awaited)):
             return
         data, self._held, self._waits = self._held, b"", False
-        self._take(data)
+        self._take(data, most)
         if not self._waits:
             if self.gone:
                 self._end()
             else:
                 self._source.release()
 
-    def _take(self, data: bytes) -> None:
-        """Take as many frames as a turn may; the others wait."""
+    def _take(self, data: bytes, most: int) -> None:
+        """Take so many frames; the others wait."""
         size = len(data)
         short = size - 2 - KEY_BYTES
         alone = 0 <= short < LENGTH_16 and not self._skip and data[1] == MASKED | short
@@ -122,9 +179,9 @@ class Incoming:
         begin = at if self._drops else 0  # of what is passed on next
         wanted: list[bytes] = []
         closes = False
-        most = FRAMES_A_TURN
-        while at + 2 <= size and most:
-            most -= 1
+        left = most
+        while at + 2 <= size and left:
+            left -= 1
             length = data[at + 1] ^ MASKED
             opcode = data[at] & OPCODE
             interrupts = self._in_parts and not self.deaf and 0 < opcode <= WSMsgType.BINARY
@@ -152,7 +209,9 @@ class Incoming:
         self._drops = begin == at
         rest = data[at:]
         self._pass_on(b"".join([*wanted, data[begin:at]]), closes=closes)
-        if most:
+        # After that, so that who is to hear of these is called before the next ones are taken.
+        self._turns.spend(most - left)
+        if left:
             self._held = rest
         elif rest:
             self._wait(rest)

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procd.api.incoming import FRAMES_A_TURN, MASKED, NO_FRAME, Incoming
+from procd.api.incoming import (
+    FRAMES_A_TURN,
+    LEAST_FRAMES,
+    MASKED,
+    NO_FRAME,
+    FrameTurns,
+    Incoming,
+)
 
 KEY = b"key!"
 
@@ -44,6 +51,16 @@ class Tap:
         self.held = False
 
 
+def one_turn() -> FrameTurns:
+    """There comes no other."""
+    return FrameTurns(lambda _: None)
+
+
+def turns() -> FrameTurns:
+    """Those of the event loop."""
+    return FrameTurns(asyncio.get_running_loop().call_soon)
+
+
 def frame(size: int, *, masked: bool, wide: bool, first: int = 0x82) -> bytes:
     """A frame, binary unless `first` says else; `wide`: with a longer length than it must have."""
     bit = MASKED if masked else 0
@@ -73,7 +90,7 @@ def test_all_is_passed_on_up_to_a_frame_without_a_mask(
     if bad is not None:
         data += frame(bad[0], masked=False, wide=bad[1])
     fed: Any = Fed()
-    guard = Incoming(fed, Tap())
+    guard = Incoming(fed, Tap(), one_turn())
     at = 0
     for cut in cuts:
         guard.feed_data(data[at : at + cut])
@@ -99,7 +116,7 @@ def test_no_message_within_another(firsts: list[int], cuts: list[int]) -> None:
             passed += frame(0, masked=True, wide=False, first=first)
             is_open = not first & 0x80 if first != 0x89 else is_open
     fed: Any = Fed()
-    guard = Incoming(fed, Tap())
+    guard = Incoming(fed, Tap(), one_turn())
     at = 0
     for cut in [*cuts, len(data)]:
         guard.feed_data(data[at : at + cut])
@@ -135,7 +152,7 @@ def test_who_is_deaf_hears_control_frames(
         data += frame(1, masked=False, wide=False)
         heard += NO_FRAME
     fed: Any = Fed()
-    guard = Incoming(fed, Tap())
+    guard = Incoming(fed, Tap(), one_turn())
     guard.deaf = True
     at = 0
     for cut in cuts:
@@ -155,7 +172,7 @@ def test_who_is_deaf_hears_control_frames(
 )
 def test_who_is_deaf_hears_what_is_no_frame(nonsense: bytes) -> None:
     fed: Any = Fed()
-    guard = Incoming(fed, Tap())
+    guard = Incoming(fed, Tap(), one_turn())
     guard.deaf = True
     guard.feed_data(frame(5, masked=True, wide=False) + nonsense)
     assert fed.data == nonsense
@@ -163,7 +180,7 @@ def test_who_is_deaf_hears_what_is_no_frame(nonsense: bytes) -> None:
 
 def test_one_that_becomes_deaf_hears_its_frame_to_the_end() -> None:
     fed: Any = Fed()
-    guard = Incoming(fed, Tap())
+    guard = Incoming(fed, Tap(), one_turn())
     begun, ping = (
         frame(1000, masked=True, wide=False),
         frame(1, masked=True, wide=False, first=0x89),
@@ -181,7 +198,7 @@ async def test_many_frames_take_turns() -> None:
     """So many of them each turn, in order, and nothing is read meanwhile."""
     fed: Any = Fed()
     tap = Tap()
-    guard = Incoming(fed, tap)
+    guard = Incoming(fed, tap, turns())
     guard.feed_data(b"".join(MANY) + MANY[0][:1])
     for turn in range(1, 4):
         assert fed.data == b"".join(MANY[: turn * FRAMES_A_TURN])
@@ -196,7 +213,7 @@ async def test_many_frames_take_turns() -> None:
 async def test_who_is_deaf_drops_them_in_turns() -> None:
     fed: Any = Fed()
     tap = Tap()
-    guard = Incoming(fed, tap)
+    guard = Incoming(fed, tap, turns())
     guard.deaf = True
     ping = frame(1, masked=True, wide=False, first=0x89)
     guard.feed_data(b"".join(MANY) + ping)
@@ -212,7 +229,7 @@ async def test_frames_that_wait_for_room() -> None:
     """None is taken until there is some, however much more comes."""
     fed: Any = Fed()
     tap = Tap()
-    guard = Incoming(fed, tap)
+    guard = Incoming(fed, tap, turns())
     tap.awaited = False
     guard.feed_data(b"".join(MANY))
     await asyncio.sleep(0)
@@ -232,7 +249,7 @@ async def test_the_end_comes_behind_what_waits(awaited: bool) -> None:
     """That takes its turns, though there be no room: nobody makes any."""
     fed: Any = Fed()
     tap = Tap()
-    guard = Incoming(fed, tap)
+    guard = Incoming(fed, tap, turns())
     guard.feed_data(b"".join(MANY))
     tap.awaited = awaited
     guard.feed_eof()
@@ -240,3 +257,41 @@ async def test_the_end_comes_behind_what_waits(awaited: bool) -> None:
         assert fed.data == b"".join(MANY[: turn * FRAMES_A_TURN])
         await asyncio.sleep(0)
     assert fed.data == b"".join(MANY) + b"the end"
+
+
+async def test_many_clients_share_the_turns() -> None:
+    """So many frames of all of them, in order; and who types a key is heard at once."""
+    shared = turns()
+    all_fed: list[Any] = [Fed() for _ in range(2 * FRAMES_A_TURN // LEAST_FRAMES)]
+    guards = [Incoming(fed, Tap(), shared) for fed in all_fed]
+    frames = [frame(0, masked=True, wide=False)] * 3 * LEAST_FRAMES
+    size = len(frames[0])
+
+    def taken() -> list[int]:
+        return [len(fed.data) // size for fed in all_fed]
+
+    for guard in guards:
+        guard.feed_data(b"".join(frames))
+    was = [0] * len(guards)
+    while sum(was) < len(guards) * len(frames):
+        now = taken()
+        assert sum(now) - sum(was) == FRAMES_A_TURN
+        key: Any = Fed()
+        Incoming(key, Tap(), shared).feed_data(frames[0])
+        assert key.data == frames[0]
+        await asyncio.sleep(0)
+        was = now
+    assert all(fed.data == b"".join(frames) for fed in all_fed)
+
+
+async def test_who_has_few_frames_waits_for_some_of_many() -> None:
+    shared = turns()
+    many = [Incoming(Fed(), Tap(), shared) for _ in range(10)]  # type: ignore[arg-type]
+    for guard in many:
+        guard.feed_data(b"".join(MANY))
+    few: Any = Fed()
+    Incoming(few, Tap(), shared).feed_data(b"".join(MANY[:3]))
+    for _ in range(len(many) * LEAST_FRAMES // FRAMES_A_TURN + 1):
+        assert few.data == b""
+        await asyncio.sleep(0)
+    assert few.data == b"".join(MANY[:3])
