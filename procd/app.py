@@ -168,6 +168,7 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
         places.work_dir,
         lasting_dir(config.sessions, os.environ),
     )
+    app[live.LISTS] = live.Lists(app[pty.PTYS])
     app[session.SESSIONS] = ShellSessions(
         config.sessions,
         processes,

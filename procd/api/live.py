@@ -25,6 +25,7 @@ from procd.api.ws import CONNECTIONS, Connection
 from procd.errors import ProcessNotFound
 from procd.services.pty import PtySession
 from procd.services.ptys import PtySessions
+from procd.streams.frames import TEXT, encode
 
 # Between two lists: changes come in bursts, and people don't read faster.
 PAUSE_S: Final = 0.2
@@ -63,21 +64,43 @@ def _describe(session: PtySession) -> dict[str, object]:
     }
 
 
+class Lists:
+    """The list as it is sent: made once for all who are sent it in a turn of the event loop."""
+
+    def __init__(self, ptys: PtySessions) -> None:
+        self.ptys = ptys
+        self._frame = b""
+        ptys.watchers.add(self._forget)
+
+    def frame(self) -> bytes:
+        """That of now."""
+        if not self._frame:
+            listed = [_describe(session) for session in self.ptys.all()]
+            self._frame = encode(TEXT, orjson.dumps({"ptys": listed}))
+            asyncio.get_running_loop().call_soon(self._forget)
+        return self._frame
+
+    def _forget(self) -> None:
+        self._frame = b""
+
+
+LISTS = web.AppKey("LISTS", Lists)
+
+
 class Watcher:
     """Sends one client the list, now and after changes."""
 
-    def __init__(self, connection: Connection, ptys: PtySessions) -> None:
+    def __init__(self, connection: Connection, lists: Lists) -> None:
         self._connection = connection
-        self._ptys = ptys
+        self._lists = lists
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._stale = False
-        ptys.watchers.add(self.ask)
+        lists.ptys.watchers.add(self.ask)
         self._send()
 
     def _send(self) -> None:
-        listed = [_describe(session) for session in self._ptys.all()]
-        self._connection.write_text(orjson.dumps({"ptys": listed}))
+        self._connection.write(self._lists.frame())
         self._stale = False
         self._timer = self._loop.call_later(PAUSE_S, self._paused)
 
@@ -96,7 +119,7 @@ class Watcher:
 
     def close(self) -> None:
         """Send no more."""
-        self._ptys.watchers.discard(self.ask)
+        self._lists.ptys.watchers.discard(self.ask)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -104,7 +127,7 @@ class Watcher:
 async def follow(request: web.Request) -> web.StreamResponse:
     """Send the list until the client goes."""
     connection = await request.app[CONNECTIONS].accept(request, MAX_MESSAGE_BYTES)
-    watcher = Watcher(connection, request.app[PTYS])
+    watcher = Watcher(connection, request.app[LISTS])
     try:
         while await connection.receive() is not None:
             watcher.ask()

@@ -6,6 +6,8 @@ from typing import Any
 
 from aiohttp import ClientWebSocketResponse
 
+from procd.api.live import LISTS
+from procd.api.pty import PTYS
 from tests.api.clients import WAIT_S, connect, create, delete, refused
 from tests.conftest import MakeClient
 
@@ -57,6 +59,22 @@ async def test_many_changes_make_few_lists(procd: MakeClient) -> None:
     await listed(feed, complete)
     assert count < 20
     await feed.close()
+
+
+async def test_it_is_made_once_for_all_who_are_sent_it(procd: MakeClient) -> None:
+    """In a turn of the event loop, until something changes."""
+    client = await procd(process={"shell": "/bin/sh"})
+    lists, ptys = client.app[LISTS], client.app[PTYS]
+    await create(client, "t1", lazyStart=True)
+    frame = lists.frame()
+    assert lists.frame() is frame
+    ptys.get("t1").name("build")
+    assert (b"build" in frame, b"build" in lists.frame()) == (False, True)
+    frame = lists.frame()
+    await asyncio.sleep(0)
+    again = lists.frame()
+    assert again == frame
+    assert again is not frame
 
 
 async def test_titles_that_are_refused(procd: MakeClient) -> None:
