@@ -17,7 +17,7 @@ from procd.streams.frames import BINARY, encode
 from procd.streams.replay import ReplayFilter
 from procd.turns import Turns
 
-# A replay is filtered in pieces; few of them in a turn of the event loop, of whoever's replay.
+# A replay is filtered in pieces; few of all replays' in a turn of the event loop.
 PIECE_BYTES: Final = 32 << 10
 
 

@@ -20,7 +20,7 @@ from procd.unix.execve import check_startable
 from procd.unix.shell import Shell
 
 # Pieces of replays that are filtered in one turn: one may take 13 ms.
-REPLAY_PIECES: Final = 2
+REPLAY_PIECES: Final = 1
 
 
 class PtySessions:
