@@ -382,11 +382,12 @@ class Processes:
         """Kill a tree: a first round at once, those after it in a task."""
         reached = self.reach(tree, signal.SIGKILL)
         return self.tasks.run(
-            proctree.finish_kill(tree, reached, self.pids), f"kill tree {tree.tag:x}"
+            proctree.finish_kill(tree, reached, self.pids, self.looks), f"kill tree {tree.tag:x}"
         )
 
     async def end(self, tree: Tree) -> None:
         """Kill a tree; returns when it has ended, or after `KILL_WAIT_S`: the kill goes on then."""
+        await self.looks.take()
         await asyncio.wait([self.start_kill(tree)], timeout=proctree.KILL_WAIT_S)
 
 

@@ -199,8 +199,7 @@ class Executions:
         try:
             await over
         except asyncio.CancelledError:
-            process.log.seal()
-            process.kill()
+            self._abort(process)
             raise
         finally:
             process.on_done = None
@@ -209,6 +208,10 @@ class Executions:
         if process.done.done():
             return process.done.result().shell_code
         process.take_pending()
-        process.log.seal()
-        process.kill()
+        self._abort(process)
         return None
+
+    def _abort(self, process: Process) -> None:
+        """Take no more of its output, and kill it: many whose time is up at once, few in a turn."""
+        process.log.seal()
+        self._processes.tasks.start(process.see_off({}, 0), f"kill {process.record.pid}")

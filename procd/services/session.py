@@ -319,6 +319,7 @@ class ShellSession:
             command.end_input(self.pid, self._processes.tasks)
         self._endings += 1
         try:
+            await self._processes.looks.take()
             await self._press(command, signal.SIGTERM, grace_s)
             # However late the loop is, there is time left for SIGKILL.
             await self._press(command, signal.SIGKILL, proctree.KILL_WAIT_S)

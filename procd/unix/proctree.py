@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from procd.turns import Turns
 from procd.unix.fd import OwnedFd
 from procd.unix.libc import LIBC
 from procd.unix.procfs import children, own_children, stat_of
@@ -303,13 +304,16 @@ async def emptied(tree: Tree, supervised: Container[int]) -> None:
 
 
 async def finish_kill(
-    tree: Tree | Forest, reached: Mapping[int, int], supervised: Container[int]
+    tree: Tree | Forest, reached: Mapping[int, int], supervised: Container[int], looks: Turns
 ) -> None:
     """Go on killing after a first round reached these, until a round finds nobody.
 
     A process that forks while it is looked for leaves a child for the next round, even if it was
     dead by the time it was found. Each round waits for the ends of the one before. There is no last
     one: what can't be ended now, in an uninterruptible sleep say, may be in an hour.
+
+    Args:
+        looks: the turns in which trees are looked for.
     """
     seen: set[int] = set()
     for number in itertools.count(1):
@@ -321,6 +325,7 @@ async def finish_kill(
                 log.error("the tree with tag %x can't be ended: it is tried on", tree.tag)
             # Others have their turn, whoever is found or not.
             await asyncio.sleep(0 if number < MANY_ROUNDS else RETRY_S)
+            await looks.take()
             # A chain of forks leaves thousands of dead, and to look at each takes longer than the
             # one that lives does.
             reap_orphans(supervised)

@@ -238,3 +238,39 @@ async def test_replays_take_turns(procd: MakeClient, tmp_path: Path) -> None:
             assert len(await each.output(size)) == size
     assert sent.stop() > MANY * size
     assert sent.most < (2 * REPLAY_PIECES + 1) * PIECE_BYTES
+
+
+async def test_what_is_cut_off_waits_for_a_turn_to_be_killed(procd: MakeClient) -> None:
+    """Whether its time is up or its client has gone; and for each look that follows."""
+    client = await procd(execute={"default_timeout_s": 0.1})
+    processes = client.app[PROCESSES]
+    requests = [
+        '/process/execute {"command": "sleep 3600"}',
+        '/process/execute {"command": "sleep 3600", "timeout": 3600}',
+    ]
+    async with at_once(client, requests) as (late, gone):
+        with none_of(processes.looks) as waiting:
+            assert (await late.head())[0] == 408
+            await until(lambda: processes.supervised == 2)
+            gone.reset()
+            await until(lambda: len(waiting) == 2)
+            assert processes.supervised == 2
+        with none_of(processes.looks) as waiting:
+            await until(lambda: not processes.supervised and len(waiting) == 2)
+        await until(lambda: not processes.looks._begun)
+
+
+async def test_what_a_command_of_a_session_has_started_waits_for_a_turn_to_be_killed(
+    procd: MakeClient,
+) -> None:
+    """As its time is up, and once more for its background."""
+    client = await procd()
+    await sessions.create(client)
+    path = sessions.path_of(await sessions.start(client, "sleep 3600", timeout=1))
+    looks = client.app[PROCESSES].looks
+    with none_of(looks) as waiting:
+        await until(lambda: len(waiting) == 1)
+        assert "exitCode" not in await sessions.get(client, path)
+    with none_of(looks) as waiting:
+        await until(lambda: len(waiting) == 1)
+        assert "exitCode" in await sessions.get(client, path)

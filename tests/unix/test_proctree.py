@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from procd.turns import Turns
 from procd.unix import procfs, proctree, tags
 from procd.unix.proctree import Tree
 from procd.unix.spawn import Spec, spawn
@@ -85,11 +86,16 @@ def start() -> Iterator[Start]:
         leader.stdout.close()
 
 
+def looks() -> Turns:
+    """Turns that nobody else takes."""
+    return Turns(asyncio.get_running_loop())
+
+
 async def kill(tree: Tree, *supervised: int) -> None:
     """End a tree, as a process does."""
     reached = proctree.signal_tree(tree, signal.SIGKILL, supervised)
     async with asyncio.timeout(30):
-        await proctree.finish_kill(tree, reached, supervised)
+        await proctree.finish_kill(tree, reached, supervised, looks())
 
 
 def living(pids: set[int]) -> set[int]:
@@ -308,13 +314,15 @@ async def test_a_tree_of_more_than_there_are_descriptors(start: Start, spare: in
         if spare == 0:
             with pytest.raises(OSError, match="Too many open files"):
                 proctree.signal_tree(leader.tree, signal.SIGKILL, [leader.pid])
-            killing = asyncio.ensure_future(proctree.finish_kill(leader.tree, {}, [leader.pid]))
+            killing = asyncio.ensure_future(
+                proctree.finish_kill(leader.tree, {}, [leader.pid], looks())
+            )
             await asyncio.sleep(0)
         else:
             reached = proctree.signal_tree(leader.tree, signal.SIGKILL, [leader.pid])
             assert set(reached) == everyone
             killing = asyncio.ensure_future(
-                proctree.finish_kill(leader.tree, reached, [leader.pid])
+                proctree.finish_kill(leader.tree, reached, [leader.pid], looks())
             )
             if spare > 1:
                 async with asyncio.timeout(30):
