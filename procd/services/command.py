@@ -34,6 +34,8 @@ OPEN_CHECK_S: Final = 0.005
 OPEN_CHECKS: Final = 200
 # What one that is over takes beside its text, its log included: measured with CPython 3.11.
 LEAST_BYTES: Final = 3 << 10
+# Descriptors of the shell looked at in one turn of the event loop.
+TURN_DESCRIPTORS: Final = 256
 # Of as many requests that typed last it is known that they did.
 MAX_KEYS: Final = 64
 
@@ -177,13 +179,18 @@ class Command:
         """
         return self._script is None or self._script.opened
 
-    def held_by(self, shell: int) -> bool:
-        """Whether the shell has the command's outputs open, under whatever number."""
+    async def held_by(self, shell: int) -> bool:
+        """Whether the shell has the command's outputs open, under whatever number.
+
+        Meanwhile the shell is to do nothing: it might move them past the look.
+        """
         try:
             numbers = os.listdir(f"/proc/{shell}/fd")  # noqa: PTH208 - a str
         except OSError:  # it has gone, or is another user's and not to be looked at
             return False
-        for number in numbers:
+        for count, number in enumerate(numbers, 1):
+            if count % TURN_DESCRIPTORS == 0:
+                await asyncio.sleep(0)
             with suppress(OSError):  # closed by now, or of a file system that has gone
                 theirs = os.stat(f"/proc/{shell}/fd/{number}")  # noqa: PTH116 - a str
                 if (theirs.st_dev, theirs.st_ino) in self._pipes:

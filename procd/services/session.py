@@ -57,7 +57,7 @@ class ShellSession:
         self._config = config
         self._queue: deque[Command] = deque()
         self._current: Command | None = None
-        self._endings = 0  # of commands, under way
+        self._endings = 0  # of commands, under way or just over
         self._over = False
         self._dialogue = Dialogue(
             processes.poller, contact, self._is_shell, self._command_ended, self._silent
@@ -162,7 +162,8 @@ class ShellSession:
             if command.left or (command.terminated and exit_code == 0):
                 self._dialogue.status = exit_code = TERMINATED
             command.complete(exit_code)
-            if not command.log.sealed and command.held_by(self.pid):
+            if not command.log.sealed:
+                self._endings += 1
                 self._processes.tasks.start(self._let_go(command), f"end {command.record.id}")
         finally:
             self._next()
@@ -172,8 +173,12 @@ class ShellSession:
 
         When all that it has started has ended, nothing of it can follow.
         """
-        await proctree.emptied(self.tree(command), self._processes.pids)
-        command.seal()
+        held = await command.held_by(self.pid)
+        self._endings -= 1
+        self._next()
+        if held:
+            await proctree.emptied(self.tree(command), self._processes.pids)
+            command.seal()
 
     def _shell_ended(self, done: "asyncio.Future[ExitStatus]") -> None:
         if done.cancelled():
@@ -230,13 +235,9 @@ class ShellSession:
         if self.ended and not command.done.done():
             raise SessionEnded("session process has exited")
         await command.type(
-            wanted.data,
-            eof=wanted.eof,
-            key=wanted.key,
-            queue_bytes=self._config.input_queue_bytes,
-            shell=self.pid,
-            tasks=self._processes.tasks,
-        )
+            wanted.data, eof=wanted.eof, key=wanted.key, shell=self.pid,
+            queue_bytes=self._config.input_queue_bytes, tasks=self._processes.tasks,
+        )  # fmt: skip
 
     def _is_shell(self) -> bool | None:
         """Whether the shell is one, no wrapper and no `exec PROGRAM`; None if nobody can look."""
@@ -315,8 +316,7 @@ class ShellSession:
             command.complete(UNKNOWN)
             return True
         if command.record.interactive:
-            # A `read` of the shell's own ends so.
-            command.end_input(self.pid, self._processes.tasks)
+            command.end_input(self.pid, self._processes.tasks)  # a `read` of the shell's ends so
         self._endings += 1
         try:
             await self._processes.looks.take()

@@ -15,8 +15,10 @@ from procd.api.health import READINESS
 from procd.api.interpreter import CONTEXTS
 from procd.api.past import PIECE_BYTES
 from procd.api.pty import PTYS
+from procd.api.session import SESSIONS
 from procd.api.ws import CONNECTIONS
 from procd.app import PROCESSES
+from procd.services.command import TURN_DESCRIPTORS
 from procd.services.ptys import REPLAY_PIECES
 from procd.turns import PIECES, Turns
 from tests.api import cells, sessions
@@ -274,3 +276,28 @@ async def test_what_a_command_of_a_session_has_started_waits_for_a_turn_to_be_ki
     with none_of(looks) as waiting:
         await until(lambda: len(waiting) == 1)
         assert "exitCode" in await sessions.get(client, path)
+
+
+async def test_a_shell_with_many_descriptors_is_looked_at_in_several_turns(
+    procd: MakeClient,
+) -> None:
+    """Whether it keeps a command's output open; it runs the next command after that."""
+    client = await sessions.of_shell(procd, sessions.SHELLS["bash"])
+    opening = f"for i in $(seq {2 * TURN_DESCRIPTORS}); do exec {{v}}</dev/null; done"
+    await sessions.run(client, f"ulimit -n 4096; {opening}")
+    session = client.app[SESSIONS].get("s")
+    looking, over = 0, False
+
+    def watch() -> None:
+        nonlocal looking
+        looking += session._endings
+        if not over:
+            asyncio.get_running_loop().call_soon(watch)
+
+    watch()
+    first, second = [
+        await sessions.start(client, command) for command in ("exec {v}>&1; echo 1", "echo 2")
+    ]
+    await until(lambda: session.command(first).log.sealed and session.command(second).log.sealed)
+    over = True
+    assert looking > 2
