@@ -6,6 +6,7 @@ import signal
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from procd.api.session import SESSIONS
 from procd.api.ws import CONNECTIONS
 from procd.app import PROCESSES
 from procd.services.command import TURN_DESCRIPTORS
+from procd.services.history import TURN_BYTES
 from procd.services.ptys import REPLAY_PIECES
 from procd.turns import PIECES, Turns
 from tests.api import cells, sessions
@@ -301,3 +303,22 @@ async def test_a_shell_with_many_descriptors_is_looked_at_in_several_turns(
     await until(lambda: session.command(first).log.sealed and session.command(second).log.sealed)
     over = True
     assert looking > 2
+
+
+async def test_large_logs_are_deleted_in_several_turns(procd: MakeClient) -> None:
+    client = await procd()
+    await sessions.create(client)
+    for size in (3 * TURN_BYTES, TURN_BYTES, TURN_BYTES):
+        await sessions.ended(client, await sessions.start(client, f"head -c {size} /dev/zero"))
+    every = client.app[SESSIONS]
+    kept: list[int] = []
+
+    def watch() -> None:
+        kept.append(every.log_bytes)
+        if kept[-1]:
+            asyncio.get_running_loop().call_soon(watch)
+
+    watch()
+    await sessions.delete(client)
+    assert kept[0] > 5 * TURN_BYTES
+    assert max(before - after for before, after in pairwise(kept)) < 3 * TURN_BYTES
