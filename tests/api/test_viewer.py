@@ -88,6 +88,7 @@ async def test_a_viewer_s_input_takes_no_memory(
         assert int.from_bytes(frame[1][:2], "big") == WSCloseCode.MESSAGE_TOO_BIG
         await viewer.send_frame(CLOSE, frame[1])
     typist = await connect(client, secrets.write)
+    await typist.until(b"ready")
     async with raw(client) as viewer:
         await viewer.upgrade("/process/pty/t1/connect?replay=0", authorization)
         assert b"connected" in await viewer.control()
