@@ -173,9 +173,11 @@ class ShellSession:
 
         When all that it has started has ended, nothing of it can follow.
         """
-        held = await command.held_by(self.pid)
-        self._endings -= 1
-        self._next()
+        try:
+            held = await command.held_by(self.pid)
+        finally:
+            self._endings -= 1
+            self._next()
         if held:
             await proctree.emptied(self.tree(command), self._processes.pids)
             command.seal()
@@ -359,9 +361,8 @@ class ShellSession:
             self._leave(command)
             begin = time.monotonic()
             may_be_stopped = number != signal.SIGKILL
-            reached = self._processes.reach(
-                self.tree(command), number, untold, wakes=may_be_stopped
-            )
+            tree = self.tree(command)
+            reached = self._processes.reach(tree, number, untold, wakes=may_be_stopped)
             if may_be_stopped:
                 told |= reached.keys()
             end = time.monotonic()
