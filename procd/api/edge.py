@@ -170,8 +170,13 @@ class HttpConnection(web.RequestHandler):
         super()._pause_transport_reading()
         # What a WebSocket's client has sent before it went is still to be read.
         if self._watched < 0 and self.transport is not None and not self._upgraded:
-            self._watched = self.transport.get_extra_info("socket").fileno()
-            self._poller.add_hangup(self._watched, self._hung_up)
+            number = self.transport.get_extra_info("socket").fileno()
+            try:
+                self._poller.add_hangup(number, self._hung_up)
+            except OSError as exc:  # the end of one that leaves is seen when it is answered
+                log.warning("no room to watch a client with: %s", exc.strerror)
+            else:
+                self._watched = number
 
     def _resume_transport_reading(self) -> None:
         if self._watched >= 0:

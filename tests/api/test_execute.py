@@ -1,6 +1,7 @@
 """POST /process/execute: contract, section 6."""
 
 import asyncio
+import errno
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from procd.config import Config
+from procd.unix.poller import Poller
 from tests.api.clients import (
     WAIT_S,
     Fifo,
@@ -23,6 +25,7 @@ from tests.api.clients import (
     sha256,
 )
 from tests.conftest import MakeClient
+from tests.waiting import until
 
 # Prints its arguments, each once procd has taken what was printed before, so that order and cuts
 # are certain: `1:text` on stdout, `2:text` on stderr, escapes as in Python.
@@ -305,6 +308,34 @@ async def test_disconnect_with_more_behind_the_request(
         rude.reset() if way == "reset" else await rude.leave()
         await alive.ended()
     assert (await execute(client, "echo fine"))["result"] == "fine\n"
+
+
+async def test_more_behind_the_request_without_room_to_watch_the_client(
+    procd: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is read all the same. Source: epoll_ctl(2), ENOSPC."""
+    client = await procd()
+    unwatched: list[int] = []
+
+    def refuse(_: Poller, fd: int, callback: object) -> None:
+        unwatched.append(fd)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    head = "POST /process/execute HTTP/1.1\nContent-Length: {}"
+    monkeypatch.setattr(Poller, "add_hangup", refuse)
+    with Gate(tmp_path / "gate") as gate:
+        body = json.dumps({"command": f"read x <'{gate}'; echo $x", "timeout": 0})
+        async with raw(client) as rude:
+            await rude.request(head.format(len(body)), body.encode())
+            body = json.dumps({"command": f"echo behind #{'x' * 2_000_000}"})
+            await rude.request(head.format(len(body)), body.encode())
+            await until(lambda: bool(unwatched))
+            gate.open()
+            for word in "pass", "behind":
+                status, headers = await rude.head()
+                (size,) = (int(each.split()[1]) for each in headers if "Content-Length" in each)
+                assert status == 200
+                assert json.loads(await rude.exactly(size))["stdout"] == f"{word}\n"
 
 
 async def test_disconnect_while_a_long_answer_is_sent(procd: MakeClient, alive: Fifo) -> None:

@@ -30,6 +30,9 @@ async def test_what_changes_is_told(procd: MakeClient) -> None:
     await create(client, "t1", lazyStart=True)
     (pty,) = await listed(feed, bool)
     assert (pty["id"], pty["active"], pty["clients"], pty["exitCode"]) == ("t1", False, 0, None)
+    async with client.post("/process/pty/t1/resize", json={"cols": 101, "rows": 31}) as reply:
+        assert reply.status == 200
+    await listed(feed, lambda ptys: (ptys[0]["cols"], ptys[0]["rows"]) == (101, 31))
     terminal = await connect(client, "t1")
     await listed(feed, lambda ptys: ptys[0]["active"] and ptys[0]["clients"] == 1)
     async with client.patch("/terminal/ptys/t1", json={"title": " build "}) as reply:
