@@ -47,7 +47,7 @@ def main() -> None:
             if "execute" in names:
                 execute.measure(report, place, procd, rounds)
             if "output" in names:
-                execute.measure_output(report, place, procd, rounds * 2)
+                execute.measure_output(report, place, procd, rounds * 6)
             if "echo" in names:
                 sessions.measure_echo(report, place, procd, server, rounds * 2)
             if "stream" in names:
