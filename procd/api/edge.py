@@ -57,8 +57,8 @@ class HttpConnection(web.RequestHandler):
     """
 
     __slots__ = ("_body", "_config", "_frames", "_head_bytes", "_heap", "_max_head_bytes",
-                 "_patience", "_peername", "_poller", "_requests", "_visitors", "_watched", "_wire",
-                 "incoming", "last_words", "took_all")  # fmt: skip
+                 "_patience", "_peername", "_poller", "_requests", "_sent", "_visitors", "_watched",
+                 "_wire", "incoming", "last_words", "took_all")  # fmt: skip
 
     def __init__(
         self, server: web.Server, app: web.Application, config: ServerConfig, **options: Any
@@ -77,6 +77,7 @@ class HttpConnection(web.RequestHandler):
         self._max_head_bytes = config.max_header_bytes * HEAD_TO_HEADER
         self._head_bytes = 0  # of one that isn't whole
         self._body: StreamReader | None = None  # one that isn't
+        self._sent: asyncio.Future[None] | None = None
         self.incoming: Incoming | None = None
         self.last_words = self.took_all = False
 
@@ -200,6 +201,13 @@ class HttpConnection(web.RequestHandler):
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
+        """Called by aiohttp at the end, which comes with the event loop's, sent or not."""
+        await super().shutdown(timeout)
+        if self._has_unsent:
+            self._sent = self._loop.create_future()
+            await asyncio.wait([self._sent], timeout=timeout)
+
     async def start(self) -> None:
         """Serve it, until there is no more to be done than to send what is left."""
         try:
@@ -292,6 +300,8 @@ class HttpConnection(web.RequestHandler):
         # A body knows its connection. Neither is to wait for a collection with what has come of it.
         self._body = None
         self._messages.clear()
+        if self._sent is not None:
+            self._sent.set_result(None)
 
     def handle_error(
         self,

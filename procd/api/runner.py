@@ -62,7 +62,8 @@ class Runner(web.AppRunner):
             keepalive_timeout=config.keepalive_s,
             max_field_size=config.max_header_bytes,
             max_line_size=config.max_header_bytes,
-            # aiohttp grants it twice: before it cancels the handlers, and after.
+            # aiohttp grants it twice, before it cancels the handlers and after, and connections to
+            # what is still to be sent.
             shutdown_timeout=config.shutdown_s / 3,
         )
         self._config = config

@@ -2,8 +2,11 @@
 
 import asyncio
 import fcntl
+import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,9 +18,11 @@ import uvloop
 
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import PATIENCE_S, PROCD, Daemon, Watch, children, descendants, eventually
+from tests.daemon.test_listen import passing
 
 SOCKETS = 50
 EXECUTES = 10
+SENT_BYTES = 250_000
 
 
 async def execute(http: aiohttp.ClientSession, daemon: Daemon, command: str) -> dict[str, Any]:
@@ -256,3 +261,28 @@ async def test_what_is_killed_is_not_kept_by_what_may_leave(
         assert (await executing)["exitCode"] == 128 + signal.SIGKILL
         os.kill(deaf, signal.SIGKILL)
     assert await stopping == 0
+
+
+def test_what_is_being_sent_is_sent_to_its_end(start: Start) -> None:
+    """Though its request is over, and the client takes its time."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        for each, size in (listener, socket.SO_SNDBUF), (client, socket.SO_RCVBUF):
+            each.setsockopt(socket.SOL_SOCKET, size, 32 << 10)  # so that the most of it waits
+        daemon = start(
+            command=passing(listener, names="web"),
+            pass_fds=[listener.fileno()],
+            env={"PROCD_SERVER_SHUTDOWN_S": "60"},
+        )
+        client.connect(("127.0.0.1", daemon.port))
+        body = json.dumps({"command": f"head -c {SENT_BYTES} /dev/zero | tr '\\0' x"}).encode()
+        head = "POST /process/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n"
+        client.sendall(head.format(len(body)).encode() + body)
+        reply = client.recv(1)
+        os.kill(daemon.pid, signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            daemon.process.wait(1)
+        while data := client.recv(1 << 20):
+            reply += data
+    assert reply.count(b"x") >= 2 * SENT_BYTES
+    assert reply.endswith((b"}", b"0\r\n\r\n"))
+    assert daemon.process.wait(PATIENCE_S) == 0
