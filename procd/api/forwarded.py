@@ -3,7 +3,7 @@
 The first is for logs and nothing else, the second for what a page's own host is.
 
 Source: X-Forwarded-For as nginx and Caddy write it: each proxy adds the peer that it saw, last.
-X-Forwarded-Host: the Host that the client has sent.
+X-Forwarded-Host: the Host that the client has sent; Apache adds its own to what it finds.
 """
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -69,7 +69,7 @@ class Proxies:
         """The host that the client has asked for: by the word of a trusted proxy, or by its own."""
         said = request.headers.get(hdrs.X_FORWARDED_HOST)
         if said is not None and self._trusts(request.remote or UNKNOWN):
-            return said
+            return said.partition(",")[0].strip()
         return named_host(request) or ""
 
     def _trusts(self, name: str) -> bool:

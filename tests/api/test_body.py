@@ -253,6 +253,20 @@ async def test_a_body_that_is_announced_above_the_limit(procd: MakeClient) -> No
         assert b"\r\nConnection: close\r\n" in reply
 
 
+async def test_a_body_that_was_asked_for_and_is_above_the_limit(procd: MakeClient) -> None:
+    """It is sent to its end, by a proxy for instance, before the answer is looked for."""
+    client = await procd(server={"max_body_bytes": 2048})
+    async with raw(client) as polite:
+        head = "POST /process/execute HTTP/1.1\nTransfer-Encoding: chunked"
+        await polite.request(f"{head}\nExpect: 100-continue")
+        assert (await polite.head())[0] == 100
+        for _ in range(5):
+            await polite.send(b"%x\r\n%b\r\n" % (100_000, b"x" * 100_000))
+            await execute(client, "true")  # meanwhile a reset would have come
+        await polite.send(b"0\r\n\r\n")
+        assert (await polite.head())[0] == 413
+
+
 async def test_a_body_of_tens_of_mib_is_taken_by_default(procd: MakeClient) -> None:
     client = await procd()
     body = json_body({"command": "echo ran", "more": "x" * (40 << 20)})

@@ -207,6 +207,24 @@ async def test_a_refused_body_is_not_read(procd: MakeClient, secrets: Secrets, p
         assert b"401 Unauthorized" in await bare.rest()
 
 
+@each("header", ["Content-Length: 400000", "Transfer-Encoding: chunked"])
+async def test_who_sends_on_after_a_refusal_meets_no_reset(
+    procd: MakeClient, secrets: Secrets, header: str
+) -> None:
+    """A proxy would take it for a failure of the server's and not look for the answer."""
+    client = await guarded(procd, secrets)
+    piece = b"x" * 100_000
+    if "chunked" in header:
+        piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+    async with raw(client) as bare, asyncio.timeout(WAIT_S):
+        await bare.request(f"POST /process/execute HTTP/1.1\n{header}")
+        assert b"401 Unauthorized" in await bare.rest()
+        for _ in range(3):
+            await bare.send(piece)
+            async with client.get("/version") as reply:  # meanwhile a reset would have come
+                assert reply.status == 401
+
+
 async def test_a_refused_client_is_not_asked_for_its_body(
     procd: MakeClient, secrets: Secrets
 ) -> None:
@@ -355,9 +373,10 @@ async def test_a_page_can_read_what_is_not_there(procd: MakeClient) -> None:
         assert reply.headers["Access-Control-Allow-Origin"] == "https://any.example"
 
 
-async def test_the_origin_behind_a_proxy(procd: MakeClient) -> None:
+@each("names", ["gateway.example", "gateway.example, 10.1.1.1:8000"])
+async def test_the_origin_behind_a_proxy(procd: MakeClient, names: str) -> None:
     """The page was loaded from where a trusted proxy, and nobody else, says that it was."""
-    headers = {"Origin": "https://gateway.example", "X-Forwarded-Host": "gateway.example"}
+    headers = {"Origin": "https://gateway.example", "X-Forwarded-Host": names}
     elsewhere = {"Origin": "https://evil.example", "X-Forwarded-Host": "gateway.example"}
     for trusted, status in (["127.0.0.1"], 200), (["10.0.0.0/8"], 403), ([], 403):
         client = await procd(server={"trusted_proxies": trusted})
