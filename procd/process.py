@@ -7,16 +7,17 @@ have to be told is plain data in `ProcessRecord`; each descriptor has one owner 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from signal import SIGINT, SIGKILL
+from signal import SIGINT
 from typing import Final, Protocol
 
 from procd.config import ProcessConfig
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log, Store
-from procd.turns import Turns
+from procd.trees import Trees
 from procd.unix import cgroup, proctree, tags
 from procd.unix.child import Child, ExitStatus
 from procd.unix.fd import OwnedFd
+from procd.unix.pidfd import ended
 from procd.unix.poller import Poller
 from procd.unix.proctree import Tree
 from procd.unix.reader import FdReader
@@ -56,26 +57,13 @@ class Supervisor(Protocol):
 
     config: ProcessConfig
     poller: Poller
-    looks: Turns
+    trees: Trees
 
     def exited(self, process: "Process") -> None:
         """Its status was read: from now on its pid may be anybody's."""
 
     def settle(self, process: "Process") -> None:
         """Look whether anything is left to supervise."""
-
-    def reach(
-        self,
-        tree: Tree,
-        number: int,
-        only: Callable[[int], bool] | None = None,
-        *,
-        wakes: bool = False,
-    ) -> dict[int, int]:
-        """Signal a tree, or `only` some of it; those that got it: pid → start time."""
-
-    def start_kill(self, tree: Tree) -> asyncio.Task[None]:
-        """Kill a tree."""
 
 
 class Process:
@@ -239,14 +227,18 @@ class Process:
         leader = self.record.tree.leader
         return not leader or tags.retag(leader, tag)
 
-    def interrupt(self, tag: int) -> None:
-        """SIGINT to the process, and to those of its process group that carry `tag`."""
+    def interrupt(self, tag: int, still: Callable[[], bool]) -> None:
+        """SIGINT to the process, and to those of its process group that carry `tag`.
+
+        Args:
+            still: whether they are at what is to be interrupted: it may take some turns.
+        """
         tree = self.record.tree
         hears = proctree.in_foreground(tree, tag)
-        self._processes.reach(tree, SIGINT, hears)
+        self._processes.trees.start_telling(tree, SIGINT, lambda pid: still() and hears(pid))
 
     def kill(self, along: asyncio.Task[None] | None = None) -> None:
-        """Begin to end the whole tree, now; `killed` waits for the end of it.
+        """Begin to end the whole tree, now unless it is large; `killed` waits for the end of it.
 
         Descendants count wherever they went: other sessions, other process groups, orphans.
 
@@ -257,8 +249,7 @@ class Process:
             return
         if self.record.leaf is not None:
             self.record.leaf.kill()
-        self._killing = along or self._processes.start_kill(self.record.tree)
-        self.signal(SIGKILL)  # it has, unless /proc does not show it
+        self._killing = along or self._processes.trees.start_kill(self.record.tree)
 
     async def killed(self) -> None:
         """Wait until everything that `kill` was after has ended, or for `KILL_WAIT_S`.
@@ -268,25 +259,26 @@ class Process:
         if self._killing is not None:
             await asyncio.wait([self._killing], timeout=proctree.KILL_WAIT_S)
 
-    def tell(self, number: int) -> dict[int, int]:
+    async def tell(self, number: int) -> dict[int, int]:
         """Signal everyone, the stopped too; those known to have got it: pid → start time."""
-        return self._processes.reach(self.record.tree, number, wakes=True)
+        return await self._processes.trees.tell(self.record.tree, number, wakes=True)
 
     async def leave(self, number: int, grace_s: float) -> None:
-        """Signal everyone, and wait until all have left, at most `grace_s`."""
-        await proctree.ended(self.tell(number), grace_s)
+        """`tell` everyone, and wait until all have left, at most `grace_s`."""
+        await self._processes.trees.looks.take()
+        await ended(await self.tell(number), grace_s)
 
     async def see_off(self, told: Mapping[int, int], grace_s: float) -> None:
         """Wait at most `grace_s` for who was told to leave, then kill; returns as `killed` does."""
-        await proctree.ended(told, grace_s)
-        await self._processes.looks.take()
+        await ended(told, grace_s)
+        await self._processes.trees.looks.take()
         self.kill()
         await self.killed()
 
     async def end(self, number: int, grace_s: float) -> None:
         """`tell` everyone, and `see_off`."""
-        await self._processes.looks.take()
-        await self.see_off(self.tell(number), grace_s)
+        await self._processes.trees.looks.take()
+        await self.see_off(await self.tell(number), grace_s)
 
     def resize(self, cols: int, rows: int) -> None:
         """Set the winsize of its terminal, if it has one that is open."""

@@ -25,6 +25,7 @@ from procd.spawnrate import SpawnRate
 from procd.streams.backlog import Budget
 from procd.streams.log import Log, Store
 from procd.tasks import Tasks
+from procd.trees import Trees
 from procd.turns import Turns
 from procd.unix import cgroup, proctree, tags
 from procd.unix.confine import confinement
@@ -47,16 +48,6 @@ SPAWN_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.0
 T = TypeVar("T")
 
 
-def cgroup_limits(config: ProcessConfig) -> dict[str, str]:
-    """What the settings ask of every leaf: file of a controller → its content."""
-    wanted = {
-        "memory.max": config.memory_max_bytes,
-        "pids.max": config.pids_max,
-        "cpu.weight": config.cpu_weight,
-    }
-    return {file: str(value) for file, value in wanted.items() if value}
-
-
 class Processes:
     """All supervised processes, and the orphans that they leave behind.
 
@@ -69,9 +60,8 @@ class Processes:
         self.tasks = Tasks()
         # To start a process keeps the event loop: whoever starts many awaits `turns.take()` first.
         self.turns = Turns(asyncio.get_running_loop())
-        # So does a look for all of a tree: who ends one awaits these, behind nobody who starts.
-        self.looks = Turns(asyncio.get_running_loop())
         self.pids: dict[int, Process] = {}
+        self.trees = Trees(self.pids, self.tasks)
         self.spawn_times = Histogram(SPAWN_BOUNDS_S)
         self._unsettled: set[Process] = set()
         run_shift = tags.PROCESS_BITS + tags.PART_BITS
@@ -83,7 +73,7 @@ class Processes:
         self.memory = Budget(config.max_total_output_bytes, self.heap.freed)
         self._spawn_rate = SpawnRate(self._loop.time, config.max_spawns_per_s, config.spawn_burst)
         self._cgroups = cgroup.find_root(config.cgroup)
-        if limits := cgroup_limits(config):
+        if limits := cgroup.wanted_limits(config):
             if self._cgroups is None:
                 log.warning("no cgroup v2 is delegated: %s are not set", ", ".join(limits))
             else:
@@ -241,7 +231,7 @@ class Processes:
         try:
             process = Process(self, record, output, master=master)
         except OSError as exc:  # no descriptor is left for the pidfd, for instance: take it back
-            self.start_kill(record.tree)  # type: ignore[unused-awaitable]  # it goes on by itself
+            self.trees.start_kill(record.tree)  # type: ignore[unused-awaitable]  # it goes on by itself
             os.kill(pid, signal.SIGKILL)  # it has been, unless /proc does not show it
             record.tree.leader = 0  # an orphan as any: once it is collected, the pid is anybody's
             if leaf is not None:
@@ -318,11 +308,14 @@ class Processes:
         signal.sigtimedwait({signal.SIGCHLD}, 0)  # what came until now is seen to below
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         self._remove_leaves()
+        reaping = proctree.reap_orphans(self.pids)
         try:
-            proctree.reap_orphans(self.pids)
+            self.trees.looks.begin(reaping)
         except OSError:  # no descriptor is left
             self._sweep_wanted = True
             self._plan_sweep()
+        else:
+            self.tasks.start(self.trees.looks.finish(reaping), "reap orphans")
 
     def stop(self, but: Container[int] = ()) -> None:
         """Start nothing any more, and begin to kill every tree, orphans of earlier ones included.
@@ -334,7 +327,7 @@ class Processes:
         ended = [process for process in self._unsettled if process.record.pid not in but]
         spared = {process.record.tree.tag for process in self._unsettled.difference(ended)}
         trees = [process.record.tree for process in ended]
-        killing = self.start_kill(Forest(trees, self._run_tag, spared))
+        killing = self.trees.start_kill(Forest(trees, self._run_tag, spared))
         for process in ended:
             process.kill(along=killing)
 
@@ -351,44 +344,9 @@ class Processes:
         signal.signal(signal.SIGCHLD, self._old_handler)
         self._closed = True
         self._reap_orphans()
+        await self.tasks.aclose(EXIT_WAIT_S)
         self.poller.close()
         self.heap.close()
-
-    def reach(
-        self,
-        tree: Tree | Forest,
-        number: int,
-        only: Callable[[int], bool] | None = None,
-        *,
-        wakes: bool = False,
-    ) -> dict[int, int]:
-        """Signal a tree, or `only` some of it; without a descriptor, its first process group.
-
-        Args:
-            wakes: whether who is stopped is continued, to hear it.
-
-        Returns:
-            Those that are known to have got it: pid → start time.
-        """
-        try:
-            return proctree.signal_tree(tree, number, self.pids, only=only, wakes=wakes)
-        except OSError as exc:
-            log.warning("the tree with tag %x can't be walked: %s", tree.tag, exc.strerror)
-            for leader in tree.leaders:
-                os.killpg(leader, number)
-            return {}
-
-    def start_kill(self, tree: Tree | Forest) -> asyncio.Task[None]:
-        """Kill a tree: a first round at once, those after it in a task."""
-        reached = self.reach(tree, signal.SIGKILL)
-        return self.tasks.run(
-            proctree.finish_kill(tree, reached, self.pids, self.looks), f"kill tree {tree.tag:x}"
-        )
-
-    async def end(self, tree: Tree) -> None:
-        """Kill a tree; returns when it has ended, or after `KILL_WAIT_S`: the kill goes on then."""
-        await self.looks.take()
-        await asyncio.wait([self.start_kill(tree)], timeout=proctree.KILL_WAIT_S)
 
 
 def _opened(opener: Callable[[], T]) -> T:

@@ -4,12 +4,16 @@ And how long one takes.
 """
 
 import asyncio
+import itertools
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
 # Pieces of work done in one turn; the first come, the first served.
 PIECES: Final = 4
+# Steps of a piece that has many: processes that are looked at, for instance.
+STEPS: Final = 64
 
 
 class Turns:
@@ -31,6 +35,22 @@ class Turns:
         if not self._begun:
             self._loop.call_soon(self._next)
         self._begun += 1
+
+    def begin(self, work: Iterator[object]) -> None:
+        """Do the first STEPS of some work, at once."""
+        for _ in itertools.islice(work, STEPS):
+            pass
+
+    async def finish(self, work: Iterator[object]) -> None:
+        """Do what is left of it, a piece when one may begin."""
+        for number, _ in enumerate(work):
+            if number % STEPS == 0:
+                await self.take()
+
+    async def spread(self, work: Iterator[object]) -> None:
+        """`begin` some work and `finish` it."""
+        self.begin(work)
+        await self.finish(work)
 
     def _next(self) -> None:
         self._begun = 0

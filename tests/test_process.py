@@ -524,7 +524,7 @@ async def test_end_takes_one_walk(supervise: Supervise) -> None:
     process = supervise().sh('sh -c "$STAY" & eval "$STAY"')
     pids = set(map(int, (await until_lines(process, 2)).split()))
     with opened_files() as opened:
-        assert set(process.tell(signal.SIGTERM)) == pids
+        assert set(await process.tell(signal.SIGTERM)) == pids
     assert opened.count(OWN_CHILDREN) == 1
 
 

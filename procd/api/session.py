@@ -246,7 +246,8 @@ async def send_input(request: web.Request) -> web.Response:
 async def send_signal(request: web.Request) -> web.Response:
     """Signal the processes of a command."""
     session = request.app[SESSIONS].to_change(request.match_info["session_id"], "send signal to")
-    session.signal(session.command(request.match_info["command_id"]), await load(request, SIGNAL))
+    command = session.command(request.match_info["command_id"])
+    await session.signal(command, await load(request, SIGNAL))
     return web.Response(status=204)
 
 

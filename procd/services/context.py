@@ -305,11 +305,12 @@ class Context:
             cell.finish(Outcome(end))
         grace_s = None if cell.only_looks else self._config.grace_s
         await asyncio.wait([reply], timeout=grace_s)
-        if not reply.done():
+        late = not reply.done()
+        if late:  # though it may come before the kill
             await repl.kill()
         if cell.broken_for:
             return cell.broken(ENDED)
-        return Outcome(end, reason=STATE_LOST if reply.result() is None else "")
+        return Outcome(end, reason=STATE_LOST if late or reply.result() is None else "")
 
     def interrupt(self) -> bool:
         """Interrupt what runs or is about to, as Ctrl-C would; whether something is."""

@@ -93,6 +93,7 @@ class Repl:
             ours.close()
             theirs.close()
             raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
+        self._processes = processes
         self._relay = Relay()
         self._first_words = self._relay.target = Log(Backlog(FIRST_WORDS_BYTES), 0)
         try:
@@ -239,8 +240,8 @@ class Repl:
         """
         if not self.begun:
             self._interrupted = True
-        elif self._process.running and self._reply is not None and not self._reply.done():
-            self._process.interrupt(self._tag)
+        elif self._process.running and (reply := self._reply) is not None and not reply.done():
+            self._process.interrupt(self._tag, lambda: not reply.done())
 
     async def end(self, grace_s: float) -> None:
         """SIGTERM, then after `grace_s` SIGKILL, for the whole tree; returns as `kill` does."""
@@ -250,6 +251,7 @@ class Repl:
 
     async def kill(self) -> None:
         """SIGKILL for the whole tree; returns when it has ended, or won't: then it is given up."""
+        await self._processes.trees.looks.take()
         self._process.kill()
         await self._settled()
 

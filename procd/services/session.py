@@ -52,6 +52,7 @@ class ShellSession:
         self.history = history
         self._process = process
         self._processes = processes
+        self._trees = processes.trees
         self._words = Words(words)
         self._shell = contact.shell
         self._config = config
@@ -179,7 +180,7 @@ class ShellSession:
             self._endings -= 1
             self._next()
         if held:
-            await proctree.emptied(self.tree(command), self._processes.pids)
+            await self._trees.emptied(self.tree(command))
             command.seal()
 
     def _shell_ended(self, done: "asyncio.Future[ExitStatus]") -> None:
@@ -257,7 +258,7 @@ class ShellSession:
         tag = self._process.tag(command.record.number)
         return proctree.Tree(leader, tag, tags.EVERY_BIT, host=shell)
 
-    def signal(self, command: Command, number: int) -> None:
+    async def signal(self, command: Command, number: int) -> None:
         """Send a signal to all processes of a command, which the shell isn't one of.
 
         Raises:
@@ -271,7 +272,7 @@ class ShellSession:
         if not command.running:
             raise Conflict("command is waiting for its turn")
         try:
-            proctree.signal_tree(self.tree(command), number, self._processes.pids)
+            await self._trees.signal(self.tree(command), number)
         except OSError as exc:  # whoever asked can ask again: nobody else is to get it instead
             raise ProcdError(f"the processes can't be looked for: {exc.strerror}") from exc
 
@@ -321,14 +322,13 @@ class ShellSession:
             command.end_input(self.pid, self._processes.tasks)  # a `read` of the shell's ends so
         self._endings += 1
         try:
-            await self._processes.looks.take()
             await self._press(command, signal.SIGTERM, grace_s)
             # However late the loop is, there is time left for SIGKILL.
             await self._press(command, signal.SIGKILL, proctree.KILL_WAIT_S)
             kept = self._has_ended(command)
             if kept:
                 await asyncio.wait([command.done])
-                await self._processes.end(self.tree(command))  # its background is part of it
+                await self._trees.end(self.tree(command))  # its background is part of it
             else:
                 self._process.kill()
                 await self._process.killed()
@@ -358,12 +358,12 @@ class ShellSession:
         deadline = time.monotonic() + within_s
         pauses = Pauses()
         while not self._has_ended(command) and time.monotonic() < deadline:
+            await self._trees.looks.take()
             self._leave(command)
             begin = time.monotonic()
-            may_be_stopped = number != signal.SIGKILL
-            tree = self.tree(command)
-            reached = self._processes.reach(tree, number, untold, wakes=may_be_stopped)
-            if may_be_stopped:
+            asks = number != signal.SIGKILL
+            reached = await self._trees.tell(self.tree(command), number, untold, wakes=asks)
+            if asks:
                 told |= reached.keys()
             end = time.monotonic()
             pause_s = min(pauses.after(end - begin), deadline - end)
@@ -379,14 +379,14 @@ class ShellSession:
         """End all that runs in it, then forget everything about it."""
         self._over = True
         try:
-            await self._processes.looks.take()
-            # Before its input ends: half of that isn't to be taken for all of it.
-            told = self._process.tell(signal.SIGTERM)
+            await self._trees.looks.take()
             while self._queue:
                 self._queue.popleft().cancel("session was deleted")
+            command, self._current = self._current, None  # however it ends from now on
+            # Before its input ends: half of that isn't to be taken for all of it.
+            told = await self._process.tell(signal.SIGTERM)
             self._dialogue.end()
-            if self._current is not None:
-                command, self._current = self._current, None
+            if command is not None:
                 command.cancel("session was deleted")
             await self._process.see_off(told, self._config.grace_s)
             await self.history.clear()

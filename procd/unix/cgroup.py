@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from procd.config import ConfigError
+from procd.config import ConfigError, ProcessConfig
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,16 @@ MOUNT: Final = Path("/sys/fs/cgroup")
 # Where procd itself goes when its own cgroup is to have controllers: a cgroup with those for its
 # children has no processes of its own ("no internal processes").
 OWN_LEAF: Final = "procd-daemon"
+
+
+def wanted_limits(config: ProcessConfig) -> dict[str, str]:
+    """What the settings ask of every leaf: file of a controller → its content."""
+    wanted = {
+        "memory.max": config.memory_max_bytes,
+        "pids.max": config.pids_max,
+        "cpu.weight": config.cpu_weight,
+    }
+    return {file: str(value) for file, value in wanted.items() if value}
 
 
 @dataclass(frozen=True, slots=True)

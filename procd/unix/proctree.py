@@ -16,13 +16,13 @@ import itertools
 import logging
 import os
 import signal
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from procd.turns import Turns
-from procd.unix.fd import OwnedFd
 from procd.unix.libc import LIBC
+from procd.unix.pidfd import RETRY_S, ended, send
 from procd.unix.procfs import children, own_children, stat_of
 from procd.unix.tags import EVERY_BIT, PROCESS_MASK, RUN_MASK, tag_of
 
@@ -34,9 +34,6 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 KILL_WAIT_S: Final = 2.0
 # From here on it is said once more, and tried more slowly.
 MANY_ROUNDS: Final = 64
-# How long to wait where no descriptor is left, until one may be.
-RETRY_S: Final = 0.2
-NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def become_subreaper() -> None:
@@ -101,22 +98,33 @@ class Forest:
         return {tree.leader for tree in self.trees} - {0}
 
 
-def members(
-    tree: Tree | Forest, supervised: Container[int], departed: set[int] | None = None
-) -> Iterator[tuple[int, int]]:
+def members(tree: Tree | Forest, supervised: Container[int]) -> Iterator[tuple[int, int]]:
     """The living processes of `tree` as they are found: pid and start time, in ticks since boot.
 
     The youngest orphans come first: of those who fork and end, time after time, one lives.
 
     Args:
         supervised: pids of the leaders of all trees, which are no orphans.
-        departed: gets the pids of those found dead, who may have left a child a moment ago.
 
     Raises:
         OSError: no descriptor is left to look at them with.
     """
+    return (member for member in _looks(tree, supervised) if member is not None)
+
+
+def _looks(
+    tree: Tree | Forest, supervised: Container[int], departed: set[int] | None = None
+) -> Iterator[tuple[int, int] | None]:
+    """As `members`, but None for each other process that is looked at.
+
+    Args:
+        departed: gets the pids of those found dead, who may have left a child a moment ago.
+    """
     seen: set[int] = set()
     for first in _firsts(tree, supervised):
+        if first is None:
+            yield None
+            continue
         queue = [first]
         while queue:
             pid = queue.pop()
@@ -127,19 +135,29 @@ def members(
             if stat is None or not stat.alive:  # and its children are somebody else's by now
                 if departed is not None:
                     departed.add(pid)
+                yield None
                 continue
             theirs = children(pid, stat.threads)
             queue += theirs if pid != tree.host else _bearers(tree, theirs)
             yield pid, stat.start_time
 
 
-def _firsts(tree: Tree | Forest, supervised: Container[int]) -> Iterator[int]:
-    """Where to begin to look, from there on by parentage."""
+def _list(tree: Tree | Forest, supervised: Container[int], found: dict[int, int]) -> Iterator[None]:
+    """Put the members into `found`, a step for each process that is looked at."""
+    for member in _looks(tree, supervised):
+        if member is not None:
+            pid, start_time = member
+            found[pid] = start_time
+        yield
+
+
+def _firsts(tree: Tree | Forest, supervised: Container[int]) -> Iterator[int | None]:
+    """Where to begin to look, from there on by parentage; None for orphans of others."""
     leaders = tree.leaders
     for pid in reversed(own_children()):
-        if pid not in supervised and _has_orphan(tree, leaders, pid):
-            yield pid
-    yield from leaders
+        if pid not in supervised:
+            yield pid if _has_orphan(tree, leaders, pid) else None
+    yield from tree.leaders  # who has ended since then has no pid any more
     if tree.host:
         yield from _bearers(tree, children(tree.host))
 
@@ -150,10 +168,12 @@ def _bearers(tree: Tree | Forest, pids: Iterable[int]) -> Iterator[int]:
 
 def _has_orphan(tree: Tree | Forest, leaders: set[int], pid: int) -> bool:
     tag = tag_of(pid)
-    if tag or not leaders:
+    if tag:
         return tree.owns(tag)
     stat = stat_of(pid)  # untagged: it has set the limit itself, or can't be asked
-    return stat is not None and not leaders.isdisjoint((stat.group, stat.session))
+    if stat is None:  # whose it was nobody knows: its status was taken in another turn
+        return True
+    return not leaders.isdisjoint((stat.group, stat.session))
 
 
 def in_foreground(tree: Tree, tag: int) -> Callable[[int], bool]:
@@ -172,129 +192,52 @@ def signal_tree(
     tree: Tree | Forest,
     number: int,
     supervised: Container[int],
+    reached: dict[int, int],
     departed: set[int] | None = None,
     only: Callable[[int], bool] | None = None,
     *,
     wakes: bool = False,
-) -> dict[int, int]:
-    """Send a signal to every member, or `only` some; those that took it: pid → start time.
+) -> Iterator[None]:
+    """Send a signal to every member, or `only` some: a step for each process.
 
     Args:
+        reached: gets those that took it: pid → start time.
         wakes: whether who is stopped is continued, to hear it.
 
     Raises:
         OSError: no descriptor is left to look at them with; some may have got it.
     """
-    reached: dict[int, int] = {}
-    found: Iterable[tuple[int, int]] = members(tree, supervised, departed)
+    found: Iterable[tuple[int, int] | None] = _looks(tree, supervised, departed)
     if number != signal.SIGKILL:
         # Who is asked to end may end others, and so hide what they have started. Who is killed
         # can't, and may fork and be gone by the time that all have been looked at.
-        found = list(found)
-    for pid, start_time in found:
-        if only is not None and not only(pid):
-            continue
-        try:
-            _signal(pid, start_time, (number, signal.SIGCONT) if wakes else (number,))
-            reached[pid] = start_time
-        except ProcessLookupError:
-            if departed is not None:
-                departed.add(pid)
-        except PermissionError:
-            log.warning("process %d is not ours to signal", pid)
-    return reached
+        listed: dict[int, int] = {}
+        yield from _list(tree, supervised, listed)
+        found = listed.items()
+    for member in found:
+        if member is not None and (only is None or only(member[0])):
+            pid, start_time = member
+            try:
+                send(pid, start_time, (number, signal.SIGCONT) if wakes else (number,))
+                reached[pid] = start_time
+            except ProcessLookupError:
+                if departed is not None:
+                    departed.add(pid)
+            except PermissionError:
+                log.warning("process %d is not ours to signal", pid)
+        yield
 
 
-def _signal(pid: int, start_time: int, numbers: tuple[int, ...]) -> None:
-    """Send signals to the process that began then.
+async def emptied(tree: Tree, supervised: Container[int], looks: Turns) -> None:
+    """Wait until nobody is in the tree any more.
 
-    Raises:
-        ProcessLookupError: it has ended, whoever has its pid now.
-        PermissionError: it is not ours to signal.
+    Args:
+        looks: the turns in which trees are looked for.
     """
-    try:
-        pidfd = _pidfd(pid, start_time)
-    except OSError as exc:
-        if exc.errno not in NO_DESCRIPTOR:
-            raise
-        _check(pid, start_time)  # with the last one that there is
-        for number in numbers:
-            os.kill(pid, number)
-        return
-    try:
-        for number in numbers:
-            signal.pidfd_send_signal(pidfd.number, number)
-    finally:
-        pidfd.close()
-
-
-def _pidfd(pid: int, start_time: int) -> OwnedFd:
-    """A pidfd of the process that began then; opened first, it is not one of a reused number.
-
-    Raises:
-        ProcessLookupError: it has ended, whoever has its pid now.
-        OSError: there are not two descriptors, the one to look with.
-    """
-    pidfd = OwnedFd(os.pidfd_open(pid))
-    try:
-        _check(pid, start_time)
-    except OSError:
-        pidfd.close()
-        raise
-    return pidfd
-
-
-def _check(pid: int, start_time: int) -> None:
-    stat = stat_of(pid)
-    if stat is None or not stat.alive or stat.start_time != start_time:
-        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
-
-
-async def ended(processes: Mapping[int, int], within_s: float | None = None) -> bool:
-    """Wait until each of these processes (pid → start time) has ended, at most `within_s`.
-
-    For one after the other, as there may be more of them than descriptors. Whether all have.
-    """
-    left = list(processes.items())
-    try:
-        async with asyncio.timeout(within_s):
-            while left:
-                await _one_ended(*left[-1])
-                left.pop()
-    except TimeoutError:
-        return False
-    return True
-
-
-async def _one_ended(pid: int, start_time: int) -> None:
-    pidfd = None
-    while pidfd is None:
-        try:
-            pidfd = _pidfd(pid, start_time)
-        except ProcessLookupError:
-            return
-        except OSError:
-            await asyncio.sleep(RETRY_S)
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
-
-    def wake() -> None:
-        if not done.done():
-            done.set_result(None)
-
-    try:
-        loop.add_reader(pidfd.number, wake)
-        await done
-    finally:
-        loop.remove_reader(pidfd.number)
-        pidfd.close()
-
-
-async def emptied(tree: Tree, supervised: Container[int]) -> None:
-    """Wait until nobody is in the tree any more."""
     while True:
+        living: dict[int, int] = {}
         try:
-            living = dict(members(tree, supervised))
+            await looks.spread(_list(tree, supervised, living))
         except OSError:
             await asyncio.sleep(RETRY_S)
             continue
@@ -304,17 +247,24 @@ async def emptied(tree: Tree, supervised: Container[int]) -> None:
 
 
 async def finish_kill(
-    tree: Tree | Forest, reached: Mapping[int, int], supervised: Container[int], looks: Turns
+    tree: Tree | Forest,
+    first: Iterator[None],
+    reached: dict[int, int],
+    supervised: Container[int],
+    looks: Turns,
 ) -> None:
-    """Go on killing after a first round reached these, until a round finds nobody.
+    """Go on killing after the rest of a first round, until a round finds nobody.
 
     A process that forks while it is looked for leaves a child for the next round, even if it was
     dead by the time it was found. Each round waits for the ends of the one before. There is no last
     one: what can't be ended now, in an uninterruptible sleep say, may be in an hour.
 
     Args:
+        first: what is left of that round.
+        reached: gets those whom it reaches, and may have some.
         looks: the turns in which trees are looked for.
     """
+    await looks.finish(first)
     seen: set[int] = set()
     for number in itertools.count(1):
         departed: set[int] = set()
@@ -328,8 +278,10 @@ async def finish_kill(
             await looks.take()
             # A chain of forks leaves thousands of dead, and to look at each takes longer than the
             # one that lives does.
-            reap_orphans(supervised)
-            reached = signal_tree(tree, signal.SIGKILL, supervised, departed)
+            await looks.spread(reap_orphans(supervised))
+            reached = {}
+            round_ = signal_tree(tree, signal.SIGKILL, supervised, reached, departed)
+            await looks.spread(round_)
         except OSError:
             await asyncio.sleep(RETRY_S)
             continue
@@ -338,10 +290,10 @@ async def finish_kill(
         seen |= departed
 
 
-def reap_orphans(supervised: Container[int]) -> None:
+def reap_orphans(supervised: Container[int]) -> Iterator[None]:
     """Take the statuses of those of our children that have ended and are not `supervised`.
 
-    One at a time, and never with a wait for any child: nobody's status is taken by mistake.
+    One in a step, and never with a wait for any child: nobody's status is taken by mistake.
 
     Raises:
         OSError: no descriptor is left to look for them with.
@@ -349,6 +301,7 @@ def reap_orphans(supervised: Container[int]) -> None:
     for pid in own_children():
         if pid not in supervised:
             reap(pid)
+            yield
 
 
 def reap(pid: int) -> bool:

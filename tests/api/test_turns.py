@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import shlex
 import signal
+import sys
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -19,13 +21,18 @@ from procd.api.pty import PTYS
 from procd.api.session import SESSIONS
 from procd.api.ws import CONNECTIONS
 from procd.app import PROCESSES
+from procd.errors import SessionEnded
 from procd.services.command import TURN_DESCRIPTORS
+from procd.services.context import STATE_LOST
 from procd.services.history import TURN_BYTES
 from procd.services.ptys import REPLAY_PIECES
-from procd.turns import PIECES, Turns
+from procd.turns import PIECES, STEPS, Turns
+from procd.unix.pidfd import ended
+from procd.unix.proctree import members
 from tests.api import cells, sessions
 from tests.api.clients import Raw, attach, connect, create, delete, listed, program, raw, refused
 from tests.conftest import Client, MakeClient
+from tests.opened import opened_files
 from tests.waiting import until
 
 MANY: Final = 5 * PIECES
@@ -217,11 +224,32 @@ async def test_who_is_deleted_waits_for_a_turn_to_be_looked_for(
         async with asyncio.TaskGroup() as group:
             group.create_task(delete_it(client, "a"))
             for _ in "told", "killed":
-                with none_of(processes.looks) as waiting:
+                with none_of(processes.trees.looks) as waiting:
                     await until(lambda: len(waiting) == 1)
                     async with client.get(path) as reply:
                         await refused(reply, 404, "PROCESS_NOT_FOUND")
     assert processes.supervised == 0
+
+
+async def test_a_context_waits_for_a_turn_to_be_looked_for(procd: MakeClient) -> None:
+    """To be told and to be killed, as it is deleted."""
+    client = await procd()
+    context_id = await cells.create(client)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(cells.delete(client, context_id))
+        for _ in "told", "killed":
+            with none_of(client.app[PROCESSES].trees.looks) as waiting:
+                await until(lambda: len(waiting) == 1)
+
+
+async def test_code_whose_time_is_up_waits_for_a_turn_to_be_killed(procd: MakeClient) -> None:
+    client = await procd(interpreter={"grace_s": 0.01})
+    code = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nsignal.pause()"
+    cell = await cells.start(client, code, timeout=1)
+    with none_of(client.app[PROCESSES].trees.looks) as waiting:
+        await until(lambda: len(waiting) == 1)
+    await cell.to_end()
+    assert cell.close == (4008, STATE_LOST)
 
 
 async def test_replays_take_turns(procd: MakeClient, tmp_path: Path) -> None:
@@ -253,15 +281,15 @@ async def test_what_is_cut_off_waits_for_a_turn_to_be_killed(procd: MakeClient) 
         '/process/execute {"command": "sleep 3600", "timeout": 3600}',
     ]
     async with at_once(client, requests) as (late, gone):
-        with none_of(processes.looks) as waiting:
+        with none_of(processes.trees.looks) as waiting:
             assert (await late.head())[0] == 408
             await until(lambda: processes.supervised == 2)
             gone.reset()
             await until(lambda: len(waiting) == 2)
             assert processes.supervised == 2
-        with none_of(processes.looks) as waiting:
+        with none_of(processes.trees.looks) as waiting:
             await until(lambda: not processes.supervised and len(waiting) == 2)
-        await until(lambda: not processes.looks._begun)
+        await until(lambda: not processes.trees.looks._begun)
 
 
 async def test_what_a_command_of_a_session_has_started_waits_for_a_turn_to_be_killed(
@@ -271,13 +299,70 @@ async def test_what_a_command_of_a_session_has_started_waits_for_a_turn_to_be_ki
     client = await procd()
     await sessions.create(client)
     path = sessions.path_of(await sessions.start(client, "sleep 3600", timeout=1))
-    looks = client.app[PROCESSES].looks
+    looks = client.app[PROCESSES].trees.looks
     with none_of(looks) as waiting:
         await until(lambda: len(waiting) == 1)
         assert "exitCode" not in await sessions.get(client, path)
     with none_of(looks) as waiting:
         await until(lambda: len(waiting) == 1)
         assert "exitCode" in await sessions.get(client, path)
+
+
+# Forks so many who stay, and stays.
+CROWD: Final = f"""
+import os, signal
+for _ in range({10 * STEPS}):
+    if not os.fork():
+        signal.pause()
+print("up", flush=True)
+signal.pause()
+"""
+
+
+async def _signal(client: Client, command_id: str) -> None:
+    url = f"{sessions.path_of(command_id)}/signal"
+    async with client.post(url, json={"signal": "SIGTERM"}) as reply:
+        assert reply.status == 204
+
+
+async def _terminate(client: Client, command_id: str) -> None:
+    async with client.post(f"{sessions.path_of(command_id)}/terminate") as reply:
+        assert reply.status == 204
+
+
+async def _delete(client: Client, command_id: str) -> None:
+    command = client.app[SESSIONS].get("s").command(command_id)
+    await sessions.delete(client)
+    with pytest.raises(SessionEnded, match="was deleted"):
+        await command.done
+
+
+async def _stop(client: Client, _: str) -> None:
+    await client.close()
+
+
+@pytest.mark.parametrize("end", [_signal, _terminate, _delete, _stop])
+async def test_a_large_tree_is_ended_in_several_turns(
+    procd: MakeClient, tmp_path: Path, end: Do
+) -> None:
+    """However it is; nobody of it is left, and whatever it was told comes before."""
+    client = await sessions.of_shell(procd, sessions.SHELLS["bash"])
+    (tmp_path / "crowd").write_text(CROWD)
+    crowd = f"{shlex.quote(sys.executable)} -S -E {tmp_path / 'crowd'}"
+    command_id = await sessions.start(client, crowd)
+    await (await sessions.follow(client, command_id)).until(b"up")
+    processes = client.app[PROCESSES]
+    processes.trees.looks._pieces = 1
+    tree = processes.pids[client.app[SESSIONS].get("s").pid].record.tree
+    everyone = dict(members(tree, processes.pids))
+    assert len(everyone) > 10 * STEPS
+    with opened_files() as opened:
+        looking = Rise(lambda: len(opened))
+        await end(client, command_id)
+        everyone.pop(tree.leader, None)
+        assert await ended(everyone, 10)
+        assert looking.stop() > 20 * STEPS
+    assert looking.most < 8 * STEPS
 
 
 async def test_a_shell_with_many_descriptors_is_looked_at_in_several_turns(

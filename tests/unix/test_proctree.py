@@ -14,6 +14,7 @@ import pytest
 
 from procd.turns import Turns
 from procd.unix import procfs, proctree, tags
+from procd.unix.pidfd import ended
 from procd.unix.proctree import Tree
 from procd.unix.spawn import Spec, spawn
 from procd.unix.tags import PART_BITS, PROCESS_MASK, TAG_BASE
@@ -91,11 +92,20 @@ def looks() -> Turns:
     return Turns(asyncio.get_running_loop())
 
 
+def signal_tree(tree: Tree, number: int, *supervised: int) -> dict[int, int]:
+    """Signal all of a tree in one go; those that took it."""
+    reached: dict[int, int] = {}
+    for _ in proctree.signal_tree(tree, number, supervised, reached):
+        pass
+    return reached
+
+
 async def kill(tree: Tree, *supervised: int) -> None:
     """End a tree, as a process does."""
-    reached = proctree.signal_tree(tree, signal.SIGKILL, supervised)
+    reached: dict[int, int] = {}
+    first = proctree.signal_tree(tree, signal.SIGKILL, supervised, reached)
     async with asyncio.timeout(30):
-        await proctree.finish_kill(tree, reached, supervised, looks())
+        await proctree.finish_kill(tree, first, reached, supervised, looks())
 
 
 def living(pids: set[int]) -> set[int]:
@@ -293,10 +303,10 @@ async def test_a_signal_reaches_every_member(start: Start) -> None:
         "sh -c 'echo $$; exec sleep 1000' & setsid sh -c 'echo $$; exec sleep 1000' & wait"
     )
     pids = leader.lines(2) | {leader.pid}
-    reached = proctree.signal_tree(leader.tree, signal.SIGTERM, [leader.pid])
+    reached = signal_tree(leader.tree, signal.SIGTERM, leader.pid)
     assert set(reached) == pids
     async with asyncio.timeout(10):
-        await proctree.ended(reached, 10)
+        await ended(reached, 10)
     assert living(pids) == set()
 
 
@@ -313,16 +323,16 @@ async def test_a_tree_of_more_than_there_are_descriptors(start: Start, spare: in
     with descriptors_exhausted(but=spare):
         if spare == 0:
             with pytest.raises(OSError, match="Too many open files"):
-                proctree.signal_tree(leader.tree, signal.SIGKILL, [leader.pid])
+                signal_tree(leader.tree, signal.SIGKILL, leader.pid)
             killing = asyncio.ensure_future(
-                proctree.finish_kill(leader.tree, {}, [leader.pid], looks())
+                proctree.finish_kill(leader.tree, iter(()), {}, [leader.pid], looks())
             )
             await asyncio.sleep(0)
         else:
-            reached = proctree.signal_tree(leader.tree, signal.SIGKILL, [leader.pid])
+            reached = signal_tree(leader.tree, signal.SIGKILL, leader.pid)
             assert set(reached) == everyone
             killing = asyncio.ensure_future(
-                proctree.finish_kill(leader.tree, reached, [leader.pid], looks())
+                proctree.finish_kill(leader.tree, iter(()), reached, [leader.pid], looks())
             )
             if spare > 1:
                 async with asyncio.timeout(30):
@@ -336,7 +346,7 @@ async def test_waiting_until_a_tree_is_empty(start: Start) -> None:
     """Whoever is started meanwhile is waited for, too."""
     leader = start('echo 1; read x; sh -c "$STAY" & read x')
     leader.line()
-    emptied = asyncio.ensure_future(proctree.emptied(leader.tree, [leader.pid]))
+    emptied = asyncio.ensure_future(proctree.emptied(leader.tree, [leader.pid], looks()))
     leader.stdin.write(b"\n")
     child = leader.line()
     leader.stdin.write(b"\n")
@@ -354,7 +364,7 @@ def test_zombies_are_no_members(start: Start) -> None:
     leader = start("exit 0")
     os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
     assert not dict(proctree.members(leader.tree, [leader.pid]))
-    assert proctree.signal_tree(leader.tree, signal.SIGKILL, [leader.pid]) == {}
+    assert signal_tree(leader.tree, signal.SIGKILL, leader.pid) == {}
 
 
 async def test_waiting_has_a_bound(start: Start) -> None:
@@ -363,14 +373,14 @@ async def test_waiting_has_a_bound(start: Start) -> None:
     leader.line()
     waited_for = dict(proctree.members(leader.tree, [leader.pid]))
     async with asyncio.timeout(10):
-        assert not await proctree.ended(waited_for, 0.01)
+        assert not await ended(waited_for, 0.01)
     assert living({leader.pid}) == {leader.pid}
 
 
 async def test_waiting_for_nobody() -> None:
     """Nothing to wait for is no wait."""
     async with asyncio.timeout(10):
-        await proctree.ended({}, 10)
+        await ended({}, 10)
 
 
 async def test_parts_of_a_tree(start: Start) -> None:
