@@ -6,10 +6,12 @@ and each argument is one argument.
 Source: Process API contract, section 7.
 """
 
+import asyncio
 import json
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NoReturn
@@ -22,6 +24,7 @@ from procd.services.environment import Environment, check_names
 from procd.services.execute import ExecuteResult, Executions, Program, Watch
 from procd.services.programs import MissingProgramError, find
 from procd.streams.backlog import Backlog
+from procd.turns import Turns
 from procd.unix.confine import Confinement
 from procd.unix.fd import OwnedFd, anonymous_file, pipe
 from procd.unix.file import remove_tree
@@ -35,10 +38,13 @@ CHARTING: Final = ("matplotlib", "pylab")
 # How the line of a chart begins, after the one before it, and ends. Source: worker/pyplot_hook.py.
 CHART_BEGIN: Final = b'\n{"type":"chart","value":'
 CHART_END: Final = b"}"
-# To read a chart takes as long as these are many; the million points that it may have are three
-# million.
+# To read a chart takes as long as these are many, its points aside.
 MARKS: Final = (b",", b":", b"[", b"{")
-MOST_MARKS: Final = 4 << 20
+MOST_MARKS: Final = 256 << 10
+# A larger one is looked at in turns of the event loop, a run of points in a step.
+TURN_BYTES: Final = 256 << 10
+NUMBER: Final = rb"-?(?:0|[1-9][0-9]{0,200})(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+POINTS: Final = re.compile(rb"(?:\[%b,%b\],){1,64}(?=\[)" % (NUMBER, NUMBER))
 LANGUAGES: Final = ("python", "javascript", "typescript")
 MISSING: Final = 127
 MOST_REASON_BYTES: Final = 1024
@@ -72,19 +78,21 @@ class CodeRunResult:
 class Artifacts:
     """Lines of JSON from a program, each a chart or nothing that counts.
 
-    A line is looked at as soon as it is there: in the turn of the event loop that it came in.
+    A line is looked at as soon as it is there: in the turn of the event loop that it came in; a
+    large one by `check`.
 
     Attributes:
         cap_bytes: what comes beyond is dropped, and so is the line that reaches beyond. The runner
             knows it, but its forks may write as well.
         overflown: whether anything was dropped.
-        charts: the JSON of those of all whole lines.
+        charts: the JSON of those of all whole lines; of the large, before `check`, all.
     """
 
     def __init__(self, cap_bytes: int) -> None:
         self.cap_bytes = cap_bytes
         self.overflown = False
         self.charts: list[bytes] = []
+        self._unchecked: list[int] = []  # of `charts`, by index
         self._left = cap_bytes
         self._begun = bytearray(b"\n")  # the line that isn't whole yet, after the end of another
 
@@ -104,9 +112,39 @@ class Artifacts:
         while begin >= 0 and (end := lines.find(b"\n", begin + 1)) >= 0:
             value_end = end - len(CHART_END)
             value = lines[begin + len(CHART_BEGIN) : value_end]
-            if lines[value_end:end] == CHART_END and _is_chart(value):
-                self.charts.append(value)
+            if lines[value_end:end] == CHART_END:
+                if len(value) > TURN_BYTES:
+                    self._unchecked.append(len(self.charts))
+                    self.charts.append(value)
+                elif _is_chart(value):
+                    self.charts.append(value)
             begin = lines.find(CHART_BEGIN, end)
+
+    async def check(self, turns: Turns) -> None:
+        """Look at the large ones, and drop what is no chart."""
+        while self._unchecked:
+            index = self._unchecked.pop()
+            await turns.take()
+            rest = bytearray()
+            await turns.spread(_without_points(self.charts[index], rest))
+            if not _is_chart(bytes(rest)):
+                del self.charts[index]
+
+
+def _without_points(value: bytes, rest: bytearray) -> Iterator[None]:
+    """Put all into `rest` but points that another follows: that is JSON if `value` is."""
+    begin = position = 0
+    for _ in range(MOST_MARKS):
+        if (position := value.find(b"[[", position) + 1) == 0:
+            break
+        rest += value[begin:position]
+        begin = position
+        while run := POINTS.match(value, begin):
+            begin = run.end()
+            yield
+        position = begin
+        yield
+    rest += value[begin:]
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -149,6 +187,7 @@ class CodeRuns:
         self.memory = executions.memory
         self._environment = environment
         self._work_dir = work_dir
+        self._turns = Turns(asyncio.get_running_loop())
         # By path: whether that Node can run TypeScript by itself.
         self._strips_types: dict[str, bool] = {}
 
@@ -190,6 +229,7 @@ class CodeRuns:
             execution = _unstarted(-1, exc.message)
         finally:
             run.close()
+        await artifacts.check(self._turns)
         if artifacts.overflown:
             text = f"procd: charts beyond {artifacts.cap_bytes} bytes were dropped\n"
             execution.output.append(text.encode(), STDERR)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from procd.services.code_run import Artifacts
+from procd.turns import STEPS, Turns
 from tests.api.clients import (
     WAIT_S,
     Fifo,
@@ -252,6 +253,48 @@ def test_charts_in_pieces(size: int) -> None:
         artifacts.feed(data[begin : begin + size])
         assert len(artifacts.charts) == data[: begin + size].count(b"}}\n")
     assert artifacts.charts == charts
+
+
+async def test_large_charts_are_looked_at_in_several_turns() -> None:
+    """By their points; what is no JSON is dropped, wherever that is."""
+    turns = 0
+    points = ",".join(f"[{n},-{n}.5e-07]" for n in range(50_000))
+    ends = [
+        "]]]}",
+        "],[1,2]]}",
+        "],[]]]}",
+        "]]}",
+        "],]]}",
+        "],[1,2]]]",
+        ",[01,2]]]}",
+        '],"[[1,2],[3,4]"]]}',
+    ]
+    charts = [f'{{"elements":[[[[1,2],{points}{end}'.encode() for end in ends]
+    artifacts = Artifacts(sys.maxsize)
+    for chart in charts:
+        artifacts.feed(b'\n{"type":"chart","value":%b}\n' % chart)
+    assert artifacts.charts == charts
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if artifacts._unchecked:
+            asyncio.get_running_loop().call_soon(turn)
+
+    turn()
+    await artifacts.check(Turns(asyncio.get_running_loop(), 1))
+    assert artifacts.charts == [chart for chart in charts if is_json(chart)]
+    assert len(artifacts.charts) > 1
+    assert turns > len(charts) * 50_000 / 64 / STEPS / 2
+
+
+def is_json(text: bytes) -> bool:
+    """Whether a whole text is."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 PLOT = "import matplotlib.pyplot as plt, os\n"
