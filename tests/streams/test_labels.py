@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from procd.logfile import LogFile
@@ -117,6 +117,7 @@ def test_cut_is_between_characters(text: str, position: int, size: int) -> None:
 
 
 @given(st.binary(min_size=1, max_size=80), st.integers(1, 40))
+@example(b"\x80" * 80, 40)
 def test_cut_makes_progress_whatever_the_bytes(data: bytes, size: int) -> None:
     position = 0
     while position < len(data):
