@@ -109,6 +109,34 @@ def test_a_path_that_the_user_cannot_pass(tmp_path: Path) -> None:
         Owner(uid=54321, gid=54321, groups=()).check_path(inner, "key")
 
 
+@pytest.mark.parametrize(
+    ("mode", "owns", "in_group", "passes"),
+    [
+        (0o100, True, True, True),
+        (0o677, True, True, False),
+        (0o610, False, True, True),
+        (0o767, False, True, False),
+        (0o601, False, False, True),
+        (0o776, False, False, False),
+    ],
+)
+def test_which_bit_says_so(
+    tmp_path: Path, mode: int, owns: bool, in_group: bool, passes: bool
+) -> None:
+    """One alone: the owner's, else the group's, else that of others. Root needs none."""
+    place = tmp_path / "place"
+    place.mkdir()
+    if os.geteuid() == 0:
+        os.chown(place, 54321, 54322)
+    found = place.stat()
+    place.chmod(mode)
+    uid = found.st_uid if owns else found.st_uid + 1
+    for gid, groups in ((found.st_gid, ()), (1, (2, found.st_gid))):
+        owner = Owner(uid=uid, gid=gid if in_group else 1, groups=groups if in_group else (2,))
+        assert owner._may_execute(place) is passes
+    assert Owner(uid=0, gid=0, groups=())._may_execute(place)
+
+
 @util_linux
 @pytest.mark.parametrize(
     ("limit", "reason"),
