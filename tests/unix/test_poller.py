@@ -186,6 +186,31 @@ async def test_who_rests_waits_for_room(
         assert poller.remove_reader(number)
 
 
+async def test_who_waits_for_room_has_a_time_of_its_own(
+    poller: Poller, ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It isn't tried whenever somebody else has rested, who may do so thousands of times."""
+    monkeypatch.setattr(module, "MEMORY_REST_S", 0.001)
+    full = Full(poller._epoll, 2)
+    monkeypatch.setattr(poller, "_epoll", full)
+    (waiting, _), (resting, said) = ends.pipe(), ends.pipe()
+    poller.go_on(waiting, lambda: None)
+    monkeypatch.setattr(module, "MEMORY_REST_S", 1000)
+    await until(lambda: not full.refusals)
+    rests: list[None] = []
+
+    def rest() -> None:
+        rests.append(None)
+        poller.rest(resting)
+
+    poller.add_reader(resting, rest)
+    os.write(said, b"x")
+    await until(lambda: len(rests) == 3)
+    assert waiting in poller._roomless
+    for number in (waiting, resting):
+        assert poller.remove_reader(number)
+
+
 async def test_who_was_paused_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe, and a terminal that nobody has open by then: it is idle as soon as there is room."""
     monkeypatch.setattr(module, "MEMORY_REST_S", 0.001)
