@@ -122,9 +122,10 @@ async def test_a_zombie_takes_a_signal_quietly() -> None:
 
 
 async def test_a_status_that_somebody_took() -> None:
-    """If another has waited for it, its end is told all the same, as unknown."""
+    """If another has waited for it, its end is told all the same, as unknown; no signal hits it."""
     watched = Watched("exit 3")
     os.waitpid(watched.pid, 0)
+    watched.child.signal(signal.SIGTERM)
     status = await _ended(watched)
     assert status == ExitStatus()
     assert status.shell_code == -1
