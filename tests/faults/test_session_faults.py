@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientResponse
 
 from procd.api.session import SESSIONS
-from tests.api.clients import Fifo, Gate, descriptors_exhausted, execute, refused
+from tests.api.clients import WAIT_S, Fifo, Gate, descriptors_exhausted, execute, refused
 from tests.api.conftest import alive, gate
 from tests.api.sessions import (
     MODERN,
@@ -290,6 +290,10 @@ async def test_a_log_on_a_disk_that_fails(
         async with client.get(f"{path_of(command_id)}/logs", headers=MODERN) as reply:
             body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
         assert body["message"] == "log can't be read: Input/output error"
+        listener = await follow(client, command_id)
+        async with asyncio.timeout(WAIT_S):
+            assert not await listener.step()
+        assert listener.close == (1011, body["message"])
         body = await refused(
             await post_exec(client, "echo more; (exit 5)"), 500, "INTERNAL_SERVER_ERROR"
         )
