@@ -31,6 +31,7 @@ from tests.api.clients import (
     until,
 )
 from tests.conftest import Client, MakeClient
+from tests.waiting import until as happens
 
 RAW = "stty raw -echo"
 
@@ -182,6 +183,25 @@ async def test_replays_take_no_memory(procd: MakeClient, tmp_path: Path, gate: G
         finally:
             tracemalloc.stop()
         assert used < len(slow) * (1 << 20)  # what waits in each socket, and no more
+    gate.open()
+
+
+async def test_who_leaves_before_a_replay_is_ready(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    """Nothing stays of it: its place in the output would hold the program back for good."""
+    size = 8 << 20
+    shell = program(tmp_path, f"{RAW}; head -c {size} /dev/zero; read x <{gate}")
+    client = await procd(process={"shell": shell})
+    await create(client, "t1")
+    await printed(client, "t1", size)
+    log = client.app[PTYS].get("t1").log
+    await happens(lambda: not log.readers)
+    async with raw(client) as hasty:
+        await hasty.ask_upgrade(f"/process/pty/t1/connect?replay={size}")
+        await happens(lambda: bool(log.readers))
+        hasty.reset()
+        await happens(lambda: not log.readers)
     gate.open()
 
 
