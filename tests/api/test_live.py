@@ -1,15 +1,20 @@
 """The list of PTYs that is pushed."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from aiohttp import ClientWebSocketResponse
 
+from procd.api import live
 from procd.api.live import LISTS
 from procd.api.pty import PTYS
-from tests.api.clients import WAIT_S, connect, create, delete, refused
+from procd.api.ws import CONNECTIONS
+from tests.api.clients import TEXT, WAIT_S, connect, create, delete, raw, refused
 from tests.conftest import MakeClient
+from tests.waiting import until
 
 
 async def listed(
@@ -62,6 +67,46 @@ async def test_many_changes_make_few_lists(procd: MakeClient) -> None:
     await listed(feed, complete)
     assert count < 20
     await feed.close()
+
+
+async def test_what_changes_after_a_quiet_time_is_told(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nobody waits for the end of a pause by then."""
+    monkeypatch.setattr(live, "PAUSE_S", 0)
+    client = await procd(process={"shell": "/bin/sh"})
+    feed = await client.ws_connect("/terminal/ptys")
+    assert await listed(feed, lambda _: True) == []
+    await create(client, "t1", lazyStart=True)
+    await listed(feed, lambda ptys: len(ptys) == 1)
+    await create(client, "t2", lazyStart=True)
+    await listed(feed, lambda ptys: len(ptys) == 2)
+    await feed.close()
+
+
+async def test_who_does_not_read_is_sent_the_last_list(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as there is room for it, though nothing changes any more."""
+    monkeypatch.setattr(live, "PAUSE_S", 0)
+    client = await procd(process={"shell": "/bin/sh"})
+    await create(client, "t1", lazyStart=True)
+    pty = client.app[PTYS].get("t1")
+    async with raw(client, 4096, 1000) as slow:
+        await slow.upgrade("/terminal/ptys")
+        (connection,) = client.app[CONNECTIONS]._open
+        titles = (f"{number:0100000}" for number in itertools.count())
+
+        def is_full() -> bool:
+            pty.name(next(titles))
+            return connection.full
+
+        await until(is_full)
+        pty.name("last")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        while b'"last"' not in await slow.next(TEXT):
+            pass
 
 
 async def test_it_is_made_once_for_all_who_are_sent_it(procd: MakeClient) -> None:
