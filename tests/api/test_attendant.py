@@ -147,9 +147,11 @@ async def test_the_latest_size_counts(procd: MakeClient, tmp_path: Path) -> None
     await say(one, type="size", cols=100, rows=30)
     await presence(two, sized(100, 30))
     await say(two, type="size", cols=90, rows=40)
-    await presence(one, sized(90, 40))
+    told = await presence(one, sized(90, 40))
+    assert told["active"] == told["clients"][1]["id"]
     await say(one, type="size", cols=70, rows=20, visible=False)
-    await presence(two, lambda told: told["clients"][0]["visible"] is False)
+    told = await presence(two, lambda told: told["clients"][0]["visible"] is False)
+    assert told["active"] == told["you"]
     info = await describe(client, "t1")
     assert (info["cols"], info["rows"]) == (90, 40)
     async with client.post("/process/pty/t1/resize", json={"cols": 60, "rows": 10}) as reply:
