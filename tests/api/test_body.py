@@ -313,3 +313,21 @@ async def test_numbers_that_cannot_be_taken(procd: MakeClient, number: str, reas
     async with client.post("/process/execute", data=body) as reply:
         refusal = await refused(reply, 400, "INVALID_REQUEST_BODY")
     assert refusal["message"] == f"invalid request body: {reason}"
+
+
+@each(("path", "status"), [("/process/execute", 400), ("/process/nope", 404)])
+async def test_the_connection_outlives_a_bad_request(
+    procd: MakeClient, path: str, status: int
+) -> None:
+    """What is asked next is answered, and what is left of a body that nobody reads is dropped."""
+    client = await procd()
+    body = b"{" * 100
+    late = len(body) if status == 400 else 50
+    async with raw(client) as patient:
+        for _ in range(3):
+            await patient.request(f"POST {path} HTTP/1.1\nContent-Length: {len(body)}", body[:late])
+            answer, headers = await patient.head()
+            assert answer == status
+            (size,) = (line[16:] for line in headers if line.startswith("Content-Length: "))
+            await patient.exactly(int(size))
+            await patient.send(body[late:])
