@@ -809,6 +809,20 @@ async def test_a_deleted_session_cannot_be_resumed(procd: MakeClient, tmp_path: 
     assert terminal.controls[0]["status"] == "error"
 
 
+async def test_who_is_refused_may_answer_the_close(procd: MakeClient) -> None:
+    """Up to then the connection stays, lest what was said be lost to a reset."""
+    client = await procd()
+    connections = client.app[CONNECTIONS]
+    async with raw(client) as bare:
+        await bare.upgrade("/process/pty/nope/connect")
+        assert json.loads(await bare.control())["status"] == "error"
+        opcode, payload = await bare.frame()
+        assert (opcode, len(connections)) == (CLOSE, 1)
+        await bare.send_frame(CLOSE, payload[:2])
+        assert await bare.rest() == b""
+    await happens(lambda: not len(connections))
+
+
 async def test_unknown_id(procd: MakeClient) -> None:
     client = await procd()
     for query in ("", "?offset=0", "?replay=9"):
