@@ -125,8 +125,26 @@ async def test_close_cancels_and_waits(caplog: pytest.LogCaptureFixture) -> None
     assert caplog.records == []
 
 
-async def test_close_with_nothing_to_end() -> None:
+async def test_close_lets_those_end_that_need_no_longer() -> None:
+    """Who has time is not cancelled within it, and is not waited for beyond its end."""
+    tasks = Tasks()
+    ended: list[str] = []
+
+    async def work() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        ended.append("by itself")
+
+    tasks.start(work(), "work")
+    async with asyncio.timeout(10):
+        await tasks.aclose(1000)
+    assert ended == ["by itself"]
+
+
+@pytest.mark.parametrize("within_s", [0, 1000])
+async def test_close_with_nothing_to_end(within_s: float) -> None:
     """Closing an owner of no tasks returns, as does closing it again."""
     tasks = Tasks()
-    await tasks.aclose()
-    await tasks.aclose()
+    async with asyncio.timeout(10):
+        await tasks.aclose(within_s)
+        await tasks.aclose(within_s)
