@@ -1,8 +1,9 @@
 """Turns: so many pieces of work in one turn of the event loop, in order, whoever leaves."""
 
 import asyncio
+import os
 
-from procd.turns import Turns
+from procd.turns import Turns, loop_lag_s
 from tests.waiting import until
 
 
@@ -84,3 +85,18 @@ async def test_after_a_rest_it_begins_anew() -> None:
         for _ in range(3):
             await asyncio.sleep(0)
         await until(lambda: not turns._begun and not turns._waiting)
+
+
+async def test_the_lag_is_that_of_who_waits_for_a_descriptor() -> None:
+    """All that is ready by then has had its turn: callbacks and descriptors alike."""
+    loop = asyncio.get_running_loop()
+    reading, writing = os.pipe()
+    called: list[str] = []
+    loop.add_reader(reading, called.append, "descriptor")
+    os.write(writing, b"x")
+    loop.call_soon(called.append, "callback")
+    assert await loop_lag_s() > 0
+    loop.remove_reader(reading)
+    os.close(reading)
+    os.close(writing)
+    assert set(called) == {"descriptor", "callback"}
