@@ -1,5 +1,6 @@
 """What the settings for children ask for, and what can't be asked for."""
 
+import ctypes
 import errno
 import os
 import shutil
@@ -13,7 +14,8 @@ import pytest
 
 from procd.config import ConfigError, ProcessConfig
 from procd.unix.confine import Confinement, confinement, tried
-from procd.unix.owner import Owner
+from procd.unix.libc import LIBC
+from procd.unix.owner import PR_GET_DUMPABLE, PR_GET_PDEATHSIG, PR_SET_PDEATHSIG, Owner
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 util_linux = pytest.mark.skipif(
@@ -135,6 +137,28 @@ def test_which_bit_says_so(
         owner = Owner(uid=uid, gid=gid if in_group else 1, groups=groups if in_group else (2,))
         assert owner._may_execute(place) is passes
     assert Owner(uid=0, gid=0, groups=())._may_execute(place)
+
+
+@root_only
+def test_who_acts_as_the_user_is_who_it_was_afterwards() -> None:
+    """With the groups it had, and traced and ended with its parent as before."""
+
+    def own() -> tuple[object, ...]:
+        of_end = ctypes.c_int()
+        LIBC.prctl(PR_GET_PDEATHSIG, ctypes.byref(of_end))
+        ids = os.getresuid(), os.getresgid(), os.getgroups()
+        return *ids, LIBC.prctl(PR_GET_DUMPABLE), of_end.value
+
+    before = own()
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGUSR1)
+    try:
+        mine, gid = own(), os.getgid()
+        with Owner(uid=54321, gid=54322, groups=(54323,)).acting():
+            assert (os.geteuid(), os.getegid(), os.getgroups()) == (54321, 54322, [54323])
+            assert (os.getuid(), os.getgid()) == (0, gid)
+        assert own() == mine
+    finally:
+        LIBC.prctl(PR_SET_PDEATHSIG, before[-1])
 
 
 @util_linux
