@@ -28,6 +28,13 @@ def test_a_tag_that_may_not_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> Non
     assert tags.tag_of(os.getpid()) == 0
 
 
+def test_what_is_ours_is_tagged_without_its_help() -> None:
+    limits = tags.mark(TAG)
+    assert tags.retag(os.getpid(), TAG + 1)
+    assert tags.tag_of(os.getpid()) == TAG + 1
+    tags.unmark(limits)
+
+
 def test_the_tag_lasts_until_it_is_taken_off() -> None:
     """Meanwhile it is ours to pass on, afterwards all is as before."""
     before = resource.getrlimit(resource.RLIMIT_RTTIME)
