@@ -14,14 +14,27 @@ from procd.unix.owner import Owner
 from tests.api.clients import descriptors_exhausted
 
 
+def _openings(directory: Path, *, named: bool) -> Openings:
+    owner = Owner(uid=os.geteuid(), gid=os.getegid(), groups=()) if named else None
+    return Openings(Confinement(owner=owner), directory)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_who_inherits_a_reading_end_waits_for_what_comes(tmp_path: Path, named: bool) -> None:
+    """As programs expect of their input; whoever opens it by path does by itself."""
+    opening, writing = _openings(tmp_path, named=named).source("in")
+    assert os.get_blocking(opening.fd.number)
+    opening.close()
+    writing.close()
+
+
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("kind", ["pipe", "source", "channel", "file"])
 def test_without_descriptors_there_is_all_or_nothing(
     tmp_path: Path, kind: str, named: bool
 ) -> None:
     """However many are left, what can't be made leaves none open."""
-    owner = Owner(uid=os.geteuid(), gid=os.getegid(), groups=()) if named else None
-    openings = Openings(Confinement(owner=owner), tmp_path)
+    openings = _openings(tmp_path, named=named)
     make = partial(openings.file, content=b"x") if kind == "file" else getattr(openings, kind)
     before = set(os.listdir("/proc/self/fd"))
     made = None
