@@ -14,6 +14,7 @@ from tests.api.clients import (
     CLOSE,
     PING,
     PONG,
+    TEXT,
     WAIT_S,
     Gate,
     Raw,
@@ -208,9 +209,9 @@ async def test_unread_input_is_bounded_whoever_comes_and_goes(
     assert terminal.output.count(b"x") in (len(FILL), 2 * len(FILL))
 
 
-@each("way", ["end", "leave"])
+@each(("way", "opcode"), [("end", BINARY), ("leave", BINARY), ("leave", TEXT)])
 async def test_what_was_typed_before_a_client_went_arrives(
-    procd: MakeClient, tmp_path: Path, gate: Gate, way: str
+    procd: MakeClient, tmp_path: Path, gate: Gate, way: str, opcode: int
 ) -> None:
     """Without a Close: what waits at the keyboard, what aiohttp has parsed, and what it hasn't."""
     data = random_base64(2 << 20)
@@ -225,7 +226,7 @@ async def test_what_was_typed_before_a_client_went_arrives(
         await typist.upgrade("/process/pty/t1/connect?replay=0")
         await typist.next(PING)  # or else what it hasn't read would make a reset of its leaving
         for start in range(0, len(data), 10_007):
-            await typist.send_frame(BINARY, data[start : start + 10_007])
+            await typist.send_frame(opcode, data[start : start + 10_007])
         if way == "end":
             typist.end_input()
             assert await typist.rest() is not None
