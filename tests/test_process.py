@@ -26,6 +26,7 @@ from procd.unix.child import ExitStatus
 from procd.unix.fd import OwnedFd, pipe, seal_inherited
 from procd.unix.poller import Poller
 from procd.unix.shell import script_argv
+from tests import waiting
 from tests.opened import opened_files
 
 # Somebody who tells his pid and stays, whoever asks him to go.
@@ -642,10 +643,7 @@ async def test_news_of_a_child_plan_one_sweep(supervise: Supervise) -> None:
     (orphan,) = map(int, (await until(first, b"\n")).split())
     await ended(first)
     await gone({orphan})
-    loop = asyncio.get_running_loop()
-    later = loop.create_future()
-    loop.call_soon(later.set_result, None)
-    await later
+    await waiting.until(lambda: processes._sweep is not None)
     sweep = processes._sweep
     assert sweep is not None
     assert not sweep.cancelled()

@@ -30,11 +30,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         # Never 405: contract, section 1. Nor what aiohttp-cors says of an OPTIONS that is no
         # preflight, or asks for what isn't there.
         return await _answer(request, NotFound("404 page not found"))
-    except web.HTTPRequestEntityTooLarge:
-        return await _answer(request, TooLarge("request body is too large"))
     except web.HTTPException as exc:
-        if exc.status < 400:
-            raise
         return await _answer(request, BadRequest(exc.text or exc.reason))
     except ConnectionError:
         raise  # the client has gone: nobody is there to answer

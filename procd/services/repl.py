@@ -44,7 +44,6 @@ class Relay:
 
     end = 0
     start = 0
-    head_end = 0
     safe_lag_bytes = sys.maxsize
 
     def __init__(self) -> None:

@@ -3,7 +3,6 @@
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 # Runs below this are joined with what follows, lest a byte at a time cost an object each.
@@ -308,7 +307,7 @@ class Backlog:
         A run that is read whole from its beginning is returned as it is, not copied.
 
         Raises:
-            LookupError: `offset` lies in the gap, or beyond the end.
+            LookupError: `offset` lies before `start`, or beyond the end.
         """
         if offset == self.end:
             return b""
@@ -368,13 +367,7 @@ class Backlog:
                 yield run
 
     def _from(self, offset: int) -> Iterator[Run]:
-        """The runs from the one that holds `offset` up to the gap or the end."""
-        if offset < self.head_end:
-            index = bisect_right(self._head, offset, key=attrgetter("offset")) - 1
-            yield from self._head[index:]
-            if self.start > self.head_end:
-                return
-            offset = self.head_end
+        """The runs from the one that holds `offset` on."""
         if not self.start <= offset <= self.end:
             raise LookupError(offset)
         index = bisect_right(self._offsets, offset, lo=self._first) - 1

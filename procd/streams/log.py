@@ -32,11 +32,7 @@ class Store(Protocol):
 
     @property
     def start(self) -> int:
-        """Offset of the oldest byte kept after the head."""
-
-    @property
-    def head_end(self) -> int:
-        """Offset after the head."""
+        """Offset of the oldest byte from which on all is kept."""
 
     @property
     def safe_lag_bytes(self) -> int:
@@ -184,7 +180,7 @@ class Cursor:
     def lost(self) -> bool:
         """Whether bytes that were not read yet are gone."""
         store = self.log.store
-        return store.head_end <= self.offset < store.start
+        return self.offset < store.start
 
     @property
     def at_end(self) -> bool:

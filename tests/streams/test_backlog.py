@@ -113,7 +113,7 @@ def test_read_at_any_offset(model: Model, share: float, most: int) -> None:
     """A read returns what was said there, never more than asked for, and something if there is."""
     store = model.store
     offset = round(share * store.end)
-    if store.head_end <= offset < store.start:
+    if offset < store.start:
         with pytest.raises(LookupError):
             store.read(offset, most)
         return
@@ -121,8 +121,6 @@ def test_read_at_any_offset(model: Model, share: float, most: int) -> None:
     assert read == model.whole[offset : offset + len(read)]
     assert len(read) <= most
     assert bool(read) == (offset < store.end)
-    if offset < store.head_end and store.start > store.head_end:
-        assert offset + len(read) <= store.head_end, "a read went over the gap"
 
 
 @UNTIMED

@@ -234,18 +234,6 @@ def test_a_late_reader_may_pause_at_once() -> None:
     assert tap.calls == ["pause"]
 
 
-def test_a_reader_in_the_head_is_not_lost() -> None:
-    """In the head all is still to be had; at the gap the reader is lost."""
-    output = Log(Backlog(20, 10), 1000)
-    output.append(b"0123456789" * 5)
-    cursor = output.attach(3, _nothing)
-    assert not cursor.lost
-    cursor.advance(10)
-    assert cursor.lost
-    cursor.advance(40)
-    assert not cursor.lost
-
-
 def test_wake_may_read_and_leave() -> None:
     """A reader may move, or detach, from within its own call."""
     output, tap = _log()
