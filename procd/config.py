@@ -74,6 +74,13 @@ class ServerConfig:
         " and 256 KiB more if they come at once",
         minimum=8190,
     )
+    max_strangers_bytes: int = setting(
+        32 << 20,
+        "kept of clients that have shown no token, or have had no answer yet where none is asked"
+        " for: their requests' heads, and answers that they don't take, all together, bytes;"
+        " beyond, those with most are refused",
+        minimum=1 << 20,
+    )
     keepalive_s: float = setting(75.0, "idle keep-alive of an HTTP connection, seconds", minimum=1)
     body_s: float = setting(
         60.0, "silence amid a request's body after which it is refused, seconds", minimum=0.1

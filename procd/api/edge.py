@@ -21,7 +21,7 @@ from procd.api.forwarded import UNIX, is_forwarded
 from procd.api.handshake import SWITCHING, VERSION, asks_websocket
 from procd.api.incoming import FRAMES, Incoming
 from procd.api.observe import HEAP, LONG_BYTES, REQUESTS
-from procd.api.pulse import Patience, queued_bytes
+from procd.api.pulse import Patience, has_taken_all, has_unread
 from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
 from procd.config import ServerConfig
@@ -38,8 +38,6 @@ HEAD_TO_HEADER: Final = 3
 VERSIONS: Final = (HttpVersion10, HttpVersion11)
 
 POLLER = web.AppKey("POLLER", Poller)
-# The state of a connection whose client has closed it, and hasn't reset it. Source: linux/tcp.h.
-CLOSE_WAIT: Final = 8
 
 
 class HttpConnection(web.RequestHandler):
@@ -56,9 +54,10 @@ class HttpConnection(web.RequestHandler):
         took_all: whether it had read all that it was sent when it went.
     """
 
-    __slots__ = ("_body", "_config", "_frames", "_head_bytes", "_heap", "_max_head_bytes",
-                 "_patience", "_peername", "_poller", "_requests", "_sent", "_visitors", "_watched",
-                 "_wire", "incoming", "last_words", "took_all")  # fmt: skip
+    __slots__ = ("_body", "_config", "_frames", "_head_bytes", "_heads_bytes", "_heap",
+                 "_max_head_bytes", "_patience", "_peername", "_poller", "_refused", "_requests",
+                 "_sent", "_visitors", "_watched", "_wire", "incoming", "last_words",
+                 "took_all")  # fmt: skip
 
     def __init__(
         self, server: web.Server, app: web.Application, config: ServerConfig, **options: Any
@@ -76,6 +75,8 @@ class HttpConnection(web.RequestHandler):
         self._watched = -1
         self._max_head_bytes = config.max_header_bytes * HEAD_TO_HEADER
         self._head_bytes = 0  # of one that isn't whole
+        self._heads_bytes = 0  # of all of a stranger's since there was none without an answer
+        self._refused = False  # and nothing that comes is heard
         self._body: StreamReader | None = None  # one that isn't
         self._sent: asyncio.Future[None] | None = None
         self.incoming: Incoming | None = None
@@ -97,18 +98,31 @@ class HttpConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop for what has come."""
-        if self._head_bytes > self._max_head_bytes:
-            return  # it has been refused
+        if self._refused:
+            return
+        if self.incoming is not None:
+            super().data_received(data)
+            return
+        if not self._is_asking:
+            self._heads_bytes = 0
         queued = len(self._messages)
+        body = self._body
+        size = len(data) + (0 if body is None else body.total_bytes)
         super().data_received(data)
+        size -= 0 if body is None else body.total_bytes
         if len(self._messages) > queued:
             self._refuse_strange(queued)
             self._forget_head()
             self._body = self._messages[-1][1]
+            size -= self._body.total_bytes
         elif self._body is None and not self._upgraded:
             self._head_bytes += len(data)
             if self._head_bytes > self._max_head_bytes:
-                self._refuse_head()
+                # It only looks at each header, and at how many there are.
+                self._refuse(LineTooLong(b"", self._max_head_bytes))
+        if size > 0 and self._visitors.is_stranger(self):
+            self._heads_bytes += size
+            self._visitors.keep(size)
         if self._body is not None and self._body.is_eof():
             self._body = None
         if self._messages and not isinstance(error := self._messages[-1][0], RawRequestMessage):
@@ -135,14 +149,42 @@ class HttpConnection(web.RequestHandler):
             self._heap.freed(self._head_bytes)
         self._head_bytes = 0
 
-    def _refuse_head(self) -> None:
-        """Have an error answered, as aiohttp has it of a head that it refuses itself.
-
-        It only looks at each header, and at how many there are.
-        """
-        self._messages.append(_refusal(LineTooLong(b"", self._max_head_bytes)))
+    def _refuse(self, error: Exception) -> None:
+        """Have an error answered, as aiohttp has it of a head that it refuses itself."""
+        self._refused = True
+        self._messages.append(_refusal(error))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    @property
+    def _is_asking(self) -> bool:
+        """Whether there is a request, or a beginning of one, that has no answer yet."""
+        return bool(
+            self._messages
+            or self._head_bytes
+            or self._current_request is not None
+            or self._request_in_progress
+        )
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept of a stranger: requests without an answer, and answers that it hasn't taken.
+
+        Bodies aren't counted.
+        """
+        if self._refused or self._wire is None:
+            return 0
+        return self._heads_bytes * self._is_asking + self._wire.get_write_buffer_size()
+
+    def turn_away(self, error: ProcdError) -> None:
+        """Answer this, unless it doesn't take what was answered before, and close."""
+        self._heap.freed(self.kept_bytes)
+        if self._wire is not None and self._has_unsent:
+            self._refused = True
+            self._wire.abort()
+        else:
+            self._refuse(error)
+            self._break_off_body()
 
     def _break_off_body(self) -> None:
         """Tell whoever waits for the rest of a body that it isn't well-formed.
@@ -250,7 +292,7 @@ class HttpConnection(web.RequestHandler):
         """Whether it has a request that isn't answered yet, if only in its socket."""
         if self._is_greedy:
             return False
-        return bool(self._messages) or self._request_in_progress or _unread(self)
+        return bool(self._messages) or self._request_in_progress or has_unread(self.transport)
 
     def make_way(self) -> None:
         """Close it, for another; what a stranger hasn't taken is dropped."""
@@ -289,8 +331,8 @@ class HttpConnection(web.RequestHandler):
         if self._watched >= 0:
             self._unwatch()
         if self._upgraded:
-            self.last_words = _unread(self)
-            self.took_all = _all_taken(self.transport)
+            self.last_words = has_unread(self.transport)
+            self.took_all = has_taken_all(self.transport)
         self._lose_patience()
         self._forget_head()
         self._wire = None
@@ -314,9 +356,10 @@ class HttpConnection(web.RequestHandler):
         if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
             raise ConnectionError("nobody is there to answer, or half of an answer is out") from exc
         if isinstance(exc, HttpProcessingError):
-            self._requests.count_unparsed(BadRequest.status)
-            body = envelope(None, BadRequest(_reason(exc)))
-            response = json_response(body, BadRequest.status)
+            exc = BadRequest(_reason(exc))
+        if isinstance(exc, ProcdError):
+            self._requests.count_unparsed(exc.status)
+            response = json_response(envelope(None, exc), exc.status)
         else:
             log.error("a request failed beyond its handler", exc_info=exc)
             body = envelope(request, ProcdError("internal server error"))
@@ -341,23 +384,6 @@ async def hang_up(request: web.Request, response: web.StreamResponse) -> None:
             response.headers[hdrs.SEC_WEBSOCKET_VERSION] = VERSION
 
 
-def _unread(connection: web.RequestHandler) -> bool:
-    """Whether its socket has something to read, even if the client has reset the connection."""
-    if connection.transport is None:
-        return False
-    try:
-        sock = socket.socket(fileno=connection.transport.get_extra_info("socket").fileno())
-    except OSError:
-        return False
-    try:
-        sock.settimeout(0)  # which it has already
-        return bool(sock.recv(1, socket.MSG_PEEK))
-    except OSError:
-        return False  # there is nothing, or only that the client has gone
-    finally:
-        sock.detach()  # it is the transport's
-
-
 def was_there(request: web.Request) -> bool:
     """Whether the client of this WebSocket, by how it went, has seen the answer to its handshake.
 
@@ -370,25 +396,7 @@ def was_there(request: web.Request) -> bool:
     return protocol.last_words or (protocol.took_all and not is_forwarded(request))
 
 
-def _all_taken(transport: asyncio.Transport | None) -> bool:
-    """Whether the client, which has gone, had read all that it was sent.
-
-    One that hasn't resets the connection. Source: RFC 2525, section 2.17.
-    """
-    if transport is None or transport.get_write_buffer_size():
-        return False
-    sock = transport.get_extra_info("socket")
-    try:
-        if sock.family != socket.AF_UNIX:
-            (state,) = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-            if state != CLOSE_WAIT:
-                return False
-        return not queued_bytes(sock)
-    except OSError:
-        return False
-
-
-def _refusal(exc: HttpProcessingError) -> tuple[_ErrInfo, StreamReader]:
+def _refusal(exc: Exception) -> tuple[_ErrInfo, StreamReader]:
     """What the parser would have in place of a request that it refuses."""
     return _ErrInfo(BadRequest.status, exc, ""), EMPTY_PAYLOAD
 

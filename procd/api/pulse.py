@@ -22,6 +22,8 @@ from procd.config import ServerConfig
 BEATS_BEHIND: Final = 5
 # Who comes later than a busy loop may has stood still.
 LATE_S: Final = 1.0
+# The state of a connection whose client has closed it, and hasn't reset it. Source: linux/tcp.h.
+CLOSE_WAIT: Final = 8
 
 T = TypeVar("T")
 
@@ -53,6 +55,41 @@ def queued_bytes(sock: socket.socket) -> int:
     """What the kernel still has to send, or to hear of. Source: tcp(7), SIOCOUTQ."""
     (queued,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
     return int(queued)
+
+
+def has_unread(transport: asyncio.Transport | None) -> bool:
+    """Whether its socket has something to read, even if the client has reset the connection."""
+    if transport is None:
+        return False
+    try:
+        sock = socket.socket(fileno=transport.get_extra_info("socket").fileno())
+    except OSError:
+        return False
+    try:
+        sock.settimeout(0)  # which it has already
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False  # there is nothing, or only that the client has gone
+    finally:
+        sock.detach()  # it is the transport's
+
+
+def has_taken_all(transport: asyncio.Transport | None) -> bool:
+    """Whether the client, which has gone, had read all that it was sent.
+
+    One that hasn't resets the connection. Source: RFC 2525, section 2.17.
+    """
+    if transport is None or transport.get_write_buffer_size():
+        return False
+    sock = transport.get_extra_info("socket")
+    try:
+        if sock.family != socket.AF_UNIX:
+            (state,) = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+            if state != CLOSE_WAIT:
+                return False
+        return not queued_bytes(sock)
+    except OSError:
+        return False
 
 
 class Client(Protocol):

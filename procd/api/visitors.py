@@ -5,6 +5,10 @@ request may be on its way: a client that gets no answer sends it again. But wher
 for, a client that has shown none yet counts as idle, even amid a request, if it has sent more of
 them than it reads replies to; and who shows one has the place of who has just come. Where none is
 idle, some more are let in, to be told how procd is and otherwise that there is no room.
+
+What is kept of such strangers, requests and answers, is no more than it may be, all together: those
+with most are refused. And as what was asked last stays until more is asked, who has asked with much
+leaves with the answer.
 """
 
 import resource
@@ -15,6 +19,7 @@ from typing import Final, Protocol
 from aiohttp import hdrs, web
 
 from procd.config import ServerConfig
+from procd.errors import Exhausted, ProcdError
 from procd.unix.fd import RESERVED
 
 # Beyond the limit, with nobody idle; the more where descriptors abound.
@@ -22,6 +27,8 @@ FEW_EXTRA: Final = 16
 MANY_EXTRA: Final = 256
 # How long a newcomer may take to say something while there is room for more, seconds.
 SHY_S: Final = 0.5
+# What a stranger may have asked with that stays for more: no more than it takes itself.
+FEW_BYTES: Final = 4 << 10
 
 
 class Visitor(Protocol):
@@ -31,8 +38,18 @@ class Visitor(Protocol):
     def has_asked(self) -> bool:
         """Whether it has a request that isn't answered yet, if only in its socket."""
 
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept of a stranger: requests without an answer, and answers that it hasn't taken.
+
+        Bodies aren't counted.
+        """
+
     def make_way(self) -> None:
         """Close it, for another."""
+
+    def turn_away(self, error: ProcdError) -> None:
+        """Answer this, and close."""
 
 
 class Visitors:
@@ -44,6 +61,8 @@ class Visitors:
 
     def __init__(self, config: ServerConfig) -> None:
         self._max = config.max_connections
+        self._max_kept_bytes = config.max_strangers_bytes
+        self._kept_bytes = 0  # of strangers, no less than it is
         self._all: dict[object, Visitor] = {}
         # Since when, for longest first: those whose last request was answered, and newcomers.
         self._idle: dict[object, Visitor] = {}
@@ -117,6 +136,35 @@ class Visitors:
         if visitor in self._all:
             self._known.add(visitor)
 
+    def keep(self, size: int) -> None:
+        """So much more is kept of a stranger, at the most."""
+        self._kept_bytes += size
+        if self._kept_bytes > self._max_kept_bytes:
+            self._turn_away()
+
+    def _turn_away(self) -> None:
+        """Refuse those with most, and so many that it is a while until all are looked at again."""
+        strangers = [each for each in self._all.values() if self.is_stranger(each)]
+        sizes = {each: each.kept_bytes for each in strangers}
+        self._kept_bytes = sum(sizes.values())
+        error = Exhausted(f"limit of {self._max_kept_bytes} bytes kept of strangers is reached")
+        for visitor in sorted(sizes, key=sizes.__getitem__, reverse=True):
+            if self._kept_bytes <= self._max_kept_bytes * 3 // 4:
+                break
+            self._kept_bytes -= sizes[visitor]
+            visitor.turn_away(error)
+
+    def answer(self, visitor: object, size: int) -> bool:
+        """It is about to be answered with so many bytes; whether it leaves then.
+
+        It does if there is no room for it, or if it is a stranger that has asked with much.
+        """
+        stranger = self._all.get(visitor) if self.is_stranger(visitor) else None
+        if stranger is not None:
+            self.keep(size)
+        asked_much = stranger is not None and stranger.kept_bytes > FEW_BYTES
+        return asked_much or visitor in self.extra
+
     def began(self, visitor: object) -> None:
         """It has a request; if there was no room for it, it may have that of one who has none."""
         self._idle.pop(visitor, None)
@@ -147,7 +195,7 @@ VISITORS = web.AppKey("VISITORS", Visitors)
 
 
 async def dismiss(request: web.Request, response: web.StreamResponse) -> None:
-    """Have whom there is no room for leave with the answer."""
-    if request.protocol in request.app[VISITORS].extra:
+    """Have whom there is no room for leave with the answer, and strangers with long requests."""
+    if request.app[VISITORS].answer(request.protocol, response.content_length or 0):
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"

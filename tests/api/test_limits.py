@@ -4,6 +4,7 @@
 |---|---|---|
 | server.max_body_bytes | 413 | here |
 | server.max_connections | idle ones go, or 429 | daemon/test_connections |
+| server.max_strangers_bytes | those with most go, or 429 | daemon/test_connections |
 | server.max_body_values | 400, and Close 1002 | here |
 | server.max_header_bytes | 400 | here |
 | server.body_s | 400 | here |

@@ -3,18 +3,27 @@
 import asyncio
 import json
 import resource
+import select
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import PATIENCE_S, PROCD, Daemon, descriptors, eventually
 
 TOKEN = "a" * 40
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+# More than the kernel takes in the place of who reads nothing.
+PAGES = b"GET /terminal/static/vendor/xterm.mjs HTTP/1.1\r\nHost: localhost\r\n\r\n" * 12
+LONG = b"GET /version HTTP/1.1\r\nHost: localhost\r\n" + b"".join(
+    b"X-%d: %b\r\n" % (number, b"x" * 120_000) for number in range(3)
+)
+MEGABYTE = 1 << 20
+FEW_STRANGERS = {"PROCD_AUTH_TOKEN": TOKEN, "PROCD_SERVER_MAX_STRANGERS_BYTES": str(MEGABYTE)}
 BEGUN = b"POST /process/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
 
 
@@ -186,7 +195,6 @@ async def test_strangers_that_take_nothing_shut_nobody_out(
     start: Start, http: aiohttp.ClientSession
 ) -> None:
     daemon = start(env={"PROCD_SERVER_MAX_CONNECTIONS": "3", "PROCD_AUTH_TOKEN": TOKEN})
-    page = b"GET /terminal/static/vendor/xterm.mjs HTTP/1.1\r\nHost: localhost\r\n\r\n" * 12
     headers = {"Authorization": f"Bearer {TOKEN}"}
 
     async def served() -> bool:
@@ -195,7 +203,7 @@ async def test_strangers_that_take_nothing_shut_nobody_out(
 
     with ExitStack() as stack:
         for _ in range(40):
-            stack.enter_context(stranger(daemon, page))
+            stack.enter_context(stranger(daemon, PAGES))
         async with asyncio.timeout(PATIENCE_S):
             while not await served():
                 continue
@@ -234,9 +242,64 @@ async def test_who_has_a_token_may_take_its_time(start: Start, http: aiohttp.Cli
         assert received >= 2 * 20_000_000
 
 
+async def test_unfinished_requests_of_strangers_have_a_limit(start: Start) -> None:
+    """Those with most are refused; not who has little, nor who has shown a token before."""
+    daemon = start(env=FEW_STRANGERS)
+    authorization = f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()
+    with ExitStack() as stack:
+        known, short = (stack.enter_context(connected(daemon)) for _ in range(2))
+        known.sendall(b"GET /version HTTP/1.1\r\nHost: localhost\r\n" + authorization)
+        assert known.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+        known.sendall(LONG)
+        short.sendall(b"GET /version HTTP/1.1\r\nHost: localhost\r\n")
+        strangers = [stack.enter_context(connected(daemon)) for _ in range(10)]
+        for each in strangers:
+            with suppress(ConnectionError):
+                each.sendall(LONG)
+        told: set[socket.socket] = set()
+
+        def few_are_left() -> bool:
+            told.update(select.select(strangers, [], [], 0)[0])
+            return len(strangers) - len(told) <= MEGABYTE // len(LONG)
+
+        assert eventually(few_are_left)
+        refused = told.pop().recv(4096)
+        assert refused.startswith(b"HTTP/1.0 429 ")
+        assert json.loads(refused.partition(b"\r\n\r\n")[2])["code"] == "LIMIT_REACHED"
+        for each in known, short:
+            each.sendall(authorization)
+            assert each.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize("more", [b"", LONG + b"\r\n"], ids=["answers", "requests"])
+async def test_what_strangers_do_not_take_has_a_limit(start: Start, more: bytes) -> None:
+    daemon = start(env=FEW_STRANGERS)
+    before = daemon.idle_descriptors()
+    with ExitStack() as stack:
+        for _ in range(40):
+            connection = stack.enter_context(stranger(daemon, PAGES))
+            with suppress(ConnectionError):
+                connection.sendall(more)
+        assert eventually(lambda: len(descriptors(daemon.pid)) < before + 40)
+
+
+async def test_strangers_leave_with_the_answer_to_much(start: Start) -> None:
+    daemon = start(env={"PROCD_AUTH_TOKEN": TOKEN})
+    short = b"GET /version HTTP/1.1\r\nHost: localhost\r\n"
+    token = f"Authorization: Bearer {TOKEN}\r\n".encode()
+    for request, stays in ((short, True), (LONG, False), (LONG + token, True)):
+        with connected(daemon) as connection:
+            connection.sendall(request + b"\r\n")
+            answer = connection.recv(4096)
+            assert (b"\r\nConnection: close\r\n" not in answer) == stays
+            if stays:
+                assert answers(connection)
+            else:
+                assert connection.recv(1) == b""
+
+
 async def test_who_takes_nothing_is_dropped(start: Start) -> None:
     daemon = start(env={"PROCD_SERVER_DEAD_PEER_S": "0.5"})
     before = daemon.idle_descriptors()
-    page = b"GET /terminal/static/vendor/xterm.mjs HTTP/1.1\r\nHost: localhost\r\n\r\n" * 12
-    with stranger(daemon, page):
+    with stranger(daemon, PAGES):
         assert not daemon.leaks(before)
