@@ -123,7 +123,8 @@ class ProcessConfig:
     )
     max_total_output_bytes: int = setting(
         1 << 30,
-        "output of commands and terminals held in memory, all together, bytes",
+        "output of commands and terminals held in memory, and requests that run or wait, all"
+        " together, bytes",
         minimum=1 << 20,
     )
     user: str = setting("", "user to run processes as, by name or number; empty: procd's own")

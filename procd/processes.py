@@ -89,14 +89,14 @@ class Processes:
         self.poller = Poller(self._loop)
         self._old_handler: Any = signal.signal(signal.SIGCHLD, self._child_news)
 
-    def check_memory(self) -> None:
-        """Refuse to begin what would have output of its own to keep.
+    def check_memory(self, size: int = 0) -> None:
+        """Refuse to begin what would have output of its own to keep, and `size` bytes beside it.
 
         Raises:
             Exhausted: `process.max_total_output_bytes` are kept.
         """
-        self.memory.relieve()
-        if self.memory.full:
+        self.memory.relieve(size)
+        if not self.memory.has_room(size):
             most = self.memory.most_bytes
             raise Exhausted(f"limit of {most} bytes of output held in memory is reached")
 

@@ -34,6 +34,8 @@ GROUP: Final = 128
 PIECE_BYTES: Final = 512 << 10
 # What of it may wait in the socket's own buffer while the next is encoded.
 AHEAD_BYTES: Final = 1 << 20
+# What a longer reply takes besides what it tells, while its client takes it: by measurement.
+ROOM_ON_THE_WAY_BYTES: Final = AHEAD_BYTES + 3 * PIECE_BYTES
 
 Piece = bytes | memoryview
 # A short object, or the JSON of anything, made as it is sent.
@@ -159,6 +161,7 @@ async def respond(
                 size += kept_bytes
                 text = _short(value) if size <= WHOLE_BYTES else None
             if text is None:
+                output.claim(ROOM_ON_THE_WAY_BYTES)  # where there is none, nothing more begins
                 return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)
             whole[name] = text
         elif isinstance(value, Iterator):

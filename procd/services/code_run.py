@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NoReturn
@@ -20,10 +20,11 @@ from procd import worker
 from procd.config import CodeRunConfig
 from procd.errors import BadRequest, SpawnFailed
 from procd.process import STDERR, Process
-from procd.services.environment import Environment, check_names
+from procd.services.environment import Environment, check_names, cost_bytes
 from procd.services.execute import ExecuteResult, Executions, Program, Watch
 from procd.services.programs import MissingProgramError, find
 from procd.streams.backlog import Backlog
+from procd.streams.log import Log
 from procd.turns import Turns
 from procd.unix.confine import Confinement
 from procd.unix.fd import OwnedFd, anonymous_file, pipe
@@ -83,7 +84,8 @@ class Artifacts:
 
     Attributes:
         cap_bytes: what comes beyond is dropped, and so is the line that reaches beyond. The runner
-            knows it, but its forks may write as well.
+            knows it, but its forks may write as well. Less where memory runs out.
+        claim: whether there is room in memory for so many bytes, which are then counted.
         overflown: whether anything was dropped.
         charts: the JSON of those of all whole lines; of the large, before `check`, all.
     """
@@ -93,12 +95,17 @@ class Artifacts:
         self.overflown = False
         self.charts: list[bytes] = []
         self._unchecked: list[int] = []  # of `charts`, by index
+        self.claim: Callable[[int], bool] = bool
         self._left = cap_bytes
         self._begun = bytearray(b"\n")  # the line that isn't whole yet, after the end of another
 
     def feed(self, data: bytes) -> None:
         """Take what the program wrote."""
         kept = data[: self._left]
+        if kept and not self.claim(2 * len(kept)):  # a reply takes a copy
+            self.cap_bytes -= self._left
+            self._left = 0
+            kept = b""
         self._left -= len(kept)
         self.overflown |= len(kept) < len(data)
         self._begun += kept
@@ -205,6 +212,15 @@ class CodeRuns:
         check_names(request.envs)
         env = self._environment.merged(request.envs)
         artifacts = Artifacts(self._config.max_artifact_bytes)
+
+        def watched(log: Log[Backlog]) -> None:
+            def claim(size: int) -> bool:
+                self.memory.relieve(size)
+                return log.store.claim(size)
+
+            artifacts.claim = claim
+            watch(log)
+
         run = _Run(
             request,
             request.cwd or self._work_dir,
@@ -222,7 +238,10 @@ class CodeRuns:
                 case _:
                     run.argv = await self._typescript(run)
                     program = run.typescript
-            execution = await self._executions.run_program(program, request.timeout_s, watch)
+            size = cost_bytes(request.envs, request.code, request.cwd, *request.argv)
+            execution = await self._executions.run_program(
+                program, request.timeout_s, watched, size
+            )
         except MissingProgramError as exc:
             execution = _unstarted(MISSING, f"{exc}\n")
         except SpawnFailed as exc:  # of what was to tell how it is run

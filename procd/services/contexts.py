@@ -32,7 +32,7 @@ from procd.services.context import (
     ContextRecord,
     End,
 )
-from procd.services.environment import Environment, check_names
+from procd.services.environment import Environment, check_names, cost_bytes
 from procd.services.programs import MissingProgramError, find
 from procd.services.repl import Repl
 from procd.services.replies import Reply
@@ -148,7 +148,7 @@ class Contexts:
         Raises:
             ProcessNotFound: there is no such context.
             BadRequest: a bad environment name.
-            Exhausted: too many wait.
+            Exhausted: too many wait, or too much is held in memory.
         """
         context = self.get(request.context_id)
         check_names(request.envs)
@@ -162,8 +162,13 @@ class Contexts:
             "envs": dict(request.envs),
             "display": request.display,
         }
+        size = cost_bytes(request.envs, request.code)
+        self._processes.check_memory(size)
         cell = Cell(request.context_id, message, timeout_s, self.config.buffer_bytes)
         context.submit(cell)
+        memory = self._processes.memory
+        memory.take(size)
+        cell.ended.add_done_callback(lambda _: memory.give_back(size))
         return cell
 
     async def variables(self, context_id: str) -> list[dict[str, str]]:

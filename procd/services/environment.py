@@ -1,6 +1,7 @@
 """The environment that new processes start with: procd's own at its start, then as changed."""
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -21,6 +22,11 @@ def check_names(names: Iterable[str]) -> None:
     for name in names:
         if not NAME.fullmatch(name):
             raise BadRequest(f"invalid environment variable name: '{name}'")
+
+
+def cost_bytes(envs: Mapping[str, str], *texts: str) -> int:
+    """What the variables and other texts of a request take in memory."""
+    return sum(map(sys.getsizeof, (envs, *envs, *envs.values(), *texts)))
 
 
 class Environment:

@@ -8,7 +8,7 @@ from procd.config import ExecuteConfig
 from procd.errors import BadRequest, Exhausted, SpawnFailed
 from procd.process import STDERR, Process
 from procd.processes import Processes
-from procd.services.environment import Environment, check_names
+from procd.services.environment import Environment, check_names, cost_bytes
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 from procd.unix.fd import OwnedFd
@@ -122,27 +122,34 @@ class Executions:
                 passed=(script,) if script is not None else (),
             )
 
-        return await self.run_program(program, timeout_s, watch)
+        size = cost_bytes(request.envs, request.command, request.cwd)
+        return await self.run_program(program, timeout_s, watch, size)
 
     async def run_program(
-        self, program: Callable[[], Program], timeout_s: float, watch: Watch = unwatched
+        self,
+        program: Callable[[], Program],
+        timeout_s: float,
+        watch: Watch = unwatched,
+        size: int = 0,
     ) -> ExecuteResult:
         """Run what `program` makes, once it is certain that there is room for it.
 
         Args:
             timeout_s: 0 for none; the configured ceiling holds in any case.
+            size: what the request for it takes in memory, bytes.
 
         Raises:
-            Exhausted: `execute.max_concurrent` commands are running.
+            Exhausted: `execute.max_concurrent` commands are running, or too much is held in memory.
         """
         if self._running >= self._config.max_concurrent:
             raise Exhausted(f"limit of {self._config.max_concurrent} commands is reached")
-        self._processes.check_memory()
+        self._processes.check_memory(size)
         cap_bytes = self._config.max_output_bytes
+        store = Backlog(cap_bytes, cap_bytes // 2, self._processes.memory)
+        store.claim(size)
         self._running += 1
         try:
             await self._processes.turns.take()
-            store = Backlog(cap_bytes, cap_bytes // 2, self._processes.memory)
             output = Log(store, cap_bytes)
             watch(output)
             try:

@@ -9,7 +9,7 @@ from procd.config import PtyConfig
 from procd.errors import Conflict, Exhausted, ProcessNotFound, Refused, SessionEnded
 from procd.process import Process
 from procd.processes import Processes
-from procd.services.environment import Environment, check_names
+from procd.services.environment import Environment, check_names, cost_bytes
 from procd.services.ids import check_id
 from procd.services.pty import PtyInfo, PtyRequest, PtySession, check_size
 from procd.services.recording import Recordings
@@ -72,8 +72,9 @@ class PtySessions:
             raise Conflict(f"PTY session with ID '{request.id}' already exists")
         if len(self._live) >= self.config.max_sessions:
             raise Exhausted(f"limit of {self.config.max_sessions} PTY sessions is reached")
-        self._processes.check_memory()
         envs = {**request.envs, "TERM": request.envs.get("TERM") or "xterm-256color"}
+        size = cost_bytes(envs, request.id, request.cwd)
+        self._processes.check_memory(size)
         info = PtyInfo(
             id=request.id,
             cwd=request.cwd or self._work_dir,
@@ -91,6 +92,7 @@ class PtySessions:
             self._processes.memory,
             records=request.record or self.config.record,
         )
+        session.log.store.claim(size)
         try:
             if request.lazy_start:
                 check_startable(info.cwd, self._environment.merged(envs))

@@ -79,18 +79,26 @@ class Budget:
         self.used_bytes = used
         return True
 
-    def relieve(self) -> None:
-        """Drop caches, then what can be done without, until there is room or no more of them."""
-        while self.full:
+    def relieve(self, size: int = 0) -> None:
+        """Drop caches, then what can be done without, until there is room or no more of them.
+
+        Args:
+            size: of what is to be kept beside a backlog, bytes.
+        """
+        while not self.has_room(size):
             if self.caches:
                 self.caches.pop().close()
             elif not self.let_go():
                 return
 
+    def has_room(self, size: int) -> bool:
+        """Whether there may be a further backlog, the least of it, and `size` bytes beside it."""
+        return self.used_bytes + size + LEAST_TAIL_BYTES <= self.most_bytes
+
     @property
     def full(self) -> bool:
         """Whether there should be no further backlog, for want of room for the least of it."""
-        return self.used_bytes + LEAST_TAIL_BYTES > self.most_bytes
+        return not self.has_room(0)
 
 
 class Backlog:
@@ -111,6 +119,7 @@ class Backlog:
     __slots__ = (
         "_accounted",
         "_budget",
+        "_claimed",
         "_first",
         "_full_tail_bytes",
         "_gone",
@@ -126,6 +135,7 @@ class Backlog:
     def __init__(self, cap_bytes: int, head_bytes: int = 0, budget: Budget | None = None) -> None:
         self._budget = budget
         self._accounted = 0
+        self._claimed = 0  # beside what is kept
         self._tail_bytes = self._full_tail_bytes = cap_bytes - head_bytes
         self._head_bytes = head_bytes
         self._head: list[Run] = []
@@ -176,7 +186,7 @@ class Backlog:
         """Whether a budget has room for `size` more bytes, which are this one's from now on."""
         if self._budget is None or not self._budget.take(size):
             return False
-        self._accounted += size
+        self._claimed += size
         return True
 
     @property
@@ -292,14 +302,16 @@ class Backlog:
         self._offsets.clear()
         self._first = 0
         self._gone = self._totals.copy()
-        if self._budget is not None:
-            self._budget.give_back(self._accounted)
-            self._accounted = 0
+        self._give_back()
 
     def __del__(self) -> None:
         """Give back to the budget what was kept, whoever was the last to read it."""
-        if self._accounted and self._budget is not None:
-            self._budget.give_back(self._accounted)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._budget is not None and (size := self._accounted + self._claimed):
+            self._accounted = self._claimed = 0
+            self._budget.give_back(size)
 
     def read(self, offset: int, most: int) -> bytes:
         """Bytes from `offset` on, as many whole runs as fit `most`, or part of one; b"" at the end.

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from procd.app import PROCESSES
 from procd.services.code_run import Artifacts
 from procd.turns import STEPS, Turns
 from tests.api.clients import (
@@ -26,6 +27,7 @@ from tests.api.clients import (
     refused,
 )
 from tests.conftest import MakeClient
+from tests.waiting import until
 
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="there is no node")
@@ -226,6 +228,19 @@ for n in range(1000):
     assert charts == [{"n": n} for n in range(len(charts))]
     assert 20 < len(charts) <= 60
     assert body["result"] == "procd: charts beyond 2048 bytes were dropped\n"
+
+
+async def test_artifacts_beyond_the_memory_for_output(procd: MakeClient) -> None:
+    client = await procd(process={"max_total_output_bytes": 1 << 20})
+    code = f"""{DESCRIPTOR}
+for n in range(30):
+    data = b'{{"type":"chart","value":{{"n":"' + b'x' * 100_000 + b'"}}}}\\n'
+    while data: data = data[os.write(charts, data):]
+"""
+    body = await code_run(client, code)
+    assert 0 < len(body["artifacts"]["charts"]) < 10
+    assert re.fullmatch(r"procd: charts beyond \d+ bytes were dropped\n", body["result"])
+    await until(lambda: client.app[PROCESSES].memory.used_bytes == 0)
 
 
 def test_artifacts_in_small_pieces() -> None:

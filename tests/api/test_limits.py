@@ -48,7 +48,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from aiohttp import WSMsgType
+from aiohttp import WSCloseCode, WSMsgType
 
 from procd.api.session import SESSIONS
 from procd.app import PROCESSES
@@ -72,6 +72,7 @@ from tests.api.clients import (
     refused,
 )
 from tests.conftest import Client, MakeClient
+from tests.waiting import until
 
 MEGABYTE = 1 << 20
 
@@ -309,6 +310,44 @@ async def test_output_in_memory_of_commands(procd: MakeClient) -> None:
         assert body["result"].endswith("999999\n")
         assert len(body["result"]) < 2 * MEGABYTE
     assert client.app[PROCESSES].memory.used_bytes == 0
+
+
+async def test_requests_in_memory(procd: MakeClient, gate: Gate) -> None:
+    """What waits is counted with the output until it has ended; for one more there is no room."""
+    client = await procd(process={"max_total_output_bytes": MEGABYTE})
+    memory = client.app[PROCESSES].memory
+    long = "x" * 600_000
+    envs = {f"A{number}": "x" * 100_000 for number in range(6)}
+    await create(client, "t", lazyStart=True, envs=envs)
+    assert memory.used_bytes > 600_000
+    async with client.post("/process/pty", json={"id": "other", "envs": envs}) as reply:
+        await refused(reply, 429, "LIMIT_REACHED")
+    await refused_execute(client, 429, "LIMIT_REACHED", f"true {long}")
+    async with client.post(
+        "/process/code-run", json={"code": f"# {long}", "language": "python"}
+    ) as reply:
+        await refused(reply, 429, "LIMIT_REACHED")
+    async with client.ws_connect("/process/interpreter/execute") as cell:
+        await cell.send_json({"code": f"# {long}"})
+        assert (await cell.receive()).data == WSCloseCode.TRY_AGAIN_LATER
+    await delete(client, "t")
+    assert memory.used_bytes == 0
+    running = asyncio.ensure_future(execute(client, f"read x <{gate} # {long}"))
+    await until(lambda: memory.used_bytes > 600_000)
+    async with client.post("/process/pty", json={"id": "other", "envs": envs}) as reply:
+        await refused(reply, 429, "LIMIT_REACHED")
+    gate.open()
+    await running
+    assert memory.used_bytes == 0
+    async with client.ws_connect("/process/interpreter/execute") as first:
+        await first.send_json({"code": f"open({str(gate)!r}).readline() # {long}"})
+        await until(lambda: memory.used_bytes > 600_000)
+        async with client.ws_connect("/process/interpreter/execute") as second:
+            await second.send_json({"code": f"# {long}"})
+            assert (await second.receive()).data == WSCloseCode.TRY_AGAIN_LATER
+        gate.open()
+        assert (await first.receive_json())["text"] == "completed"
+        assert memory.used_bytes == 0
 
 
 async def test_terminals_that_have_ended_give_way(procd: MakeClient, tmp_path: Path) -> None:
