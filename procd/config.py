@@ -21,16 +21,19 @@ def setting(
     *,
     minimum: float = 0,
     maximum: float = float("inf"),
+    or_zero: bool = False,
     choices: tuple[str, ...] = (),
     is_path: bool = False,
 ) -> Any:
     """Declare a key: its default, what it means with its unit, and what it may be.
 
     Args:
+        or_zero: it may be 0 as well as in its bounds.
         choices: the values that there are; empty for any.
         is_path: a relative one is relative to where procd was started, which it may leave.
     """
-    rules = {"doc": doc, "bounds": (minimum, maximum), "choices": choices, "is_path": is_path}
+    rules = {"doc": doc, "bounds": (minimum, maximum), "or_zero": or_zero, "choices": choices,
+             "is_path": is_path}  # fmt: skip
     return field(default=default, metadata=rules)
 
 
@@ -122,10 +125,11 @@ class ProcessConfig:
         minimum=1,
     )
     max_total_output_bytes: int = setting(
-        1 << 30,
+        0,
         "output of commands and terminals held in memory, and requests that run or wait, all"
-        " together, bytes",
+        " together, bytes; 0: a quarter of the memory that there is, 1 GiB at the most",
         minimum=1 << 20,
+        or_zero=True,
     )
     user: str = setting("", "user to run processes as, by name or number; empty: procd's own")
     group: str = setting("", "their group, by name or number; empty: the user's")
@@ -147,6 +151,10 @@ class ProcessConfig:
         "share of the processor of one process's cgroup, 1 to 10000; 0: as others",
         maximum=10_000,
     )
+
+    def total_output_bytes(self, memory_bytes: int) -> int:
+        """What `max_total_output_bytes` means where there is so much memory."""
+        return self.max_total_output_bytes or min(memory_bytes // 4, 1 << 30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,16 +243,21 @@ class SessionsConfig:
         4 << 30, "output kept of all commands, bytes", minimum=1 << 20
     )
     max_total_text_bytes: int = setting(
-        256 << 20,
+        0,
         "remembered commands in memory, mostly texts, bytes; the session with the most loses its"
-        " oldest finished first",
+        " oldest finished first; 0: a sixteenth of the memory that there is, 256 MiB at the most",
         minimum=1 << 20,
+        or_zero=True,
     )
     input_queue_bytes: int = setting(
         1 << 20, "unread input of a command beyond which more has to wait, bytes", minimum=1024
     )
     grace_s: float = setting(5.0, "time between SIGTERM and SIGKILL, seconds")
     max_wait_s: float = setting(300.0, "longest wait for a command's end in one request, seconds")
+
+    def total_text_bytes(self, memory_bytes: int) -> int:
+        """What `max_total_text_bytes` means where there is so much memory."""
+        return self.max_total_text_bytes or min(memory_bytes // 16, 256 << 20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,7 +148,7 @@ def _checked(label: str, value: object, declared: Field[object]) -> object:
         raise ConfigError(f"{label}: must be {_kind(default)}")
     if isinstance(value, int | float):
         least, most = rules["bounds"]
-        if not value >= least:
+        if not (value >= least or (rules["or_zero"] and value == 0)):
             raise ConfigError(f"{label}: must be at least {least}")
         if value == float("inf"):
             raise ConfigError(f"{label}: must be finite")

@@ -30,6 +30,7 @@ from procd.startup import prepared
 from procd.surroundings import state_dir
 from procd.unix import cgroup, tags
 from procd.unix.confine import Confinement
+from procd.unix.memory import memory_bytes
 from procd.unix.shell import Shell
 
 GOOD, POOR, BAD = "ok", "warning", "problem"
@@ -279,9 +280,7 @@ def _processes(_: Config) -> Finding:
     limits = {"RLIMIT_NPROC": resource.getrlimit(resource.RLIMIT_NPROC)[0]}
     if os.geteuid() == 0:  # whom it doesn't hold: getrlimit(2)
         limits = {}
-    for place in _own_cgroups():
-        if (most := _read(place / "pids.max")).isdecimal():
-            limits[str(place / "pids.max")] = int(most)
+    limits |= cgroup.limits("pids.max")
     bounded = {name: most for name, most in limits.items() if most != resource.RLIM_INFINITY}
     if not bounded:
         return Finding("processes", GOOD, "any number")
@@ -293,31 +292,14 @@ def _processes(_: Config) -> Finding:
     return Finding("processes", POOR, found, advice)
 
 
-def _memory(_: Config) -> Finding:
-    texts = [_read(place / "memory.max") for place in _own_cgroups()]
-    limits = [int(text) for text in texts if text.isdecimal()]
-    space = resource.getrlimit(resource.RLIMIT_AS)[0]
-    most = min([*limits, *([] if space == resource.RLIM_INFINITY else [space])], default=None)
-    if most is None:
-        return Finding("memory", GOOD, "any amount")
-    found = f"up to {most >> 20} MiB"
+def _memory(config: Config) -> Finding:
+    most = memory_bytes()
+    output_bytes = config.process.total_output_bytes(most)
+    found = f"up to {most >> 20} MiB, {output_bytes >> 20} of them for output"
     if most >= ENOUGH_MEMORY_BYTES:
         return Finding("memory", GOOD, found)
     advice = f"raise the limit (ulimit -v, MemoryMax=) to {ENOUGH_MEMORY_BYTES >> 20} MiB or more"
     return Finding("memory", POOR, found, advice)
-
-
-def _own_cgroups() -> list[Path]:
-    """The cgroups v2 that this process is in, innermost first."""
-    own = cgroup.own()
-    return [own, *own.parents[: len(own.relative_to(cgroup.MOUNT).parts)]]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _disk(config: Config) -> Finding:

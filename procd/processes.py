@@ -31,6 +31,7 @@ from procd.unix import cgroup, proctree, tags
 from procd.unix.confine import confinement
 from procd.unix.fd import OwnedFd, pipes
 from procd.unix.heap import Heap
+from procd.unix.memory import memory_bytes
 from procd.unix.poller import Poller
 from procd.unix.proctree import Forest, Tree
 from procd.unix.spawn import Spec, spawn
@@ -70,7 +71,7 @@ class Processes:
         self.confinement = confinement(config)
         self._loop = asyncio.get_running_loop()
         self.heap = Heap(self._loop)
-        self.memory = Budget(config.max_total_output_bytes, self.heap.freed)
+        self.memory = Budget(config.total_output_bytes(memory_bytes()), self.heap.freed)
         self._spawn_rate = SpawnRate(self._loop.time, config.max_spawns_per_s, config.spawn_burst)
         self._cgroups = cgroup.find_root(config.cgroup)
         if limits := cgroup.wanted_limits(config):

@@ -167,6 +167,18 @@ def test_a_wrong_variable_is_named(environ: dict[str, str], message: str) -> Non
     assert str(caught.value) == message
 
 
+def test_what_depends_on_the_memory() -> None:
+    """Unless it is set; and no less is taken for a setting than its minimum."""
+    for memory_bytes, output_bytes, text_bytes in ((1 << 30, 1 << 28, 1 << 26),
+                                                   (1 << 40, 1 << 30, 1 << 28)):  # fmt: skip
+        assert Config().process.total_output_bytes(memory_bytes) == output_bytes
+        assert Config().sessions.total_text_bytes(memory_bytes) == text_bytes
+    config = from_mapping({"process": {"max_total_output_bytes": 1 << 20}})
+    assert config.process.total_output_bytes(1 << 40) == 1 << 20
+    config = from_mapping({"process": {"max_total_output_bytes": 0}})
+    assert config == Config()
+
+
 def test_the_largest_numbers() -> None:
     """What TOML promises: 64 bits, for a number with a fraction as well."""
     config = from_mapping({"pty": {"max_ended": (1 << 63) - 1, "linger_s": (1 << 63) - 1}})

@@ -35,6 +35,7 @@ from procd.surroundings import state_dir
 from procd.unix.dialect import fed
 from procd.unix.fd import OwnedFd
 from procd.unix.file import make_directory, remove_tree
+from procd.unix.memory import memory_bytes
 from procd.unix.openings import Opening, Openings
 from procd.unix.shell import Shell
 from procd.unix.sightings import Sightings
@@ -75,7 +76,7 @@ class ShellSessions:
         self._store = LogStore(config.max_log_bytes, config.max_total_log_bytes)
         self._store.keep_reserve()
         self._sightings = Sightings()
-        self._texts = Budget(config.max_total_text_bytes, processes.heap.freed)
+        self._texts = Budget(config.total_text_bytes(memory_bytes()), processes.heap.freed)
         self._root = StateDirectory(state_dir(config, os.environ))
         # The shell opens what is in it by name: another user may pass through, and not look.
         self._mode = 0o700 if processes.confinement.owner is None else 0o711

@@ -165,6 +165,23 @@ def own() -> Path:
     return MOUNT / name[1:]
 
 
+def limits(name: str) -> dict[str, int]:
+    """What `name`, a file such as memory.max, allows in the cgroups that this process is in.
+
+    By the file's path; those without a limit aren't there.
+    """
+    place = own()
+    found: dict[str, int] = {}
+    for path in (place, *place.parents[: len(place.relative_to(MOUNT).parts)]):
+        try:
+            text = (path / name).read_text().strip()
+        except OSError:
+            continue
+        if text.isdecimal():
+            found[str(path / name)] = int(text)
+    return found
+
+
 def find_root(setting: str) -> CgroupRoot | None:
     """The root for leaves under this setting: "off", "auto", or an absolute path.
 

@@ -204,7 +204,7 @@ def test_a_shell_that_fails(cli: Cli, tmp_path: Path) -> None:
     [
         ("ulimit -n 100", "descriptors", "problem", "up to 100"),
         ("ulimit -n 1000", "descriptors", "warning", "up to 1000"),
-        ("ulimit -v 250000", "memory", "warning", "up to 244 MiB"),
+        ("ulimit -v 250000", "memory", "warning", "up to 244 MiB, 61 of them for output"),
         ("ulimit -f 1000", "logs", "warning", "/tmp, files of up to 512000 bytes"),
         (
             "prlimit --pid $$ --rttime=1000:2000",
