@@ -27,9 +27,10 @@ from procd.api import (
 )
 from procd.api.audit import AUDIT, audit, opened
 from procd.api.body import MAX_VALUES, SILENCE_S
-from procd.api.edge import POLLER, hang_up
+from procd.api.edge import POLLER
 from procd.api.forwarded import PROXIES, Proxies
 from procd.api.gate import GATE, Gate
+from procd.api.handshake import hang_up
 from procd.api.incoming import FRAMES, FrameTurns
 from procd.api.middleware import errors
 from procd.api.observe import HEAP, REQUESTS, Requests, name_request, observer

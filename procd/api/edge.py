@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
@@ -18,7 +18,6 @@ from aiohttp.web_protocol import _ErrInfo
 
 from procd.api.envelope import envelope
 from procd.api.forwarded import UNIX, is_forwarded
-from procd.api.handshake import SWITCHING, VERSION, asks_websocket
 from procd.api.incoming import FRAMES, Incoming
 from procd.api.observe import HEAP, LONG_BYTES, REQUESTS
 from procd.api.pulse import Patience, has_taken_all, has_unread
@@ -366,22 +365,6 @@ class HttpConnection(web.RequestHandler):
             response = json_response(body, ProcdError.status)
         response.force_close()
         return response
-
-
-async def hang_up(request: web.Request, response: web.StreamResponse) -> None:
-    """Close after the answer to who asked for another protocol and doesn't get it.
-
-    Bytes that a proxy takes for a WebSocket's must not become a request; and of a protocol that
-    aiohttp doesn't know it drops what came right behind, so that a client which has asked for more
-    is to learn that it must ask again. And in which version, if it was a WebSocket of another.
-
-    Source: RFC 6455, section 4.4.
-    """
-    if hdrs.UPGRADE in request.headers and response.status != SWITCHING:
-        response.force_close()
-        response.headers[hdrs.CONNECTION] = "close"
-        if asks_websocket(request) and request.headers.get(hdrs.SEC_WEBSOCKET_VERSION) != VERSION:
-            response.headers[hdrs.SEC_WEBSOCKET_VERSION] = VERSION
 
 
 def was_there(request: web.Request) -> bool:

@@ -66,3 +66,19 @@ def handshake_of(request: web.Request, select: Select) -> web.Request:
     if not known or request.version < HttpVersion11:  # RFC 9110, section 7.8
         raise BadRequest("WebSocket upgrade required")
     return handshake
+
+
+async def hang_up(request: web.Request, response: web.StreamResponse) -> None:
+    """Close after the answer to who asked for another protocol and doesn't get it.
+
+    Bytes that a proxy takes for a WebSocket's must not become a request; and of a protocol that
+    aiohttp doesn't know it drops what came right behind, so that a client which has asked for more
+    is to learn that it must ask again. And in which version, if it was a WebSocket of another.
+
+    Source: RFC 6455, section 4.4.
+    """
+    if hdrs.UPGRADE in request.headers and response.status != SWITCHING:
+        response.force_close()
+        response.headers[hdrs.CONNECTION] = "close"
+        if asks_websocket(request) and request.headers.get(hdrs.SEC_WEBSOCKET_VERSION) != VERSION:
+            response.headers[hdrs.SEC_WEBSOCKET_VERSION] = VERSION
