@@ -14,6 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from procd.config import ConfigError, ServerConfig
+from procd.unix.fd import take_none
 
 # For its owner and its group: who may connect may run anything.
 SOCKET_UMASK: Final = 0o117
@@ -134,6 +135,7 @@ class Site(web.BaseSite):
         loop, factory, sock = asyncio.get_running_loop(), self._runner.server, self._socket
         assert factory is not None
         if sock.family == socket.AF_UNIX:  # else uvloop takes it for a TCP socket
+            take_none(sock)
             server = await loop.create_unix_server(factory, sock=sock, backlog=BATCH)
         else:
             server = await loop.create_server(factory, sock=sock, backlog=BATCH)

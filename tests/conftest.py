@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -23,6 +24,7 @@ from procd.api.runner import Runner
 from procd.app import PREFIXES, ROUTES, create_app
 from procd.config import Config
 from procd.configfile import from_mapping
+from procd.unix.fd import SO_PASSRIGHTS
 
 # Login shells are started and killed by the hundred: they are not to run what this user's profile
 # says, nor to leave it half done. What others keep below HOME is where it was.
@@ -44,6 +46,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 Client = TestClient[web.Request, web.Application]
 MakeClient = Callable[..., Awaitable[Client]]
+
+
+def _can_refuse_descriptors() -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+        except OSError:
+            return False
+        return True
+
+
+passing_can_be_refused = pytest.mark.skipif(
+    not _can_refuse_descriptors(), reason="a kernel before Linux 6.16"
+)
 
 
 def pytest_asyncio_loop_factories(

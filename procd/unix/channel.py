@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from procd.unix.fd import OwnedFd, for_work
+from procd.unix.fd import OwnedFd, for_work, take_none
 from procd.unix.poller import Poller
 
 KEY_BYTES: Final = 16
@@ -30,12 +30,13 @@ MAX_UNSENT_BYTES: Final = 16 << 10
 
 
 def channel_pair() -> tuple[OwnedFd, OwnedFd]:
-    """Our end and the child's; neither is inherited.
+    """Our end, which takes no descriptors, and the child's; neither is inherited.
 
     Raises:
         OSError: there is no descriptor.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    take_none(ours)
     own, other = for_work(ours.detach(), theirs.detach())
     return own, other
 

@@ -8,11 +8,14 @@ epoll be relied on to forget: a child in the middle of its start has copies unti
 import errno
 import os
 import resource
+import socket
 from collections.abc import Callable
 from typing import Final
 
 # The last descriptors are not for new work: who asks how procd is gets in, and what runs can end.
 RESERVED: Final = 64
+# asm-generic/socket.h
+SO_PASSRIGHTS: Final = 83
 
 
 class OwnedFd:
@@ -89,6 +92,21 @@ def pipe() -> tuple[OwnedFd, OwnedFd]:
     """
     (reading,), (writing,) = pipes(1)
     return reading, writing
+
+
+def take_none(sock: socket.socket) -> None:
+    """Have the kernel refuse what passes descriptors to a unix socket, or to one that it accepts.
+
+    Nobody here wants any, and to drop one may be to close it: of a TCP socket whose peer doesn't
+    read that takes as long as its sender says.
+
+    Source: unix(7), SCM_RIGHTS; socket(7), SO_LINGER; Linux, net/unix/af_unix.c, SO_PASSRIGHTS.
+    """
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+    except OSError as exc:
+        if exc.errno != errno.ENOPROTOOPT:  # before Linux 6.16 there was no way to refuse them
+            raise
 
 
 def write_all(file: OwnedFd, content: bytes) -> None:

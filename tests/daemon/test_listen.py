@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from procd.listen import tcp_sockets
+from tests.conftest import passing_can_be_refused
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import PATIENCE_S, PROCD, environment, eventually
 from tests.daemon.test_command_line import run
@@ -67,6 +68,19 @@ async def test_unix_socket_alone(start: Start, tmp_path: Path) -> None:
     assert daemon.port == 0
     assert f"whoever reaches unix:{path} may do anything" in daemon.stderr()
     assert daemon.notify.receive()["STATUS"] == f"listening on unix:{path}"
+    assert await version(aiohttp.UnixConnector(str(path))) == 200
+    assert daemon.stop() == 0
+
+
+@passing_can_be_refused
+async def test_descriptors_are_refused(start: Start, tmp_path: Path) -> None:
+    """Whoever may connect, with or without a token, could have procd close what takes years."""
+    path = tmp_path / "procd.sock"
+    daemon = start(env={"PROCD_SERVER_UNIX": str(path)})
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        with pytest.raises(PermissionError):
+            socket.send_fds(client, [b"GET /version HTTP/1.1\r\n"], [0])
     assert await version(aiohttp.UnixConnector(str(path))) == 200
     assert daemon.stop() == 0
 

@@ -19,6 +19,7 @@ from procd.unix.channel import (
     channel_pair,
 )
 from procd.unix.poller import Poller
+from tests.conftest import passing_can_be_refused
 
 MAX_BYTES = 1 << 20
 
@@ -115,6 +116,17 @@ async def test_garbage_is_dropped_whole(garbage: bytes) -> None:
         assert await pair.message() == b"one"
         assert await pair.message() == b"two, in two"
         assert not pair.ends
+        assert pair.nothing_more()
+
+
+@passing_can_be_refused
+async def test_descriptors_are_refused() -> None:
+    """With the packet that they are in: to drop them would be to close them."""
+    with paired() as pair:
+        with pytest.raises(PermissionError):
+            socket.send_fds(pair.theirs, [b"junk"], [0])
+        pair.write(b"x")
+        assert await pair.message() == b"x"
         assert pair.nothing_more()
 
 
