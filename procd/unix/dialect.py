@@ -57,11 +57,14 @@ def fed(shell: str, path: str) -> FedShell:
 def is_running(pid: int, argv: tuple[str, ...]) -> bool | None:
     """Whether a process still is what it was started as; None if there is no way to look.
 
-    Source: proc_pid_cmdline(5).
+    No more is read than tells: where a process has its arguments is its own choice, and how many.
+
+    Source: proc_pid_cmdline(5); prctl(2), PR_SET_MM.
     """
+    expected = b"".join(os.fsencode(word) + b"\0" for word in argv)
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as arguments:  # noqa: PTH123 - a str
-            return arguments.read() == b"".join(os.fsencode(word) + b"\0" for word in argv)
+        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as arguments:  # noqa: PTH123 - a str
+            return arguments.read(len(expected) + 1) == expected
     except (FileNotFoundError, ProcessLookupError):
         return False
     except OSError:  # no descriptor is left

@@ -2,12 +2,14 @@
 
 import os
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from procd.unix.dialect import (
     builtin_word,
+    is_running,
     retag_in_shell,
     sourced,
     sourcing,
@@ -80,3 +82,20 @@ def test_a_shell_that_tags_itself(shell: str) -> None:
     said, code = run(shell, f"{untraced(by_itself)}\ncat /proc/$$/limits")
     assert code == 0
     assert f"Max realtime timeout      {tag} ".encode() in said
+
+
+def test_of_a_command_line_only_what_might_be_the_shells_is_read() -> None:
+    """A process can have it be as long as its address space."""
+    argv = ("/bin/sh", "-c", "echo up; read x", *["x" * 100_000] * 10)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        assert is_running(process.pid, argv)
+        assert not is_running(process.pid, argv[:-1])
+        tracemalloc.start()
+        try:
+            assert not is_running(process.pid, argv[:3])
+            assert tracemalloc.get_traced_memory()[1] < 100_000
+        finally:
+            tracemalloc.stop()
