@@ -1,15 +1,21 @@
 """One direct child: its pidfd, and its exit status, read once by its only reader."""
 
+import asyncio
 import logging
 import os
+import select
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from procd.unix.fd import OwnedFd
 from procd.unix.poller import Selector
 
 log = logging.getLogger(__name__)
+
+# How often a status is looked for that somebody's tracer keeps, seconds.
+TRACED_REST_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class Child:
     Source: pidfd_open(2): a pidfd becomes readable when its process ends.
     """
 
-    __slots__ = ("_on_exit", "_pidfd", "_selector", "pid")
+    __slots__ = ("_on_exit", "_pidfd", "_retry", "_selector", "pid")
 
     def __init__(
         self,
@@ -57,6 +63,7 @@ class Child:
         self.pid = pid
         self._selector = selector
         self._on_exit = on_exit
+        self._retry: asyncio.TimerHandle | None = None
         self._pidfd = OwnedFd(os.pidfd_open(pid))
         try:
             selector.add_reader(self._pidfd.number, self._exited)
@@ -79,12 +86,22 @@ class Child:
             except PermissionError:
                 log.warning("process %d is not ours to signal", self.pid)
 
+    def _exited(self) -> None:
+        """It has ended. Who traces it gets the status first, and may never take it: ptrace(2)."""
+        self.look()
+        if self.running and self._is_over():
+            self._selector.remove_reader(self._pidfd.number)
+            self._retry = asyncio.get_running_loop().call_later(TRACED_REST_S, self._exited)
+
+    def _is_over(self) -> bool:
+        poll = select.poll()
+        poll.register(self._pidfd.number, select.POLLIN)
+        return bool(poll.poll(0))
+
     def look(self) -> None:
         """Take the status now if there is one, though the selector hasn't told of it yet."""
-        if self.running:
-            self._exited()
-
-    def _exited(self) -> None:
+        if not self.running:
+            return
         try:
             info = os.waitid(os.P_PIDFD, self._pidfd.number, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
@@ -104,5 +121,7 @@ class Child:
         """Give up the pidfd without waiting for the end."""
         if not self._pidfd.closed:
             self._selector.remove_reader(self._pidfd.number)
+            if self._retry is not None:
+                self._retry.cancel()
             self._pidfd.close()
             self._on_exit = _nothing  # lets go of the owner, who holds us

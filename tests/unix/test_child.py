@@ -4,11 +4,14 @@ import asyncio
 import errno
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from procd.unix.child import Child, ExitStatus
+from procd.unix.poller import Selector
 from procd.unix.proctree import become_subreaper
 from procd.unix.spawn import Spec, spawn
 from procd.unix.tags import TAG_BASE
@@ -19,7 +22,7 @@ ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 class Watched:
     """A child and the statuses that were told; it waits for a line before it ends."""
 
-    def __init__(self, script: str) -> None:
+    def __init__(self, script: str, selector: Selector | None = None) -> None:
         stdin, self.to_child = os.pipe()
         self.from_child, stdout = os.pipe()
         spec = Spec(
@@ -31,7 +34,7 @@ class Watched:
         loop = asyncio.get_running_loop()
         self.told: list[ExitStatus] = []
         self.exited: asyncio.Future[ExitStatus] = loop.create_future()
-        self.child = Child(loop, self.pid, self._tell)
+        self.child = Child(selector or loop, self.pid, self._tell)
 
     def _tell(self, status: ExitStatus) -> None:
         self.told.append(status)
@@ -129,6 +132,55 @@ async def test_a_status_that_somebody_took() -> None:
     status = await _ended(watched)
     assert status == ExitStatus()
     assert status.shell_code == -1
+
+
+class Left:
+    """The loop as a selector, and whether it has been left."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.add_reader = self._loop.add_reader
+        self.add_writer = self._loop.add_writer
+        self.remove_writer = self._loop.remove_writer
+        self.left = asyncio.Event()
+
+    def remove_reader(self, fd: int, /) -> bool:
+        self.left.set()
+        return self._loop.remove_reader(fd)
+
+
+# Linux, PTRACE_SEIZE.
+TRACER = """
+import ctypes, sys
+print(ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), 0, 0), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_a_status_that_a_tracer_keeps(forgotten: bool) -> None:
+    """Until that has waited, or ended, the pidfd is readable and there is no status."""
+    selector = Left()
+    watched = Watched("echo up; read x", selector)
+    assert watched.line() == b"up\n"
+    pipe = subprocess.PIPE
+    argv = (sys.executable, "-c", TRACER, str(watched.pid))
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe) as tracer:
+        assert tracer.stdout is not None
+        seized = tracer.stdout.readline() == b"0\n"
+        watched.child.signal(signal.SIGKILL)
+        async with asyncio.timeout(10):
+            await selector.left.wait()
+        assert watched.child.running is seized
+        if forgotten:
+            watched.child.forget()
+    if forgotten:
+        os.waitpid(watched.pid, 0)
+        watched.close()
+        return
+    assert await _ended(watched) == ExitStatus(signal=signal.SIGKILL)
+    if not seized:
+        pytest.skip("nothing may be traced here")
 
 
 async def test_forget_leaves_the_status_to_others() -> None:
