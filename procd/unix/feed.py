@@ -14,11 +14,14 @@ import select
 import struct
 import termios
 from collections.abc import Callable
+from typing import Final
 
 from procd.unix.fd import OwnedFd
 from procd.unix.poller import MEMORY_REST_S, Selector
 
 log = logging.getLogger(__name__)
+
+SIZE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 
 
 class Feed:
@@ -41,7 +44,7 @@ class Feed:
         on_lost: Callable[[], None],
     ) -> None:
         os.set_blocking(fd.number, False)
-        fcntl.fcntl(fd.number, fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGESIZE"))
+        fcntl.fcntl(fd.number, fcntl.F_SETPIPE_SZ, SIZE_BYTES)
         self._selector = selector
         self._fd = fd
         self._on_read = on_read
@@ -82,12 +85,16 @@ class Feed:
                 self._on_read()
             except MemoryError:
                 log.warning("no memory to go on with: input waits")
-                self.rest()  # else this would fail at each turn
-                loop = asyncio.get_running_loop()
-                self._retry = loop.call_later(MEMORY_REST_S, self._watch)
+                self._pause()  # else this would fail at each turn
         elif self._unreadable():
             self._lose()
+        elif fcntl.fcntl(self._fd.number, fcntl.F_GETPIPE_SZ) > SIZE_BYTES:
+            self._pause()  # its reader has made it larger: it takes more at each turn
         # Else more was written in the turn that brought this.
+
+    def _pause(self) -> None:
+        self.rest()
+        self._retry = asyncio.get_running_loop().call_later(MEMORY_REST_S, self._watch)
 
     def _unread(self) -> int:
         """How many bytes are in the pipe. Source: pipe(7), FIONREAD."""
