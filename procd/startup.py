@@ -34,6 +34,7 @@ def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> 
     state = Path(state_dir(config.sessions, environ))
     if confined.owner is not None:
         confined.owner.check_path(state, "sessions.state_dir")
+        confined.owner.check_lasting(state, "sessions.state_dir")
     enter_work_dir(config.process, {**environ, **confined.environment})
     if config.audit.file:
         _check_file("audit.file", Path(config.audit.file))

@@ -64,7 +64,8 @@ class Confinement:
             OSError: it can't be.
         """
         if self.owner is not None:
-            os.chown(descriptor_or_path, self.owner.uid, -1)
+            follow = isinstance(descriptor_or_path, int)
+            os.chown(descriptor_or_path, self.owner.uid, -1, follow_symlinks=follow)
 
     def may_run(self, program: Path) -> bool:
         """Whether children can run a program that procd can."""

@@ -37,6 +37,27 @@ class Owner:
             if not self._may_execute(place):
                 raise ConfigError(f"{label}: uid {self.uid} can't pass through {place}")
 
+    def check_lasting(self, path: Path, label: str) -> None:
+        """Refuse a directory that the owner could put another, or a link, in the place of.
+
+        What is then made, given away or removed there by name is somebody else's. Who else may
+        write to it or its parents isn't looked at closely; root has no need of such means.
+
+        Raises:
+            ConfigError: it is such a one.
+
+        Source: sshd_config(5), StrictModes; unlink(2), EPERM, the sticky bit.
+        """
+        if self.uid in (0, os.geteuid()):
+            return
+        real = path.resolve()
+        for place in (real, *real.parents, path.absolute(), *path.absolute().parents):
+            found = place.lstat()
+            mode = 0 if stat.S_ISLNK(found.st_mode) else found.st_mode
+            shared = mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX
+            if shared or found.st_uid == self.uid:
+                raise ConfigError(f"{label}: uid {self.uid} could exchange what is in {place}")
+
     def may_run(self, program: Path) -> bool:
         """Whether the owner can get to a program that is there, and execute it."""
         real = program.resolve()

@@ -100,6 +100,18 @@ def test_a_state_directory_that_is_closed_to_the_user(cli: Cli, tmp_path: Path) 
     assert "uid 1234 can't pass through" in found["configuration"]["found"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs processes as somebody else")
+def test_a_state_directory_that_is_the_users(cli: Cli, tmp_path: Path) -> None:
+    for place in (tmp_path, *tmp_path.parents[:2]):
+        place.chmod(0o711)
+    os.chown(tmp_path, 1234, -1)
+    settings = {"PROCD_PROCESS_USER": "1234", "PROCD_SESSIONS_STATE_DIR": str(tmp_path)}
+    code, found = doctor(cli, **settings)
+    assert code == 1
+    told = f"sessions.state_dir: uid 1234 could exchange what is in {tmp_path}"
+    assert told in found["configuration"]["found"]
+
+
 def test_an_audit_file_that_is_a_socket(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as other:

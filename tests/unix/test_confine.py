@@ -161,6 +161,56 @@ def test_who_acts_as_the_user_is_who_it_was_afterwards() -> None:
         LIBC.prctl(PR_SET_PDEATHSIG, before[-1])
 
 
+@pytest.mark.parametrize("where", ["inner", "outer", "link"])
+@pytest.mark.parametrize(
+    ("mode", "refused"), [(0o755, False), (0o775, True), (0o757, True), (0o1777, False)]
+)
+def test_a_path_that_others_may_exchange(
+    tmp_path: Path, where: str, mode: int, refused: bool
+) -> None:
+    """Each directory on the way counts, also on that of a link."""
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "to").symlink_to(inner)
+    place = next(tmp_path.rglob(where))
+    place.chmod(mode)
+    user = Owner(uid=54321, gid=54321, groups=())
+    path = tmp_path / "link" / "to"
+    if refused:
+        with pytest.raises(ConfigError, match=f"^key: uid 54321 could .* in {place}$"):
+            user.check_lasting(path, "key")
+    else:
+        user.check_lasting(path, "key")
+    if where != "link":
+        return
+    user.check_lasting(inner, "key")
+    if os.geteuid() == 0:
+        place.chmod(0o755)
+        os.lchown(path, 54321, -1)
+        with pytest.raises(ConfigError, match=f"^key: uid 54321 could .* in {path}$"):
+            user.check_lasting(path, "key")
+
+
+@root_only
+def test_a_path_that_is_the_users(tmp_path: Path) -> None:
+    """Whose a directory is may change its mode, and what is in it; root may anyway."""
+    os.chown(tmp_path, 54321, 54321)
+    (tmp_path / "inner").mkdir()
+    with pytest.raises(ConfigError, match=f"could .* in {tmp_path}$"):
+        Owner(uid=54321, gid=54321, groups=()).check_lasting(tmp_path / "inner", "key")
+    Owner(uid=0, gid=0, groups=()).check_lasting(tmp_path / "inner", "key")
+
+
+@root_only
+def test_what_a_link_leads_to_is_not_given(tmp_path: Path) -> None:
+    """A name that is there is a pipe or a terminal of procd's own."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    Confinement(owner=Owner(uid=54321, gid=54321, groups=())).give(str(tmp_path / "link"))
+    assert (tmp_path / "file").stat().st_uid == 0
+
+
 @util_linux
 @pytest.mark.parametrize(
     ("limit", "reason"),
