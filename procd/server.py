@@ -33,6 +33,7 @@ from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, rel
 from procd.unix.environ import take
 from procd.unix.fd import RESERVED, seal_inherited
 from procd.unix.heap import hold
+from procd.unix.keyring import renounce_keys
 from procd.unix.priority import precede
 
 log = logging.getLogger("procd")
@@ -105,6 +106,11 @@ def serve(
     # What whoever started procd has blocked is inherited, SIGTERM and SIGCHLD among it perhaps.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     hold()
+    if config.process.user:
+        try:
+            renounce_keys()
+        except OSError as exc:
+            log.info("processes have the kernel's keys that procd has: %s", exc.strerror)
     if server.nice:
         try:
             precede(server.nice)

@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 
 from procd.processes import SWEEP_DELAY_S
+from procd.unix.keyring import SYS_KEYCTL
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import (
     PATIENCE_S,
@@ -154,6 +155,32 @@ async def test_where_nothing_can_be_marked(start: Start, http: aiohttp.ClientSes
         assert (await reply.json())["exitCode"] == 3
     daemon.stop()
     assert "the hard RLIMIT_RTTIME is 2000" in daemon.stderr()
+
+
+# Has a key that whoever possesses the session keyring may see, and becomes its arguments.
+WITH_KEY = """
+import ctypes, os, sys
+number, *argv = sys.argv[1:]
+call = ctypes.CDLL(None).syscall
+joined = call(int(number), 1, b"procd-test")
+if joined < 0 or call(int(number) - 2, b"user", b"roots", b"x", 1, joined) < 0:
+    sys.exit(1)
+os.execvp(argv[0], argv)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_keys_of_procds_are_not_another_users(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    with_key = (sys.executable, "-c", WITH_KEY, str(SYS_KEYCTL.get(os.uname().machine, -1)))
+    if subprocess.run([*with_key, "true"], check=False).returncode:
+        pytest.skip("the kernel takes no keys here")
+    daemon = start(command=(*with_key, *PROCD), env={"PROCD_PROCESS_USER": "nobody"}, cwd="/")
+    body = await execute(http, daemon, "id -un; cat /proc/keys")
+    assert body["exitCode"] == 0
+    assert body["stdout"].startswith("nobody\n")
+    assert "roots" not in body["stdout"]
 
 
 async def test_standard_streams_may_be_closed(http: aiohttp.ClientSession) -> None:
