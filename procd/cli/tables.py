@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,6 +13,8 @@ from procd.cli.io import STDOUT
 from procd.cli.text import clean
 
 PADDING: Final = 1  # of a cell of a table for people, on each side
+# What JSON may have as it is and a terminal obeys, or no encoding has.
+UNSHOWN: Final = re.compile("[\x7f-\x9f\ud800-\udfff]")
 
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
@@ -53,8 +56,9 @@ def _pretty(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def show_json(document: Any) -> None:
-    """Print JSON."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    """Print JSON, which a terminal shows as it is."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    click.echo(UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def age(timestamp: str | None) -> str:

@@ -112,6 +112,14 @@ def test_a_state_directory_that_is_the_users(cli: Cli, tmp_path: Path) -> None:
     assert told in found["configuration"]["found"]
 
 
+def test_a_path_that_is_no_text(cli: Cli, tmp_path: Path) -> None:
+    """It is told as Python has it, in JSON that anybody can read."""
+    place = f"{tmp_path}/\udcff"
+    os.mkdir(place)
+    _, found = doctor(cli, PROCD_SESSIONS_STATE_DIR=place)
+    assert place in found["logs"]["found"]
+
+
 def test_an_audit_file_that_is_a_socket(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as other:

@@ -61,6 +61,17 @@ def start(call: Call, session: str, command: str) -> str:
     return command_id
 
 
+def test_json_for_a_terminal(cli: Cli, call: Call, session: str) -> None:
+    """As any other output, it has nothing that a terminal would obey; what is read is the same."""
+    text = "echo '\x1b[1m \x7f \x85 \x9b1m é'"
+    start(call, session, text)
+    said = cli("sessions", "--json").stdout
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", said.decode())
+    (found,) = (each for each in json.loads(said) if each["sessionId"] == session)
+    assert found["commands"][0]["command"] == text
+    assert "é" in said.decode()
+
+
 def test_lists(cli: Cli, call: Call, session: str) -> None:
     call(
         "POST",
