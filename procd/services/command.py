@@ -9,7 +9,7 @@ import os
 import time
 from array import array
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -22,7 +22,7 @@ from procd.streams.log import Cursor, Log
 from procd.tasks import Tasks
 from procd.unix.dialect import sourced
 from procd.unix.fd import OwnedFd
-from procd.unix.openings import Opening, Openings, Paths
+from procd.unix.openings import Opening, Openings, Paths, name_of
 from procd.unix.poller import Poller
 from procd.unix.reader import FdReader
 from procd.unix.writer import FdWriter
@@ -103,7 +103,7 @@ class Command:
         # Writing ends that we hold until it ends: no redirection within it may look like its end.
         self._outputs: list[Opening] = []
         self._readers: list[FdReader] = []
-        self._pipes: tuple[tuple[int, int], ...] = ()  # device and inode of each
+        self._pipes: tuple[str, ...] = ()  # what the kernel calls each
         self._frames: dict[bool, LabelledFrames] = {}  # with and without markers
         self._input: Opening | None = None
         self._typing: OwnedFd | None = None  # the writing end of it
@@ -144,8 +144,7 @@ class Command:
             for kind, stream in (("out", STDOUT), ("err", STDERR)):
                 reading, writing = self._openings.pipe(f"{name}.{kind}")
                 self._outputs.append(writing)
-                pipe = os.fstat(reading.number)
-                self._pipes += ((pipe.st_dev, pipe.st_ino),)
+                self._pipes += (name_of(reading.number),)
                 received = _appender(self.log, stream)
                 self._readers.append(
                     FdReader(
@@ -191,10 +190,8 @@ class Command:
         for count, number in enumerate(numbers, 1):
             if count % TURN_DESCRIPTORS == 0:
                 await asyncio.sleep(0)
-            with suppress(OSError):  # closed by now, or of a file system that has gone
-                theirs = os.stat(f"/proc/{shell}/fd/{number}")  # noqa: PTH116 - a str
-                if (theirs.st_dev, theirs.st_ino) in self._pipes:
-                    return True
+            if name_of(int(number), shell) in self._pipes:
+                return True
         return False
 
     def _close(self) -> None:

@@ -31,6 +31,21 @@ class Paths(NamedTuple):
     stderr: str
 
 
+def name_of(number: int, pid: int | str = "self") -> str:
+    """What the kernel calls what descriptor `number` of a process is; empty if there is none.
+
+    No file system is asked, as by stat(2): one of a network might never answer. What is removed
+    from one keeps its name here.
+
+    Source: proc_pid_fd(5).
+    """
+    try:
+        name = os.readlink(f"/proc/{pid}/fd/{number}")  # noqa: PTH115 - a str
+    except OSError:
+        return ""
+    return name.removesuffix(" (deleted)")
+
+
 class Opening:
     """A descriptor of ours, and the path by which a child opens the same.
 
@@ -57,12 +72,7 @@ class Opening:
 
     def opened_by(self, pid: int, number: int) -> bool:
         """Whether descriptor `number` of a process is this one's pipe or file."""
-        try:
-            theirs = os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116 - a str
-        except OSError:
-            return False
-        ours = os.fstat(self.fd.number)
-        return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+        return name_of(number, pid) == name_of(self.fd.number)
 
     @property
     def opened(self) -> bool:

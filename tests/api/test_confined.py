@@ -53,6 +53,19 @@ async def test_execute_as_another_user(procd: MakeClient) -> None:
     assert (await execute(client, f"#{'x' * 200_000}\nid -u"))["stdout"] == f"{UID}\n"
 
 
+async def test_pipes_of_another_user(procd: MakeClient) -> None:
+    """Found again where the shell keeps them, or has yet to open them."""
+    client = await procd(process=AS_USER)
+    await sessions.create(client)
+    body = await sessions.run(client, "exec 3>&1; echo alone")
+    assert await (await sessions.follow(client, body["cmdId"])).to_end() == b"alone\n"
+    assert (await sessions.run(client, "echo elsewhere >&3"))["output"] == ""
+    command_id = await sessions.start(client, "cat; echo $?")
+    assert (await sessions.type_in(client, command_id, "typed", eof=True)).status == 204
+    assert (await sessions.ended(client, command_id))["exitCode"] == 0
+    assert (await sessions.logs(client, command_id))["stdout"].endswith("typed\n0\n")
+
+
 @pytest.mark.parametrize("shell", ["bash", "dash"])
 async def test_a_session_that_has_ended_has_no_pipes(
     procd: MakeClient, tmp_path: Path, shell: str
