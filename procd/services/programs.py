@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from procd.unix.confine import Confinement
+from procd.unix.mounts import is_remote
 
 
 class MissingProgramError(Exception):
@@ -15,6 +16,8 @@ class MissingProgramError(Exception):
 def find(env: Mapping[str, str], confinement: Confinement, *names: str, cwd: str = "") -> str:
     """The absolute path of the first of `names` that is on the PATH of `env`, and can be run.
 
+    Nothing is looked for below a `cwd` that may never answer.
+
     Args:
         cwd: what the PATH may be relative to; relative to procd's own.
 
@@ -23,6 +26,8 @@ def find(env: Mapping[str, str], confinement: Confinement, *names: str, cwd: str
     """
     for name in names:
         for directory in env.get("PATH", os.defpath).split(os.pathsep):
+            if not os.path.isabs(directory) and is_remote(cwd):  # noqa: PTH117 - a str
+                continue
             path = Path(cwd, directory, name).absolute()
             if shutil.which(path) and confinement.may_run(path):
                 return str(path)

@@ -17,7 +17,9 @@ from typing import Final
 
 from procd.errors import SpawnFailed
 from procd.unix.libc import LIBC
+from procd.unix.mounts import is_remote
 from procd.unix.owner import Owner
+from procd.unix.shell import kind_of
 from procd.unix.tags import mark, unmark
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ Action = tuple[int, int, str, int, int] | tuple[int, int, int]
 OPEN: Final = os.POSIX_SPAWN_OPEN
 DUP2: Final = os.POSIX_SPAWN_DUP2
 
-# Source: env(1) of GNU coreutils, --split-string.
+# Source: env(1) of GNU coreutils, --split-string, --chdir.
 ENV: Final = "/usr/bin/env"
 
 # The soft limit of descriptors that children get: the one that procd was started with, though it
@@ -78,7 +80,8 @@ def spawn(spec: Spec, tag: int) -> int:
     from it carry `tag` (see tags).
 
     `cwd` is procd's own for the length of the call, which is sound because procd has one thread.
-    Where that of before can't be entered any more, it is `/` from then on.
+    Where that of before can't be entered any more, it is `/` from then on. A directory that may
+    keep whoever enters it (`is_remote`) is left to the child, and so is to say that it isn't there.
 
     Raises:
         SpawnFailed: the directory, the program or the machine is at fault; the message says which.
@@ -90,13 +93,17 @@ def spawn(spec: Spec, tag: int) -> int:
     env = dict(spec.env)
     if spec.cwd.startswith("/"):
         env["PWD"] = spec.cwd  # so that a shell keeps the name the caller used; chdir(2) has none
+    here = _here()
+    if spec.cwd != here and is_remote(spec.cwd) and kind_of(os.path.realpath(ENV)) != "busybox":
+        enter = (ENV, f"--chdir={spec.cwd}")  # which BusyBox's can't
+        spec = replace(spec, cwd=here, wrappers=(*spec.wrappers, *enter))
     if spec.wrappers:
         argv, env = _wrapped(spec, env)
         spec = replace(spec, argv=argv)
-    if spec.cwd == _here():
+    if spec.cwd == here:
         return _spawn(spec, env, actions, tag)
     try:
-        here = _open_here()
+        own = _open_here()
     except OSError as exc:
         raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
     try:
@@ -106,9 +113,9 @@ def spawn(spec: Spec, tag: int) -> int:
         try:
             return _spawn(spec, env, actions, tag)
         finally:
-            _return(here)
+            _return(own)
     finally:
-        os.close(here)
+        os.close(own)
 
 
 def _open_here() -> int:

@@ -54,3 +54,17 @@ async def test_what_a_shell_has_open_there(
     assert (await post(http, daemon, "session/s/exec", command="(exit 3)"))["exitCode"] == 3
     assert (await post(http, daemon, "execute", command="(exit 4)"))["exitCode"] == 4
     assert daemon.stop() == 0
+
+
+async def test_a_working_directory_there(
+    daemon: Daemon, http: aiohttp.ClientSession, stalled: Path
+) -> None:
+    """Who is to go there waits, until its time is up."""
+    for cwd in (f"{stalled}", f"{stalled}/x", f"{stalled.parent}/./{stalled.name}", f"/{stalled}"):
+        body = await post(http, daemon, "execute", command="true", cwd=cwd, timeout=1)
+        assert body.get("code") == "PROCESS_EXECUTION_TIMEOUT", body
+    nowhere = {"language": "typescript", "code": "1", "envs": {"PATH": "/none"}}
+    body = await post(http, daemon, "code-run", cwd=f"{stalled}/x", **nowhere)
+    assert body.get("exitCode") == 127, body
+    assert (await post(http, daemon, "execute", command="(exit 4)"))["exitCode"] == 4
+    assert daemon.stop() == 0
