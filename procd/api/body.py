@@ -14,8 +14,8 @@ from typing import Any, Final, NoReturn
 from aiohttp import hdrs, web
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing, validate
 
-from procd.api.pulse import within
 from procd.errors import BadRequest, InvalidBody, TooLarge
+from procd.standstill import within
 
 MAX_DIGITS: Final = 18
 # Of an integer in a document; to make one takes their square.

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from aiohttp import WSMsgType, web
 from aiohttp.http_websocket import WebSocketReader
 
-from procd.api.pulse import within
+from procd.standstill import within
 
 WHOLE: Final = 0x80  # or the last part of a message: FIN
 OPCODE: Final = 0x0F

@@ -27,7 +27,6 @@ from procd.api.cells import CellFrames, frame
 from procd.api.describe import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
 from procd.api.observe import HEAP
 from procd.api.outlet import Outlet
-from procd.api.pulse import within
 from procd.api.reply import json_response, timestamp
 from procd.api.ws import CONNECTIONS, STOPPING, Connection, serve_both_ways
 from procd.errors import (
@@ -50,6 +49,7 @@ from procd.services.context import (
     Outcome,
 )
 from procd.services.contexts import Contexts
+from procd.standstill import within
 
 CONTEXTS = web.AppKey("CONTEXTS", Contexts)
 

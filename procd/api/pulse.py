@@ -2,9 +2,6 @@
 
 Not left to TCP_USER_TIMEOUT: that counts from when the client's window was full, whatever the
 client has read since, and finds nobody whose input isn't read.
-
-While procd itself stands still, as in a sandbox that is paused, it hears nobody, and that is
-nobody's silence. The event loop finds that time is up before it reads what has come meanwhile.
 """
 
 import asyncio
@@ -12,43 +9,16 @@ import fcntl
 import socket
 import struct
 import termios
-from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from procd.config import ServerConfig
+from procd.standstill import standstill_s
 
 # How often, for each ping's time, a client that is behind is looked at.
 BEATS_BEHIND: Final = 5
-# Who comes later than a busy loop may has stood still.
-LATE_S: Final = 1.0
 # The state of a connection whose client has closed it, and hasn't reset it. Source: linux/tcp.h.
 CLOSE_WAIT: Final = 8
-
-T = TypeVar("T")
-
-
-def standstill_s(due: float) -> float:
-    """How long procd has stood still, as who was to come at `due` finds, the loop's time."""
-    late_s = asyncio.get_running_loop().time() - due
-    return late_s if late_s > LATE_S else 0.0
-
-
-async def within(seconds: float, wait: Callable[[], Awaitable[T]]) -> T:
-    """What `wait` returns; it is called again when procd has stood still meanwhile.
-
-    Raises:
-        TimeoutError: it took longer.
-    """
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + seconds
-        try:
-            async with asyncio.timeout_at(due):
-                return await wait()
-        except TimeoutError:
-            if not standstill_s(due):
-                raise
 
 
 def queued_bytes(sock: socket.socket) -> int:

@@ -1,0 +1,37 @@
+"""Standstills of procd's own, as in a sandbox that is paused: what then passes is nobody's time.
+
+It hears nobody meanwhile, and that is nobody's silence. The event loop finds that time is up before
+it reads what has come.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+# Who comes later than a busy loop may has stood still.
+LATE_S: Final = 1.0
+
+T = TypeVar("T")
+
+
+def standstill_s(due: float) -> float:
+    """How long procd has stood still, as who was to come at `due` finds, the loop's time."""
+    late_s = asyncio.get_running_loop().time() - due
+    return late_s if late_s > LATE_S else 0.0
+
+
+async def within(seconds: float, wait: Callable[[], Awaitable[T]]) -> T:
+    """What `wait` returns; it is called again when procd has stood still meanwhile.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + seconds
+        try:
+            async with asyncio.timeout_at(due):
+                return await wait()
+        except TimeoutError:
+            if not standstill_s(due):
+                raise
