@@ -12,12 +12,14 @@ import enum
 import logging
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from procd.errors import Exhausted, ProcdError, ProcessNotFound, SpawnFailed
 from procd.services.repl import Repl
 from procd.services.replies import Reply
+from procd.standstill import within
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 
@@ -285,8 +287,12 @@ class Context:
         either: list[asyncio.Future[Any]] = [reply, cell.abandoned]
         timeout_s = cell.timeout_s or None
         await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        return await self._heard(repl, reply)
+
+    async def _heard(self, repl: Repl, reply: asyncio.Future[Reply | None]) -> bool:
+        """Whether the reply has come by now: time may be up for us and not for the code."""
         if not reply.done():
-            repl.look()  # time may be up for us and not for the code
+            repl.look()
             if not repl.running:
                 await asyncio.wait([reply])
         return reply.done()
@@ -303,9 +309,11 @@ class Context:
         repl.resume()  # however far its reader is behind, nothing is to keep it
         if cell.only_looks:
             cell.finish(Outcome(end))
-        grace_s = None if cell.only_looks else self._config.grace_s
-        await asyncio.wait([reply], timeout=grace_s)
-        late = not reply.done()
+            await asyncio.wait([reply])
+        else:
+            with suppress(TimeoutError):
+                await within(self._config.grace_s, lambda: asyncio.wait([reply]))
+        late = not await self._heard(repl, reply)
         if late:  # though it may come before the kill
             await repl.kill()
         if cell.broken_for:

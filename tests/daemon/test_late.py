@@ -39,6 +39,40 @@ async def test_code_that_has_ended_in_time(
         assert ws.close_code == aiohttp.WSCloseCode.OK
 
 
+async def test_code_that_has_cleaned_up_in_time(
+    start: Start, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    daemon = start(env={"PROCD_INTERPRETER_GRACE_S": str(TIMEOUT_S)})
+    gate, mark = tmp_path / "gate", tmp_path / "mark"
+    os.mkfifo(gate)
+    os.mkfifo(mark)
+    code = f"""
+import time
+try:
+    time.sleep(60)
+finally:
+    state = "kept"
+    print("out", flush=True)
+    open({str(gate)!r}).read()
+    open({str(mark)!r}, "w").close()
+"""
+    async with http.ws_connect(f"{daemon.url}/process/interpreter/execute") as ws:
+        await ws.send_json({"code": code, "timeout": 1})
+        assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "out\n"
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            gate.write_text("go on")
+            mark.read_text()  # from here on it has nothing left to do but to say so
+            time.sleep(TIMEOUT_S)
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        await ws.receive(timeout=PATIENCE_S)
+        assert ws.close_code == 4008
+    async with http.ws_connect(f"{daemon.url}/process/interpreter/execute") as ws:
+        await ws.send_json({"code": "print(state)"})
+        assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "kept\n"
+
+
 async def test_an_interpreter_that_has_died_in_time(
     start: Start, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:

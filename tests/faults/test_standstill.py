@@ -10,21 +10,27 @@ import pytest
 from procd.api import ws
 from procd.api.attendant import PROTOCOL
 from procd.api.ws import CONNECTIONS
+from tests.api.cells import said, start
 from tests.api.clients import (
     BINARY,
     CLOSE,
     PING,
     PONG,
     TEXT,
+    Fifo,
+    Gate,
     create,
     execute,
     listed,
     program,
     raw,
 )
+from tests.api.conftest import alive, gate
 from tests.api.test_ws import closed_with, masked
 from tests.conftest import MakeClient
 from tests.waiting import until
+
+__all__ = ["alive", "gate"]
 
 PATIENCE_S = 0.5
 STANDSTILL_S = 2.0
@@ -118,3 +124,25 @@ async def test_the_rest_of_what_is_too_long(
         await slow.send(bytes(1 << 20))
         await slow.send_frame(CLOSE, b"")
         await until(lambda: not len(connections))
+
+
+async def test_code_that_cleans_up(procd: MakeClient, alive: Fifo, gate: Gate) -> None:
+    """It has its time of grace, if all stands still meanwhile."""
+    client = await procd(interpreter={"grace_s": PATIENCE_S})
+    code = f"""
+import time
+try:
+    time.sleep(60)
+finally:
+    state = "kept"
+    print("up", file=open({str(alive)!r}, "w"), flush=True)
+    open({str(gate)!r}).readline()
+"""
+    cell = await start(client, code, timeout=1)
+    assert await alive.line() == "up"
+    time.sleep(STANDSTILL_S)
+    await listed(client)
+    gate.open()
+    await cell.to_end()
+    assert cell.close == (4008, "")
+    assert await said(client, "print(state)") == "kept\n"
