@@ -35,3 +35,29 @@ async def within(seconds: float, wait: Callable[[], Awaitable[T]]) -> T:
         except TimeoutError:
             if not standstill_s(due):
                 raise
+
+
+class Countdown:
+    """Calls `on_end` after `seconds`; where procd has stood still meanwhile it begins again."""
+
+    __slots__ = ("_due", "_loop", "_on_end", "_seconds", "_timer")
+
+    def __init__(self, seconds: float, on_end: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._seconds = seconds
+        self._on_end = on_end
+        self._begin()
+
+    def _begin(self) -> None:
+        self._due = self._loop.time() + self._seconds
+        self._timer = self._loop.call_at(self._due, self._ended)
+
+    def _ended(self) -> None:
+        if standstill_s(self._due):
+            self._begin()
+        else:
+            self._on_end()
+
+    def cancel(self) -> None:
+        """Don't call."""
+        self._timer.cancel()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from procd.errors import Exhausted, ProcdError, ProcessNotFound, SpawnFailed
 from procd.services.repl import Repl
 from procd.services.replies import Reply
-from procd.standstill import within
+from procd.standstill import Countdown, within
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 
@@ -158,7 +158,7 @@ class Context:
         self._queue: deque[Cell] = deque()
         self._current: Cell | None = None
         self._working: asyncio.Task[None] | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: Countdown | None = None
         self._deleted = False
 
     @property
@@ -367,11 +367,10 @@ class Context:
     def _begin_idling(self) -> None:
         self._stop_idling()
         if self._config.idle_ttl_s and self._working is None and not self._deleted:
-            loop = asyncio.get_running_loop()
-            self._idle_timer = loop.call_later(self._config.idle_ttl_s, self._idle_over)
+            self._idle_timer = Countdown(self._config.idle_ttl_s, self._idle_over)
 
     def _idle_over(self) -> None:
-        self._idle_timer = None
+        self._stop_idling()
         repl, self._repl = self._repl, None
         if repl is not None:
             self._contexts.tasks.start(

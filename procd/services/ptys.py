@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from procd.config import PtyConfig
@@ -13,6 +14,7 @@ from procd.services.environment import Environment, check_names, cost_bytes
 from procd.services.ids import check_id
 from procd.services.pty import PtyInfo, PtyRequest, PtySession, check_size
 from procd.services.recording import Recordings
+from procd.standstill import Countdown
 from procd.streams.backlog import LEAST_TAIL_BYTES, Backlog
 from procd.streams.log import Log
 from procd.turns import Turns
@@ -51,7 +53,7 @@ class PtySessions:
         self._ended: dict[str, PtySession] = {}
         self.watchers: set[Callable[[], None]] = set()
         self.replays = Turns(asyncio.get_running_loop(), REPLAY_PIECES)
-        self._expiries: dict[str, asyncio.TimerHandle] = {}
+        self._expiries: dict[str, Countdown] = {}
         processes.memory.let_go = self._make_room
 
     async def create(self, request: PtyRequest) -> PtySession:
@@ -225,8 +227,8 @@ class PtySessions:
         while len(self._ended) >= self.config.max_ended:
             self._forget_ended(next(iter(self._ended)))
         self._ended[session.id] = session
-        self._expiries[session.id] = asyncio.get_running_loop().call_later(
-            self.config.linger_s, self._forget_ended, session.id
+        self._expiries[session.id] = Countdown(
+            self.config.linger_s, partial(self._forget_ended, session.id)
         )
 
     def _forget_ended(self, session_id: str) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from procd.api import ws
 from procd.api.attendant import PROTOCOL
+from procd.api.interpreter import CONTEXTS
+from procd.api.pty import PTYS
 from procd.api.ws import CONNECTIONS
 from tests.api.cells import said, start
 from tests.api.clients import (
@@ -19,6 +21,7 @@ from tests.api.clients import (
     TEXT,
     Fifo,
     Gate,
+    connect,
     create,
     execute,
     listed,
@@ -26,6 +29,7 @@ from tests.api.clients import (
     raw,
 )
 from tests.api.conftest import alive, gate
+from tests.api.test_pty_attach import end_session, later
 from tests.api.test_ws import closed_with, masked
 from tests.conftest import MakeClient
 from tests.waiting import until
@@ -146,3 +150,27 @@ finally:
     await cell.to_end()
     assert cell.close == (4008, "")
     assert await said(client, "print(state)") == "kept\n"
+
+
+async def test_a_terminal_that_has_ended(procd: MakeClient, tmp_path: Path, gate: Gate) -> None:
+    """Who lost it meanwhile gets the rest of it, and how it ended."""
+    shell = program(tmp_path, later(gate, "printf rest; exit 3"))
+    client = await procd(process={"shell": shell}, pty={"linger_s": PATIENCE_S})
+    await create(client, "t1")
+    seen = await end_session(client, "t1", gate)
+    time.sleep(STANDSTILL_S)
+    await listed(client)
+    resumed = await connect(client, "t1", "?offset=0")
+    assert await resumed.to_end() == seen.close
+    assert resumed.output == b"rest"
+    assert client.app[PTYS].all()
+    await until(lambda: not client.app[PTYS].all())
+
+
+async def test_an_idle_context(procd: MakeClient) -> None:
+    client = await procd(interpreter={"idle_ttl_s": PATIENCE_S})
+    assert not await said(client, "state = 'kept'")
+    time.sleep(STANDSTILL_S)
+    await listed(client)
+    assert await said(client, "print(state)") == "kept\n"
+    await until(lambda: client.app[CONTEXTS].get("default").pid is None)
