@@ -355,9 +355,8 @@ class ShellSession:
                 self._leave(command)
             return True
 
-        deadline = time.monotonic() + within_s
-        pauses = Pauses()
-        while not self._has_ended(command) and time.monotonic() < deadline:
+        pauses = Pauses(within_s)
+        while not self._has_ended(command) and pauses.left_s > 0:
             await self._trees.looks.take()
             self._leave(command)
             begin = time.monotonic()
@@ -365,9 +364,7 @@ class ShellSession:
             reached = await self._trees.tell(self.tree(command), number, untold, wakes=asks)
             if asks:
                 told |= reached.keys()
-            end = time.monotonic()
-            pause_s = min(pauses.after(end - begin), deadline - end)
-            await asyncio.wait([command.done], timeout=pause_s)
+            await pauses.pause(command.done, time.monotonic() - begin)
 
     def _leave(self, command: Command) -> None:
         if command is self._current and command.entered:

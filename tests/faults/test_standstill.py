@@ -11,7 +11,10 @@ from procd.api import ws
 from procd.api.attendant import PROTOCOL
 from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
+from procd.api.session import SESSIONS
 from procd.api.ws import CONNECTIONS
+from procd.unix import proctree
+from tests.api import sessions
 from tests.api.cells import said, start
 from tests.api.clients import (
     BINARY,
@@ -30,6 +33,7 @@ from tests.api.clients import (
 )
 from tests.api.conftest import alive, gate
 from tests.api.test_pty_attach import end_session, later
+from tests.api.test_session_control import post
 from tests.api.test_ws import closed_with, masked
 from tests.conftest import MakeClient
 from tests.waiting import until
@@ -174,3 +178,25 @@ async def test_an_idle_context(procd: MakeClient) -> None:
     await listed(client)
     assert await said(client, "print(state)") == "kept\n"
     await until(lambda: client.app[CONTEXTS].get("default").pid is None)
+
+
+async def test_a_shell_that_leaves_a_command(
+    procd: MakeClient, gate: Gate, alive: Fifo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its time to, if all stands still meanwhile, and is kept."""
+    monkeypatch.setattr(proctree, "KILL_WAIT_S", PATIENCE_S)
+    client = await procd(sessions={"grace_s": 0.0})
+    await sessions.create(client)
+    await sessions.run(client, "state=kept")
+    script = f"trap '' URG; echo up >{alive}; read x <{gate}; echo left"
+    command_id = await sessions.start(client, script)
+    assert await alive.line() == "up"
+    command = client.app[SESSIONS].get("s").command(command_id)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(post(client, command_id, "terminate"))
+        await until(lambda: command.left)
+        time.sleep(STANDSTILL_S)
+        await listed(client)
+        gate.open()
+    assert (await sessions.ended(client, command_id))["exitCode"] == 143
+    assert (await sessions.run(client, "echo $state"))["output"] == "kept\n"
