@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 DECODER: Final = getincrementaldecoder("utf-8")
 
 NAME: Final = re.compile(r"\d{8}T\d{6}\.\d{6}Z\.cast", re.ASCII)
+NAME_FORMAT: Final = "%Y%m%dT%H%M%S.%fZ.cast"
 # Written at once: this many bytes or what came in this time.
 FLUSH_BYTES: Final = 64 << 10
 FLUSH_S: Final = 1.0
@@ -216,10 +217,21 @@ class Recordings:
             "timestamp": int(now.timestamp()),
             "title": pty_id,
         }
-        path = self._directory / now.strftime("%Y%m%dT%H%M%S.%fZ.cast")
+        path = self._directory / self._last_name(now)
         recording = Recording(path, header, self._config.max_recording_bytes)
         self._active[path.name] = recording
         return recording
+
+    def _last_name(self, now: datetime) -> str:
+        """The name of one that begins now: it comes last, though the clock was set back."""
+        for path in reversed(self._paths()):
+            try:
+                newest = datetime.strptime(path.name, NAME_FORMAT).replace(tzinfo=UTC)
+                now = max(now, newest + datetime.resolution)
+                break
+            except (ValueError, OverflowError):  # somebody else's: none can come after it
+                continue
+        return now.strftime(NAME_FORMAT)
 
     def make_room(self) -> None:
         """Remove the oldest of the past if there are too many; what can't be removed is left."""

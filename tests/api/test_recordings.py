@@ -132,6 +132,36 @@ async def test_the_oldest_go_first(procd: MakeClient, tmp_path: Path) -> None:
     await create(client, "t5")
 
 
+async def test_the_oldest_go_first_though_the_clock_was_set_back(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await served(procd, tmp_path, "exec cat", max_recordings=2)
+    place = tmp_path / "state" / "recordings"
+    place.mkdir()
+    (place / f"3{ODD[1:]}").write_bytes(header(title="t0"))
+    for number in range(1, 4):
+        await create(client, f"t{number}", record=True)
+        await delete(client, f"t{number}")
+        names = [one["ptyId"] for one in await listed(client)]
+        assert names == [f"t{number - 1}", f"t{number}"]
+
+
+@each("name", ["99991231T235959.999999Z.cast", "99999999T999999.999999Z.cast"])
+async def test_beside_a_name_that_none_can_follow(
+    procd: MakeClient, tmp_path: Path, name: str
+) -> None:
+    client = await served(procd, tmp_path, "exec cat", max_recordings=3)
+    place = tmp_path / "state" / "recordings"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    (place / name).write_bytes(header(title="odd"))
+    for number in range(3):
+        await create(client, f"t{number}", record=True)
+        await delete(client, f"t{number}")
+    assert [one["ptyId"] for one in await listed(client)] == ["t1", "t2", "odd"]
+    await client.close()
+
+
 async def test_one_that_is_cut_while_it_is_sent(procd: MakeClient, tmp_path: Path) -> None:
     """Its client learns that no more will come, instead of waiting for it."""
     client = await served(procd, tmp_path, "exit 0")
