@@ -307,7 +307,7 @@ class Command:
             self.take_pending()
         finally:
             self.record.exit_code = exit_code
-            self.record.ended_at = time.time()
+            self.record.ended_at = max(time.time(), self.record.started_at or 0)
             self.done.set_result(None)
             self._started.cancel()
         self._one_ended()

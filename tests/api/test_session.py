@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import sys
+import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -280,6 +281,19 @@ async def test_queued_commands_are_visible(procd: MakeClient, gate: Gate) -> Non
     shown = await ended(client, queued)
     assert shown["startedAt"] <= shown["endedAt"]
     assert shown["outputBytes"] == len("queued\n")
+
+
+async def test_a_clock_that_is_set_back(
+    procd: MakeClient, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"read x <{gate}")
+    earlier = time.time() - 3600
+    monkeypatch.setattr("time.time", lambda: earlier)
+    gate.open()
+    shown = await ended(client, command_id)
+    assert shown["startedAt"] == shown["endedAt"]
 
 
 async def test_queue_is_bounded(procd: MakeClient, gate: Gate) -> None:
