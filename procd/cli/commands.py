@@ -62,7 +62,7 @@ class Commands(click.Group):
         try:
             return super().main(*args, **kwargs)
         except Failure as exc:
-            _end(str(exc), exc.code or EXIT_FAILURE)
+            _end(str(exc), EXIT_FAILURE if exc.code is None else exc.code)
         except OSError as exc:
             if exc.filename is None and exc.errno not in NO_ROOM:
                 raise  # of our own making

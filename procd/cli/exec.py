@@ -36,7 +36,7 @@ class _Exec(click.Command):
         try:
             return super().invoke(ctx)
         except Failure as exc:
-            exc.code = exc.code or EXIT_OWN
+            exc.code = EXIT_OWN if exc.code is None else exc.code
             raise
 
 

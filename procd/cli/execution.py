@@ -163,7 +163,7 @@ class Execution:
         if self._lost_bytes:
             ended = "" if self._exit is None else f"; the command's exit code is {self._exit}"
             message = f"{self._lost_bytes} bytes of the output are lost{ended}"
-            raise Failure(message, code=self._own_exit or 0)
+            raise Failure(message, code=self._own_exit)
         if self._own_exit is not None:
             return self._own_exit
         if self._exit is None:
@@ -227,7 +227,9 @@ class Execution:
     def _given_up(self, message: str) -> Failure:
         self._client.resumes = False
         hint = f"`procd kill {self._id}` ends what may be left of the command"
-        return Failure(message, hint, self._own_exit or 0)
+        # All that it said has come before what is left of it is to end.
+        known = self._exit if self._ends and not self._lost_bytes else None
+        return Failure(message, hint, self._own_exit or known)
 
     def _gone(self, exc: Refused) -> None:
         """Session or command isn't there, or no longer."""

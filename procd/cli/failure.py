@@ -18,10 +18,10 @@ class Failure(Exception):
     Args:
         message: one sentence without a full stop; may hold what others have written.
         hint: what the user may do, as another half of the sentence; empty for nothing.
-        code: what the process ends with; 0 for what it usually does.
+        code: what the process ends with; None for what it usually does.
     """
 
-    def __init__(self, message: str, hint: str = "", code: int = 0) -> None:
+    def __init__(self, message: str, hint: str = "", code: int | None = None) -> None:
         self.message = clean(message)
         super().__init__(f"{self.message}: {hint}" if hint else self.message)
         self.code = code

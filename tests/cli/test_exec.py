@@ -502,6 +502,26 @@ def test_a_rest_that_does_not_come_is_told(cli: Cli, proxy: Proxy, gone: bool) -
     assert eventually(lambda: not alive(shell))
 
 
+@pytest.mark.parametrize("code", [0, 6])
+@pytest.mark.parametrize("time", ["LOST_S", "DELETE_S"])
+def test_an_end_that_is_known_is_told_though_the_server_is_lost(
+    cli: Cli, proxy: Proxy, time: str, code: int
+) -> None:
+    """Nothing is left to do then but to end what may be left of the command."""
+    cli.url = proxy.url
+    # To end what doesn't hear takes the server a while.
+    script = f"trap '' TERM; sleep 100 & echo all; exit {code}"
+    command = impatient(**{time: 0.5})
+    process = cli.start("exec", "-n", "--", "sh", "-c", script, command=command)
+    assert eventually(lambda: any(line.startswith(b"DELETE ") for line in proxy.lines))
+    if time == "LOST_S":
+        proxy.refuses = True
+        proxy.cut()
+    said, complaint = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said) == (code, b"all\n")
+    assert re.fullmatch(rb"procd: .*: `procd kill exec-\w+` ends what may be left.*\n", complaint)
+
+
 # The server itself answers 429 to what is one connection too many.
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_gateway_without_its_server_is_a_lost_server(cli: Cli, proxy: Proxy, status: int) -> None:
