@@ -270,9 +270,11 @@ class Process:
 
     async def see_off(self, told: Mapping[int, int], grace_s: float) -> None:
         """Wait at most `grace_s` for who was told to leave, then kill; returns as `killed` does."""
-        await ended(told, grace_s)
-        await self._processes.trees.looks.take()
-        self.kill()
+        try:
+            await ended(told, grace_s)
+            await self._processes.trees.looks.take()
+        finally:  # whatever becomes of the wait
+            self.kill()
         await self.killed()
 
     async def end(self, number: int, grace_s: float) -> None:

@@ -312,7 +312,7 @@ class Processes:
         reaping = proctree.reap_orphans(self.pids)
         try:
             self.trees.looks.begin(reaping)
-        except OSError:  # no descriptor is left
+        except OSError:  # no descriptor or no memory is left
             self._sweep_wanted = True
             self._plan_sweep()
         else:

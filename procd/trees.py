@@ -43,7 +43,7 @@ class Trees:
     async def tell(
         self, tree: Tree, number: int, only: Only | None = None, *, wakes: bool = False
     ) -> dict[int, int]:
-        """Signal a tree, or `only` some of it; without a descriptor, its first process group.
+        """Signal a tree, or `only` some of it; if nobody can look, its first process group.
 
         Args:
             wakes: whether who is stopped is continued, to hear it.
@@ -65,7 +65,7 @@ class Trees:
         """Signal all of a tree, whatever becomes of the caller.
 
         Raises:
-            OSError: no descriptor is left to look for them with; some may have got it.
+            OSError: no descriptor or no memory is left to look for them with; some may have got it.
         """
         steps = proctree.signal_tree(tree, number, self._supervised, {})
         self.looks.begin(steps)
@@ -107,6 +107,8 @@ class Trees:
                 os.killpg(leader, number)
 
     def _kill_once(self, tree: Tree | Forest, reached: dict[int, int]) -> Iterator[None]:
-        yield from self._reach(tree, signal.SIGKILL, reached)
-        for leader in tree.leaders & self._supervised.keys():
-            self._supervised[leader].signal(signal.SIGKILL)  # it has, unless /proc hides it
+        try:
+            yield from self._reach(tree, signal.SIGKILL, reached)
+        finally:
+            for leader in tree.leaders & self._supervised.keys():
+                self._supervised[leader].signal(signal.SIGKILL)  # it has, unless /proc hides it

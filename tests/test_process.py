@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import logging
 import os
 import resource
@@ -580,6 +581,61 @@ async def test_a_kill_of_one_is_no_kill_of_another(supervise: Supervise) -> None
         await one.killed()
     assert set(dict(proctree.members(two.record.tree, supervisor.processes.pids))) == before
     assert two.running
+
+
+SCATTERED = """
+setsid sh -c "$STAY" &
+sh -c "$STAY" &
+(setsid sh -c "$STAY" &)
+eval "$STAY"
+"""
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2, 4, 8])
+async def test_a_kill_that_there_is_no_memory_for(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Whichever look it fails: it is made again, and the process itself is killed at once."""
+    process = supervise().sh(SCATTERED)
+    pids = {*map(int, (await until_lines(process, 4)).split())}
+    looks = itertools.count()
+
+    def short(number: int, size: int, read: Callable[[int, int], bytes] = os.read) -> bytes:
+        of_a_process = os.readlink(f"/proc/self/fd/{number}").startswith("/proc/")
+        if of_a_process and next(looks) == failing:
+            raise MemoryError
+        return read(number, size)
+
+    monkeypatch.setattr("os.read", short)
+    process.kill()
+    assert await ended(process) == ExitStatus(signal=signal.SIGKILL)
+    await gone(pids)
+    assert next(looks) > failing
+
+
+async def test_an_end_that_there_is_no_room_to_wait_for(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was told to leave is killed after the grace all the same."""
+    process = supervise().sh('eval "$STAY"')
+    await until_lines(process, 1)
+    loop = asyncio.get_running_loop()
+    refusals = [OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))] * 2
+
+    def short(
+        fd: int,
+        callback: Callable[[], None],
+        add_reader: Callable[[int, Callable[[], None]], None] = loop.add_reader,
+    ) -> None:
+        if refusals:
+            raise refusals.pop()
+        add_reader(fd, callback)
+
+    monkeypatch.setattr(loop, "add_reader", short)
+    async with asyncio.timeout(10):
+        await process.end(signal.SIGTERM, 0.05)
+    assert await ended(process) == ExitStatus(signal=signal.SIGKILL)
+    assert not refusals
 
 
 async def test_nobody_to_wait_for(supervise: Supervise) -> None:

@@ -244,9 +244,13 @@ class Repl:
 
     async def end(self, grace_s: float) -> None:
         """SIGTERM, then after `grace_s` SIGKILL, for the whole tree; returns as `kill` does."""
-        if self._process.running:
-            await self._process.leave(signal.SIGTERM, grace_s)
-        await self.kill()
+        try:
+            if self._process.running:
+                await self._process.leave(signal.SIGTERM, grace_s)
+            await self._processes.trees.looks.take()
+        finally:  # whatever becomes of the wait
+            self._process.kill()
+        await self._settled()
 
     async def kill(self) -> None:
         """SIGKILL for the whole tree; returns when it has ended, or won't: then it is given up."""

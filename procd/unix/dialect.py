@@ -67,7 +67,7 @@ def is_running(pid: int, argv: tuple[str, ...]) -> bool | None:
             return arguments.read(len(expected) + 1) == expected
     except (FileNotFoundError, ProcessLookupError):
         return False
-    except OSError:  # no descriptor is left
+    except (OSError, MemoryError):  # no descriptor is left, or no memory
         return None
 
 

@@ -14,7 +14,7 @@ from procd.turns import STEPS
 from procd.unix.fd import OwnedFd
 from procd.unix.procfs import stat_of
 
-# How long to wait where no descriptor is left, until one may be.
+# How long to wait where no descriptor is left, no memory or no room in an epoll, until it may be.
 RETRY_S: Final = 0.2
 NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -83,14 +83,6 @@ async def ended(processes: Mapping[int, int], within_s: float | None = None) -> 
 
 
 async def _one_ended(pid: int, start_time: int) -> None:
-    pidfd = None
-    while pidfd is None:
-        try:
-            pidfd = _pidfd(pid, start_time)
-        except ProcessLookupError:
-            return
-        except OSError:
-            await asyncio.sleep(RETRY_S)
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
@@ -98,9 +90,16 @@ async def _one_ended(pid: int, start_time: int) -> None:
         if not done.done():
             done.set_result(None)
 
-    try:
-        loop.add_reader(pidfd.number, wake)
-        await done
-    finally:
-        loop.remove_reader(pidfd.number)
-        pidfd.close()
+    while not done.done():
+        try:
+            pidfd = _pidfd(pid, start_time)
+            try:
+                loop.add_reader(pidfd.number, wake)
+                await done
+            finally:
+                loop.remove_reader(pidfd.number)
+                pidfd.close()
+        except ProcessLookupError:
+            return
+        except OSError:
+            await asyncio.sleep(RETRY_S)

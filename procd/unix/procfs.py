@@ -3,10 +3,12 @@
 Source: proc_pid_stat(5), proc_pid_task(5) "children".
 """
 
+import errno
 import os
 from typing import Final, NamedTuple
 
-PIECE_BYTES: Final = 64 << 10
+# What the kernel gives at a time. Source: seq_file.c, seq_read_iter.
+PIECE_BYTES: Final = 4096
 
 
 def children(pid: int, threads: int = 0) -> list[int]:
@@ -33,22 +35,28 @@ def own_children() -> list[int]:
 
 
 def _listed(path: str) -> list[int]:
-    return [int(pid) for pid in _content(path).split()]
+    return [int(pid) for pid in content(path).split()]
 
 
-def _content(path: str) -> bytes:
-    """What a file says of a process, nothing if that has gone. Half as dear as by `open`."""
+def content(path: str) -> bytes:
+    """What a file says of a process, nothing if that has gone. Half as dear as by `open`.
+
+    Raises:
+        OSError: there is no descriptor or no memory to read it with.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
         return b""
     try:
-        content = b""
+        said = b""
         while piece := os.read(fd, PIECE_BYTES):
-            content += piece
-        return content
+            said += piece
+        return said
     except ProcessLookupError:
         return b""
+    except MemoryError as exc:  # as for want of a descriptor, whoever looks goes on otherwise
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from exc
     finally:
         os.close(fd)
 
@@ -70,7 +78,7 @@ class Stat(NamedTuple):
 
 def stat_of(pid: int) -> Stat | None:
     """What is said of `pid`; None when it has gone."""
-    fields = _content(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    fields = content(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     if not fields:
         return None
     return Stat(

@@ -107,7 +107,7 @@ def members(tree: Tree | Forest, supervised: Container[int]) -> Iterator[tuple[i
         supervised: pids of the leaders of all trees, which are no orphans.
 
     Raises:
-        OSError: no descriptor is left to look at them with.
+        OSError: no descriptor or no memory is left to look at them with.
     """
     return (member for member in _looks(tree, supervised) if member is not None)
 
@@ -205,7 +205,7 @@ def signal_tree(
         wakes: whether who is stopped is continued, to hear it.
 
     Raises:
-        OSError: no descriptor is left to look at them with; some may have got it.
+        OSError: no descriptor or no memory is left to look at them with; some may have got it.
     """
     found: Iterable[tuple[int, int] | None] = _looks(tree, supervised, departed)
     if number != signal.SIGKILL:
@@ -296,7 +296,7 @@ def reap_orphans(supervised: Container[int]) -> Iterator[None]:
     One in a step, and never with a wait for any child: nobody's status is taken by mistake.
 
     Raises:
-        OSError: no descriptor is left to look for them with.
+        OSError: no descriptor or no memory is left to look for them with.
     """
     for pid in own_children():
         if pid not in supervised:

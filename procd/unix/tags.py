@@ -15,6 +15,8 @@ import shlex
 import shutil
 from typing import Final
 
+from procd.unix.procfs import content
+
 log = logging.getLogger(__name__)
 
 # A tag is TAG_BASE, far above any limit somebody would set in earnest, plus from high to low bits:
@@ -90,9 +92,5 @@ def tag_of(pid: int) -> int:
 
 def _told_limit(pid: int) -> int:
     """The soft limit in `/proc/PID/limits`, which everybody may read; 0 if there is none."""
-    try:
-        with open(f"/proc/{pid}/limits", "rb") as file:  # noqa: PTH123 - a str, and much faster
-            told = _TOLD_LIMIT.search(file.read())
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
+    told = _TOLD_LIMIT.search(content(f"/proc/{pid}/limits"))
     return int(told[1]) if told is not None else 0

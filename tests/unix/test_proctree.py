@@ -1,6 +1,7 @@
 """Trees: everyone is found wherever he went, and ended, and nobody else is."""
 
 import asyncio
+import errno
 import os
 import selectors
 import shlex
@@ -375,6 +376,30 @@ async def test_waiting_has_a_bound(start: Start) -> None:
     async with asyncio.timeout(10):
         assert not await ended(waited_for, 0.01)
     assert living({leader.pid}) == {leader.pid}
+
+
+async def test_waiting_where_the_kernel_has_no_room(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked again. Source: epoll_ctl(2), ENOSPC."""
+    leader = start("echo 1; read x")
+    leader.line()
+    waited_for = dict(proctree.members(leader.tree, [leader.pid]))
+    loop = asyncio.get_running_loop()
+    refused = loop.create_future()
+
+    def full(fd: int, callback: Callable[[], None]) -> None:
+        monkeypatch.undo()
+        refused.set_result(None)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(loop, "add_reader", full)
+    waiting = asyncio.ensure_future(ended(waited_for))
+    async with asyncio.timeout(10):
+        await refused
+        leader.stdin.write(b"\n")
+        assert await waiting
+    assert living({leader.pid}) == set()
 
 
 async def test_waiting_for_nobody() -> None:
