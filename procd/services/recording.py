@@ -65,7 +65,7 @@ class RecordingInfo:
 class Recording:
     """One file while it is written.
 
-    An error of the disk ends the recording, never the terminal.
+    An error of the disk, or a want of memory, ends the recording, never the terminal.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any], max_bytes: int) -> None:
@@ -74,8 +74,7 @@ class Recording:
         self._fd: OwnedFd | None = OwnedFd(os.open(path, flags, 0o600))
         self._max_bytes = max_bytes - RESERVE_BYTES
         self._size = 0
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._held = bytearray()
         self._decoder = DECODER("replace")
         self._last = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
@@ -88,8 +87,14 @@ class Recording:
 
     def output(self, data: bytes) -> None:
         """Record output; a character that comes in parts is recorded when it is whole."""
-        if text := self._decoder.decode(data):
-            self._event("o", text)
+        if self._fd is None:
+            return
+        try:
+            if text := self._decoder.decode(data):
+                self._event("o", text)
+        except MemoryError:  # rather no more than with a hole
+            log.warning("recording ended: no memory", extra={"recording": self.path.name})
+            self.close()
 
     def resized(self, cols: int, rows: int) -> None:
         """Record a new size."""
@@ -118,10 +123,9 @@ class Recording:
         encoded = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         if self._size + len(encoded) > self._max_bytes:
             return False
+        self._held += encoded
         self._size += len(encoded)
-        self._held.append(encoded)
-        self._held_bytes += len(encoded)
-        if self._held_bytes >= FLUSH_BYTES:
+        if len(self._held) >= FLUSH_BYTES:
             self.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
@@ -134,9 +138,7 @@ class Recording:
             self._timer = None
         if self._fd is None:
             return
-        data = b"".join(self._held)
-        self._held.clear()
-        self._held_bytes = 0
+        data, self._held = self._held, bytearray()
         try:
             write_all(self._fd, data)
         except OSError as exc:
@@ -145,7 +147,7 @@ class Recording:
             self._fd.close()
             self._fd = None
 
-    def _cut(self, fd: OwnedFd, data: bytes) -> None:
+    def _cut(self, fd: OwnedFd, data: bytearray) -> None:
         """Have the file end with the last of its lines that is whole, of `data` or before."""
         begin = self._size - len(data)
         written = os.lseek(fd.number, 0, os.SEEK_CUR) - begin

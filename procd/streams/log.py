@@ -95,11 +95,13 @@ class Log(Generic[S_co]):
     def append(self, data: bytes, stream: int = 0) -> None:
         """Add bytes and wake the cursors."""
         self.store.append(data, stream)
-        if self.tap is not None:
-            self.tap(data)
-        if self._cursors:
-            self._wake()
-            self._pace()
+        try:
+            if self.tap is not None:
+                self.tap(data)
+        finally:  # who reads here misses nothing, whatever becomes of what is kept elsewhere
+            if self._cursors:
+                self._wake()
+                self._pace()
 
     def seal(self) -> None:
         """Declare that nothing follows; a second time does nothing."""

@@ -109,7 +109,7 @@ def take_none(sock: socket.socket) -> None:
             raise
 
 
-def write_all(file: OwnedFd, content: bytes) -> None:
+def write_all(file: OwnedFd, content: bytes | bytearray) -> None:
     """Write all of `content` to a file that is open.
 
     Raises:

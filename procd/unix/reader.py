@@ -232,7 +232,10 @@ class FdReader:
             return b"".join(rest), ended
         except MemoryError:  # they have left the kernel: they go on as they are
             for data in rest[:-1]:
-                self._deliver(data)
+                try:
+                    self._deliver(data)
+                except MemoryError:
+                    log.warning("no memory to keep output with: some of it may be lost")
             return rest[-1], ended
 
     def drain(self, most: int = 1 << 20) -> None:

@@ -374,3 +374,28 @@ async def test_a_disk_that_is_full(
     _, events = await fetched(client, one["name"])
     said = "".join(text for _, kind, text in events if kind == "o")
     assert said.splitlines()[:3] == ["", "1", "2"]
+
+
+class TooMuch(bytes):
+    """What there is no memory for, together with anything else."""
+
+    def __radd__(self, other: bytes) -> bytes:
+        raise MemoryError
+
+
+async def test_what_there_is_no_memory_to_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The recording ends before it, with a word, and has no hole."""
+    path = tmp_path / ODD
+    recording = Recording(path, {"version": 3}, 1 << 20)
+    recording.output(b"one")
+    recording.output(TooMuch(b"two"))
+    assert not recording.active
+    recording.output(TooMuch(b"three"))
+    recording.output(b"four")
+    recording.finish(0)
+    assert caplog.text.count("recording ended: no memory") == 1
+    first, *events = map(json.loads, path.read_text().splitlines())
+    assert first == {"version": 3}
+    assert [event[1:] for event in events] == [["o", "one"]]

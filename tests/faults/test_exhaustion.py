@@ -6,6 +6,7 @@ nobody is, within RLIMIT_NPROC, and is killed by procd itself.
 
 import asyncio
 import io
+import itertools
 import json
 import os
 import resource
@@ -176,6 +177,48 @@ async def test_output_that_there_is_little_memory_for(
     if reply["status"] == 200:  # else it was refused, or its reply was
         whole = "".join(f"{number}\n" for number in range(1, 1_000_001))
         assert (reply["exitCode"], reply["stdout"] == whole) == (0, True), len(reply["stdout"])
+    assert daemon.stop() == 0
+
+
+async def test_a_recorded_terminal_that_there_is_little_memory_for(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    """It says all that it has to, and what is recorded of that has no hole."""
+    daemon = start(env={"PROCD_INTERPRETER_WARM": "0", "PROCD_PTY_RECORD": "true"})
+    numbers = "".join(f"{number}\r\n" for number in range(1, 500_001))
+    pty = f"{daemon.url}/process/pty/create-connect?id=t"
+    async with http.ws_connect(pty, max_msg_size=0) as terminal:
+        assert (await terminal.receive_json())["status"] == "connected"
+        said = bytearray()
+
+        async def until(text: bytes) -> None:
+            async with asyncio.timeout(20):
+                while text not in said[-4096:]:
+                    said.extend((await terminal.receive()).data)
+
+        await terminal.send_bytes(b"stty -echo; PS1=; echo rea''dy\n")
+        await until(b"ready\r\n")
+        with open(f"/proc/{daemon.pid}/statm") as file:
+            mapped = int(file.read().split()[0]) * resource.getpagesize()
+        spare = itertools.count(0, 16 << 10)
+
+        def short() -> bool:
+            resource.prlimit(daemon.pid, resource.RLIMIT_AS, (mapped + next(spare), -1))
+            return heard.done() or "recording ended: no memory" in daemon.stderr()
+
+        with limited(daemon, resource.RLIMIT_AS, mapped):
+            await terminal.send_bytes(b"seq 500000; echo do''ne\n")
+            heard = asyncio.ensure_future(until(b"done\r\n"))
+            assert await asyncio.to_thread(eventually, short)
+        await heard
+    text = said.decode()
+    assert numbers in text[text.index("1\r\n2\r\n") :]
+    async with http.get(f"{daemon.url}/recordings") as reply:
+        (one,) = (await reply.json())["recordings"]
+    async with http.get(f"{daemon.url}/recordings/{one['name']}") as reply:
+        events = [json.loads(line) for line in (await reply.text()).splitlines()[1:]]
+    recorded = "".join(data for _, kind, data in events if kind == "o")
+    assert text.startswith(recorded)
     assert daemon.stop() == 0
 
 

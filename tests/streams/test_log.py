@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -188,6 +189,21 @@ def test_nobody_reads_nobody_is_paused() -> None:
     for _ in range(20):
         output.append(b"x" * HIGH_BYTES)
     assert tap.calls == []
+
+
+def test_who_reads_hears_of_what_there_was_no_memory_to_tap() -> None:
+    """And sets the pace."""
+    output, source = _log()
+    reader = Reader(output, 0)
+
+    def short(data: bytes) -> None:
+        raise MemoryError
+
+    output.tap = short
+    with pytest.raises(MemoryError):
+        output.append(b"x" * HIGH_BYTES)
+    assert reader.woken == 1
+    assert source.calls == ["pause"]
 
 
 def test_a_slow_one_beside_a_fast_one_falls_off() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import resource
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -215,6 +216,40 @@ async def test_drain_without_memory(
     reader.drain()
     assert got.data == b"x"
     reader.close()
+
+
+async def test_no_memory_to_join_what_was_read(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on in pieces, and one that there is no memory for takes no other along."""
+    reading, writing = ends
+    pieces = [bytes([number]) * (16 * MEGABYTE) for number in range(4)]
+    waiting = pieces.copy()
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    got = Collector()
+
+    def read(number: int, size: int) -> bytes:
+        if len(waiting) == 1:
+            resource.setrlimit(resource.RLIMIT_AS, (mapped, limits[1]))
+        return waiting.pop(0)
+
+    def received(data: bytes) -> None:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        if data is pieces[1]:
+            raise MemoryError
+        got.received(data)
+
+    reader = FdReader(poller, reading, received, got.eof, burst_bytes=64 * MEGABYTE)
+    monkeypatch.setattr("os.read", read)
+    os.write(writing.number, b"x")
+    try:
+        async with asyncio.timeout(10):
+            await got.until(48 * MEGABYTE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        reader.close()
+    assert got.runs == [pieces[0], pieces[2], pieces[3]]
 
 
 async def test_drain_is_bounded(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
