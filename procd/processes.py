@@ -182,12 +182,14 @@ class Processes:
         try:
             for stream, reading in zip((STDOUT, STDERR), readings, strict=False):
                 process.read_from(reading, stream)
-        except OSError as exc:
+        except BaseException as exc:
             process.kill()
             process.hang_up()
             for reading in readings:
                 reading.close()
-            raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
+            if isinstance(exc, OSError):
+                raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
+            raise
 
     def _give(self, descriptor_or_path: int | str) -> None:
         """Let the user that children run as open a pipe or a terminal of theirs by name."""
@@ -231,13 +233,15 @@ class Processes:
         )
         try:
             process = Process(self, record, output, master=master)
-        except OSError as exc:  # no descriptor is left for the pidfd, for instance: take it back
+        except BaseException as exc:  # no descriptor is left for the pidfd, say: take it back
             self.trees.start_kill(record.tree)  # type: ignore[unused-awaitable]  # it goes on by itself
             os.kill(pid, signal.SIGKILL)  # it has been, unless /proc does not show it
             record.tree.leader = 0  # an orphan as any: once it is collected, the pid is anybody's
             if leaf is not None:
                 self._leaves.add(leaf)
-            raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
+            if isinstance(exc, OSError):
+                raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
+            raise
         self.pids[pid] = process
         self._unsettled.add(process)
         if leaf is not None and not entrance:

@@ -230,12 +230,16 @@ async def test_a_terminal_is_done_likewise(supervise: Supervise) -> None:
     assert process.settled
 
 
+NO_ROOM = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class Filling:
     """A selector with room for so many descriptors more. Source: epoll_ctl(2), ENOSPC."""
 
-    def __init__(self, selector: Poller, room: int) -> None:
+    def __init__(self, selector: Poller, room: int, failure: Exception = NO_ROOM) -> None:
         self._selector = selector
         self._room = room
+        self._failure = failure
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._selector, name)
@@ -243,21 +247,27 @@ class Filling:
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         """As the real one does, while there is room."""
         if not self._room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise self._failure
         self._room -= 1
         self._selector.add_reader(fd, callback)
 
 
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [(NO_ROOM, (SpawnFailed, "No space left")), (MemoryError(), (MemoryError, None))],
+)
 @pytest.mark.parametrize("room", [0, 1, 2])
-async def test_what_can_not_be_watched_is_taken_back(supervise: Supervise, room: int) -> None:
+async def test_what_can_not_be_watched_is_taken_back(
+    supervise: Supervise, room: int, failure: Exception, told: tuple[type[Exception], str | None]
+) -> None:
     """It is no process, and nothing of it is left, whichever of its descriptors was too many."""
     supervisor = supervise()
     before, poller = descriptors(), supervisor.processes.poller
-    supervisor.processes.poller = Filling(poller, room)  # type: ignore[assignment]  # it does what one does
-    with pytest.raises(SpawnFailed, match="No space left"):
+    supervisor.processes.poller = Filling(poller, room, failure)  # type: ignore[assignment]  # it does what one does
+    with pytest.raises(told[0], match=told[1]):
         supervisor.sh("exec sleep 1000")
     if room < 2:
-        with pytest.raises(SpawnFailed, match="No space left"):
+        with pytest.raises(told[0], match=told[1]):
             supervisor.pty("exec sleep 1000")
     supervisor.processes.poller = poller
     async with asyncio.timeout(10):

@@ -5,6 +5,7 @@ output is ever searched for a status.
 """
 
 import asyncio
+import errno
 import os
 import time
 from array import array
@@ -144,7 +145,6 @@ class Command:
             for kind, stream in (("out", STDOUT), ("err", STDERR)):
                 reading, writing = self._openings.pipe(f"{name}.{kind}")
                 self._outputs.append(writing)
-                self._pipes += (name_of(reading.number),)
                 received = _appender(self.log, stream)
                 self._readers.append(
                     FdReader(
@@ -155,13 +155,16 @@ class Command:
                         burst_bytes=PIPE_BURST_BYTES,
                     )
                 )
+                self._pipes += (name_of(reading.number),)
             out, err = self._readers
             out.beside, err.beside = err, out
-        except OSError:
+        except BaseException as exc:
             self._close()
             for reader in self._readers:
                 reader.close()
             self._readers.clear()
+            if isinstance(exc, MemoryError):
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from exc
             raise
         self.record.started_at = time.time()
         self._started.set_result(None)

@@ -175,10 +175,12 @@ class Executions:
         if program.started is not None:
             try:
                 program.started(process)
-            except OSError as exc:
+            except BaseException as exc:
                 process.kill()
                 process.hang_up()
-                raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
+                if isinstance(exc, OSError):
+                    raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
+                raise
         return process
 
     def _limited(self, timeout_s: float) -> float | None:

@@ -14,7 +14,6 @@ from procd.errors import (
     BadRequest,
     Conflict,
     Exhausted,
-    ProcdError,
     ProcessNotFound,
     SpawnFailed,
 )
@@ -143,7 +142,7 @@ class ShellSessions:
             return ShellSession(
                 request.id, process, words, contact, history, self.config, self._processes
             )
-        except (OSError, ProcdError) as exc:
+        except BaseException as exc:
             for end in lines or ():
                 end.close()
             if process is not None:

@@ -67,7 +67,7 @@ class Child:
         self._pidfd = OwnedFd(os.pidfd_open(pid))
         try:
             selector.add_reader(self._pidfd.number, self._exited)
-        except OSError:
+        except BaseException:
             self._pidfd.close()
             raise
 

@@ -94,7 +94,7 @@ class FdReader:
         self.beside: FdReader | None = None
         try:
             poller.add_reader(fd.number, self._readable)
-        except OSError:
+        except BaseException:
             fd.close()
             raise
 

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import ClientResponse
 
 from procd.api.session import SESSIONS
+from procd.unix.procfs import own_children
 from tests.api.clients import WAIT_S, Fifo, Gate, descriptors_exhausted, execute, refused
 from tests.api.conftest import alive, gate
 from tests.api.sessions import (
@@ -301,16 +302,27 @@ async def test_a_log_on_a_disk_that_fails(
     assert (await logs(client, body["cmdId"]))["output"] == "more\n"
 
 
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (
+            OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+            "cannot create a session: Cannot allocate memory",
+        ),
+        (MemoryError(), "internal server error"),
+    ],
+)
 async def test_a_shell_that_cannot_be_spoken_to(
-    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, failure: Exception, told: str
 ) -> None:
-    """No session is made, and no descriptor left."""
+    """No session is made, and no descriptor and no process left."""
     client = await procd()
-    before = len(os.listdir("/proc/self/fd"))
+    await get(client, "/version")  # the connection is one of those that there are
+    before, children = len(os.listdir("/proc/self/fd")), own_children()
 
     def short(number: int, data: bytes, write: Callable[[int, bytes], int] = os.write) -> int:
         if b" trap " in data:
-            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            raise failure
         return write(number, data)
 
     with monkeypatch.context() as failing:
@@ -318,10 +330,37 @@ async def test_a_shell_that_cannot_be_spoken_to(
         for _ in range(3):
             async with client.post("/process/session", json={"sessionId": "s"}) as reply:
                 body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
-                assert body["message"] == "cannot create a session: Cannot allocate memory"
+                assert body["message"] == told
+    await until(lambda: own_children() == children)
     await create(client)
     await delete(client)
     await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+async def test_a_command_that_there_is_no_memory_to_start(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so, leaves no descriptor open, and the next one runs."""
+    client = await procd()
+    await create(client)
+    assert (await run(client, "echo before"))["output"] == "before\n"
+    before = len(os.listdir("/proc/self/fd"))
+
+    def short(path: str, readlink: Callable[[str], str] = os.readlink) -> str:
+        name = readlink(path)
+        if name.startswith("pipe:"):
+            raise MemoryError
+        return name
+
+    with monkeypatch.context() as failing:
+        failing.setattr("os.readlink", short)
+        body = await run(client, "echo x")
+    assert (body["exitCode"], body["output"]) == (
+        -1,
+        "cannot start a command: Cannot allocate memory",
+    )
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert (await run(client, "echo after"))["output"] == "after\n"
 
 
 async def test_input_that_could_not_be_written_is_sent_again(
