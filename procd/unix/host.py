@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from procd.errors import ProcdError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostUsage:
@@ -42,7 +44,17 @@ class Host:
         self._total = 0
 
     def usage(self, disk: str) -> HostUsage:
-        """The figures now, with those of the file system that holds `disk`, or held it."""
+        """The figures now, with those of the file system that holds `disk`, or held it.
+
+        Raises:
+            ProcdError: they can't be read.
+        """
+        try:
+            return self._usage(disk)
+        except OSError as exc:
+            raise ProcdError(f"the machine can't be looked at: {exc.strerror}") from exc
+
+    def _usage(self, disk: str) -> HostUsage:
         memory = {
             name: int(value.split()[0]) << 10
             for name, _, value in (

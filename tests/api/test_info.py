@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from tests.api.clients import connect, create, each, execute, program, refused
+from tests.api.clients import (
+    connect,
+    create,
+    descriptors_exhausted,
+    each,
+    execute,
+    program,
+    refused,
+)
 from tests.conftest import Client, MakeClient
 
 
@@ -166,6 +174,15 @@ async def test_metrics_without_the_work_dir(procd: MakeClient, tmp_path: Path) -
     client = await procd(process={"work_dir": str(place)})
     place.rmdir()
     assert (await read(client, "/system/metrics"))["diskTotal"] > 0
+
+
+async def test_metrics_without_a_descriptor(procd: MakeClient) -> None:
+    client = await procd()
+    await read(client, "/system/metrics")  # the connection has one by now
+    with descriptors_exhausted():
+        async with client.get("/system/metrics") as reply:
+            body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+    assert body["message"] == "the machine can't be looked at: Too many open files"
 
 
 async def test_metrics(procd: MakeClient) -> None:
