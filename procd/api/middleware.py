@@ -8,7 +8,7 @@ from aiohttp.typedefs import Handler
 from procd.api.envelope import envelope
 from procd.api.observe import REQUESTS
 from procd.api.refusal import answer_and_close, turn_away
-from procd.api.reply import respond
+from procd.api.reply import NO_MEMORY, SHORT_BYTES, answer, json_response, short_ones
 from procd.errors import BadRequest, InvalidBody, NotFound, ProcdError, Refused, TooLarge
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,13 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _answer(request: web.Request, error: ProcdError) -> web.StreamResponse:
     if request.writer.output_size > 0:  # as after an upgrade
         raise ConnectionResetError("half of another answer is out")
-    response = await respond(request, envelope(request, error), error.status)
+    response: web.StreamResponse
+    try:
+        response = await answer(request, envelope(request, error), error.status)
+    except MemoryError:
+        error.message = f"{error.message[:SHORT_BYTES]}; {NO_MEMORY}"
+        error.extra = short_ones(error.extra)
+        response = json_response(envelope(request, error), error.status)
     if isinstance(response, web.Response):
         if isinstance(error, Refused | TooLarge):
             await turn_away(request, response)

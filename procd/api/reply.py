@@ -37,6 +37,8 @@ AHEAD_BYTES: Final = 1 << 20
 # What a longer reply takes besides what it tells, while its client takes it: by measurement.
 ROOM_ON_THE_WAY_BYTES: Final = AHEAD_BYTES + 3 * PIECE_BYTES
 
+NO_MEMORY: Final = "no memory for the reply"
+
 Piece = bytes | memoryview
 # A short object, or the JSON of anything, made as it is sent.
 Item = dict[str, object] | Iterator[Piece]
@@ -147,6 +149,38 @@ async def respond(
     """A reply whose fields may be OutputText: in one piece if it is small, else streamed.
 
     They may be iterators as well, JSON in pieces; it is streamed then.
+
+    Raises:
+        ProcdError: there is no memory for it; what is known and short is told.
+    """
+    try:
+        return await answer(request, fields, status, drafts)
+    except MemoryError as exc:
+        raise ProcdError(NO_MEMORY, short_ones(fields)) from exc
+
+
+def short_ones(fields: Mapping[str, object]) -> dict[str, object]:
+    """Those that take no memory to speak of."""
+    return {
+        name: value
+        for name, value in fields.items()
+        if not (
+            isinstance(value, OutputText | Iterator)
+            or (isinstance(value, str) and len(value) > SHORT_BYTES)
+        )
+    }
+
+
+async def answer(
+    request: web.Request,
+    fields: Mapping[str, object],
+    status: int = 200,
+    drafts: Drafts = NO_DRAFTS,
+) -> web.StreamResponse:
+    """As `respond`.
+
+    Raises:
+        MemoryError: there is none for it; nothing of it is out.
     """
     whole: dict[str, object] = {}
     size = kept_bytes = 0

@@ -187,3 +187,36 @@ async def test_no_memory_for_a_draft(procd: MakeClient, monkeypatch: pytest.Monk
     body = await execute(await procd(), f"yes '{line}' | head -n 30000")
     assert len(asked) > 1
     assert body["stdout"] == f"{line}\n" * 30_000
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "known"),
+    [
+        ("exit 3", 500, {"message": "no memory for the reply", "exitCode": 3}),
+        ("sleep 1000", 408, {"message": "command execution timeout; no memory for the reply"}),
+    ],
+)
+async def test_no_memory_for_a_reply(
+    procd: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    end: str,
+    status: int,
+    known: dict[str, object],
+) -> None:
+    """That is said, and with it what takes none."""
+
+    def refuse(fileno: int, size: int) -> mmap.mmap:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    client = await procd()
+    words = "the quick brown fox jumps over the lazy dog"
+    command = f"yes '{words}' | head -n 30000; {end}"
+    body = {"command": command, "timeout": 3}
+    async with client.post("/process/execute", json=body) as reply:
+        assert reply.status == status
+        told = await reply.json()
+    assert told.items() >= known.items()
+    assert told["statusCode"] == status
+    assert "failed" not in caplog.text
