@@ -13,14 +13,14 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import _ErrInfo
+from aiohttp.streams import StreamReader
 
 from procd.api.envelope import envelope
 from procd.api.forwarded import UNIX, is_forwarded
 from procd.api.incoming import FRAMES, Incoming
 from procd.api.observe import HEAP, LONG_BYTES, REQUESTS
 from procd.api.pulse import Patience, has_taken_all, has_unread
+from procd.api.refusal import Farewell, error_in_place, reason
 from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
 from procd.config import ServerConfig
@@ -53,9 +53,9 @@ class HttpConnection(web.RequestHandler):
         took_all: whether it had read all that it was sent when it went.
     """
 
-    __slots__ = ("_body", "_config", "_frames", "_head_bytes", "_heads_bytes", "_heap",
-                 "_max_head_bytes", "_patience", "_peername", "_poller", "_refused", "_requests",
-                 "_sent", "_visitors", "_watched", "_wire", "incoming", "last_words",
+    __slots__ = ("_body", "_config", "_farewell", "_frames", "_head_bytes", "_heads_bytes",
+                 "_heap", "_max_head_bytes", "_patience", "_peername", "_poller", "_refused",
+                 "_requests", "_sent", "_visitors", "_watched", "_wire", "incoming", "last_words",
                  "took_all")  # fmt: skip
 
     def __init__(
@@ -78,6 +78,7 @@ class HttpConnection(web.RequestHandler):
         self._refused = False  # and nothing that comes is heard
         self._body: StreamReader | None = None  # one that isn't
         self._sent: asyncio.Future[None] | None = None
+        self._farewell: Farewell | None = None
         self.incoming: Incoming | None = None
         self.last_words = self.took_all = False
 
@@ -98,6 +99,8 @@ class HttpConnection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop for what has come."""
         if self._refused:
+            if self._farewell is not None:
+                self._farewell.heard(len(data))
             return
         if self.incoming is not None:
             super().data_received(data)
@@ -140,7 +143,7 @@ class HttpConnection(web.RequestHandler):
                 message.version not in VERSIONS
                 or (message.version == HttpVersion10 and message.chunked)
             ):
-                self._messages[index] = _refusal(BadHttpMessage(""))
+                self._messages[index] = error_in_place(BadHttpMessage(""))
 
     def _forget_head(self) -> None:
         """There is none, or what the parser has kept of it goes on its way."""
@@ -151,7 +154,7 @@ class HttpConnection(web.RequestHandler):
     def _refuse(self, error: Exception) -> None:
         """Have an error answered, as aiohttp has it of a head that it refuses itself."""
         self._refused = True
-        self._messages.append(_refusal(error))
+        self._messages.append(error_in_place(error))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -184,6 +187,16 @@ class HttpConnection(web.RequestHandler):
         else:
             self._refuse(error)
             self._break_off_body()
+
+    def see_off(self) -> None:
+        """Its last answer is out: drop what still comes, for a moment, then close."""
+        self._refused = True
+        self._resume_transport_reading()
+        self.transport = None  # or aiohttp would close it now
+        self.force_close()
+        self._messages.clear()
+        if self._wire is not None and not self._wire.is_closing():
+            self._farewell = Farewell(self._wire)
 
     def _break_off_body(self) -> None:
         """Tell whoever waits for the rest of a body that it isn't well-formed.
@@ -245,6 +258,8 @@ class HttpConnection(web.RequestHandler):
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
         """Called by aiohttp at the end, which comes with the event loop's, sent or not."""
         await super().shutdown(timeout)
+        if self._farewell is not None:
+            self._farewell.end()
         if self._has_unsent:
             self._sent = self._loop.create_future()
             await asyncio.wait([self._sent], timeout=timeout)
@@ -282,20 +297,22 @@ class HttpConnection(web.RequestHandler):
         return self._wire is not None and self._wire.get_write_buffer_size() > 0
 
     @property
-    def _is_greedy(self) -> bool:
-        """Whether a stranger, to whom nothing is owed, has asked for more than it takes."""
-        return self._visitors.is_stranger(self) and (self._has_unsent or len(self._messages) > 1)
+    def _is_owed_nothing(self) -> bool:
+        """Whether a stranger has asked for more than it takes, or anybody was told the last."""
+        return self._farewell is not None or (
+            self._visitors.is_stranger(self) and (self._has_unsent or len(self._messages) > 1)
+        )
 
     @property
     def has_asked(self) -> bool:
         """Whether it has a request that isn't answered yet, if only in its socket."""
-        if self._is_greedy:
+        if self._is_owed_nothing:
             return False
         return bool(self._messages) or self._request_in_progress or has_unread(self.transport)
 
     def make_way(self) -> None:
-        """Close it, for another; what a stranger hasn't taken is dropped."""
-        if self._wire is not None and self._is_greedy:
+        """Close it, for another; what it hasn't taken is dropped if nothing is owed to it."""
+        if self._wire is not None and self._is_owed_nothing:
             self._wire.abort()
         self.force_close()
 
@@ -333,6 +350,8 @@ class HttpConnection(web.RequestHandler):
             self.last_words = has_unread(self.transport)
             self.took_all = has_taken_all(self.transport)
         self._lose_patience()
+        if self._farewell is not None:
+            self._farewell.stop()
         self._forget_head()
         self._wire = None
         self.incoming = None  # it has what came of a message
@@ -355,7 +374,7 @@ class HttpConnection(web.RequestHandler):
         if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
             raise ConnectionError("nobody is there to answer, or half of an answer is out") from exc
         if isinstance(exc, HttpProcessingError):
-            exc = BadRequest(_reason(exc))
+            exc = BadRequest(reason(exc))
         if isinstance(exc, ProcdError):
             self._requests.count_unparsed(exc.status)
             response = json_response(envelope(None, exc), exc.status)
@@ -377,14 +396,3 @@ def was_there(request: web.Request) -> bool:
     if not isinstance(protocol, HttpConnection):
         return False
     return protocol.last_words or (protocol.took_all and not is_forwarded(request))
-
-
-def _refusal(exc: Exception) -> tuple[_ErrInfo, StreamReader]:
-    """What the parser would have in place of a request that it refuses."""
-    return _ErrInfo(BadRequest.status, exc, ""), EMPTY_PAYLOAD
-
-
-def _reason(exc: HttpProcessingError) -> str:
-    if isinstance(exc, LineTooLong):
-        return "bad request: the request line or the headers are too long"
-    return "bad request: this is no well-formed request of HTTP/1.1"

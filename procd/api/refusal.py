@@ -5,9 +5,13 @@ from contextlib import suppress
 from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo
 
 from procd.api.gate import GATE
-from procd.errors import Exhausted, Refused, TooLarge, Unauthorized
+from procd.api.visitors import VISITORS
+from procd.errors import BadRequest, Exhausted, Refused, TooLarge, Unauthorized
 
 # A refused request's connection is kept if its body is known to be no longer than this.
 SMALL_BODY_BYTES: Final = 64 << 10
@@ -62,11 +66,43 @@ async def answer_and_close(request: web.Request, response: web.Response) -> None
     response.force_close()
     await response.prepare(request)
     await response.write_eof()
-    if request.transport is not None:
-        request.transport.write_eof()
-    left = LINGER_BYTES
-    with suppress(TimeoutError, web.RequestPayloadError):
-        async with asyncio.timeout(LINGER_S):
-            while left > 0 and not request.content.is_eof():
-                left -= len(await request.content.readany())
-    request.protocol.force_close()
+    request.app[VISITORS].see_off(request.protocol)
+
+
+class Farewell:
+    """Drops what a client sends after its last answer, for a while, and then closes."""
+
+    __slots__ = ("_left", "_timer", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._left = LINGER_BYTES
+        self._timer = asyncio.get_running_loop().call_later(LINGER_S, self.end)
+        with suppress(OSError):  # the client has reset the connection
+            transport.write_eof()
+
+    def heard(self, size: int) -> None:
+        """So many bytes have come."""
+        self._left -= size
+        if self._left <= 0:
+            self.end()
+
+    def end(self) -> None:
+        """Hear no more."""
+        self._transport.close()
+
+    def stop(self) -> None:
+        """It is closed."""
+        self._timer.cancel()
+
+
+def error_in_place(exc: Exception) -> tuple[_ErrInfo, StreamReader]:
+    """What the parser would have in place of a request that it refuses."""
+    return _ErrInfo(BadRequest.status, exc, ""), EMPTY_PAYLOAD
+
+
+def reason(exc: HttpProcessingError) -> str:
+    """What is said of a request that the parser refuses."""
+    if isinstance(exc, LineTooLong):
+        return "bad request: the request line or the headers are too long"
+    return "bad request: this is no well-formed request of HTTP/1.1"

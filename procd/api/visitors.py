@@ -51,6 +51,9 @@ class Visitor(Protocol):
     def turn_away(self, error: ProcdError) -> None:
         """Answer this, and close."""
 
+    def see_off(self) -> None:
+        """Its last answer is out: drop what still comes, for a moment, then close."""
+
 
 class Visitors:
     """All connections.
@@ -164,6 +167,11 @@ class Visitors:
             self.keep(size)
         asked_much = stranger is not None and stranger.kept_bytes > FEW_BYTES
         return asked_much or visitor in self.extra
+
+    def see_off(self, visitor: object) -> None:
+        """It was told the last: its place is anybody's, while what it still sends is dropped."""
+        if (known := self._all.get(visitor)) is not None:
+            known.see_off()
 
     def began(self, visitor: object) -> None:
         """It has a request; if there was no room for it, it may have that of one who has none."""

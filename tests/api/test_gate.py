@@ -10,6 +10,7 @@ from aiohttp import WSServerHandshakeError, web
 from multidict import CIMultiDict
 
 from procd.api.gate import GATE, plain_path
+from procd.api.observe import REQUESTS
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.app import PREFIXES, ROUTES
 from procd.config import ConfigError
@@ -223,6 +224,18 @@ async def test_who_sends_on_after_a_refusal_meets_no_reset(
             await bare.send(piece)
             async with client.get("/version") as reply:  # meanwhile a reset would have come
                 assert reply.status == 401
+
+
+async def test_a_refusal_is_counted_whoever_leaves_with_it(
+    procd: MakeClient, secrets: Secrets
+) -> None:
+    """Few stay to send the rest of a body that nobody wants."""
+    client = await guarded(procd, secrets)
+    async with raw(client) as bare:
+        await bare.request("POST /process/execute HTTP/1.1\nTransfer-Encoding: chunked")
+        assert (await bare.head())[0] == 401
+    (stats,) = (each for each in client.app[REQUESTS].all if each.pattern == "/process/execute")
+    assert stats.statuses == {401: 1}
 
 
 async def test_a_refused_client_is_not_asked_for_its_body(

@@ -24,6 +24,7 @@ LONG = b"GET /version HTTP/1.1\r\nHost: localhost\r\n" + b"".join(
 )
 MEGABYTE = 1 << 20
 FEW_STRANGERS = {"PROCD_AUTH_TOKEN": TOKEN, "PROCD_SERVER_MAX_STRANGERS_BYTES": str(MEGABYTE)}
+REFUSED = b"POST /process/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
 BEGUN = b"POST /process/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
 
 
@@ -207,6 +208,19 @@ async def test_strangers_that_take_nothing_shut_nobody_out(
         async with asyncio.timeout(PATIENCE_S):
             while not await served():
                 continue
+
+
+async def test_strangers_that_stay_when_they_are_refused_shut_nobody_out(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    """What they may still send is heard for a moment, which takes nobody's place."""
+    daemon = start(env={"PROCD_SERVER_MAX_CONNECTIONS": "3", "PROCD_AUTH_TOKEN": TOKEN})
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(stranger(daemon, REFUSED))
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with http.get(f"{daemon.url}/version", headers=headers) as reply:
+            assert reply.status == 200
 
 
 async def test_silent_strangers_that_keep_coming_shut_nobody_out(start: Start) -> None:
