@@ -82,10 +82,12 @@ class Budget:
     def relieve(self, size: int = 0) -> None:
         """Drop caches, then what can be done without, until there is room or no more of them.
 
+        Nothing for what would not fit if there were nothing else.
+
         Args:
             size: of what is to be kept beside a backlog, bytes.
         """
-        while not self.has_room(size):
+        while not self.has_room(size) and size + LEAST_TAIL_BYTES <= self.most_bytes:
             if self.caches:
                 self.caches.pop().close()
             elif not self.let_go():

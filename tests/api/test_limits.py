@@ -364,6 +364,22 @@ async def test_terminals_that_have_ended_give_way(procd: MakeClient, tmp_path: P
     assert (await execute(client, "echo on"))["result"] == "on\n"
 
 
+async def test_nobody_gives_way_to_what_will_not_fit(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(
+        process={"shell": program(tmp_path, "read x"), "max_total_output_bytes": MEGABYTE},
+        pty={"linger_s": 600.0},
+    )
+    memory = client.app[PROCESSES].memory
+    await create(client, "t", envs={"LONG": "x" * 100_000})
+    terminal = await connect(client, "t")
+    await terminal.type(b"\n")
+    await terminal.to_end()
+    used_bytes = memory.used_bytes
+    assert used_bytes > 100_000
+    await refused_execute(client, 429, "LIMIT_REACHED", f"true {'x' * (MEGABYTE - 100_000)}")
+    assert memory.used_bytes == used_bytes
+
+
 async def test_terminals_that_have_ended_give_way_to_what_runs(
     procd: MakeClient, tmp_path: Path
 ) -> None:
