@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,3 +23,13 @@ def test_no_more_than_the_machine_has(space: int) -> None:
     assert 0 < (most := memory_bytes()) <= Host().usage("/").mem_total
     resource.setrlimit(resource.RLIMIT_AS, (space, resource.RLIM_INFINITY))
     assert memory_bytes() == min(most, space)
+
+
+def test_where_proc_shows_processes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As systemd has it with ProcSubset=pid."""
+
+    def read_text(path: Path) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert memory_bytes() > 0
