@@ -133,8 +133,12 @@ class Artifacts:
             index = self._unchecked.pop()
             await turns.take()
             rest = bytearray()
-            await turns.spread(_without_points(self.charts[index], rest))
-            if not _is_chart(bytes(rest)):
+            try:
+                await turns.spread(_without_points(self.charts[index], rest))
+                is_chart = _is_chart(bytes(rest))
+            except MemoryError:  # what the program has said is worth more
+                is_chart = False
+            if not is_chart:
                 del self.charts[index]
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import tracemalloc
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 
 from procd.app import PROCESSES
-from procd.services.code_run import Artifacts
+from procd.services import code_run as code_run_module
+from procd.services.code_run import TURN_BYTES, Artifacts
 from procd.turns import STEPS, Turns
 from tests.api.clients import (
     WAIT_S,
@@ -301,6 +303,22 @@ async def test_large_charts_are_looked_at_in_several_turns() -> None:
     assert artifacts.charts == [chart for chart in charts if is_json(chart)]
     assert len(artifacts.charts) > 1
     assert turns > len(charts) * 50_000 / 64 / STEPS / 2
+
+
+async def test_a_chart_that_there_is_no_memory_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is dropped, as one that is no chart: the run itself has succeeded."""
+
+    def without_points(*_: object) -> Iterator[None]:
+        raise MemoryError
+        yield
+
+    monkeypatch.setattr(code_run_module, "_without_points", without_points)
+    artifacts = Artifacts(sys.maxsize)
+    small, large = (b'{"n":"%b"}' % (b"x" * size) for size in (1, TURN_BYTES))
+    for chart in small, large:
+        artifacts.feed(b'\n{"type":"chart","value":%b}\n' % chart)
+    await artifacts.check(Turns(asyncio.get_running_loop()))
+    assert artifacts.charts == [small]
 
 
 def is_json(text: bytes) -> bool:
