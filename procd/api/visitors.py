@@ -3,8 +3,9 @@
 With all places taken, the connection that has been idle for longest is closed. None is idle whose
 request may be on its way: a client that gets no answer sends it again. But where tokens are asked
 for, a client that has shown none yet counts as idle, even amid a request, if it has sent more of
-them than it reads replies to; and who shows one has the place of who has just come. Where none is
-idle, some more are let in, to be told how procd is and otherwise that there is no room.
+them than it reads replies to; so does whoever was refused and may still send a body; and who shows
+one has the place of who has just come. Where none is idle, some more are let in, to be told how
+procd is and otherwise that there is no room.
 
 What is kept of such strangers, requests and answers, is no more than it may be, all together: those
 with most are refused. And as what was asked last stays until more is asked, who has asked with much
