@@ -21,7 +21,7 @@ def is_remote(path: str) -> bool:
     try:
         wanted = os.fsencode(os.path.abspath(path))  # noqa: PTH100 - a str
         with open("/proc/self/mountinfo", "rb", buffering=0) as mounts:  # noqa: PTH123 - as above
-            lines = mounts.read().splitlines()
+            lines = mounts.read().split(b"\n")[:-1]
     except OSError:  # it is relative to nothing, or no descriptor is left: nothing starts there
         return False
     wanted = b"/" + wanted.strip(b"/") + b"/"

@@ -17,7 +17,7 @@ def test_what_is_of_this_machine() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 def test_what_another_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However the directory is written; not what only begins with the same letters."""
-    place = tmp_path / "a volume\\of"
+    place = tmp_path / "a\rvolume\\ of"
     place.mkdir()
     monkeypatch.chdir(tmp_path)
     assert not is_remote(str(place))
