@@ -5,10 +5,17 @@ Source: proc_pid_stat(5), proc_pid_task(5) "children".
 
 import errno
 import os
+import time
 from typing import Final, NamedTuple
 
 # What the kernel gives at a time. Source: seq_file.c, seq_read_iter.
 PIECE_BYTES: Final = 4096
+TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def now() -> int:
+    """What the start time is of whoever starts now: ticks since boot."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // TICK_NS
 
 
 def children(pid: int, threads: int = 0) -> list[int]:

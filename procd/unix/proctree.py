@@ -23,7 +23,7 @@ from typing import ClassVar, Final
 from procd.turns import Turns
 from procd.unix.libc import LIBC
 from procd.unix.pidfd import RETRY_S, ended, send
-from procd.unix.procfs import children, own_children, stat_of
+from procd.unix.procfs import children, now, own_children, stat_of
 from procd.unix.tags import EVERY_BIT, PROCESS_MASK, RUN_MASK, tag_of
 
 log = logging.getLogger(__name__)
@@ -125,20 +125,24 @@ def _looks(
         if first is None:
             yield None
             continue
-        queue = [first]
+        queue = [(first, now())]
         while queue:
-            pid = queue.pop()
+            pid, listed_at = queue.pop()
             if pid in seen:
                 continue
             seen.add(pid)
             stat = stat_of(pid)
-            if stat is None or not stat.alive:  # and its children are somebody else's by now
+            # Who has ended since it was listed may have left its pid to anybody, in another turn.
+            reused = stat is not None and stat.start_time > listed_at
+            if stat is None or not stat.alive or (reused and not tree.owns(tag_of(pid))):
                 if departed is not None:
-                    departed.add(pid)
+                    departed.add(pid)  # its children are somebody else's by now
                 yield None
                 continue
+            listed_at = now()
             theirs = children(pid, stat.threads)
-            queue += theirs if pid != tree.host else _bearers(tree, theirs)
+            listed = theirs if pid != tree.host else _bearers(tree, theirs)
+            queue += [(child, listed_at) for child in listed]
             yield pid, stat.start_time
 
 
@@ -157,7 +161,8 @@ def _firsts(tree: Tree | Forest, supervised: Container[int]) -> Iterator[int | N
     for pid in reversed(own_children()):
         if pid not in supervised:
             yield pid if _has_orphan(tree, leaders, pid) else None
-    yield from tree.leaders  # who has ended since then has no pid any more
+    # Who has ended since then has no pid any more, and who does in the turns between isn't yielded.
+    yield from (leader for leader in tree.leaders if leader in supervised)
     if tree.host:
         yield from _bearers(tree, children(tree.host))
 

@@ -225,6 +225,33 @@ async def test_two_trees_are_two(start: Start) -> None:
     assert not dict(proctree.members(Tree(0, TAG), []))
 
 
+def test_a_pid_that_is_reused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child ends between two turns, before it is looked at; who has its pid is no member."""
+    leader = start("trap '' CHLD; echo $$; read -r line")
+    leader.line()
+    other = start("echo $$; read -r line", tag=OTHER_TAG)
+    other.line()
+    listed = {leader.pid: [other.pid]}
+    monkeypatch.setattr(proctree, "children", lambda pid, _: listed.pop(pid, []))
+    began = procfs.stat_of(other.pid)
+    assert began is not None
+    monkeypatch.setattr(proctree, "now", lambda: began.start_time - 1)
+    supervised = {leader.pid, other.pid}
+    assert dict(proctree.members(leader.tree, supervised)).keys() == {leader.pid}
+
+
+def test_a_leader_that_has_ended_since(start: Start) -> None:
+    """While one tree is looked at, the leader of another ends: its pid isn't looked at any more."""
+    leaders = [start("echo $$; read -r line") for _ in range(2)]
+    pids = {leader.line() for leader in leaders}
+    forest = proctree.Forest([leader.tree for leader in leaders], 0, ())
+    supervised = set(pids)
+    looks = proctree.members(forest, supervised)
+    first, _ = next(looks)
+    supervised.intersection_update({first})
+    assert not list(looks)
+
+
 async def test_an_untagged_orphan_is_found_by_its_session(start: Start) -> None:
     """Who sets the limit himself is still of his leader's session."""
     leader = start(
