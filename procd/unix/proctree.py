@@ -16,6 +16,7 @@ import itertools
 import logging
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -269,7 +270,10 @@ async def finish_kill(
         reached: gets those whom it reaches, and may have some.
         looks: the turns in which trees are looked for.
     """
-    await looks.finish(first)
+    try:
+        await looks.finish(first)
+    finally:
+        deque(first, maxlen=0)  # however soon procd ends: what is left has got the signal
     seen: set[int] = set()
     for number in itertools.count(1):
         departed: set[int] = set()

@@ -252,6 +252,22 @@ def test_a_leader_that_has_ended_since(start: Start) -> None:
     assert not list(looks)
 
 
+async def test_a_kill_that_is_cut_short(start: Start) -> None:
+    """procd's end waits for nobody: those that had no turn yet have got the signal all the same."""
+    leader = start('for i in 1 2 3; do sh -c "$STAY" & done; wait')
+    pids = leader.lines(3)
+    reached: dict[int, int] = {}
+    first = proctree.signal_tree(leader.tree, signal.SIGKILL, {leader.pid}, reached)
+    looks = Turns(asyncio.get_running_loop(), pieces=0)  # there is never one
+    kill = asyncio.create_task(
+        proctree.finish_kill(leader.tree, first, reached, {leader.pid}, looks)
+    )
+    await asyncio.sleep(0)
+    kill.cancel()
+    await asyncio.wait([kill])
+    assert reached.keys() == {leader.pid, *pids}
+
+
 async def test_an_untagged_orphan_is_found_by_its_session(start: Start) -> None:
     """Who sets the limit himself is still of his leader's session."""
     leader = start(
