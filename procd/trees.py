@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from procd.tasks import Tasks
@@ -104,7 +105,8 @@ class Trees:
         except OSError as exc:
             log.warning("the tree with tag %x can't be walked: %s", tree.tag, exc.strerror)
             for leader in tree.leaders:
-                os.killpg(leader, number)
+                with suppress(OSError):  # it isn't ours to signal
+                    os.killpg(leader, number)
 
     def _kill_once(self, tree: Tree | Forest, reached: dict[int, int]) -> Iterator[None]:
         try:

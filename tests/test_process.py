@@ -602,8 +602,9 @@ eval "$STAY"
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2, 4, 8])
+@pytest.mark.parametrize("ours", [True, False])
 async def test_a_kill_that_there_is_no_memory_for(
-    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, failing: int
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, failing: int, *, ours: bool
 ) -> None:
     """Whichever look it fails: it is made again, and the process itself is killed at once."""
     process = supervise().sh(SCATTERED)
@@ -616,7 +617,12 @@ async def test_a_kill_that_there_is_no_memory_for(
             raise MemoryError
         return read(number, size)
 
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
     monkeypatch.setattr("os.read", short)
+    if not ours:  # the first of its process group
+        monkeypatch.setattr("os.killpg", refuse)
     process.kill()
     assert await ended(process) == ExitStatus(signal=signal.SIGKILL)
     await gone(pids)
