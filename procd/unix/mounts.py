@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 # Beginnings of the types whose files another machine has, or a program of this one.
-REMOTE: Final = (b"9p", b"afs", b"ceph", b"cifs", b"fuse", b"lustre", b"nfs", b"smb")
+REMOTE: Final = (b"9p", b"afs", b"autofs", b"ceph", b"cifs", b"fuse", b"lustre", b"nfs", b"smb")
 ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 
 
