@@ -4,16 +4,28 @@ import os
 import select
 import signal
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import aiohttp
 
 from tests.daemon.conftest import Start
-from tests.daemon.daemon import PATIENCE_S
+from tests.daemon.daemon import PATIENCE_S, Daemon
 from tests.daemon.test_connections import HEALTH, answers, connected
 
 TIMEOUT_S = 2
+
+
+@contextmanager
+def standstill(daemon: Daemon) -> Iterator[None]:
+    """It stands still while this is done, and then until all times are up."""
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        yield
+        time.sleep(TIMEOUT_S)
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
 
 
 async def test_code_that_has_ended_in_time(
@@ -27,13 +39,9 @@ async def test_code_that_has_ended_in_time(
     async with http.ws_connect(f"{daemon.url}/process/interpreter/execute") as ws:
         await ws.send_json({"code": code, "timeout": TIMEOUT_S})
         assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "in\n"
-        os.kill(daemon.pid, signal.SIGSTOP)
-        try:
+        with standstill(daemon):
             gate.write_text("go on")
             mark.read_text()  # from here on it has nothing left to do but to say so
-            time.sleep(TIMEOUT_S)
-        finally:
-            os.kill(daemon.pid, signal.SIGCONT)
         assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "completed"
         await ws.receive(timeout=PATIENCE_S)
         assert ws.close_code == aiohttp.WSCloseCode.OK
@@ -59,13 +67,9 @@ finally:
     async with http.ws_connect(f"{daemon.url}/process/interpreter/execute") as ws:
         await ws.send_json({"code": code, "timeout": 1})
         assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "out\n"
-        os.kill(daemon.pid, signal.SIGSTOP)
-        try:
+        with standstill(daemon):
             gate.write_text("go on")
             mark.read_text()  # from here on it has nothing left to do but to say so
-            time.sleep(TIMEOUT_S)
-        finally:
-            os.kill(daemon.pid, signal.SIGCONT)
         await ws.receive(timeout=PATIENCE_S)
         assert ws.close_code == 4008
     async with http.ws_connect(f"{daemon.url}/process/interpreter/execute") as ws:
@@ -84,14 +88,10 @@ async def test_an_interpreter_that_has_died_in_time(
         await ws.send_json({"code": code, "timeout": TIMEOUT_S})
         pid = int((await ws.receive_json(timeout=PATIENCE_S))["text"])
         pidfd = os.pidfd_open(pid)
-        os.kill(daemon.pid, signal.SIGSTOP)
-        try:
+        with standstill(daemon):
             gate.write_text("go on")
             select.select([pidfd], [], [])
-            time.sleep(TIMEOUT_S)
-        finally:
-            os.close(pidfd)
-            os.kill(daemon.pid, signal.SIGCONT)
+        os.close(pidfd)
         await ws.receive(timeout=PATIENCE_S)
         assert ws.close_code == aiohttp.WSCloseCode.INTERNAL_ERROR
 
@@ -106,9 +106,8 @@ async def test_a_client_that_is_there(
     async with http.ws_connect(f"{daemon.url}/process/interpreter/execute") as ws:
         await ws.send_json({"code": code})
         assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "in\n"
-        os.kill(daemon.pid, signal.SIGSTOP)
-        time.sleep(TIMEOUT_S)
-        os.kill(daemon.pid, signal.SIGCONT)
+        with standstill(daemon):
+            pass
         gate.write_text("out")
         assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "out\n"
 
@@ -118,9 +117,7 @@ async def test_requests_that_come_meanwhile(start: Start) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(connected(daemon)) for _ in range(30)]
         assert all(answers(client) for client in clients)
-        os.kill(daemon.pid, signal.SIGSTOP)
-        for client in clients:
-            client.sendall(HEALTH)
-        time.sleep(TIMEOUT_S)
-        os.kill(daemon.pid, signal.SIGCONT)
+        with standstill(daemon):
+            for client in clients:
+                client.sendall(HEALTH)
         assert all(client.recv(1000).startswith(b"HTTP/1.1 200") for client in clients)
