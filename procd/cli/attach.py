@@ -55,9 +55,8 @@ def command(
     """Use a terminal of the server in this one.
 
     A terminal that isn't there is created, and only then --cwd and --env count; without ID, a new
-    one is. What was printed before is
-    shown first. The size of the window here becomes the terminal's. When its shell ends, its exit
-    code becomes this one's.
+    one is. What was printed before is shown first. The size of the window here becomes the
+    terminal's. When its shell ends, its exit code becomes this one's.
 
     Ctrl-P Ctrl-Q leaves the terminal, and all that runs in it goes on. A connection that is lost is
     taken up where it broke off, without a byte lost or shown twice; what is typed meanwhile is
@@ -73,15 +72,13 @@ def command(
       procd attach --detach-keys ctrl-a,d work
     """
     from procd.cli.attachment import Attachment
-    from procd.cli.io import Signals
     from procd.cli.terminal import Terminal
 
     keys = detach.parse(detach_keys)
     name = pty_id or f"t-{os.urandom(3).hex()}"
     terminal = Terminal()
     told = {variable: os.environ[variable] for variable in TOLD if os.environ.get(variable)}
-    client = Client(target)
-    try:
+    with Client(target) as client:
         code = Attachment(
             client,
             name,
@@ -93,10 +90,6 @@ def command(
             envs=told | environment(envs),
             retry_s=retry_s,
         ).run()
-    except Signals.Raised as exc:
-        sys.exit(128 + exc.number)
-    finally:
-        client.close()
     if code is None:
         again = f"procd attach {'--view ' if views else ''}{name}"
         click.echo(f"[left {name}: come back with `{again}`]", err=True)

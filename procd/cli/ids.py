@@ -55,11 +55,8 @@ def command_path(client: Client, session_id: str, command_id: str | None) -> str
 def _offered(context: click.Context, path: str, shape: Shape) -> Any:
     options = context.find_root().params
     try:
-        client = Client(resolve(options.get("url"), options.get("token_file")))
-        try:
+        with Client(resolve(options.get("url"), options.get("token_file"))) as client:
             return client.call("GET", path, shape=shape, within_s=2)
-        finally:
-            client.close()
     except Failure:
         return None  # completion has nobody to tell
 
