@@ -18,7 +18,6 @@ from procd.cli.ids import (
     complete_command,
     complete_session,
     optional_command,
-    session_path,
 )
 from procd.cli.io import PIECE_BYTES, STDIN, read_stdin
 from procd.cli.options import not_empty, pass_target
@@ -145,12 +144,9 @@ def _end(client: Client, name: str, kind: str | None) -> None:
 def _kinds(client: Client, name: str) -> list[str]:
     """The kinds of things that have this name."""
     kinds = []
-    for kind, path in (
-        ("terminal", f"/process/pty/{quoted(name)}"),
-        ("session", session_path(name)),
-    ):
+    for kind in ("terminal", "session"):
         try:
-            client.call("GET", path)
+            client.call("GET", f"{KINDS[kind]}/{quoted(name)}")
         except Refused as exc:
             if exc.status != 404:
                 raise
