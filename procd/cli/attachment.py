@@ -18,7 +18,7 @@ from procd.cli.http import REPLY_S, query, quoted
 from procd.cli.io import ENDING, PIECE_BYTES, STDIN, Signals
 from procd.cli.progress import Progress
 from procd.cli.terminal import Terminal
-from procd.cli.websocket import TEXT, Closed, WebSocket
+from procd.cli.websocket import BEAT_S, TEXT, Closed, WebSocket
 
 PTY: Final = "/process/pty"
 # By it the server tells who is attached, and each change of size, and waits until its output is
@@ -30,7 +30,6 @@ EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names what follows
 FORBIDDEN: Final = 403
 CTRL_C: Final = b"\x03"
-BEAT_S: Final = 5.0
 QUICK_S: Final = 5.0
 FIRST_RETRY_S: Final = 0.1
 LONGEST_RETRY_S: Final = 2.0

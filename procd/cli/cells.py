@@ -4,7 +4,6 @@ Source: Process API contract, section 11.2; the README for `display`.
 """
 
 import json
-import select
 import signal
 from collections.abc import Mapping
 from typing import Any, Final
@@ -21,7 +20,6 @@ from procd.cli.progress import ASKING, Progress
 CONTEXTS: Final = "/process/interpreter/context"
 # What a client with `display` is told of a SystemExit: the exit code.
 EXIT_TYPE: Final = "application/vnd.procd.exit+json"
-BEAT_S: Final = 5.0
 INTERRUPT_S: Final = 5.0
 
 
@@ -65,11 +63,7 @@ class Context:
             try:
                 websocket.send(json.dumps(request).encode())
                 while websocket.closed is None:
-                    poll = select.poll()
-                    poll.register(signals, select.POLLIN)
-                    poll.register(websocket, websocket.events)
-                    if not websocket.pending:
-                        poll.poll(BEAT_S * 1000)
+                    websocket.wait(signals.fileno())
                     if signals.take():
                         self._interrupt()
                     websocket.flush()

@@ -20,13 +20,12 @@ from procd.cli.io import ENDING, PIECE_BYTES, STDERR, STDIN, Signals, in_foregro
 from procd.cli.outage import RETRY_S, Outage
 from procd.cli.piece import piece_of
 from procd.cli.progress import Progress
-from procd.cli.websocket import DEAD_S, WebSocket
+from procd.cli.websocket import BEAT_S, DEAD_S, WebSocket
 
 EXIT_TIMEOUT: Final = 124  # as timeout(1)
 WAIT_S: Final = 60
 # A command that goes on after an interrupt is ended after this.
 OBEY_S: Final = 2.0
-BEAT_S: Final = 5.0
 # How often a job in the background looks whether the terminal is its own: nobody tells it.
 FOREGROUND_S: Final = 0.5
 # How long nothing of the rest of the output may come once the command has ended; a connection that

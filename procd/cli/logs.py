@@ -18,7 +18,6 @@ from procd.cli.tables import show_json
 from procd.cli.target import Target
 from procd.cli.websocket import WebSocket
 
-BEAT_S: Final = 5.0
 RED: Final = b"\x1b[31m"
 PLAIN: Final = b"\x1b[39m"
 
@@ -72,8 +71,8 @@ class Log:
 
     def _print(self, websocket: WebSocket) -> None:
         while websocket.closed is None:
-            if not websocket.pending:
-                select.select([websocket], [], [], BEAT_S)
+            websocket.wait()
+            websocket.flush()
             self._outage.hold()
             for message in websocket.receive():
                 self._outage.end()

@@ -1,9 +1,8 @@
 """procd record."""
 
 import json
-import select
 import time
-from typing import IO, Final
+from typing import IO
 
 import click
 
@@ -18,8 +17,6 @@ from procd.cli.options import not_empty, pass_target
 from procd.cli.progress import Progress
 from procd.cli.target import Target
 from procd.cli.websocket import TEXT, WebSocket
-
-BEAT_S: Final = 5.0
 
 
 @click.command("record")
@@ -83,11 +80,7 @@ class _Recording:
             Failure: it broke off, or can't be written.
         """
         while websocket.closed is None:
-            poll = select.poll()
-            poll.register(signals, select.POLLIN)
-            poll.register(websocket, websocket.events)
-            if not websocket.pending:
-                poll.poll(BEAT_S * 1000)
+            websocket.wait(signals.fileno())
             if signals.take():
                 return
             websocket.flush()

@@ -30,7 +30,9 @@ MOST_BYTES: Final = 1 << 20
 MAX_MESSAGE_BYTES: Final = 64 << 20
 # Of input that the server hasn't taken; beyond it no more should be read.
 FULL_BYTES: Final = 256 << 10
-# How often the server is asked for a sign of life, and after which silence it counts as gone.
+# How long one wait is, how often the server is asked for a sign of life, and after which silence it
+# counts as gone.
+BEAT_S: Final = 5.0
 PING_S: Final = 15.0
 DEAD_S: Final = 45.0
 
@@ -123,6 +125,16 @@ class WebSocket:
         """Whether `receive` has something that the descriptor doesn't show."""
         decrypted = getattr(self._socket, "pending", None)
         return self._unseen or (decrypted is not None and decrypted() > 0)
+
+    def wait(self, *others: int) -> None:
+        """Wait for what comes, here or by other descriptors, for BEAT_S at the most."""
+        if self.pending:
+            return
+        poll = select.poll()
+        poll.register(self, self.events)
+        for number in others:
+            poll.register(number, select.POLLIN)
+        poll.poll(BEAT_S * 1000)
 
     def send(self, payload: bytes, opcode: int = BINARY) -> None:
         """Send a message, as soon as there is room.
