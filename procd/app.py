@@ -186,7 +186,7 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
     app[FRAMES] = FrameTurns(asyncio.get_running_loop().call_soon)
     app[CONNECTIONS] = Connections(config.server)
     app[health.READINESS] = Readiness(config.health, processes, shell, app[session.SESSIONS])
-    app[metrics.METRICS] = metrics.make_metrics(_sources(app))
+    app[metrics.FIGURES] = metrics.Figures(_sources(app))
 
 
 def reload(app: web.Application) -> list[str]:

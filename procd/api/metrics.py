@@ -5,7 +5,7 @@ Source: Prometheus exposition formats; OpenMetrics 1.0. Everything is read when 
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -26,29 +26,36 @@ from procd.metrics import Gauge, Histogram, Traffic
 from procd.turns import loop_lag_s
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Where the figures are.
 
     Attributes:
         traffic: by the name of the transport.
         dropped: how many clients were given up, by reason.
-        lag_s: of the event loop, measured for this scrape.
     """
 
     requests: Requests
     spawn_times: Histogram
     traffic: dict[str, Traffic]
     dropped: dict[str, int]
-    gauges: list[Gauge] = field(default_factory=list)
-    lag_s: float = 0.0
+    gauges: list[Gauge]
 
 
 class Figures(Collector):
-    """Turns the sources into families of metrics."""
+    """Turns the sources into families of metrics.
+
+    Attributes:
+        registry: of these, and of procd's own CPU, memory and descriptors; the library's is global.
+        lag_s: of the event loop, measured for this scrape.
+    """
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
+        self.lag_s = 0.0
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)  # registers itself
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
@@ -79,7 +86,7 @@ class Figures(Collector):
             dropped.add_metric([reason], count)
         yield dropped
         yield GaugeMetricFamily(
-            "procd_loop_lag_seconds", "a turn of the event loop, at this moment", sources.lag_s
+            "procd_loop_lag_seconds", "a turn of the event loop, at this moment", self.lag_s
         )
         for gauge in sources.gauges:
             yield GaugeMetricFamily(gauge.name, gauge.doc, gauge.read())
@@ -113,35 +120,18 @@ def _histogram(
     return family
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metrics:
-    """What the route needs."""
-
-    sources: Sources
-    registry: CollectorRegistry
-
-
-METRICS = web.AppKey("METRICS", Metrics)
-
-
-def make_metrics(sources: Sources) -> Metrics:
-    """A registry of our own: the library's is global."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Figures(sources))
-    # CPU, memory and descriptors of procd itself. It registers itself.
-    ProcessCollector(registry=registry)
-    return Metrics(sources=sources, registry=registry)
+FIGURES = web.AppKey("FIGURES", Figures)
 
 
 async def metrics(request: web.Request) -> web.Response:
     """The figures, in the format that the scraper prefers."""
-    metrics = request.app[METRICS]
-    metrics.sources.lag_s = await loop_lag_s()
+    figures = request.app[FIGURES]
+    figures.lag_s = await loop_lag_s()
     try:
         encode, content_type = choose_encoder(request.headers.get(hdrs.ACCEPT, ""))
     except TypeError:  # the library's, where a version is no number
         encode, content_type = choose_encoder("")
-    return web.Response(body=encode(metrics.registry), headers={hdrs.CONTENT_TYPE: content_type})
+    return web.Response(body=encode(figures.registry), headers={hdrs.CONTENT_TYPE: content_type})
 
 
 routes = [web.get("/metrics", metrics, doc=Doc(content=("text/plain",)))]
