@@ -2,10 +2,8 @@
 
 import asyncio
 import os
-import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
 
 import aiohttp_cors
 from aiohttp import hdrs, web
@@ -56,9 +54,6 @@ from procd.unix.host import Host
 from procd.unix.shell import Shell
 
 PROCESSES = web.AppKey("PROCESSES", Processes)
-
-# What varies in a route: any text without a slash. aiohttp's own pattern lets no brace through.
-VARIES: Final = re.compile(r"\{(\w+)\}")
 
 # Below the second, an SDK that was given a proxy's URL finds the same (contract, section 1).
 PREFIXES = ("", "/toolbox/{sandbox_id}")
@@ -138,7 +133,9 @@ def _add_routes(app: web.Application, routes: Sequence[web.RouteDef]) -> None:
         for prefix in PREFIXES:
             for path in (prefix + route.path, prefix + route.path + "/"):
                 if path not in by_path:
-                    by_path[path] = app.router.add_resource(VARIES.sub(r"{\1:[^/]+}", path))
+                    # Any text without a slash; aiohttp's own pattern lets no brace through.
+                    pattern = openapi.VARIES.sub(r"{\1:[^/]+}", path)
+                    by_path[path] = app.router.add_resource(pattern)
                 added = by_path[path].add_route(route.method, route.handler, expect_handler=expect)
                 guards.guard(added, route.method, route.path)
                 requests.bind(added, stats)

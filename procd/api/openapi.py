@@ -5,6 +5,7 @@ Source: OpenAPI 3.1.0.
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import orjson
@@ -41,6 +42,7 @@ from procd.errors import (
 from procd.services.access import KEY_PARAM, TICKET_PARAM, Scope
 
 JSON: Final = "application/json"
+# What varies in a path, by its name.
 VARIES: Final = re.compile(r"\{(\w+)\}")
 # What is not a string to the shell, nor to execve.
 NO_NUL: Final = r"^[^\u0000]*$"
@@ -73,28 +75,21 @@ class Description:
     def __init__(self, routes: Sequence[web.RouteDef], *, guarded: bool) -> None:
         self._routes = routes
         self._guarded = guarded
-        self._document: Json = {}
-        self._json = b""
-        self._page = b""
 
-    @property
+    @cached_property
     def document(self) -> Json:
         """As plain data."""
-        if not self._document:
-            self._document = _document(self._routes, guarded=self._guarded)
-        return self._document
+        return _document(self._routes, guarded=self._guarded)
 
-    @property
+    @cached_property
     def json(self) -> bytes:
         """As JSON."""
-        self._json = self._json or orjson.dumps(self.document)
-        return self._json
+        return orjson.dumps(self.document)
 
-    @property
+    @cached_property
     def page(self) -> bytes:
         """As a page for people."""
-        self._page = self._page or docs.render(self.document).encode()
-        return self._page
+        return docs.render(self.document).encode()
 
 
 DESCRIPTION = web.AppKey("DESCRIPTION", Description)
