@@ -13,7 +13,6 @@ import signal
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from types import FrameType
 from typing import Any, Final, TypeVar
 
@@ -211,15 +210,11 @@ class Processes:
         if len(self._unsettled) >= self.config.max_processes:
             raise Exhausted(f"limit of {self.config.max_processes} processes is reached")
         self._spawn_rate.take()
-        confinement = self.confinement
         tag = next(self._tags)
         leaf = self._leaf(tag, long_lived=long_lived)
         entrance = leaf.entrance if leaf is not None else ()
-        wrappers = entrance + confinement.wrappers
-        if wrappers or confinement.umask is not None:
-            spec = replace(
-                spec, owner=confinement.owner, wrappers=wrappers, umask=confinement.umask
-            )
+        spec.owner, spec.umask = self.confinement.owner, self.confinement.umask
+        spec.wrappers = entrance + self.confinement.wrappers
         try:
             begin = time.perf_counter()
             pid = spawn(spec, tag)
