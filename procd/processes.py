@@ -59,7 +59,7 @@ class Processes:
         self.config = config
         self.tasks = Tasks()
         # To start a process keeps the event loop: whoever starts many awaits `turns.take()` first.
-        self.turns = Turns(asyncio.get_running_loop())
+        self.turns = Turns()
         self.pids: dict[int, Process] = {}
         self.trees = Trees(self.pids, self.tasks)
         self.spawn_times = Histogram(SPAWN_BOUNDS_S)

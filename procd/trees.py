@@ -39,7 +39,7 @@ class Trees:
     def __init__(self, supervised: Mapping[int, Leader], tasks: Tasks) -> None:
         self._supervised = supervised
         self._tasks = tasks
-        self.looks = Turns(asyncio.get_running_loop())
+        self.looks = Turns()
 
     async def tell(
         self, tree: Tree, number: int, only: Only | None = None, *, wakes: bool = False

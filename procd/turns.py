@@ -17,10 +17,10 @@ STEPS: Final = 64
 
 
 class Turns:
-    """Lets `pieces` pieces of work of one kind into each turn of the event loop."""
+    """Lets `pieces` pieces of work of one kind into each turn of the event loop that runs."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pieces: int = PIECES) -> None:
-        self._loop = loop
+    def __init__(self, pieces: int = PIECES) -> None:
+        self._loop = asyncio.get_running_loop()
         self._pieces = pieces
         self._begun = 0
         self._waiting: deque[asyncio.Future[None]] = deque()

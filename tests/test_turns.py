@@ -26,7 +26,7 @@ class Clock:
 
 async def test_few_begin_at_once() -> None:
     """Up to the number, nobody waits for anything."""
-    turns = Turns(asyncio.get_running_loop(), 3)
+    turns = Turns(3)
     for _ in range(3):
         taking = turns.take()
         try:
@@ -39,7 +39,7 @@ async def test_few_begin_at_once() -> None:
 
 async def test_many_are_spread_in_order() -> None:
     """No turn has more than its number; first come, first served; none is left out."""
-    turns = Turns(asyncio.get_running_loop(), 3)
+    turns = Turns(3)
     clock = Clock()
     began: list[tuple[int, int]] = []
 
@@ -59,7 +59,7 @@ async def test_many_are_spread_in_order() -> None:
 
 async def test_who_gives_up_takes_no_place() -> None:
     """A cancelled one lets the next in, in the same turn."""
-    turns = Turns(asyncio.get_running_loop(), 1)
+    turns = Turns(1)
     began: list[int] = []
 
     async def work(number: int) -> None:
@@ -77,7 +77,7 @@ async def test_who_gives_up_takes_no_place() -> None:
 
 async def test_after_a_rest_it_begins_anew() -> None:
     """When all is done nothing is left in the loop, and the next ones begin at once."""
-    turns = Turns(asyncio.get_running_loop(), 2)
+    turns = Turns(2)
     for _ in range(3):
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
             for _ in range(5):

@@ -6,7 +6,6 @@ and each argument is one argument.
 Source: Process API contract, section 7.
 """
 
-import asyncio
 import json
 import os
 import re
@@ -198,7 +197,7 @@ class CodeRuns:
         self.memory = executions.memory
         self._environment = environment
         self._work_dir = work_dir
-        self._turns = Turns(asyncio.get_running_loop())
+        self._turns = Turns()
         # By path: whether that Node can run TypeScript by itself.
         self._strips_types: dict[str, bool] = {}
 

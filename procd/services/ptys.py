@@ -1,6 +1,5 @@
 """PtySessions: the PTY sessions by id, and for a while those that have ended."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -52,7 +51,7 @@ class PtySessions:
         self._live: dict[str, PtySession] = {}
         self._ended: dict[str, PtySession] = {}
         self.watchers: set[Callable[[], None]] = set()
-        self.replays = Turns(asyncio.get_running_loop(), REPLAY_PIECES)
+        self.replays = Turns(REPLAY_PIECES)
         self._expiries: dict[str, Countdown] = {}
         processes.memory.let_go = self._make_room
 

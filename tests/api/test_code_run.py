@@ -299,7 +299,7 @@ async def test_large_charts_are_looked_at_in_several_turns() -> None:
             asyncio.get_running_loop().call_soon(turn)
 
     turn()
-    await artifacts.check(Turns(asyncio.get_running_loop(), 1))
+    await artifacts.check(Turns(1))
     assert artifacts.charts == [chart for chart in charts if is_json(chart)]
     assert len(artifacts.charts) > 1
     assert turns > len(charts) * 50_000 / 64 / STEPS / 2
@@ -317,7 +317,7 @@ async def test_a_chart_that_there_is_no_memory_to_look_at(monkeypatch: pytest.Mo
     small, large = (b'{"n":"%b"}' % (b"x" * size) for size in (1, TURN_BYTES))
     for chart in small, large:
         artifacts.feed(b'\n{"type":"chart","value":%b}\n' % chart)
-    await artifacts.check(Turns(asyncio.get_running_loop()))
+    await artifacts.check(Turns())
     assert artifacts.charts == [small]
 
 

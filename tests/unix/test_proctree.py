@@ -90,7 +90,7 @@ def start() -> Iterator[Start]:
 
 def looks() -> Turns:
     """Turns that nobody else takes."""
-    return Turns(asyncio.get_running_loop())
+    return Turns()
 
 
 def signal_tree(tree: Tree, number: int, *supervised: int) -> dict[int, int]:
@@ -258,7 +258,7 @@ async def test_a_kill_that_is_cut_short(start: Start) -> None:
     pids = leader.lines(3)
     reached: dict[int, int] = {}
     first = proctree.signal_tree(leader.tree, signal.SIGKILL, {leader.pid}, reached)
-    looks = Turns(asyncio.get_running_loop(), pieces=0)  # there is never one
+    looks = Turns(pieces=0)  # there is never one
     kill = asyncio.create_task(
         proctree.finish_kill(leader.tree, first, reached, {leader.pid}, looks)
     )
