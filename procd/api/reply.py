@@ -141,10 +141,7 @@ def timestamp(moment: datetime) -> str:
 
 
 async def respond(
-    request: web.Request,
-    fields: Mapping[str, object],
-    status: int = 200,
-    drafts: Drafts = NO_DRAFTS,
+    request: web.Request, fields: Mapping[str, object], drafts: Drafts = NO_DRAFTS
 ) -> web.StreamResponse:
     """A reply whose fields may be OutputText: in one piece if it is small, else streamed.
 
@@ -154,7 +151,7 @@ async def respond(
         ProcdError: there is no memory for it; what is known and short is told.
     """
     try:
-        return await answer(request, fields, status, drafts)
+        return await answer(request, fields, drafts=drafts)
     except MemoryError as exc:
         raise ProcdError(NO_MEMORY, short_ones(fields)) from exc
 
@@ -182,7 +179,15 @@ async def answer(
     Raises:
         MemoryError: there is none for it; nothing of it is out.
     """
-    whole: dict[str, object] = {}
+    whole = _whole_fields(fields)
+    if whole is None:
+        return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)
+    return json_response(whole, status)
+
+
+def _whole_fields(fields: Mapping[str, object]) -> dict[str, object] | None:
+    """The fields with their texts, and memory for their JSON; None if they are to be streamed."""
+    whole = dict(fields)
     size = kept_bytes = 0
     output: Output | None = None  # which most of the texts share
     for name, value in fields.items():
@@ -196,19 +201,17 @@ async def answer(
                 text = _short(value) if size <= WHOLE_BYTES else None
             if text is None:
                 output.claim(ROOM_ON_THE_WAY_BYTES)  # where there is none, nothing more begins
-                return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)
+                return None
             whole[name] = text
         elif isinstance(value, Iterator):
-            return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)
-        else:
-            whole[name] = value
-            if isinstance(value, str):  # such as a message that quotes what it was asked
-                size += len(value)
-                if size > WHOLE_BYTES:
-                    return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)
+            return None
+        elif isinstance(value, str):  # such as a message that quotes what it was asked
+            size += len(value)
+            if size > WHOLE_BYTES:
+                return None
     if size > SMALL_BYTES:
         look_for_room(size * MOST_ROOM_BYTES)
-    return json_response(whole, status)
+    return whole
 
 
 def _short(text: OutputText) -> str | None:
