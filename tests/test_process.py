@@ -22,13 +22,14 @@ from procd.process import STDERR, STDOUT, Process
 from procd.processes import Processes
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log, Store
-from procd.unix import procfs, proctree
+from procd.unix import procfs
 from procd.unix.child import ExitStatus
 from procd.unix.fd import OwnedFd, pipe, seal_inherited
 from procd.unix.poller import Poller
 from procd.unix.shell import script_argv
 from tests import waiting
 from tests.opened import opened_files
+from tests.trees import members_of
 
 # Somebody who tells his pid and stays, whoever asks him to go.
 STAY = "trap '' HUP TERM INT; echo $$; exec sleep 1000"
@@ -411,7 +412,7 @@ async def test_a_background_child_gets_no_broken_pipe(supervise: Supervise, lagg
     assert log.paused == lagging
     os.write(writing.number, b"x")
     assert await ended(process) == ExitStatus(code=0)
-    (orphan,) = dict(proctree.members(process.record.tree, processes.pids))
+    (orphan,) = members_of(process.record.tree, processes.pids)
     writing.close()
     await gone({orphan})
     # Eight megabytes went nowhere, and it ended as it meant to: not by SIGPIPE.
@@ -515,7 +516,7 @@ async def test_end_kills_who_stays(supervise: Supervise) -> None:
     async with asyncio.timeout(10):
         await process.end(signal.SIGTERM, 0.05)
     assert await ended(process) == ExitStatus(signal=signal.SIGKILL)
-    assert not dict(proctree.members(process.record.tree, []))
+    assert not members_of(process.record.tree, [])
     assert len(pids) == 3
 
 
@@ -544,11 +545,11 @@ async def test_end_after_the_end_ends_what_is_left(supervise: Supervise) -> None
     """The process is over; its orphan in another session is not, and is ended."""
     process = supervise().sh('setsid sh -c "$STAY" & read x; exit 0')
     await ended(process)
-    (orphan,) = dict(proctree.members(process.record.tree, []))
+    (orphan,) = members_of(process.record.tree, [])
     async with asyncio.timeout(10):
         await process.end(signal.SIGTERM, 0.05)
     await gone({orphan})
-    assert not dict(proctree.members(process.record.tree, []))
+    assert not members_of(process.record.tree, [])
 
 
 async def until_lines(process: Process, count: int) -> bytes:
@@ -573,7 +574,7 @@ async def test_kill_ends_the_tree(supervise: Supervise) -> None:
     async with asyncio.timeout(10):
         await process.killed()
     assert await ended(process) == ExitStatus(signal=signal.SIGKILL)
-    assert not dict(proctree.members(process.record.tree, []))
+    assert not members_of(process.record.tree, [])
     await gone(pids)
     assert process.settled
 
@@ -585,11 +586,11 @@ async def test_a_kill_of_one_is_no_kill_of_another(supervise: Supervise) -> None
     two = supervisor.sh('(setsid sh -c "$STAY" &) ; read x <&2; eval "$STAY"')
     await until_lines(one, 2)
     await until_lines(two, 1)
-    before = set(dict(proctree.members(two.record.tree, supervisor.processes.pids)))
+    before = set(members_of(two.record.tree, supervisor.processes.pids))
     one.kill()
     async with asyncio.timeout(10):
         await one.killed()
-    assert set(dict(proctree.members(two.record.tree, supervisor.processes.pids))) == before
+    assert set(members_of(two.record.tree, supervisor.processes.pids)) == before
     assert two.running
 
 
@@ -748,7 +749,7 @@ async def test_close_ends_everything(supervise: Supervise) -> None:
     assert signal.getsignal(signal.SIGCHLD) != handler
     early = supervisor.sh('sh -c "exec >/dev/null 2>&1; $STAY" & exit 0')
     await ended(early)
-    assert len(dict(proctree.members(early.record.tree, supervisor.processes.pids))) == 1
+    assert len(members_of(early.record.tree, supervisor.processes.pids)) == 1
     command = supervisor.sh('(setsid sh -c "$STAY" &) ; eval "$STAY"')
     terminal = supervisor.pty('(setsid sh -c "$STAY" &) ; eval "$STAY"')
     await until_lines(command, 2)
@@ -794,7 +795,7 @@ async def test_some_are_left_alone(supervise: Supervise) -> None:
     supervisor.processes.stop(but={spared.record.pid})
     await gone(theirs | {other.record.pid})
     await ended(other)
-    members = dict(proctree.members(spared.record.tree, supervisor.processes.pids))
+    members = members_of(spared.record.tree, supervisor.processes.pids)
     assert set(members) == kept | {spared.record.pid}
 
 

@@ -99,27 +99,20 @@ class Forest:
         return {tree.leader for tree in self.trees} - {0}
 
 
-def members(tree: Tree | Forest, supervised: Container[int]) -> Iterator[tuple[int, int]]:
+def members(
+    tree: Tree | Forest, supervised: Container[int], departed: set[int] | None = None
+) -> Iterator[tuple[int, int] | None]:
     """The living processes of `tree` as they are found: pid and start time, in ticks since boot.
 
-    The youngest orphans come first: of those who fork and end, time after time, one lives.
+    None for each other process that is looked at. The youngest orphans come first: of those who
+    fork and end, time after time, one lives.
 
     Args:
         supervised: pids of the leaders of all trees, which are no orphans.
+        departed: gets the pids of those found dead, who may have left a child a moment ago.
 
     Raises:
         OSError: no descriptor or no memory is left to look at them with.
-    """
-    return (member for member in _looks(tree, supervised) if member is not None)
-
-
-def _looks(
-    tree: Tree | Forest, supervised: Container[int], departed: set[int] | None = None
-) -> Iterator[tuple[int, int] | None]:
-    """As `members`, but None for each other process that is looked at.
-
-    Args:
-        departed: gets the pids of those found dead, who may have left a child a moment ago.
     """
     seen: set[int] = set()
     for first in _firsts(tree, supervised):
@@ -149,7 +142,7 @@ def _looks(
 
 def _list(tree: Tree | Forest, supervised: Container[int], found: dict[int, int]) -> Iterator[None]:
     """Put the members into `found`, a step for each process that is looked at."""
-    for member in _looks(tree, supervised):
+    for member in members(tree, supervised):
         if member is not None:
             pid, start_time = member
             found[pid] = start_time
@@ -213,7 +206,7 @@ def signal_tree(
     Raises:
         OSError: no descriptor or no memory is left to look at them with; some may have got it.
     """
-    found: Iterable[tuple[int, int] | None] = _looks(tree, supervised, departed)
+    found: Iterable[tuple[int, int] | None] = members(tree, supervised, departed)
     if number != signal.SIGKILL:
         # Who is asked to end may end others, and so hide what they have started. Who is killed
         # can't, and may fork and be gone by the time that all have been looked at.

@@ -28,11 +28,11 @@ from procd.services.history import TURN_BYTES
 from procd.services.ptys import REPLAY_PIECES
 from procd.turns import PIECES, STEPS, Turns
 from procd.unix.pidfd import ended
-from procd.unix.proctree import members
 from tests.api import cells, sessions
 from tests.api.clients import Raw, attach, connect, create, delete, listed, program, raw, refused
 from tests.conftest import Client, MakeClient
 from tests.opened import opened_files
+from tests.trees import members_of
 from tests.waiting import until
 
 MANY: Final = 5 * PIECES
@@ -356,7 +356,7 @@ async def test_a_large_tree_is_ended_in_several_turns(
     processes = client.app[PROCESSES]
     processes.trees.looks._pieces = 1
     tree = processes.pids[client.app[SESSIONS].get("s").pid].record.tree
-    everyone = dict(members(tree, processes.pids))
+    everyone = members_of(tree, processes.pids)
     assert len(everyone) > 10 * STEPS
     with opened_files() as opened:
         looking = Rise(lambda: len(opened))

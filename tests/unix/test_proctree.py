@@ -20,6 +20,7 @@ from procd.unix.proctree import Tree
 from procd.unix.spawn import Spec, spawn
 from procd.unix.tags import PART_BITS, PROCESS_MASK, TAG_BASE
 from tests.api.clients import descriptors_exhausted
+from tests.trees import members_of
 from tests.waiting import until
 
 TAG = TAG_BASE + (5 << PART_BITS)
@@ -175,7 +176,7 @@ async def test_a_process_whose_first_thread_has_ended(start: Start) -> None:
             while living({pid}):
                 assert not ended.select(timeout=0)
                 await asyncio.sleep(0)
-            assert pid in dict(proctree.members(leader.tree, ()))
+            assert pid in members_of(leader.tree, ())
             await kill(leader.tree, leader.pid)
             assert ended.select(timeout=0)
         leader.reaped()
@@ -191,7 +192,7 @@ async def test_everyone_is_found_and_ended(start: Start) -> None:
     leader = start(SCATTERED)
     strayed = leader.lines(5)
     assert len(strayed) == 5
-    assert set(dict(proctree.members(leader.tree, [leader.pid]))) >= strayed | {leader.pid}
+    assert set(members_of(leader.tree, [leader.pid])) >= strayed | {leader.pid}
     await kill(leader.tree, leader.pid)
     assert living(strayed | {leader.pid}) == set()
 
@@ -202,9 +203,9 @@ async def test_orphans_are_found_without_their_leader(start: Start) -> None:
     strayed = leader.lines(5)
     os.kill(leader.pid, signal.SIGKILL)
     leader.reaped()
-    assert set(dict(proctree.members(leader.tree, []))) >= strayed
+    assert set(members_of(leader.tree, [])) >= strayed
     # Those who started them are about to end, or have.
-    await until(lambda: set(dict(proctree.members(leader.tree, []))) == strayed)
+    await until(lambda: set(members_of(leader.tree, [])) == strayed)
     await kill(leader.tree)
     assert living(strayed) == set()
 
@@ -214,15 +215,15 @@ async def test_two_trees_are_two(start: Start) -> None:
     one, two = start(SCATTERED), start(SCATTERED, OTHER_TAG)
     ones, twos = one.lines(5), two.lines(5)
     leaders = (one.pid, two.pid)
-    assert not ones & set(dict(proctree.members(two.tree, leaders)))
-    assert not twos & set(dict(proctree.members(one.tree, leaders)))
+    assert not ones & set(members_of(two.tree, leaders))
+    assert not twos & set(members_of(one.tree, leaders))
     await kill(one.tree, *leaders)
     assert living(ones) == set()
     assert living(twos | {two.pid}) == twos | {two.pid}
     os.kill(two.pid, signal.SIGKILL)
     two.reaped()
-    await until(lambda: set(dict(proctree.members(two.tree, []))) == twos)
-    assert not dict(proctree.members(Tree(0, TAG), []))
+    await until(lambda: set(members_of(two.tree, [])) == twos)
+    assert not members_of(Tree(0, TAG), [])
 
 
 def test_a_pid_that_is_reused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +238,7 @@ def test_a_pid_that_is_reused(start: Start, monkeypatch: pytest.MonkeyPatch) -> 
     assert began is not None
     monkeypatch.setattr(proctree, "now", lambda: began.start_time - 1)
     supervised = {leader.pid, other.pid}
-    assert dict(proctree.members(leader.tree, supervised)).keys() == {leader.pid}
+    assert members_of(leader.tree, supervised).keys() == {leader.pid}
 
 
 def test_a_leader_that_has_ended_since(start: Start) -> None:
@@ -246,7 +247,7 @@ def test_a_leader_that_has_ended_since(start: Start) -> None:
     pids = {leader.line() for leader in leaders}
     forest = proctree.Forest([leader.tree for leader in leaders], 0, ())
     supervised = set(pids)
-    looks = proctree.members(forest, supervised)
+    looks = filter(None, proctree.members(forest, supervised))
     first, _ = next(looks)
     supervised.intersection_update({first})
     assert not list(looks)
@@ -277,8 +278,8 @@ async def test_an_untagged_orphan_is_found_by_its_session(start: Start) -> None:
     )
     orphan = leader.line()
     assert tags.tag_of(orphan) == 0
-    assert orphan in dict(proctree.members(leader.tree, [leader.pid]))
-    assert orphan not in dict(proctree.members(Tree(0, OTHER_TAG), [leader.pid]))
+    assert orphan in members_of(leader.tree, [leader.pid])
+    assert orphan not in members_of(Tree(0, OTHER_TAG), [leader.pid])
     await kill(leader.tree, leader.pid)
     assert living({orphan, leader.pid}) == set()
 
@@ -288,7 +289,7 @@ async def test_a_forking_loop_is_ended(start: Start) -> None:
     leader = start("echo 1; while :; do sleep 1000 & done")
     leader.line()
     await kill(leader.tree, leader.pid)
-    assert not dict(proctree.members(leader.tree, [leader.pid]))
+    assert not members_of(leader.tree, [leader.pid])
     assert names(living({*procfs.own_children()})) == []
 
 
@@ -298,7 +299,7 @@ async def test_a_forking_orphan_is_ended(start: Start) -> None:
     leader.line()
     leader.reaped()
     await kill(leader.tree)
-    assert not dict(proctree.members(leader.tree, []))
+    assert not members_of(leader.tree, [])
     assert names(living({*procfs.own_children()})) == []
 
 
@@ -328,7 +329,7 @@ async def test_a_chain_of_forks_is_ended(start: Start) -> None:
     turn()
     await kill(leader.tree, leader.pid)
     assert turns > 1
-    assert not dict(proctree.members(leader.tree, [leader.pid]))
+    assert not members_of(leader.tree, [leader.pid])
     assert names(living({*procfs.own_children()})) == []
 
 
@@ -362,7 +363,7 @@ async def test_a_tree_of_more_than_there_are_descriptors(start: Start, spare: in
     """All are ended with what there is, or as soon as there is something; nothing leaks."""
     leader = start(CROWD)
     leader.line()
-    everyone = set(dict(proctree.members(leader.tree, [leader.pid])))
+    everyone = set(members_of(leader.tree, [leader.pid]))
     assert len(everyone) == 101
     with descriptors_exhausted(but=spare):
         if spare == 0:
@@ -407,7 +408,7 @@ def test_zombies_are_no_members(start: Start) -> None:
     """Who has ended takes no signal, whether or not his status was taken."""
     leader = start("exit 0")
     os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
-    assert not dict(proctree.members(leader.tree, [leader.pid]))
+    assert not members_of(leader.tree, [leader.pid])
     assert signal_tree(leader.tree, signal.SIGKILL, leader.pid) == {}
 
 
@@ -415,7 +416,7 @@ async def test_waiting_has_a_bound(start: Start) -> None:
     """Who doesn't end is waited for no longer than that; it is told and let go of."""
     leader = start("echo 1; read x")
     leader.line()
-    waited_for = dict(proctree.members(leader.tree, [leader.pid]))
+    waited_for = members_of(leader.tree, [leader.pid])
     async with asyncio.timeout(10):
         assert not await ended(waited_for, 0.01)
     assert living({leader.pid}) == {leader.pid}
@@ -427,7 +428,7 @@ async def test_waiting_where_the_kernel_has_no_room(
     """It is asked again. Source: epoll_ctl(2), ENOSPC."""
     leader = start("echo 1; read x")
     leader.line()
-    waited_for = dict(proctree.members(leader.tree, [leader.pid]))
+    waited_for = members_of(leader.tree, [leader.pid])
     loop = asyncio.get_running_loop()
     refused = loop.create_future()
 
@@ -464,16 +465,16 @@ async def test_parts_of_a_tree(start: Start) -> None:
     third = host.line()
     assert [tags.tag_of(pid) for pid in (first, second, third)] == [TAG, TAG + 1, TAG + 2]
     whole = Tree(host.pid, TAG, PROCESS_MASK)
-    assert set(dict(proctree.members(whole, [host.pid]))) == {host.pid, first, second, third}
+    assert set(members_of(whole, [host.pid])) == {host.pid, first, second, third}
     part = Tree(0, TAG + 1, host=host.pid)
-    assert set(dict(proctree.members(part, [host.pid]))) == {second}
+    assert set(members_of(part, [host.pid])) == {second}
     await kill(part, host.pid)
     assert living({host.pid, first, second, third}) == {host.pid, first, third}
     # Orphans keep the part they are of.
     os.kill(host.pid, signal.SIGKILL)
     host.reaped()
-    assert set(dict(proctree.members(Tree(0, TAG + 2), []))) == {third}
-    assert set(dict(proctree.members(Tree(0, TAG, PROCESS_MASK), []))) == {first, third}
+    assert set(members_of(Tree(0, TAG + 2), [])) == {third}
+    assert set(members_of(Tree(0, TAG, PROCESS_MASK), [])) == {first, third}
 
 
 def test_a_retag_of_nobody(start: Start) -> None:
