@@ -25,6 +25,7 @@ from typing import Any, Final
 from procd.config import PtyConfig
 from procd.errors import Conflict, Exhausted, ProcessNotFound
 from procd.unix.fd import OwnedFd, write_all
+from procd.unix.file import open_regular
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +70,8 @@ class Recording:
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any], max_bytes: int) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self.path = path
-        self._fd: OwnedFd | None = OwnedFd(os.open(path, flags, 0o600))
+        self._fd: OwnedFd | None = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         self._max_bytes = max_bytes - RESERVE_BYTES
         self._size = 0
         self._held = bytearray()
@@ -321,10 +321,8 @@ class Recordings:
         path = self._path(name)
         if name in self._active:
             self._active[name].flush()
-        # A FIFO that has just taken its place must not keep procd waiting for a writer.
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            return OwnedFd(os.open(path, flags))
+            return open_regular(path, os.O_RDONLY)
         except (FileNotFoundError, PermissionError):
             raise ProcessNotFound("recording not found") from None
 
