@@ -9,9 +9,9 @@ import errno
 import os
 import time
 from array import array
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Final
 
@@ -145,12 +145,11 @@ class Command:
             for kind, stream in (("out", STDOUT), ("err", STDERR)):
                 reading, writing = self._openings.pipe(f"{name}.{kind}")
                 self._outputs.append(writing)
-                received = _appender(self.log, stream)
                 self._readers.append(
                     FdReader(
                         self._poller,
                         reading,
-                        received,
+                        partial(self.log.append, stream=stream),
                         self._one_ended,
                         burst_bytes=PIPE_BURST_BYTES,
                     )
@@ -375,10 +374,3 @@ def _digest(key: str) -> int:
 
 def _nothing() -> None:
     """What a cursor calls that only holds the log."""
-
-
-def _appender(log: Log[LogFile], stream: int) -> Callable[[bytes], None]:
-    def append(data: bytes) -> None:
-        log.append(data, stream)
-
-    return append
