@@ -227,7 +227,7 @@ async def get_command(request: web.Request) -> web.StreamResponse:
 
 async def _awaited(request: web.Request) -> Item:
     session = _session(request)
-    command = session.command(request.match_info["command_id"])
+    command = session.history.get(request.match_info["command_id"])
     wait_s = number(request.query, "wait")
     if wait_s:
         await _ended(command, min(wait_s, request.app[SESSIONS].config.max_wait_s))
@@ -238,7 +238,7 @@ async def _awaited(request: web.Request) -> Item:
 async def send_input(request: web.Request) -> web.Response:
     """Type a line into a command (section 8.6)."""
     session = request.app[SESSIONS].to_change(request.match_info["session_id"], "send input to")
-    command = session.command(request.match_info["command_id"])
+    command = session.history.get(request.match_info["command_id"])
     await session.type(command, await load(request, INPUT))
     return web.Response(status=204)
 
@@ -246,7 +246,7 @@ async def send_input(request: web.Request) -> web.Response:
 async def send_signal(request: web.Request) -> web.Response:
     """Signal the processes of a command."""
     session = request.app[SESSIONS].to_change(request.match_info["session_id"], "send signal to")
-    command = session.command(request.match_info["command_id"])
+    command = session.history.get(request.match_info["command_id"])
     await session.signal(command, await load(request, SIGNAL))
     return web.Response(status=204)
 
@@ -256,7 +256,7 @@ async def terminate(request: web.Request) -> web.Response:
     session = request.app[SESSIONS].to_change(
         request.match_info["session_id"], "terminate command in"
     )
-    command = session.command(request.match_info["command_id"])
+    command = session.history.get(request.match_info["command_id"])
     if not await session.terminate(command):
         raise SessionEnded("the shell itself was running the command: the session had to be ended")
     return web.Response(status=204)
@@ -274,7 +274,7 @@ async def get_entrypoint(request: web.Request) -> web.StreamResponse:
 
 async def entrypoint_logs(request: web.Request) -> web.StreamResponse:
     """The entrypoint's output, never without markers (section 2.3)."""
-    command = request.app[SESSIONS].get(ENTRYPOINT).command(ENTRYPOINT_COMMAND)
+    command = request.app[SESSIONS].get(ENTRYPOINT).history.get(ENTRYPOINT_COMMAND)
     return await answer_logs(request, command, replace(client_of(request), labelled=True))
 
 
@@ -283,7 +283,7 @@ def _session(request: web.Request) -> ShellSession:
 
 
 def _command(request: web.Request) -> Command:
-    return _session(request).command(request.match_info["command_id"])
+    return _session(request).history.get(request.match_info["command_id"])
 
 
 _COMMAND: Final = "/process/session/{session_id}/command/{command_id}"

@@ -221,14 +221,6 @@ class ShellSession:
         self._dialogue.close()
         self._process.hang_up()
 
-    def command(self, command_id: str) -> Command:
-        """The command of this id.
-
-        Raises:
-            ProcessNotFound: there is none.
-        """
-        return self.history.get(command_id)
-
     async def type(self, command: Command, wanted: InputRequest) -> None:
         """Send input to a command. Source: contract, section 8.6.
 

@@ -305,7 +305,7 @@ async def test_what_is_yet_to_become_the_shell_is_no_commands(
     path = f"{sessions.path_of(command_id)}/{way}"
     async with asyncio.TaskGroup() as group:
         asked = group.create_task(client.post(path, json={"signal": "SIGTERM"}))
-        command = client.app[SESSIONS].get("s").command(command_id)
+        command = client.app[SESSIONS].get("s").history.get(command_id)
         await until(lambda: asked.done() or command.terminated)
         gate.open()
     assert asked.result().status == 204

@@ -120,7 +120,7 @@ async def test_terminated_as_it_ends_by_itself(
     client = await procd()
     await create(client)
     session = client.app[SESSIONS].get("s")
-    command = session.command(await start(client, f"read x <{gate}; (exit {code})"))
+    command = session.history.get(await start(client, f"read x <{gate}; (exit {code})"))
     async with asyncio.timeout(20):
         terminating = asyncio.create_task(session.terminate(command))
 

@@ -37,7 +37,7 @@ UPGRADE = {
 
 async def readers(client: Client, command_id: str, number: int) -> None:
     """Wait until so many followers are attached."""
-    log = client.app[SESSIONS].get("s").command(command_id).log
+    log = client.app[SESSIONS].get("s").history.get(command_id).log
 
     async def attached() -> bool:
         await get(client, path_of(command_id))
@@ -376,7 +376,7 @@ async def test_a_follower_of_a_pouring_command_rests_and_loses_nothing(
     listener = await follow(client, command_id)
     await readers(client, command_id, 1)
     gate.open()
-    log = client.app[SESSIONS].get("s").command(command_id).log
+    log = client.app[SESSIONS].get("s").history.get(command_id).log
 
     async def poured() -> bool:
         await get(client, path_of(command_id))

@@ -26,7 +26,7 @@ from tests.conftest import Client, MakeClient
 
 async def one_waits(client: Client, command_id: str) -> None:
     """Wait until the server has a request for input that it does not answer yet."""
-    command = client.app[SESSIONS].get("s").command(command_id)
+    command = client.app[SESSIONS].get("s").history.get(command_id)
 
     async def waits() -> bool:
         assert "exitCode" not in await get(client, path_of(command_id))

@@ -183,7 +183,7 @@ async def test_a_log_at_its_cap_is_read_whole_though_more_is_written(
     client = await procd(sessions={"max_log_bytes": 16 << 20})
     await create(client)
     command_id = await start(client, f"seq 4000000; read x <{gate}; seq 300000; echo end")
-    file = client.app[SESSIONS].get("s").command(command_id).file
+    file = client.app[SESSIONS].get("s").history.get(command_id).file
     await until(lambda: file.end == len(MILLIONS))
     whole = MILLIONS[file.start :]
     async with raw(client, receive_bytes=1 << 16) as reading:

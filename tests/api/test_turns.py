@@ -333,7 +333,7 @@ async def _terminate(client: Client, command_id: str) -> None:
 
 
 async def _delete(client: Client, command_id: str) -> None:
-    command = client.app[SESSIONS].get("s").command(command_id)
+    command = client.app[SESSIONS].get("s").history.get(command_id)
     await sessions.delete(client)
     with pytest.raises(SessionEnded, match="was deleted"):
         await command.done
@@ -387,7 +387,9 @@ async def test_a_shell_with_many_descriptors_is_looked_at_in_several_turns(
     first, second = [
         await sessions.start(client, command) for command in ("exec {v}>&1; echo 1", "echo 2")
     ]
-    await until(lambda: session.command(first).log.sealed and session.command(second).log.sealed)
+    await until(
+        lambda: session.history.get(first).log.sealed and session.history.get(second).log.sealed
+    )
     over = True
     assert looking > 2
 

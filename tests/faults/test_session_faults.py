@@ -495,7 +495,7 @@ async def test_a_command_whose_last_words_cannot_be_kept(procd: MakeClient, gate
     client = await procd()
     await create(client)
     session = client.app[SESSIONS].get("s")
-    command = session.command(await start(client, f"read x <{gate}; echo said; (exit 3)"))
+    command = session.history.get(await start(client, f"read x <{gate}; echo said; (exit 3)"))
     queued = await start(client, "echo on")
 
     def end() -> None:

@@ -191,7 +191,7 @@ async def test_a_shell_that_leaves_a_command(
     script = f"trap '' URG; echo up >{alive}; read x <{gate}; echo left"
     command_id = await sessions.start(client, script)
     assert await alive.line() == "up"
-    command = client.app[SESSIONS].get("s").command(command_id)
+    command = client.app[SESSIONS].get("s").history.get(command_id)
     async with asyncio.TaskGroup() as group:
         group.create_task(post(client, command_id, "terminate"))
         await until(lambda: command.left)
