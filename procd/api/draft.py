@@ -64,7 +64,7 @@ class Draft:
         size = sum(map(len, pieces))
         self._size += size
         self._memory.used_bytes += size
-        if self._size > self._most_bytes or self._memory.full or not self._whole:
+        if self._size > self._most_bytes or not (self._memory.has_room() and self._whole):
             self.close()
 
     @property

@@ -69,7 +69,11 @@ class Program:
 
 
 class Executions:
-    """Runs commands, each in a shell of its own."""
+    """Runs commands, each in a shell of its own.
+
+    Attributes:
+        running: how many there are.
+    """
 
     def __init__(
         self,
@@ -84,14 +88,9 @@ class Executions:
         self._shell = shell
         self._environment = environment
         self._work_dir = work_dir
-        self._running = 0
+        self.running = 0
         self.memory = processes.memory
         self.confinement = processes.confinement
-
-    @property
-    def running(self) -> int:
-        """How many commands run."""
-        return self._running
 
     async def run(self, request: ExecuteRequest, watch: Watch) -> ExecuteResult:
         """Run a command until its shell has exited and its output is in.
@@ -141,13 +140,13 @@ class Executions:
         Raises:
             Exhausted: `execute.max_concurrent` commands are running, or too much is held in memory.
         """
-        if self._running >= self._config.max_concurrent:
+        if self.running >= self._config.max_concurrent:
             raise Exhausted(f"limit of {self._config.max_concurrent} commands is reached")
         self._processes.check_memory(size)
         cap_bytes = self._config.max_output_bytes
         store = Backlog(cap_bytes, cap_bytes // 2, self._processes.memory)
         store.claim(size)
-        self._running += 1
+        self.running += 1
         try:
             await self._processes.turns.take()
             output = Log(store, cap_bytes)
@@ -160,7 +159,7 @@ class Executions:
             exit_code = await self._end(process, self._limited(timeout_s))
             return ExecuteResult(exit_code=exit_code, output=store)
         finally:
-            self._running -= 1
+            self.running -= 1
 
     def _start(self, program: Program, output: Log[Backlog]) -> Process:
         process = self._processes.spawn(

@@ -75,6 +75,7 @@ class PtySession:
     """One terminal, from its creation until its output has been read.
 
     Attributes:
+        info: its state now.
         on_end: called with the exit code when it is over.
         shared: whether somebody other than who created it has used it.
     """
@@ -88,7 +89,7 @@ class PtySession:
         records: bool = False,
     ) -> None:
         self._sessions = sessions
-        self._info = info
+        self.info = info
         self._process: Process | None = None
         self._deleted = False
         self._records = records
@@ -108,12 +109,7 @@ class PtySession:
     @property
     def id(self) -> str:
         """The client's name for it."""
-        return self._info.id
-
-    @property
-    def info(self) -> PtyInfo:
-        """Its state now."""
-        return self._info
+        return self.info.id
 
     def usage(self) -> dict[str, int] | None:
         """What all in it use, as far as it is known (see `Process.usage`)."""
@@ -147,7 +143,7 @@ class PtySession:
         """
         if self._process is not None:
             return
-        info = self._info
+        info = self.info
         recording = self._recorder() if self._records else None
         try:
             self._process = self._sessions.spawn(info, self.log)
@@ -160,7 +156,7 @@ class PtySession:
             self._recording = recording
             self.log.tap = self._said
         self.keyboard.plug_in(self._process.stdin)
-        self._info = replace(info, active=True)
+        self.info = replace(info, active=True)
         self._process.done.add_done_callback(self._finished)
         self._sessions.changed()
         log.info("pty started", extra={"pty": info.id, "pid": self._process.record.pid})
@@ -171,7 +167,7 @@ class PtySession:
             self._recording.output(data)
 
     def _recorder(self) -> Recording:
-        info = self._info
+        info = self.info
         try:
             return self._sessions.recordings.start(info.id, info.cols, info.rows, info.envs["TERM"])
         except OSError as exc:
@@ -188,7 +184,7 @@ class PtySession:
             self._end()
 
     def _end(self) -> None:
-        self._info = replace(self._info, active=False)
+        self.info = replace(self.info, active=False)
         if self._redrawn is not None:
             self._redrawn.cancel()
         if self._recording is not None:
@@ -203,7 +199,7 @@ class PtySession:
 
         And of the environment, lest that wait for a collection: some know each other here.
         """
-        self._info = replace(self._info, envs={})
+        self.info = replace(self.info, envs={})
         if self.log.readers:
             self.log.on_idle = self.log.store.clear
         else:
@@ -216,12 +212,12 @@ class PtySession:
             BadRequest: a side is not 1 to 1000 cells long.
         """
         check_size(cols, rows)
-        if self._recording is not None and (cols, rows) != (self._info.cols, self._info.rows):
+        if self._recording is not None and (cols, rows) != (self.info.cols, self.info.rows):
             self._recording.resized(cols, rows)
-        self._info = replace(self._info, cols=cols, rows=rows)
+        self.info = replace(self.info, cols=cols, rows=rows)
         if self._process is not None and self._redrawn is None:
             self._process.resize(cols, rows)
-        return self._info
+        return self.info
 
     def redraw(self) -> None:
         """Have its program draw all anew: for a moment the terminal is a row smaller, or larger.
@@ -230,14 +226,14 @@ class PtySession:
         SIGWINCH for a winsize that is the same.
         """
         if self._process is not None and self._redrawn is None:
-            rows = self._info.rows
-            self._process.resize(self._info.cols, rows - 1 or rows + 1)
+            rows = self.info.rows
+            self._process.resize(self.info.cols, rows - 1 or rows + 1)
             self._redrawn = asyncio.get_running_loop().call_later(REDRAW_S, self._restore_size)
 
     def _restore_size(self) -> None:
         self._redrawn = None
         if self._process is not None:
-            self._process.resize(self._info.cols, self._info.rows)
+            self._process.resize(self.info.cols, self.info.rows)
 
     def name(self, title: str) -> None:
         """Give it a title, for people; empty for none."""

@@ -93,14 +93,9 @@ class Budget:
             elif not self.let_go():
                 return
 
-    def has_room(self, size: int) -> bool:
+    def has_room(self, size: int = 0) -> bool:
         """Whether there may be a further backlog, the least of it, and `size` bytes beside it."""
         return self.used_bytes + size + LEAST_TAIL_BYTES <= self.most_bytes
-
-    @property
-    def full(self) -> bool:
-        """Whether there should be no further backlog, for want of room for the least of it."""
-        return not self.has_room(0)
 
 
 class Backlog:

@@ -54,27 +54,24 @@ class Log(Generic[S_co]):
             little; 0 if nothing ever does.
 
     Attributes:
+        paused: whether the sources are held back.
+        sealed: whether nothing follows.
         on_idle: called when the last cursor leaves.
         tap: called with all that is appended; for one who keeps it elsewhere and never lags.
     """
 
-    __slots__ = ("_cursors", "_high_bytes", "_paused", "_sources", "on_idle",
+    __slots__ = ("_cursors", "_high_bytes", "_sources", "on_idle", "paused",
                  "sealed", "store", "tap")  # fmt: skip
 
     def __init__(self, store: S_co, high_bytes: int) -> None:
         self.store = store
         self.sealed = False
+        self.paused = False
         self.on_idle: Callable[[], None] | None = None
         self.tap: Callable[[bytes], None] | None = None
         self._high_bytes = high_bytes
         self._cursors: list[Cursor] = []
         self._sources: list[Source] = []
-        self._paused = False
-
-    @property
-    def paused(self) -> bool:
-        """Whether the sources are held back."""
-        return self._paused
 
     @property
     def readers(self) -> int:
@@ -108,10 +105,8 @@ class Log(Generic[S_co]):
         if self.sealed:
             return
         self.sealed = True
-        if self._paused:
-            self._paused = False
-            for source in self._sources:
-                source.resume()
+        if self.paused:
+            self._resume()
         self._sources.clear()
         self._wake()
 
@@ -145,22 +140,25 @@ class Log(Generic[S_co]):
             lag = self.store.end - self._cursors[0].offset
         else:
             lag = self.store.end - max([cursor.offset for cursor in self._cursors])
-        if not lag and not self._paused:
+        if not lag and not self.paused:
             return
         high_bytes = min(self._high_bytes, self.store.safe_lag_bytes)
-        if self._paused:
+        if self.paused:
             if lag <= high_bytes // 4:
-                self._paused = False
-                for source in self._sources:
-                    source.resume()
+                self._resume()
         elif high_bytes and lag >= high_bytes:
-            self._paused = True
+            self.paused = True
             for source in self._sources:
                 source.pause()
 
+    def _resume(self) -> None:
+        self.paused = False
+        for source in self._sources:
+            source.resume()
+
     def moved(self) -> None:
         """A cursor has moved on: see whether the sources may go on."""
-        if self._paused:
+        if self.paused:
             self._pace()
 
 

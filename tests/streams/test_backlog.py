@@ -251,7 +251,7 @@ def test_a_budget_is_shared() -> None:
         one.append(block)
     assert budget.used_bytes == one.held_bytes
     assert one.start > one.head_end > 0
-    assert budget.full
+    assert not budget.has_room()
     for _ in range(64):
         other.append(block)
     assert other.kept_bytes == LEAST_TAIL_BYTES
