@@ -6,19 +6,18 @@ and each argument is one argument.
 Source: Process API contract, section 7.
 """
 
-import json
 import os
-import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from procd import worker
 from procd.config import CodeRunConfig
 from procd.errors import BadRequest, SpawnFailed
 from procd.process import STDERR, Process
+from procd.services.artifacts import Artifacts
 from procd.services.environment import Environment, check_names, cost_bytes
 from procd.services.execute import ExecuteResult, Executions, Program, Watch
 from procd.services.programs import MissingProgramError, find
@@ -35,16 +34,6 @@ PRELOADING: Final = ("--require", str((WORKER_DIR / "argv.cjs").resolve()))
 # Only a program that names one can show a chart; every other runs as plainly as `python3 -`.
 # To find them as words takes ten times as long.
 CHARTING: Final = ("matplotlib", "pylab")
-# How the line of a chart begins, after the one before it, and ends. Source: worker/pyplot_hook.py.
-CHART_BEGIN: Final = b'\n{"type":"chart","value":'
-CHART_END: Final = b"}"
-# To read a chart takes as long as these are many, its points aside.
-MARKS: Final = (b",", b":", b"[", b"{")
-MOST_MARKS: Final = 256 << 10
-# A larger one is looked at in turns of the event loop, a run of points in a step.
-TURN_BYTES: Final = 256 << 10
-NUMBER: Final = rb"-?(?:0|[1-9][0-9]{0,200})(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
-POINTS: Final = re.compile(rb"(?:\[%b,%b\],){1,64}(?=\[)" % (NUMBER, NUMBER))
 LANGUAGES: Final = ("python", "javascript", "typescript")
 MISSING: Final = 127
 MOST_REASON_BYTES: Final = 1024
@@ -73,113 +62,6 @@ class CodeRunResult:
 
     execution: ExecuteResult
     charts: list[bytes]
-
-
-class Artifacts:
-    """Lines of JSON from a program, each a chart or nothing that counts.
-
-    A line is looked at as soon as it is there: in the turn of the event loop that it came in; a
-    large one by `check`.
-
-    Attributes:
-        cap_bytes: what comes beyond is dropped, and so is the line that reaches beyond. The runner
-            knows it, but its forks may write as well. Less where memory runs out.
-        claim: whether there is room in memory for so many bytes, which are then counted.
-        overflown: whether anything was dropped.
-        charts: the JSON of those of all whole lines; of the large, before `check`, all.
-    """
-
-    def __init__(self, cap_bytes: int) -> None:
-        self.cap_bytes = cap_bytes
-        self.overflown = False
-        self.charts: list[bytes] = []
-        self._unchecked: list[int] = []  # of `charts`, by index
-        self.claim: Callable[[int], bool] = bool
-        self._left = cap_bytes
-        self._begun = bytearray(b"\n")  # the line that isn't whole yet, after the end of another
-
-    def feed(self, data: bytes) -> None:
-        """Take what the program wrote."""
-        kept = data[: self._left]
-        if kept and not self.claim(2 * len(kept)):  # a reply takes a copy
-            self.cap_bytes -= self._left
-            self._left = 0
-            kept = b""
-        self._left -= len(kept)
-        self.overflown |= len(kept) < len(data)
-        self._begun += kept
-        if (end := kept.rfind(b"\n")) >= 0:
-            lines = bytes(self._begun)
-            self._begun = bytearray(kept[end:])
-            self._take(lines)
-
-    def _take(self, lines: bytes) -> None:
-        begin = lines.find(CHART_BEGIN)
-        while begin >= 0 and (end := lines.find(b"\n", begin + 1)) >= 0:
-            value_end = end - len(CHART_END)
-            value = lines[begin + len(CHART_BEGIN) : value_end]
-            if lines[value_end:end] == CHART_END:
-                if len(value) > TURN_BYTES:
-                    self._unchecked.append(len(self.charts))
-                    self.charts.append(value)
-                elif _is_chart(value):
-                    self.charts.append(value)
-            begin = lines.find(CHART_BEGIN, end)
-
-    async def check(self, turns: Turns) -> None:
-        """Look at the large ones, and drop what is no chart."""
-        while self._unchecked:
-            index = self._unchecked.pop()
-            await turns.take()
-            rest = bytearray()
-            try:
-                await turns.spread(_without_points(self.charts[index], rest))
-                is_chart = _is_chart(bytes(rest))
-            except MemoryError:  # what the program has said is worth more
-                is_chart = False
-            if not is_chart:
-                del self.charts[index]
-
-
-def _without_points(value: bytes, rest: bytearray) -> Iterator[None]:
-    """Put all into `rest` but points that another follows: that is JSON if `value` is."""
-    begin = position = 0
-    for _ in range(MOST_MARKS):
-        if (position := value.find(b"[[", position) + 1) == 0:
-            break
-        rest += value[begin:position]
-        begin = position
-        while run := POINTS.match(value, begin):
-            begin = run.end()
-            yield
-        position = begin
-        yield
-    rest += value[begin:]
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-# What it makes is of no use. `fromhex` is fast, and refuses what has more digits than most clients
-# take of a number.
-DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=len,
-    parse_int=float.fromhex,
-    parse_float=len,
-    parse_constant=_refuse_constant,
-)
-
-
-def _is_chart(value: bytes) -> bool:
-    """Whether it is a JSON object, as what a program writes to descriptors by chance is not."""
-    if value[:1] != b"{" or sum(map(value.count, MARKS)) > MOST_MARKS:
-        return False
-    try:
-        DECODER.decode(value.decode())
-    except (ValueError, OverflowError, RecursionError, MemoryError):
-        return False
-    return True
 
 
 class CodeRuns:

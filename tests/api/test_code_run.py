@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from procd.app import PROCESSES
-from procd.services import code_run as code_run_module
-from procd.services.code_run import TURN_BYTES, Artifacts
+from procd.services import artifacts as artifacts_module
+from procd.services.artifacts import TURN_BYTES, Artifacts
 from procd.turns import STEPS, Turns
 from tests.api.clients import (
     WAIT_S,
@@ -312,7 +312,7 @@ async def test_a_chart_that_there_is_no_memory_to_look_at(monkeypatch: pytest.Mo
         raise MemoryError
         yield
 
-    monkeypatch.setattr(code_run_module, "_without_points", without_points)
+    monkeypatch.setattr(artifacts_module, "_without_points", without_points)
     artifacts = Artifacts(sys.maxsize)
     small, large = (b'{"n":"%b"}' % (b"x" * size) for size in (1, TURN_BYTES))
     for chart in small, large:
