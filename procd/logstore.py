@@ -4,15 +4,18 @@ import errno
 import heapq
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from procd.logfile import STEP_BYTES, STEPS, LogFile
 from procd.unix.fd import OwnedFd
-from procd.unix.file import MOST_TRIES, make_directory, open_regular
+from procd.unix.file import make_directory, open_regular
 
 log = logging.getLogger(__name__)
 
+# How often a directory is made that somebody deletes meanwhile.
+MOST_TRIES: Final = 10
 # So few that have gone may be among the logs that could give up space, whatever their number.
 FEW: Final = 64
 
@@ -66,7 +69,8 @@ class LogStore:
                 elif exc.errno == errno.ENOENT and flags & os.O_CREAT and tries:
                     # The first of its session; or somebody is cleaning up where it was.
                     tries -= 1
-                    make_directory(path.parent)
+                    with suppress(FileNotFoundError):  # what is above it may go as well
+                        make_directory(path.parent)
                 else:
                     if used_reserve:
                         self._refill()

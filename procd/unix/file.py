@@ -14,8 +14,6 @@ from procd.unix.libc import LIBC
 
 log = logging.getLogger(__name__)
 
-# How often what somebody deletes meanwhile is made.
-MOST_TRIES: Final = 10
 # linux/falloc.h
 FALLOC_FL_KEEP_SIZE: Final = 1
 FALLOC_FL_PUNCH_HOLE: Final = 2
@@ -27,16 +25,9 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
     Raises:
         OSError: it can't be made.
     """
-    for tries_left in reversed(range(MOST_TRIES)):
-        if not path.parent.is_dir():
-            make_directory(path.parent, mode)
-        try:
-            path.mkdir(mode=mode, exist_ok=True)
-        except FileNotFoundError:
-            if not tries_left:
-                raise
-        else:
-            return
+    if not path.parent.is_dir():
+        make_directory(path.parent, mode)
+    path.mkdir(mode=mode, exist_ok=True)
 
 
 def remove_tree(path: Path) -> None:
