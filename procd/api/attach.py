@@ -21,7 +21,7 @@ from procd.api.gate import CALLER
 from procd.api.handshake import handshake_of, offered, version_token
 from procd.api.past import Past, from_offset, recall, send
 from procd.api.pty import CREATE, CREATING, PTYS
-from procd.api.ws import CONNECTIONS, STOPPING, Connection, Farewell, serve_both_ways
+from procd.api.ws import CONNECTIONS, STOPPING, Connection, Goodbye, serve_both_ways
 from procd.errors import BadRequest, InvalidBody, ProcdError, SpawnFailed
 from procd.services.access import Scope
 from procd.services.keyboard import Typist
@@ -31,7 +31,7 @@ ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names the header, hold
 BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
 EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
 # The SDKs look for what is wrong in the JSON of a Close, as of an end. Source: contract, 10.5.
-STOPPED: Final[Farewell] = (
+STOPPED: Final[Goodbye] = (
     WSCloseCode.GOING_AWAY,
     orjson.dumps({"error": STOPPING}).decode(),
 )

@@ -150,7 +150,7 @@ def _context(request: web.Request) -> Context:
     return request.app[CONTEXTS].get(request.match_info["context_id"])
 
 
-class _Refused(Exception):
+class _Declined(Exception):
     """The client asks for something that can't be; code and reason of the Close."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -171,7 +171,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
     try:
         try:
             cell = await _submit(request, connection)
-        except _Refused as exc:
+        except _Declined as exc:
             connection.close(exc.code, exc.reason)
         if cell is None:  # and nothing knows the message any more, as the exception did
             await connection.finish()
@@ -190,7 +190,7 @@ async def _submit(request: web.Request, connection: Connection) -> Cell:
     """Read what the client wants and ask for it.
 
     Raises:
-        _Refused: it can't be had.
+        _Declined: it can't be had.
         ConnectionError: the client has gone.
     """
     contexts = request.app[CONTEXTS]
@@ -199,26 +199,26 @@ async def _submit(request: web.Request, connection: Connection) -> Cell:
     except TimeoutError:
         message = None
     if message is None:
-        raise _Refused(WSCloseCode.PROTOCOL_ERROR, "failed to read first message")
+        raise _Declined(WSCloseCode.PROTOCOL_ERROR, "failed to read first message")
     try:
         asked: CellRequest = EXECUTE.load_document(parse(message, request.app[MAX_VALUES]))
     except InvalidBody as exc:
         if exc.message.endswith((HAS_NUL, HAS_SURROGATES)):  # JSON it is, but no use
-            raise _Refused(WSCloseCode.POLICY_VIOLATION, exc.message) from exc
-        raise _Refused(WSCloseCode.PROTOCOL_ERROR, NOT_JSON) from exc
+            raise _Declined(WSCloseCode.POLICY_VIOLATION, exc.message) from exc
+        raise _Declined(WSCloseCode.PROTOCOL_ERROR, NOT_JSON) from exc
     if not asked.code:
-        raise _Refused(WSCloseCode.POLICY_VIOLATION, "code is required")
+        raise _Declined(WSCloseCode.POLICY_VIOLATION, "code is required")
     if asked.timeout_s is not None and asked.timeout_s < 0:
-        raise _Refused(WSCloseCode.POLICY_VIOLATION, "timeout must be greater than or equal to 0")
+        raise _Declined(WSCloseCode.POLICY_VIOLATION, "timeout must be greater than or equal to 0")
     try:
         return contexts.execute(asked)
     except ProcessNotFound as exc:
         reason = f"context not found: {asked.context_id}"
-        raise _Refused(WSCloseCode.POLICY_VIOLATION, reason) from exc
+        raise _Declined(WSCloseCode.POLICY_VIOLATION, reason) from exc
     except Exhausted as exc:
-        raise _Refused(WSCloseCode.TRY_AGAIN_LATER, exc.message) from exc
+        raise _Declined(WSCloseCode.TRY_AGAIN_LATER, exc.message) from exc
     except ProcdError as exc:
-        raise _Refused(WSCloseCode.POLICY_VIOLATION, exc.message) from exc
+        raise _Declined(WSCloseCode.POLICY_VIOLATION, exc.message) from exc
 
 
 async def _stream(request: web.Request, connection: Connection, cell: Cell) -> None:

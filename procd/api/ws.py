@@ -40,9 +40,9 @@ MAX_REASON_BYTES: Final = 123
 LAST_CODE: Final = 4999
 STOPPING: Final = "server shutdown"
 # How clients are sent away: code and reason of the Close.
-Farewell = tuple[int, str]
-TOKEN_GONE: Final[Farewell] = (WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
-STOPPED: Final[Farewell] = (WSCloseCode.GOING_AWAY, STOPPING)
+Goodbye = tuple[int, str]
+TOKEN_GONE: Final[Goodbye] = (WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
+STOPPED: Final[Goodbye] = (WSCloseCode.GOING_AWAY, STOPPING)
 
 PING_FRAME: Final = encode(PING, b"")
 
@@ -66,7 +66,7 @@ class Connections:
         request: web.Request,
         max_message_bytes: int,
         select: Select = version_token,
-        stopped: Farewell = STOPPED,
+        stopped: Goodbye = STOPPED,
     ) -> "Connection":
         """Answer the handshake.
 
@@ -160,7 +160,7 @@ class Connection:
         writer: AbstractStreamWriter,
         transport: asyncio.Transport,
         caller: Token,
-        stopped: Farewell,
+        stopped: Goodbye,
     ) -> None:
         self._ws = ws
         self._incoming = incoming
