@@ -25,11 +25,12 @@ from procd.api.ws import CONNECTIONS, STOPPING, Connection, Goodbye, serve_both_
 from procd.errors import BadRequest, InvalidBody, ProcdError, SpawnFailed
 from procd.services.access import Scope
 from procd.services.keyboard import Typist
-from procd.services.pty import PtyRequest, PtySession, exit_reason
+from procd.services.pty import PtyRequest, PtySession
 
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names the header, holds no secret
 BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
 EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
+EXIT_REASONS: Final = {130: "Ctrl+C", 137: "SIGKILL", 143: "SIGTERM"}
 # The SDKs look for what is wrong in the JSON of a Close, as of an end. Source: contract, 10.5.
 STOPPED: Final[Goodbye] = (
     WSCloseCode.GOING_AWAY,
@@ -320,12 +321,19 @@ async def _write(
     assert code is not None, "the log has ended"
     ending: dict[str, object] = {"exitCode": code}
     if code != 0:
-        ending["exitReason"] = exit_reason(code)
+        ending["exitReason"] = _exit_reason(code)
     if EXIT_TOKEN in offered(request):
         connection.write_text(_control("exited", **ending))
     connection.close(
         WSCloseCode.OK if code == 0 else WSCloseCode.INTERNAL_ERROR, orjson.dumps(ending).decode()
     )
+
+
+def _exit_reason(code: int) -> str:
+    """The contract's words for an exit code that is not 0. Source: section 10.5, "Exit"."""
+    if code in EXIT_REASONS:
+        return EXIT_REASONS[code]
+    return f"signal {code - 128}" if code > 128 else "non-zero exit"
 
 
 ATTACH: Final = (

@@ -33,15 +33,6 @@ REDRAW_S: Final = 0.1
 PAUSE_BYTES: Final = 1 << 20
 KILLED: Final = 137
 
-SIGNAL_REASONS: Final = {130: "Ctrl+C", 137: "SIGKILL", 143: "SIGTERM"}
-
-
-def exit_reason(code: int) -> str:
-    """The contract's words for an exit code that is not 0. Source: section 10.5, "Exit"."""
-    if code in SIGNAL_REASONS:
-        return SIGNAL_REASONS[code]
-    return f"signal {code - 128}" if code > 128 else "non-zero exit"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PtyRequest:
