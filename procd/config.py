@@ -205,7 +205,9 @@ class PtyConfig:
     hangup_s: float = setting(
         0.2, "time between SIGHUP and SIGKILL when a session is deleted, seconds"
     )
-    record: bool = setting(False, "record every session: its output, never what is typed")  # noqa: FBT003 - the default
+    record: bool = setting(
+        default=False, doc="record every session: its output, never what is typed"
+    )
     max_recording_bytes: int = setting(
         32 << 20, "longest recording, bytes; it ends there", minimum=4096
     )
@@ -345,7 +347,7 @@ class AuditConfig:
 class WebConfig:
     """The web terminal."""
 
-    enabled: bool = setting(True, "serve the page /terminal")  # noqa: FBT003 - the default
+    enabled: bool = setting(default=True, doc="serve the page /terminal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,7 +376,7 @@ class HealthConfig:
 class MetricsConfig:
     """GET /metrics."""
 
-    enabled: bool = setting(True, "whether to serve metrics: true or false")  # noqa: FBT003 - a default
+    enabled: bool = setting(default=True, doc="whether to serve metrics: true or false")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
