@@ -1,21 +1,21 @@
-"""Standstills of procd's own, as in a sandbox that is paused: what then passes is nobody's time.
+"""Standstills of procd itself, as when its sandbox is paused: that time counts for nobody's limit.
 
-It hears nobody meanwhile, and that is nobody's silence. The event loop finds that time is up before
-it reads what has come.
+It hears nobody meanwhile, so nobody was silent. And when it goes on, the event loop finds that time
+is up before it reads what has come.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-# Who comes later than a busy loop may has stood still.
+# A timer that is later than this is late by more than a busy loop: procd has stood still.
 LATE_S: Final = 1.0
 
 T = TypeVar("T")
 
 
 def standstill_s(due: float) -> float:
-    """How long procd has stood still, as who was to come at `due` finds, the loop's time."""
+    """How long procd has stood still, as a timer tells that was due at `due`, the loop's time."""
     late_s = asyncio.get_running_loop().time() - due
     return late_s if late_s > LATE_S else 0.0
 

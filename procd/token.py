@@ -35,8 +35,8 @@ from procd.services.credentials import OF_VARIABLE, VARIABLE
 def command(name: str, scope: str, file: Path | None, path: Path | None) -> None:
     """Make a token, print it, and add its hash to the token file; SIGHUP has procd read that.
 
-    The token is printed this once: the file has only its hash, so that who reads that can't use
-    it. To take a token back, delete its line and send SIGHUP.
+    The token is printed this once: the file has only its hash, which nobody who reads it can use.
+    To take a token back, delete its line and send SIGHUP.
 
     \b
     Scopes:

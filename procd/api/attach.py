@@ -37,7 +37,7 @@ STOPPED: Final[Goodbye] = (
     orjson.dumps({"error": STOPPING}).decode(),
 )
 # A client that has sent its Close is answered when all that it typed before is in the terminal's
-# queue, or this much later; what one that has gone without typed waits there as long.
+# queue, or this much later. What a client typed that goes without a Close waits as long.
 LAST_INPUT_S: Final = 5.0
 # Of who only looks on: what it sends is dropped, or tells its window's size, and isn't worth more.
 MAX_VIEWER_MESSAGE_BYTES: Final = 256 << 10

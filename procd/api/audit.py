@@ -18,7 +18,7 @@ from procd.services.audit import AuditFile
 
 MAX_VALUE_LENGTH: Final = 255
 REFUSALS: Final = (401, 403)
-# Whom a request comes from that is refused or of no effect, where tokens are asked for.
+# The callers of requests that are refused or have no effect, where tokens are asked for.
 STRANGERS: Final = (None, ANYONE)
 
 AUDIT = web.AppKey("AUDIT", AuditFile)

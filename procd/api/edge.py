@@ -132,7 +132,7 @@ class HttpConnection(web.RequestHandler):
             self._break_off_body()
 
     def _refuse_strange(self, first: int) -> None:
-        """Have an error answered to each new one that its version has no place for.
+        """Have each new request refused that is of another version, or has what its own has not.
 
         The parser takes 0.9 and 2.0 as well, and the answer would say that it is of the same. Who
         speaks 1.0 may not know where a body in chunks ends: RFC 9112, section 6.1.
@@ -179,7 +179,7 @@ class HttpConnection(web.RequestHandler):
         return self._heads_bytes * self._is_asking + self._wire.get_write_buffer_size()
 
     def turn_away(self, error: ProcdError) -> None:
-        """Answer this, unless it doesn't take what was answered before, and close."""
+        """Close it after this answer, or without one if it hasn't taken those before."""
         self._heap.freed(self.kept_bytes)
         if self._wire is not None and self._has_unsent:
             self._refused = True
@@ -298,7 +298,7 @@ class HttpConnection(web.RequestHandler):
 
     @property
     def _is_owed_nothing(self) -> bool:
-        """Whether a stranger has asked for more than it takes, or anybody was told the last."""
+        """Whether it has had its last answer, or is a stranger that asks for more than it takes."""
         return self._farewell is not None or (
             self._visitors.is_stranger(self) and (self._has_unsent or len(self._messages) > 1)
         )

@@ -21,7 +21,7 @@ UNIX: Final = "unix"
 UNKNOWN: Final = "unknown"
 
 
-# What a proxy says that it is one by; the last of them as it must. Source: RFC 9110, section 7.6.3.
+# The headers by which a proxy shows itself; it has to send the last. Source: RFC 9110, 7.6.3.
 SIGNS: Final = ("X-Forwarded-For", hdrs.FORWARDED, hdrs.VIA)
 
 

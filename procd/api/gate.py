@@ -40,7 +40,7 @@ class Need:
     unguarded: bool = False
 
 
-# A path or method that isn't there: whoever may do anything may be told so.
+# Of a path or method that isn't there: whoever has any token may be told so.
 UNKNOWN: Final = Need(Scope.READ)
 
 

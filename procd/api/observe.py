@@ -34,7 +34,7 @@ BOUNDS_S: Final = (
 )  # fmt: skip
 # What stands for the status where the client went before there was one, as in nginx.
 CLIENT_GONE: Final = 499
-# What longer bodies than this took is worth giving back.
+# The memory that longer bodies than this took is worth giving back.
 LONG_BYTES: Final = 64 << 10
 
 HEAP = web.AppKey("HEAP", Heap)

@@ -1,4 +1,4 @@
-"""Whether a client is alive: one of a WebSocket by what it sends and takes, others by the latter.
+"""Whether a client is alive: by what it takes, and with a WebSocket by what it sends as well.
 
 Not left to TCP_USER_TIMEOUT: that counts from when the client's window was full, whatever the
 client has read since, and finds nobody whose input isn't read.
@@ -103,7 +103,7 @@ class Intake:
     def look(self, written_bytes: int) -> bool:
         """Whether it has taken something, by now, of what lay there at the last look.
 
-        What has just come a host takes in its program's stead.
+        Not of what was written since: that a client's host takes whether or not its program reads.
 
         Args:
             written_bytes: to the transport, since any moment that stays the same.
@@ -210,7 +210,7 @@ class Pulse:
         self._due = max(self._due, self._last_heard)  # or a standstill before would be added to it
 
     def sent_away(self) -> None:
-        """It was to the client's loss: no other sign of life than the answer counts."""
+        """The client was cut off by that: nothing but its answer is a sign of life any more."""
         self._answer_by = min(self._answer_by, self._loop.time() + self._dead_peer_s)
 
     def stop(self) -> None:

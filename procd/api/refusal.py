@@ -1,4 +1,4 @@
-"""Refusals of requests whose body may be still to come: it isn't asked for, or dropped, or left."""
+"""How a request is refused whose body may still be on its way."""
 
 import asyncio
 from contextlib import suppress
@@ -62,7 +62,7 @@ async def turn_away(request: web.Request, response: web.Response) -> None:
 
 
 async def answer_and_close(request: web.Request, response: web.Response) -> None:
-    """Say no more than this to this client, and soon hear no more."""
+    """Send a client its last answer; what it still sends is dropped for a while (`Farewell`)."""
     response.force_close()
     await response.prepare(request)
     await response.write_eof()

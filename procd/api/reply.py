@@ -157,7 +157,7 @@ async def respond(
 
 
 def short_ones(fields: Mapping[str, object]) -> dict[str, object]:
-    """Those that take no memory to speak of."""
+    """Those of the fields that take no memory to speak of."""
     return {
         name: value
         for name, value in fields.items()

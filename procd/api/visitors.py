@@ -7,9 +7,9 @@ them than it reads replies to; so does whoever was refused and may still send a 
 one has the place of who has just come. Where none is idle, some more are let in, to be told how
 procd is and otherwise that there is no room.
 
-What is kept of such strangers, requests and answers, is no more than it may be, all together: those
-with most are refused. And as what was asked last stays until more is asked, who has asked with much
-leaves with the answer.
+What is kept of such strangers, requests and answers, is limited, all together: those with most are
+refused. And as a connection keeps what it was asked last until it is asked for more, that of a
+stranger who has asked with much is closed after the answer.
 """
 
 import resource
@@ -147,7 +147,7 @@ class Visitors:
             self._turn_away()
 
     def _turn_away(self) -> None:
-        """Refuse those with most, and so many that it is a while until all are looked at again."""
+        """Refuse those with most until a quarter is free, so that this is not done all the time."""
         strangers = [each for each in self._all.values() if self.is_stranger(each)]
         sizes = {each: each.kept_bytes for each in strangers}
         self._kept_bytes = sum(sizes.values())
@@ -159,9 +159,9 @@ class Visitors:
             visitor.turn_away(error)
 
     def answer(self, visitor: object, size: int) -> bool:
-        """It is about to be answered with so many bytes; whether it leaves then.
+        """It is about to be answered with so many bytes; whether it is to be closed after that.
 
-        It does if there is no room for it, or if it is a stranger that has asked with much.
+        That is so if there is no room for it, or if it is a stranger that has asked with much.
         """
         stranger = self._all.get(visitor) if self.is_stranger(visitor) else None
         if stranger is not None:
@@ -175,14 +175,14 @@ class Visitors:
             known.see_off()
 
     def began(self, visitor: object) -> None:
-        """It has a request; if there was no room for it, it may have that of one who has none."""
+        """It has a request; if there was no room for it, one that has none makes way."""
         self._idle.pop(visitor, None)
         self._new.pop(visitor, None)
         # A newcomer's own may be on its way.
         self._make_room(visitor, SHY_S if self._abound else 0)
 
     def showed_token(self, visitor: object) -> None:
-        """It has asked with one: no newcomer is spared for what it may be about to ask."""
+        """It has shown a token: for it, even a newcomer makes way that may be about to ask."""
         self._make_room(visitor, 0)
 
     def _make_room(self, visitor: object, shy_s: float) -> None:
@@ -204,7 +204,7 @@ VISITORS = web.AppKey("VISITORS", Visitors)
 
 
 async def dismiss(request: web.Request, response: web.StreamResponse) -> None:
-    """Have whom there is no room for leave with the answer, and strangers with long requests."""
+    """Close after the answer if there is no room for the client, or it has asked with much."""
     if request.app[VISITORS].answer(request.protocol, response.content_length or 0):
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"

@@ -329,7 +329,7 @@ class Connection:
         self._pulse.closed()
 
     def send_away(self, code: int, reason: str) -> None:
-        """Begin to close, to the client's loss: it has no part any more in what it was attached to.
+        """Begin to close, and cut the client off at once from what it is attached to.
 
         It is dropped if it doesn't answer, whatever it goes on to send.
         """

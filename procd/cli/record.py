@@ -28,7 +28,7 @@ def command(target: Target, *, pty_id: str, file: IO[str]) -> None:
 
     The recording is an asciicast, version 3: `procd play` shows it, and so does asciinema. What is
     typed is in it only as far as the terminal shows it. The recording begins with what the terminal
-    showed before. Others see a viewer, and that who takes the terminal over doesn't send away.
+    showed before. Others see it as a viewer, which stays when somebody takes the terminal over.
 
     \b
     Examples:

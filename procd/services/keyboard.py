@@ -56,10 +56,10 @@ class Typist:
             self._moved.set_result(None)
 
     def leave(self, within_s: float = 0) -> None:
-        """Take along what waits, so that nobody need wait for it; a second time does nothing.
+        """Leave, and drop what waits, lest anybody wait for that; a second time does nothing.
 
         Args:
-            within_s: leave it for so long, unless another who has left did the same.
+            within_s: have it wait for so long, unless something of another who has left does.
         """
         if self._has_left:
             return
@@ -136,10 +136,12 @@ class Keyboard:
         typist.moved(-len(data) - MESSAGE_COST_BYTES)
 
     def keep(self, typist: Typist, within_s: float) -> bool:
-        """Hand over for so long what waits of a client that has left; of one such client only.
+        """Keep for so long what waits of a client that has left; of one such client at a time.
 
-        Whoever comes and goes, no more waits than what those who are here may have waiting, and as
-        much as one of them. Whether it is kept.
+        However many come and go, no more waits than of those who are here, and of one more.
+
+        Returns:
+            Whether it is kept.
         """
         if self._late is not None and self._late.waiting_bytes:
             return False

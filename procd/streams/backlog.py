@@ -54,7 +54,7 @@ class Budget:
 
     Attributes:
         caches: what goes before any output does; what it holds is counted as well.
-        let_go: forgets next what can best be done without; whether there was any such.
+        let_go: forgets what can be spared most; whether there was anything.
     """
 
     __slots__ = ("_freed", "caches", "let_go", "most_bytes", "used_bytes")
@@ -80,9 +80,9 @@ class Budget:
         return True
 
     def relieve(self, size: int = 0) -> None:
-        """Drop caches, then what can be done without, until there is room or no more of them.
+        """Drop caches, then what can be spared, until there is room, or nothing is left to drop.
 
-        Nothing for what would not fit if there were nothing else.
+        For what would not fit even then, nothing is dropped.
 
         Args:
             size: of what is to be kept beside a backlog, bytes.
