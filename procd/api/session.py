@@ -198,7 +198,7 @@ async def _answer(
     memory = request.app[SESSIONS].memory
     with command.reading(), closing(Draft(memory, MOST_DRAFT_BYTES)) as draft:
         draft.follow(command.log)
-        await _ended(command, None)
+        await asyncio.wait([command.done])
         command.raise_if_never_run()
         note(request, exitCode=command.record.exit_code)
         with readable(**reply, exitCode=command.record.exit_code):
@@ -214,12 +214,6 @@ async def _answer(
                 return await respond(request, reply, drafts=draft.of(whole_output(kept)))
 
 
-async def _ended(command: Command, within_s: float | None) -> bool:
-    """Wait for a command's end, if need be only so long; whether it has ended."""
-    done, _ = await asyncio.wait([command.done], timeout=within_s)
-    return bool(done)
-
-
 async def get_command(request: web.Request) -> web.StreamResponse:
     """Show a command; with `?wait=SECONDS`, when it has ended or that time is over."""
     return await respond_json(request, await _awaited(request))
@@ -230,7 +224,8 @@ async def _awaited(request: web.Request) -> Item:
     command = session.history.get(request.match_info["command_id"])
     wait_s = number(request.query, "wait")
     if wait_s:
-        await _ended(command, min(wait_s, request.app[SESSIONS].config.max_wait_s))
+        most_s = request.app[SESSIONS].config.max_wait_s
+        await asyncio.wait([command.done], timeout=min(wait_s, most_s))
     command.raise_if_never_run()
     return command_view(command, session.history)
 
