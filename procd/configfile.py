@@ -6,7 +6,6 @@ refuses to start, with the key named.
 """
 
 import os
-import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -24,9 +23,6 @@ NO_SETTINGS: Final = frozenset(
         "PROCD_URL", "PROCD_TOKEN", "PROCD_TOKEN_FILE", "PROCD_CLIENT_CONFIG", "PROCD_DETACH_KEYS",
     }
 )  # fmt: skip
-
-# Source: RFC 3986, section 3.2.2, without what no browser sends.
-HOST: Final = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 # Source: TOML 1.0, "Integer".
 LARGEST: Final = (1 << 63) - 1
@@ -190,36 +186,3 @@ def networks(trusted: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
                 f"server.trusted_proxies: not an address, a network or unix: {entry}"
             ) from None
     return found
-
-
-def check_hosts(allowed: tuple[str, ...]) -> None:
-    """Refuse what no Host header is like, whose port doesn't count.
-
-    Raises:
-        ConfigError: an entry is no name and no address.
-    """
-    for entry in allowed:
-        if entry != "*" and not HOST.fullmatch(entry):
-            raise ConfigError(
-                f"server.allowed_hosts: must be a name, without scheme, port or path: {entry}"
-            )
-
-
-def check_places(config: Config) -> None:
-    """Refuse settings that every command, or every cell, would fail by.
-
-    Raises:
-        ConfigError: a path names nothing that could be used.
-    """
-    work_dir = config.process.work_dir
-    # Path's own is_dir() and is_file() raise, where a path can't be looked at.
-    if work_dir and not os.path.isdir(work_dir):  # noqa: PTH112
-        raise ConfigError(f"process.work_dir: not a directory: {work_dir}")
-    for key, program in (
-        ("process.shell", config.process.shell),
-        ("interpreter.python", config.interpreter.python),
-        ("code_run.python", config.code_run.python),
-    ):
-        path = Path(program)
-        if program and not (path.is_absolute() and os.access(path, os.X_OK) and path.is_file()):
-            raise ConfigError(f"{key}: not the absolute path of a program: {program}")

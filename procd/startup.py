@@ -1,15 +1,20 @@
 """What has to be in order before procd serves, for `serve` to insist on and `doctor` to look at."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from procd.config import Config, ConfigError
-from procd.configfile import check_hosts, check_places, networks
+from procd.configfile import networks
 from procd.services.credentials import Access
 from procd.surroundings import enter_work_dir, state_dir
 from procd.unix.cgroup import find_root
 from procd.unix.confine import tried
+
+# Source: RFC 3986, section 3.2.2, without what no browser sends.
+HOST: Final = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> Access:
@@ -26,9 +31,9 @@ def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> 
     Raises:
         ConfigError: procd can't serve so; the message names the key.
     """
-    check_places(config)
+    _check_places(config)
     find_root(config.process.cgroup)
-    check_hosts(config.server.allowed_hosts)
+    _check_hosts(config.server.allowed_hosts)
     networks(config.server.trusted_proxies)
     confined = tried(config.process)
     state = Path(state_dir(config.sessions, environ))
@@ -39,6 +44,31 @@ def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> 
     if config.audit.file:
         _check_file("audit.file", Path(config.audit.file))
     return Access(config, secret, environ.get("CREDENTIALS_DIRECTORY", ""))
+
+
+def _check_hosts(allowed: tuple[str, ...]) -> None:
+    """Refuse what no Host header is like, whose port doesn't count."""
+    for entry in allowed:
+        if entry != "*" and not HOST.fullmatch(entry):
+            raise ConfigError(
+                f"server.allowed_hosts: must be a name, without scheme, port or path: {entry}"
+            )
+
+
+def _check_places(config: Config) -> None:
+    """Refuse settings that every command, or every cell, would fail by."""
+    work_dir = config.process.work_dir
+    # Path's own is_dir() and is_file() raise, where a path can't be looked at.
+    if work_dir and not os.path.isdir(work_dir):  # noqa: PTH112
+        raise ConfigError(f"process.work_dir: not a directory: {work_dir}")
+    for key, program in (
+        ("process.shell", config.process.shell),
+        ("interpreter.python", config.interpreter.python),
+        ("code_run.python", config.code_run.python),
+    ):
+        path = Path(program)
+        if program and not (path.is_absolute() and os.access(path, os.X_OK) and path.is_file()):
+            raise ConfigError(f"{key}: not the absolute path of a program: {program}")
 
 
 def _check_file(key: str, path: Path) -> None:
