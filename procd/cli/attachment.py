@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from procd.cli.client import Client
+from procd.cli.client import PTY, Client
 from procd.cli.detach import HOLD_S, Detacher
 from procd.cli.failure import Failure, Refused, Unreachable
 from procd.cli.http import REPLY_S, query, quoted
@@ -20,7 +20,6 @@ from procd.cli.progress import Progress
 from procd.cli.terminal import Terminal
 from procd.cli.websocket import BEAT_S, TEXT, Closed, WebSocket
 
-PTY: Final = "/process/pty"
 # By it the server tells who is attached, and each change of size, and waits until its output is
 # acknowledged.
 PROTOCOL: Final = "procd.pty.v1"

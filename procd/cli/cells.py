@@ -10,14 +10,13 @@ from typing import Any, Final
 
 import click
 
-from procd.cli.client import Client
+from procd.cli.client import CONTEXT, Client
 from procd.cli.failure import Failure, Refused
 from procd.cli.http import quoted
 from procd.cli.images import shown
 from procd.cli.io import STDERR, STDOUT, Signals, coloured, write_all
 from procd.cli.progress import ASKING, Progress
 
-CONTEXTS: Final = "/process/interpreter/context"
 # What a client with `display` is told of a SystemExit: the exit code.
 EXIT_TYPE: Final = "application/vnd.procd.exit+json"
 INTERRUPT_S: Final = 5.0
@@ -36,13 +35,13 @@ class Context:
     def __init__(self, client: Client, context_id: str | None, cwd: str) -> None:
         self._client = client
         if context_id is None:
-            made = client.call("POST", CONTEXTS, {"cwd": cwd}, shape={"id": str}, within_s=60)
+            made = client.call("POST", CONTEXT, {"cwd": cwd}, shape={"id": str}, within_s=60)
             context_id = made["id"]
         self.id: str = context_id
 
     def delete(self) -> None:
         """End it."""
-        self._client.call("DELETE", f"{CONTEXTS}/{quoted(self.id)}")
+        self._client.call("DELETE", f"{CONTEXT}/{quoted(self.id)}")
 
     def run(self, code: str) -> bool:
         """Run code and show what it prints, returns and raises; False if it raised.
@@ -82,7 +81,7 @@ class Context:
 
     def _interrupt(self) -> None:
         try:
-            path = f"{CONTEXTS}/{quoted(self.id)}/interrupt"
+            path = f"{CONTEXT}/{quoted(self.id)}/interrupt"
             self._client.call("POST", path, within_s=INTERRUPT_S)
         except Refused:
             return  # it has just ended

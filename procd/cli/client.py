@@ -13,6 +13,11 @@ from procd.cli.outage import RETRY_S
 from procd.cli.target import Target
 from procd.cli.websocket import WebSocket, connect
 
+# Where each kind of thing is that runs.
+PTY: Final = "/process/pty"
+SESSION: Final = "/process/session"
+CONTEXT: Final = "/process/interpreter/context"
+
 # Within this, a server certainly hasn't closed an idle connection.
 IDLE_S: Final = 0.5
 

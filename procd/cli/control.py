@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from procd.cli.client import Client
+from procd.cli.client import CONTEXT, PTY, SESSION, Client
 from procd.cli.failure import Failure, Refused
 from procd.cli.http import quoted
 from procd.cli.ids import (
@@ -24,12 +24,7 @@ from procd.cli.options import not_empty, pass_target
 from procd.cli.progress import ASKING, Progress
 from procd.cli.target import Target
 
-# Where each kind of thing is.
-KINDS: Final = {
-    "terminal": "/process/pty",
-    "session": "/process/session",
-    "context": "/process/interpreter/context",
-}
+KINDS: Final = {"terminal": PTY, "session": SESSION, "context": CONTEXT}
 KILL_S: Final = 60.0
 
 

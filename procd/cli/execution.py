@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from procd.cli.client import Client
+from procd.cli.client import SESSION, Client
 from procd.cli.failure import Failure, Refused, Unreachable
 from procd.cli.http import REPLY_S, Connection, quoted
 from procd.cli.io import ENDING, PIECE_BYTES, STDERR, STDIN, Signals, in_foreground, write_all
@@ -70,7 +70,7 @@ class Execution:
         self._envs = dict(envs)
         self._timeout_s = timeout_s
         self._id = f"exec-{os.urandom(6).hex()}"
-        self._session = f"/process/session/{self._id}"
+        self._session = f"{SESSION}/{self._id}"
         self._command = ""
         self._logs: WebSocket | None = None
         self._offset = 0
@@ -120,7 +120,7 @@ class Execution:
 
     def _start(self) -> None:
         session = {"sessionId": self._id, "cwd": self._cwd, "envs": self._envs}
-        self._client.call("POST", "/process/session", session)
+        self._client.call("POST", SESSION, session)
         self._client.resumes = True
         reply = self._client.call(
             "POST",

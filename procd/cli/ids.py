@@ -4,13 +4,12 @@ from typing import Any, Final
 
 import click
 
-from procd.cli.client import Client, Shape
+from procd.cli.client import CONTEXT, PTY, SESSION, Client, Shape
 from procd.cli.failure import Failure, Refused
 from procd.cli.http import quoted
 from procd.cli.options import not_empty
 from procd.cli.target import resolve
 
-SESSION: Final = "/process/session"
 # What is looked at of a session, and of the lists.
 COMMANDS: Final[Shape] = {"commands": [{"id": str}]}
 SESSIONS: Final[Shape] = [{"sessionId": str}]
@@ -77,13 +76,13 @@ def complete_command(context: click.Context, _: click.Parameter, begin: str) -> 
 
 def complete_terminal(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
     """The terminals whose ids begin so."""
-    found = _offered(context, "/process/pty", TERMINALS) or {"sessions": []}
+    found = _offered(context, PTY, TERMINALS) or {"sessions": []}
     return [each["id"] for each in found["sessions"] if each["id"].startswith(begin)]
 
 
 def complete_context(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
     """The Python contexts whose ids begin so."""
-    found = _offered(context, "/process/interpreter/context", CONTEXTS) or {"contexts": []}
+    found = _offered(context, CONTEXT, CONTEXTS) or {"contexts": []}
     return [each["id"] for each in found["contexts"] if each["id"].startswith(begin)]
 
 

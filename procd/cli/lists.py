@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from procd.cli.client import Client, Shape
+from procd.cli.client import CONTEXT, PTY, SESSION, Client, Shape
 from procd.cli.options import as_json, pass_target
 from procd.cli.progress import ASKING, Progress
 from procd.cli.tables import age, show, show_json
@@ -52,9 +52,9 @@ def ps(target: Target, *, as_json: bool) -> None:
       procd ps --json | jq -r '.terminals[].id'
     """
     with Progress(ASKING), Client(target) as client:
-        terminals = client.call("GET", "/process/pty", shape=TERMINALS)["sessions"]
-        sessions = client.call("GET", "/process/session", shape=SESSIONS)
-        contexts = client.call("GET", "/process/interpreter/context", shape=CONTEXTS)["contexts"]
+        terminals = client.call("GET", PTY, shape=TERMINALS)["sessions"]
+        sessions = client.call("GET", SESSION, shape=SESSIONS)
+        contexts = client.call("GET", CONTEXT, shape=CONTEXTS)["contexts"]
     if as_json:
         show_json({"terminals": terminals, "sessions": sessions, "contexts": contexts})
         return
@@ -103,7 +103,7 @@ def sessions(target: Target, *, as_json: bool) -> None:
       procd sessions --json | jq -r '.[] | select(.ended) | .sessionId'
     """
     with Progress(ASKING), Client(target) as client:
-        found = client.call("GET", "/process/session", shape=SESSIONS)
+        found = client.call("GET", SESSION, shape=SESSIONS)
     if as_json:
         show_json(found)
         return

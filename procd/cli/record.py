@@ -6,9 +6,9 @@ from typing import IO
 
 import click
 
-from procd.cli.attachment import ACK_BYTES, EXIT_TOKEN, PROTOCOL, PTY
+from procd.cli.attachment import ACK_BYTES, EXIT_TOKEN, PROTOCOL
 from procd.cli.cast import Writer
-from procd.cli.client import Client
+from procd.cli.client import PTY, Client
 from procd.cli.failure import Failure, Refused
 from procd.cli.http import quoted
 from procd.cli.ids import complete_terminal
