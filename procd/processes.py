@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
 from types import FrameType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from procd.config import ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
@@ -46,6 +46,13 @@ EXIT_WAIT_S: Final = 0.5
 SPAWN_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.064, 0.256, 1.0)
 
 T = TypeVar("T")
+
+
+class Apart(NamedTuple):
+    """The reading end of a further pipe, and what is called with what comes by it."""
+
+    fd: OwnedFd
+    on_data: Callable[[bytes], None]
 
 
 class Processes:
@@ -109,6 +116,7 @@ class Processes:
         output: Log[Store],
         stdin: OwnedFd | None = None,
         passed: Sequence[OwnedFd] = (),
+        apart: Apart | None = None,
         long_lived: bool = False,
         merged: bool = False,
     ) -> Process:
@@ -117,6 +125,7 @@ class Processes:
         Args:
             stdin: becomes the child's input, instead of /dev/null; closed here.
             passed: become the child's descriptors from 3 on; closed here.
+            apart: is read besides, and not into the log; closed if it can't be started.
             long_lived: it is worth a cgroup of its own, where there is a root for them.
             merged: one pipe is both, as stdout, so that the order of what comes is exact.
 
@@ -125,9 +134,10 @@ class Processes:
             Exhausted: `process.max_processes` are supervised.
         """
         theirs = [*passed] if stdin is None else [stdin, *passed]
-        readings: list[OwnedFd] = []
+        ours = [] if apart is None else [apart.fd]
         try:
             readings, writings = _opened(lambda: pipes(1 if merged else 2))
+            ours += readings
             theirs += writings
             for writing in writings:
                 self._give(writing.number)
@@ -139,14 +149,14 @@ class Processes:
             )
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=stdio)
             process = self._start(spec, output, long_lived=long_lived)
+            self._read(process, readings, apart)
         except BaseException:
-            for reading in readings:
-                reading.close()
+            for fd in ours:
+                fd.close()
             raise
         finally:
             for fd in theirs:
                 fd.close()
-        self._read(process, readings)
         return process
 
     def spawn_pty(
@@ -173,19 +183,21 @@ class Processes:
             # 1 and 2 are copies of 0.
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(slave, 0, 0))
             process = self._start(spec, output, master=master, long_lived=True)
+            self._read(process, [master])
             ours.pop_all()
-        self._read(process, [master])
         return process
 
-    def _read(self, process: Process, readings: Sequence[OwnedFd]) -> None:
+    def _read(
+        self, process: Process, readings: Sequence[OwnedFd], apart: Apart | None = None
+    ) -> None:
         try:
             for stream, reading in zip((STDOUT, STDERR), readings, strict=False):
                 process.read_from(reading, stream)
+            if apart is not None:
+                process.read_apart(apart.fd, apart.on_data)
         except BaseException as exc:
             process.kill()
             process.hang_up()
-            for reading in readings:
-                reading.close()
             if isinstance(exc, OSError):
                 raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
             raise

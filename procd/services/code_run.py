@@ -16,7 +16,8 @@ from typing import Final
 from procd import worker
 from procd.config import CodeRunConfig
 from procd.errors import BadRequest, SpawnFailed
-from procd.process import STDERR, Process
+from procd.process import STDERR
+from procd.processes import Apart
 from procd.services.artifacts import Artifacts
 from procd.services.environment import Environment, check_names, cost_bytes
 from procd.services.execute import ExecuteResult, Executions, Program, Watch
@@ -184,7 +185,6 @@ class _Run:
     python_path: str  # empty: the one on PATH
     argv: tuple[str, ...] = ()
     folder: Path | None = None
-    artifacts_fd: OwnedFd | None = None
 
     def which(self, name: str) -> str | None:
         """The path of a program: among the working directory's own Node packages, or on PATH."""
@@ -204,22 +204,18 @@ class _Run:
             argv = (python, "-u", "-", *self.request.argv)
             return self._program(argv, stdin=code)
         try:
-            self.artifacts_fd, writing = pipe()
+            reading, writing = pipe()
         except OSError as exc:
             code.close()
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
         runner = (str(WORKER_DIR / "run_code.py"), str(self.artifacts.cap_bytes))
         argv = (python, "-u", *runner, *self.request.argv)
-        return replace(self._program(argv), passed=(code, writing), started=self._collect)
+        apart = Apart(reading, self.artifacts.feed)
+        return replace(self._program(argv), passed=(code, writing), apart=apart)
 
     def _program(self, argv: tuple[str, ...], stdin: OwnedFd | None = None) -> Program:
         # The reply has no streams apart, so their order may as well be exact.
         return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=stdin, merged=True)
-
-    def _collect(self, process: Process) -> None:
-        assert self.artifacts_fd is not None
-        process.read_apart(self.artifacts_fd, self.artifacts.feed)
-        self.artifacts_fd = None
 
     def javascript(self) -> Program:
         """Node, with the code as its input."""
@@ -242,8 +238,6 @@ class _Run:
 
     def close(self) -> None:
         """Remove what only the run needed."""
-        if self.artifacts_fd is not None:
-            self.artifacts_fd.close()
         if self.folder is not None:
             remove_tree(self.folder)
 

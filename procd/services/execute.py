@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from procd.config import ExecuteConfig
 from procd.errors import BadRequest, Exhausted, SpawnFailed
 from procd.process import STDERR, Process
-from procd.processes import Processes
+from procd.processes import Apart, Processes
 from procd.services.environment import Environment, check_names, cost_bytes
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
@@ -55,8 +55,7 @@ class Program:
     """What is to be started, and the descriptors that are handed to it.
 
     Attributes:
-        merged: its stdout and stderr are one (see `Processes.spawn`).
-        started: called as soon as it runs; may raise OSError, and then it is ended.
+        apart, merged: see `Processes.spawn`.
     """
 
     argv: tuple[str, ...]
@@ -64,8 +63,8 @@ class Program:
     env: Mapping[str, str]
     stdin: OwnedFd | None = None
     passed: tuple[OwnedFd, ...] = ()
+    apart: Apart | None = None
     merged: bool = False
-    started: Callable[[Process], None] | None = None
 
 
 class Executions:
@@ -162,25 +161,16 @@ class Executions:
             self.running -= 1
 
     def _start(self, program: Program, output: Log[Backlog]) -> Process:
-        process = self._processes.spawn(
+        return self._processes.spawn(
             program.argv,
             cwd=program.cwd,
             env=program.env,
             output=output,
             stdin=program.stdin,
             passed=program.passed,
+            apart=program.apart,
             merged=program.merged,
         )
-        if program.started is not None:
-            try:
-                program.started(process)
-            except BaseException as exc:
-                process.kill()
-                process.hang_up()
-                if isinstance(exc, OSError):
-                    raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
-                raise
-        return process
 
     def _limited(self, timeout_s: float) -> float | None:
         ceiling_s = self._config.max_timeout_s
