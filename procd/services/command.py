@@ -46,7 +46,8 @@ class CommandRecord:
     """What is true of a command whoever looks after it.
 
     Attributes:
-        size: what the text takes in memory, bytes.
+        size: what the text took in memory when it was accepted, bytes; it takes more once Python
+            keeps its UTF-8 as well, and what is given back is to be what was taken.
         number: its place among the session's commands, from 1.
         interactive: whether it has an input that can be sent; else that is /dev/null.
         echoes: whether input sent is shown in its log.
