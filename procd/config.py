@@ -230,7 +230,8 @@ class SessionsConfig:
 
     state_dir: str = setting(
         "",
-        "where logs are kept; empty: $STATE_DIRECTORY, or the directory for temporary files",
+        "where logs are kept, a directory that exists; empty: $STATE_DIRECTORY, or the directory"
+        " for temporary files",
         is_path=True,
     )
     max_sessions: int = setting(2048, "live or ended sessions", minimum=1)

@@ -59,8 +59,9 @@ def serve(
     """Serve the Process API until SIGTERM or SIGINT, beside the command ENTRYPOINT if given.
 
     Settings come from the file, then from PROCD_<SECTION>_<KEY> variables, then from the options
-    here; config.example.toml lists them all. SIGHUP has tokens and the log's level read again.
-    Once it listens it prints one line that says where. `procd doctor` says what a machine lacks.
+    here; config.example.toml lists them all. SIGHUP has tokens and the log's level read
+    again, and the audit file reopened. Once it listens it prints one line that says where. `procd
+    doctor` says what a machine lacks.
 
     \b
     Exit codes:

@@ -66,7 +66,7 @@ def selected(tokens: list[str]) -> str | None:
 
 
 async def connect(request: web.Request) -> web.StreamResponse:
-    """Attach to a session; what is wrong with it is said after the upgrade (section 10.5)."""
+    """Attach to a session; what is wrong with it is said after the upgrade, by WebSocket."""
     ptys = request.app[PTYS]
     offset = number(request.query, "offset")
     replay = number(request.query, "replay")
@@ -102,7 +102,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
 
 
 async def create_connect(request: web.Request) -> web.StreamResponse:
-    """Create a session and attach to it (section 10.3)."""
+    """Create a session and attach to it."""
     ptys = request.app[PTYS]
     handshake_of(request, selected)  # before anything is created
     wanted = _wanted(request)

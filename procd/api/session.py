@@ -231,7 +231,7 @@ async def _awaited(request: web.Request) -> Item:
 
 
 async def send_input(request: web.Request) -> web.Response:
-    """Type a line into a command (section 8.6)."""
+    """Type a line into a command."""
     session = request.app[SESSIONS].to_change(request.match_info["session_id"], "send input to")
     command = session.history.get(request.match_info["command_id"])
     await session.type(command, await load(request, INPUT))
@@ -258,7 +258,7 @@ async def terminate(request: web.Request) -> web.Response:
 
 
 async def logs(request: web.Request) -> web.StreamResponse:
-    """A command's output so far; by WebSocket, what follows as well (section 9)."""
+    """A command's output so far; by WebSocket with `?follow=true`, what follows as well."""
     return await answer_logs(request, _command(request), client_of(request))
 
 
@@ -268,7 +268,7 @@ async def get_entrypoint(request: web.Request) -> web.StreamResponse:
 
 
 async def entrypoint_logs(request: web.Request) -> web.StreamResponse:
-    """The entrypoint's output, never without markers (section 2.3)."""
+    """The entrypoint's output, always with a marker before each piece of stdout or stderr."""
     command = request.app[SESSIONS].get(ENTRYPOINT).history.get(ENTRYPOINT_COMMAND)
     return await answer_logs(request, command, replace(client_of(request), labelled=True))
 

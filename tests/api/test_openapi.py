@@ -3,11 +3,14 @@
 import asyncio
 import base64
 import hashlib
+import importlib
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import procd.api
 from procd.api.describe import Doc
 from procd.api.gate import GATE
 from procd.api.health import READINESS
@@ -46,6 +49,20 @@ def references(part: object) -> Iterator[str]:
     elif isinstance(part, list):
         for inner in part:
             yield from references(inner)
+
+
+def test_every_route_of_a_module_is_served() -> None:
+    modules = {
+        each.name: importlib.import_module(each.name)
+        for each in pkgutil.walk_packages(procd.api.__path__, "procd.api.")
+    }
+    forgotten = [
+        f"{name}: {route.method} {route.path}"
+        for name, module in modules.items()
+        for route in getattr(module, "routes", ())
+        if route not in ROUTES
+    ]
+    assert not forgotten, "routes that aren't in ROUTES of procd/app.py"
 
 
 def test_every_route_has_its_description_beside_it() -> None:
