@@ -35,8 +35,8 @@ from procd.unix.shell import Shell
 
 GOOD, POOR, BAD = "ok", "warning", "problem"
 COLOURS: Final = {GOOD: "green", POOR: "yellow", BAD: "red"}
-# A session costs up to four descriptors.
-ENOUGH_FILES: Final = 4096
+# A session takes five descriptors, a terminal three; by default there may be 2048 of each.
+ENOUGH_FILES: Final = 16384
 LEAST_FILES: Final = 256
 ENOUGH_BYTES: Final = 1 << 30
 ENOUGH_PROCESSES: Final = 1024

@@ -28,7 +28,7 @@ from procd.trees import Trees
 from procd.turns import Turns
 from procd.unix import cgroup, proctree, tags
 from procd.unix.confine import confinement
-from procd.unix.fd import OwnedFd, pipes
+from procd.unix.fd import OwnedFd, may_last, pipes
 from procd.unix.heap import Heap
 from procd.unix.memory import memory_bytes
 from procd.unix.poller import Poller
@@ -126,16 +126,20 @@ class Processes:
             stdin: becomes the child's input, instead of /dev/null; closed here.
             passed: become the child's descriptors from 3 on; closed here.
             apart: is read besides, and not into the log; closed if it can't be started.
-            long_lived: it is worth a cgroup of its own, where there is a root for them.
+            long_lived: it is worth a cgroup of its own, where there is a root for them, and leaves
+                descriptors to what isn't.
             merged: one pipe is both, as stdout, so that the order of what comes is exact.
 
         Raises:
             SpawnFailed: it can't be started; nothing is left behind.
-            Exhausted: `process.max_processes` are supervised.
+            Exhausted: `process.max_processes` are supervised, or few descriptors are left for what
+                is long-lived.
         """
         theirs = [*passed] if stdin is None else [stdin, *passed]
         ours = [] if apart is None else [apart.fd]
         try:
+            if long_lived:
+                self._check_descriptors()
             readings, writings = _opened(lambda: pipes(1 if merged else 2))
             ours += readings
             theirs += writings
@@ -173,8 +177,9 @@ class Processes:
 
         Raises:
             SpawnFailed: it can't be started; nothing is left behind.
-            Exhausted: `process.max_processes` are supervised.
+            Exhausted: `process.max_processes` are supervised, or few descriptors are left.
         """
+        self._check_descriptors()
         with ExitStack() as ours:
             master, slave = _opened(lambda: open_pty(cols, rows))
             ours.callback(master.close)
@@ -186,6 +191,14 @@ class Processes:
             self._read(process, [master])
             ours.pop_all()
         return process
+
+    def _check_descriptors(self) -> None:
+        try:
+            if may_last():
+                return
+        except OSError as exc:
+            raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
+        raise Exhausted("limit of open files is reached: those left are for commands")
 
     def _read(
         self, process: Process, readings: Sequence[OwnedFd], apart: Apart | None = None

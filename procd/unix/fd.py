@@ -14,6 +14,9 @@ from typing import Final
 
 # The last descriptors are not for new work: who asks how procd is gets in, and what runs can end.
 RESERVED: Final = 64
+# Those before them, or an eighth of all, are not for what lasts: shells that are there can go on
+# to run commands, each for a moment, when there can be no more shells.
+MOMENTARY: Final = 64
 # asm-generic/socket.h
 SO_PASSRIGHTS: Final = 83
 
@@ -62,6 +65,23 @@ def for_work(*numbers: int) -> list[OwnedFd]:
             os.close(number)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return [OwnedFd(number) for number in numbers]
+
+
+def may_last() -> bool:
+    """Whether something new that lasts may take descriptors: more than those for moments are left.
+
+    Raises:
+        OSError: it can't be known.
+    """
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        number = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            return False
+        raise
+    os.close(number)
+    return number < most - RESERVED - min(MOMENTARY, most // 8)
 
 
 def pipes(count: int) -> tuple[list[OwnedFd], list[OwnedFd]]:

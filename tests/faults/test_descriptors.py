@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from procd.unix.fd import RESERVED
+from procd.unix.fd import MOMENTARY, RESERVED
 from tests.api import sessions
 from tests.api.clients import (
     Fifo,
@@ -52,8 +52,8 @@ async def test_pty(procd: MakeClient, tmp_path: Path) -> None:
     assert await listed(client) == ["t1", "t2"]
     with descriptors_exhausted():
         async with client.post("/process/pty", json={"id": "t3"}) as reply:
-            body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
-            assert "Too many open files" in body["message"]
+            body = await refused(reply, 429, "LIMIT_REACHED")
+            assert "limit of open files is reached" in body["message"]
         assert await listed(client) == ["t1", "t2"]
         await terminal.type(b"\n")
         await terminal.to_end()
@@ -68,7 +68,7 @@ async def test_pty_at_each_descriptor(procd: MakeClient, tmp_path: Path) -> None
     client = await procd(process={"shell": program(tmp_path, "read x")})
     assert await listed(client) == []
     statuses = []
-    for spare in range(10):
+    for spare in range(MOMENTARY + 10):
         with descriptors_exhausted(but=RESERVED + spare):
             async with client.post("/process/pty", json={"id": f"t{spare}"}) as reply:
                 statuses.append(reply.status)
@@ -76,7 +76,25 @@ async def test_pty_at_each_descriptor(procd: MakeClient, tmp_path: Path) -> None
             await delete(client, f"t{spare}")
         assert await listed(client) == []
     assert statuses == sorted(statuses, reverse=True)
-    assert (statuses[0], statuses[-1]) == (500, 201)
+    assert (statuses[0], statuses[-1]) == (429, 201)
+
+
+async def test_idle_sessions_leave_descriptors_for_their_commands(procd: MakeClient) -> None:
+    client = await procd(process={"shell": "/bin/sh"})
+    await sessions.create(client, "first")
+    with descriptors_exhausted(but=RESERVED + MOMENTARY + 20):
+        ids = ["first"]
+        while True:
+            body = {"sessionId": f"s{len(ids)}"}
+            async with client.post("/process/session", json=body) as reply:
+                if reply.status != 201:
+                    said = await refused(reply, 429, "LIMIT_REACHED")
+                    break
+            ids.append(body["sessionId"])
+        assert "limit of open files is reached" in said["message"]
+        assert len(ids) > 1
+        for session_id in ids:
+            assert (await sessions.run(client, "echo x", session_id))["output"] == "x\n"
 
 
 async def test_delete_and_metrics_without_a_descriptor(procd: MakeClient, tmp_path: Path) -> None:

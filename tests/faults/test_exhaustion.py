@@ -23,7 +23,7 @@ import aiohttp
 import pytest
 import uvloop
 
-from procd.unix.fd import RESERVED
+from procd.unix.fd import MOMENTARY, RESERVED
 from tests.daemon.conftest import Start, http, no_blocking, settled, start
 from tests.daemon.daemon import Daemon, descendants, descriptors, eventually
 
@@ -118,9 +118,10 @@ async def test_processes_leave_descriptors_for_connections(
     """A probe comes by a new connection each time, and one that gets none restarts the sandbox."""
     daemon = start()
     assert await version(http, daemon) == 200
-    with limited(daemon, resource.RLIMIT_NOFILE, max(descriptors(daemon.pid)) + RESERVED + 30):
+    most = max(descriptors(daemon.pid)) + RESERVED + MOMENTARY + 30
+    with limited(daemon, resource.RLIMIT_NOFILE, most):
         statuses: list[int] = []
-        while 500 not in statuses:
+        while 429 not in statuses:
             body = {"id": f"t{len(statuses)}"}
             async with http.post(f"{daemon.url}/process/pty", json=body) as reply:
                 statuses.append(reply.status)
