@@ -98,12 +98,12 @@ class HttpConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop for what has come."""
+        if self.incoming is not None:
+            super().data_received(data)
+            return
         if self._refused:
             if self._farewell is not None:
                 self._farewell.heard(len(data))
-            return
-        if self.incoming is not None:
-            super().data_received(data)
             return
         if not self._is_asking:
             self._heads_bytes = 0
@@ -185,6 +185,7 @@ class HttpConnection(web.RequestHandler):
             self._refused = True
             self._wire.abort()
         else:
+            self._messages.clear()  # this is the answer to what it has asked
             self._refuse(error)
             self._break_off_body()
 

@@ -15,8 +15,8 @@ from procd.errors import BadRequest, Exhausted, Refused, TooLarge, Unauthorized
 
 # A refused request's connection is kept if its body is known to be no longer than this.
 SMALL_BODY_BYTES: Final = 64 << 10
-# Else so much of the body, for so long, is still taken off the socket and dropped. Who sends it, a
-# proxy for instance, would meet a reset before it has read the answer.
+# Else it is closed so much later, and so much of the body is still taken off the socket meanwhile.
+# Who sends it, a proxy for instance, would meet a reset before it has read the answer.
 LINGER_BYTES: Final = 1 << 20
 LINGER_S: Final = 2.0
 
@@ -85,7 +85,7 @@ class Farewell:
         """So many bytes have come."""
         self._left -= size
         if self._left <= 0:
-            self.end()
+            self._transport.pause_reading()  # to close now would be a reset again
 
     def end(self) -> None:
         """Hear no more."""

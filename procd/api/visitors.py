@@ -164,9 +164,9 @@ class Visitors:
         That is so if there is no room for it, or if it is a stranger that has asked with much.
         """
         stranger = self._all.get(visitor) if self.is_stranger(visitor) else None
-        if stranger is not None:
-            self.keep(size)
         asked_much = stranger is not None and stranger.kept_bytes > FEW_BYTES
+        if stranger is not None:
+            self.keep(size)  # it may itself be turned away for that
         return asked_much or visitor in self.extra
 
     def see_off(self, visitor: object) -> None:

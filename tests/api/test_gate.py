@@ -11,6 +11,7 @@ from multidict import CIMultiDict
 
 from procd.api.gate import GATE, plain_path
 from procd.api.observe import REQUESTS
+from procd.api.refusal import LINGER_BYTES
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.app import PREFIXES, ROUTES
 from procd.config import ConfigError
@@ -208,9 +209,16 @@ async def test_a_refused_body_is_not_read(procd: MakeClient, secrets: Secrets, p
         assert b"401 Unauthorized" in await bare.rest()
 
 
-@each("header", ["Content-Length: 400000", "Transfer-Encoding: chunked"])
+@each(
+    ("header", "count"),
+    [
+        ("Content-Length: 400000", 3),
+        ("Transfer-Encoding: chunked", 3),
+        ("Content-Length: 4000000", LINGER_BYTES // 100_000 + 4),  # the last aren't read
+    ],
+)
 async def test_who_sends_on_after_a_refusal_meets_no_reset(
-    procd: MakeClient, secrets: Secrets, header: str
+    procd: MakeClient, secrets: Secrets, header: str, count: int
 ) -> None:
     """A proxy would take it for a failure of the server's and not look for the answer."""
     client = await guarded(procd, secrets)
@@ -220,7 +228,7 @@ async def test_who_sends_on_after_a_refusal_meets_no_reset(
     async with raw(client) as bare, asyncio.timeout(WAIT_S):
         await bare.request(f"POST /process/execute HTTP/1.1\n{header}")
         assert b"401 Unauthorized" in await bare.rest()
-        for _ in range(3):
+        for _ in range(count):
             await bare.send(piece)
             async with client.get("/version") as reply:  # meanwhile a reset would have come
                 assert reply.status == 401

@@ -312,6 +312,34 @@ async def test_strangers_leave_with_the_answer_to_much(start: Start) -> None:
                 assert connection.recv(1) == b""
 
 
+@pytest.mark.parametrize(
+    ("path", "token", "others_bytes"),
+    [
+        ("/version", f"Authorization: Bearer {TOKEN}\r\n", MEGABYTE),
+        ("/terminal/static/vendor/xterm.mjs", "", MEGABYTE - 100_000),  # the answer is too much
+    ],
+    ids=["token", "page"],
+)
+async def test_who_asks_with_most_of_all_has_one_answer(
+    start: Start, path: str, token: str, others_bytes: int
+) -> None:
+    """Of those that are refused for it, it may be one; never the next request's answer as well."""
+    daemon = start(env=FEW_STRANGERS)
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{token}X: {'x' * 20_000}".encode()
+    begun = b"GET /version HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 10_000
+    with ExitStack() as stack:
+        for _ in range(others_bytes // len(begun)):
+            stack.enter_context(connected(daemon)).sendall(begun)
+        connection = stack.enter_context(connected(daemon))
+        connection.sendall(request + b"\r\n\r\n")
+        received = b""
+        while data := connection.recv(1 << 20):
+            received += data
+    assert received.count(b"HTTP/1.") == 1, received[-1000:]
+    if not received.startswith(b"HTTP/1.0 429 "):
+        assert b"\r\nConnection: close\r\n" in received
+
+
 async def test_who_takes_nothing_is_dropped(start: Start) -> None:
     daemon = start(env={"PROCD_SERVER_DEAD_PEER_S": "0.5"})
     before = daemon.idle_descriptors()
