@@ -73,7 +73,7 @@ class ServerConfig:
     )
     max_header_bytes: int = setting(
         128 << 10,
-        "longest request line and longest header field, bytes; all of them, three times that,"
+        "longest request line and longest of 128 header fields, bytes; all, three times that,"
         " and 256 KiB more if they come at once",
         minimum=8190,
     )

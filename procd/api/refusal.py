@@ -20,6 +20,9 @@ SMALL_BODY_BYTES: Final = 64 << 10
 LINGER_BYTES: Final = 1 << 20
 LINGER_S: Final = 2.0
 
+# What aiohttp's parser says of more header fields than it takes.
+TOO_MANY_HEADERS: Final = "Too many headers received"
+
 INVITED: Final = web.RequestKey("INVITED", bool)
 
 
@@ -105,4 +108,6 @@ def reason(exc: HttpProcessingError) -> str:
     """What is said of a request that the parser refuses."""
     if isinstance(exc, LineTooLong):
         return "bad request: the request line or the headers are too long"
+    if exc.message == TOO_MANY_HEADERS:
+        return "bad request: there are more than 128 header fields"
     return "bad request: this is no well-formed request of HTTP/1.1"

@@ -162,6 +162,16 @@ async def test_header(procd: MakeClient) -> None:
         assert reply.status == 200
 
 
+async def test_number_of_headers(procd: MakeClient) -> None:
+    client = await procd()
+    for count, status in ((120, 200), (130, 400)):
+        headers = {f"X-{number}": "x" for number in range(count)}
+        async with client.get("/version", headers=headers) as reply:
+            assert reply.status == status
+            said = (await reply.json()).get("message", "")
+            assert ("more than 128 header fields" in said) == (status == 400)
+
+
 async def answered(client: Raw) -> int:
     """The status of the next reply, which is read."""
     status, lines = await client.head()
