@@ -16,13 +16,13 @@ from procd.turns import Turns
 # How the line of a chart begins, after the one before it, and ends. Source: worker/pyplot_hook.py.
 CHART_BEGIN: Final = b'\n{"type":"chart","value":'
 CHART_END: Final = b"}"
-# To read a chart takes as long as these are many, its points aside.
+# To read a chart takes as long as these are many, its points and other numbers in lists aside.
 MARKS: Final = (b",", b":", b"[", b"{")
 MOST_MARKS: Final = 256 << 10
-# A larger one is looked at in turns of the event loop, a run of points in a step.
+# A larger one is looked at in turns of the event loop, a run of numbers or points in a step.
 TURN_BYTES: Final = 256 << 10
 NUMBER: Final = rb"-?(?:0|[1-9][0-9]{0,200})(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
-POINTS: Final = re.compile(rb"(?:\[%b,%b\],){1,64}(?=\[)" % (NUMBER, NUMBER))
+RUN: Final = re.compile(rb"(?:(?:%b|\[%b,%b\]),){1,64}(?=[-0-9\[])" % (NUMBER, NUMBER, NUMBER))
 
 
 class Artifacts:
@@ -36,12 +36,14 @@ class Artifacts:
             knows it, but its forks may write as well. Less where memory runs out.
         claim: whether there is room in memory for so many bytes, which are then counted.
         overflown: whether anything was dropped.
+        unread: whether any was dropped because to look at it takes too much.
         charts: the JSON of those of all whole lines; of the large, before `check`, all.
     """
 
     def __init__(self, cap_bytes: int) -> None:
         self.cap_bytes = cap_bytes
         self.overflown = False
+        self.unread = False
         self.charts: list[bytes] = []
         self._unchecked: list[int] = []  # of `charts`, by index
         self.claim: Callable[[int], bool] = bool  # true of every size, until somebody counts
@@ -72,34 +74,53 @@ class Artifacts:
                 if len(value) > TURN_BYTES:
                     self._unchecked.append(len(self.charts))
                     self.charts.append(value)
-                elif _is_chart(value):
+                elif self._is_chart(value):
                     self.charts.append(value)
             begin = lines.find(CHART_BEGIN, end)
 
     async def check(self, turns: Turns) -> None:
-        """Look at the large ones, and drop what is no chart."""
+        """Look at the large ones, and drop what is no chart, or can't be looked at."""
         while self._unchecked:
             index = self._unchecked.pop()
             await turns.take()
             rest = bytearray()
             try:
-                await turns.spread(_without_points(self.charts[index], rest))
-                is_chart = _is_chart(bytes(rest))
-            except MemoryError:  # what the program has said is worth more
-                is_chart = False
+                await turns.spread(_without_runs(self.charts[index], rest))
+                is_chart = self._is_chart(rest)
+            except MemoryError:
+                self.unread, is_chart = True, False
             if not is_chart:
                 del self.charts[index]
 
+    def _is_chart(self, value: bytes | bytearray) -> bool:
+        """Whether it is a JSON object, as what a program writes to descriptors by chance is not."""
+        if value[:1] != b"{":
+            return False
+        if sum(map(value.count, MARKS)) > MOST_MARKS:
+            self.unread = True
+            return False
+        try:
+            DECODER.decode(value.decode())
+        except (ValueError, OverflowError, RecursionError):
+            return False
+        except MemoryError:  # what the program has said is worth more
+            self.unread = True
+            return False
+        return True
 
-def _without_points(value: bytes, rest: bytearray) -> Iterator[None]:
-    """Put all into `rest` but points that another follows: that is JSON if `value` is."""
+
+def _without_runs(value: bytes, rest: bytearray) -> Iterator[None]:
+    """Put all into `rest` but the numbers and points of lists that another follows.
+
+    That is JSON if `value` is.
+    """
     begin = position = 0
     for _ in range(MOST_MARKS):
-        if (position := value.find(b"[[", position) + 1) == 0:
+        if (position := value.find(b"[", position) + 1) == 0:
             break
         rest += value[begin:position]
         begin = position
-        while run := POINTS.match(value, begin):
+        while run := RUN.match(value, begin):
             begin = run.end()
             yield
         position = begin
@@ -119,14 +140,3 @@ DECODER: Final = json.JSONDecoder(
     parse_float=len,
     parse_constant=_refuse_constant,
 )
-
-
-def _is_chart(value: bytes) -> bool:
-    """Whether it is a JSON object, as what a program writes to descriptors by chance is not."""
-    if value[:1] != b"{" or sum(map(value.count, MARKS)) > MOST_MARKS:
-        return False
-    try:
-        DECODER.decode(value.decode())
-    except (ValueError, OverflowError, RecursionError, MemoryError):
-        return False
-    return True

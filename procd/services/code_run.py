@@ -138,6 +138,9 @@ class CodeRuns:
         if artifacts.overflown:
             text = f"procd: charts beyond {artifacts.cap_bytes} bytes were dropped\n"
             execution.output.append(text.encode(), STDERR)
+        if artifacts.unread:
+            text = "procd: charts that take too much to be looked at were dropped\n"
+            execution.output.append(text.encode(), STDERR)
         return CodeRunResult(execution=execution, charts=artifacts.charts)
 
     async def _typescript(self, run: "_Run") -> tuple[str, ...]:

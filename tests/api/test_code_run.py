@@ -190,7 +190,6 @@ ARTIFACTS = [
     (b'{"type":"chart","value":{},"exitCode":{}}\n', None),
     (b'{"type":"chart","value":{}}]}\n{"type":"chart","value":{}', None),
     (b'x{"type":"chart","value":{}}\n{"type":"chart","value":{}}\n', [{}]),
-    (b'{"type":"chart","value":{"a":[' + b"[]," * (2 << 20) + b"[]]}}\n", None),
     (b"\xff\xfe\n", None),
     (bytes(1000) + b"\n", None),
 ]
@@ -230,6 +229,20 @@ for n in range(1000):
     assert charts == [{"n": n} for n in range(len(charts))]
     assert 20 < len(charts) <= 60
     assert body["result"] == "procd: charts beyond 2048 bytes were dropped\n"
+
+
+async def test_artifacts_that_take_too_much_to_look_at(procd: MakeClient) -> None:
+    """They are dropped, with a word; many numbers or points alone aren't too much."""
+    client = await procd()
+    code = f"""{DESCRIPTOR}
+for many in b'[],' * 150_000, b'1.5,' * 150_000, b'[1,2],' * 150_000:
+    data = b'{{"type":"chart","value":{{"a":[' + many + many[:-1] + b']}}}}\\n'
+    while data: data = data[os.write(charts, data):]
+"""
+    body = await code_run(client, code)
+    numbers, points = (chart["a"] for chart in body["artifacts"]["charts"])
+    assert (numbers, points) == ([1.5] * 300_000, [[1, 2]] * 300_000)
+    assert body["result"] == "procd: charts that take too much to be looked at were dropped\n"
 
 
 async def test_artifacts_beyond_the_memory_for_output(procd: MakeClient) -> None:
@@ -272,10 +285,11 @@ def test_charts_in_pieces(size: int) -> None:
     assert artifacts.charts == charts
 
 
-async def test_large_charts_are_looked_at_in_several_turns() -> None:
-    """By their points; what is no JSON is dropped, wherever that is."""
+@pytest.mark.parametrize("element", ["[{0},-{0}.5e-07]", "-{0}.5e-07"])
+async def test_large_charts_are_looked_at_in_several_turns(element: str) -> None:
+    """By their points or other numbers; what is no JSON is dropped, wherever that is."""
     turns = 0
-    points = ",".join(f"[{n},-{n}.5e-07]" for n in range(50_000))
+    elements = ",".join(map(element.format, range(50_000)))
     ends = [
         "]]]}",
         "],[1,2]]}",
@@ -286,7 +300,7 @@ async def test_large_charts_are_looked_at_in_several_turns() -> None:
         ",[01,2]]]}",
         '],"[[1,2],[3,4]"]]}',
     ]
-    charts = [f'{{"elements":[[[[1,2],{points}{end}'.encode() for end in ends]
+    charts = [f'{{"elements":[[[[1,2],{elements}{end}'.encode() for end in ends]
     artifacts = Artifacts(sys.maxsize)
     for chart in charts:
         artifacts.feed(b'\n{"type":"chart","value":%b}\n' % chart)
@@ -306,19 +320,20 @@ async def test_large_charts_are_looked_at_in_several_turns() -> None:
 
 
 async def test_a_chart_that_there_is_no_memory_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is dropped, as one that is no chart: the run itself has succeeded."""
+    """It is dropped, with a word: the run itself has succeeded."""
 
-    def without_points(*_: object) -> Iterator[None]:
+    def without_runs(*_: object) -> Iterator[None]:
         raise MemoryError
         yield
 
-    monkeypatch.setattr(artifacts_module, "_without_points", without_points)
+    monkeypatch.setattr(artifacts_module, "_without_runs", without_runs)
     artifacts = Artifacts(sys.maxsize)
     small, large = (b'{"n":"%b"}' % (b"x" * size) for size in (1, TURN_BYTES))
     for chart in small, large:
         artifacts.feed(b'\n{"type":"chart","value":%b}\n' % chart)
     await artifacts.check(Turns())
     assert artifacts.charts == [small]
+    assert artifacts.unread
 
 
 def is_json(text: bytes) -> bool:
