@@ -178,11 +178,11 @@ class PtySession:
         self.info = replace(self.info, active=False)
         if self._redrawn is not None:
             self._redrawn.cancel()
-        if self._recording is not None:
-            self._recording.finish(self.exit_code)
         self._sessions.ended(self, keep=not self._deleted)
         if self.on_end is not None:
             self.on_end(self.exit_code if self.started else None)  # what never ran has none
+        if self._recording is not None:  # last, should there be no memory for that
+            self._recording.finish(self.exit_code)
         log.info("pty ended", extra={"pty": self.id, "exit_code": self.exit_code})
 
     def forget(self) -> None:

@@ -87,14 +87,7 @@ class Recording:
 
     def output(self, data: bytes) -> None:
         """Record output; a character that comes in parts is recorded when it is whole."""
-        if self._fd is None:
-            return
-        try:
-            if text := self._decoder.decode(data):
-                self._event("o", text)
-        except MemoryError:  # rather no more than with a hole
-            log.warning("recording ended: no memory", extra={"recording": self.path.name})
-            self.close()
+        self._event("o", data)
 
     def resized(self, cols: int, rows: int) -> None:
         """Record a new size."""
@@ -102,17 +95,25 @@ class Recording:
 
     def finish(self, exit_code: int | None) -> None:
         """Record the end, and close the file."""
-        if rest := self._decoder.decode(b"", final=True):
-            self._event("o", rest)
+        self._event("o", b"", final=True)
         if exit_code is not None:
             self._event("x", str(exit_code))
         self.close()
 
-    def _event(self, kind: str, data: str) -> None:
+    def _event(self, kind: str, data: str | bytes, *, final: bool = False) -> None:
         if self._fd is None:
             return
+        try:
+            text = data if isinstance(data, str) else self._decoder.decode(data, final)
+            if text:
+                self._add(kind, text)
+        except MemoryError:  # rather no more than with a hole
+            self.close()
+            log.warning("recording ended: no memory", extra={"recording": self.path.name})
+
+    def _add(self, kind: str, text: str) -> None:
         now = time.monotonic()
-        if self._put([round(now - self._last, 6), kind, data]):
+        if self._put([round(now - self._last, 6), kind, text]):
             self._last = now
             return
         self._max_bytes += RESERVE_BYTES
@@ -138,21 +139,23 @@ class Recording:
             self._timer = None
         if self._fd is None:
             return
-        data, self._held = self._held, bytearray()
         try:
-            write_all(self._fd, data)
+            write_all(self._fd, self._held)
         except OSError as exc:
-            log.warning("recording ended: %s", exc.strerror, extra={"recording": self.path.name})
-            self._cut(self._fd, data)
-            self._fd.close()
-            self._fd = None
+            self._give_up(self._fd, exc.strerror)
+        except MemoryError:
+            self._give_up(self._fd, "no memory")
+        self._held.clear()
 
-    def _cut(self, fd: OwnedFd, data: bytearray) -> None:
-        """Have the file end with the last of its lines that is whole, of `data` or before."""
-        begin = self._size - len(data)
+    def _give_up(self, fd: OwnedFd, reason: str | None) -> None:
+        """Have the file end with the last of its lines that is whole, of `_held` or before."""
+        begin = self._size - len(self._held)
         written = os.lseek(fd.number, 0, os.SEEK_CUR) - begin
         with suppress(OSError):
-            os.ftruncate(fd.number, begin + data.rfind(b"\n", 0, written) + 1)
+            os.ftruncate(fd.number, begin + self._held.rfind(b"\n", 0, written) + 1)
+        fd.close()
+        self._fd = None
+        log.warning("recording ended: %s", reason, extra={"recording": self.path.name})
 
     def discard(self) -> None:
         """Remove it: nothing ever ran.

@@ -399,3 +399,55 @@ async def test_what_there_is_no_memory_to_record(
     first, *events = map(json.loads, path.read_text().splitlines())
     assert first == {"version": 3}
     assert [event[1:] for event in events] == [["o", "one"]]
+
+
+def test_what_there_is_no_memory_to_write(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recording ends with what was written before."""
+    path = tmp_path / ODD
+
+    def write(*_: object) -> int:
+        raise MemoryError
+
+    async def record() -> Recording:
+        recording = Recording(path, {"version": 3}, 1 << 20)
+        recording.flush()
+        recording.output(b"one")
+        return recording
+
+    recording = asyncio.run(record())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        recording.finish(0)
+    assert not recording.active
+    assert "recording ended: no memory" in caplog.text
+    assert path.read_text() == '{"version":3}\n'
+
+
+@pytest.mark.parametrize("kind", ["o", "r", "x"])
+async def test_a_terminal_whose_recording_has_no_memory(
+    procd: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It is resized and ends as any other."""
+    dumps = json.dumps
+
+    def short(document: Any, **options: Any) -> str:
+        if isinstance(document, list) and document[1] == kind:
+            raise MemoryError
+        return dumps(document, **options)
+
+    monkeypatch.setattr(json, "dumps", short)
+    client = await served(procd, tmp_path, "read x; stty size; exit 3", linger_s=60)
+    await create(client, "t1", record=True)
+    terminal = await connect(client, "t1")
+    async with client.post("/process/pty/t1/resize", json={"cols": 91, "rows": 17}) as reply:
+        assert reply.status == 200
+    await terminal.type(b"\n")
+    await terminal.to_end()
+    assert b"17 91" in terminal.output
+    assert terminal.ending["exitCode"] == 3
+    (one,) = await ended(client)
+    _, events = await fetched(client, one["name"])
+    assert kind not in [event[1] for event in events]
+    await create(client, "t1")  # its name is free again
