@@ -40,8 +40,9 @@ class Owner:
     def check_lasting(self, path: Path, label: str) -> None:
         """Refuse a directory that the owner could put another, or a link, in the place of.
 
-        What is then made, given away or removed there by name is somebody else's. Who else may
-        write to it or its parents isn't looked at closely; root has no need of such means.
+        All links that lead there are looked at as well, and the parents of each. What is then made,
+        given away or removed there by name is somebody else's. Who else may write to it or its
+        parents isn't looked at closely; root has no need of such means.
 
         Raises:
             ConfigError: it is such a one.
@@ -50,13 +51,16 @@ class Owner:
         """
         if self.uid in (0, os.geteuid()):
             return
-        real = path.resolve()
-        for place in (real, *real.parents, path.absolute(), *path.absolute().parents):
+        path = path.absolute()
+        for place in (path, *path.parents):
+            if place.is_symlink():
+                self.check_lasting(place.parent.resolve() / place.readlink(), label)
             found = place.lstat()
             mode = 0 if stat.S_ISLNK(found.st_mode) else found.st_mode
             shared = mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX
             if shared or found.st_uid == self.uid:
-                raise ConfigError(f"{label}: uid {self.uid} could exchange what is in {place}")
+                named = place.parent.resolve() / place.name
+                raise ConfigError(f"{label}: uid {self.uid} could exchange what is in {named}")
 
     def may_run(self, program: Path) -> bool:
         """Whether the owner can get to a program that is there, and execute it."""

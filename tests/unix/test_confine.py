@@ -161,18 +161,20 @@ def test_who_acts_as_the_user_is_who_it_was_afterwards() -> None:
         LIBC.prctl(PR_SET_PDEATHSIG, before[-1])
 
 
-@pytest.mark.parametrize("where", ["inner", "outer", "link"])
+@pytest.mark.parametrize("where", ["inner", "outer", "link", "further"])
 @pytest.mark.parametrize(
     ("mode", "refused"), [(0o755, False), (0o775, True), (0o757, True), (0o1777, False)]
 )
 def test_a_path_that_others_may_exchange(
     tmp_path: Path, where: str, mode: int, refused: bool
 ) -> None:
-    """Each directory on the way counts, also on that of a link."""
+    """Each directory on the way counts, also on that of a link, and of one that it leads to."""
     inner = tmp_path / "outer" / "inner"
     inner.mkdir(parents=True)
+    (tmp_path / "further").mkdir()
+    (tmp_path / "further" / "on").symlink_to("../outer")
     (tmp_path / "link").mkdir()
-    (tmp_path / "link" / "to").symlink_to(inner)
+    (tmp_path / "link" / "to").symlink_to("../further/on/inner")
     place = next(tmp_path.rglob(where))
     place.chmod(mode)
     user = Owner(uid=54321, gid=54321, groups=())
