@@ -8,7 +8,9 @@ import re
 from typing import Final
 
 # Beginnings of the types whose files another machine has, or a program of this one.
-REMOTE: Final = (b"9p", b"afs", b"autofs", b"ceph", b"cifs", b"fuse", b"lustre", b"nfs", b"smb")
+REMOTE: Final = (
+    b"9p", b"afs", b"autofs", b"ceph", b"cifs", b"fuse", b"lustre", b"nfs", b"smb", b"virtiofs",
+)  # fmt: skip
 ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 
 
@@ -29,6 +31,6 @@ def is_remote(path: str) -> bool:
     for line in lines:  # of several at one place the last is seen
         before, _, after = line.partition(b" - ")
         place = ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), before.split(b" ")[4]) + b"/"
-        if wanted.startswith(place) and len(place) >= len(longest):
+        if place != b"//" and wanted.startswith(place) and len(place) >= len(longest):
             longest, kind = place, after
     return kind.startswith(REMOTE)

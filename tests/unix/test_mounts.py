@@ -5,12 +5,21 @@ from pathlib import Path
 
 import pytest
 
+from procd.unix import mounts
 from procd.unix.mounts import is_remote
 from tests.daemon.stalled import stalled_at
 
 
 def test_what_is_of_this_machine() -> None:
     for path in ("/", "/proc/self", "/dev", "//", os.path.dirname(__file__), "absent"):
+        assert not is_remote(path)
+
+
+def test_what_the_root_is_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though another machine had all files."""
+    monkeypatch.setattr(mounts, "REMOTE", tuple(bytes([first]) for first in range(256)))
+    assert is_remote("/proc/self")
+    for path in ("/", "//", "/proc/..", "/absent"):
         assert not is_remote(path)
 
 
