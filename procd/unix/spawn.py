@@ -94,12 +94,18 @@ def spawn(spec: Spec, tag: int) -> int:
     if spec.cwd.startswith("/"):
         env["PWD"] = spec.cwd  # so that a shell keeps the name the caller used; chdir(2) has none
     here = _here()
+    options: list[str] = []  # of env(1)
     if spec.cwd != here and is_remote(spec.cwd) and kind_of(os.path.realpath(ENV)) != "busybox":
-        enter = (ENV, f"--chdir={spec.cwd}")  # which BusyBox's can't
-        spec = replace(spec, cwd=here, wrappers=(*spec.wrappers, *enter))
+        options.append(f"--chdir={spec.cwd}")  # which BusyBox's can't
+        spec = replace(spec, cwd=here)
     if spec.wrappers:
-        argv, env = _wrapped(spec, env)
-        spec = replace(spec, argv=argv)
+        hiding, env = _hidden(env)
+        options += hiding
+    if options:
+        if "=" in spec.argv[0]:  # which env would take for a variable
+            reason = f"{spec.argv[0]}: its path has a = in it"
+            raise SpawnFailed(f"program cannot be executed: {reason}")
+        spec = replace(spec, argv=(*spec.wrappers, ENV, *options, *spec.argv))
     if spec.cwd == here:
         return _spawn(spec, env, actions, tag)
     try:
@@ -134,21 +140,17 @@ def _return(here: int) -> None:
         os.chdir("/")
 
 
-def _wrapped(spec: Spec, env: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The argument vector and the environment that `spec` begins with, its wrappers first.
+def _hidden(env: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """An environment that says nothing to wrappers, and the options of env(1) that make it `env`.
 
-    env(1), the last of them, gives the program its variables. Their values get there as variables
+    env, the last of them, gives the program its variables. Their values get there as variables
     too, under names that mean nothing to anybody: every user can read an argument vector.
     """
-    program = spec.argv[0]
-    if "=" in program:  # which env would take for a variable
-        raise SpawnFailed(f"program cannot be executed: {program}: its path has a = in it")
     renamed = {f"v{number}": value for number, value in enumerate(env.values())}
     assignments = " ".join(
         f"{_quoted(name)}=${{{stand_in}}}" for name, stand_in in zip(env, renamed, strict=True)
     )
-    options = ("--ignore-environment", f"--split-string={assignments}")
-    return (*spec.wrappers, ENV, *options, *spec.argv), renamed
+    return ("--ignore-environment", f"--split-string={assignments}"), renamed
 
 
 def _quoted(name: str) -> str:

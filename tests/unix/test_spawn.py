@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from procd.errors import SpawnFailed
+from procd.unix import mounts
 from procd.unix.fd import seal_inherited
 from procd.unix.spawn import Source, Spec, spawn
 from procd.unix.tags import TAG_BASE, tag_of
@@ -185,6 +186,28 @@ def test_a_wrapper_has_nothing_of_the_environment(cwd: str) -> None:
     assert seen
     assert not re.search(rb"^(?!v\d+=)\w+=", seen, re.MULTILINE)
     assert run(program, env={}, cwd=".", wrappers=WRAPPER) == b""
+
+
+@pytest.mark.parametrize("wrappers", [(), ("/bin/sh", "-c", 'exec "$0" "$@"')])
+def test_a_directory_that_may_not_answer(
+    monkeypatch: pytest.MonkeyPatch, wrappers: tuple[str, ...]
+) -> None:
+    """What runs there has its environment as elsewhere."""
+    monkeypatch.setattr(mounts, "REMOTE", (b"proc",))
+    env = {**ENV, "A": "x \"y\" 'z' $HOME ${v0} \\n #\n\t", "it's \\ odd\n": "1"}
+    said = run(("/usr/bin/env", "--null"), env=env, cwd="/proc/sys", wrappers=wrappers)
+    given = {**env, "PWD": "/proc/sys"}
+    assert said == b"".join(os.fsencode(f"{name}={value}\0") for name, value in given.items())
+    program = ("/bin/pwd", "-P")
+    assert run(program, env=env, cwd="/proc/sys", wrappers=wrappers) == b"/proc/sys\n"
+
+
+def test_many_variables_in_a_directory_that_may_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are no argument, which would be too long."""
+    monkeypatch.setattr(mounts, "REMOTE", (b"proc",))
+    env = {f"NAME_OF_A_VARIABLE_{number:06}": "x" for number in range(6000)}
+    said = run(("/usr/bin/env",), env=env, cwd="/proc/sys")
+    assert said.count(b"\n") == len({*env, "PWD"})
 
 
 def test_no_value_is_an_argument() -> None:
