@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 3
+OF_MAKE := MAKEFLAGS MFLAGS MAKELEVEL MAKE_TERMOUT MAKE_TERMERR ARGS PYTHON VENV
 AGAIN = $(BIN)/python -m pytest --last-failed $(ARGS)
 PREFIX ?= /opt/procd
 BINDIR ?= /usr/local/bin
@@ -13,8 +14,9 @@ SOURCES := LICENSE README.md procd pyproject.toml setup.cfg
 
 .PHONY: run dev fmt check programs test fuzz bench screenshots install clean
 
+# What procd runs inherits its environment: a make there would take these for its own.
 run: $(BIN)/procd  ## install procd into .venv and start it on 127.0.0.1:2280
-	$(BIN)/procd serve $(ARGS)
+	env $(OF_MAKE:%=-u %) $(BIN)/procd serve $(ARGS)
 
 $(BIN)/procd: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
