@@ -92,6 +92,7 @@ class Processes:
         self._closed = False
         self._sweep: asyncio.TimerHandle | None = None
         self._sweep_wanted = False
+        self._reaping: asyncio.Task[None] | None = None  # what is left of the last sweep
         proctree.become_subreaper()
         self.poller = Poller(self._loop)
         self._old_handler: Any = signal.signal(signal.SIGCHLD, self._child_news)
@@ -329,6 +330,9 @@ class Processes:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
+        if self._reaping is not None and not (self._closed or self._reaping.done()):
+            self._plan_sweep()  # one beside it would share its turns, and both take longer
+            return
         self._sweep_wanted = False
         signal.sigtimedwait({signal.SIGCHLD}, 0)  # what came until now is seen to below
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
@@ -340,7 +344,7 @@ class Processes:
             self._sweep_wanted = True
             self._plan_sweep()
         else:
-            self.tasks.start(self.trees.looks.finish(reaping), "reap orphans")
+            self._reaping = self.tasks.run(self.trees.looks.finish(reaping), "reap orphans")
 
     def stop(self, but: Container[int] = ()) -> None:
         """Start nothing any more, and begin to kill every tree, orphans of earlier ones included.

@@ -731,6 +731,23 @@ async def test_news_of_a_child_plan_one_sweep(supervise: Supervise) -> None:
     assert started() == []
 
 
+async def test_one_sweep_at_a_time(supervise: Supervise) -> None:
+    """While one has still to come to some, none is begun beside it, but planned."""
+    processes = supervise().processes
+    processes._reap_orphans()
+    assert processes._sweep is None
+    with opened_files() as opened:
+        processes._reap_orphans()
+    assert OWN_CHILDREN not in opened
+    assert processes._sweep is not None
+    async with asyncio.timeout(10):
+        await processes.tasks.aclose(10)
+    with opened_files() as opened:
+        processes._reap_orphans()
+    assert OWN_CHILDREN in opened
+    assert processes._sweep is None
+
+
 async def test_orphans_without_a_descriptor(supervise: Supervise) -> None:
     """They can't be looked for: another sweep is planned, and closing goes on."""
     processes = supervise().processes

@@ -16,7 +16,7 @@ import pytest
 from procd.turns import Turns
 from procd.unix import procfs, proctree, tags
 from procd.unix.pidfd import ended
-from procd.unix.proctree import Tree
+from procd.unix.proctree import ASKED, Tree
 from procd.unix.spawn import Spec, spawn
 from procd.unix.tags import PART_BITS, PROCESS_MASK, TAG_BASE
 from tests.api.clients import descriptors_exhausted
@@ -497,3 +497,23 @@ def test_reaping_takes_one_status(start: Start) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(other.pid, 0)[1]) == 2
     living_one.stdin.close()
     assert os.waitstatus_to_exitcode(os.waitpid(living_one.pid, 0)[1]) == 3
+
+
+def test_several_who_are_only_asked_are_a_step(start: Start) -> None:
+    """Orphans of others, and statuses, take a small part of the time that a member does."""
+    other = start(
+        f"for i in $(seq {3 * ASKED}); do (sleep 1000 &); done; echo 1; read x", tag=OTHER_TAG
+    )
+    leader = start("echo 1; read x")
+    other.line()
+    leader.line()
+    leaders = {other.pid, leader.pid}
+    pids = [member and member[0] for member in proctree.members(leader.tree, leaders)]
+    assert pids == [None, None, None, leader.pid]
+    orphans = {*procfs.own_children()} - leaders
+    assert len(orphans) == 3 * ASKED
+    for pid in orphans:
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert len([*proctree.reap_orphans(leaders)]) == 3
+    assert {*procfs.own_children()} == leaders
