@@ -254,8 +254,10 @@ class Repl:
 
     async def kill(self) -> None:
         """SIGKILL for the whole tree; returns when it has ended, or won't: then it is given up."""
-        await self._processes.trees.looks.take()
-        self._process.kill()
+        try:
+            await self._processes.trees.looks.take()
+        finally:  # whatever becomes of the wait
+            self._process.kill()
         await self._settled()
 
     async def _settled(self) -> None:

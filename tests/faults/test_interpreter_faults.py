@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from procd.app import PROCESSES
 from procd.services.context import INTERNAL, STATE_LOST
 from procd.unix.channel import MAX_UNSENT_BYTES
 from procd.unix.fd import RESERVED
+from tests import waiting
 from tests.api.cells import CONTEXTS, EXECUTE, create, delete, listed, run, said, start
 from tests.api.clients import (
     WAIT_S,
@@ -24,6 +26,7 @@ from tests.api.clients import (
     descriptors_exhausted,
     each,
     execute,
+    program,
     raw,
     refused,
     until,
@@ -616,3 +619,27 @@ async def test_clients_that_come_and_go(procd: MakeClient) -> None:
     count = int(await said(client, "print(x)"))
     assert 20 <= count <= 30
     assert (await execute(client, "echo fine"))["result"] == "fine\n"
+
+
+async def test_who_leaves_while_an_interpreter_is_ended(
+    procd: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It doesn't live on, known to nobody, where it had to wait for its turn to be killed."""
+    python = program(tmp_path, "exec sleep 1000")
+    client = await procd(interpreter={"python": python, "start_s": 0.3, "warm": 0})
+    assert client.app is not None
+    processes = client.app[PROCESSES]
+    crowded = asyncio.Event()
+
+    async def take() -> None:
+        crowded.set()
+        await asyncio.get_running_loop().create_future()
+
+    with monkeypatch.context() as crowd:
+        crowd.setattr(processes.trees.looks, "take", take)
+        asking = asyncio.ensure_future(client.post(CONTEXTS, json={}))
+        async with asyncio.timeout(WAIT_S):
+            await crowded.wait()
+    assert processes.supervised == 1
+    asking.cancel()
+    await waiting.until(lambda: processes.supervised == 0)
