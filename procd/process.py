@@ -278,9 +278,13 @@ class Process:
         await self.killed()
 
     async def end(self, number: int, grace_s: float) -> None:
-        """`tell` everyone, and `see_off`."""
-        await self._processes.trees.looks.take()
-        await self.see_off(await self.tell(number), grace_s)
+        """`leave`, then kill; returns as `killed` does."""
+        try:
+            await self.leave(number, grace_s)
+            await self._processes.trees.looks.take()
+        finally:  # whatever becomes of the wait
+            self.kill()
+        await self.killed()
 
     def resize(self, cols: int, rows: int) -> None:
         """Set the winsize of its terminal, if it has one that is open."""

@@ -340,7 +340,7 @@ class Processes:
         reaping = proctree.reap_orphans(self.pids)
         try:
             self.trees.looks.begin(reaping)
-        except OSError:  # no descriptor or no memory is left
+        except (OSError, MemoryError):  # there may be some in a moment
             self._sweep_wanted = True
             self._plan_sweep()
         else:

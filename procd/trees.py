@@ -66,7 +66,8 @@ class Trees:
         """Signal all of a tree, whatever becomes of the caller.
 
         Raises:
-            OSError: no descriptor or no memory is left to look for them with; some may have got it.
+            OSError: no descriptor is left to look for them with; some may have got it.
+            MemoryError: there is no memory to; likewise.
         """
         steps = proctree.signal_tree(tree, number, self._supervised, {})
         self.looks.begin(steps)
@@ -102,11 +103,11 @@ class Trees:
             yield from proctree.signal_tree(
                 tree, number, self._supervised, reached, only=only, wakes=wakes
             )
-        except OSError as exc:
-            log.warning("the tree with tag %x can't be walked: %s", tree.tag, exc.strerror)
+        except (OSError, MemoryError) as exc:
             for leader in tree.leaders:
                 with suppress(OSError):  # it isn't ours to signal
                     os.killpg(leader, number)
+            log.warning("the tree with tag %x can't be walked: %r", tree.tag, exc)
 
     def _kill_once(self, tree: Tree | Forest, reached: dict[int, int]) -> Iterator[None]:
         try:

@@ -29,6 +29,7 @@ from procd.unix.poller import Poller
 from procd.unix.shell import script_argv
 from tests import waiting
 from tests.opened import opened_files
+from tests.shortage import CALLS, no_memory_for
 from tests.trees import members_of
 
 # Somebody who tells his pid and stays, whoever asks him to go.
@@ -602,32 +603,107 @@ eval "$STAY"
 """
 
 
-@pytest.mark.parametrize("failing", [0, 1, 2, 4, 8])
+# Of each call the first few that a kill makes, and those of which it makes more than that.
+SHORTAGES = [
+    *itertools.product(("os.open", "os.read"), (0, 1, 2, 4, 8)),
+    *itertools.product(("os.pidfd_open",), (0, 1, 2, 3, 4)),
+    ("resource.prlimit", 0),
+]
+
+
+@pytest.mark.parametrize(("call", "failing"), SHORTAGES)
 @pytest.mark.parametrize("ours", [True, False])
 async def test_a_kill_that_there_is_no_memory_for(
-    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, failing: int, *, ours: bool
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, call: str, failing: int, *, ours: bool
 ) -> None:
     """Whichever look it fails: it is made again, and the process itself is killed at once."""
     process = supervise().sh(SCATTERED)
     pids = {*map(int, (await until_lines(process, 4)).split())}
-    looks = itertools.count()
-
-    def short(number: int, size: int, read: Callable[[int, int], bytes] = os.read) -> bytes:
-        of_a_process = os.readlink(f"/proc/self/fd/{number}").startswith("/proc/")
-        if of_a_process and next(looks) == failing:
-            raise MemoryError
-        return read(number, size)
+    before = descriptors()
 
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr("os.read", short)
     if not ours:  # the first of its process group
         monkeypatch.setattr("os.killpg", refuse)
+    looks = no_memory_for(monkeypatch, call, failing)
     process.kill()
     assert await ended(process) == ExitStatus(signal=signal.SIGKILL)
-    await gone(pids)
+    async with asyncio.timeout(10):
+        await process.killed()
     assert next(looks) > failing
+    monkeypatch.undo()
+    await gone(pids)
+    assert descriptors() <= before
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_an_end_that_there_is_no_memory_for(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Who couldn't be told is killed all the same."""
+    process = supervise().sh(SCATTERED)
+    pids = {*map(int, (await until_lines(process, 4)).split())}
+    looks = no_memory_for(monkeypatch, call)
+    async with asyncio.timeout(10):
+        await process.end(signal.SIGTERM, 0.05)
+    assert next(looks) > 0
+    monkeypatch.undo()
+    await gone(pids)
+
+
+async def test_an_end_that_there_is_no_memory_to_wait_for(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked hears of that, and all are killed."""
+    supervisor = supervise()
+    process = supervisor.sh(SCATTERED)
+    pids = {*map(int, (await until_lines(process, 4)).split())}
+
+    async def short() -> None:
+        monkeypatch.undo()
+        raise MemoryError
+
+    monkeypatch.setattr(supervisor.processes.trees.looks, "take", short)
+    with pytest.raises(MemoryError):
+        await process.end(signal.SIGTERM, 1000)
+    await gone(pids)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_emptiness_that_there_is_no_memory_to_see(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Who waits for it waits on, and is told."""
+    supervisor = supervise()
+    process = supervisor.sh(SCATTERED)
+    await until_lines(process, 4)
+    looks = no_memory_for(monkeypatch, call)
+    waiting = asyncio.ensure_future(supervisor.processes.trees.emptied(process.record.tree))
+    await asyncio.sleep(0)
+    assert next(looks) > 0
+    assert not waiting.done()
+    process.kill()
+    async with asyncio.timeout(10):
+        await waiting
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+async def test_what_there_is_no_memory_to_take_back(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """It is taken back once there is some."""
+    supervisor = supervise()
+    before, poller = descriptors(), supervisor.processes.poller
+    supervisor.processes.poller = Filling(poller, room, MemoryError())  # type: ignore[assignment]  # it does what one does
+    looks = no_memory_for(monkeypatch, "os.open")
+    with pytest.raises(MemoryError):
+        supervisor.sh('sh -c "$STAY" & exec sleep 1000')
+    assert next(looks) > 0
+    supervisor.processes.poller = poller
+    async with asyncio.timeout(10):
+        while supervisor.processes.supervised or descriptors() != before or started():
+            await asyncio.sleep(0)
 
 
 async def test_an_end_that_there_is_no_room_to_wait_for(

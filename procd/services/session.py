@@ -257,7 +257,7 @@ class ShellSession:
             CommandCompleted: it has ended.
             SessionEnded: its session has ended before its turn.
             Conflict: its turn has not come.
-            ProcdError: there is no descriptor to look for them with.
+            ProcdError: there is no descriptor, or no memory, to look for them with.
         """
         command.raise_if_never_run()
         command.check_not_ended()
@@ -267,6 +267,8 @@ class ShellSession:
             await self._trees.signal(self.tree(command), number)
         except OSError as exc:  # whoever asked can ask again: nobody else is to get it instead
             raise ProcdError(f"the processes can't be looked for: {exc.strerror}") from exc
+        except MemoryError as exc:
+            raise ProcdError("the processes can't be looked for: no memory") from exc
 
     async def terminate(self, command: Command) -> bool:
         """End one command and keep the shell; those before it keep their background jobs.
@@ -379,6 +381,9 @@ class ShellSession:
                 command.cancel("session was deleted")
             await self._process.see_off(told, self._config.grace_s)
             await self.history.clear()
+        except BaseException:  # for want of memory, say
+            self._process.kill()
+            raise
         finally:
             self.close()
 

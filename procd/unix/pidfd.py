@@ -52,7 +52,7 @@ def _pidfd(pid: int, start_time: int) -> OwnedFd:
     pidfd = OwnedFd(os.pidfd_open(pid))
     try:
         _check(pid, start_time)
-    except OSError:
+    except BaseException:
         pidfd.close()
         raise
     return pidfd
@@ -101,5 +101,5 @@ async def _one_ended(pid: int, start_time: int) -> None:
                 pidfd.close()
         except ProcessLookupError:
             return
-        except OSError:
+        except (OSError, MemoryError):
             await asyncio.sleep(RETRY_S)

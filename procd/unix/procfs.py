@@ -3,7 +3,6 @@
 Source: proc_pid_stat(5), proc_pid_task(5) "children".
 """
 
-import errno
 import os
 import time
 from typing import Final, NamedTuple
@@ -49,7 +48,8 @@ def content(path: str) -> bytes:
     """What a file says of a process, nothing if that has gone. Half as dear as by `open`.
 
     Raises:
-        OSError: there is no descriptor or no memory to read it with.
+        OSError: there is no descriptor to read it with.
+        MemoryError: there is no memory.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -62,8 +62,6 @@ def content(path: str) -> bytes:
         return said
     except ProcessLookupError:
         return b""
-    except MemoryError as exc:  # as for want of a descriptor, whoever looks goes on otherwise
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from exc
     finally:
         os.close(fd)
 

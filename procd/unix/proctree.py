@@ -116,7 +116,8 @@ def members(
         departed: gets the pids of those found dead, who may have left a child a moment ago.
 
     Raises:
-        OSError: no descriptor or no memory is left to look at them with.
+        OSError: no descriptor is left to look at them with.
+        MemoryError: there is no memory to.
     """
     seen: set[int] = set()
     for first in _firsts(tree, supervised):
@@ -215,7 +216,8 @@ def signal_tree(
         wakes: whether who is stopped is continued, to hear it.
 
     Raises:
-        OSError: no descriptor or no memory is left to look at them with; some may have got it.
+        OSError: no descriptor is left to look at them with; some may have got it.
+        MemoryError: there is no memory to; likewise.
     """
     found: Iterable[tuple[int, int] | None] = members(tree, supervised, departed)
     if number != signal.SIGKILL:
@@ -248,12 +250,11 @@ async def emptied(tree: Tree, supervised: Container[int], looks: Turns) -> None:
         living: dict[int, int] = {}
         try:
             await looks.spread(_list(tree, supervised, living))
-        except OSError:
+            if not living:
+                return
+            await ended(living)
+        except (OSError, MemoryError):
             await asyncio.sleep(RETRY_S)
-            continue
-        if not living:
-            return
-        await ended(living)
 
 
 async def finish_kill(
@@ -276,6 +277,8 @@ async def finish_kill(
     """
     try:
         await looks.finish(first)
+    except MemoryError:
+        pass  # to wait for a turn with: what is left has none
     finally:
         deque(first, maxlen=0)  # however soon procd ends: what is left has got the signal
     seen: set[int] = set()
@@ -295,12 +298,11 @@ async def finish_kill(
             reached = {}
             round_ = signal_tree(tree, signal.SIGKILL, supervised, reached, departed)
             await looks.spread(round_)
-        except OSError:
+            if not reached and departed <= seen:
+                return
+            seen |= departed
+        except (OSError, MemoryError):
             await asyncio.sleep(RETRY_S)
-            continue
-        if not reached and departed <= seen:
-            return
-        seen |= departed
 
 
 def reap_orphans(supervised: Container[int]) -> Iterator[None]:
@@ -309,7 +311,8 @@ def reap_orphans(supervised: Container[int]) -> Iterator[None]:
     ASKED in a step, and never with a wait for any child: nobody's status is taken by mistake.
 
     Raises:
-        OSError: no descriptor or no memory is left to look for them with.
+        OSError: no descriptor is left to look for them with.
+        MemoryError: there is no memory to.
     """
     orphans = (pid for pid in own_children() if pid not in supervised)
     for number, pid in enumerate(orphans, 1):

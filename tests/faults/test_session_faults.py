@@ -13,6 +13,7 @@ import pytest
 from aiohttp import ClientResponse
 
 from procd.api.session import SESSIONS
+from procd.app import PROCESSES
 from procd.unix.procfs import own_children
 from tests.api.clients import WAIT_S, Fifo, Gate, descriptors_exhausted, execute, refused
 from tests.api.conftest import alive, gate
@@ -32,6 +33,7 @@ from tests.api.sessions import (
     type_in,
 )
 from tests.conftest import MakeClient
+from tests.shortage import CALLS, no_memory_for
 from tests.waiting import until
 
 __all__ = ["alive", "gate"]
@@ -361,6 +363,75 @@ async def test_a_command_that_there_is_no_memory_to_start(
     )
     assert len(os.listdir("/proc/self/fd")) == before
     assert (await run(client, "echo after"))["output"] == "after\n"
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("failing", [0, 1, 2])
+async def test_a_session_that_there_is_no_memory_to_delete(
+    procd: MakeClient, alive: Fifo, monkeypatch: pytest.MonkeyPatch, call: str, failing: int
+) -> None:
+    """What runs in it is ended all the same."""
+    client = await procd(sessions={"grace_s": 0.1})
+    await create(client)
+    command_id = await start(client, f"exec 9>{alive}; (setsid sleep 1000 &); echo up; sleep 1000")
+    await (await follow(client, command_id)).until(b"up\n")
+    with monkeypatch.context() as failure:
+        no_memory_for(failure, call, failing)
+        await delete(client)
+    await alive.ended()
+
+
+async def test_a_session_that_there_is_no_memory_to_wait_for(
+    procd: MakeClient, alive: Fifo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"exec 9>{alive}; echo up; sleep 1000")
+    await (await follow(client, command_id)).until(b"up\n")
+
+    async def short() -> None:
+        monkeypatch.undo()
+        raise MemoryError
+
+    assert client.app is not None
+    monkeypatch.setattr(client.app[PROCESSES].trees.looks, "take", short)
+    async with client.delete("/process/session/s") as reply:
+        await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+    await alive.ended()
+
+
+@pytest.mark.parametrize("call", ["os.open", "os.read", "os.pidfd_open"])
+async def test_a_timeout_that_there_is_no_memory_for(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The command ends, whoever waits is told, and the next one runs."""
+    client = await procd()
+    await create(client)
+    looks = no_memory_for(monkeypatch, call)
+    body = {"command": "(setsid sleep 1000 &); sleep 1000", "timeout": 1}
+    async with client.post("/process/session/s/exec", json=body) as reply:
+        await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
+    assert next(looks) > 0
+    assert (await run(client, "echo next"))["output"] == "next\n"
+
+
+async def test_a_signal_that_there_is_no_memory_for(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked is told, and can ask again."""
+    client = await procd(process={"shell": "/bin/bash"})
+    await create(client)
+    command_id = await start(client, "sh -c 'echo up; exec sleep 1000'")
+    await (await follow(client, command_id)).until(b"up\n")
+    path = path_of(command_id) + "/signal"
+    with monkeypatch.context() as failure:
+        no_memory_for(failure, "os.read")
+        async with client.post(path, json={"signal": "TERM"}) as reply:
+            body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+    assert body["message"] == "the processes can't be looked for: no memory"
+    async with client.post(path, json={"signal": "TERM"}) as reply:
+        assert reply.status == 204
+    assert (await ended(client, command_id))["exitCode"] == 143
 
 
 async def test_input_that_could_not_be_written_is_sent_again(

@@ -269,6 +269,25 @@ async def test_a_kill_that_is_cut_short(start: Start) -> None:
     assert reached.keys() == {leader.pid, *pids}
 
 
+class Short(Turns):
+    """There is no memory for the first to wait in; then there is."""
+
+    async def take(self) -> None:
+        self.take = super().take  # type: ignore[method-assign]  # from then on it is as ever
+        raise MemoryError
+
+
+async def test_a_kill_that_there_is_no_memory_to_wait_for(start: Start) -> None:
+    """The rest is done at once, and looked for again."""
+    leader = start('for i in 1 2 3; do sh -c "$STAY" & done; wait')
+    pids = leader.lines(3)
+    reached: dict[int, int] = {}
+    first = proctree.signal_tree(leader.tree, signal.SIGKILL, {leader.pid}, reached)
+    async with asyncio.timeout(30):
+        await proctree.finish_kill(leader.tree, first, reached, {leader.pid}, Short())
+    assert living({leader.pid, *pids}) == set()
+
+
 async def test_an_untagged_orphan_is_found_by_its_session(start: Start) -> None:
     """Who sets the limit himself is still of his leader's session."""
     leader = start(
