@@ -30,6 +30,7 @@ from procd.startup import prepared
 from procd.surroundings import state_dir
 from procd.unix import cgroup, tags
 from procd.unix.confine import Confinement
+from procd.unix.kernel import missing
 from procd.unix.memory import memory_bytes
 from procd.unix.shell import Shell
 
@@ -66,7 +67,7 @@ class Finding(NamedTuple):
 def command(*, path: Path | None, as_json: bool) -> None:
     """See whether this machine is fit for `procd serve`, and say what to do if it isn't.
 
-    Checks the settings as `procd serve` does, then the shell, Python, kernel, cgroup, systemd,
+    Checks the kernel, the settings as `procd serve` does, then the shell, Python, cgroup, systemd,
     where to listen, limits and the disk. It changes nothing. Run it as the user and with the
     environment that procd is to have. Exits with 1 if there is a problem; a warning is none.
 
@@ -91,6 +92,12 @@ def command(*, path: Path | None, as_json: bool) -> None:
 
 
 def _findings(path: Path | None) -> Iterator[Finding]:
+    release = platform.release()
+    if lacking := missing():
+        advice = f"this is {release}: run a newer one, or let its sandbox (seccomp) have it"
+        yield from (Finding("kernel", BAD, f"lacks {each}", advice) for each in lacking)
+        return  # the other checks need some of it, too
+    yield Finding("kernel", GOOD, release)
     config = Config()
     try:
         config = load(path, os.environ)
@@ -101,7 +108,7 @@ def _findings(path: Path | None) -> Iterator[Finding]:
     else:
         yield Finding("configuration", GOOD, str(path or "defaults and environment"))
     checks: tuple[Callable[[Config], Finding], ...] = (
-        _shell, _python, _kernel, _terminals, _marks, _cgroup, _systemd, _port, _socket, _files,
+        _shell, _python, _terminals, _marks, _cgroup, _systemd, _port, _socket, _files,
         _processes, _memory, _disk,
     )  # fmt: skip
     for check in checks:
@@ -159,15 +166,6 @@ def _problem(argv: tuple[str, ...]) -> str:
     if not ended:
         return f"doesn't end within {START_S:.0f} s"
     return f"fails with exit code {code}" if code else ""
-
-
-def _kernel(_: Config) -> Finding:
-    release = platform.release()
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError):
-        return Finding("kernel", BAD, release, "pidfd_open is missing: Linux 5.3 or newer has it")
-    return Finding("kernel", GOOD, release)
 
 
 def _terminals(_: Config) -> Finding:

@@ -33,6 +33,7 @@ from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, rel
 from procd.unix.environ import take
 from procd.unix.fd import RESERVED, seal_inherited
 from procd.unix.heap import hold
+from procd.unix.kernel import missing
 from procd.unix.keyring import renounce_keys
 from procd.unix.priority import precede
 
@@ -67,7 +68,7 @@ def serve(
     Exit codes:
       0  stopped by a signal
       1  it can't listen
-      2  the configuration can't be used
+      2  the configuration can't be used, or the system lacks what procd needs
 
     \b
     Examples:
@@ -81,6 +82,8 @@ def serve(
         secret = take(VARIABLE)
     except OSError as exc:
         _refuse(f"{VARIABLE}: can't be hidden from other processes: {exc.strerror}")
+    if lacking := missing():
+        _refuse(f"this system lacks {'; '.join(lacking)}")
     try:
         path = path and path.absolute()  # SIGHUP has it read again, from wherever procd is then
         config = load(path, os.environ)
@@ -128,7 +131,7 @@ def serve(
 
 
 def _refuse(message: str) -> NoReturn:
-    """Say what is wrong with the configuration, and end."""
+    """Say what is wrong with the configuration or the system, and end."""
     raise Failure(message, code=EXIT_CONFIG)
 
 

@@ -36,8 +36,12 @@ def children(pid: int, threads: int = 0) -> list[int]:
 
 
 def own_children() -> list[int]:
-    """The direct children of this process, which has one thread."""
-    return _listed(f"/proc/self/task/{os.getpid()}/children")
+    """The direct children of this process, which has one thread.
+
+    Raises:
+        OSError: the kernel doesn't list them, or there is no descriptor or no memory for that.
+    """
+    return [int(pid) for pid in _read(f"/proc/self/task/{os.getpid()}/children").split()]
 
 
 def _listed(path: str) -> list[int]:
@@ -52,16 +56,18 @@ def content(path: str) -> bytes:
         MemoryError: there is no memory.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return _read(path)
     except (FileNotFoundError, ProcessLookupError):
         return b""
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         said = b""
         while piece := os.read(fd, PIECE_BYTES):
             said += piece
         return said
-    except ProcessLookupError:
-        return b""
     finally:
         os.close(fd)
 

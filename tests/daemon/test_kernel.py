@@ -1,0 +1,65 @@
+"""procd where the kernel, or the sandbox around it, refuses something."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from tests import denied
+from tests.daemon.daemon import PROCD, Daemon, environment
+
+pytestmark = pytest.mark.skipif(not denied.POSSIBLE, reason="the numbers of its calls aren't known")
+
+NEEDED = [
+    ("pidfd_open=ENOSYS", "pidfd_open (Linux 5.3): Function not implemented"),
+    ("pidfd_open=EPERM", "pidfd_open (Linux 5.3): Operation not permitted"),
+    ("pidfd_send_signal=ENOSYS", "pidfd_send_signal (Linux 5.1): Function not implemented"),
+    ("waitid=EINVAL", "waitid for a pidfd (Linux 5.4): Invalid argument"),
+    # Of the third argument, to set one and not to get one: any in the lower half.
+    ("prlimit64&0xffffffff=EPERM", "RLIMIT_RTTIME (Linux 2.6.25): not allowed to raise "),
+    ("prctl=EINVAL", "PR_SET_CHILD_SUBREAPER (Linux 3.4): Invalid argument"),
+    ("memfd_create=EPERM", "memfd_create (Linux 3.17): Operation not permitted"),
+    ("timerfd_create=ENOSYS", "timerfd_create (Linux 2.6.25): Function not implemented"),
+]
+
+
+def refused(*command: str) -> tuple[str, str]:
+    """What serve says as it refuses to start, and the problem that the doctor finds."""
+    served = subprocess.run(
+        [*command, "serve", "--port", "0"], env=environment(), capture_output=True, text=True
+    )
+    assert served.returncode == 2
+    assert served.stderr.count("\n") == 1
+    doctor = subprocess.run(
+        [*command, "doctor", "--json"], env=environment(), capture_output=True, text=True
+    )
+    assert doctor.returncode == 1
+    assert doctor.stderr == ""
+    (finding,) = json.loads(doctor.stdout)
+    assert (finding["name"], finding["state"]) == ("kernel", "problem")
+    return served.stderr, finding["found"]
+
+
+@pytest.mark.parametrize(("rule", "told"), NEEDED)
+def test_what_it_can_not_do_without(rule: str, told: str) -> None:
+    """It doesn't start, rather than run what it can't end; the doctor says so too."""
+    served, found = refused(*denied.command([rule], PROCD))
+    assert served.startswith(f"procd: this system lacks {told}")
+    assert found.startswith(f"lacks {told}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace")
+def test_the_proc_of_another_pid_namespace() -> None:
+    """What it has started can't be found in there."""
+    served, found = refused("unshare", "--pid", "--fork", *PROCD)
+    for said in served, found:
+        assert "children of this PID namespace (CONFIG_PROC_CHILDREN): No such file" in said
+
+
+def test_all_that_is_missing_is_named() -> None:
+    command = denied.command(["memfd_create=EPERM", "timerfd_create=ENOSYS"], PROCD)
+    with pytest.raises(RuntimeError, match=r"lacks memfd_create .*; timerfd_create "):
+        Daemon.start(command=command)
+    doctor = subprocess.run([*command, "doctor"], env=environment(), capture_output=True, text=True)
+    assert doctor.stdout.count("problem  kernel") == 2
