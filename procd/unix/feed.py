@@ -14,6 +14,7 @@ import select
 import struct
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from procd.unix.fd import OwnedFd
@@ -44,7 +45,8 @@ class Feed:
         on_lost: Callable[[], None],
     ) -> None:
         os.set_blocking(fd.number, False)
-        fcntl.fcntl(fd.number, fcntl.F_SETPIPE_SZ, SIZE_BYTES)
+        with suppress(OSError):  # then it is looked at from time to time, as a larger one is
+            fcntl.fcntl(fd.number, fcntl.F_SETPIPE_SZ, SIZE_BYTES)
         self._selector = selector
         self._fd = fd
         self._on_read = on_read

@@ -1,8 +1,11 @@
 """Feed: when all was read, and what doesn't keep the loop until then."""
 
 import asyncio
+import errno
 import fcntl
 import os
+
+import pytest
 
 from procd.unix.fd import pipe
 from procd.unix.feed import Feed
@@ -23,8 +26,18 @@ class Left:
         return self._loop.remove_writer(fd)
 
 
-async def test_a_pipe_that_its_reader_has_made_larger() -> None:
-    """It always takes more, though nothing is read."""
+@pytest.mark.parametrize("resizable", [True, False])
+async def test_a_pipe_that_takes_more(monkeypatch: pytest.MonkeyPatch, resizable: bool) -> None:
+    """Though nothing is read: its reader has made it larger, or it couldn't be made small."""
+    resize = fcntl.fcntl
+
+    def refuse(fd: int, command: int, argument: int = 0) -> int:
+        if command == fcntl.F_SETPIPE_SZ:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return resize(fd, command, argument)
+
+    if not resizable:
+        monkeypatch.setattr(fcntl, "fcntl", refuse)
     selector = Left()
     reading, writing = pipe()
     read, lost = asyncio.Event(), asyncio.Event()
@@ -35,7 +48,7 @@ async def test_a_pipe_that_its_reader_has_made_larger() -> None:
 
     feed = Feed(selector, writing, on_read, lost.set)
     feed.write(b"a line\n")
-    fcntl.fcntl(reading.number, fcntl.F_SETPIPE_SZ, 1 << 20)
+    resize(reading.number, fcntl.F_SETPIPE_SZ, 1 << 20)
     async with asyncio.timeout(10):
         await selector.left.wait()
         assert not read.is_set()
