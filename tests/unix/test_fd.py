@@ -1,13 +1,15 @@
 """Who owns a descriptor, and what descriptors are for."""
 
+import errno
 import os
 import resource
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from procd.unix.fd import RESERVED, OwnedFd, for_work, pipe
+from procd.unix.fd import RESERVED, OwnedFd, for_work, pipe, take_none
 from procd.unix.tty import open_pty
 
 
@@ -95,3 +97,16 @@ def test_the_last_descriptors_are_not_for_new_work() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+class Filtered(socket.socket):
+    """A socket where a seccomp filter lets no option be set."""
+
+    def setsockopt(self, *_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_a_filter_in_front_of_the_option_to_take_no_descriptors() -> None:
+    """As on a kernel without it: what is refused then is nothing."""
+    with Filtered(socket.AF_UNIX) as sock:
+        take_none(sock)
