@@ -1,5 +1,6 @@
 """What procd takes from where it was started: directories, and what children inherit."""
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Mapping
@@ -54,19 +55,25 @@ def enter_work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> None:
 
 
 def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
-    """Where the directories for logs are made; that one can be is tried.
+    """Where the directories for logs are made; that one can be, and a lock in it, is tried.
 
     Raises:
-        ConfigError: nothing can be made there.
+        ConfigError: nothing can be made there, or locked.
 
     Source: systemd.exec(5), StateDirectory=.
     """
-    place = lasting_dir(config, environ) or tempfile.gettempdir()
+    place = lasting_dir(config, environ)
     try:
+        place = place or tempfile.gettempdir()
         # To ask whether it may be isn't enough: root may write to /proc.
-        os.rmdir(tempfile.mkdtemp(dir=place))  # noqa: PTH106 - as above
+        with (
+            tempfile.TemporaryDirectory(dir=place) as tried,
+            tempfile.TemporaryFile(dir=tried) as lock,
+        ):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
-        raise ConfigError(f"sessions.state_dir: {exc.strerror}: {place}") from exc
+        where = f": {place}" if place else ""
+        raise ConfigError(f"sessions.state_dir: {exc.strerror}{where}") from exc
     return place
 
 

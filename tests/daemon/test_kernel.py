@@ -57,6 +57,25 @@ def test_the_proc_of_another_pid_namespace() -> None:
         assert "children of this PID namespace (CONFIG_PROC_CHILDREN): No such file" in said
 
 
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        # O_EXCL, by which files are made where others may write.
+        ("openat&0x80=EROFS", "sessions.state_dir: No usable temporary directory found in ["),
+        ("flock=ENOLCK", "sessions.state_dir: No locks available: "),
+    ],
+)
+def test_a_state_directory_that_can_not_be_used(rule: str, told: str) -> None:
+    command = denied.command([rule], PROCD)
+    with pytest.raises(RuntimeError) as caught:
+        Daemon.start(command=command)
+    assert f"procd: {told}" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+    doctor = subprocess.run([*command, "doctor"], env=environment(), capture_output=True, text=True)
+    assert doctor.stderr == ""
+    assert f"problem  configuration  {told}" in doctor.stdout
+
+
 def test_all_that_is_missing_is_named() -> None:
     command = denied.command(["memfd_create=EPERM", "timerfd_create=ENOSYS"], PROCD)
     with pytest.raises(RuntimeError, match=r"lacks memfd_create .*; timerfd_create "):
