@@ -82,7 +82,8 @@ class Poller:
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
         self._resting: dict[int, Callback] = {}
-        # Those that the epoll has no room for, and when they are tried again; monotonic time.
+        # Those that the epoll has no room for, or whose callback has failed and would do so in each
+        # turn; and when they are tried again, monotonic time.
         self._roomless: dict[int, Callback] = {}
         self._roomless_writers: dict[int, Callback] = {}
         self._retry_at = 0.0
@@ -162,15 +163,19 @@ class Poller:
         try:
             self.add_reader(fd, callback)
         except OSError as exc:
-            self._wait_for_room(exc)
+            self._tell_of_no_room(exc)
+            self._try_later()
             self._roomless[fd] = callback
         else:
             self._resting.pop(fd, None)
             self._roomless.pop(fd, None)
 
-    def _wait_for_room(self, exc: OSError) -> None:
+    def _tell_of_no_room(self, exc: OSError) -> None:
         if not (self._roomless or self._roomless_writers):
             log.warning("no room to wait for a child with: %s", exc.strerror)
+
+    def _try_later(self) -> None:
+        if not (self._roomless or self._roomless_writers):
             self._retry_at = time.monotonic() + MEMORY_REST_S
             if not self._resting:
                 self._timer.set(MEMORY_REST_S)
@@ -201,7 +206,8 @@ class Poller:
             try:
                 self._epoll.register(fd, WRITABLE)
             except OSError as exc:
-                self._wait_for_room(exc)
+                self._tell_of_no_room(exc)
+                self._try_later()
                 self._roomless_writers[fd] = callback
                 return
         self._roomless_writers.pop(fd, None)
@@ -235,6 +241,10 @@ class Poller:
                         callback()
                     except Exception as exc:  # noqa: BLE001 - reported, as the loop does
                         self._report(callback, exc)
+                        if readers.get(fd) is callback and fd != self._timer.number:
+                            self.remove_reader(fd)
+                            self._try_later()
+                            self._roomless[fd] = callback
                 if mask & TO_WRITERS and (callback := writers.get(fd)) is not None:
                     if mask & STATES == NO_ROOM:
                         if fd not in readers:  # who would find out that nobody has it open
@@ -244,6 +254,10 @@ class Poller:
                         callback()
                     except Exception as exc:  # noqa: BLE001 - as above
                         self._report(callback, exc)
+                        if writers.get(fd) is callback:
+                            self.remove_writer(fd)
+                            self._try_later()
+                            self._roomless_writers[fd] = callback
             if len(events) < BATCH or time.monotonic() >= deadline or self._epoll.closed:
                 return
 

@@ -394,6 +394,43 @@ async def test_what_a_callback_raises_harms_no_other(poller: Poller, ends: Ends)
     assert all(isinstance(report, OSError) for report in reports)
 
 
+async def test_what_fails_is_called_again_after_a_while(
+    poller: Poller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in each turn, which would fill the log; one that is removed isn't called at all."""
+    monkeypatch.setattr(module, "MEMORY_REST_S", 1000)
+    loop = asyncio.get_running_loop()
+    reports: list[object] = []
+    loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        seen: set[str] = set()
+
+        def fail() -> None:
+            raise OSError("broken")
+
+        poller.add_reader(ours.fileno(), fail)
+        poller.add_writer(ours.fileno(), fail)
+        theirs.send(b"x")
+        await turns(5)
+        assert len(reports) == 2
+        assert poller.remove_reader(ours.fileno())
+        assert poller.remove_writer(ours.fileno())
+        monkeypatch.setattr(module, "MEMORY_REST_S", 0.001)
+
+        def fail_once(what: str) -> None:
+            if len(reports) < 4:
+                raise OSError("broken")
+            seen.add(what)
+
+        poller.add_reader(ours.fileno(), functools.partial(fail_once, "data"))
+        poller.add_writer(ours.fileno(), functools.partial(fail_once, "room"))
+        await until(lambda: seen == {"data", "room"})
+        assert len(reports) == 4
+        assert poller.remove_reader(ours.fileno())
+        assert poller.remove_writer(ours.fileno())
+
+
 async def test_a_callback_may_stop_another_of_the_same_turn(poller: Poller, ends: Ends) -> None:
     """Who was stopped is not called, though its event had been taken already."""
     (one, write_one), (two, write_two) = ends.pipe(), ends.pipe()
