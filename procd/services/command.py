@@ -182,13 +182,15 @@ class Command:
         return self._script is None or self._script.opened
 
     async def held_by(self, shell: int) -> bool:
-        """Whether the shell has the command's outputs open, under whatever number.
+        """Whether the shell has the command's outputs open, or may have, under whatever number.
 
         Meanwhile the shell is to do nothing: it might move them past the look.
         """
         try:
             numbers = os.listdir(f"/proc/{shell}/fd")  # noqa: PTH208 - a str
-        except OSError:  # it has gone, or is another user's and not to be looked at
+        except PermissionError:  # another user's, and CAP_SYS_PTRACE is missing
+            return True
+        except OSError:  # it has gone
             return False
         for count, number in enumerate(numbers, 1):
             if count % TURN_DESCRIPTORS == 0:
