@@ -32,6 +32,7 @@ from procd.unix import cgroup, tags
 from procd.unix.confine import Confinement
 from procd.unix.kernel import missing
 from procd.unix.memory import memory_bytes
+from procd.unix.procfs import stat_of
 from procd.unix.shell import Shell
 
 GOOD, POOR, BAD = "ok", "warning", "problem"
@@ -178,6 +179,9 @@ def _terminals(_: Config) -> Finding:
 
 def _marks(_: Config) -> Finding:
     hard = tags.obstacle()
+    if hard is None and stat_of(1) is None:
+        advice = "mount it without hidepid (ProtectProc=): what isn't dumpable is not found without"
+        return Finding("process trees", POOR, "/proc hides processes of others", advice)
     if hard is None:
         return Finding("process trees", GOOD, "can be marked")
     advice = "raise it (LimitRTTIME=): to end one command of a session ends the session without"

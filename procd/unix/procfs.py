@@ -49,7 +49,9 @@ def _listed(path: str) -> list[int]:
 
 
 def content(path: str) -> bytes:
-    """What a file says of a process, nothing if that has gone. Half as dear as by `open`.
+    """What a file says of a process. Half as dear as by `open`.
+
+    Nothing if that has gone, or may not be looked at: proc(5), "hidepid".
 
     Raises:
         OSError: there is no descriptor to read it with.
@@ -57,7 +59,7 @@ def content(path: str) -> bytes:
     """
     try:
         return _read(path)
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""
 
 

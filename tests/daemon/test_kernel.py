@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -74,6 +75,31 @@ def test_a_state_directory_that_can_not_be_used(rule: str, told: str) -> None:
     doctor = subprocess.run([*command, "doctor"], env=environment(), capture_output=True, text=True)
     assert doctor.stderr == ""
     assert f"problem  configuration  {told}" in doctor.stdout
+
+
+HIDING = """
+mount -t proc -o hidepid=1 proc /proc
+exec setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps=-all "$@"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_processes_that_may_not_be_looked_at() -> None:
+    """They are nobody's, and hide no others; the doctor says that there are some."""
+    foreign = subprocess.Popen(["sleep", "100"])
+    script = f"""
+from procd.unix import procfs, tags
+print(procfs.stat_of({foreign.pid}), tags.tag_of({foreign.pid}))
+"""
+    hidden = ("unshare", "--mount", "sh", "-c", HIDING, "sh")
+    looked = subprocess.run([*hidden, sys.executable, "-c", script], capture_output=True, text=True)
+    foreign.kill()
+    foreign.wait()
+    assert looked.stdout == "None 0\n", looked.stderr
+    doctor = subprocess.run(
+        [*hidden, *PROCD, "doctor"], env=environment(), capture_output=True, text=True
+    )
+    assert "warning  process trees  /proc hides" in doctor.stdout, doctor.stderr
 
 
 def test_all_that_is_missing_is_named() -> None:
