@@ -53,7 +53,7 @@ def test_what_it_can_not_do_without(rule: str, told: str) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace")
 def test_the_proc_of_another_pid_namespace() -> None:
     """What it has started can't be found in there."""
-    served, found = refused("unshare", "--pid", "--fork", *PROCD)
+    served, found = refused("unshare", "--pid", "--fork", "--kill-child", *PROCD)
     for said in served, found:
         assert "children of this PID namespace (CONFIG_PROC_CHILDREN): No such file" in said
 
