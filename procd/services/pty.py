@@ -67,6 +67,7 @@ class PtySession:
 
     Attributes:
         info: its state now.
+        deleted: whether it is being deleted, or was.
         on_end: called with the exit code when it is over.
         shared: whether somebody other than who created it has used it.
     """
@@ -82,7 +83,7 @@ class PtySession:
         self._sessions = sessions
         self.info = info
         self._process: Process | None = None
-        self._deleted = False
+        self.deleted = False
         self._records = records
         self._recording: Recording | None = None
         self.on_end: Callable[[int | None], None] | None = None
@@ -116,7 +117,7 @@ class PtySession:
         """How it ended, as the contract counts it; None while output may follow."""
         if not self.log.sealed:
             return None
-        if self._deleted or self._process is None or self._process.record.exit is None:
+        if self.deleted or self._process is None or self._process.record.exit is None:
             return KILLED
         return self._process.record.exit.shell_code
 
@@ -178,7 +179,7 @@ class PtySession:
         self.info = replace(self.info, active=False)
         if self._redrawn is not None:
             self._redrawn.cancel()
-        self._sessions.ended(self, keep=not self._deleted)
+        self._sessions.ended(self, keep=not self.deleted)
         if self.on_end is not None:
             self.on_end(self.exit_code if self.started else None)  # what never ran has none
         if self._recording is not None:  # last, should there be no memory for that
@@ -236,7 +237,6 @@ class PtySession:
 
         Its clients are told 137 whatever the shell made of the hangup (contract, section 10.6).
         """
-        self._deleted = True
         if self._process is None:
             self.log.seal()
             self._end()

@@ -1,6 +1,6 @@
 """PtySessions: the PTY sessions by id, and for a while those that have ended."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -202,8 +202,7 @@ class PtySessions:
             ProcessNotFound: there is none.
         """
         session = self.get(session_id)
-        del self._live[session_id]
-        await self.tasks.finish(session.delete(self.config.hangup_s), f"delete pty {session_id}")
+        await self.tasks.finish(self._deletion(session), f"delete pty {session_id}")
 
     def discard(self, session: PtySession) -> None:
         """Delete a session that its creator never got hold of, and don't wait for it.
@@ -211,8 +210,13 @@ class PtySessions:
         Not if others use it by now, nor another one that has its id.
         """
         if self._live.get(session.id) is session and not session.shared:
-            del self._live[session.id]
-            self.tasks.start(session.delete(self.config.hangup_s), f"discard pty {session.id}")
+            self.tasks.start(self._deletion(session), f"discard pty {session.id}")
+
+    def _deletion(self, session: PtySession) -> Coroutine[object, None, None]:
+        """What ends a session, which is deleted from now on: its shell may end before that runs."""
+        del self._live[session.id]
+        session.deleted = True
+        return session.delete(self.config.hangup_s)
 
     def ended(self, session: PtySession, *, keep: bool) -> None:
         """A session is over: free its id and, if `keep`, let it be resumed for a while."""

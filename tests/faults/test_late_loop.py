@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from procd.api.execute import EXECUTIONS
+from procd.api.pty import PTYS
 from procd.api.session import SESSIONS
 from procd.config import ProcessConfig
-from procd.errors import CommandCompleted
+from procd.errors import CommandCompleted, ProcessNotFound
 from procd.services.dialogue import EXIT_S, Contact, Dialogue
 from procd.services.session import ShellSession
 from procd.services.session_requests import ExecRequest
@@ -20,7 +21,7 @@ from procd.unix.confine import confinement
 from procd.unix.dialect import FedShell
 from procd.unix.openings import Openings, Paths
 from procd.unix.poller import Poller
-from tests.api.clients import WAIT_S, Fifo, Gate, execute
+from tests.api.clients import WAIT_S, Fifo, Gate, attach, execute, program
 from tests.api.conftest import alive, gate
 from tests.api.sessions import create, post_exec, run
 from tests.api.test_code_run import code_run
@@ -117,6 +118,27 @@ async def test_terminate(procd: MakeClient, gate: Gate, alive: Fifo, end: str) -
     assert command.log.store.read(0, 100) == b"fine\n"
     gate.open()
     assert await alive.line() == "over"
+
+
+async def test_a_terminal_that_is_deleted_as_its_shell_ends(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    """It is deleted: all who were attached hear 137, and nobody can come back to it."""
+    client = await procd(process={"shell": program(tmp_path, f"echo up; read x <{gate}; exit 7")})
+    terminal = await attach(client, "/process/pty/create-connect?id=t1")
+    await terminal.until(b"up")
+    ptys = client.app[PTYS]
+    process = ptys.get("t1")._process
+    assert process is not None
+    gate.open()
+    exited(process.record.pid)
+    deleting = asyncio.ensure_future(ptys.delete("t1"))
+    process.look()
+    assert process.done.done(), "in the turn in which it is deleted"
+    await deleting
+    assert await terminal.to_end() == (1011, '{"exitCode":137,"exitReason":"SIGKILL"}')
+    with pytest.raises(ProcessNotFound):
+        await ptys.to_attach("t1", resume=True)
 
 
 async def test_a_shell_that_has_closed_its_pipe(tmp_path: Path) -> None:
