@@ -106,7 +106,8 @@ class Contexts:
         try:
             await context.start()
         except SpawnFailed as exc:
-            raise SpawnFailed(f"failed to start context: {exc.message}") from exc
+            why = "procd is stopping" if self._closing else exc.message
+            raise SpawnFailed(f"failed to start context: {why}") from exc
         finally:
             self._creating -= 1
         self._contexts[record.id] = context

@@ -22,6 +22,7 @@ from aiohttp import WSMsgType
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
 from procd.api.observe import HEAP
 from procd.api.ws import CONNECTIONS
+from procd.app import PROCESSES
 from procd.services.context import STATE_LOST
 from procd.streams.backlog import Backlog
 from tests.api.cells import CONTEXTS, EXECUTE, Cell, create, delete, listed, run, said, start
@@ -33,6 +34,7 @@ from tests.api.clients import (
     Gate,
     each,
     execute,
+    program,
     raw,
     refused,
     until,
@@ -1171,6 +1173,19 @@ async def test_no_interpreter(procd: MakeClient) -> None:
     cell = await run(client, "1")
     assert cell.close is not None
     assert cell.close[0] == 1011
+
+
+async def test_a_context_that_is_created_as_procd_stops(procd: MakeClient, tmp_path: Path) -> None:
+    """It isn't the interpreter's fault."""
+    python = program(tmp_path, "exec sleep 3600")
+    client = await procd(interpreter={"python": python})
+    async with asyncio.TaskGroup() as group, raw(client) as asking:
+        await asking.request(f"POST {CONTEXTS} HTTP/1.1\nContent-Length: 2", b"{}")
+        await until(lambda: _is(client.app[PROCESSES].supervised == 1))
+        group.create_task(client.close())
+        assert (await asking.head())[0] == 500
+        body = json.loads(await asking.rest())
+        assert body["message"] == "failed to start context: procd is stopping"
 
 
 # In turn
