@@ -9,6 +9,7 @@ import fcntl
 import socket
 import struct
 import termios
+from contextlib import suppress
 from math import inf
 from typing import Final, Protocol
 
@@ -19,6 +20,20 @@ from procd.standstill import standstill_s
 BEATS_BEHIND: Final = 5
 # The state of a connection whose client has closed it, and hasn't reset it. Source: linux/tcp.h.
 CLOSE_WAIT: Final = 8
+
+# What the kernel takes of a WebSocket's before it can send it. Left to itself that is 4 MiB for who
+# once was fast, and pongs and the echoes of keys lie behind it.
+UNSENT_BYTES: Final = 128 << 10
+
+
+def limit_unsent(sock: socket.socket) -> None:
+    """Have the kernel take no more than UNSENT_BYTES beyond what it has sent.
+
+    What is on its way isn't counted, so that a long path is used to the full. A unix socket's
+    buffer doesn't grow. Source: ip-sysctl.rst, tcp_notsent_lowat.
+    """
+    with suppress(OSError):  # that it is a unix socket, or closed by now
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 def queued_bytes(sock: socket.socket) -> int:

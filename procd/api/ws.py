@@ -21,7 +21,7 @@ from procd.api.edge import HttpConnection
 from procd.api.gate import CALLER, GATE
 from procd.api.handshake import UPGRADED, Select, handshake_of, version_token
 from procd.api.incoming import Incoming
-from procd.api.pulse import Pulse
+from procd.api.pulse import Pulse, limit_unsent
 from procd.config import ServerConfig
 from procd.metrics import Traffic
 from procd.services.access import Token, Tokens
@@ -178,6 +178,7 @@ class Connection:
         self._writer = writer
         self._transport = transport
         transport.set_write_buffer_limits(HIGH_BYTES, LOW_BYTES)
+        limit_unsent(transport.get_extra_info("socket"))
         self.released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pulse = Pulse(self, transport, connections.config)
 

@@ -13,6 +13,7 @@ import pytest
 from procd.api.attendant import PROTOCOL
 from procd.api.incoming import FRAMES_A_TURN
 from procd.api.pty import PTYS
+from procd.api.pulse import UNSENT_BYTES, queued_bytes
 from procd.api.visitors import VISITORS
 from procd.api.ws import CONNECTIONS
 from procd.config import MOST_MESSAGE_BYTES
@@ -296,7 +297,7 @@ async def test_a_client_that_does_not_read_its_pongs_is_not_read(
             before = traffic.sent_bytes
             for _ in range(20):
                 await listed(client)
-            if traffic.sent_bytes == before > 1 << 20:
+            if traffic.sent_bytes == before > 1 << 19:
                 break
         assert traffic.sent_bytes < 10 << 20
         await still_serves(client)
@@ -486,6 +487,21 @@ async def test_a_client_that_reads_slowly_is_alive(procd: MakeClient, tmp_path: 
             await slow.exactly(1000)
             await asyncio.sleep(0.05)  # its own pace
         assert client.app[CONNECTIONS].dropped["silent"] == 0
+
+
+async def test_little_waits_in_the_kernel(procd: MakeClient, tmp_path: Path) -> None:
+    """Behind it are the pongs and the echoes of a client that is slow; however fast it was."""
+    client = await procd(process={"shell": program(tmp_path, "stty raw; exec yes")})
+    await create(client, "t1")
+    watch = PauseWatch(client, "t1")
+    received = 128 << 10
+    async with raw(client, receive_bytes=received, ahead_bytes=1000) as slow:
+        await slow.upgrade("/process/pty/t1/connect")
+        await slow.exactly(20 << 20)
+        await watch.paused()
+        (connection,) = client.app[CONNECTIONS]._open
+        queued = queued_bytes(connection._transport.get_extra_info("socket"))
+        assert queued < UNSENT_BYTES + received + (128 << 10), "and one more write"
 
 
 async def test_who_leaves_with_a_close_and_reads_no_more_is_let_go(
