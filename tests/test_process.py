@@ -980,7 +980,8 @@ async def test_no_descriptor_to_spare(
     supervise: Supervise, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many are missing, the start is refused in words, and nothing is left behind."""
-    monkeypatch.setattr("procd.unix.fd.RESERVED", 0)  # connections have taken them
+    for kept in ("RESERVED", "MOMENTARY"):  # connections and commands have taken them
+        monkeypatch.setattr(f"procd.unix.fd.{kept}", 0)
     supervisor = supervise()
     start, here = getattr(supervisor, kind), os.getcwd()
     before = descriptors()
@@ -990,7 +991,7 @@ async def test_no_descriptor_to_spare(
         with spare_descriptors(count):
             try:
                 process = start("echo up; exit 0", cwd=here)
-            except SpawnFailed as exc:
+            except (Exhausted, SpawnFailed) as exc:
                 refusals.append(exc.message)
         if process is not None:
             assert await ended(process) == ExitStatus(code=0)
@@ -999,7 +1000,7 @@ async def test_no_descriptor_to_spare(
         if process is not None:
             break
     assert 1 < len(refusals) < 15
-    assert all(text.endswith("Too many open files") for text in refusals)
+    assert all("open files" in text for text in refusals)
 
 
 # A cgroup of its own
