@@ -108,6 +108,20 @@ class Processes:
             most = self.memory.most_bytes
             raise Exhausted(f"limit of {most} bytes of output held in memory is reached")
 
+    def check_descriptors(self) -> None:
+        """Refuse to begin what would last, where few descriptors are left.
+
+        Raises:
+            Exhausted: those that are left are for what takes a moment.
+            SpawnFailed: how many there are can't be known.
+        """
+        try:
+            if may_last():
+                return
+        except OSError as exc:
+            raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
+        raise Exhausted("limit of open files is reached: those left are for commands")
+
     def spawn(
         self,
         argv: tuple[str, ...],
@@ -140,7 +154,7 @@ class Processes:
         ours = [] if apart is None else [apart.fd]
         try:
             if long_lived:
-                self._check_descriptors()
+                self.check_descriptors()
             readings, writings = _opened(lambda: pipes(1 if merged else 2))
             ours += readings
             theirs += writings
@@ -180,7 +194,7 @@ class Processes:
             SpawnFailed: it can't be started; nothing is left behind.
             Exhausted: `process.max_processes` are supervised, or few descriptors are left.
         """
-        self._check_descriptors()
+        self.check_descriptors()
         with ExitStack() as ours:
             master, slave = _opened(lambda: open_pty(cols, rows))
             ours.callback(master.close)
@@ -192,14 +206,6 @@ class Processes:
             self._read(process, [master])
             ours.pop_all()
         return process
-
-    def _check_descriptors(self) -> None:
-        try:
-            if may_last():
-                return
-        except OSError as exc:
-            raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
-        raise Exhausted("limit of open files is reached: those left are for commands")
 
     def _read(
         self, process: Process, readings: Sequence[OwnedFd], apart: Apart | None = None

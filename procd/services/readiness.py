@@ -4,7 +4,6 @@ from procd.config import HealthConfig
 from procd.errors import Exhausted, SpawnFailed
 from procd.processes import Processes
 from procd.services.sessions import ShellSessions
-from procd.unix.fd import pipes
 from procd.unix.shell import Shell
 
 
@@ -36,18 +35,17 @@ class Readiness:
         limit = self._processes.config.max_processes
         if self._processes.supervised >= limit:
             reasons.append(f"limit of {limit} processes is reached")
-        checks = (self._processes.check_memory, self._shell.path, self._sessions.check_memory)
+        checks = (
+            self._processes.check_memory,
+            self._processes.check_descriptors,
+            self._shell.path,
+            self._sessions.check_memory,
+        )
         for check in checks:
             try:
                 check()
             except (Exhausted, SpawnFailed) as exc:
                 reasons.append(exc.message)
-        try:
-            for ends in pipes(2):  # as a command gets
-                for end in ends:
-                    end.close()
-        except OSError as exc:
-            reasons.append(f"no descriptors are left: {exc.strerror}")
         problem = self._sessions.storage_problem(self._config.min_disk_bytes)
         if problem:
             reasons.append(problem)

@@ -105,11 +105,15 @@ async def test_not_ready_when_the_memory_for_commands_is_used_up(
 
 
 async def test_not_ready_without_a_descriptor_for_work(procd: MakeClient) -> None:
+    """Nor when a command would still get its own, and no session, terminal or context."""
     client = await procd()
     assert await reasons(client) == []
-    for left in (0, RESERVED):
+    for left in (0, RESERVED, RESERVED + 10):
         with descriptors_exhausted(but=left):
-            assert await reasons(client) == ["no descriptors are left: Too many open files"]
+            said = await reasons(client)
+            async with client.post("/process/pty", json={"id": "t1"}) as reply:
+                refusal = await refused(reply, 429, "LIMIT_REACHED")
+        assert said == [refusal["message"]]
     assert await reasons(client) == []
 
 
