@@ -157,7 +157,7 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _raise_descriptor_limit() -> None:
-    """Take what the hard limit allows, which has to do: a session costs up to four descriptors."""
+    """Take what the hard limit allows, which has to do: a session takes five descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
         _refuse(

@@ -15,8 +15,8 @@ from typing import Final
 
 # The last descriptors are not for new work: who asks how procd is gets in, and what runs can end.
 RESERVED: Final = 64
-# Those before them, or an eighth of all, are not for what lasts: shells that are there can go on
-# to run commands, each for a moment, when there can be no more shells.
+# Those before them, or an eighth of the others, are not for what lasts: shells that are there can
+# go on to run commands, each for a moment, when there can be no more shells.
 MOMENTARY: Final = 64
 # asm-generic/socket.h
 SO_PASSRIGHTS: Final = 83
@@ -82,7 +82,7 @@ def may_last() -> bool:
             return False
         raise
     os.close(number)
-    return number < most - RESERVED - min(MOMENTARY, most // 8)
+    return number < most - RESERVED - min(MOMENTARY, (most - RESERVED) // 8)
 
 
 def pipes(count: int) -> tuple[list[OwnedFd], list[OwnedFd]]:

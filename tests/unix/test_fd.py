@@ -49,6 +49,19 @@ def test_a_pipe_is_not_inherited(ends: tuple[OwnedFd, OwnedFd]) -> None:
         assert os.get_blocking(end.number)
 
 
+def test_the_fewest_are_enough_for_what_lasts() -> None:
+    """procd has some 26 open by itself, and starts with 36 for work (`server.LEAST_FILES`)."""
+    program = f"""
+import os, resource
+from procd.unix.fd import may_last
+resource.setrlimit(resource.RLIMIT_NOFILE, ({RESERVED + 36}, {RESERVED + 36}))
+while os.open(os.devnull, os.O_RDONLY) < 26:
+    pass
+raise SystemExit(not may_last())
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
+
+
 @pytest.mark.parametrize("shut", [(), (0,), (0, 1, 2), (2,)])
 def test_seal_inherited(shut: tuple[int, ...]) -> None:
     """0 to 2 are open, /dev/null if they were not, and nothing else would reach a child."""
