@@ -8,8 +8,9 @@ import errno
 import os
 import socket
 import stat
+import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -24,6 +25,10 @@ BATCH: Final = 4
 # Why no socket can ever be at a path: it is too long, which Python says itself, without a number.
 # All else may be mended, as a directory may come that isn't there yet.
 TOO_LONG: Final = (None, errno.ENAMETOOLONG)
+# A socket's path goes with who made it: UnixSocket, or the service manager, which keeps its own for
+# the next procd. Left alone, the event loops of Python 3.13 and later remove either.
+# Source: Python, asyncio "Event Loop", create_unix_server, cleanup_socket.
+KEEP_PATH: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class UnixSocket:
@@ -136,7 +141,7 @@ class Site(web.BaseSite):
         assert factory is not None
         if sock.family == socket.AF_UNIX:  # else uvloop takes it for a TCP socket
             take_none(sock)
-            server = await loop.create_unix_server(factory, sock=sock, backlog=BATCH)
+            server = await loop.create_unix_server(factory, sock=sock, backlog=BATCH, **KEEP_PATH)
         else:
             server = await loop.create_server(factory, sock=sock, backlog=BATCH)
         for listening in server.sockets:
