@@ -85,7 +85,7 @@ class Access:
             self._own.append(Token(name=OF_VARIABLE, scope=Scope.ADMIN, digest=digest_of(secret)))
         self._files: list[tuple[str, Path]] = []  # each with the name of its setting
         credential = Path(credentials_dir, CREDENTIAL)
-        self._has_credential = bool(credentials_dir) and credential.exists()
+        self._has_credential = bool(credentials_dir) and _is_passed(credential)
         if self._has_credential:
             self._files.append((f"credential {CREDENTIAL}", credential))
         if config.auth.token_file:
@@ -189,6 +189,19 @@ class Access:
                 CREDENTIAL,
             )
         return problem
+
+
+def _is_passed(credential: Path) -> bool:
+    """Whether a credential is among those that the service manager has passed on.
+
+    Raises:
+        ConfigError: nobody can tell. systemd names a directory also where it could mount none, as
+            in some containers, and starts the service all the same.
+    """
+    try:
+        return credential in credential.parent.iterdir()
+    except OSError as exc:
+        raise ConfigError(f"CREDENTIALS_DIRECTORY: {exc.strerror}: {credential.parent}") from exc
 
 
 def _no_token(why: str) -> ConfigError:

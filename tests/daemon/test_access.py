@@ -131,6 +131,21 @@ async def test_a_credential_of_the_service_manager(
     assert "stays in force until a restart" in daemon.stderr()
 
 
+def test_credentials_that_can_not_be_looked_for(tmp_path: Path) -> None:
+    """As where the service manager could not mount them: there may be tokens among them."""
+    missing = tmp_path / "missing"
+    result = run("serve", "--port", "0", CREDENTIALS_DIRECTORY=str(missing))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"CREDENTIALS_DIRECTORY: No such file or directory: {missing}" in result.stderr
+
+
+async def test_other_credentials(start: Start, http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    (tmp_path / "somebody-s").write_text("secret")
+    daemon = start(env={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    async with http.get(f"{daemon.url}/version") as reply:
+        assert reply.status == 200
+
+
 async def test_sighup(start: Start, http: aiohttp.ClientSession, tmp_path: Path) -> None:
     file, audit = tmp_path / "tokens", tmp_path / "audit"
     old = make(file, "old")
