@@ -17,7 +17,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tests.daemon.conftest import no_blocking, settled, start
-from tests.daemon.daemon import Daemon, eventually
+from tests.daemon.daemon import PATIENCE_S, Daemon, eventually
 
 __all__ = ["no_blocking", "settled", "start"]
 
@@ -209,6 +209,9 @@ class Proxies:
         """End all."""
         for process in self._running:
             process.terminate()
+            with suppress(subprocess.TimeoutExpired):  # Caddy waits for what is still answered
+                process.wait(PATIENCE_S)
+            process.kill()
             process.wait()
 
 
