@@ -9,15 +9,17 @@ import base64
 import io
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from tests.api.clients import Fifo
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import eventually
-from tests.deploy.conftest import Gateway, Serve, connector
+from tests.deploy.conftest import NAME, Gateway, Serve, connector
 
 WAIT_S = 20
 VERSION = {"X-Daytona-SDK-Version": "0.226.1"}
@@ -69,6 +71,24 @@ async def test_requests(start: Start, gateway: Serve, http: aiohttp.ClientSessio
         assert body["path"] == "/toolbox/box1/process/pty/none"
     async with http.get(f"{front.origin}/toolbox/box2/version", ssl=front.tls) as response:
         assert response.status == 404
+
+
+async def test_who_goes_ends_what_runs(start: Start, gateway: Serve, tmp_path: Path) -> None:
+    """By closing its connection: asyncio would first say so in TLS, and wait 30 s for an answer."""
+    front = gateway(start())
+    with Fifo(tmp_path / "alive") as alive:
+        command = f"exec 9> {alive}; echo up >&9; exec sleep 60"
+        body = json.dumps({"command": command, "timeout": 60})
+        head = f"POST /toolbox/box1/process/execute HTTP/1.1\r\nHost: {NAME}\r\n"
+        with (
+            socket.create_connection(("127.0.0.1", front.port)) as tcp,
+            front.tls.wrap_socket(tcp, server_hostname=NAME) as client,
+        ):
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            async with asyncio.timeout(WAIT_S):
+                assert await alive.line() == "up"
+        async with asyncio.timeout(WAIT_S):
+            await alive.ended()
 
 
 async def test_terminal(start: Start, gateway: Serve, http: aiohttp.ClientSession) -> None:
