@@ -208,7 +208,7 @@ def _sources(app: web.Application) -> metrics.Sources:
     """Where the metrics come from; whatever else lives gets its line here."""
     processes, connections, sessions = app[PROCESSES], app[CONNECTIONS], app[session.SESSIONS]
     executions, ptys = app[execute.EXECUTIONS], app[pty.PTYS]
-    contexts = app[interpreter.CONTEXTS]
+    contexts, memory = app[interpreter.CONTEXTS], processes.memory
     return metrics.Sources(
         requests=app[REQUESTS],
         spawn_times=processes.spawn_times,
@@ -223,6 +223,16 @@ def _sources(app: web.Application) -> metrics.Sources:
             Gauge("procd_connections", "open connections", lambda: len(app[VISITORS])),
             Gauge("procd_websockets", "open WebSockets", lambda: len(connections)),
             Gauge("procd_log_bytes", "disk taken by logs", lambda: sessions.log_bytes),
+            Gauge(
+                "procd_output_memory_bytes",
+                "memory taken by output, and by requests that run or wait",
+                lambda: memory.used_bytes,
+            ),
+            Gauge(
+                "procd_output_memory_limit_bytes",
+                "how much that may be: process.max_total_output_bytes, or what its 0 means here",
+                lambda: memory.most_bytes,
+            ),
         ],
     )
 

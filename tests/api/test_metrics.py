@@ -127,6 +127,19 @@ async def test_what_lives(procd: MakeClient) -> None:
     assert value(samples, "procd_http_request_duration_seconds_count", **labels) == 0
 
 
+async def test_memory_for_output(procd: MakeClient) -> None:
+    """How near the limit it is, which procd may have set itself, is told before work is refused."""
+    most, size = 8 << 20, 600_000
+    client = await procd(process={"max_total_output_bytes": most})
+    samples = await scrape(client)
+    assert value(samples, "procd_output_memory_limit_bytes") == most
+    assert value(samples, "procd_output_memory_bytes") == 0
+    await create(client, "t1", lazyStart=True, envs={f"A{n}": "x" * (size // 6) for n in range(6)})
+    assert size < value(await scrape(client), "procd_output_memory_bytes") < most
+    await delete(client, "t1")
+    assert value(await scrape(client), "procd_output_memory_bytes") == 0
+
+
 @each("resets", [False, True])
 async def test_a_client_that_goes_without_a_close(procd: MakeClient, resets: bool) -> None:
     """What it had was a WebSocket, whose time is no latency."""
