@@ -183,7 +183,9 @@ async def execute(request: web.Request) -> web.StreamResponse:
     try:
         return await _answer(request, session, command, wanted)
     finally:
-        if not command.done.done():  # it goes on without this request
+        if command.done.done():
+            note(request, exitCode=command.record.exit_code)
+        else:  # it goes on without this request
             tell = ending(request)
             command.done.add_done_callback(lambda _: tell(command.record.exit_code))
 
@@ -200,7 +202,6 @@ async def _answer(
         draft.follow(command.log)
         await asyncio.wait([command.done])
         command.raise_if_never_run()
-        note(request, exitCode=command.record.exit_code)
         with readable(**reply, exitCode=command.record.exit_code):
             kept = command.file.snapshot()
             reply |= output_of(kept, client_of(request))

@@ -19,6 +19,7 @@ from procd.config import ConfigError
 from procd.configfile import from_mapping
 from procd.services.access import new_secret
 from procd.services.audit import AuditFile
+from procd.unix.fd import RESERVED
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.clients import (
     Gate,
@@ -26,6 +27,7 @@ from tests.api.clients import (
     attach,
     create,
     delete,
+    descriptors_exhausted,
     each,
     execute,
     program,
@@ -91,6 +93,22 @@ async def test_a_session(procd: MakeClient, secrets: Secrets, tmp_path: Path) ->
     assert (ran["session_id"], ran["command_id"], ran["exitCode"]) == ("s1", command, 4)
     assert ran["sandbox_id"] == "sb1"
     assert (asked["status"], asked["command_id"]) == (404, "nope")
+
+
+async def test_a_command_that_can_not_be_started(procd: MakeClient, tmp_path: Path) -> None:
+    """It is over before its request, and nothing else tells how."""
+    path = tmp_path / "audit"
+    client = await procd(audit={"file": str(path)})
+    async with client.post("/process/session", json={"sessionId": "s1"}) as reply:
+        assert reply.status == 201
+    body = {"command": "echo never", "runAsync": True}
+    with descriptors_exhausted(but=RESERVED + 3):  # enough for its input and its script
+        async with client.post("/process/session/s1/exec", json=body) as reply:
+            assert reply.status == 202
+            command = (await reply.json())["cmdId"]
+    ran = records(path)[-1]
+    assert (ran["event"], ran["status"]) == ("request", 202)
+    assert (ran["command_id"], ran["exitCode"]) == (command, -1)
 
 
 async def test_a_terminal(procd: MakeClient, secrets: Secrets, tmp_path: Path) -> None:
