@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 
 # How long children may keep the loop in one turn, seconds.
 TURN_S: Final = 0.002
-# Events taken at once: what is under way when the time is up is finished.
-BATCH: Final = 8
+# Events taken at once: what is under way when the time is up is finished, and a terminal that
+# floods takes a millisecond. Of one event alone nobody could tell that there are no more.
+BATCH: Final = 2
 # How long a reader rests, seconds: the loop's own timers count in milliseconds.
 REST_S: Final = 0.0005
 
