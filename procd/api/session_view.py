@@ -1,7 +1,6 @@
 """What is shown of shell sessions and their commands. Source: contract, section 8.1."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Final
 
 from procd.api.describe import COUNT, FLAG, INTEGER, TEXT, TIME, USAGE, ListOf, Shape
@@ -74,10 +73,10 @@ def command_view(command: Command, history: History) -> Item:
     if record.exit_code is not None:
         fields["exitCode"] = record.exit_code
     if record.started_at is not None:
-        fields["startedAt"] = datetime.fromtimestamp(record.started_at, UTC)
+        fields["startedAt"] = record.started_at
         fields["outputBytes"] = command.log.store.end
     if record.ended_at is not None:
-        fields["endedAt"] = datetime.fromtimestamp(record.ended_at, UTC)
+        fields["endedAt"] = record.ended_at
     if len(record.text) <= SHORT_BYTES:
         return fields
     command_id = record.id

@@ -7,10 +7,10 @@ output is ever searched for a status.
 import asyncio
 import errno
 import os
-import time
 from array import array
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
 from typing import Final
@@ -51,7 +51,7 @@ class CommandRecord:
         number: its place among the session's commands, from 1.
         interactive: whether it has an input that can be sent; else that is /dev/null.
         echoes: whether input sent is shown in its log.
-        started_at, ended_at: seconds since the epoch.
+        started_at, ended_at: as lists show them, since to make them takes longer than to show them.
         exit_code: None until it has ended, and for ever if its session ended before its turn.
     """
 
@@ -61,8 +61,8 @@ class CommandRecord:
     number: int
     interactive: bool
     echoes: bool
-    started_at: float | None = None
-    ended_at: float | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
     exit_code: int | None = None
 
 
@@ -166,7 +166,7 @@ class Command:
             if isinstance(exc, MemoryError):
                 raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from exc
             raise
-        self.record.started_at = time.time()
+        self.record.started_at = datetime.now(UTC)
         self._started.set_result(None)
         stdin = "/dev/null" if self._input is None else self._input.path
         stdout, stderr = (output.path for output in self._outputs)
@@ -312,7 +312,8 @@ class Command:
             self.take_pending()
         finally:
             self.record.exit_code = exit_code
-            self.record.ended_at = max(time.time(), self.record.started_at or 0)
+            now = datetime.now(UTC)
+            self.record.ended_at = max(now, self.record.started_at or now)
             self.done.set_result(None)
             self._started.cancel()
         self._one_ended()

@@ -5,10 +5,11 @@ import gc
 import json
 import os
 import sys
-import time
 import weakref
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -289,8 +290,8 @@ async def test_a_clock_that_is_set_back(
     client = await procd()
     await create(client)
     command_id = await start(client, f"read x <{gate}")
-    earlier = time.time() - 3600
-    monkeypatch.setattr("time.time", lambda: earlier)
+    earlier = SimpleNamespace(now=lambda zone: datetime.now(zone) - timedelta(hours=1))
+    monkeypatch.setattr("procd.services.command.datetime", earlier)
     gate.open()
     shown = await ended(client, command_id)
     assert shown["startedAt"] == shown["endedAt"]
