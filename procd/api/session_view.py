@@ -21,8 +21,8 @@ SESSION: Final = Shape(
     {"sessionId": TEXT, "commands": ListOf(COMMAND)},
     {"ended": FLAG, "usage": USAGE},
 )
-# So many commands may be part of a short session.
-FEW: Final = 8
+# So many commands may be part of a short session: pieces of one take as long as ten commands.
+FEW: Final = 16
 
 
 def views(sessions: ShellSessions) -> Iterator[Item]:
