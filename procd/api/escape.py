@@ -64,6 +64,6 @@ def look_for_room(size: int) -> None:
         MemoryError: they can't.
     """
     try:
-        mmap.mmap(-1, size).close()
+        mmap.mmap(-1, size, mmap.MAP_PRIVATE).close()  # a shared one is a file: twice as long
     except OSError as exc:
         raise MemoryError from exc

@@ -176,11 +176,11 @@ async def test_no_memory_for_a_draft(procd: MakeClient, monkeypatch: pytest.Monk
     asked: list[int] = []
     whole = mmap.mmap
 
-    def refuse_once(fileno: int, size: int) -> mmap.mmap:
+    def refuse_once(fileno: int, size: int, flags: int) -> mmap.mmap:
         asked.append(size)
         if len(asked) == 1:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-        return whole(fileno, size)
+        return whole(fileno, size, flags)
 
     monkeypatch.setattr(mmap, "mmap", refuse_once)
     line = "the quick brown fox jumps over the lazy dog"
@@ -206,7 +206,7 @@ async def test_no_memory_for_a_reply(
 ) -> None:
     """That is said, and with it what takes none."""
 
-    def refuse(fileno: int, size: int) -> mmap.mmap:
+    def refuse(fileno: int, size: int, flags: int) -> mmap.mmap:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     monkeypatch.setattr(mmap, "mmap", refuse)
