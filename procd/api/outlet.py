@@ -13,7 +13,8 @@ from procd.streams.log import Log, Store
 # bytes may be many messages.
 PUSH_BYTES: Final = 512 << 10
 PUSH_TIMES: Final = 8
-# Bytes pour where more than this come at once, or come faster than this for long.
+# Bytes pour where more than this come at once, or come faster than this, over the number of
+# readers, for long: what they cost goes by both.
 FREE_BYTES: Final = 512 << 10
 CALM_BYTES_S: Final = 100 << 20
 # How long an outlet that yields rests then between two pushes.
@@ -66,7 +67,7 @@ class Outlet:
         self._until = until
         self._gap_frame = gap_frame
         self._yields = yields
-        self._level = 0.0  # of a bucket that bytes fall into and that leaks CALM_BYTES_S
+        self._level = 0.0  # of a bucket that bytes fall into and that leaks
         self._level_at = time.monotonic()
         self._level_end = log.store.end
         self._next: asyncio.Handle | None = None  # the push that is to come
@@ -98,7 +99,7 @@ class Outlet:
         Then a push had better rest.
         """
         store, now = self._log.store, time.monotonic()
-        leaked = (now - self._level_at) * CALM_BYTES_S
+        leaked = (now - self._level_at) * CALM_BYTES_S / self._log.readers
         self._level = max(0.0, self._level - leaked) + store.end - self._level_end
         self._level_at, self._level_end = now, store.end
         return self._level > FREE_BYTES and self._may_wait

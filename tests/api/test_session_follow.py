@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -387,6 +388,44 @@ async def test_a_follower_of_a_pouring_command_rests_and_loses_nothing(
     gate.open()
     whole = (b"0123456789\n" * (1 + size // 11))[:size] + b"end\n"
     assert sha256(await listener.to_end()) == sha256(whole)
+
+
+@pytest.mark.parametrize(("followers", "rest"), [(1, False), (10, True)])
+async def test_what_pours_for_many_is_calm_for_one(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, followers: int, *, rest: bool
+) -> None:
+    """The command pays for what all of them are sent."""
+    now = 0.0
+    monkeypatch.setattr(outlet, "REST_S", 3600.0)
+    monkeypatch.setattr(outlet, "time", SimpleNamespace(monotonic=lambda: now))
+    client = await procd()
+    await create(client)
+    command_id = await start(client, "while read n; do head -c $n /dev/zero; done")
+    log = client.app[SESSIONS].get("s").history.get(command_id).log
+    listeners = [await follow(client, command_id) for _ in range(followers)]
+    await readers(client, command_id, followers)
+    size = outlet.FREE_BYTES * 3 // 4
+    for number in (1, 2):
+        await type_in(client, command_id, f"{size}")
+
+        async def said(end: int = number * (size + 7)) -> bool:
+            await get(client, path_of(command_id))
+            return log.store.end == end
+
+        await until(said)
+        now += size / outlet.CALM_BYTES_S
+
+    async def caught_up() -> bool:
+        await get(client, path_of(command_id))
+        return all(cursor.offset == log.store.end for cursor in log._cursors)
+
+    if rest:
+        assert not await caught_up()
+    else:
+        await until(caught_up)
+    await type_in(client, command_id, eof=True)
+    for listener in listeners:
+        assert len(await listener.to_end()) == log.store.end
 
 
 async def test_a_rest_is_short(procd: MakeClient, gate: Gate) -> None:
