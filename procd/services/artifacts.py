@@ -46,12 +46,15 @@ class Artifacts:
         self.unread = False
         self.charts: list[bytes] = []
         self._unchecked: list[int] = []  # of `charts`, by index
+        self._over = False
         self.claim: Callable[[int], bool] = bool  # true of every size, until somebody counts
         self._left = cap_bytes
         self._begun = bytearray(b"\n")  # the line that isn't whole yet, after the end of another
 
     def feed(self, data: bytes) -> None:
-        """Take what the program wrote."""
+        """Take what the program wrote, until `check`."""
+        if self._over:
+            return
         kept = data[: self._left]
         if kept and not self.claim(2 * len(kept)):  # a reply takes a copy
             self.cap_bytes -= self._left
@@ -79,7 +82,8 @@ class Artifacts:
             begin = lines.find(CHART_BEGIN, end)
 
     async def check(self, turns: Turns) -> None:
-        """Look at the large ones, and drop what is no chart, or can't be looked at."""
+        """Take no more, and drop of the large ones what is no chart, or can't be looked at."""
+        self._over = True  # whose time is up may write on until it is killed
         while self._unchecked:
             index = self._unchecked.pop()
             await turns.take()

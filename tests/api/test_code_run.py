@@ -319,6 +319,25 @@ async def test_large_charts_are_looked_at_in_several_turns(element: str) -> None
     assert turns > len(charts) * 50_000 / 64 / STEPS / 2
 
 
+async def test_what_comes_while_charts_are_looked_at_is_dropped() -> None:
+    """Whose time is up writes on until it is killed, and nobody would look at that."""
+    chart, none = (b'{"n":"%b"%b}' % (b"x" * TURN_BYTES, end) for end in (b"", b",bad"))
+    artifacts = Artifacts(sys.maxsize)
+    turns = Turns(1)
+
+    def write(*charts: bytes) -> None:
+        for value in charts:
+            artifacts.feed(b'\n{"type":"chart","value":%b}\n' % value)
+
+    async def write_late() -> None:
+        write(chart, none)
+
+    write(chart, none)
+    await turns.take()  # `check` has to wait for the next
+    await asyncio.gather(artifacts.check(turns), write_late())
+    assert artifacts.charts == [chart]
+
+
 async def test_a_chart_that_there_is_no_memory_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is dropped, with a word: the run itself has succeeded."""
 
