@@ -181,15 +181,18 @@ class Command:
         """
         return self._script is None or self._script.opened
 
-    async def held_by(self, shell: int) -> bool:
-        """Whether the shell has the command's outputs open, or may have, under whatever number.
+    async def held_by(self, shell: int) -> bool | None:
+        """Whether the shell has the command's outputs open, under whatever number.
 
-        Meanwhile the shell is to do nothing: it might move them past the look.
+        Meanwhile the shell is to do nothing: it might move them past the look. None if it may not
+        be looked at.
         """
         try:
             numbers = os.listdir(f"/proc/{shell}/fd")  # noqa: PTH208 - a str
-        except PermissionError:  # another user's, and CAP_SYS_PTRACE is missing
-            return True
+            # Without CAP_SYS_PTRACE root gets the list, but not where each leads, nor this.
+            os.readlink(f"/proc/{shell}/cwd")  # noqa: PTH115 - as above
+        except PermissionError:  # it is another user's
+            return None
         except OSError:  # it has gone
             return False
         for count, number in enumerate(numbers, 1):

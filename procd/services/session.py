@@ -176,6 +176,8 @@ class ShellSession:
         """
         try:
             held = await command.held_by(self.pid)
+            if held is None:  # perhaps; but to wait for its children, the tag has to tell them
+                held = tags.tag_of(self.pid) == self._process.tag(command.record.number)
         finally:
             self._endings -= 1
             self._next()

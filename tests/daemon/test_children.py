@@ -157,6 +157,50 @@ async def test_where_nothing_can_be_marked(start: Start, http: aiohttp.ClientSes
     assert "the hard RLIMIT_RTTIME is 2000" in daemon.stderr()
 
 
+# As in most containers. Those who are another user's may not be looked at closely, nor be marked.
+LIKE_A_CONTAINER = (
+    "setpriv", "--bounding-set=-sys_ptrace,-sys_resource", "--inh-caps=-sys_ptrace,-sys_resource",
+)  # fmt: skip
+WAIT_FOR_USR1 = """sh -c 'trap "echo late; exit" USR1; echo $$; while :; do sleep 0.1; done' &"""
+
+
+async def say(http: aiohttp.ClientSession, daemon: Daemon, command: str) -> list[bytes]:
+    """Run a command in a session; each message of its log to the end, in which SIGUSR1 is sent."""
+    session = f"{daemon.url}/process/session"
+    async with http.post(session, json={"sessionId": "s"}) as reply:
+        assert reply.status == 201
+    async with http.post(f"{session}/s/exec", json={"command": command}) as reply:
+        number = (await reply.json())["cmdId"]
+    said: list[bytes] = []
+    async with http.ws_connect(f"{session}/s/command/{number}/logs?follow=true") as ws:
+        while (message := await ws.receive(timeout=PATIENCE_S)).type is aiohttp.WSMsgType.BINARY:
+            said.append(message.data)
+            if message.data.strip().isdigit():
+                os.kill(int(message.data), signal.SIGUSR1)
+        assert message.type is aiohttp.WSMsgType.CLOSE
+    return said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_a_log_ends_that_the_shell_keeps(start: Start, http: aiohttp.ClientSession) -> None:
+    """Though procd may not look at the shell: when all that the command has started has ended."""
+    nobody = {"PROCD_PROCESS_USER": "nobody", "PROCD_PROCESS_SHELL": "/bin/bash"}
+    daemon = start(command=(*LIKE_A_CONTAINER, *PROCD), env=nobody, cwd="/")
+    *_, last = await say(http, daemon, f"exec 3>&1; {WAIT_FOR_USR1}")
+    assert last == b"late\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_a_log_lasts_where_nothing_can_be_marked(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    """Nor the shell be looked at: whatever a command has started is heard to its end."""
+    bounded = (*LIKE_A_CONTAINER, "prlimit", "--rttime=1000:2000", *PROCD)
+    daemon = start(command=bounded, env={"PROCD_PROCESS_USER": "nobody"}, cwd="/")
+    *_, last = await say(http, daemon, WAIT_FOR_USR1)
+    assert last == b"late\n"
+
+
 # Has a key that whoever possesses the session keyring may see, and becomes its arguments.
 WITH_KEY = """
 import ctypes, os, sys
