@@ -91,7 +91,7 @@ class Contexts:
 
         Raises:
             BadRequest: a language other than Python.
-            Exhausted: `interpreter.max_contexts` are there.
+            Exhausted: `interpreter.max_contexts` are there, or few descriptors are left.
             SpawnFailed: it can't be started.
         """
         if language != LANGUAGE:
@@ -100,6 +100,7 @@ class Contexts:
             )
         if len(self._contexts) + self._creating >= self.config.max_contexts:
             raise Exhausted(f"limit of {self.config.max_contexts} contexts is reached")
+        self._processes.check_descriptors()
         record = ContextRecord(str(uuid.uuid4()), cwd or self._work_dir, time.time())
         context = Context(record, self)
         self._creating += 1

@@ -98,6 +98,19 @@ async def test_idle_sessions_leave_descriptors_for_their_commands(procd: MakeCli
             assert (await sessions.run(client, "echo x", session_id))["output"] == "x\n"
 
 
+async def test_contexts_leave_descriptors_for_the_commands_of_sessions(procd: MakeClient) -> None:
+    client = await procd(process={"shell": "/bin/sh"})
+    await sessions.create(client)
+    with descriptors_exhausted(but=RESERVED + MOMENTARY + 6):
+        said = ""
+        while not said:
+            async with client.post("/process/interpreter/context", json={}) as reply:
+                if reply.status != 200:
+                    said = (await refused(reply, 429, "LIMIT_REACHED"))["message"]
+        assert "limit of open files is reached" in said
+        assert (await sessions.run(client, "echo x"))["output"] == "x\n"
+
+
 async def test_delete_and_metrics_without_a_descriptor(procd: MakeClient, tmp_path: Path) -> None:
     client = await procd(process={"shell": program(tmp_path, "read x")})
     await create(client, "t1")
