@@ -11,6 +11,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.daemon.daemon import PATIENCE_S
@@ -95,6 +96,11 @@ class Screen:
     def restored(self) -> bool:
         """Whether the terminal is as it was before."""
         return self.attributes() == self.before
+
+    def suspended(self) -> bool:
+        """Whether the terminal is restored and the program stopped; SIGCONT before that is lost."""
+        status = Path(f"/proc/{self.process.pid}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] == "T" and self.restored()
 
     def signal(self, number: int) -> None:
         """Signal the program."""
