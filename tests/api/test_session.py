@@ -703,7 +703,7 @@ async def test_a_list_that_nobody_reads_keeps_nothing_of_a_deleted_session(
     with suppress(ConnectionResetError):
         while data := await reader.read(1 << 20):
             rest += data
-    with pytest.raises(ValueError, match="Unterminated string|escape"):
+    with pytest.raises(ValueError, match=r"Unterminated string|escape"):
         json.loads(rest)
     writer.close()
     with suppress(ConnectionResetError):
