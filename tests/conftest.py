@@ -94,6 +94,10 @@ def _children() -> set[str]:
 @pytest.fixture(autouse=True)
 async def settled() -> AsyncIterator[None]:
     """Fail a test that leaves a task, a child, a descriptor or a thread."""
+    # The collection at its end is to look through what this test has made: pytest keeps so much of
+    # thousands that most of their time was spent in collections.
+    gc.collect()
+    gc.freeze()
     # The official SDK, tested in this process as well, has threads that it never ends.
     before, threads, children = _descriptors(), set(threading.enumerate()), _children()
     own = asyncio.current_task()
