@@ -48,6 +48,7 @@ test: check programs  ## install and pass all tests
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS) \
 	|| { test $$? -eq 1 && { $(AGAIN) || $(AGAIN); }; }
 	$(BIN)/python -m tests.daemon.smoke $(BIN)/procd
+	PYTHON=$(BIN)/python scripts/test-other-pythons.sh
 
 fuzz: dev  ## send many requests made from the API's description; FUZZ_EXAMPLES for each route
 	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),500) $(BIN)/python -m pytest tests/fuzz $(ARGS)
@@ -72,4 +73,4 @@ install:  ## as root: install procd, its units and, if there is none, its config
 	test ! -d /run/systemd/system || systemctl daemon-reload
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Test what differs between versions of Python on each other one that procd is for and that is here: the
+# event loops' sockets, and cells. Each has an environment of its own, .venv-VERSION.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tests=(
+  tests/daemon/test_listen.py
+  tests/api/test_awaiting.py
+  tests/api/test_cells_display.py
+  tests/api/test_interpreter.py
+  tests/api/test_interpreter_versions.py
+)
+ours=$("$PYTHON" -c 'import sys; print("{}.{}".format(*sys.version_info))')
+for version in 3.11 3.12 3.13; do
+  if [ "$version" = "$ours" ] || ! "python$version" -c 'import venv, ensurepip' 2>/dev/null; then
+    continue
+  fi
+  "python$version" -m venv ".venv-$version"
+  ".venv-$version/bin/pip" install --quiet --editable '.[dev]'
+  ".venv-$version/bin/python" -m pytest "${tests[@]}" "$@" \
+    || ".venv-$version/bin/python" -m pytest --last-failed "${tests[@]}" "$@"
+done
