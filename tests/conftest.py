@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import gc
+import itertools
 import os
 import shutil
 import signal
@@ -71,6 +72,10 @@ def pytest_asyncio_loop_factories(
     return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
 
 
+# How many tests have begun in this process.
+BEGUN = itertools.count()
+
+
 def _descriptors() -> dict[int, str]:
     found = {}
     for name in os.listdir("/proc/self/fd"):
@@ -94,10 +99,11 @@ def _children() -> set[str]:
 @pytest.fixture(autouse=True)
 async def settled() -> AsyncIterator[None]:
     """Fail a test that leaves a task, a child, a descriptor or a thread."""
-    # The collection at its end is to look through what this test has made: pytest keeps so much of
-    # thousands that most of their time was spent in collections.
-    gc.collect()
-    gc.freeze()
+    # The collection at its end is to look through little more than this test has made: pytest keeps
+    # so much of thousands that most of their time was spent in collections.
+    if next(BEGUN) % 16 == 0:
+        gc.collect()
+        gc.freeze()
     # The official SDK, tested in this process as well, has threads that it never ends.
     before, threads, children = _descriptors(), set(threading.enumerate()), _children()
     own = asyncio.current_task()
