@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 
 # Orphans that have ended are collected this long after the first news of one, all at once.
 SWEEP_DELAY_S: Final = 1.0
+# How many processes are started in a turn of the event loop. Each keeps it until the child, which
+# has no precedence, has found a processor and become its program (vfork).
+SPAWNS: Final = 1
 # How long the exits of trees that have been killed may take to be heard of.
 EXIT_WAIT_S: Final = 0.5
 # Buckets of the time that a start takes.
@@ -66,7 +69,7 @@ class Processes:
         self.config = config
         self.tasks = Tasks()
         # To start a process keeps the event loop: whoever starts many awaits `turns.take()` first.
-        self.turns = Turns()
+        self.turns = Turns(SPAWNS)
         self.pids: dict[int, Process] = {}
         self.trees = Trees(self.pids, self.tasks)
         self.spawn_times = Histogram(SPAWN_BOUNDS_S)
