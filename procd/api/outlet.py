@@ -17,6 +17,8 @@ PUSH_TIMES: Final = 8
 # readers, for long: what they cost goes by both.
 FREE_BYTES: Final = 512 << 10
 CALM_BYTES_S: Final = 100 << 20
+# Nothing pours any more after a lull of so long, seconds, however much has come before.
+LULL_S: Final = 0.1
 # How long an outlet that yields rests then between two pushes.
 REST_S: Final = 0.025
 
@@ -99,8 +101,9 @@ class Outlet:
         Then a push had better rest.
         """
         store, now = self._log.store, time.monotonic()
-        leaked = (now - self._level_at) * CALM_BYTES_S / self._log.readers
-        self._level = max(0.0, self._level - leaked) + store.end - self._level_end
+        leak = CALM_BYTES_S / self._log.readers
+        level = max(0.0, self._level - (now - self._level_at) * leak) + store.end - self._level_end
+        self._level = min(level, FREE_BYTES + LULL_S * leak)
         self._level_at, self._level_end = now, store.end
         return self._level > FREE_BYTES and self._may_wait
 

@@ -428,6 +428,40 @@ async def test_what_pours_for_many_is_calm_for_one(
         assert len(await listener.to_end()) == log.store.end
 
 
+async def test_what_has_poured_is_calm_after_a_lull(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nothing holds back what a follower has not got yet, however much that is."""
+    now = 0.0
+    monkeypatch.setattr(outlet, "REST_S", 0.1)
+    monkeypatch.setattr(outlet, "CALM_BYTES_S", outlet.FREE_BYTES)
+    monkeypatch.setattr(outlet, "time", SimpleNamespace(monotonic=lambda: now))
+    client = await procd()
+    await create(client)
+    command_id = await start(client, "while read n; do head -c $n /dev/zero; done")
+    log = client.app[SESSIONS].get("s").history.get(command_id).log
+    listener = await follow(client, command_id)
+    await readers(client, command_id, 1)
+    size = 40 * outlet.PUSH_BYTES
+    await type_in(client, command_id, f"{size}")
+    end = size + len(f"{size}\n")
+    places: set[int] = set()
+
+    async def said() -> bool:
+        await get(client, path_of(command_id))
+        if log.store.end == end:
+            places.add(log._cursors[0].offset)
+        return len(places) == 3 or end in places  # all has been counted by now
+
+    reading = asyncio.create_task(listener.until(b"\0" * size))
+    await until(said)
+    now += 2 * outlet.LULL_S
+    monkeypatch.setattr(outlet, "REST_S", 3600.0)
+    await reading
+    await type_in(client, command_id, eof=True)
+    await listener.to_end()
+
+
 async def test_a_rest_is_short(procd: MakeClient, gate: Gate) -> None:
     """Whoever follows sees what pours, while it does."""
     size = 50_000_000
