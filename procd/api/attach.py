@@ -16,7 +16,8 @@ from procd.api.attendant import PROTOCOL, Attendant, misunderstood
 from procd.api.audit import ending, note
 from procd.api.body import BodySchema, flag, number, strings
 from procd.api.describe import FLAG, TEXT, Doc, Query
-from procd.api.edge import was_there
+from procd.api.edge import HttpConnection
+from procd.api.forwarded import is_forwarded
 from procd.api.gate import CALLER
 from procd.api.handshake import handshake_of, offered, version_token
 from procd.api.past import Past, from_offset, recall, send
@@ -120,8 +121,20 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
         return await _serve(request, connection, session, past, may_write=True)
     finally:
         past.outlet.close()
-        if connection is None or not (connection.heard or was_there(request)):
+        if connection is None or not (connection.heard or _was_there(request)):
             ptys.discard(session)  # nobody ever got hold of it
+
+
+def _was_there(request: web.Request) -> bool:
+    """Whether the client of this WebSocket, by how it went, has seen the answer to its handshake.
+
+    It has sent something that nobody has read. Or it had read all there was, unless a proxy may
+    have done that in its stead.
+    """
+    protocol = request.protocol
+    if not isinstance(protocol, HttpConnection):
+        return False
+    return protocol.last_words or (protocol.took_all and not is_forwarded(request))
 
 
 def _wanted(request: web.Request) -> PtyRequest:

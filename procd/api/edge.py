@@ -16,10 +16,10 @@ from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineToo
 from aiohttp.streams import StreamReader
 
 from procd.api.envelope import envelope
-from procd.api.forwarded import UNIX, is_forwarded
+from procd.api.forwarded import UNIX
 from procd.api.incoming import FRAMES, Incoming
 from procd.api.observe import HEAP, LONG_BYTES, REQUESTS
-from procd.api.pulse import Patience, has_taken_all, has_unread
+from procd.api.pulse import Parting, Patience, has_taken_all, has_unread
 from procd.api.refusal import Farewell, error_in_place, reason
 from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
@@ -28,7 +28,6 @@ from procd.errors import BadRequest, ProcdError
 from procd.unix.poller import Poller
 
 log = logging.getLogger(__name__)
-
 
 # How much longer than `server.max_header_bytes` a whole head may be: a request line and a header
 # that are as long as that, and as much again for all others. What comes with its end isn't counted:
@@ -54,9 +53,9 @@ class HttpConnection(web.RequestHandler):
     """
 
     __slots__ = ("_body", "_config", "_farewell", "_frames", "_head_bytes", "_heads_bytes",
-                 "_heap", "_max_head_bytes", "_patience", "_peername", "_poller", "_refused",
-                 "_requests", "_sent", "_visitors", "_watched", "_wire", "incoming", "last_words",
-                 "took_all")  # fmt: skip
+                 "_heap", "_max_head_bytes", "_parting", "_patience", "_peername", "_poller",
+                 "_refused", "_requests", "_sent", "_visitors", "_watched", "_wire", "incoming",
+                 "last_words", "took_all")  # fmt: skip
 
     def __init__(
         self, server: web.Server, app: web.Application, config: ServerConfig, **options: Any
@@ -66,6 +65,7 @@ class HttpConnection(web.RequestHandler):
         self._peername: Any = None
         self._wire: asyncio.Transport | None = None  # aiohttp forgets it as soon as it closes it
         self._patience: Patience | None = None
+        self._parting: Parting | None = None
         self._requests = app[REQUESTS]
         self._poller = app[POLLER]
         self._heap = app[HEAP]
@@ -130,6 +130,19 @@ class HttpConnection(web.RequestHandler):
         if self._messages and not isinstance(error := self._messages[-1][0], RawRequestMessage):
             error.exc.__traceback__ = None  # it leads to what has come, which would stay with it
             self._break_off_body()
+
+    def eof_received(self) -> Any:
+        """Called by the event loop when the client sends no more; whether it may still hear."""
+        if self._upgraded or self._body is not None or self._wire is None or self._owed() is None:
+            return False
+        self._parting = self._parting or Parting(self._wire, self._owed)
+        return True
+
+    def _owed(self) -> object | None:
+        """What is to be answered next; something new whenever an answer is on its way."""
+        if (request := self._current_request) is None or request.writer.output_size:
+            return object() if self._request_in_progress else next(iter(self._messages), None)
+        return request
 
     def _refuse_strange(self, first: int) -> None:
         """Have each new request refused that is of another version, or has what its own has not.
@@ -246,8 +259,8 @@ class HttpConnection(web.RequestHandler):
     def _hung_up(self) -> None:
         """End what runs for a client that has gone; a body is read to its end first."""
         self._unwatch()
-        request = self._current_request
-        if self.transport is not None and (request is None or request.content.is_eof()):
+        is_read = (request := self._current_request) is None or request.content.is_eof()
+        if self.transport is not None and is_read and not self.eof_received():
             self.transport.abort()
 
     def _process_keepalive(self) -> None:
@@ -350,11 +363,11 @@ class HttpConnection(web.RequestHandler):
         if self._upgraded:
             self.last_words = has_unread(self.transport)
             self.took_all = has_taken_all(self.transport)
-        self._lose_patience()
-        if self._farewell is not None:
-            self._farewell.stop()
+        for waiting in self._patience, self._parting, self._farewell:
+            if waiting is not None:
+                waiting.stop()
         self._forget_head()
-        self._wire = None
+        self._wire = self._patience = self._parting = None
         self.incoming = None  # it has what came of a message
         self._visitors.left(self)
         super().connection_lost(exc)
@@ -385,15 +398,3 @@ class HttpConnection(web.RequestHandler):
             response = json_response(body, ProcdError.status)
         response.force_close()
         return response
-
-
-def was_there(request: web.Request) -> bool:
-    """Whether the client of this WebSocket, by how it went, has seen the answer to its handshake.
-
-    It has sent something that nobody has read. Or it had read all there was, unless a proxy may
-    have done that in its stead.
-    """
-    protocol = request.protocol
-    if not isinstance(protocol, HttpConnection):
-        return False
-    return protocol.last_words or (protocol.took_all and not is_forwarded(request))

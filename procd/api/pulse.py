@@ -9,6 +9,7 @@ import fcntl
 import socket
 import struct
 import termios
+from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from typing import Final, Protocol
@@ -20,6 +21,9 @@ from procd.standstill import standstill_s
 BEATS_BEHIND: Final = 5
 # The state of a connection whose client has closed it, and hasn't reset it. Source: linux/tcp.h.
 CLOSE_WAIT: Final = 8
+
+# How long the answer to a request may take when its client sends no more.
+PARTING_S: Final = 0.25
 
 # What the kernel takes of a WebSocket's before it can send it. Left to itself that is 4 MiB for who
 # once was fast, and pongs and the echoes of keys lie behind it.
@@ -166,6 +170,41 @@ class Patience:
 
     def stop(self) -> None:
         """Look no more."""
+        self._timer.cancel()
+
+
+class Parting:
+    """Closes the connection of a client that sends no more, after the answers that it waits for.
+
+    It has gone, or closed its half only, as `nc` does: that shows when it is sent something. So an
+    answer may take `PARTING_S`, and then as long as it is taken.
+    """
+
+    __slots__ = ("_awaited", "_owed", "_timer", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, owed: Callable[[], object | None]) -> None:
+        """Begin to wait.
+
+        Args:
+            owed: says what is to be answered next, if anything.
+        """
+        self._transport = transport
+        self._owed = owed
+        self._wait()
+
+    def _wait(self) -> None:
+        self._awaited = self._owed()
+        self._timer = asyncio.get_running_loop().call_later(PARTING_S, self._look)
+
+    def _look(self) -> None:
+        owed = self._owed()
+        if owed is None or owed is self._awaited:
+            self._transport.close()
+        else:
+            self._wait()
+
+    def stop(self) -> None:
+        """It is closed."""
         self._timer.cancel()
 
 

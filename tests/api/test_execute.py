@@ -16,6 +16,7 @@ from tests.api.clients import (
     WAIT_S,
     Fifo,
     Gate,
+    Raw,
     each,
     execute,
     program,
@@ -273,7 +274,7 @@ async def test_timeout_0_is_unlimited(
     assert unlimited.result()["result"] == "passed\n"
 
 
-@pytest.mark.parametrize("way", ["reset", "leave"])
+@pytest.mark.parametrize("way", ["reset", "leave", "end input"])
 @pytest.mark.parametrize("escape", ["child", "orphan"])
 async def test_disconnect_kills_the_tree(
     procd: MakeClient, alive: Fifo, way: str, escape: str
@@ -286,8 +287,10 @@ async def test_disconnect_kills_the_tree(
         assert await alive.line() == "begun"
         if way == "reset":
             rude.reset()
-        else:
+        elif way == "leave":
             await rude.leave()
+        else:
+            rude.end_input()  # and wait for longer than an answer may then take
         await alive.ended()
     assert (await execute(client, "echo fine"))["result"] == "fine\n"
 
@@ -349,6 +352,42 @@ async def test_disconnect_while_a_long_answer_is_sent(procd: MakeClient, alive: 
     assert await alive.line() == "begun"
     await alive.ended()
     assert (await execute(client, "echo fine"))["result"] == "fine\n"
+
+
+async def replies(rude: Raw, count: int) -> list[str]:
+    """What so many commands have said, by the answers in their order."""
+    said = []
+    for _ in range(count):
+        status, headers = await rude.head()
+        assert status == 200
+        (size,) = (int(each.split()[1]) for each in headers if "Content-Length" in each)
+        said.append(json.loads(await rude.exactly(size))["stdout"])
+    return said
+
+
+@each("count", [1, 40])  # more than are taken off the socket at once
+async def test_who_sends_no_more_is_answered(procd: MakeClient, count: int) -> None:
+    """As `printf 'GET …' | nc` does."""
+    client = await procd()
+    async with raw(client) as rude:
+        for number in range(count):
+            body = json.dumps({"command": f"sleep 0.0{number % 2}; echo {number}"}).encode()
+            head = f"POST /process/execute HTTP/1.1\nContent-Length: {len(body)}"
+            await rude.request(head, body)
+        rude.end_input()
+        assert await replies(rude, count) == [f"{number}\n" for number in range(count)]
+        assert await rude.rest() == b"", "and closed"
+
+
+async def test_who_sends_no_more_may_take_a_long_answer(procd: MakeClient) -> None:
+    client = await procd()
+    body = json.dumps({"command": "head -c 20000000 /dev/zero | tr '\\0' z"}).encode()
+    async with raw(client, receive_bytes=4096) as rude:
+        await rude.request(f"POST /process/execute HTTP/1.1\nContent-Length: {len(body)}", body)
+        status, _ = await rude.head()
+        assert status == 200
+        rude.end_input()
+        assert (await rude.rest()).count(b"z") == 2 * 20_000_000
 
 
 @each("connection", ["keep-alive", "close"])
