@@ -9,7 +9,6 @@ import select
 import signal
 import termios
 import tty
-from types import TracebackType
 from typing import Final
 
 from procd.cli.failure import Failure
@@ -51,9 +50,7 @@ class Terminal:
         self.enter()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.leave()
 
     @property
