@@ -11,13 +11,13 @@ Source: prctl(2) PR_SET_CHILD_SUBREAPER, proc_pid_task(5) "children".
 
 import asyncio
 import ctypes
-import errno
 import itertools
 import logging
 import os
 import signal
 from collections import deque
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -313,22 +313,12 @@ def reap_orphans(supervised: Container[int]) -> Iterator[None]:
     Raises:
         OSError: no descriptor is left to look for them with.
         MemoryError: there is no memory to.
-    """
-    orphans = (pid for pid in own_children() if pid not in supervised)
-    for number, pid in enumerate(orphans, 1):
-        reap(pid)
-        if number % ASKED == 0:
-            yield
-
-
-def reap(pid: int) -> bool:
-    """Take the status of an orphan that has ended; False while it lives.
 
     Source: waitid(2).
     """
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
-    except OSError as exc:
-        if exc.errno != errno.ECHILD:
-            raise
-        return True
+    orphans = (pid for pid in own_children() if pid not in supervised)
+    for number, pid in enumerate(orphans, 1):
+        with suppress(ChildProcessError):  # it was taken in another turn
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+        if number % ASKED == 0:
+            yield

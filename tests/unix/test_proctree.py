@@ -504,15 +504,18 @@ def test_a_retag_of_nobody(start: Start) -> None:
     assert tags.tag_of(leader.pid) == 0
 
 
-def test_reaping_takes_one_status(start: Start) -> None:
-    """The one that was named and no other; the living stay, and the gone are no trouble."""
+def test_reaping_takes_the_statuses_of_orphans(start: Start) -> None:
+    """And no other; the living stay, and those that are gone by then are no trouble."""
     living_one = start("read x; exit 3")
-    dead, other = start("exit 1"), start("exit 2")
-    for leader in (dead, other):
+    dead = [start("exit 1") for _ in range(2 * ASKED)]
+    other = start("exit 2")
+    for leader in (*dead, other):
         os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
-    assert proctree.reap(living_one.pid) is False
-    assert proctree.reap(dead.pid) is True
-    assert proctree.reap(dead.pid) is True
+    reaping = proctree.reap_orphans({other.pid})
+    next(reaping)
+    assert os.waitstatus_to_exitcode(os.waitpid(dead[-1].pid, 0)[1]) == 1
+    assert list(reaping) == [None]
+    assert set(procfs.own_children()) == {living_one.pid, other.pid}
     assert os.waitstatus_to_exitcode(os.waitpid(other.pid, 0)[1]) == 2
     living_one.stdin.close()
     assert os.waitstatus_to_exitcode(os.waitpid(living_one.pid, 0)[1]) == 3
