@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
 from types import FrameType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from procd.config import ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
@@ -47,8 +47,6 @@ SPAWNS: Final = 1
 EXIT_WAIT_S: Final = 0.5
 # Buckets of the time that a start takes.
 SPAWN_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.064, 0.256, 1.0)
-
-T = TypeVar("T")
 
 
 class Apart(NamedTuple):
@@ -158,11 +156,14 @@ class Processes:
         try:
             if long_lived:
                 self.check_descriptors()
-            readings, writings = _opened(lambda: pipes(1 if merged else 2))
-            ours += readings
-            theirs += writings
-            for writing in writings:
-                self._give(writing.number)
+            try:
+                readings, writings = pipes(1 if merged else 2)
+                ours += readings
+                theirs += writings
+                for writing in writings:
+                    self.confinement.give(writing.number)
+            except OSError as exc:
+                raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
             stdio = (
                 os.devnull if stdin is None else stdin.number,
                 writings[0].number,
@@ -199,9 +200,12 @@ class Processes:
         """
         self.check_descriptors()
         with ExitStack() as ours:
-            master, slave = _opened(lambda: open_pty(cols, rows))
-            ours.callback(master.close)
-            self._give(slave)
+            try:
+                master, slave = open_pty(cols, rows)
+                ours.callback(master.close)
+                self.confinement.give(slave)
+            except OSError as exc:
+                raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
             # The session leader opens the slave by path, which makes it the controlling terminal;
             # 1 and 2 are copies of 0.
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(slave, 0, 0))
@@ -224,13 +228,6 @@ class Processes:
             if isinstance(exc, OSError):
                 raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
             raise
-
-    def _give(self, descriptor_or_path: int | str) -> None:
-        """Let the user that children run as open a pipe or a terminal of theirs by name."""
-        try:
-            self.confinement.give(descriptor_or_path)
-        except OSError as exc:
-            raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
 
     def _start(
         self,
@@ -385,10 +382,3 @@ class Processes:
         await self.tasks.aclose(EXIT_WAIT_S)
         self.poller.close()
         self.heap.close()
-
-
-def _opened(opener: Callable[[], T]) -> T:
-    try:
-        return opener()
-    except OSError as exc:
-        raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
