@@ -91,8 +91,7 @@ class Processes:
         self._leaves: set[cgroup.Leaf] = set()
         self._closing = False  # nothing is started any more
         self._closed = False
-        self._sweep: asyncio.TimerHandle | None = None
-        self._sweep_wanted = False
+        self._sweep: asyncio.TimerHandle | None = None  # to come
         self._reaping: asyncio.Task[None] | None = None  # what is left of the last sweep
         proctree.become_subreaper()
         self.poller = Poller(self._loop)
@@ -323,14 +322,11 @@ class Processes:
         # A signal handler runs in this thread, between any two instructions. Until the sweep there
         # is no more to learn: each delivery would take as long as to wake for a descriptor does.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        if not self._sweep_wanted:
-            self._sweep_wanted = True
-            self._loop.call_soon_threadsafe(self._plan_sweep)
+        self._loop.call_soon_threadsafe(self._plan_sweep)
 
     def _plan_sweep(self) -> None:
-        if self._closed:
-            return
-        self._sweep = self._loop.call_later(SWEEP_DELAY_S, self._reap_orphans)
+        if self._sweep is None and not self._closed:
+            self._sweep = self._loop.call_later(SWEEP_DELAY_S, self._reap_orphans)
 
     def _reap_orphans(self) -> None:
         if self._sweep is not None:
@@ -339,7 +335,6 @@ class Processes:
         if self._reaping is not None and not (self._closed or self._reaping.done()):
             self._plan_sweep()  # one beside it would share its turns, and both take longer
             return
-        self._sweep_wanted = False
         signal.sigtimedwait({signal.SIGCHLD}, 0)  # what came until now is seen to below
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         self._remove_leaves()
@@ -347,7 +342,6 @@ class Processes:
         try:
             self.trees.looks.begin(reaping)
         except (OSError, MemoryError):  # there may be some in a moment
-            self._sweep_wanted = True
             self._plan_sweep()
         else:
             self._reaping = self.tasks.run(self.trees.looks.finish(reaping), "reap orphans")

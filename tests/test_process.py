@@ -801,7 +801,7 @@ async def test_news_of_a_child_plan_one_sweep(supervise: Supervise) -> None:
     assert processes._sweep is sweep
     processes._reap_orphans()
     assert signal.SIGCHLD not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    assert not processes._sweep_wanted
+    assert processes._sweep is None
     await processes.aclose()
     assert sweep.cancelled()
     assert started() == []
@@ -832,7 +832,6 @@ async def test_orphans_without_a_descriptor(supervise: Supervise) -> None:
         processes.stop()
     assert processes._sweep is not None
     assert not processes._sweep.cancelled()
-    assert processes._sweep_wanted
 
 
 async def test_close_ends_everything(supervise: Supervise) -> None:
