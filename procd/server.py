@@ -22,7 +22,7 @@ from procd.api.runner import Runner
 from procd.app import create_app
 from procd.app import reload as reload_app
 from procd.cli.failure import EXIT_CONFIG, Failure
-from procd.config import Config, ConfigError
+from procd.config import Config, ConfigError, LogConfig
 from procd.configfile import load
 from procd.listen import Listeners
 from procd.logs import NeverWaiting, formatter
@@ -30,12 +30,8 @@ from procd.services.access import redacted
 from procd.services.credentials import VARIABLE
 from procd.startup import prepared
 from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
-from procd.unix.environ import take
+from procd.unix import environ, heap, kernel, keyring, priority
 from procd.unix.fd import RESERVED, seal_inherited
-from procd.unix.heap import hold
-from procd.unix.kernel import missing
-from procd.unix.keyring import renounce_keys
-from procd.unix.priority import precede
 
 log = logging.getLogger("procd")
 
@@ -78,51 +74,26 @@ def serve(
       PROCD_SERVER_HOST= PROCD_SERVER_UNIX=/run/procd.sock procd serve
     """
     try:
-        take(CLIENT_TOKEN)  # whoever starts a server may be a client of another
-        secret = take(VARIABLE)
+        environ.take(CLIENT_TOKEN)  # whoever starts a server may be a client of another
+        secret = environ.take(VARIABLE)
     except OSError as exc:
         _refuse(f"{VARIABLE}: can't be hidden from other processes: {exc.strerror}")
-    if lacking := missing():
+    if lacking := kernel.missing():
         _refuse(f"this system lacks {'; '.join(lacking)}")
     try:
         path = path and path.absolute()  # SIGHUP has it read again, from wherever procd is then
         config = load(path, os.environ)
-        server = config.server
-        config = replace(
-            config,
-            server=replace(
-                server,
-                host=server.host if host is None else host,
-                port=server.port if port is None else port,
-            ),
-        )
+        if host is not None:
+            config = replace(config, server=replace(config.server, host=host))
+        if port is not None:
+            config = replace(config, server=replace(config.server, port=port))
         access = prepared(config, os.environ, secret)
     except ConfigError as exc:
         _refuse(str(exc))
     _raise_descriptor_limit()
-    handler = NeverWaiting(2)
-    handler.setFormatter(Redacting(formatter(config.log.format)))
-    logging.basicConfig(level=config.log.level.upper(), handlers=[handler])
-    # aiohttp logs requests that it can't parse, and quotes them: they may carry secrets. What goes
-    # wrong in a handler is logged by the middleware.
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    seal_inherited()
-    # What whoever started procd has blocked is inherited, SIGTERM and SIGCHLD among it perhaps.
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    hold()
-    if config.process.user:
-        try:
-            renounce_keys()
-        except OSError as exc:
-            log.info("processes have the kernel's keys that procd has: %s", exc.strerror)
-    if server.nice:
-        try:
-            precede(server.nice)
-        except OSError as exc:
-            log.info("procd has no priority over what it runs: %s", exc.strerror)
-    # A watchdog's SIGABRT then says where the loop was stuck.
-    faulthandler.enable(2)
-    with asyncio.Runner(loop_factory=_loop_factory(server.loop)) as runner:
+    _begin_log(config.log)
+    _prepare_process(config)
+    with asyncio.Runner(loop_factory=_loop_factory(config.server.loop)) as runner:
         try:
             app = create_app(config, entrypoint, access)
         except ConfigError as exc:
@@ -165,6 +136,35 @@ def _raise_descriptor_limit() -> None:
             f" to {LEAST_FILES} or more"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _begin_log(config: LogConfig) -> None:
+    handler = NeverWaiting(2)
+    handler.setFormatter(Redacting(formatter(config.format)))
+    logging.basicConfig(level=config.level.upper(), handlers=[handler])
+    # aiohttp logs requests that it can't parse, and quotes them: they may carry secrets. What goes
+    # wrong in a handler is logged by the middleware.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+
+
+def _prepare_process(config: Config) -> None:
+    """Make this process what a server is to be, whatever it was started as."""
+    seal_inherited()
+    # What whoever started procd has blocked is inherited, SIGTERM and SIGCHLD among it perhaps.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    heap.hold()
+    if config.process.user:
+        try:
+            keyring.renounce_keys()
+        except OSError as exc:
+            log.info("processes have the kernel's keys that procd has: %s", exc.strerror)
+    if config.server.nice:
+        try:
+            priority.precede(config.server.nice)
+        except OSError as exc:
+            log.info("procd has no priority over what it runs: %s", exc.strerror)
+    # A watchdog's SIGABRT then says where the loop was stuck.
+    faulthandler.enable(2)
 
 
 async def _serve(config: Config, path: Path | None, app: web.Application) -> int:
