@@ -161,17 +161,33 @@ def _known(self: Any, field: fields.Field[Any]) -> type[Any]:
 
 def _operation(spec: APISpec, route: web.RouteDef, doc: Doc) -> Json:
     summary = (route.handler.__doc__ or "").strip().partition("\n")[0]
-    varies = VARIES.findall(route.path)
-    errors: list[type[ProcdError]] = list(doc.errors)
-    if route.path not in UNGUARDED:
-        errors += [Unauthorized, Refused]
+    in_path = [
+        {"name": name, "in": "path", "required": True, "schema": TEXT}
+        for name in VARIES.findall(route.path)
+    ]
+    in_query = [
+        {
+            "name": query.name,
+            "in": "query",
+            "required": query.required,
+            "description": query.doc,
+            "schema": dict(query.schema),
+        }
+        for query in doc.query
+    ]
+    operation: Json = {
+        "summary": summary.rstrip("."),
+        "tags": [route.handler.__module__.rpartition(".")[2]],
+        "parameters": in_path + in_query,
+        "responses": _successes(spec, doc) | _refusals(spec, route, doc),
+    }
     if doc.body is not None:
-        errors += [BadRequest, InvalidBody, TooLarge]
-    if doc.websocket == "only" or doc.query:
-        errors.append(BadRequest)
-    if varies:
-        errors.append(NotFound)
-    responses: dict[str, Json] = {}
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": doc.body}}}
+    return operation
+
+
+def _successes(spec: APISpec, doc: Doc) -> Json:
+    responses: Json = {}
     if doc.websocket:
         responses["101"] = {"description": "a WebSocket"}
     if doc.websocket != "only":
@@ -182,39 +198,30 @@ def _operation(spec: APISpec, route: web.RouteDef, doc: Doc) -> Json:
             responses[str(status)] = {"description": "success"}
             if content:
                 responses[str(status)]["content"] = content
+    return responses
+
+
+def _refusals(spec: APISpec, route: web.RouteDef, doc: Doc) -> Json:
+    """By status; of several with the same, the description has all their codes."""
+    errors: list[type[ProcdError]] = list(doc.errors)
+    if route.path not in UNGUARDED:
+        errors += [Unauthorized, Refused]
+    if doc.body is not None:
+        errors += [BadRequest, InvalidBody, TooLarge]
+    if doc.websocket == "only" or doc.query:
+        errors.append(BadRequest)
+    if VARIES.search(route.path):
+        errors.append(NotFound)
     plain = PTY_ERROR if route.path.startswith(PTY_PATH) else ERROR
+    responses: Json = {}
     for error in sorted(errors, key=lambda error: error.status):
-        # Several have one status: its description has all their codes.
         content = {JSON: {"schema": _schema(spec, doc.bodies.get(error, plain))}}
         known = responses.setdefault(
             str(error.status), {"description": error.code, "content": content}
         )
         if error.code not in known["description"]:
             known["description"] += f" or {error.code}"
-    operation: Json = {
-        "summary": summary.rstrip("."),
-        "tags": [route.handler.__module__.rpartition(".")[2]],
-        "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": TEXT} for name in varies
-        ]
-        + [
-            {
-                "name": query.name,
-                "in": "query",
-                "required": query.required,
-                "description": query.doc,
-                "schema": dict(query.schema),
-            }
-            for query in doc.query
-        ],
-        "responses": responses,
-    }
-    if doc.body is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {JSON: {"schema": doc.body}},
-        }
-    return operation
+    return responses
 
 
 def _schema(spec: APISpec, reply: Reply) -> Json:
