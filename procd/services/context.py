@@ -171,18 +171,21 @@ class Context:
         """The process, if there is one."""
         return self._repl.pid if self._repl is not None and self._repl.running else None
 
-    async def start(self) -> Repl:
+    async def start(self, *, new: bool = False) -> Repl:
         """The process, started if need be.
+
+        Args:
+            new: the context is one, and leaves descriptors to commands; others may take the last.
 
         Raises:
             SpawnFailed: it can't be, or the context's directory can't be entered.
-            Exhausted: there are as many processes as may be.
+            Exhausted: there are as many processes as may be, or few descriptors are left.
             ProcessNotFound: the context was deleted meanwhile.
         """
         async with self._starting:
             while (repl := self._repl) is None or not repl.running:
                 self._repl = None
-                await self._contexts.turn()
+                await self._contexts.turn(new=new)
                 if self._deleted:
                     raise ProcessNotFound(f"context with ID '{self.record.id}' not found")
                 self._repl = await self._started()

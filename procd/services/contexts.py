@@ -100,12 +100,11 @@ class Contexts:
             )
         if len(self._contexts) + self._creating >= self.config.max_contexts:
             raise Exhausted(f"limit of {self.config.max_contexts} contexts is reached")
-        self._processes.check_descriptors()
         record = ContextRecord(str(uuid.uuid4()), cwd or self._work_dir, time.time())
         context = Context(record, self)
         self._creating += 1
         try:
-            await context.start()
+            await context.start(new=True)
         except SpawnFailed as exc:
             why = "procd is stopping" if self._closing else exc.message
             raise SpawnFailed(f"failed to start context: {why}") from exc
@@ -208,9 +207,18 @@ class Contexts:
             raise SpawnFailed("the listing failed")
         return outcome.reply.variables
 
-    async def turn(self) -> None:
-        """Wait for a turn of the event loop that a process may be taken in."""
+    async def turn(self, *, new: bool) -> None:
+        """Wait for a turn of the event loop that a process may be taken in.
+
+        Args:
+            new: it is for a new context, or a spare, and leaves descriptors to commands.
+
+        Raises:
+            SpawnFailed, Exhausted: as `Processes.check_descriptors`, of what is new.
+        """
         await self._processes.turns.take()
+        if new:
+            self._processes.check_descriptors()
 
     def take(self) -> Repl:
         """A process that is nobody's: a spare if there is one.
@@ -280,7 +288,7 @@ class Contexts:
             # More than there may be contexts are of no use to anybody.
             most = min(self.config.warm, self.config.max_contexts)
             while len(self._spares) < most:
-                await self.turn()
+                await self.turn(new=True)
                 if self._closing:
                     break
                 self._spares.append(self._new())

@@ -1,7 +1,13 @@
 """No descriptor is left to open: each request is answered, nothing leaks, and all goes on after."""
 
+import asyncio
 from pathlib import Path
 
+import pytest
+
+from procd.api.interpreter import CONTEXTS
+from procd.errors import Exhausted
+from procd.services.context import Context
 from procd.unix.fd import MOMENTARY, RESERVED
 from tests.api import sessions
 from tests.api.clients import (
@@ -15,6 +21,7 @@ from tests.api.clients import (
     listed,
     program,
     refused,
+    until,
 )
 from tests.api.conftest import alive
 from tests.conftest import MakeClient
@@ -109,6 +116,35 @@ async def test_contexts_leave_descriptors_for_the_commands_of_sessions(procd: Ma
                     said = (await refused(reply, 429, "LIMIT_REACHED"))["message"]
         assert "limit of open files is reached" in said
         assert (await sessions.run(client, "echo x"))["output"] == "x\n"
+
+
+async def test_contexts_created_at_once_leave_descriptors_as_well(procd: MakeClient) -> None:
+    client = await procd(process={"shell": "/bin/sh"})
+    await sessions.create(client)
+    contexts = client.app[CONTEXTS]
+    with descriptors_exhausted(but=RESERVED + MOMENTARY + 6):
+        attempts = (contexts.create(cwd="", language="python") for _ in range(40))
+        results = await asyncio.gather(*attempts, return_exceptions=True)
+        refusals = [result for result in results if not isinstance(result, Context)]
+        assert 0 < len(refusals) < 40
+        assert all(isinstance(refusal, Exhausted) for refusal in refusals), refusals
+        assert (await sessions.run(client, "echo x"))["output"] == "x\n"
+
+
+async def test_spare_interpreters_leave_descriptors_for_commands(
+    procd: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await procd(interpreter={"warm": 1})
+
+    async def refused_one() -> bool:
+        async with client.get("/version") as reply:
+            assert reply.status == 200
+        return "no spare interpreter: limit of open files is reached" in caplog.text
+
+    with descriptors_exhausted(but=RESERVED + 4):
+        async with client.post("/env", json={"set": {"A": "1"}}) as reply:
+            assert reply.status == 200
+        await until(refused_one)
 
 
 async def test_delete_and_metrics_without_a_descriptor(procd: MakeClient, tmp_path: Path) -> None:
