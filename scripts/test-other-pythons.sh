@@ -16,8 +16,13 @@ for version in 3.11 3.12 3.13; do
   if [ "$version" = "$ours" ] || ! "python$version" -c 'import venv, ensurepip' 2>/dev/null; then
     continue
   fi
-  "python$version" -m venv ".venv-$version"
-  ".venv-$version/bin/pip" install --quiet --editable '.[dev]'
-  ".venv-$version/bin/python" -m pytest "${tests[@]}" "$@" \
-    || ".venv-$version/bin/python" -m pytest --last-failed "${tests[@]}" "$@"
+  env=.venv-$version
+  # Made once, and again when what it is made from changes, as the Makefile's is: pip needs a network.
+  if [ ! "$env/.dev" -nt setup.cfg ] || [ ! "$env/.dev" -nt pyproject.toml ]; then
+    "python$version" -m venv "$env"
+    "$env/bin/pip" install --quiet --editable '.[dev]'
+    touch "$env/.dev"
+  fi
+  "$env/bin/python" -m pytest "${tests[@]}" "$@" \
+    || "$env/bin/python" -m pytest --last-failed "${tests[@]}" "$@"
 done
