@@ -43,7 +43,7 @@ def view(session: ShellSession, *, with_usage: bool = False) -> Item:
     commands = history.commands
     is_short = (
         len(commands) <= FEW
-        and sum(command.record.size for command in commands.values()) <= SHORT_BYTES
+        and sum(len(command.record.text) for command in commands.values()) <= SHORT_BYTES
     )
     fields: dict[str, object] = {
         "sessionId": session.id,
