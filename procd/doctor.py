@@ -46,6 +46,7 @@ ENOUGH_MEMORY_BYTES: Final = 256 << 20
 # What a program that does nothing may take to end.
 START_S: Final = 10.0
 OLDEST_PYTHON: Final = "3.8"
+UID_MAP: Final = Path("/proc/self/uid_map")
 # Of a unix socket: unix(7), sun_path.
 MAX_PATH_BYTES: Final = 107
 
@@ -280,7 +281,7 @@ def _files(_: Config) -> Finding:
 
 def _processes(_: Config) -> Finding:
     limits = {"RLIMIT_NPROC": resource.getrlimit(resource.RLIMIT_NPROC)[0]}
-    if os.geteuid() == 0:  # whom it doesn't hold: getrlimit(2)
+    if os.geteuid() == 0 and _is_true_root():  # whom it doesn't hold: getrlimit(2)
         limits = {}
     limits |= cgroup.limits("pids.max")
     bounded = {name: most for name, most in limits.items() if most != resource.RLIM_INFINITY}
@@ -292,6 +293,17 @@ def _processes(_: Config) -> Finding:
         return Finding("processes", GOOD, found)
     advice = f"raise it (ulimit -u, LimitNPROC=, TasksMax=) to {ENOUGH_PROCESSES} or more"
     return Finding("processes", POOR, found, advice)
+
+
+def _is_true_root() -> bool:
+    """Whether user 0 is the machine's, and not that of a rootless container.
+
+    Source: user_namespaces(7), "User and group ID mappings".
+    """
+    try:
+        return UID_MAP.read_text().split()[:2] == ["0", "0"]
+    except OSError:
+        return True
 
 
 def _memory(config: Config) -> Finding:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from procd.config import Config
-from procd.doctor import _cgroup
+from procd.doctor import _cgroup, _processes
 from procd.unix import cgroup
 from tests.cli.conftest import Cli
 from tests.daemon.daemon import PROCD, Daemon
@@ -217,6 +218,28 @@ def test_a_shell_that_fails(cli: Cli, tmp_path: Path) -> None:
     code, found = doctor(cli, PROCD_PROCESS_SHELL=path)
     assert code == 1
     assert found["shell"]["found"] == f"{path} fails with exit code 4"
+
+
+@pytest.fixture
+def few() -> Iterator[int]:
+    """A limit of processes."""
+    before = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (1000, before[1]))
+    yield 1000
+    resource.setrlimit(resource.RLIMIT_NPROC, before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="is about root")
+@pytest.mark.parametrize(("outside", "state"), [(0, "ok"), (1000, "warning")])
+def test_a_limit_of_processes_holds_the_root_of_a_rootless_container(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, few: int, outside: int, state: str
+) -> None:
+    """Who is user 1000 outside, and not who is root there as well."""
+    (tmp_path / "uid_map").write_text(f"         0 {outside:10}          1\n")
+    monkeypatch.setattr("procd.doctor.UID_MAP", tmp_path / "uid_map")
+    finding = _processes(Config())
+    assert finding.state == state
+    assert (f"up to {few}, by RLIMIT_NPROC" == finding.found) == (state == "warning")
 
 
 @pytest.mark.parametrize(
