@@ -33,7 +33,7 @@ from procd.unix.confine import Confinement
 from procd.unix.kernel import missing
 from procd.unix.memory import memory_bytes
 from procd.unix.procfs import stat_of
-from procd.unix.shell import Shell
+from procd.unix.shell import Shell, script_argv
 
 GOOD, POOR, BAD = "ok", "warning", "problem"
 COLOURS: Final = {GOOD: "green", POOR: "yellow", BAD: "red"}
@@ -122,7 +122,7 @@ def _shell(config: Config) -> Finding:
         place = Shell(config.process.shell, os.environ.get("SHELL", "")).path()
     except SpawnFailed as exc:
         return Finding("shell", BAD, exc.message, "install bash")
-    if problem := _problem((place, "-c", "exit 0")):
+    if problem := _problem(script_argv(place, "exit 0")[0]):
         return Finding("shell", BAD, f"{place} {problem}", "repair it, or set process.shell")
     if Path(place).name == "sh":
         advice = "install bash: sessions and terminals use it"

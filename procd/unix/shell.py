@@ -8,6 +8,8 @@ from procd.errors import SpawnFailed
 from procd.unix.fd import OwnedFd, anonymous_file
 
 PREFERRED: Final = ("/usr/bin/zsh", "/bin/zsh", "/usr/bin/bash", "/bin/bash")
+# What an account may have for a shell that takes no script of sh's.
+NO_SH: Final = ("csh", "fish", "nologin", "tcsh", "false")
 # MAX_ARG_STRLEN of execve(2), the closing NUL included.
 MAX_ARGUMENT_BYTES: Final = 128 << 10
 SCRIPT_FD: Final = 3
@@ -20,6 +22,7 @@ class Shell:
 
     Args:
         override: absolute path that wins over the search; empty for none.
+        default: the user's own, which is taken before sh if it can stand in for it.
 
     Source: Process API contract, section 4.1.
     """
@@ -45,7 +48,8 @@ class Shell:
         else:
             listed = _listed()
             candidates = [path for path in PREFERRED if path in listed]
-            candidates += [self._default, "/bin/sh", "/usr/bin/sh"]
+            default = "" if kind_of(self._default) in NO_SH else self._default
+            candidates += [default, "/bin/sh", "/usr/bin/sh"]
         for path in candidates:
             if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113,PTH117 - str
                 return path

@@ -220,6 +220,14 @@ def test_a_shell_that_fails(cli: Cli, tmp_path: Path) -> None:
     assert found["shell"]["found"] == f"{path} fails with exit code 4"
 
 
+def test_a_shell_of_another_language(cli: Cli, tmp_path: Path) -> None:
+    """fish and tcsh take the `--` before a script for the script."""
+    path = program(tmp_path / "fish", 'test "$2" != -- || exit 127')
+    code, found = doctor(cli, PROCD_PROCESS_SHELL=path)
+    assert code == 1
+    assert found["shell"]["found"] == f"{path} fails with exit code 127"
+
+
 @pytest.fixture
 def few() -> Iterator[int]:
     """A limit of processes."""

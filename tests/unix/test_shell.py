@@ -59,6 +59,16 @@ def test_the_search_prefers_what_is_listed() -> None:
     assert Shell("", "").path() == (there[0] if there else "/bin/sh")
 
 
+@pytest.mark.parametrize("name", ["mksh", "fish", "tcsh", "nologin"])
+def test_the_user_s_own_is_taken_if_it_can_stand_in_for_sh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("procd.unix.shell.PREFERRED", ())
+    mine = _executable(tmp_path / name)
+    assert Shell("", mine).path() == (mine if name == "mksh" else "/bin/sh")
+    assert Shell(mine, "").path() == mine, "it was named"
+
+
 def test_it_is_looked_for_again_when_gone(tmp_path: Path) -> None:
     """A shell that disappears is missed, and found when it is back."""
     mine = _executable(tmp_path / "mine")
