@@ -30,8 +30,9 @@ STDERR: Final = 2
 PIPE_BURST_BYTES: Final = 256 << 10
 # With the 4,095 bytes of the read that goes beyond, this still makes one frame.
 PTY_BURST_BYTES: Final = 60 << 10
-# No less than either holds, by fcntl(2) and by measurement. Of a terminal it is hardly more: a
-# child may pour into it, and a burst beyond a pause leaves 32 KiB of the shortest backlog.
+# What is taken of what is pending: all that a pipe can hold (fcntl(2)), or a terminal (measured).
+# Of a terminal hardly more, for a child may pour into it: in the shortest backlog, of 128 KiB, a
+# pause at a quarter and the burst that goes beyond it leave room for 32 KiB.
 PIPE_HELD_BYTES: Final = 1 << 20
 PTY_HELD_BYTES: Final = 24 << 10
 

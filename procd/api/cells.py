@@ -17,7 +17,7 @@ from procd.streams.frames import TEXT, encode
 
 # Of output in one frame: clients limit a message, and JSON may make six bytes of one.
 PIECE_BYTES: Final = 32 << 10
-# What is encoded at once, as many frames; of short ones, twice so many at the most.
+# What is encoded at once: so many bytes, or at most twice so many frames where they are short.
 BATCH_BYTES: Final = 256 << 10
 BATCH_FRAMES: Final = 256
 

@@ -9,12 +9,12 @@ from procd.api.ws import Connection
 from procd.streams.labels import HOLD_S
 from procd.streams.log import Log, Store
 
-# What one outlet writes in one turn of the event loop, and a frame more; and how often, for few
-# bytes may be many messages.
+# One outlet writes in one turn of the event loop until it has written so many bytes, or so often:
+# few bytes may be many messages.
 PUSH_BYTES: Final = 512 << 10
 PUSH_TIMES: Final = 8
-# Bytes pour where more than this come at once, or come faster than this, over the number of
-# readers, for long: what they cost goes by both.
+# Bytes pour when more than FREE_BYTES are in a bucket that leaks CALM_BYTES_S. The more readers
+# there are, the slower it leaks: what bytes cost goes by both.
 FREE_BYTES: Final = 512 << 10
 CALM_BYTES_S: Final = 100 << 20
 # Nothing pours any more after a lull of so long, seconds, however much has come before.

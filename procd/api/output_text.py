@@ -14,12 +14,12 @@ DECODER: Final = getincrementaldecoder("utf-8")
 # What a character of UTF-8 may have after its first byte: RFC 3629, section 3.
 CONTINUATION: Final = bytes(range(0x80, 0xC0))
 MAX_REST_BYTES: Final = 3
-# A stream that says nothing for so long after a gap has not been cut in a character there. Where
-# runs are short, streams take turns.
+# How far behind a gap the rest of a character is looked for that it has cut: of a stream that says
+# nothing for so many bytes, or so many runs, there is none.
 LOOK_BYTES: Final = 256 << 10
 LOOK_RUNS: Final = 512
-# Runs that one turn of the event loop has time for, however short they are; what they say is joined
-# to as much as this, characters, for what is done with it takes long for each piece.
+# Runs that one turn of the event loop has time for, however short they are. Their text is joined to
+# pieces of about so many characters, as each piece takes time of its own.
 TURN_RUNS: Final = 256
 JOINED: Final = 16 << 10
 

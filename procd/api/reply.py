@@ -27,7 +27,7 @@ CONTENT_TYPE: Final = "application/json; charset=utf-8"
 WHOLE_BYTES: Final = 256 << 10
 # Up to this nobody looks for memory first.
 SMALL_BYTES: Final = 4 << 10
-# An object with no more text than that is short, and so many of a list are encoded at a time.
+# An object with no more text than this is short; of such in a list, so many are encoded at once.
 SHORT_BYTES: Final = 1 << 10
 GROUP: Final = 128
 # What is sent in one turn of the event loop of a longer reply, and the rest of a run.

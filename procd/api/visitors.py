@@ -1,13 +1,14 @@
 """The connections of the server, WebSockets among them: how many, and who goes for a newcomer.
 
-With all places taken, the connection that has been idle for longest is closed. None is idle whose
-request may be on its way: a client that gets no answer sends it again. But where tokens are asked
-for, a client that has shown none yet counts as idle, even amid a request, if it has sent more of
-them than it reads replies to; so does whoever was refused and may still send a body; and who shows
-one has the place of who has just come. Where none is idle, some more are let in, to be told how
-procd is and otherwise that there is no room.
+With all places taken, the connection that has been idle for longest is closed. Where none is idle,
+some more are let in, to be told how procd is and otherwise that there is no room.
 
-What is kept of such strangers, requests and answers, is limited, all together: those with most are
+None is idle whose request may be on its way: a client that gets no answer sends it again. But two
+count as idle even amid a request: a stranger, who has asked for nothing yet that not everybody may
+ask for, if it has sent more requests than it reads replies to; and whoever was refused and may
+still send a body. Who shows a token has the place even of one who has just come and said nothing.
+
+What is kept of strangers, requests and answers, is limited, all together: those with most are
 refused. And as a connection keeps what it was asked last until it is asked for more, that of a
 stranger who has asked with much is closed after the answer.
 """

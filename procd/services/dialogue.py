@@ -111,7 +111,7 @@ class Dialogue:
 
         Args:
             number: the command's, more than 0.
-            paths: its own.
+            paths: what the shell opens for it.
             before: a line for the shell to read first, or none.
             failure: what the shell says where it has failed itself, and `$?` is to be 1.
         """

@@ -20,10 +20,10 @@ MARKERS: Final = {1: b"\x01\x01\x01", 2: b"\x02\x02\x02"}
 # Payloads that a client may take for the beginning of a marker.
 PARTS: Final = frozenset({b"\1", b"\2", b"\1\1", b"\1\2", b"\2\1", b"\2\2"})
 PAYLOAD_BYTES: Final = 16 << 10
-# What is encoded at once, as many messages, but little more than so many of short runs; and how far
-# is looked beyond, which is where to cut.
+# What is encoded at once: so many bytes, or about so many messages where runs are short.
 BATCH_BYTES: Final = 256 << 10
 BATCH_MESSAGES: Final = 256
+# How far beyond a batch is looked for the place to cut it.
 LOOK_BYTES: Final = 4
 # How long bytes that a client would take for part of a marker, or that begin a character, wait for
 # those after them, seconds.

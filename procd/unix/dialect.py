@@ -21,7 +21,7 @@ class FedShell:
     """A shell that reads lines from a pipe.
 
     Attributes:
-        path: its own.
+        path: of the shell itself.
         argv: what it is started as.
         on_stdin: whether the pipe is to be its standard input; else it opens it by path.
         first: a line for it to read before all others, or none.

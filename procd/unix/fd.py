@@ -13,10 +13,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-# The last descriptors are not for new work: who asks how procd is gets in, and what runs can end.
+# The last descriptors are not for new work, so that procd can be asked how it is, and what runs can
+# end.
 RESERVED: Final = 64
-# Those before them, or an eighth of the others, are not for what lasts: shells that are there can
-# go on to run commands, each for a moment, when there can be no more shells.
+# So many before those, or an eighth of all others if that is less, are not for what lasts: when
+# there can be no more shells, those that are there can still run commands, each for a moment.
 MOMENTARY: Final = 64
 # asm-generic/socket.h
 SO_PASSRIGHTS: Final = 83
