@@ -335,17 +335,13 @@ class Recordings:
         Raises:
             ProcessNotFound: there is none, or something that is no file.
         """
-        if self._directory is None or not NAME.fullmatch(name):
-            raise ProcessNotFound("recording not found")
-        path = self._directory / name
-        try:
-            _check_own(self._directory)
-            mode = path.lstat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            raise ProcessNotFound("recording not found") from None
-        if not stat.S_ISREG(mode):
-            raise ProcessNotFound("recording not found")
-        return path
+        if self._directory is not None and NAME.fullmatch(name):
+            path = self._directory / name
+            with suppress(FileNotFoundError, NotADirectoryError):
+                _check_own(self._directory)
+                if stat.S_ISREG(path.lstat().st_mode):
+                    return path
+        raise ProcessNotFound("recording not found")
 
     def delete(self, name: str) -> None:
         """Remove a recording.
