@@ -159,21 +159,30 @@ class CodeRuns:
             return (tsx,)
         node = find(run.env, run.confinement, "node", cwd=run.cwd)
         if node not in self._strips_types:
-            probe = Program(argv=(node, "-p", STRIPS_TYPES), cwd=run.cwd, env=run.env)
-            result = await self._executions.run_program(lambda: probe, PROBE_TIMEOUT_S)
-            answer = b"".join(part.data for part in result.output.runs()).strip()
-            if result.exit_code == -1:
-                raise SpawnFailed(answer.decode())
-            # Another answer may come of this request's environment alone.
-            if result.exit_code == 0 and answer in (b"true", b"false"):
-                if len(self._strips_types) == MAX_PROBED:
-                    self._strips_types.clear()
-                self._strips_types[node] = answer == b"true"
+            await self._ask(node, run)
         if not self._strips_types.get(node):
             raise MissingProgramError(
                 "ts-node: not found (nor tsx, nor a Node.js that strips types)"
             )
         return (node, "--no-warnings", "--experimental-strip-types")
+
+    async def _ask(self, node: str, run: "_Run") -> None:
+        """Ask a Node whether it strips types, and keep a plain yes or no.
+
+        Anything else may come of this request's environment alone.
+
+        Raises:
+            SpawnFailed: it can't be started.
+        """
+        probe = Program(argv=(node, "-p", STRIPS_TYPES), cwd=run.cwd, env=run.env)
+        result = await self._executions.run_program(lambda: probe, PROBE_TIMEOUT_S)
+        answer = b"".join(part.data for part in result.output.runs()).strip()
+        if result.exit_code == -1:
+            raise SpawnFailed(answer.decode())
+        if result.exit_code == 0 and answer in (b"true", b"false"):
+            if len(self._strips_types) == MAX_PROBED:
+                self._strips_types.clear()
+            self._strips_types[node] = answer == b"true"
 
 
 @dataclass(slots=True)
