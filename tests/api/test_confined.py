@@ -15,6 +15,7 @@ from procd.unix.libc import LIBC
 from tests.api import cells, sessions
 from tests.api.clients import Gate, connect, create, delete, execute
 from tests.conftest import MakeClient
+from tests.passable import let_pass
 from tests.waiting import until
 
 pytestmark = [
@@ -30,13 +31,6 @@ AS_USER: dict[str, Any] = {
 }  # fmt: skip
 WHO = "id -u; id -g; id -G; echo $HOME $USER"
 EXPECTED = [str(UID), "54322", "54322 54323 54324", f"/ {UID}"]
-
-
-def let_pass(directory: Path) -> None:
-    """Have other users pass through a test's directory."""
-    for place in (directory, *directory.parents):
-        if place.name.startswith(("pytest-", "popen-", "test_")):
-            place.chmod(0o711)
 
 
 async def test_execute_as_another_user(procd: MakeClient) -> None:

@@ -15,6 +15,7 @@ from procd.doctor import _cgroup, _processes
 from procd.unix import cgroup
 from tests.cli.conftest import Cli
 from tests.daemon.daemon import PROCD, Daemon
+from tests.passable import let_pass
 
 Found = dict[str, dict[str, str]]
 
@@ -103,8 +104,7 @@ def test_a_state_directory_that_is_closed_to_the_user(cli: Cli, tmp_path: Path) 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs processes as somebody else")
 def test_a_state_directory_that_is_the_users(cli: Cli, tmp_path: Path) -> None:
-    for place in (tmp_path, *tmp_path.parents[:2]):
-        place.chmod(0o711)
+    let_pass(tmp_path)
     os.chown(tmp_path, 1234, -1)
     settings = {"PROCD_PROCESS_USER": "1234", "PROCD_SESSIONS_STATE_DIR": str(tmp_path)}
     code, found = doctor(cli, **settings)

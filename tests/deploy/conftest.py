@@ -18,6 +18,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tests.daemon.conftest import no_blocking, settled, start
 from tests.daemon.daemon import PATIENCE_S, Daemon, eventually
+from tests.passable import let_pass
 
 __all__ = ["no_blocking", "settled", "start"]
 
@@ -179,9 +180,7 @@ class Proxies:
         if is_root:
             for path in (self._directory, *self._directory.iterdir()):
                 os.chown(path, NOBODY, NOBODY)
-            for parent in self._directory.parents:  # pytest's own are private
-                if parent.name.startswith(("pytest-", "popen-")):
-                    parent.chmod(0o711)
+            let_pass(self._directory)
         errors = self._directory / "stderr"
         with errors.open("wb") as stderr:
             process = subprocess.Popen(
