@@ -74,8 +74,8 @@ class Poller:
     Whoever closes a descriptor stops watching it first. A closed Poller calls nobody.
     """
 
-    __slots__ = ("_epoll", "_loop", "_newsy", "_readers", "_resting", "_retry_at", "_roomless",
-                 "_roomless_writers", "_timer", "_writers")  # fmt: skip
+    __slots__ = ("_epoll", "_loop", "_newsy", "_put_off", "_put_off_writers", "_readers",
+                 "_resting", "_retry_at", "_timer", "_writers")  # fmt: skip
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -85,8 +85,8 @@ class Poller:
         self._resting: dict[int, Callback] = {}
         # Those that the epoll has no room for, or whose callback has failed and would do so in each
         # turn; and when they are tried again, monotonic time.
-        self._roomless: dict[int, Callback] = {}
-        self._roomless_writers: dict[int, Callback] = {}
+        self._put_off: dict[int, Callback] = {}
+        self._put_off_writers: dict[int, Callback] = {}
         self._retry_at = 0.0
         self._newsy: set[int] = set()
         self._timer = Timer()
@@ -125,7 +125,7 @@ class Poller:
         For a terminal that nobody has open: that it is hung up is told with every poll. It ends
         when a reader comes or goes. Source: epoll(7), edge-triggered.
         """
-        waits = fd in self._resting or fd in self._roomless
+        waits = fd in self._resting or fd in self._put_off
         if fd not in self._newsy and not waits and not self._epoll.closed:
             self._newsy.add(fd)
             wanted = READABLE if fd in self._readers else 0
@@ -146,17 +146,17 @@ class Poller:
         resting, self._resting = self._resting, {}
         for fd, callback in resting.items():
             self.go_on(fd, callback)
-        if not (self._roomless or self._roomless_writers):
+        if not (self._put_off or self._put_off_writers):
             return
         left_s = self._retry_at - time.monotonic()
         if left_s <= 0:
             left_s = MEMORY_REST_S
             self._retry_at = time.monotonic() + left_s
-            for fd, callback in [*self._roomless.items()]:
+            for fd, callback in [*self._put_off.items()]:
                 self.go_on(fd, callback)
-            for fd, callback in [*self._roomless_writers.items()]:
+            for fd, callback in [*self._put_off_writers.items()]:
                 self.add_writer(fd, callback)
-        if (self._roomless or self._roomless_writers) and not self._resting:
+        if (self._put_off or self._put_off_writers) and not self._resting:
             self._timer.set(left_s)
 
     def go_on(self, fd: int, callback: Callback, /) -> None:
@@ -164,27 +164,27 @@ class Poller:
         try:
             self.add_reader(fd, callback)
         except OSError as exc:
-            self._tell_of_no_room(exc)
-            self._try_later()
-            self._roomless[fd] = callback
+            self._delay(self._put_off, fd, callback, exc)
         else:
             self._resting.pop(fd, None)
-            self._roomless.pop(fd, None)
+            self._put_off.pop(fd, None)
 
-    def _tell_of_no_room(self, exc: OSError) -> None:
-        if not (self._roomless or self._roomless_writers):
-            log.warning("no room to wait for a child with: %s", exc.strerror)
-
-    def _try_later(self) -> None:
-        if not (self._roomless or self._roomless_writers):
+    def _delay(
+        self, where: dict[int, Callback], fd: int, callback: Callback, exc: OSError | None = None
+    ) -> None:
+        """Put it off; if `exc` is why, that is logged for the first of several."""
+        if not (self._put_off or self._put_off_writers):
+            if exc is not None:
+                log.warning("no room to wait for a child with: %s", exc.strerror)
             self._retry_at = time.monotonic() + MEMORY_REST_S
             if not self._resting:
                 self._timer.set(MEMORY_REST_S)
+        where[fd] = callback
 
     def remove_reader(self, fd: int, /) -> bool:
         """Stop that; whether there was anything to stop."""
         if self._readers.pop(fd, None) is None:
-            waiting = self._resting if fd in self._resting else self._roomless
+            waiting = self._resting if fd in self._resting else self._put_off
             return waiting.pop(fd, None) is not None
         if self._newsy:
             self._newsy.discard(fd)
@@ -207,17 +207,15 @@ class Poller:
             try:
                 self._epoll.register(fd, WRITABLE)
             except OSError as exc:
-                self._tell_of_no_room(exc)
-                self._try_later()
-                self._roomless_writers[fd] = callback
+                self._delay(self._put_off_writers, fd, callback, exc)
                 return
-        self._roomless_writers.pop(fd, None)
+        self._put_off_writers.pop(fd, None)
         self._writers[fd] = callback
 
     def remove_writer(self, fd: int, /) -> bool:
         """Stop that; whether there was anything to stop."""
         if self._writers.pop(fd, None) is None:
-            return self._roomless_writers.pop(fd, None) is not None
+            return self._put_off_writers.pop(fd, None) is not None
         if fd in self._readers:
             self._epoll.modify(fd, READABLE | self._how(fd))
         else:
@@ -244,8 +242,7 @@ class Poller:
                         self._report(callback, exc)
                         if readers.get(fd) is callback and fd != self._timer.number:
                             self.remove_reader(fd)
-                            self._try_later()
-                            self._roomless[fd] = callback
+                            self._delay(self._put_off, fd, callback)
                 if mask & TO_WRITERS and (callback := writers.get(fd)) is not None:
                     if mask & STATES == NO_ROOM:
                         if fd not in readers:  # who would find out that nobody has it open
@@ -257,8 +254,7 @@ class Poller:
                         self._report(callback, exc)
                         if writers.get(fd) is callback:
                             self.remove_writer(fd)
-                            self._try_later()
-                            self._roomless_writers[fd] = callback
+                            self._delay(self._put_off_writers, fd, callback)
             if len(events) < BATCH or time.monotonic() >= deadline or self._epoll.closed:
                 return
 
@@ -274,7 +270,7 @@ class Poller:
             self._readers.clear()
             self._writers.clear()
             self._resting.clear()
-            self._roomless.clear()
-            self._roomless_writers.clear()
+            self._put_off.clear()
+            self._put_off_writers.clear()
             self._epoll.close()
             self._timer.close()

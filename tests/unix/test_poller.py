@@ -206,7 +206,7 @@ async def test_who_waits_for_room_has_a_time_of_its_own(
     poller.add_reader(resting, rest)
     os.write(said, b"x")
     await until(lambda: len(rests) == 3)
-    assert waiting in poller._roomless
+    assert waiting in poller._put_off
     for number in (waiting, resting):
         assert poller.remove_reader(number)
 
