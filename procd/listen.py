@@ -25,6 +25,8 @@ BATCH: Final = 4
 # Why no socket can ever be at a path: it is too long, which Python says itself, without a number.
 # All else may be mended, as a directory may come that isn't there yet.
 TOO_LONG: Final = (None, errno.ENAMETOOLONG)
+# Why ::1 can't be had, which a container's /etc/hosts may have though it is without IPv6.
+NO_IPV6: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 # A socket's path goes with who made it: UnixSocket, or the service manager, which keeps its own for
 # the next procd. Left alone, the event loops of Python 3.13 and later remove either.
 # Source: Python, asyncio "Event Loop", create_unix_server, cleanup_socket.
@@ -86,6 +88,8 @@ class UnixSocket:
 def tcp_sockets(host: str, port: int) -> list[socket.socket]:
     """Sockets at all addresses of a host: at one port, and not yet listening.
 
+    The one for ::1 may be missing beside others, where there is no IPv6.
+
     Names are looked up here and not by the event loop, which would keep threads for it. One
     thread is what makes spawn's change of directory sound, and the kernel gives the others, if
     there are any, every SIGCHLD that comes while the first waits for an exec.
@@ -99,21 +103,38 @@ def tcp_sockets(host: str, port: int) -> list[socket.socket]:
     except UnicodeError as exc:  # of IDNA
         raise ConfigError(f"server.host: not the name of a host: {host}") from exc
     bound: list[socket.socket] = []
+    lacking: OSError | None = None
     try:
-        for family, kind, protocol, _, address in found:
-            sock = socket.socket(family, kind, protocol)
-            bound.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:  # 0.0.0.0 has a socket of its own
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            name, _, *rest = address
-            sock.bind((name, port, *rest))
-            port = sock.getsockname()[1]
+        for family, kind, protocol, _, (name, _, *rest) in found:
+            try:
+                sock = _bound(family, kind, protocol, (name, port, *rest))
+            except OSError as exc:
+                if name != "::1" or exc.errno not in NO_IPV6:
+                    raise
+                lacking = exc
+            else:
+                bound.append(sock)
+                port = sock.getsockname()[1]
+        if lacking is not None and not bound:
+            raise lacking
     except OSError:
         for sock in bound:
             sock.close()
         raise
     return bound
+
+
+def _bound(family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # 0.0.0.0 has a socket of its own
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 class Site(web.BaseSite):

@@ -314,6 +314,20 @@ def test_all_addresses_at_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
         assert port == other_port != 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a network namespace")
+def test_localhost_without_ipv6(start: Start, tmp_path: Path) -> None:
+    """As in a container, whose /etc/hosts has ::1 all the same. A network that is down has none."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n::1 localhost\n::1 only6\n")
+    script = f'mount --bind {hosts} /etc/hosts; exec "$@"'
+    command = ("unshare", "--net", "--mount", "sh", "-c", script, "sh", *PROCD)
+    daemon = start("--host", "localhost", command=command)
+    assert daemon.port
+    assert daemon.stop() == 0
+    with pytest.raises(RuntimeError, match="cannot listen on only6:0: Cannot assign"):
+        start("--host", "only6", command=command, env={"PROCD_AUTH_TOKEN": "x" * 20})
+
+
 def test_an_address_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is listened on then, nor kept."""
     two_addresses(monkeypatch)
