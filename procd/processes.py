@@ -21,7 +21,7 @@ from procd.errors import Exhausted, SpawnFailed
 from procd.metrics import Histogram
 from procd.process import STDERR, STDOUT, Process, ProcessRecord
 from procd.spawnrate import SpawnRate
-from procd.streams.backlog import Budget
+from procd.streams.budget import Budget
 from procd.streams.log import Log, Store
 from procd.tasks import Tasks
 from procd.trees import Trees

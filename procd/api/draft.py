@@ -12,7 +12,8 @@ from procd.api.escape import escaped
 from procd.api.output_text import DECODER, OutputText
 from procd.api.reply import NO_DRAFTS, Drafts
 from procd.logfile import LogFile
-from procd.streams.backlog import Backlog, Budget
+from procd.streams.backlog import Backlog
+from procd.streams.budget import Budget
 from procd.streams.log import Log
 
 # Encoded at a time; a command that says less is answered as fast without.

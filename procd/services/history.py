@@ -12,7 +12,7 @@ from typing import Final
 from procd.errors import Exhausted, ProcessNotFound, SpawnFailed
 from procd.logstore import LogStore
 from procd.services.command import LEAST_BYTES, Command, CommandRecord
-from procd.streams.backlog import Budget
+from procd.streams.budget import Budget
 from procd.unix.file import remove_tree
 from procd.unix.openings import Openings
 from procd.unix.poller import Poller

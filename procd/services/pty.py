@@ -16,7 +16,8 @@ from procd.process import Process
 from procd.services.attendance import Attendance
 from procd.services.keyboard import Keyboard
 from procd.services.recording import MAX_CELLS, Recording
-from procd.streams.backlog import Backlog, Budget
+from procd.streams.backlog import Backlog
+from procd.streams.budget import Budget
 from procd.streams.frames import Frames
 from procd.streams.log import Log
 from procd.streams.modes import Modes

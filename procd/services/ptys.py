@@ -14,7 +14,8 @@ from procd.services.ids import check_id
 from procd.services.pty import PtyInfo, PtyRequest, PtySession, check_size
 from procd.services.recording import Recordings
 from procd.standstill import Countdown
-from procd.streams.backlog import LEAST_TAIL_BYTES, Backlog
+from procd.streams.backlog import Backlog
+from procd.streams.budget import LEAST_TAIL_BYTES
 from procd.streams.log import Log
 from procd.turns import Turns
 from procd.unix.execve import check_startable

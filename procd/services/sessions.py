@@ -28,7 +28,8 @@ from procd.services.ids import check_id
 from procd.services.session import ShellSession
 from procd.services.session_requests import ExecRequest, SessionRequest
 from procd.statedir import StateDirectory
-from procd.streams.backlog import Backlog, Budget
+from procd.streams.backlog import Backlog
+from procd.streams.budget import Budget
 from procd.streams.log import Log
 from procd.surroundings import state_dir
 from procd.unix.dialect import fed

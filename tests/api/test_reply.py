@@ -28,7 +28,8 @@ from procd.api.reply import (
 )
 from procd.errors import ProcessNotFound
 from procd.process import STDERR, STDOUT
-from procd.streams.backlog import Backlog, Budget
+from procd.streams.backlog import Backlog
+from procd.streams.budget import Budget
 
 
 def output(cap_bytes: int, *said: tuple[int, bytes], budget: Budget | None = None) -> Backlog:

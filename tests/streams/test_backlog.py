@@ -7,15 +7,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from procd.streams.backlog import (
-    LEAST_COST_BYTES,
-    LEAST_TAIL_BYTES,
-    MERGE_BYTES,
-    RUN_COST_BYTES,
-    Backlog,
-    Budget,
-    Run,
-)
+from procd.streams.backlog import LEAST_COST_BYTES, MERGE_BYTES, RUN_COST_BYTES, Backlog, Run
+from procd.streams.budget import LEAST_TAIL_BYTES, Budget
 
 # Lengths round the borders of interest; content is made from them, so that shrinking is quick.
 LENGTHS = st.one_of(

@@ -14,7 +14,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from procd.streams.backlog import LEAST_TAIL_BYTES, Backlog, Budget
+from procd.streams.backlog import Backlog
+from procd.streams.budget import LEAST_TAIL_BYTES, Budget
 from procd.streams.log import Cursor, Log
 
 CAP_BYTES = 400
