@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from procd.config import ExecuteConfig
 from procd.errors import BadRequest, Exhausted, SpawnFailed
@@ -13,6 +14,10 @@ from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 from procd.unix.fd import OwnedFd
 from procd.unix.shell import Shell, script_argv
+
+# Output that is told when time ran out. The SDKs wait 5 s longer for the reply than the command may
+# take, and drop the output.
+LATE_BYTES: Final = 4 << 20
 
 # Is given the log of a command's output before anything is in it.
 Watch = Callable[[Log[Backlog]], None]
@@ -38,7 +43,8 @@ class ExecuteResult:
 
     Attributes:
         exit_code: as a shell's `$?`; -1 if it could not be started; None if time ran out.
-        output: both streams in order of arrival, less a gap if there was too much.
+        output: both streams in order of arrival, less a gap if there was too much to keep, or to
+            tell when time ran out.
     """
 
     exit_code: int | None
@@ -156,6 +162,8 @@ class Executions:
                 output.append(exc.message.encode(), STDERR)
                 return ExecuteResult(exit_code=-1, output=store)
             exit_code = await self._end(process, self._limited(timeout_s))
+            if exit_code is None:
+                store.cut(LATE_BYTES)
             return ExecuteResult(exit_code=exit_code, output=store)
         finally:
             self.running -= 1

@@ -222,6 +222,29 @@ class Backlog:
         self._accounted = held
         return True
 
+    def cut(self, most_bytes: int) -> None:
+        """Keep no more than the first and the last half of `most_bytes`, when all has come."""
+        if self.kept_bytes <= most_bytes:
+            return
+        half = most_bytes // 2
+        beyond: list[Run] = []  # what the head has there, latest first
+        while self._head and (run := self._head[-1]).offset + len(run.data) > half:
+            self._head.pop()
+            first = max(half - run.offset, 0)
+            if first:
+                self._head.append(run._replace(data=run.data[:first]))
+            beyond.append(Run(run.offset + first, run.stream, run.data[first:]))
+        self._runs[: self._first] = beyond[::-1]
+        self._offsets[: self._first] = [run.offset for run in beyond[::-1]]
+        self._first = 0
+        self._head_bytes = min(self._head_bytes, half)
+        self._tail_bytes = self._full_tail_bytes = min(self._tail_bytes, half)
+        self._evict()
+        if self._budget is not None:
+            held = self.held_bytes
+            self._budget.give_back(self._accounted - held)
+            self._accounted = held
+
     def clear(self) -> None:
         """Keep nothing of what there was."""
         self._head.clear()

@@ -17,6 +17,7 @@ import pytest
 from procd.app import PROCESSES
 from procd.services import artifacts as artifacts_module
 from procd.services.artifacts import TURN_BYTES, Artifacts
+from procd.services.execute import LATE_BYTES
 from procd.turns import STEPS, Turns
 from tests.api.clients import (
     WAIT_S,
@@ -766,6 +767,18 @@ async def test_output_limit(procd: MakeClient) -> None:
     assert body["truncated"] is True
     assert len(body["result"]) < (1 << 20) + 100
     assert "bytes dropped" in body["result"]
+
+
+async def test_timeout_of_an_output_that_takes_long_to_send(procd: MakeClient) -> None:
+    client = await procd()
+    code = "import time\nprint('x' * 9_000_000 + 'end', flush=True)\ntime.sleep(3600)"
+    document = {"code": code, "language": "python", "timeout": 3}
+    async with client.post("/process/code-run", json=document) as reply:
+        body = await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
+    half = LATE_BYTES // 2
+    dropped = f"\n[... {9_000_004 - 2 * half} bytes dropped ...]\n"
+    assert body["result"] == "x" * half + dropped + "x" * (half - 4) + "end\n"
+    assert body["truncated"] is True
 
 
 REFUSALS: list[tuple[object, str, str]] = [

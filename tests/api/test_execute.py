@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from procd.config import Config
+from procd.services.execute import LATE_BYTES
 from procd.unix.poller import Poller
 from tests.api.clients import (
     WAIT_S,
@@ -229,6 +231,22 @@ async def test_timeout_of_a_large_partial_output(procd: MakeClient) -> None:
         body = await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
     assert body["result"] == body["stdout"] == "x\n" * 500_000
     assert body["stderr"] == ""
+
+
+async def test_timeout_of_an_output_that_takes_long_to_send(procd: MakeClient) -> None:
+    client = await procd(execute={"default_timeout_s": 2.0})
+    command = "echo begin; echo once >&2; yes x | head -c 9000000; echo end; sleep 3600"
+    async with client.post("/process/execute", json={"command": command}) as reply:
+        body = await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
+    half = LATE_BYTES // 2
+    for text in (body["result"], body["stdout"]):
+        head, number, tail = re.split(r"\n\[\.\.\. (\d+) bytes dropped \.\.\.\]\n", text)
+        assert (head[:6], tail[-6:]) == ("begin\n", "x\nend\n")
+        assert half - 5 <= len(head) <= half
+        assert len(tail) == half
+        assert int(number) == 9_000_010 + 5 * ("once" in text) - len(head) - len(tail)
+    assert body["stderr"] == "once\n"
+    assert body["truncated"] is True
 
 
 def test_default_timeout_is_10_s_without_a_ceiling() -> None:

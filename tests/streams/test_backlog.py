@@ -284,6 +284,34 @@ def test_a_tail_is_shortened_by_half() -> None:
     assert not Backlog(64_000).shorten(0)
 
 
+def kept(store: Backlog) -> set[int]:
+    """The offsets of what is kept."""
+    return {
+        offset for run in store.runs() for offset in range(run.offset, run.offset + len(run.data))
+    }
+
+
+@UNTIMED
+@given(APPENDS, CAPS, st.integers(2, 3 * MERGE_BYTES))
+@example([(10, 1)], 100, 4)
+def test_cut_leaves_the_first_and_the_last(
+    appends: list[tuple[int, int]], cap_bytes: int, most_bytes: int
+) -> None:
+    budget = Budget(1 << 30)
+    model = Model(cap_bytes, cap_bytes // 2)
+    model.store = Backlog(cap_bytes, cap_bytes // 2, budget)
+    for length, stream in appends:
+        model.append(length, stream)
+    before, half, end = kept(model.store), most_bytes // 2, len(model.whole)
+    fits = model.store.kept_bytes <= most_bytes
+    model.store.cut(most_bytes)
+    wanted = {offset for offset in before if fits or offset < half or offset >= end - half}
+    assert kept(model.store) == wanted
+    assert model.store.kept_bytes == len(wanted)
+    model.check_runs()
+    assert budget.used_bytes == model.store.held_bytes
+
+
 def test_a_budget_that_is_not_reached_changes_nothing() -> None:
     """The same is kept as without one."""
     budget = Budget(1 << 30)
