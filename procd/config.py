@@ -105,9 +105,7 @@ class ServerConfig:
 class ProcessConfig:
     """What all children have in common."""
 
-    shell: str = setting(
-        "", "absolute path of the shell, which takes sh's scripts; empty: zsh, bash, $SHELL or sh"
-    )
+    shell: str = setting("", "absolute path of a shell like sh; empty: zsh, bash, $SHELL or sh")
     work_dir: str = setting(
         "",
         "where procd works, and its processes unless told otherwise; empty: where it was started",
