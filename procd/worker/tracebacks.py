@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import sys
 import warnings  # noqa: F401 - with it loaded, the line that a SyntaxWarning is about is shown
 from io import StringIO
 from os.path import dirname
@@ -21,6 +22,8 @@ MAX_SOURCE_CHARS = 32 << 20
 MAX_NAME_CHARS = 256
 MAX_VALUE_CHARS = 64 << 10
 MAX_TRACEBACK_CHARS = 256 << 10
+# As Python itself shows: of a million frames, each takes its time.
+LAST_FRAMES = -1000
 UNKNOWN = "<exception str() failed>"
 # What the traceback module imports as it needs it, and linecache for that.
 LATE = ("ast", "token", "tokenize", "unicodedata")
@@ -114,7 +117,8 @@ def _traceback(exc: BaseException) -> str:
     first = exc.__traceback__
     while first is not None and not _is_cell(first.tb_frame.f_code.co_filename):
         first = first.tb_next
-    shown = TracebackException(type(exc), exc, first)
+    limit = None if hasattr(sys, "tracebacklimit") else LAST_FRAMES
+    shown = TracebackException(type(exc), exc, first, limit=limit)
     pending, seen = [shown], set()
     while pending:
         one = pending.pop()

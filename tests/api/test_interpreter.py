@@ -445,6 +445,20 @@ async def _tracebacks(client: Any, code: str, name: str, value: str, traceback: 
         assert shown == traceback
 
 
+async def test_traceback_of_a_deep_recursion_has_its_last_frames(procd: MakeClient) -> None:
+    client = await procd()
+    code = "import sys\nsys.setrecursionlimit(20_000)\ndef f(): f()\nf()"
+    error = (await run(client, code)).error
+    frame = '  File "<stdin>", line 3, in f\n    def f(): f()\n'
+    head, times, end = error["traceback"].partition("  [Previous line repeated 997 more times]\n")
+    shown = re.sub(r"^ +[~^]+\n", "", head, flags=re.MULTILINE)
+    assert (shown, bool(times)) == (f"Traceback (most recent call last):\n{3 * frame}", True)
+    assert end.startswith("RecursionError: maximum recursion depth exceeded")
+    error = (await run(client, "sys.tracebacklimit = 1\nf()")).error
+    assert '  File "<stdin>", line 2, in <module>\n' in error["traceback"]
+    assert "in f\n" not in error["traceback"]
+
+
 async def test_tracebacks(procd: MakeClient) -> None:
     client = await procd()
     assert not await said(client, '\ndef earlier(n):\n    raise ValueError(f"no {n}")')
