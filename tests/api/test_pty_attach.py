@@ -253,7 +253,10 @@ async def test_a_slow_client_beside_a_fast_one_falls_out_of_its_replay(
 async def test_replay_of_a_terminal_that_pours_for_another(
     procd: MakeClient, tmp_path: Path
 ) -> None:
-    """Less is recalled than is kept, and what follows goes on from there."""
+    """Less is recalled than is kept, and what follows goes on from there.
+
+    One or the other of them may be too slow for that on a busy machine, and is told so.
+    """
     client = await procd(
         process={"shell": program(tmp_path, f"{RAW}; exec yes {'x' * 60}")},
         pty={"backlog_bytes": 4 << 20},
@@ -263,15 +266,20 @@ async def test_replay_of_a_terminal_that_pours_for_another(
         fast = await connect(client, "t1")
         reading = group.create_task(fast.to_end())
         await printed(client, "t1", 8 << 20)
+        went_on = 0
         for _ in range(10):
             late = await connect(client, "t1", f"?replay={4 << 20}")
             told = late.connected
             assert told["liveOffset"] - told["offset"] == told["replayBytes"] <= 4 << 20
-            await late.until_size(told["replayBytes"] + 1)
+            while len(late.output) <= told["replayBytes"] and await late.step():
+                pass
+            assert late.close in (None, (1008, "slow consumer"))
+            went_on += late.close is None
             at = told["offset"] % 61
             line = ("x" * 60 + "\n").encode() * (len(late.output) // 61 + 2)
             assert late.output == line[at : at + len(late.output)]
             await late.ws.close()
+        assert went_on
         reading.cancel()
 
 

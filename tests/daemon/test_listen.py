@@ -263,6 +263,12 @@ def test_a_passed_socket_that_is_open_to_the_network_is_refused() -> None:
     assert "procd token" in message
 
 
+def accepts(path: Path) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
+
+
 @pytest.mark.skipif(ACTIVATE is None, reason="systemd-socket-activate is not installed")
 async def test_socket_activation_with_the_real_tool(tmp_path: Path) -> None:
     path = tmp_path / "activated.sock"
@@ -275,7 +281,7 @@ async def test_socket_activation_with_the_real_tool(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
     ) as process:
         try:
-            assert eventually(path.exists)
+            assert eventually(lambda: accepts(path))  # it is there before anybody listens
             assert await version(aiohttp.UnixConnector(str(path))) == 200
             process.terminate()
             assert process.wait(PATIENCE_S) == 0
