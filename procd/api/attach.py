@@ -16,13 +16,14 @@ from procd.api.attendant import PROTOCOL, Attendant, misunderstood
 from procd.api.audit import ending, note
 from procd.api.body import BodySchema, flag, number, strings
 from procd.api.describe import FLAG, TEXT, Doc, Query
+from procd.api.duplex import serve_both_ways
 from procd.api.edge import HttpConnection
 from procd.api.forwarded import is_forwarded
 from procd.api.gate import CALLER
 from procd.api.handshake import handshake_of, offered, version_token
 from procd.api.past import Past, from_offset, recall, send
 from procd.api.pty import CREATE, CREATING, PTYS
-from procd.api.ws import CONNECTIONS, STOPPING, Connection, Goodbye, serve_both_ways
+from procd.api.ws import CONNECTIONS, STOPPING, Connection, Goodbye
 from procd.errors import BadRequest, InvalidBody, ProcdError, SpawnFailed
 from procd.services.access import Scope
 from procd.services.keyboard import Typist
@@ -208,13 +209,21 @@ async def _serve(
     outlet = past.outlet
     attendant = Attendant(request, connection, session, outlet, may_write=may_write)
     typist = Typist(session.keyboard)
+    queue_bytes = request.app[PTYS].config.input_queue_bytes
 
     def part() -> None:
         attendant.leave()
         typist.leave()
         outlet.close()
 
+    def at_once(data: bytes, is_text: bool) -> bool:  # noqa: FBT001 - it is a Listener
+        may = attendant.is_active and not (is_text and attendant.asked)
+        if may and (may := typist.waiting_bytes <= queue_bytes):
+            typist.type(data)
+        return may
+
     connection.on_sent_away = part
+    connection.at_once = at_once
     try:
         _begin(connection, session, past, attendant.size)
         connection.ping()  # a pong proves that the handshake was complete
@@ -222,13 +231,13 @@ async def _serve(
         if past.live is None:
             outlet.open(connection)
         await serve_both_ways(
-            _read(connection, typist, attendant, request.app[PTYS].config.input_queue_bytes),
+            _read(connection, typist, attendant, queue_bytes),
             _write(request, connection, session, past, attendant),
             f"pty output {session.id}",
         )
     finally:
         part()
-        connection.on_sent_away = None
+        connection.on_sent_away = connection.at_once = None
         response = connection.release()
     note(request, exitCode=session.exit_code)
     return response

@@ -121,6 +121,11 @@ class Attendant:
         if self._timer is not None:
             self._timer.cancel()
 
+    @property
+    def is_active(self) -> bool:
+        """Whether the client, who may write, has typed last."""
+        return self._session.attendance.active == self._member.number
+
     def typed(self) -> bool:
         """The client has typed; whether all are told, in the next turn, that it is active now."""
         return self._session.attendance.typed(self._member)

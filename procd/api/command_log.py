@@ -12,12 +12,13 @@ from aiohttp import WSCloseCode, web
 
 from procd.api.body import number
 from procd.api.describe import COUNT, FLAG, TEXT, Doc, Query, Shape
+from procd.api.duplex import serve_both_ways
 from procd.api.handshake import asks_websocket
 from procd.api.outlet import Outlet
 from procd.api.output_text import OutputText
 from procd.api.reply import respond, respond_text
 from procd.api.versions import Client
-from procd.api.ws import CONNECTIONS, Connection, serve_both_ways
+from procd.api.ws import CONNECTIONS, Connection
 from procd.errors import BadRequest, ProcdError, ProcessNotFound, Refused
 from procd.logfile import Snapshot
 from procd.process import STDERR, STDOUT

@@ -23,6 +23,8 @@ OPCODE: Final = 0x0F
 RESERVED: Final = 0x70
 MASKED: Final = 0x80
 KEY_BYTES: Final = 4
+# How a message begins that is one frame; whether it is text.
+MESSAGES: Final = {WHOLE | WSMsgType.TEXT: True, WHOLE | WSMsgType.BINARY: False}
 # A length that is this in a frame's second byte, or more, follows it in so many bytes.
 LENGTH_16: Final = 126
 LENGTH_BYTES: Final = {LENGTH_16: 2, 127: 8}
@@ -48,6 +50,10 @@ class Source(Protocol):
 
     def release(self) -> None:
         """Read again, once there is room."""
+
+
+# Is offered a message, and told whether it is text; whether it takes it.
+Listener = Callable[[bytes, bool], bool]
 
 
 class FrameTurns:
@@ -107,12 +113,14 @@ class Incoming:
     Attributes:
         deaf: whether messages are dropped on the way, of whatever size; control frames aren't.
         gone: whether the client has, and there is no more than what waits.
+        listener: is offered a short message that comes alone, instead of the parser. Whoever waits
+            for the parser's next message sets this; when there may be one, it is None again.
         heard_at: when something came last, monotonic time.
     """
 
     __slots__ = ("_answered", "_drops", "_held", "_in_parts", "_parser", "_queued",
                  "_refused", "_skip", "_source", "_turns", "_waits", "deaf", "gone",
-                 "heard_at")  # fmt: skip
+                 "heard_at", "listener")  # fmt: skip
 
     def __init__(self, parser: WebSocketReader, source: Source, turns: FrameTurns) -> None:
         self._parser = parser
@@ -127,6 +135,7 @@ class Incoming:
         self.deaf = False
         self.gone = False
         self.heard_at = monotonic()
+        self.listener: Listener | None = None
         self._refused = False
         self._answered = asyncio.Event()
 
@@ -173,6 +182,11 @@ class Incoming:
         alone = 0 <= short < LENGTH_16 and not self._skip and data[1] == MASKED | short
         if alone and data[0] & WHOLE and not (self.deaf or self._in_parts):
             # One short frame, as for each key.
+            is_text = MESSAGES.get(data[0])
+            if is_text is not None and self.listener is not None:
+                message = _unmasked(data)
+                if self.listener(message, is_text):
+                    return
             self._pass_on(data, closes=data[0] & OPCODE == WSMsgType.CLOSE)
             return
         at = self._skip
@@ -217,6 +231,7 @@ class Incoming:
             self._wait(rest)
 
     def _pass_on(self, data: bytes, *, closes: bool = False) -> None:
+        self.listener = None
         if not self._refused:
             self._refused, _ = self._parser.feed_data(data)
         if self._refused and closes:
@@ -241,3 +256,11 @@ class Incoming:
             heard_at = self.heard_at
             with suppress(TimeoutError):
                 await within(silence_s, self._answered.wait)
+
+
+def _unmasked(frame: bytes) -> bytes:
+    """The payload of a frame with a mask and a short length. Source: RFC 6455, section 5.3."""
+    payload = frame[2 + KEY_BYTES :]
+    size = len(payload)
+    key = frame[2 : 2 + KEY_BYTES] * (size // KEY_BYTES + 1)
+    return (int.from_bytes(payload) ^ int.from_bytes(key[:size])).to_bytes(size)

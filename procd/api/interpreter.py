@@ -25,10 +25,11 @@ from procd.api.body import (
 )
 from procd.api.cells import CellFrames, frame
 from procd.api.describe import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
+from procd.api.duplex import serve_both_ways
 from procd.api.observe import HEAP
 from procd.api.outlet import Outlet
 from procd.api.reply import json_response, timestamp
-from procd.api.ws import CONNECTIONS, STOPPING, Connection, serve_both_ways
+from procd.api.ws import CONNECTIONS, STOPPING, Connection
 from procd.errors import (
     BadRequest,
     Conflict,

@@ -8,8 +8,7 @@ Source: RFC 6455; Process API contract, section 10.3.
 
 import asyncio
 import struct
-import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -20,7 +19,7 @@ from aiohttp.http_websocket import WSMessageNoDecodeText
 from procd.api.edge import HttpConnection
 from procd.api.gate import CALLER, GATE
 from procd.api.handshake import UPGRADED, Select, handshake_of, version_token
-from procd.api.incoming import Incoming
+from procd.api.incoming import Incoming, Listener
 from procd.api.pulse import Pulse, limit_unsent
 from procd.config import ServerConfig
 from procd.metrics import Traffic
@@ -142,6 +141,8 @@ class Connection:
     """One WebSocket of a client.
 
     Attributes:
+        at_once: is offered each short message for which `receive` waits, in the turn of the event
+            loop that has brought it: to wake the handler takes as long again.
         caller: whose token it was opened with.
         heard: whether the client has sent a frame of any kind.
         heard_text: whether the last message was a text message.
@@ -171,6 +172,7 @@ class Connection:
         self.closing = False
         self.stalled = False
         self.on_sent_away: Callable[[], None] | None = None
+        self.at_once: Listener | None = None
         self._left_with: int | None = None  # the code of the client's Close
         self._over = False  # nothing more will be received
         self._connections = connections
@@ -247,10 +249,8 @@ class Connection:
                 break
             kind = message.type
             if kind is WSMsgType.BINARY or kind is WSMsgType.TEXT:
-                self.heard = True
                 data: bytes = message.data
-                self._traffic.received_bytes += len(data)
-                self.heard_text = kind is WSMsgType.TEXT
+                self._received(data, is_text=kind is WSMsgType.TEXT)
                 if self.closing:
                     continue
                 return data
@@ -274,6 +274,8 @@ class Connection:
         """
         reader = self._ws._reader  # noqa: SLF001
         assert reader is not None
+        if self.at_once is not None:
+            self._incoming.listener = self._offer
         try:
             return await reader.read()
         except (EofStream, ConnectionError):
@@ -286,6 +288,19 @@ class Connection:
                 await self._incoming.answered(REST_S)
             self._transport.close()
             return None
+        finally:
+            self._incoming.listener = None
+
+    def _offer(self, data: bytes, is_text: bool) -> bool:  # noqa: FBT001 - it is a Listener
+        if self.closing or self.at_once is None or not self.at_once(data, is_text):
+            return False
+        self._received(data, is_text=is_text)
+        return True
+
+    def _received(self, data: bytes, *, is_text: bool) -> None:
+        self.heard = True
+        self.heard_text = is_text
+        self._traffic.received_bytes += len(data)
 
     def ignore_messages(self) -> None:
         """Drop what the client sends from now on but control frames, however long it is."""
@@ -374,25 +389,3 @@ def _may_be_sent(code: int) -> bool:
     Source: RFC 6455, section 7.4.
     """
     return code != WSCloseCode.ABNORMAL_CLOSURE and code <= LAST_CODE
-
-
-async def serve_both_ways(
-    reading: Coroutine[object, None, None], writing: Coroutine[object, None, None], name: str
-) -> None:
-    """Write to a client while it is read from, which ends both; that it goes is its right.
-
-    Args:
-        name: of the task that writes.
-    """
-    try:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(writing, name=name)
-            try:
-                await reading
-            finally:
-                task.cancel()
-    except* ConnectionError as gone:
-        # Frames of aiohttp's and of the group's have what keeps these: all that was to be sent
-        # would stay until a collection.
-        for exc in (gone, *gone.exceptions):
-            traceback.clear_frames(exc.__traceback__)

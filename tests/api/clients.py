@@ -340,6 +340,18 @@ def envs_token(document: object) -> str:
     return ENVS_TOKEN + base64.urlsafe_b64encode(text).decode().rstrip("=")
 
 
+def masked_frame(first: int, payload: bytes) -> bytes:
+    """A frame of a client: its first byte, its length, and the rest under a mask."""
+    mask = os.urandom(4)
+    if len(payload) < 126:
+        size = struct.pack("!B", 0x80 | len(payload))
+    else:
+        size = struct.pack("!BQ", 0x80 | 127, len(payload))
+    spread = mask * (len(payload) // 4 + 1)
+    masked = bytes(byte ^ with_ for byte, with_ in zip(payload, spread, strict=False))
+    return bytes([first]) + size + mask + masked
+
+
 class Raw:
     """A client that sends what it likes and reads only when told to."""
 
@@ -400,14 +412,7 @@ class Raw:
 
     async def send_frame(self, opcode: int, payload: bytes) -> None:
         """Send one masked frame."""
-        mask = os.urandom(4)
-        if len(payload) < 126:
-            size = struct.pack("!B", 0x80 | len(payload))
-        else:
-            size = struct.pack("!BQ", 0x80 | 127, len(payload))
-        spread = mask * (len(payload) // 4 + 1)
-        masked = bytes(byte ^ with_ for byte, with_ in zip(payload, spread, strict=False))
-        await self.send(bytes([0x80 | opcode]) + size + mask + masked)
+        await self.send(masked_frame(0x80 | opcode, payload))
 
     async def output(self, least: int | None) -> bytes:
         """The payload of the next binary frames: `least` bytes or more, or all up to the close."""

@@ -295,3 +295,47 @@ async def test_who_has_few_frames_waits_for_some_of_many() -> None:
         assert few.data == b""
         await asyncio.sleep(0)
     assert few.data == b"".join(MANY[:3])
+
+
+@given(payload=st.binary(max_size=125), key=st.binary(min_size=4, max_size=4), text=st.booleans())
+def test_a_short_message_is_offered_as_it_was_before_its_mask(
+    payload: bytes, key: bytes, text: bool
+) -> None:
+    hidden = bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
+    data = bytes([0x81 if text else 0x82, MASKED | len(payload)]) + key + hidden
+    fed: Any = Fed()
+    guard = Incoming(fed, Tap(), one_turn())
+    offered: list[tuple[bytes, bool]] = []
+
+    def listener(message: bytes, is_text: bool) -> bool:
+        offered.append((message, is_text))
+        return len(offered) < 3
+
+    guard.listener = listener
+    for _ in range(4):
+        guard.feed_data(data)
+    # The third wasn't taken: the parser has it, and what follows comes after it.
+    assert offered == [(payload, text)] * 3
+    assert fed.data == data * 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    {
+        "ping": frame(2, masked=True, wide=False, first=0x89),
+        "close": frame(2, masked=True, wide=False, first=0x88),
+        "begun": frame(2, masked=True, wide=False, first=0x02),
+        "compressed": frame(2, masked=True, wide=False, first=0xC2),
+        "two": frame(2, masked=True, wide=False) * 2,
+        "long": frame(126, masked=True, wide=False),
+        "wide": frame(2, masked=True, wide=True),
+        "half": frame(2, masked=True, wide=False)[:-1],
+    }.values(),
+)
+def test_all_else_is_for_the_parser(data: bytes) -> None:
+    fed: Any = Fed()
+    guard = Incoming(fed, Tap(), one_turn())
+    guard.listener = lambda *_: pytest.fail("it was offered")
+    guard.feed_data(data)
+    assert fed.data == data
+    assert guard.listener is None

@@ -5,6 +5,7 @@ import gc
 import os
 import tracemalloc
 from pathlib import Path
+from random import Random
 
 from procd.api.attendant import PROTOCOL
 from procd.api.incoming import FRAMES_A_TURN
@@ -24,6 +25,7 @@ from tests.api.clients import (
     describe,
     each,
     listed,
+    masked_frame,
     program,
     random_base64,
     raw,
@@ -330,3 +332,37 @@ async def test_a_client_that_vanishes_leaves_nothing_of_its_messages(
         gc.enable()
         await delete(client, "t1")
     assert left < 2 * size  # of one of them something may wait to be read
+
+
+async def test_keys_keep_their_order(procd: MakeClient, tmp_path: Path) -> None:
+    """Messages short and long, whole and in parts, text and binary, cut anywhere on their way."""
+    shell = program(tmp_path, f"{RAW}; echo ready; exec cat")
+    client = await procd(process={"shell": shell}, pty={"input_queue_bytes": 4096})
+    await create(client, "t1")
+    generator = Random(2911)
+    typed = b"".join(b"%05d," % number for number in range(20_000))
+    async with raw(client) as typing:
+        await typing.upgrade("/process/pty/t1/connect")
+        while b"ready" not in await typing.output(1):
+            pass
+        at = 0
+        while at < len(typed):
+            data = b""
+            for _ in range(generator.choice((1, 1, 1, 2, 30))):
+                size = generator.choice((1, 1, 1, 7, 125, 126, 3000))
+                opcode = generator.choice((TEXT, BINARY))
+                message = typed[at : at + size]
+                at += size
+                if generator.random() < 0.2:
+                    data += masked_frame(opcode, message[:1])
+                    data += masked_frame(0x80, message[1:])
+                else:
+                    data += masked_frame(0x80 | opcode, message)
+            cut = generator.choice((len(data), len(data), generator.randrange(len(data))))
+            await typing.send(data[:cut])
+            await asyncio.sleep(0)  # the server gets to read it, and not yet to act on it
+            await typing.send(data[cut:])
+        echoed = b""
+        while len(echoed) < len(typed):
+            echoed += await typing.output(1)
+    assert echoed.lstrip(b"\r\n") == typed
