@@ -133,13 +133,15 @@ class HttpConnection(web.RequestHandler):
 
     def eof_received(self) -> Any:
         """Called by the event loop when the client sends no more; whether it may still hear."""
-        if self._upgraded or self._body is not None or self._wire is None or self._owed() is None:
+        if self._wire is None or self._owed() is None:
             return False
         self._parting = self._parting or Parting(self._wire, self._owed)
         return True
 
     def _owed(self) -> object | None:
         """What is to be answered next; something new whenever an answer is on its way."""
+        if self._upgraded:
+            return None  # whose client has gone when it sends no more
         if (request := self._current_request) is None or request.writer.output_size:
             return object() if self._request_in_progress else next(iter(self._messages), None)
         return request
@@ -294,17 +296,13 @@ class HttpConnection(web.RequestHandler):
     def resume_writing(self) -> None:
         """Called by the event loop when there is room for more."""
         super().resume_writing()
-        if self._wire is not None and not self._wire.is_closing():
-            self._lose_patience()
+        if self._patience is not None and self._wire is not None and not self._wire.is_closing():
+            self._patience.stop()
+            self._patience = None
 
     def _be_patient(self) -> None:
         if self._patience is None and self._wire is not None and self._has_unsent:
             self._patience = Patience(self._wire, self._config)
-
-    def _lose_patience(self) -> None:
-        if self._patience is not None:
-            self._patience.stop()
-            self._patience = None
 
     @property
     def _has_unsent(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from procd.api import pulse
 from procd.config import Config
 from procd.services.execute import LATE_BYTES
 from procd.unix.poller import Poller
@@ -395,6 +396,25 @@ async def test_who_sends_no_more_is_answered(procd: MakeClient, count: int) -> N
         rude.end_input()
         assert await replies(rude, count) == [f"{number}\n" for number in range(count)]
         assert await rude.rest() == b"", "and closed"
+
+
+@each("sent", [1.0, 0.9])
+async def test_who_sends_no_more_has_a_long_body_behind_another_request(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, sent: float
+) -> None:
+    """It lies in the socket when the client is seen to send no more; the first is answered."""
+    monkeypatch.setattr(pulse, "PARTING_S", 2.0)  # for busy machines
+    client = await procd()
+    async with raw(client) as rude:
+        for number, padding in ((1, 0), (2, 1_000_000)):
+            document = {"command": f"sleep 0.0{number}; echo {number} #{'x' * padding}"}
+            body = json.dumps(document).encode()
+            head = f"POST /process/execute HTTP/1.1\nContent-Length: {len(body)}"
+            await rude.request(head, body if not padding else body[: int(sent * len(body))])
+        rude.end_input()
+        whole = ["1\n", "2\n"] if sent == 1.0 else ["1\n"]
+        assert await replies(rude, len(whole)) == whole
+        assert await rude.rest() == b""
 
 
 async def test_who_sends_no_more_may_take_a_long_answer(procd: MakeClient) -> None:

@@ -91,6 +91,16 @@ async def test_a_websocket_among_other_protocols(procd: MakeClient, tmp_path: Pa
         assert await bare.output(size) == await other.output(size) == b"x" * size
 
 
+async def test_who_sends_no_more_amid_such_a_handshake(procd: MakeClient, tmp_path: Path) -> None:
+    """It isn't taken for a client that waits for an answer, for as long as a peer may be silent."""
+    client = await served(procd, tmp_path)
+    async with raw(client) as rude:
+        await rude.ask_upgrade("/process/pty/t1/connect?replay=0", to="foo, websocket")
+        rude.end_input()
+        await rude.rest()
+    await still_serves(client)
+
+
 GARBAGE = {
     "reserved bit": (masked(0xC2, 2, b"hi"), 1002),
     "unknown opcode": (masked(0x83, 2, b"hi"), 1002),
