@@ -1,8 +1,10 @@
 """Backlog: the bytes of a log that are still kept, addressed by absolute offset."""
 
 import sys
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import chain
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from procd.streams.budget import LEAST_TAIL_BYTES, Budget
@@ -25,6 +27,7 @@ class Run(NamedTuple):
     data: bytes
 
 
+_offset: Final = attrgetter("offset")
 # In the place of one that is gone, until the list is cut.
 EVICTED: Final = Run(-1, 0, b"")
 
@@ -227,19 +230,22 @@ class Backlog:
         if self.kept_bytes <= most_bytes:
             return
         half = most_bytes // 2
-        beyond: list[Run] = []  # what the head has there, latest first
-        while self._head and (run := self._head[-1]).offset + len(run.data) > half:
-            self._head.pop()
-            first = max(half - run.offset, 0)
-            if first:
-                self._head.append(run._replace(data=run.data[:first]))
-            beyond.append(Run(run.offset + first, run.stream, run.data[first:]))
-        self._runs[: self._first] = beyond[::-1]
-        self._offsets[: self._first] = [run.offset for run in beyond[::-1]]
-        self._first = 0
-        self._head_bytes = min(self._head_bytes, half)
+        last = self._runs[self._first :]
+        if self.start == self.head_end:  # without a gap, the last half may begin in the head
+            last = self._head + last
+            self._tail_bytes = half
+        last = last[max(bisect_right(last, self.end - half, key=_offset) - 1, 0) :]
+        head = self._head[: bisect_left(self._head, half, key=_offset)]
+        if head:
+            run = head.pop()
+            head.append(run._replace(data=run.data[: half - run.offset]))
+        self._head_bytes = min(self.head_end, half)
         self._tail_bytes = self._full_tail_bytes = min(self._tail_bytes, half)
-        self._evict()
+        self._head, self._runs, self._first = head, last, 0
+        self._offsets = [run.offset for run in last]
+        self._gone = self._totals.copy()
+        for run in chain(head, last):
+            self._gone[run.stream] -= len(run.data)
         if self._budget is not None:
             held = self.held_bytes
             self._budget.give_back(self._accounted - held)

@@ -312,6 +312,26 @@ def test_cut_leaves_the_first_and_the_last(
     assert budget.used_bytes == model.store.held_bytes
 
 
+def test_cut_of_a_tail_that_was_shortened_and_may_be_longer_again() -> None:
+    """It has a gap before it, and less than half of what is to be left."""
+    budget = Budget(1 << 20)
+    model = Model(1 << 20, 300 << 10)
+    model.store = Backlog(1 << 20, 300 << 10, budget)
+    for others_bytes, appends in ((0, 30), (1 << 20, 13), (0, 3)):
+        budget.used_bytes += others_bytes
+        for number in range(appends):
+            model.append(16 << 10, 1 + number % 2)
+        budget.used_bytes -= others_bytes
+    before, half = kept(model.store), 190 << 10
+    first = model.store.start
+    assert model.store.head_end < first > len(model.whole) - half
+    model.store.cut(2 * half)
+    assert kept(model.store) == {offset for offset in before if offset < half or offset >= first}
+    assert model.store.kept_bytes == len(kept(model.store))
+    model.check_runs()
+    assert budget.used_bytes == model.store.held_bytes
+
+
 def test_a_budget_that_is_not_reached_changes_nothing() -> None:
     """The same is kept as without one."""
     budget = Budget(1 << 30)
