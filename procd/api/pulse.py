@@ -15,7 +15,7 @@ from math import inf
 from typing import Final, Protocol
 
 from procd.config import ServerConfig
-from procd.standstill import standstill_s
+from procd.standstill import Countdown, standstill_s
 
 # How often, for each ping's time, a client that is behind is looked at.
 BEATS_BEHIND: Final = 5
@@ -194,7 +194,7 @@ class Parting:
 
     def _wait(self) -> None:
         self._awaited = self._owed()
-        self._timer = asyncio.get_running_loop().call_later(PARTING_S, self._look)
+        self._timer = Countdown(PARTING_S, self._look)
 
     def _look(self) -> None:
         owed = self._owed()
@@ -206,6 +206,7 @@ class Parting:
     def stop(self) -> None:
         """It is closed."""
         self._timer.cancel()
+        del self._timer  # or else each would keep the other
 
 
 class Pulse:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from procd.api.edge import HttpConnection
 from procd.services.pty import PtyInfo
 from tests.api.clients import create, delete, raw
 from tests.conftest import MakeClient
@@ -38,6 +39,16 @@ async def test_connections(procd: MakeClient, head: str) -> None:
         await until(lambda: tracemalloc.get_traced_memory()[0] - before < 2 * SIZE)
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_connections_of_who_sends_no_more(procd: MakeClient) -> None:
+    client = await procd()
+    async with raw(client) as rude:
+        await rude.request("GET /version HTTP/1.1")
+        rude.end_input()
+        assert b"200 OK" in await rude.rest()
+    await until(lambda: not [each for each in gc.get_objects() if type(each) is HttpConnection])
 
 
 @pytest.mark.usefixtures("uncollected")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from procd.api import ws
+from procd.api import pulse, ws
 from procd.api.attendant import PROTOCOL
 from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
@@ -104,6 +104,21 @@ async def test_a_request(procd: MakeClient) -> None:
         await slow.send(body[10:])
         assert (await slow.head())[0] == 200
         assert b"here" in await slow.rest()
+
+
+async def test_who_sends_no_more(
+    procd: MakeClient, alive: Fifo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is answered if that takes a moment, of which the standstill isn't part."""
+    monkeypatch.setattr(pulse, "PARTING_S", PATIENCE_S)
+    client = await procd()
+    body = json.dumps({"command": f"exec 9>{alive}; echo begun >&9; sleep 0.1; echo here"}).encode()
+    async with raw(client) as rude:
+        await rude.request(f"POST /process/execute HTTP/1.1\nContent-Length: {len(body)}", body)
+        rude.end_input()
+        assert await alive.line() == "begun"
+        time.sleep(STANDSTILL_S)
+        assert b"here" in await rude.rest()
 
 
 async def test_a_first_message(procd: MakeClient) -> None:
