@@ -20,7 +20,7 @@ from procd.api.duplex import serve_both_ways
 from procd.api.edge import HttpConnection
 from procd.api.forwarded import is_forwarded
 from procd.api.gate import CALLER
-from procd.api.handshake import handshake_of, offered, version_token
+from procd.api.handshake import cork, handshake_of, offered, version_token
 from procd.api.past import Past, from_offset, recall, send
 from procd.api.pty import CREATE, CREATING, PTYS
 from procd.api.ws import CONNECTIONS, STOPPING, Connection, Goodbye
@@ -86,7 +86,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
             raise BadRequest(f"offset {offset} is beyond the end of the output")
     except ProcdError as exc:
         message = f"Failed to connect to PTY session: {exc.message}"
-        return await _refuse(await _accept(request, may_write=may_write), message)
+        return await _refuse(request, message, may_write=may_write)
     if offset is None:
         replay_bytes = ptys.config.replay_bytes if replay is None else replay
         past = await recall(session, replay_bytes, ptys.replays)
@@ -112,7 +112,7 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
         session = await ptys.create(wanted)
     except SpawnFailed as exc:
         message = f"Failed to start PTY session: {exc.message}"
-        return await _refuse(await _accept(request, may_write=True), message)
+        return await _refuse(request, message, may_write=True)
     note(request, id=session.id)
     session.on_end = ending(request)
     past = from_offset(session, 0)
@@ -177,9 +177,15 @@ def _decode_envs(token: str) -> Mapping[str, str]:
 
 
 async def _accept(request: web.Request, *, may_write: bool) -> Connection:
+    """Answer the handshake; the answer goes out with the first message, when `cork` is off again.
+
+    The SDK gives the message 100 ms from the answer on, and a busy machine may run the client, and
+    then others, between two writes. Source: contract, section 10.5.
+    """
     most_bytes = request.app[PTYS].config.max_message_bytes
     if not may_write:
         most_bytes = min(most_bytes, MAX_VIEWER_MESSAGE_BYTES)
+    cork(request, on=True)
     return await request.app[CONNECTIONS].accept(request, most_bytes, selected, STOPPED)
 
 
@@ -187,10 +193,12 @@ def _control(status: str, **fields: object) -> bytes:
     return orjson.dumps({"type": "control", "status": status} | fields)
 
 
-async def _refuse(connection: Connection, message: str) -> web.StreamResponse:
+async def _refuse(request: web.Request, message: str, *, may_write: bool) -> web.StreamResponse:
+    connection = await _accept(request, may_write=may_write)
     try:
         connection.write_text(_control("error", error=message))
         connection.close(WSCloseCode.INTERNAL_ERROR, message)
+        cork(request, on=False)
         await connection.finish()
     finally:
         response = connection.release()
@@ -227,6 +235,7 @@ async def _serve(
     try:
         _begin(connection, session, past, attendant.size)
         connection.ping()  # a pong proves that the handshake was complete
+        cork(request, on=False)
         attendant.join(outlet.cursor.offset if past.live is None else past.live)
         if past.live is None:
             outlet.open(connection)

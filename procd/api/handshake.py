@@ -3,7 +3,9 @@
 Source: RFC 6455, section 4; Process API contract, sections 2.1 and 9.3.
 """
 
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
@@ -66,6 +68,17 @@ def handshake_of(request: web.Request, select: Select) -> web.Request:
     if not known or request.version < HttpVersion11:  # RFC 9110, section 7.8
         raise BadRequest("WebSocket upgrade required")
     return handshake
+
+
+def cork(request: web.Request, *, on: bool) -> None:
+    """Hold back what is written to the client, for 200 ms at most, or send all that was.
+
+    A unix socket holds nothing back. Source: tcp(7), TCP_CORK.
+    """
+    if request.transport is not None:
+        sock = request.transport.get_extra_info("socket")
+        with suppress(OSError):  # that it is a unix socket, or closed by now
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
 
 
 async def hang_up(request: web.Request, response: web.StreamResponse) -> None:

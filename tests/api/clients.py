@@ -458,6 +458,12 @@ class Raw:
             except ConnectionResetError:
                 return b""
 
+    def segments(self) -> int:
+        """How many segments with data have come. Source: linux/tcp.h, tcpi_data_segs_in."""
+        sock = self._writer.get_extra_info("socket")
+        (count,) = struct.unpack("152xI", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 156))
+        return int(count)
+
     def reset(self) -> None:
         """Vanish: the server's kernel gets RST, and whatever is on the way is dropped."""
         sock = self._writer.get_extra_info("socket")

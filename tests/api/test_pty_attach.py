@@ -59,6 +59,22 @@ async def test_connected_comes_first(procd: MakeClient, tmp_path: Path) -> None:
         assert await ws.receive_bytes() == b"output\r\n"
 
 
+@each(
+    "path",
+    ["/process/pty/t1/connect", "/process/pty/create-connect?id=t2", "/process/pty/nobody/connect"],
+)
+async def test_the_first_message_comes_with_the_answer(
+    procd: MakeClient, tmp_path: Path, path: str
+) -> None:
+    """The SDK waits 100 ms for it, and a busy machine may keep procd longer between two writes."""
+    client = await procd(process={"shell": program(tmp_path, "read x")})
+    await create(client, "t1")
+    async with raw(client) as bare:
+        await bare.upgrade(path)
+        await bare.control()
+        assert bare.segments() == 1
+
+
 async def test_output_is_bytes_as_they_are(procd: MakeClient, tmp_path: Path, gate: Gate) -> None:
     every = bytes(range(256)) * 40
     (tmp_path / "data").write_bytes(every)
