@@ -107,7 +107,7 @@ def _recognise(ax: Any) -> tuple[str, list[Any]]:
     from matplotlib.cm import ScalarMappable
     from matplotlib.container import BarContainer, ErrorbarContainer
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch, Rectangle, Wedge
+    from matplotlib.patches import Patch, Rectangle, Shadow, Wedge
     from matplotlib.spines import Spine
 
     bars = [container for container in ax.containers if isinstance(container, BarContainer)]
@@ -123,7 +123,7 @@ def _recognise(ax: Any) -> tuple[str, list[Any]]:
     others: list[Any] = []
     ignored = {id(part) for part in (ax.patch, *errors)}
     for part in ax.get_children():
-        if id(part) in ignored or not part.get_visible() or isinstance(part, Spine):
+        if id(part) in ignored or not part.get_visible() or isinstance(part, (Shadow, Spine)):
             continue
         if _is_nothing(part):
             continue

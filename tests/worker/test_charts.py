@@ -395,6 +395,14 @@ def test_pie() -> None:
     assert [element.radius for element in pie.elements] == [2, 2]
 
 
+def test_a_pie_with_shadows() -> None:
+    figure = Figure()
+    figure.subplots().pie([1, 3], labels=["a", "b"], shadow=True)
+    pie = chart(figure)
+    assert pie.type == "pie"
+    assert labels(pie) == ["a", "b"]
+
+
 RECENT = matplotlib.__version_info__ >= (3, 10)
 SAMPLE = [1, 2, 3, 4, 5, 30, -20]  # quartiles 1.5, 3, 4.5
 
