@@ -68,6 +68,7 @@ class LogFile:
         "_base",
         "_boundaries",
         "_fd",
+        "_loss_told",
         "_path",
         "_pins",
         "_removed",
@@ -87,6 +88,7 @@ class LogFile:
         self._base = 0  # offset of the file's first byte
         self._stream = 0
         self._removed = False
+        self._loss_told = False
         self._accounted = 0
         self._pins = 0
         self.start = 0
@@ -163,7 +165,9 @@ class LogFile:
                 self._store.free_space(self, len(data))
                 self._write(data, stream)
         except OSError as exc:
-            log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
+            if not self._loss_told:  # on a full disk each piece would be a line of procd's log
+                log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
+                self._loss_told = True
             self._lose(data)
         self._account()
 

@@ -389,6 +389,25 @@ def test_a_deleted_file_that_cannot_be_written_anew(
     file.remove()
 
 
+def test_a_log_that_loses_all_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However much its command writes to a full disk."""
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        for _ in range(3):
+            file.append(b"lost", 1)  # EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    file.append(b"kept", 1)
+    assert caplog.text.count("output lost") == 1
+    assert [(run.offset, run.data) for run in file.snapshot().runs()] == [(12, b"kept")]
+    file.finish()
+    file.remove()
+
+
 def test_a_file_that_cannot_be_looked_at_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
