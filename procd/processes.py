@@ -204,7 +204,8 @@ class Processes:
                 ours.callback(master.close)
                 self.confinement.give(slave)
             except OSError as exc:
-                raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
+                place = f"{exc.filename}: " if exc.filename else ""
+                raise SpawnFailed(f"cannot start a process: {place}{exc.strerror}") from exc
             # The session leader opens the slave by path, which makes it the controlling terminal;
             # 1 and 2 are copies of 0.
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(slave, 0, 0))

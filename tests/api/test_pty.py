@@ -1,9 +1,11 @@
 """PTY sessions over REST: contract, sections 10.1, 10.2, 10.4, 10.6 and 10.7."""
 
 import asyncio
+import errno
+import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -165,6 +167,21 @@ async def test_shell_that_cannot_start(procd: MakeClient) -> None:
     assert "/nowhere" in message
     assert await listed(client) == []
     await create(client, "t1")
+
+
+async def test_a_machine_without_terminals(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container whose devpts isn't mounted, say: who reads the error can tell."""
+
+    def nowhere(cols: int, rows: int) -> NoReturn:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/dev/ptmx")
+
+    monkeypatch.setattr("procd.processes.open_pty", nowhere)
+    client = await procd()
+    message = await refused_create(client, {"id": "t1"}, 500, "INTERNAL_SERVER_ERROR")
+    assert message.endswith("cannot start a process: /dev/ptmx: No such file or directory")
+    assert await listed(client) == []
 
 
 async def test_login_shell_that_is_interactive_with_job_control(
