@@ -97,7 +97,9 @@ def _findings(path: Path | None) -> Iterator[Finding]:
     release = platform.release()
     if lacking := missing():
         advice = f"this is {release}: run a newer one, or let its sandbox (seccomp) have it"
-        yield from (Finding("kernel", BAD, f"lacks {each}", advice) for each in lacking)
+        for each in lacking:
+            mount = "mount -t proc proc /proc, or else: " if each.startswith("/proc/") else ""
+            yield Finding("kernel", BAD, f"lacks {each}", mount + advice)
         return  # the other checks need some of it, too
     yield Finding("kernel", GOOD, release)
     config = Config()

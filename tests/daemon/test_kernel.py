@@ -25,7 +25,7 @@ NEEDED = [
 ]
 
 
-def refused(*command: str) -> tuple[str, str]:
+def refused(*command: str) -> tuple[str, dict[str, str]]:
     """What serve says as it refuses to start, and the problem that the doctor finds."""
     served = subprocess.run(
         [*command, "serve", "--port", "0"], env=environment(), capture_output=True, text=True
@@ -37,25 +37,32 @@ def refused(*command: str) -> tuple[str, str]:
     )
     assert doctor.returncode == 1
     assert doctor.stderr == ""
+    finding: dict[str, str]
     (finding,) = json.loads(doctor.stdout)
     assert (finding["name"], finding["state"]) == ("kernel", "problem")
-    return served.stderr, finding["found"]
+    return served.stderr, finding
 
 
 @pytest.mark.parametrize(("rule", "told"), NEEDED)
 def test_what_it_can_not_do_without(rule: str, told: str) -> None:
     """It doesn't start, rather than run what it can't end; the doctor says so too."""
-    served, found = refused(*denied.command([rule], PROCD))
+    served, finding = refused(*denied.command([rule], PROCD))
     assert served.startswith(f"procd: this system lacks {told}")
-    assert found.startswith(f"lacks {told}")
+    assert finding["found"].startswith(f"lacks {told}")
+    assert "run a newer one" in finding["advice"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace")
-def test_the_proc_of_another_pid_namespace() -> None:
+WITHOUT_PROC = ("--mount", "sh", "-c", 'umount -l /proc && exec "$@"', "sh")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace, or unmounts")
+@pytest.mark.parametrize("place", [("--pid", "--fork", "--kill-child"), WITHOUT_PROC])
+def test_the_proc_of_another_pid_namespace_or_none(place: tuple[str, ...]) -> None:
     """What it has started can't be found in there."""
-    served, found = refused("unshare", "--pid", "--fork", "--kill-child", *PROCD)
-    for said in served, found:
+    served, finding = refused("unshare", *place, *PROCD)
+    for said in served, finding["found"]:
         assert "children of this PID namespace (CONFIG_PROC_CHILDREN): No such file" in said
+    assert "mount -t proc proc /proc" in finding["advice"]
 
 
 @pytest.mark.parametrize(
