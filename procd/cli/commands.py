@@ -58,8 +58,8 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run one; what it can't do is said in one sentence."""
-        hold_standard()
         try:
+            hold_standard()
             return super().main(*args, **kwargs)
         except Failure as exc:
             _end(str(exc), EXIT_FAILURE if exc.code is None else exc.code)
@@ -97,9 +97,10 @@ def _drop_output() -> None:
 
     Source: the documentation of the module signal, "Note on SIGPIPE".
     """
-    null = os.open(os.devnull, os.O_WRONLY)
-    for number in (STDOUT, STDERR):
-        os.dup2(null, number)
+    with contextlib.suppress(OSError):  # there may be no /dev/null
+        null = os.open(os.devnull, os.O_WRONLY)
+        for number in (STDOUT, STDERR):
+            os.dup2(null, number)
 
 
 @click.group(

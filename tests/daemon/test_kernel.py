@@ -65,6 +65,20 @@ def test_the_proc_of_another_pid_namespace_or_none(place: tuple[str, ...]) -> No
     assert "mount -t proc proc /proc" in finding["advice"]
 
 
+WITHOUT_DEV = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev && exec "$@"', "sh")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize("command", ["serve", "doctor", "ps"])
+def test_a_machine_without_dev_null(command: str) -> None:
+    """Whatever is asked for: it is said in a sentence."""
+    result = subprocess.run(
+        [*WITHOUT_DEV, *PROCD, command], env=environment(), capture_output=True, text=True
+    )
+    assert result.stderr == "procd: /dev/null: No such file or directory\n"
+    assert result.returncode == 1
+
+
 @pytest.mark.parametrize(
     ("rule", "told"),
     [
