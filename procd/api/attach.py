@@ -23,6 +23,7 @@ from procd.api.gate import CALLER
 from procd.api.handshake import cork, handshake_of, offered, version_token
 from procd.api.past import Past, from_offset, recall, send
 from procd.api.pty import CREATE, CREATING, PTYS
+from procd.api.pulse import sent_bytes
 from procd.api.ws import CONNECTIONS, STOPPING, Connection, Goodbye
 from procd.errors import BadRequest, InvalidBody, ProcdError, SpawnFailed
 from procd.services.access import Scope
@@ -119,6 +120,8 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
     connection = None
     try:
         connection = await _accept(request, may_write=True)
+        if isinstance(request.protocol, HttpConnection) and request.transport is not None:
+            request.protocol.answered = sent_bytes(request.transport)
         return await _serve(request, connection, session, past, may_write=True)
     finally:
         past.outlet.close()
@@ -129,13 +132,13 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
 def _was_there(request: web.Request) -> bool:
     """Whether the client of this WebSocket, by how it went, has seen the answer to its handshake.
 
-    It has sent something that nobody has read. Or it had read all there was, unless a proxy may
-    have done that in its stead.
+    It has sent something that nobody has read. Or it had read that answer, unless a proxy may have
+    done so in its stead.
     """
     protocol = request.protocol
     if not isinstance(protocol, HttpConnection):
         return False
-    return protocol.last_words or (protocol.took_all and not is_forwarded(request))
+    return protocol.last_words or (protocol.took_answer and not is_forwarded(request))
 
 
 def _wanted(request: web.Request) -> PtyRequest:

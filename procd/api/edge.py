@@ -19,7 +19,7 @@ from procd.api.envelope import envelope
 from procd.api.forwarded import UNIX
 from procd.api.incoming import FRAMES, Incoming
 from procd.api.observe import HEAP, LONG_BYTES, REQUESTS
-from procd.api.pulse import Parting, Patience, has_taken_all, has_unread
+from procd.api.pulse import Parting, Patience, has_taken, has_unread
 from procd.api.refusal import Farewell, error_in_place, reason
 from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
@@ -45,17 +45,17 @@ class HttpConnection(web.RequestHandler):
     learn that the client has gone; the poller does.
 
     Attributes:
+        answered: how much was sent with the answer to a WebSocket's handshake, where that matters.
         incoming: what the client of a WebSocket sends, while there is one.
-        last_words: whether the client of a WebSocket, before it went, has sent something that
-            nobody has read. The event loop drops that where it learns of the end by a write that
-            failed.
-        took_all: whether it had read all that it was sent when it went.
+        last_words: whether its client, before it went, has sent something that nobody has read: the
+            event loop drops that where it learns of the end by a write that failed.
+        took_answer: whether it had read that answer when it went.
     """
 
     __slots__ = ("_body", "_config", "_farewell", "_frames", "_head_bytes", "_heads_bytes",
                  "_heap", "_max_head_bytes", "_parting", "_patience", "_peername", "_poller",
-                 "_refused", "_requests", "_sent", "_visitors", "_watched", "_wire", "incoming",
-                 "last_words", "took_all")  # fmt: skip
+                 "_refused", "_requests", "_sent", "_visitors", "_watched", "_wire", "answered",
+                 "incoming", "last_words", "took_answer")  # fmt: skip
 
     def __init__(
         self, server: web.Server, app: web.Application, config: ServerConfig, **options: Any
@@ -80,7 +80,7 @@ class HttpConnection(web.RequestHandler):
         self._sent: asyncio.Future[None] | None = None
         self._farewell: Farewell | None = None
         self.incoming: Incoming | None = None
-        self.last_words = self.took_all = False
+        self.answered, self.last_words, self.took_answer = 0, False, False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop for a new connection."""
@@ -360,7 +360,7 @@ class HttpConnection(web.RequestHandler):
             self._unwatch()
         if self._upgraded:
             self.last_words = has_unread(self.transport)
-            self.took_all = has_taken_all(self.transport)
+            self.took_answer = has_taken(self.transport, self.answered, exc)
         for waiting in self._patience, self._parting, self._farewell:
             if waiting is not None:
                 waiting.stop()

@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import socket
 import struct
+import sys
 import termios
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,8 +20,11 @@ from procd.standstill import Countdown, standstill_s
 
 # How often, for each ping's time, a client that is behind is looked at.
 BEATS_BEHIND: Final = 5
-# The state of a connection whose client has closed it, and hasn't reset it. Source: linux/tcp.h.
+# The states of a connection that is over, and of one whose client has closed it, and hasn't reset
+# it. Source: linux/tcp.h.
+CLOSE: Final = 7
 CLOSE_WAIT: Final = 8
+TAKEN_AT: Final = 120
 
 # How long the answer to a request may take when its client sends no more.
 PARTING_S: Final = 0.25
@@ -63,22 +67,50 @@ def has_unread(transport: asyncio.Transport | None) -> bool:
         sock.detach()  # it is the transport's
 
 
-def has_taken_all(transport: asyncio.Transport | None) -> bool:
-    """Whether the client, which has gone, had read all that it was sent.
+def sent_bytes(transport: asyncio.Transport) -> int:
+    """How much a client was sent until now; 0 if it can't be known."""
+    sock = transport.get_extra_info("socket")
+    try:
+        _, taken = _taken(sock)
+        return taken + queued_bytes(sock) + transport.get_write_buffer_size()
+    except OSError:  # a unix socket, or one that is closed
+        return 0
 
-    One that hasn't resets the connection. Source: RFC 2525, section 2.17.
+
+def has_taken(transport: asyncio.Transport | None, least: int, exc: BaseException | None) -> bool:
+    """Whether the client, which has gone, had read the first `least` bytes that it was sent.
+
+    One that hadn't read all there was resets the connection. So does one that has closed it, when
+    it is sent more: its kernel then makes ours say EPIPE. Source: RFC 2525, section 2.17;
+    tcp_input.c, tcp_reset.
+
+    Args:
+        least: 0 for all of it.
+        exc: what the event loop learned of the end by, if by a failure.
     """
-    if transport is None or transport.get_write_buffer_size():
+    if transport is None:
         return False
     sock = transport.get_extra_info("socket")
     try:
-        if sock.family != socket.AF_UNIX:
-            (state,) = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-            if state != CLOSE_WAIT:
-                return False
-        return not queued_bytes(sock)
+        if sock.family == socket.AF_UNIX:
+            return not (transport.get_write_buffer_size() or queued_bytes(sock))
+        state, taken = _taken(sock)
+        if state == CLOSE_WAIT and not (transport.get_write_buffer_size() or queued_bytes(sock)):
+            return True
+        left = state == CLOSE_WAIT or (state == CLOSE and isinstance(exc, BrokenPipeError | None))
+        return left and 0 < least <= taken
     except OSError:
         return False
+
+
+def _taken(sock: socket.socket) -> tuple[int, int]:
+    """The state of a connection, and how much its client's kernel has taken.
+
+    Source: linux/tcp.h, struct tcp_info; `tcpi_bytes_acked` is of Linux 4.2, and not everywhere.
+    """
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TAKEN_AT + 8)
+    taken = int.from_bytes(info[TAKEN_AT:], sys.byteorder)
+    return info[0], taken
 
 
 class Client(Protocol):

@@ -377,6 +377,24 @@ async def test_client_that_leaves_with_a_word_keeps_its_session(
     assert await listed(client) == ["t1"]
 
 
+async def test_client_that_leaves_as_output_comes_keeps_its_session(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """It had read all, and so closed, but its kernel resets what is sent to it after that."""
+    client = await procd(process={"shell": program(tmp_path, "read x")})
+    loop = asyncio.get_running_loop()
+    with await asking(client, "t1") as leaving:
+        got = b""
+        while b"\x89" not in got:  # the ping, which comes last
+            got += await loop.sock_recv(leaving, 4096)
+        # procd has no turn before it has written to who has gone; the second write tells it.
+        leaving.shutdown(socket.SHUT_RDWR)
+        for _ in range(2):
+            client.app[PTYS].get("t1").log.append(b"x")
+    await waiting.until(lambda: not len(client.app[CONNECTIONS]))
+    assert await listed(client) == ["t1"]
+
+
 @each(
     ("first", "code"),
     [(b"\x83\x80\0\0\0\0", 1002), (b"\x82\xff" + struct.pack("!QI", 1 << 20, 0), 1009)],
