@@ -125,7 +125,8 @@ class Outlet:
 
     def _push_later(self) -> None:
         """Push in another turn of the event loop, or after a rest."""
-        if self._next is not None:
+        # One that was closed as it waited for its client has nobody's bytes to reckon with.
+        if self._connection is None or self._next is not None:
             return
         if self._yields and self._pours():
             self._rest()

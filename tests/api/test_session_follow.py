@@ -12,7 +12,7 @@ import pytest
 from procd.api import outlet
 from procd.api.session import SESSIONS
 from procd.api.ws import CONNECTIONS, Connection
-from tests.api.clients import Gate, raw, refused, sha256, until
+from tests.api.clients import CLOSE, Gate, raw, refused, sha256, until
 from tests.api.sessions import (
     VERSION,
     check_framing,
@@ -224,6 +224,39 @@ async def test_follower_that_never_reads_slows_nobody(procd: MakeClient, gate: G
         assert (await run(client, "echo next"))["output"] == "next\n"
         stuck.reset()
     await readers(client, command_id, 0)
+
+
+async def test_follower_that_is_behind_is_sent_away(
+    procd: MakeClient, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is given what lies before the Close, and its answer is waited for."""
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"yes | head -c 20000000; read x <{gate}; echo end")
+    log = client.app[SESSIONS].get("s").history.get(command_id).log
+    connections = client.app[CONNECTIONS]
+
+    async def left() -> bool:
+        await get(client, path_of(command_id))
+        return not log.readers
+
+    async def waited_for() -> bool:
+        await get(client, path_of(command_id))
+        return log.store.end == 20_000_000 and any(each.full for each in connections._open)
+
+    async with raw(client, receive_bytes=4096) as slow:
+        await slow.upgrade(path_of(command_id) + "/logs?follow=true")
+        await until(waited_for)
+        connections.stop()
+        gate.open()
+        await until(left)
+        assert set(await slow.output(None)) <= set(b"y\n")
+        assert (await slow.frame())[1].startswith(b"\x03\xe9")
+        assert len(connections) == 1
+        await slow.send_frame(CLOSE, b"\x03\xe9")
+    while len(connections):
+        await client.get("/version")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("how", ["reset", "close"])
