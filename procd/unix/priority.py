@@ -63,19 +63,22 @@ def start_first(start: Callable[..., int]) -> int:
     global _nice
     if not _nice:
         return start()
-    pid = 0
     try:
         os.sched_setscheduler(0, os.SCHED_RR, OWN)  # it takes CAP_SYS_NICE to leave PLAIN
     except OSError as exc:
         log.info("what is started has no precedence: %s", exc.strerror)
         _nice = 0
         return start()
+    own = _nice
     try:
         os.setpriority(os.PRIO_PROCESS, 0, 0)  # which the child keeps
         pid = start(scheduler=CHILD)
+        try:
+            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+        except OSError as exc:  # a security module may forbid that: it is the last such child
+            log.warning("process %d remains a real-time task: %s", pid, exc.strerror)
+            _nice = 0
         return pid
     finally:
-        if pid:
-            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
         os.sched_setscheduler(0, PLAIN, os.sched_param(0))
-        os.setpriority(os.PRIO_PROCESS, 0, _nice)
+        os.setpriority(os.PRIO_PROCESS, 0, own)

@@ -36,7 +36,15 @@ from tests.denied import deny
 fifo, nice, *denied = sys.argv[1:]
 os.mkfifo(fifo)
 precede(int(nice))
-deny(denied)
+if denied == ["child"]:
+    change = os.sched_setscheduler
+    def refuse(pid, *rest):
+        if pid:
+            raise PermissionError(13, "Permission denied")
+        return change(pid, *rest)
+    os.sched_setscheduler = refuse
+else:
+    deny(denied)
 own = os.getpid()
 if not os.fork():
     children = f"/proc/{own}/task/{own}/children"
@@ -123,6 +131,15 @@ def test_where_nothing_may_be_a_real_time_task(tmp_path: Path) -> None:
     plain_child = str(os.SCHED_OTHER)
     assert found[:2] == [PLAIN, plain_child]
     assert sorted(found[2:]) == sorted([PLAIN, "-7", plain_child, "0", "0", PLAIN, "-7"])
+
+
+@root
+def test_a_child_that_can_not_be_changed_is_the_last(tmp_path: Path) -> None:
+    """A security module may forbid that, of programs that are another's business."""
+    found = output(sys.executable, "-c", STARTING, str(tmp_path / "fifo"), "-7", "child")
+    real_time = str(os.SCHED_RR)
+    assert found[:2] == [real_time, real_time]
+    assert sorted(found[2:]) == sorted([PLAIN, "-7", real_time, "0", "0", PLAIN, "-7"])
 
 
 def test_without_precedence_nothing_goes_first(tmp_path: Path) -> None:
