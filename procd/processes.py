@@ -371,6 +371,8 @@ class Processes:
             await asyncio.wait(exits, timeout=EXIT_WAIT_S)
         for process in list(self._unsettled):
             process.abandon()
+        # Python complains of a signal that comes as its handler goes.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         signal.signal(signal.SIGCHLD, self._old_handler)
         self._closed = True
         self._reap_orphans()

@@ -53,7 +53,7 @@ def test_commands_of_a_session(page: "Page") -> None:
     page.get_by_role("button", name="End s-1").click()
     page.get_by_role("button", name="End it").click()
     page.get_by_text("Choose a session").wait_for()
-    assert page.locator("aside li").locator("visible=true").count() == 0
+    page.locator("aside li").first.wait_for(state="hidden")
 
 
 def test_cells_of_a_context(page: "Page") -> None:
