@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 
 # Orphans that have ended are collected this long after the first news of one, all at once.
 SWEEP_DELAY_S: Final = 1.0
-# How many processes are started in a turn of the event loop. Each keeps it until the child has
-# become its program (vfork), for which that may have to find a processor: see `start_first`.
+# How many processes are started in a turn of the event loop. Each keeps it until the child, which
+# has no precedence, has found a processor and become its program (vfork).
 SPAWNS: Final = 1
 # How long the exits of trees that have been killed may take to be heard of.
 EXIT_WAIT_S: Final = 0.5

@@ -21,16 +21,16 @@ MACHINES: Final[dict[str, tuple[int, dict[str, int]]]] = {
         0xC000003E,
         {
             "fcntl": 72, "flock": 73, "memfd_create": 319, "openat": 257, "pidfd_open": 434,
-            "pidfd_send_signal": 424, "prctl": 157, "prlimit64": 302, "sched_setscheduler": 144,
-            "setsockopt": 54, "timerfd_create": 283, "waitid": 247,
+            "pidfd_send_signal": 424, "prctl": 157, "prlimit64": 302, "setsockopt": 54,
+            "timerfd_create": 283, "waitid": 247,
         },
     ),
     "aarch64": (
         0xC00000B7,
         {
             "fcntl": 25, "flock": 32, "memfd_create": 279, "openat": 56, "pidfd_open": 434,
-            "pidfd_send_signal": 424, "prctl": 167, "prlimit64": 261, "sched_setscheduler": 119,
-            "setsockopt": 208, "timerfd_create": 85, "waitid": 95,
+            "pidfd_send_signal": 424, "prctl": 167, "prlimit64": 261, "setsockopt": 208,
+            "timerfd_create": 85, "waitid": 95,
         },
     ),
 }  # fmt: skip

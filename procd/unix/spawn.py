@@ -13,14 +13,12 @@ import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final
 
 from procd.errors import SpawnFailed
 from procd.unix.libc import LIBC
 from procd.unix.mounts import is_remote
 from procd.unix.owner import Owner
-from procd.unix.priority import start_first
 from procd.unix.shell import kind_of
 from procd.unix.tags import mark, unmark
 
@@ -166,17 +164,14 @@ def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) 
     # One thread: nobody else makes a file meanwhile.
     umask = None if spec.umask is None else os.umask(spec.umask)
     try:
-        return start_first(
-            partial(
-                os.posix_spawn,
-                spec.argv[0],
-                spec.argv,
-                env,
-                file_actions=actions,
-                setsid=True,
-                setsigmask=(),
-                setsigdef=DEFAULTED,
-            )
+        return os.posix_spawn(
+            spec.argv[0],
+            spec.argv,
+            env,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=DEFAULTED,
         )
     except OSError as exc:
         raise SpawnFailed(_reason(spec, exc)) from exc
