@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import sys
 import types
-from _ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
+from _ast import PyCF_ALLOW_TOP_LEVEL_AWAIT  # which the first compile() would wait for
 from _signal import (  # type: ignore[import-not-found]  # signal's own, without its wrappers
     SIG_UNBLOCK,
     SIGINT,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .output import Streams
 
 CO_COROUTINE = 0x80  # inspect's, which costs 2 MiB to import
+QUIET_S = 0.25  # in which a new context's first cell has come, if its client is waiting for it
 # How a client that displays results is told of a SystemExit.
 EXIT = "application/vnd.procd.exit+json"
 MANY = 1000  # more than a handler raises in the last moment of a cell
@@ -84,6 +85,8 @@ class Interpreter:
         """Do what procd asks for, for ever."""
         self._calm_down()  # what the preloaded modules have brought along
         while True:
+            if not self._sources.prepared and self._channel.is_quiet(QUIET_S):
+                self._attempt(self._sources.prepare)
             message = self._channel.receive()
             operation = message["op"]
             reply: dict[str, Any]

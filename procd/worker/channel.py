@@ -6,7 +6,7 @@ JSON, since it comes from a process that anybody's code runs in.
 
 from __future__ import annotations
 
-from _socket import socket  # without the 1 MiB that the module around it costs
+from _socket import MSG_PEEK, socket, timeout  # without the 1 MiB that the module around it costs
 from marshal import loads
 from os import _exit as exit_at_once
 
@@ -32,6 +32,17 @@ class Channel:
         self._key = b""
         # Made now, since there may be no memory for it when the user's code has used it up.
         self._packet = bytearray(CHUNK_BYTES + 1)
+
+    def is_quiet(self, seconds: float) -> bool:
+        """Whether nothing comes for so long."""
+        self._socket.settimeout(seconds)
+        try:
+            self._socket.recv(1, MSG_PEEK)
+        except timeout:
+            return True
+        finally:
+            self._socket.settimeout(None)
+        return False
 
     def receive(self) -> dict[str, Any]:
         """The next message; procd's end is ours."""

@@ -21,11 +21,34 @@ __builtins__ = BUILTINS  # type: ignore[assignment]
 PATH = [*sys.path]  # the user's directory is put there later
 
 
+def is_own(module: Any, name: str) -> bool:
+    """Whether what is loaded by this name is Python's own, and not the user's."""
+    spec = getattr(module, "__spec__", None)
+    return spec is not None and getattr(spec, "origin", None) == _origin(name, PATH)
+
+
+def _is_found(name: str) -> bool:
+    """Whether the user's code would import Python's own by this name."""
+    try:
+        return _origin(name, sys.path) == _origin(name, PATH)
+    except Exception:  # noqa: BLE001 - whatever the user's code has made of sys.path
+        return False
+
+
+def _origin(name: str, path: list[str]) -> str | None:
+    spec = PathFinder.find_spec(name, path)
+    return None if spec is None else spec.origin
+
+
 class Modules:
-    """While it is entered, these names are those of Python's own modules; then the user's again."""
+    """While it is entered, these names are those of Python's own modules; then the user's again.
+
+    What both would import is theirs together.
+    """
 
     def __init__(self, *names: str) -> None:
         self._names = names
+        self._shared: dict[str, Any] = {}
         self._ours: dict[str, Any] = {}
         self._theirs: dict[str, Any] = {}
 
@@ -35,15 +58,26 @@ class Modules:
 
     def __enter__(self) -> None:
         sys.meta_path.insert(0, self)  # which fails where the user's code has made it a tuple
-        self._swap(self._theirs, self._ours)
+        for name in self._names:
+            module = sys.modules.get(name, self)
+            if module is self or module is self._shared.get(name):
+                continue
+            if is_own(module, name):
+                self._shared[name] = module
+            else:
+                self._theirs[name] = sys.modules.pop(name)
+        for name, module in self._ours.items():
+            sys.modules.setdefault(name, module)
 
     def __exit__(self, *_: object) -> None:
-        self._swap(self._ours, self._theirs)
         sys.meta_path.remove(self)
-
-    def _swap(self, leaving: dict[str, Any], coming: dict[str, Any]) -> None:
         for name in self._names:
-            if name in sys.modules:
-                leaving[name] = sys.modules.pop(name)
-        sys.modules.update(coming)
-        coming.clear()
+            module = sys.modules.get(name, self)
+            if module is self or module is self._shared.get(name):
+                continue
+            if name not in self._theirs and _is_found(name):
+                self._shared[name] = module
+            else:
+                self._ours[name] = sys.modules.pop(name)
+        sys.modules.update(self._theirs)
+        self._theirs.clear()

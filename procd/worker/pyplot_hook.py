@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import sys
 
+from .on_import import on_import
+
 TYPE_CHECKING = False  # importing typing takes longer than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,37 +29,8 @@ def install(emit: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
         What makes every figure count as not shown yet.
     """
     reporter = _Reporter(emit)
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot is not None:
-        reporter.attach(pyplot)
-    sys.meta_path.insert(0, _PyplotFinder(reporter))
+    on_import("matplotlib.pyplot", reporter.attach, _choose_backend)
     return reporter.forget
-
-
-class _PyplotFinder:
-    """Finds pyplot as the other finders do, and sees to it right after its code has run."""
-
-    def __init__(self, reporter: _Reporter) -> None:
-        self._reporter = reporter
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Where pyplot is; None for any other module. Source: importlib.abc.MetaPathFinder."""
-        if name != "matplotlib.pyplot":
-            return None
-        others = (finder for finder in sys.meta_path if finder is not self)
-        found = (finder.find_spec(name, path, target) for finder in others)
-        spec = next((spec for spec in found if spec is not None), None)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def exec_module(module: Any) -> None:
-                _choose_backend()
-                execute(module)
-                self._reporter.attach(module)
-
-            # Shadowed in the instance, so that the loader stays what it was in every other way.
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
 
 
 def _choose_backend() -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import linecache
 import sys
 import warnings  # noqa: F401 - with it loaded, the line that a SyntaxWarning is about is shown
 from io import StringIO
 from os.path import dirname
-from traceback import TracebackException
 
+from .on_import import on_import
 from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
-from .own import Modules
+from .own import Modules, is_own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import types
     from typing import Any
 
 CELL = "<stdin-%d>"
@@ -25,41 +25,76 @@ MAX_TRACEBACK_CHARS = 256 << 10
 # As Python itself shows: of a million frames, each takes its time.
 LAST_FRAMES = -1000
 UNKNOWN = "<exception str() failed>"
-# What the traceback module imports as it needs it, and linecache for that.
-LATE = ("ast", "token", "tokenize", "unicodedata")
+# The traceback module takes as long to import as Python itself to start: it, and what it and
+# linecache import in any version, some of it as they need it.
+HEAVY = (
+    "traceback", "linecache", "_colorize", "ast", "codeop", "collections", "contextlib", "copyreg",
+    "enum", "functools", "heapq", "keyword", "operator", "re", "reprlib", "sre_compile",
+    "sre_constants", "sre_parse", "textwrap", "token", "tokenize", "types", "unicodedata",
+)  # fmt: skip
 HERE = dirname(__file__) + "/"  # noqa: PTH120 - pathlib costs as much as all the rest
 # A class's own name, whatever its metaclass says.
 name_of: Any = type.__dict__["__name__"].__get__
 
 
 class Sources:
-    """The text of the latest cells."""
+    """The text of the latest cells, and what shows it."""
 
     def __init__(self) -> None:
         self._entries: dict[str, tuple[int, None, list[str], str]] = {}
         self._chars = 0
-        self._own_modules = Modules(*LATE)
+        self._traceback: Any = None  # the module, once it is loaded
+        self._linecache: Any = None  # that of the user's code, once it is
+        self._own_modules = Modules(*HEAVY)
+        on_import("linecache", self._attach)
+
+    @property
+    def prepared(self) -> bool:
+        """Whether all is loaded that tells of an exception."""
+        return self._traceback is not None
+
+    def prepare(self) -> None:
+        """Load it, if that is yet to be done.
+
+        Raises:
+            Exception: there is no more memory or no descriptor for it, or whatever the user's code
+                has made of what it takes.
+        """
+        if self._traceback is None:
+            with self._own_modules:
+                import traceback
+            self._traceback = traceback
+
+    def _attach(self, linecache: Any) -> None:
+        if is_own(linecache, "linecache"):
+            self._linecache = linecache
+            _cache_of(linecache).update(self._entries)
+
+    def _caches(self) -> list[dict[str, Any]]:
+        """Where what shows lines of source looks for them."""
+        modules = [self._linecache, getattr(self._traceback, "linecache", None)]
+        return [_cache_of(module) for module in modules if module is not None]
 
     def remember(self, code: str, filename: str) -> None:
         """Keep a cell's lines."""
         lines = StringIO(code, newline=None).readlines()
         if lines and not lines[-1].endswith("\n"):  # the places of carets are counted with it
             lines[-1] += "\n"
-        self._entries[filename] = (len(code), None, lines, filename)
+        caches = self._caches()
+        for entries in (self._entries, *caches):
+            entries[filename] = (len(code), None, lines, filename)
         self._chars += len(code)
-        cache = _cache()
-        cache[filename] = self._entries[filename]
         while len(self._entries) > 1 and (
             len(self._entries) > MAX_CELLS or self._chars > MAX_SOURCE_CHARS
         ):
             oldest = next(iter(self._entries))
             self._chars -= self._entries.pop(oldest)[0]
-            cache.pop(oldest, None)
+            for cache in caches:
+                cache.pop(oldest, None)
 
     def describe(self, exc: BaseException) -> dict[str, str]:
         """An exception as the `error` frame shows it; runs the user's code, to say it."""
         name = name_of(type(exc))
-        _cache().update(self._entries)
         if issubclass(type(exc), SyntaxError):
             self._complete(exc)
         try:
@@ -67,15 +102,28 @@ class Sources:
         except Exception:  # noqa: BLE001 - a __str__ of the user's
             value = UNKNOWN
         try:
+            self.prepare()
+            for cache in self._caches():
+                cache.update(self._entries)
             with self._own_modules:
-                text = _traceback(exc)
+                text = _traceback(exc, self._traceback.TracebackException)
         except Exception:  # noqa: BLE001 - an exception that can't be shown is still one
-            text = f"{name}: {value}\n"
+            text = f"{self._frames(exc)}{name}: {value}\n"
         return {
             "name": _cut(name, MAX_NAME_CHARS),
             "value": _cut(value, MAX_VALUE_CHARS),
             "traceback": _cut(text, MAX_TRACEBACK_CHARS),
         }
+
+    def _frames(self, exc: BaseException) -> str:
+        """Where it comes from, as far as that can be told without the traceback module."""
+        text = ""
+        for filename, line, function in _places(exc)[LAST_FRAMES:]:
+            shown = "<stdin>" if _is_cell(filename) else filename
+            text += f'  File "{shown}", line {line}, in {function}\n'
+            if filename in self._entries:
+                text += f"    {self._entries[filename][2][line - 1].strip()}\n"
+        return text and f"Traceback (most recent call last):\n{text}"
 
     def _complete(self, exc: Any) -> None:
         """Say where a SyntaxError of a cell is, and what stands there.
@@ -94,10 +142,11 @@ class Sources:
             exc.end_offset = _characters(exc.text, exc.end_offset)
 
 
-def _cache() -> dict[str, Any]:
+def _cache_of(linecache: Any) -> dict[str, Any]:
     if type(linecache.cache) is not dict:  # the user's code has made something else of it
         linecache.cache = {}
-    return linecache.cache
+    cache: dict[str, Any] = linecache.cache
+    return cache
 
 
 def _characters(line: str, offset: int | None) -> int | None:
@@ -113,12 +162,28 @@ def bare(exc: BaseException) -> dict[str, str]:
     return {"name": name, "value": UNKNOWN, "traceback": f"{name}: {UNKNOWN}\n"}
 
 
-def _traceback(exc: BaseException) -> str:
-    first = exc.__traceback__
-    while first is not None and not _is_cell(first.tb_frame.f_code.co_filename):
-        first = first.tb_next
+def _first(exc: BaseException) -> types.TracebackType | None:
+    """Where the frames of the cells begin."""
+    found = exc.__traceback__
+    while found is not None and not _is_cell(found.tb_frame.f_code.co_filename):
+        found = found.tb_next
+    return found
+
+
+def _places(exc: BaseException) -> list[tuple[str, int, str]]:
+    places = []
+    entry = _first(exc)
+    while entry is not None:
+        code = entry.tb_frame.f_code
+        if not code.co_filename.startswith(HERE):
+            places.append((code.co_filename, entry.tb_lineno, code.co_name))
+        entry = entry.tb_next
+    return places
+
+
+def _traceback(exc: BaseException, exception: Any) -> str:
     limit = None if hasattr(sys, "tracebacklimit") else LAST_FRAMES
-    shown = TracebackException(type(exc), exc, first, limit=limit)
+    shown = exception(type(exc), exc, _first(exc), limit=limit)
     pending, seen = [shown], set()
     while pending:
         one = pending.pop()

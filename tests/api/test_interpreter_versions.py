@@ -1,5 +1,6 @@
 """The interpreter under each Python that is installed, from 3.8 on."""
 
+import asyncio
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.cells import create, run, said
+from tests.api.clients import WAIT_S
 from tests.conftest import MakeClient
 
 CHECK = "import sys; print(sys.executable) if sys.version_info >= (3, 8) else sys.exit(1)"
@@ -23,6 +25,9 @@ def _pythons() -> list[str]:
             found[f"3.{minor}"] = result.stdout.strip()
     return list(found.values())
 
+
+# Of what the module and those that it takes are at least, compiled.
+TRACEBACK_BYTES = 20_000
 
 each_python = pytest.mark.parametrize("python", _pythons())
 
@@ -78,6 +83,69 @@ async def test_modules_of_the_users_by_the_names_of_late_ones(
         assert "    return 'é' and 1 / 0\n" in cell.error["traceback"]
         assert cell.stdout == "my ast\n"
         assert await said(client, "print(sys.modules.pop('ast') is ast)") == "True\n"
+
+
+# Modules that tracebacks take, and that this Python may not have loaded before.
+HEAVY = ("enum", "functools", "keyword", "linecache", "operator", "re", "traceback", "types")
+
+
+@each_python
+async def test_modules_of_the_users_by_the_names_of_heavy_ones(
+    procd: MakeClient, python: str, tmp_path: Path
+) -> None:
+    for name in HEAVY:
+        (tmp_path / f"{name}.py").write_text(f"print('my {name}')")
+    client = await procd(interpreter={"python": python}, process={"work_dir": str(tmp_path)})
+    code = f"import sys; print(*[name for name in {HEAVY} if name not in sys.modules])"
+    theirs = (await said(client, code)).split()
+    for name in theirs:
+        code = f"import {name}; mine = {name}\ndef f(): return 1 / 0\nf()"
+        cell = await run(client, code)
+        assert "    def f(): return 1 / 0\n" in cell.error["traceback"]
+        assert cell.stdout == f"my {name}\n"
+        assert await said(client, f"print(sys.modules['{name}'] is mine)") == "True\n"
+        assert await said(client, f"del sys.modules['{name}']; import {name}") == f"my {name}\n"
+
+
+@each_python
+async def test_lines_of_cells_are_found(procd: MakeClient, python: str) -> None:
+    client = await procd(interpreter={"python": python})
+    cell = "def f():\n    return 1 / 0\n"
+    code = "import linecache; print(linecache.getline(f.__code__.co_filename, 2), end='')"
+    assert await said(client, f"{cell}{code}") == "    return 1 / 0\n"
+    assert "    return 1 / 0\n" in (await run(client, "f()")).error["traceback"]
+    again = f"import sys; del sys.modules['linecache']\n{code}"
+    assert await said(client, again) == "    return 1 / 0\n"
+    assert await said(client, f"\n{cell}{code}") == "def f():\n"
+    assert "    return 1 / 0\n" in (await run(client, "f()")).error["traceback"]
+
+
+@each_python
+async def test_an_error_where_nothing_can_be_imported(procd: MakeClient, python: str) -> None:
+    client = await procd(interpreter={"python": python, "warm": 0})
+    code = "import sys; sys.path_importer_cache.clear(); sys.meta_path.clear()\nraise KeyError(1)"
+    text = (await run(client, code)).error["traceback"]
+    assert text.startswith('Traceback (most recent call last):\n  File "<stdin>", line 2, in')
+    assert text.endswith("    raise KeyError(1)\nKeyError: 1\n")
+
+
+@each_python
+async def test_what_tells_of_errors_is_loaded_in_a_quiet_moment(
+    procd: MakeClient, python: str
+) -> None:
+    client = await procd(interpreter={"python": python, "warm": 0})
+    pid = int(await said(client, "import os, sys\nprint(os.getpid())"))
+    before = _read_bytes(pid)
+    async with asyncio.timeout(WAIT_S):
+        while _read_bytes(pid) < before + TRACEBACK_BYTES:  # of compiled modules
+            await asyncio.sleep(0.01)
+    assert await said(client, "print('traceback' in sys.modules)") == "True\n"
+
+
+def _read_bytes(pid: int) -> int:
+    """How much a process has read."""
+    counts = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(counts["rchar"])
 
 
 @each_python

@@ -231,5 +231,6 @@ print("importlib.util" in sys.modules, "typing" in sys.modules)
         "-I",
         "-S",
     )
-    assert run.output == "['_procd_worker', '_procd_worker.pyplot_hook']\nFalse False\n"
+    ours = "['_procd_worker', '_procd_worker.on_import', '_procd_worker.pyplot_hook']"
+    assert run.output == f"{ours}\nFalse False\n"
     assert run.charts == []
