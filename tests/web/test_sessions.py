@@ -165,6 +165,19 @@ def test_earlier_commands_are_not_concealed(daemon: Daemon, context: "BrowserCon
     assert not more.is_visible()
 
 
+def test_a_progress_bar_can_be_read(daemon: Daemon, context: "BrowserContext") -> None:
+    """A log has no cursor: what would be written over stays, on a line of its own."""
+    # In pieces: a carriage return may come before or after what it parts, and before a newline.
+    pieces = (r"\r1%%", r"\r2%%", r"\r3%%\r", r"4%%\r", r"\n", r"\r5%%\r\r6%%\r\n", r"\r\nend")
+    begin(daemon.url, "s1", "; sleep 0.1; ".join(f"printf '{piece}'" for piece in pieces))
+    page = context.new_page()
+    show(page, daemon.url, "s1")
+    article = page.locator("article")
+    article.locator("pre").get_by_text("end").wait_for()
+    lines = article.locator("pre").inner_text().split("\n")
+    assert lines == ["1%", "2%", "3%", "4%", "5%", "6%", "", "end"]
+
+
 def test_a_long_log_is_shown_from_its_end(daemon: Daemon, context: "BrowserContext") -> None:
     """Whole lines, in order, the last in sight; that there is more is said."""
     begin(daemon.url, "s1", "seq 1 200000; printf 'and last'")

@@ -16,6 +16,11 @@ const REST = 3;
 // Colours and cursor movements: this is no terminal. ECMA-48, sections 5.3 and 5.6.
 const ESCAPES = /\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])/g; // eslint-disable-line no-control-regex
 
+// A carriage return has what comes next written over the line, by progress bars mostly. Here that gets a
+// line of its own.
+const RETURNED_NEWLINES = /\r+\n/g;
+const RETURNS = /\n?\r+/g;
+
 const encoder = new TextEncoder();
 
 function isFull({ lines, chars, whole }) {
@@ -29,6 +34,8 @@ export class Log {
   #torn = false; // what comes next begins somewhere in a line
   #restsUntil = 0;
   #decoders = {};
+  #returns = {}; // of a stream: those at its end, until it is known what comes next
+  #begins = true; // what comes next begins a line
   #blocks = []; // {element, lines, chars, whole: may it end here}, oldest first
   #lines = 0;
   #chars = 0;
@@ -88,6 +95,8 @@ export class Log {
 
   #clear() {
     this.#decoders = {};
+    this.#returns = {};
+    this.#begins = true;
     while (this.#blocks.length) this.#drop();
     this.cut.hidden = false;
   }
@@ -98,8 +107,7 @@ export class Log {
     const atEnd = element.scrollTop + element.clientHeight >= element.scrollHeight - 4;
     this.#forget();
     for (const [stream, bytes] of this.#waiting) {
-      this.#decoders[stream] ??= new TextDecoder();
-      this.#append(stream, this.#decoders[stream].decode(this.#whole(bytes), { stream: true }).replace(ESCAPES, ""));
+      this.#append(stream, this.#text(stream, this.#whole(bytes)));
     }
     this.#waiting = [];
     this.#waitingBytes = 0;
@@ -116,6 +124,20 @@ export class Log {
     if (!this.#torn) return bytes;
     this.#torn = false;
     return bytes.subarray(bytes.indexOf(NEWLINE) + 1);
+  }
+
+  /** What can be shown of these bytes; a character may come in parts, and so may a line's end. */
+  #text(stream, bytes) {
+    this.#decoders[stream] ??= new TextDecoder();
+    const decoded = this.#decoders[stream].decode(bytes, { stream: true }).replace(ESCAPES, "");
+    const all = (this.#returns[stream] ?? "") + decoded;
+    let end = all.length;
+    while (all[end - 1] === "\r") end--;
+    this.#returns[stream] = all.slice(end);
+    const text = all.slice(0, end).replace(RETURNED_NEWLINES, "\n");
+    const lines = text.replace(RETURNS, "\n").slice(Number(this.#begins && text[0] === "\r"));
+    if (lines) this.#begins = lines.endsWith("\n");
+    return lines;
   }
 
   #append(stream, text) {
