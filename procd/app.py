@@ -240,17 +240,22 @@ def _sources(app: web.Application) -> metrics.Sources:
 async def _stop(app: web.Application) -> None:
     """Have the handlers end, which the server waits for next, within `server.shutdown_s`.
 
-    What contexts do to end in order isn't slowed by what is killed without being asked.
+    What contexts and the entrypoint do to end in order isn't slowed by what is killed without
+    being asked.
     """
     app[health.READINESS].stopping = True
     connections, contexts, processes = app[CONNECTIONS], app[interpreter.CONTEXTS], app[PROCESSES]
-    third_s = connections.config.shutdown_s / 3
+    sessions, third_s = app[session.SESSIONS], connections.config.shutdown_s / 3
     connections.stop()  # before they hear of the ends of what they are attached to
-    processes.stop(but=contexts.pids)
-    await asyncio.gather(connections.aclose(third_s), contexts.aclose(2 * third_s))
+    processes.stop(but=contexts.pids | sessions.entrypoint_pids)
+    await asyncio.gather(
+        connections.aclose(third_s),
+        contexts.aclose(2 * third_s),
+        sessions.end_entrypoint(2 * third_s),
+    )
     await processes.aclose(third_s)
     await app[pty.PTYS].aclose()
-    await app[session.SESSIONS].aclose()
+    await sessions.aclose()
 
 
 def _allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:

@@ -1,5 +1,6 @@
 """ShellSessions: the shell sessions by id, and the entrypoint among them."""
 
+import asyncio
 import logging
 import os
 import re
@@ -164,6 +165,19 @@ class ShellSessions:
             ExecRequest(command=command, run_async=True, suppress_input_echo=True),
             ENTRYPOINT_COMMAND,
         )
+
+    @property
+    def entrypoint_pids(self) -> set[int]:
+        """The shell of the entrypoint, if there is one, which has a time of grace."""
+        session = self._sessions.get(ENTRYPOINT)
+        return set() if session is None else {session.pid}
+
+    async def end_entrypoint(self, within_s: float) -> None:
+        """Delete it; what hasn't ended in time is left to `Processes`. Source: contract, 8.9."""
+        session = self._sessions.pop(ENTRYPOINT, None)
+        if session is not None:
+            ending = self._processes.tasks.run(session.delete(), "end the entrypoint")
+            await asyncio.wait([ending], timeout=within_s)
 
     def __len__(self) -> int:
         """How many sessions there are, the entrypoint included."""

@@ -196,6 +196,28 @@ async def test_a_second_signal_changes_nothing(
     assert watched.survivors() == []
 
 
+async def test_entrypoint_is_asked_to_end(start: Start, tmp_path: Path) -> None:
+    """It is deleted at shutdown, and a deletion begins with SIGTERM: contract, 8.9 and 8.8."""
+    lock = tmp_path / "lock"
+    script = f"trap 'rmdir {lock}; exit' TERM; mkdir {lock}; sleep 1000 & wait"
+    daemon = start("--", "sh", "-c", script)
+    assert await asyncio.to_thread(eventually, lock.exists)
+    assert daemon.stop() == 0
+    assert not lock.exists()
+
+
+async def test_entrypoint_that_does_not_listen_is_killed(
+    start: Start, watch: Callable[[list[int]], Watch]
+) -> None:
+    deaf = "trap '' TERM; setsid sleep 1000 & sleep 1000"
+    daemon = start("--", "sh", "-c", deaf, env={"PROCD_SERVER_SHUTDOWN_S": "0.3"})
+    # The session's shell may have become the command's.
+    assert await asyncio.to_thread(eventually, lambda: len(descendants(daemon.pid)) >= 3)
+    watched = watch(descendants(daemon.pid))
+    assert daemon.stop() == 0
+    assert watched.survivors() == []
+
+
 async def test_a_killed_daemon_leaves_terminals_hung_up(
     start: Start, http: aiohttp.ClientSession, watch: Callable[[list[int]], Watch]
 ) -> None:
