@@ -81,7 +81,7 @@ def _content(figure: Any) -> dict[str, Any]:
     kind, parts = _recognise(ax)
     chart = _heading(ax, kind, parts)
     chart["title"] = chart["title"] or title
-    if kind in ("line", "scatter"):
+    if kind not in ("pie", "unknown"):  # which have no scale to read them by
         for name, axis in (("x", ax.xaxis), ("y", ax.yaxis)):
             ticks, labels, scale = ticks_of(axis)
             chart.update({f"{name}_ticks": ticks, f"{name}_tick_labels": labels})

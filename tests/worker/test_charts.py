@@ -269,6 +269,24 @@ def test_scatter() -> None:
 # --- Bars ---
 
 
+def test_bars_and_boxes_have_ticks() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.bar(["a", "b"], [3, 4])
+    ax.set(yscale="log", yticks=[1, 10])
+    bars = chart(figure)
+    assert (bars.x_ticks, bars.x_tick_labels, bars.x_scale) == ([0, 1], ["a", "b"], "categorical")
+    assert (bars.y_ticks, bars.y_scale) == ([1, 10], "log")
+    ax.clear()
+    ax.barh(["a", "b"], [3, 4])  # each axis keeps its own, where the labels change places
+    bars = chart(figure)
+    assert (bars.y_tick_labels, bars.y_scale, bars.x_scale) == (["a", "b"], "categorical", "linear")
+    ax.clear()
+    ax.boxplot([[1, 2, 3]])
+    box = chart(figure)
+    assert (box.x_ticks, box.x_tick_labels, box.y_scale) == ([1], ["1"], "linear")
+
+
 def test_bars_of_categories() -> None:
     figure = Figure()
     ax = figure.subplots()
