@@ -99,7 +99,8 @@ class HttpConnection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop for what has come."""
         if self.incoming is not None:
-            super().data_received(data)
+            # Without aiohttp, which hears nobody any more when the server stops.
+            self.incoming.feed_data(data)
             return
         if self._refused:
             if self._farewell is not None:

@@ -139,8 +139,8 @@ class Incoming:
         self._refused = False
         self._answered = asyncio.Event()
 
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Take what has come, cut anywhere; what it returns is aiohttp's business."""
+    def feed_data(self, data: bytes) -> None:
+        """Take what has come, cut anywhere."""
         self.heard_at = monotonic()
         if self._held:
             data, self._held = self._held + data, b""
@@ -148,7 +148,6 @@ class Incoming:
             self._wait(data)
         else:
             self._take(data, self._turns.left)
-        return False, b""  # or else aiohttp would show us no more
 
     def _wait(self, data: bytes) -> None:
         self._held = data

@@ -336,6 +336,22 @@ async def test_who_comes_while_the_server_stops_is_told(
     assert await listed(client) == ["t1"]
 
 
+async def test_who_answers_a_server_that_stops_is_heard(procd: MakeClient) -> None:
+    """It isn't kept until the time for that is over, and what it asks meanwhile is answered."""
+    client = await procd(server={"shutdown_s": 60.0})
+    await create(client, "t1")
+    async with raw(client) as bare, asyncio.TaskGroup() as group:
+        await bare.upgrade("/process/pty/t1/connect?replay=0")
+        await bare.control()
+        group.create_task(client.server.close())
+        assert (await bare.next(CLOSE)).startswith(b"\x03\xe9")
+        async with asyncio.timeout(10):
+            await bare.send_frame(PING, b"there?")
+            assert await bare.frame() == (PONG, b"there?")
+            await bare.send_frame(CLOSE, b"\x03\xe9")
+            assert await bare.rest() == b""
+
+
 async def test_server_pings(procd: MakeClient, tmp_path: Path) -> None:
     client = await served(procd, tmp_path, server={"ping_s": 0.05, "dead_peer_s": 0.5})
     async with raw(client) as bare:
