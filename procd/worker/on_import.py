@@ -44,8 +44,10 @@ class _Finder:
         others = (finder for finder in sys.meta_path if finder is not self)
         found = (finder.find_spec(name, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
+        loader = None if spec is None else spec.loader
+        # A module that is frozen into Python has a class for a loader, the same as all of these.
+        if loader is not None and not isinstance(loader, type):
+            execute = loader.exec_module
 
             def exec_module(module: Any) -> None:
                 if self._prepare is not None:
@@ -54,5 +56,5 @@ class _Finder:
                 self._attach(module)
 
             # Shadowed in the instance, so that the loader stays what it was in every other way.
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+            loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
