@@ -64,6 +64,11 @@ class Sources:
             with self._own_modules:
                 import traceback
             self._traceback = traceback
+            self._show_cells()  # the user's code may have the same linecache
+
+    def _show_cells(self) -> None:
+        for cache in self._caches():
+            cache.update(self._entries)
 
     def _attach(self, linecache: Any) -> None:
         if is_own(linecache, "linecache"):
@@ -103,8 +108,7 @@ class Sources:
             value = UNKNOWN
         try:
             self.prepare()
-            for cache in self._caches():
-                cache.update(self._entries)
+            self._show_cells()
             with self._own_modules:
                 text = _traceback(exc, self._traceback.TracebackException)
         except Exception:  # noqa: BLE001 - an exception that can't be shown is still one

@@ -135,11 +135,27 @@ async def test_what_tells_of_errors_is_loaded_in_a_quiet_moment(
 ) -> None:
     client = await procd(interpreter={"python": python, "warm": 0})
     pid = int(await said(client, "import os, sys\nprint(os.getpid())"))
+    await _has_loaded_what_tells_of_errors(pid)
+    assert await said(client, "print('traceback' in sys.modules)") == "True\n"
+
+
+@each_python
+async def test_lines_of_cells_before_the_quiet_moment_are_found(
+    procd: MakeClient, python: str
+) -> None:
+    client = await procd(interpreter={"python": python, "warm": 0})
+    cell = "import os\ndef f():\n    return 1 / 0\nprint(os.getpid())"
+    await _has_loaded_what_tells_of_errors(int(await said(client, cell)))
+    code = "import linecache; print(linecache.getline(f.__code__.co_filename, 3), end='')"
+    assert await said(client, code) == "    return 1 / 0\n"
+
+
+async def _has_loaded_what_tells_of_errors(pid: int) -> None:
+    """Wait for it, in an interpreter that has just run its first cell."""
     before = _read_bytes(pid)
     async with asyncio.timeout(WAIT_S):
         while _read_bytes(pid) < before + TRACEBACK_BYTES:  # of compiled modules
             await asyncio.sleep(0.01)
-    assert await said(client, "print('traceback' in sys.modules)") == "True\n"
 
 
 def _read_bytes(pid: int) -> int:
