@@ -341,8 +341,8 @@ async def _write(
         return
     if complete:
         if not outlet.opened:
-            outlet.open(connection)
             attendant.caught_up()
+            outlet.open(connection)
         if past.redraws and attendant.may_write and session.modes.full_screen(past.start):
             session.redraw()
         complete = await outlet.run()

@@ -111,9 +111,9 @@ class Attendant:
         self._session.attendance.join(self._member)
 
     def caught_up(self) -> None:
-        """The client has its replay, and what comes now is live."""
+        """The client has its replay. Tell it the size for which all that comes last is drawn."""
         if self.asked:
-            self._changed()
+            self._write_presence()
 
     def leave(self) -> None:
         """The client has gone."""
@@ -168,8 +168,12 @@ class Attendant:
         self._timer = None
         if not self._outlet.opened:
             return  # in a replay, whose size is that of `connected`; `caught_up` tells
+        self._write_presence()
+
+    def _write_presence(self) -> None:
         if self._connection.full:
-            self._timer = asyncio.get_running_loop().call_later(RETRY_S, self._tell)
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(RETRY_S, self._tell)
             return
         attendance = self._session.attendance
         if not attendance.told:  # the same to all: each of many would take as long again

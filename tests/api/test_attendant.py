@@ -334,6 +334,30 @@ async def test_who_acknowledges_within_a_replay_is_heard(
     gate.open()
 
 
+async def test_a_size_that_was_agreed_in_a_replay_comes_before_what_is_drawn_for_it(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    size = 4_300_000  # more than the sockets hold
+    shell = f"stty raw -echo; head -c {size} /dev/zero | tr '\\0' x; exec cat"
+    client = await served(procd, tmp_path, shell)
+    plain = await connect(client, "t1")
+    await plain.until_size(size)
+    typist = await attended(client, "?replay=0")
+    async with raw(client, receive_bytes=4096) as page:
+        await page.upgrade(
+            f"/process/pty/t1/connect?replay={8 << 20}", f"Sec-WebSocket-Protocol: {PROTOCOL}"
+        )
+        assert json.loads(await page.control())["replayBytes"] == size
+        await say(typist, type="size", cols=111, rows=33)
+        await presence(typist, sized(111, 33))
+        await plain.type(b"drawn")
+        await plain.until_size(size + len(b"drawn"))
+        assert len(await page.output(size)) == size
+        told = json.loads(await page.control())
+        assert (told["status"], told["cols"]) == ("presence", 111)
+        assert await page.output(1) == b"drawn"
+
+
 async def test_viewers_have_no_say(procd: MakeClient, secrets: Secrets, tmp_path: Path) -> None:
     """Their size doesn't count, they take nothing over, and nobody sends them away."""
     client = await guarded(procd, secrets, process={"shell": program(tmp_path, ECHO)})
