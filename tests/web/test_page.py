@@ -191,6 +191,7 @@ def test_all_by_keyboard(opens: Opens) -> None:
     terminal = opens()
     page = terminal.page
     terminal.shows("ready>")
+    page.get_by_role("button", name="End t1").wait_for()  # the list comes when it comes
     page.keyboard.press("Shift+F6")
     assert page.evaluate("document.activeElement.getAttribute('role')") == "tab"
     reached: list[str] = []
