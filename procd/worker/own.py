@@ -23,15 +23,19 @@ PATH = [*sys.path]  # the user's directory is put there later
 
 def is_own(module: Any, name: str) -> bool:
     """Whether what is loaded by this name is Python's own, and not the user's."""
-    spec = getattr(module, "__spec__", None)
-    return spec is not None and getattr(spec, "origin", None) == _origin(name, PATH)
+    try:
+        origin = _origin(name, PATH)
+        return origin is not None and module.__spec__.origin == origin
+    except Exception:  # noqa: BLE001 - whatever the user's code has made of it, or of imports
+        return False
 
 
 def _is_found(name: str) -> bool:
     """Whether the user's code would import Python's own by this name."""
     try:
-        return _origin(name, sys.path) == _origin(name, PATH)
-    except Exception:  # noqa: BLE001 - whatever the user's code has made of sys.path
+        origin = _origin(name, PATH)
+        return origin is not None and _origin(name, sys.path) == origin
+    except Exception:  # noqa: BLE001 - as above
         return False
 
 

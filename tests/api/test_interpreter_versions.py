@@ -1,6 +1,5 @@
 """The interpreter under each Python that is installed, from 3.8 on."""
 
-import asyncio
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.api.cells import create, run, said
-from tests.api.clients import WAIT_S
 from tests.conftest import MakeClient
+from tests.waiting import until
 
 CHECK = "import sys; print(sys.executable) if sys.version_info >= (3, 8) else sys.exit(1)"
 
@@ -130,6 +129,26 @@ async def test_an_error_where_nothing_can_be_imported(procd: MakeClient, python:
 
 
 @each_python
+async def test_errors_where_imports_are_broken_leave_nothing_behind(
+    procd: MakeClient, python: str
+) -> None:
+    client = await procd(interpreter={"python": python, "warm": 0})
+    assert "KeyError: 1" in (await run(client, "raise KeyError(1)")).error["traceback"]
+    code = (
+        "import sys, types, re\nclass Odd(types.ModuleType):\n"
+        "  def __getattribute__(self, name): raise ValueError\n"
+        "sys.modules['token'] = Odd('token')\n"
+        "sys.modules['re'] = types.ModuleType('re')\n"
+        "sys.path_importer_cache.clear(); sys.path_hooks = None; print(len(sys.meta_path))"
+    )
+    count = await said(client, code)
+    for _ in range(2):
+        assert "KeyError: 1" in (await run(client, "raise KeyError(1)")).error["traceback"]
+    assert await said(client, "print(len(sys.meta_path))") == count
+    assert await said(client, "print(type(sys.modules['token']).__name__)") == "Odd\n"
+
+
+@each_python
 async def test_what_tells_of_errors_is_loaded_in_a_quiet_moment(
     procd: MakeClient, python: str
 ) -> None:
@@ -153,9 +172,7 @@ async def test_lines_of_cells_before_the_quiet_moment_are_found(
 async def _has_loaded_what_tells_of_errors(pid: int) -> None:
     """Wait for it, in an interpreter that has just run its first cell."""
     before = _read_bytes(pid)
-    async with asyncio.timeout(WAIT_S):
-        while _read_bytes(pid) < before + TRACEBACK_BYTES:  # of compiled modules
-            await asyncio.sleep(0.01)
+    await until(lambda: _read_bytes(pid) >= before + TRACEBACK_BYTES)  # of compiled modules
 
 
 def _read_bytes(pid: int) -> int:
