@@ -12,6 +12,7 @@ from procd.tasks import Tasks
 from procd.turns import Turns
 from procd.unix import proctree
 from procd.unix.proctree import Forest, Tree
+from procd.unix.relays import Relays
 
 log = logging.getLogger(__name__)
 
@@ -42,18 +43,27 @@ class Trees:
         self.looks = Turns()
 
     async def tell(
-        self, tree: Tree, number: int, only: Only | None = None, *, wakes: bool = False
+        self,
+        tree: Tree,
+        number: int,
+        only: Only | None = None,
+        *,
+        wakes: bool = False,
+        relays: Relays | None = None,
     ) -> dict[int, int]:
         """Signal a tree, or `only` some of it; if nobody can look, its first process group.
 
         Args:
             wakes: whether who is stopped is continued, to hear it.
+            relays: those that are asked before the signal, which is SIGKILL; gets whom it finds.
 
         Returns:
             Those that are known to have got it: pid → start time.
         """
         reached: dict[int, int] = {}
-        await self.looks.spread(self._reach(tree, number, reached, only, wakes=wakes))
+        await self.looks.spread(
+            self._reach(tree, number, reached, only, wakes=wakes, relays=relays)
+        )
         return reached
 
     def start_telling(self, tree: Tree, number: int, only: Only) -> None:
@@ -76,9 +86,10 @@ class Trees:
     def start_kill(self, tree: Tree | Forest) -> asyncio.Task[None]:
         """Kill a tree: the first piece of a first round at once, what follows in a task."""
         reached: dict[int, int] = {}
-        first = self._kill_once(tree, reached)
+        relays = Relays()
+        first = self._kill_once(tree, reached, relays)
         self.looks.begin(first)
-        killing = proctree.finish_kill(tree, first, reached, self._supervised, self.looks)
+        killing = proctree.finish_kill(tree, first, reached, relays, self._supervised, self.looks)
         return self._tasks.run(killing, f"kill tree {tree.tag:x}")
 
     async def end(self, tree: Tree) -> None:
@@ -98,10 +109,11 @@ class Trees:
         only: Only | None = None,
         *,
         wakes: bool = False,
+        relays: Relays | None = None,
     ) -> Iterator[None]:
         try:
             yield from proctree.signal_tree(
-                tree, number, self._supervised, reached, only=only, wakes=wakes
+                tree, number, self._supervised, reached, only=only, wakes=wakes, relays=relays
             )
         except (OSError, MemoryError) as exc:
             for leader in tree.leaders:
@@ -109,9 +121,12 @@ class Trees:
                     os.killpg(leader, number)
             log.warning("the tree with tag %x can't be walked: %r", tree.tag, exc)
 
-    def _kill_once(self, tree: Tree | Forest, reached: dict[int, int]) -> Iterator[None]:
+    def _kill_once(
+        self, tree: Tree | Forest, reached: dict[int, int], relays: Relays
+    ) -> Iterator[None]:
         try:
-            yield from self._reach(tree, signal.SIGKILL, reached)
+            yield from self._reach(tree, signal.SIGKILL, reached, relays=relays)
         finally:
-            for leader in tree.leaders & self._supervised.keys():
-                self._supervised[leader].signal(signal.SIGKILL)  # it has, unless /proc hides it
+            # Whom /proc hides.
+            for leader in (tree.leaders & self._supervised.keys()) - reached.keys():
+                self._supervised[leader].signal(signal.SIGKILL)

@@ -21,6 +21,7 @@ from procd.streams.backlog import Backlog
 from procd.unix import proctree, tags
 from procd.unix.child import ExitStatus
 from procd.unix.dialect import failure_of, is_running, retag_in_shell
+from procd.unix.relays import Relays
 
 log = logging.getLogger(__name__)
 
@@ -342,6 +343,7 @@ class ShellSession:
         their input. What is stopped is continued, to hear.
         """
         told: set[int] = set()
+        relays = Relays() if number == signal.SIGKILL else None
 
         def untold(pid: int) -> bool:
             if pid in told:
@@ -356,9 +358,10 @@ class ShellSession:
             await self._trees.looks.take()
             self._leave(command)
             begin = time.monotonic()
-            asks = number != signal.SIGKILL
-            reached = await self._trees.tell(self.tree(command), number, untold, wakes=asks)
-            if asks:
+            reached = await self._trees.tell(
+                self.tree(command), number, untold, wakes=relays is None, relays=relays
+            )
+            if relays is None:
                 told |= reached.keys()
             await pauses.pause(command.done, time.monotonic() - begin)
 

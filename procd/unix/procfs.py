@@ -1,6 +1,6 @@
 """What the kernel says of a process: its state, and which children it has.
 
-Source: proc_pid_stat(5), proc_pid_task(5) "children".
+Source: proc_pid_stat(5), proc_pid_status(5), proc_pid_task(5) "children".
 """
 
 import os
@@ -72,6 +72,12 @@ def _read(path: str) -> bytes:
         return said
     finally:
         os.close(fd)
+
+
+def users_of(pid: int) -> tuple[int, int, int] | None:
+    """The real, effective and saved user id of `pid`; None when it has gone."""
+    ids = content(f"/proc/{pid}/status").partition(b"\nUid:")[2].split(maxsplit=3)
+    return (int(ids[0]), int(ids[1]), int(ids[2])) if ids else None
 
 
 class Stat(NamedTuple):

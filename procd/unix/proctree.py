@@ -25,6 +25,7 @@ from procd.turns import Turns
 from procd.unix.libc import LIBC
 from procd.unix.pidfd import RETRY_S, ended, send
 from procd.unix.procfs import children, now, own_children, stat_of
+from procd.unix.relays import RELAY_S, Relays
 from procd.unix.tags import EVERY_BIT, PROCESS_MASK, RUN_MASK, tag_of
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 # SIGKILL ends a process at its next return from the kernel; one in an uninterruptible sleep may
 # take as long as its disk does.
 KILL_WAIT_S: Final = 2.0
+RELAY_WAIT_S: Final = RELAY_S + 0.1  # a timer may be early
 # So many orphans are a step where each is only asked whose it is, or for its status. Of a member
 # stat and children are read and a pidfd is opened, 60 to 80 µs; a status takes 20, and a tag 2, or
 # 40 where /proc has to tell it.
@@ -208,12 +210,14 @@ def signal_tree(
     only: Callable[[int], bool] | None = None,
     *,
     wakes: bool = False,
+    relays: Relays | None = None,
 ) -> Iterator[None]:
     """Send a signal to every member, or `only` some, in the steps of `members`.
 
     Args:
         reached: gets those that took it: pid → start time.
         wakes: whether who is stopped is continued, to hear it.
+        relays: those that are asked before the signal, which is SIGKILL; gets whom it finds.
 
     Raises:
         OSError: no descriptor is left to look at them with; some may have got it.
@@ -226,17 +230,23 @@ def signal_tree(
         listed: dict[int, int] = {}
         yield from _list(tree, supervised, listed)
         found = listed.items()
+    numbers: tuple[int, ...] = (number, signal.SIGCONT) if wakes else (number,)
+    is_final = True
     for member in found:
         if member is not None and (only is None or only(member[0])):
             pid, start_time = member
             try:
-                send(pid, start_time, (number, signal.SIGCONT) if wakes else (number,))
+                if relays is not None:
+                    numbers = relays.numbers(pid, start_time)
+                    is_final = is_final and number in numbers
+                send(pid, start_time, numbers)
                 reached[pid] = start_time
             except ProcessLookupError:
                 if departed is not None:
                     departed.add(pid)
             except PermissionError:
-                log.warning("process %d is not ours to signal", pid)
+                if is_final:  # else a relay may yet end it
+                    log.warning("process %d is not ours to signal", pid)
         yield
 
 
@@ -261,6 +271,7 @@ async def finish_kill(
     tree: Tree | Forest,
     first: Iterator[None],
     reached: dict[int, int],
+    relays: Relays,
     supervised: Container[int],
     looks: Turns,
 ) -> None:
@@ -273,6 +284,7 @@ async def finish_kill(
     Args:
         first: what is left of that round.
         reached: gets those whom it reaches, and may have some.
+        relays: likewise, the relays among them.
         looks: the turns in which trees are looked for.
     """
     try:
@@ -285,7 +297,8 @@ async def finish_kill(
     for number in itertools.count(1):
         departed: set[int] = set()
         try:
-            if not await ended(reached, KILL_WAIT_S) and number == 1:
+            within_s = RELAY_WAIT_S if relays else KILL_WAIT_S
+            if not await ended(reached, within_s) and number == 1:
                 log.warning("the tree with tag %x is still ending", tree.tag)
             if number == MANY_ROUNDS:
                 log.error("the tree with tag %x can't be ended: it is tried on", tree.tag)
@@ -296,7 +309,7 @@ async def finish_kill(
             # one that lives does.
             await looks.spread(reap_orphans(supervised))
             reached = {}
-            round_ = signal_tree(tree, signal.SIGKILL, supervised, reached, departed)
+            round_ = signal_tree(tree, signal.SIGKILL, supervised, reached, departed, relays=relays)
             await looks.spread(round_)
             if not reached and departed <= seen:
                 return

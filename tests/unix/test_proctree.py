@@ -17,6 +17,7 @@ from procd.turns import Turns
 from procd.unix import procfs, proctree, tags
 from procd.unix.pidfd import ended
 from procd.unix.proctree import ASKED, Tree
+from procd.unix.relays import Relays
 from procd.unix.spawn import Spec, spawn
 from procd.unix.tags import PART_BITS, PROCESS_MASK, TAG_BASE
 from tests.api.clients import descriptors_exhausted
@@ -107,7 +108,7 @@ async def kill(tree: Tree, *supervised: int) -> None:
     reached: dict[int, int] = {}
     first = proctree.signal_tree(tree, signal.SIGKILL, supervised, reached)
     async with asyncio.timeout(30):
-        await proctree.finish_kill(tree, first, reached, supervised, looks())
+        await proctree.finish_kill(tree, first, reached, Relays(), supervised, looks())
 
 
 def living(pids: set[int]) -> set[int]:
@@ -261,7 +262,7 @@ async def test_a_kill_that_is_cut_short(start: Start) -> None:
     first = proctree.signal_tree(leader.tree, signal.SIGKILL, {leader.pid}, reached)
     looks = Turns(pieces=0)  # there is never one
     kill = asyncio.create_task(
-        proctree.finish_kill(leader.tree, first, reached, {leader.pid}, looks)
+        proctree.finish_kill(leader.tree, first, reached, Relays(), {leader.pid}, looks)
     )
     await asyncio.sleep(0)
     kill.cancel()
@@ -284,7 +285,7 @@ async def test_a_kill_that_there_is_no_memory_to_wait_for(start: Start) -> None:
     reached: dict[int, int] = {}
     first = proctree.signal_tree(leader.tree, signal.SIGKILL, {leader.pid}, reached)
     async with asyncio.timeout(30):
-        await proctree.finish_kill(leader.tree, first, reached, {leader.pid}, Short())
+        await proctree.finish_kill(leader.tree, first, reached, Relays(), {leader.pid}, Short())
     assert living({leader.pid, *pids}) == set()
 
 
@@ -389,14 +390,16 @@ async def test_a_tree_of_more_than_there_are_descriptors(start: Start, spare: in
             with pytest.raises(OSError, match="Too many open files"):
                 signal_tree(leader.tree, signal.SIGKILL, leader.pid)
             killing = asyncio.ensure_future(
-                proctree.finish_kill(leader.tree, iter(()), {}, [leader.pid], looks())
+                proctree.finish_kill(leader.tree, iter(()), {}, Relays(), [leader.pid], looks())
             )
             await asyncio.sleep(0)
         else:
             reached = signal_tree(leader.tree, signal.SIGKILL, leader.pid)
             assert set(reached) == everyone
             killing = asyncio.ensure_future(
-                proctree.finish_kill(leader.tree, iter(()), reached, [leader.pid], looks())
+                proctree.finish_kill(
+                    leader.tree, iter(()), reached, Relays(), [leader.pid], looks()
+                )
             )
             if spare > 1:
                 async with asyncio.timeout(30):
