@@ -119,6 +119,11 @@ async def settled() -> AsyncIterator[None]:
     }
     assert not new, f"descriptors left open: {new}"
     assert _children() <= children, "a child was left"
+    for thread in set(threading.enumerate()) - threads:
+        if thread.name.startswith(
+            "asyncio-waitpid-"
+        ):  # it has told of a test's own child, and ends
+            thread.join(timeout=10)
     # The SDK's threads start timers of their own whenever they like.
     new_threads = {
         thread
