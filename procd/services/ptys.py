@@ -1,5 +1,6 @@
 """PtySessions: the PTY sessions by id, and for a while those that have ended."""
 
+import os
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -19,6 +20,7 @@ from procd.streams.budget import LEAST_TAIL_BYTES
 from procd.streams.log import Log
 from procd.turns import Turns
 from procd.unix.execve import check_startable
+from procd.unix.newuser import unasked
 from procd.unix.shell import Shell
 
 # Pieces of replays that are filtered in one turn: one may take 13 ms.
@@ -110,10 +112,12 @@ class PtySessions:
 
     def spawn(self, info: PtyInfo, output: Log[Backlog]) -> Process:
         """Start the shell of a session. Source: contract, sections 4.1 and 10.2."""
+        shell, owner = self._shell.path(), self._processes.confinement.owner
+        uid = os.geteuid() if owner is None else owner.uid
         return self._processes.spawn_pty(
-            (self._shell.path(), "-i", "-l"),
+            (shell, "-i", "-l"),
             cwd=info.cwd,
-            env=self._environment.merged(info.envs),
+            env=unasked(shell, self._environment.merged(info.envs), uid),
             output=output,
             cols=info.cols,
             rows=info.rows,

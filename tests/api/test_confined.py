@@ -363,3 +363,20 @@ def living(pid: int) -> bool:
     """Whether it is there and no zombie."""
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and " Z " not in stat.read_text()
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is missing")
+async def test_zsh_asks_a_new_user_nothing(procd: MakeClient, tmp_path: Path) -> None:
+    """What is typed are commands, though there are no startup files; those that come are read."""
+    let_pass(tmp_path)
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, UID, -1)
+    client = await procd(process={**AS_USER, "shell": shutil.which("zsh")})
+    for terminal_id, greeting in (("new", ""), ("old", "hello")):
+        await create(client, terminal_id, envs={"HOME": str(home)})
+        terminal = await connect(client, terminal_id)
+        await terminal.type(b"echo $((40+2)) $greeting $ZDOTDIR $HOME; exit\r")
+        await terminal.to_end()
+        assert " ".join(["42", *greeting.split(), f"{home}\r\n"]).encode() in terminal.output
+        (home / ".zshrc").write_text("greeting=hello\n")
