@@ -103,6 +103,8 @@ class Streams:
     def _stream(self, number: int) -> TextIOWrapper:
         stream = self._opened.get(number)
         if stream is None or not _as_made(stream, number):
+            if stream is not None:
+                _disarm(stream)
             raw = FileIO(number, "w" if number else "r", closefd=False)
             # One that holds nothing back: the text waits in the stream above it.
             buffer = BufferedWriter(raw, 1) if number else BufferedReader(raw)
@@ -163,6 +165,15 @@ def _name(number: int, stream: TextIOWrapper) -> None:
     """Let a stream have its names, and whatever has had them go."""
     for name in NAMES[number]:
         setattr(sys, name, stream)
+
+
+def _disarm(stream: TextIOWrapper) -> None:
+    """Take methods of the user's from a stream that goes: Python 3.13 shows what they raise then."""
+    for method in ("flush", "close"):
+        vars(stream).pop(method, None)
+    buffer = stream.buffer
+    if buffer is not None:  # it wasn't detached
+        vars(buffer).pop("flush", None)
 
 
 def _as_made(stream: TextIOWrapper, number: int) -> bool:
