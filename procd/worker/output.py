@@ -168,7 +168,7 @@ def _name(number: int, stream: TextIOWrapper) -> None:
 
 
 def _disarm(stream: TextIOWrapper) -> None:
-    """Take methods of the user's from a stream that goes: Python 3.13 shows what they raise then."""
+    """Take the user's methods from a stream that goes: Python 3.13 shows what they raise then."""
     for method in ("flush", "close"):
         vars(stream).pop(method, None)
     buffer = stream.buffer

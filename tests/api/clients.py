@@ -22,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 from aiohttp import ClientResponse, ClientWebSocketResponse, WSMsgType
 
 from procd.api.pty import PTYS
@@ -478,7 +479,10 @@ class Raw:
         program = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
         sock = self._writer.get_extra_info("socket")
         attached = struct.pack("HxxxxxxP", 1, ctypes.addressof(program))
-        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, attached)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, attached)
+        except PermissionError:
+            pytest.skip("this kernel takes filters from root alone")
 
     def end_input(self) -> None:
         """Send no more, but go on reading: the server's kernel gets FIN."""
