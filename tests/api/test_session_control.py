@@ -363,10 +363,10 @@ async def test_signal(procd: MakeClient, name: str) -> None:
     client = await procd()
     await create(client)
     await run(client, "state=kept; trap 'echo never' INT USR1 TERM")
-    handler = "import signal, sys, os\nfor n in ('INT', 'USR1', 'TERM'):\n"
-    handler += " signal.signal(getattr(signal, 'SIG' + n), lambda s, _: sys.exit(s))\n"
-    handler += "print('ready', flush=True)\nwhile True: signal.pause()"
-    command_id = await start(client, f'python3 -S -c "{handler}"')
+    waiting = "from signal import *\nsignals = {SIGINT, SIGUSR1, SIGTERM}\n"
+    waiting += "pthread_sigmask(SIG_BLOCK, signals)\nprint('ready', flush=True)\n"
+    waiting += "raise SystemExit(sigwait(signals))"
+    command_id = await start(client, f'python3 -S -c "{waiting}"')
     listener = await follow(client, command_id)
     await listener.until(b"ready\n")
     await post(client, command_id, "signal", signal=name)
