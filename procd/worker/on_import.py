@@ -45,16 +45,31 @@ class _Finder:
         found = (finder.find_spec(name, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
         loader = None if spec is None else spec.loader
-        # A module that is frozen into Python has a class for a loader, the same as all of these.
-        if loader is not None and not isinstance(loader, type):
-            execute = loader.exec_module
+        if spec is None or loader is None:
+            return spec
+        execute = loader.exec_module
 
-            def exec_module(module: Any) -> None:
-                if self._prepare is not None:
-                    self._prepare()
-                execute(module)
-                self._attach(module)
+        def exec_module(module: Any) -> None:
+            module.__spec__.loader = module.__loader__ = loader
+            if self._prepare is not None:
+                self._prepare()
+            execute(module)
+            self._attach(module)
 
+        if isinstance(loader, type):  # that of all modules that are frozen into Python
+            spec.loader = _StandIn(loader, exec_module)  # type: ignore[assignment]  # for a moment
+        else:
             # Shadowed in the instance, so that the loader stays what it was in every other way.
             loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
+
+
+class _StandIn:
+    """A loader that is another in all but what runs a module's code."""
+
+    def __init__(self, loader: Any, exec_module: Callable[[Any], None]) -> None:
+        self._loader = loader
+        self.exec_module = exec_module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import sys
+from _frozen_importlib import BuiltinImporter, FrozenImporter
 from _frozen_importlib_external import PathFinder
 
 TYPE_CHECKING = False
@@ -40,8 +41,17 @@ def _is_found(name: str) -> bool:
 
 
 def _origin(name: str, path: list[str]) -> str | None:
-    spec = PathFinder.find_spec(name, path)
+    spec = _find_spec(name, path)
     return None if spec is None else spec.origin
+
+
+def _find_spec(name: str, path: list[str]) -> Any:
+    """Where a module is. Those that are a part of Python itself come before any path."""
+    for finder in (BuiltinImporter, FrozenImporter):
+        spec = finder.find_spec(name)
+        if spec is not None:
+            return spec
+    return PathFinder.find_spec(name, path)
 
 
 class Modules:
@@ -58,7 +68,7 @@ class Modules:
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Where it is; None for any other module. Source: importlib.abc.MetaPathFinder."""
-        return PathFinder.find_spec(name, PATH) if name in self._names else None
+        return _find_spec(name, PATH) if name in self._names else None
 
     def __enter__(self) -> None:
         sys.meta_path.insert(0, self)  # which fails where the user's code has made it a tuple
