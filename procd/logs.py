@@ -1,5 +1,6 @@
 """procd's own log: what a line looks like, and which request it belongs to."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -9,7 +10,7 @@ import select
 import stat
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 # The id of the request that is being served, or that started what goes on now; "" for none.
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("REQUEST_ID", default="")
@@ -64,10 +65,19 @@ def formatter(name: str) -> logging.Formatter:
     return JsonFormatter() if name == "json" else HumanFormatter()
 
 
+def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what a callback of the event loop has raised; the loop ends if this raises as well."""
+    try:
+        loop.default_exception_handler(context)
+    except MemoryError:
+        return  # the callback's own error will have been the same
+
+
 class NeverWaiting(logging.Handler):
     """Writes records to a descriptor, whether or not anybody reads what it leads to.
 
-    What doesn't fit is dropped; the next record that fits comes with how many were.
+    What doesn't fit, or there is no memory for, is dropped; the next record that fits comes with
+    how many were.
     """
 
     def __init__(self, number: int) -> None:
@@ -81,26 +91,30 @@ class NeverWaiting(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the lines of a record, or drop it."""
         try:
-            text = self.format(record) + "\n"
-            if self._dropped:
-                text = f"{self.format(self._loss())}\n{text}"
+            whole = self._lines(record)
+            self.flush()
+            if not self._rest:
+                self._rest = whole
+                self.flush()
+                if len(self._rest) < len(whole):
+                    self._dropped = 0
+                    return
+                self._rest = b""
+        except MemoryError:
+            pass  # to show a traceback, as below, takes more than the line did
         except Exception:  # noqa: BLE001 - as in every handler: whoever logs must not fail
             self.handleError(record)
             return
-        self.flush()
-        if self._rest:
-            self._dropped += 1
-            return
-        self._rest = whole = text.encode(errors="backslashreplace")
-        self.flush()
-        if len(self._rest) == len(whole):
-            self._rest = b""
-            self._dropped += 1
-        else:
-            self._dropped = 0
+        self._dropped += 1
+
+    def _lines(self, record: logging.LogRecord) -> bytes:
+        text = self.format(record) + "\n"
+        if self._dropped:
+            text = f"{self.format(self._loss())}\n{text}"
+        return text.encode(errors="backslashreplace")
 
     def _loss(self) -> logging.LogRecord:
-        message = "%d log records were dropped: nobody reads them"
+        message = "%d log records were dropped: nobody read them, or there was no memory"
         return logging.LogRecord(
             __name__, logging.WARNING, __file__, 0, message, (self._dropped,), None
         )

@@ -25,7 +25,7 @@ from procd.cli.failure import EXIT_CONFIG, Failure
 from procd.config import Config, ConfigError, LogConfig
 from procd.configfile import load
 from procd.listen import Listeners
-from procd.logs import NeverWaiting, formatter
+from procd.logs import NeverWaiting, formatter, report
 from procd.services.access import redacted
 from procd.services.credentials import VARIABLE
 from procd.startup import prepared
@@ -169,6 +169,7 @@ def _prepare_process(config: Config) -> None:
 
 async def _serve(config: Config, path: Path | None, app: web.Application) -> int:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(report)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)

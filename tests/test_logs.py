@@ -1,5 +1,6 @@
 """Lines of procd's own log."""
 
+import asyncio
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from procd.logs import REQUEST_ID, HumanFormatter, JsonFormatter, NeverWaiting, formatter
+from procd.logs import REQUEST_ID, HumanFormatter, JsonFormatter, NeverWaiting, formatter, report
 
 
 def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
@@ -147,3 +148,46 @@ def test_a_file_is_gone_on_with(tmp_path: Path) -> None:
         handler.handle(record("x"))
         file.write(b"after\n")
     assert path.read_text() == "before\nWARNING procd.test: x\nafter\n"
+
+
+class Poor(logging.Formatter):
+    """There is no memory for the first line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        if record.getMessage() == "x":
+            raise MemoryError
+        return super().format(record)
+
+
+def test_there_is_no_memory() -> None:
+    """It is counted, like what doesn't fit; nothing is shown, which would take more."""
+    reading, writing = os.pipe()
+    with handler_of(writing) as handler:
+        handler.setFormatter(Poor())
+        for message in ("x", "y"):
+            handler.handle(record(message))
+        assert unread(reading).splitlines()[1:] == ["y"]
+    os.close(reading)
+    os.close(writing)
+
+
+async def test_what_a_callback_raises(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged, if there is memory; the event loop goes on in any case."""
+
+    def without_memory(_: logging.LogRecord) -> None:
+        raise MemoryError
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(report)
+    for said in ("ZeroDivisionError", ""):
+        ended = loop.create_future()
+        loop.call_soon(lambda: 1 / 0)
+        loop.call_soon(ended.set_result, None)
+        await ended
+        assert said in caplog.text
+        assert bool(said) == bool(caplog.text)
+        caplog.clear()
+        monkeypatch.setattr(logging.getLogger("asyncio"), "handle", without_memory)
