@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from aiohttp import web
-from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.streams import StreamReader
 
@@ -20,7 +20,7 @@ from procd.api.forwarded import UNIX
 from procd.api.incoming import FRAMES, Incoming
 from procd.api.observe import HEAP, LONG_BYTES, REQUESTS
 from procd.api.pulse import Parting, Patience, has_taken, has_unread
-from procd.api.refusal import Farewell, error_in_place, reason
+from procd.api.refusal import Farewell, break_off, error_in_place, is_strange, reason
 from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
 from procd.config import ServerConfig
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 # that are as long as that, and as much again for all others. What comes with its end isn't counted:
 # that may be a body.
 HEAD_TO_HEADER: Final = 3
-VERSIONS: Final = (HttpVersion10, HttpVersion11)
 
 POLLER = web.AppKey("POLLER", Poller)
 
@@ -148,17 +147,10 @@ class HttpConnection(web.RequestHandler):
         return request
 
     def _refuse_strange(self, first: int) -> None:
-        """Have each new request refused that is of another version, or has what its own has not.
-
-        The parser takes 0.9 and 2.0 as well, and the answer would say that it is of the same. Who
-        speaks 1.0 may not know where a body in chunks ends: RFC 9112, section 6.1.
-        """
+        """Have each new request refused that is of another version, or has what its own has not."""
         for index in range(first, len(self._messages)):
             message = self._messages[index][0]
-            if isinstance(message, RawRequestMessage) and (
-                message.version not in VERSIONS
-                or (message.version == HttpVersion10 and message.chunked)
-            ):
+            if isinstance(message, RawRequestMessage) and is_strange(message):
                 self._messages[index] = error_in_place(BadHttpMessage(""))
 
     def _forget_head(self) -> None:
@@ -227,11 +219,7 @@ class HttpConnection(web.RequestHandler):
         else:
             return
         if not body.is_eof():
-            problem = web.RequestPayloadError("it isn't well-formed")
-            body.set_exception(problem)
-            # Whoever waits for it may have been woken already, by the end of a chunk in the same
-            # piece, and looks no more before he waits again.
-            asyncio.get_running_loop().call_soon(body.set_exception, problem)
+            break_off(body)
 
     def begin(self, request: web.BaseRequest) -> None:
         """Take a request up, a turn of the loop before it is aiohttp's current one."""
@@ -355,6 +343,13 @@ class HttpConnection(web.RequestHandler):
         if self.incoming is not None:
             self.incoming.go_on()
 
+    async def finish_response(self, *answer: Any) -> tuple[web.StreamResponse, bool]:
+        """Called by aiohttp to send an answer."""
+        sent = await super().finish_response(*answer)
+        if self._refused and not self._messages:  # that was the last
+            self.see_off()
+        return sent
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop before it closes the socket."""
         if self._watched >= 0:
@@ -387,6 +382,7 @@ class HttpConnection(web.RequestHandler):
         if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
             raise ConnectionError("nobody is there to answer, or half of an answer is out") from exc
         if isinstance(exc, HttpProcessingError):
+            self._refused = True
             exc = BadRequest(reason(exc))
         if isinstance(exc, ProcdError):
             self._requests.count_unparsed(exc.status)

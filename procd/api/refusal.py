@@ -4,7 +4,8 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
@@ -102,6 +103,26 @@ class Farewell:
 def error_in_place(exc: Exception) -> tuple[_ErrInfo, StreamReader]:
     """What the parser would have in place of a request that it refuses."""
     return _ErrInfo(BadRequest.status, exc, ""), EMPTY_PAYLOAD
+
+
+def break_off(body: StreamReader) -> None:
+    """Tell whoever waits for the rest of a body that it isn't well-formed."""
+    problem = web.RequestPayloadError("it isn't well-formed")
+    body.set_exception(problem)
+    # Whoever waits for it may have been woken already, by the end of a chunk in the same piece, and
+    # looks no more before he waits again.
+    asyncio.get_running_loop().call_soon(body.set_exception, problem)
+
+
+def is_strange(message: RawRequestMessage) -> bool:
+    """Whether a request is of a version of HTTP not spoken here, or has what its own has not.
+
+    The parser takes 0.9 and 2.0 as well, and the answer would say that it is of the same. Who
+    speaks 1.0 may not know where a body in chunks ends: RFC 9112, section 6.1.
+    """
+    if message.version == HttpVersion10:
+        return message.chunked
+    return message.version != HttpVersion11
 
 
 def reason(exc: HttpProcessingError) -> str:

@@ -14,6 +14,7 @@ from procd.app import ROUTES, create_app
 from procd.config import Config
 from tests.api.clients import (
     WAIT_S,
+    Fifo,
     Gate,
     create,
     delete,
@@ -254,6 +255,25 @@ async def test_noise_instead_of_http(procd: MakeClient, noise: bytes) -> None:
                     unmatched = '{method="any",route="unmatched",status="400"}'
                     assert f"procd_http_requests_total{unmatched} 1.0" in await reply.text()
     assert (await execute(client, "echo fine"))["result"] == "fine\n"
+
+
+@pytest.mark.parametrize("noise", [b"\r\0\r\n" + b"a" * 200_000, b"GET /" + b"a" * 200_000])
+async def test_noise_behind_a_request(
+    procd: MakeClient, alive: Fifo, gate: Gate, noise: bytes
+) -> None:
+    """Both are answered in turn, and what comes between them and behind is dropped."""
+    client = await procd()
+    command = json.dumps({"command": f"echo up >{alive}; read x <{gate}; echo done"}).encode()
+    async with raw(client) as rude:
+        head = f"POST /process/execute HTTP/1.1\nContent-Length: {len(command)}"
+        await rude.request(head, command)
+        assert await alive.line() == "up"
+        await rude.send(noise)
+        gate.open()
+        async with asyncio.timeout(WAIT_S):
+            answers = await rude.rest()
+    assert b'"stdout":"done\\n"' in answers
+    assert re.findall(rb"HTTP/1\.[01] (\d+)", answers) == [b"200", b"400"]
 
 
 @each("encoding", ["br", "zstd", "gzip", "deflate"])
