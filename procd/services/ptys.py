@@ -1,6 +1,5 @@
 """PtySessions: the PTY sessions by id, and for a while those that have ended."""
 
-import os
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -113,11 +112,10 @@ class PtySessions:
     def spawn(self, info: PtyInfo, output: Log[Backlog]) -> Process:
         """Start the shell of a session. Source: contract, sections 4.1 and 10.2."""
         shell, owner = self._shell.path(), self._processes.confinement.owner
-        uid = os.geteuid() if owner is None else owner.uid
         return self._processes.spawn_pty(
             (shell, "-i", "-l"),
             cwd=info.cwd,
-            env=unasked(shell, self._environment.merged(info.envs), uid),
+            env=unasked(shell, self._environment.merged(info.envs), owner),
             output=output,
             cols=info.cols,
             rows=info.rows,

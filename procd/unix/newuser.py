@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from procd.unix.mounts import is_remote
+from procd.unix.owner import Owner
 from procd.unix.shell import kind_of
 
 STARTUP_FILES: Final = (".zshenv", ".zprofile", ".zshrc", ".zlogin")
@@ -21,16 +22,17 @@ DIRECTORY: Final = str(Path(__file__).parent / "zsh")
 COMMON: Final = ("/etc/zshenv", "/etc/zsh/zshenv")
 
 
-def unasked(shell: str, env: Mapping[str, str], uid: int) -> dict[str, str]:
-    """`env` for an interactive `shell` of a user, who is to be asked nothing."""
+def unasked(shell: str, env: Mapping[str, str], owner: Owner | None) -> dict[str, str]:
+    """`env` for an interactive `shell` of `owner`, or of procd's user: one that asks nothing."""
     home = env.get("HOME", "")
     if (
-        uid == 0
+        (os.geteuid() if owner is None else owner.uid) == 0
         or not kind_of(os.path.realpath(shell)).startswith("zsh")
         or "ZDOTDIR" in env
         or is_remote(home)  # where nobody may answer procd either
         or any(os.access(f"{home}/{name}", os.F_OK) for name in STARTUP_FILES)
         or any(map(_says_where, COMMON))
+        or not (owner is None or owner.may_run(Path(DIRECTORY)))
     ):
         return dict(env)
     return {**env, "ZDOTDIR": DIRECTORY}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from procd.api.session import SESSIONS
+from procd.unix import newuser
 from procd.unix.libc import LIBC
 from tests.api import cells, sessions
 from tests.api.clients import Gate, connect, create, delete, execute
@@ -366,12 +367,16 @@ def living(pid: int) -> bool:
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is missing")
-async def test_zsh_asks_a_new_user_nothing(procd: MakeClient, tmp_path: Path) -> None:
+async def test_zsh_asks_a_new_user_nothing(
+    procd: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is typed are commands, though there are no startup files; those that come are read."""
     let_pass(tmp_path)
     home = tmp_path / "home"
     home.mkdir()
     os.chown(home, UID, -1)
+    # Where this user may look.
+    monkeypatch.setattr(newuser, "DIRECTORY", shutil.copytree(newuser.DIRECTORY, tmp_path / "zsh"))
     client = await procd(process={**AS_USER, "shell": shutil.which("zsh")})
     for terminal_id, greeting in (("new", ""), ("old", "hello")):
         await create(client, terminal_id, envs={"HOME": str(home)})
