@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -73,11 +74,16 @@ def _check_places(config: Config) -> None:
 
 def _check_file(key: str, path: Path) -> None:
     """Refuse a file that can't be appended to, without making it."""
+    place, wanted = path, os.W_OK
     try:
-        if path.is_symlink() or path.is_dir() or path.is_socket():
-            raise ConfigError(f"{key}: not a file: {path}")
-        place, wanted = (path, os.W_OK) if path.exists() else (path.parent, os.W_OK | os.X_OK)
+        # Path's own is_symlink() and so on raise nothing since Python 3.14.
+        kind = stat.S_IFMT(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        place, wanted = path.parent, os.W_OK | os.X_OK
     except OSError as exc:
         raise ConfigError(f"{key}: {exc.strerror}: {path}") from exc
+    else:
+        if kind in (stat.S_IFLNK, stat.S_IFDIR, stat.S_IFSOCK):
+            raise ConfigError(f"{key}: not a file: {path}")
     if not os.access(place, wanted):
         raise ConfigError(f"{key}: can't be written: {path}")

@@ -87,7 +87,8 @@ def tag_of(pid: int) -> int:
         soft = _told_limit(pid)
     except ProcessLookupError:
         return 0
-    return soft if soft >= TAG_BASE else 0
+    # Since Python 3.15, no limit is the highest number of all, where it was the lowest.
+    return soft if soft >= TAG_BASE and soft != resource.RLIM_INFINITY else 0
 
 
 def _told_limit(pid: int) -> int:

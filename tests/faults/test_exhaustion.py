@@ -204,7 +204,9 @@ async def test_a_recorded_terminal_that_there_is_little_memory_for(
         spare = itertools.count(0, 16 << 10)
 
         def short() -> bool:
-            resource.prlimit(daemon.pid, resource.RLIMIT_AS, (mapped + next(spare), -1))
+            resource.prlimit(
+                daemon.pid, resource.RLIMIT_AS, (mapped + next(spare), resource.RLIM_INFINITY)
+            )
             return heard.done() or "recording ended: no memory" in daemon.stderr()
 
         with limited(daemon, resource.RLIMIT_AS, mapped):
@@ -367,7 +369,8 @@ async def test_lists_that_there_is_little_memory_for(
         for terminal in shown["sessions"]:
             assert terminal["envs"] == envs | {"TERM": "xterm-256color"}
         for mib in range(16):  # whatever becomes of the replies
-            resource.prlimit(daemon.pid, resource.RLIMIT_AS, (mapped + (mib << 20), -1))
+            limits = mapped + (mib << 20), resource.RLIM_INFINITY
+            resource.prlimit(daemon.pid, resource.RLIMIT_AS, limits)
             for kind in "session", "pty":
                 with suppress(aiohttp.ClientError, TimeoutError):
                     async with (

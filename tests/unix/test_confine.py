@@ -217,7 +217,7 @@ def test_what_a_link_leads_to_is_not_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [
-        ("nofile=2000000000", "prlimit: failed"),  # fs.nr_open
+        ("nofile=2000000000", "prlimit: "),  # fs.nr_open
         ("nofile=99999999999999999999999", "prlimit: failed"),
         ("nofile=2", "error while loading shared libraries"),
         ("as=1000", ""),
