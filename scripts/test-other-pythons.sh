@@ -1,18 +1,25 @@
 #!/usr/bin/env bash
-# Test what differs between versions of Python on each other one that procd is for and that is here: the
-# event loops' sockets, and cells. Each has an environment of its own, .venv-VERSION.
+# Test what differs between versions of Python on each other one that is here: the event loops' sockets,
+# what little memory does, paths, limits, and cells, which run with it as well. Each has an environment of
+# its own, .venv-VERSION.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tests=(
+  tests/test_logs.py
+  tests/unix/test_tags.py
+  tests/cli/test_doctor.py
   tests/daemon/test_listen.py
+  tests/faults/test_exhaustion.py
+  tests/api/test_errors.py
   tests/api/test_awaiting.py
   tests/api/test_cells_display.py
   tests/api/test_interpreter.py
+  tests/api/test_interpreter_streams.py
   tests/api/test_interpreter_versions.py
 )
 ours=$("$PYTHON" -c 'import sys; print("{}.{}".format(*sys.version_info))')
-for version in 3.11 3.12 3.13; do
+for version in 3.11 3.12 3.13 3.14 3.15; do
   if [ "$version" = "$ours" ] || ! "python$version" -c 'import venv, ensurepip' 2>/dev/null; then
     continue
   fi
@@ -23,6 +30,8 @@ for version in 3.11 3.12 3.13; do
     "$env/bin/pip" install --quiet --editable '.[dev]'
     touch "$env/.dev"
   fi
-  "$env/bin/python" -m pytest "${tests[@]}" "$@" \
-    || "$env/bin/python" -m pytest --last-failed "${tests[@]}" "$@"
+  pytest() {
+    PATH="$PWD/$env/bin:$PATH" "$env/bin/python" -m pytest "$@"
+  }
+  pytest "${tests[@]}" "$@" || pytest --last-failed "${tests[@]}" "$@"
 done
