@@ -219,7 +219,8 @@ async def test_all_that_a_script_has_called_is_left(
         listener = await follow(client, command_id)
         await listener.until(b"ready\n")
         await post(client, command_id, "terminate")
-        assert b"rest" not in await listener.to_end()
+        # What bash 5.3 has ended it names.
+        assert b"rest" not in (await listener.to_end()).splitlines()
         assert (await ended(client, command_id))["exitCode"] == 143
         assert (await run(client, "echo $? $state"))["output"] == "143 kept\n"
 
@@ -232,8 +233,7 @@ async def test_an_emulation_of_sh_is_left(procd: MakeClient) -> None:
         listener = await follow(client, command_id)
         await listener.until(b"ready\n")
         await post(client, command_id, "terminate")
-        # What bash 5.3 has ended it names.
-        assert b"rest" not in (await listener.to_end()).splitlines()
+        assert b"rest" not in await listener.to_end()
         assert (await run(client, "echo $? $state"))["output"] == "143 kept\n"
 
 
