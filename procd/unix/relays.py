@@ -44,7 +44,7 @@ def _is_relay(pid: int) -> bool:
     try:
         if os.stat(f"/proc/{pid}").st_uid == own:  # noqa: PTH116 - a fifth of the time of Path.stat
             return False
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:  # it has gone, or is hidden
         return False
     # Who may not be looked into, as ssh-agent, belongs to root there.
     real, effective, saved = users_of(pid) or (own, own, own)
