@@ -346,7 +346,7 @@ class HttpConnection(web.RequestHandler):
     async def finish_response(self, *answer: Any) -> tuple[web.StreamResponse, bool]:
         """Called by aiohttp to send an answer."""
         sent = await super().finish_response(*answer)
-        if self._refused and not self._messages:  # that was the last
+        if self._refused and self._farewell is None and not self._messages:  # that was the last
             self.see_off()
         return sent
 
