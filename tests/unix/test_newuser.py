@@ -9,7 +9,7 @@ from procd.unix.newuser import STARTUP_FILES, unasked
 from procd.unix.owner import Owner
 from tests.passable import let_pass
 
-USER = Owner(uid=1000, gid=1000, groups=())
+USER = Owner(uid=54321, gid=54321, groups=())
 ROOT = Owner(uid=0, gid=0, groups=())
 
 
