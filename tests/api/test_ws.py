@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from procd.api.attendant import PROTOCOL
 from procd.api.incoming import FRAMES_A_TURN
@@ -295,6 +296,9 @@ async def test_pings_are_answered(procd: MakeClient, tmp_path: Path) -> None:
 async def test_a_client_that_does_not_read_its_pongs_is_not_read(
     procd: MakeClient, tmp_path: Path, first: int, payload: bytes, kind: int, pong: bytes
 ) -> None:
+    is_uvloop = isinstance(asyncio.get_running_loop(), uvloop.Loop)
+    if (3, 12) <= sys.version_info < (3, 15) and not is_uvloop:
+        pytest.skip("there asyncio goes through all that waits to be sent for each piece more")
     client = await served(procd, tmp_path)
     traffic = client.app[CONNECTIONS].traffic
     pings = (13 << 20) // len(pong)  # more pongs than go out to one who doesn't read
