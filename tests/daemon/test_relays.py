@@ -59,6 +59,8 @@ def sudo() -> Iterator[str]:
 @pytest.fixture
 def procd(start: Start, sudo: str) -> Daemon:
     """One that isn't root, with the commands `passing` and `deaf` of root's."""
+    if subprocess.run([*AS_USER, *PROCD, "--version"], capture_output=True).returncode != 0:
+        pytest.skip("this Python is root's alone")
     place = Path(sudo).parent
     for name, script in (("passing", PASSING), ("deaf", DEAF)):
         program = place / name
