@@ -45,9 +45,9 @@ class _Finder:
         found = (finder.find_spec(name, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
         loader = None if spec is None else spec.loader
-        if spec is None or loader is None:
+        execute = getattr(loader, "exec_module", None)
+        if spec is None or execute is None:  # the latter of a zip file's, before Python 3.10
             return spec
-        execute = loader.exec_module
 
         def exec_module(module: Any) -> None:
             module.__spec__.loader = module.__loader__ = loader
