@@ -44,7 +44,7 @@ class _Finder:
         others = (finder for finder in sys.meta_path if finder is not self)
         found = (finder.find_spec(name, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
-        loader = None if spec is None else spec.loader
+        loader: Any = None if spec is None else spec.loader
         execute = getattr(loader, "exec_module", None)
         if spec is None or execute is None:  # the latter of a zip file's, before Python 3.10
             return spec
@@ -60,7 +60,7 @@ class _Finder:
             spec.loader = _StandIn(loader, exec_module)  # type: ignore[assignment]  # for a moment
         else:
             # Shadowed in the instance, so that the loader stays what it was in every other way.
-            loader.exec_module = exec_module  # type: ignore[method-assign]
+            loader.exec_module = exec_module
         return spec
 
 
