@@ -21,6 +21,7 @@ from procd.errors import Exhausted, SpawnFailed
 from procd.metrics import Histogram
 from procd.process import STDERR, STDOUT, Process, ProcessRecord
 from procd.spawnrate import SpawnRate
+from procd.starts import Starts, Steps, at_once
 from procd.streams.budget import Budget
 from procd.streams.log import Log, Store
 from procd.tasks import Tasks
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 
 # Orphans that have ended are collected this long after the first news of one, all at once.
 SWEEP_DELAY_S: Final = 1.0
-# How many processes are started in a turn of the event loop. Each keeps it until the child, which
+# How many that last are started in a turn of the event loop. Each keeps it until the child, which
 # has no precedence, has found a processor and become its program (vfork).
 SPAWNS: Final = 1
 # How long the exits of trees that have been killed may take to be heard of.
@@ -68,10 +69,12 @@ class Processes:
         self.tasks = Tasks()
         # To start a process keeps the event loop: whoever starts many awaits `turns.take()` first.
         self.turns = Turns(SPAWNS)
+        self.starts = Starts[Process]()
         self.pids: dict[int, Process] = {}
         self.trees = Trees(self.pids, self.tasks)
         self.spawn_times = Histogram(SPAWN_BOUNDS_S)
         self._unsettled: set[Process] = set()
+        self._unseen = 0  # how many have been started in this turn and are not among those yet
         run_shift = tags.PROCESS_BITS + tags.PART_BITS
         self._run_tag = tags.TAG_BASE + (secrets.randbits(tags.RUN_BITS) << run_shift)
         self._tags = itertools.count(self._run_tag + (1 << tags.PART_BITS), 1 << tags.PART_BITS)
@@ -122,7 +125,7 @@ class Processes:
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
         raise Exhausted("limit of open files is reached: those left are for commands")
 
-    def spawn(
+    def starting(
         self,
         argv: tuple[str, ...],
         *,
@@ -134,8 +137,8 @@ class Processes:
         apart: Apart | None = None,
         long_lived: bool = False,
         merged: bool = False,
-    ) -> Process:
-        """Start a command with a pipe each for stdout and stderr.
+    ) -> Steps[Process]:
+        """Start a command with a pipe each for stdout and stderr, in steps.
 
         Args:
             stdin: becomes the child's input, instead of /dev/null; closed here.
@@ -170,7 +173,8 @@ class Processes:
                 *[fd.number for fd in passed],
             )
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=stdio)
-            process = self._start(spec, output, long_lived=long_lived)
+            yield
+            process = yield from self._start(spec, output, long_lived=long_lived)
             self._read(process, readings, apart)
         except BaseException:
             for fd in ours:
@@ -180,6 +184,9 @@ class Processes:
             for fd in theirs:
                 fd.close()
         return process
+
+    # For who starts one alone: it is there before anybody else gets a turn.
+    spawn = at_once(starting)
 
     def spawn_pty(
         self,
@@ -209,7 +216,7 @@ class Processes:
             # The session leader opens the slave by path, which makes it the controlling terminal;
             # 1 and 2 are copies of 0.
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(slave, 0, 0))
-            process = self._start(spec, output, master=master, long_lived=True)
+            process = at_once(self._start)(spec, output, master=master, long_lived=True)
             self._read(process, [master])
             ours.pop_all()
         return process
@@ -236,10 +243,10 @@ class Processes:
         *,
         master: OwnedFd | None = None,
         long_lived: bool = False,
-    ) -> Process:
+    ) -> Steps[Process]:
         if self._closing:
             raise SpawnFailed("cannot start a process: procd is stopping")
-        if len(self._unsettled) >= self.config.max_processes:
+        if len(self._unsettled) + self._unseen >= self.config.max_processes:
             raise Exhausted(f"limit of {self.config.max_processes} processes is reached")
         self._spawn_rate.take()
         tag = next(self._tags)
@@ -255,6 +262,11 @@ class Processes:
             if leaf is not None:
                 leaf.remove()
             raise
+        self._unseen += 1
+        try:
+            yield
+        finally:
+            self._unseen -= 1
         record = ProcessRecord(
             pid=pid, tree=Tree(pid, tag, tags.PROCESS_MASK), started_at=time.time(), leaf=leaf
         )

@@ -20,6 +20,7 @@ from procd.config import ConfigError, ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
 from procd.process import STDERR, STDOUT, Process
 from procd.processes import Processes
+from procd.starts import TOGETHER
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log, Store
 from procd.unix import procfs
@@ -924,6 +925,29 @@ async def test_no_more_than_so_many(supervise: Supervise) -> None:
     third = supervisor.sh("exit 0")
     await ended(third)
     assert second.running
+
+
+async def test_no_more_than_so_many_in_one_turn(supervise: Supervise) -> None:
+    """Of those that are started side by side, too; those that are refused leave nothing."""
+    processes = supervise(max_processes=1).processes
+    before = descriptors()
+    results = await asyncio.gather(
+        *(
+            processes.starts.start(
+                processes.starting(("/bin/sleep", "60"), cwd="/", env=ENV, output=output()),
+                Process.kill,
+            )
+            for _ in range(TOGETHER)
+        ),
+        return_exceptions=True,
+    )
+    first, *others = results
+    assert isinstance(first, Process)
+    assert [type(each) for each in others] == [Exhausted] * (TOGETHER - 1)
+    first.kill()
+    await ended(first)
+    assert descriptors() == before
+    assert processes.supervised == 0
 
 
 @pytest.mark.parametrize(

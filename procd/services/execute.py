@@ -10,6 +10,7 @@ from procd.errors import BadRequest, Exhausted, SpawnFailed
 from procd.process import STDERR, Process
 from procd.processes import Apart, Processes
 from procd.services.environment import Environment, check_names, cost_bytes
+from procd.starts import Steps
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 from procd.unix.fd import OwnedFd
@@ -153,11 +154,11 @@ class Executions:
         store.claim(size)
         self.running += 1
         try:
-            await self._processes.turns.take()
             output = Log(store, cap_bytes)
             watch(output)
             try:
-                process = self._start(program(), output)
+                starting = self._starting(program, output)
+                process = await self._processes.starts.start(starting, self._abort)
             except SpawnFailed as exc:
                 output.append(exc.message.encode(), STDERR)
                 return ExecuteResult(exit_code=-1, output=store)
@@ -168,16 +169,19 @@ class Executions:
         finally:
             self.running -= 1
 
-    def _start(self, program: Program, output: Log[Backlog]) -> Process:
-        return self._processes.spawn(
-            program.argv,
-            cwd=program.cwd,
-            env=program.env,
-            output=output,
-            stdin=program.stdin,
-            passed=program.passed,
-            apart=program.apart,
-            merged=program.merged,
+    def _starting(self, program: Callable[[], Program], output: Log[Backlog]) -> Steps[Process]:
+        made = program()
+        return (
+            yield from self._processes.starting(
+                made.argv,
+                cwd=made.cwd,
+                env=made.env,
+                output=output,
+                stdin=made.stdin,
+                passed=made.passed,
+                apart=made.apart,
+                merged=made.merged,
+            )
         )
 
     def _limited(self, timeout_s: float) -> float | None:
@@ -201,6 +205,8 @@ class Executions:
                 wake()
 
         process.on_done = wake
+        if process.done.done():  # since its start, a turn ago
+            wake()
         timer = None if timeout_s is None else loop.call_later(timeout_s, time_up)
         try:
             await over
