@@ -32,6 +32,7 @@ from procd.unix.confine import confinement
 from procd.unix.fd import OwnedFd, may_last, pipes
 from procd.unix.heap import Heap
 from procd.unix.memory import memory_bytes
+from procd.unix.placement import Placement
 from procd.unix.poller import Poller
 from procd.unix.proctree import Forest, Tree
 from procd.unix.spawn import Spec, spawn
@@ -70,6 +71,7 @@ class Processes:
         # To start a process keeps the event loop: whoever starts many awaits `turns.take()` first.
         self.turns = Turns(SPAWNS)
         self.starts = Starts[Process]()
+        self._placement = Placement()
         self.pids: dict[int, Process] = {}
         self.trees = Trees(self.pids, self.tasks)
         self.spawn_times = Histogram(SPAWN_BOUNDS_S)
@@ -173,8 +175,8 @@ class Processes:
                 *[fd.number for fd in passed],
             )
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=stdio)
-            yield
-            process = yield from self._start(spec, output, long_lived=long_lived)
+            more = yield
+            process = yield from self._start(spec, output, long_lived=long_lived, more=more)
             self._read(process, readings, apart)
         except BaseException:
             for fd in ours:
@@ -243,6 +245,7 @@ class Processes:
         *,
         master: OwnedFd | None = None,
         long_lived: bool = False,
+        more: bool | None = False,
     ) -> Steps[Process]:
         if self._closing:
             raise SpawnFailed("cannot start a process: procd is stopping")
@@ -262,14 +265,15 @@ class Processes:
             if leaf is not None:
                 leaf.remove()
             raise
+        tree = Tree(pid, tag, tags.PROCESS_MASK)
+        if more and not spec.wrappers:  # which may make it another user's, who is not ours to move
+            self._placement.send_off(tree)
         self._unseen += 1
         try:
             yield
         finally:
             self._unseen -= 1
-        record = ProcessRecord(
-            pid=pid, tree=Tree(pid, tag, tags.PROCESS_MASK), started_at=time.time(), leaf=leaf
-        )
+        record = ProcessRecord(pid=pid, tree=tree, started_at=time.time(), leaf=leaf)
         try:
             process = Process(self, record, output, master=master)
         except BaseException as exc:  # no descriptor is left for the pidfd, say: take it back

@@ -14,8 +14,9 @@ from typing import Final, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# Gets ready, starts and sees to a process, with a `yield` before the second step and the third.
-Steps = Generator[None, None, T]
+# Gets ready, starts and sees to a process, with a `yield` before the second step and the third. The
+# first is given whether more are started right after this one, or None.
+Steps = Generator[None, bool | None, T]
 
 # How many of them there are in a turn, and after how long no further one is started, seconds: each
 # keeps procd until the child, which has no precedence, has found a processor (vfork).
@@ -48,13 +49,13 @@ class _Start(Generic[T]):
         self.steps = steps
         self.done = done
 
-    def step(self) -> bool:
-        """Take the next step; whether there are more."""
+    def step(self, *, more: bool | None = None) -> bool:
+        """Take the next step; whether there is a further one."""
         if self.done.done():
             self.steps.close()
             return False
         try:
-            next(self.steps)
+            self.steps.send(more)
         except StopIteration as end:
             self.done.set_result(end.value)
         except Exception as exc:  # noqa: BLE001 - raised where it is waited for
@@ -104,7 +105,7 @@ class Starts(Generic[T]):
         late = time.monotonic() + LONG_S
         while ready:
             start = ready.popleft()
-            if start.step():
+            if start.step(more=bool(ready)):
                 started.append(start)
             if time.monotonic() >= late:
                 break

@@ -945,6 +945,7 @@ async def test_no_more_than_so_many_in_one_turn(supervise: Supervise) -> None:
     assert isinstance(first, Process)
     assert [type(each) for each in others] == [Exhausted] * (TOGETHER - 1)
     first.kill()
+    await first.killed()
     await ended(first)
     assert descriptors() == before
     assert processes.supervised == 0

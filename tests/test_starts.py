@@ -17,6 +17,7 @@ class Story:
     def __init__(self) -> None:
         self.steps: list[str] = []
         self.undone: list[str] = []
+        self.more: list[bool | None] = []
         self.starts = Starts[str]()
 
     def process(
@@ -35,7 +36,7 @@ class Story:
 
         try:
             step("ready")
-            yield
+            self.more.append((yield))
             step("start")
             starting()
             yield
@@ -66,6 +67,7 @@ async def test_each_step_is_taken_by_all_before_the_next() -> None:
         "start a", "start b", "start c",
         "see to a", "end a", "see to b", "end b", "see to c", "end c",
     ]  # fmt: skip
+    assert story.more == [True, True, False]  # are started right after
 
 
 async def test_no_more_than_so_many_together_in_order() -> None:

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -579,6 +580,15 @@ async def test_200_at_once(procd: MakeClient, gate: Gate, alive: Fifo) -> None:
     assert [(run.result()["exitCode"], run.result()["result"]) for run in runs] == [
         (i, f"{i}\n") for i in range(200)
     ]
+
+
+async def test_many_at_once_may_use_all_processors(procd: MakeClient) -> None:
+    """However they were spread over them when they were started."""
+    client = await procd()
+    command = "grep ^Cpus_allowed: /proc/self/status"
+    ours = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=True, text=True)
+    replies = await asyncio.gather(*(execute(client, command) for _ in range(50)))
+    assert {reply["result"] for reply in replies} == {ours.stdout}
 
 
 async def test_20_mb_of_random_base64(procd: MakeClient, tmp_path: Path) -> None:

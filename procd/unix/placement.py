@@ -1,0 +1,85 @@
+"""Which processor a child goes on with that has just become its program.
+
+procd goes before it, on the same processor where none is idle. There it waits until procd has
+nothing to do; the next child that procd starts waits behind it, and procd for that one (vfork).
+Meanwhile another processor may run out of work: the kernel leaves where it is what has just run. So
+while more are to be started, each is sent off to the others, and the next one starts at once.
+
+Source: sched_setaffinity(2): who runs or waits where it no longer may is moved in that moment.
+"""
+
+import ctypes
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from procd.unix.libc import LIBC
+from procd.unix.proctree import Tree, members
+
+log = logging.getLogger(__name__)
+
+MOST_CPUS: Final = 1024
+# Bits of all processors that there may ever be: who may use all now may use those that are added.
+EVERYWHERE: Final = b"\xff" * (MOST_CPUS // 8)
+# Within so many seconds of becoming its program nobody has forked: to load it takes longer.
+SOON_S: Final = 0.0001
+
+
+class Placement:
+    """Sends children off to other processors than the one that procd is on.
+
+    Nobody where there is but one, or where procd itself may not use all: neither may its children.
+
+    Args:
+        now: a monotonic clock, seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        count = os.sysconf("SC_NPROCESSORS_ONLN")
+        self._works = 1 < count <= MOST_CPUS and len(os.sched_getaffinity(0)) == count
+        self._all = _allowed()
+        self._elsewhere: dict[int, bytes] = {}  # by the processor that we are on
+
+    def send_off(self, tree: Tree) -> None:
+        """Have the leader, whose start has just returned, go on elsewhere.
+
+        It may use all processors again right after: what it starts never knows of it.
+        """
+        if not self._works or _allowed() != self._all:
+            return
+        cpu = LIBC.sched_getcpu()
+        if cpu not in self._elsewhere:
+            everywhere = int.from_bytes(EVERYWHERE, "little")
+            self._elsewhere[cpu] = (everywhere & ~(1 << cpu)).to_bytes(len(EVERYWHERE), "little")
+        begin = self._now()
+        if not _allow(tree.leader, self._elsewhere[cpu]):
+            self._works = False  # who may not do that, or can't, never will
+            return
+        _allow(tree.leader, EVERYWHERE)
+        if self._now() - begin > SOON_S:  # we have been kept, and it may have started something
+            self._free(tree)
+
+    def _free(self, tree: Tree) -> None:
+        freed: set[int] = set()
+        try:
+            while found := {pid for pid, _ in filter(None, members(tree, {tree.leader}))} - freed:
+                for pid in found:
+                    _allow(pid, EVERYWHERE)
+                freed |= found
+        except (OSError, MemoryError) as exc:
+            log.warning("some of what %d started may not use every processor: %s", tree.leader, exc)
+
+
+def _allowed() -> bytes:
+    """The processors that we may use."""
+    cpus = ctypes.create_string_buffer(len(EVERYWHERE))
+    LIBC.sched_getaffinity(0, len(cpus), cpus)
+    return cpus.raw
+
+
+def _allow(pid: int, cpus: bytes) -> bool:
+    """Let it use these; whether that went well."""
+    return bool(LIBC.sched_setaffinity(pid, len(cpus), cpus) == 0)

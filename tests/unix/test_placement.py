@@ -1,0 +1,114 @@
+"""placement: a child is sent off to other processors, and may use all of them afterwards."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from procd.unix.libc import LIBC
+from procd.unix.placement import Placement
+from procd.unix.procfs import children
+from procd.unix.proctree import Tree
+from procd.unix.tags import TAG_BASE
+
+EVERY = os.sched_getaffinity(0)
+needs_several = pytest.mark.skipif(
+    len(EVERY) < 2 or len(EVERY) < os.sysconf("SC_NPROCESSORS_ONLN"),
+    reason="needs several processors, and to be allowed all of them",
+)
+
+
+@contextmanager
+def program(*argv: str) -> Iterator[Tree]:
+    """One that says `ready` and stays."""
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        try:
+            yield Tree(running.pid, TAG_BASE)
+        finally:
+            # Who waits for a child ends with it, and leaves us none to wait for.
+            for pid in children(running.pid, 1) or [running.pid]:
+                os.kill(pid, 9)
+
+
+def spinning() -> tuple[str, ...]:
+    """What wants a processor all the time."""
+    return sys.executable, "-c", "print('ready', flush=True)\nwhile True: pass"
+
+
+def processor_of(pid: int) -> int:
+    """The one it runs on, or waits for; field 39 of proc_pid_stat(5)."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[36])
+
+
+@needs_several
+def test_who_waits_for_our_processor_goes_on_elsewhere() -> None:
+    """At once, and is free to come back."""
+    placement = Placement()
+    with program(*spinning()) as tree:
+        while True:
+            ours = LIBC.sched_getcpu()
+            os.sched_setaffinity(tree.leader, {ours})
+            placement.send_off(tree)
+            theirs = processor_of(tree.leader)
+            assert os.sched_getaffinity(tree.leader) == EVERY
+            if LIBC.sched_getcpu() == ours:  # else we have gone elsewhere ourselves
+                break
+        assert theirs != ours
+
+
+@needs_several
+@pytest.mark.parametrize("limited_first", [False, True])
+def test_nobody_gets_more_processors_than_procd(*, limited_first: bool) -> None:
+    """Whether it was started with few, or somebody has left it few since."""
+    few = {min(EVERY)}
+    placement = Placement()
+    os.sched_setaffinity(0, few)
+    try:
+        if limited_first:
+            placement = Placement()
+        with program(*spinning()) as tree:
+            placement.send_off(tree)
+            assert os.sched_getaffinity(tree.leader) == few
+    finally:
+        os.sched_setaffinity(0, EVERY)
+
+
+@needs_several
+def test_what_it_has_started_meanwhile_may_use_all_as_well() -> None:
+    """Where procd itself was kept in the middle of it."""
+    times = iter([0.0, 0.5])
+    placement = Placement(lambda: next(times))
+    with program("/bin/sh", "-c", "sleep 60 & echo ready; wait") as tree:
+        (child,) = children(tree.leader, 1)
+        os.sched_setaffinity(child, {min(EVERY)})
+        placement.send_off(tree)
+        assert os.sched_getaffinity(child) == EVERY
+        assert os.sched_getaffinity(tree.leader) == EVERY
+
+
+@needs_several
+def test_who_started_nothing_is_not_looked_at() -> None:
+    """A look at all processes takes longer than what it is for."""
+    times = iter([0.0, 0.00001])
+    placement = Placement(lambda: next(times))
+    with program("/bin/sh", "-c", "sleep 60 & echo ready; wait") as tree:
+        (child,) = children(tree.leader, 1)
+        os.sched_setaffinity(child, {min(EVERY)})
+        placement.send_off(tree)
+        assert os.sched_getaffinity(child) == {min(EVERY)}
+
+
+def test_one_that_is_not_there() -> None:
+    """Nothing happens; nobody is sent off from then on, as where that isn't allowed."""
+    placement = Placement()
+    with program(*spinning()) as tree:
+        gone = Tree((1 << 22) - 1, TAG_BASE)  # the highest pid that there can be
+        placement.send_off(gone)
+        placement.send_off(tree)
+        assert os.sched_getaffinity(tree.leader) == EVERY
