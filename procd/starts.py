@@ -23,6 +23,8 @@ Steps = Generator[None, bool | None, T]
 TOGETHER: Final = 8
 LONG_S: Final = 0.001
 
+OVER: Final = 3
+
 
 def at_once(start: Callable[P, Steps[T]]) -> Callable[P, T]:
     """What takes all steps of `start` without waiting for others."""
@@ -41,28 +43,34 @@ def at_once(start: Callable[P, Steps[T]]) -> Callable[P, T]:
 
 
 class _Start(Generic[T]):
-    """One that waits, until it has been started or nobody wants it any more."""
+    """One that waits, until it has been started or nobody wants it any more.
 
-    __slots__ = ("done", "steps")
+    Attributes:
+        steps_taken: how many; OVER if there are no more, whatever came of it.
+    """
+
+    __slots__ = ("_steps", "done", "steps_taken")
 
     def __init__(self, steps: Steps[T], done: asyncio.Future[T]) -> None:
-        self.steps = steps
+        self._steps = steps
         self.done = done
+        self.steps_taken = 0
 
-    def step(self, *, more: bool | None = None) -> bool:
-        """Take the next step; whether there is a further one."""
+    def step(self, *, more: bool | None = None) -> None:
+        """Take the next step."""
         if self.done.done():
-            self.steps.close()
-            return False
+            self.steps_taken = OVER
+            self._steps.close()
+            return
+        self.steps_taken += 1
         try:
-            self.steps.send(more)
+            self._steps.send(more)
         except StopIteration as end:
+            self.steps_taken = OVER
             self.done.set_result(end.value)
         except Exception as exc:  # noqa: BLE001 - raised where it is waited for
+            self.steps_taken = OVER
             self.done.set_exception(exc)
-        else:
-            return True
-        return False
 
 
 class Starts(Generic[T]):
@@ -71,7 +79,7 @@ class Starts(Generic[T]):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Start[T]] = deque()
-        self._ready: deque[_Start[T]] = deque()
+        self._together: list[_Start[T]] = []
         self._planned = False
 
     async def start(self, steps: Steps[T], undo: Callable[[T], None]) -> T:
@@ -84,10 +92,8 @@ class Starts(Generic[T]):
             Exception: what a step raises.
         """
         start: _Start[T] = _Start(steps, self._loop.create_future())
+        self._plan()
         self._waiting.append(start)
-        if not self._planned:
-            self._planned = True
-            self._loop.call_soon(self._turn)
         try:
             return await start.done
         except asyncio.CancelledError:
@@ -95,22 +101,35 @@ class Starts(Generic[T]):
                 undo(start.done.result())
             raise
 
-    def _turn(self) -> None:
-        waiting, ready = self._waiting, self._ready
-        while waiting and len(ready) < TOGETHER:
-            start = waiting.popleft()
-            if start.step():
-                ready.append(start)
-        started = []
-        late = time.monotonic() + LONG_S
-        while ready:
-            start = ready.popleft()
-            if start.step(more=bool(ready)):
-                started.append(start)
-            if time.monotonic() >= late:
-                break
-        for start in started:
-            start.step()
-        self._planned = bool(waiting or ready)
-        if self._planned:
+    def _plan(self) -> None:
+        if not self._planned:
             self._loop.call_soon(self._turn)
+            self._planned = True
+
+    def _turn(self) -> None:
+        # Whatever there is no memory for here is tried again: whoever waits stays where it is.
+        self._planned = False
+        try:
+            self._take_steps()
+        finally:
+            if self._waiting or self._together:
+                self._plan()
+
+    def _take_steps(self) -> None:
+        together = self._together
+        while self._waiting and len(together) < TOGETHER:
+            together.append(self._waiting[0])
+            self._waiting.popleft()
+        for start in together:
+            if start.steps_taken == 0:
+                start.step()
+        late = time.monotonic() + LONG_S
+        for following, start in enumerate(together, 1):
+            if start.steps_taken == 1:
+                start.step(more=following < len(together))
+                if time.monotonic() >= late:
+                    break
+        for start in together:
+            if start.steps_taken == 2:
+                start.step()
+        together[:] = [start for start in together if start.steps_taken != OVER]

@@ -3,7 +3,8 @@
 import asyncio
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -177,6 +178,46 @@ async def test_who_leaves_in_the_turn_of_a_failure_has_nothing_undone() -> None:
     story.starts = Starts[str]()
     gc.collect()
     assert not complaints
+
+
+class Short(list[Any]):
+    """One that there is once no memory to add to, or to go through."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__()
+        self._call = call
+
+    def _fail_at(self, call: str) -> None:
+        if call == self._call:
+            self._call = ""
+            raise MemoryError
+
+    def append(self, item: Any) -> None:
+        self._fail_at("append")
+        super().append(item)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._fail_at("iter")
+        return super().__iter__()
+
+    def __setitem__(self, place: Any, items: Any) -> None:
+        self._fail_at("set")
+        super().__setitem__(place, items)
+
+
+@pytest.mark.parametrize("call", ["append", "iter", "set"])
+async def test_a_turn_that_there_is_no_memory_for(call: str) -> None:
+    """It is taken again; nobody waits for ever, and nothing is done twice."""
+    story = Story()
+    reports: list[BaseException] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
+    story.starts._together = Short(call)
+    tasks = [story.begin(story.process(name)) for name in "abc"]
+    assert await asyncio.gather(*tasks) == ["a", "b", "c"]
+    assert [type(report) for report in reports] == [MemoryError]
+    assert len(story.steps) == len(set(story.steps)) == 12
+    assert await story.begin(story.process("d")) == "d"
 
 
 def test_at_once() -> None:

@@ -48,6 +48,12 @@ class Placement:
 
         It may use all processors again right after: what it starts never knows of it.
         """
+        try:
+            self._send_off(tree)
+        except MemoryError:  # it runs all the same, and its caller has to see to it
+            log.warning("no memory to send %d to another processor with", tree.leader)
+
+    def _send_off(self, tree: Tree) -> None:
         if not self._works or _allowed() != self._all:
             return
         cpu = LIBC.sched_getcpu()
