@@ -39,7 +39,8 @@ class Placement:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         count = os.sysconf("SC_NPROCESSORS_ONLN")
-        self._works = 1 < count <= MOST_CPUS and len(os.sched_getaffinity(0)) == count
+        whole = 1 < count <= MOST_CPUS and len(os.sched_getaffinity(0)) == count
+        self._works = whole and LIBC.sched_getcpu() >= 0  # which a sandbox may not tell
         self._all = _allowed()
         self._elsewhere: dict[int, bytes] = {}  # by the processor that we are on
 
