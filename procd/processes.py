@@ -70,7 +70,7 @@ class Processes:
         self.tasks = Tasks()
         # To start a process keeps the event loop: whoever starts many awaits `turns.take()` first.
         self.turns = Turns(SPAWNS)
-        self.starts = Starts[Process]()
+        self.starts = Starts()
         self._placement = Placement()
         self.pids: dict[int, Process] = {}
         self.trees = Trees(self.pids, self.tasks)

@@ -10,7 +10,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Final, Generic, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,6 +23,7 @@ Steps = Generator[None, bool | None, T]
 TOGETHER: Final = 8
 LONG_S: Final = 0.001
 
+STARTED: Final = 2
 OVER: Final = 3
 
 
@@ -42,64 +43,56 @@ def at_once(start: Callable[P, Steps[T]]) -> Callable[P, T]:
     return start_at_once
 
 
-class _Start(Generic[T]):
+class _Start:
     """One that waits, until it has been started or nobody wants it any more.
 
     Attributes:
         steps_taken: how many; OVER if there are no more, whatever came of it.
     """
 
-    __slots__ = ("_steps", "done", "steps_taken")
+    __slots__ = ("_over", "_steps", "steps_taken")
 
-    def __init__(self, steps: Steps[T], done: asyncio.Future[T]) -> None:
+    def __init__(self, steps: Steps[None], over: "asyncio.Future[None]") -> None:
         self._steps = steps
-        self.done = done
+        self._over = over
         self.steps_taken = 0
 
     def step(self, *, more: bool | None = None) -> None:
         """Take the next step."""
-        if self.done.done():
+        if self._over.done() and self.steps_taken < STARTED:
             self.steps_taken = OVER
             self._steps.close()
             return
         self.steps_taken += 1
         try:
             self._steps.send(more)
-        except StopIteration as end:
+        except StopIteration:
             self.steps_taken = OVER
-            self.done.set_result(end.value)
         except Exception as exc:  # noqa: BLE001 - raised where it is waited for
             self.steps_taken = OVER
-            self.done.set_exception(exc)
+            if not self._over.done():
+                self._over.set_exception(exc)
 
 
-class Starts(Generic[T]):
+class Starts:
     """All that wait to be started, the first come first."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Start[T]] = deque()
-        self._together: list[_Start[T]] = []
+        self._waiting: deque[_Start] = deque()
+        self._together: list[_Start] = []
         self._planned = False
 
-    async def start(self, steps: Steps[T], undo: Callable[[T], None]) -> T:
-        """Wait for a turn and take the steps in it.
+    def begin(self, steps: Steps[None], over: "asyncio.Future[None]") -> None:
+        """Take the steps when it is their turn.
 
         Args:
-            undo: is given what was started if the caller is cancelled before it hears of that.
-
-        Raises:
-            Exception: what a step raises.
+            over: what is awaited until all is over that is started, so that whoever does so is
+                woken once. It gets what a step raises. If it is done before the second step, nobody
+                wants that any more; what follows the second is taken in any case.
         """
-        start: _Start[T] = _Start(steps, self._loop.create_future())
         self._plan()
-        self._waiting.append(start)
-        try:
-            return await start.done
-        except asyncio.CancelledError:
-            if not start.done.cancelled() and start.done.exception() is None:
-                undo(start.done.result())
-            raise
+        self._waiting.append(_Start(steps, over))
 
     def _plan(self) -> None:
         if not self._planned:

@@ -20,7 +20,7 @@ from procd.config import ConfigError, ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
 from procd.process import STDERR, STDOUT, Process
 from procd.processes import Processes
-from procd.starts import TOGETHER
+from procd.starts import TOGETHER, Steps
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log, Store
 from procd.unix import procfs
@@ -931,16 +931,21 @@ async def test_no_more_than_so_many_in_one_turn(supervise: Supervise) -> None:
     """Of those that are started side by side, too; those that are refused leave nothing."""
     processes = supervise(max_processes=1).processes
     before = descriptors()
-    results = await asyncio.gather(
-        *(
-            processes.starts.start(
-                processes.starting(("/bin/sleep", "60"), cwd="/", env=ENV, output=output()),
-                Process.kill,
-            )
-            for _ in range(TOGETHER)
-        ),
-        return_exceptions=True,
-    )
+
+    async def start() -> Process:
+        over = asyncio.get_running_loop().create_future()
+        started: list[Process] = []
+
+        def steps() -> Steps[None]:
+            spec = ("/bin/sleep", "60")
+            started.append((yield from processes.starting(spec, cwd="/", env=ENV, output=output())))
+            over.set_result(None)
+
+        processes.starts.begin(steps(), over)
+        await over
+        return started[0]
+
+    results = await asyncio.gather(*(start() for _ in range(TOGETHER)), return_exceptions=True)
     first, *others = results
     assert isinstance(first, Process)
     assert [type(each) for each in others] == [Exhausted] * (TOGETHER - 1)

@@ -17,9 +17,8 @@ class Story:
 
     def __init__(self) -> None:
         self.steps: list[str] = []
-        self.undone: list[str] = []
         self.more: list[bool | None] = []
-        self.starts = Starts[str]()
+        self.starts = Starts()
 
     def process(
         self,
@@ -27,28 +26,34 @@ class Story:
         *,
         fails_at: str = "",
         starting: Callable[[], None] = lambda: None,
-    ) -> Steps[str]:
-        """Three steps, each of which is told of, and what becomes of them."""
+    ) -> asyncio.Task[str]:
+        """Have somebody wait for what takes three steps, each of which is told of."""
+        over = asyncio.get_running_loop().create_future()
 
         def step(what: str) -> None:
             self.steps.append(f"{what} {name}")
             if what == fails_at:
                 raise ValueError(name)
 
-        try:
-            step("ready")
-            self.more.append((yield))
-            step("start")
-            starting()
-            yield
-            step("see to")
-        finally:
-            self.steps.append(f"end {name}")
-        return name
+        def steps() -> Steps[None]:
+            try:
+                step("ready")
+                self.more.append((yield))
+                step("start")
+                starting()
+                yield
+                step("see to")
+                if not over.done():
+                    over.set_result(None)
+            finally:
+                self.steps.append(f"end {name}")
 
-    def begin(self, steps: Steps[str]) -> asyncio.Task[str]:
-        """Have somebody wait for these."""
-        return asyncio.create_task(self.starts.start(steps, self.undone.append))
+        async def wait() -> str:
+            self.starts.begin(steps(), over)
+            await over
+            return name
+
+        return asyncio.create_task(wait())
 
 
 def busy() -> None:
@@ -61,7 +66,7 @@ def busy() -> None:
 async def test_each_step_is_taken_by_all_before_the_next() -> None:
     """What is done beside each other is done by the same code."""
     story = Story()
-    tasks = [story.begin(story.process(name)) for name in "abc"]
+    tasks = [story.process(name) for name in "abc"]
     assert await asyncio.gather(*tasks) == ["a", "b", "c"]
     assert story.steps == [
         "ready a", "ready b", "ready c",
@@ -75,7 +80,7 @@ async def test_no_more_than_so_many_together_in_order() -> None:
     """Others follow in a later turn; nobody is left out, nobody is started twice."""
     story = Story()
     names = [str(number) for number in range(2 * TOGETHER + 1)]
-    tasks = [story.begin(story.process(name)) for name in names]
+    tasks = [story.process(name) for name in names]
     await until(lambda: bool(story.steps))
     readied = [step for step in story.steps if step.startswith("ready")]
     assert len(readied) == TOGETHER
@@ -88,7 +93,7 @@ async def test_no_more_than_so_many_together_in_order() -> None:
 async def test_a_turn_ends_when_starts_take_long() -> None:
     """Who is ready by then is started in the next turn, and doesn't get ready twice."""
     story = Story()
-    tasks = [story.begin(story.process(name, starting=busy)) for name in "abc"]
+    tasks = [story.process(name, starting=busy) for name in "abc"]
     await until(lambda: bool(story.steps))
     assert story.steps == ["ready a", "ready b", "ready c", "start a", "see to a", "end a"]
     assert await asyncio.gather(*tasks) == ["a", "b", "c"]
@@ -99,28 +104,26 @@ async def test_a_turn_ends_when_starts_take_long() -> None:
 async def test_a_failure_is_its_own_caller_s(step: str) -> None:
     """The others are started, in the same turn and in later ones."""
     story = Story()
-    first = story.begin(story.process("a"))
-    failing = story.begin(story.process("b", fails_at=step))
-    last = story.begin(story.process("c"))
+    first = story.process("a")
+    failing = story.process("b", fails_at=step)
+    last = story.process("c")
     assert await first == "a"
     assert await last == "c"
     with pytest.raises(ValueError, match="b"):
         await failing
     assert "end b" in story.steps
-    assert await story.begin(story.process("d")) == "d"
-    assert not story.undone
+    assert await story.process("d") == "d"
 
 
 async def test_who_leaves_before_its_turn_starts_nothing() -> None:
     """Not a step is taken for nobody."""
     story = Story()
-    leaving = story.begin(story.process("a"))
-    staying = story.begin(story.process("b"))
+    leaving = story.process("a")
+    staying = story.process("b")
     await asyncio.sleep(0)  # both wait
     leaving.cancel()
     assert await staying == "b"
     assert not [step for step in story.steps if step.endswith("a")]
-    assert not story.undone
     with pytest.raises(asyncio.CancelledError):
         await leaving
 
@@ -134,34 +137,32 @@ async def test_who_leaves_when_all_is_ready_gets_it_back() -> None:
         busy()
         leaving.cancel()
 
-    first = story.begin(story.process("a", starting=last_of_the_turn))
-    leaving = story.begin(story.process("b"))
+    first = story.process("a", starting=last_of_the_turn)
+    leaving = story.process("b")
     assert await first == "a"
     with pytest.raises(asyncio.CancelledError):
         await leaving
     await until(lambda: "end b" in story.steps)
     assert "ready b" in story.steps
     assert "start b" not in story.steps
-    assert not story.undone
 
 
-async def test_who_leaves_in_the_turn_of_the_start_has_it_undone() -> None:
-    """A process that nobody hears of any more is not left to itself."""
+async def test_who_leaves_amid_the_start_is_not_left_with_it() -> None:
+    """What has been started is seen to, whoever hears of it: its maker learns that nobody does."""
     story = Story()
     leaving: asyncio.Task[str]
 
     def leave() -> None:
-        asyncio.get_running_loop().call_soon(leaving.cancel)
+        leaving.cancel()
 
-    leaving = story.begin(story.process("a", starting=leave))
+    leaving = story.process("a", starting=leave)
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    assert story.steps[-1] == "end a"
-    assert story.undone == ["a"]
+    assert story.steps == ["ready a", "start a", "see to a", "end a"]
 
 
-async def test_who_leaves_in_the_turn_of_a_failure_has_nothing_undone() -> None:
-    """Nor does the loop complain that nobody heard of the failure."""
+async def test_who_leaves_in_the_turn_of_a_failure() -> None:
+    """The loop does not complain that nobody heard of the failure."""
     story = Story()
     complaints: list[object] = []
     loop = asyncio.get_running_loop()
@@ -171,13 +172,26 @@ async def test_who_leaves_in_the_turn_of_a_failure_has_nothing_undone() -> None:
     def leave() -> None:
         loop.call_soon(leaving.cancel)
 
-    leaving = story.begin(story.process("a", starting=leave, fails_at="see to"))
+    leaving = story.process("a", starting=leave, fails_at="see to")
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    assert not story.undone
-    story.starts = Starts[str]()
+    assert story.steps[-1] == "end a"
+    story.starts = Starts()
     gc.collect()
     assert not complaints
+
+
+async def test_a_failure_that_nobody_waits_for() -> None:
+    """It is nobody's, and the others are started all the same."""
+    story = Story()
+    leaving: asyncio.Task[str]
+
+    def leave() -> None:
+        leaving.cancel()
+
+    leaving = story.process("a", starting=leave, fails_at="see to")
+    assert await story.process("b") == "b"
+    assert leaving.cancelled()
 
 
 class Short(list[Any]):
@@ -213,11 +227,11 @@ async def test_a_turn_that_there_is_no_memory_for(call: str) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
     story.starts._together = Short(call)
-    tasks = [story.begin(story.process(name)) for name in "abc"]
+    tasks = [story.process(name) for name in "abc"]
     assert await asyncio.gather(*tasks) == ["a", "b", "c"]
     assert [type(report) for report in reports] == [MemoryError]
     assert len(story.steps) == len(set(story.steps)) == 12
-    assert await story.begin(story.process("d")) == "d"
+    assert await story.process("d") == "d"
 
 
 def test_at_once() -> None:

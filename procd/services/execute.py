@@ -74,6 +74,47 @@ class Program:
     merged: bool = False
 
 
+class _Run:
+    """One command from its request to its end.
+
+    Attributes:
+        over: done when the command is, or when its time is up.
+        process: None until it has been started.
+    """
+
+    __slots__ = ("_loop", "_timer", "over", "process")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self.over = self._loop.create_future()
+        self.process: Process | None = None
+
+    def watch(self, process: Process, timeout_s: float | None) -> None:
+        """It has been started; from now on its time counts, if there is a limit to it."""
+        self.process = process
+        process.on_done = self._wake
+        if timeout_s is not None:
+            self._timer = self._loop.call_later(timeout_s, self._time_up)
+
+    def _wake(self) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def _time_up(self) -> None:
+        assert self.process is not None
+        self.process.look()
+        if self.process.running:  # else it is done as soon as its output is in
+            self._wake()
+
+    def forget(self) -> None:
+        """Wait for it no more."""
+        if self.process is not None:
+            self.process.on_done = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+
 class Executions:
     """Runs commands, each in a shell of its own.
 
@@ -156,33 +197,45 @@ class Executions:
         try:
             output = Log(store, cap_bytes)
             watch(output)
+            run = _Run()
+            self._processes.starts.begin(self._starting(program, output, timeout_s, run), run.over)
             try:
-                starting = self._starting(program, output)
-                process = await self._processes.starts.start(starting, self._abort)
+                await run.over
             except SpawnFailed as exc:
                 output.append(exc.message.encode(), STDERR)
                 return ExecuteResult(exit_code=-1, output=store)
-            exit_code = await self._end(process, self._limited(timeout_s))
+            except BaseException:  # cancelled, or no memory to wait for it with
+                if run.process is not None:
+                    self._abort(run.process)
+                raise
+            finally:
+                run.forget()
+            assert run.process is not None
+            exit_code = self._ended(run.process)
             if exit_code is None:
                 store.cut(LATE_BYTES)
             return ExecuteResult(exit_code=exit_code, output=store)
         finally:
             self.running -= 1
 
-    def _starting(self, program: Callable[[], Program], output: Log[Backlog]) -> Steps[Process]:
+    def _starting(
+        self, program: Callable[[], Program], output: Log[Backlog], timeout_s: float, run: "_Run"
+    ) -> Steps[None]:
         made = program()
-        return (
-            yield from self._processes.starting(
-                made.argv,
-                cwd=made.cwd,
-                env=made.env,
-                output=output,
-                stdin=made.stdin,
-                passed=made.passed,
-                apart=made.apart,
-                merged=made.merged,
-            )
+        process = yield from self._processes.starting(
+            made.argv,
+            cwd=made.cwd,
+            env=made.env,
+            output=output,
+            stdin=made.stdin,
+            passed=made.passed,
+            apart=made.apart,
+            merged=made.merged,
         )
+        if run.over.done():  # cancelled amid the start
+            self._abort(process)
+        else:
+            run.watch(process, self._limited(timeout_s))
 
     def _limited(self, timeout_s: float) -> float | None:
         ceiling_s = self._config.max_timeout_s
@@ -190,33 +243,8 @@ class Executions:
             timeout_s = ceiling_s
         return timeout_s or None
 
-    async def _end(self, process: Process, timeout_s: float | None) -> int | None:
-        """Wait for the end and tell the exit code, or see to the end when time is up."""
-        loop = asyncio.get_running_loop()
-        over = loop.create_future()
-
-        def wake() -> None:
-            if not over.done():
-                over.set_result(None)
-
-        def time_up() -> None:
-            process.look()
-            if process.running:  # else it is done as soon as its output is in
-                wake()
-
-        process.on_done = wake
-        if process.done.done():  # since its start, a turn ago
-            wake()
-        timer = None if timeout_s is None else loop.call_later(timeout_s, time_up)
-        try:
-            await over
-        except asyncio.CancelledError:
-            self._abort(process)
-            raise
-        finally:
-            process.on_done = None
-            if timer is not None:
-                timer.cancel()
+    def _ended(self, process: Process) -> int | None:
+        """The exit code; None if time was up, and see to the end then."""
         if process.done.done():
             return process.done.result().shell_code
         process.take_pending()
