@@ -53,8 +53,8 @@ class HttpConnection(web.RequestHandler):
 
     __slots__ = ("_body", "_config", "_farewell", "_frames", "_head_bytes", "_heads_bytes",
                  "_heap", "_max_head_bytes", "_parting", "_patience", "_peername", "_poller",
-                 "_refused", "_requests", "_sent", "_visitors", "_watched", "_wire", "answered",
-                 "incoming", "last_words", "took_answer")  # fmt: skip
+                 "_refused", "_requests", "_sent", "_visitors", "_was_held", "_watched", "_wire",
+                 "answered", "incoming", "last_words", "took_answer")  # fmt: skip
 
     def __init__(
         self, server: web.Server, app: web.Application, config: ServerConfig, **options: Any
@@ -70,6 +70,7 @@ class HttpConnection(web.RequestHandler):
         self._heap = app[HEAP]
         self._visitors = app[VISITORS]
         self._frames = app[FRAMES]
+        self._was_held = False  # its parser may have kept something back then
         self._watched = -1
         self._max_head_bytes = config.max_header_bytes * HEAD_TO_HEADER
         self._head_bytes = 0  # of one that isn't whole
@@ -227,6 +228,7 @@ class HttpConnection(web.RequestHandler):
         self._visitors.began(self)
 
     def _pause_transport_reading(self) -> None:
+        self._was_held = True
         super()._pause_transport_reading()
         # What a WebSocket's client has sent before it went is still to be read.
         if self._watched < 0 and self.transport is not None and not self._upgraded:
@@ -338,8 +340,10 @@ class HttpConnection(web.RequestHandler):
         self._resume_reading_for_buffer()
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001,FBT002 - as above
-        """Called by aiohttp when there is room again."""
-        super().resume_reading(resume_parser)
+        """Called by aiohttp when there is room again, and twice with each body, held or not."""
+        if self._was_held:
+            self._was_held = not resume_parser
+            super().resume_reading(resume_parser)
         if self.incoming is not None:
             self.incoming.go_on()
 

@@ -331,3 +331,29 @@ async def test_the_connection_outlives_a_bad_request(
             (size,) = (line[16:] for line in headers if line.startswith("Content-Length: "))
             await patient.exactly(int(size))
             await patient.send(body[late:])
+
+
+@each("framing", ["length", "chunked"])
+@each(
+    "size", [1000, 65_000, 65_536, 130_000, 131_072, 131_073, 200_000, 262_144, 600_000, 3_000_000]
+)
+async def test_what_is_asked_right_behind_a_long_body(
+    procd: MakeClient, size: int, framing: str
+) -> None:
+    """It is answered, wherever reading was held meanwhile."""
+    client = await procd()
+    begin = b'{"command": "echo first", "unknown": "'
+    body = begin + b"x" * (size - len(begin) - 2) + b'"}'
+    header = f"Content-Length: {size}"
+    if framing == "chunked":
+        header = "Transfer-Encoding: chunked"
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (size, body)
+    async with raw(client) as eager:
+        head = f"POST /process/execute HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n".encode()
+        last = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        await eager.send(2 * (head + body) + last)
+        for said in (b'"first\\n"', b'"first\\n"', b'"version"'):
+            status, headers = await eager.head()
+            assert status == 200
+            (length,) = (line[16:] for line in headers if line.startswith("Content-Length: "))
+            assert said in await eager.exactly(int(length))
