@@ -33,7 +33,7 @@ from procd.api.incoming import FRAMES, FrameTurns
 from procd.api.middleware import errors
 from procd.api.observe import HEAP, REQUESTS, Requests, name_request, observer
 from procd.api.refusal import expect
-from procd.api.visitors import VISITORS, Visitors, dismiss
+from procd.api.visitors import VISITORS, Visitors
 from procd.api.web import ASSETS, Assets
 from procd.api.web import routes as web_routes
 from procd.api.ws import CONNECTIONS, Connections
@@ -104,7 +104,7 @@ def create_app(
     app[VISITORS] = visitors
     app[SILENCE_S] = config.server.body_s
     app[MAX_VALUES] = config.server.max_body_values
-    app.on_response_prepare.append(dismiss)
+    app.on_response_prepare.append(visitors.dismiss)
     app.on_response_prepare.append(hang_up)
     app[PROXIES] = Proxies(config.server)
     app.on_response_prepare.append(name_request)

@@ -137,9 +137,8 @@ class Process:
 
     def _one_ended(self) -> None:
         self._unread -= 1
-        if not self._unread:
-            if not self.running:
-                self._finish()
+        if not self._unread and not self.running:
+            self._finish()
             self._processes.settle(self)
 
     def _exited(self, status: ExitStatus) -> None:
@@ -185,11 +184,11 @@ class Process:
         if self.done.done():
             return
         self.log.seal()
-        for reader in self._readers:
-            if not reader.ended:
-                reader.discard()
-        if self._unread:  # a background child, which runs on, keeps nothing of what there was
-            self.log = Log(Backlog(0), 0)
+        if self._unread:  # by a background child, which runs on
+            for reader in self._readers:
+                if not reader.ended:
+                    reader.discard()
+            self.log = Log(Backlog(0), 0)  # it keeps nothing of what there was
         assert self.record.exit is not None
         self.done.set_result(self.record.exit)
         if self.on_done is not None:

@@ -108,6 +108,8 @@ class Processes:
         Raises:
             Exhausted: `process.max_total_output_bytes` are kept.
         """
+        if self.memory.has_room(size):
+            return
         self.memory.relieve(size)
         if not self.memory.has_room(size):
             most = self.memory.most_bytes

@@ -27,8 +27,8 @@ NOTES = web.RequestKey("NOTES", dict[str, Any])
 
 def note(request: web.Request, **facts: str | int | None) -> None:
     """Add ids or an exit code to the record of this request; never what a user typed or runs."""
-    if request.app.get(AUDIT) is not None:
-        request[NOTES] = {**request.get(NOTES, {}), **facts}
+    if (notes := request.get(NOTES)) is not None:
+        notes.update(facts)
 
 
 def ending(request: web.Request) -> Callable[[int | None], None]:
@@ -54,6 +54,8 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
     if _path(request) in UNGUARDED:
         return await handler(request)
     began_at, begin = datetime.now(UTC), time.monotonic()
+    notes: dict[str, Any] = {}
+    request[NOTES] = notes
     status = None
     try:
         response = await handler(request)
@@ -66,7 +68,7 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
             **_record(request, "closed" if status == SWITCHING else "request", began_at),
             "status": status,
             "durationMs": int((time.monotonic() - begin) * 1000),
-            **request.get(NOTES, {}),
+            **notes,
         }
         if status in REFUSALS or (
             request.app[GATE].access.required and request.get(CALLER) in STRANGERS

@@ -115,7 +115,8 @@ class HttpConnection(web.RequestHandler):
         size -= 0 if body is None else body.total_bytes
         if len(self._messages) > queued:
             self._refuse_strange(queued)
-            self._forget_head()
+            if self._head_bytes:
+                self._forget_head()
             self._body = self._messages[-1][1]
             size -= self._body.total_bytes
         elif self._body is None and not self._upgraded:

@@ -80,13 +80,14 @@ class Gate:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request pass, or raise."""
+        connection = request.protocol
         try:
             caller = request[CALLER] = self.admit(request)
             if caller is not ANYONE or not self.access.required:
-                self._visitors.let_in(request.protocol)
+                self._visitors.let_in(connection)
             return await handler(request)
         finally:
-            self._visitors.ended(request.protocol)
+            self._visitors.ended(connection)
 
     def admit(self, request: web.Request) -> Token:
         """Whose request it is; for an upgrade, the ticket in it is then used up.

@@ -179,33 +179,32 @@ class Visitors:
         """It has a request; if there was no room for it, one that has none makes way."""
         self._idle.pop(visitor, None)
         self._new.pop(visitor, None)
-        # A newcomer's own may be on its way.
-        self._make_room(visitor, SHY_S if self._abound else 0)
+        if visitor in self.extra:  # a newcomer's own may be on its way
+            self._make_room(visitor, SHY_S if self._abound else 0)
 
     def showed_token(self, visitor: object) -> None:
         """It has shown a token: for it, even a newcomer makes way that may be about to ask."""
-        self._make_room(visitor, 0)
+        if visitor in self.extra:
+            self._make_room(visitor, 0)
 
     def _make_room(self, visitor: object, shy_s: float) -> None:
-        """If there was none for it, have the idlest leave; newcomers may be silent for `shy_s`."""
-        if visitor in self.extra:
-            leaves = self._idlest(time.monotonic() - shy_s, self.extra)
-            if leaves is not None:
-                leaves.make_way()
-                self.left(leaves)
-                self.extra.pop(visitor, None)
+        """There was none for it: have the idlest leave; newcomers may be silent for `shy_s`."""
+        leaves = self._idlest(time.monotonic() - shy_s, self.extra)
+        if leaves is not None:
+            leaves.make_way()
+            self.left(leaves)
+            self.extra.pop(visitor, None)
 
     def ended(self, visitor: object) -> None:
         """That is as good as answered; a WebSocket's is when it is closed."""
         if (known := self._all.get(visitor)) is not None:
             self._idle[visitor] = known
 
+    async def dismiss(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Close after the answer if there is no room for the client, or it has asked with much."""
+        if self.answer(request.protocol, response.content_length or 0):
+            response.force_close()
+            response.headers[hdrs.CONNECTION] = "close"
+
 
 VISITORS = web.AppKey("VISITORS", Visitors)
-
-
-async def dismiss(request: web.Request, response: web.StreamResponse) -> None:
-    """Close after the answer if there is no room for the client, or it has asked with much."""
-    if request.app[VISITORS].answer(request.protocol, response.content_length or 0):
-        response.force_close()
-        response.headers[hdrs.CONNECTION] = "close"

@@ -108,7 +108,8 @@ class Log(Generic[S_co]):
         if self.paused:
             self._resume()
         self._sources.clear()
-        self._wake()
+        if self._cursors:
+            self._wake()
 
     def _wake(self) -> None:
         for cursor in self._cursors.copy():

@@ -89,7 +89,7 @@ class Child:
     def _exited(self) -> None:
         """It has ended. Who traces it gets the status first, and may never take it: ptrace(2)."""
         self.look()
-        if self.running and self._is_over():
+        if not self._pidfd.closed and self._is_over():
             self._selector.remove_reader(self._pidfd.number)
             self._retry = asyncio.get_running_loop().call_later(TRACED_REST_S, self._exited)
 
@@ -100,7 +100,7 @@ class Child:
 
     def look(self) -> None:
         """Take the status now if there is one, though the selector hasn't told of it yet."""
-        if not self.running:
+        if self._pidfd.closed:
             return
         try:
             info = os.waitid(os.P_PIDFD, self._pidfd.number, os.WEXITED | os.WNOHANG)

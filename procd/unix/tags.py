@@ -41,13 +41,17 @@ def obstacle() -> int | None:
     the shell runs otherwise.
     """
     hard = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
-    return None if hard == resource.RLIM_INFINITY or hard > EVERY_BIT else hard
+    return None if _leaves_room(hard) else hard
+
+
+def _leaves_room(hard: int) -> bool:
+    return hard == resource.RLIM_INFINITY or hard > EVERY_BIT
 
 
 def mark(tag: int) -> Limits:
     """Carry `tag`, so that what is started inherits it, until `unmark` gets what this returns."""
     limits = resource.getrlimit(resource.RLIMIT_RTTIME)
-    if obstacle() is None:
+    if _leaves_room(limits[1]):
         resource.setrlimit(resource.RLIMIT_RTTIME, (tag, limits[1]))
     return limits
 
