@@ -160,8 +160,12 @@ class Attendant:
     def _drop(self, by: str) -> None:
         self._connection.send_away(TAKEN_OVER, f"taken over by {by}")
 
-    def _changed(self) -> None:
-        if self._timer is None:
+    def _changed(self, at_once: bool) -> None:  # noqa: FBT001 - it is a Member's
+        if at_once:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._tell()
+        elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_soon(self._tell)
 
     def _tell(self) -> None:

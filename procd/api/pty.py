@@ -136,8 +136,8 @@ async def resize(request: web.Request) -> web.StreamResponse:
     size = await load(request, RESIZE)
     check_size(size["cols"], size["rows"])
     session = request.app[PTYS].to_resize(request.match_info["id"])
-    info = session.resize(size["cols"], size["rows"])
     session.attendance.tell()
+    info = session.resize(size["cols"], size["rows"])
     return await respond_json(request, view(info))
 
 

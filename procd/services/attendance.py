@@ -18,7 +18,8 @@ class Member:
     Attributes:
         may_write: whether it types and resizes, or only looks on.
         drop: ends its connection, given the name of who took over.
-        changed: told of every change here; None for a client that didn't ask.
+        changed: told of every change here, and whether its client is to hear of it at once; None
+            for a client that didn't ask.
         number: which one it is, set when it joins.
         size: columns and rows of its window, if it told.
         visible: whether somebody may be looking at that window.
@@ -27,7 +28,7 @@ class Member:
     name: str
     may_write: bool
     drop: Callable[[str], None]
-    changed: Callable[[], None] | None = None
+    changed: Callable[[bool], None] | None = None
     number: int = 0
     size: tuple[int, int] | None = None
     visible: bool = True
@@ -86,9 +87,9 @@ class Attendance:
         if self.active == member.number:
             writers = [each.number for each in self.members if each.may_write]
             self.active = writers[-1] if writers else 0
+        self.tell()
         if member.counts:
             self._agree()
-        self.tell()
 
     def typed(self, member: Member) -> bool:
         """Note that `member`, who may write, has typed; whether another was active before."""
@@ -101,14 +102,15 @@ class Attendance:
     def sized(self, member: Member, size: tuple[int, int], *, visible: bool) -> None:
         """Note the size of a member's window; it counts if the member may write."""
         member.size, member.visible = size, visible
-        if member.may_write:
-            if visible:
-                self.active = member.number
-            if self.policy == SMALLEST:
-                self._agree()
-            elif visible:
-                self._resize(*size)
+        if member.may_write and visible:
+            self.active = member.number
         self.tell()
+        if not member.may_write:
+            return
+        if self.policy == SMALLEST:
+            self._agree()
+        elif visible:
+            self._resize(*size)
 
     def take_over(self, member: Member) -> None:
         """Send away all others that may write."""
@@ -116,13 +118,17 @@ class Attendance:
             if other is not member and other.may_write:
                 other.drop(member.name)
 
-    def tell(self) -> None:
-        """Let the members know that something here has changed."""
+    def tell(self, *, at_once: bool = False) -> None:
+        """Let the members know that something here has changed.
+
+        Args:
+            at_once: and not in the next turn, together with what else has changed by then.
+        """
         self.told = b""
         self._changed()
         for member in self.members:
             if member.changed is not None:
-                member.changed()
+                member.changed(at_once)
 
     def _agree(self) -> None:
         if self.policy != SMALLEST:

@@ -201,15 +201,22 @@ class PtySession:
     def resize(self, cols: int, rows: int) -> PtyInfo:
         """Change the winsize, now or for the start to come.
 
+        Who is attached is told first: the program may draw for it in that moment.
+
         Raises:
             BadRequest: a side is not 1 to 1000 cells long.
         """
         check_size(cols, rows)
-        if self._recording is not None and (cols, rows) != (self.info.cols, self.info.rows):
+        changed = (cols, rows) != (self.info.cols, self.info.rows)
+        if changed and self._recording is not None:
             self._recording.resized(cols, rows)
         self.info = replace(self.info, cols=cols, rows=rows)
-        if self._process is not None and self._redrawn is None:
-            self._process.resize(cols, rows)
+        try:
+            if changed:
+                self.attendance.tell(at_once=True)
+        finally:  # should there be no memory for that
+            if self._process is not None and self._redrawn is None:
+                self._process.resize(cols, rows)
         return self.info
 
     def redraw(self) -> None:

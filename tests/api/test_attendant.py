@@ -37,6 +37,8 @@ from tests.conftest import Client, MakeClient
 from tests.waiting import until
 
 ECHO = "stty raw -echo; echo ready; exec cat"
+# Draws its prompt anew whenever the size changes, and at once.
+PROMPT = "export PS1=ready; exec bash --norc --noprofile -i"
 WINDOW_BYTES = 64 << 10
 FRAME_BYTES = 64 << 10
 
@@ -431,6 +433,33 @@ async def test_the_size_that_the_output_is_for(procd: MakeClient, tmp_path: Path
         told = (await connect(client, "t1", query, PROTOCOL)).connected
         assert (told["cols"], told["rows"]) == (60, 10)
         assert "cols" not in (await connect(client, "t1", query)).connected
+
+
+@each("by", ["request", "message"])
+async def test_a_new_size_is_told_before_what_is_drawn_for_it(
+    procd: MakeClient, tmp_path: Path, by: str
+) -> None:
+    client = await served(procd, tmp_path, PROMPT)
+    terminals = one, two = await attended(client), await attended(client)
+    for terminal in terminals:
+        await terminal.until(b"ready")
+    for number, key in enumerate(b"bcfgijknopqstuvwxz", 1):  # which drawing has no use for
+        before = [len(terminal.output) for terminal in terminals]
+        cols, rows = 100 + number, 20 + number
+        if by == "request":
+            size = {"cols": cols, "rows": rows}
+            async with client.post("/process/pty/t1/resize", json=size) as reply:
+                assert reply.status == 200
+        else:
+            await say(one, type="size", cols=cols, rows=rows)
+        for terminal, size_before in zip(terminals, before, strict=True):
+            await terminal.until_size(size_before + 1)
+            told = [each["cols"] for each in terminal.controls if each["status"] == "presence"]
+            assert told[-1] == cols
+            assert told.count(cols) == 1
+        await two.type(bytes((key,)))
+        for terminal in terminals:
+            await terminal.until(bytes((key,)))  # and all is drawn
 
 
 async def test_a_ping_is_answered(procd: MakeClient, tmp_path: Path) -> None:
