@@ -72,6 +72,7 @@ class _Start:
             self.steps_taken = OVER
             if not self._over.done():
                 self._over.set_exception(exc)
+            del self._over  # the traceback leads here: or else each would keep the other
 
 
 class Starts:

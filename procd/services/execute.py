@@ -80,15 +80,17 @@ class _Run:
     Attributes:
         over: done when the command is, or when its time is up.
         process: None until it has been started.
+        left: whether nobody waits for it any more.
     """
 
-    __slots__ = ("_loop", "_timer", "over", "process")
+    __slots__ = ("_loop", "_timer", "left", "over", "process")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.over = self._loop.create_future()
         self.process: Process | None = None
+        self.left = False
 
     def watch(self, process: Process, timeout_s: float | None) -> None:
         """It has been started; from now on its time counts, if there is a limit to it."""
@@ -107,12 +109,14 @@ class _Run:
         if self.process.running:  # else it is done as soon as its output is in
             self._wake()
 
-    def forget(self) -> None:
+    def leave(self) -> None:
         """Wait for it no more."""
         if self.process is not None:
             self.process.on_done = None
         if self._timer is not None:
             self._timer.cancel()
+        self.left = True
+        del self.over  # if it has a failure, the traceback of that leads here
 
 
 class Executions:
@@ -209,7 +213,7 @@ class Executions:
                     self._abort(run.process)
                 raise
             finally:
-                run.forget()
+                run.leave()
             assert run.process is not None
             exit_code = self._ended(run.process)
             if exit_code is None:
@@ -232,7 +236,7 @@ class Executions:
             apart=made.apart,
             merged=made.merged,
         )
-        if run.over.done():  # cancelled amid the start
+        if run.left or run.over.done():  # cancelled amid the start
             self._abort(process)
         else:
             run.watch(process, self._limited(timeout_s))

@@ -1,15 +1,18 @@
 """What is over takes no memory with it, though Python's garbage isn't collected for a long time."""
 
+import asyncio
 import gc
 import tracemalloc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from procd.api.edge import HttpConnection
+from procd.api.execute import EXECUTIONS
 from procd.services.pty import PtyInfo
-from tests.api.clients import create, delete, raw
-from tests.conftest import MakeClient
+from tests.api.clients import WAIT_S, create, delete, json_body, raw
+from tests.conftest import Client, MakeClient
 from tests.waiting import until
 
 ASK = "POST /process/execute HTTP/1.1\nContent-Length: 60000000\nOrigin: http://a.example"
@@ -64,3 +67,79 @@ async def test_environments_of_terminals(procd: MakeClient) -> None:
     await delete(client, "t")
     long = [each for each in gc.get_objects() if type(each) is PtyInfo and "A" in each.envs]
     assert not long
+
+
+LONG = f"true #{'x' * SIZE}"
+EXECUTE, RUN, SESSION = "/process/execute", "/process/code-run", "/process/session"
+CONTEXT = "/process/interpreter/context"
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "status"),
+    [
+        (EXECUTE, {"command": LONG}, 200),
+        (EXECUTE, {"command": LONG, "cwd": "/absent"}, 200),
+        (EXECUTE, {"command": "true", "envs": {"A": "x" * SIZE}}, 200),
+        (EXECUTE, {"command": f"sleep 60 #{'x' * SIZE}", "timeout": 1}, 408),
+        (RUN, {"code": f"#{'x' * SIZE}", "language": "python"}, 200),
+        (RUN, {"code": f"#{'x' * SIZE}", "language": "python", "envs": {"A": "x" * SIZE}}, 200),
+        (RUN, {"code": f"#{'x' * SIZE}", "language": "none"}, 400),
+        (SESSION, {"sessionId": "s", "unknown": "x" * SIZE, "cwd": "/absent"}, None),
+        (CONTEXT, {"cwd": "/absent", "language": "python", "unknown": "x" * SIZE}, None),
+    ],
+)
+@pytest.mark.usefixtures("uncollected")
+async def test_requests_that_start_something(
+    procd: MakeClient, path: str, document: dict[str, Any], status: int | None
+) -> None:
+    """Or fail to."""
+    client = await procd()
+    await _leaves_nothing(client, path, document, status)
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_requests_of_who_leaves(procd: MakeClient) -> None:
+    client = await procd()
+    executions = client.app[EXECUTIONS]
+    body = json_body({"command": f"sleep 60 #{'x' * SIZE}"}).read()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(5):
+            async with raw(client) as leaver:
+                head = f"POST {EXECUTE} HTTP/1.1\nContent-Length: {len(body)}"
+                await leaver.request(head, body)
+                await until(lambda: executions.running == 1)
+            await until(lambda: not executions.running)
+        await until(lambda: tracemalloc.get_traced_memory()[0] - before < 2 * SIZE)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_requests_that_there_is_no_room_for(procd: MakeClient) -> None:
+    client = await procd(process={"max_processes": 1})
+    await create(client, "t")
+    for path, document in (
+        (EXECUTE, {"command": LONG}),
+        (RUN, {"code": f"#{'x' * SIZE}", "language": "python"}),
+    ):
+        await _leaves_nothing(client, path, document, 429)
+
+
+async def _leaves_nothing(
+    client: Client, path: str, document: dict[str, Any], status: int | None
+) -> None:
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(5):
+            async with (
+                asyncio.timeout(WAIT_S),
+                client.post(path, data=json_body(document)) as reply,
+            ):
+                await reply.read()
+                assert status is None or reply.status == status
+        await until(lambda: tracemalloc.get_traced_memory()[0] - before < 2 * SIZE)
+    finally:
+        tracemalloc.stop()
