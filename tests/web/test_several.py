@@ -37,7 +37,7 @@ def test_the_latest_size_counts(opens: Opens) -> None:
     two = opens(create=False)
     two.page.set_viewport_size({"width": 500, "height": 500})
     two.page.wait_for_function(
-        "most => parseInt(document.querySelector('.people').textContent) < most", arg=cols
+        "most => parseInt(document.querySelector('.people')?.textContent) < most", arg=cols
     )
     is_sized(one, *two.size())
     assert two.size()[1] < rows
@@ -62,7 +62,7 @@ def test_the_smallest_size_counts(context: "BrowserContext", home: Path) -> None
         two.page.set_viewport_size({"width": 1000, "height": 500})
         one.says("smallest window")
         two.page.wait_for_function(
-            "rows => document.querySelector('.people').textContent.match(/[0-9]+/g)?.[1] < rows",
+            "rows => document.querySelector('.people')?.textContent.match(/[0-9]+/g)?.[1] < rows",
             arg=rows,
         )
         is_sized(one, cols, two.size()[1])
