@@ -31,11 +31,12 @@ from procd.unix import cgroup, proctree, tags
 from procd.unix.confine import confinement
 from procd.unix.fd import OwnedFd, may_last, pipes
 from procd.unix.heap import Heap
+from procd.unix.hurry import Hurry
 from procd.unix.memory import memory_bytes
 from procd.unix.placement import Placement
 from procd.unix.poller import Poller
 from procd.unix.proctree import Forest, Tree
-from procd.unix.spawn import Spec, spawn
+from procd.unix.spawn import Spec
 from procd.unix.tty import open_pty
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Processes:
         # To start a process keeps the event loop: whoever starts many awaits `turns.take()` first.
         self.turns = Turns(SPAWNS)
         self.starts = Starts()
-        self._placement = Placement()
+        self._hurry, self._placement = Hurry(), Placement()
         self.pids: dict[int, Process] = {}
         self.trees = Trees(self.pids, self.tasks)
         self.spawn_times = Histogram(SPAWN_BOUNDS_S)
@@ -261,7 +262,7 @@ class Processes:
         spec.wrappers = entrance + self.confinement.wrappers
         try:
             begin = time.perf_counter()
-            pid = spawn(spec, tag)
+            pid = self._hurry.spawn(spec, tag)
             self.spawn_times.add(time.perf_counter() - begin)
         except SpawnFailed:
             if leaf is not None:

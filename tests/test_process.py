@@ -1169,3 +1169,19 @@ async def test_limits_where_no_cgroup_is_delegated(
     process = supervisor.sh("exit 5")
     assert await ended(process) == ExitStatus(code=5)
     assert process.usage() is None
+
+
+async def test_a_hurried_process_is_as_any_other(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where others are taken to keep all processors busy: its priority, and what it says."""
+    script = "cut -d' ' -f18,19,41 /proc/self/stat"
+    supervisor = supervise()
+    usual = supervisor.sh(script)
+    await ended(usual)
+    monkeypatch.setattr("procd.unix.hurry.BUSY_START_S", -1.0)
+    for start in (supervisor.sh, supervisor.pty):
+        for _ in range(10):
+            process = start(script)
+            await ended(process)
+            assert said(process).split() == said(usual).split()

@@ -1,0 +1,121 @@
+"""Starts where others keep all processors busy.
+
+procd waits for a child until that has become its program (vfork). Where each processor has somebody
+who runs all the time, the kernel has a child wait until the slice of one of them is over, and procd
+with all its clients wait as long, for milliseconds each time. Once that is the rule, a child begins
+with short slices of its own: who has these goes before whoever runs. As soon as it is its program
+it has ordinary ones.
+
+Source: sched_setattr(2); Linux 6.12, kernel/sched/fair.c, PREEMPT_SHORT and `custom_slice`. Older
+kernels take it and heed it not.
+"""
+
+import logging
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from procd.unix.libc import LIBC
+from procd.unix.spawn import Spec, spawn
+
+log = logging.getLogger(__name__)
+
+# asm/unistd_64.h of x86, and asm-generic/unistd.h.
+SYS_SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274, "loongarch64": 274, "riscv64": 274}
+# linux/sched/types.h, SCHED_ATTR_SIZE_VER0
+ATTRIBUTES: Final = struct.Struct("=IIQiIQQQ")
+SCHED_FLAG_RESET_ON_FORK: Final = 1
+# The shortest that there is, nanoseconds; and what says that there is to be none in particular.
+SHORT_SLICE_NS: Final = 100_000
+ANY_SLICE: Final = 0
+# What a start takes on the average of so many where the others are busy. Where they only have such
+# children to run, one in ten takes as long. The longest says no more than a long one.
+BUSY_START_S: Final = 0.0008
+LONG_START_S: Final = 0.002
+STARTS: Final = 16
+# Then one in so many seconds is as ever, to see whether they still are.
+BUSY_S: Final = 0.5
+
+
+class Hurry:
+    """Starts children, without delay if need be.
+
+    Args:
+        now: a monotonic clock, seconds.
+
+    Attributes:
+        busy: whether others are taken to keep all processors busy.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._call = SYS_SCHED_SETATTR.get(os.uname().machine) if sys.maxsize > 1 << 32 else None
+        self._own = self._hurried = self._ordinary = b""
+        self.busy = False
+        self._start_s = 0.0  # what a start takes that isn't hurried
+        self._look_at = 0.0  # when it is time for one
+
+    def spawn(self, spec: Spec, tag: int) -> int:
+        """As `spawn` of its own module."""
+        begin = self._now()
+        # A wrapper may make it another user's, who is not ours to change.
+        if self.busy and begin < self._look_at and not spec.wrappers and self.begin():
+            try:
+                pid = spawn(spec, tag)
+                self.release(pid)
+            finally:
+                self.end()
+            return pid
+        pid = spawn(spec, tag)
+        self._learn(begin)
+        return pid
+
+    def _learn(self, begin: float) -> None:
+        now = self._now()
+        weight = 1 / 2 if self.busy else 1 / STARTS
+        self._start_s += (min(now - begin, LONG_START_S) - self._start_s) * weight
+        self.busy = self._start_s > BUSY_START_S
+        self._look_at = now + BUSY_S
+
+    def begin(self) -> bool:
+        """Have children begin hurriedly from now on; whether they do. `end` follows if so.
+
+        What else a child inherits stays as it is: procd itself may go before others, and has its
+        children not do so (SCHED_RESET_ON_FORK), which would go for slices as well.
+        """
+        policy = os.sched_getscheduler(0)
+        resets = policy == os.SCHED_OTHER | os.SCHED_RESET_ON_FORK
+        if self._call is None or not (resets or policy == os.SCHED_OTHER):
+            return False
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        childs = max(nice, 0) if resets else nice
+        self._own = _attributes(nice, ANY_SLICE, SCHED_FLAG_RESET_ON_FORK * resets)
+        self._ordinary = _attributes(childs, ANY_SLICE)
+        if self._set(0, _attributes(childs, SHORT_SLICE_NS)):
+            return True
+        self._call = None  # who may not do that, or can't, never will
+        return False
+
+    def release(self, pid: int) -> None:
+        """Have a child that has begun go on as any other.
+
+        What it has started by then keeps short slices, which is all that they are.
+        """
+        self._set(pid, self._ordinary)
+
+    def end(self) -> None:
+        """Have procd itself be what it was."""
+        if not self._set(0, self._own):
+            log.warning("procd has lost its priority over what it runs")
+
+    def _set(self, pid: int, attributes: bytes) -> bool:
+        return bool(LIBC.syscall(self._call, pid, attributes, 0) == 0)
+
+
+def _attributes(nice: int, slice_ns: int, flags: int = 0) -> bytes:
+    """struct sched_attr of an ordinary task."""
+    size = ATTRIBUTES.size
+    return ATTRIBUTES.pack(size, os.SCHED_OTHER, flags, nice, 0, slice_ns, 0, 0)
