@@ -23,7 +23,12 @@ def precede(nice: int) -> None:
     """
     if os.getpriority(os.PRIO_PROCESS, 0):
         return
-    os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
     os.setpriority(os.PRIO_PROCESS, 0, nice)
+    try:
+        # Only now: who may not have a priority may not take the flag back.
+        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+    except OSError:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+        raise
     if os.getsid(0) == os.getpid() and AUTOGROUP.exists():
         AUTOGROUP.write_text(str(nice))

@@ -62,3 +62,22 @@ def test_a_chosen_priority_stays() -> None:
     """Started with `nice`, procd and its children keep that."""
     own, _, child, *_ = run(-7, 5)
     assert (own, child) == ("5", "5")
+
+
+@root
+def test_who_may_have_no_priority_stays_what_it_was() -> None:
+    """The flag alone would reset its children's slices, and only the root can unset it."""
+    program = """
+import os
+from procd.unix.priority import precede
+os.setuid(65534)
+try:
+    precede(-7)
+except PermissionError:
+    print(os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True, timeout=20,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert done.stdout.split() == ["0", "0"]
