@@ -14,6 +14,7 @@ GROUPS: Final = (
     "http",
     "gate",
     "execute",
+    "busy",
     "output",
     "echo",
     "stream",
@@ -46,6 +47,8 @@ def main() -> None:
                 http.measure(report, procd, server, rounds)
             if "execute" in names:
                 execute.measure(report, place, procd, rounds)
+            if "busy" in names:
+                execute.measure_busy(report, place, procd, rounds)
             if "output" in names:
                 execute.measure_output(report, place, procd, rounds * 6)
             if "echo" in names:

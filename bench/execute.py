@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import subprocess
 import time
+from contextlib import ExitStack
 from typing import Final
 
 from bench.http import latencies, rate
@@ -81,6 +83,29 @@ def measure(report: Report, place: Place, procd: Program, rounds: int) -> None:
                 name, "/s", rates, floor_name=f"spawn, {clients} in flight", floors=floors,
                 target=">= 0.80", met=lambda ratio, _: ratio >= 0.8,
             )  # fmt: skip
+    spawner.close()
+
+
+def measure_busy(report: Report, place: Place, procd: Program, rounds: int) -> None:
+    """The rows of this group: beside as many programs that never rest as there are processors."""
+    report.start("busy")
+    spawner = Spawner(place)
+    execute = request("POST", "/process/execute", {"command": SCRIPT})
+    with ExitStack() as others:
+        for _ in range(os.cpu_count() or 1):
+            never_rests = subprocess.Popen(
+                (SHELL, "-c", "while :; do :; done"), start_new_session=True, cwd=place.home
+            )
+            others.callback(never_rests.wait)
+            others.callback(never_rests.kill)
+        for clients in (1, 8, 32):
+            floors: list[float] = []
+            rates: list[float] = []
+            for _ in range(rounds):
+                floors.append(spawner.measure(clients, 1.0)[0])
+                rates.append(rate(procd.port, execute, clients, 1.5))
+            name = f"execute a second where all is busy, {clients} client{'s' * (clients > 1)}"
+            report.add(name, "/s", rates, floor_name=f"spawn, {clients} in flight", floors=floors)
     spawner.close()
 
 
