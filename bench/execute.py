@@ -70,12 +70,8 @@ def measure(report: Report, place: Place, procd: Program, rounds: int) -> None:
     )  # fmt: skip
     report.add("execute `true`, p99", "ms", p99, floor_name="spawn", floors=floor99)
     for clients in (1, 8, 32):
-        floors: list[float] = []
-        rates: list[float] = []
-        for _ in range(rounds):
-            floors.append(spawner.measure(clients, 1.0)[0])
-            rates.append(rate(procd.port, execute, clients, 1.5))
-        name = f"execute a second, {clients} client{'s' if clients > 1 else ''}"
+        floors, rates = rates_of(spawner, procd, clients, rounds)
+        name = f"execute a second, {clients} client{'s' * (clients > 1)}"
         if clients == 1:
             report.add(name, "/s", rates, floor_name="spawn", floors=floors)
         else:
@@ -86,11 +82,23 @@ def measure(report: Report, place: Place, procd: Program, rounds: int) -> None:
     spawner.close()
 
 
+def rates_of(
+    spawner: Spawner, procd: Program, clients: int, rounds: int
+) -> tuple[list[float], list[float]]:
+    """Of each round: starts a second, so many in flight; and commands, with so many clients."""
+    execute = request("POST", "/process/execute", {"command": SCRIPT})
+    floors: list[float] = []
+    rates: list[float] = []
+    for _ in range(rounds):
+        floors.append(spawner.measure(clients, 1.0)[0])
+        rates.append(rate(procd.port, execute, clients, 1.5))
+    return floors, rates
+
+
 def measure_busy(report: Report, place: Place, procd: Program, rounds: int) -> None:
     """The rows of this group: beside as many programs that never rest as there are processors."""
     report.start("busy")
     spawner = Spawner(place)
-    execute = request("POST", "/process/execute", {"command": SCRIPT})
     with ExitStack() as others:
         for _ in range(os.cpu_count() or 1):
             never_rests = subprocess.Popen(
@@ -99,11 +107,7 @@ def measure_busy(report: Report, place: Place, procd: Program, rounds: int) -> N
             others.callback(never_rests.wait)
             others.callback(never_rests.kill)
         for clients in (1, 8, 32):
-            floors: list[float] = []
-            rates: list[float] = []
-            for _ in range(rounds):
-                floors.append(spawner.measure(clients, 1.0)[0])
-                rates.append(rate(procd.port, execute, clients, 1.5))
+            floors, rates = rates_of(spawner, procd, clients, rounds)
             name = f"execute a second where all is busy, {clients} client{'s' * (clients > 1)}"
             report.add(name, "/s", rates, floor_name=f"spawn, {clients} in flight", floors=floors)
     spawner.close()
