@@ -86,11 +86,14 @@ class Hurry:
         What else a child inherits stays as it is: procd itself may go before others, and has its
         children not do so (SCHED_RESET_ON_FORK), which would go for slices as well.
         """
-        policy = os.sched_getscheduler(0)
+        try:
+            policy = os.sched_getscheduler(0)
+            nice = os.getpriority(os.PRIO_PROCESS, 0)
+        except OSError:  # a sandbox may not tell
+            return False
         resets = policy == os.SCHED_OTHER | os.SCHED_RESET_ON_FORK
         if self._call is None or not (resets or policy == os.SCHED_OTHER):
             return False
-        nice = os.getpriority(os.PRIO_PROCESS, 0)
         childs = max(nice, 0) if resets else nice
         self._own = _attributes(nice, ANY_SLICE, SCHED_FLAG_RESET_ON_FORK * resets)
         self._ordinary = _attributes(childs, ANY_SLICE)

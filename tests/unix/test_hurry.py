@@ -1,6 +1,7 @@
 """hurry: who begins with short slices, when, and that nothing is left of it."""
 
 import ctypes
+import errno
 import os
 import sys
 import time
@@ -182,3 +183,19 @@ def test_where_procd_is_no_ordinary_task_nobody_hurries(story: Story) -> None:
         assert os.sched_getscheduler(story.start()) == os.SCHED_BATCH
     finally:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@pytest.mark.parametrize("call", ["sched_getscheduler", "getpriority"])
+def test_where_the_kernel_does_not_tell_nobody_hurries(
+    story: Story, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Every one is started all the same."""
+
+    def denied(*_: object) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with monkeypatch.context() as within:
+        within.setattr(os, call, denied)
+        story.start(LONG_START_S, STARTS)
+        assert story.hurry.busy
+        story.start()
