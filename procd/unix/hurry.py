@@ -53,7 +53,7 @@ class Hurry:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._call = SYS_SCHED_SETATTR.get(os.uname().machine) if sys.maxsize > 1 << 32 else None
-        self._own = self._hurried = self._ordinary = b""
+        self._own = self._ordinary = b""  # since `begin`: what procd is, and what a child is to be
         self.busy = False
         self._start_s = 0.0  # what a start takes that isn't hurried
         self._look_at = 0.0  # when it is time for one
