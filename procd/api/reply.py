@@ -20,6 +20,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from procd.api.escape import MOST_ROOM_BYTES, ROOM_BYTES, SLICE, escaped, look_for_room
 from procd.api.output_text import EVERY_STREAM, Output, OutputText
+from procd.api.whole import WholeResponse
 from procd.errors import ProcdError
 
 CONTENT_TYPE: Final = "application/json; charset=utf-8"
@@ -53,7 +54,7 @@ def json_response(value: object, status: int = 200) -> web.Response:
 
 
 def _whole(body: bytes, status: int) -> web.Response:
-    return web.Response(status=status, body=body, headers={"Content-Type": CONTENT_TYPE})
+    return WholeResponse(status=status, body=body, headers={"Content-Type": CONTENT_TYPE})
 
 
 def dumps(value: object) -> bytes:

@@ -9,6 +9,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 from multidict import CIMultiDictProxy
 
+from procd.api.dispatch import Dispatch
 from procd.api.edge import HttpConnection
 from procd.config import ServerConfig
 
@@ -19,10 +20,9 @@ class HttpServer(web.Server):
     def __init__(
         self, plain: web.Server, app: web.Application, config: ServerConfig, **options: Any
     ) -> None:
-        super().__init__(plain.request_handler, request_factory=self._make, **options)
+        super().__init__(Dispatch(app).handle, request_factory=self._make, **options)
         self._app = app
         self._config = config
-        self._make_plain = plain.request_factory
 
     def __call__(self) -> HttpConnection:
         """A connection, for the event loop to serve."""
@@ -40,11 +40,15 @@ class HttpServer(web.Server):
 
         Source: RFC 9110, section 10.1.1. aiohttp would refuse it before any middleware.
         """
-        if message.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
+        expected = message.headers.get(hdrs.EXPECT)
+        if expected is not None and expected.lower() != "100-continue":
             headers = message.headers.copy()
             del headers[hdrs.EXPECT]
             message = message._replace(headers=CIMultiDictProxy(headers))
-        request = self._make_plain(message, payload, protocol, writer, task)
+        limit = self._config.max_body_bytes
+        request = web.Request(
+            message, payload, protocol, writer, task, self._loop, client_max_size=limit
+        )
         assert isinstance(protocol, HttpConnection)
         protocol.begin(request)
         return request
