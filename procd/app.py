@@ -36,6 +36,7 @@ from procd.api.refusal import expect
 from procd.api.visitors import VISITORS, Visitors
 from procd.api.web import ASSETS, Assets
 from procd.api.web import routes as web_routes
+from procd.api.whole import COMPLETIONS, Complete, complete
 from procd.api.ws import CONNECTIONS, Connections
 from procd.config import Config
 from procd.metrics import Gauge
@@ -98,16 +99,15 @@ def create_app(
     )
     if audits:
         app[AUDIT] = AuditFile(config.audit)
-        app.on_response_prepare.append(opened)
         app.on_cleanup.append(_close_audit)
     app[REQUESTS] = requests
     app[VISITORS] = visitors
     app[SILENCE_S] = config.server.body_s
     app[MAX_VALUES] = config.server.max_body_values
-    app.on_response_prepare.append(visitors.dismiss)
-    app.on_response_prepare.append(hang_up)
     app[PROXIES] = Proxies(config.server)
-    app.on_response_prepare.append(name_request)
+    completions: list[Complete] = [visitors.dismiss, hang_up, name_request]
+    app[COMPLETIONS] = [*completions, opened] if audits else completions
+    app.on_response_prepare.append(complete)
     app[GATE] = guards
     app[health.HEALTH] = {"status": "ok", "auth": "token" if guards.access.required else "none"}
     if config.web.enabled:
@@ -268,7 +268,7 @@ def _allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:
     for route in list(app.router.routes()):
         cors.add(route)
 
-    async def complete(request: web.Request, response: web.StreamResponse) -> None:
+    def share(request: web.Request, response: web.StreamResponse) -> None:
         """Keep caches from giving one origin what was answered to another.
 
         The library leaves alone what has no route. That there is none is an answer like any other,
@@ -281,4 +281,4 @@ def _allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:
         if origin in origins or "*" in origins:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
 
-    app.on_response_prepare.append(complete)
+    app[COMPLETIONS].append(share)

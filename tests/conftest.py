@@ -22,6 +22,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 
 from procd.api.openapi import Description
 from procd.api.runner import Runner
+from procd.api.whole import COMPLETIONS
 from procd.app import PREFIXES, ROUTES, create_app
 from procd.config import Config
 from procd.configfile import from_mapping
@@ -171,7 +172,7 @@ def procd(aiohttp_client: Any, described: dict[str, Any]) -> Iterator[MakeClient
     """
     unheard: set[str] = set()
 
-    async def look_up(request: web.Request, response: web.StreamResponse) -> None:
+    def look_up(request: web.Request, response: web.StreamResponse) -> None:
         resource = request.match_info.route.resource
         path = resource.canonical if resource is not None else ""
         for prefix in PREFIXES[1:]:
@@ -187,7 +188,7 @@ def procd(aiohttp_client: Any, described: dict[str, Any]) -> Iterator[MakeClient
         interpreter = {"warm": 0} | sections.pop("interpreter", {})
         config: Config = from_mapping(sections | {"interpreter": interpreter})
         app = create_app(config)
-        app.on_response_prepare.append(look_up)
+        app[COMPLETIONS].append(look_up)
         client: Client = await aiohttp_client(DaemonServer(app, config))
         return client
 

@@ -78,7 +78,7 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
             request.app[AUDIT].write(record)
 
 
-async def opened(request: web.Request, response: web.StreamResponse) -> None:
+def opened(request: web.Request, response: web.StreamResponse) -> None:
     """Record a WebSocket when it is opened, too: that may be long before it is closed."""
     if response.status == SWITCHING:
         record = _record(request, "opened", datetime.now(UTC))

@@ -81,7 +81,7 @@ def cork(request: web.Request, *, on: bool) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
 
 
-async def hang_up(request: web.Request, response: web.StreamResponse) -> None:
+def hang_up(request: web.Request, response: web.StreamResponse) -> None:
     """Close after the answer to who asked for another protocol and doesn't get it.
 
     Bytes that a proxy takes for a WebSocket's must not become a request; and of a protocol that

@@ -18,13 +18,13 @@ from aiohttp.typedefs import Handler, Middleware
 
 from procd.api.forwarded import PROXIES
 from procd.api.handshake import SWITCHING, UPGRADED
+from procd.api.whole import ID_HEADER, WholeResponse
 from procd.logs import REQUEST_ID
 from procd.metrics import Histogram, Traffic
 from procd.unix.heap import Heap
 
 log = logging.getLogger(__name__)
 
-ID_HEADER: Final = "X-Request-Id"
 # What others' ids may be: nothing that a log or a header could be confused by.
 SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
 
@@ -148,6 +148,9 @@ def _tell(request: web.Request, stats: RouteStats, status: int, seconds: float) 
     )
 
 
-async def name_request(_: web.Request, response: web.StreamResponse) -> None:
+def name_request(_: web.Request, response: web.StreamResponse) -> None:
     """Echo the request's id; called when a reply is about to begin, whatever kind it is."""
-    response.headers[ID_HEADER] = REQUEST_ID.get()
+    if isinstance(response, WholeResponse):
+        response.request_id = REQUEST_ID.get()
+    else:
+        response.headers[ID_HEADER] = REQUEST_ID.get()

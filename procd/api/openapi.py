@@ -28,8 +28,8 @@ from procd.api.describe import (
     Shape,
 )
 from procd.api.envelope import PTY_PATH
-from procd.api.reply import CONTENT_TYPE
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
+from procd.api.whole import CONTENT_TYPE
 from procd.errors import (
     BadRequest,
     InvalidBody,

@@ -20,10 +20,9 @@ from aiohttp.abc import AbstractStreamWriter
 
 from procd.api.escape import MOST_ROOM_BYTES, ROOM_BYTES, SLICE, escaped, look_for_room
 from procd.api.output_text import EVERY_STREAM, Output, OutputText
-from procd.api.whole import WholeResponse
+from procd.api.whole import CONTENT_TYPE, WholeResponse
 from procd.errors import ProcdError
 
-CONTENT_TYPE: Final = "application/json; charset=utf-8"
 # A reply up to this is answered in one piece; more of it is encoded as it is sent.
 WHOLE_BYTES: Final = 256 << 10
 # Up to this nobody looks for memory first.
@@ -50,11 +49,7 @@ NO_DRAFTS: Final[Drafts] = MappingProxyType({})
 
 def json_response(value: object, status: int = 200) -> web.Response:
     """A reply whose body is `value`, all of which is known to be short."""
-    return _whole(dumps(value), status)
-
-
-def _whole(body: bytes, status: int) -> web.Response:
-    return WholeResponse(status=status, body=body, headers={"Content-Type": CONTENT_TYPE})
+    return WholeResponse(dumps(value), status)
 
 
 def dumps(value: object) -> bytes:
@@ -243,7 +238,7 @@ async def respond_json(request: web.Request, item: Item) -> web.StreamResponse:
         size += len(piece)
         if size > WHOLE_BYTES:
             return await _stream(request, chain(begin, pieces), 200, CONTENT_TYPE)
-    return _whole(b"".join(begin), 200)
+    return WholeResponse(b"".join(begin))
 
 
 def _with_room(pieces: Iterator[Piece]) -> Iterator[Piece]:
