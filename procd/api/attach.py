@@ -114,7 +114,7 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
     except SpawnFailed as exc:
         message = f"Failed to start PTY session: {exc.message}"
         return await _refuse(request, message, may_write=True)
-    note(request, id=session.id)
+    note(id=session.id)
     session.on_end = ending(request)
     past = from_offset(session, 0)
     connection = None
@@ -251,7 +251,7 @@ async def _serve(
         part()
         connection.on_sent_away = connection.at_once = None
         response = connection.release()
-    note(request, exitCode=session.exit_code)
+    note(exitCode=session.exit_code)
     return response
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,12 +23,13 @@ REFUSALS: Final = (401, 403)
 STRANGERS: Final = (None, ANYONE)
 
 AUDIT = web.AppKey("AUDIT", AuditFile)
-NOTES = web.RequestKey("NOTES", dict[str, Any])
+# Of the request that is served in this context, if it is recorded.
+NOTES: ContextVar[dict[str, Any] | None] = ContextVar("NOTES", default=None)
 
 
-def note(request: web.Request, **facts: str | int | None) -> None:
+def note(**facts: str | int | None) -> None:
     """Add ids or an exit code to the record of this request; never what a user typed or runs."""
-    if (notes := request.get(NOTES)) is not None:
+    if (notes := NOTES.get()) is not None:
         notes.update(facts)
 
 
@@ -39,7 +41,7 @@ def ending(request: web.Request) -> Callable[[int | None], None]:
     app = request.app
     if AUDIT not in app:
         return lambda _: None
-    started = {**_record(request, "ended", datetime.now(UTC)), **request.get(NOTES, {})}
+    started = {**_record(request, "ended", datetime.now(UTC)), **(NOTES.get() or {})}
 
     def ended(exit_code: int | None) -> None:
         moment = timestamp(datetime.now(UTC))
@@ -55,7 +57,7 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     began_at, begin = datetime.now(UTC), time.monotonic()
     notes: dict[str, Any] = {}
-    request[NOTES] = notes
+    NOTES.set(notes)  # in this task, which is the request's own
     status = None
     try:
         response = await handler(request)
@@ -82,7 +84,7 @@ def opened(request: web.Request, response: web.StreamResponse) -> None:
     """Record a WebSocket when it is opened, too: that may be long before it is closed."""
     if response.status == SWITCHING:
         record = _record(request, "opened", datetime.now(UTC))
-        request.app[AUDIT].write({**record, **request.get(NOTES, {})})
+        request.app[AUDIT].write({**record, **(NOTES.get() or {})})
 
 
 def _record(request: web.Request, event: str, moment: datetime) -> dict[str, object]:

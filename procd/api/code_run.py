@@ -54,7 +54,7 @@ async def code_run(request: web.Request) -> web.StreamResponse:
     with closing(Draft(runs.memory)) as draft:
         result = await runs.run(wanted, draft.follow)
         execution = result.execution
-        note(request, exitCode=execution.exit_code)
+        note(exitCode=execution.exit_code)
         whole = OutputText(execution.output)
         fields: dict[str, object] = {"result": whole}
         if execution.truncated:

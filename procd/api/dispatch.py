@@ -1,52 +1,118 @@
-"""Dispatch: which handler a request is for, where its target alone says so.
+"""Dispatch: which handler a request is for, by the segments of its path.
 
-aiohttp looks a path up part by part and puts the middlewares around its handler anew for each
-request. Most requests are for a path in which nothing varies: those are found here by one look into
-a table. Whatever else a target may be (with a query, an escape, a host) is left to aiohttp, and so
-are bodies that wait to be asked for.
+aiohttp tries the pattern of one route after another where several begin alike, and below
+`/toolbox/{sandbox_id}` all do; then it puts the middlewares around the handler, anew for each
+request. Here a path is looked up segment by segment. What has an escape in it or anything else that
+may mean more than it says, and what has no route, is left to aiohttp.
 """
 
-from collections.abc import Awaitable
+import re
+from collections.abc import Awaitable, Sequence
 from functools import partial
+from typing import Final, NamedTuple
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+# A path that means what it says, and where a query begins, if there is one.
+TARGET: Final = re.compile(r"((?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)+/?)(?:\?|\Z)")
+VARIES: Final = re.compile(r"\{(\w+)\}")
 
-class Bound(web.UrlMappingMatchInfo):
-    """The match of a path in which nothing varies, one for all requests for it.
+
+class Leaf(NamedTuple):
+    """Where a path ends.
 
     Attributes:
-        handle: what answers them, behind all middlewares.
+        handle: what answers, behind all middlewares.
+        varies: which of the path's segments vary, by name.
     """
 
-    __slots__ = ("handle",)
+    route: web.AbstractRoute
+    handle: Handler
+    varies: dict[str, int]
 
-    def __init__(self, route: web.AbstractRoute, app: web.Application) -> None:
-        super().__init__({}, route)
-        self.add_app(app)
-        self.freeze()
-        self.handle: Handler = route.handler
-        for middleware in reversed(app.middlewares):
-            self.handle = partial(middleware, handler=self.handle)
+
+Found = tuple[web.UrlMappingMatchInfo, Handler]
+
+
+class Node:
+    """What may come at one place in a path, and what answers where nothing does, by method."""
+
+    __slots__ = ("leaves", "literals", "variable")
+
+    def __init__(self) -> None:
+        self.literals: dict[str, Node] = {}
+        self.variable: Node | None = None
+        self.leaves: dict[str, Leaf] = {}
+
+    def grow(self, segment: str) -> "Node":
+        """The node behind a segment of a pattern."""
+        if VARIES.fullmatch(segment) is None:
+            return self.literals.setdefault(segment, Node())
+        if self.variable is None:
+            self.variable = Node()
+        return self.variable
+
+    def find(self, segments: Sequence[str], at: int, method: str) -> Leaf | None:
+        """Where the rest of a path leads; a segment that is named goes before one that varies."""
+        if at == len(segments):
+            return self.leaves.get(method)
+        node = self.literals.get(segments[at])
+        leaf = None if node is None else node.find(segments, at + 1, method)
+        if leaf is None and self.variable is not None and segments[at]:
+            return self.variable.find(segments, at + 1, method)
+        return leaf
 
 
 class Dispatch:
-    """The table of an application that takes no more routes."""
+    """The paths of an application that takes no more routes."""
 
     def __init__(self, app: web.Application) -> None:
+        self._app = app
         self._otherwise = app._handle  # noqa: SLF001 - what its server calls, and nothing else has
-        self._bound = {
-            (route.method, route.resource.canonical): Bound(route, app)
-            for route in app.router.routes()
-            if isinstance(route.resource, web.PlainResource)
-        }
+        self._root = Node()
+        # Most requests are for a path in which nothing varies: one match for all of them.
+        self._plain: dict[tuple[str, str], Found] = {}
+        for route in app.router.routes():
+            assert route.resource is not None
+            handle: Handler = route.handler
+            for middleware in reversed(app.middlewares):
+                handle = partial(middleware, handler=handle)
+            segments = route.resource.canonical.split("/")
+            names = {n: VARIES.fullmatch(segment) for n, segment in enumerate(segments)}
+            varies = {name[1]: n for n, name in names.items() if name is not None}
+            node = self._root
+            for segment in segments:
+                node = node.grow(segment)
+            node.leaves[route.method] = Leaf(route, handle, varies)
+            if not varies:
+                self._plain[route.method, "/".join(segments)] = self._match({}, route), handle
 
     def handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """Answer a request, as the application would."""
         assert isinstance(request, web.Request)
-        match = self._bound.get((request.method, request.raw_path))
-        if match is None or hdrs.EXPECT in request.headers:
+        if hdrs.EXPECT in request.headers:  # its body waits to be asked for
             return self._otherwise(request)
-        request._match_info = match  # noqa: SLF001 - as aiohttp's own does
-        return match.handle(request)
+        method, target = request.method, request.raw_path
+        found = self._plain.get((method, target)) or self._find(method, target)
+        if found is None:
+            return self._otherwise(request)
+        request._match_info, handle = found  # noqa: SLF001 - as aiohttp's own does
+        return handle(request)
+
+    def _find(self, method: str, target: str) -> Found | None:
+        path = TARGET.match(target)
+        if path is None:
+            return None
+        segments = path[1].split("/")
+        leaf = self._root.find(segments, 0, method)
+        if leaf is None:
+            return None
+        values = {name: segments[n] for name, n in leaf.varies.items()}
+        return self._match(values, leaf.route), leaf.handle
+
+    def _match(self, values: dict[str, str], route: web.AbstractRoute) -> web.UrlMappingMatchInfo:
+        match = web.UrlMappingMatchInfo(values, route)
+        match.add_app(self._app)
+        match.freeze()
+        return match

@@ -1,6 +1,5 @@
 """POST /process/execute. Source: Process API contract, section 6."""
 
-from contextlib import closing
 from typing import Any
 
 from aiohttp import web
@@ -38,21 +37,25 @@ async def execute(request: web.Request) -> web.StreamResponse:
     """Run a command; 200 whatever its exit code, 408 when time ran out."""
     executions = request.app[EXECUTIONS]
     wanted = await load(request, EXECUTE)
-    with closing(Draft(executions.memory)) as draft:
+    draft = Draft(executions.memory)
+    try:
         result = await executions.run(wanted, draft.follow)
-        note(request, exitCode=result.exit_code)
+        note(exitCode=result.exit_code)
         whole = OutputText(result.output)
-        fields: dict[str, object] = {
+        reply: dict[str, object] = {
+            "exitCode": result.exit_code,
             "result": whole,
             "stdout": OutputText(result.output, STDOUT),
             "stderr": OutputText(result.output, STDERR),
         }
         if result.truncated:
-            fields["truncated"] = True
+            reply["truncated"] = True
         if result.exit_code is None:
-            raise TimedOut("command execution timeout", fields)
-        reply = {"exitCode": result.exit_code} | fields
+            del reply["exitCode"]
+            raise TimedOut("command execution timeout", reply)
         return await respond(request, reply, drafts=draft.of(whole))
+    finally:
+        draft.close()
 
 
 EXECUTED = Shape(

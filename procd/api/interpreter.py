@@ -111,7 +111,7 @@ def describe(context: Context) -> dict[str, object]:
 async def create(request: web.Request) -> web.Response:
     """Create a context."""
     context = await request.app[CONTEXTS].create(**await load(request, CREATE))
-    note(request, context_id=context.record.id)
+    note(context_id=context.record.id)
     return json_response(describe(context))
 
 
@@ -177,9 +177,9 @@ async def execute(request: web.Request) -> web.StreamResponse:
         if cell is None:  # and nothing knows the message any more, as the exception did
             await connection.finish()
         else:
-            note(request, context_id=cell.context_id)
+            note(context_id=cell.context_id)
             await _stream(request, connection, cell)
-            note(request, outcome=_outcome(cell))
+            note(outcome=_outcome(cell))
     except ConnectionError:
         pass  # the client has gone, which is its right
     finally:

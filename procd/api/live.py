@@ -141,7 +141,7 @@ async def rename(request: web.Request) -> web.Response:
     """Give a PTY a title; its id stays."""
     session = request.app[PTYS].get(request.match_info["id"])
     session.name(await load(request, TITLE))
-    note(request, id=session.id)
+    note(id=session.id)
     return json_response(_describe(session))
 
 

@@ -108,7 +108,7 @@ async def create(request: web.Request) -> web.Response:
         session = await request.app[PTYS].create(await load(request, CREATE))
     except SpawnFailed as exc:
         raise SpawnFailed(f"failed to start PTY session: {exc.message}") from exc
-    note(request, id=session.id)
+    note(id=session.id)
     session.on_end = ending(request)
     return json_response({"sessionId": session.id}, 201)
 

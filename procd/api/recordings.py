@@ -67,7 +67,7 @@ async def delete(request: web.Request) -> web.Response:
     """Remove a recording."""
     name = request.match_info["name"]
     request.app[PTYS].recordings.delete(name)
-    note(request, id=name)
+    note(id=name)
     return json_response({"message": "recording deleted"})
 
 

@@ -152,7 +152,7 @@ async def create(request: web.Request) -> web.Response:
     """Create a session."""
     wanted: SessionRequest = await load(request, CREATE)
     await request.app[SESSIONS].create(wanted, starts_at_home=client_of(request).starts_at_home)
-    note(request, session_id=wanted.id)
+    note(session_id=wanted.id)
     return web.Response(status=201)
 
 
@@ -179,12 +179,12 @@ async def execute(request: web.Request) -> web.StreamResponse:
     )
     wanted: ExecRequest = await load(request, EXEC)
     command = session.exec(wanted)
-    note(request, command_id=command.record.id)
+    note(command_id=command.record.id)
     try:
         return await _answer(request, session, command, wanted)
     finally:
         if command.done.done():
-            note(request, exitCode=command.record.exit_code)
+            note(exitCode=command.record.exit_code)
         else:  # it goes on without this request
             tell = ending(request)
             command.done.add_done_callback(lambda _: tell(command.record.exit_code))

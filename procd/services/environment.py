@@ -26,7 +26,10 @@ def check_names(names: Iterable[str]) -> None:
 
 def cost_bytes(envs: Mapping[str, str], *texts: str) -> int:
     """What the variables and other texts of a request take in memory."""
-    return sum(map(sys.getsizeof, (envs, *envs, *envs.values(), *texts)))
+    size = sum(map(sys.getsizeof, texts))
+    if envs:
+        size += sum(map(sys.getsizeof, (envs, *envs, *envs.values())))
+    return size
 
 
 class Environment:

@@ -255,7 +255,7 @@ async def test_refusals_can_not_fill_the_disk(
             total += 1
     first, last = written
     assert (first["token"], first["route"], first["status"]) == (None, None, 401)
-    assert last["unrecordedBefore"] == total - 2
+    assert last.get("unrecordedBefore", 0) == total - 2  # none if the second ended at once
     assert secret not in path.read_text()
 
 
@@ -286,7 +286,7 @@ async def test_nor_can_anybody_without_a_token(
         first, last = written
         assert first["token"] in (None, "anyone")
         assert first["peer"] in ("127.0.0.1", "unknown"), "it is no proxy"
-        assert last["unrecordedBefore"] == total - 2
+        assert last.get("unrecordedBefore", 0) == total - 2  # none if the second ended at once
 
 
 def asked(client: Client) -> int:
