@@ -5,7 +5,13 @@ nothing to do; the next child that procd starts waits behind it, and procd for t
 Meanwhile another processor may run out of work: the kernel leaves where it is what has just run. So
 while more are to be started, each is sent off to the others, and the next one starts at once.
 
+Between the two calls by which that is done the child may run elsewhere alone. A program that asks
+then how many processors it may use (nproc, Go, make -j) is told one too few, for good; and others
+may have procd's processor for milliseconds just then. So procd is a real-time task for as long, or
+nobody is sent off where it may not be.
+
 Source: sched_setaffinity(2): who runs or waits where it no longer may is moved in that moment.
+sched(7): a task of SCHED_FIFO isn't kept from its processor by one that isn't real-time.
 """
 
 import ctypes
@@ -13,6 +19,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from procd.unix.libc import LIBC
@@ -23,6 +30,10 @@ log = logging.getLogger(__name__)
 MOST_CPUS: Final = 1024
 # Bits of all processors that there may ever be: who may use all now may use those that are added.
 EVERYWHERE: Final = b"\xff" * (MOST_CPUS // 8)
+# What procd mostly is, which isn't real-time; and its priority then, and as a real-time task.
+ORDINARY: Final = (os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE)
+NO_PRIORITY: Final = os.sched_param(0)
+LEAST_PRIORITY: Final = os.sched_param(1)
 # Within so many seconds of becoming its program nobody has forked: to load it takes longer.
 SOON_S: Final = 0.0001
 
@@ -31,6 +42,7 @@ class Placement:
     """Sends children off to other processors than the one that procd is on.
 
     Nobody where there is but one, or where procd itself may not use all: neither may its children.
+    Nor where procd may not be a real-time task, which takes CAP_SYS_NICE or a limit RLIMIT_RTPRIO.
 
     Args:
         now: a monotonic clock, seconds.
@@ -62,11 +74,12 @@ class Placement:
             everywhere = int.from_bytes(EVERYWHERE, "little")
             self._elsewhere[cpu] = (everywhere & ~(1 << cpu)).to_bytes(len(EVERYWHERE), "little")
         begin = self._now()
-        if not _allow(tree.leader, self._elsewhere[cpu]):
+        try:
+            self._works = _undisturbed(partial(_pass_by, tree.leader, self._elsewhere[cpu]))
+        except OSError:
             self._works = False  # who may not do that, or can't, never will
-            return
-        _allow(tree.leader, EVERYWHERE)
-        if self._now() - begin > SOON_S:  # we have been kept, and it may have started something
+        # We have been kept, by the host of this machine, and it may have started something.
+        if self._works and self._now() - begin > SOON_S:
             self._free(tree)
 
     def _free(self, tree: Tree) -> None:
@@ -78,6 +91,30 @@ class Placement:
                 freed |= found
         except (OSError, MemoryError) as exc:
             log.warning("some of what %d started may not use every processor: %s", tree.leader, exc)
+
+
+def _undisturbed(action: Callable[[], bool]) -> bool:
+    """Do that while nobody who isn't real-time gets our processor; what it returns.
+
+    Raises:
+        OSError: we may not be real-time, or are already.
+    """
+    policy = os.sched_getscheduler(0)
+    flag = policy & os.SCHED_RESET_ON_FORK  # who has no CAP_SYS_NICE may not drop it
+    if policy - flag not in ORDINARY:
+        raise PermissionError("real-time already, which somebody has chosen")
+    os.sched_setscheduler(0, os.SCHED_FIFO | flag, LEAST_PRIORITY)
+    try:
+        return action()
+    finally:
+        os.sched_setscheduler(0, policy, NO_PRIORITY)
+
+
+def _pass_by(pid: int, cpus: bytes) -> bool:
+    """Have it go on with one of these, and use all right after; whether it could be sent there."""
+    sent = _allow(pid, cpus)
+    _allow(pid, EVERYWHERE)
+    return sent
 
 
 def _allowed() -> bytes:

@@ -1,5 +1,6 @@
 """placement: a child is sent off to other processors, and may use all of them afterwards."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from procd.unix import placement
 from procd.unix.libc import LIBC
 from procd.unix.placement import Placement
 from procd.unix.procfs import children
@@ -20,6 +22,19 @@ needs_several = pytest.mark.skipif(
     len(EVERY) < 2 or len(EVERY) < os.sysconf("SC_NPROCESSORS_ONLN"),
     reason="needs several processors, and to be allowed all of them",
 )
+
+
+def _may_be_real_time() -> bool:
+    policy = os.sched_getscheduler(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except OSError:
+        return False
+    os.sched_setscheduler(0, policy, os.sched_param(0))
+    return True
+
+
+needs_real_time = pytest.mark.skipif(not _may_be_real_time(), reason="needs CAP_SYS_NICE")
 
 
 @contextmanager
@@ -46,15 +61,16 @@ def processor_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[36])
 
 
+@needs_real_time
 @needs_several
 def test_who_waits_for_our_processor_goes_on_elsewhere() -> None:
     """At once, and is free to come back."""
-    placement = Placement()
+    one = Placement()
     with program(*spinning()) as tree:
         while True:
             ours = LIBC.sched_getcpu()
             os.sched_setaffinity(tree.leader, {ours})
-            placement.send_off(tree)
+            one.send_off(tree)
             theirs = processor_of(tree.leader)
             assert os.sched_getaffinity(tree.leader) == EVERY
             if LIBC.sched_getcpu() == ours:  # else we have gone elsewhere ourselves
@@ -67,27 +83,28 @@ def test_who_waits_for_our_processor_goes_on_elsewhere() -> None:
 def test_nobody_gets_more_processors_than_procd(*, limited_first: bool) -> None:
     """Whether it was started with few, or somebody has left it few since."""
     few = {min(EVERY)}
-    placement = Placement()
+    one = Placement()
     os.sched_setaffinity(0, few)
     try:
         if limited_first:
-            placement = Placement()
+            one = Placement()
         with program(*spinning()) as tree:
-            placement.send_off(tree)
+            one.send_off(tree)
             assert os.sched_getaffinity(tree.leader) == few
     finally:
         os.sched_setaffinity(0, EVERY)
 
 
+@needs_real_time
 @needs_several
 def test_what_it_has_started_meanwhile_may_use_all_as_well() -> None:
     """Where procd itself was kept in the middle of it."""
     times = iter([0.0, 0.5])
-    placement = Placement(lambda: next(times))
+    one = Placement(lambda: next(times))
     with program("/bin/sh", "-c", "sleep 60 & echo ready; wait") as tree:
         (child,) = children(tree.leader, 1)
         os.sched_setaffinity(child, {min(EVERY)})
-        placement.send_off(tree)
+        one.send_off(tree)
         assert os.sched_getaffinity(child) == EVERY
         assert os.sched_getaffinity(tree.leader) == EVERY
 
@@ -96,19 +113,61 @@ def test_what_it_has_started_meanwhile_may_use_all_as_well() -> None:
 def test_who_started_nothing_is_not_looked_at() -> None:
     """A look at all processes takes longer than what it is for."""
     times = iter([0.0, 0.00001])
-    placement = Placement(lambda: next(times))
+    one = Placement(lambda: next(times))
     with program("/bin/sh", "-c", "sleep 60 & echo ready; wait") as tree:
         (child,) = children(tree.leader, 1)
         os.sched_setaffinity(child, {min(EVERY)})
-        placement.send_off(tree)
+        one.send_off(tree)
         assert os.sched_getaffinity(child) == {min(EVERY)}
+
+
+@needs_real_time
+@needs_several
+@pytest.mark.parametrize("policy", [os.SCHED_OTHER, os.SCHED_BATCH])
+def test_nobody_gets_our_processor_meanwhile(policy: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the child may use was for milliseconds what it was to use for microseconds."""
+    seen = []
+
+    def allow(pid: int, cpus: bytes) -> bool:
+        seen.append(os.sched_getscheduler(0))
+        return allowed(pid, cpus)
+
+    allowed = placement._allow
+    monkeypatch.setattr(placement, "_allow", allow)
+    before = os.sched_getscheduler(0)
+    os.sched_setscheduler(0, policy, os.sched_param(0))
+    try:
+        with program(*spinning()) as tree:
+            Placement().send_off(tree)
+        assert os.sched_getscheduler(0) == policy
+    finally:
+        os.sched_setscheduler(0, before, os.sched_param(0))
+    assert seen == [os.SCHED_FIFO] * 2
+
+
+def test_nobody_is_sent_off_where_that_is_denied(monkeypatch: pytest.MonkeyPatch) -> None:
+    denials = []
+
+    def deny(*_: object) -> None:
+        denials.append(1)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "sched_setscheduler", deny)
+    asked = []
+    monkeypatch.setattr(placement, "_allow", lambda *_: asked.append(1))
+    one = Placement()
+    with program(*spinning()) as tree:
+        one.send_off(tree)
+        one.send_off(tree)
+    assert not asked
+    assert len(denials) <= 1  # none where there is one processor
 
 
 def test_one_that_is_not_there() -> None:
     """Nothing happens; nobody is sent off from then on, as where that isn't allowed."""
-    placement = Placement()
+    one = Placement()
     with program(*spinning()) as tree:
         gone = Tree((1 << 22) - 1, TAG_BASE)  # the highest pid that there can be
-        placement.send_off(gone)
-        placement.send_off(tree)
+        one.send_off(gone)
+        one.send_off(tree)
         assert os.sched_getaffinity(tree.leader) == EVERY
