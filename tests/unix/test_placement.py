@@ -138,7 +138,7 @@ def test_nobody_gets_our_processor_meanwhile(policy: int, monkeypatch: pytest.Mo
     os.sched_setscheduler(0, policy, os.sched_param(0))
     try:
         with program(*spinning()) as tree:
-            Placement().send_off(tree)
+            Placement(lambda: 0.0).send_off(tree)
         assert os.sched_getscheduler(0) == policy
     finally:
         os.sched_setscheduler(0, before, os.sched_param(0))
