@@ -25,6 +25,7 @@ from procd.api import (
 )
 from procd.api.audit import AUDIT, audit, opened
 from procd.api.body import MAX_VALUES, SILENCE_S
+from procd.api.dispatch import VARIES
 from procd.api.edge import POLLER
 from procd.api.forwarded import PROXIES, Proxies
 from procd.api.gate import GATE, Gate
@@ -134,7 +135,7 @@ def _add_routes(app: web.Application, routes: Sequence[web.RouteDef]) -> None:
             for path in (prefix + route.path, prefix + route.path + "/"):
                 if path not in by_path:
                     # Any text without a slash; aiohttp's own pattern lets no brace through.
-                    pattern = openapi.VARIES.sub(r"{\1:[^/]+}", path)
+                    pattern = VARIES.sub(r"{\1:[^/]+}", path)
                     by_path[path] = app.router.add_resource(pattern)
                 added = by_path[path].add_route(route.method, route.handler, expect_handler=expect)
                 guards.guard(added, route.method, route.path)

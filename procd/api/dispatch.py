@@ -16,6 +16,7 @@ from aiohttp.typedefs import Handler
 
 # A path that means what it says, and where a query begins, if there is one.
 TARGET: Final = re.compile(r"((?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)+/?)(?:\?|\Z)")
+# What varies in a path, by its name.
 VARIES: Final = re.compile(r"\{(\w+)\}")
 
 

@@ -3,7 +3,6 @@
 Source: OpenAPI 3.1.0.
 """
 
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
@@ -27,6 +26,7 @@ from procd.api.describe import (
     Reply,
     Shape,
 )
+from procd.api.dispatch import VARIES
 from procd.api.envelope import PTY_PATH
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.api.whole import CONTENT_TYPE
@@ -42,8 +42,6 @@ from procd.errors import (
 from procd.services.access import KEY_PARAM, TICKET_PARAM, Scope
 
 JSON: Final = "application/json"
-# What varies in a path, by its name.
-VARIES: Final = re.compile(r"\{(\w+)\}")
 # What is not a string to the shell, nor to execve.
 NO_NUL: Final = r"^[^\u0000]*$"
 

@@ -107,14 +107,18 @@ def _undisturbed(action: Callable[[], bool]) -> bool:
     try:
         return action()
     finally:
-        os.sched_setscheduler(0, policy, NO_PRIORITY)
+        try:
+            os.sched_setscheduler(0, policy, NO_PRIORITY)
+        except OSError as exc:
+            log.error("procd stays a real-time task: %s", exc.strerror)
 
 
 def _pass_by(pid: int, cpus: bytes) -> bool:
     """Have it go on with one of these, and use all right after; whether it could be sent there."""
-    sent = _allow(pid, cpus)
-    _allow(pid, EVERYWHERE)
-    return sent
+    try:
+        return _allow(pid, cpus)
+    finally:
+        _allow(pid, EVERYWHERE)
 
 
 def _allowed() -> bytes:
