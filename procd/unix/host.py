@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from procd.errors import ProcdError
+from procd.unix.cputime import machine_ticks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +81,9 @@ class Host:
         if now - self._measured_at < LEAST_AGE_S:
             return self._used_pct
         self._measured_at = now
-        with open("/proc/stat") as lines:  # noqa: PTH123 - the first line alone
-            ticks = [int(field) for field in lines.readline().split()[1:9]]
+        ticks = machine_ticks()
         total = sum(ticks)
-        busy = total - ticks[3] - ticks[4]  # less idle and iowait
+        busy = total - ticks.idle - ticks.iowait
         spent, elapsed = busy - self._busy, total - self._total
         self._busy, self._total = busy, total
         self._used_pct = round(100 * spent / elapsed, 2) if elapsed > 0 else 0.0

@@ -14,8 +14,10 @@ from procd.unix.fd import pipe
 from procd.unix.hurry import (
     ATTRIBUTES,
     BUSY_S,
+    BUSY_SHARE,
     BUSY_START_S,
     LONG_START_S,
+    SHARE_S,
     SHORT_SLICE_NS,
     STARTS,
     SYS_SCHED_SETATTR,
@@ -46,11 +48,18 @@ class Clock:
 
 
 class Story:
-    """Children that are started, each of which takes as long as the clock says."""
+    """Children that are started, each of which takes as long as the clock says.
+
+    Attributes:
+        share: what others have of the processors; None if the kernel doesn't tell.
+        asked: how many times somebody wanted to know.
+    """
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.hurry = Hurry(self.clock)
+        self.share: float | None = 1.0
+        self.asked = 0
+        self.hurry = Hurry(self.clock, self._others_share)
         self.pids: list[int] = []
 
     def start(self, seconds: float = 0.0, times: int = 1) -> int:
@@ -60,6 +69,12 @@ class Story:
             self.pids.append(self.hurry.spawn(SLEEP, TAG_BASE))
         self.clock.step = 0.0
         return self.pids[-1]
+
+    def _others_share(self) -> float:
+        self.asked += 1
+        if self.share is None:
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        return self.share
 
     def end(self) -> None:
         """End them all."""
@@ -147,6 +162,35 @@ def test_nobody_hurries_where_a_start_takes_no_time(story: Story) -> None:
         story.start(60.0)
         story.start(BUSY_START_S / 8, 9)
         assert not story.hurry.busy
+
+
+@needs_the_call
+def test_nobody_hurries_where_there_are_only_commands_of_procd(story: Story) -> None:
+    """Who was first would lose the processor's caches to the next; who are others is seen soon."""
+    story.share = BUSY_SHARE / 2
+    story.start(LONG_START_S, STARTS)
+    assert not story.hurry.busy
+    story.share = BUSY_SHARE
+    story.start(LONG_START_S)
+    assert not story.hurry.busy
+    assert story.asked == 1  # there is no share of a moment
+    story.clock.now += SHARE_S
+    story.start(LONG_START_S)
+    assert story.hurry.busy
+
+
+def test_whoever_starts_in_no_time_asks_nobody(story: Story) -> None:
+    """The kernel takes a millisecond to tell where there are many processors."""
+    story.start(BUSY_START_S / 2, STARTS)
+    assert not story.asked
+
+
+@needs_the_call
+def test_where_the_kernel_does_not_tell_of_others_there_are_some(story: Story) -> None:
+    """A start that takes long is all there is to know."""
+    story.share = None
+    story.start(LONG_START_S, STARTS)
+    assert story.hurry.busy
 
 
 @needs_the_call
