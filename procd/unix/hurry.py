@@ -1,37 +1,33 @@
 """Starts where others keep all processors busy.
 
 procd waits for a child until that has become its program (vfork). Where each processor has somebody
-who runs all the time, the kernel has a child wait until the slice of one of them is over, and procd
-with all its clients wait as long, for milliseconds each time. Once that is the rule, a child begins
-with short slices of its own: who has these goes before whoever runs. As soon as it is its program
-it has ordinary ones.
+who runs all the time, the kernel has a child wait until the slice of one of them is over, and again
+as soon as it leads a session (autogroups, sched(7)); procd with all its clients wait as long, for
+milliseconds each time. Once that is the rule, a child begins as a real-time task, one below procd,
+which has it go on as any other as soon as it is its program. Where procd may not be real-time, a
+child begins with short slices.
 
-Source: sched_setattr(2); Linux 6.12, kernel/sched/fair.c, PREEMPT_SHORT and `custom_slice`. Older
-kernels take it and heed it not.
+Its program, too, may run as a real-time task until procd gets round to it. That is known by how
+long the start took: then whatever it has started by then is made ordinary too.
 """
 
 import logging
 import os
-import struct
-import sys
+import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from procd.unix.cputime import Others
-from procd.unix.libc import LIBC
+from procd.unix.proctree import Tree, each_thread
+from procd.unix.realtime import NO_PRIORITY, RealTime
+from procd.unix.slices import ShortSlices
 from procd.unix.spawn import Spec, spawn
+from procd.unix.tags import PROCESS_MASK
 
 log = logging.getLogger(__name__)
 
-# asm/unistd_64.h of x86, and asm-generic/unistd.h.
-SYS_SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274, "loongarch64": 274, "riscv64": 274}
-# linux/sched/types.h, SCHED_ATTR_SIZE_VER0
-ATTRIBUTES: Final = struct.Struct("=IIQiIQQQ")
-SCHED_FLAG_RESET_ON_FORK: Final = 1
-# The shortest that there is, nanoseconds; and what says that there is to be none in particular.
-SHORT_SLICE_NS: Final = 100_000
-ANY_SLICE: Final = 0
 # What a start takes on the average of so many where processors are busy. The longest says no more
 # than a long one.
 BUSY_START_S: Final = 0.0008
@@ -44,6 +40,12 @@ BUSY_SHARE: Final = 0.15
 SHARE_S: Final = 0.25
 # One start in so many seconds is as ever, to see whether it still takes long.
 BUSY_S: Final = 0.5
+# The real-time priorities of procd and of a child.
+FIRST: Final = 2
+SECOND: Final = 1
+# A child that was started and made ordinary within so many seconds has started nobody: to become
+# its program takes a third of that, and a shell's libraries are not yet loaded in the rest.
+SOON_S: Final = 0.0004
 
 
 class Hurry:
@@ -64,8 +66,8 @@ class Hurry:
     ) -> None:
         self._now = now
         self._others_share = others_share or Others().share
-        self._call = SYS_SCHED_SETATTR.get(os.uname().machine) if sys.maxsize > 1 << 32 else None
-        self._own = self._ordinary = b""  # since `begin`: what procd is, and what a child is to be
+        self._real_time = RealTime(FIRST, inherited=True)
+        self._slices = ShortSlices()
         self.busy = False
         self._start_s = 0.0  # what a start takes that isn't hurried
         self._look_at = 0.0  # when it is time for one
@@ -76,15 +78,43 @@ class Hurry:
         """As `spawn` of its own module."""
         begin = self._now()
         # A wrapper may make it another user's, who is not ours to change.
-        if self.busy and begin < self._look_at and not spec.wrappers and self.begin():
-            try:
-                pid = spawn(spec, tag)
-                self.release(pid)
-            finally:
-                self.end()
-            return pid
+        if self.busy and begin < self._look_at and not spec.wrappers:
+            if _goes_before_others() and self._real_time.begin():
+                return self._spawn_first(spec, tag)
+            if self._slices.begin():
+                return self._spawn_sliced(spec, tag)
         pid = spawn(spec, tag)
         self._learn(begin)
+        return pid
+
+    def _spawn_first(self, spec: Spec, tag: int) -> int:
+        try:
+            begin = self._now()
+            # As it would have inherited it: nobody is here who waits for others.
+            resets = self._real_time.policy & os.SCHED_RESET_ON_FORK
+            nice = 0 if resets else os.getpriority(os.PRIO_PROCESS, 0)
+            pid = spawn(spec, tag, real_time=SECOND)
+            try:
+                _make_ordinary(nice, pid)
+            except MemoryError:
+                os.kill(pid, signal.SIGKILL)
+                raise
+            late = self._now() - begin > SOON_S
+        finally:
+            self._real_time.end()
+        if late:
+            try:
+                each_thread(Tree(pid, tag, PROCESS_MASK), partial(_make_ordinary, nice))
+            except (OSError, MemoryError) as exc:
+                log.warning("some of what %d started may be a real-time task: %s", pid, exc)
+        return pid
+
+    def _spawn_sliced(self, spec: Spec, tag: int) -> int:
+        try:
+            pid = spawn(spec, tag)
+            self._slices.release(pid)
+        finally:
+            self._slices.end()
         return pid
 
     def _learn(self, begin: float) -> None:
@@ -105,45 +135,22 @@ class Hurry:
             self._ask_at = now + SHARE_S
         return self._theirs
 
-    def begin(self) -> bool:
-        """Have children begin hurriedly from now on; whether they do. `end` follows if so.
 
-        What else a child inherits stays as it is: procd itself may go before others, and has its
-        children not do so (SCHED_RESET_ON_FORK), which would go for slices as well.
-        """
-        try:
-            policy = os.sched_getscheduler(0)
-            nice = os.getpriority(os.PRIO_PROCESS, 0)
-        except OSError:  # a sandbox may not tell
-            return False
-        resets = policy == os.SCHED_OTHER | os.SCHED_RESET_ON_FORK
-        if self._call is None or not (resets or policy == os.SCHED_OTHER):
-            return False
-        childs = max(nice, 0) if resets else nice
-        self._own = _attributes(nice, ANY_SLICE, SCHED_FLAG_RESET_ON_FORK * resets)
-        self._ordinary = _attributes(childs, ANY_SLICE)
-        if self._set(0, _attributes(childs, SHORT_SLICE_NS)):
-            return True
-        self._call = None  # who may not do that, or can't, never will
+def _goes_before_others() -> bool:
+    """Whether nobody has chosen that procd wait for others."""
+    try:
+        policy = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
+        return policy == os.SCHED_OTHER and os.getpriority(os.PRIO_PROCESS, 0) <= 0
+    except OSError:  # a sandbox may not tell
         return False
 
-    def release(self, pid: int) -> None:
-        """Have a child that has begun go on as any other.
 
-        What it has started by then keeps short slices, which is all that they are.
-        """
-        self._set(pid, self._ordinary)
-
-    def end(self) -> None:
-        """Have procd itself be what it was."""
-        if not self._set(0, self._own):
-            log.warning("procd has lost its priority over what it runs")
-
-    def _set(self, pid: int, attributes: bytes) -> bool:
-        return bool(LIBC.syscall(self._call, pid, attributes, 0) == 0)
-
-
-def _attributes(nice: int, slice_ns: int, flags: int = 0) -> bytes:
-    """struct sched_attr of an ordinary task."""
-    size = ATTRIBUTES.size
-    return ATTRIBUTES.pack(size, os.SCHED_OTHER, flags, nice, 0, slice_ns, 0, 0)
+def _make_ordinary(nice: int, task: int) -> None:
+    """Have a process, or one thread, go on as an ordinary task."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, task, nice)
+        os.sched_setscheduler(task, os.SCHED_OTHER, NO_PRIORITY)
+    except ProcessLookupError:
+        return  # it has ended
+    except OSError as exc:
+        log.error("%d stays a real-time task: %s", task, exc.strerror)

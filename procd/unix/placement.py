@@ -11,7 +11,6 @@ may have procd's processor for milliseconds just then. So procd is a real-time t
 nobody is sent off where it may not be.
 
 Source: sched_setaffinity(2): who runs or waits where it no longer may is moved in that moment.
-sched(7): a task of SCHED_FIFO isn't kept from its processor by one that isn't real-time.
 """
 
 import ctypes
@@ -23,17 +22,14 @@ from functools import partial
 from typing import Final
 
 from procd.unix.libc import LIBC
-from procd.unix.proctree import Tree, members
+from procd.unix.proctree import Tree, each_thread
+from procd.unix.realtime import RealTime
 
 log = logging.getLogger(__name__)
 
 MOST_CPUS: Final = 1024
 # Bits of all processors that there may ever be: who may use all now may use those that are added.
 EVERYWHERE: Final = b"\xff" * (MOST_CPUS // 8)
-# What procd mostly is, which isn't real-time; and its priority then, and as a real-time task.
-ORDINARY: Final = (os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE)
-NO_PRIORITY: Final = os.sched_param(0)
-LEAST_PRIORITY: Final = os.sched_param(1)
 # Within so many seconds of becoming its program nobody has forked: to load it takes longer.
 SOON_S: Final = 0.0001
 
@@ -42,7 +38,7 @@ class Placement:
     """Sends children off to other processors than the one that procd is on.
 
     Nobody where there is but one, or where procd itself may not use all: neither may its children.
-    Nor where procd may not be a real-time task, which takes CAP_SYS_NICE or a limit RLIMIT_RTPRIO.
+    Nor where procd may not be a real-time task.
 
     Args:
         now: a monotonic clock, seconds.
@@ -54,6 +50,7 @@ class Placement:
         whole = 1 < count <= MOST_CPUS and len(os.sched_getaffinity(0)) == count
         self._works = whole and LIBC.sched_getcpu() >= 0  # which a sandbox may not tell
         self._all = _allowed()
+        self._real_time = RealTime()
         self._elsewhere: dict[int, bytes] = {}  # by the processor that we are on
 
     def send_off(self, tree: Tree) -> None:
@@ -74,43 +71,22 @@ class Placement:
             everywhere = int.from_bytes(EVERYWHERE, "little")
             self._elsewhere[cpu] = (everywhere & ~(1 << cpu)).to_bytes(len(EVERYWHERE), "little")
         begin = self._now()
+        # Who may not do that, or can't, never will.
+        self._works = self._real_time.begin()
+        if not self._works:
+            return
         try:
-            self._works = _undisturbed(partial(_pass_by, tree.leader, self._elsewhere[cpu]))
-        except OSError:
-            self._works = False  # who may not do that, or can't, never will
+            self._works = _pass_by(tree.leader, self._elsewhere[cpu])
+        finally:
+            self._real_time.end()
         # We have been kept, by the host of this machine, and it may have started something.
         if self._works and self._now() - begin > SOON_S:
-            self._free(tree)
-
-    def _free(self, tree: Tree) -> None:
-        freed: set[int] = set()
-        try:
-            while found := {pid for pid, _ in filter(None, members(tree, {tree.leader}))} - freed:
-                for pid in found:
-                    _allow(pid, EVERYWHERE)
-                freed |= found
-        except (OSError, MemoryError) as exc:
-            log.warning("some of what %d started may not use every processor: %s", tree.leader, exc)
-
-
-def _undisturbed(action: Callable[[], bool]) -> bool:
-    """Do that while nobody who isn't real-time gets our processor; what it returns.
-
-    Raises:
-        OSError: we may not be real-time, or are already.
-    """
-    policy = os.sched_getscheduler(0)
-    flag = policy & os.SCHED_RESET_ON_FORK  # who has no CAP_SYS_NICE may not drop it
-    if policy - flag not in ORDINARY:
-        raise PermissionError("real-time already, which somebody has chosen")
-    os.sched_setscheduler(0, os.SCHED_FIFO | flag, LEAST_PRIORITY)
-    try:
-        return action()
-    finally:
-        try:
-            os.sched_setscheduler(0, policy, NO_PRIORITY)
-        except OSError as exc:
-            log.error("procd stays a real-time task: %s", exc.strerror)
+            try:
+                each_thread(tree, partial(_allow, cpus=EVERYWHERE))
+            except (OSError, MemoryError) as exc:
+                log.warning(
+                    "some of what %d started may not use every processor: %s", tree.leader, exc
+                )
 
 
 def _pass_by(pid: int, cpus: bytes) -> bool:

@@ -35,6 +35,18 @@ def children(pid: int, threads: int = 0) -> list[int]:
     return found
 
 
+def threads_of(pid: int) -> set[int]:
+    """The threads of `pid`; none when it has gone.
+
+    Raises:
+        OSError: there is no descriptor to look with.
+    """
+    try:
+        return {int(name) for name in os.listdir(f"/proc/{pid}/task")}  # noqa: PTH208 - as above
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+
+
 def own_children() -> list[int]:
     """The direct children of this process, which has one thread.
 

@@ -24,7 +24,7 @@ from typing import ClassVar, Final
 from procd.turns import Turns
 from procd.unix.libc import LIBC
 from procd.unix.pidfd import RETRY_S, ended, send
-from procd.unix.procfs import children, now, own_children, stat_of
+from procd.unix.procfs import children, now, own_children, stat_of, threads_of
 from procd.unix.relays import RELAY_S, Relays
 from procd.unix.tags import EVERY_BIT, PROCESS_MASK, RUN_MASK, tag_of
 
@@ -145,6 +145,26 @@ def members(
             listed = theirs if pid != tree.host else _bearers(tree, theirs)
             queue += [(child, listed_at) for child in listed]
             yield pid, stat.start_time
+
+
+def each_thread(tree: Tree, act: Callable[[int], object]) -> None:
+    """Do that to every thread of every member of `tree`, those that are started meanwhile too.
+
+    Whoever it is done to starts no more of those that it has to be done to.
+
+    Raises:
+        OSError, MemoryError: as `members`; it may have been done to some.
+    """
+    done: set[int] = set()
+    while True:
+        found: set[int] = set()
+        for pid, _ in filter(None, members(tree, tree.leaders)):
+            found |= threads_of(pid)
+        if not (found := found - done):
+            return
+        for thread in found:
+            act(thread)
+        done |= found
 
 
 def _list(tree: Tree | Forest, supervised: Container[int], found: dict[int, int]) -> Iterator[None]:

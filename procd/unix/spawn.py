@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from procd.errors import SpawnFailed
 from procd.unix.libc import LIBC
@@ -73,7 +73,7 @@ class Spec:
     wrappers: tuple[str, ...] = ()
 
 
-def spawn(spec: Spec, tag: int) -> int:
+def spawn(spec: Spec, tag: int, *, real_time: int = 0) -> int:
     """Start `spec` as the leader of a new session and return its pid.
 
     All signals have their default disposition and none is blocked. The child and all that descend
@@ -82,6 +82,10 @@ def spawn(spec: Spec, tag: int) -> int:
     `cwd` is procd's own for the length of the call, which is sound because procd has one thread.
     Where that of before can't be entered any more, it is `/` from then on. A directory that may
     keep whoever enters it (`is_remote`) is left to the child, and so is to say that it isn't there.
+
+    Args:
+        real_time: the priority that it gives itself as a real-time task, before anything else; 0 to
+            be what procd is.
 
     Raises:
         SpawnFailed: the directory, the program or the machine is at fault; the message says which.
@@ -107,7 +111,7 @@ def spawn(spec: Spec, tag: int) -> int:
             raise SpawnFailed(f"program cannot be executed: {reason}")
         spec = replace(spec, argv=(*spec.wrappers, ENV, *options, *spec.argv))
     if spec.cwd == here:
-        return _spawn(spec, env, actions, tag)
+        return _spawn(spec, env, actions, tag, real_time)
     try:
         own = _open_here()
     except OSError as exc:
@@ -117,7 +121,7 @@ def spawn(spec: Spec, tag: int) -> int:
         with nullcontext() if spec.owner is None else spec.owner.acting():
             _enter(spec.cwd)
         try:
-            return _spawn(spec, env, actions, tag)
+            return _spawn(spec, env, actions, tag, real_time)
         finally:
             _return(own)
     finally:
@@ -158,7 +162,12 @@ def _quoted(name: str) -> str:
     return f"'{escaped}'"
 
 
-def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) -> int:
+def _spawn(
+    spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int, real_time: int
+) -> int:
+    scheduler: dict[str, Any] = {}
+    if real_time:
+        scheduler["scheduler"] = (os.SCHED_FIFO, os.sched_param(real_time))
     limits = mark(tag)
     files = _bounded(spec.stdio)
     # One thread: nobody else makes a file meanwhile.
@@ -172,6 +181,7 @@ def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) 
             setsid=True,
             setsigmask=(),
             setsigdef=DEFAULTED,
+            **scheduler,
         )
     except OSError as exc:
         raise SpawnFailed(_reason(spec, exc)) from exc

@@ -1,38 +1,37 @@
-"""hurry: who begins with short slices, when, and that nothing is left of it."""
+"""hurry: who begins before others, when, and that nothing is left of it."""
 
-import ctypes
 import errno
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import pytest
 
 from procd.errors import SpawnFailed
+from procd.unix import hurry
 from procd.unix.fd import pipe
 from procd.unix.hurry import (
-    ATTRIBUTES,
     BUSY_S,
     BUSY_SHARE,
     BUSY_START_S,
+    FIRST,
     LONG_START_S,
+    SECOND,
     SHARE_S,
-    SHORT_SLICE_NS,
+    SOON_S,
     STARTS,
-    SYS_SCHED_SETATTR,
     Hurry,
 )
-from procd.unix.libc import LIBC
-from procd.unix.spawn import Spec
+from procd.unix.procfs import threads_of
+from procd.unix.slices import SHORT_SLICE_NS
+from procd.unix.spawn import Spec, spawn
 from procd.unix.tags import TAG_BASE
+from tests.unix.scheduling import attributes, denied, needs_real_time, needs_the_call
 
 SLEEP = Spec(argv=("/bin/sleep", "60"), cwd="/", env={}, stdio=(os.devnull,) * 3)
 NOTHING = Spec(argv=("/nowhere",), cwd="/", env={}, stdio=(os.devnull,) * 3)
-needs_the_call = pytest.mark.skipif(
-    os.uname().machine not in SYS_SCHED_SETATTR or sys.maxsize < 1 << 32,
-    reason="it isn't known how to ask the kernel",
-)
 
 
 class Clock:
@@ -62,11 +61,11 @@ class Story:
         self.hurry = Hurry(self.clock, self._others_share)
         self.pids: list[int] = []
 
-    def start(self, seconds: float = 0.0, times: int = 1) -> int:
+    def start(self, seconds: float = 0.0, times: int = 1, spec: Spec = SLEEP) -> int:
         """Start so many, each as ever in so long; the last of them."""
         self.clock.step = seconds
         for _ in range(times):
-            self.pids.append(self.hurry.spawn(SLEEP, TAG_BASE))
+            self.pids.append(self.hurry.spawn(spec, TAG_BASE))
         self.clock.step = 0.0
         return self.pids[-1]
 
@@ -92,30 +91,6 @@ def story() -> Iterator[Story]:
     told.end()
     if os.geteuid() == 0:
         os.sched_setscheduler(0, policy, os.sched_param(0))
-
-
-def attributes(pid: int) -> tuple[int, ...]:
-    """What sched_getattr(2) says, which has the next number: with nice at 3, slice at 5."""
-    said = ctypes.create_string_buffer(ATTRIBUTES.size)
-    number = SYS_SCHED_SETATTR[os.uname().machine] + 1
-    assert LIBC.syscall(number, pid, said, len(said), 0) == 0
-    return ATTRIBUTES.unpack(said.raw)
-
-
-@needs_the_call
-def test_a_child_begins_with_short_slices_and_goes_on_with_ordinary_ones(story: Story) -> None:
-    """And procd has its own before and after."""
-    usual = attributes(story.start())
-    own = attributes(0)
-    assert story.hurry.begin()
-    pid = story.start()  # as ever, within
-    if usual[5]:  # a kernel that has slices: Linux 6.12
-        assert attributes(pid)[5] == SHORT_SLICE_NS
-    story.hurry.release(pid)
-    assert attributes(pid) == usual
-    story.hurry.end()
-    assert attributes(0) == own
-    assert attributes(story.start()) == usual
 
 
 @needs_the_call
@@ -222,7 +197,6 @@ def test_where_procd_is_no_ordinary_task_nobody_hurries(story: Story) -> None:
     """Somebody has made it what it is."""
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     try:
-        assert not story.hurry.begin()
         story.start(LONG_START_S, STARTS)
         assert os.sched_getscheduler(story.start()) == os.SCHED_BATCH
     finally:
@@ -234,12 +208,113 @@ def test_where_the_kernel_does_not_tell_nobody_hurries(
     story: Story, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """Every one is started all the same."""
-
-    def denied(*_: object) -> int:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
     with monkeypatch.context() as within:
         within.setattr(os, call, denied)
         story.start(LONG_START_S, STARTS)
         assert story.hurry.busy
         story.start()
+
+
+class Seen:
+    """What procd and a child are while it is started: policy and priority of each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, wait: Callable[[], object]) -> None:
+        self.tasks: list[tuple[int, int]] = []
+        self._wait = wait
+        monkeypatch.setattr(hurry, "spawn", self._spawn)
+
+    def _spawn(self, spec: Spec, tag: int, *, real_time: int = 0) -> int:
+        """As that of its module, but that procd is kept for a while before it goes on."""
+        pid = spawn(spec, tag, real_time=real_time)
+        self._wait()
+        for task in (0, pid):
+            priority = os.sched_getparam(task).sched_priority
+            self.tasks.append((os.sched_getscheduler(task) & ~os.SCHED_RESET_ON_FORK, priority))
+        return pid
+
+
+@needs_real_time
+def test_a_child_is_a_real_time_task_until_it_is_its_program(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And procd one above it, which gets its processor back from it."""
+    before = os.sched_getscheduler(0)
+    story.start(LONG_START_S, STARTS)
+    seen = Seen(monkeypatch, lambda: None)
+    pid = story.start()
+    assert seen.tasks == [(os.SCHED_FIFO, FIRST), (os.SCHED_FIFO, SECOND)]
+    assert os.sched_getscheduler(pid) == os.SCHED_OTHER
+    assert os.sched_getscheduler(0) == before
+
+
+PARENT: Final = """
+import subprocess, threading
+threading.Thread(target=threading.Event().wait).start()
+child = subprocess.Popen(["sleep", "60"])
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+@needs_real_time
+def test_what_a_program_has_started_by_then_is_no_real_time_task_either(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where procd was kept, by the host of its machine, after the child had become its program."""
+    story.start(LONG_START_S, STARTS)
+    reading, writing = pipe()
+    argv = (sys.executable, "-c", PARENT)
+    spec = Spec(argv=argv, cwd="/", env={}, stdio=(os.devnull, writing.number, 2))
+    said = b""
+
+    def until_it_has_forked() -> None:
+        nonlocal said
+        said = os.read(reading.number, 100)
+        story.clock.now += SOON_S * 2
+
+    Seen(monkeypatch, until_it_has_forked)
+    pid = story.start(spec=spec)
+    child = int(said)
+    try:
+        tasks = [*threads_of(pid), child]
+        assert len(tasks) == 3
+        assert {os.sched_getscheduler(task) for task in tasks} == {os.SCHED_OTHER}
+    finally:
+        os.kill(child, 9)
+        reading.close()
+        writing.close()
+
+
+@needs_the_call
+def test_where_it_may_not_be_that_a_child_begins_with_short_slices(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = attributes(story.start())
+    story.start(LONG_START_S, STARTS)
+    slices: list[int] = []
+
+    def spawn_and_look(spec: Spec, tag: int, *, real_time: int = 0) -> int:
+        assert not real_time
+        pid = spawn(spec, tag)
+        slices.append(attributes(pid)[5])
+        return pid
+
+    monkeypatch.setattr(hurry, "spawn", spawn_and_look)
+    with monkeypatch.context() as within:
+        within.setattr(os, "sched_setscheduler", denied)
+        pid = story.start()
+    if usual[5]:
+        assert slices == [SHORT_SLICE_NS]
+        assert attributes(pid)[5] == usual[5]
+
+
+@needs_real_time
+def test_who_cannot_be_made_ordinary_is_told_of(
+    story: Story, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It runs all the same."""
+    story.start(LONG_START_S, STARTS)
+    with monkeypatch.context() as within:
+        within.setattr(os, "setpriority", denied)
+        pid = story.start()
+    assert f"{pid} stays a real-time task" in caplog.text

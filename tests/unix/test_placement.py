@@ -16,25 +16,13 @@ from procd.unix.placement import Placement
 from procd.unix.procfs import children
 from procd.unix.proctree import Tree
 from procd.unix.tags import TAG_BASE
+from tests.unix.scheduling import needs_real_time
 
 EVERY = os.sched_getaffinity(0)
 needs_several = pytest.mark.skipif(
     len(EVERY) < 2 or len(EVERY) < os.sysconf("SC_NPROCESSORS_ONLN"),
     reason="needs several processors, and to be allowed all of them",
 )
-
-
-def _may_be_real_time() -> bool:
-    policy = os.sched_getscheduler(0)
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except OSError:
-        return False
-    os.sched_setscheduler(0, policy, os.sched_param(0))
-    return True
-
-
-needs_real_time = pytest.mark.skipif(not _may_be_real_time(), reason="needs CAP_SYS_NICE")
 
 
 @contextmanager
