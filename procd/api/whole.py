@@ -25,9 +25,11 @@ COMPLETIONS: web.AppKey[list[Complete]] = web.AppKey("COMPLETIONS", list)
 
 async def complete(request: web.Request, response: web.StreamResponse) -> None:
     """Complete a reply that aiohttp is about to begin."""
-    if not isinstance(response, WholeResponse):  # which has been, where it is one of ours
+    if not isinstance(response, WholeResponse):
         for completion in request.app[COMPLETIONS]:
             completion(request, response)
+    elif response.request_id:  # completed by itself, but for its headers, of which it had none then
+        response.headers[ID_HEADER] = response.request_id
 
 
 class WholeResponse(web.Response):
@@ -75,8 +77,6 @@ class WholeResponse(web.Response):
             usual = usual and len(app.on_response_prepare) == 1
         keep_alive = request.keep_alive if self._keep_alive is None else self._keep_alive
         if not (usual and keep_alive) or self._made is not None or self._status in BODILESS:
-            if self.request_id:
-                self._headers[ID_HEADER] = self.request_id
             return await super().prepare(request)
         body = self._body
         assert isinstance(body, bytes)

@@ -34,7 +34,8 @@ REPLIES = [
 async def test_the_same_bytes(
     aiohttp_client: Any, *, method: str, version: str, connection: str
 ) -> None:
-    completed = []
+    completed: list[web.StreamResponse] = []
+    count = 0
 
     async def answer(request: web.Request) -> web.Response:
         status, body, what = REPLIES[int(request.match_info["number"])]
@@ -61,12 +62,17 @@ async def test_the_same_bytes(
     app.on_response_prepare.append(complete)
     app.router.add_route("*", "/{kind}/{number}", answer)
     client: Client = await aiohttp_client(app)
-    for number in range(len(REPLIES)):
+    kept = "keep-alive" in connection or (version == "HTTP/1.1" and not connection)
+    for number, (_, _, what) in enumerate(REPLIES):
         sent = []
         for kind in ("whole", "plain"):
             async with raw(client) as one:
                 await one.request(f"{method} /{kind}/{number} {version}{connection}")
-                one.end_input()
+                if kept:
+                    await one.request("GET /plain/0 HTTP/1.1\nConnection: close")
                 sent.append(re.sub(rb"Date: [^\r]+", b"Date: now", await one.rest()))
         assert sent[0] == sent[1]
-        assert len(set(completed)) == len(completed) == 2 * (number + 1)
+        replies = 2 if kept and what != "close" else 1
+        assert sent[0].count(b"HTTP/1.") == sent[0].count(b"X-Request-Id: one") == replies
+        count += 2 * replies
+        assert len(set(completed)) == len(completed) == count
