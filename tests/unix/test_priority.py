@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests.unix.scheduling import needs_priority
 
 PROGRAM = """
 import os, sys
@@ -24,8 +24,6 @@ pid = os.posix_spawn("/bin/sh", argv, os.environ, setsid=True)
 os.waitpid(pid, 0)
 """
 
-root = pytest.mark.skipif(os.geteuid() != 0, reason="a higher priority takes CAP_SYS_NICE")
-
 
 def run(nice: int, before: int = 0, *, lead: bool = True) -> list[str]:
     done = subprocess.run(
@@ -36,7 +34,7 @@ def run(nice: int, before: int = 0, *, lead: bool = True) -> list[str]:
     return done.stdout.split()
 
 
-@root
+@needs_priority
 def test_children_have_none_of_it() -> None:
     """procd's is raised, and so is its group's; a child starts with 0 in both."""
     own, group, child, *rest = run(-7)
@@ -46,7 +44,7 @@ def test_children_have_none_of_it() -> None:
         assert rest[-1] == "0"
 
 
-@root
+@needs_priority
 def test_who_leads_no_session_leaves_its_group_alone() -> None:
     """The terminal that it was started from has others in it."""
     before = (
@@ -64,7 +62,7 @@ def test_a_chosen_priority_stays() -> None:
     assert (own, child) == ("5", "5")
 
 
-@root
+@needs_priority
 def test_who_may_have_no_priority_stays_what_it_was() -> None:
     """The flag alone would reset its children's slices, and only the root can unset it."""
     program = """
