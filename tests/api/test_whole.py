@@ -27,6 +27,9 @@ REPLIES = [
     (599, b"{}", ""),
     (200, b"{}", "header"),
     (200, b"{}", "close"),
+    (200, b"{}", "nameless"),
+    (204, b"", "nameless"),
+    (200, b"{}", "begun"),
 ]
 
 
@@ -47,10 +50,14 @@ async def test_the_same_bytes(
             response.force_close()
         if what == "header":
             response.headers["Cache-Control"] = "no-store"
+        if what == "begun":
+            await response.prepare(request)
         return response
 
-    def name(_: web.Request, response: web.StreamResponse) -> None:
+    def name(request: web.Request, response: web.StreamResponse) -> None:
         completed.append(response)
+        if REPLIES[int(request.match_info["number"])][2] == "nameless":
+            return
         if isinstance(response, WholeResponse):
             response.request_id = "one"
         else:
@@ -73,6 +80,28 @@ async def test_the_same_bytes(
                 sent.append(re.sub(rb"Date: [^\r]+", b"Date: now", await one.rest()))
         assert sent[0] == sent[1]
         replies = 2 if kept and what != "close" else 1
-        assert sent[0].count(b"HTTP/1.") == sent[0].count(b"X-Request-Id: one") == replies
+        assert sent[0].count(b"HTTP/1.") == replies
+        assert sent[0].count(b"X-Request-Id: one") == replies - (what == "nameless")
         count += 2 * replies
         assert len(set(completed)) == len(completed) == count
+
+
+async def test_what_else_completes_replies_does_so(aiohttp_client: Any) -> None:
+    """Somebody's own hook, which may look at the headers and add some."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return WholeResponse(b"{}", 201)
+
+    async def add(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers["X-Type"] = response.headers["Content-Type"]
+
+    app = web.Application()
+    app[COMPLETIONS] = []
+    app.on_response_prepare.append(complete)
+    app.on_response_prepare.append(add)
+    app.router.add_get("/", answer)
+    client: Client = await aiohttp_client(app)
+    async with client.get("/") as reply:
+        assert reply.status == 201
+        assert reply.headers["X-Type"] == reply.headers["Content-Type"] == CONTENT_TYPE
+        assert await reply.read() == b"{}"

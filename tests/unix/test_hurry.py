@@ -228,11 +228,13 @@ class Seen:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, wait: Callable[[], object]) -> None:
         self.tasks: list[tuple[int, int]] = []
+        self.inherited = -1  # what a child begins as
         self._wait = wait
         monkeypatch.setattr(hurry, "spawn", self._spawn)
 
     def _spawn(self, spec: Spec, tag: int, *, real_time: int = 0) -> int:
         """As that of its module, but that procd is kept for a while before it goes on."""
+        self.inherited = os.sched_getscheduler(0)
         pid = spawn(spec, tag, real_time=real_time)
         self._wait()
         for task in (0, pid):
@@ -245,11 +247,13 @@ class Seen:
 def test_a_child_is_a_real_time_task_until_it_is_its_program(
     story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And procd one above it, which gets its processor back from it."""
+    """From its first moment; and procd one above it, which gets its processor back from it."""
+    os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
     before = os.sched_getscheduler(0)
     story.start(LONG_START_S, STARTS)
     seen = Seen(monkeypatch, lambda: None)
     pid = story.start()
+    assert seen.inherited == os.SCHED_FIFO
     assert seen.tasks == [(os.SCHED_FIFO, FIRST), (os.SCHED_FIFO, SECOND)]
     assert os.sched_getscheduler(pid) == os.SCHED_OTHER
     assert os.sched_getscheduler(0) == before
@@ -297,7 +301,7 @@ def test_what_a_program_has_started_by_then_is_no_real_time_task_either(
 def test_where_it_may_not_be_that_a_child_begins_with_short_slices(
     story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usual = attributes(story.start())
+    usual, own = attributes(story.start()), attributes(0)
     story.start(LONG_START_S, STARTS)
     slices: list[int] = []
 
@@ -314,6 +318,7 @@ def test_where_it_may_not_be_that_a_child_begins_with_short_slices(
     if usual[5]:
         assert slices == [SHORT_SLICE_NS]
         assert attributes(pid)[5] == usual[5]
+    assert attributes(0) == own
 
 
 @needs_real_time
@@ -326,3 +331,25 @@ def test_who_cannot_be_made_ordinary_is_told_of(
         within.setattr(os, "setpriority", denied)
         pid = story.start()
     assert f"{pid} stays a real-time task" in caplog.text
+
+
+@needs_real_time
+def test_who_there_is_no_memory_to_make_ordinary_is_killed(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would know of it; and a real-time task keeps a processor from all others."""
+    own = attributes(0)
+    story.start(LONG_START_S, STARTS)
+    begun: list[int] = []
+
+    def no_memory(_: int, pid: int) -> None:
+        begun.append(pid)
+        raise MemoryError
+
+    with monkeypatch.context() as within:
+        within.setattr(hurry, "_make_ordinary", no_memory)
+        with pytest.raises(MemoryError):
+            story.start()
+    (pid,) = begun
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
+    assert attributes(0) == own
