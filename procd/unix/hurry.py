@@ -104,9 +104,11 @@ class Hurry:
             self._real_time.end()
         if late:
             try:
-                each_thread(Tree(pid, tag, PROCESS_MASK), partial(_make_ordinary, nice))
-            except (OSError, MemoryError) as exc:
-                log.warning("some of what %d started may be a real-time task: %s", pid, exc)
+                done = each_thread(Tree(pid, tag, PROCESS_MASK), partial(_is_made_ordinary, nice))
+            except (OSError, MemoryError):
+                done = False
+            if not done:
+                log.warning("some of what %d has started may be a real-time task", pid)
         return pid
 
     def _spawn_sliced(self, spec: Spec, tag: int) -> int:
@@ -145,12 +147,24 @@ def _goes_before_others() -> bool:
         return False
 
 
-def _make_ordinary(nice: int, task: int) -> None:
-    """Have a process, or one thread, go on as an ordinary task."""
+def _is_made_ordinary(nice: int, task: int) -> bool:
+    """Have it go on as an ordinary task; whether it was none."""
+    try:
+        if os.sched_getscheduler(task) != os.SCHED_FIFO:
+            return False
+    except OSError:  # it has ended
+        return False
+    return _make_ordinary(nice, task)
+
+
+def _make_ordinary(nice: int, task: int) -> bool:
+    """Have a process, or one thread, go on as an ordinary task; whether it does."""
     try:
         os.setpriority(os.PRIO_PROCESS, task, nice)
         os.sched_setscheduler(task, os.SCHED_OTHER, NO_PRIORITY)
     except ProcessLookupError:
-        return  # it has ended
+        return False  # it has ended
     except OSError as exc:
         log.error("%d stays a real-time task: %s", task, exc.strerror)
+        return False
+    return True

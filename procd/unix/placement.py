@@ -70,23 +70,25 @@ class Placement:
         if cpu not in self._elsewhere:
             everywhere = int.from_bytes(EVERYWHERE, "little")
             self._elsewhere[cpu] = (everywhere & ~(1 << cpu)).to_bytes(len(EVERYWHERE), "little")
+        elsewhere = self._elsewhere[cpu]
         begin = self._now()
         # Who may not do that, or can't, never will.
         self._works = self._real_time.begin()
         if not self._works:
             return
         try:
-            self._works = _pass_by(tree.leader, self._elsewhere[cpu])
+            self._works = _pass_by(tree.leader, elsewhere)
         finally:
             self._real_time.end()
         # We have been kept, by the host of this machine, and it may have started something.
         if self._works and self._now() - begin > SOON_S:
+            kept = bytes(ours & theirs for ours, theirs in zip(self._all, elsewhere, strict=True))
             try:
-                each_thread(tree, partial(_allow, cpus=EVERYWHERE))
-            except (OSError, MemoryError) as exc:
-                log.warning(
-                    "some of what %d started may not use every processor: %s", tree.leader, exc
-                )
+                done = each_thread(tree, partial(_is_freed, kept))
+            except (OSError, MemoryError):
+                done = False
+            if not done:
+                log.warning("some of what %d has started may not use every processor", tree.leader)
 
 
 def _pass_by(pid: int, cpus: bytes) -> bool:
@@ -97,10 +99,15 @@ def _pass_by(pid: int, cpus: bytes) -> bool:
         _allow(pid, EVERYWHERE)
 
 
-def _allowed() -> bytes:
-    """The processors that we may use."""
+def _is_freed(kept: bytes, task: int) -> bool:
+    """Let it use all processors if it may use no others than these; whether it was so."""
+    return _allowed(task) == kept and _allow(task, EVERYWHERE)
+
+
+def _allowed(task: int = 0) -> bytes:
+    """The processors that it may use, or procd itself."""
     cpus = ctypes.create_string_buffer(len(EVERYWHERE))
-    LIBC.sched_getaffinity(0, len(cpus), cpus)
+    LIBC.sched_getaffinity(task, len(cpus), cpus)
     return cpus.raw
 
 

@@ -147,24 +147,26 @@ def members(
             yield pid, stat.start_time
 
 
-def each_thread(tree: Tree, act: Callable[[int], object]) -> None:
-    """Do that to every thread of every member of `tree`, those that are started meanwhile too.
+def each_thread(tree: Tree, mend: Callable[[int], bool]) -> bool:
+    """Mend every thread of every member of `tree`, those that are started meanwhile too.
 
-    Whoever it is done to starts no more of those that it has to be done to.
+    Args:
+        mend: whether it had to do anything about a thread, which then starts none that needs it.
+
+    Returns:
+        Whether nobody is left who needs it: of those who fork and end, time after time, one is.
 
     Raises:
-        OSError, MemoryError: as `members`; it may have been done to some.
+        OSError, MemoryError: as `members`; some may be mended.
     """
-    done: set[int] = set()
-    while True:
-        found: set[int] = set()
+    for _ in range(MANY_ROUNDS):
+        mended = False
         for pid, _ in filter(None, members(tree, tree.leaders)):
-            found |= threads_of(pid)
-        if not (found := found - done):
-            return
-        for thread in found:
-            act(thread)
-        done |= found
+            for thread in threads_of(pid):
+                mended = mend(thread) or mended
+        if not mended:
+            return True
+    return False
 
 
 def _list(tree: Tree | Forest, supervised: Container[int], found: dict[int, int]) -> Iterator[None]:

@@ -85,14 +85,26 @@ def test_nobody_gets_more_processors_than_procd(*, limited_first: bool) -> None:
 
 @needs_real_time
 @needs_several
-def test_what_it_has_started_meanwhile_may_use_all_as_well() -> None:
+def test_what_it_has_started_meanwhile_may_use_all_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Where procd itself was kept in the middle of it."""
     times = iter([0.0, 0.5])
     one = Placement(lambda: next(times))
     with program("/bin/sh", "-c", "sleep 60 & echo ready; wait") as tree:
         (child,) = children(tree.leader, 1)
-        os.sched_setaffinity(child, {min(EVERY)})
+        fewer: list[set[int]] = []
+
+        def allow(pid: int, cpus: bytes) -> bool:
+            if pid == tree.leader and cpus != placement.EVERYWHERE:
+                allowed(child, cpus)  # as if it had been started just then
+                fewer.append(os.sched_getaffinity(child))
+            return allowed(pid, cpus)
+
+        allowed = placement._allow
+        monkeypatch.setattr(placement, "_allow", allow)
         one.send_off(tree)
+        assert [len(cpus) for cpus in fewer] == [len(EVERY) - 1]
         assert os.sched_getaffinity(child) == EVERY
         assert os.sched_getaffinity(tree.leader) == EVERY
 

@@ -16,7 +16,7 @@ import pytest
 from procd.turns import Turns
 from procd.unix import procfs, proctree, tags
 from procd.unix.pidfd import ended
-from procd.unix.proctree import ASKED, Tree
+from procd.unix.proctree import ASKED, MANY_ROUNDS, Tree
 from procd.unix.relays import Relays
 from procd.unix.spawn import Spec, spawn
 from procd.unix.tags import PART_BITS, PROCESS_MASK, TAG_BASE
@@ -542,3 +542,35 @@ def test_several_who_are_only_asked_are_a_step(start: Start) -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert len([*proctree.reap_orphans(leaders)]) == 3
     assert {*procfs.own_children()} == leaders
+
+
+def test_each_thread_is_mended_and_looked_at_once_more(start: Start) -> None:
+    """Those of every member, until a look finds none that needs it."""
+    child = "import threading, os; threading.Thread(target=input).start(); print(os.getpid())"
+    one = start(f"{shlex.quote(sys.executable)} -uc {shlex.quote(child)} <&0 & echo $!; read line")
+    (pid,) = one.lines(2)
+    seen: list[int] = []
+
+    def mend(thread: int) -> bool:
+        seen.append(thread)
+        return seen.count(thread) == 1 and thread == pid
+
+    assert proctree.each_thread(one.tree, mend)
+    threads = {one.pid, *procfs.threads_of(pid)}
+    assert len(threads) == 3
+    assert sorted(seen) == sorted([*threads] * 2)
+
+
+def test_whoever_always_needs_it_is_given_up(start: Start) -> None:
+    """As who starts others faster than they are found."""
+    one = start("echo; read line")
+    one.stdout.read(1)
+    seen: list[int] = []
+
+    def mend(thread: int) -> bool:
+        seen.append(thread)
+        return True
+
+    assert not proctree.each_thread(one.tree, mend)
+    assert seen == [one.pid] * MANY_ROUNDS
+    assert procfs.threads_of((1 << 22) - 1) == set()
