@@ -223,7 +223,8 @@ async def test_no_memory_to_join_what_was_read(
 ) -> None:
     """It goes on in pieces, and one that there is no memory for takes no other along."""
     reading, writing = ends
-    pieces = [bytes([number]) * (16 * MEGABYTE) for number in range(4)]
+    # Larger than what is ever taken from a heap, in which there may be room: mallopt(3).
+    pieces = [bytes([number]) * (64 * MEGABYTE) for number in range(4)]
     waiting = pieces.copy()
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
@@ -240,12 +241,12 @@ async def test_no_memory_to_join_what_was_read(
             raise MemoryError
         got.received(data)
 
-    reader = FdReader(poller, reading, received, got.eof, burst_bytes=64 * MEGABYTE)
+    reader = FdReader(poller, reading, received, got.eof, burst_bytes=256 * MEGABYTE)
     monkeypatch.setattr("os.read", read)
     os.write(writing.number, b"x")
     try:
         async with asyncio.timeout(10):
-            await got.until(48 * MEGABYTE)
+            await got.until(192 * MEGABYTE)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
         reader.close()
