@@ -18,7 +18,7 @@ from procd.unix import cgroup, proctree, tags
 from procd.unix.child import Child, ExitStatus
 from procd.unix.fd import OwnedFd
 from procd.unix.pidfd import ended
-from procd.unix.poller import Poller
+from procd.unix.poller import MEMORY_REST_S, Poller
 from procd.unix.proctree import Tree
 from procd.unix.reader import FdReader
 from procd.unix.tty import set_winsize
@@ -35,6 +35,8 @@ PTY_BURST_BYTES: Final = 60 << 10
 # pause at a quarter and the burst that goes beyond it leave room for 32 KiB.
 PIPE_HELD_BYTES: Final = 1 << 20
 PTY_HELD_BYTES: Final = 24 << 10
+# How long an exit waits for memory in which to keep what was said before it.
+MEMORY_WAIT_S: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -95,6 +97,7 @@ class Process:
         self._readers: list[FdReader] = []
         self._unread = 0  # of them, those whose end hasn't been read
         self._drain_timer: asyncio.TimerHandle | None = None
+        self._drained_by = 0.0  # when to wait no longer for memory to take the last output with
         self._killing: asyncio.Task[None] | None = None
         self.done: asyncio.Future[ExitStatus] = self._loop.create_future()
         self.on_done: Callable[[], None] | None = None
@@ -146,6 +149,7 @@ class Process:
         self.record.tree.leader = 0
         self._processes.exited(self)
         if self._unread:
+            self._drained_by = self._loop.time() + MEMORY_WAIT_S
             self._drain_timer = self._loop.call_later(
                 self._processes.config.drain_s, self._drain_over
             )
@@ -157,9 +161,13 @@ class Process:
 
     def _drain_over(self) -> None:
         try:
-            self.take_pending()
-        finally:
+            if not self.take_pending() and self._loop.time() < self._drained_by:
+                self._drain_timer = self._loop.call_later(MEMORY_REST_S, self._drain_over)
+                return
+        except BaseException:
             self._finish()
+            raise
+        self._finish()
 
     def pause(self) -> None:
         """Leave its output in the kernel, which in time stops it: for a log that isn't its own."""
@@ -171,11 +179,13 @@ class Process:
         for reader in self._readers:
             reader.resume()
 
-    def take_pending(self) -> None:
-        """Move what the kernel already holds into the log."""
+    def take_pending(self) -> bool:
+        """Move what the kernel already holds into the log; whether there was memory for all."""
         most = PIPE_HELD_BYTES if self.master is None else PTY_HELD_BYTES
+        taken = True
         for reader in self._readers:
-            reader.drain(most)
+            taken = reader.drain(most) and taken
+        return taken
 
     def _finish(self) -> None:
         if self._drain_timer is not None:

@@ -340,7 +340,8 @@ async def test_who_looks_knows_of_the_exit(supervise: Supervise, child: str) -> 
 async def test_an_end_whose_last_words_can_not_be_read(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch, failure: Exception, terminal: bool
 ) -> None:
-    """They are lost, and the end is told."""
+    """They are lost, in the end, and the end is told."""
+    monkeypatch.setattr("procd.process.MEMORY_WAIT_S", 0.1)
     supervisor = supervise()
     start = supervisor.pty if terminal else supervisor.sh
     process = start('sh -c "$STAY" & exit 3')
@@ -353,6 +354,32 @@ async def test_an_end_whose_last_words_can_not_be_read(
     monkeypatch.setattr("os.read", short)
     assert await ended(process) == ExitStatus(code=3)
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("background", ["", 'sh -c "$STAY" & '])
+async def test_an_end_waits_for_memory_to_keep_what_was_said(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, terminal: bool, background: str
+) -> None:
+    """Though the time to wait for a background child is over."""
+    refused: list[bytes] = []
+    append = Backlog.append
+
+    def short(store: Backlog, data: bytes, stream: int = 0) -> None:
+        if len(refused) < 2:
+            refused.append(data)
+            raise MemoryError
+        append(store, data, stream)
+
+    monkeypatch.setattr(Backlog, "append", short)
+    supervisor = supervise()
+    start = supervisor.pty if terminal else supervisor.sh
+    process = start(f"{background}printf last; exit 3")
+    log = process.log
+    assert await ended(process) == ExitStatus(code=3)
+    monkeypatch.undo()
+    assert refused == [b"last"] * 2
+    assert content(log).startswith(b"last")  # $STAY may say its pid
 
 
 async def test_what_was_said_before_done_is_kept(supervise: Supervise) -> None:

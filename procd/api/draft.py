@@ -44,10 +44,13 @@ class Draft:
         log.tap = self._said
 
     def _said(self, data: bytes) -> None:
-        self._waiting.append(data)
-        self._waiting_bytes += len(data)
-        if self._waiting_bytes >= STEP_BYTES:
-            self._encode(final=False)
+        try:
+            self._waiting.append(data)
+            self._waiting_bytes += len(data)
+            if self._waiting_bytes >= STEP_BYTES:
+                self._encode(final=False)
+        except MemoryError:
+            self.close()
 
     def _encode(self, *, final: bool) -> None:
         if self._decoder is None:

@@ -190,10 +190,14 @@ class Connection:
             self._send(frame)
 
     def _send(self, frame: bytes) -> None:
-        if not self._transport.is_closing():
+        if self._transport.is_closing():
+            return
+        self._traffic.sent_bytes += len(frame)
+        self._pulse.written_bytes += len(frame)
+        try:
             self._transport.write(frame)
-            self._traffic.sent_bytes += len(frame)
-            self._pulse.written_bytes += len(frame)
+        except MemoryError:  # nobody knows how much of it is out
+            self._transport.abort()
 
     def write_text(self, payload: bytes) -> None:
         """Write a text message."""

@@ -147,10 +147,10 @@ class Dialogue:
 
     def _status_received(self, data: bytes) -> None:
         lines, end, rest = (self._partial + data).rpartition(b"\n")
-        self._partial = rest[:MAX_STATUS_BYTES]
+        told = STATUS.findall(lines) if end else []
+        self._partial = rest[:MAX_STATUS_BYTES]  # not before: there may be no memory to go on
         if not end:
             return
-        told = STATUS.findall(lines)
         if (strange := NO_STATUS.search(lines)) is not None:
             # A trap of the user's, in the moment of a report: the report comes all the same.
             first, count = strange[0][:80], lines.count(b"\n") + 1 - len(told)

@@ -126,70 +126,118 @@ class Backlog:
         return sys.maxsize if self._budget is None else self._tail_bytes // 4
 
     def append(self, data: bytes, stream: int = 0) -> None:
-        """Add `data`, which is not copied if it is long."""
+        """Add `data`, which is not copied if it is long.
+
+        Raises:
+            MemoryError: there is none for it; all is as before.
+        """
         if not data:
             return
-        size = len(data)
-        self._totals[stream] = self._totals.get(stream, 0) + size
+        before = self._totals.get(stream)
         runs = len(self._head) + len(self._runs)
-        if self.end < self._head_bytes:
-            data = self._append_to_head(data, stream)
-        grown = True  # by all of `data`
-        if data:
-            offsets = self._offsets
-            if not self._append_to(self._runs, data, stream):
-                offsets.append(self.end - len(data))
+        self._totals[stream] = len(data) if before is None else before + len(data)
+        try:
+            self._keep(data, stream)
+        except MemoryError:
+            if before is None:
+                del self._totals[stream]
+            else:
+                self._totals[stream] = before
+            raise
+        try:
+            self._make_up(len(data), runs)
+        except MemoryError:  # it is kept, and is made up for with what comes next
+            return
+
+    def _keep(self, data: bytes, stream: int) -> None:
+        """Add to the head, the tail or both; all or nothing."""
+        room = self._head_bytes - self.end
+        if room <= 0:
+            if not self._joined(self._runs, data, stream):
+                end = self.end + len(data)
+                self._offsets.append(self.end)
+                try:
+                    self._runs.append(Run(self.end, stream, data))
+                except MemoryError:
+                    self._offsets.pop()
+                    raise
+                self.end = end
+        elif len(data) <= room:
+            if not self._joined(self._head, data, stream):
+                end = self.end + len(data)
+                self._head.append(Run(self.end, stream, data))
+                self.end = end
+        else:  # until then nothing is in the tail
+            end = self.end + len(data)
+            first, rest = data[:room], Run(self._head_bytes, stream, data[room:])
+            try:
+                self._offsets.append(rest.offset)
+                self._runs.append(rest)
+                if not self._joined(self._head, first, stream):
+                    self._head.append(Run(self.end, stream, first))
+            except MemoryError:
+                self._offsets.clear()
+                self._runs.clear()
+                raise
+            self.end = end
+
+    def _joined(self, runs: list[Run], data: bytes, stream: int) -> bool:
+        """Add to the last run if both are short; whether they are."""
+        if not runs or len(data) >= MERGE_BYTES:
+            return False
+        offset, last_stream, last = runs[-1]
+        if last_stream != stream or len(last) + len(data) > MERGE_BYTES:
+            return False
+        end = self.end + len(data)
+        runs[-1] = Run(offset, stream, last + data)
+        self.end = end
+        return True
+
+    def _make_up(self, size: int, runs: int) -> None:
+        """Let go of what is too much with `size` more bytes, and count them.
+
+        Args:
+            runs: how many there were before.
+        """
+        offsets = self._offsets
+        grown = True  # by all of it
+        if offsets:
             # Most often it is clear at a glance that nothing has to go.
             if self.end - offsets[self._first] > self._tail_bytes or len(offsets) > FEW_RUNS:
                 self._evict()
                 grown = False
+        elif len(self._head) * RUN_COST_BYTES > max(self._head_bytes, LEAST_COST_BYTES):
+            self._head_bytes = self.end  # so many short runs: the head ends here
         budget = self._budget
         if budget is None:
             return
         if grown and self._tail_bytes == self._full_tail_bytes:
             more = size + RUN_COST_BYTES * (len(self._head) + len(self._runs) - runs)
+            accounted = self._accounted + more
             if budget.take(more):
-                self._accounted += more
+                self._accounted = accounted
                 return
         self._account(budget)
-
-    def _append_to_head(self, data: bytes, stream: int) -> bytes:
-        """Add what the head has room for; the rest of it."""
-        room = self._head_bytes - self.end
-        self._append_to(self._head, data[:room], stream)
-        if len(self._head) * RUN_COST_BYTES > max(self._head_bytes, LEAST_COST_BYTES):
-            self._head_bytes = self.end  # so many short runs: the head ends here
-        return data[room:]
-
-    def _append_to(self, runs: list[Run], data: bytes, stream: int) -> bool:
-        """Add to the last run if both are short, else as a new one; whether it was joined."""
-        size = len(data)
-        if runs and size < MERGE_BYTES:
-            offset, last_stream, last = runs[-1]
-            if last_stream == stream and len(last) + size <= MERGE_BYTES:
-                runs[-1] = Run(offset, stream, last + data)
-                self.end += size  # not before: there may be no memory for the two
-                return True
-        runs.append(Run(self.end, stream, data))
-        self.end += size
-        return False
 
     def _evict(self) -> None:
         runs, offsets = self._runs, self._offsets
         first = self._first
         last = len(runs) - 1
-        while first < last and (
-            self.end - offsets[first + 1] >= self._tail_bytes
-            or (last - first) * RUN_COST_BYTES > max(self._tail_bytes, LEAST_COST_BYTES)
-        ):
-            _, stream, data = runs[first]
-            self._gone[stream] = self._gone.get(stream, 0) + len(data)
-            runs[first] = EVICTED
-            first += 1
-        self._first = first
+        try:
+            while first < last and (
+                self.end - offsets[first + 1] >= self._tail_bytes
+                or (last - first) * RUN_COST_BYTES > max(self._tail_bytes, LEAST_COST_BYTES)
+            ):
+                _, stream, data = runs[first]
+                following = first + 1
+                self._gone[stream] = self._gone.get(stream, 0) + len(data)
+                runs[first] = EVICTED
+                first = following
+        finally:
+            self._first = first
         if first > 256 and first * 2 > len(runs):
-            del runs[:first], offsets[:first]
-            self._first = 0
+            runs, offsets = runs[first:], offsets[first:]
+            self._runs, self._offsets, self._first = runs, offsets, 0
 
     def _account(self, budget: Budget) -> None:
         held = self.held_bytes

@@ -39,7 +39,7 @@ class Store(Protocol):
         """How far the fastest cursor may lag without a loss."""
 
     def append(self, data: bytes, stream: int = 0) -> None:
-        """Add bytes of a stream."""
+        """Add bytes of a stream; raises MemoryError only if none of them is added."""
 
 
 S_co = TypeVar("S_co", bound=Store, covariant=True)
@@ -57,7 +57,8 @@ class Log(Generic[S_co]):
         paused: whether the sources are held back.
         sealed: whether nothing follows.
         on_idle: called when the last cursor leaves.
-        tap: called with all that is appended; for one who keeps it elsewhere and never lags.
+        tap: called with all that is appended; for one who keeps it elsewhere and never lags. What
+            it has no memory for is its own affair.
     """
 
     __slots__ = ("_cursors", "_high_bytes", "_sources", "on_idle", "paused",
@@ -70,7 +71,7 @@ class Log(Generic[S_co]):
         self.on_idle: Callable[[], None] | None = None
         self.tap: Callable[[bytes], None] | None = None
         self._high_bytes = high_bytes
-        self._cursors: list[Cursor] = []
+        self._cursors: tuple[Cursor, ...] = ()  # another one for each who comes or leaves
         self._sources: list[Source] = []
 
     @property
@@ -90,8 +91,18 @@ class Log(Generic[S_co]):
         self._sources.append(source)
 
     def append(self, data: bytes, stream: int = 0) -> None:
-        """Add bytes and wake the cursors."""
+        """Add bytes and wake the cursors.
+
+        Raises:
+            MemoryError: there is none to keep them; none of them is added.
+        """
         self.store.append(data, stream)
+        try:
+            self._tell(data)
+        except MemoryError:
+            return  # they are in: whoever has brought them isn't to bring them again
+
+    def _tell(self, data: bytes) -> None:
         try:
             if self.tap is not None:
                 self.tap(data)
@@ -112,8 +123,11 @@ class Log(Generic[S_co]):
             self._wake()
 
     def _wake(self) -> None:
-        for cursor in self._cursors.copy():
-            cursor.wake()
+        for cursor in self._cursors:
+            try:
+                cursor.wake()
+            except MemoryError:
+                continue  # its next wake-up is for what has come now as well
 
     def attach(self, offset: int, wake: Callable[[], None]) -> "Cursor":
         """A new cursor at `offset`; `wake` is called at each append and at the end.
@@ -121,14 +135,14 @@ class Log(Generic[S_co]):
         To miss nothing, read the state that `offset` was chosen from without an await before this.
         """
         cursor = Cursor(self, offset, wake)
-        self._cursors.append(cursor)
+        self._cursors = (*self._cursors, cursor)
         self._pace()
         return cursor
 
     def detach(self, cursor: "Cursor") -> None:
         """Remove a cursor; a second time does nothing."""
         if cursor in self._cursors:
-            self._cursors.remove(cursor)
+            self._cursors = tuple([each for each in self._cursors if each is not cursor])
             self._pace()
             if self.on_idle is not None and not self._cursors:
                 self.on_idle()

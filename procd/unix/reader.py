@@ -37,13 +37,19 @@ def _nothing(*_: object) -> None:
     """What a closed reader calls."""
 
 
+def _warn() -> None:
+    with suppress(MemoryError):  # there may be none for this either
+        log.warning("no memory for output: it waits")
+
+
 class FdReader:
     """Reads a pipe or a PTY master whenever it has something, until its end.
 
     Our end must be non-blocking: that flag belongs to the open file, which only we hold.
 
     Args:
-        on_data: called with each run of bytes, never empty.
+        on_data: called with each run of bytes, never empty. With MemoryError it says that it has
+            taken nothing of them: it is called with them again, in a while.
         on_eof: called once, after the last bytes; the descriptor is closed by then.
         burst_bytes: most that one turn of the event loop reads, so that others get theirs.
         may_go_on: for a PTY master: whether the child still runs. Then EIO, which says that no
@@ -60,7 +66,7 @@ class FdReader:
     """
 
     __slots__ = ("_asleep", "_burst_bytes", "_fd", "_gathers", "_may_go_on", "_on_data", "_on_eof",
-                 "_poller", "_poured", "_reading", "_resting", "_soon", "_streak", "_torn",
+                 "_owed", "_poller", "_poured", "_reading", "_resting", "_soon", "_streak", "_torn",
                  "beside")  # fmt: skip
 
     def __init__(
@@ -91,6 +97,7 @@ class FdReader:
         self._torn = False  # the last bytes end within a character
         self._reading = True
         self._resting = False
+        self._owed: list[bytes] = []  # what has left the kernel and couldn't be taken
         self.beside: FdReader | None = None
         try:
             poller.add_reader(fd.number, self._readable)
@@ -119,15 +126,15 @@ class FdReader:
 
     def _readable(self) -> None:
         try:
+            if self._owed:
+                self._pay()
             data, ended = self._read(self._burst_bytes)
+            if data:
+                self._deliver(data, self.beside)
         except MemoryError:
-            log.warning("no memory to read with: output waits")
             self._rest(MEMORY_REST_S)  # else this would fail at each turn
+            _warn()
             return
-        if data:
-            if self.beside is not None and self.beside.amid:
-                self.beside.drain()
-            self._deliver(data)
         if ended:
             self._end()
         elif self._gathers and self._reading:
@@ -164,11 +171,32 @@ class FdReader:
         if self._reading:
             self._poller.go_on(self._fd.number, self._readable)
 
-    def _deliver(self, data: bytes) -> None:
-        if self._asleep:
-            self._wake()
-        self._torn = data[-1] > LAST_ASCII and begun_bytes(data) > 0
-        self._on_data(data)
+    def _deliver(self, data: bytes, beside: "FdReader | None" = None) -> None:
+        try:
+            if beside is not None and beside.amid:
+                beside.drain()
+            if self._asleep:
+                self._wake()
+            self._torn = data[-1] > LAST_ASCII and begun_bytes(data) > 0
+            self._on_data(data)
+        except MemoryError:
+            self._owed = [data]
+            raise
+
+    def _pay(self) -> None:
+        """Have taken what couldn't be."""
+        owed = self._owed
+        for index, data in enumerate(owed):
+            if not data:
+                continue
+            owed[index] = b""  # who takes it may drain us
+            try:
+                self._on_data(data)
+            except MemoryError:
+                if owed:  # else we were closed
+                    owed[index] = data
+                raise
+        owed.clear()
 
     @property
     def amid(self) -> bool:
@@ -179,15 +207,24 @@ class FdReader:
 
     def _rest(self, seconds: float) -> None:
         """Leave the bytes where they are for a while."""
+        if self._fd.closed:
+            return
+        asyncio.get_running_loop().call_later(seconds, self._rested)
         self._poller.remove_reader(self._fd.number)
         self._asleep = False  # whether anybody has it open by then is to be seen
         self._resting = True
-        asyncio.get_running_loop().call_later(seconds, self._rested)
 
     def _rested(self) -> None:
         self._resting = False
-        if self._reading and not self._fd.closed:
-            self._poller.go_on(self._fd.number, self._readable)
+        if self._fd.closed:
+            return
+        try:
+            self._pay()  # even where nothing more comes
+        except MemoryError:
+            self._rest(MEMORY_REST_S)
+        else:
+            if self._reading:
+                self._poller.go_on(self._fd.number, self._readable)
 
     def _read(self, most: int) -> tuple[bytes, bool]:
         number = self._fd.number
@@ -230,25 +267,27 @@ class FdReader:
             return first, ended
         try:
             return b"".join(rest), ended
-        except MemoryError:  # they have left the kernel: they go on as they are
-            for data in rest[:-1]:
-                try:
-                    self._deliver(data)
-                except MemoryError:
-                    log.warning("no memory to keep output with: some of it may be lost")
-            return rest[-1], ended
+        except MemoryError:  # they go on as they are
+            self._owed = rest
+            self._pay()
+            return b"", ended
 
-    def drain(self, most: int = 1 << 20) -> None:
+    def drain(self, most: int = 1 << 20) -> bool:
         """Take what the kernel still holds, paused or not; `most` bounds a writer that goes on.
 
-        What there is no memory for waits, or is lost: whoever has an end to tell tells it.
+        Returns:
+            Whether it could be taken. What there is no memory for waits.
         """
         try:
             self._drain(most)
         except MemoryError:
-            log.warning("no memory to read with: output waits or is lost")
+            _warn()
+            return False
+        return True
 
     def _drain(self, most: int) -> None:
+        if self._owed:
+            self._pay()
         while not self._fd.closed and most > 0:
             data, ended = self._read(min(most, READ_BYTES))
             most -= len(data)
@@ -263,6 +302,7 @@ class FdReader:
     def discard(self) -> None:
         """Read on until the end, paused or not, and drop what comes."""
         self._on_data = _nothing
+        self._owed.clear()
         self.resume()
 
     def close(self) -> None:
@@ -274,5 +314,6 @@ class FdReader:
             self._fd.close()
             # Lets go of the owner, who holds us: lest its output wait for the cycle collector.
             self._on_data = self._on_eof = _nothing
+            self._owed.clear()
             self._may_go_on = None
             self.beside = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import mmap
 import os
 import random
@@ -10,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from procd.api.draft import Draft
+from procd.api.output_text import OutputText
 from procd.app import PROCESSES
+from procd.process import STDOUT
+from procd.streams.backlog import Backlog
+from procd.streams.budget import Budget
+from procd.streams.log import Log
+from tests.allocations import ALLOCATIONS, short
 from tests.api.clients import Gate, each, execute, until
 from tests.api.sessions import create, ended, get, logs, post_exec, run
 from tests.conftest import MakeClient
@@ -187,6 +195,29 @@ async def test_no_memory_for_a_draft(procd: MakeClient, monkeypatch: pytest.Monk
     body = await execute(await procd(), f"yes '{line}' | head -n 30000")
     assert len(asked) > 1
     assert body["stdout"] == f"{line}\n" * 30_000
+
+
+def test_no_memory_to_hear_with() -> None:
+    """Nothing is left out of a draft: it has all that was said, or there is none."""
+    made = 0
+    for number in ALLOCATIONS:
+        memory = Budget(1 << 30)
+        log = Log(Backlog(1 << 20, budget=memory), 0)
+        draft = Draft(memory)
+        draft.follow(log)
+        log.append(LINES[:100_000], STDOUT)
+        if short(number, lambda log=log: log.append(LINES[100_000:200_000], STDOUT)):  # type: ignore[misc]  # it takes no argument
+            log.append(LINES[100_000:200_000], STDOUT)
+        log.append(LINES[200_000:], STDOUT)
+        text = OutputText(log.store)
+        drafted = draft.of(text)
+        if drafted:
+            made += 1
+            (pieces,) = drafted.values()
+            assert json.loads(b"".join(pieces)).encode() == LINES
+        draft.close()
+        del log, text, draft, drafted
+    assert 0 < made < len(ALLOCATIONS)
 
 
 @pytest.mark.parametrize(

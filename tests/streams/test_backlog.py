@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from procd.streams.backlog import LEAST_COST_BYTES, MERGE_BYTES, RUN_COST_BYTES, Backlog, Run
 from procd.streams.budget import LEAST_TAIL_BYTES, Budget
+from tests.allocations import ALLOCATIONS, short
 
 # Lengths round the borders of interest; content is made from them, so that shrinking is quick.
 LENGTHS = st.one_of(
@@ -378,3 +380,46 @@ def test_what_there_is_no_memory_for_leaves_no_gap() -> None:
     backlog.append(b"c", 1)
     assert backlog.read(0, 10) == b"ac"
     assert backlog.end == 2
+
+
+@pytest.mark.parametrize(
+    ("cap_bytes", "head_bytes", "appends"),
+    [
+        pytest.param(1 << 20, 0, [(5000, 1), (5000, 1)], id="a run of its own"),
+        pytest.param(1 << 20, 0, [(10, 1), (10, 1)], id="joined"),
+        pytest.param(1 << 20, 0, [(10, 1), (10, 2)], id="another stream"),
+        pytest.param(9000, 0, [(5000, 1), (5000, 2), (5000, 1)], id="in the place of another"),
+        pytest.param(1000, 0, [(100, 1)] * 20 + [(5000, 2), (5000, 1)], id="of more than one"),
+        pytest.param(90000, 0, [(1500, n % 2 + 1) for n in range(600)], id="the list is cut"),
+        pytest.param(90000, 80000, [(5000, 1), (5000, 2)], id="in the head"),
+        pytest.param(90000, 80000, [(50, 1), (50, 1)], id="joined in the head"),
+        pytest.param(90000, 100, [(50, 1), (5000, 1)], id="in head and tail, joined"),
+        pytest.param(90000, 100, [(50, 1), (5000, 2)], id="in head and tail"),
+        pytest.param(4 << 20, 2 << 20, [(1, n % 2 + 1) for n in range(400)], id="a head of many"),
+    ],
+)
+def test_no_memory_to_append_with(
+    cap_bytes: int, head_bytes: int, appends: list[tuple[int, int]]
+) -> None:
+    """Nothing has changed, or all is as if there had been enough; and so it goes on."""
+    *before, (length, stream) = appends
+    failed = 0
+    for number in ALLOCATIONS:
+        budget = Budget(1 << 30)
+        model = Model(cap_bytes, head_bytes)
+        model.store = store = Backlog(cap_bytes, head_bytes, budget)
+        for each in before:
+            model.append(*each)
+        data = PATTERN[len(model.whole) : len(model.whole) + length]
+        if short(number, partial(store.append, data, stream)):
+            failed += 1
+            model.check()
+        else:  # to let others go for it may have to wait for the next
+            model.whole += data
+            model.streams += bytes([stream]) * length
+        model.append(length, stream)
+        model.append(7, 1)
+        model.check()
+        del model, store
+        assert budget.used_bytes == 0
+    assert failed

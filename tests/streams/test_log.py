@@ -1,8 +1,8 @@
 """Log as a state machine: cursors, pace and the end."""
 
 from collections.abc import Callable
+from functools import partial
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 from procd.streams.backlog import Backlog
 from procd.streams.budget import LEAST_TAIL_BYTES, Budget
 from procd.streams.log import Cursor, Log
+from tests.allocations import ALLOCATIONS, short
 
 CAP_BYTES = 400
 HIGH_BYTES = 100
@@ -201,10 +202,40 @@ def test_who_reads_hears_of_what_there_was_no_memory_to_tap() -> None:
         raise MemoryError
 
     output.tap = short
-    with pytest.raises(MemoryError):
-        output.append(b"x" * HIGH_BYTES)
+    output.append(b"x" * HIGH_BYTES)
     assert reader.woken == 1
     assert source.calls == ["pause"]
+
+
+def test_who_has_no_memory_to_read_with_keeps_nobody_else_from_it() -> None:
+    """Nor has whoever brought the bytes to bring them again."""
+    output, _ = _log()
+
+    def short() -> None:
+        raise MemoryError
+
+    output.attach(0, short)
+    reader = Reader(output, 0)
+    output.append(b"x")
+    assert reader.woken == 1
+    output.seal()
+    assert reader.woken == 2
+
+
+def test_no_memory_to_append_with() -> None:
+    """All of it is in, and who reads hears of it in time, or nothing is and it can come again."""
+    failed = 0
+    for number in ALLOCATIONS:
+        output, _ = _log()
+        reader = Reader(output, 0)
+        if short(number, partial(output.append, b"x" * 10)):
+            failed += 1
+            assert output.store.end == 0
+            output.append(b"x" * 10)
+        output.append(b"y")
+        assert output.store.read(0, 100) == b"xxxxxxxxxxy"
+        assert reader.woken
+    assert failed
 
 
 def test_a_slow_one_beside_a_fast_one_falls_off() -> None:

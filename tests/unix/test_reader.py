@@ -221,7 +221,7 @@ async def test_drain_without_memory(
 async def test_no_memory_to_join_what_was_read(
     poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes on in pieces, and one that there is no memory for takes no other along."""
+    """It goes on in pieces, and one that there is no memory for comes with the rest in a while."""
     reading, writing = ends
     # Larger than what is ever taken from a heap, in which there may be room: mallopt(3).
     pieces = [bytes([number]) * (64 * MEGABYTE) for number in range(4)]
@@ -229,15 +229,19 @@ async def test_no_memory_to_join_what_was_read(
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
     got = Collector()
+    refused: list[bytes] = []
 
     def read(number: int, size: int) -> bytes:
+        if not waiting:
+            raise BlockingIOError
         if len(waiting) == 1:
             resource.setrlimit(resource.RLIMIT_AS, (mapped, limits[1]))
         return waiting.pop(0)
 
     def received(data: bytes) -> None:
         resource.setrlimit(resource.RLIMIT_AS, limits)
-        if data is pieces[1]:
+        if data is pieces[1] and not refused:
+            refused.append(data)
             raise MemoryError
         got.received(data)
 
@@ -246,11 +250,108 @@ async def test_no_memory_to_join_what_was_read(
     os.write(writing.number, b"x")
     try:
         async with asyncio.timeout(10):
-            await got.until(192 * MEGABYTE)
+            await got.until(256 * MEGABYTE)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
         reader.close()
-    assert got.runs == [pieces[0], pieces[2], pieces[3]]
+    assert got.runs == pieces
+    assert refused
+
+
+class Short(Collector):
+    """A collector that has no memory for the first that comes, as often as it is told."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def received(self, data: bytes) -> None:
+        """Refuse, or take."""
+        if self.times:
+            self.times -= 1
+            raise MemoryError
+        super().received(data)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_no_memory_to_keep_what_was_read(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], ended: bool
+) -> None:
+    """It is brought again, before what follows or the end, and whether or not more comes."""
+    reading, writing = ends
+    got = Short(2)
+    reader = FdReader(poller, reading, got.received, got.eof)
+    os.write(writing.number, b"one")
+    if ended:
+        writing.close()
+    async with asyncio.timeout(10):
+        await got.until(3)
+        if not ended:
+            os.write(writing.number, b"two")
+            await got.until(6)
+            writing.close()
+        await got.ended
+    assert got.data == (b"one" if ended else b"onetwo")
+    assert reader.ended
+
+
+async def test_no_memory_to_keep_what_was_read_before_a_pause(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
+    """That much has left the kernel, and comes however long the pause is; nothing else does."""
+    reading, writing = ends
+    got = Short(1)
+    reader = FdReader(poller, reading, got.received, got.eof)
+    os.write(writing.number, b"one")
+    async with asyncio.timeout(10):
+        while got.times:
+            await turn()
+        reader.pause()
+        os.write(writing.number, b"two")
+        await got.until(3)
+        assert got.data == b"one"
+        reader.resume()
+        await got.until(6)
+    assert got.data == b"onetwo"
+    reader.close()
+
+
+@pytest.mark.parametrize("leaves", [FdReader.close, FdReader.discard])
+async def test_nobody_wants_what_there_was_no_memory_for(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], leaves: Callable[[FdReader], None]
+) -> None:
+    """It isn't brought again."""
+    reading, writing = ends
+    got = Short(1)
+    reader = FdReader(poller, reading, got.received, got.eof)
+    os.write(writing.number, b"one")
+    assert not reader.drain()
+    leaves(reader)
+    await turn()
+    reader.drain()
+    assert not got.runs
+    reader.close()
+
+
+async def test_drain_brings_what_there_was_no_memory_for(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
+    """First, and once; though whoever takes it drains as well."""
+    reading, writing = ends
+    got = Short(1)
+
+    def received(data: bytes) -> None:
+        if not got.times and data == b"one":
+            assert reader.drain()
+        got.received(data)
+
+    reader = FdReader(poller, reading, received, got.eof)
+    os.write(writing.number, b"one")
+    assert not reader.drain()
+    assert reader.drain()
+    assert reader.drain()
+    assert got.runs == [b"one"]
+    reader.close()
 
 
 async def test_drain_is_bounded(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
