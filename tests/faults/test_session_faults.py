@@ -3,10 +3,9 @@
 import asyncio
 import errno
 import os
-import pwd
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,6 +32,7 @@ from tests.api.sessions import (
     type_in,
 )
 from tests.conftest import MakeClient
+from tests.nobody import as_nobody
 from tests.passable import let_pass
 from tests.shortage import CALLS, no_memory_for
 from tests.waiting import until
@@ -243,16 +243,6 @@ async def test_followers_when_there_is_no_memory_for_a_moment(
         assert await listener.to_end() == b"said\n"
     assert failures < 0
     assert (await ended(client, command_id))["exitCode"] == 0
-
-
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Have the rights of nobody meanwhile."""
-    os.seteuid(pwd.getpwnam("nobody").pw_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody without permission")

@@ -1,7 +1,6 @@
 """spawn: what a child gets, what it does not get, and each way of failing."""
 
 import os
-import pwd
 import re
 import resource
 import signal
@@ -19,6 +18,7 @@ from procd.unix import mounts
 from procd.unix.fd import seal_inherited
 from procd.unix.spawn import Source, Spec, spawn
 from procd.unix.tags import TAG_BASE, tag_of
+from tests.nobody import NOBODY, as_nobody
 
 TAG = TAG_BASE + 77
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
@@ -256,8 +256,7 @@ def test_here_cannot_be_entered_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, meanwhile: bool
 ) -> None:
     """It keeps nobody from running elsewhere, and procd stays at the root."""
-    nobody = pwd.getpwnam("nobody").pw_uid
-    os.chown(tmp_path, nobody, -1)
+    os.chown(tmp_path, NOBODY, -1)
     monkeypatch.chdir(tmp_path)
     directory = os.open(".", os.O_RDONLY)
 
@@ -266,19 +265,19 @@ def test_here_cannot_be_entered_any_more(
         os.fchmod(directory, 0)
         return pid
 
-    os.seteuid(nobody)
     try:
-        if meanwhile:
-            monkeypatch.setattr("os.posix_spawn", close)
-        else:
-            os.fchmod(directory, 0)
-            assert sh("pwd", cwd=str(tmp_path)) == f"{tmp_path}\n".encode()
-            assert _refused(cwd=".") == "working directory cannot be entered: .: Permission denied"
-        assert sh("pwd", cwd="/usr") == b"/usr\n"
-        assert os.getcwd() == "/"
-        assert sh("pwd", cwd="/usr") == b"/usr\n"
+        with as_nobody():
+            if meanwhile:
+                monkeypatch.setattr("os.posix_spawn", close)
+            else:
+                os.fchmod(directory, 0)
+                assert sh("pwd", cwd=str(tmp_path)) == f"{tmp_path}\n".encode()
+                refusal = "working directory cannot be entered: .: Permission denied"
+                assert _refused(cwd=".") == refusal
+            assert sh("pwd", cwd="/usr") == b"/usr\n"
+            assert os.getcwd() == "/"
+            assert sh("pwd", cwd="/usr") == b"/usr\n"
     finally:
-        os.seteuid(0)
         os.close(directory)
 
 
@@ -326,12 +325,8 @@ def test_a_directory_that_is_closed(tmp_path: Path) -> None:
     """No permission to enter: the text says so."""
     closed = tmp_path / "closed"
     closed.mkdir(0o700)
-    nobody = pwd.getpwnam("nobody").pw_uid
-    os.seteuid(nobody)
-    try:
+    with as_nobody():
         text = _refused(cwd=str(closed))
-    finally:
-        os.seteuid(0)
     assert re.fullmatch(r"working directory cannot be entered: .*: Permission denied", text)
 
 
