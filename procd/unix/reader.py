@@ -125,6 +125,7 @@ class FdReader:
                 self._poller.go_on(self._fd.number, self._readable)
 
     def _readable(self) -> None:
+        data = b""
         try:
             if self._owed:
                 self._pay()
@@ -132,6 +133,8 @@ class FdReader:
             if data:
                 self._deliver(data, self.beside)
         except MemoryError:
+            if data:
+                self._owed = [data]
             self._rest(MEMORY_REST_S)  # else this would fail at each turn
             _warn()
             return
@@ -172,16 +175,12 @@ class FdReader:
             self._poller.go_on(self._fd.number, self._readable)
 
     def _deliver(self, data: bytes, beside: "FdReader | None" = None) -> None:
-        try:
-            if beside is not None and beside.amid:
-                beside.drain()
-            if self._asleep:
-                self._wake()
-            self._torn = data[-1] > LAST_ASCII and begun_bytes(data) > 0
-            self._on_data(data)
-        except MemoryError:
-            self._owed = [data]
-            raise
+        if beside is not None and beside.amid:
+            beside.drain()
+        if self._asleep:
+            self._wake()
+        self._torn = data[-1] > LAST_ASCII and begun_bytes(data) > 0
+        self._on_data(data)
 
     def _pay(self) -> None:
         """Have taken what couldn't be."""
@@ -234,43 +233,43 @@ class FdReader:
             size = READ_BYTES
         else:
             size = most
-        first = b""
+        data = first = b""
         rest: list[bytes] | None = None
         got = 0
         ended = False
-        while got < most:
-            try:
-                data = os.read(number, size)
-            except BlockingIOError:
-                break
-            except MemoryError:
-                if not got:
-                    raise
-                break
-            except OSError as exc:
-                if exc.errno != errno.EIO:
-                    raise
-                data = b""
-            if not data:
-                ended = True
-                break
-            got += len(data)
-            if not first:
-                first = data
-            elif rest is None:
-                rest = [first, data]
-            else:
-                rest.append(data)
-            if len(data) < SHORT_READ_BYTES:
-                break
-        if rest is None:
-            return first, ended
         try:
-            return b"".join(rest), ended
-        except MemoryError:  # they go on as they are
-            self._owed = rest
+            while got < most:
+                try:
+                    data = os.read(number, size)
+                except BlockingIOError:
+                    break
+                except OSError as exc:
+                    if exc.errno != errno.EIO:
+                        raise
+                    ended = True
+                    break
+                if not data:
+                    ended = True
+                    break
+                if not first:
+                    first = data
+                elif rest is None:
+                    rest = [first, data]
+                else:
+                    rest.append(data)
+                got += len(data)
+                if len(data) < SHORT_READ_BYTES:
+                    break
+            return (first if rest is None else b"".join(rest)), ended
+        except MemoryError:
+            if not first:
+                raise
+            # What has left the kernel goes on as it is.
+            self._owed = [first] if rest is None else rest
+            if data and data is not self._owed[-1]:
+                self._owed.append(data)
             self._pay()
-            return b"", ended
+            return b"", False
 
     def drain(self, most: int = 1 << 20) -> bool:
         """Take what the kernel still holds, paused or not; `most` bounds a writer that goes on.
@@ -292,7 +291,11 @@ class FdReader:
             data, ended = self._read(min(most, READ_BYTES))
             most -= len(data)
             if data:
-                self._deliver(data)
+                try:
+                    self._deliver(data)
+                except MemoryError:
+                    self._owed = [data]
+                    raise
             if ended:
                 self._end()
                 return
