@@ -5,6 +5,7 @@ Passed sockets take the place of the configured ones: whoever set them up has sa
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 import stat
@@ -15,13 +16,18 @@ from typing import Any, Final
 from aiohttp import web
 
 from procd.config import ConfigError, ServerConfig
+from procd.tasks import Tasks
 from procd.unix.fd import take_none
+
+log = logging.getLogger(__name__)
 
 # For its owner and its group: who may connect may run anything.
 SOCKET_UMASK: Final = 0o117
 BACKLOG: Final = 1024
 # What asyncio's own loop accepts in a turn: also how often it fails, aloud, without a descriptor.
 BATCH: Final = 4
+# How long after a want of memory all is listened on anew.
+RENEW_S: Final = 0.1
 # Why no socket can ever be at a path: it is too long, which Python says itself, without a number.
 # All else may be mended, as a directory may come that isn't there yet.
 TOO_LONG: Final = (None, errno.ENAMETOOLONG)
@@ -158,7 +164,18 @@ class Site(web.BaseSite):
     async def start(self) -> None:
         """Listen."""
         await super().start()
-        loop, factory, sock = asyncio.get_running_loop(), self._runner.server, self._socket
+        self._server = await self._listen(self._socket)
+
+    async def renew(self) -> None:
+        """Listen anew at the same socket, unless that is over."""
+        if self._server is None or self not in self._runner.sites:
+            return
+        old, self._socket = self._server, self._socket.dup()
+        self._server = await self._listen(self._socket)
+        old.close()
+
+    async def _listen(self, sock: socket.socket) -> asyncio.Server:
+        loop, factory = asyncio.get_running_loop(), self._runner.server
         assert factory is not None
         if sock.family == socket.AF_UNIX:  # else uvloop takes it for a TCP socket
             take_none(sock)
@@ -168,7 +185,7 @@ class Site(web.BaseSite):
         for listening in server.sockets:
             with listening.dup() as own:
                 own.listen(BACKLOG)  # the kernel's queue is another matter
-        self._server = server
+        return server
 
 
 def place(sock: socket.socket) -> str:
@@ -187,6 +204,9 @@ class Listeners:
     def __init__(self, runner: web.AppRunner) -> None:
         self._runner = runner
         self._unix: UnixSocket | None = None
+        self._sites: list[Site] = []
+        self._tasks = Tasks()
+        self._renewal: asyncio.TimerHandle | None = None
         self.places: list[str] = []
         self.port = 0  # of the first TCP socket; 0 without one
 
@@ -220,13 +240,39 @@ class Listeners:
             raise ConfigError("nothing to listen on: server.host and server.unix are empty")
 
     async def _start(self, sock: socket.socket) -> None:
-        await Site(self._runner, sock).start()
+        site = Site(self._runner, sock)
+        await site.start()
+        self._sites.append(site)
         if sock.family != socket.AF_UNIX:
             self.port = self.port or sock.getsockname()[1]
         self.places.append(place(sock))
 
-    def close(self) -> None:
+    def failed(self, exc: BaseException | None) -> None:
+        """Something has raised `exc` in the event loop, and that may have been its accept(2).
+
+        Where there is no memory for that, uvloop accepts nobody any more at the same socket; so all
+        are listened on anew, in a moment. Asyncio's own loop goes on as it is.
+        """
+        if isinstance(exc, MemoryError) and self._renewal is None:
+            self._renewal = asyncio.get_running_loop().call_later(RENEW_S, self._renew)
+
+    def _renew(self) -> None:
+        self._renewal = None
+        self._tasks.start(self._renew_all(), "listen anew")
+
+    async def _renew_all(self) -> None:
+        try:
+            for site in self._sites:
+                await site.renew()
+        except (OSError, MemoryError) as exc:
+            log.warning("cannot listen anew: %s", exc)
+            self._renewal = asyncio.get_running_loop().call_later(RENEW_S, self._renew)
+
+    async def aclose(self) -> None:
         """Remove what the file system shows; the runner closes the sockets."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+        await self._tasks.aclose()
         if self._unix is not None:
             self._unix.remove()
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 from aiohttp import web
@@ -38,6 +38,8 @@ log = logging.getLogger("procd")
 CLIENT_TOKEN: Final = "PROCD_TOKEN"  # noqa: S105 - names it, holds none
 # What procd has open itself and what one command takes, beside those that are kept from work.
 LEAST_FILES: Final = 36 + RESERVED
+# How long tasks that are left in the end may take.
+TASKS_S: Final = 0.5
 # Allocations between collections: with thousands of sessions each one takes milliseconds.
 GC_THRESHOLD: Final = 50_000
 
@@ -185,6 +187,12 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
         return EXIT_CONFIG
     runner = Runner(app, config.server)
     listeners = Listeners(runner)
+
+    def failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        report(loop, context)
+        listeners.failed(context.get("exception"))
+
+    loop.set_exception_handler(failed)
     watchdog = Watchdog(loop, os.environ)
     try:
         await runner.setup()
@@ -212,9 +220,27 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
         _tell("STOPPING=1")
     finally:
         await runner.cleanup()
-        listeners.close()
+        await listeners.aclose()
         watchdog.close()
+        await _end_tasks()
     return 0
+
+
+async def _end_tasks() -> None:
+    """Cancel all tasks that are left, of which there should be none.
+
+    The event loop waits for them without end, and some may never be heard of again: one that was to
+    be woken when there was no memory for that, or that takes no cancellation.
+    """
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, stuck = await asyncio.wait(tasks, timeout=TASKS_S)
+        if stuck:
+            log.error("%d tasks don't end: %s", len(stuck), [task.get_name() for task in stuck])
+            sys.stdout.flush()
+            os._exit(0)  # all that is to be closed or ended was
 
 
 def _reload(path: Path | None, app: web.Application, status: str) -> None:

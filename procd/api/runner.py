@@ -1,7 +1,7 @@
 """Runner: serves the application by connections of our own, within the server's limits."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
@@ -14,6 +14,42 @@ from procd.api.edge import HttpConnection
 from procd.config import ServerConfig
 
 
+class Visit(HttpConnection):
+    """A connection whose client is dropped where there is no memory to serve it.
+
+    Else it would wait for ever: the event loops only report what is raised here.
+    """
+
+    __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop for a new connection."""
+        try:
+            super().connection_made(transport)
+        except MemoryError:
+            _drop(transport)
+
+    async def start(self) -> None:
+        """Called by aiohttp to serve it to its end."""
+        try:
+            await super().start()
+        except MemoryError:
+            if self._wire is not None:
+                _drop(self._wire)
+
+
+class NoRoom(asyncio.Protocol):
+    """Drops whoever comes, where there is no memory for more."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop for a new connection."""
+        _drop(transport)
+
+
+def _drop(transport: asyncio.BaseTransport) -> None:
+    cast("asyncio.Transport", transport).abort()  # uvloop's only says that it is one
+
+
 class HttpServer(web.Server):
     """Makes a connection of each client that comes; otherwise as `plain`, which it replaces."""
 
@@ -23,10 +59,14 @@ class HttpServer(web.Server):
         super().__init__(Dispatch(app).handle, request_factory=self._make, **options)
         self._app = app
         self._config = config
+        self._no_room = NoRoom()
 
-    def __call__(self) -> HttpConnection:
+    def __call__(self) -> Visit | NoRoom:  # type: ignore[override]  # it is a factory of protocols
         """A connection, for the event loop to serve."""
-        return HttpConnection(self, self._app, self._config, loop=self._loop, **self._kwargs)
+        try:
+            return Visit(self, self._app, self._config, loop=self._loop, **self._kwargs)
+        except MemoryError:  # from whoever raises here, uvloop never accepts a client again
+            return self._no_room
 
     def _make(
         self,
