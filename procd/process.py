@@ -101,8 +101,8 @@ class Process:
         self._killing: asyncio.Task[None] | None = None
         self.done: asyncio.Future[ExitStatus] = self._loop.create_future()
         self.on_done: Callable[[], None] | None = None
-        self._child = Child(processes.poller, record.pid, self._exited)
         self.stdin = None if master is None else FdWriter(processes.poller, master)
+        self._child = Child(processes.poller, record.pid, self._exited)  # last: it calls us
 
     @property
     def running(self) -> bool:
@@ -134,7 +134,11 @@ class Process:
             burst_bytes=PTY_BURST_BYTES if is_terminal else PIPE_BURST_BYTES,
             may_go_on=(lambda: self.running) if is_terminal else None,
         )
-        self._readers.append(reader)
+        try:
+            self._readers.append(reader)
+        except MemoryError:
+            reader.close()
+            raise
         self._unread += 1
         return reader
 

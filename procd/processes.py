@@ -12,7 +12,6 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
-from contextlib import ExitStack
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
@@ -155,8 +154,7 @@ class Processes:
 
         Raises:
             SpawnFailed: it can't be started; nothing is left behind.
-            Exhausted: `process.max_processes` are supervised, or few descriptors are left for what
-                is long-lived.
+            Exhausted: `process.max_processes` are supervised, or few descriptors are left.
         """
         theirs = [*passed] if stdin is None else [stdin, *passed]
         ours = [] if apart is None else [apart.fd]
@@ -210,20 +208,22 @@ class Processes:
             Exhausted: `process.max_processes` are supervised, or few descriptors are left.
         """
         self.check_descriptors()
-        with ExitStack() as ours:
-            try:
-                master, slave = open_pty(cols, rows)
-                ours.callback(master.close)
-                self.confinement.give(slave)
-            except OSError as exc:
+        master: OwnedFd | None = None
+        try:
+            master, slave = open_pty(cols, rows)
+            self.confinement.give(slave)
+            # Opened by path it becomes the controlling terminal; 1 and 2 are copies of 0.
+            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(slave, 0, 0))
+            readings = (master,)
+            process = at_once(self._start)(spec, output, master=master, long_lived=True)
+            self._read(process, readings)
+        except BaseException as exc:
+            if master is not None:
+                master.close()
+            if isinstance(exc, OSError):
                 place = f"{exc.filename}: " if exc.filename else ""
                 raise SpawnFailed(f"cannot start a process: {place}{exc.strerror}") from exc
-            # The session leader opens the slave by path, which makes it the controlling terminal;
-            # 1 and 2 are copies of 0.
-            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(slave, 0, 0))
-            process = at_once(self._start)(spec, output, master=master, long_lived=True)
-            self._read(process, [master])
-            ours.pop_all()
+            raise
         return process
 
     def _read(
@@ -260,36 +260,36 @@ class Processes:
         entrance = leaf.entrance if leaf is not None else ()
         spec.owner, spec.umask = self.confinement.owner, self.confinement.umask
         spec.wrappers = entrance + self.confinement.wrappers
+        tree = Tree(0, tag, tags.PROCESS_MASK)
         try:
             begin = time.perf_counter()
-            pid = self._hurry.spawn(spec, tag)
+            tree.leader = pid = self._hurry.spawn(spec, tag)
             self.spawn_times.add(time.perf_counter() - begin)
+            if more and not spec.wrappers:  # which may make it another user's, not ours to move
+                self._placement.send_off(tree)
+            self._unseen += 1
+            try:
+                yield
+            finally:
+                self._unseen -= 1
+            record = ProcessRecord(pid=pid, tree=tree, started_at=time.time(), leaf=leaf)
+            process = Process(self, record, output, master=master)
+            self._unsettled.add(process)
+            self.pids[pid] = process
         except SpawnFailed:
             if leaf is not None:
                 leaf.remove()
             raise
-        tree = Tree(pid, tag, tags.PROCESS_MASK)
-        if more and not spec.wrappers:  # which may make it another user's, who is not ours to move
-            self._placement.send_off(tree)
-        self._unseen += 1
-        try:
-            yield
-        finally:
-            self._unseen -= 1
-        record = ProcessRecord(pid=pid, tree=tree, started_at=time.time(), leaf=leaf)
-        try:
-            process = Process(self, record, output, master=master)
-        except BaseException as exc:  # no descriptor is left for the pidfd, say: take it back
-            self.trees.start_kill(record.tree)  # type: ignore[unused-awaitable]  # it goes on by itself
-            os.kill(pid, signal.SIGKILL)  # it has been, unless /proc does not show it
-            record.tree.leader = 0  # an orphan as any: once it is collected, the pid is anybody's
+        except Exception as exc:  # no descriptor is left for the pidfd, say: take it back
+            if tree.leader:  # else its pid was lost, for want of memory
+                os.kill(tree.leader, signal.SIGKILL)  # /proc may not show it, if there is memory
+            self.trees.start_kill(tree)  # type: ignore[unused-awaitable]  # it goes on by itself
+            tree.leader = 0  # an orphan as any: once it is collected, the pid is anybody's
             if leaf is not None:
                 self._leaves.add(leaf)
             if isinstance(exc, OSError):
                 raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
             raise
-        self.pids[pid] = process
-        self._unsettled.add(process)
         if leaf is not None and not entrance:
             try:
                 leaf.add(pid)
@@ -321,7 +321,7 @@ class Processes:
 
     def exited(self, process: Process) -> None:
         """Its status was read: from now on its pid may be anybody's."""
-        del self.pids[process.record.pid]
+        self.pids.pop(process.record.pid, None)  # there may have been no memory to note it
 
     def settle(self, process: Process) -> None:
         """Forget a process with nothing left to supervise."""

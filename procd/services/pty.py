@@ -187,6 +187,14 @@ class PtySession:
             self._recording.finish(self.exit_code)
         log.info("pty ended", extra={"pty": self.id, "exit_code": self.exit_code})
 
+    def give_up(self) -> None:
+        """End it at once, and forget it: whoever was to have it never will."""
+        self.deleted = True
+        if self._process is not None:
+            self._process.kill()
+            self._process.hang_up()
+        self.forget()
+
     def forget(self) -> None:
         """Let go of the output when the last who reads it has gone: nobody can come back to it.
 

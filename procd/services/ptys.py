@@ -101,11 +101,11 @@ class PtySessions:
                 check_startable(info.cwd, self._environment.merged(envs))
             else:
                 session.start()
+            self._forget_ended(request.id)
+            self._live[request.id] = session
         except BaseException:
-            session.forget()
+            session.give_up()
             raise
-        self._forget_ended(request.id)
-        self._live[request.id] = session
         self.changed()
         return session
 

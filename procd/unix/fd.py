@@ -59,14 +59,17 @@ def for_work(*numbers: int) -> list[OwnedFd]:
     """Own the descriptors of something new, unless one is of the last RESERVED that there can be.
 
     Raises:
-        OSError: it is (EMFILE); all are closed.
+        OSError: it is (EMFILE); all are closed, as after any error.
     """
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if max(numbers) >= most - RESERVED:
+    try:
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if max(numbers) >= most - RESERVED:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return [OwnedFd(number) for number in numbers]
+    except BaseException:
         for number in numbers:
             os.close(number)
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    return [OwnedFd(number) for number in numbers]
+        raise
 
 
 def may_last() -> bool:
@@ -98,7 +101,7 @@ def pipes(count: int) -> tuple[list[OwnedFd], list[OwnedFd]]:
     try:
         for _ in range(count):
             numbers += os.pipe()
-    except OSError:
+    except BaseException:
         for number in numbers:
             os.close(number)
         raise

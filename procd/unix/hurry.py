@@ -84,7 +84,10 @@ class Hurry:
             if self._slices.begin():
                 return self._spawn_sliced(spec, tag)
         pid = spawn(spec, tag)
-        self._learn(begin)
+        try:
+            self._learn(begin)
+        except MemoryError:  # the child runs by now, whatever can be known
+            return pid
         return pid
 
     def _spawn_first(self, spec: Spec, tag: int) -> int:
@@ -131,7 +134,7 @@ class Hurry:
         if now >= self._ask_at:
             try:
                 share = self._others_share()
-            except (OSError, MemoryError):  # the child runs by now, whatever can be known
+            except OSError:
                 share = 1.0
             self._theirs = share >= BUSY_SHARE
             self._ask_at = now + SHARE_S

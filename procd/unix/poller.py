@@ -102,13 +102,19 @@ class Poller:
         """
         if self._epoll.closed:
             return
-        if fd not in self._readers:
+        if fd in self._readers:
+            self._readers[fd] = callback
+            return
+        self._readers[fd] = callback
+        try:
             if fd in self._writers:
                 self._newsy.discard(fd)
                 self._epoll.modify(fd, READABLE | WRITABLE)
             else:
                 self._epoll.register(fd, READABLE)
-        self._readers[fd] = callback
+        except BaseException:
+            del self._readers[fd]
+            raise
 
     def add_hangup(self, fd: int, callback: Callback, /) -> None:
         """Call `callback` in each turn after the other end of the socket `fd` has closed.
