@@ -309,7 +309,13 @@ class Command:
             self._input = self._typing = self._writer = None
 
     def complete(self, exit_code: int) -> None:
-        """It has ended: take in all that it wrote, and only then say so."""
+        """It has ended: take in all that it wrote, and only then say so; once.
+
+        Raises:
+            MemoryError: there was none to say so with; it may be called again.
+        """
+        if self.done.done():
+            return
         self._close()
         try:
             self.take_pending()

@@ -123,11 +123,12 @@ class Dialogue:
         streams = f"<{quote(stdin)} >{quote(stdout)} 2>{quote(stderr)}"
         # Quoted, the word is no alias either.
         say = f"{self._builtin} 'printf' '{number} %s\\n' \"$?\" >{quote(self._control.path)}"
+        source = sourcing(self._shell, script, streams)
+        lines = f"{prepare}{source}\n{untraced(say)}\n".encode()
         self._number = number
         self._failure = failure
         self._asked = False
-        source = sourcing(self._shell, script, streams)
-        self._feed.write(f"{prepare}{source}\n{untraced(say)}\n".encode())
+        self._feed.write(lines)
 
     def hear(self) -> None:
         """Take now what the shell has said by now."""
@@ -157,11 +158,16 @@ class Dialogue:
             log.info("shell says %r on %s, the first of %d", first, self._control.path, count)
         for number, word in told:
             if self._number != NOTHING and int(number) == self._number:
-                self._number = NOTHING
                 # Some shells say the whole of what `return` was given; the world sees eight bits.
                 status = int(word)
                 self.status = 1 if status == self._failure else status & 0xFF
-                self._on_end(self.status)
+                asked, self._number = self._number, NOTHING
+                try:
+                    self._on_end(self.status)
+                except MemoryError:  # all of this comes again
+                    if self._number == NOTHING:
+                        self._number = asked
+                    raise
 
     def _lines_read(self) -> None:
         """The shell has read all lines: a command's status has come, or is about to, or never will.

@@ -232,10 +232,10 @@ class PtySessions:
         self._forget_ended(session.id)
         while len(self._ended) >= self.config.max_ended:
             self._forget_ended(next(iter(self._ended)))
-        self._ended[session.id] = session
         self._expiries[session.id] = Countdown(
             self.config.linger_s, partial(self._forget_ended, session.id)
         )
+        self._ended[session.id] = session
 
     def _forget_ended(self, session_id: str) -> None:
         session = self._ended.pop(session_id, None)

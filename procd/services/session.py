@@ -123,11 +123,15 @@ class ShellSession:
                 command.fail(f"cannot start a command: {exc.strerror}".encode())
                 continue
             self._current = command
-            self._words.begin(paths.script)
-            tag = self._process.tag(command.record.number)
-            retag = "" if self._process.retag(tag) else retag_in_shell(self._shell.path, tag)
-            failure = failure_of(self._shell.path, command.record.text)
-            self._dialogue.run(command.record.number, paths, retag, failure)
+            try:
+                self._words.begin(paths.script)
+                tag = self._process.tag(command.record.number)
+                retag = "" if self._process.retag(tag) else retag_in_shell(self._shell.path, tag)
+                failure = failure_of(self._shell.path, command.record.text)
+                self._dialogue.run(command.record.number, paths, retag, failure)
+            except MemoryError:
+                self._current = None
+                command.fail(b"cannot start a command: no memory")
 
     def _spoken(self) -> None:
         """The shell has said something itself."""
@@ -152,9 +156,9 @@ class ShellSession:
 
     def _command_ended(self, exit_code: int) -> None:
         command, self._current = self._current, None
-        if command is None:
-            return
         try:
+            if command is None:
+                return
             if not command.entered:  # nor its streams, perhaps: the status is of that failure
                 self._process.take_pending()
                 self._words.move_to(command.log)
@@ -165,16 +169,16 @@ class ShellSession:
                 self._dialogue.status = exit_code = TERMINATED
             command.complete(exit_code)
             if not command.log.sealed:
-                self._endings += 1
                 self._processes.tasks.start(self._let_go(command), f"end {command.record.id}")
+                self._endings += 1
+        except MemoryError:  # its end is told again
+            self._current = command
+            raise
         finally:
             self._next()
 
     async def _let_go(self, command: Command) -> None:
-        """End the log of a command whose pipes the shell keeps (`exec 3>&1`), and its children.
-
-        When all that it has started has ended, nothing of it can follow.
-        """
+        """End the log of a command whose pipes the shell keeps (`exec 3>&1`) with its children."""
         try:
             held = await command.held_by(self.pid)
             if held is None:  # perhaps; but to wait for its children, the tag has to tell them
@@ -194,7 +198,7 @@ class ShellSession:
         assert exit_status is not None
         try:
             if self._current is not None:
-                self._end_with_shell(exit_status)
+                self._end_with_shell(self._current, exit_status)
         finally:
             self._words.clear()
             while self._queue:
@@ -202,9 +206,7 @@ class ShellSession:
             self._close()
         log.info("session ended", extra={"session": self.id, "exit_code": exit_status.shell_code})
 
-    def _end_with_shell(self, exit_status: ExitStatus) -> None:
-        command = self._current
-        assert command is not None
+    def _end_with_shell(self, command: Command, exit_status: ExitStatus) -> None:
         entered = command.entered
         try:
             command.take_pending()
@@ -268,10 +270,9 @@ class ShellSession:
             raise Conflict("command is waiting for its turn")
         try:
             await self._trees.signal(self.tree(command), number)
-        except OSError as exc:  # whoever asked can ask again: nobody else is to get it instead
-            raise ProcdError(f"the processes can't be looked for: {exc.strerror}") from exc
-        except MemoryError as exc:
-            raise ProcdError("the processes can't be looked for: no memory") from exc
+        except (OSError, MemoryError) as exc:  # who asked can ask again; nobody else is to get it
+            reason = getattr(exc, "strerror", "no memory")
+            raise ProcdError(f"the processes can't be looked for: {reason}") from exc
 
     async def terminate(self, command: Command) -> bool:
         """End one command and keep the shell; those before it keep their background jobs.

@@ -13,6 +13,8 @@ from aiohttp import ClientResponse
 
 from procd.api.session import SESSIONS
 from procd.app import PROCESSES
+from procd.services.command import Command
+from procd.services.dialogue import Dialogue
 from procd.unix.procfs import own_children
 from tests.api.clients import WAIT_S, Fifo, Gate, descriptors_exhausted, execute, refused
 from tests.api.conftest import alive, gate
@@ -354,6 +356,49 @@ async def test_a_command_that_there_is_no_memory_to_start(
     )
     assert len(os.listdir("/proc/self/fd")) == before
     assert (await run(client, "echo after"))["output"] == "after\n"
+
+
+def once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[MemoryError]:
+    """Have a method find no memory the first time; empty once it has."""
+    method = getattr(owner, name)
+    failures = [MemoryError()]
+
+    def short(*arguments: object) -> object:
+        if failures:
+            raise failures.pop()
+        result: object = method(*arguments)
+        return result
+
+    monkeypatch.setattr(owner, name, short)
+    return failures
+
+
+async def test_no_memory_to_tell_a_shell_of_a_command(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so, and the next one runs."""
+    client = await procd()
+    await create(client)
+    failures = once(monkeypatch, Dialogue, "run")
+    body = await run(client, "echo x")
+    assert (body["exitCode"], body["output"]) == (-1, "cannot start a command: no memory")
+    assert (await run(client, "echo after"))["output"] == "after\n"
+    assert not failures
+
+
+@pytest.mark.parametrize("name", ["complete", "take_pending"])
+async def test_no_memory_to_end_a_command(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It ends as it does, and so do those after it."""
+    client = await procd()
+    await create(client)
+    failures = once(monkeypatch, Command, name)
+    commands = [await start(client, f"echo {code}; exec 3>&1; (exit {code})") for code in (3, 4)]
+    for code, command_id in zip((3, 4), commands, strict=True):
+        assert (await ended(client, command_id))["exitCode"] == code
+        assert (await logs(client, command_id))["stdout"] == f"{code}\n"
+    assert not failures
 
 
 @pytest.mark.parametrize("call", CALLS)
