@@ -206,8 +206,8 @@ class Repl:
                 self.interrupt()
         else:
             self._process.take_pending()
-            self._number += 1
             self._answer(message)
+            self._number += 1
 
     def _answer(self, reply: Reply | None) -> None:
         self._relay.target = None

@@ -6,6 +6,8 @@ what was written, so a packet that doesn't begin with the key is dropped, whole,
 Source: unix(7), SOCK_SEQPACKET.
 """
 
+import asyncio
+import logging
 import os
 import secrets
 import select
@@ -15,7 +17,9 @@ from collections.abc import Callable
 from typing import Final
 
 from procd.unix.fd import OwnedFd, for_work, take_none
-from procd.unix.poller import Poller
+from procd.unix.poller import MEMORY_REST_S, Poller
+
+log = logging.getLogger(__name__)
 
 KEY_BYTES: Final = 16
 CHUNK_BYTES: Final = 32 << 10
@@ -71,6 +75,8 @@ class Channel:
         self._max_bytes = max_bytes
         self._parts: list[bytes] = []
         self._got_bytes = 0
+        self._is_whole = False  # and is to be handed on
+        self._retry: asyncio.TimerHandle | None = None
         self._unsent: deque[bytes] = deque()
         self._unsent_bytes = 0
         self._paused = False
@@ -88,8 +94,9 @@ class Channel:
         self._watch()
 
     def _watch(self) -> None:
-        """Read, unless it is to pause or takes too little itself."""
-        wanted = not self._paused and self._unsent_bytes <= MAX_UNSENT_BYTES
+        """Read, unless it is to pause, takes too little itself or has no memory to read with."""
+        takes = self._unsent_bytes <= MAX_UNSENT_BYTES
+        wanted = takes and not self._paused and self._retry is None
         if wanted == self._reading or self._fd.closed:
             return
         self._reading = wanted
@@ -135,11 +142,29 @@ class Channel:
         self._watch()
 
     def _readable(self) -> None:
-        for _ in range(BURST):
-            if self._fd.closed or not self._reading:
-                return
-            if not self._read():
-                return
+        try:
+            for _ in range(BURST):
+                if self._fd.closed or not self._reading:
+                    return
+                if not self._read():
+                    return
+        except MemoryError:
+            self._rest()
+
+    def _rest(self) -> None:
+        """For want of memory."""
+        if self._retry is None and not self._fd.closed:
+            self._retry = asyncio.get_running_loop().call_later(MEMORY_REST_S, self._rested)
+            log.warning("no memory for what an interpreter says: it waits")
+            self._watch()
+
+    def _rested(self) -> None:
+        self._retry = None
+        try:
+            self._hand_on()  # even where nothing more comes
+        except MemoryError:
+            self._rest()
+        self._watch()
 
     def drain(self, most: int = MAX_LEFT) -> None:
         """Take what the other end has sent by now, reading or not.
@@ -147,12 +172,20 @@ class Channel:
         Args:
             most: packets; a sender that lives on may go on.
         """
-        for _ in range(most):
-            if self._fd.closed or not self._read():
-                return
+        try:
+            for _ in range(most):
+                if self._fd.closed or not self._read():
+                    return
+        except MemoryError:
+            self._rest()
 
     def _read(self) -> bool:
-        """Take one packet; whether there was one."""
+        """Take one packet; whether there was one.
+
+        Raises:
+            MemoryError: there is none for it, or for a message that waits for some.
+        """
+        self._hand_on()
         try:
             packet = os.read(self._fd.number, KEY_BYTES + 1 + CHUNK_BYTES)
         except BlockingIOError:
@@ -171,10 +204,21 @@ class Channel:
         if self._got_bytes > self._max_bytes:
             self._end(f"sends more than {self._max_bytes} bytes at once")
         elif mark == LAST:
-            message = b"".join(self._parts)
-            self._parts.clear()
-            self._got_bytes = 0
-            self._on_message(message)
+            self._is_whole = True
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Hand a message on, if one is whole; for want of memory it waits, before all others."""
+        if not self._is_whole or self._fd.closed:
+            return
+        parts, self._parts = self._parts, []
+        got_bytes, self._got_bytes = self._got_bytes, 0
+        self._is_whole = False
+        try:
+            self._on_message(b"".join(parts))
+        except MemoryError:
+            self._parts, self._got_bytes, self._is_whole = parts, got_bytes, True
+            raise
 
     def _hung_up(self) -> bool:
         """Whether nothing read means the end, and not an empty packet."""
@@ -191,6 +235,8 @@ class Channel:
         """Close our end, without `on_end`."""
         if not self._fd.closed:
             self.pause()
+            if self._retry is not None:
+                self._retry.cancel()
             self._poller.remove_writer(self._fd.number)
             self._fd.close()
             self._on_message = self._on_end = _nothing

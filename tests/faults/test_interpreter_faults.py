@@ -15,6 +15,7 @@ import pytest
 
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
 from procd.app import PROCESSES
+from procd.services import replies
 from procd.services.context import INTERNAL, STATE_LOST
 from procd.unix.channel import MAX_UNSENT_BYTES
 from procd.unix.fd import RESERVED
@@ -593,6 +594,28 @@ async def test_no_memory_to_ask_with(
     assert failed.close == (1011, INTERNAL)
     behind.check_completed()
     assert behind.stdout == "False\n"
+
+
+async def test_no_memory_to_hear_with(procd: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an interpreter says is heard later, and in its order."""
+    client = await procd()
+    heard: list[bytes] = []
+
+    def short(
+        data: bytes, request: int, parse: Callable[[bytes, int], object] = replies.parse
+    ) -> object:
+        heard.append(data)
+        if heard.count(data) < 3:
+            raise MemoryError
+        return parse(data, request)
+
+    monkeypatch.setattr("procd.services.repl.parse", short)
+    code = "print('one')\ndisplay(2)\nprint('three')\n1 / 0"
+    cell = await run(client, code, display=True)
+    assert cell.stdout == "one\nthree\n"
+    assert cell.kinds == ["stdout", "result", "stdout", "error", "control"]
+    assert cell.error["name"] == "ZeroDivisionError"
+    assert len(heard) >= 3 * 3
 
 
 async def test_interrupts_at_any_moment(procd: MakeClient) -> None:

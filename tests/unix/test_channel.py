@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -82,6 +82,30 @@ async def test_messages_in_order() -> None:
                 assert await pair.message() == b"%d" % (number - BURST + 1)
                 for each in range(number - BURST + 2, number + 1):
                     assert await pair.message() == b"%d" % each
+        assert pair.nothing_more()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_no_memory_to_take_a_message(paused: bool) -> None:
+    """It is taken later, before what follows, and once; if nothing follows, too."""
+    with paired() as pair:
+        failures = [MemoryError(), MemoryError()]
+
+        def short(message: bytes, take: Callable[[bytes], None] = pair.ours._on_message) -> None:
+            if failures:
+                raise failures.pop()
+            take(message)
+
+        pair.ours._on_message = short
+        pair.write(b"on", MORE)
+        pair.write(b"e")
+        pair.ours.drain()
+        pair.write(b"two")
+        if paused:
+            pair.ours.pause()
+        assert await pair.message() == b"one"
+        pair.ours.resume()
+        assert await pair.message() == b"two"
         assert pair.nothing_more()
 
 
