@@ -177,7 +177,8 @@ class Dialogue:
         """
         self._source.close()  # it has opened its own
         number = self._number
-        self.hear()
+        if not self._statuses.drain():
+            raise MemoryError  # it may have come: the feed asks again, in a while
         if number != self._number:
             return  # that was it; the next one's lines have been written
         if number == NOTHING:

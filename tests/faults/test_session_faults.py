@@ -358,10 +358,10 @@ async def test_a_command_that_there_is_no_memory_to_start(
     assert (await run(client, "echo after"))["output"] == "after\n"
 
 
-def once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[MemoryError]:
-    """Have a method find no memory the first time; empty once it has."""
+def times(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, count: int) -> list[MemoryError]:
+    """Have a method find no memory the first times; empty once it hasn't."""
     method = getattr(owner, name)
-    failures = [MemoryError()]
+    failures = [MemoryError() for _ in range(count)]
 
     def short(*arguments: object) -> object:
         if failures:
@@ -379,21 +379,21 @@ async def test_no_memory_to_tell_a_shell_of_a_command(
     """It says so, and the next one runs."""
     client = await procd()
     await create(client)
-    failures = once(monkeypatch, Dialogue, "run")
+    failures = times(monkeypatch, Dialogue, "run", 1)
     body = await run(client, "echo x")
     assert (body["exitCode"], body["output"]) == (-1, "cannot start a command: no memory")
     assert (await run(client, "echo after"))["output"] == "after\n"
     assert not failures
 
 
-@pytest.mark.parametrize("name", ["complete", "take_pending"])
+@pytest.mark.parametrize(("name", "count"), [("complete", 4), ("take_pending", 2)])
 async def test_no_memory_to_end_a_command(
-    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, name: str
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, name: str, count: int
 ) -> None:
-    """It ends as it does, and so do those after it."""
+    """It ends as it does, and so do those after it, however often there is none."""
     client = await procd()
     await create(client)
-    failures = once(monkeypatch, Command, name)
+    failures = times(monkeypatch, Command, name, count)
     commands = [await start(client, f"echo {code}; exec 3>&1; (exit {code})") for code in (3, 4)]
     for code, command_id in zip((3, 4), commands, strict=True):
         assert (await ended(client, command_id))["exitCode"] == code
