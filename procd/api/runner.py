@@ -1,6 +1,8 @@
 """Runner: serves the application by connections of our own, within the server's limits."""
 
 import asyncio
+import logging
+from contextlib import suppress
 from typing import Any, cast
 
 from aiohttp import hdrs, web
@@ -13,9 +15,11 @@ from procd.api.dispatch import Dispatch
 from procd.api.edge import HttpConnection
 from procd.config import ServerConfig
 
+log = logging.getLogger(__name__)
+
 
 class Visit(HttpConnection):
-    """A connection whose client is dropped where there is no memory to serve it.
+    """A connection whose client is dropped where it can't be served, for want of memory, say.
 
     Else it would wait for ever: the event loops only report what is raised here.
     """
@@ -26,16 +30,18 @@ class Visit(HttpConnection):
         """Called by the event loop for a new connection."""
         try:
             super().connection_made(transport)
-        except MemoryError:
+        except Exception:
             _drop(transport)
+            raise
 
     async def start(self) -> None:
         """Called by aiohttp to serve it to its end."""
         try:
             await super().start()
-        except MemoryError:
+        except Exception:
             if self._wire is not None:
                 _drop(self._wire)
+            raise
 
 
 class NoRoom(asyncio.Protocol):
@@ -65,7 +71,9 @@ class HttpServer(web.Server):
         """A connection, for the event loop to serve."""
         try:
             return Visit(self, self._app, self._config, loop=self._loop, **self._kwargs)
-        except MemoryError:  # from whoever raises here, uvloop never accepts a client again
+        except Exception:  # from whoever raises here, uvloop never accepts a client again
+            with suppress(MemoryError):
+                log.exception("a client is dropped")
             return self._no_room
 
     def _make(

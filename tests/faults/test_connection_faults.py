@@ -1,4 +1,4 @@
-"""A connection that there is no memory to serve: its client is told so by its end, and nobody else.
+"""A connection that can't be served: its client is told so by its end, and nobody else.
 
 Each daemon has a module of its own that has one thing fail.
 """
@@ -60,12 +60,13 @@ Listeners.open = listen_beside
         pytest.param(web.RequestHandler, "start", id="to serve it"),
     ],
 )
-async def test_no_memory_for_a_connection(
-    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+@pytest.mark.parametrize("failure", [MemoryError(), OSError()])
+async def test_a_connection_that_cannot_be_served(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, failure: Exception
 ) -> None:
     client = await procd()
     method = getattr(owner, name)
-    failures = [MemoryError()]
+    failures = [failure]
 
     def short(*arguments: Any, **named: Any) -> Any:
         if failures:
