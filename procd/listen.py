@@ -247,14 +247,24 @@ class Listeners:
             self.port = self.port or sock.getsockname()[1]
         self.places.append(place(sock))
 
-    def failed(self, exc: BaseException | None) -> None:
+    def failed(self, exc: BaseException | None) -> bool:
         """Something has raised `exc` in the event loop, and that may have been its accept(2).
 
         Where there is no memory for that, uvloop accepts nobody any more at the same socket; so all
         are listened on anew, in a moment. Asyncio's own loop goes on as it is.
+
+        Returns:
+            Whether that is news: memory is missing a thousand times in a moment.
         """
-        if isinstance(exc, MemoryError) and self._renewal is None:
+        if not isinstance(exc, MemoryError):
+            return True
+        if self._renewal is not None:
+            return False
+        try:
             self._renewal = asyncio.get_running_loop().call_later(RENEW_S, self._renew)
+        except MemoryError:
+            return False
+        return True
 
     def _renew(self) -> None:
         self._renewal = None

@@ -189,8 +189,8 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
     listeners = Listeners(runner)
 
     def failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        report(loop, context)
-        listeners.failed(context.get("exception"))
+        if listeners.failed(context.get("exception")):
+            report(loop, context)
 
     loop.set_exception_handler(failed)
     watchdog = Watchdog(loop, os.environ)

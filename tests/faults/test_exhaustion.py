@@ -142,7 +142,7 @@ async def test_no_memory(start: Start, http: aiohttp.ClientSession) -> None:
     with limited(daemon, resource.RLIMIT_AS, mapped + (4 << 20)):
         # More output than there is memory for: what doesn't fit stays with the command.
         greedy = asyncio.ensure_future(execute(http, daemon, "head -c 30000000 /dev/zero"))
-        said = "no memory to read with"
+        said = "no memory for output"
         assert await asyncio.to_thread(eventually, lambda: said in daemon.stderr()), daemon.stderr()
         for _ in range(5):
             try:
@@ -172,7 +172,7 @@ async def test_output_that_there_is_little_memory_for(
         mapped = int(file.read().split()[0]) * resource.getpagesize()
     with limited(daemon, resource.RLIMIT_AS, mapped + (spare_kib << 10)):
         numbers = asyncio.ensure_future(execute(http, daemon, "seq 1000000", timeout_s=60))
-        said = "no memory to read with"
+        said = "no memory for output"
         await asyncio.to_thread(eventually, lambda: numbers.done() or said in daemon.stderr())
     reply = await numbers
     if reply["status"] == 200:  # else it was refused, or its reply was
