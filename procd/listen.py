@@ -27,7 +27,7 @@ BACKLOG: Final = 1024
 # What asyncio's own loop accepts in a turn: also how often it fails, aloud, without a descriptor.
 BATCH: Final = 4
 # How long after a want of memory all is listened on anew.
-RENEW_S: Final = 0.1
+RENEW_S: Final = 0.5
 # Why no socket can ever be at a path: it is too long, which Python says itself, without a number.
 # All else may be mended, as a directory may come that isn't there yet.
 TOO_LONG: Final = (None, errno.ENAMETOOLONG)
@@ -170,8 +170,13 @@ class Site(web.BaseSite):
         """Listen anew at the same socket, unless that is over."""
         if self._server is None or self not in self._runner.sites:
             return
-        old, self._socket = self._server, self._socket.dup()
-        self._server = await self._listen(self._socket)
+        old, sock = self._server, self._socket.dup()
+        try:
+            self._server = await self._listen(sock)
+        except BaseException:
+            sock.close()
+            raise
+        self._socket = sock
         old.close()
 
     async def _listen(self, sock: socket.socket) -> asyncio.Server:

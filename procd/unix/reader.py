@@ -280,6 +280,8 @@ class FdReader:
         try:
             self._drain(most)
         except MemoryError:
+            with suppress(MemoryError):
+                self._rest(MEMORY_REST_S)  # nothing more may come to have it brought
             _warn()
             return False
         return True

@@ -22,6 +22,7 @@ __all__ = ["http", "no_blocking", "settled", "start"]
 # What the first connection comes to, in place of the event loop's own accept(2).
 NO_MEMORY_TO_ACCEPT = """
 from procd.api.runner import HttpServer
+from procd.listen import Site
 make, failures = HttpServer.__call__, [MemoryError()]
 
 def make_later(server):
@@ -30,6 +31,16 @@ def make_later(server):
     return make(server)
 
 HttpServer.__call__ = make_later
+
+# Nor is there memory to listen anew, at first.
+listen, later = Site._listen, [MemoryError(), OSError()]
+
+async def listen_later(site, sock):
+    if site._server is not None and later:
+        raise later.pop()
+    return await listen(site, sock)
+
+Site._listen = listen_later
 """
 TAKES_NO_CANCELLATION = """
 import asyncio

@@ -333,6 +333,27 @@ async def test_nobody_wants_what_there_was_no_memory_for(
     reader.close()
 
 
+@pytest.mark.parametrize("paused", [False, True])
+async def test_no_memory_to_keep_what_was_drained(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], paused: bool
+) -> None:
+    """It is brought in a while, though nothing more comes; and the rest follows."""
+    reading, writing = ends
+    got = Short(1)
+    reader = FdReader(poller, reading, got.received, got.eof)
+    if paused:
+        reader.pause()
+    os.write(writing.number, b"one")
+    assert not reader.drain()
+    async with asyncio.timeout(10):
+        await got.until(3)
+        reader.resume()
+        os.write(writing.number, b"two")
+        await got.until(6)
+    assert got.data == b"onetwo"
+    reader.close()
+
+
 async def test_drain_brings_what_there_was_no_memory_for(
     poller: Poller, ends: tuple[OwnedFd, OwnedFd]
 ) -> None:
