@@ -17,7 +17,7 @@ from procd.streams.budget import Budget
 from procd.streams.log import Log
 
 # Encoded at a time; a command that says less is answered as fast without.
-STEP_BYTES: Final = 64 << 10
+STEP_BYTES: Final = 256 << 10
 
 
 class Draft:
@@ -58,7 +58,7 @@ class Draft:
             self._memory.caches.add(self)
         try:
             text = self._decoder.decode(b"".join(self._waiting), final)
-            pieces = [bytes(piece) for piece in escaped(text)]  # which take no more than they must
+            pieces = [*escaped(text)]
         except MemoryError:
             self.close()
             return

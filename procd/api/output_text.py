@@ -161,6 +161,5 @@ class OutputText(NamedTuple):
         for text in self.texts():
             if not text:
                 yield b""
-            for piece in escaped(text):
-                yield bytes(piece)  # which is no longer than it has to be
+            yield from escaped(text)
         yield b'"'

@@ -76,8 +76,7 @@ def string_json(source: Callable[[], str]) -> Iterator[Piece]:
         part = source()[begin : begin + SLICE]
         length = len(part)
         begin += length
-        for piece in escaped(part):
-            yield bytes(piece)  # which is no longer than it has to be
+        yield from escaped(part)
     yield b'"'
 
 

@@ -44,10 +44,10 @@ def test_pieces_are_one_string(alphabet: str) -> None:
 
 def test_text_that_changes() -> None:
     """It is told by its beginning what text is like, and may be another further on."""
-    for begin in ("\n", "x\n", '"', "x"):
+    for begin in ("\n", "x\n", "1234567\n", "123456789\n", "\\\n", "\t\x7f\n", '"', "x"):
         for rest in ("\x1b[0m", '"', "\\x", "\u20ac", "\ud7ff\x00"):
-            text = begin * SAMPLE + rest
-            assert orjson.loads(b'"%b"' % b"".join(escaped(text))) == text
+            for text in (begin * SAMPLE + rest, (begin * SAMPLE)[1:] + rest, begin + rest):
+                assert orjson.loads(b'"%b"' % b"".join(escaped(text))) == text
 
 
 def test_without_memory() -> None:
