@@ -30,8 +30,8 @@ AS_USER: Final = (
     "--inh-caps=-all",
 )
 AS_ROOT: Final = "setpriv --reuid=0 --regid=0 --clear-groups"
-# It starts a program as root, says who that is, and passes SIGTERM on, as sudo does.
-PASSING: Final = f'{AS_ROOT} "$@" & echo $!; trap "kill $!" TERM; wait; wait'
+# It starts a program as root, passes SIGTERM on, as sudo does, and says who that is when it can.
+PASSING: Final = f'{AS_ROOT} "$@" & trap "kill $!" TERM; echo $!; wait; wait'
 # It doesn't, and tells that it was asked.
 DEAF: Final = 'trap "echo asked" TERM; echo $$; while :; do wait; sleep 0.05; done'
 
