@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-import orjson
 from aiohttp import WSCloseCode, web
 
 from procd.api.attendant import PROTOCOL, Attendant, misunderstood
@@ -18,6 +17,7 @@ from procd.api.body import BodySchema, flag, number, strings
 from procd.api.describe import FLAG, TEXT, Doc, Query
 from procd.api.duplex import serve_both_ways
 from procd.api.edge import HttpConnection
+from procd.api.encoder import encoded
 from procd.api.forwarded import is_forwarded
 from procd.api.gate import CALLER
 from procd.api.handshake import cork, handshake_of, offered, version_token
@@ -37,7 +37,7 @@ EXIT_REASONS: Final = {130: "Ctrl+C", 137: "SIGKILL", 143: "SIGTERM"}
 # The SDKs look for what is wrong in the JSON of a Close, as of an end. Source: contract, 10.5.
 STOPPED: Final[Goodbye] = (
     WSCloseCode.GOING_AWAY,
-    orjson.dumps({"error": STOPPING}).decode(),
+    encoded({"error": STOPPING}).decode(),
 )
 # A client that has sent its Close is answered when all that it typed before is in the terminal's
 # queue, or this much later. What a client typed that goes without a Close waits as long.
@@ -193,7 +193,7 @@ async def _accept(request: web.Request, *, may_write: bool) -> Connection:
 
 
 def _control(status: str, **fields: object) -> bytes:
-    return orjson.dumps({"type": "control", "status": status} | fields)
+    return encoded({"type": "control", "status": status} | fields)
 
 
 async def _refuse(request: web.Request, message: str, *, may_write: bool) -> web.StreamResponse:
@@ -359,7 +359,7 @@ async def _write(
     if EXIT_TOKEN in offered(request):
         connection.write_text(_control("exited", **ending))
     connection.close(
-        WSCloseCode.OK if code == 0 else WSCloseCode.INTERNAL_ERROR, orjson.dumps(ending).decode()
+        WSCloseCode.OK if code == 0 else WSCloseCode.INTERNAL_ERROR, encoded(ending).decode()
     )
 
 

@@ -24,11 +24,11 @@ To all other clients nothing of this exists.
 import asyncio
 from typing import Any, Final
 
-import orjson
 from aiohttp import WSCloseCode, web
 from marshmallow import validate
 
 from procd.api.body import MAX_UINT16, MAX_VALUES, BodySchema, Count, Flag, Text, parse
+from procd.api.encoder import SHORT_BYTES, encoded
 from procd.api.handshake import offered
 from procd.api.outlet import Outlet
 from procd.api.ws import Connection
@@ -195,7 +195,7 @@ def _presence(session: PtySession) -> bytes:
         "rows": info.rows,
         "clients": [_describe(member) for member in attendance.members],
     }
-    return orjson.dumps(presence)[1:]
+    return encoded(presence, len(attendance.members) * SHORT_BYTES)[1:]
 
 
 def _describe(member: Member) -> dict[str, object]:

@@ -8,8 +8,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final
 
-import orjson
-
+from procd.api.encoder import SHORT_BYTES, encoded, most_bytes
 from procd.process import STDERR, STDOUT
 from procd.services.repl import RESULTS
 from procd.streams.backlog import Backlog
@@ -35,7 +34,8 @@ def frame(kind: str, *, text: str = "", error: dict[str, str] | None = None) -> 
         "value": error.get("value", ""),
         "traceback": error.get("traceback", ""),
     }
-    return encode(TEXT, orjson.dumps(fields))
+    text_bytes = SHORT_BYTES + sum(map(most_bytes, fields.values()))
+    return encode(TEXT, encoded(fields, text_bytes))
 
 
 class CellFrames:

@@ -12,13 +12,13 @@ the list again: a page in a browser sees by that whether it is still connected.
 import asyncio
 from typing import Any, Final
 
-import orjson
 from aiohttp import web
 from marshmallow import validate
 
 from procd.api.audit import note
 from procd.api.body import BodySchema, Text, load
 from procd.api.describe import Doc
+from procd.api.encoder import SHORT_BYTES, encoded
 from procd.api.pty import PTYS
 from procd.api.reply import json_response, timestamp
 from procd.api.ws import CONNECTIONS, Connection
@@ -76,7 +76,7 @@ class Lists:
         """That of now."""
         if not self._frame:
             listed = [_describe(session) for session in self.ptys.all()]
-            self._frame = encode(TEXT, orjson.dumps({"ptys": listed}))
+            self._frame = encode(TEXT, encoded({"ptys": listed}, len(listed) * SHORT_BYTES))
             asyncio.get_running_loop().call_soon(self._forget)
         return self._frame
 

@@ -8,7 +8,7 @@ from aiohttp.typedefs import Handler
 from procd.api.envelope import envelope
 from procd.api.observe import REQUESTS
 from procd.api.refusal import answer_and_close, turn_away
-from procd.api.reply import NO_MEMORY, SHORT_BYTES, answer, json_response, short_ones
+from procd.api.reply import NO_MEMORY, OBJECT_BYTES, answer, json_response, short_ones
 from procd.errors import BadRequest, InvalidBody, NotFound, ProcdError, Refused, TooLarge
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ async def _answer(request: web.Request, error: ProcdError) -> web.StreamResponse
     try:
         response = await answer(request, envelope(request, error), error.status)
     except MemoryError:
-        error.message = f"{error.message[:SHORT_BYTES]}; {NO_MEMORY}"
+        error.message = f"{error.message[:OBJECT_BYTES]}; {NO_MEMORY}"
         error.extra = short_ones(error.extra)
         response = json_response(envelope(request, error), error.status)
     if isinstance(response, web.Response):

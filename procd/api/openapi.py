@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
-import orjson
 from aiohttp import hdrs, web
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
@@ -27,6 +26,7 @@ from procd.api.describe import (
     Shape,
 )
 from procd.api.dispatch import VARIES
+from procd.api.encoder import encoded
 from procd.api.envelope import PTY_PATH
 from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
 from procd.api.whole import CONTENT_TYPE
@@ -42,6 +42,8 @@ from procd.errors import (
 from procd.services.access import KEY_PARAM, TICKET_PARAM, Scope
 
 JSON: Final = "application/json"
+# More than the texts of the description take.
+DOCUMENT_BYTES: Final = 1 << 20
 # What is not a string to the shell, nor to execve.
 NO_NUL: Final = r"^[^\u0000]*$"
 
@@ -82,7 +84,7 @@ class Description:
     @cached_property
     def json(self) -> bytes:
         """As JSON."""
-        return orjson.dumps(self.document)
+        return encoded(self.document, DOCUMENT_BYTES)
 
     @cached_property
     def page(self) -> bytes:

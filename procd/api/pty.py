@@ -31,7 +31,7 @@ from procd.api.describe import (
     Shape,
 )
 from procd.api.reply import (
-    SHORT_BYTES,
+    OBJECT_BYTES,
     Item,
     array_json,
     json_response,
@@ -94,7 +94,7 @@ def view(info: PtyInfo, usage: Mapping[str, int] | None = None) -> Item:
     }
     if usage is not None:
         fields["usage"] = usage
-    if info.envs_length <= SHORT_BYTES:
+    if info.envs_length <= OBJECT_BYTES:
         return fields
     fields["envs"] = object_json(
         {name: string_json(partial(str, value)) for name, value in info.envs.items()}

@@ -14,21 +14,19 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Final
 
-import orjson
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
-from procd.api.escape import MOST_ROOM_BYTES, ROOM_BYTES, SLICE, escaped, look_for_room
+from procd.api.encoder import SHORT_BYTES, encoded, most_bytes
+from procd.api.escape import SLICE, escaped
 from procd.api.output_text import EVERY_STREAM, Output, OutputText
 from procd.api.whole import CONTENT_TYPE, WholeResponse
 from procd.errors import ProcdError
 
 # A reply up to this is answered in one piece; more of it is encoded as it is sent.
 WHOLE_BYTES: Final = 256 << 10
-# Up to this nobody looks for memory first.
-SMALL_BYTES: Final = 4 << 10
 # An object with no more text than this is short; of such in a list, so many are encoded at once.
-SHORT_BYTES: Final = 1 << 10
+OBJECT_BYTES: Final = 1 << 10
 GROUP: Final = 128
 # What is sent in one turn of the event loop of a longer reply, and the rest of a run.
 PIECE_BYTES: Final = 512 << 10
@@ -52,13 +50,13 @@ def json_response(value: object, status: int = 200) -> web.Response:
     return WholeResponse(dumps(value), status)
 
 
-def dumps(value: object) -> bytes:
-    """The JSON of what is short; of a moment in UTC, what `timestamp` makes.
+def dumps(value: object, text_bytes: int = SHORT_BYTES) -> bytes:
+    """As `encoded`; of a moment in UTC, what `timestamp` makes.
 
     What of a path isn't UTF-8 becomes U+FFFD. Source: Process API contract, section 17.
     """
     try:
-        return orjson.dumps(value, option=orjson.OPT_UTC_Z)
+        return encoded(value, text_bytes)
     except TypeError:  # of lone surrogates, which Python has for such bytes
         text = json.dumps(value, ensure_ascii=False, default=timestamp)
         return text.encode(errors="surrogateescape").decode(errors="replace").encode()
@@ -84,9 +82,7 @@ def object_json(fields: Mapping[str, object]) -> Iterator[Piece]:
     """The JSON object of `fields`; a value that is an iterator is JSON in pieces."""
     separator = b"{"
     for name, value in fields.items():
-        if len(name) > SMALL_BYTES:
-            look_for_room(len(name) * MOST_ROOM_BYTES)
-        yield separator + dumps(name) + b":"
+        yield separator + dumps(name, most_bytes(name)) + b":"
         separator = b","
         if isinstance(value, Iterator):
             yield from value
@@ -125,9 +121,7 @@ def _grouped(items: Iterable[Item]) -> Iterator[Iterable[Piece]]:
 
 
 def _joined(group: Sequence[dict[str, object]]) -> Iterable[Piece]:
-    if len(group) > 1:
-        look_for_room(len(group) * SHORT_BYTES * MOST_ROOM_BYTES)
-    return (dumps(group)[1:-1],)
+    return (dumps(group, len(group) * SHORT_BYTES)[1:-1],)
 
 
 def timestamp(moment: datetime) -> str:
@@ -158,7 +152,7 @@ def short_ones(fields: Mapping[str, object]) -> dict[str, object]:
         for name, value in fields.items()
         if not (
             isinstance(value, OutputText | Iterator)
-            or (isinstance(value, str) and len(value) > SHORT_BYTES)
+            or (isinstance(value, str) and len(value) > OBJECT_BYTES)
         )
     }
 
@@ -174,16 +168,16 @@ async def answer(
     Raises:
         MemoryError: there is none for it; nothing of it is out.
     """
-    whole = _whole_fields(fields)
+    whole = _whole(fields)
     if whole is None:
         return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)
-    return json_response(whole, status)
+    return WholeResponse(whole, status)
 
 
-def _whole_fields(fields: Mapping[str, object]) -> dict[str, object] | None:
-    """The fields with their texts, and memory for their JSON; None if they are to be streamed."""
+def _whole(fields: Mapping[str, object]) -> bytes | None:
+    """The JSON of the fields with their texts; None if they are to be streamed."""
     whole = dict(fields)
-    size = kept_bytes = 0
+    size = kept_bytes = text_bytes = 0
     output: Output | None = None  # which most of the texts share
     for name, value in fields.items():
         if isinstance(value, OutputText):
@@ -198,15 +192,15 @@ def _whole_fields(fields: Mapping[str, object]) -> dict[str, object] | None:
                 output.claim(ROOM_ON_THE_WAY_BYTES)  # where there is none, nothing more begins
                 return None
             whole[name] = text
+            text_bytes += most_bytes(text)
         elif isinstance(value, Iterator):
             return None
         elif isinstance(value, str):  # such as a message that quotes what it was asked
             size += len(value)
             if size > WHOLE_BYTES:
                 return None
-    if size > SMALL_BYTES:
-        look_for_room(size * MOST_ROOM_BYTES)
-    return whole
+            text_bytes += most_bytes(value)
+    return dumps(whole, SHORT_BYTES + text_bytes)
 
 
 def _short(text: OutputText) -> str | None:
@@ -229,26 +223,14 @@ async def respond_json(request: web.Request, item: Item) -> web.StreamResponse:
     """
     if isinstance(item, dict):
         return json_response(item)
-    pieces = _with_room(item)
     begin: list[Piece] = []
     size = 0
-    for piece in pieces:
+    for piece in item:
         begin.append(piece)
         size += len(piece)
         if size > WHOLE_BYTES:
-            return await _stream(request, chain(begin, pieces), 200, CONTENT_TYPE)
+            return await _stream(request, chain(begin, item), 200, CONTENT_TYPE)
     return WholeResponse(b"".join(begin))
-
-
-def _with_room(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """The same pieces; memory is looked for where many come that are too short to look for it."""
-    left = SMALL_BYTES
-    for piece in pieces:
-        yield piece
-        left -= len(piece)
-        if left < 0:
-            look_for_room(WHOLE_BYTES * ROOM_BYTES)
-            left = WHOLE_BYTES
 
 
 async def respond_text(request: web.Request, text: OutputText) -> web.StreamResponse:
@@ -360,6 +342,6 @@ def _document(fields: Mapping[str, object], drafts: Drafts) -> Iterator[Piece]:
     for name, value in fields.items():
         if isinstance(value, OutputText):
             pieces[name] = strings.json(value)
-        elif isinstance(value, str) and len(value) > SMALL_BYTES:
+        elif isinstance(value, str) and len(value) > SHORT_BYTES:
             pieces[name] = string_json(partial(str, value))
     return object_json(pieces)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from procd.api.describe import COUNT, FLAG, INTEGER, TEXT, TIME, USAGE, ListOf, Shape
-from procd.api.reply import SHORT_BYTES, Item, array_json, object_json, string_json
+from procd.api.reply import OBJECT_BYTES, Item, array_json, object_json, string_json
 from procd.errors import ProcessNotFound
 from procd.services.command import Command
 from procd.services.history import History
@@ -43,7 +43,7 @@ def view(session: ShellSession, *, with_usage: bool = False) -> Item:
     commands = history.commands
     is_short = (
         len(commands) <= FEW
-        and sum(len(command.record.text) for command in commands.values()) <= SHORT_BYTES
+        and sum(len(command.record.text) for command in commands.values()) <= OBJECT_BYTES
     )
     fields: dict[str, object] = {
         "sessionId": session.id,
@@ -77,7 +77,7 @@ def command_view(command: Command, history: History) -> Item:
         fields["outputBytes"] = command.log.store.end
     if record.ended_at is not None:
         fields["endedAt"] = record.ended_at
-    if len(record.text) <= SHORT_BYTES:
+    if len(record.text) <= OBJECT_BYTES:
         return fields
     command_id = record.id
     fields["command"] = string_json(lambda: history.get(command_id).record.text)

@@ -1,0 +1,56 @@
+"""JSON where there is no memory for it: MemoryError, and no crash."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from procd.api.encoder import encoded, most_bytes
+
+# Takes all memory there is, to the last block of the heap, and then encodes.
+POOR = """
+import resource, sys
+from procd.api.encoder import encoded
+value = eval(sys.argv[1])
+held = [None] * 1_000_000
+with open("/proc/self/statm") as file:
+    mapped = int(file.read().split()[0]) * resource.getpagesize()
+limits = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (mapped, limits[1]))
+count = 0
+for size in (1 << 20, 64 << 10, 4 << 10, 1 << 10, 513, 16):
+    try:
+        while True:
+            held[count] = bytearray(size)
+            count += 1
+    except MemoryError:
+        continue
+try:
+    outcome = encoded(value)
+except MemoryError:
+    outcome = None
+resource.setrlimit(resource.RLIMIT_AS, limits)
+held.clear()
+print(outcome)
+"""
+
+
+@pytest.mark.parametrize("value", ["{}", '{"exitCode": 0, "result": ""}', '"\\x00" * 4096'])
+def test_without_memory(value: str) -> None:
+    said = subprocess.run(
+        (sys.executable, "-c", POOR, value), capture_output=True, text=True, check=False
+    )
+    assert (said.returncode, said.stdout, said.stderr) == (0, "None\n", "")
+
+
+def test_values() -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert encoded({"at": moment, "é": None}) == '{"at":"2026-01-02T03:04:05Z","é":null}'.encode()
+    with pytest.raises(TypeError):
+        encoded("\udc80")
+
+
+def test_most_bytes() -> None:
+    for text in ("", "a", "é", "a\u20ac", "\U0001f600" * 3):
+        assert len(text.encode()) <= most_bytes(text) <= 4 * len(text)
