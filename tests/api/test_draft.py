@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from procd.api.draft import Draft
+from procd.api.draft import STEP_BYTES, Draft
 from procd.api.output_text import OutputText
 from procd.app import PROCESSES
-from procd.process import STDOUT
+from procd.process import PIPE_BURST_BYTES, STDOUT
 from procd.streams.backlog import Backlog
 from procd.streams.budget import Budget
 from procd.streams.log import Log
@@ -90,7 +90,7 @@ async def test_a_client_that_goes(procd: MakeClient, gate: Gate) -> None:
 
     async def kept() -> bool:
         await get(client, "/process/session/s")
-        return memory.used_bytes > len(LINES) - (128 << 10)
+        return memory.used_bytes > len(LINES) - STEP_BYTES - PIPE_BURST_BYTES > 0
 
     await until(kept)
     asking.cancel()

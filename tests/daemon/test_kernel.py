@@ -1,13 +1,13 @@
 """procd where the kernel, or the sandbox around it, refuses something."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
 from tests import denied
+from tests.capabilities import needs_namespaces
 from tests.daemon.daemon import PROCD, Daemon, environment
 
 pytestmark = pytest.mark.skipif(not denied.POSSIBLE, reason="the numbers of its calls aren't known")
@@ -55,7 +55,7 @@ def test_what_it_can_not_do_without(rule: str, told: str) -> None:
 WITHOUT_PROC = ("--mount", "sh", "-c", 'umount -l /proc && exec "$@"', "sh")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace, or unmounts")
+@needs_namespaces
 @pytest.mark.parametrize("place", [("--pid", "--fork", "--kill-child"), WITHOUT_PROC])
 def test_the_proc_of_another_pid_namespace_or_none(place: tuple[str, ...]) -> None:
     """What it has started can't be found in there."""
@@ -68,7 +68,7 @@ def test_the_proc_of_another_pid_namespace_or_none(place: tuple[str, ...]) -> No
 WITHOUT_DEV = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev && exec "$@"', "sh")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@needs_namespaces
 @pytest.mark.parametrize("command", ["serve", "doctor", "ps"])
 def test_a_machine_without_dev_null(command: str) -> None:
     """Whatever is asked for: it is said in a sentence."""
@@ -104,7 +104,7 @@ exec setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps=-all "$@"
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@needs_namespaces
 def test_processes_that_may_not_be_looked_at() -> None:
     """They are nobody's, and hide no others; the doctor says that there are some."""
     foreign = subprocess.Popen(["sleep", "100"])

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from procd.listen import tcp_sockets
+from tests.capabilities import needs_namespaces
 from tests.conftest import passing_can_be_refused
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import PATIENCE_S, PROCD, environment, eventually
@@ -320,7 +321,7 @@ def test_all_addresses_at_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
         assert port == other_port != 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a network namespace")
+@needs_namespaces
 def test_localhost_without_ipv6(start: Start, tmp_path: Path) -> None:
     """As in a container, whose /etc/hosts has ::1 all the same. A network that is down has none."""
     hosts = tmp_path / "hosts"

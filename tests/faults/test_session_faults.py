@@ -33,6 +33,7 @@ from tests.api.sessions import (
     start,
     type_in,
 )
+from tests.capabilities import needs_to_see_all
 from tests.conftest import MakeClient
 from tests.nobody import as_nobody
 from tests.passable import let_pass
@@ -248,6 +249,7 @@ async def test_followers_when_there_is_no_memory_for_a_moment(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody without permission")
+@needs_to_see_all  # the shell, of procd, which is nobody then
 async def test_a_log_that_may_not_be_read(procd: MakeClient, gate: Gate) -> None:
     """403, as the contract has it; and who has waited for the command learns how it ended."""
     client = await procd()

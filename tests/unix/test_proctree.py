@@ -546,8 +546,13 @@ def test_several_who_are_only_asked_are_a_step(start: Start) -> None:
 
 def test_each_thread_is_mended_and_looked_at_once_more(start: Start) -> None:
     """Those of every member, until a look finds none that needs it."""
-    child = "import threading, os; threading.Thread(target=input).start(); print(os.getpid())"
-    one = start(f"{shlex.quote(sys.executable)} -uc {shlex.quote(child)} <&0 & echo $!; read line")
+    child = """
+import os
+from threading import Event, Thread
+Thread(target=Event().wait).start()
+print(os.getpid())
+"""
+    one = start(f"{shlex.quote(sys.executable)} -uc {shlex.quote(child)} & echo $!; read line")
     (pid,) = one.lines(2)
     seen: list[int] = []
 
