@@ -200,7 +200,9 @@ def _whole(fields: Mapping[str, object]) -> bytes | None:
             if size > WHOLE_BYTES:
                 return None
             text_bytes += most_bytes(value)
-    return dumps(whole, SHORT_BYTES + text_bytes)
+        elif not isinstance(value, int):
+            text_bytes += SHORT_BYTES
+    return dumps(whole, text_bytes)  # by far most often next to nothing
 
 
 def _short(text: OutputText) -> str | None:
