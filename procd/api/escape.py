@@ -38,7 +38,7 @@ def _literal(part: str) -> bytes | None:
     sample = part[:SAMPLE]
     first = sample.find("\n", 0, SHORT_LINE)
     length = sample.find("\n", first + 1, first + 1 + SHORT_LINE) - first
-    if first < 0 or length < 1:
+    if length < 1:
         return None
     ends = sample[first::length]
     if not sample.count("\n") == ends.count("\n") == len(ends) or '"' in part:

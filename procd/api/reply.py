@@ -168,13 +168,13 @@ async def answer(
     Raises:
         MemoryError: there is none for it; nothing of it is out.
     """
-    whole = _whole(fields)
+    whole = whole_json(fields)
     if whole is None:
         return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)
     return WholeResponse(whole, status)
 
 
-def _whole(fields: Mapping[str, object]) -> bytes | None:
+def whole_json(fields: Mapping[str, object]) -> bytes | None:
     """The JSON of the fields with their texts; None if they are to be streamed."""
     whole = dict(fields)
     size = kept_bytes = text_bytes = 0

@@ -8,12 +8,16 @@ import pytest
 
 from procd.api.encoder import encoded, most_bytes
 
-# Takes all memory there is, to the last block of the heap, and then encodes.
+# Takes all memory there is, down to blocks of some size, and then encodes.
 POOR = """
 import resource, sys
+from procd.api.cells import frame
 from procd.api.encoder import encoded
-value = eval(sys.argv[1])
+from procd.api.reply import whole_json
+least, call = int(sys.argv[1]), compile(sys.argv[2], "", "eval")
+text = "x" * 30_000
 held = [None] * 1_000_000
+spare = [bytearray(200) for _ in range(100)]  # for what Python itself takes, too little for more
 with open("/proc/self/statm") as file:
     mapped = int(file.read().split()[0]) * resource.getpagesize()
 limits = resource.getrlimit(resource.RLIMIT_AS)
@@ -21,13 +25,14 @@ resource.setrlimit(resource.RLIMIT_AS, (mapped, limits[1]))
 count = 0
 for size in (1 << 20, 64 << 10, 4 << 10, 1 << 10, 513, 16):
     try:
-        while True:
+        while size >= least:
             held[count] = bytearray(size)
             count += 1
     except MemoryError:
         continue
+spare.clear()
 try:
-    outcome = encoded(value)
+    outcome = eval(call)
 except MemoryError:
     outcome = None
 resource.setrlimit(resource.RLIMIT_AS, limits)
@@ -36,10 +41,20 @@ print(outcome)
 """
 
 
-@pytest.mark.parametrize("value", ["{}", '{"exitCode": 0, "result": ""}', '"\\x00" * 4096'])
-def test_without_memory(value: str) -> None:
+@pytest.mark.parametrize(
+    ("least", "call"),
+    [
+        (1, "encoded({})"),
+        (1, "encoded({'exitCode': 0, 'result': ''})"),
+        (1, "encoded('\\0' * 4096)"),
+        (64 << 10, "encoded(text, len(text))"),
+        (64 << 10, "whole_json({'message': text})"),
+        (64 << 10, "frame('stdout', text=text)"),
+    ],
+)
+def test_without_memory(least: int, call: str) -> None:
     said = subprocess.run(
-        (sys.executable, "-c", POOR, value), capture_output=True, text=True, check=False
+        (sys.executable, "-c", POOR, str(least), call), capture_output=True, text=True, check=False
     )
     assert (said.returncode, said.stdout, said.stderr) == (0, "None\n", "")
 

@@ -50,6 +50,30 @@ def test_text_that_changes() -> None:
                 assert orjson.loads(b'"%b"' % b"".join(escaped(text))) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "literal"),
+    [
+        ("\n", True), ("1234567\n", True), ("123456789\n", True), ("1234567890\n", False),
+        ("12345\n1234567\n", False), ("1234\n" * 99 + "12\n", False), ("1234567", False),
+        ('123"567\n', False), ("123\x1b567\n", False), ("123567\u20ac\n", False),
+    ],
+)  # fmt: skip
+def test_short_lines_of_one_length(
+    text: str, literal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are faster without orjson, and all else is with it."""
+    others: list[str] = []
+
+    def other(part: str, _: int) -> bytes:
+        others.append(part)
+        return b'""'
+
+    monkeypatch.setattr("procd.api.escape.encoded", other)
+    text = (text * SAMPLE)[:SLICE]
+    made = b"".join(escaped(text))
+    assert (made, others) == ((orjson.dumps(text)[1:-1], []) if literal else (b"", [text]))
+
+
 def test_without_memory() -> None:
     said = subprocess.run((sys.executable, "-c", POOR), capture_output=True, text=True, check=False)
     assert (said.returncode, said.stderr) == (0, "")
