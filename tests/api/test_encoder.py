@@ -13,9 +13,13 @@ POOR = """
 import resource, sys
 from procd.api.cells import frame
 from procd.api.encoder import encoded
+from procd.api.output_text import OutputText
 from procd.api.reply import whole_json
+from procd.streams.backlog import Backlog
 least, call = int(sys.argv[1]), compile(sys.argv[2], "", "eval")
-text = "x" * 30_000
+text = "x" * 120_000
+kept = Backlog(1 << 20)
+kept.append(text.encode())
 held = [None] * 1_000_000
 spare = [bytearray(200) for _ in range(100)]  # for what Python itself takes, too little for more
 with open("/proc/self/statm") as file:
@@ -47,9 +51,10 @@ print(outcome)
         (1, "encoded({})"),
         (1, "encoded({'exitCode': 0, 'result': ''})"),
         (1, "encoded('\\0' * 4096)"),
-        (64 << 10, "encoded(text, len(text))"),
-        (64 << 10, "whole_json({'message': text})"),
-        (64 << 10, "frame('stdout', text=text)"),
+        (1 << 20, "encoded(text, len(text))"),
+        (1 << 20, "whole_json({'message': text})"),
+        (1 << 20, "whole_json({'result': OutputText(kept)})"),
+        (1 << 20, "frame('stdout', text=text)"),
     ],
 )
 def test_without_memory(least: int, call: str) -> None:

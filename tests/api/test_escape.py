@@ -56,6 +56,7 @@ def test_text_that_changes() -> None:
         ("\n", True), ("1234567\n", True), ("123456789\n", True), ("1234567890\n", False),
         ("12345\n1234567\n", False), ("1234\n" * 99 + "12\n", False), ("1234567", False),
         ('123"567\n', False), ("123\x1b567\n", False), ("123567\u20ac\n", False),
+        ("1\n1\n1\n123\n", False),
     ],
 )  # fmt: skip
 def test_short_lines_of_one_length(
