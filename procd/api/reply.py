@@ -344,6 +344,6 @@ def _document(fields: Mapping[str, object], drafts: Drafts) -> Iterator[Piece]:
     for name, value in fields.items():
         if isinstance(value, OutputText):
             pieces[name] = strings.json(value)
-        elif isinstance(value, str) and len(value) > SHORT_BYTES:
+        elif isinstance(value, str) and most_bytes(value) > SHORT_BYTES:
             pieces[name] = string_json(partial(str, value))
     return object_json(pieces)
