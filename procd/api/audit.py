@@ -9,10 +9,10 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from procd.api.encoder import timestamp
 from procd.api.forwarded import PROXIES
 from procd.api.gate import CALLER, GATE
 from procd.api.handshake import SWITCHING, UPGRADED
-from procd.api.reply import timestamp
 from procd.api.scopes import UNGUARDED
 from procd.services.access import ANYONE
 from procd.services.audit import AuditFile

@@ -2,10 +2,13 @@
 
 orjson is by far the fastest, but takes the process down where an allocation fails: it makes room
 for eight times each text, by doubling, and doesn't look whether there was any. So that is looked
-for first; nobody else takes it meanwhile.
+for first; nobody else takes it meanwhile. Where there is less, Python's own encoder is asked, which
+takes no more than it must.
 """
 
+import json
 import mmap
+from datetime import UTC, datetime
 from typing import Final
 
 import orjson
@@ -23,14 +26,29 @@ CLEARED_BYTES: Final = 128 << 10
 
 
 def encoded(value: object, text_bytes: int = SHORT_BYTES) -> bytes:
-    """The JSON of `value`, whose texts take no more than that as UTF-8; moments are in UTC.
+    """The JSON of `value`, whose texts take no more than that as UTF-8; moments by `timestamp`.
+
+    What of a path isn't UTF-8 becomes U+FFFD.
 
     Raises:
         MemoryError: there is none for it.
-        TypeError: of a text with lone surrogates, or of what JSON doesn't know.
+
+    Source: Process API contract, section 17.
     """
-    look_for_room(LEAST_ROOM_BYTES + text_bytes * ROOM_BYTES)
-    return orjson.dumps(value, option=orjson.OPT_UTC_Z)  # noqa: TID251 - the one place
+    try:
+        look_for_room(LEAST_ROOM_BYTES + text_bytes * ROOM_BYTES)
+        return orjson.dumps(value, option=orjson.OPT_UTC_Z)  # noqa: TID251 - the one place
+    except (MemoryError, TypeError):  # of lone surrogates, which Python has for such bytes
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=timestamp)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogateescape").decode(errors="replace").encode()
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def most_bytes(text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from procd.api.reply import timestamp
+from procd.api.encoder import timestamp
 from procd.errors import ProcdError
 
 # Where an error has the key that clients before 0.226 read (contract, section 3.2).

@@ -18,9 +18,9 @@ from marshmallow import validate
 from procd.api.audit import note
 from procd.api.body import BodySchema, Text, load
 from procd.api.describe import Doc
-from procd.api.encoder import SHORT_BYTES, encoded
+from procd.api.encoder import SHORT_BYTES, encoded, timestamp
 from procd.api.pty import PTYS
-from procd.api.reply import json_response, timestamp
+from procd.api.reply import json_response
 from procd.api.ws import CONNECTIONS, Connection
 from procd.errors import ProcessNotFound
 from procd.services.pty import PtySession

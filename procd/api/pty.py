@@ -30,6 +30,7 @@ from procd.api.describe import (
     ListOf,
     Shape,
 )
+from procd.api.encoder import timestamp
 from procd.api.reply import (
     OBJECT_BYTES,
     Item,
@@ -38,7 +39,6 @@ from procd.api.reply import (
     object_json,
     respond_json,
     string_json,
-    timestamp,
 )
 from procd.errors import (
     Conflict,

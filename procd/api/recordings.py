@@ -7,8 +7,9 @@ from aiohttp import hdrs, web
 
 from procd.api.audit import note
 from procd.api.describe import FLAG, INTEGER, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
+from procd.api.encoder import timestamp
 from procd.api.pty import PTYS
-from procd.api.reply import json_response, timestamp
+from procd.api.reply import json_response
 from procd.errors import Conflict
 from procd.services.recording import RecordingInfo
 

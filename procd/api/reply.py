@@ -5,10 +5,8 @@ Source: Process API contract, section 1.2.
 
 import asyncio
 import errno
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
@@ -47,19 +45,7 @@ NO_DRAFTS: Final[Drafts] = MappingProxyType({})
 
 def json_response(value: object, status: int = 200) -> web.Response:
     """A reply whose body is `value`, all of which is known to be short."""
-    return WholeResponse(dumps(value), status)
-
-
-def dumps(value: object, text_bytes: int = SHORT_BYTES) -> bytes:
-    """As `encoded`; of a moment in UTC, what `timestamp` makes.
-
-    What of a path isn't UTF-8 becomes U+FFFD. Source: Process API contract, section 17.
-    """
-    try:
-        return encoded(value, text_bytes)
-    except TypeError:  # of lone surrogates, which Python has for such bytes
-        text = json.dumps(value, ensure_ascii=False, default=timestamp)
-        return text.encode(errors="surrogateescape").decode(errors="replace").encode()
+    return WholeResponse(encoded(value), status)
 
 
 def string_json(source: Callable[[], str]) -> Iterator[Piece]:
@@ -82,12 +68,12 @@ def object_json(fields: Mapping[str, object]) -> Iterator[Piece]:
     """The JSON object of `fields`; a value that is an iterator is JSON in pieces."""
     separator = b"{"
     for name, value in fields.items():
-        yield separator + dumps(name, most_bytes(name)) + b":"
+        yield separator + encoded(name, most_bytes(name)) + b":"
         separator = b","
         if isinstance(value, Iterator):
             yield from value
         else:
-            yield dumps(value)
+            yield encoded(value)
     yield b"}" if fields else b"{}"
 
 
@@ -121,12 +107,7 @@ def _grouped(items: Iterable[Item]) -> Iterator[Iterable[Piece]]:
 
 
 def _joined(group: Sequence[dict[str, object]]) -> Iterable[Piece]:
-    return (dumps(group, len(group) * SHORT_BYTES)[1:-1],)
-
-
-def timestamp(moment: datetime) -> str:
-    """RFC 3339 in UTC."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return (encoded(group, len(group) * SHORT_BYTES)[1:-1],)
 
 
 async def respond(
@@ -202,7 +183,7 @@ def whole_json(fields: Mapping[str, object]) -> bytes | None:
             text_bytes += most_bytes(value)
         elif not isinstance(value, int):
             text_bytes += SHORT_BYTES
-    return dumps(whole, text_bytes)  # by far most often next to nothing
+    return encoded(whole, text_bytes)  # by far most often next to nothing
 
 
 def _short(text: OutputText) -> str | None:

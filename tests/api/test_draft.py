@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -190,7 +191,13 @@ async def test_no_memory_for_a_draft(procd: MakeClient, monkeypatch: pytest.Monk
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         return whole(fileno, size, flags)
 
+    def refuse_text(value: object, dumps: Callable[..., str] = json.dumps, **how: object) -> str:
+        if how:
+            raise MemoryError
+        return dumps(value)  # what this test says itself
+
     monkeypatch.setattr(mmap, "mmap", refuse_once)
+    monkeypatch.setattr("procd.api.encoder.json.dumps", refuse_text)
     line = "the quick brown fox jumps over the lazy dog"
     body = await execute(await procd(), f"yes '{line}' | head -n 30000")
     assert len(asked) > 1
@@ -240,7 +247,11 @@ async def test_no_memory_for_a_reply(
     def refuse(fileno: int, size: int, flags: int) -> mmap.mmap:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
+    def refuse_text(*_: object, **__: object) -> str:
+        raise MemoryError
+
     monkeypatch.setattr(mmap, "mmap", refuse)
+    monkeypatch.setattr("procd.api.encoder.json.dumps", refuse_text)
     client = await procd()
     words = "the quick brown fox jumps over the lazy dog"
     command = f"yes '{words}' | head -n 30000; {end}"
