@@ -265,6 +265,9 @@ async def _write(writer: AbstractStreamWriter, batch: list[Piece], *, chunked: b
     if chunked:
         batch = [b"%x\r\n" % size, *batch, b"\r\n"]
     transport.writelines(batch)
+    # To set them again tells us to wait where asyncio's `writelines` forgets to: CVE-2024-12254, in
+    # Python 3.12 before 3.12.9 and 3.13 before 3.13.2.
+    transport.set_write_buffer_limits(AHEAD_BYTES, PIECE_BYTES)
     writer.output_size += size
     await writer.drain()
 

@@ -125,6 +125,9 @@ class Greedy(AbstractStreamWriter):
     def is_closing(self) -> bool:
         return False
 
+    def set_write_buffer_limits(self, high: int, low: int) -> None:
+        """Nothing waits in a buffer."""
+
     def writelines(self, pieces: list[bytes]) -> None:
         head, *body, end = pieces
         chunk = b"".join(body)
