@@ -1647,13 +1647,13 @@ async def test_restarts_together(procd: MakeClient) -> None:
 
 
 async def test_restart_while_it_starts(procd: MakeClient, tmp_path: Path) -> None:
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\nsleep 60\n")
+    python, begun = tmp_path / "python", tmp_path / "begun"
+    python.write_text(f"#!/bin/sh\n: >{begun}\nexec sleep 60\n")
     python.chmod(0o755)
     client = await procd(interpreter={"python": str(python)})
     context = client.app[APP_CONTEXTS].get("default")
     cell = await start(client, "1")
-    await until(lambda: _is(context._candidate is not None))
+    await until(lambda: _is(context._candidate is not None and begun.exists()))
     waiting = await start(client, "print(2)")
     python.write_text('#!/bin/sh\nexec python3 "$@"\n')
     async with client.post(f"{CONTEXTS}/default/restart") as reply:
