@@ -11,6 +11,7 @@ tests=(
   tests/cli/test_doctor.py
   tests/daemon/test_listen.py
   tests/faults/test_exhaustion.py
+  tests/api/test_encoder.py
   tests/api/test_errors.py
   tests/api/test_awaiting.py
   tests/api/test_cells_display.py
