@@ -1,4 +1,4 @@
-"""Processes: everything that procd has started and still supervises, and the orphans of it.
+"""Processes: everything that procd has started and still supervises.
 
 How each kind is started (with pipes, reading from us, on a terminal), under which limits, and how
 all of them are ended.
@@ -12,12 +12,12 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
-from types import FrameType
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from procd.config import ProcessConfig
 from procd.errors import Exhausted, SpawnFailed
 from procd.metrics import Histogram
+from procd.orphans import Orphans
 from procd.process import STDERR, STDOUT, Process, ProcessRecord
 from procd.spawnrate import SpawnRate
 from procd.starts import Starts, Steps, at_once
@@ -40,8 +40,6 @@ from procd.unix.tty import open_pty
 
 log = logging.getLogger(__name__)
 
-# Orphans that have ended are collected this long after the first news of one, all at once.
-SWEEP_DELAY_S: Final = 1.0
 # How many that last are started in a turn of the event loop. Each keeps it until the child, which
 # has no precedence, has found a processor and become its program (vfork).
 SPAWNS: Final = 1
@@ -59,11 +57,7 @@ class Apart(NamedTuple):
 
 
 class Processes:
-    """All supervised processes, and the orphans that they leave behind.
-
-    procd is the reaper of its descendants' orphans. Their statuses are collected one pid at a time
-    and never with a wait for any child, so that nobody's status is taken by mistake.
-    """
+    """All supervised processes, and what they share: limits, memory, turns, the cgroups' root."""
 
     def __init__(self, config: ProcessConfig) -> None:
         self.config = config
@@ -81,10 +75,10 @@ class Processes:
         self._run_tag = tags.TAG_BASE + (secrets.randbits(tags.RUN_BITS) << run_shift)
         self._tags = itertools.count(self._run_tag + (1 << tags.PART_BITS), 1 << tags.PART_BITS)
         self.confinement = confinement(config)
-        self._loop = asyncio.get_running_loop()
-        self.heap = Heap(self._loop)
+        loop = asyncio.get_running_loop()
+        self.heap = Heap(loop)
         self.memory = Budget(config.total_output_bytes(memory_bytes()), self.heap.freed)
-        self._spawn_rate = SpawnRate(self._loop.time, config.max_spawns_per_s, config.spawn_burst)
+        self._spawn_rate = SpawnRate(loop.time, config.max_spawns_per_s, config.spawn_burst)
         self._cgroups = cgroup.find_root(config.cgroup)
         if limits := cgroup.wanted_limits(config):
             if self._cgroups is None:
@@ -95,12 +89,9 @@ class Processes:
             log.warning("process trees can't be marked, as the hard RLIMIT_RTTIME is %d", hard)
         self._leaves: set[cgroup.Leaf] = set()
         self._closing = False  # nothing is started any more
-        self._closed = False
-        self._sweep: asyncio.TimerHandle | None = None  # to come
-        self._reaping: asyncio.Task[None] | None = None  # what is left of the last sweep
         proctree.become_subreaper()
-        self.poller = Poller(self._loop)
-        self._old_handler: Any = signal.signal(signal.SIGCHLD, self._child_news)
+        self.poller = Poller(loop)
+        self.orphans = Orphans(self.pids, self.trees.looks, self.tasks, self._remove_leaves)
 
     def check_memory(self, size: int = 0) -> None:
         """Refuse to begin what would have output of its own to keep, and `size` bytes beside it.
@@ -336,36 +327,6 @@ class Processes:
         """Remove the leaves that nobody is in any more; the others are tried again later."""
         self._leaves = {leaf for leaf in self._leaves if not leaf.remove()}
 
-    def _child_news(self, number: int, frame: FrameType | None) -> None:
-        if self._closed:
-            return  # put back by somebody who has closed after us
-        # A signal handler runs in this thread, between any two instructions. Until the sweep there
-        # is no more to learn: each delivery would take as long as to wake for a descriptor does.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        self._loop.call_soon_threadsafe(self._plan_sweep)
-
-    def _plan_sweep(self) -> None:
-        if self._sweep is None and not self._closed:
-            self._sweep = self._loop.call_later(SWEEP_DELAY_S, self._reap_orphans)
-
-    def _reap_orphans(self) -> None:
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        if self._reaping is not None and not (self._closed or self._reaping.done()):
-            self._plan_sweep()  # one beside it would share its turns, and both take longer
-            return
-        signal.sigtimedwait({signal.SIGCHLD}, 0)  # what came until now is seen to below
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        self._remove_leaves()
-        reaping = proctree.reap_orphans(self.pids)
-        try:
-            self.trees.looks.begin(reaping)
-        except (OSError, MemoryError):  # there may be some in a moment
-            self._plan_sweep()
-        else:
-            self._reaping = self.tasks.run(self.trees.looks.finish(reaping), "reap orphans")
-
     def stop(self, but: Container[int] = ()) -> None:
         """Start nothing any more, and begin to kill every tree, orphans of earlier ones included.
 
@@ -390,11 +351,7 @@ class Processes:
             await asyncio.wait(exits, timeout=EXIT_WAIT_S)
         for process in list(self._unsettled):
             process.abandon()
-        # Python complains of a signal that comes as its handler goes.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        signal.signal(signal.SIGCHLD, self._old_handler)
-        self._closed = True
-        self._reap_orphans()
+        self.orphans.close()
         await self.tasks.aclose(EXIT_WAIT_S)
         self.poller.close()
         self.heap.close()

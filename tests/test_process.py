@@ -801,7 +801,7 @@ async def test_orphans_are_reaped_and_nobody_else(supervise: Supervise) -> None:
     os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)
     writing.close()
     os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
-    processes._reap_orphans()
+    processes.orphans.sweep()
     assert started() == [leader]
     assert await ended(process) == ExitStatus(code=9)
     assert started() == []
@@ -813,23 +813,23 @@ async def test_news_of_a_child_plan_one_sweep(supervise: Supervise) -> None:
     Until the sweep there is no further news.
     """
     processes = supervise().processes
-    assert processes._sweep is None
+    assert processes.orphans.planned is None
     first = processes.spawn(
         ("/bin/sh", "-c", "(sh -c 'echo $$' &) ; exit 0"), cwd="/", env=ENV, output=output()
     )
     (orphan,) = map(int, (await until(first, b"\n")).split())
     await ended(first)
     await gone({orphan})
-    await waiting.until(lambda: processes._sweep is not None)
-    sweep = processes._sweep
+    await waiting.until(lambda: processes.orphans.planned is not None)
+    sweep = processes.orphans.planned
     assert sweep is not None
     assert not sweep.cancelled()
     assert signal.SIGCHLD in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     await ended(processes.spawn(("/bin/true",), cwd="/", env=ENV, output=output()))
-    assert processes._sweep is sweep
-    processes._reap_orphans()
+    assert processes.orphans.planned is sweep
+    processes.orphans.sweep()
     assert signal.SIGCHLD not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    assert processes._sweep is None
+    assert processes.orphans.planned is None
     await processes.aclose()
     assert sweep.cancelled()
     assert started() == []
@@ -838,28 +838,28 @@ async def test_news_of_a_child_plan_one_sweep(supervise: Supervise) -> None:
 async def test_one_sweep_at_a_time(supervise: Supervise) -> None:
     """While one has still to come to some, none is begun beside it, but planned."""
     processes = supervise().processes
-    processes._reap_orphans()
-    assert processes._sweep is None
+    processes.orphans.sweep()
+    assert processes.orphans.planned is None
     with opened_files() as opened:
-        processes._reap_orphans()
+        processes.orphans.sweep()
     assert OWN_CHILDREN not in opened
-    assert processes._sweep is not None
+    assert processes.orphans.planned is not None
     async with asyncio.timeout(10):
         await processes.tasks.aclose(10)
     with opened_files() as opened:
-        processes._reap_orphans()
+        processes.orphans.sweep()
     assert OWN_CHILDREN in opened
-    assert processes._sweep is None
+    assert processes.orphans.planned is None
 
 
 async def test_orphans_without_a_descriptor(supervise: Supervise) -> None:
     """They can't be looked for: another sweep is planned, and closing goes on."""
     processes = supervise().processes
     with spare_descriptors(0):
-        processes._reap_orphans()
+        processes.orphans.sweep()
         processes.stop()
-    assert processes._sweep is not None
-    assert not processes._sweep.cancelled()
+    assert processes.orphans.planned is not None
+    assert not processes.orphans.planned.cancelled()
 
 
 async def test_close_ends_everything(supervise: Supervise) -> None:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import aiohttp
 import pytest
 
-from procd.processes import SWEEP_DELAY_S
+from procd.orphans import SWEEP_DELAY_S
 from procd.unix.keyring import SYS_KEYCTL
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import (

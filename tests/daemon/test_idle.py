@@ -5,7 +5,7 @@ from pathlib import Path
 
 import aiohttp
 
-from procd.processes import SWEEP_DELAY_S
+from procd.orphans import SWEEP_DELAY_S
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import eventually
 
