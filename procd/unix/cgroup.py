@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 MOUNT: Final = Path("/sys/fs/cgroup")
 # Where procd itself goes when its own cgroup is to have controllers: a cgroup with those for its
-# children has no processes of its own ("no internal processes").
+# children has no processes of its own ("no internal processes"). The kernel refuses only some of
+# them; with the others, those for threads, it's the leaves that nobody can enter.
 OWN_LEAF: Final = "procd-daemon"
 
 
@@ -132,9 +133,8 @@ class CgroupRoot:
         """
         allowed: dict[str, str] = {}
         for file, value in limits.items():
-            controller = file.partition(".")[0]
             try:
-                self._enable(controller, pid)
+                self._enable(file.partition(".")[0], pid)
             except OSError as exc:
                 log.warning("no %s in %s: %s", file, self.path, exc.strerror)
             else:
@@ -144,15 +144,16 @@ class CgroupRoot:
     def _enable(self, controller: str, pid: int) -> None:
         if controller not in (self.path / "cgroup.controllers").read_text().split():
             raise OSError(errno.ENODEV, f"the {controller} controller is not delegated")
-        try:
-            (self.path / "cgroup.subtree_control").write_text(f"+{controller}")
-        except OSError as exc:
-            if exc.errno != errno.EBUSY:
-                raise
-            own = Leaf(self.path / OWN_LEAF)
-            own.path.mkdir(exist_ok=True)
-            own.add(pid)
-            (self.path / "cgroup.subtree_control").write_text(f"+{controller}")
+        if str(pid) in self._inside():
+            leaf = Leaf(self.path / OWN_LEAF)
+            leaf.path.mkdir(exist_ok=True)
+            leaf.add(pid)
+        if others := self._inside():
+            raise OSError(errno.EBUSY, f"process {others[0]} is in it")
+        (self.path / "cgroup.subtree_control").write_text(f"+{controller}")
+
+    def _inside(self) -> list[str]:
+        return (self.path / "cgroup.procs").read_text().split()
 
 
 def own() -> Path:

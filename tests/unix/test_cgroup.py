@@ -239,22 +239,48 @@ def test_limits_without_their_controllers(root: Path, kernel_log: pytest.LogCapt
     assert "not delegated" in kernel_log.text
 
 
-def test_a_controller_is_enabled_with_a_process_in_the_way(root: Path) -> None:
-    """Who is in the cgroup itself moves into a leaf, for else there are no controllers below."""
+def _controllers(root: Path) -> list[str]:
     names = (root / "cgroup.controllers").read_text().split()
     if not names:
         pytest.skip("no controller is delegated")
+    return names
+
+
+@pytest.fixture
+def sleeper() -> Iterator[int]:
+    """The pid of a process that has nothing to do with cgroups."""
     spec = Spec(
         argv=("/bin/sleep", "1000"), cwd="/", env={}, stdio=(os.devnull, os.devnull, os.devnull)
     )
     pid = spawn(spec, TAG_BASE)
-    try:
-        Leaf(root).add(pid)
-        controller = names[0]
-        limited = CgroupRoot(root).limited({f"{controller}.max": "1"}, pid)
+    yield pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_each_controller_with_a_process_in_the_way(root: Path, sleeper: int) -> None:
+    """Who is in the cgroup itself moves into a leaf: else the kernel refuses, or closes leaves."""
+    for controller in _controllers(root):
+        (root / "cgroup.procs").write_text(str(sleeper))
+        limited = CgroupRoot(root).limited({f"{controller}.max": "1"}, sleeper)
         assert limited.limits == {f"{controller}.max": "1"}
         assert (root / "cgroup.subtree_control").read_text().split() == [controller]
-        assert f"/{root.name}/procd-daemon\n" in Path(f"/proc/{pid}/cgroup").read_text()
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        assert f"/{root.name}/procd-daemon\n" in Path(f"/proc/{sleeper}/cgroup").read_text()
+        leaf = CgroupRoot(root).leaf("procd-1")
+        leaf.add(sleeper)
+        assert f"/{root.name}/procd-1\n" in Path(f"/proc/{sleeper}/cgroup").read_text()
+        (root / "cgroup.subtree_control").write_text(f"-{controller}")
+        (root / "cgroup.procs").write_text(str(sleeper))
+        assert leaf.remove()
+
+
+def test_no_controller_with_another_process_in_the_way(
+    root: Path, sleeper: int, kernel_log: pytest.LogCaptureFixture
+) -> None:
+    """Who isn't ours to move keeps the limits out, not the commands: a warning says so."""
+    (root / "cgroup.procs").write_text(str(sleeper))
+    for controller in _controllers(root):
+        limited = CgroupRoot(root).limited({f"{controller}.max": "1"}, os.getpid())
+        assert limited.limits == {}
+        assert f"no {controller}.max in {root}: process {sleeper} is in it" in kernel_log.text
+    assert (root / "cgroup.subtree_control").read_text().split() == []
