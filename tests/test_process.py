@@ -808,11 +808,14 @@ async def test_orphans_are_reaped_and_nobody_else(supervise: Supervise) -> None:
     assert started() == []
 
 
-async def test_news_of_a_child_plan_one_sweep(supervise: Supervise) -> None:
+async def test_news_of_a_child_plan_one_sweep(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An orphan's end is news by itself: a sweep is planned, and closing takes it back.
 
     Until the sweep there is no further news.
     """
+    monkeypatch.setattr("procd.orphans.SWEEP_DELAY_S", 600.0)
     processes = supervise().processes
     assert processes.orphans.planned is None
     first = processes.spawn(
