@@ -203,8 +203,12 @@ def _cgroup(config: Config) -> Finding:
     if not (cgroup.MOUNT / "cgroup.controllers").exists():
         advice = "mount cgroup2 on /sys/fs/cgroup: without it what daemonizes is found less surely"
         return Finding("cgroup", POOR, "no cgroup v2", advice)
+    own = cgroup.own()
+    if own != cgroup.MOUNT and not (own / "cgroup.kill").exists():
+        advice = "use Linux 5.14 or newer: before, what daemonizes is found less surely"
+        return Finding("cgroup", POOR, f"{own} has no cgroup.kill", advice)
     advice = "run procd as a service with Delegate=yes, or set process.cgroup"
-    return Finding("cgroup", POOR, f"{cgroup.own()} is not ours to divide", advice)
+    return Finding("cgroup", POOR, f"{own} is not ours to divide", advice)
 
 
 def _systemd(_: Config) -> Finding:

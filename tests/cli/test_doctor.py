@@ -93,6 +93,19 @@ def test_a_cgroup_is_what_serve_uses(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert (_cgroup(Config()).state == "ok") == (cgroup.find_root("auto") is not None)
 
 
+def test_a_cgroup_of_an_old_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Delegation wouldn't help there, and isn't advised."""
+    (tmp_path / "cgroup.controllers").touch()
+    monkeypatch.setattr(cgroup, "MOUNT", tmp_path)
+    (tmp_path / "a").mkdir()
+    monkeypatch.setattr(cgroup, "own", lambda: tmp_path / "a")
+    finding = _cgroup(Config())
+    assert (finding.state, finding.found) == ("warning", f"{tmp_path}/a has no cgroup.kill")
+    assert "Linux 5.14" in finding.advice
+    (tmp_path / "a/cgroup.kill").touch()
+    assert "Delegate=yes" in _cgroup(Config()).advice
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs processes as somebody else")
 def test_a_state_directory_that_is_closed_to_the_user(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o700)
