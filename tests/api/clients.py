@@ -371,7 +371,7 @@ class Raw:
         await self.send(
             f"{head}\r\nHost: localhost\r\n\r\n".replace("\n", "\r\n")
             .replace("\r\r", "\r")
-            .encode()
+            .encode(errors="surrogateescape")
             + body
         )
 

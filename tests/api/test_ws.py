@@ -277,6 +277,20 @@ async def test_only_terminals_select_what_they_do_not_know(
             assert chosen == ([] if selected is None else [selected]), path
 
 
+async def test_headers_that_are_no_utf_8(procd: MakeClient) -> None:
+    """As cookies may be, which a browser sends to all ports of a host."""
+    client = await procd()
+    await sessions.create(client)
+    command_id = (await sessions.run(client, "echo x"))["cmdId"]
+    logs = sessions.path_of(command_id) + "/logs?follow=true"
+    terminal = "/process/pty/create-connect?id=t1"
+    for path in (logs, "/process/interpreter/execute", "/terminal/ptys", terminal):
+        async with raw(client) as bare:
+            offer = f"Sec-WebSocket-Protocol: \udcff, {VERSION_TOKEN}\udcff"
+            reply = await bare.upgrade(path, "Cookie: name=J\udcfcrgen", offer)
+            assert not [line for line in reply if "protocol" in line.lower()], path
+
+
 async def test_pings_are_answered(procd: MakeClient, tmp_path: Path) -> None:
     client = await served(procd, tmp_path)
     async with raw(client) as bare:
