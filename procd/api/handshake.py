@@ -69,7 +69,8 @@ def handshake_of(request: web.Request, select: Select) -> web.Request:
     handshake = request.clone(headers=headers)
     protocols = () if token is None else (token,)
     known = web.WebSocketResponse(protocols=protocols).can_prepare(handshake)
-    if not known or request.version < HttpVersion11:  # RFC 9110, section 7.8
+    is_draft = headers.get(hdrs.SEC_WEBSOCKET_VERSION) != VERSION  # aiohttp takes some
+    if not known or is_draft or request.version < HttpVersion11:  # RFC 9110, section 7.8
         raise BadRequest("WebSocket upgrade required")
     return handshake
 
