@@ -132,6 +132,25 @@ async def test_garbage_frames(procd: MakeClient, tmp_path: Path, kind: str) -> N
     await still_serves(client)
 
 
+@each(
+    "kind", [kind for kind in GARBAGE if kind not in ("too large", "huge") and "close" not in kind]
+)
+async def test_what_was_on_its_way_behind_garbage(
+    procd: MakeClient, tmp_path: Path, kind: str
+) -> None:
+    """As the answer to a ping: a reset for it may take the reason from the client."""
+    client = await served(procd, tmp_path)
+    async with raw(client) as rude:
+        await rude.upgrade("/process/pty/t1/connect")
+        await rude.send(GARBAGE[kind][0])
+        assert await closed_with(rude) == 1002
+        assert await rude.rest() == b""
+        await rude.send_frame(PONG, b"")
+        assert not rude.was_reset
+        await rude.send_frame(CLOSE, struct.pack("!H", 1002))
+    await still_serves(client)
+
+
 async def test_random_bytes_as_frames(procd: MakeClient, tmp_path: Path) -> None:
     client = await served(procd, tmp_path)
     for _ in range(20):
