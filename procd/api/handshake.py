@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
+from multidict import CIMultiDict
 
 from procd.errors import BadRequest
 
@@ -36,7 +37,8 @@ def asks_websocket(request: web.Request) -> bool:
 
 def _listed(request: web.Request, header: str) -> list[str]:
     lines = request.headers.getall(header, [])
-    return [token.strip() for line in lines for token in line.split(",") if token.strip()]
+    tokens = [token.strip() for line in lines for token in line.split(",")]
+    return [token for token in tokens if token and token.isascii()]  # RFC 9110, section 5.6.2
 
 
 def version_token(tokens: list[str]) -> str | None:
@@ -50,13 +52,15 @@ Select = Callable[[list[str]], str | None]
 def handshake_of(request: web.Request, select: Select) -> web.Request:
     """The request as aiohttp is to see it: with no other protocol, and no token but the selected.
 
-    When aiohttp finds no token that it knows, it logs them all, and they may carry secrets.
+    When aiohttp finds no token that it knows, it logs them all, and they may carry secrets. And it
+    encodes all headers again, and fails where one wasn't UTF-8, as somebody's cookie.
 
     Raises:
         BadRequest: this isn't a WebSocket handshake.
     """
     token = select(offered(request))
-    headers = request.headers.copy()
+    ascii_only = (item for item in request.headers.items() if item[1].isascii())
+    headers = CIMultiDict(ascii_only)
     headers.popall(hdrs.SEC_WEBSOCKET_PROTOCOL, None)
     if token is not None:
         headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = token
@@ -65,7 +69,8 @@ def handshake_of(request: web.Request, select: Select) -> web.Request:
     handshake = request.clone(headers=headers)
     protocols = () if token is None else (token,)
     known = web.WebSocketResponse(protocols=protocols).can_prepare(handshake)
-    if not known or request.version < HttpVersion11:  # RFC 9110, section 7.8
+    is_draft = headers.get(hdrs.SEC_WEBSOCKET_VERSION) != VERSION  # aiohttp takes some
+    if not known or is_draft or request.version < HttpVersion11:  # RFC 9110, section 7.8
         raise BadRequest("WebSocket upgrade required")
     return handshake
 

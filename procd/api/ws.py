@@ -31,7 +31,7 @@ HIGH_BYTES: Final = 256 << 10
 LOW_BYTES: Final = 64 << 10
 # Beyond this even pongs wait, and what else the client sends with them.
 MOST_BYTES: Final = 2 * HIGH_BYTES
-# A client whose message was too long has sent all of it when it is silent for so long.
+# A client whose message was refused has sent all that it will when it is silent for so long.
 REST_S: Final = 5.0
 # RFC 6455, section 5.5: a control frame carries 125 bytes, two of them the close code.
 MAX_REASON_BYTES: Final = 123
@@ -274,7 +274,8 @@ class Connection:
         """The next message of any kind; None when the client has gone, or has sent nonsense.
 
         aiohttp's `receive` closes the TCP connection in the midst of a message that is too long,
-        and the client, which is still sending, never gets to read why.
+        and the client, which is still sending, never gets to read why. Nor may one that has sent
+        nonsense, if the answer to a ping is on its way behind that.
         """
         reader = self._ws._reader  # noqa: SLF001
         assert reader is not None
@@ -288,8 +289,10 @@ class Connection:
             self.heard = True
             self.close(exc.code, "")
             self._pulse.sent_away()
-            if exc.code == WSCloseCode.MESSAGE_TOO_BIG:
-                await self._incoming.answered(REST_S)
+            if exc.code != WSCloseCode.MESSAGE_TOO_BIG and not self._transport.is_closing():
+                with suppress(OSError):  # the client has reset the connection
+                    self._transport.write_eof()  # whose answer may be no frame, either
+            await self._incoming.answered(REST_S)
             self._transport.close()
             return None
         finally:

@@ -371,7 +371,7 @@ class Raw:
         await self.send(
             f"{head}\r\nHost: localhost\r\n\r\n".replace("\n", "\r\n")
             .replace("\r\r", "\r")
-            .encode()
+            .encode(errors="surrogateescape")
             + body
         )
 
@@ -458,6 +458,12 @@ class Raw:
                 return await self._reader.read()
             except ConnectionResetError:
                 return b""
+
+    @property
+    def was_reset(self) -> bool:
+        """Whether the server's kernel has answered with RST. Source: socket(7), SO_ERROR."""
+        sock = self._writer.get_extra_info("socket")
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def segments(self) -> int:
         """How many segments with data have come. Source: linux/tcp.h, tcpi_data_segs_in."""

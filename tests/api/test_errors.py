@@ -153,7 +153,7 @@ async def test_no_handshake_on_a_websocket_route(
 async def test_a_version_of_websockets_that_is_not_ours(procd: MakeClient) -> None:
     """Ours is told: RFC 6455, section 4.4."""
     client = await procd()
-    for version, told in (("12", "13"), ("13", None)):
+    for version, told in (("12", "13"), ("8", "13"), ("7", "13"), ("13", None)):
         headers = {
             "Upgrade": "websocket",
             "Connection": "Upgrade",

@@ -132,6 +132,25 @@ async def test_garbage_frames(procd: MakeClient, tmp_path: Path, kind: str) -> N
     await still_serves(client)
 
 
+@each(
+    "kind", [kind for kind in GARBAGE if kind not in ("too large", "huge") and "close" not in kind]
+)
+async def test_what_was_on_its_way_behind_garbage(
+    procd: MakeClient, tmp_path: Path, kind: str
+) -> None:
+    """As the answer to a ping: a reset for it may take the reason from the client."""
+    client = await served(procd, tmp_path)
+    async with raw(client) as rude:
+        await rude.upgrade("/process/pty/t1/connect")
+        await rude.send(GARBAGE[kind][0])
+        assert await closed_with(rude) == 1002
+        assert await rude.rest() == b""
+        await rude.send_frame(PONG, b"")
+        assert not rude.was_reset
+        await rude.send_frame(CLOSE, struct.pack("!H", 1002))
+    await still_serves(client)
+
+
 async def test_random_bytes_as_frames(procd: MakeClient, tmp_path: Path) -> None:
     client = await served(procd, tmp_path)
     for _ in range(20):
@@ -275,6 +294,20 @@ async def test_only_terminals_select_what_they_do_not_know(
             reply = await bare.upgrade(path, f"Sec-WebSocket-Protocol: {offered}")
             chosen = [line.partition(": ")[2] for line in reply if "protocol" in line.lower()]
             assert chosen == ([] if selected is None else [selected]), path
+
+
+async def test_headers_that_are_no_utf_8(procd: MakeClient) -> None:
+    """As cookies may be, which a browser sends to all ports of a host."""
+    client = await procd()
+    await sessions.create(client)
+    command_id = (await sessions.run(client, "echo x"))["cmdId"]
+    logs = sessions.path_of(command_id) + "/logs?follow=true"
+    terminal = "/process/pty/create-connect?id=t1"
+    for path in (logs, "/process/interpreter/execute", "/terminal/ptys", terminal):
+        async with raw(client) as bare:
+            offer = f"Sec-WebSocket-Protocol: \udcff, {VERSION_TOKEN}\udcff"
+            reply = await bare.upgrade(path, "Cookie: name=J\udcfcrgen", offer)
+            assert not [line for line in reply if "protocol" in line.lower()], path
 
 
 async def test_pings_are_answered(procd: MakeClient, tmp_path: Path) -> None:
