@@ -24,7 +24,7 @@ from procd.api.handshake import cork, handshake_of, offered, version_token
 from procd.api.past import Past, from_offset, recall, send
 from procd.api.pty import CREATE, CREATING, PTYS
 from procd.api.pulse import sent_bytes
-from procd.api.ws import CONNECTIONS, STOPPING, Connection, Goodbye
+from procd.api.ws import CONNECTIONS, STOPPING, TOO_LONG, Connection, Goodbye
 from procd.errors import BadRequest, InvalidBody, ProcdError, SpawnFailed
 from procd.services.access import Scope
 from procd.services.keyboard import Typist
@@ -35,10 +35,8 @@ BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
 EXIT_TOKEN: Final = "X-Daytona-Pty-Exit-Control"  # noqa: S105 - no secret
 EXIT_REASONS: Final = {130: "Ctrl+C", 137: "SIGKILL", 143: "SIGTERM"}
 # The SDKs look for what is wrong in the JSON of a Close, as of an end. Source: contract, 10.5.
-STOPPED: Final[Goodbye] = (
-    WSCloseCode.GOING_AWAY,
-    encoded({"error": STOPPING}).decode(),
-)
+STOPPED: Final[Goodbye] = (WSCloseCode.GOING_AWAY, encoded({"error": STOPPING}).decode())
+TYPED_TOO_MUCH: Final = encoded({"error": TOO_LONG}).decode()
 # A client that has sent its Close is answered when all that it typed before is in the terminal's
 # queue, or this much later. What a client typed that goes without a Close waits as long.
 LAST_INPUT_S: Final = 5.0
@@ -189,7 +187,9 @@ async def _accept(request: web.Request, *, may_write: bool) -> Connection:
     if not may_write:
         most_bytes = min(most_bytes, MAX_VIEWER_MESSAGE_BYTES)
     cork(request, on=True)
-    return await request.app[CONNECTIONS].accept(request, most_bytes, selected, STOPPED)
+    connection = await request.app[CONNECTIONS].accept(request, most_bytes, selected, STOPPED)
+    connection.too_long = TYPED_TOO_MUCH
+    return connection
 
 
 def _control(status: str, **fields: object) -> bytes:

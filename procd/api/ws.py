@@ -42,6 +42,7 @@ STOPPING: Final = "server shutdown"
 Goodbye = tuple[int, str]
 TOKEN_GONE: Final[Goodbye] = (WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
 STOPPED: Final[Goodbye] = (WSCloseCode.GOING_AWAY, STOPPING)
+TOO_LONG: Final = "the message was too long"
 
 PING_FRAME: Final = encode(PING, b"")
 
@@ -167,6 +168,7 @@ class Connection:
         self._incoming = incoming
         self.caller = caller
         self.stopped = stopped
+        self.too_long = TOO_LONG  # the reason of a Close for that
         self.heard = False
         self.heard_text = False
         self.closing = False
@@ -287,9 +289,10 @@ class Connection:
             return None
         except WebSocketError as exc:
             self.heard = True
-            self.close(exc.code, "")
+            is_too_long = exc.code == WSCloseCode.MESSAGE_TOO_BIG
+            self.close(exc.code, self.too_long if is_too_long else "")
             self._pulse.sent_away()
-            if exc.code != WSCloseCode.MESSAGE_TOO_BIG and not self._transport.is_closing():
+            if not (is_too_long or self._transport.is_closing()):
                 with suppress(OSError):  # the client has reset the connection
                     self._transport.write_eof()  # whose answer may be no frame, either
             await self._incoming.answered(REST_S)

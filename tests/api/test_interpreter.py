@@ -1115,7 +1115,7 @@ async def test_too_large_a_message(procd: MakeClient) -> None:
     client = await procd(interpreter={"max_message_bytes": 2048})
     async with client.ws_connect(EXECUTE) as ws:
         await ws.send_str(json.dumps({"code": "#" * 5000}))
-        assert (await Cell(ws).to_end()).close[0] == 1009  # type: ignore[index]  # closed by now
+        assert (await Cell(ws).to_end()).close == (1009, "the message was too long")
 
 
 async def test_bodies(procd: MakeClient, tmp_path: Path) -> None:

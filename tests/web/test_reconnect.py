@@ -196,6 +196,18 @@ def test_another_terminal_of_the_name_of_one_that_has_ended(daemon: Daemon, open
     assert not any("of-the-old" in line for line in terminal.lines())
 
 
+def test_a_message_beyond_the_limit(context: "BrowserContext", home: Path) -> None:
+    with Daemon.start(env=plain(home, PROCD_PTY_MAX_MESSAGE_BYTES="1024")) as daemon:
+        terminal = open_terminal(context, daemon.url, "t1")
+        terminal.shows("ready>")
+        terminal.element.locator("textarea").focus()
+        terminal.page.keyboard.insert_text("#" * 2000)
+        terminal.is_in("failed")
+        terminal.element.locator("footer").get_by_text(
+            "the message was too long", exact=True
+        ).wait_for()
+
+
 def test_a_token_that_is_taken_back(context: "BrowserContext", home: Path, tmp_path: Path) -> None:
     """The page says so and doesn't knock again; with another token it goes on."""
     secrets = Secrets(tmp_path / "tokens")

@@ -201,7 +201,7 @@ export class Attachment {
       forgetToken();
       this.#become("kicked", `The server has ended this connection: ${reason || "not allowed"}.`);
     } else if (code === 1000 || code === 1002 || code === 1009 || code === 1011) {
-      this.#become("failed", reason || `The server closed the connection (${code}).`);
+      this.#become("failed", errorOf(reason) || `The server closed the connection (${code}).`);
     } else {
       this.#retry();
     }
@@ -264,5 +264,14 @@ function exitOf(code, reason) {
     return typeof exit.exitCode === "number" ? exit : null;
   } catch {
     return null;
+  }
+}
+
+/** What is wrong, by the reason of a Close: a text, or JSON as the SDKs read it. */
+function errorOf(reason) {
+  try {
+    return JSON.parse(reason).error ?? reason;
+  } catch {
+    return reason;
   }
 }

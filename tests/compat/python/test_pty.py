@@ -308,3 +308,10 @@ async def test_a_server_that_stops_says_why(kind: type[SyncSdk | AsyncSdk], tmp_
             result = await terminal.wait()
             assert (result.exit_code, result.error) == (None, "server shutdown")
         await sdk.aclose()
+
+
+async def test_a_paste_beyond_the_limit_says_why(sdk: Sdk) -> None:
+    async with await sdk.create("pasted") as terminal:
+        await terminal.enter(b"x" * ((16 << 20) + 1))
+        result = await terminal.wait()
+        assert (result.exit_code, result.error) == (None, "the message was too long")
