@@ -20,11 +20,12 @@ from procd.api.edge import HttpConnection
 from procd.api.encoder import encoded
 from procd.api.forwarded import is_forwarded
 from procd.api.gate import CALLER
+from procd.api.goodbye import STOPPING, TOO_LONG, Goodbye
 from procd.api.handshake import cork, handshake_of, offered, version_token
 from procd.api.past import Past, from_offset, recall, send
 from procd.api.pty import CREATE, CREATING, PTYS
 from procd.api.pulse import sent_bytes
-from procd.api.ws import CONNECTIONS, STOPPING, TOO_LONG, Connection, Goodbye
+from procd.api.ws import CONNECTIONS, Connection
 from procd.errors import BadRequest, InvalidBody, ProcdError, SpawnFailed
 from procd.services.access import Scope
 from procd.services.keyboard import Typist

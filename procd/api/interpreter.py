@@ -27,10 +27,11 @@ from procd.api.cells import CellFrames, frame
 from procd.api.describe import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
 from procd.api.duplex import serve_both_ways
 from procd.api.encoder import timestamp
+from procd.api.goodbye import STOPPING
 from procd.api.observe import HEAP
 from procd.api.outlet import Outlet
 from procd.api.reply import json_response
-from procd.api.ws import CONNECTIONS, STOPPING, Connection
+from procd.api.ws import CONNECTIONS, Connection
 from procd.errors import (
     BadRequest,
     Conflict,

@@ -7,7 +7,6 @@ Source: RFC 6455; Process API contract, section 10.3.
 """
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
@@ -18,13 +17,22 @@ from aiohttp.http_websocket import WSMessageNoDecodeText
 
 from procd.api.edge import HttpConnection
 from procd.api.gate import CALLER, GATE
+from procd.api.goodbye import (
+    STOPPED,
+    TOKEN_GONE,
+    TOO_LONG,
+    TOO_SLOW,
+    Goodbye,
+    answer_to,
+    close_frame,
+)
 from procd.api.handshake import UPGRADED, Select, handshake_of, version_token
 from procd.api.incoming import Incoming, Listener
 from procd.api.pulse import Pulse, limit_unsent
 from procd.config import ServerConfig
 from procd.metrics import Traffic
 from procd.services.access import Token, Tokens
-from procd.streams.frames import CLOSE, PING, PONG, TEXT, encode
+from procd.streams.frames import PING, PONG, TEXT, encode
 
 # What may wait in a socket's own buffer; a client that lags by more stops its cursor.
 HIGH_BYTES: Final = 256 << 10
@@ -33,16 +41,6 @@ LOW_BYTES: Final = 64 << 10
 MOST_BYTES: Final = 2 * HIGH_BYTES
 # A client whose message was refused has sent all that it will when it is silent for so long.
 REST_S: Final = 5.0
-# RFC 6455, section 5.5: a control frame carries 125 bytes, two of them the close code.
-MAX_REASON_BYTES: Final = 123
-# RFC 6455, section 7.4.2: from 3000 up to here, codes are anybody's.
-LAST_CODE: Final = 4999
-STOPPING: Final = "server shutdown"
-# How clients are sent away: code and reason of the Close.
-Goodbye = tuple[int, str]
-TOKEN_GONE: Final[Goodbye] = (WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
-STOPPED: Final[Goodbye] = (WSCloseCode.GOING_AWAY, STOPPING)
-TOO_LONG: Final = "the message was too long"
 
 PING_FRAME: Final = encode(PING, b"")
 
@@ -266,7 +264,7 @@ class Connection:
             elif kind is WSMsgType.CLOSE:
                 self.heard = True
                 code: int = message.data
-                self._left_with = code if _may_be_sent(code) else WSCloseCode.PROTOCOL_ERROR
+                self._left_with = answer_to(code)
                 break
             self.heard = True
         self._over = True
@@ -348,9 +346,7 @@ class Connection:
         """
         if self.closing:
             return
-        message = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore").encode()
-        status = struct.pack("!H", code) if code else b""
-        self.write(encode(CLOSE, status + message))
+        self.write(close_frame(code, reason))
         self.closing = True
         self._pulse.closed()
 
@@ -368,7 +364,7 @@ class Connection:
         """Begin to close because the client has fallen too far behind."""
         if not self.closing:
             self._connections.dropped["slow"] += 1
-        self.close(WSCloseCode.POLICY_VIOLATION, "slow consumer")
+        self.close(*TOO_SLOW)
         self._pulse.sent_away()
 
     async def finish(self) -> None:
@@ -391,11 +387,3 @@ class Connection:
         response = self._ws
         del self._ws, self._incoming
         return response
-
-
-def _may_be_sent(code: int) -> bool:
-    """Whether a Close may carry `code`, of those that aiohttp lets in; 0 is none.
-
-    Source: RFC 6455, section 7.4.
-    """
-    return code != WSCloseCode.ABNORMAL_CLOSURE and code <= LAST_CODE
