@@ -678,3 +678,40 @@ async def test_a_command_is_deleted_before_its_input_ends(
         await delete(client)
         assert log.read_text() == "ready\nsignal\n"
         log.unlink()
+
+
+async def test_many_are_terminated_before_their_input_ends(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await procd()
+    (tmp_path / "attentive").write_text(ATTENTIVE)
+    logged = {f"s{number}": tmp_path / f"log{number}" for number in range(12)}
+    commands = {}
+    for session_id, log in logged.items():
+        await create(client, session_id)
+        command = f"{sys.executable} {tmp_path}/attentive >{log}; cat >>{log}"
+        commands[session_id] = await start(client, command, session_id)
+        await type_in(client, commands[session_id], "half of it", session_id)
+    await until_so(
+        lambda: all(log.exists() and log.read_text() == "ready\n" for log in logged.values())
+    )
+
+    async def terminate(session_id: str) -> None:
+        path = path_of(commands[session_id], session_id)
+        async with client.post(f"{path}/terminate", json={}, headers=MODERN) as reply:
+            assert reply.status == 204
+
+    await asyncio.gather(*map(terminate, logged))
+    assert {log.read_text() for log in logged.values()} == {"ready\nsignal\n"}
+
+
+async def test_a_shell_that_reads_leaves_its_script_as_the_input_ends(
+    procd: MakeClient, shell: str
+) -> None:
+    """Even if it comes to the script when it is to leave already."""
+    client = await of_shell(procd, shell)
+    for _ in range(10):
+        command_id = await start(client, "read -r x; echo rest")
+        await post(client, command_id, "terminate")
+        assert (await logs(client, command_id))["stdout"] == ""
+        assert (await ended(client, command_id))["exitCode"] == 143
