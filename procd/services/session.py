@@ -348,8 +348,8 @@ class ShellSession:
         def untold(pid: int) -> bool:
             if pid in told:
                 return False
-            if is_running(pid, self._shell.argv):
-                # It may be what was to tell the shell again (`leaving`).
+            # The shell has just come to it, or this may be what was to tell it again (`leaving`).
+            if not command.left or is_running(pid, self._shell.argv):
                 self._leave(command)
             return True
 
