@@ -316,8 +316,6 @@ class ShellSession:
             self._queue.remove(command)
             command.complete(UNKNOWN)
             return True
-        if command.record.interactive:
-            command.end_input(self.pid, self._processes.tasks)  # a `read` of the shell's ends so
         self._endings += 1
         try:
             await self._press(command, signal.SIGTERM, grace_s)
@@ -341,7 +339,8 @@ class ShellSession:
 
         Again and again, for the script may go on until the shell is out of it; each process is told
         once. Not before the shell has come to the script, which some would take for the end of
-        their input. What is stopped is continued, to hear.
+        their input. What is stopped is continued, to hear. Then its input ends, for a `read` of the
+        shell's; not before, lest half of it be taken for all.
         """
         told: set[int] = set()
         relays = Relays() if number == signal.SIGKILL else None
@@ -349,21 +348,22 @@ class ShellSession:
         def untold(pid: int) -> bool:
             if pid in told:
                 return False
-            if is_running(pid, self._shell.argv):
-                # It may be what was to tell the shell again (`leaving`).
+            # The shell has just come to it, or this may be what was to tell it again (`leaving`).
+            if not command.left or is_running(pid, self._shell.argv):
                 self._leave(command)
             return True
 
         pauses = Pauses(within_s)
         while not self._has_ended(command) and pauses.left_s > 0:
             await self._trees.looks.take()
+            begin, was_told = time.monotonic(), command.left
             self._leave(command)
-            begin = time.monotonic()
             reached = await self._trees.tell(
                 self.tree(command), number, untold, wakes=relays is None, relays=relays
             )
-            if relays is None:
-                told |= reached.keys()
+            told.update(reached if relays is None else ())
+            if was_told:
+                command.end_input(self.pid, self._processes.tasks)
             await pauses.pause(command.done, time.monotonic() - begin)
 
     def _leave(self, command: Command) -> None:

@@ -1,13 +1,17 @@
 """Ending things: terminate, signal, timeout, wait, delete."""
 
 import asyncio
+import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from procd.api.session import SESSIONS
 from procd.services.history import TURN_COMMANDS
+from procd.trees import Trees
 from tests.api.clients import Fifo, Gate, refused, until
 from tests.api.sessions import (
     MODERN,
@@ -26,6 +30,7 @@ from tests.api.sessions import (
     type_in,
 )
 from tests.conftest import Client, MakeClient
+from tests.daemon.daemon import children
 from tests.waiting import until as until_so
 
 
@@ -609,6 +614,10 @@ async def test_id_is_free_at_once(procd: MakeClient, alive: Fifo) -> None:
     await alive.ended()
 
 
+def _sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep")
+
+
 def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
@@ -678,3 +687,64 @@ async def test_a_command_is_deleted_before_its_input_ends(
         await delete(client)
         assert log.read_text() == "ready\nsignal\n"
         log.unlink()
+
+
+async def test_many_are_terminated_before_their_input_ends(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await procd()
+    (tmp_path / "attentive").write_text(ATTENTIVE)
+    logged = {f"s{number}": tmp_path / f"log{number}" for number in range(12)}
+    commands = {}
+    for session_id, log in logged.items():
+        await create(client, session_id)
+        command = f"{sys.executable} {tmp_path}/attentive >{log}; cat >>{log}"
+        commands[session_id] = await start(client, command, session_id)
+        await type_in(client, commands[session_id], "half of it", session_id)
+    await until_so(
+        lambda: all(log.exists() and log.read_text() == "ready\n" for log in logged.values())
+    )
+
+    async def terminate(session_id: str) -> None:
+        path = path_of(commands[session_id], session_id)
+        async with client.post(f"{path}/terminate", json={}, headers=MODERN) as reply:
+            assert reply.status == 204
+
+    await asyncio.gather(*map(terminate, logged))
+    assert {log.read_text() for log in logged.values()} == {"ready\nsignal\n"}
+
+
+async def test_a_shell_that_reads_leaves_its_script_as_the_input_ends(
+    procd: MakeClient, shell: str
+) -> None:
+    """Even if it comes to the script when it is to leave already."""
+    client = await of_shell(procd, shell)
+    for _ in range(10):
+        command_id = await start(client, "read -r x; echo rest")
+        await post(client, command_id, "terminate")
+        assert (await logs(client, command_id))["stdout"] == ""
+        assert (await ended(client, command_id))["exitCode"] == 143
+
+
+async def test_a_shell_that_comes_to_its_script_late_leaves_it(
+    procd: MakeClient, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hears of it before the end of what it has started by the time that this is found."""
+    client = await of_shell(procd, shell)
+    pid = client.app[SESSIONS].get("s").pid
+    os.kill(pid, signal.SIGSTOP)
+    command_id = await start(client, "sleep 1000; echo rest")
+    tell, looks = Trees.tell, list[object]()
+
+    async def tell_later(*arguments: Any, **named: Any) -> dict[int, int]:
+        if not looks:
+            os.kill(pid, signal.SIGCONT)
+            await until_so(lambda: any(map(_sleeps, children(pid))))
+        looks.append(arguments)
+        return await tell(*arguments, **named)
+
+    monkeypatch.setattr(Trees, "tell", tell_later)
+    await post(client, command_id, "terminate")
+    assert looks
+    assert (await logs(client, command_id))["stdout"] == ""
+    assert (await ended(client, command_id))["exitCode"] == 143
