@@ -241,14 +241,14 @@ async def _stream(request: web.Request, connection: Connection, cell: Cell) -> N
         forget()
         _conclude(connection, outcome)
 
-    connection.on_sent_away = cell.abandon
+    connection.on_sent_away = connection.on_nonsense = cell.abandon
     try:
         outlet.open(connection)
         await serve_both_ways(connection.finish(), write(), f"cell in {cell.context_id}")
     finally:
         cell.abandon()
         forget()
-        connection.on_sent_away = None
+        connection.on_sent_away = connection.on_nonsense = None
 
 
 def _outcome(cell: Cell) -> str:

@@ -149,6 +149,7 @@ class Connection:
         closing: whether this side has sent its Close.
         stalled: set while its input isn't read on purpose; its silence proves nothing then.
         on_sent_away: called by `send_away`.
+        on_nonsense: called when the client has sent what is refused; nothing more of it is heard.
         released: done when the handler has ended.
     """
 
@@ -172,6 +173,7 @@ class Connection:
         self.closing = False
         self.stalled = False
         self.on_sent_away: Callable[[], None] | None = None
+        self.on_nonsense: Callable[[], None] | None = None
         self.at_once: Listener | None = None
         self._left_with: int | None = None  # the code of the client's Close
         self._over = False  # nothing more will be received
@@ -290,6 +292,8 @@ class Connection:
             is_too_long = exc.code == WSCloseCode.MESSAGE_TOO_BIG
             self.close(exc.code, self.too_long if is_too_long else "")
             self._pulse.sent_away()
+            if self.on_nonsense is not None:
+                self.on_nonsense()
             if not (is_too_long or self._transport.is_closing()):
                 with suppress(OSError):  # the client has reset the connection
                     self._transport.write_eof()  # whose answer may be no frame, either

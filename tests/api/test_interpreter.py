@@ -39,7 +39,7 @@ from tests.api.clients import (
     refused,
     until,
 )
-from tests.api.test_ws import masked
+from tests.api.test_ws import closed_with, masked
 from tests.conftest import Client, MakeClient
 
 # What is said
@@ -1354,6 +1354,24 @@ async def test_timeout_while_nobody_reads(procd: MakeClient) -> None:
             while (frame := await connection.frame())[0] != 8:
                 pass
         assert frame[1] == (4008).to_bytes(2, "big")
+
+
+@each(("nonsense", "code"), ((b"\x82\x02hi", 1002), (masked(0x82, 5000, b"x" * 5000), 1009)))
+async def test_who_sends_nonsense_amid_a_cell(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, nonsense: bytes, code: int
+) -> None:
+    """The cell is interrupted at once, though the client is silent and may still read why."""
+    monkeypatch.setattr("procd.api.ws.REST_S", 600.0)
+    client = await procd(interpreter={"max_message_bytes": 4096})
+    async with raw(client) as rude:
+        await rude.upgrade(EXECUTE)
+        await rude.send_frame(TEXT, b'{"code": "print(1, flush=True)\\nwhile True: pass"}')
+        await rude.frame()
+        await rude.send(nonsense)
+        assert await said(client, "print('next')") == "next\n"
+        assert await closed_with(rude) == code
+        await rude.send_frame(CLOSE, code.to_bytes(2, "big"))
+        assert await rude.rest() == b""
 
 
 async def test_a_client_that_stalls_holds_up_no_end(procd: MakeClient, tmp_path: Path) -> None:
