@@ -216,8 +216,8 @@ def test_a_paste_longer_than_a_message(context: "BrowserContext", home: Path) ->
     with Daemon.start(env=plain(home, PROCD_PTY_MAX_MESSAGE_BYTES="65536")) as daemon:
         terminal = open_terminal(context, daemon.url, "t1")
         terminal.shows("ready>")
-        terminal.type("stty raw -echo; echo r''aw; head -c 200000 | md5sum; stty sane\n")
-        terminal.shows("raw")
+        terminal.type("stty raw -echo; echo be''gun; head -c 200000 | md5sum; stty sane\n")
+        terminal.shows("begun")
         text = "".join(f"{number:05}" for number in range(40_000))
         terminal.element.locator("textarea").evaluate(
             """(area, text) => {
