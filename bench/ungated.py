@@ -9,8 +9,8 @@ from aiohttp import web
 from procd.api.middleware import errors
 from procd.api.runner import Runner
 from procd.app import create_app
+from procd.cli.main import GC_THRESHOLD
 from procd.config import Config
-from procd.server import GC_THRESHOLD
 
 
 async def _serve() -> None:

@@ -40,8 +40,6 @@ CLIENT_TOKEN: Final = "PROCD_TOKEN"  # noqa: S105 - names it, holds none
 LEAST_FILES: Final = 36 + RESERVED
 # How long tasks that are left in the end may take.
 TASKS_S: Final = 0.5
-# Allocations between collections: with thousands of sessions each one takes milliseconds.
-GC_THRESHOLD: Final = 50_000
 
 
 @click.command()
@@ -209,7 +207,6 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
             log.warning("no token is asked for: whoever reaches %s may do anything", where)
         # What exists by now stays: the collector need never look at it again.
         gc.freeze()
-        gc.set_threshold(GC_THRESHOLD)
         first = f"port {listeners.port}" if listeners.port else listeners.places[0]
         print(f"Starting toolbox server on {first}", flush=True)  # noqa: T201 - a runner waits for this line
         status = f"STATUS=listening on {where}"
