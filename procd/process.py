@@ -17,6 +17,7 @@ from procd.trees import Trees
 from procd.unix import cgroup, proctree, tags
 from procd.unix.child import Child, ExitStatus
 from procd.unix.fd import OwnedFd
+from procd.unix.pair import Pair
 from procd.unix.pidfd import ended
 from procd.unix.poller import MEMORY_REST_S, Poller
 from procd.unix.proctree import Tree
@@ -120,7 +121,7 @@ class Process:
             fd.before_close = self.stdin.abandon  # one descriptor, two registrations
         reader = self.read_apart(fd, received)
         if len(self._readers) > 1:
-            reader.beside, self._readers[0].beside = self._readers[0], reader
+            Pair(self._readers[0], reader, self._processes.poller.arrivals)
         self.log.feed_from(reader)
 
     def read_apart(self, fd: OwnedFd, on_data: Callable[[bytes], None]) -> FdReader:

@@ -156,6 +156,8 @@ class Processes:
                 readings, writings = pipes(1 if merged else 2)
                 ours += readings
                 theirs += writings
+                if not merged:
+                    self.poller.arrivals.watch(*readings)
                 for writing in writings:
                     self.confinement.give(writing.number)
             except OSError as exc:

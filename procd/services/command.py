@@ -24,6 +24,7 @@ from procd.tasks import Tasks
 from procd.unix.dialect import sourced
 from procd.unix.fd import OwnedFd
 from procd.unix.openings import Opening, Openings, Paths, name_of
+from procd.unix.pair import Pair
 from procd.unix.poller import Poller
 from procd.unix.reader import FdReader
 from procd.unix.writer import FdWriter
@@ -143,8 +144,10 @@ class Command:
                 f"{name}.script", sourced(shell, self.record.text.encode())
             )
             self._script = script
+            readings = []
             for kind, stream in (("out", STDOUT), ("err", STDERR)):
                 reading, writing = self._openings.pipe(f"{name}.{kind}")
+                readings.append(reading)
                 self._outputs.append(writing)
                 self._readers.append(
                     FdReader(
@@ -156,8 +159,9 @@ class Command:
                     )
                 )
                 self._pipes += (name_of(reading.number),)
+            self._poller.arrivals.watch(*readings)
             out, err = self._readers
-            out.beside, err.beside = err, out
+            Pair(out, err, self._poller.arrivals)
         except BaseException as exc:
             self._close()
             for reader in self._readers:

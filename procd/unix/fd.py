@@ -37,7 +37,7 @@ class OwnedFd:
     def __init__(self, number: int) -> None:
         self.number = number
         self.closed = False
-        self.before_close: Callable[[], None] | None = None
+        self.before_close: Callable[[], object] | None = None
 
     def close(self) -> None:
         """Close it; further calls do nothing."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from procd.unix.arrivals import Arrivals
 from procd.unix.timer import Timer
 
 log = logging.getLogger(__name__)
@@ -72,10 +73,13 @@ class Poller:
     """Watches descriptors on behalf of `loop`.
 
     Whoever closes a descriptor stops watching it first. A closed Poller calls nobody.
+
+    Attributes:
+        arrivals: hears in which order pipes are written to.
     """
 
     __slots__ = ("_epoll", "_loop", "_newsy", "_put_off", "_put_off_writers", "_readers",
-                 "_resting", "_retry_at", "_timer", "_writers")  # fmt: skip
+                 "_resting", "_retry_at", "_timer", "_writers", "arrivals")  # fmt: skip
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -90,6 +94,7 @@ class Poller:
         self._retry_at = 0.0
         self._newsy: set[int] = set()
         self._timer = Timer()
+        self.arrivals = Arrivals()
         self._epoll.register(self._timer.number, READABLE)
         self._readers[self._timer.number] = self._rested
         loop.add_reader(self._epoll.fileno(), self._turn)
@@ -280,3 +285,4 @@ class Poller:
             self._put_off_writers.clear()
             self._epoll.close()
             self._timer.close()
+            self.arrivals.close()

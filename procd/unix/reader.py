@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from procd.unix.fd import OwnedFd
 from procd.unix.poller import MEMORY_REST_S, REST_S, Poller
@@ -42,6 +42,19 @@ def _warn() -> None:
         log.warning("no memory for output: it waits")
 
 
+class Pairing(Protocol):
+    """What two readers have in common."""
+
+    def deliver(self, reader: "FdReader", data: bytes) -> None:
+        """Deliver what one has read, and what has come to the other if that may be older."""
+
+    def flow(self, begins: bool, /) -> None:  # noqa: FBT001 - one word says it
+        """Bytes begin to keep coming to one, or no longer do."""
+
+    def part(self) -> None:
+        """One is about to be closed."""
+
+
 class FdReader:
     """Reads a pipe or a PTY master whenever it has something, until its end.
 
@@ -56,8 +69,7 @@ class FdReader:
             slave is open, isn't the end: the child may open its terminal again.
 
     Attributes:
-        beside: the reader of the same process's other stream. If that is amid something, what is
-            still to be read there is older than what has just come here, and is taken first.
+        pairing: the same process's other stream, if there is one.
 
     Raises:
         OSError: the descriptor can't be waited for; it is closed.
@@ -67,7 +79,7 @@ class FdReader:
 
     __slots__ = ("_asleep", "_burst_bytes", "_fd", "_gathers", "_may_go_on", "_on_data", "_on_eof",
                  "_owed", "_poller", "_poured", "_reading", "_resting", "_soon", "_streak", "_torn",
-                 "beside")  # fmt: skip
+                 "pairing")  # fmt: skip
 
     def __init__(
         self,
@@ -98,7 +110,7 @@ class FdReader:
         self._reading = True
         self._resting = False
         self._owed: list[bytes] = []  # what has left the kernel and couldn't be taken
-        self.beside: FdReader | None = None
+        self.pairing: Pairing | None = None
         try:
             poller.add_reader(fd.number, self._readable)
         except BaseException:
@@ -109,6 +121,16 @@ class FdReader:
     def ended(self) -> bool:
         """Whether the end was reached, or the reader closed."""
         return self._fd.closed
+
+    @property
+    def number(self) -> int:
+        """The descriptor, until the end."""
+        return self._fd.number
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether nothing that was read waits to be taken, nor what is to be read for that."""
+        return not (self._owed or self._resting)
 
     def pause(self) -> None:
         """Leave further bytes in the kernel, which in time stops the writer."""
@@ -125,17 +147,14 @@ class FdReader:
                 self._poller.go_on(self._fd.number, self._readable)
 
     def _readable(self) -> None:
-        data = b""
         try:
             if self._owed:
                 self._pay()
             data, ended = self._read(self._burst_bytes)
             if data:
-                self._deliver(data, self.beside)
+                self._deliver(data, self.pairing)
         except MemoryError:
-            if data:
-                self._owed = [data]
-            self._rest(MEMORY_REST_S)  # else this would fail at each turn
+            self.wait_for_memory()  # else this would fail at each turn
             _warn()
             return
         if ended:
@@ -148,11 +167,18 @@ class FdReader:
         now = time.monotonic()
         if got >= POUR_BYTES:
             self._poured = now + POUR_S
-        self._streak = self._streak + 1 if now < self._soon else 0
+        if now < self._soon:
+            self._streak += 1
+        else:
+            if self._streak >= FLOW_READS and self.pairing is not None:
+                self.pairing.flow(False)  # noqa: FBT003 - as declared
+            self._streak = 0
         self._soon = now + SOON_S
         if self._streak < FLOW_READS or got >= self._burst_bytes:
             return
         if self._streak == FLOW_READS:
+            if self.pairing is not None:
+                self.pairing.flow(True)  # noqa: FBT003 - as declared
             with suppress(OSError):  # who may have no larger pipe is stopped more often
                 fcntl.fcntl(self._fd.number, fcntl.F_SETPIPE_SZ, FLOW_PIPE_BYTES)
         self._soon += REST_S
@@ -174,13 +200,34 @@ class FdReader:
         if self._reading:
             self._poller.go_on(self._fd.number, self._readable)
 
-    def _deliver(self, data: bytes, beside: "FdReader | None" = None) -> None:
-        if beside is not None and beside.amid:
-            beside.drain()
+    def _deliver(self, data: bytes, pairing: Pairing | None) -> None:
+        if pairing is None:
+            self.deliver(data)
+        else:
+            pairing.deliver(self, data)
+
+    def deliver(self, data: bytes) -> None:
+        """Have taken what was read.
+
+        Raises:
+            MemoryError: it couldn't be, and waits; so is the reader to (`wait_for_memory`).
+        """
         if self._asleep:
             self._wake()
         self._torn = data[-1] > LAST_ASCII and begun_bytes(data) > 0
-        self._on_data(data)
+        try:
+            self._on_data(data)
+        except MemoryError:
+            self.owe(data)
+            raise
+
+    def owe(self, data: bytes) -> None:
+        """Have taken later what was read."""
+        self._owed.append(data)
+
+    def wait_for_memory(self) -> None:
+        """Go on in a while."""
+        self._rest(MEMORY_REST_S)
 
     def _pay(self) -> None:
         """Have taken what couldn't be."""
@@ -220,10 +267,18 @@ class FdReader:
         try:
             self._pay()  # even where nothing more comes
         except MemoryError:
-            self._rest(MEMORY_REST_S)
+            self.wait_for_memory()
         else:
             if self._reading:
                 self._poller.go_on(self._fd.number, self._readable)
+
+    def read_now(self) -> bytes:
+        """What there is to read, and to be delivered; nothing at the end, too.
+
+        Raises:
+            MemoryError: there is none to read it with.
+        """
+        return self._read(READ_BYTES)[0]
 
     def _read(self, most: int) -> tuple[bytes, bool]:
         number = self._fd.number
@@ -271,33 +326,32 @@ class FdReader:
             self._pay()
             return b"", False
 
-    def drain(self, most: int = 1 << 20) -> bool:
+    def drain(self, most: int = 1 << 20, *, alone: bool = False) -> bool:
         """Take what the kernel still holds, paused or not; `most` bounds a writer that goes on.
+
+        Args:
+            alone: leave the other reader of a pair out of it.
 
         Returns:
             Whether it could be taken. What there is no memory for waits.
         """
         try:
-            self._drain(most)
+            self._drain(most, None if alone else self.pairing)
         except MemoryError:
             with suppress(MemoryError):
-                self._rest(MEMORY_REST_S)  # nothing more may come to have it brought
+                self.wait_for_memory()  # nothing more may come to have it brought
             _warn()
             return False
         return True
 
-    def _drain(self, most: int) -> None:
+    def _drain(self, most: int, pairing: Pairing | None) -> None:
         if self._owed:
             self._pay()
         while not self._fd.closed and most > 0:
             data, ended = self._read(min(most, READ_BYTES))
             most -= len(data)
             if data:
-                try:
-                    self._deliver(data)
-                except MemoryError:
-                    self._owed = [data]
-                    raise
+                self._deliver(data, pairing)
             if ended:
                 self._end()
                 return
@@ -316,9 +370,11 @@ class FdReader:
             if self._reading or self._asleep:
                 self._reading = self._asleep = False
                 self._poller.remove_reader(self._fd.number)
+            if self.pairing is not None:
+                self.pairing.part()
             self._fd.close()
             # Lets go of the owner, who holds us: lest its output wait for the cycle collector.
             self._on_data = self._on_eof = _nothing
             self._owed.clear()
             self._may_go_on = None
-            self.beside = None
+            self.pairing = None

@@ -89,6 +89,22 @@ async def test_result_is_in_order_of_arrival(procd: MakeClient, tmp_path: Path) 
 
 
 @each(
+    ("command", "result"),
+    [
+        ("for i in 1 2 3; do echo $i; echo -$i >&2; done", "1\n-1\n2\n-2\n3\n-3\n"),
+        ("set -x; echo a; cd /; echo b", "+ echo a\na\n+ cd /\n+ echo b\nb\n"),
+    ],
+)
+async def test_what_is_written_to_both_at_once(
+    procd: MakeClient, command: str, result: str
+) -> None:
+    """Before procd has a turn, in most runs: without the order of the writes none is like it."""
+    client = await procd(process={"shell": "/bin/bash"})
+    results = [(await execute(client, command))["result"] for _ in range(10)]
+    assert results.count(result) > len(results) / 2
+
+
+@each(
     ("arguments", "texts"),
     [
         (("1:\\xc3", "1:\\xa9"), ("é", "é", "")),

@@ -13,6 +13,7 @@ import pytest
 from procd.unix import poller as module
 from procd.unix import reader as reader_module
 from procd.unix.fd import OwnedFd, pipe
+from procd.unix.pair import Pair
 from procd.unix.poller import REST_S, Poller
 from procd.unix.reader import FLOW_PIPE_BYTES, FLOW_READS, READ_BYTES, SHORT_READ_BYTES, FdReader
 from procd.unix.tty import open_pty
@@ -440,7 +441,8 @@ async def beside(poller: Poller, ends: tuple[OwnedFd, OwnedFd], closing: ExitSta
     closing.callback(writing.close)
     reader = FdReader(poller, ends[0], got.received, got.eof)
     other = FdReader(poller, reading, got.received, got.eof)
-    reader.beside, other.beside = other, reader
+    poller.arrivals.watch(ends[0], reading)
+    Pair(reader, other, poller.arrivals)
     closing.callback(reader.close)
     closing.callback(other.close)
     return got, reader, other, writing

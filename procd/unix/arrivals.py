@@ -1,0 +1,146 @@
+"""Arrivals: in which order two pipes were written to, though each is read by itself.
+
+A pipe can be had to send a signal with each write: one that queues, and tells the descriptor. It is
+blocked, and what has queued is read when the order is asked for. How much was written isn't told.
+
+Source: fcntl(2), F_SETOWN_EX, F_SETSIG and O_ASYNC; signalfd(2).
+"""
+
+import ctypes
+import os
+import select
+import signal
+import struct
+from fcntl import F_SETFL, fcntl
+from functools import partial
+from typing import Final
+
+from procd.unix.fd import OwnedFd
+from procd.unix.libc import LIBC
+
+# asm-generic/fcntl.h
+F_SETSIG: Final = 10
+F_SETOWN_EX: Final = 15
+F_OWNER_TID: Final = 0
+WRITTEN: Final = signal.SIGRTMIN + 3
+# Comes in place of one that can't be queued any more (RLIMIT_SIGPENDING).
+LOST: Final = signal.SIGIO
+# sys/signalfd.h: what is read for each, and where in it the signal and the descriptor are, counted
+# in integers of 32 bits.
+RECORD_BYTES: Final = 128
+RECORD_INTS: Final = RECORD_BYTES // 4
+SIGNAL_AT: Final = 0
+NUMBER_AT: Final = 5
+RECORDS: Final = 64
+# More writes than these are a flood, whose order costs more than it is worth.
+MOST_WRITES: Final = 256
+
+SignalSet = ctypes.c_uint64 * 16
+
+
+class Arrivals:
+    """Hears of the writes to pipes of the thread that makes it; wakes nobody for them."""
+
+    __slots__ = ("_number", "_orders", "_owner")
+
+    def __init__(self) -> None:
+        signals = {WRITTEN, LOST}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        mask = SignalSet(sum(1 << (number - 1) for number in signals))
+        # Where a sandbox's filter has none, nothing is watched.
+        self._number = LIBC.signalfd(-1, mask, os.O_NONBLOCK | os.O_CLOEXEC)
+        self._owner = struct.pack("ii", F_OWNER_TID, LIBC.gettid())
+        self._orders: dict[int, Order] = {}
+
+    def watch(self, one: OwnedFd, other: OwnedFd) -> None:
+        """Hear of the writes to two pipes, given their reading ends, until they are closed.
+
+        They become non-blocking.
+        """
+        if self._number < 0:
+            return
+        self.take()  # what is left of pipes that had these numbers
+        order = Order(self, one.number, other.number)
+        for fd in one, other:
+            try:
+                fcntl(fd.number, F_SETOWN_EX, self._owner)
+                fcntl(fd.number, F_SETSIG, WRITTEN)
+                fcntl(fd.number, F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+            except OSError:  # not every kernel can
+                return
+            fd.before_close = partial(self._orders.pop, fd.number, None)
+            self._orders[fd.number] = order
+
+    def order_of(self, number: int) -> "Order | None":
+        """That of a pipe and another, given a reading end; None if it isn't known."""
+        return self._orders.get(number)
+
+    def take(self) -> None:
+        """Tell the orders what was written to until now; nothing once closed."""
+        while self._number >= 0:
+            try:
+                records = os.read(self._number, RECORD_BYTES * RECORDS)
+            except BlockingIOError:
+                return
+            integers = memoryview(records).cast("i")
+            for number in integers[NUMBER_AT::RECORD_INTS].tolist():
+                order = self._orders.get(number)
+                if order is not None and len(order.writes) <= MOST_WRITES:
+                    order.writes.append(number)
+            if LOST in integers[SIGNAL_AT::RECORD_INTS].tolist():
+                for order in self._orders.values():
+                    order.writes.clear()
+            if len(records) < RECORD_BYTES * RECORDS:
+                return
+
+    def close(self) -> None:
+        """Hear of nothing any more; the signals stay blocked."""
+        if self._number >= 0:
+            os.close(self._number)
+            self._number = -1
+            self._orders.clear()
+
+
+class Order:
+    """The order of the writes to two pipes.
+
+    Attributes:
+        writes: the reading ends of those that were written to, one for each write that nobody has
+            asked for yet, and one for the end of a pipe. Beyond MOST_WRITES none is added.
+    """
+
+    __slots__ = ("_arrivals", "_numbers", "writes")
+
+    def __init__(self, arrivals: Arrivals, one: int, other: int) -> None:
+        self._arrivals = arrivals
+        self._numbers = one, other
+        self.writes: list[int] = []
+
+    def take(self) -> list[int]:
+        """What has come to `writes` since the last call."""
+        self._arrivals.take()
+        writes, self.writes = self.writes, []
+        return writes
+
+    def stop(self, number: int) -> None:
+        """Hear no more of one that is open."""
+        fcntl(number, F_SETFL, os.O_NONBLOCK)
+
+    def pause(self) -> None:
+        """Hear of no write to either until `resume`; both are open."""
+        for number in self._numbers:
+            fcntl(number, F_SETFL, os.O_NONBLOCK)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        for number in self._numbers:
+            fcntl(number, F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+        self.take()
+
+
+def hung_up(*numbers: int) -> list[int]:
+    """Those of some pipes that nobody can write to any more, given their reading ends."""
+    ends = select.poll()
+    for number in numbers:
+        ends.register(number, 0)
+    return [number for number, mask in ends.poll(0) if mask & select.POLLHUP]

@@ -1,0 +1,357 @@
+"""Two pipes of one process: their order, from real pipes and from what is known of the writes."""
+
+import asyncio
+import errno
+import fcntl
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import groupby
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from procd.unix import reader as reader_module
+from procd.unix.arrivals import MOST_WRITES
+from procd.unix.fd import OwnedFd, pipe
+from procd.unix.pair import MOST_BYTES, Pair, in_turn
+from procd.unix.poller import Poller
+from procd.unix.reader import FLOW_READS, FdReader
+
+OUT, ERR = 1, 2
+Piece = tuple[int, bytes]
+
+
+class Both:
+    """What the readers of two pipes have been given, and the pipes' writing ends."""
+
+    def __init__(self, poller: Poller, *, watched: bool = True) -> None:
+        self.pieces: list[Piece] = []
+        self.fails_at: int | None = None  # of the pieces, once
+        self.ended = 0
+        self._news = asyncio.Event()
+        self.readings: list[OwnedFd] = []
+        self.writings: dict[int, OwnedFd] = {}
+        for stream in OUT, ERR:
+            reading, self.writings[stream] = pipe()
+            self.readings.append(reading)
+        if watched:
+            poller.arrivals.watch(*self.readings)
+        self.readers = [
+            FdReader(poller, reading, self._taker(stream), self._eof)
+            for reading, stream in zip(self.readings, (OUT, ERR), strict=True)
+        ]
+        out, err = self.readers
+        Pair(out, err, poller.arrivals)
+
+    def _taker(self, stream: int) -> Callable[[bytes], None]:
+        def take(data: bytes) -> None:
+            if len(self.pieces) == self.fails_at:
+                self.fails_at = None
+                raise MemoryError
+            self.pieces.append((stream, data))
+            self._news.set()
+
+        return take
+
+    def _eof(self) -> None:
+        self.ended += 1
+        self._news.set()
+
+    def write(self, *pieces: Piece) -> None:
+        """Write to them, in this order."""
+        for stream, data in pieces:
+            os.write(self.writings[stream].number, data)
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Wait until what has come, or what has ended, is enough."""
+        async with asyncio.timeout(10):
+            while not done():
+                self._news.clear()
+                await self._news.wait()
+
+    async def until_said(self, *pieces: Piece) -> None:
+        """Wait until as many bytes have come as these have."""
+        size = sum(len(data) for _, data in pieces)
+        await self.until(lambda: sum(len(data) for _, data in self.pieces) >= size)
+
+    @property
+    def is_told(self) -> list[bool]:
+        """Of which pipes each write is told of."""
+        flags = [fcntl.fcntl(fd.number, fcntl.F_GETFL) for fd in self.readings if not fd.closed]
+        return [bool(flag & os.O_ASYNC) for flag in flags]
+
+    def close(self) -> None:
+        """Close what is open."""
+        for reader in self.readers:
+            reader.close()
+        for writing in self.writings.values():
+            writing.close()
+
+
+@pytest.fixture
+async def both(poller: Poller, closing: ExitStack) -> Both:
+    """Two pipes and their readers."""
+    made = Both(poller)
+    closing.callback(made.close)
+    return made
+
+
+def runs(pieces: Sequence[Piece]) -> list[Piece]:
+    """What was said, where one is only told from the other."""
+    grouped = groupby(pieces, key=lambda piece: piece[0])
+    return [(stream, b"".join(data for _, data in run)) for stream, run in grouped]
+
+
+LINES = [(OUT, b"a\n"), (ERR, b"b\n"), (OUT, b"c\n"), (OUT, b"d\n"), (ERR, b"e\n"), (OUT, b"f")]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_lines_in_order(both: Both, ends: bool) -> None:
+    """Though all of them are there before any is read, and the end of both is too."""
+    both.write(*LINES)
+    if ends:
+        for writing in both.writings.values():
+            writing.close()
+    await both.until_said(*LINES)
+    assert runs(both.pieces) == runs(LINES)
+    if ends:
+        await both.until(lambda: both.ended == 2)
+
+
+async def test_lines_in_order_where_the_others_are_read_first(both: Both) -> None:
+    """Whichever the poller hears of first, and again in the next round."""
+    for _ in range(3):
+        both.pieces.clear()
+        both.readers[0].pause()
+        both.write(*LINES[1:])
+        await asyncio.sleep(0)
+        both.readers[0].resume()
+        await both.until_said(*LINES[1:])
+        assert runs(both.pieces) == runs(LINES[1:])
+
+
+async def test_drained_in_order(both: Both) -> None:
+    """Where nobody waits for the poller."""
+    both.write(*LINES)
+    both.readers[1].drain()
+    both.readers[0].drain()
+    assert runs(both.pieces) == runs(LINES)
+
+
+async def test_a_line_in_two_writes(both: Both) -> None:
+    """As Python's print, unbuffered."""
+    pieces = [(OUT, b"a"), (OUT, b"\n"), (ERR, b"b"), (ERR, b"\n"), (OUT, b"c"), (OUT, b"\n")]
+    both.write(*pieces)
+    await both.until_said(*pieces)
+    assert runs(both.pieces) == runs(pieces)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_many_lines_in_a_write_beside_one(both: Both, ends: bool) -> None:
+    """Nothing has to be cut there, and the end of a pipe isn't taken for another write."""
+    pieces = [(OUT, b"1\n2\n"), (ERR, b"x\n")]
+    both.write(*pieces)
+    if ends:
+        both.writings[OUT].close()
+    await both.until_said(*pieces)
+    assert both.pieces == pieces
+
+
+async def test_what_the_writes_do_not_tell(both: Both) -> None:
+    """Then what was there first is first, and each stream is whole."""
+    pieces = [(OUT, b"1\n2\n3\n"), (ERR, b"x\n"), (OUT, b"4\n5\n"), (ERR, b"y\n")]
+    both.write(*pieces)
+    await both.until_said(*pieces)
+    assert runs(both.pieces) == [(OUT, b"1\n2\n3\n4\n5\n"), (ERR, b"x\ny\n")]
+    both.pieces.clear()
+    both.write(*LINES)  # which no longer know of those
+    await both.until_said(*LINES)
+    assert runs(both.pieces) == runs(LINES)
+
+
+async def test_more_than_is_cut(both: Both) -> None:
+    """Is delivered as it is."""
+    long = b"x" * MOST_BYTES + b"\n"
+    both.write((OUT, b"a\n"), (ERR, b"b\n"), (OUT, long))
+    await both.until_said((OUT, b"a\n"), (ERR, b"b\n"), (OUT, long))
+    assert both.pieces == [(OUT, b"a\n" + long), (ERR, b"b\n")]
+
+
+async def test_a_flood_is_not_told_of(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each signal takes the writer's time, and memory of the kernel's."""
+    monkeypatch.setattr(reader_module, "SOON_S", 3600.0)
+    for number in range(FLOW_READS + 1):
+        assert both.is_told == [True, True]
+        both.pieces.clear()
+        both.write((OUT, b"%d\n" % number))
+        await both.until(lambda: bool(both.pieces))
+    assert both.is_told == [False, False]
+    monkeypatch.setattr(reader_module, "SOON_S", 0.0)
+    later = time.monotonic() + 7200
+    monkeypatch.setattr("time.monotonic", lambda: later)
+    both.pieces.clear()
+    both.write((OUT, b"over\n"))
+    await both.until(lambda: bool(both.pieces))
+    assert both.is_told == [True, True]
+    both.pieces.clear()
+    both.write(*LINES)
+    await both.until_said(*LINES)
+    assert runs(both.pieces) == runs(LINES)
+
+
+async def test_the_one_that_is_left_is_not_told_of(both: Both) -> None:
+    """A child in the background goes on, and nobody asks for the order of its writes."""
+    both.writings[ERR].close()
+    await both.until(lambda: both.ended == 1)
+    both.write((OUT, b"a\n"))
+    await both.until_said((OUT, b"a\n"))
+    assert both.is_told == [False]
+    assert both.pieces == [(OUT, b"a\n")]
+
+
+async def test_the_same_number_again(poller: Poller, closing: ExitStack) -> None:
+    """What was written to others that had it isn't counted: not what is left, nor their ends."""
+    old = Both(poller)
+    numbers = [fd.number for fd in old.readings]
+    old.write(*LINES)
+    old.close()
+    new = Both(poller)
+    closing.callback(new.close)
+    assert {fd.number for fd in new.readings} & {*numbers}
+    new.write(*LINES)
+    await new.until_said(*LINES)
+    assert runs(new.pieces) == runs(LINES)
+
+
+async def test_pipes_that_are_not_watched(poller: Poller, closing: ExitStack) -> None:
+    """Where it can't be had, what was there first is first."""
+    both = Both(poller, watched=False)
+    closing.callback(both.close)
+    both.write(*LINES)
+    await both.until_said(*LINES)
+    assert both.pieces == [(OUT, b"a\nc\nd\nf"), (ERR, b"b\ne\n")]
+    assert both.is_told == [False, False]
+
+
+@pytest.fixture
+def no_signals() -> Iterator[None]:
+    """None can be queued: the kernel sends SIGIO in their place."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_SIGPENDING)
+    resource.setrlimit(resource.RLIMIT_SIGPENDING, (0, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_SIGPENDING, (soft, hard))
+
+
+@pytest.mark.usefixtures("no_signals")
+async def test_signals_that_can_not_be_queued(both: Both) -> None:
+    """It ends nothing, and what was there first is first."""
+    both.write(*LINES)
+    await both.until_said(*LINES)
+    assert both.pieces == [(OUT, b"a\nc\nd\nf"), (ERR, b"b\ne\n")]
+
+
+async def test_a_filter_without_signals(
+    both: Both, poller: Poller, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that has none, or a sandbox that refuses them: all else is as ever."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr("procd.unix.arrivals.fcntl", refuse)
+    other = Both(poller)
+    monkeypatch.undo()
+    closing.callback(other.close)
+    other.write(*LINES)
+    await other.until_said(*LINES)
+    assert other.pieces == [(OUT, b"a\nc\nd\nf"), (ERR, b"b\ne\n")]
+
+
+@pytest.mark.parametrize("taken", range(5))
+async def test_no_memory_for_a_piece(
+    both: Both, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost, and each stream stays in order."""
+    monkeypatch.setattr(reader_module, "MEMORY_REST_S", 0.0)
+    both.fails_at = taken
+    both.write(*LINES)
+    await both.until_said(*LINES)
+    assert both.fails_at is None
+    for stream in OUT, ERR:
+        said = b"".join(data for of, data in both.pieces if of == stream)
+        assert said == b"".join(data for of, data in LINES if of == stream)
+
+
+@pytest.mark.parametrize("call", ["procd.unix.pair.hung_up", "procd.unix.pair.in_turn"])
+async def test_no_memory_for_the_order(
+    both: Both, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read is said when there is some."""
+    monkeypatch.setattr(reader_module, "MEMORY_REST_S", 0.0)
+
+    def short(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(call, short)
+    both.write(*LINES)
+    await both.until_said(*LINES)
+    assert sorted(both.pieces) == [(OUT, b"a\nc\nd\nf"), (ERR, b"b\ne\n")]
+
+
+@st.composite
+def _histories(draw: st.DrawFn) -> tuple[list[Piece], list[int]]:
+    """What is written, a line at a time, and which pipes end."""
+    streams = draw(st.lists(st.sampled_from((OUT, ERR)), min_size=2, max_size=30))
+    lines = [(stream, b"%d of %d\n" % (n, stream)) for n, stream in enumerate(streams)]
+    return lines, draw(st.permutations((OUT, ERR)).map(lambda both: both[: len(streams) % 3]))
+
+
+@given(_histories())
+def test_any_lines(history: tuple[list[Piece], list[int]]) -> None:
+    """Lines are told apart by the writes, whichever of the pipes have ended since."""
+    lines, ends = history
+    said = {stream: b"" for stream, _ in lines}
+    for stream, data in lines:
+        said[stream] += data
+    if len(said) < 2:
+        return
+    writes = [stream for stream, _ in lines] + ends
+    assert in_turn(writes, said, ends) == runs(lines)
+
+
+@given(_histories(), st.sampled_from((OUT, ERR)))
+def test_a_write_that_is_not_read_yet(history: tuple[list[Piece], list[int]], late: int) -> None:
+    """The last may have come after what was read."""
+    lines, _ = history
+    said = {stream: b"".join(data for of, data in lines if of == stream) for stream, _ in lines}
+    if len(said) < 2:
+        return
+    writes = [stream for stream, _ in lines] + [late]
+    assert in_turn(writes, said) == runs(lines)
+
+
+@given(
+    st.lists(st.sampled_from((OUT, ERR)), max_size=40),
+    st.binary(min_size=1, max_size=40),
+    st.binary(min_size=1, max_size=40),
+    st.sets(st.sampled_from((OUT, ERR))),
+)
+def test_nothing_is_lost(writes: list[int], out: bytes, err: bytes, ends: set[int]) -> None:
+    """Whatever the signals say: a write may have had anything in it."""
+    pieces = in_turn(writes, {OUT: out, ERR: err}, ends)
+    if pieces is not None:
+        assert b"".join(data for stream, data in pieces if stream == OUT) == out
+        assert b"".join(data for stream, data in pieces if stream == ERR) == err
+        assert all(data for _, data in pieces)
+
+
+def test_too_many_writes() -> None:
+    """They are a flood."""
+    writes = [OUT, ERR] * (MOST_WRITES // 2)
+    said = {OUT: b"\n" * (MOST_WRITES // 2), ERR: b"\n" * (MOST_WRITES // 2)}
+    assert in_turn(writes, said) is not None
+    assert in_turn([*writes, OUT], said) is None
