@@ -234,6 +234,27 @@ async def test_who_sends_on_after_a_refusal_meets_no_reset(
                 assert reply.status == 401
 
 
+@each("path", ["/healthz", "/terminal", "/version"])
+async def test_a_body_that_nobody_asked_for_is_not_read(
+    procd: MakeClient, secrets: Secrets, path: str
+) -> None:
+    """It may be without end, and without a token; a short one is dropped, and one is served on."""
+    client = await guarded(procd, secrets)
+    head = f"GET {path} HTTP/1.1\nAuthorization: Bearer {secrets.read}"
+    for header in "Content-Length: 1000000000", "Transfer-Encoding: chunked":
+        async with raw(client) as bare, asyncio.timeout(WAIT_S):
+            await bare.request(f"{head}\n{header}", b"5\r\nbegin\r\n")
+            answer = await bare.rest()
+        assert b"200 OK" in answer
+        assert b"\r\nConnection: close\r\n" in answer
+    async with raw(client) as bare, asyncio.timeout(WAIT_S):
+        await bare.request(f"{head}\nContent-Length: 4")
+        assert (await bare.head())[0] == 200
+        await bare.send(b"body")
+        await bare.request("GET /healthz HTTP/1.1\nConnection: close")
+        assert (await bare.rest()).count(b"200 OK") == 1
+
+
 async def test_a_refusal_is_counted_whoever_leaves_with_it(
     procd: MakeClient, secrets: Secrets
 ) -> None:
