@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import re
 from collections.abc import Iterator
 
@@ -545,6 +546,21 @@ async def test_the_host_of_a_target(procd: MakeClient, named: str, host: str, st
             f"Origin: http://{host}\r\n\r\n".encode()
         )
         assert (await bare.head())[0] == 403
+
+
+@each("named", ["[::::]", "[::]@", "[v1.x]@", "xn--", "xn--a", "a[b]"])
+async def test_a_target_whose_host_is_none(
+    procd: MakeClient, caplog: pytest.LogCaptureFixture, named: str
+) -> None:
+    """It is told so, and no line of the log quotes what somebody without a token has sent."""
+    client = await procd()
+    for first in f"GET http://{named}/version", f"OPTIONS https://{named}", f"CONNECT //{named}":
+        async with raw(client) as bare:
+            await bare.request(f"{first} HTTP/1.1")
+            assert (await bare.head())[0] in (400, 403, 404)
+    async with client.get("/version") as reply:
+        assert reply.status == 200
+    assert not [each for each in caplog.records if each.levelno > logging.DEBUG]
 
 
 @each(
