@@ -48,10 +48,11 @@ async def expect(request: web.Request) -> None:
 
 
 async def turn_away(request: web.Request, response: web.Response) -> None:
-    """Complete a refusal, so that it costs no more than its own bytes.
+    """Complete an answer to who may go on with a body that isn't wanted, as after a refusal.
 
-    A body that is too large is read on for a while and dropped, for its client to read the answer.
-    One that waits to be asked for should never come.
+    It is to cost no more than its own bytes. Where a body is too large, it is read on for a while
+    and dropped, for its client to read the answer. One that waits to be asked for should never
+    come.
     """
     waits = hdrs.EXPECT in request.headers and INVITED not in request
     if response.status == TooLarge.status and not waits:
