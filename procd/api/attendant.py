@@ -3,7 +3,9 @@
 Its binary messages are input, as everybody's. Its text messages are JSON objects:
 
     {"type": "ack", "offset": N}       all output before N is drawn; messages that begin less than
-                                       `pty.window_bytes` after N may follow, and then the end
+                                       `pty.window_bytes` after N may follow, and then the end;
+                                       who is sent no more for that, and is silent so for
+                                       `server.dead_peer_s`, counts as gone
     {"type": "size", "cols": C, "rows": R, "visible": true}       its window's size
     {"type": "take-over"}              send away all others that may write, with close code 4001
     {"type": "ping"}                   answer {"type": "control", "status": "pong"}: a page in a
@@ -31,10 +33,11 @@ from procd.api.body import MAX_UINT16, MAX_VALUES, BodySchema, Count, Flag, Text
 from procd.api.encoder import SHORT_BYTES, encoded
 from procd.api.handshake import offered
 from procd.api.outlet import Outlet
-from procd.api.ws import Connection
+from procd.api.ws import CONNECTIONS, Connection
 from procd.errors import BadRequest
 from procd.services.attendance import Member
 from procd.services.pty import PtySession, check_size
+from procd.standstill import Countdown
 from procd.streams.frames import TEXT, encode
 
 PROTOCOL: Final = "procd.pty.v1"
@@ -85,6 +88,10 @@ class Attendant:
         self._window_bytes = session.window_bytes
         self._max_values = request.app[MAX_VALUES]
         self._live = 0
+        self._acked = 0
+        # How long it may leave more waiting and acknowledge nothing, and that as it runs.
+        self._dead_peer_s = request.app[CONNECTIONS].config.dead_peer_s
+        self._overdue: Countdown | None = None
         self._timer: asyncio.Handle | None = None
         self._member = Member(
             name=connection.caller.name,
@@ -107,6 +114,7 @@ class Attendant:
         """
         self._live = live
         if self.asked:
+            self._outlet.on_shut = self._await_ack
             self._outlet.allow(live + self._window_bytes)
         self._session.attendance.join(self._member)
 
@@ -120,6 +128,20 @@ class Attendant:
         self._session.attendance.leave(self._member)
         if self._timer is not None:
             self._timer.cancel()
+        self._stop_awaiting()
+
+    def _await_ack(self) -> None:
+        """More is to be shown than may be sent. Who shows nothing any more is as good as gone.
+
+        A page that a browser has frozen still answers pings, and the program would wait for it.
+        """
+        if self._overdue is None:
+            self._overdue = Countdown(self._dead_peer_s, self._connection.drop_silent)
+
+    def _stop_awaiting(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
 
     @property
     def is_active(self) -> bool:
@@ -144,6 +166,9 @@ class Attendant:
                     raise BadRequest("ack: offset is missing")
                 if message["offset"] > max(self._outlet.cursor.offset, self._live):
                     raise BadRequest("ack: offset is beyond what was sent")
+                if message["offset"] > self._acked:
+                    self._acked = message["offset"]
+                    self._stop_awaiting()
                 self._outlet.allow(message["offset"] + self._window_bytes)
             case "size":
                 check_size(message["cols"], message["rows"])

@@ -13,11 +13,14 @@ from typing import Final, NamedTuple
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from aiohttp.web_urldispatcher import MatchInfoError
 
 # A path that means what it says, and where a query begins, if there is one.
 TARGET: Final = re.compile(r"((?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)+/?)(?:\?|\Z)")
 # What varies in a path, by its name.
 VARIES: Final = re.compile(r"\{(\w+)\}")
+# What stands before the path where a target names the host as well: RFC 9112, section 3.2.2.
+SLASHES_OF_A_HOST: Final = 2
 
 
 class Leaf(NamedTuple):
@@ -72,14 +75,14 @@ class Dispatch:
         self._app = app
         self._otherwise = app._handle  # noqa: SLF001 - what its server calls, and nothing else has
         self._root = Node()
+        self._most_slashes = 0
         # Most requests are for a path in which nothing varies: one match for all of them.
         self._plain: dict[tuple[str, str], Found] = {}
         for route in app.router.routes():
             assert route.resource is not None
-            handle: Handler = route.handler
-            for middleware in reversed(app.middlewares):
-                handle = partial(middleware, handler=handle)
+            handle = self._within_middlewares(route.handler)
             segments = route.resource.canonical.split("/")
+            self._most_slashes = max(self._most_slashes, len(segments) - 1 + SLASHES_OF_A_HOST)
             names = {n: VARIES.fullmatch(segment) for n, segment in enumerate(segments)}
             varies = {name[1]: n for n, name in names.items() if name is not None}
             node = self._root
@@ -93,13 +96,29 @@ class Dispatch:
         """Answer a request, as the application would."""
         assert isinstance(request, web.Request)
         if hdrs.EXPECT in request.headers:  # its body waits to be asked for
-            return self._otherwise(request)
+            return self._ask_aiohttp(request)
         method, target = request.method, request.raw_path
         found = self._plain.get((method, target)) or self._find(method, target)
         if found is None:
-            return self._otherwise(request)
+            return self._ask_aiohttp(request)
         request._match_info, handle = found  # noqa: SLF001 - as aiohttp's own does
         return handle(request)
+
+    def _ask_aiohttp(self, request: web.Request) -> Awaitable[web.StreamResponse]:
+        """Answer as aiohttp does; by itself it takes the square of a path's segments."""
+        path, _, _ = request.raw_path.partition("?")
+        if path.count("/") <= self._most_slashes:
+            return self._otherwise(request)
+        match = MatchInfoError(web.HTTPNotFound())
+        match.add_app(self._app)
+        match.freeze()
+        request._match_info = match  # noqa: SLF001 - as above
+        return self._within_middlewares(match.handler)(request)
+
+    def _within_middlewares(self, handle: Handler) -> Handler:
+        for middleware in reversed(self._app.middlewares):
+            handle = partial(middleware, handler=handle)
+        return handle
 
     def _find(self, method: str, target: str) -> Found | None:
         path = TARGET.match(target)

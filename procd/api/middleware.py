@@ -22,7 +22,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     be kept by its traceback, and the request with its body with both, until the collector comes.
     """
     try:
-        return await handler(request)
+        response = await handler(request)
+        if not request.content.is_eof() and isinstance(response, web.Response):
+            await turn_away(request, response)  # a body that nobody has asked for is as good
+        return response
     except ProcdError as exc:
         return await _answer(request, exc)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed, web.HTTPForbidden) as exc:

@@ -51,6 +51,7 @@ class Outlet:
 
     Attributes:
         opened: whether it has begun to write.
+        on_shut: called when it waits for `allow` with more to write, perhaps more than once.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Outlet:
         self._failure: OSError | None = None
         self._allowed: int | None = None
         self.opened = False
+        self.on_shut: Callable[[], None] | None = None
         self._idle: asyncio.Future[None] | None = None
         self.cursor = log.attach(offset, self._wake)
 
@@ -154,6 +156,8 @@ class Outlet:
             if self._allowed is not None and cursor.offset >= self._allowed:
                 if cursor.lost:
                     break
+                if self.on_shut is not None:
+                    self.on_shut()
                 return  # `allow` goes on
             if connection.full:
                 break
@@ -225,7 +229,7 @@ class Outlet:
 
     def close(self) -> None:
         """Leave the log."""
-        self._connection = None
+        self._connection = self.on_shut = None
         for handle in self._next, self._held:
             if handle is not None:
                 handle.cancel()

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from typing import Final
+from urllib.parse import urlsplit
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http import RawRequestMessage
@@ -47,10 +48,11 @@ async def expect(request: web.Request) -> None:
 
 
 async def turn_away(request: web.Request, response: web.Response) -> None:
-    """Complete a refusal, so that it costs no more than its own bytes.
+    """Complete an answer to who may go on with a body that isn't wanted, as after a refusal.
 
-    A body that is too large is read on for a while and dropped, for its client to read the answer.
-    One that waits to be asked for should never come.
+    It is to cost no more than its own bytes. Where a body is too large, it is read on for a while
+    and dropped, for its client to read the answer. One that waits to be asked for should never
+    come.
     """
     waits = hdrs.EXPECT in request.headers and INVITED not in request
     if response.status == TooLarge.status and not waits:
@@ -118,8 +120,14 @@ def is_strange(message: RawRequestMessage) -> bool:
     """Whether a request is of a version of HTTP not spoken here, or has what its own has not.
 
     The parser takes 0.9 and 2.0 as well, and the answer would say that it is of the same. Who
-    speaks 1.0 may not know where a body in chunks ends: RFC 9112, section 6.1.
+    speaks 1.0 may not know where a body in chunks ends: RFC 9112, section 6.1. And a target may
+    name a host that only the parser takes for one, and nobody behind it.
     """
+    if not message.path.startswith("/") or message.method == hdrs.METH_CONNECT:
+        try:
+            _ = urlsplit(message.path), message.url.host
+        except ValueError:
+            return True
     if message.version == HttpVersion10:
         return message.chunked
     return message.version != HttpVersion11

@@ -8,6 +8,7 @@ from typing import Any, cast
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.streams import StreamReader
 from multidict import CIMultiDictProxy
 
@@ -33,6 +34,13 @@ class Visit(HttpConnection):
         except Exception:
             _drop(transport)
             raise
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop for what has come."""
+        try:
+            super().data_received(data)
+        except (ValueError, LookupError):  # of what it takes for a URL's host: yarl's split_url
+            self._refuse(BadHttpMessage(""))
 
     async def start(self) -> None:
         """Called by aiohttp to serve it to its end."""

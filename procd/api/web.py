@@ -93,7 +93,9 @@ def _read(directory: Traversable, prefix: str = "") -> list[tuple[str, Asset]]:
 
 def _answer(request: web.Request, asset: Asset) -> web.Response:
     etag = ETag(asset.etag)
-    if any(known.value in (asset.etag, "*") for known in request.if_none_match or ()):
+    # Not by aiohttp's list, which takes 20 ms of a long header: no tag has a quote in it.
+    known = request.headers.get(hdrs.IF_NONE_MATCH, "")
+    if known.strip() == "*" or f'"{asset.etag}"' in known:
         reply = web.Response(status=304, headers=HEADERS)
     else:
         reply = web.Response(

@@ -21,7 +21,8 @@ MARKS: Final = (b",", b":", b"[", b"{")
 MOST_MARKS: Final = 256 << 10
 # A larger one is looked at in turns of the event loop, a run of numbers or points in a step.
 TURN_BYTES: Final = 256 << 10
-NUMBER: Final = rb"-?(?:0|[1-9][0-9]{0,200})(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+# Possessive: what looks like a very long number, and is none, is not gone back over.
+NUMBER: Final = rb"-?(?:0|[1-9][0-9]{0,200}+)(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+"
 RUN: Final = re.compile(rb"(?:(?:%b|\[%b,%b\]),){1,64}(?=[-0-9\[])" % (NUMBER, NUMBER, NUMBER))
 
 

@@ -37,6 +37,8 @@ PRELOADING: Final = ("--require", str((WORKER_DIR / "argv.cjs").resolve()))
 CHARTING: Final = ("matplotlib", "pylab")
 LANGUAGES: Final = ("python", "javascript", "typescript")
 MISSING: Final = 127
+FILE_MODE: Final = 0o600
+PASSABLE: Final = 0o711
 MOST_REASON_BYTES: Final = 1024
 TS_NODE_OPTIONS: Final = '{"module":"CommonJS"}'
 STRIPS_TYPES: Final = "process.allowedNodeEnvironmentFlags.has('--experimental-strip-types')"
@@ -241,8 +243,12 @@ class _Run:
             self.folder = Path(tempfile.mkdtemp(prefix="procd-code-"))
             path = self.folder / "code.ts"
             path.write_text(self.request.code, encoding="utf-8")
+            path.chmod(FILE_MODE)
             self.confinement.give(str(path))
-            self.confinement.give(str(self.folder))
+            if self.confinement.owner is not None:
+                # Who may pass through has what is needed. What another user put there, or moved
+                # there, we would have to remove: a million files while everybody waits.
+                self.folder.chmod(PASSABLE)
         except OSError as exc:
             raise SpawnFailed(f"cannot hold the code: {exc.strerror}") from exc
         argv = (*self.argv, *PRELOADING, str(path), *self.request.argv)

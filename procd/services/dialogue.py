@@ -90,6 +90,7 @@ class Dialogue:
         self.status = 0
         self._failure: int | None = None
         self._asked = False
+        self._told = False  # of lines that are no reports
         self._source, self._feed_fd = contact.lines
         self._feed = Feed(poller, self._feed_fd, self._lines_read, self._input_closed)
         # Before there is anything that would have to be closed if it fails.
@@ -152,8 +153,10 @@ class Dialogue:
         self._partial = rest[:MAX_STATUS_BYTES]  # not before: there may be no memory to go on
         if not end:
             return
-        if (strange := NO_STATUS.search(lines)) is not None:
-            # A trap of the user's, in the moment of a report: the report comes all the same.
+        if not self._told and (strange := NO_STATUS.search(lines)) is not None:
+            # A trap of the user's, in the moment of a report: the report comes all the same. Once:
+            # programs find the pipe, and could fill a disk with procd's log.
+            self._told = True
             first, count = strange[0][:80], lines.count(b"\n") + 1 - len(told)
             log.info("shell says %r on %s, the first of %d", first, self._control.path, count)
         for number, word in told:

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +36,8 @@ def remove_tree(path: Path) -> None:
 
     Somebody may still write there, such as a program that is being killed.
     """
-    shutil.rmtree(path, ignore_errors=True)  # goes on after what can't be
+    with suppress(RecursionError):  # it is too deep for that, before Python 3.13
+        shutil.rmtree(path, ignore_errors=True)  # goes on after what can't be
     try:
         path.rmdir()
     except FileNotFoundError:

@@ -5,6 +5,7 @@ Source: proc_pid_stat(5), proc_pid_status(5), proc_pid_task(5) "children".
 
 import os
 import time
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 # What the kernel gives at a time. Source: seq_file.c, seq_read_iter.
@@ -23,16 +24,20 @@ def children(pid: int, threads: int = 0) -> list[int]:
     Args:
         threads: how many it has; 0 if that isn't known.
     """
+    return [child for few in children_by_thread(pid, threads) for child in few]
+
+
+def children_by_thread(pid: int, threads: int) -> Iterator[list[int]]:
+    """As `children`, of one thread after another: some have as many as the kernel lets them."""
     if threads == 1:
-        return _listed(f"/proc/{pid}/task/{pid}/children")
-    found: list[int] = []
+        yield _listed(f"/proc/{pid}/task/{pid}/children")
+        return
     try:
         names = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - a str, and much faster
     except (FileNotFoundError, ProcessLookupError):
-        return found
+        return
     for name in names:
-        found += _listed(f"/proc/{pid}/task/{name}/children")
-    return found
+        yield _listed(f"/proc/{pid}/task/{name}/children")
 
 
 def threads_of(pid: int) -> set[int]:

@@ -523,6 +523,32 @@ async def test_who_stops_acknowledging_beside_a_fast_one(procd: MakeClient, tmp_
     await fast.until(b"still")
 
 
+async def test_who_only_answers_pings_holds_up_no_program(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """Nothing that is shown is acknowledged any more, as of a page that its browser has frozen."""
+    size = 4 << 20
+    done = tmp_path / "done"
+    text = f"stty raw -echo; read go; head -c {size} /dev/zero; >{done}; exec cat"
+    client = await procd(
+        process={"shell": program(tmp_path, text)},
+        pty={"window_bytes": WINDOW_BYTES},
+        server={"ping_s": 0.1, "dead_peer_s": 1},
+    )
+    await create(client, "t1")
+    frozen = await attended(client)
+    await frozen.type(b"\n")
+    await frozen.until_size(WINDOW_BYTES)
+    await say(frozen, type="ack", offset=frozen.offset)
+    reading = asyncio.ensure_future(frozen.to_end())  # which answers pings
+    await until(done.exists)
+    await reading
+    assert frozen.close == (WSCloseCode.ABNORMAL_CLOSURE, "")
+    assert client.app[CONNECTIONS].dropped == {"silent": 1, "slow": 0}
+    back = await attended(client, f"?offset={frozen.offset}")
+    await back.until_size(1)
+
+
 async def test_the_end_comes_after_all_that_is_acknowledged(
     procd: MakeClient, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import time
 import tracemalloc
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -318,6 +319,21 @@ async def test_large_charts_are_looked_at_in_several_turns(element: str) -> None
     assert artifacts.charts == [chart for chart in charts if is_json(chart)]
     assert len(artifacts.charts) > 1
     assert turns > len(charts) * 50_000 / 64 / STEPS / 2
+
+
+async def test_what_looks_like_long_numbers_takes_no_longer_than_those() -> None:
+    """Nobody waits for a program that writes what is nearly a chart."""
+    number = b"1." + b"2" * 100_000
+    seconds: dict[bytes, float] = {}
+    for end in b"]", b"":
+        chart = b'{"elements":[%b0]}' % (b"[%b,%b%b," % (number, number, end) * 20)
+        artifacts = Artifacts(sys.maxsize)
+        artifacts.feed(b'\n{"type":"chart","value":%b}\n' % chart)
+        begin = time.process_time()
+        await artifacts.check(Turns())
+        seconds[end] = time.process_time() - begin
+        assert artifacts.charts == [chart] * bool(end)
+    assert seconds[b""] < 5 * seconds[b"]"]
 
 
 async def test_what_comes_while_charts_are_looked_at_is_dropped() -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,32 @@ async def test_pipes_of_another_user(procd: MakeClient) -> None:
     assert (await sessions.type_in(client, command_id, "typed", eof=True)).status == 204
     assert (await sessions.ended(client, command_id))["exitCode"] == 0
     assert (await sessions.logs(client, command_id))["stdout"].endswith("typed\n0\n")
+
+
+async def test_the_folder_of_another_users_code_holds_nothing_else(
+    procd: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else was there procd would have to remove, in a turn of its event loop."""
+    let_pass(tmp_path)
+    programs, folders = tmp_path / "node_modules" / ".bin", tmp_path / "folders"
+    programs.mkdir(parents=True)
+    folders.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folders))
+    runtime = programs / "ts-node"
+    runtime.write_text(
+        '#!/bin/sh\nid -u; cat "$8"; echo; stat -c %a "$8"; echo 1 >>"$8"\n'
+        'cd "${8%/*}"; mkdir deep || touch more || ls || mv code.ts code || rm code.ts\n'
+    )
+    runtime.chmod(0o755)
+    client = await procd(process=AS_USER)
+    document = {"language": "typescript", "code": "let it", "cwd": str(tmp_path)}
+    async with client.post("/process/code-run", json=document) as reply:
+        body = await reply.json()
+    said = body["result"].splitlines()
+    assert said[:3] == [str(UID), "let it", "600"]
+    assert len(said) == 3 + 5, said
+    assert all(line.endswith("Permission denied") for line in said[3:]), said
+    assert not [*folders.glob("procd-code-*")]
 
 
 @pytest.mark.parametrize("shell", ["bash", "dash"])

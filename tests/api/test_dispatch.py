@@ -1,5 +1,6 @@
 """What a path leads to is what aiohttp's router would have found."""
 
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -126,6 +127,24 @@ def test_the_usual_is_found_without_the_router() -> None:
         answer.close()
         assert request._match_info is not None
         assert request.match_info.route is route
+
+
+async def test_a_path_of_many_segments_takes_no_longer_than_its_length(procd: MakeClient) -> None:
+    """Nobody waits for that; who asks for it may have no token."""
+    client = await procd()
+
+    async def seconds(target: str, header: str = "") -> float:
+        begin = time.process_time()
+        async with raw(client) as bare:
+            await bare.request(f"GET {target} HTTP/1.1{header}")
+            assert (await bare.head())[0] == 404
+        return time.process_time() - begin
+
+    size = 100_000
+    usual = min([await seconds(f"/{'x' * size}") for _ in range(3)])
+    for target in "/" * size, "/x" * (size // 2), f"http://a{'/' * size}", f"/toolbox{'/' * size}":
+        assert await seconds(target) < 10 * usual
+    assert await seconds("/" * size, "\nExpect: 100-continue") < 10 * usual
 
 
 async def test_a_body_that_waits_to_be_asked_for(procd: MakeClient) -> None:

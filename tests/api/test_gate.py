@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import re
 from collections.abc import Iterator
 
@@ -232,6 +233,27 @@ async def test_who_sends_on_after_a_refusal_meets_no_reset(
             await bare.send(piece)
             async with client.get("/version") as reply:  # meanwhile a reset would have come
                 assert reply.status == 401
+
+
+@each("path", ["/healthz", "/terminal", "/version"])
+async def test_a_body_that_nobody_asked_for_is_not_read(
+    procd: MakeClient, secrets: Secrets, path: str
+) -> None:
+    """It may be without end, and without a token; a short one is dropped, and one is served on."""
+    client = await guarded(procd, secrets)
+    head = f"GET {path} HTTP/1.1\nAuthorization: Bearer {secrets.read}"
+    for header in "Content-Length: 1000000000", "Transfer-Encoding: chunked":
+        async with raw(client) as bare, asyncio.timeout(WAIT_S):
+            await bare.request(f"{head}\n{header}", b"5\r\nbegin\r\n")
+            answer = await bare.rest()
+        assert b"200 OK" in answer
+        assert b"\r\nConnection: close\r\n" in answer
+    async with raw(client) as bare, asyncio.timeout(WAIT_S):
+        await bare.request(f"{head}\nContent-Length: 4")
+        assert (await bare.head())[0] == 200
+        await bare.send(b"body")
+        await bare.request("GET /healthz HTTP/1.1\nConnection: close")
+        assert (await bare.rest()).count(b"200 OK") == 1
 
 
 async def test_a_refusal_is_counted_whoever_leaves_with_it(
@@ -524,6 +546,21 @@ async def test_the_host_of_a_target(procd: MakeClient, named: str, host: str, st
             f"Origin: http://{host}\r\n\r\n".encode()
         )
         assert (await bare.head())[0] == 403
+
+
+@each("named", ["[::::]", "[::]@", "[v1.x]@", "xn--", "xn--a", "a[b]"])
+async def test_a_target_whose_host_is_none(
+    procd: MakeClient, caplog: pytest.LogCaptureFixture, named: str
+) -> None:
+    """It is told so, and no line of the log quotes what somebody without a token has sent."""
+    client = await procd()
+    for first in f"GET http://{named}/version", f"OPTIONS https://{named}", f"CONNECT //{named}":
+        async with raw(client) as bare:
+            await bare.request(f"{first} HTTP/1.1")
+            assert (await bare.head())[0] in (400, 403, 404)
+    async with client.get("/version") as reply:
+        assert reply.status == 200
+    assert not [each for each in caplog.records if each.levelno > logging.DEBUG]
 
 
 @each(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import time
 from pathlib import Path
 
 import procd
@@ -61,6 +62,31 @@ async def test_an_unchanged_file_is_not_sent_again(procd: MakeClient) -> None:
     async with client.get("/terminal/static/app.css", headers=headers) as reply:
         assert reply.status == 304
         assert await reply.read() == b""
+
+
+async def test_which_tags_are_known(procd: MakeClient) -> None:
+    client = await procd()
+    async with client.get("/terminal") as reply:
+        etag = reply.headers["ETag"]
+    for known, status in [
+        (f"W/{etag}", 304), (f'"a", {etag}', 304), ("*", 304),
+        ('"*"', 200), ('"a"', 200), ("", 200), (etag.strip('"'), 200),
+    ]:  # fmt: skip
+        async with client.get("/terminal", headers={"If-None-Match": known}) as reply:
+            assert reply.status == status, known
+
+
+async def test_many_tags_take_no_longer_than_a_long_one(procd: MakeClient) -> None:
+    """Nobody waits for that; no token is needed to ask."""
+    client = await procd()
+    seconds: list[float] = []
+    for tags in f'"{"a" * 100_000}"', '"a",' * 25_000:
+        begin = time.process_time()
+        for _ in range(3):
+            async with client.get("/terminal", headers={"If-None-Match": tags}) as reply:
+                assert reply.status == 200
+        seconds.append(time.process_time() - begin)
+    assert seconds[1] < 4 * seconds[0]
 
 
 async def test_what_is_not_served(procd: MakeClient) -> None:

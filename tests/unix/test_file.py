@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,28 @@ def test_what_cannot_be_removed_is_told(tmp_path: Path, caplog: pytest.LogCaptur
     assert [record.getMessage() for record in caplog.records] == [
         f"{path} can't be removed: Not a directory"
     ]
+
+
+def test_a_tree_that_is_too_deep_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For Python before 3.13: whoever has made it must not make anything else fail."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    monkeypatch.chdir(tree)
+    depth = sys.getrecursionlimit()
+    for _ in range(depth):
+        os.mkdir("inner")
+        os.chdir("inner")
+    with caplog.at_level(logging.WARNING):
+        remove_tree(tree)
+    left = tree.exists()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tree} can't be removed: Directory not empty"
+    ] * left
+    for _ in range(depth * left):  # lest pytest fail at it
+        os.chdir("..")
+        os.rmdir("inner")
 
 
 def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from procd.turns import Turns
 from procd.unix import procfs, proctree, tags
 from procd.unix.pidfd import ended
-from procd.unix.proctree import ASKED, MANY_ROUNDS, Tree
+from procd.unix.proctree import ASKED, MANY_ROUNDS, THREADS, Tree
 from procd.unix.relays import Relays
 from procd.unix.spawn import Spec, spawn
 from procd.unix.tags import PART_BITS, PROCESS_MASK, TAG_BASE
@@ -543,6 +543,26 @@ def test_several_who_are_only_asked_are_a_step(start: Start) -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert len([*proctree.reap_orphans(leaders)]) == 3
     assert {*procfs.own_children()} == leaders
+
+
+def test_some_threads_are_a_step(start: Start) -> None:
+    """A process may have tens of thousands, each with children of its own."""
+    many = 10 * THREADS
+    child = f"""
+import subprocess
+from threading import Event, Thread
+for _ in range({many - 2}):
+    Thread(target=Event().wait).start()
+def fork():
+    print(subprocess.Popen(["sleep", "1000"]).pid)
+    Event().wait()
+Thread(target=fork).start()
+"""
+    leader = start(f"exec {shlex.quote(sys.executable)} -uc {shlex.quote(child)}")
+    forked = leader.line()
+    assert len(procfs.threads_of(leader.pid)) == many
+    pids = [member and member[0] for member in proctree.members(leader.tree, {leader.pid})]
+    assert pids == [*[None] * 10, leader.pid, forked]
 
 
 def test_each_thread_is_mended_and_looked_at_once_more(start: Start) -> None:
