@@ -503,6 +503,29 @@ async def test_a_terminal_takes_input_and_a_size(supervise: Supervise) -> None:
     assert process.stdin.queued_bytes == 0
 
 
+async def test_a_terminal_that_goes_while_input_waits(supervise: Supervise) -> None:
+    """What waits goes with it; who has the number of its descriptor next is not mistaken for it."""
+    supervisor = supervise()
+    process = supervisor.pty("stty raw -echo; echo ready; exec sleep 1000")
+    await until(process, b"ready")
+    assert process.stdin is not None
+    assert process.master is not None
+    process.stdin.write(b"x" * 100_000)
+    assert process.stdin.queued_bytes
+    number = process.master.number
+    process.kill()
+    process.hang_up()
+    assert process.stdin.queued_bytes == 0
+    following = supervisor.pty("read x; echo got-$x")
+    assert following.stdin is not None
+    assert following.master is not None
+    assert following.master.number == number
+    following.stdin.write(b"typed\n")
+    assert await ended(following) == ExitStatus(code=0)
+    assert said(following).endswith(b"got-typed\r\n")
+    await process.killed()
+
+
 async def test_a_given_input_is_its_own(supervise: Supervise) -> None:
     """A pipe for input: what is written arrives, and its end is an end for the child."""
     reading, writing = pipe()
