@@ -172,6 +172,24 @@ def test_changes_of_stream_survive_removal_for_who_reads() -> None:
         file.finish()
 
 
+@pytest.mark.parametrize("read", [False, True])
+def test_nothing_is_left_of_what_is_removed(tmp_path: Path, *, read: bool) -> None:
+    """Neither of its files, though it be read to its end, nor a place among those that may go."""
+    store = LogStore(ROOMY, ROOMY)
+    file = store.create(tmp_path / "1.log")
+    for number in range(3 * HELD_BOUNDARIES):
+        file.append(b"ab", 1 + number % 2)
+    file.finish()
+    assert len(os.listdir(tmp_path)) == 2
+    file.remove(keep_readable=read)
+    assert os.listdir(tmp_path) == []
+    assert not store._finished
+    if read:
+        assert file.read(0, 4) == b"abab"
+        file.finish()
+        assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("goes", ["some", "all", "the file"])
 def test_what_goes_before_it_is_read_is_no_end(goes: str) -> None:
     """Whoever has read some of it is told; what was read already may go."""
@@ -445,6 +463,35 @@ def test_dropped_space_is_given_back_to_the_disk(tmp_path: Path) -> None:
     file.drop(1)
     assert file.kept_bytes == 0
     assert not path.exists()
+
+
+@pytest.mark.parametrize("deleted", ["before", "amid", ""])
+def test_changes_of_stream_go_with_what_is_dropped(tmp_path: Path, deleted: str) -> None:
+    """Their space is given back; where somebody has deleted them, no more is lost than they say."""
+    streams = tmp_path / "1.streams"
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    whole = Whole()
+    for number in range(6 * HELD_BOUNDARIES):
+        data = b"%01024d" % number
+        whole.append(data, 1 + number % 2)
+        file.append(data, 1 + number % 2)
+    blocks = streams.stat().st_blocks
+    assert blocks * 512 == streams.stat().st_size == 4 * HELD_BOUNDARIES * 8
+    if deleted == "before":
+        streams.unlink()
+    else:
+        file.drop(3 * STEP_BYTES)
+        assert file.start == 3 * STEP_BYTES
+        assert streams.stat().st_blocks == blocks // 4
+        file.drop(STEP_BYTES)
+        assert streams.stat().st_blocks == 0
+        if deleted:
+            streams.unlink()
+    file.drop(STEP_BYTES)
+    assert file.start == 5 * STEP_BYTES
+    whole.check(list(file.snapshot().runs()), file.start, file.end)
+    file.finish()
+    file.remove()
 
 
 def test_no_less_is_dropped_than_was_asked_for() -> None:
