@@ -72,11 +72,13 @@ async def test_of_one_at_a_time() -> None:
         client.leave(LONG_S)
     assert [client.waiting_bytes > 0 for client in clients] == [True, False, False, False]
     await program.reads(b"1")
+    await until(lambda: not program.keys._hands_over)
     Typist(program.keys).type(FILL)
     late = Typist(program.keys)
     late.type(b"5")
     late.leave(LONG_S)
     assert late.waiting_bytes > 0
+    await program.reads(b"5")
     program.close()
 
 

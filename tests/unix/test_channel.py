@@ -233,6 +233,7 @@ async def test_who_takes_no_answers_is_not_read() -> None:
 async def test_what_is_there_is_taken_without_a_turn() -> None:
     with paired() as pair:
         pair.ours.pause()
+        assert pair.ours._fd.number not in pair.ours._poller._readers  # it isn't called in vain
         for number in range(4):
             pair.write(b"%d" % number)
         pair.ours.drain(3)
@@ -274,6 +275,8 @@ async def test_end(how: str) -> None:
         assert pair.nothing_more()
         assert not pair.reason
         pair.ours.send(b"to nobody")
+        pair.ours.pause()
+        pair.ours.resume()
         pair.ours.close()
         assert pair.ends == 1
 

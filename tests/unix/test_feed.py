@@ -9,6 +9,7 @@ import pytest
 
 from procd.unix.fd import pipe
 from procd.unix.feed import Feed
+from tests.waiting import until
 
 
 class Left:
@@ -58,3 +59,34 @@ async def test_a_pipe_that_takes_more(monkeypatch: pytest.MonkeyPatch, resizable
     assert not lost.is_set()
     reading.close()
     writing.close()
+
+
+async def test_nobody_to_read_a_line() -> None:
+    """That is told at once, and once."""
+    reading, writing = pipe()
+    told: list[str] = []
+    feed = Feed(Left(), writing, lambda: told.append("read"), lambda: told.append("lost"))
+    reading.close()
+    feed.write(b"a line\n")
+    assert told == ["lost"]
+    await asyncio.sleep(0)
+    assert told == ["lost"]
+    writing.close()
+
+
+async def test_it_ends_while_there_is_no_memory_to_go_on_with() -> None:
+    """Nothing is left that would look at a pipe which is closed by then."""
+    reading, writing = pipe()
+
+    def on_read() -> None:
+        raise MemoryError
+
+    feed = Feed(Left(), writing, on_read, lambda: None)
+    feed.write(b"a line\n")
+    os.read(reading.number, 100)
+    await until(lambda: feed._retry is not None)
+    assert feed._retry is not None
+    retry = feed._retry
+    writing.close()
+    assert retry.cancelled()
+    reading.close()

@@ -273,6 +273,37 @@ class Short(Collector):
         super().received(data)
 
 
+async def test_no_memory_to_read_with(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It isn't tried at each turn, nor when it is to go on after a pause; nothing is lost."""
+    reading, writing = ends
+    got = Collector()
+    tries = 0
+
+    def read(number: int, size: int) -> bytes:
+        nonlocal tries
+        if number != reading.number:
+            return whole_read(number, size)
+        tries += 1
+        raise MemoryError
+
+    whole_read = os.read
+    reader = FdReader(poller, reading, got.received, got.eof)
+    monkeypatch.setattr(reader_module, "MEMORY_REST_S", 1000)
+    monkeypatch.setattr("os.read", read)
+    os.write(writing.number, b"x")
+    for _ in range(3):
+        await turn()
+        reader.pause()
+        reader.resume()
+    assert tries == 1
+    monkeypatch.undo()
+    reader.drain()
+    assert got.data == b"x"
+    reader.close()
+
+
 @pytest.mark.parametrize("ended", [False, True])
 async def test_no_memory_to_keep_what_was_read(
     poller: Poller, ends: tuple[OwnedFd, OwnedFd], ended: bool
