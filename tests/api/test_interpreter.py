@@ -1234,6 +1234,20 @@ async def test_pongs_while_queued(procd: MakeClient, gate: Gate) -> None:
     await first.to_end()
 
 
+async def test_who_leaves_the_queue_takes_no_memory(procd: MakeClient, gate: Gate) -> None:
+    client = await procd()
+    first = await start(client, f"print('in'); open({str(gate)!r}).readline()")
+    await first.until("in\n")
+    memory = client.app[PROCESSES].memory
+    used_bytes = memory.used_bytes
+    waiting = await start(client, f"print({'x' * 10_000!r})")
+    await until(lambda: _is(memory.used_bytes > used_bytes + 10_000))
+    await waiting.ws.close()
+    await until(lambda: _is(memory.used_bytes == used_bytes))
+    gate.open()
+    await first.to_end()
+
+
 async def test_queue_limit(procd: MakeClient, gate: Gate) -> None:
     client = await procd(interpreter={"max_queued": 3})
     first = await start(client, f"print('in'); open({str(gate)!r}).readline()")
@@ -1876,6 +1890,8 @@ async def test_spares_follow_the_environment(procd: MakeClient, tmp_path: Path) 
 
 async def test_preload(procd: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
     client = await procd(interpreter={"preload": ["no_such_module", "colorsys", "nor_this"]})
+    # The second is started before the first has told anything.
+    await asyncio.gather(create(client), create(client))
     assert await said(client, "import sys; print('colorsys' in sys.modules)") == "True\n"
     await create(client)  # another process, which has no news
     assert [line for line in caplog.messages if "preload" in line] == [
