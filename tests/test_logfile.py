@@ -465,6 +465,18 @@ def test_dropped_space_is_given_back_to_the_disk(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_deleted_file_that_is_written_to_gives_up_no_more_than_it_has_to(tmp_path: Path) -> None:
+    path = tmp_path / "1.log"
+    file = LogStore(ROOMY, ROOMY).create(path)
+    file.append(b"x" * (3 * STEP_BYTES), 1)
+    path.unlink()
+    file.drop(STEP_BYTES)
+    assert (file.start, file.end) == (STEP_BYTES, 3 * STEP_BYTES)
+    assert not path.exists()
+    file.finish()
+    file.remove()
+
+
 @pytest.mark.parametrize("deleted", ["before", "amid", ""])
 def test_changes_of_stream_go_with_what_is_dropped(tmp_path: Path, deleted: str) -> None:
     """Their space is given back; where somebody has deleted them, no more is lost than they say."""

@@ -63,6 +63,19 @@ async def test_what_was_typed_by_who_has_left_is_handed_over() -> None:
     program.close()
 
 
+async def test_a_terminal_that_goes_when_all_have_left(caplog: pytest.LogCaptureFixture) -> None:
+    """There is nothing to hand over any more, and nobody to drop it of."""
+    program = Program()
+    client = Typist(program.keys)
+    client.type(b"1")
+    await asyncio.sleep(0)  # it is being waited for room
+    client.leave()
+    program.close()
+    await until(lambda: not program.keys._hands_over)
+    await asyncio.sleep(0)
+    assert not caplog.messages
+
+
 async def test_of_one_at_a_time() -> None:
     """Until that is handed over, others take theirs along; after that, the next may leave some."""
     program = Program()

@@ -194,6 +194,8 @@ async def test_long_messages_both_ways() -> None:
             assert len(parts[-1]) <= CHUNK_BYTES + 1
         assert b"".join([part[1:] for part in parts]) == text
         assert await loop.sock_recv(pair.theirs, CHUNK_BYTES + 1) == LAST + b"short"
+        await asyncio.sleep(0)
+        assert pair.ours._fd.number not in pair.ours._poller._writers  # it isn't called in vain
 
 
 async def test_who_takes_no_answers_is_not_read() -> None:
