@@ -452,6 +452,9 @@ def test_dropped_space_is_given_back_to_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "1.log"
     store = LogStore(ROOMY, ROOMY)
     file = store.create(path)
+    file.append(b"all of it", 1)
+    file.drop(1)
+    assert path.stat().st_size == 0
     file.append(b"x" * (4 * STEP_BYTES), 1)
     file.append(b"y" * STEP_BYTES, 1)
     file.drop(3 * STEP_BYTES)
@@ -620,6 +623,31 @@ def test_largest_finished_log_goes_first(tmp_path: Path) -> None:
     running.remove()
     running.finish()
     assert store.used_bytes == 0
+
+
+def test_what_is_removed_gives_up_nothing_any_more(tmp_path: Path) -> None:
+    """Those that are left do."""
+    store = LogStore(ROOMY, 4 * STEP_BYTES)
+    large, small, running = (store.create(tmp_path / f"{n}.log") for n in range(3))
+    large.append(b"l" * (2 * STEP_BYTES), 1)
+    small.append(b"s" * STEP_BYTES, 1)
+    large.finish()
+    small.finish()
+    large.remove()
+    running.append(b"r" * (3 * STEP_BYTES), 1)
+    running.finish()
+    assert small.start > 0
+    assert running.start == 0
+
+
+def test_a_reserve_is_kept_where_there_is_nothing_to_open(tmp_path: Path) -> None:
+    store = LogStore(ROOMY, ROOMY)
+    store.keep_reserve()
+    with descriptors_exhausted():
+        with pytest.raises(FileNotFoundError):
+            store.open(tmp_path / "absent", os.O_RDONLY)
+        assert store._reserve is not None
+    store.close()
 
 
 def pour_calls(logs: int) -> int:

@@ -654,6 +654,19 @@ async def test_a_status_of_another_command(procd: MakeClient, gate: Gate) -> Non
     assert (await ended(client, command_id))["exitCode"] == 3
 
 
+async def test_a_status_that_comes_in_pieces(procd: MakeClient, alive: Fifo, gate: Gate) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"echo begun >{alive}; read x <{gate}")
+    assert await alive.line() == "begun"
+    dialogue = client.app[SESSIONS].get("s")._dialogue
+    for piece in b"1 ", b"3\n":
+        os.write(dialogue._control.fd.number, piece)
+        dialogue.hear()
+    assert (await ended(client, command_id))["exitCode"] == 3
+    gate.open()
+
+
 async def test_a_flood_on_the_pipe_of_statuses(
     procd: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from procd.unix.fd import RESERVED, OwnedFd, for_work, pipe, take_none
+from procd.unix.fd import RESERVED, OwnedFd, anonymous_file, for_work, pipe, take_none
 from procd.unix.tty import open_pty
 
 
@@ -126,3 +126,16 @@ def test_a_filter_in_front_of_the_option_to_take_no_descriptors() -> None:
     """As on a kernel without it: what is refused then is nothing."""
     with Filtered(socket.AF_UNIX) as sock:
         take_none(sock)
+
+
+def test_a_file_that_there_is_no_room_for() -> None:
+    """Nothing is left of it."""
+    before = os.listdir("/proc/self/fd")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            anonymous_file("large", b"x" * 11)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir("/proc/self/fd") == before

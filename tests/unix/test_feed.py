@@ -4,11 +4,12 @@ import asyncio
 import errno
 import fcntl
 import os
+from contextlib import suppress
 
 import pytest
 
 from procd.unix.fd import pipe
-from procd.unix.feed import Feed
+from procd.unix.feed import SIZE_BYTES, Feed
 from tests.waiting import until
 
 
@@ -90,3 +91,30 @@ async def test_it_ends_while_there_is_no_memory_to_go_on_with() -> None:
     writing.close()
     assert retry.cancelled()
     reading.close()
+
+
+async def test_a_line_that_is_longer_than_the_pipe() -> None:
+    """It goes there as it is read; only then has all been."""
+    reading, writing = pipe()
+    os.set_blocking(reading.number, False)
+    line = bytes(range(256)) * (3 * SIZE_BYTES // 256)
+    got = bytearray()
+    told: list[int] = []
+
+    def on_read() -> None:
+        told.append(len(got))
+        feed.rest()
+
+    def read() -> bool:
+        with suppress(BlockingIOError):
+            got.extend(os.read(reading.number, SIZE_BYTES // 2))
+        return bool(told)
+
+    feed = Feed(Left(), writing, on_read, lambda: None)
+    feed.write(line[:100])
+    feed.write(line[100:])
+    await until(read)
+    assert bytes(got) == line
+    assert told == [len(line)]
+    reading.close()
+    writing.close()

@@ -14,7 +14,14 @@ from procd.unix import poller as module
 from procd.unix import reader as reader_module
 from procd.unix.fd import OwnedFd, pipe
 from procd.unix.poller import REST_S, Poller
-from procd.unix.reader import FLOW_PIPE_BYTES, FLOW_READS, READ_BYTES, SHORT_READ_BYTES, FdReader
+from procd.unix.reader import (
+    FLOW_PIPE_BYTES,
+    FLOW_READS,
+    POUR_BYTES,
+    READ_BYTES,
+    SHORT_READ_BYTES,
+    FdReader,
+)
 from procd.unix.tty import open_pty
 from tests.unix.collector import Collector, turn
 
@@ -304,6 +311,23 @@ async def test_no_memory_to_read_with(
     reader.close()
 
 
+async def test_what_is_discarded_is_read_and_dropped(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
+    """What waits by then, too; the end is told all the same."""
+    reading, writing = ends
+    got = Collector()
+    reader = FdReader(poller, reading, got.received, got.eof)
+    reader.pause()
+    os.write(writing.number, b"before")
+    reader.discard()
+    os.write(writing.number, b"after")
+    writing.close()
+    async with asyncio.timeout(10):
+        await got.ended
+    assert got.runs == []
+
+
 @pytest.mark.parametrize("ended", [False, True])
 async def test_no_memory_to_keep_what_was_read(
     poller: Poller, ends: tuple[OwnedFd, OwnedFd], ended: bool
@@ -518,6 +542,22 @@ async def test_the_rest_of_a_character_comes_before_what_comes_beside_it(
         os.write(writing.number, whole[-rest:])
         await got.until(len(whole) + 1)
     assert got.data == whole + b"z"
+
+
+async def test_what_pours_comes_before_what_comes_beside_it(
+    beside: Beside, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one piece of what a program writes that writes much."""
+    monkeypatch.setattr(reader_module, "POUR_S", 3600.0)
+    got, _, _, other_writing = beside
+    _, writing = ends
+    async with asyncio.timeout(10):
+        os.write(writing.number, bytes(POUR_BYTES))
+        await got.until(POUR_BYTES)
+        os.write(other_writing.number, b"z")
+        os.write(writing.number, b"y")
+        await got.until(POUR_BYTES + 2)
+    assert got.data.endswith(b"yz")
 
 
 async def test_no_memory_for_what_gathers_beside_it(
