@@ -338,6 +338,17 @@ def test_changes_of_stream_that_others_cut_or_delete(
     file.finish()
 
 
+def test_changes_of_stream_that_others_write_over_before_its_removal(tmp_path: Path) -> None:
+    """Nobody reads what they say."""
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    for number in range(4 * HELD_BOUNDARIES):
+        file.append(b"ab", 1 + number % 2)
+    streams = tmp_path / "1.streams"
+    streams.write_bytes(bytes(streams.stat().st_size))
+    file.remove(keep_readable=True)
+    assert not file.kept_bytes
+
+
 @pytest.mark.parametrize("kind", ["ones", "zeros", "random", "descending", "too high"])
 def test_changes_of_stream_that_others_write_over(tmp_path: Path, kind: str) -> None:
     """Once that is found, they are as good as cut off."""
@@ -647,7 +658,9 @@ def test_a_reserve_is_kept_where_there_is_nothing_to_open(tmp_path: Path) -> Non
         with pytest.raises(FileNotFoundError):
             store.open(tmp_path / "absent", os.O_RDONLY)
         assert store._reserve is not None
+    before = len(os.listdir("/proc/self/fd"))
     store.close()
+    assert len(os.listdir("/proc/self/fd")) == before - 1
 
 
 def pour_calls(logs: int) -> int:

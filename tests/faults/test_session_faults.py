@@ -202,6 +202,17 @@ async def test_queued_commands_keep_no_descriptor_when_their_shell_has_ended(
     await delete(client)
 
 
+async def test_what_an_idle_shell_leaves_with_its_own_streams(procd: MakeClient) -> None:
+    """Nobody reads them any more: it is none of the processes that there may be."""
+    client = await procd(process={"shell": SHELLS["bash"]}, sessions={"grace_s": 0.1})
+    await create(client)
+    pid = int((await run(client, "trap 'sleep 1000 & exit 3' USR1; echo $$"))["output"])
+    os.kill(pid, signal.SIGUSR1)
+    await refused(await post_exec(client, "true"), 410, "SESSION_ENDED")
+    await until(lambda: not client.app[PROCESSES].supervised)
+    await delete(client)
+
+
 async def test_shell_killed_in_mid_command(procd: MakeClient, alive: Fifo, gate: Gate) -> None:
     client = await procd(sessions={"grace_s": 0.1})
     await create(client)

@@ -586,6 +586,36 @@ async def test_no_memory_for_what_gathers_beside_it(
     assert got.data.endswith(b"xzy")
 
 
+async def test_a_pause_amid_what_gathers(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None],
+    closing: ExitStack,
+) -> None:  # fmt: skip
+    """It isn't left to rest, and then read all the same."""
+    timing(3600.0, 0.0001)
+    got = Collector()
+    reading, writing = ends
+    readers: list[FdReader] = []
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+
+    def received(data: bytes) -> None:
+        got.received(data)
+        if len(got.data) > FLOW_READS:
+            readers[0].pause()
+
+    readers.append(FdReader(poller, reading, received, got.eof))
+    closing.callback(readers[0].close)
+    await byte_by_byte(writing, got, FLOW_READS + 1)
+    os.write(writing.number, b"y")
+    for _ in range(3):
+        await turn()
+    assert b"y" not in got.data
+    readers[0].resume()
+    async with asyncio.timeout(10):
+        await got.until(FLOW_READS + 2)
+    assert not complaints
+
+
 @pytest.mark.parametrize(
     ("soon_s", "burst_bytes", "gathers"),
     [
