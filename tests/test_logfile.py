@@ -47,6 +47,26 @@ class Whole:
         assert position == end
 
 
+def test_a_log_of_nothing(tmp_path: Path) -> None:
+    """It has no file, and can be read all the same."""
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    assert file.read(0, 10) == b""
+    file.finish()
+    assert file.read(0, 10) == b""
+    assert list(file.snapshot().runs()) == []
+    assert not os.listdir(tmp_path)
+
+
+def test_what_one_stream_says_piece_by_piece(tmp_path: Path) -> None:
+    """It takes no more than what it says at once."""
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    for _ in range(3):
+        file.append(b"abc", 2)
+    assert (file.sole_stream, file.cost_bytes) == (2, 9 + 8)
+    assert list(file.slices(0, 100)) == [Run(0, 2, b"abcabcabc")]
+    file.finish()
+
+
 @contextmanager
 def log_file(max_log_bytes: int = ROOMY) -> Iterator[tuple[LogFile, LogStore]]:
     """A log in a directory of its own."""
