@@ -1311,12 +1311,16 @@ async def test_timeout_keeps_the_state(procd: MakeClient) -> None:
 
 
 async def test_an_interrupt_is_not_for_earlier_cells(procd: MakeClient) -> None:
+    """Nor for who has left the process group, as with Ctrl-C."""
     client = await procd()
     code = "import os, subprocess, time; child = subprocess.Popen(['sleep', '3600'])"
     assert not await said(client, code)
-    mine = "mine = subprocess.Popen(['sleep', '3600']); print('in'); time.sleep(60)"
+    mine = (
+        "mine, apart = (subprocess.Popen(['sleep', '3600'], start_new_session=new)"
+        " for new in (False, True)); print('in'); time.sleep(60)"
+    )
     assert (await run(client, mine, timeout=1)).close == (4008, "")
-    assert await said(client, "print(mine.wait(), child.poll())") == "-2 None\n"
+    assert await said(client, "print(mine.wait(), child.poll(), apart.poll())") == "-2 None None\n"
     cell = await start(client, "print('in'); time.sleep(60)")
     await cell.until("in\n")
     await cell.ws.close()
@@ -1326,7 +1330,7 @@ async def test_an_interrupt_is_not_for_earlier_cells(procd: MakeClient) -> None:
     async with client.post(f"{CONTEXTS}/default/interrupt") as reply:
         assert reply.status == 200
     assert (await cell.to_end()).error["name"] == "KeyboardInterrupt"
-    assert await said(client, "print(child.poll())") == "None\n"
+    assert await said(client, "print(child.poll(), apart.poll())") == "None None\n"
 
 
 async def test_timeout_of_the_unwilling(procd: MakeClient, alive: Fifo) -> None:
