@@ -339,9 +339,13 @@ async def test_who_looks_knows_of_the_exit(supervise: Supervise, child: str) -> 
 @pytest.mark.parametrize("failure", [MemoryError(), OSError(errno.EFAULT, "Bad address")])
 @pytest.mark.parametrize("terminal", [False, True])
 async def test_an_end_whose_last_words_can_not_be_read(
-    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, failure: Exception, terminal: bool
+    supervise: Supervise,
+    monkeypatch: pytest.MonkeyPatch,
+    complaints: list[BaseException | None],
+    failure: Exception,
+    terminal: bool,
 ) -> None:
-    """They are lost, in the end, and the end is told."""
+    """They are lost, in the end, and the end is told; so is a failure that nobody expects."""
     monkeypatch.setattr("procd.process.MEMORY_WAIT_S", 0.1)
     supervisor = supervise()
     start = supervisor.pty if terminal else supervisor.sh
@@ -355,6 +359,8 @@ async def test_an_end_whose_last_words_can_not_be_read(
     monkeypatch.setattr("os.read", short)
     assert await ended(process) == ExitStatus(code=3)
     monkeypatch.undo()
+    assert set(complaints) == (set() if isinstance(failure, MemoryError) else {failure})
+    complaints.clear()
 
 
 @pytest.mark.parametrize("terminal", [False, True])
