@@ -217,9 +217,13 @@ class LogFile:
 
     def drop(self, least_bytes: int) -> None:
         """Give up at least `least_bytes` of the oldest output, or all there is."""
-        start = self.start + max(least_bytes, self._store.step_bytes)
-        start += -(start - self._base) % BLOCK_BYTES  # to the end of a block
-        if start >= self.end or not self._punch(start):
+        try:
+            self.notice_damage()  # else what is missing would cost the rest as well
+            start = self.start + max(least_bytes, self._store.step_bytes)
+            start += -(start - self._base) % BLOCK_BYTES  # to the end of a block
+            if start >= self.end or not self._punch(start):
+                start = self.end
+        except OSError:
             start = self.end
         self._forget_before(start)
 
@@ -249,16 +253,13 @@ class LogFile:
             log.warning("a file is left: %s", exc.strerror, extra={"log": self._path.name})
 
     def _punch(self, start: int) -> bool:
+        fd = self._fd or self._store.open(self._path, os.O_RDWR)
         try:
-            fd = self._fd or self._store.open(self._path, os.O_RDWR)
-            try:
-                done = punch(fd, start - self._base)
-            finally:
-                if fd is not self._fd:
-                    self._store.close_fd(fd)
-            self._boundaries.forget_before(start)
-        except OSError:
-            return False
+            done = punch(fd, start - self._base)
+        finally:
+            if fd is not self._fd:
+                self._store.close_fd(fd)
+        self._boundaries.forget_before(start)
         return done
 
     def read(self, offset: int, most: int) -> bytes:

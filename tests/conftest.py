@@ -97,9 +97,15 @@ def _children() -> set[str]:
     return found
 
 
+@pytest.fixture
+def complaints() -> list[BaseException | None]:
+    """What the loop has told that nobody took, such as a callback's error; a test may take it."""
+    return []
+
+
 @pytest.fixture(autouse=True)
-async def settled() -> AsyncIterator[None]:
-    """Fail a test that leaves a task, a child, a descriptor or a thread."""
+async def settled(complaints: list[BaseException | None]) -> AsyncIterator[None]:
+    """Fail a test that leaves a task, a child, a descriptor or a thread, or a complaint."""
     # The collection at its end is to look through little more than this test has made: pytest keeps
     # so much of thousands that most of their time was spent in collections.
     if next(BEGUN) % 16 == 0:
@@ -108,7 +114,14 @@ async def settled() -> AsyncIterator[None]:
     # The official SDK, tested in this process as well, has threads that it never ends.
     before, threads, children = _descriptors(), set(threading.enumerate()), _children()
     own = asyncio.current_task()
+
+    def complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        complaints.append(context.get("exception"))
+        loop.default_exception_handler(context)
+
+    asyncio.get_running_loop().set_exception_handler(complain)
     yield
+    assert not complaints
     gc.collect()
     left = {task for task in asyncio.all_tasks() if task not in (own, asyncio.current_task())}
     assert not left, f"tasks left: {left}"

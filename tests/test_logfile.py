@@ -47,6 +47,26 @@ class Whole:
         assert position == end
 
 
+def test_a_log_of_nothing(tmp_path: Path) -> None:
+    """It has no file, and can be read all the same."""
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    assert file.read(0, 10) == b""
+    file.finish()
+    assert file.read(0, 10) == b""
+    assert list(file.snapshot().runs()) == []
+    assert not os.listdir(tmp_path)
+
+
+def test_what_one_stream_says_piece_by_piece(tmp_path: Path) -> None:
+    """It takes no more than what it says at once."""
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    for _ in range(3):
+        file.append(b"abc", 2)
+    assert (file.sole_stream, file.cost_bytes) == (2, 9 + 8)
+    assert list(file.slices(0, 100)) == [Run(0, 2, b"abcabcabc")]
+    file.finish()
+
+
 @contextmanager
 def log_file(max_log_bytes: int = ROOMY) -> Iterator[tuple[LogFile, LogStore]]:
     """A log in a directory of its own."""
@@ -170,6 +190,24 @@ def test_changes_of_stream_survive_removal_for_who_reads() -> None:
         file.remove(keep_readable=True)
         whole.check(list(file.snapshot().runs()), 0, file.end)
         file.finish()
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_nothing_is_left_of_what_is_removed(tmp_path: Path, *, read: bool) -> None:
+    """Neither of its files, though it be read to its end, nor a place among those that may go."""
+    store = LogStore(ROOMY, ROOMY)
+    file = store.create(tmp_path / "1.log")
+    for number in range(3 * HELD_BOUNDARIES):
+        file.append(b"ab", 1 + number % 2)
+    file.finish()
+    assert len(os.listdir(tmp_path)) == 2
+    file.remove(keep_readable=read)
+    assert os.listdir(tmp_path) == []
+    assert not store._finished
+    if read:
+        assert file.read(0, 4) == b"abab"
+        file.finish()
+        assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("goes", ["some", "all", "the file"])
@@ -320,6 +358,17 @@ def test_changes_of_stream_that_others_cut_or_delete(
     file.finish()
 
 
+def test_changes_of_stream_that_others_write_over_before_its_removal(tmp_path: Path) -> None:
+    """Nobody reads what they say."""
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    for number in range(4 * HELD_BOUNDARIES):
+        file.append(b"ab", 1 + number % 2)
+    streams = tmp_path / "1.streams"
+    streams.write_bytes(bytes(streams.stat().st_size))
+    file.remove(keep_readable=True)
+    assert not file.kept_bytes
+
+
 @pytest.mark.parametrize("kind", ["ones", "zeros", "random", "descending", "too high"])
 def test_changes_of_stream_that_others_write_over(tmp_path: Path, kind: str) -> None:
     """Once that is found, they are as good as cut off."""
@@ -434,6 +483,9 @@ def test_dropped_space_is_given_back_to_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "1.log"
     store = LogStore(ROOMY, ROOMY)
     file = store.create(path)
+    file.append(b"all of it", 1)
+    file.drop(1)
+    assert path.stat().st_size == 0
     file.append(b"x" * (4 * STEP_BYTES), 1)
     file.append(b"y" * STEP_BYTES, 1)
     file.drop(3 * STEP_BYTES)
@@ -445,6 +497,47 @@ def test_dropped_space_is_given_back_to_the_disk(tmp_path: Path) -> None:
     file.drop(1)
     assert file.kept_bytes == 0
     assert not path.exists()
+
+
+def test_a_deleted_file_that_is_written_to_gives_up_no_more_than_it_has_to(tmp_path: Path) -> None:
+    path = tmp_path / "1.log"
+    file = LogStore(ROOMY, ROOMY).create(path)
+    file.append(b"x" * (3 * STEP_BYTES), 1)
+    path.unlink()
+    file.drop(STEP_BYTES)
+    assert (file.start, file.end) == (STEP_BYTES, 3 * STEP_BYTES)
+    assert not path.exists()
+    file.finish()
+    file.remove()
+
+
+@pytest.mark.parametrize("deleted", ["before", "amid", ""])
+def test_changes_of_stream_go_with_what_is_dropped(tmp_path: Path, deleted: str) -> None:
+    """Their space is given back; where somebody has deleted them, no more is lost than they say."""
+    streams = tmp_path / "1.streams"
+    file = LogStore(ROOMY, ROOMY).create(tmp_path / "1.log")
+    whole = Whole()
+    for number in range(6 * HELD_BOUNDARIES):
+        data = b"%01024d" % number
+        whole.append(data, 1 + number % 2)
+        file.append(data, 1 + number % 2)
+    blocks = streams.stat().st_blocks
+    assert blocks * 512 == streams.stat().st_size == 4 * HELD_BOUNDARIES * 8
+    if deleted == "before":
+        streams.unlink()
+    else:
+        file.drop(3 * STEP_BYTES)
+        assert file.start == 3 * STEP_BYTES
+        assert streams.stat().st_blocks == blocks // 4
+        file.drop(STEP_BYTES)
+        assert streams.stat().st_blocks == 0
+        if deleted:
+            streams.unlink()
+    file.drop(STEP_BYTES)
+    assert file.start == 5 * STEP_BYTES
+    whole.check(list(file.snapshot().runs()), file.start, file.end)
+    file.finish()
+    file.remove()
 
 
 def test_no_less_is_dropped_than_was_asked_for() -> None:
@@ -561,6 +654,33 @@ def test_largest_finished_log_goes_first(tmp_path: Path) -> None:
     running.remove()
     running.finish()
     assert store.used_bytes == 0
+
+
+def test_what_is_removed_gives_up_nothing_any_more(tmp_path: Path) -> None:
+    """Those that are left do."""
+    store = LogStore(ROOMY, 4 * STEP_BYTES)
+    large, small, running = (store.create(tmp_path / f"{n}.log") for n in range(3))
+    large.append(b"l" * (2 * STEP_BYTES), 1)
+    small.append(b"s" * STEP_BYTES, 1)
+    large.finish()
+    small.finish()
+    large.remove()
+    running.append(b"r" * (3 * STEP_BYTES), 1)
+    running.finish()
+    assert small.start > 0
+    assert running.start == 0
+
+
+def test_a_reserve_is_kept_where_there_is_nothing_to_open(tmp_path: Path) -> None:
+    store = LogStore(ROOMY, ROOMY)
+    store.keep_reserve()
+    with descriptors_exhausted():
+        with pytest.raises(FileNotFoundError):
+            store.open(tmp_path / "absent", os.O_RDONLY)
+        assert store._reserve is not None
+    before = len(os.listdir("/proc/self/fd"))
+    store.close()
+    assert len(os.listdir("/proc/self/fd")) == before - 1
 
 
 def pour_calls(logs: int) -> int:

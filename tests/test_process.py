@@ -339,9 +339,13 @@ async def test_who_looks_knows_of_the_exit(supervise: Supervise, child: str) -> 
 @pytest.mark.parametrize("failure", [MemoryError(), OSError(errno.EFAULT, "Bad address")])
 @pytest.mark.parametrize("terminal", [False, True])
 async def test_an_end_whose_last_words_can_not_be_read(
-    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, failure: Exception, terminal: bool
+    supervise: Supervise,
+    monkeypatch: pytest.MonkeyPatch,
+    complaints: list[BaseException | None],
+    failure: Exception,
+    terminal: bool,
 ) -> None:
-    """They are lost, in the end, and the end is told."""
+    """They are lost, in the end, and the end is told; so is a failure that nobody expects."""
     monkeypatch.setattr("procd.process.MEMORY_WAIT_S", 0.1)
     supervisor = supervise()
     start = supervisor.pty if terminal else supervisor.sh
@@ -355,6 +359,8 @@ async def test_an_end_whose_last_words_can_not_be_read(
     monkeypatch.setattr("os.read", short)
     assert await ended(process) == ExitStatus(code=3)
     monkeypatch.undo()
+    assert set(complaints) == (set() if isinstance(failure, MemoryError) else {failure})
+    complaints.clear()
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -501,6 +507,29 @@ async def test_a_terminal_takes_input_and_a_size(supervise: Supervise) -> None:
     process.resize(1, 1)
     process.stdin.write(b"nobody")
     assert process.stdin.queued_bytes == 0
+
+
+async def test_a_terminal_that_goes_while_input_waits(supervise: Supervise) -> None:
+    """What waits goes with it; who has the number of its descriptor next is not mistaken for it."""
+    supervisor = supervise()
+    process = supervisor.pty("stty raw -echo; echo ready; exec sleep 1000")
+    await until(process, b"ready")
+    assert process.stdin is not None
+    assert process.master is not None
+    process.stdin.write(b"x" * 100_000)
+    assert process.stdin.queued_bytes
+    number = process.master.number
+    process.kill()
+    process.hang_up()
+    assert process.stdin.queued_bytes == 0
+    following = supervisor.pty("read x; echo got-$x")
+    assert following.stdin is not None
+    assert following.master is not None
+    assert following.master.number == number
+    following.stdin.write(b"typed\n")
+    assert await ended(following) == ExitStatus(code=0)
+    assert said(following).endswith(b"got-typed\r\n")
+    await process.killed()
 
 
 async def test_a_given_input_is_its_own(supervise: Supervise) -> None:

@@ -56,6 +56,13 @@ class Story:
         return asyncio.create_task(wait())
 
 
+async def rests(starts: Starts) -> None:
+    """Check that nothing is left to do, turn after turn, for those who have left."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not starts._planned
+
+
 def busy() -> None:
     """Take as long as may be in one turn."""
     late = time.monotonic() + LONG_S
@@ -126,6 +133,7 @@ async def test_who_leaves_before_its_turn_starts_nothing() -> None:
     assert not [step for step in story.steps if step.endswith("a")]
     with pytest.raises(asyncio.CancelledError):
         await leaving
+    await rests(story.starts)
 
 
 async def test_who_leaves_when_all_is_ready_gets_it_back() -> None:
@@ -145,6 +153,7 @@ async def test_who_leaves_when_all_is_ready_gets_it_back() -> None:
     await until(lambda: "end b" in story.steps)
     assert "ready b" in story.steps
     assert "start b" not in story.steps
+    await rests(story.starts)
 
 
 async def test_who_leaves_amid_the_start_is_not_left_with_it() -> None:

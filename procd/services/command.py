@@ -166,7 +166,6 @@ class Command:
             self._close()
             for reader in self._readers:
                 reader.close()
-            self._readers.clear()
             if isinstance(exc, MemoryError):
                 raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from exc
             raise

@@ -178,8 +178,6 @@ class PtySession:
 
     def _end(self) -> None:
         self.info = replace(self.info, active=False)
-        if self._redrawn is not None:
-            self._redrawn.cancel()
         self._sessions.ended(self, keep=not self.deleted)
         if self.on_end is not None:
             self.on_end(self.exit_code if self.started else None)  # what never ran has none

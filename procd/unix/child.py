@@ -52,7 +52,7 @@ class Child:
     Source: pidfd_open(2): a pidfd becomes readable when its process ends.
     """
 
-    __slots__ = ("_on_exit", "_pidfd", "_retry", "_selector", "pid")
+    __slots__ = ("_on_exit", "_pidfd", "_selector", "pid")
 
     def __init__(
         self,
@@ -63,7 +63,6 @@ class Child:
         self.pid = pid
         self._selector = selector
         self._on_exit = on_exit
-        self._retry: asyncio.TimerHandle | None = None
         self._pidfd = OwnedFd(os.pidfd_open(pid))
         try:
             selector.add_reader(self._pidfd.number, self._exited)
@@ -91,7 +90,7 @@ class Child:
         self.look()
         if not self._pidfd.closed and self._is_over():
             self._selector.remove_reader(self._pidfd.number)
-            self._retry = asyncio.get_running_loop().call_later(TRACED_REST_S, self._exited)
+            asyncio.get_running_loop().call_later(TRACED_REST_S, self._exited)
 
     def _is_over(self) -> bool:
         poll = select.poll()
@@ -121,7 +120,5 @@ class Child:
         """Give up the pidfd without waiting for the end."""
         if not self._pidfd.closed:
             self._selector.remove_reader(self._pidfd.number)
-            if self._retry is not None:
-                self._retry.cancel()
             self._pidfd.close()
             self._on_exit = _nothing  # lets go of the owner, who holds us

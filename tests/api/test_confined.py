@@ -88,6 +88,27 @@ async def test_the_folder_of_another_users_code_holds_nothing_else(
     assert not [*folders.glob("procd-code-*")]
 
 
+@pytest.mark.parametrize("end", ["terminated", "its shell ends"])
+async def test_the_end_of_input_of_a_command_that_never_runs(procd: MakeClient, end: str) -> None:
+    """Nobody waits any more for the shell to open it."""
+    client = await procd(process=AS_USER)
+    await sessions.create(client)
+    running = await sessions.start(client, "read x; exit 3")
+    queued = await sessions.start(client, "cat")
+    assert (await sessions.type_in(client, queued, eof=True)).status == 204
+
+    def waited_for() -> bool:
+        return f"end of input {queued}" in {task.get_name() for task in asyncio.all_tasks()}
+
+    assert waited_for()
+    if end == "terminated":
+        async with client.post(sessions.path_of(queued) + "/terminate", json={}) as reply:
+            assert reply.status == 204
+    assert (await sessions.type_in(client, running, "x\n")).status == 204
+    assert (await sessions.ended(client, running))["exitCode"] == 3
+    await until(lambda: not waited_for())
+
+
 @pytest.mark.parametrize("shell", ["bash", "dash"])
 async def test_a_session_that_has_ended_has_no_pipes(
     procd: MakeClient, tmp_path: Path, shell: str

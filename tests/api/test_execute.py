@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from procd.api import pulse
+from procd.api.execute import EXECUTIONS
+from procd.app import PROCESSES
 from procd.config import Config
-from procd.services.execute import LATE_BYTES
+from procd.services.execute import LATE_BYTES, ExecuteRequest, unwatched
 from procd.unix.poller import Poller
 from tests.api.clients import (
     WAIT_S,
@@ -265,6 +267,17 @@ async def test_timeout_of_an_output_that_takes_long_to_send(procd: MakeClient) -
         assert int(number) == 9_000_010 + 5 * ("once" in text) - len(head) - len(tail)
     assert body["stderr"] == "once\n"
     assert body["truncated"] is True
+
+
+async def test_what_is_said_after_the_time_is_up_is_not_told(procd: MakeClient) -> None:
+    """What is told stays as it is while it is sent, though the command has yet to be killed."""
+    client = await procd(execute={"default_timeout_s": 0.1})
+    result = await client.app[EXECUTIONS].run(ExecuteRequest(command="exec yes"), unwatched)
+    told = result.output.end
+    assert result.exit_code is None
+    assert told
+    await until(lambda: not client.app[PROCESSES].supervised)
+    assert result.output.end == told
 
 
 def test_default_timeout_is_10_s_without_a_ceiling() -> None:

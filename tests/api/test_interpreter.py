@@ -1234,6 +1234,20 @@ async def test_pongs_while_queued(procd: MakeClient, gate: Gate) -> None:
     await first.to_end()
 
 
+async def test_who_leaves_the_queue_takes_no_memory(procd: MakeClient, gate: Gate) -> None:
+    client = await procd()
+    first = await start(client, f"print('in'); open({str(gate)!r}).readline()")
+    await first.until("in\n")
+    memory = client.app[PROCESSES].memory
+    used_bytes = memory.used_bytes
+    waiting = await start(client, f"print({'x' * 10_000!r})")
+    await until(lambda: _is(memory.used_bytes > used_bytes + 10_000))
+    await waiting.ws.close()
+    await until(lambda: _is(memory.used_bytes == used_bytes))
+    gate.open()
+    await first.to_end()
+
+
 async def test_queue_limit(procd: MakeClient, gate: Gate) -> None:
     client = await procd(interpreter={"max_queued": 3})
     first = await start(client, f"print('in'); open({str(gate)!r}).readline()")
@@ -1297,12 +1311,16 @@ async def test_timeout_keeps_the_state(procd: MakeClient) -> None:
 
 
 async def test_an_interrupt_is_not_for_earlier_cells(procd: MakeClient) -> None:
+    """Nor for who has left the process group, as with Ctrl-C."""
     client = await procd()
     code = "import os, subprocess, time; child = subprocess.Popen(['sleep', '3600'])"
     assert not await said(client, code)
-    mine = "mine = subprocess.Popen(['sleep', '3600']); print('in'); time.sleep(60)"
+    mine = (
+        "mine, apart = (subprocess.Popen(['sleep', '3600'], start_new_session=new)"
+        " for new in (False, True)); print('in'); time.sleep(60)"
+    )
     assert (await run(client, mine, timeout=1)).close == (4008, "")
-    assert await said(client, "print(mine.wait(), child.poll())") == "-2 None\n"
+    assert await said(client, "print(mine.wait(), child.poll(), apart.poll())") == "-2 None None\n"
     cell = await start(client, "print('in'); time.sleep(60)")
     await cell.until("in\n")
     await cell.ws.close()
@@ -1312,7 +1330,7 @@ async def test_an_interrupt_is_not_for_earlier_cells(procd: MakeClient) -> None:
     async with client.post(f"{CONTEXTS}/default/interrupt") as reply:
         assert reply.status == 200
     assert (await cell.to_end()).error["name"] == "KeyboardInterrupt"
-    assert await said(client, "print(child.poll())") == "None\n"
+    assert await said(client, "print(child.poll(), apart.poll())") == "None None\n"
 
 
 async def test_timeout_of_the_unwilling(procd: MakeClient, alive: Fifo) -> None:
@@ -1876,6 +1894,8 @@ async def test_spares_follow_the_environment(procd: MakeClient, tmp_path: Path) 
 
 async def test_preload(procd: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
     client = await procd(interpreter={"preload": ["no_such_module", "colorsys", "nor_this"]})
+    # The second is started before the first has told anything.
+    await asyncio.gather(create(client), create(client))
     assert await said(client, "import sys; print('colorsys' in sys.modules)") == "True\n"
     await create(client)  # another process, which has no news
     assert [line for line in caplog.messages if "preload" in line] == [

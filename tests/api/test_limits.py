@@ -538,6 +538,22 @@ async def test_texts_of_commands(procd: MakeClient, gate: Gate) -> None:
     ] == "on\n"
 
 
+async def test_commands_of_a_session_that_has_the_most_give_way_to_its_own(
+    procd: MakeClient,
+) -> None:
+    """Those of others that take more are none of its number."""
+    client = await procd(sessions={"max_commands": 2})
+    await sessions.create(client, "rich")
+    rich = (await sessions.run(client, f": {'x' * (100 << 10)}", "rich"))["cmdId"]
+    await sessions.create(client)
+    own = [(await sessions.run(client, "true"))["cmdId"] for _ in range(3)]
+    for command_id, session_id, status in (
+        (rich, "rich", 200), (own[0], "s", 404), (own[1], "s", 200), (own[2], "s", 200),
+    ):  # fmt: skip
+        async with client.get(sessions.path_of(command_id, session_id)) as reply:
+            assert reply.status == status
+
+
 async def test_commands_of_other_sessions_give_way(procd: MakeClient, gate: Gate) -> None:
     """The oldest that are over, of who has the most."""
     client = await procd(sessions={"max_total_text_bytes": MEGABYTE + (10 << 10)})

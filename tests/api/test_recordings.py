@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from procd.api.pty import PTYS
 from procd.services.recording import Recording
 from tests.api.clients import WAIT_S, connect, create, delete, each, program, raw, refused
 from tests.conftest import Client, MakeClient
@@ -80,6 +81,18 @@ async def test_output_sizes_and_the_end_are_recorded(procd: MakeClient, tmp_path
     path = tmp_path / "state" / "recordings" / recording["name"]
     assert path.stat().st_size == recording["sizeBytes"]
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_its_modes_are_known_all_the_same(procd: MakeClient, tmp_path: Path) -> None:
+    client = await served(procd, tmp_path, r"printf '\033[?2004hready'; read x")
+    await create(client, "t1", record=True)
+    session = client.app[PTYS].get("t1")
+    terminal = await connect(client, "t1")
+    await terminal.until(b"ready")
+    assert session.recorded
+    assert session.modes.at(session.log.store.end) == b"\x1b[?2004h"
+    await terminal.type(b"\n")
+    await terminal.to_end()
 
 
 async def test_of_a_terminal_with_a_long_name(procd: MakeClient, tmp_path: Path) -> None:

@@ -145,6 +145,17 @@ async def test_end_of_input_before_its_turn(procd: MakeClient, gate: Gate) -> No
     assert (await logs(client, command_id))["output"] == "early\n"
 
 
+async def test_the_end_of_much_input_comes_after_all_of_it(procd: MakeClient, gate: Gate) -> None:
+    """Of which a pipe holds no more than the first part."""
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"read x <{gate}; wc -c", suppressInputEcho=True)
+    assert (await type_in(client, command_id, "x" * 299_999, eof=True)).status == 204
+    gate.open()
+    assert (await ended(client, command_id))["exitCode"] == 0
+    assert (await logs(client, command_id))["output"].strip() == "300000"
+
+
 async def test_input_after_its_end_is_refused(procd: MakeClient, gate: Gate) -> None:
     client = await procd()
     await create(client)

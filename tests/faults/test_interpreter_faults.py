@@ -319,6 +319,29 @@ while True: channel.send('{"op":"result","id":1,"data":{}}')
     assert await said(client, "print(1)") == "1\n"
 
 
+async def test_displays_that_wait_for_nothing_and_that_nobody_reads(procd: MakeClient) -> None:
+    """They are left where they are until somebody does; all come."""
+    client = await procd(interpreter={"buffer_bytes": 64 << 10})
+    assert not await said(client, "x = 5")
+    repl = client.app[APP_CONTEXTS].get("default")._repl
+    assert repl is not None
+    code = """
+import gc
+channel, = [o for o in gc.get_objects() if type(o).__name__ == 'Channel' and hasattr(o, '_key')]
+for _ in range(40): channel.send('{"op":"result","id":1,"data":{"x":"' + 'x' * 500_000 + '"}}')
+"""
+    async with raw(client, receive_bytes=16 << 10) as connection:
+        await connection.upgrade(EXECUTE)
+        message = {"code": code, "timeout": 30, "display": True}
+        await connection.send_frame(1, json.dumps(message).encode())
+        await waiting.until(lambda: repl._channel._paused)
+        kinds = []
+        async with asyncio.timeout(WAIT_S):
+            while (frame := await connection.frame())[0] == 1:
+                kinds.append(json.loads(frame[1])["type"])
+    assert kinds == ["result"] * 40 + ["control"]
+
+
 async def test_signal_handlers_that_raise(procd: MakeClient) -> None:
     # While it does nothing that is nobody's business, and in a cell it is the cell's.
     client = await procd()

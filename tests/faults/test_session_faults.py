@@ -20,6 +20,7 @@ from tests.api.clients import WAIT_S, Fifo, Gate, descriptors_exhausted, execute
 from tests.api.conftest import alive, gate
 from tests.api.sessions import (
     MODERN,
+    SHELLS,
     VERSION,
     create,
     delete,
@@ -184,6 +185,34 @@ async def test_no_descriptor_left_for_a_session(procd: MakeClient) -> None:
     assert (await run(client, "echo on"))["output"] == "on\n"
 
 
+async def test_queued_commands_keep_no_descriptor_when_their_shell_has_ended(
+    procd: MakeClient, gate: Gate
+) -> None:
+    """Though their session is still there, and each had an input."""
+    client = await procd()
+    await get(client, "/version")  # the connection is one of those that there are
+    before = len(os.listdir("/proc/self/fd"))
+    await create(client)
+    first = await start(client, f"read x <{gate}; exit 3")
+    for _ in range(3):
+        await start(client, "cat")
+    gate.open()
+    assert (await ended(client, first))["exitCode"] == 3
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+    await delete(client)
+
+
+async def test_what_an_idle_shell_leaves_with_its_own_streams(procd: MakeClient) -> None:
+    """Nobody reads them any more: it is none of the processes that there may be."""
+    client = await procd(process={"shell": SHELLS["bash"]}, sessions={"grace_s": 0.1})
+    await create(client)
+    pid = int((await run(client, "trap 'sleep 1000 & exit 3' USR1; echo $$"))["output"])
+    os.kill(pid, signal.SIGUSR1)
+    await refused(await post_exec(client, "true"), 410, "SESSION_ENDED")
+    await until(lambda: not client.app[PROCESSES].supervised)
+    await delete(client)
+
+
 async def test_shell_killed_in_mid_command(procd: MakeClient, alive: Fifo, gate: Gate) -> None:
     client = await procd(sessions={"grace_s": 0.1})
     await create(client)
@@ -310,10 +339,17 @@ async def test_a_log_on_a_disk_that_fails(
     ],
 )
 async def test_a_shell_that_cannot_be_spoken_to(
-    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, failure: Exception, told: str
+    procd: MakeClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+    told: str,
 ) -> None:
-    """No session is made, and no descriptor and no process left."""
-    client = await procd()
+    """No session is made, and no descriptor and no process left, which may be no shell by then."""
+    client = await procd(process={"shell": SHELLS["bash"]})
+    start_up = tmp_path / "start-up"
+    start_up.write_text("exec sleep 1000")
+    body = {"sessionId": "s", "envs": {"BASH_ENV": str(start_up)}}
     await get(client, "/version")  # the connection is one of those that there are
     before, children = len(os.listdir("/proc/self/fd")), own_children()
 
@@ -325,9 +361,9 @@ async def test_a_shell_that_cannot_be_spoken_to(
     with monkeypatch.context() as failing:
         failing.setattr("os.write", short)
         for _ in range(3):
-            async with client.post("/process/session", json={"sessionId": "s"}) as reply:
-                body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
-                assert body["message"] == told
+            async with client.post("/process/session", json=body) as reply:
+                refusal = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+                assert refusal["message"] == told
     await until(lambda: own_children() == children)
     await create(client)
     await delete(client)
@@ -615,6 +651,31 @@ async def test_a_command_whose_last_words_cannot_be_kept(procd: MakeClient, gate
             end()
     assert (await ended(client, command.record.id))["exitCode"] == 3
     assert (await ended(client, queued))["exitCode"] == 0
+
+
+async def test_a_status_of_another_command(procd: MakeClient, gate: Gate) -> None:
+    """It isn't that of the one which runs."""
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"read x <{gate}; (exit 3)")
+    dialogue = client.app[SESSIONS].get("s")._dialogue
+    os.write(dialogue._control.fd.number, b"0 5\n2 5\n")
+    dialogue.hear()
+    gate.open()
+    assert (await ended(client, command_id))["exitCode"] == 3
+
+
+async def test_a_status_that_comes_in_pieces(procd: MakeClient, alive: Fifo, gate: Gate) -> None:
+    client = await procd()
+    await create(client)
+    command_id = await start(client, f"echo begun >{alive}; read x <{gate}")
+    assert await alive.line() == "begun"
+    dialogue = client.app[SESSIONS].get("s")._dialogue
+    for piece in b"1 ", b"3\n":
+        os.write(dialogue._control.fd.number, piece)
+        dialogue.hear()
+    assert (await ended(client, command_id))["exitCode"] == 3
+    gate.open()
 
 
 async def test_a_flood_on_the_pipe_of_statuses(

@@ -641,6 +641,8 @@ async def test_a_command_that_the_shell_cannot_open(procd: MakeClient, shell: st
         body = await run(client, "echo never")
         assert (body["exitCode"], body["stdout"]) == (-1, "")
         assert "cannot start a command: the shell could not open" in body["stderr"]
+        # What the shell says itself, if anything.
+        assert ("Too many open files" in body["stderr"]) == (kind(shell) == "bash")
 
 
 async def test_an_idle_shell_where_no_file_is_watched(procd: MakeClient, shell: str) -> None:

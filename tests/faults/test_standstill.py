@@ -13,6 +13,7 @@ from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
 from procd.api.session import SESSIONS
 from procd.api.ws import CONNECTIONS
+from procd.standstill import LATE_S, Countdown
 from procd.unix import proctree
 from tests.api import sessions
 from tests.api.cells import said, start
@@ -215,3 +216,15 @@ async def test_a_shell_that_leaves_a_command(
         gate.open()
     assert (await sessions.ended(client, command_id))["exitCode"] == 143
     assert (await sessions.run(client, "echo $state"))["output"] == "kept\n"
+
+
+async def test_what_is_kept_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept for so long once more, and then no longer."""
+    monkeypatch.setattr("procd.standstill.LATE_S", LATE_S / 10)
+    ended = asyncio.Event()
+    kept = Countdown(0.05, ended.set)
+    due = kept._due
+    time.sleep(2 * LATE_S / 10)
+    await until(lambda: kept._due > due)
+    async with asyncio.timeout(10):
+        await ended.wait()

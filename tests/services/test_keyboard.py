@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
 
-from procd.services.keyboard import MESSAGES_A_TURN, Keyboard, Typist
+from procd.services.keyboard import MESSAGE_COST_BYTES, MESSAGES_A_TURN, Keyboard, Typist
 from procd.tasks import Tasks
 from procd.unix.fd import OwnedFd
 from procd.unix.writer import FdWriter
@@ -63,6 +64,21 @@ async def test_what_was_typed_by_who_has_left_is_handed_over() -> None:
     program.close()
 
 
+async def test_a_terminal_that_goes_when_all_have_left(caplog: pytest.LogCaptureFixture) -> None:
+    """There is nothing to hand over any more, and nobody to drop it of."""
+    program = Program()
+    client = Typist(program.keys)
+    client.type(b"1")
+    await asyncio.sleep(0)
+    assert program.keys._writer is not None
+    assert program.keys._writer._waiters, "it isn't looked for room in each turn"
+    client.leave()
+    program.close()
+    await until(lambda: not program.keys._hands_over)
+    await asyncio.sleep(0)
+    assert not caplog.messages
+
+
 async def test_of_one_at_a_time() -> None:
     """Until that is handed over, others take theirs along; after that, the next may leave some."""
     program = Program()
@@ -72,11 +88,13 @@ async def test_of_one_at_a_time() -> None:
         client.leave(LONG_S)
     assert [client.waiting_bytes > 0 for client in clients] == [True, False, False, False]
     await program.reads(b"1")
+    await until(lambda: not program.keys._hands_over)
     Typist(program.keys).type(FILL)
     late = Typist(program.keys)
     late.type(b"5")
     late.leave(LONG_S)
     assert late.waiting_bytes > 0
+    await program.reads(b"5")
     program.close()
 
 
@@ -90,6 +108,53 @@ async def test_the_order_of_many_stays_whoever_leaves() -> None:
     clients[4].leave()
     clients[0].type(b"end")
     await program.reads(b"".join(data for who, data in typed if who not in (1, 4)) + b"end")
+    program.close()
+
+
+async def test_who_types_when_there_is_room_again_goes_behind_those_who_wait() -> None:
+    program = Program()
+    first, second = Typist(program.keys), Typist(program.keys)
+    first.type(b"1")
+    output = bytearray()
+    while program._writer.queued_bytes:  # in this turn, in which nothing is handed over
+        output += os.read(program._read, 1 << 16)
+        program._writer._writable()
+    second.type(b"2")
+    assert second.waiting_bytes > 0
+    await until(lambda: not second.waiting_bytes)
+    while len(output) < len(FILL) + 2:
+        output += os.read(program._read, 1 << 16)
+    assert output == FILL + b"12"
+    program.close()
+
+
+async def test_no_more_is_handed_over_than_there_is_room_for() -> None:
+    """In order, whoever leaves meanwhile; who waits for that learns of it."""
+    program = Program()
+    clients = [Typist(program.keys) for _ in range(3)]
+    messages = [bytes([number]) * 100_000 for number in range(4)]
+    for client, message in zip((*clients, clients[0]), messages, strict=True):
+        client.type(message)
+    handed_over = asyncio.ensure_future(clients[0].wait(len(messages[3]) + MESSAGE_COST_BYTES))
+    await asyncio.sleep(0)
+    assert not handed_over.done()
+    output = bytearray()
+
+    def read() -> bool:
+        with suppress(BlockingIOError):
+            output.extend(os.read(program._read, 1 << 12))
+        assert program._writer.queued_bytes <= len(FILL)
+        return len(clients[0].waiting) < 2
+
+    await until(read)
+    clients[1].leave()
+    assert [len(client.waiting) for client in clients] == [1, 0, 1]
+    async with asyncio.timeout(10):
+        await handed_over
+    await until(lambda: read() and len(output) == 4 * len(FILL))
+    assert output == FILL + messages[0] + messages[2] + messages[3]
+    async with asyncio.timeout(10):
+        await clients[0].wait(0)
     program.close()
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from procd.unix.fd import RESERVED, OwnedFd, for_work, pipe, take_none
+from procd.unix.fd import RESERVED, OwnedFd, anonymous_file, for_work, pipe, take_none
 from procd.unix.tty import open_pty
 
 
@@ -72,14 +72,17 @@ def test_seal_inherited(shut: tuple[int, ...]) -> None:
     program = f"""
 import os
 from procd.unix.fd import seal_inherited
+def opened():
+    return [n for n in range(200) if os.path.lexists(f"/proc/self/fd/{{n}}")]
+before = {{*opened(), 0, 1, 2}}
 for number in {shut!r}:
     os.close(number)
 inherited = os.get_inheritable({extra}) and os.get_inheritable({writing})
 seal_inherited()
-open_now = [n for n in range(200) if os.path.lexists(f"/proc/self/fd/{{n}}")]
-passed_on = [n for n in open_now if os.get_inheritable(n)]
+left = set(opened()) - before
+passed_on = [n for n in opened() if os.get_inheritable(n)]
 links = [os.readlink(f"/proc/self/fd/{{n}}") for n in {shut!r}]
-os.write({writing}, repr((inherited, passed_on, links)).encode())
+os.write({writing}, repr((inherited, passed_on, links, left)).encode())
 """
     try:
         subprocess.run([sys.executable, "-c", program], close_fds=False, check=True, timeout=20)
@@ -88,7 +91,7 @@ os.write({writing}, repr((inherited, passed_on, links)).encode())
             said = answer.read().decode()
     finally:
         os.close(extra)
-    assert said == repr((True, [0, 1, 2], [os.devnull] * len(shut)))
+    assert said == repr((True, [0, 1, 2], [os.devnull] * len(shut), set()))
 
 
 def test_the_last_descriptors_are_not_for_new_work() -> None:
@@ -123,3 +126,16 @@ def test_a_filter_in_front_of_the_option_to_take_no_descriptors() -> None:
     """As on a kernel without it: what is refused then is nothing."""
     with Filtered(socket.AF_UNIX) as sock:
         take_none(sock)
+
+
+def test_a_file_that_there_is_no_room_for() -> None:
+    """Nothing is left of it."""
+    before = os.listdir("/proc/self/fd")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            anonymous_file("large", b"x" * 11)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir("/proc/self/fd") == before

@@ -4,11 +4,13 @@ import asyncio
 import errno
 import fcntl
 import os
+from contextlib import suppress
 
 import pytest
 
 from procd.unix.fd import pipe
-from procd.unix.feed import Feed
+from procd.unix.feed import SIZE_BYTES, Feed
+from tests.waiting import until
 
 
 class Left:
@@ -56,5 +58,63 @@ async def test_a_pipe_that_takes_more(monkeypatch: pytest.MonkeyPatch, resizable
         assert os.read(reading.number, 100) == b"a line\nanother\n"
         await read.wait()
     assert not lost.is_set()
+    reading.close()
+    writing.close()
+
+
+async def test_nobody_to_read_a_line() -> None:
+    """That is told at once, and once."""
+    reading, writing = pipe()
+    told: list[str] = []
+    feed = Feed(Left(), writing, lambda: told.append("read"), lambda: told.append("lost"))
+    reading.close()
+    feed.write(b"a line\n")
+    assert told == ["lost"]
+    await asyncio.sleep(0)
+    assert told == ["lost"]
+    writing.close()
+
+
+async def test_it_ends_while_there_is_no_memory_to_go_on_with() -> None:
+    """Nothing is left that would look at a pipe which is closed by then."""
+    reading, writing = pipe()
+
+    def on_read() -> None:
+        raise MemoryError
+
+    feed = Feed(Left(), writing, on_read, lambda: None)
+    feed.write(b"a line\n")
+    os.read(reading.number, 100)
+    await until(lambda: feed._retry is not None)
+    assert feed._retry is not None
+    retry = feed._retry
+    writing.close()
+    assert retry.cancelled()
+    reading.close()
+
+
+async def test_a_line_that_is_longer_than_the_pipe() -> None:
+    """It goes there as it is read; only then has all been."""
+    reading, writing = pipe()
+    os.set_blocking(reading.number, False)
+    line = bytes(range(256)) * (3 * SIZE_BYTES // 256)
+    got = bytearray()
+    told: list[int] = []
+
+    def on_read() -> None:
+        told.append(len(got))
+        feed.rest()
+
+    def read() -> bool:
+        with suppress(BlockingIOError):
+            got.extend(os.read(reading.number, SIZE_BYTES // 2))
+        return bool(told)
+
+    feed = Feed(Left(), writing, on_read, lambda: None)
+    feed.write(line[:100])
+    feed.write(line[100:])
+    await until(read)
+    assert bytes(got) == line
+    assert told == [len(line)]
     reading.close()
     writing.close()

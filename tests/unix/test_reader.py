@@ -15,7 +15,14 @@ from procd.unix import reader as reader_module
 from procd.unix.fd import OwnedFd, pipe
 from procd.unix.pair import Pair
 from procd.unix.poller import REST_S, Poller
-from procd.unix.reader import FLOW_PIPE_BYTES, FLOW_READS, READ_BYTES, SHORT_READ_BYTES, FdReader
+from procd.unix.reader import (
+    FLOW_PIPE_BYTES,
+    FLOW_READS,
+    POUR_BYTES,
+    READ_BYTES,
+    SHORT_READ_BYTES,
+    FdReader,
+)
 from procd.unix.tty import open_pty
 from tests.unix.collector import Collector, turn
 
@@ -274,6 +281,54 @@ class Short(Collector):
         super().received(data)
 
 
+async def test_no_memory_to_read_with(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It isn't tried at each turn, nor when it is to go on after a pause; nothing is lost."""
+    reading, writing = ends
+    got = Collector()
+    tries = 0
+
+    def read(number: int, size: int) -> bytes:
+        nonlocal tries
+        if number != reading.number:
+            return whole_read(number, size)
+        tries += 1
+        raise MemoryError
+
+    whole_read = os.read
+    reader = FdReader(poller, reading, got.received, got.eof)
+    monkeypatch.setattr(reader_module, "MEMORY_REST_S", 1000)
+    monkeypatch.setattr("os.read", read)
+    os.write(writing.number, b"x")
+    for _ in range(3):
+        await turn()
+        reader.pause()
+        reader.resume()
+    assert tries == 1
+    monkeypatch.undo()
+    reader.drain()
+    assert got.data == b"x"
+    reader.close()
+
+
+async def test_what_is_discarded_is_read_and_dropped(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
+    """What waits by then, too; the end is told all the same."""
+    reading, writing = ends
+    got = Collector()
+    reader = FdReader(poller, reading, got.received, got.eof)
+    reader.pause()
+    os.write(writing.number, b"before")
+    reader.discard()
+    os.write(writing.number, b"after")
+    writing.close()
+    async with asyncio.timeout(10):
+        await got.ended
+    assert got.runs == []
+
+
 @pytest.mark.parametrize("ended", [False, True])
 async def test_no_memory_to_keep_what_was_read(
     poller: Poller, ends: tuple[OwnedFd, OwnedFd], ended: bool
@@ -491,6 +546,22 @@ async def test_the_rest_of_a_character_comes_before_what_comes_beside_it(
     assert got.data == whole + b"z"
 
 
+async def test_what_pours_comes_before_what_comes_beside_it(
+    beside: Beside, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one piece of what a program writes that writes much."""
+    monkeypatch.setattr(reader_module, "POUR_S", 3600.0)
+    got, _, _, other_writing = beside
+    _, writing = ends
+    async with asyncio.timeout(10):
+        os.write(writing.number, bytes(POUR_BYTES))
+        await got.until(POUR_BYTES)
+        os.write(other_writing.number, b"z")
+        os.write(writing.number, b"y")
+        await got.until(POUR_BYTES + 2)
+    assert got.data.endswith(b"yz")
+
+
 async def test_no_memory_for_what_gathers_beside_it(
     beside: Beside, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -515,6 +586,36 @@ async def test_no_memory_for_what_gathers_beside_it(
     monkeypatch.undo()
     reader.drain()
     assert got.data.endswith(b"xzy")
+
+
+async def test_a_pause_amid_what_gathers(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None],
+    closing: ExitStack,
+) -> None:  # fmt: skip
+    """It isn't left to rest, and then read all the same."""
+    timing(3600.0, 0.0001)
+    got = Collector()
+    reading, writing = ends
+    readers: list[FdReader] = []
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+
+    def received(data: bytes) -> None:
+        got.received(data)
+        if len(got.data) > FLOW_READS:
+            readers[0].pause()
+
+    readers.append(FdReader(poller, reading, received, got.eof))
+    closing.callback(readers[0].close)
+    await byte_by_byte(writing, got, FLOW_READS + 1)
+    os.write(writing.number, b"y")
+    for _ in range(3):
+        await turn()
+    assert b"y" not in got.data
+    readers[0].resume()
+    async with asyncio.timeout(10):
+        await got.until(FLOW_READS + 2)
+    assert not complaints
 
 
 @pytest.mark.parametrize(

@@ -88,10 +88,13 @@ def test_what_tells_nothing_may_have_been_opened(
     unwatching: Sightings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of that one is warned, once."""
-    file = OwnedFd(os.open(tmp_path / "unreadable", os.O_CREAT | os.O_WRONLY))
-    for _ in range(2):
-        watched = unwatching.watch(file)
-        assert unwatching.seen(watched, file)
-        unwatching.forget(watched)
-    file.close()
+    # The second is as on a file system that is mounted `noatime`.
+    for name, flags in ("unreadable", os.O_WRONLY), ("untold", os.O_RDWR | os.O_NOATIME):
+        file = OwnedFd(os.open(tmp_path / name, os.O_CREAT | flags))
+        os.write(file.number, b"content")
+        for _ in range(2):
+            watched = unwatching.watch(file)
+            assert unwatching.seen(watched, file)
+            unwatching.forget(watched)
+        file.close()
     assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -1,6 +1,7 @@
 """Writing to descriptors: real pipes and terminals, in both loops."""
 
 import asyncio
+import fcntl
 import os
 import tracemalloc
 from contextlib import ExitStack, suppress
@@ -40,6 +41,21 @@ async def test_a_megabyte_that_is_read_late(poller: Poller, ends: tuple[OwnedFd,
         writing.close()
         await got.ended
     assert got.data == whole
+
+
+async def test_a_pipe_that_is_just_full(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
+    """It has taken all, and what comes next waits."""
+    reading, writing = ends
+    size = fcntl.fcntl(writing.number, fcntl.F_GETPIPE_SZ)
+    writer = FdWriter(poller, writing)
+    writer.write(bytes(size))
+    before = writer.queued_bytes
+    writer.write(b"next")
+    assert (before, writer.queued_bytes) == (0, 4)
+    assert os.read(reading.number, size) == bytes(size)
+    async with asyncio.timeout(10):
+        await writer.drain(0)
+    assert os.read(reading.number, size) == b"next"
 
 
 async def test_what_fits_is_written_at_once(ends: tuple[OwnedFd, OwnedFd]) -> None:
