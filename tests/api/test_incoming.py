@@ -1,6 +1,7 @@
 """Frames that are masked, cut anywhere, and the first that isn't."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from procd.api.incoming import (
     NO_FRAME,
     FrameTurns,
     Incoming,
+    _unmasked,
 )
 
 KEY = b"key!"
@@ -178,6 +180,28 @@ def test_who_is_deaf_hears_what_is_no_frame(nonsense: bytes) -> None:
     assert fed.data == nonsense
 
 
+def test_what_looks_like_a_message_within_another_is_none() -> None:
+    """Though it comes alone, and somebody waits for the next message."""
+    inner = frame(3, masked=True, wide=False)
+    fed: Any = Fed()
+    guard = Incoming(fed, Tap(), one_turn())
+    begin = frame(2 * len(inner), masked=True, wide=False)[: -2 * len(inner)]
+    guard.feed_data(begin)
+    for _ in range(2):
+        guard.listener = lambda *_: pytest.fail("it was offered")
+        guard.feed_data(inner)
+    offered: list[bytes] = []
+
+    def take(data: bytes, is_text: bool) -> bool:
+        offered.append(data)
+        return not is_text
+
+    guard.listener = take
+    guard.feed_data(inner)
+    assert offered == [_unmasked(inner)]
+    assert fed.data == begin + inner + inner
+
+
 def test_one_that_becomes_deaf_hears_its_frame_to_the_end() -> None:
     fed: Any = Fed()
     guard = Incoming(fed, Tap(), one_turn())
@@ -282,6 +306,53 @@ async def test_many_clients_share_the_turns() -> None:
         await asyncio.sleep(0)
         was = now
     assert all(fed.data == b"".join(frames) for fed in all_fed)
+
+
+async def test_each_turn_has_its_own_frames() -> None:
+    """However many were taken in the one before."""
+    shared = turns()
+    fed: Any = Fed()
+    Incoming(fed, Tap(), shared).feed_data(b"".join(MANY[:FRAMES_A_TURN]))
+    assert shared.left == 0
+    await asyncio.sleep(0)
+    assert shared.left == FRAMES_A_TURN
+
+
+async def test_who_is_often_told_to_go_on_has_no_more_turns() -> None:
+    async def taken(times: int) -> list[int]:
+        """How much of each of two is taken in a turn, the first of which is told so often."""
+        shared = turns()
+        all_fed: list[Any] = [Fed() for _ in range(2)]
+        guards = [Incoming(fed, Tap(), shared) for fed in all_fed]
+        for guard in guards:
+            guard.feed_data(MANY[0] * (2 * FRAMES_A_TURN))
+        for _ in range(times):
+            guards[0].go_on()
+        await asyncio.sleep(0)
+        return [len(fed.data) for fed in all_fed]
+
+    assert await taken(9) == await taken(0)
+
+
+def test_others_have_their_turns_though_one_fails() -> None:
+    """As where there is no memory."""
+    called: list[Callable[[], None]] = []
+    shared = FrameTurns(called.append)
+    poor: Any = Fed()
+    fed: Any = Fed()
+    guards = [Incoming(each, Tap(), shared) for each in (poor, fed)]
+    shared.spend(FRAMES_A_TURN)
+    for guard in guards:
+        guard.feed_data(b"".join(MANY[:2]))
+
+    def refuse(_: bytes) -> None:
+        raise MemoryError
+
+    poor.feed_data = refuse
+    with pytest.raises(MemoryError):
+        called.pop()()
+    called.pop()()
+    assert fed.data == b"".join(MANY[:2])
 
 
 async def test_who_has_few_frames_waits_for_some_of_many() -> None:
