@@ -237,6 +237,13 @@ def test_memory_of_single_bytes_of_two_streams_is_bounded() -> None:
     assert after - before <= 2 * cap_bytes
 
 
+def test_a_head_of_single_bytes_of_two_streams_ends_early() -> None:
+    store = Backlog(128 << 10, 64 << 10)
+    for index in range(20_000):
+        store.append(b"x", 1 + index % 2)
+    assert store.held_bytes <= 2 * (128 << 10) + RUN_COST_BYTES
+
+
 def test_memory_of_long_runs_is_bounded() -> None:
     """What is evicted is freed: the cap, and one run more."""
     cap_bytes, run_bytes = 256 << 10, 64 << 10
@@ -460,6 +467,8 @@ def test_no_memory_to_append_with(
         model.append(length, stream)
         model.append(7, 1)
         model.check()
+        store.clear()
+        assert [store.dropped(each) for each in (1, 2)] == [*map(model.streams.count, b"\1\2")]
         del model, store
         assert budget.used_bytes == 0
     assert failed
