@@ -28,7 +28,7 @@ from procd.api.reply import (
 )
 from procd.errors import ProcessNotFound
 from procd.process import STDERR, STDOUT
-from procd.streams.backlog import Backlog
+from procd.streams.backlog import MERGE_BYTES, Backlog
 from procd.streams.budget import Budget
 
 
@@ -69,6 +69,22 @@ def test_the_rest_of_a_character_may_arrive_in_parts() -> None:
     """It is no less a rest for that."""
     store = output(8, (STDOUT, b"abcd" + b"\xf0" * 20), *[(STDOUT, b"\x9f")] * 3, (STDOUT, b"!"))
     assert texts(store)[0] == "abcd" + gap(23) + "!"
+
+
+def test_the_rest_of_a_character_may_arrive_amid_another_stream() -> None:
+    said = [(STDOUT, b"abcdef" + b"x" * 20 + b"\xf0\x9f"), (STDERR, b"e"), (STDOUT, b"\x98")]
+    both, out, err = texts(output(12, *said, (STDERR, b"e"), (STDOUT, b"\x80!")))
+    assert out == "abcdef" + gap(21 + 3) + "!"
+    assert both == "abcdef" + gap(21 + 3) + "ee!"
+    assert err == "ee"
+
+
+def test_a_marker_stands_where_the_stream_of_the_text_changes() -> None:
+    """Not before the first half of a character, which is no text yet; nor within a stream."""
+    long = b"x" * MERGE_BYTES
+    said = [(STDOUT, b"\xe2"), (STDERR, b"e"), (STDOUT, b"\x82\xac"), (STDOUT, long)]
+    text = "".join(OutputText(output(1 << 20, *said), labelled=True).texts())
+    assert text == "\2\2\2e\1\1\1€" + long.decode()
 
 
 def test_each_stream_has_its_own_rest() -> None:

@@ -289,6 +289,38 @@ def test_a_budget_is_shared() -> None:
     assert budget.used_bytes == 1 + RUN_COST_BYTES
 
 
+def test_a_short_backlog_keeps_no_more_where_a_budget_is_used_up() -> None:
+    """Though each may keep the tail that is the least."""
+    store = Backlog(1000, 0, Budget(0))
+    for _ in range(4):
+        store.append(bytes(900))
+    assert store.kept_bytes == 1000
+
+
+class Cached:
+    """A cache of so many bytes."""
+
+    def __init__(self, budget: Budget, size: int) -> None:
+        self._budget, self._size = budget, size
+        budget.used_bytes += size
+        budget.caches.add(self)
+
+    def close(self) -> None:
+        """Drop it."""
+        self._budget.give_back(self._size)
+
+
+def test_a_head_goes_on_where_others_make_room() -> None:
+    budget = Budget(1 << 20)
+    Cached(budget, 900_000)
+    store = Backlog(400_000, 300_000, budget)
+    for _ in range(4):
+        store.append(bytes(100_000))
+    assert not budget.caches
+    assert (store.head_end, store.kept_bytes) == (300_000, 400_000)
+    assert budget.used_bytes == store.held_bytes
+
+
 def test_what_is_claimed_is_counted_until_the_bytes_are_gone() -> None:
     freed: list[int] = []
     budget = Budget(1000, freed.append)
@@ -343,6 +375,7 @@ def kept(store: Backlog) -> set[int]:
 @UNTIMED
 @given(APPENDS, CAPS, st.integers(2, 3 * MERGE_BYTES))
 @example([(10, 1)], 100, 4)
+@example([(5, 1)], 100, 5)
 def test_cut_leaves_the_first_and_the_last(
     appends: list[tuple[int, int]], cap_bytes: int, most_bytes: int
 ) -> None:
