@@ -116,7 +116,7 @@ GARBAGE = {
     "close with 5000": (masked(0x88, 2, struct.pack("!H", 5000)), 1002),
     "no mask": (b"\x82\x02hi", 1002),
     "no mask, after a ping": (masked(0x89, 0) + b"\x82\x7e\x00\xc8" + b"x" * 200, 1002),
-    "too large": (masked(0x82, 5000), 1009),
+    "too large": (masked(0x82, 4097), 1009),
     "huge": (masked(0x82, 1 << 62), 1009),
 }
 
@@ -203,11 +203,11 @@ async def test_who_still_sends_holds_up_no_program(procd: MakeClient, tmp_path: 
     await still_serves(client)
 
 
-async def test_message_just_below_the_limit(procd: MakeClient, tmp_path: Path) -> None:
+async def test_message_of_just_the_limit(procd: MakeClient, tmp_path: Path) -> None:
     client = await served(procd, tmp_path, pty={"max_message_bytes": 4096})
     terminal = await connect(client, "t1", "?replay=0")
-    await terminal.type(b"x" * 4094 + b".")
-    await terminal.until(b"x" * 4094 + b".")
+    await terminal.type(b"x" * 4095 + b".")
+    await terminal.until(b"x" * 4095 + b".")
 
 
 async def test_fragments_are_one_message(procd: MakeClient, tmp_path: Path) -> None:
