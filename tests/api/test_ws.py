@@ -365,11 +365,14 @@ async def test_who_comes_while_the_server_stops_is_told(
     procd: MakeClient, tmp_path: Path, path: str, code: int, reason: bytes
 ) -> None:
     client = await served(procd, tmp_path)
-    client.app[CONNECTIONS].stop()
+    connections = client.app[CONNECTIONS]
+    connections.stop()
+    others = len(connections)
     async with raw(client) as late:
         await late.upgrade(path)
         assert await late.frame() == (CLOSE, code.to_bytes(2, "big") + reason)
         await late.rest()
+    assert len(connections) == others
     assert await listed(client) == ["t1"]
 
 
