@@ -100,6 +100,8 @@ async def test_session_outlives_a_client_that_was_there(procd: MakeClient, tmp_p
         (["other", "<envs>"], "other"),
         (["<envs>", "other"], "other"),
         (["other", "another"], "other"),
+        ([""], None),
+        (["", "other"], "other"),
     ],
 )
 @each("lines", [False, True])

@@ -283,8 +283,9 @@ async def test_close_is_answered(
     [("foo, bar", None), (f"foo, {EXIT_TOKEN}", None), (f"foo, {VERSION_TOKEN}", VERSION_TOKEN)],
 )
 async def test_only_terminals_select_what_they_do_not_know(
-    procd: MakeClient, offered: str, selected: str | None
+    procd: MakeClient, caplog: pytest.LogCaptureFixture, offered: str, selected: str | None
 ) -> None:
+    """Nor is it logged, as it may carry a secret."""
     client = await procd()
     await sessions.create(client)
     command_id = (await sessions.run(client, "echo x"))["cmdId"]
@@ -294,6 +295,7 @@ async def test_only_terminals_select_what_they_do_not_know(
             reply = await bare.upgrade(path, f"Sec-WebSocket-Protocol: {offered}")
             chosen = [line.partition(": ")[2] for line in reply if "protocol" in line.lower()]
             assert chosen == ([] if selected is None else [selected]), path
+    assert "foo" not in caplog.text
 
 
 async def test_headers_that_are_no_utf_8(procd: MakeClient) -> None:
