@@ -93,8 +93,8 @@ class FrameTurns:
         self._begun = False
         self.left = FRAMES_A_TURN
         try:
+            share = self.left // max(len(self._waiting), 1)
             while self._waiting and self.left:
-                share = self.left // len(self._waiting)
                 self._waiting.popleft().take_turn(min(max(share, LEAST_FRAMES), self.left))
         finally:
             if self._waiting:

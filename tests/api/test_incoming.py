@@ -330,6 +330,20 @@ async def test_each_turn_has_its_own_frames() -> None:
     assert shared.left == FRAMES_A_TURN
 
 
+async def test_two_who_send_much_have_as_many_turns() -> None:
+    """The first is waiting again before the second has had its own."""
+    shared = turns()
+    all_fed: list[Any] = [Fed() for _ in range(2)]
+    guards = [Incoming(fed, Tap(), shared) for fed in all_fed]
+    shared.spend(FRAMES_A_TURN)
+    for guard in guards:
+        guard.feed_data(MANY[0] * (4 * FRAMES_A_TURN))
+    for turn in range(1, 4):
+        await asyncio.sleep(0)
+        taken = [len(fed.data) // len(MANY[0]) for fed in all_fed]
+        assert taken == [turn * FRAMES_A_TURN // 2] * 2
+
+
 async def test_who_is_often_told_to_go_on_has_no_more_turns() -> None:
     async def taken(times: int) -> list[int]:
         """How much of each of two is taken in a turn, the first of which is told so often."""
