@@ -150,6 +150,18 @@ async def test_detaching_leaves_the_session_running(procd: MakeClient, tmp_path:
     assert b"one" not in second.output
 
 
+async def test_nothing_stays_encoded_for_nobody(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(process={"shell": program(tmp_path, "echo output; read x")})
+    await create(client, "t1")
+    terminal = await connect(client, "t1", "?offset=0")
+    await terminal.until(b"output")
+    session = client.app[PTYS].get("t1")
+    assert session.frames._cache
+    await terminal.ws.close()
+    await happens(lambda: not session.log.readers)
+    assert not session.frames._cache
+
+
 # ---- what was printed before
 
 
