@@ -278,6 +278,17 @@ async def test_close_is_answered(
     await still_serves(client)
 
 
+async def test_who_leaves_before_it_has_asked_for_anything(procd: MakeClient) -> None:
+    """It is answered, and not waited for."""
+    client = await procd()
+    async with raw(client) as bare:
+        await bare.upgrade("/process/interpreter/execute")
+        await bare.send_frame(CLOSE, b"\x03\xe8")
+        opcode, code = await bare.frame()
+        assert (opcode, code[:2]) == (CLOSE, b"\x03\xea")
+        assert await bare.rest() == b""
+
+
 @each(
     ("offered", "selected"),
     [("foo, bar", None), (f"foo, {EXIT_TOKEN}", None), (f"foo, {VERSION_TOKEN}", VERSION_TOKEN)],
