@@ -18,6 +18,7 @@ from procd.api.pulse import queued_bytes
 from procd.api.visitors import VISITORS
 from procd.api.ws import CONNECTIONS
 from procd.config import MOST_MESSAGE_BYTES
+from procd.services.keyboard import Typist
 from procd.streams.frames import encode
 from tests.api import sessions
 from tests.api.cells import said
@@ -403,6 +404,28 @@ async def test_who_answers_a_server_that_stops_is_heard(procd: MakeClient) -> No
             assert await bare.frame() == (PONG, b"there?")
             await bare.send_frame(CLOSE, b"\x03\xe9")
             assert await bare.rest() == b""
+
+
+async def test_nothing_is_typed_of_who_was_told_that_the_server_stops(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await served(procd, tmp_path)
+    session = client.app[PTYS].get("t1")
+    async with raw(client) as bare:
+        await bare.upgrade("/process/pty/t1/connect?replay=0")
+        await bare.send_frame(BINARY, b"before")  # from now on its keys are typed at once
+        assert await bare.output(6) == b"before"
+        client.app[CONNECTIONS].stop()
+        await bare.next(CLOSE)
+        traffic = client.app[CONNECTIONS].traffic
+        received = traffic.received_bytes
+        await bare.send_frame(BINARY, b"late")
+        await until_so(lambda: traffic.received_bytes == received + 4)
+        Typist(session.keyboard).type(b"end")
+        await until_so(lambda: b"end" in session.log.store.read(session.log.store.start, 1 << 20))
+        assert session.log.store.read(session.log.store.start, 1 << 20).endswith(b"beforeend")
+        await bare.send_frame(CLOSE, b"\x03\xe9")
+        await bare.rest()
 
 
 async def test_server_pings(procd: MakeClient, tmp_path: Path) -> None:
