@@ -179,6 +179,7 @@ class Greedy(AbstractStreamWriter):
         head, *body, end = pieces
         chunk = b"".join(body)
         assert head == b"%x\r\n" % len(chunk)
+        assert chunk, "that would be the end"
         assert end == b"\r\n"
         self._take(chunk)
 
