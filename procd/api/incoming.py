@@ -93,8 +93,8 @@ class FrameTurns:
         self._begun = False
         self.left = FRAMES_A_TURN
         try:
+            share = self.left // max(len(self._waiting), 1)
             while self._waiting and self.left:
-                share = self.left // len(self._waiting)
                 self._waiting.popleft().take_turn(min(max(share, LEAST_FRAMES), self.left))
         finally:
             if self._waiting:
@@ -233,7 +233,7 @@ class Incoming:
         self.listener = None
         if not self._refused:
             self._refused, _ = self._parser.feed_data(data)
-        if self._refused and closes:
+        if closes:
             self._answered.set()
 
     def feed_eof(self) -> None:
@@ -251,7 +251,7 @@ class Incoming:
     async def answered(self, silence_s: float) -> None:
         """Wait for the Close of a client that was refused, or until it is silent for so long."""
         heard_at = -inf
-        while self.heard_at > heard_at and not self._answered.is_set():
+        while self.heard_at > heard_at:
             heard_at = self.heard_at
             with suppress(TimeoutError):
                 await within(silence_s, self._answered.wait)

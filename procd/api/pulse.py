@@ -139,16 +139,17 @@ class Intake:
     """What a client takes of what is written to it.
 
     Attributes:
-        waiting_bytes: what of it was still in this process at the last look.
-        unsent_bytes: what of it the client hadn't taken by then.
+        taken_bytes: what of it the client had taken at the last look.
+        unsent_bytes: what it hadn't by then.
+        waiting_bytes: what of that was still in this process.
     """
 
-    __slots__ = ("_socket", "_taken_bytes", "_transport", "unsent_bytes", "waiting_bytes")
+    __slots__ = ("_socket", "_transport", "taken_bytes", "unsent_bytes", "waiting_bytes")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._socket = transport.get_extra_info("socket")
-        self._taken_bytes = 0
+        self.taken_bytes = 0
         self.unsent_bytes = self.waiting_bytes = 0
 
     def look(self, written_bytes: int) -> bool:
@@ -163,8 +164,8 @@ class Intake:
         self.waiting_bytes = self._transport.get_write_buffer_size()
         queued = queued_bytes(self._socket) if self._socket.fileno() >= 0 else 0
         self.unsent_bytes = self.waiting_bytes + queued
-        before, self._taken_bytes = self._taken_bytes, written_bytes - self.unsent_bytes
-        return lay_bytes > 0 and self._taken_bytes > before
+        before, self.taken_bytes = self.taken_bytes, written_bytes - self.unsent_bytes
+        return lay_bytes > 0 and self.taken_bytes > before
 
 
 class Patience:
@@ -249,7 +250,7 @@ class Pulse:
     """
 
     __slots__ = ("_answer_by", "_beat_s", "_client", "_dead_peer_s", "_due", "_intake",
-                 "_is_local", "_last_heard", "_loop", "_ping_s", "_timer",
+                 "_is_local", "_last_bytes", "_last_heard", "_loop", "_ping_s", "_timer",
                  "written_bytes")  # fmt: skip
 
     def __init__(self, client: Client, transport: asyncio.Transport, config: ServerConfig) -> None:
@@ -263,6 +264,7 @@ class Pulse:
         self.written_bytes = 0
         self._last_heard = self._loop.time()
         self._answer_by = inf  # that is, a Close, whatever else it goes on to send
+        self._last_bytes = inf  # so much was written up to that Close; pongs may come after it
         self._beat_s = self._ping_s
         self._due = self._last_heard + self._beat_s
         self._timer = self._loop.call_at(self._due, self._beat)
@@ -272,6 +274,7 @@ class Pulse:
         lost_s = standstill_s(self._due)
         self._answer_by += lost_s
         self._last_heard = max(self._last_heard + lost_s, client.heard_at)
+        is_last = self._intake.taken_bytes >= self._last_bytes
         reads = self._intake.look(self.written_bytes)
         unsent_bytes = self._intake.unsent_bytes
         # All that can be asked of who isn't read: that its host has taken the last ping. On this
@@ -280,7 +283,8 @@ class Pulse:
         excused = client.stalled and not client.closing and not untaken_bytes
         if reads or excused:  # a client that reads, however slowly, is alive, or was a beat ago
             self._last_heard = max(self._last_heard, now - self._beat_s)
-            self._answer_by = max(self._answer_by, self._last_heard + self._dead_peer_s)
+            if not is_last:
+                self._answer_by = max(self._answer_by, self._last_heard + self._dead_peer_s)
         left_s = min(self._last_heard + self._dead_peer_s, self._answer_by) - now
         if left_s <= 0:
             client.drop_silent()
@@ -299,6 +303,7 @@ class Pulse:
     def sent_away(self) -> None:
         """The client was cut off by that: nothing but its answer is a sign of life any more."""
         self._answer_by = min(self._answer_by, self._loop.time() + self._dead_peer_s)
+        self._last_bytes = min(self._last_bytes, self.written_bytes)
 
     def stop(self) -> None:
         """Look no more."""

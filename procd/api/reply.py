@@ -4,7 +4,6 @@ Source: Process API contract, section 1.2.
 """
 
 import asyncio
-import errno
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -17,7 +16,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from procd.api.encoder import SHORT_BYTES, encoded, most_bytes
 from procd.api.escape import SLICE, escaped
-from procd.api.output_text import EVERY_STREAM, Output, OutputText
+from procd.api.output_text import Output, OutputText
 from procd.api.whole import CONTENT_TYPE, WholeResponse
 from procd.errors import ProcdError
 
@@ -292,22 +291,15 @@ class _Strings:
 
     def __init__(self, texts: Iterable[OutputText], drafts: Drafts) -> None:
         self._left = Counter(text.plainest for text in texts)
-        self._dropped = {text.output: text.output.dropped(EVERY_STREAM) for text in self._left}
         self._kept = {text.plainest: pieces for text, pieces in drafts.items()}
 
     def json(self, text: OutputText) -> Iterator[Piece]:
-        """One of them in pieces.
-
-        Raises:
-            OSError: output has gone since the first of them, and the text would not say so.
-        """
+        """One of them in pieces."""
         text = text.plainest
         self._left[text] -= 1
         if text in self._kept:
             yield from self._kept[text] if self._left[text] else self._kept.pop(text)
             return
-        if not text.marks_gap and text.output.dropped(EVERY_STREAM) > self._dropped[text.output]:
-            raise OSError(errno.ENODATA, "output was dropped while it was sent")
         kept: list[Piece] | None = [] if self._left[text] else None
         for piece in text.json():
             if kept is not None:

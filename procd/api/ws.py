@@ -301,6 +301,8 @@ class Connection:
             self._transport.close()
             return None
         finally:
+            # Where a message lay there already, the parser took none since. What comes next isn't
+            # to be heard before that, which the handler may have to wait with.
             self._incoming.listener = None
 
     def _offer(self, data: bytes, is_text: bool) -> bool:  # noqa: FBT001 - it is a Listener

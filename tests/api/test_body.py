@@ -5,7 +5,14 @@ import json
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from procd.api.body import MAX_DIGITS, flag, number, parse
+from procd.errors import BadRequest, InvalidBody
 from tests.api.clients import WAIT_S, each, execute, json_body, listed, raw, refused
 from tests.conftest import Client, MakeClient
 
@@ -137,6 +144,74 @@ async def test_what_stands_before_a_document(procd: MakeClient) -> None:
         assert (await reply.json())["result"] == "ran\n"
     for before in (b"\v", b" \f", "\xa0".encode(), BOM_UTF8 + BOM_UTF8, b" " + BOM_UTF8):
         await send(client, "/process/execute", before + document)
+
+
+TEXTS = st.text('ab"\\\\[]{},:é', max_size=5)
+
+
+def collections(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    """What has values of its own."""
+    return st.lists(inner, max_size=5) | st.dictionaries(TEXTS, inner, max_size=5)
+
+
+DOCUMENTS = collections(
+    st.recursive(st.none() | st.booleans() | st.integers() | TEXTS, collections)
+)
+
+
+def values_in(document: Any) -> int:
+    """As a limit counts them: a list of one value is as much as a list of none."""
+    if not isinstance(document, dict | list):
+        return 0
+    inner = document.values() if isinstance(document, dict) else document
+    return max(len(document), 1) + sum(map(values_in, inner))
+
+
+@given(
+    document=DOCUMENTS,
+    ascii_only=st.booleans(),
+    most=st.integers(1, 20),
+    rest=st.sampled_from(["", " ", ',"', "]}", "[" * 30, '""' * 30 + "," * 30]),
+)
+@example([[[]]] * 5, False, 15, "")
+@example([[[]]] * 5, False, 14, "")
+@example({'\\"': ["\\", '\\\\"', "\\"]}, False, 4, "[" * 30)
+@example({"a": "b"}, False, 1, "," * 30)
+@example(dict.fromkeys("abcde", "x"), False, 4, "")
+@example(dict.fromkeys("abcde", "x"), False, 5, "")
+def test_values_are_counted_before_any_is_made(
+    document: object, ascii_only: bool, most: int, rest: str
+) -> None:
+    raw = (json.dumps(document, ensure_ascii=ascii_only) + rest).encode()
+    if values_in(document) <= most:
+        assert parse(raw, most) == document
+    else:
+        with pytest.raises(InvalidBody, match=f"more than {most} values"):
+            parse(raw, most)
+
+
+@pytest.mark.parametrize("text", ["0", "007", "9" * MAX_DIGITS])
+def test_a_number_of_a_query(text: str) -> None:
+    assert number({"offset": text}, "offset") == int(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "+1", " 1", "1_0", "1.0", "\u0663", "\u00b2", "1" * (MAX_DIGITS + 1)]
+)
+def test_no_number_of_a_query(text: str) -> None:
+    with pytest.raises(BadRequest, match="'offset' must be a whole number, 0 or more"):
+        number({"offset": text}, "offset")
+
+
+def test_a_flag_of_a_query() -> None:
+    assert [flag(query, "viewer") for query in ({}, {"viewer": "false"}, {"viewer": "true"})] == [
+        False,
+        False,
+        True,
+    ]
+    for text in "", "1", "True", "yes":
+        with pytest.raises(BadRequest, match="'viewer' must be true or false"):
+            flag({"viewer": text}, "viewer")
 
 
 async def test_a_number_of_too_many_digits(procd: MakeClient) -> None:

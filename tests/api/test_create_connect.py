@@ -100,6 +100,8 @@ async def test_session_outlives_a_client_that_was_there(procd: MakeClient, tmp_p
         (["other", "<envs>"], "other"),
         (["<envs>", "other"], "other"),
         (["other", "another"], "other"),
+        ([""], None),
+        (["", "other"], "other"),
     ],
 )
 @each("lines", [False, True])
@@ -336,6 +338,7 @@ async def test_client_that_only_pongs_keeps_its_session(procd: MakeClient, tmp_p
         await quiet.send_frame(PING, b"echo")
         assert await quiet.next(PONG) == b"echo"
         quiet.reset()
+    await waiting.until(lambda: not len(client.app[CONNECTIONS]))
     terminal = await connect(client, "t1")
     assert await listed(client) == ["t1"]
     await terminal.type(b"\n")

@@ -15,9 +15,9 @@ import pytest
 from procd.api.draft import STEP_BYTES, Draft
 from procd.api.output_text import OutputText
 from procd.app import PROCESSES
-from procd.process import PIPE_BURST_BYTES, STDOUT
+from procd.process import PIPE_BURST_BYTES, STDERR, STDOUT
 from procd.streams.backlog import Backlog
-from procd.streams.budget import Budget
+from procd.streams.budget import LEAST_TAIL_BYTES, Budget
 from procd.streams.log import Log
 from tests.allocations import ALLOCATIONS, short
 from tests.api.clients import Gate, each, execute, until
@@ -204,6 +204,55 @@ async def test_no_memory_for_a_draft(procd: MakeClient, monkeypatch: pytest.Monk
     assert body["stdout"] == f"{line}\n" * 30_000
 
 
+def drafted(memory: Budget, *said: tuple[int, bytes], most_bytes: int = 1 << 30) -> Draft:
+    """A draft of a log to which this was said, in long pieces."""
+    log = Log(Backlog(64 << 20), 0)  # which is counted nowhere
+    draft = Draft(memory, most_bytes)
+    draft.follow(log)
+    for stream, data in said:
+        log.append(data, stream)
+    return draft
+
+
+SAID = (STDOUT, b"x" * STEP_BYTES)
+
+
+def test_a_draft_goes_where_others_need_its_memory() -> None:
+    """As long as it isn't being sent."""
+    memory = Budget(1 << 20)
+    for is_sent in False, True:
+        draft = drafted(memory, SAID, SAID)
+        assert memory.used_bytes == 2 * STEP_BYTES
+        text = OutputText(Backlog(0))
+        if is_sent:
+            assert draft.of(text)
+        memory.relieve(memory.most_bytes - LEAST_TAIL_BYTES)
+        assert (memory.used_bytes > 0) == bool(draft.of(text)) == is_sent
+        draft.close()
+        assert memory.used_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("most_bytes", "room_bytes", "stream", "kept"),
+    [
+        (3 * STEP_BYTES, 4 * STEP_BYTES, STDOUT, True),
+        (3 * STEP_BYTES - 1, 4 * STEP_BYTES, STDOUT, False),
+        (3 * STEP_BYTES, 3 * STEP_BYTES, STDOUT, False),
+        (3 * STEP_BYTES, 4 * STEP_BYTES, STDERR, False),
+    ],
+    ids=["fits", "too long", "no room", "another stream"],
+)
+def test_a_draft_is_given_up(most_bytes: int, room_bytes: int, stream: int, kept: bool) -> None:
+    """When it gets too long, or leaves no room for output, or a second stream comes."""
+    memory = Budget(room_bytes)
+    draft = drafted(memory, SAID, SAID, (stream, SAID[1]), most_bytes=most_bytes)
+    assert bool(draft.of(OutputText(Backlog(0)))) == kept
+    assert memory.used_bytes == (3 * STEP_BYTES if kept else 0)
+    assert not memory.caches
+    draft.close()
+    assert memory.used_bytes == 0
+
+
 def test_no_memory_to_hear_with() -> None:
     """Nothing is left out of a draft: it has all that was said, or there is none."""
     made = 0
@@ -217,13 +266,13 @@ def test_no_memory_to_hear_with() -> None:
             log.append(LINES[100_000:200_000], STDOUT)
         log.append(LINES[200_000:], STDOUT)
         text = OutputText(log.store)
-        drafted = draft.of(text)
-        if drafted:
+        made_of = draft.of(text)
+        if made_of:
             made += 1
-            (pieces,) = drafted.values()
+            (pieces,) = made_of.values()
             assert json.loads(b"".join(pieces)).encode() == LINES
         draft.close()
-        del log, text, draft, drafted
+        del log, text, draft, made_of
     assert 0 < made < len(ALLOCATIONS)
 
 

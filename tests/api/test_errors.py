@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler
 
 from procd.app import ROUTES, create_app
 from procd.config import Config
+from tests.api import sessions
 from tests.api.clients import (
     WAIT_S,
     Fifo,
@@ -191,18 +192,26 @@ async def test_a_failed_upgrade_closes_the_connection(
     assert rest.count(b"HTTP/1.1") == 1
 
 
-async def test_who_asks_for_another_protocol_hears_that_it_is_over(procd: MakeClient) -> None:
+@each("streamed", [False, True])
+async def test_who_asks_for_another_protocol_hears_that_it_is_over(
+    procd: MakeClient, streamed: bool
+) -> None:
     """What came right behind is lost: the client is to send it again."""
     client = await procd()
+    path = "/version"
+    if streamed:
+        await sessions.create(client)
+        path = sessions.path_of((await sessions.run(client, "echo x"))["cmdId"]) + "/logs"
     async with raw(client) as bare, asyncio.timeout(WAIT_S):
         await bare.request(
-            "GET /version HTTP/1.1\nUpgrade: h2c\nConnection: Upgrade",
+            f"GET {path} HTTP/1.1\nUpgrade: h2c\nConnection: Upgrade",
             b"GET /work-dir HTTP/1.1\r\nHost: localhost\r\n\r\n",
         )
         rest = await bare.rest()
     assert rest.startswith(b"HTTP/1.1 200 ")
     assert rest.count(b"HTTP/1.1") == 1
     assert b"\r\nConnection: close\r\n" in rest
+    assert b"Sec-WebSocket" not in rest
 
 
 async def test_no_upgrade_from_http_1_0(procd: MakeClient) -> None:

@@ -1,6 +1,7 @@
 """Frames that are masked, cut anywhere, and the first that isn't."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from procd.api.incoming import (
     NO_FRAME,
     FrameTurns,
     Incoming,
+    _unmasked,
 )
 
 KEY = b"key!"
@@ -126,6 +128,18 @@ def test_no_message_within_another(firsts: list[int], cuts: list[int]) -> None:
     assert fed.data == passed + NO_FRAME * ended
 
 
+@pytest.mark.parametrize("first", [0x01, 0x02])
+@pytest.mark.parametrize("second", [0x81, 0x82])
+def test_no_message_within_another_that_comes_alone(first: int, second: int) -> None:
+    begun = frame(0, masked=True, wide=False, first=first)
+    fed: Any = Fed()
+    guard = Incoming(fed, Tap(), one_turn())
+    for data in begun, frame(0, masked=True, wide=False, first=second):
+        guard.listener = lambda *_: pytest.fail("it was offered")
+        guard.feed_data(data)
+    assert fed.data == begun + NO_FRAME
+
+
 # First bytes: of messages, or parts of some; and of Close, Ping and Pong.
 MESSAGES = [0x00, 0x01, 0x02, 0x80, 0x81, 0x82]
 CONTROLS = [0x88, 0x89, 0x8A]
@@ -176,6 +190,28 @@ def test_who_is_deaf_hears_what_is_no_frame(nonsense: bytes) -> None:
     guard.deaf = True
     guard.feed_data(frame(5, masked=True, wide=False) + nonsense)
     assert fed.data == nonsense
+
+
+def test_what_looks_like_a_message_within_another_is_none() -> None:
+    """Though it comes alone, and somebody waits for the next message."""
+    inner = frame(3, masked=True, wide=False)
+    fed: Any = Fed()
+    guard = Incoming(fed, Tap(), one_turn())
+    begin = frame(2 * len(inner), masked=True, wide=False)[: -2 * len(inner)]
+    guard.feed_data(begin)
+    for _ in range(2):
+        guard.listener = lambda *_: pytest.fail("it was offered")
+        guard.feed_data(inner)
+    offered: list[bytes] = []
+
+    def take(data: bytes, is_text: bool) -> bool:
+        offered.append(data)
+        return not is_text
+
+    guard.listener = take
+    guard.feed_data(inner)
+    assert offered == [_unmasked(inner)]
+    assert fed.data == begin + inner + inner
 
 
 def test_one_that_becomes_deaf_hears_its_frame_to_the_end() -> None:
@@ -284,6 +320,78 @@ async def test_many_clients_share_the_turns() -> None:
     assert all(fed.data == b"".join(frames) for fed in all_fed)
 
 
+async def test_each_turn_has_its_own_frames() -> None:
+    """However many were taken in the one before."""
+    shared = turns()
+    fed: Any = Fed()
+    Incoming(fed, Tap(), shared).feed_data(b"".join(MANY[:FRAMES_A_TURN]))
+    assert shared.left == 0
+    await asyncio.sleep(0)
+    assert shared.left == FRAMES_A_TURN
+
+
+async def test_two_who_send_much_have_as_many_turns() -> None:
+    """The first is waiting again before the second has had its own."""
+    shared = turns()
+    all_fed: list[Any] = [Fed() for _ in range(2)]
+    guards = [Incoming(fed, Tap(), shared) for fed in all_fed]
+    shared.spend(FRAMES_A_TURN)
+    for guard in guards:
+        guard.feed_data(MANY[0] * (4 * FRAMES_A_TURN))
+    for turn in range(1, 4):
+        await asyncio.sleep(0)
+        taken = [len(fed.data) // len(MANY[0]) for fed in all_fed]
+        assert taken == [turn * FRAMES_A_TURN // 2] * 2
+
+
+async def test_who_is_often_told_to_go_on_has_no_more_turns() -> None:
+    async def taken(times: int) -> list[int]:
+        """How much of each of two is taken in a turn, the first of which is told so often."""
+        shared = turns()
+        all_fed: list[Any] = [Fed() for _ in range(2)]
+        guards = [Incoming(fed, Tap(), shared) for fed in all_fed]
+        for guard in guards:
+            guard.feed_data(MANY[0] * (2 * FRAMES_A_TURN))
+        for _ in range(times):
+            guards[0].go_on()
+        await asyncio.sleep(0)
+        return [len(fed.data) for fed in all_fed]
+
+    assert await taken(9) == await taken(0)
+
+
+async def test_who_has_few_frames_leaves_the_others_no_more_than_there_are() -> None:
+    shared = turns()
+    all_fed: list[Any] = [Fed() for _ in range(20)]
+    guards = [Incoming(fed, Tap(), shared) for fed in all_fed]
+    shared.spend(FRAMES_A_TURN)
+    for guard, frames in zip(guards, [3] + [FRAMES_A_TURN] * 19, strict=True):
+        guard.feed_data(MANY[0] * frames)
+    await asyncio.sleep(0)
+    assert sum(len(fed.data) for fed in all_fed) == FRAMES_A_TURN * len(MANY[0])
+
+
+def test_others_have_their_turns_though_one_fails() -> None:
+    """As where there is no memory."""
+    called: list[Callable[[], None]] = []
+    shared = FrameTurns(called.append)
+    poor: Any = Fed()
+    fed: Any = Fed()
+    guards = [Incoming(each, Tap(), shared) for each in (poor, fed)]
+    shared.spend(FRAMES_A_TURN)
+    for guard in guards:
+        guard.feed_data(b"".join(MANY[:2]))
+
+    def refuse(_: bytes) -> None:
+        raise MemoryError
+
+    poor.feed_data = refuse
+    with pytest.raises(MemoryError):
+        called.pop()()
+    called.pop()()
+    assert fed.data == b"".join(MANY[:2])
+
+
 async def test_who_has_few_frames_waits_for_some_of_many() -> None:
     shared = turns()
     many = [Incoming(Fed(), Tap(), shared) for _ in range(10)]  # type: ignore[arg-type]
@@ -330,6 +438,7 @@ def test_a_short_message_is_offered_as_it_was_before_its_mask(
         "long": frame(126, masked=True, wide=False),
         "wide": frame(2, masked=True, wide=True),
         "half": frame(2, masked=True, wide=False)[:-1],
+        "begun, as long as a short one": frame(1000, masked=True, wide=False)[: 2 + 4 + 126],
     }.values(),
 )
 def test_all_else_is_for_the_parser(data: bytes) -> None:
@@ -339,3 +448,52 @@ def test_all_else_is_for_the_parser(data: bytes) -> None:
     guard.feed_data(data)
     assert fed.data == data
     assert guard.listener is None
+
+
+class Refusing(Fed):
+    """Refuses the first that it is fed."""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Take it, and no more."""
+        super().feed_data(data)
+        return True, b""
+
+
+@pytest.mark.parametrize(
+    "nonsense", [frame(1, masked=True, wide=False, first=0xC2), frame(1, masked=False, wide=False)]
+)
+@pytest.mark.parametrize("end", ["close", "close behind another frame", "eof"])
+async def test_who_was_refused_is_waited_for_until_it_answers(nonsense: bytes, end: str) -> None:
+    """What else it sends is dropped."""
+    parser: Any = Refusing()
+    guard = Incoming(parser, Tap(), one_turn())
+    guard.feed_data(nonsense)
+    refused = parser.data
+    waiting = asyncio.ensure_future(guard.answered(60))
+    ping = frame(1, masked=True, wide=False, first=0x89)
+    close = frame(2, masked=True, wide=False, first=0x88)
+    for data in ping, ping + ping:
+        guard.feed_data(data)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    if end == "eof":
+        guard.feed_eof()
+    else:
+        guard.feed_data(close if end == "close" else ping + close)
+    async with asyncio.timeout(10):
+        await waiting
+    assert parser.data.removesuffix(b"the end") == refused
+
+
+async def test_who_was_refused_is_waited_for_until_it_is_silent() -> None:
+    """For as long as it sends something, the wait begins anew."""
+    silence_s = 0.05
+    guard = Incoming(Refusing(), Tap(), one_turn())  # type: ignore[arg-type]
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    guard.feed_data(b"\xff")
+    loop.call_later(silence_s / 2, guard.feed_data, b"\xff")
+    async with asyncio.timeout(10):
+        await guard.answered(silence_s)
+    assert loop.time() >= begin + 1.5 * silence_s

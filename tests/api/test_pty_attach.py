@@ -7,8 +7,10 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
+from procd.api.past import recall
 from procd.api.pty import PTYS
 from procd.api.ws import CONNECTIONS
+from procd.turns import Turns
 from tests.allocations import ALLOCATIONS, short
 from tests.api.clients import (
     BINARY,
@@ -146,6 +148,18 @@ async def test_detaching_leaves_the_session_running(procd: MakeClient, tmp_path:
     await second.type(b"two\n")
     await second.until(b"[two]")
     assert b"one" not in second.output
+
+
+async def test_nothing_stays_encoded_for_nobody(procd: MakeClient, tmp_path: Path) -> None:
+    client = await procd(process={"shell": program(tmp_path, "echo output; read x")})
+    await create(client, "t1")
+    terminal = await connect(client, "t1", "?offset=0")
+    await terminal.until(b"output")
+    session = client.app[PTYS].get("t1")
+    assert session.frames._cache
+    await terminal.ws.close()
+    await happens(lambda: not session.log.readers)
+    assert not session.frames._cache
 
 
 # ---- what was printed before
@@ -299,6 +313,55 @@ async def test_replay_of_a_terminal_that_pours_for_another(
             await late.ws.close()
         assert went_on
         reading.cancel()
+
+
+@each(
+    ("before_bytes", "said_bytes", "live", "size"),
+    [
+        (150_000, 1000, 150_000, 150_000),  # all is kept
+        (400_000, 1000, 401_000, (256 << 10) - 2000),
+        (400_000, 200_000, 600_000, 0),
+    ],
+)
+async def test_less_is_recalled_where_others_set_the_pace(
+    procd: MakeClient, tmp_path: Path, before_bytes: int, said_bytes: int, live: int, size: int
+) -> None:
+    """As much may be said while it is sent as was said while it was filtered, twice over."""
+    client = await procd(
+        process={"shell": program(tmp_path, "read x")}, pty={"backlog_bytes": 256 << 10}
+    )
+    await create(client, "t1")
+    session = client.app[PTYS].get("t1")
+    log = session.log
+    fast = log.attach(0, lambda: None)
+
+    def say(size: int) -> None:
+        log.append(random_base64(size))
+        fast.advance(log.store.end)
+
+    say(before_bytes)
+    recalling = asyncio.ensure_future(recall(session, 1 << 20, Turns()))
+    await happens(lambda: log.readers == 2)
+    say(said_bytes)
+    past = await recalling
+    assert (past.live, past.start, past.size) == (live, live - size, size)
+    assert past.outlet.cursor.offset == past.start
+    assert log.readers == 2, "nothing is left of the first attempt"
+    past.outlet.close()
+    fast.close()
+
+
+async def test_a_sequence_that_goes_on_behind_a_replay(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    shell = program(tmp_path, f"{RAW}; printf 'x\\033[3'; read x <{gate}; printf 1mred; read x")
+    client = await procd(process={"shell": shell})
+    await create(client, "t1")
+    await printed(client, "t1", len("x\033[3"))
+    terminal = await connect(client, "t1")
+    gate.open()
+    await terminal.until(b"red")
+    assert terminal.output == b"x\x1b[31mred"
 
 
 async def test_replay_of_a_terminal_that_is_printing(procd: MakeClient, tmp_path: Path) -> None:

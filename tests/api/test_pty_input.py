@@ -10,6 +10,7 @@ from random import Random
 from procd.api.attendant import PROTOCOL
 from procd.api.incoming import FRAMES_A_TURN
 from procd.api.pty import PTYS
+from procd.api.ws import CONNECTIONS
 from tests.api.clients import (
     BINARY,
     CLOSE,
@@ -33,6 +34,7 @@ from tests.api.clients import (
     until,
 )
 from tests.conftest import Client, MakeClient
+from tests.waiting import until as happens
 
 RAW = "stty raw -echo"
 QUEUE_BYTES = 64 << 10
@@ -366,3 +368,25 @@ async def test_keys_keep_their_order(procd: MakeClient, tmp_path: Path) -> None:
         while len(echoed) < len(typed):
             echoed += await typing.output(1)
     assert echoed.lstrip(b"\r\n") == typed
+
+
+async def test_keys_that_nobody_reads_wait_at_the_client(
+    procd: MakeClient, tmp_path: Path, gate: Gate
+) -> None:
+    """Though each of them comes alone, and could be typed at once."""
+    client = await procd(
+        process={"shell": program(tmp_path, after(gate, "true"))}, pty={"input_queue_bytes": 1024}
+    )
+    await create(client, "t1")
+    async with raw(client) as bare:
+        await bare.upgrade("/process/pty/t1/connect")
+        assert b"ready" in await bare.output(5)
+        (connection,) = client.app[CONNECTIONS]._open
+        await bare.send_frame(BINARY, b"x")
+        await happens(lambda: connection.at_once is not None and connection.at_once(b"x", False))
+        taken = 0
+        while connection.at_once is not None and connection.at_once(b"x" * 100, False):
+            taken += 100
+            assert taken < 1 << 20, "more than the kernel takes"
+        bare.reset()
+    await delete(client, "t1")

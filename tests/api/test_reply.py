@@ -16,6 +16,7 @@ from procd.api.escape import SLICE
 from procd.api.output_text import EVERY_STREAM, TURN_RUNS, OutputText
 from procd.api.reply import (
     GROUP,
+    OBJECT_BYTES,
     PIECE_BYTES,
     ROOM_ON_THE_WAY_BYTES,
     WHOLE_BYTES,
@@ -24,11 +25,12 @@ from procd.api.reply import (
     object_json,
     respond,
     respond_json,
+    short_ones,
     string_json,
 )
 from procd.errors import ProcessNotFound
 from procd.process import STDERR, STDOUT
-from procd.streams.backlog import Backlog
+from procd.streams.backlog import MERGE_BYTES, Backlog
 from procd.streams.budget import Budget
 
 
@@ -69,6 +71,51 @@ def test_the_rest_of_a_character_may_arrive_in_parts() -> None:
     """It is no less a rest for that."""
     store = output(8, (STDOUT, b"abcd" + b"\xf0" * 20), *[(STDOUT, b"\x9f")] * 3, (STDOUT, b"!"))
     assert texts(store)[0] == "abcd" + gap(23) + "!"
+
+
+def test_the_rest_of_a_character_may_arrive_amid_another_stream() -> None:
+    said = [(STDOUT, b"abcdef" + b"x" * 20 + b"\xf0\x9f"), (STDERR, b"e"), (STDOUT, b"\x98")]
+    both, out, err = texts(output(12, *said, (STDERR, b"e"), (STDOUT, b"\x80!")))
+    assert out == "abcdef" + gap(21 + 3) + "!"
+    assert both == "abcdef" + gap(21 + 3) + "ee!"
+    assert err == "ee"
+
+
+def test_no_more_is_taken_for_the_rest_of_a_character_than_it_can_have() -> None:
+    """However it comes; nor anything behind what is none."""
+    said = [(STDOUT, b"abcdefgh" + b"x" * 20 + b"\xf0\x9f"), (STDERR, b"e"), (STDOUT, b"\x98")]
+    said += [(STDERR, b"e"), (STDOUT, b"\x80"), (STDERR, b"e"), (STDOUT, b"\x81!")]
+    assert texts(output(16, *said))[:2] == (
+        "abcdefgh" + gap(21 + 3) + "eee\ufffd!",
+        "abcdefgh" + gap(21 + 3) + "\ufffd!",
+    )
+    said = [(STDOUT, b"abcdef" + b"x" * 20 + b"okk"), (STDERR, b"e"), (STDOUT, b"\x80!")]
+    assert texts(output(12, *said))[:2] == (
+        "abcdef" + gap(20) + "okke\ufffd!",
+        "abcdef" + gap(20) + "okk\ufffd!",
+    )
+
+
+def test_a_character_that_is_never_whole() -> None:
+    """It is told at the end, of either stream."""
+    both, out, err = texts(output(100, (STDOUT, b"o\xe2\x82"), (STDERR, b"e\xc3")))
+    assert (both, out, err) == ("oe\ufffd\ufffd", "o\ufffd", "e\ufffd")
+
+
+def test_what_takes_no_memory_to_tell() -> None:
+    """It is told though there is none for the rest."""
+    long = "x" * (OBJECT_BYTES + 1)
+    fields = {"text": OutputText(output(10)), "json": iter([b"1"]), "long": long}
+    short: dict[str, object] = {"code": 3, "none": None, "short": long[1:]}
+    assert short_ones(fields | short) == short
+
+
+def test_a_marker_stands_where_the_stream_of_the_text_changes() -> None:
+    """Not before the first half of a character, which is no text yet; nor within a stream."""
+    long = b"x" * MERGE_BYTES
+    said = [(STDOUT, b"\xe2"), (STDERR, b"e"), (STDOUT, b"\x82\xac"), (STDOUT, long)]
+    text = "".join(OutputText(output(1 << 20, *said), labelled=True).texts())
+    assert text == "\2\2\2e\1\1\1€" + long.decode()
 
 
 def test_each_stream_has_its_own_rest() -> None:
@@ -132,6 +179,7 @@ class Greedy(AbstractStreamWriter):
         head, *body, end = pieces
         chunk = b"".join(body)
         assert head == b"%x\r\n" % len(chunk)
+        assert chunk, "that would be the end"
         assert end == b"\r\n"
         self._take(chunk)
 

@@ -528,6 +528,20 @@ async def test_two_followers_within_part_of_a_marker(procd: MakeClient, gate: Ga
     assert found == [b"abc\1\1end\n", *[b"\1\1end\n", b"\1end\n"] * 2]
 
 
+async def test_halves_of_characters_are_held_back_only_for_a_moment(
+    procd: MakeClient, gate: Gate
+) -> None:
+    """Each of them, though nothing follows."""
+    client = await procd()
+    await create(client)
+    says = [rf"printf 'x\303'; read x <{gate}"] * 3
+    follower = await follow(client, await start(client, "; ".join(says)))
+    for number in range(1, 4):
+        await follower.until(b"x\xc3" * number)
+        gate.open()
+    assert await follower.to_end() == b"x\xc3" * 3
+
+
 async def test_two_followers_of_what_has_ended_within_part_of_a_marker(procd: MakeClient) -> None:
     """Nothing can follow, so nothing is waited for."""
     client = await procd()

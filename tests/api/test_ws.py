@@ -18,6 +18,7 @@ from procd.api.pulse import queued_bytes
 from procd.api.visitors import VISITORS
 from procd.api.ws import CONNECTIONS
 from procd.config import MOST_MESSAGE_BYTES
+from procd.services.keyboard import Typist
 from procd.streams.frames import encode
 from tests.api import sessions
 from tests.api.cells import said
@@ -116,7 +117,7 @@ GARBAGE = {
     "close with 5000": (masked(0x88, 2, struct.pack("!H", 5000)), 1002),
     "no mask": (b"\x82\x02hi", 1002),
     "no mask, after a ping": (masked(0x89, 0) + b"\x82\x7e\x00\xc8" + b"x" * 200, 1002),
-    "too large": (masked(0x82, 5000), 1009),
+    "too large": (masked(0x82, 4097), 1009),
     "huge": (masked(0x82, 1 << 62), 1009),
 }
 
@@ -203,11 +204,11 @@ async def test_who_still_sends_holds_up_no_program(procd: MakeClient, tmp_path: 
     await still_serves(client)
 
 
-async def test_message_just_below_the_limit(procd: MakeClient, tmp_path: Path) -> None:
+async def test_message_of_just_the_limit(procd: MakeClient, tmp_path: Path) -> None:
     client = await served(procd, tmp_path, pty={"max_message_bytes": 4096})
     terminal = await connect(client, "t1", "?replay=0")
-    await terminal.type(b"x" * 4094 + b".")
-    await terminal.until(b"x" * 4094 + b".")
+    await terminal.type(b"x" * 4095 + b".")
+    await terminal.until(b"x" * 4095 + b".")
 
 
 async def test_fragments_are_one_message(procd: MakeClient, tmp_path: Path) -> None:
@@ -278,13 +279,25 @@ async def test_close_is_answered(
     await still_serves(client)
 
 
+async def test_who_leaves_before_it_has_asked_for_anything(procd: MakeClient) -> None:
+    """It is answered, and not waited for."""
+    client = await procd()
+    async with raw(client) as bare:
+        await bare.upgrade("/process/interpreter/execute")
+        await bare.send_frame(CLOSE, b"\x03\xe8")
+        opcode, code = await bare.frame()
+        assert (opcode, code[:2]) == (CLOSE, b"\x03\xea")
+        assert await bare.rest() == b""
+
+
 @each(
     ("offered", "selected"),
     [("foo, bar", None), (f"foo, {EXIT_TOKEN}", None), (f"foo, {VERSION_TOKEN}", VERSION_TOKEN)],
 )
 async def test_only_terminals_select_what_they_do_not_know(
-    procd: MakeClient, offered: str, selected: str | None
+    procd: MakeClient, caplog: pytest.LogCaptureFixture, offered: str, selected: str | None
 ) -> None:
+    """Nor is it logged, as it may carry a secret."""
     client = await procd()
     await sessions.create(client)
     command_id = (await sessions.run(client, "echo x"))["cmdId"]
@@ -294,6 +307,7 @@ async def test_only_terminals_select_what_they_do_not_know(
             reply = await bare.upgrade(path, f"Sec-WebSocket-Protocol: {offered}")
             chosen = [line.partition(": ")[2] for line in reply if "protocol" in line.lower()]
             assert chosen == ([] if selected is None else [selected]), path
+    assert "foo" not in caplog.text
 
 
 async def test_headers_that_are_no_utf_8(procd: MakeClient) -> None:
@@ -365,11 +379,14 @@ async def test_who_comes_while_the_server_stops_is_told(
     procd: MakeClient, tmp_path: Path, path: str, code: int, reason: bytes
 ) -> None:
     client = await served(procd, tmp_path)
-    client.app[CONNECTIONS].stop()
+    connections = client.app[CONNECTIONS]
+    connections.stop()
+    others = len(connections)
     async with raw(client) as late:
         await late.upgrade(path)
         assert await late.frame() == (CLOSE, code.to_bytes(2, "big") + reason)
         await late.rest()
+    assert len(connections) == others
     assert await listed(client) == ["t1"]
 
 
@@ -387,6 +404,28 @@ async def test_who_answers_a_server_that_stops_is_heard(procd: MakeClient) -> No
             assert await bare.frame() == (PONG, b"there?")
             await bare.send_frame(CLOSE, b"\x03\xe9")
             assert await bare.rest() == b""
+
+
+async def test_nothing_is_typed_of_who_was_told_that_the_server_stops(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    client = await served(procd, tmp_path)
+    session = client.app[PTYS].get("t1")
+    async with raw(client) as bare:
+        await bare.upgrade("/process/pty/t1/connect?replay=0")
+        await bare.send_frame(BINARY, b"before")  # from now on its keys are typed at once
+        assert await bare.output(6) == b"before"
+        client.app[CONNECTIONS].stop()
+        await bare.next(CLOSE)
+        traffic = client.app[CONNECTIONS].traffic
+        received = traffic.received_bytes
+        await bare.send_frame(BINARY, b"late")
+        await until_so(lambda: traffic.received_bytes == received + 4)
+        Typist(session.keyboard).type(b"end")
+        await until_so(lambda: b"end" in session.log.store.read(session.log.store.start, 1 << 20))
+        assert session.log.store.read(session.log.store.start, 1 << 20).endswith(b"beforeend")
+        await bare.send_frame(CLOSE, b"\x03\xe9")
+        await bare.rest()
 
 
 async def test_server_pings(procd: MakeClient, tmp_path: Path) -> None:
@@ -483,8 +522,11 @@ async def test_who_is_to_answer_a_close_may_take_its_time(
         assert await slow.rest() == b""
 
 
-async def test_who_was_sent_away_and_goes_on_is_dropped(procd: MakeClient) -> None:
-    client = await procd(server={"ping_s": 0.05, "dead_peer_s": 0.3})
+@each("nonsense", [masked(0x81, 8, b"nonsense"), masked(0x83, 0)])
+async def test_who_was_sent_away_and_goes_on_is_dropped(procd: MakeClient, nonsense: bytes) -> None:
+    """Whether procd could make nothing of its message, or the parser of its frame."""
+    # It isn't silent for so long even on a busy machine.
+    client = await procd(server={"ping_s": 0.05, "dead_peer_s": 1.0})
     await create(client, "t1")
     async with raw(client) as rude, asyncio.TaskGroup() as group:
         await rude.upgrade("/process/pty/t1/connect", f"Sec-WebSocket-Protocol: {PROTOCOL}")
@@ -495,7 +537,7 @@ async def test_who_was_sent_away_and_goes_on_is_dropped(procd: MakeClient) -> No
                     await rude.send_frame(PING, b"")
                     await listed(client)
 
-        await rude.send_frame(TEXT, b"nonsense")
+        await rude.send(nonsense)
         assert await closed_with(rude) == 1002
         group.create_task(chatter())
         with suppress(ConnectionError):  # what it sends may come too late

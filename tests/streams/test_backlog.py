@@ -65,6 +65,8 @@ class Model:
         if offset == store.head_end:
             offset = store.start
         assert offset == store.end
+        said = set(self.streams)
+        assert store.sole_stream == (said.pop() if len(said) == 1 else 0)
         for stream in 1, 2:
             kept = sum(len(run.data) for run in store.runs() if run.stream == stream)
             assert store.dropped(stream) == self.streams.count(stream) - kept
@@ -155,6 +157,19 @@ def test_start_is_exact(tail_bytes: int, appends: list[tuple[int, int]]) -> None
 
 
 @UNTIMED
+@given(st.integers(1, 8 * MERGE_BYTES), LONG_RUNS, st.integers(1, 9 * MERGE_BYTES))
+@example(10_000, [(6000, 1)], 3000)
+@example(10_000, [(6000, 1)], 5000)
+@example(10_000, [(9000, 1)] * 2, 100)
+def test_start_is_foretold(tail_bytes: int, appends: list[tuple[int, int]], size: int) -> None:
+    tail_bytes += (len(appends) + 1) * RUN_COST_BYTES
+    model = filled(tail_bytes, 0, appends)
+    foretold = model.store.start_after(size)
+    model.append(size, 1)
+    assert model.store.start == foretold
+
+
+@UNTIMED
 @given(st.integers(1, 1000), st.lists(st.integers(1, 3), min_size=1, max_size=2000))
 def test_start_with_short_runs(runs: int, lengths: list[int]) -> None:
     """Where runs are too many, `start` is that of the oldest run kept: whole runs go."""
@@ -171,12 +186,13 @@ def test_two_streams_of_single_bytes_fill_a_small_cap() -> None:
     assert (model.store.kept_bytes, model.store.head_end) == (600, 300)
 
 
-def test_one_stream_of_single_bytes_fills_the_cap() -> None:
+@pytest.mark.parametrize("head_bytes", [0, 5000])
+def test_one_stream_of_single_bytes_fills_the_cap(head_bytes: int) -> None:
     """Short appends to one stream are joined, so they evict by their bytes alone."""
-    model = filled(10_000, 0, [])
+    store = Backlog(10_000, head_bytes)
     for _ in range(25_000):
-        model.store.append(b"x", 1)
-    assert model.store.kept_bytes == 10_000
+        store.append(b"x", 1)
+    assert (store.kept_bytes, store.head_end) == (10_000, head_bytes)
 
 
 def test_a_long_run_is_not_copied() -> None:
@@ -219,6 +235,13 @@ def test_memory_of_single_bytes_of_two_streams_is_bounded() -> None:
         tracemalloc.stop()
     assert store.end == 100_000
     assert after - before <= 2 * cap_bytes
+
+
+def test_a_head_of_single_bytes_of_two_streams_ends_early() -> None:
+    store = Backlog(128 << 10, 64 << 10)
+    for index in range(20_000):
+        store.append(b"x", 1 + index % 2)
+    assert store.held_bytes <= 2 * (128 << 10) + RUN_COST_BYTES
 
 
 def test_memory_of_long_runs_is_bounded() -> None:
@@ -266,6 +289,62 @@ def test_a_budget_is_shared() -> None:
     assert budget.used_bytes == 1 + RUN_COST_BYTES
 
 
+def test_a_short_backlog_keeps_no_more_where_a_budget_is_used_up() -> None:
+    """Though each may keep the tail that is the least."""
+    store = Backlog(1000, 0, Budget(0))
+    for _ in range(4):
+        store.append(bytes(900))
+    assert store.kept_bytes == 1000
+
+
+class Cached:
+    """A cache of so many bytes."""
+
+    def __init__(self, budget: Budget, size: int) -> None:
+        self._budget, self._size = budget, size
+        budget.used_bytes += size
+        budget.caches.add(self)
+
+    def close(self) -> None:
+        """Drop it."""
+        self._budget.give_back(self._size)
+
+
+def test_a_head_goes_on_where_others_make_room() -> None:
+    budget = Budget(1 << 20)
+    Cached(budget, 900_000)
+    store = Backlog(400_000, 300_000, budget)
+    for _ in range(4):
+        store.append(bytes(100_000))
+    assert not budget.caches
+    assert (store.head_end, store.kept_bytes) == (300_000, 400_000)
+    assert budget.used_bytes == store.held_bytes
+
+
+def test_what_is_claimed_is_counted_until_the_bytes_are_gone() -> None:
+    freed: list[int] = []
+    budget = Budget(1000, freed.append)
+    store = Backlog(500, 0, budget)
+    assert store.claim(600)
+    assert not store.claim(600)
+    assert store.claim(100)
+    assert budget.used_bytes == 700
+    store.clear()
+    assert (budget.used_bytes, freed) == (0, [700])
+    assert not Backlog(500).claim(1)
+
+
+def test_only_where_there_is_a_budget_one_may_lag_too_far() -> None:
+    assert Backlog(4000).safe_lag_bytes > 4000
+    assert Backlog(4000, 0, Budget(1 << 20)).safe_lag_bytes == 1000
+
+
+def test_nothing_is_of_no_stream() -> None:
+    store = Backlog(100)
+    store.append(b"", 1)
+    assert (store.sole_stream, list(store.runs())) == (0, [])
+
+
 def test_a_tail_is_shortened_by_half() -> None:
     freed: list[int] = []
     budget = Budget(1 << 20, freed.append)
@@ -296,6 +375,7 @@ def kept(store: Backlog) -> set[int]:
 @UNTIMED
 @given(APPENDS, CAPS, st.integers(2, 3 * MERGE_BYTES))
 @example([(10, 1)], 100, 4)
+@example([(5, 1)], 100, 5)
 def test_cut_leaves_the_first_and_the_last(
     appends: list[tuple[int, int]], cap_bytes: int, most_bytes: int
 ) -> None:
@@ -420,6 +500,8 @@ def test_no_memory_to_append_with(
         model.append(length, stream)
         model.append(7, 1)
         model.check()
+        store.clear()
+        assert [store.dropped(each) for each in (1, 2)] == [*map(model.streams.count, b"\1\2")]
         del model, store
         assert budget.used_bytes == 0
     assert failed

@@ -154,6 +154,15 @@ def test_no_character_is_cut_where_there_is_more(lead: int) -> None:
         assert len(payload) > PAYLOAD_BYTES - 4
 
 
+def test_a_batch_that_ends_within_a_run_goes_on_there() -> None:
+    """However close the next run is."""
+    pieces = [(1, b"o" * (BATCH_BYTES + 2)), (2, b"err")]
+    with log_of(pieces) as log:
+        found = all_of(log)
+    assert found[-2:] == [MARKERS[1] + b"oo", MARKERS[2] + b"err"]
+    assert len(b"".join(found)) == 3 * len(found) + BATCH_BYTES + 2 + 3
+
+
 def test_batches_are_encoded_once_and_only_a_few_kept() -> None:
     with log_of([(1, b"x" * (BATCH_BYTES * (CACHED_FRAMES + 2)))]) as log:
         frames = LabelledFrames(log, labelled=True)
@@ -270,6 +279,14 @@ def test_nothing_is_waited_for_that_can_not_come(clock: list[float]) -> None:
         log.seal()
         batch, end = frames.at(0)
         assert (messages(batch), end) == ([MARKERS[1] + b"\1"], 1)
+
+
+def test_what_something_has_followed_is_told_at_once(clock: list[float]) -> None:
+    """What looks unfinished has ended, as another stream has begun."""
+    pieces = [(1, b"\1"), (2, b"\xc3"), (1, b"x")]
+    with log_of(pieces) as log:
+        batch, end = LabelledFrames(log, labelled=True).at(0)
+        assert (messages(batch), end) == ([MARKERS[stream] + data for stream, data in pieces], 3)
 
 
 def test_clients_without_markers_wait_for_nothing() -> None:

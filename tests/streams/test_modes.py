@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procd.streams.modes import MAX_CHANGES, Modes
+from procd.streams.modes import MAX_CHANGES, MOST_BYTES, Modes
 
 SEQUENCES = [
     b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25l", b"\x1b[?25h", b"\x1b[?1000;1006h",
@@ -80,6 +80,20 @@ def test_long_ago_is_the_opposite_of_the_oldest_change() -> None:
     modes = read(b"\x1b[?25l", b"x" * 10, *[b"\x1b[?25h", b"\x1b[?25l"] * MAX_CHANGES)
     assert modes.at(16) == b"\x1b[?25l"
     assert modes.at(10**9) == b"\x1b[?25l"
+
+
+def test_what_is_in_a_piece_again_counts_where_it_is_last() -> None:
+    modes = read(b"\x1b[?1049h", b"\x1b[?1049h\x1b[?1049l\x1b[?1049h")
+    assert modes.at(10**9) == b"\x1b[?1049h"
+
+
+def test_no_more_is_kept_than_is_told() -> None:
+    """However much there is of what nobody asks for."""
+    modes = read(*[b"\x1b[?%dh" % mode for mode in range(3000, 4000)])
+    assert not modes._changes
+    for _ in range(10):
+        modes.feed(b"\x1b[?25l" + b"x" * 1000 + b"\x1b[?")
+        assert len(modes._begun) <= MOST_BYTES
 
 
 def test_a_sequence_that_never_ends_is_not_kept() -> None:

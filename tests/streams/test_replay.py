@@ -390,7 +390,10 @@ def test_little_is_held_back(begin: bytes) -> None:
         assert len(begin) + count * len(piece) - len(shown) <= MOST_HELD_BYTES
     shown += replay.feed(b"\x1b[6")
     shown += replay.feed(b"ntext")
-    assert shown + replay.flush() == begin + piece * 99 + b"\x1b\\text"
+    shown += replay.feed(b"more")
+    assert shown + replay.flush() == begin + piece * 99 + b"\x1b\\textmore"
+    shown = replay.feed(begin + piece * 5) + replay.flush()
+    assert shown + replay.feed(b"next") == begin + piece * 5 + b"next"
 
 
 SIZE = 1 << 20
