@@ -138,8 +138,10 @@ async def gone(pids: set[int]) -> None:
     for pid in pids:
         try:
             found.append(OwnedFd(os.pidfd_open(pid)))
-        except ProcessLookupError:
-            continue
+        except OSError as exc:
+            # The latter where others of its group or session are still there, up to Linux 6.12.
+            if exc.errno not in {errno.ESRCH, errno.EINVAL}:
+                raise
     loop = asyncio.get_running_loop()
     for pidfd in found:
         over = loop.create_future()

@@ -17,6 +17,8 @@ from procd.unix.procfs import stat_of
 # How long to wait where no descriptor is left, no memory or no room in an epoll, until it may be.
 RETRY_S: Final = 0.2
 NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
+# What kernels as of 6.12 say of a number that no process has any more, but a group or a session.
+NO_LEADER: Final = errno.EINVAL
 
 
 def send(pid: int, start_time: int, numbers: tuple[int, ...]) -> None:
@@ -49,7 +51,12 @@ def _pidfd(pid: int, start_time: int) -> OwnedFd:
         ProcessLookupError: it has ended, whoever has its pid now.
         OSError: there are not two descriptors, the one to look with.
     """
-    pidfd = OwnedFd(os.pidfd_open(pid))
+    try:
+        pidfd = OwnedFd(os.pidfd_open(pid))
+    except OSError as exc:
+        if exc.errno != NO_LEADER:
+            raise
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from exc
     try:
         _check(pid, start_time)
     except BaseException:

@@ -315,10 +315,11 @@ async def connect(client: Client, session_id: str, query: str = "", *protocols: 
 
 
 async def describe(client: Client, session_id: str) -> dict[str, Any]:
-    """What the server tells about a session."""
+    """What the server tells about a session, but for what it uses, where a cgroup tells that."""
     async with client.get(f"/process/pty/{session_id}") as reply:
         body: dict[str, Any] = await reply.json()
         assert reply.status == 200, body
+        body.pop("usage", None)
         return body
 
 

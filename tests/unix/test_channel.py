@@ -135,9 +135,9 @@ async def test_garbage_is_dropped_whole(garbage: bytes) -> None:
         pair.write(b"one")
         pair.theirs.send(garbage)
         pair.write(b"two, ", MORE)
+        assert await pair.message() == b"one"  # where pages are large, there is room again now
         pair.theirs.send(garbage)
         pair.write(b"in two", LAST)
-        assert await pair.message() == b"one"
         assert await pair.message() == b"two, in two"
         assert not pair.ends
         assert pair.nothing_more()

@@ -15,7 +15,7 @@ import pytest
 
 from procd.turns import Turns
 from procd.unix import procfs, proctree, tags
-from procd.unix.pidfd import ended
+from procd.unix.pidfd import ended, send
 from procd.unix.proctree import ASKED, MANY_ROUNDS, THREADS, Tree
 from procd.unix.relays import Relays
 from procd.unix.spawn import Spec, spawn
@@ -467,6 +467,58 @@ async def test_waiting_where_the_kernel_has_no_room(
         leader.stdin.write(b"\n")
         assert await waiting
     assert living({leader.pid}) == set()
+
+
+@pytest.fixture(params=["this", "older"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pidfd_open(2) says of a number that only names a group: as here, and in Linux 6.12."""
+    open_pidfd = os.pidfd_open
+
+    def older(pid: int, flags: int = 0) -> int:
+        try:
+            return open_pidfd(pid, flags)
+        except ProcessLookupError as exc:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from exc
+
+    if request.param == "older":
+        monkeypatch.setattr("os.pidfd_open", older)
+
+
+@pytest.mark.usefixtures("kernel")
+async def test_who_has_ended_and_left_a_group(start: Start) -> None:
+    """Nobody has its number, though that isn't free."""
+    leader = start('sh -c "$STAY" & read x')
+    staying = leader.line()
+    stat = procfs.stat_of(leader.pid)
+    assert stat is not None
+    pid, start_time = leader.pid, stat.start_time
+    leader.stdin.write(b"\n")
+    leader.reaped()
+    assert os.getpgid(staying) == pid
+    with pytest.raises(ProcessLookupError):
+        send(pid, start_time, (signal.SIGTERM,))
+    assert await ended({pid: start_time}, 10)
+
+
+@pytest.mark.usefixtures("kernel")
+async def test_a_signal_goes_on_after_who_has_ended_and_left_a_group(start: Start) -> None:
+    """Those behind it are its children, who get the signal as any other."""
+    leader = start('setsid sh -c \'sh -c "$STAY" & eval "$STAY"\' & wait; read x')
+    pids = leader.lines(2)
+    (first,) = (pid for pid in pids if os.getsid(pid) == pid)
+
+    def hears(pid: int) -> bool:
+        if pid == first:
+            os.kill(pid, signal.SIGKILL)
+            while procfs.stat_of(pid) is not None:  # its parent is about to see to that
+                pass
+        return pid != leader.pid
+
+    reached: dict[int, int] = {}
+    walk = proctree.signal_tree(leader.tree, signal.SIGTERM, (leader.pid,), reached, only=hears)
+    for _ in walk:
+        pass
+    assert set(reached) == pids - {first}
 
 
 async def test_waiting_for_nobody() -> None:
