@@ -490,13 +490,15 @@ async def test_lets_bytes_that_keep_coming_gather(
 
 @pytest.fixture
 async def beside(poller: Poller, ends: tuple[OwnedFd, OwnedFd], closing: ExitStack) -> "Beside":
-    """A reader of `ends`, and one of another stream of the same process, with its writing end."""
+    """A reader of `ends`, and one of another stream of the same process, with its writing end.
+
+    The order of the writes isn't told.
+    """
     got = Collector()
     reading, writing = pipe()
     closing.callback(writing.close)
     reader = FdReader(poller, ends[0], got.received, got.eof)
     other = FdReader(poller, reading, got.received, got.eof)
-    poller.arrivals.watch(ends[0], reading)
     Pair(reader, other, poller.arrivals)
     closing.callback(reader.close)
     closing.callback(other.close)
