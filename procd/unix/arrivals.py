@@ -138,9 +138,11 @@ class Order:
         self.take()
 
 
-def hung_up(*numbers: int) -> list[int]:
-    """Those of some pipes that nobody can write to any more, given their reading ends."""
-    ends = select.poll()
+def state(*numbers: int) -> tuple[list[int], list[int]]:
+    """Of some pipes, given their reading ends: which can be read, and to which nobody can write."""
+    poll = select.poll()
     for number in numbers:
-        ends.register(number, 0)
-    return [number for number, mask in ends.poll(0) if mask & select.POLLHUP]
+        poll.register(number, select.POLLIN)
+    events = poll.poll(0)
+    readable = [number for number, mask in events if mask & select.POLLIN]
+    return readable, [number for number, mask in events if mask & select.POLLHUP]

@@ -9,26 +9,31 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from typing import Final
 
-from procd.unix.arrivals import MOST_WRITES, Arrivals, hung_up
+from procd.unix.arrivals import MOST_WRITES, Arrivals, Order, state
 from procd.unix.reader import FdReader
 
-# What is cut, of each; more than that is written in pieces anyway.
+# More than this of one, and there is no waiting for both to be empty.
 MOST_BYTES: Final = 4096
+# How often is looked for more until both are empty: a program may write while they are read.
+MOST_LOOKS: Final = 16
+# How often it is cut while bytes keep coming, some 0.5 ms apart: after that it is a flood.
+MOST_CUTS: Final = 64
 
 
 class Pair:
-    """Keeps to the order of two readers, from its creation until `part`.
+    """Keeps to the order of two readers, from its creation until one is closed.
 
     Args:
         arrivals: watches both.
     """
 
-    __slots__ = ("_flows", "_one", "_order", "_other", "_parted")
+    __slots__ = ("_cuts", "_flows", "_one", "_order", "_other", "_parted")
 
     def __init__(self, one: FdReader, other: FdReader, arrivals: Arrivals) -> None:
         self._one, self._other = one, other
         self._order = arrivals.order_of(one.number)
         self._flows = 0  # to how many of them bytes keep coming
+        self._cuts = 0  # how many since they do; MOST_CUTS, and none is made any more
         self._parted = False
         one.pairing = other.pairing = self
 
@@ -39,69 +44,120 @@ class Pair:
             MemoryError: part of it wasn't taken, and waits; so is `reader` to.
         """
         other = self._other if reader is self._one else self._one
-        if other.amid:
-            other.drain(alone=True)
-        said = b""
-        pieces: list[tuple[FdReader, bytes]] = []
+        mine, theirs = [data], list[bytes]()
         try:
-            writes = self._writes(reader)
-            if (
-                writes
-                and other.up_to_date
-                and other.number in writes
-                and (said := other.read_now())
-            ):
-                pieces = self._in_turn(writes, reader, data, other, said)
+            known = self._in_turn(reader, mine, other, theirs)
+            if known is None and len(mine) == 1 and not theirs:  # as it most often is
+                known = [(reader, data)]
+                if other.amid:
+                    other.drain(alone=True)
+            elif known is None:
+                known = [(reader, b"".join(mine)), (other, b"".join(theirs))]
+                if other.amid:
+                    known.reverse()
         except MemoryError:
-            reader.owe(data)
-            if said:
-                other.owe(said)
+            for said_by, said in (reader, mine), (other, theirs):
+                for piece in said:
+                    said_by.owe(piece)
+            if theirs:
                 other.wait_for_memory()
             raise
-        if not pieces:
-            reader.deliver(data)
-            return
-        for index, (said_by, piece) in enumerate(pieces):
+        for index, (said_by, piece) in enumerate(known):
+            if not piece:
+                continue
             try:
                 said_by.deliver(piece)
             except MemoryError:
-                for later, rest in pieces[index + 1 :]:
+                for later, rest in known[index + 1 :]:
                     later.owe(rest)
                 if not other.up_to_date:
                     other.wait_for_memory()
                 raise
 
-    def _writes(self, reader: FdReader) -> list[int]:
-        order = self._order
+    def _in_turn(
+        self, reader: FdReader, mine: list[bytes], other: FdReader, theirs: list[bytes]
+    ) -> list[tuple[FdReader, bytes]] | None:
+        """What is there to read, in the order of the writes; None if that isn't told.
+
+        Args:
+            mine: what `reader` has read; gets what it reads now.
+            theirs: gets what `other` reads.
+        """
+        order = self._order_now(reader, len(mine[0]))
         if order is None:
-            return []
+            return None
+        writes = order.take()
+        if self._flows and not self._may_cut(order, len(mine[0]), len(writes)):
+            return None
+        one, two = reader.number, other.number
+        if not other.up_to_date or (two not in writes and len(writes) <= mine[0].count(b"\n")):
+            return None
+        ends = self._read_out(order, reader, mine, other, theirs, writes)
+        if ends is None or not theirs:
+            return None
+        known = in_turn(writes, {one: b"".join(mine), two: b"".join(theirs)}, ends)
+        if known is None:
+            return None
+        return [(reader if number == one else other, piece) for number, piece in known]
+
+    def _order_now(self, reader: FdReader, size: int) -> Order | None:
+        order = self._order
+        if order is None or self._cuts >= MOST_CUTS:
+            return None
         if self._parted:
             self._order = None
             order.stop(reader.number)
-            return []
-        return order.take()
+            return None
+        return order
 
-    def _in_turn(
-        self, writes: list[int], reader: FdReader, data: bytes, other: FdReader, said: bytes
-    ) -> list[tuple[FdReader, bytes]]:
-        """What two have read, in the order of the writes to them, if that is told."""
-        if max(len(data), len(said)) <= MOST_BYTES and self._order is not None:
-            mine, others = reader.number, other.number
-            ends = hung_up(mine, others)
-            known = in_turn(writes + self._order.take(), {mine: data, others: said}, ends)
-            if known is not None:
-                return [(reader if by == mine else other, piece) for by, piece in known]
-        return [(reader, data), (other, said)]
+    def _may_cut(self, order: Order, size: int, writes: int) -> bool:
+        """Whether what keeps coming is no flood yet."""
+        is_flood = size > MOST_BYTES or writes > MOST_WRITES
+        self._cuts = MOST_CUTS if is_flood else self._cuts + 1
+        if self._cuts == MOST_CUTS:
+            order.pause()
+            return False
+        return True
+
+    @staticmethod
+    def _read_out(
+        order: Order,
+        reader: FdReader,
+        mine: list[bytes],
+        other: FdReader,
+        theirs: list[bytes],
+        writes: list[int],
+    ) -> list[int] | None:
+        """Read both until they are empty, so that each write that is told was read.
+
+        Returns:
+            Which of them have ended; None if there is always more.
+        """
+        one, two = reader.number, other.number
+        for _ in range(MOST_LOOKS):
+            if more := other.read_now():
+                theirs.append(more)
+            writes += order.take()
+            readable, ends = state(one, two)
+            if not readable:
+                if ends:
+                    writes += order.take()
+                return ends
+            size = max(sum(map(len, mine)), sum(map(len, theirs)))
+            if size > MOST_BYTES or len(writes) > MOST_WRITES:
+                return None
+            if one in readable and (more := reader.read_now()):
+                mine.append(more)
+        return None
 
     def flow(self, begins: bool, /) -> None:  # noqa: FBT001 - one word says it
-        """Bytes begin to keep coming to one, whose order costs more than it is worth, or stop."""
+        """Bytes begin to keep coming to one, or no longer do."""
         self._flows += 1 if begins else -1
-        if self._order is None or self._parted:
+        if self._flows or self._order is None or self._parted:
             return
-        if begins and self._flows == 1:
-            self._order.pause()
-        elif not self._flows:
+        if self._cuts >= MOST_CUTS:
             self._order.resume()
+        self._cuts = 0
 
     def part(self) -> None:
         """One is about to be closed."""
@@ -117,8 +173,7 @@ def in_turn(
     and where each write is a line, or all of them up to the other's turn are one.
 
     Args:
-        writes: which was written to, one for each write. The last ones may be of what is yet to be
-            read.
+        writes: which was written to, one for each write.
         said: what was read from each, not empty.
         ends: those whose last write was their end.
     """
@@ -128,20 +183,14 @@ def in_turn(
     pieces: dict[int, Iterator[bytes]] = {}
     for number, data in said.items():
         counts = [count for written, count in runs if written == number]
-        if number in ends:
-            counts = _but_last(counts)
-        parts = _parts(data, counts) or _parts(data, _but_last(counts))
+        if number in ends and counts:
+            counts[-1:] = [counts[-1] - 1] if counts[-1] > 1 else []
+        parts = _parts(data, counts)
         if parts is None:
             return None
         pieces[number] = iter(parts)
     in_order = ((number, next(pieces[number], b"")) for number, _ in runs)
     return [(number, piece) for number, piece in in_order if piece]
-
-
-def _but_last(counts: Sequence[int]) -> list[int]:
-    """The same without the last write."""
-    *others, last = counts or [0]
-    return [*others, last - 1] if last > 1 else others
 
 
 def _parts(data: bytes, counts: Sequence[int]) -> list[bytes] | None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from procd.unix import reader as reader_module
 from procd.unix.arrivals import MOST_WRITES
 from procd.unix.fd import OwnedFd, pipe
-from procd.unix.pair import MOST_BYTES, Pair, in_turn
+from procd.unix.pair import MOST_BYTES, MOST_CUTS, Pair, in_turn
 from procd.unix.poller import Poller
 from procd.unix.reader import FLOW_READS, FdReader
 
@@ -173,22 +173,46 @@ async def test_what_the_writes_do_not_tell(both: Both) -> None:
     assert runs(both.pieces) == runs(LINES)
 
 
-async def test_more_than_is_cut(both: Both) -> None:
-    """Is delivered as it is."""
-    long = b"x" * MOST_BYTES + b"\n"
-    both.write((OUT, b"a\n"), (ERR, b"b\n"), (OUT, long))
-    await both.until_said((OUT, b"a\n"), (ERR, b"b\n"), (OUT, long))
-    assert both.pieces == [(OUT, b"a\n" + long), (ERR, b"b\n")]
+async def test_a_long_line_after_short_ones(both: Both) -> None:
+    """Is cut off as they are."""
+    pieces = [(OUT, b"a\n"), (ERR, b"b\n"), (OUT, b"x" * MOST_BYTES + b"\n")]
+    both.write(*pieces)
+    await both.until_said(*pieces)
+    assert both.pieces == pieces
 
 
-async def test_a_flood_is_not_told_of(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each signal takes the writer's time, and memory of the kernel's."""
+async def flow(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have bytes keep coming to one of them."""
     monkeypatch.setattr(reader_module, "SOON_S", 3600.0)
     for number in range(FLOW_READS + 1):
-        assert both.is_told == [True, True]
         both.pieces.clear()
         both.write((OUT, b"%d\n" % number))
         await both.until(lambda: bool(both.pieces))
+    both.pieces.clear()
+
+
+async def test_what_keeps_coming_is_in_order(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that says something on both."""
+    await flow(both, monkeypatch)
+    both.write(*LINES)
+    await both.until_said(*LINES)
+    assert runs(both.pieces) == runs(LINES)
+
+
+@pytest.mark.parametrize("flood", ["much at once", "many at once", "for long"])
+async def test_a_flood_is_not_told_of(
+    both: Both, flood: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each signal takes the writer's time, and memory of the kernel's."""
+    await flow(both, monkeypatch)
+    assert both.is_told == [True, True]
+    times = MOST_CUTS if flood == "for long" else 1
+    pieces = [(OUT, b"x" * (MOST_BYTES + 1 if flood == "much at once" else 1))]
+    pieces *= MOST_WRITES + 1 if flood == "many at once" else 1
+    for _ in range(times):
+        both.pieces.clear()
+        both.write(*pieces)
+        await both.until_said(*pieces)
     assert both.is_told == [False, False]
     monkeypatch.setattr(reader_module, "SOON_S", 0.0)
     later = time.monotonic() + 7200
@@ -286,7 +310,7 @@ async def test_no_memory_for_a_piece(
         assert said == b"".join(data for of, data in LINES if of == stream)
 
 
-@pytest.mark.parametrize("call", ["procd.unix.pair.hung_up", "procd.unix.pair.in_turn"])
+@pytest.mark.parametrize("call", ["procd.unix.pair.state", "procd.unix.pair.in_turn"])
 async def test_no_memory_for_the_order(
     both: Both, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,17 +345,6 @@ def test_any_lines(history: tuple[list[Piece], list[int]]) -> None:
         return
     writes = [stream for stream, _ in lines] + ends
     assert in_turn(writes, said, ends) == runs(lines)
-
-
-@given(_histories(), st.sampled_from((OUT, ERR)))
-def test_a_write_that_is_not_read_yet(history: tuple[list[Piece], list[int]], late: int) -> None:
-    """The last may have come after what was read."""
-    lines, _ = history
-    said = {stream: b"".join(data for of, data in lines if of == stream) for stream, _ in lines}
-    if len(said) < 2:
-        return
-    writes = [stream for stream, _ in lines] + [late]
-    assert in_turn(writes, said) == runs(lines)
 
 
 @given(
