@@ -83,7 +83,7 @@ class Pair:
             mine: what `reader` has read; gets what it reads now.
             theirs: gets what `other` reads.
         """
-        order = self._order_now(reader, len(mine[0]))
+        order = self._order_now(reader)
         if order is None:
             return None
         writes = order.take()
@@ -92,7 +92,7 @@ class Pair:
         one, two = reader.number, other.number
         if not other.up_to_date or (two not in writes and len(writes) <= mine[0].count(b"\n")):
             return None
-        ends = self._read_out(order, reader, mine, other, theirs, writes)
+        ends = _read_out(order, writes, (reader, mine), (other, theirs))
         if ends is None or not theirs:
             return None
         known = in_turn(writes, {one: b"".join(mine), two: b"".join(theirs)}, ends)
@@ -100,7 +100,7 @@ class Pair:
             return None
         return [(reader if number == one else other, piece) for number, piece in known]
 
-    def _order_now(self, reader: FdReader, size: int) -> Order | None:
+    def _order_now(self, reader: FdReader) -> Order | None:
         order = self._order
         if order is None or self._cuts >= MOST_CUTS:
             return None
@@ -119,37 +119,6 @@ class Pair:
             return False
         return True
 
-    @staticmethod
-    def _read_out(
-        order: Order,
-        reader: FdReader,
-        mine: list[bytes],
-        other: FdReader,
-        theirs: list[bytes],
-        writes: list[int],
-    ) -> list[int] | None:
-        """Read both until they are empty, so that each write that is told was read.
-
-        Returns:
-            Which of them have ended; None if there is always more.
-        """
-        one, two = reader.number, other.number
-        for _ in range(MOST_LOOKS):
-            if more := other.read_now():
-                theirs.append(more)
-            writes += order.take()
-            readable, ends = state(one, two)
-            if not readable:
-                if ends:
-                    writes += order.take()
-                return ends
-            size = max(sum(map(len, mine)), sum(map(len, theirs)))
-            if size > MOST_BYTES or len(writes) > MOST_WRITES:
-                return None
-            if one in readable and (more := reader.read_now()):
-                mine.append(more)
-        return None
-
     def flow(self, begins: bool, /) -> None:  # noqa: FBT001 - one word says it
         """Bytes begin to keep coming to one, or no longer do."""
         self._flows += 1 if begins else -1
@@ -162,6 +131,36 @@ class Pair:
     def part(self) -> None:
         """One is about to be closed."""
         self._parted = True
+
+
+def _read_out(
+    order: Order, writes: list[int], *said: tuple[FdReader, list[bytes]]
+) -> list[int] | None:
+    """Read both until they are empty, so that each write that is told was read.
+
+    Args:
+        writes: gets those that come meanwhile.
+        said: two readers, and what gets what each of them reads; the first has just read.
+
+    Returns:
+        Which of them have ended; None if there is always more.
+    """
+    (reader, mine), (other, theirs) = said
+    for _ in range(MOST_LOOKS):
+        if more := other.read_now():
+            theirs.append(more)
+        writes += order.take()
+        readable, ends = state(reader.number, other.number)
+        if not readable:
+            if ends:
+                writes += order.take()
+            return ends
+        size = max(sum(map(len, mine)), sum(map(len, theirs)))
+        if size > MOST_BYTES or len(writes) > MOST_WRITES:
+            return None
+        if reader.number in readable and (more := reader.read_now()):
+            mine.append(more)
+    return None
 
 
 def in_turn(
