@@ -45,16 +45,20 @@ class Pair:
         """
         other = self._other if reader is self._one else self._one
         mine, theirs = [data], list[bytes]()
+        poured: FdReader | None = None
         try:
-            known = self._in_turn(reader, mine, other, theirs)
-            if known is None and len(mine) == 1 and not theirs:  # as it most often is
-                known = [(reader, data)]
+            pieces = self._in_turn(reader, mine, other, theirs)
+            if pieces is None and len(mine) == 1 and not theirs:  # as it most often is
+                pieces = [(reader, data)]
                 if other.amid:
                     other.drain(alone=True)
-            elif known is None:
-                known = [(reader, b"".join(mine)), (other, b"".join(theirs))]
-                if other.amid:
-                    known.reverse()
+            elif pieces is None:
+                pieces = [(reader, b"".join(mine)), (other, b"".join(theirs))]
+                if other.amid or len(pieces[1][1]) > MOST_BYTES:
+                    pieces.reverse()
+                first, begun = pieces[0]
+                if first.amid or len(begun) > MOST_BYTES:
+                    poured = first  # the rest of that comes before the other, too
         except MemoryError:
             for said_by, said in (reader, mine), (other, theirs):
                 for piece in said:
@@ -62,17 +66,18 @@ class Pair:
             if theirs:
                 other.wait_for_memory()
             raise
-        for index, (said_by, piece) in enumerate(known):
-            if not piece:
-                continue
+        for index, (said_by, piece) in enumerate(pieces):
             try:
-                said_by.deliver(piece)
+                if piece:
+                    said_by.deliver(piece)
             except MemoryError:
-                for later, rest in known[index + 1 :]:
+                for later, rest in pieces[index + 1 :]:
                     later.owe(rest)
                 if not other.up_to_date:
                     other.wait_for_memory()
                 raise
+            if said_by is poured:
+                said_by.drain(alone=True)
 
     def _in_turn(
         self, reader: FdReader, mine: list[bytes], other: FdReader, theirs: list[bytes]
@@ -90,7 +95,9 @@ class Pair:
         if self._flows and not self._may_cut(order, len(mine[0]), len(writes)):
             return None
         one, two = reader.number, other.number
-        if not other.up_to_date or (two not in writes and len(writes) <= mine[0].count(b"\n")):
+        if len(mine[0]) > MOST_BYTES or not other.up_to_date:
+            return None
+        if two not in writes and len(writes) <= mine[0].count(b"\n"):
             return None
         ends = _read_out(order, writes, (reader, mine), (other, theirs))
         if ends is None or not theirs:

@@ -173,12 +173,21 @@ async def test_what_the_writes_do_not_tell(both: Both) -> None:
     assert runs(both.pieces) == runs(LINES)
 
 
-async def test_a_long_line_after_short_ones(both: Both) -> None:
-    """Is cut off as they are."""
-    pieces = [(OUT, b"a\n"), (ERR, b"b\n"), (OUT, b"x" * MOST_BYTES + b"\n")]
-    both.write(*pieces)
-    await both.until_said(*pieces)
-    assert both.pieces == pieces
+async def test_more_than_is_cut(both: Both) -> None:
+    """Comes first if it is what is read, and all of it."""
+    long = b"x" * MOST_BYTES + b"\n"
+    both.write((OUT, b"a\n"), (ERR, b"b\n"), (OUT, long))
+    await both.until_said((OUT, b"a\n"), (ERR, b"b\n"), (OUT, long))
+    assert both.pieces == [(OUT, b"a\n" + long), (ERR, b"b\n")]
+
+
+async def test_last_words_after_much(both: Both) -> None:
+    """As much as a pipe holds is read in several turns, and those come after all of it."""
+    fcntl.fcntl(both.readings[0].number, fcntl.F_SETPIPE_SZ, 1 << 20)
+    much = b"x" * (1 << 19)
+    both.write((OUT, much), (ERR, b"last\n"))
+    await both.until_said((OUT, much), (ERR, b"last\n"))
+    assert runs(both.pieces) == [(OUT, much), (ERR, b"last\n")]
 
 
 async def flow(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
