@@ -20,6 +20,7 @@ from procd.unix.fd import OwnedFd, pipe
 from procd.unix.pair import MOST_BYTES, MOST_CUTS, Pair, in_turn
 from procd.unix.poller import Poller
 from procd.unix.reader import FLOW_READS, FdReader
+from tests.unix.collector import turn
 
 OUT, ERR = 1, 2
 Piece = tuple[int, bytes]
@@ -128,7 +129,7 @@ async def test_lines_in_order_where_the_others_are_read_first(both: Both) -> Non
         both.pieces.clear()
         both.readers[0].pause()
         both.write(*LINES[1:])
-        await asyncio.sleep(0)
+        await turn()
         both.readers[0].resume()
         await both.until_said(*LINES[1:])
         assert runs(both.pieces) == runs(LINES[1:])
