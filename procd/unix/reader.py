@@ -169,6 +169,8 @@ class FdReader:
             self._poured = now + POUR_S
         if now < self._soon:
             self._streak += 1
+            if self._streak == FLOW_READS and self.pairing is not None:
+                self.pairing.flow(True)  # noqa: FBT003 - as declared
         else:
             if self._streak >= FLOW_READS and self.pairing is not None:
                 self.pairing.flow(False)  # noqa: FBT003 - as declared
@@ -177,8 +179,6 @@ class FdReader:
         if self._streak < FLOW_READS or got >= self._burst_bytes:
             return
         if self._streak == FLOW_READS:
-            if self.pairing is not None:
-                self.pairing.flow(True)  # noqa: FBT003 - as declared
             with suppress(OSError):  # who may have no larger pipe is stopped more often
                 fcntl.fcntl(self._fd.number, fcntl.F_SETPIPE_SZ, FLOW_PIPE_BYTES)
         self._soon += REST_S

@@ -19,7 +19,7 @@ from procd.unix.arrivals import MOST_WRITES
 from procd.unix.fd import OwnedFd, pipe
 from procd.unix.pair import MOST_BYTES, MOST_CUTS, Pair, in_turn
 from procd.unix.poller import Poller
-from procd.unix.reader import FLOW_READS, FdReader
+from procd.unix.reader import FLOW_READS, READ_BYTES, FdReader
 from tests.unix.collector import turn
 
 OUT, ERR = 1, 2
@@ -235,6 +235,25 @@ async def test_a_flood_is_not_told_of(
     both.write(*LINES)
     await both.until_said(*LINES)
     assert runs(both.pieces) == runs(LINES)
+
+
+async def test_a_flow_that_begins_with_a_burst_has_an_end(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes now and then afterwards is told of, for as long as it does."""
+    monkeypatch.setattr(reader_module, "SOON_S", 3600.0)
+    for size in [1] * FLOW_READS + [READ_BYTES]:
+        both.pieces.clear()
+        both.write((OUT, b"x" * size))
+        await both.until_said((OUT, b"x" * size))
+    monkeypatch.setattr(reader_module, "SOON_S", 0.0)
+    later = time.monotonic() + 7200
+    monkeypatch.setattr("time.monotonic", lambda: later)
+    for _ in range(MOST_CUTS + 1):
+        both.pieces.clear()
+        both.write((OUT, b"a\n"))
+        await both.until(lambda: bool(both.pieces))
+    assert both.is_told == [True, True]
 
 
 async def test_the_one_that_is_left_is_not_told_of(both: Both) -> None:
