@@ -6,7 +6,6 @@ Here it is the envelope, as everywhere, and quotes nothing.
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -16,13 +15,14 @@ from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineToo
 from aiohttp.streams import StreamReader
 
 from procd.api.envelope import envelope
-from procd.api.forwarded import UNIX
+from procd.api.forwarded import peer_of
 from procd.api.incoming import FRAMES, Incoming
 from procd.api.observe import HEAP, LONG_BYTES, REQUESTS
 from procd.api.pulse import Parting, Patience, has_taken, has_unread
 from procd.api.refusal import Farewell, break_off, error_in_place, is_strange, reason
 from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
+from procd.api.wire import spare_pacing
 from procd.config import ServerConfig
 from procd.errors import BadRequest, ProcdError
 from procd.unix.poller import Poller
@@ -85,11 +85,11 @@ class HttpConnection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop for a new connection."""
         self._wire = cast("asyncio.Transport", transport)  # uvloop's only says that it is one
-        # On a unix socket a client may be bound to any name, and even to an address's.
-        is_local = transport.get_extra_info("socket").family == socket.AF_UNIX
-        self._peername = UNIX if is_local else transport.get_extra_info("peername")
+        sock = transport.get_extra_info("socket")
+        self._peername = peer_of(transport)
+        spare_pacing(sock, self._peername)
         super().connection_made(transport)
-        self._visitors.came(self, transport.get_extra_info("socket").fileno())
+        self._visitors.came(self, sock.fileno())
 
     @property
     def peername(self) -> Any:

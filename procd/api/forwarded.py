@@ -6,8 +6,10 @@ Source: X-Forwarded-For as nginx and Caddy write it: each proxy adds the peer th
 X-Forwarded-Host: the Host that the client has sent; Apache adds its own to what it finds.
 """
 
+import asyncio
+import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
@@ -23,6 +25,14 @@ UNKNOWN: Final = "unknown"
 
 # The headers by which a proxy shows itself; it has to send the last. Source: RFC 9110, 7.6.3.
 SIGNS: Final = ("X-Forwarded-For", hdrs.FORWARDED, hdrs.VIA)
+
+
+def peer_of(transport: asyncio.BaseTransport) -> Any:
+    """The address of a new client and more, or UNIX; None if it is unknown, as it has gone."""
+    # On a unix socket a client may be bound to any name, and even to an address's.
+    if transport.get_extra_info("socket").family == socket.AF_UNIX:
+        return UNIX
+    return transport.get_extra_info("peername")
 
 
 def is_forwarded(request: web.Request) -> bool:

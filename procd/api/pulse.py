@@ -11,7 +11,6 @@ import struct
 import sys
 import termios
 from collections.abc import Callable
-from contextlib import suppress
 from math import inf
 from typing import Final, Protocol
 
@@ -28,20 +27,6 @@ TAKEN_AT: Final = 120
 
 # How long the answer to a request may take when its client sends no more.
 PARTING_S: Final = 0.25
-
-# What the kernel takes of a WebSocket's before it can send it. Left to itself that is 4 MiB for who
-# once was fast, and pongs and the echoes of keys lie behind it.
-UNSENT_BYTES: Final = 128 << 10
-
-
-def limit_unsent(sock: socket.socket) -> None:
-    """Have the kernel take no more than UNSENT_BYTES beyond what it has sent.
-
-    What is on its way isn't counted, so that a long path is used to the full. A unix socket's
-    buffer doesn't grow. Source: ip-sysctl.rst, tcp_notsent_lowat.
-    """
-    with suppress(OSError):  # that it is a unix socket, or closed by now
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 def queued_bytes(sock: socket.socket) -> int:

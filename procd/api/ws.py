@@ -28,7 +28,8 @@ from procd.api.goodbye import (
 )
 from procd.api.handshake import UPGRADED, Select, handshake_of, version_token
 from procd.api.incoming import Incoming, Listener
-from procd.api.pulse import Pulse, limit_unsent
+from procd.api.pulse import Pulse
+from procd.api.wire import limit_unsent
 from procd.config import ServerConfig
 from procd.metrics import Traffic
 from procd.services.access import Token, Tokens
