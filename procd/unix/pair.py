@@ -8,13 +8,12 @@ both are read until they are empty at once. And where neither can be done, what 
 comes first.
 """
 
-import time
-from collections.abc import Mapping
 from typing import Final
 
 from procd.unix.arrivals import MOST_WRITES, Arrivals, Order, state
 from procd.unix.reader import FdReader
-from procd.unix.writes import Piece, counted_off, in_turn
+from procd.unix.stretch import Stretch
+from procd.unix.writes import counted_off, in_turn
 
 # More than this of one, and there is no waiting for both to be empty; and so much of lines that are
 # counted off.
@@ -22,14 +21,6 @@ MOST_BYTES: Final = 4096
 MOST_LINES_BYTES: Final = 64 << 10
 # How often is looked for more until both are empty: a program may write while they are read.
 MOST_LOOKS: Final = 16
-# Reads that follow each other within so many seconds are one stretch. Once one pipe alone was read
-# so often in it, or so much was, or so many writes were told, it is a flood, of whose writes nobody
-# is told: to count a line off takes some microseconds, and some of them are the writer's.
-GAP_S: Final = 0.005
-MOST_ALONE: Final = 64
-MOST_POURED_BYTES: Final = 256 << 10
-MOST_TOLD: Final = 20_000
-
 Said = tuple[FdReader, bytes]
 
 
@@ -40,25 +31,20 @@ class Pair:
         arrivals: watches both.
     """
 
-    __slots__ = ("_alone", "_by_line", "_flooding", "_held", "_one", "_order", "_other", "_parted",
-                 "_paused", "_poured_bytes", "_pouring", "_soon", "_told")  # fmt: skip
+    __slots__ = ("_aligned", "_held", "_one", "_order", "_other", "_parted", "_stretch")
 
     def __init__(self, one: FdReader, other: FdReader, arrivals: Arrivals) -> None:
         self._one, self._other = one, other
         self._order = arrivals.order_of(one.number)
-        self._by_line = True  # each write was a line, and all are known that aren't read
+        self._stretch = Stretch()
+        self._aligned = True  # all is told that isn't read, and each write may be a line
         self._held: Said | None = None  # what is behind something that is there to be read
-        self._soon = 0.0  # until when a read belongs to this stretch
-        self._alone = self._poured_bytes = self._told = 0  # in it
-        self._paused = False  # and no write is told
-        self._flooding: FdReader | None = None  # until the other is read
-        self._pouring = False  # until little is read
         self._parted = False
         one.pairing = other.pairing = self
 
     def _lose_count(self) -> None:
         """Which line is whose write is no longer known."""
-        self._by_line = False
+        self._aligned = False
         if self._order is not None:
             self._order.writes.clear()
 
@@ -81,7 +67,6 @@ class Pair:
         try:
             pieces = self._in_turn(reader, mine, other, theirs)
             if pieces is None:
-                self._lose_count()
                 if len(mine) == 1 and not theirs:
                     pieces = [(reader, data)]
                     if other.amid:
@@ -111,6 +96,7 @@ class Pair:
                     other.wait_for_memory()
                 raise
             if said_by is poured:
+                self._lose_count()
                 said_by.drain(alone=True)
 
     def _owe(self, pieces: list[Said]) -> None:
@@ -128,27 +114,26 @@ class Pair:
         Raises:
             MemoryError: it wasn't taken, and waits; so is its reader to.
         """
-        for _ in range(MOST_LOOKS):
-            if self._held is None:
-                return
-            lacking = self._beside(self._held[0])
-            more = lacking.read_now() if lacking.up_to_date and not lacking.ended else b""
-            if not more:
-                break
-            try:
+        if self._held is None:
+            return
+        holder, held = self._held
+        lacking = self._beside(holder)
+        try:
+            if not lacking.ended and (more := lacking.read_now()):
                 self.deliver(lacking, more)
-            except MemoryError:
-                lacking.wait_for_memory()
-                raise
-        if self._held is not None:
-            holder, held = self._held
-            self._held = None
-            self._lose_count()
-            try:
-                holder.deliver(held)
-            except MemoryError:
-                holder.wait_for_memory()
-                raise
+        except MemoryError:
+            lacking.wait_for_memory()
+            raise
+        if self._held is None:
+            return
+        holder, held = self._held  # it goes on, or is in no order
+        self._held = None
+        self._lose_count()
+        try:
+            holder.deliver(held)
+        except MemoryError:
+            holder.wait_for_memory()
+            raise
 
     def _in_turn(
         self, reader: FdReader, mine: list[bytes], other: FdReader, theirs: list[bytes]
@@ -159,40 +144,32 @@ class Pair:
             mine: what `reader` has read; gets what it reads now.
             theirs: gets what `other` reads.
         """
-        size = sum(map(len, mine))
-        order = self._order_now(reader, size)
+        aligned, self._aligned = self._aligned, False  # until the count is known again
+        data = b"".join(mine)
+        order = self._order_now(reader, len(data))
         if order is None:
             return None
         writes = order.take()
         one, two = reader.number, other.number
         both = bool(theirs) or two in writes
-        if self._is_flood(reader, size, len(writes), both=both):
-            order.pause()
+        is_much = len(data) > (MOST_LINES_BYTES if aligned else MOST_BYTES)
+        poured_bytes = len(data) if is_much or not both else 0
+        if self._stretch.is_flood(order, one, poured_bytes, len(writes), both=both):
             return None
-        if size > self._most_bytes or not other.up_to_date:
+        if is_much or not other.up_to_date:
             return None
-        data = b"".join(mine)
         lines = data.count(b"\n")
-        if self._by_line and lines > len(writes):  # one may not have been told yet
+        if aligned and lines > len(writes):  # one may not have been told yet
             writes += order.take()
             both = bool(theirs) or two in writes
-        if not both:
-            is_whole = data.endswith(b"\n")
-            if self._by_line and is_whole and lines <= len(writes):
-                left = writes[lines:]
-                if not left or state(one)[0]:
-                    order.writes[:0] = left
-                    return [(reader, data)]
-            elif is_whole and lines == len(writes) and not state(one, two)[0]:
-                self._by_line = True
+        if len(data) > MOST_BYTES and lines > writes.count(one):
+            return None
+        if not both and len(writes) <= lines:
+            if (aligned and len(writes) == lines) or not state(one, two)[0]:
+                self._aligned = True  # nothing that was told is unread
                 return [(reader, data)]
-            if len(writes) <= lines:
-                return None
-        return self._read_out(order, writes, (reader, mine), (other, theirs))
-
-    @property
-    def _most_bytes(self) -> int:
-        return MOST_LINES_BYTES if self._by_line else MOST_BYTES
+            return None
+        return self._read_out(order, writes, (reader, mine), (other, theirs), aligned=aligned)
 
     def _order_now(self, reader: FdReader, size: int) -> Order | None:
         """What tells the order, having read so much; None if nothing does."""
@@ -203,36 +180,7 @@ class Pair:
             self._order = None
             order.stop(reader.number)
             return None
-        now = time.monotonic()
-        is_new = now >= self._soon
-        self._soon = now + GAP_S
-        if is_new:
-            self._told = 0
-        if self._paused:
-            is_other = self._flooding not in (None, reader)
-            if not (is_new or is_other or (self._pouring and size <= MOST_BYTES)):
-                return None
-            self._paused = self._pouring = False
-            self._flooding = None
-            order.resume()
-            is_new = True
-        if is_new:
-            self._alone = self._poured_bytes = 0
-        return order
-
-    def _is_flood(self, reader: FdReader, size: int, writes: int, *, both: bool) -> bool:
-        """Whether this stretch is one by now."""
-        self._alone = 0 if both else self._alone + 1
-        self._told += writes
-        if size > self._most_bytes or not both:
-            self._poured_bytes += size
-        if writes > MOST_WRITES or self._told > MOST_TOLD:
-            self._paused = True
-        elif self._poured_bytes > MOST_POURED_BYTES:
-            self._paused = self._pouring = True
-        elif self._alone >= MOST_ALONE:
-            self._paused, self._flooding = True, reader
-        return self._paused
+        return order if self._stretch.is_told(order, reader.number, size) else None
 
     def part(self) -> None:
         """One is about to be closed."""
@@ -243,6 +191,7 @@ class Pair:
         order: Order,
         writes: list[int],
         *said: tuple[FdReader, list[bytes]],
+        aligned: bool,
     ) -> list[Said] | None:
         """Read both until their order is known; None if it isn't.
 
@@ -261,37 +210,28 @@ class Pair:
                 number: b"".join(each) for number, (_, each) in zip(readers, said, strict=True)
             }
             if not readable:
-                known = self._known(order, writes, texts, ends)
+                if ends or sum(text.count(b"\n") for text in texts.values()) > len(writes):
+                    writes += order.take()
+                self._aligned = True
+                if not theirs:
+                    return [(reader, texts[reader.number])]
+                known = in_turn(writes, texts, ends)
                 return None if known is None else [(readers[of], piece) for of, piece in known]
-            if self._by_line:
+            if aligned:
                 counted = counted_off(writes, texts)
                 if counted is None:  # one may not have been told yet
                     writes += order.take()
                     counted = counted_off(writes, texts)
                 if counted is not None and (counted.behind is None or counted.left[0] in readable):
+                    self._aligned = True
                     order.writes[:0] = counted.left
                     if counted.behind is not None:
                         number, lines = counted.behind
                         self._held = readers[number], lines
                     return [(readers[number], piece) for number, piece in counted.pieces]
-                self._by_line = False
+                aligned = False
             if max(map(len, texts.values())) > MOST_BYTES or len(writes) > MOST_WRITES:
                 return None
             if reader.number in readable and (more := reader.read_now()):
                 mine.append(more)
         return None
-
-    def _known(
-        self, order: Order, writes: list[int], said: Mapping[int, bytes], ends: list[int]
-    ) -> list[Piece] | None:
-        """What is known when both are empty: all of the writes, then."""
-        lines = {number: data.count(b"\n") for number, data in said.items()}
-        if sum(lines.values()) > len(writes) or ends:  # one may not have been told yet
-            writes += order.take()
-        self._by_line = all(
-            lines[number] == writes.count(number) - (number in ends and number in writes)
-            and (not data or data.endswith(b"\n"))
-            for number, data in said.items()
-        )
-        said = {number: data for number, data in said.items() if data}
-        return in_turn(writes, said, ends) if len(said) > 1 else [*said.items()]

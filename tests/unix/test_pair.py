@@ -13,13 +13,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from procd.unix import pair as pair_module
 from procd.unix import reader as reader_module
-from procd.unix.arrivals import RECORD_BYTES
+from procd.unix import stretch as stretch_module
+from procd.unix.arrivals import MOST_WRITES, RECORD_BYTES
 from procd.unix.fd import OwnedFd, pipe
-from procd.unix.pair import MOST_ALONE, MOST_BYTES, MOST_POURED_BYTES, MOST_TOLD, Pair
+from procd.unix.pair import MOST_BYTES, Pair
 from procd.unix.poller import Poller
 from procd.unix.reader import FdReader
+from procd.unix.stretch import MOST_ALONE, MOST_POURED_BYTES, MOST_TOLD
 from tests.unix.collector import turn
 
 OUT, ERR = 1, 2
@@ -230,18 +231,62 @@ async def test_a_line_behind_one_that_is_not_read(
     assert await say(both, *LINES[1:]) == runs(LINES[1:])
 
 
-async def test_it_waits_for_no_other_turn_where_all_is_taken(
+@pytest.mark.parametrize("most", [2, 1 << 20])
+async def test_nothing_waits_where_all_is_to_be_taken(
+    both: Both, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """As at the end of a process, though no more of one may be read."""
+    more = (OUT, b"b\n"), (ERR, b"c\n")
+    before_the_next_look(monkeypatch, lambda: both.write(*more))
+    both.write((OUT, b"a\n"))
+    both.readers[0].drain(most)
+    assert both.pieces == [(OUT, b"a\n"), *more]
+
+
+async def test_more_behind_what_goes_on(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held when no more may be read comes all the same."""
+    more = [(OUT, b"b\n"), (ERR, b"c\n")]
+    last = [(OUT, b"d\n"), (ERR, b"e\n")]
+
+    def act() -> None:
+        both.write(*more)
+        before_the_next_look(monkeypatch, then)
+
+    def then() -> None:
+        before_the_next_look(monkeypatch, lambda: both.write(*last))
+
+    before_the_next_look(monkeypatch, act)
+    both.write((OUT, b"a\n"))
+    both.readers[0].drain(2)
+    assert runs(both.pieces) == [(OUT, b"a\nb\n"), (ERR, b"c\ne\n")]
+    await both.until_said((OUT, b"a\n"), *more, *last)
+    assert runs(both.pieces)[2:] == [(OUT, b"d\n")]
+
+
+async def test_a_line_in_parts_while_it_is_read(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the end of a process, from whichever is drained."""
-    more = (OUT, b"b\n"), (ERR, b"c\n")
-    for out, err in (0, 1), (1, 0):
-        both.pieces.clear()
-        before_the_next_look(monkeypatch, lambda: both.write(*more))
-        both.write((OUT, b"a\n"))
-        both.readers[out].drain()
-        both.readers[err].drain()
-        assert both.pieces == [(OUT, b"a\n"), *more]
+    """The rest is read, and belongs to it."""
+    more = [(OUT, b"b\n"), (ERR, b"c\n")]
+    before_the_next_look(monkeypatch, lambda: both.write(*more))
+    both.write((OUT, b"a"))
+    await both.until_said((OUT, b"a"), *more)
+    assert runs(both.pieces) == [(OUT, b"ab\n"), (ERR, b"c\n")]
+
+
+async def test_what_waits_for_memory_comes_first(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one has read isn't passed by what it could read now."""
+    monkeypatch.setattr(reader_module, "MEMORY_REST_S", 0.0)
+    both.fails_at = 0
+    both.write((ERR, b"a\n"))
+    assert not both.readers[1].drain()
+    both.write((ERR, b"b\n"), (OUT, b"c\n"), (ERR, b"d\n"))
+    both.readers[0].drain()
+    assert both.pieces == [(OUT, b"c\n")]
+    await both.until_said((OUT, b"c\n"), (ERR, b"a\nb\nd\n"))
+    assert b"".join(data for stream, data in both.pieces if stream == ERR) == b"a\nb\nd\n"
 
 
 async def test_what_it_waits_for_is_no_line(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,18 +353,21 @@ async def test_a_line_that_comes_before_its_signal(
         assert await say(both, *LINES[:-1]) == runs(LINES[:-1])
 
 
-@pytest.mark.parametrize("flood", ["alone", "much", "told"])
+@pytest.mark.parametrize("flood", ["alone", "much", "many", "told"])
 async def test_a_flood_is_not_told_of(
     both: Both, flood: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each signal takes the writer's time, and memory of the kernel's."""
-    monkeypatch.setattr(pair_module, "GAP_S", 3600.0)
+    monkeypatch.setattr(stretch_module, "GAP_S", 3600.0)
     pieces = [(OUT, b"x\n")]
     times, over = MOST_ALONE, [(ERR, b"over\n")]
     if flood == "much":
         size = 1 << 15
         pieces = [(OUT, b"x" * size)]
         times, over = MOST_POURED_BYTES // size + 1, [(OUT, b"over\n")]
+    elif flood == "many":
+        pieces = [(OUT, b"x\n")] * (MOST_WRITES + 1)
+        times = 1
     elif flood == "told":
         pieces = [(OUT, b"x\n"), (ERR, b"y\n")] * 500
         times = MOST_TOLD // 1000 + 1
@@ -329,7 +377,7 @@ async def test_a_flood_is_not_told_of(
     assert both.is_told == [False, False]
     await say(both, *pieces)
     assert both.is_told == [False, False]
-    if flood == "told":  # whatever comes, until there is a gap
+    if flood in ("many", "told"):  # whatever comes, until there is a gap
         await say(both, *over)
         assert both.is_told == [False, False]
         later = time.monotonic() + 7200
@@ -343,11 +391,25 @@ async def test_what_comes_now_and_then_is_no_flood(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often, and however much in the end."""
-    monkeypatch.setattr(pair_module, "GAP_S", 0.0)
+    monkeypatch.setattr(stretch_module, "GAP_S", 0.0)
     for _ in range(MOST_ALONE + 1):
         await say(both, (OUT, b"x" * (MOST_POURED_BYTES // MOST_ALONE) + b"\n"))
     assert both.is_told == [True, True]
     assert await say(both, *LINES) == runs(LINES)
+
+
+async def test_lines_on_both_are_no_flood(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long they go on, up to the number that is told."""
+    monkeypatch.setattr(stretch_module, "GAP_S", 3600.0)
+    long = b"x" * 2000 + b"\n"
+    pieces = [(OUT, long), (ERR, b"y\n")]
+    for _ in range(MOST_POURED_BYTES // len(long) + 2):
+        assert await say(both, *pieces) == pieces
+    for _ in range(3):
+        for _ in range(MOST_ALONE - 1):
+            await say(both, (OUT, b"x\n"))
+        assert await say(both, *LINES[:-1]) == runs(LINES[:-1])
+    assert both.is_told == [True, True]
 
 
 async def test_the_one_that_is_left_is_not_told_of(both: Both) -> None:
