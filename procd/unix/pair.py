@@ -15,10 +15,8 @@ from procd.unix.reader import FdReader
 from procd.unix.stretch import Stretch
 from procd.unix.writes import counted_off, in_turn
 
-# More than this of one, and there is no waiting for both to be empty; and so much of lines that are
-# counted off.
+# More than this of one, and there is no waiting for both to be empty.
 MOST_BYTES: Final = 4096
-MOST_LINES_BYTES: Final = 64 << 10
 # How often is looked for more until both are empty: a program may write while they are read.
 MOST_LOOKS: Final = 16
 Said = tuple[FdReader, bytes]
@@ -67,17 +65,12 @@ class Pair:
         try:
             pieces = self._in_turn(reader, mine, other, theirs)
             if pieces is None:
-                if len(mine) == 1 and not theirs:
-                    pieces = [(reader, data)]
-                    if other.amid:
-                        other.drain(alone=True)
-                else:
-                    pieces = [(reader, b"".join(mine)), (other, b"".join(theirs))]
-                    if other.amid or len(pieces[1][1]) > MOST_BYTES:
-                        pieces.reverse()
-                    first, begun = pieces[0]
-                    if first.amid or len(begun) > MOST_BYTES:
-                        poured = first  # the rest of that comes before the other, too
+                pieces = [(reader, b"".join(mine)), (other, b"".join(theirs))]
+                if other.amid or len(pieces[1][1]) > MOST_BYTES:
+                    pieces.reverse()
+                first, begun = pieces[0]
+                if first is other or (theirs and (first.amid or len(begun) > MOST_BYTES)):
+                    poured = first  # the rest of that comes before the other, too
         except MemoryError:
             self._lose_count()
             for said_by, said in (reader, mine), (other, theirs):
@@ -151,18 +144,15 @@ class Pair:
             return None
         writes = order.take()
         one, two = reader.number, other.number
+        lines = data.count(b"\n")
+        if aligned and lines > len(writes):  # one may not have been told yet
+            writes += order.take()
         both = bool(theirs) or two in writes
-        is_much = len(data) > (MOST_LINES_BYTES if aligned else MOST_BYTES)
+        is_much = len(data) > MOST_BYTES and not (aligned and lines <= writes.count(one))
         poured_bytes = len(data) if is_much or not both else 0
         if self._stretch.is_flood(order, one, poured_bytes, len(writes), both=both):
             return None
         if is_much or not other.up_to_date:
-            return None
-        lines = data.count(b"\n")
-        if aligned and lines > len(writes):  # one may not have been told yet
-            writes += order.take()
-            both = bool(theirs) or two in writes
-        if len(data) > MOST_BYTES and lines > writes.count(one):
             return None
         if not both and len(writes) <= lines:
             if (aligned and len(writes) == lines) or not state(one, two)[0]:

@@ -7,8 +7,6 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from typing import NamedTuple
 
-from procd.unix.arrivals import MOST_WRITES
-
 Piece = tuple[int, bytes]  # of which pipe, by its descriptor
 
 
@@ -72,8 +70,6 @@ def in_turn(
         said: what was read from each, not empty.
         ends: those whose last write was their end.
     """
-    if len(writes) > MOST_WRITES:
-        return None
     runs = [(number, len([*run])) for number, run in groupby(writes)]
     pieces: dict[int, Iterator[bytes]] = {}
     for number, data in said.items():

@@ -231,6 +231,42 @@ async def test_a_line_behind_one_that_is_not_read(
     assert await say(both, *LINES[1:]) == runs(LINES[1:])
 
 
+async def test_more_of_one_that_waits(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes behind what waits, and with that behind the other."""
+    more = [(OUT, b"b\n"), (ERR, b"c\n")]
+    before_the_next_look(monkeypatch, lambda: both.write(*more))
+    both.write((OUT, b"a\n"))
+    both.readers[0]._readable()
+    both.write((ERR, b"d\n"))
+    both.readers[1].drain()
+    assert runs(both.pieces) == [(OUT, b"a\nb\n"), (ERR, b"c\nd\n")]
+
+
+@pytest.mark.parametrize("before", [[(OUT, b"1\n2\n")], [(OUT, b"part")], [(ERR, b"x"), *LINES]])
+async def test_lines_count_again_once_nothing_is_unread(
+    both: Both, before: list[Piece], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was written until then."""
+    await say(both, *before)
+    more = [(OUT, b"b\n"), (ERR, b"c\n"), (OUT, b"d\n"), (ERR, b"e\n")]
+    before_the_next_look(monkeypatch, lambda: both.write(*more))
+    both.pieces.clear()
+    both.write((OUT, b"a\n"))
+    await both.until_said((OUT, b"a\n"), *more)
+    assert runs(both.pieces) == [(OUT, b"a\nb\n"), *more[1:]]
+
+
+async def test_what_pours_is_first(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the other is read before, and there is a little of it alone."""
+    monkeypatch.setattr(reader_module, "POUR_S", 3600.0)
+    await say(both, (OUT, b"x" * MOST_BYTES))
+    pieces = [(OUT, b"y" * (MOST_BYTES + 1)), (ERR, b"last\n")]
+    both.pieces.clear()
+    both.write(*pieces)
+    both.readers[1].drain()
+    assert both.pieces == pieces
+
+
 @pytest.mark.parametrize("most", [2, 1 << 20])
 async def test_nothing_waits_where_all_is_to_be_taken(
     both: Both, monkeypatch: pytest.MonkeyPatch, most: int

@@ -6,7 +6,6 @@ from itertools import groupby
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procd.unix.arrivals import MOST_WRITES
 from procd.unix.writes import Piece, counted_off, in_turn
 
 OUT, ERR = 1, 2
@@ -52,14 +51,6 @@ def test_nothing_is_lost(writes: list[int], out: bytes, err: bytes, ends: set[in
         assert b"".join(data for stream, data in pieces if stream == OUT) == out
         assert b"".join(data for stream, data in pieces if stream == ERR) == err
         assert all(data for _, data in pieces)
-
-
-def test_too_many_writes() -> None:
-    """They are a flood."""
-    writes = [OUT, ERR] * (MOST_WRITES // 2)
-    said = {OUT: b"\n" * (MOST_WRITES // 2), ERR: b"\n" * (MOST_WRITES // 2)}
-    assert in_turn(writes, said) is not None
-    assert in_turn([*writes, OUT], said) is None
 
 
 @given(_histories(), st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
