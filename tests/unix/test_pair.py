@@ -163,6 +163,14 @@ async def test_many_lines_in_a_write_beside_one(both: Both, ends: bool) -> None:
     assert both.pieces == pieces
 
 
+async def test_many_lines_in_a_write_behind_one(both: Both) -> None:
+    """As many lines as writes were read, but not of the same."""
+    pieces = [(ERR, b"x\n"), (OUT, b"1\n2\n")]
+    both.write(*pieces)
+    both.readers[0].drain()
+    assert both.pieces == pieces
+
+
 async def test_what_the_writes_do_not_tell(both: Both) -> None:
     """Then what was there first is first, and each stream is whole."""
     pieces = [(OUT, b"1\n2\n3\n"), (ERR, b"x\n"), (OUT, b"4\n5\n"), (ERR, b"y\n")]
