@@ -208,7 +208,7 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
         # What exists by now stays: the collector need never look at it again.
         gc.freeze()
         first = f"port {listeners.port}" if listeners.port else listeners.places[0]
-        print(f"Starting toolbox server on {first}", flush=True)  # noqa: T201 - a runner waits for this line
+        _announce(f"Starting toolbox server on {first}\n")
         status = f"STATUS=listening on {where}"
         loop.add_signal_handler(signal.SIGHUP, _reload, path, app, status)
         _tell(f"READY=1\n{status}")
@@ -254,6 +254,17 @@ def _reload(path: Path | None, app: web.Application, status: str) -> None:
     if problems:
         status += f"; not reloaded: {' '.join('; '.join(problems).split())}"
     _tell(f"READY=1\n{status}")
+
+
+def _announce(line: str) -> None:
+    """Write the line that a runner waits for, which is no reason to stop if it can't be written.
+
+    Not by way of `sys.stdout`, which would keep it, and try again at the end.
+    """
+    try:
+        os.write(1, line.encode())
+    except OSError as exc:
+        log.warning("nobody can be told on standard output: %s", exc.strerror)
 
 
 def _tell(state: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import StreamReader
 
 from procd.api.envelope import envelope
@@ -19,7 +19,7 @@ from procd.api.forwarded import peer_of
 from procd.api.incoming import FRAMES, Incoming
 from procd.api.observe import HEAP, LONG_BYTES, REQUESTS
 from procd.api.pulse import Parting, Patience, has_taken, has_unread
-from procd.api.refusal import Farewell, break_off, error_in_place, is_strange, reason
+from procd.api.refusal import Farewell, break_off, error_in_place, judged, reason
 from procd.api.reply import json_response
 from procd.api.visitors import VISITORS
 from procd.api.wire import spare_pacing
@@ -114,7 +114,7 @@ class HttpConnection(web.RequestHandler):
         super().data_received(data)
         size -= 0 if body is None else body.total_bytes
         if len(self._messages) > queued:
-            self._refuse_strange(queued)
+            self._judge(queued)
             if self._head_bytes:
                 self._forget_head()
             self._body = self._messages[-1][1]
@@ -148,12 +148,12 @@ class HttpConnection(web.RequestHandler):
             return object() if self._request_in_progress else next(iter(self._messages), None)
         return request
 
-    def _refuse_strange(self, first: int) -> None:
-        """Have each new request refused that is of another version, or has what its own has not."""
+    def _judge(self, first: int) -> None:
+        """Have each new request refused that is strange, or be the last where that is safer."""
         for index in range(first, len(self._messages)):
-            message = self._messages[index][0]
-            if isinstance(message, RawRequestMessage) and is_strange(message):
-                self._messages[index] = error_in_place(BadHttpMessage(""))
+            message, body = self._messages[index]
+            if isinstance(message, RawRequestMessage):
+                self._messages[index] = judged(message, body)
 
     def _forget_head(self) -> None:
         """There is none, or what the parser has kept of it goes on its way."""

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
@@ -131,6 +131,23 @@ def is_strange(message: RawRequestMessage) -> bool:
     if message.version == HttpVersion10:
         return message.chunked
     return message.version != HttpVersion11
+
+
+def judged(
+    message: RawRequestMessage, body: StreamReader
+) -> tuple[RawRequestMessage | _ErrInfo, StreamReader]:
+    """A new request and its body, as they are to be served.
+
+    A body in chunks is the last of its connection: of the fields that may come behind it (a
+    trailer) aiohttp's parser puts one among the headers of the next request, and nothing tells
+    whether there were any. By way of a proxy that may be another client's request, and have a
+    token or an Origin that this one was given.
+    """
+    if is_strange(message):
+        return error_in_place(BadHttpMessage(""))
+    if message.chunked:
+        return message._replace(should_close=True), body
+    return message, body
 
 
 def reason(exc: HttpProcessingError) -> str:

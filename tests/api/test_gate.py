@@ -184,6 +184,26 @@ async def test_scheme_and_blanks(procd: MakeClient, secrets: Secrets) -> None:
         assert (await bare.head())[0] in (400, 401)
 
 
+async def test_a_trailer_is_no_header_of_the_next_request(
+    procd: MakeClient, secrets: Secrets
+) -> None:
+    """Which may be another client's, where a proxy shares its connections out."""
+    client = await guarded(procd, secrets)
+    for token, answer in (secrets.admin[:-1], b"HTTP/1.1 401 "), (secrets.admin, b"HTTP/1.1 201 "):
+        body = b'1a\r\n{"route":"/terminal/ptys"}\r\n'
+        trailer = b"0\r\nX: y\r\nAuthorization: Bearer " + secrets.admin.encode() + b"\r\n\r\n"
+        async with raw(client) as bare, asyncio.timeout(WAIT_S):
+            head = f"POST /tickets HTTP/1.1\nAuthorization: Bearer {token}"
+            await bare.request(
+                f"{head}\nTransfer-Encoding: chunked",
+                body + trailer + b"GET /version HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            )
+            said = await bare.rest()
+        assert said.startswith(answer)
+        assert b"\r\nConnection: close\r\n" in said
+        assert said.count(b"HTTP/1.1 ") == 1, "the other has to be asked again"
+
+
 async def test_health_needs_no_credential(procd: MakeClient, secrets: Secrets) -> None:
     client = await guarded(procd, secrets)
     for path in paths("/healthz"):

@@ -18,7 +18,17 @@ import uvloop
 
 from tests.capabilities import CAP_SYS_NICE, has
 from tests.daemon.conftest import Start
-from tests.daemon.daemon import PATIENCE_S, PROCD, Daemon, Watch, children, descendants, eventually
+from tests.daemon.daemon import (
+    PATIENCE_S,
+    PROCD,
+    Daemon,
+    NotifySocket,
+    Watch,
+    children,
+    descendants,
+    environment,
+    eventually,
+)
 from tests.daemon.test_listen import passing
 
 SOCKETS = 50
@@ -86,6 +96,34 @@ async def test_who_read_its_log_has_gone(start: Start, http: aiohttp.ClientSessi
     async with http.get(f"{daemon.url}/healthz") as reply:
         assert reply.status == 200
     assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("leads_to", ["a full disk", "nobody"])
+def test_a_runner_that_cannot_be_told(leads_to: str) -> None:
+    """Where its standard output is a file on a full disk, it starts after a crash all the same."""
+    if leads_to == "nobody":
+        reading, writing = os.pipe()
+        os.close(reading)
+    else:
+        writing = os.open("/dev/full", os.O_WRONLY)
+    notify = NotifySocket()
+    process = subprocess.Popen(
+        [*PROCD, "serve", "--port", "0"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=environment(NOTIFY_SOCKET=notify.address),
+    )
+    os.close(writing)
+    try:
+        assert notify.receive()["READY"] == "1"
+        process.terminate()
+        _, said = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+        process.wait()
+        notify.close()
+    assert process.returncode == 0
+    assert b"nobody can be told on standard output" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
