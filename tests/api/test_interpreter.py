@@ -157,6 +157,16 @@ async def test_a_flood_is_whole_and_in_order(procd: MakeClient) -> None:
     await _floods(client=await procd())
 
 
+async def test_a_loop_that_prints_to_both(procd: MakeClient) -> None:
+    """In the order of its lines, in most runs; faster than they are sent."""
+    client = await procd()
+    code = "import sys\nfor n in range(500): print(n); print(-n, file=sys.stderr)"
+    cells = [await run(client, code) for _ in range(4)]
+    lines = "".join(f"{n}\n{-n}\n" for n in range(500))
+    said = ["".join(frame["text"] for frame in cell.frames[:-1]) for cell in cells]
+    assert said.count(lines) > len(said) / 2
+
+
 async def test_a_fork_in_a_line(procd: MakeClient) -> None:
     # What waits for the end of its line is said once, and before what a child says.
     client = await procd()
