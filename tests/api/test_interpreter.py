@@ -1170,7 +1170,7 @@ async def test_max_contexts(procd: MakeClient) -> None:
     await create(client)
 
 
-async def test_no_interpreter(procd: MakeClient) -> None:
+async def test_no_interpreter(procd: MakeClient, tmp_path: Path) -> None:
     client = await procd(interpreter={"python": "/none/python"})
     cell = await run(client, "1")
     assert cell.close == (
@@ -1180,15 +1180,16 @@ async def test_no_interpreter(procd: MakeClient) -> None:
     async with client.post(CONTEXTS, json={}) as reply:
         body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
         assert body["message"].startswith("failed to start context: ")
-    client = await procd(interpreter={"python": "/bin/false"})
-    cell = await run(client, "1")
-    assert cell.close is not None
-    assert cell.close[0] == 1011
-    assert cell.close[1].startswith("failed to get default context: ")
-    client = await procd(interpreter={"python": "/bin/cat", "start_s": 0.3})  # never answers
-    cell = await run(client, "1")
-    assert cell.close is not None
-    assert cell.close[0] == 1011
+    for script, start_s, reason in (
+        ("exit 1", WAIT_S, "the interpreter ended as it started: without a word"),
+        ("echo first; echo last >&2", WAIT_S, "the interpreter ended as it started: last"),
+        ("exec sleep 1000", 0.1, "the interpreter doesn't start"),
+    ):
+        python = program(tmp_path, script)
+        client = await procd(interpreter={"python": python, "start_s": float(start_s)})
+        cell = await run(client, "1")
+        assert cell.close == (1011, f"failed to get default context: {reason}")
+        assert not client.app[PROCESSES].supervised
 
 
 async def test_a_context_that_is_created_as_procd_stops(procd: MakeClient, tmp_path: Path) -> None:
@@ -1799,8 +1800,9 @@ async def test_idle_time(procd: MakeClient) -> None:
     contexts = client.app[APP_CONTEXTS]
     await until(lambda: _is(not contexts.get(used).active))
     await until(lambda: _is(not contexts.get(unused).active))
-    assert await said(client, "print('x' in globals())", contextId=used) == "False\n"
-    # One that works isn't idle, however long it takes.
+    # One that works isn't idle, however long it takes, though it has just been started.
+    code = "import time; time.sleep(0.6); print('x' in globals())"
+    assert await said(client, code, contextId=used) == "False\n"
     assert not await said(client, "x = 5; import time; time.sleep(0.6)", contextId=used)
     assert await said(client, "print(x)", contextId=used) == "5\n"
 
@@ -1851,8 +1853,8 @@ async def test_warm(procd: MakeClient) -> None:
     # A spare that has died is passed over.
     os.kill(contexts._spares[0].pid, signal.SIGKILL)
     os.waitid(os.P_PID, contexts._spares[0].pid, os.WEXITED | os.WNOWAIT)
-    context_id = await create(client)
-    assert await said(client, "print(1)", contextId=context_id) == "1\n"
+    context = await contexts.create(cwd="", language="python")  # before the loop has heard of it
+    assert await said(client, "print(1)", contextId=context.record.id) == "1\n"
 
 
 async def test_a_spare_takes_up_a_directory(procd: MakeClient, tmp_path: Path) -> None:
