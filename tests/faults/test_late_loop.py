@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from procd.api.execute import EXECUTIONS
+from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
 from procd.api.session import SESSIONS
 from procd.config import ProcessConfig
@@ -21,6 +22,7 @@ from procd.unix.confine import confinement
 from procd.unix.dialect import FedShell
 from procd.unix.openings import Openings, Paths
 from procd.unix.poller import Poller
+from tests.api import cells
 from tests.api.clients import WAIT_S, Fifo, Gate, attach, execute, program
 from tests.api.conftest import alive, gate
 from tests.api.sessions import create, post_exec, run
@@ -118,6 +120,37 @@ async def test_terminate(procd: MakeClient, gate: Gate, alive: Fifo, end: str) -
     assert command.log.store.read(0, 100) == b"fine\n"
     gate.open()
     assert await alive.line() == "over"
+
+
+@pytest.mark.parametrize("end", ["print('fine')", "os._exit(3)"], ids=["done", "died"])
+async def test_cell(procd: MakeClient, gate: Gate, alive: Fifo, end: str) -> None:
+    client = await procd()
+    assert not await cells.said(client, "import os; state = 'kept'")
+    context = client.app[CONTEXTS].get("default")
+    repl = context._repl
+    assert repl is not None
+    child = CHILD.format(gate=gate, alive=alive)
+    code = f"print('in'); r = open({str(gate)!r}).readline(); r = os.system({child!r}); {end}"
+    cell = await cells.start(client, code, timeout=TIMEOUT_S)
+    await cell.until("in\n")
+    gate.open()
+    if "exit" in end:
+        exited(repl.pid)
+    else:
+        assert select.select([repl._channel._fd.number], [], [], WAIT_S)[0]
+    time.sleep(TIMEOUT_S)
+    # As whoever comes upon the end of the time does; some loops look at what has come before that.
+    assert repl._reply is not None
+    assert await context._heard(repl, repl._reply)
+    await cell.to_end()
+    if "exit" in end:
+        assert cell.close == (1011, "worker process ended")
+        return
+    assert cell.stdout == "in\nfine\n"
+    cell.check_completed()
+    gate.open()
+    assert await alive.line() == "over"
+    assert await cells.said(client, "print(state)") == "kept\n"
 
 
 async def test_a_terminal_that_is_deleted_as_its_shell_ends(
