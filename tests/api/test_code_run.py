@@ -739,6 +739,18 @@ async def test_a_node_that_cannot_be_asked(procd: MakeClient, runtime: Runtime) 
     assert body == {"exitCode": 0, "result": "ran\n"}
 
 
+@each("language", ["python", "javascript"])
+async def test_no_descriptor_left(procd: MakeClient, runtime: Runtime, language: str) -> None:
+    """Wherever the last one goes, none is kept."""
+    client = await procd()
+    runtime.add("node", "cat")
+    assert (await code_run(client, "1", language, envs=runtime.envs))["exitCode"] == 0
+    for but, reason in enumerate(["cannot hold the code", *["cannot start a process"] * 4]):
+        with descriptors_exhausted(but):
+            body = await code_run(client, "# matplotlib", language, envs=runtime.envs)
+        assert body == {"exitCode": -1, "result": f"{reason}: Too many open files"}
+
+
 async def test_out_of_time(procd: MakeClient, alive: Fifo) -> None:
     client = await procd()
     code = f"""
