@@ -739,16 +739,25 @@ async def test_a_node_that_cannot_be_asked(procd: MakeClient, runtime: Runtime) 
     assert body == {"exitCode": 0, "result": "ran\n"}
 
 
-@each("language", ["python", "javascript"])
-async def test_no_descriptor_left(procd: MakeClient, runtime: Runtime, language: str) -> None:
-    """Wherever the last one goes, none is kept."""
+@each("language", ["python", "javascript", "typescript"])
+async def test_no_descriptor_left(
+    procd: MakeClient,
+    runtime: Runtime,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    language: str,
+) -> None:
+    """Wherever the last one goes, none is kept, and no file."""
     client = await procd()
-    runtime.add("node", "cat")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name in ("node", "ts-node"):
+        runtime.add(name, "exit 0")
     assert (await code_run(client, "1", language, envs=runtime.envs))["exitCode"] == 0
     for but, reason in enumerate(["cannot hold the code", *["cannot start a process"] * 4]):
         with descriptors_exhausted(but):
             body = await code_run(client, "# matplotlib", language, envs=runtime.envs)
         assert body == {"exitCode": -1, "result": f"{reason}: Too many open files"}
+    assert not [*tmp_path.glob("procd-code-*")]
 
 
 async def test_out_of_time(procd: MakeClient, alive: Fifo) -> None:
