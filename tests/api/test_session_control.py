@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -443,6 +444,12 @@ async def test_timeout_that_is_not_reached(procd: MakeClient) -> None:
     await create(client)
     reply = await post_exec(client, "echo done", timeout=60)
     assert (reply.status, (await reply.json())["output"]) == (200, "done\n")
+    # Nor is anything kept for the rest of it.
+    (command,) = client.app[SESSIONS].get("s").history.commands.values()
+    kept = weakref.ref(command)
+    del command
+    await delete(client)
+    await until_so(lambda: kept() is None)
 
 
 async def test_wait(procd: MakeClient, gate: Gate) -> None:
