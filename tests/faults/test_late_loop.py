@@ -3,6 +3,7 @@
 import asyncio
 import os
 import select
+import signal
 import time
 from contextlib import closing
 from pathlib import Path
@@ -14,10 +15,10 @@ from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
 from procd.api.session import SESSIONS
 from procd.config import ProcessConfig
-from procd.errors import CommandCompleted, ProcessNotFound
+from procd.errors import CommandCompleted, ProcessNotFound, SessionEnded
 from procd.services.dialogue import EXIT_S, Contact, Dialogue
 from procd.services.session import ShellSession
-from procd.services.session_requests import ExecRequest
+from procd.services.session_requests import ExecRequest, InputRequest
 from procd.unix.confine import confinement
 from procd.unix.dialect import FedShell
 from procd.unix.openings import Openings, Paths
@@ -120,6 +121,21 @@ async def test_terminate(procd: MakeClient, gate: Gate, alive: Fifo, end: str) -
     assert command.log.store.read(0, 100) == b"fine\n"
     gate.open()
     assert await alive.line() == "over"
+
+
+async def test_input_of_a_command_whose_shell_has_ended(procd: MakeClient) -> None:
+    """It is refused, though nobody has been told of that end yet."""
+    client = await procd()
+    await create(client)
+    session = client.app[SESSIONS].get("s")
+    command = session.exec(ExecRequest(command="cat", run_async=True))
+    os.kill(session.pid, signal.SIGKILL)
+    exited(session.pid)
+    session._process.look()
+    assert not command.done.done()
+    with pytest.raises(SessionEnded, match="session process has exited"):
+        await session.type(command, InputRequest(data=b"lost\n"))
+    await until(command.done.done)
 
 
 @pytest.mark.parametrize("end", ["print('fine')", "os._exit(3)"], ids=["done", "died"])
