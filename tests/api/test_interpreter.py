@@ -1192,6 +1192,18 @@ async def test_no_interpreter(procd: MakeClient, tmp_path: Path) -> None:
         assert not client.app[PROCESSES].supervised
 
 
+async def test_an_interpreter_that_ends_as_it_takes_up_a_directory(
+    procd: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaves.py").write_text(
+        "import os; type(os.environ).__setitem__ = lambda *_: os._exit(0)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    client = await procd(interpreter={"preload": ["leaves"]})
+    reason = "failed to get default context: the interpreter ended as it started"
+    assert (await run(client, "1")).close == (1011, reason)
+
+
 async def test_a_context_that_is_created_as_procd_stops(procd: MakeClient, tmp_path: Path) -> None:
     """It isn't the interpreter's fault."""
     python = program(tmp_path, "exec sleep 3600")
