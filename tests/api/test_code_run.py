@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from procd.api.code_run import CODE_RUNS
 from procd.app import PROCESSES
 from procd.services import artifacts as artifacts_module
 from procd.services.artifacts import TURN_BYTES, Artifacts
+from procd.services.code_run import MAX_PROBED
 from procd.services.execute import LATE_BYTES
 from procd.turns import STEPS, Turns
 from tests.api.clients import (
@@ -714,7 +716,9 @@ async def test_missing_runtimes(procd: MakeClient, runtime: Runtime) -> None:
     assert "ts-node: not found" in body["result"]
 
 
-async def test_a_node_that_strips_types(procd: MakeClient, runtime: Runtime) -> None:
+async def test_a_node_that_strips_types(
+    procd: MakeClient, runtime: Runtime, tmp_path: Path
+) -> None:
     client = await procd()
     # A bad moment of one request is not what all others are told.
     runtime.add("node", "exit 9")
@@ -724,6 +728,13 @@ async def test_a_node_that_strips_types(procd: MakeClient, runtime: Runtime) -> 
     body = await code_run(client, "let x", "typescript", argv=ARGV, envs=runtime.envs)
     (_, *argv), text = json.loads(body["result"])
     assert (argv, text) == (ARGV, "let x")
+    # Of many, what is known is forgotten.
+    known = client.app[CODE_RUNS]._strips_types
+    known |= dict.fromkeys(map(str, range(MAX_PROBED - 1)), True)
+    runtime.directory = runtime.directory.rename(tmp_path / "elsewhere")
+    body = await code_run(client, "let x", "typescript", envs=runtime.envs)
+    assert body["exitCode"] == 0
+    assert known == {str(runtime.directory / "node"): True}
 
 
 async def test_a_node_that_cannot_be_asked(procd: MakeClient, runtime: Runtime) -> None:
