@@ -66,6 +66,21 @@ async def test_execute(procd: MakeClient, gate: Gate, alive: Fifo, child: str) -
         assert await alive.line() == "over"
 
 
+async def test_what_lies_unread_as_the_time_is_up(procd: MakeClient, gate: Gate) -> None:
+    client = await procd()
+    executions = client.app[EXECUTIONS]
+    pids = executions._processes.pids
+    async with asyncio.TaskGroup() as group:
+        answer = group.create_task(execute(client, f"read x <{gate}; echo fine; exec sleep 1000"))
+        await until(lambda: len(pids) == 1)
+        (process,) = pids.values()
+        gate.open()
+        out, _ = process._readers
+        assert select.select([out._fd.number], [], [], WAIT_S)[0]
+        assert executions._ended(process) is None  # as whoever comes upon the end of the time
+    assert answer.result()["stdout"] == "fine\n"
+
+
 @pytest.mark.parametrize("mention", ["", "# matplotlib\n"], ids=["plain", "hooked"])
 async def test_code_run(procd: MakeClient, gate: Gate, mention: str) -> None:
     client = await procd()
