@@ -1190,6 +1190,11 @@ async def test_no_interpreter(procd: MakeClient, tmp_path: Path) -> None:
         cell = await run(client, "1")
         assert cell.close == (1011, f"failed to get default context: {reason}")
         assert not client.app[PROCESSES].supervised
+    client = await procd()
+    async with client.post("/env", json={"set": {"PATH": "/none"}}) as reply:
+        assert reply.status == 200
+    reason = "failed to get default context: python3: not found"
+    assert (await run(client, "1")).close == (1011, reason)
 
 
 async def test_an_interpreter_that_ends_as_it_takes_up_a_directory(
