@@ -302,6 +302,18 @@ async def test_what_is_started_after_the_signal_is_sent_it_too(
     assert (await run(client, "echo on"))["output"] == "on\n"
 
 
+async def test_each_process_is_told_once(procd: MakeClient, gate: Gate, alive: Fifo) -> None:
+    """Whatever it does about it, and however often the shell is told to leave."""
+    client = await procd(sessions={"grace_s": 0.5})
+    await create(client)
+    script = f"trap 'echo told' TERM; echo up >{alive}; while :; do read x <>{gate}; done"
+    command_id = await start(client, f'sh -c "{script}"')
+    assert await alive.line() == "up"
+    await post(client, command_id, "terminate")
+    assert (await ended(client, command_id))["exitCode"] == 143
+    assert (await logs(client, command_id))["stdout"] == "told\n"
+
+
 async def test_a_function_is_left_though_somebody_ignores_the_signal(
     procd: MakeClient, shell: str, alive: Fifo, tmp_path: Path
 ) -> None:
