@@ -1381,11 +1381,11 @@ async def test_timeout_while_nobody_reads(procd: MakeClient) -> None:
     assert not await said(client, "x = 5")
     async with raw(client, receive_bytes=16 << 10) as connection:
         await connection.upgrade(EXECUTE)
-        code = "while True: print('y' * 1000)"
+        code = "try:\n  while True: print('y' * 1000)\nfinally: print('z' * 300_000); x = 6"
         await connection.send_frame(1, json.dumps({"code": code, "timeout": 1}).encode())
         waiting = await start(client, "print(x)")
         await waiting.to_end()
-        assert waiting.stdout == "5\n"
+        assert waiting.stdout == "6\n"
         async with asyncio.timeout(WAIT_S):
             while (frame := await connection.frame())[0] != 8:
                 pass
