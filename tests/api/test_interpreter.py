@@ -1650,6 +1650,32 @@ while True: time.sleep(60)
     assert await said(client, "print(1)") == "1\n"
 
 
+@pytest.mark.parametrize("how", ["delete", "restart", "stop"])
+async def test_who_is_ended_may_take_leave(
+    procd: MakeClient, gate: Gate, alive: Fifo, how: str
+) -> None:
+    """All that a context has started, though the interpreter has ended by then."""
+    client = await procd(interpreter={"grace_s": float(WAIT_S)})
+    context_id = await create(client)
+    repl = client.app[APP_CONTEXTS].get(context_id)._repl
+    leave = f"read x <{gate}; echo told >{alive}; exit"
+    script = f"trap '{leave}' TERM; echo up >{alive}; read x <>{gate}"
+    code = f"import subprocess; child = subprocess.Popen(['sh', '-c', {script!r}])"
+    assert not await said(client, code, contextId=context_id)
+    assert await alive.line() == "up"
+    assert repl is not None
+    async with asyncio.TaskGroup() as group:
+        if how == "delete":
+            group.create_task(delete(client, context_id))
+        elif how == "restart":
+            group.create_task(client.post(f"{CONTEXTS}/{context_id}/restart"))
+        else:
+            group.create_task(client.close())
+        await until(lambda: _is(repl._process.done.done()))
+        gate.open(2)  # if the first passes before it has heard
+        assert await alive.line() == "told"
+
+
 async def test_delete_while_it_starts(procd: MakeClient, tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\nexec python3 "$@"\n')
