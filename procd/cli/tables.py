@@ -61,12 +61,16 @@ def show_json(document: Any) -> None:
     click.echo(UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-def age(timestamp: str | None) -> str:
-    """How long ago something was, in its largest unit."""
+def age(timestamp: object) -> str:
+    """How long ago something was, in its largest unit; what is no moment is shown as it is."""
     if not timestamp:
         return ""
-    head, _, tail = timestamp.rstrip("Z").partition(".")
-    then = datetime.fromisoformat(f"{head}.{(tail + '000000')[:6]}").replace(tzinfo=UTC)
+    try:
+        then = datetime.fromisoformat(str(timestamp))
+    except ValueError:
+        return str(timestamp)
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
     seconds = max(0, int((datetime.now(UTC) - then).total_seconds()))
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= length:

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from procd.config import PtyConfig
 from procd.errors import Conflict, Exhausted, ProcessNotFound
+from procd.statedir import StateDirectory
 from procd.unix.fd import OwnedFd, write_all
 from procd.unix.file import open_regular
 
@@ -33,6 +34,8 @@ DECODER: Final = getincrementaldecoder("utf-8")
 
 NAME: Final = re.compile(r"\d{8}T\d{6}\.\d{6}Z\.cast", re.ASCII)
 NAME_FORMAT: Final = "%Y%m%dT%H%M%S.%fZ.cast"
+# Where they are below the state directory.
+DIRECTORY: Final = "recordings"
 # Written at once: this many bytes or what came in this time.
 FLUSH_BYTES: Final = 64 << 10
 FLUSH_S: Final = 1.0
@@ -189,12 +192,14 @@ class Recordings:
     """The recordings in the state directory: those being written, and those of the past.
 
     Args:
-        parent: the state directory; without one, they are in a temporary directory of their own.
+        parent: the state directory; without one, they are in a temporary directory, and go when
+            procd does: nobody would find them any more.
     """
 
     def __init__(self, config: PtyConfig, parent: str | None) -> None:
         self._config = config
-        self._directory = None if parent is None else Path(parent).absolute() / "recordings"
+        self._directory = None if parent is None else Path(parent).absolute() / DIRECTORY
+        self._temporary: StateDirectory | None = None
         self._active: dict[str, Recording] = {}
 
     def start(self, pty_id: str, cols: int, rows: int, term: str) -> Recording:
@@ -211,8 +216,8 @@ class Recordings:
         if len(self._active) >= self._config.max_recordings:
             raise Exhausted(f"limit of {self._config.max_recordings} recordings is reached")
         if self._directory is None:
-            # 0700 and a name that nobody can have prepared: mkdtemp(3).
-            self._directory = Path(tempfile.mkdtemp(prefix="procd-recordings-"))
+            self._temporary = StateDirectory(tempfile.gettempdir())
+            self._directory = self._temporary.path / DIRECTORY
         self._directory.mkdir(mode=0o700, exist_ok=True)
         _check_own(self._directory)
         now = datetime.now(UTC)
@@ -356,7 +361,10 @@ class Recordings:
         path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files, and remove what is of no more use."""
         for recording in self._active.values():
             recording.close()
         self._active.clear()
+        if self._temporary is not None:
+            self._temporary.remove()
+            self._temporary = self._directory = None

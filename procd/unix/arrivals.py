@@ -32,8 +32,8 @@ RECORD_INTS: Final = RECORD_BYTES // 4
 SIGNAL_AT: Final = 0
 NUMBER_AT: Final = 5
 RECORDS: Final = 64
-# More writes than these are a flood, whose order costs more than it is worth.
-MOST_WRITES: Final = 256
+# More writes than these at a time are a flood, whose order costs more than it is worth.
+MOST_WRITES: Final = 4096
 
 SignalSet = ctypes.c_uint64 * 16
 

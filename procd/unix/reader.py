@@ -48,8 +48,8 @@ class Pairing(Protocol):
     def deliver(self, reader: "FdReader", data: bytes) -> None:
         """Deliver what one has read, and what has come to the other if that may be older."""
 
-    def flow(self, begins: bool, /) -> None:  # noqa: FBT001 - one word says it
-        """Bytes begin to keep coming to one, or no longer do."""
+    def settle(self) -> None:
+        """Deliver what waits for the other: one has ended, or has been read to the end."""
 
     def part(self) -> None:
         """One is about to be closed."""
@@ -153,6 +153,8 @@ class FdReader:
             data, ended = self._read(self._burst_bytes)
             if data:
                 self._deliver(data, self.pairing)
+            if ended and self.pairing is not None:
+                self.pairing.settle()
         except MemoryError:
             self.wait_for_memory()  # else this would fail at each turn
             _warn()
@@ -169,11 +171,7 @@ class FdReader:
             self._poured = now + POUR_S
         if now < self._soon:
             self._streak += 1
-            if self._streak == FLOW_READS and self.pairing is not None:
-                self.pairing.flow(True)  # noqa: FBT003 - as declared
         else:
-            if self._streak >= FLOW_READS and self.pairing is not None:
-                self.pairing.flow(False)  # noqa: FBT003 - as declared
             self._streak = 0
         self._soon = now + SOON_S
         if self._streak < FLOW_READS or got >= self._burst_bytes:
@@ -253,7 +251,7 @@ class FdReader:
 
     def _rest(self, seconds: float) -> None:
         """Leave the bytes where they are for a while."""
-        if self._fd.closed:
+        if self._fd.closed or self._resting:
             return
         asyncio.get_running_loop().call_later(seconds, self._rested)
         self._poller.remove_reader(self._fd.number)
@@ -347,16 +345,18 @@ class FdReader:
     def _drain(self, most: int, pairing: Pairing | None) -> None:
         if self._owed:
             self._pay()
-        while not self._fd.closed and most > 0:
+        ended = False
+        while not (ended or self._fd.closed) and most > 0:
             data, ended = self._read(min(most, READ_BYTES))
             most -= len(data)
             if data:
                 self._deliver(data, pairing)
-            if ended:
-                self._end()
-                return
-            if not data:
-                return
+            elif not ended:
+                break
+        if pairing is not None:
+            pairing.settle()
+        if ended and not self._fd.closed:
+            self._end()
 
     def discard(self) -> None:
         """Read on until the end, paused or not, and drop what comes."""

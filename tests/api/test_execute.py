@@ -95,6 +95,10 @@ async def test_result_is_in_order_of_arrival(procd: MakeClient, tmp_path: Path) 
     [
         ("for i in 1 2 3; do echo $i; echo -$i >&2; done", "1\n-1\n2\n-2\n3\n-3\n"),
         ("set -x; echo a; cd /; echo b", "+ echo a\na\n+ cd /\n+ echo b\nb\n"),
+        (
+            "for i in {1..1000}; do echo $i; echo -$i >&2; done",
+            "".join(f"{n}\n-{n}\n" for n in range(1, 1001)),
+        ),
     ],
 )
 async def test_what_is_written_to_both_at_once(

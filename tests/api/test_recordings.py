@@ -55,6 +55,23 @@ async def ended(client: Client) -> list[dict[str, Any]]:
                 return found
 
 
+async def test_without_a_state_directory(
+    procd: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are there as long as procd is, and leave nothing."""
+    place = tmp_path / "tmp"
+    place.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    client = await procd(process={"shell": program(tmp_path, "echo ready")})
+    await create(client, "t1", record=True)
+    (recording,) = await ended(client)
+    _, events = await fetched(client, recording["name"])
+    assert events[0][1:] == ["o", "ready\r\n"]
+    assert [*place.rglob(recording["name"])]
+    await client.close()
+    assert [*place.iterdir()] == []
+
+
 async def test_output_sizes_and_the_end_are_recorded(procd: MakeClient, tmp_path: Path) -> None:
     """And not what is typed."""
     text = r"stty -echo; printf 'r\303\251ady\377\n'; read secret; stty size; exit 3"

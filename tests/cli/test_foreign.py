@@ -1,6 +1,8 @@
 """Every command, at a server that isn't procd."""
 
+import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -78,3 +80,23 @@ def test_nothing_is_ended_by_a_page(foreign: Callable[[bytes], Cli]) -> None:
     result = foreign(PAGES["html"])("kill", "--kind", "session", "s")
     assert result.returncode == 1
     assert b"doesn't speak procd's API" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("moment", "hours", "shown"),
+    [
+        ("{:%Y-%m-%dT%H:%M:%S}.123456789+05:30", 5.5 - 2.5, "2h"),
+        ("{:%Y-%m-%dT%H:%M:%S}", -7.5, "7h"),
+        ("yesterday", 0, "yesterday"),
+    ],
+)
+def test_moments_of_others(
+    foreign: Callable[[bytes], Cli], moment: str, hours: float, shown: str
+) -> None:
+    """With another offset, or none, which is UTC then; or what is no moment at all."""
+    then = datetime.now(UTC) + timedelta(hours=hours)
+    command = {"id": "c" * 36, "command": "x", "startedAt": moment.format(then)}
+    page = json.dumps([{"sessionId": "s", "commands": [command]}])
+    result = foreign(page.encode())("sessions")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout.split()[-2:] == [shown.encode(), b"x"]

@@ -9,17 +9,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
+from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from procd.unix import pair as pair_module
 from procd.unix import reader as reader_module
-from procd.unix.arrivals import MOST_WRITES
+from procd.unix.arrivals import RECORD_BYTES
 from procd.unix.fd import OwnedFd, pipe
-from procd.unix.pair import MOST_BYTES, MOST_CUTS, Pair, in_turn
+from procd.unix.pair import MOST_ALONE, MOST_BYTES, MOST_POURED_BYTES, MOST_TOLD, Pair
 from procd.unix.poller import Poller
-from procd.unix.reader import FLOW_READS, READ_BYTES, FdReader
+from procd.unix.reader import FdReader
 from tests.unix.collector import turn
 
 OUT, ERR = 1, 2
@@ -174,12 +174,18 @@ async def test_what_the_writes_do_not_tell(both: Both) -> None:
     assert runs(both.pieces) == runs(LINES)
 
 
+async def test_long_lines(both: Both) -> None:
+    """They are counted as others are."""
+    pieces = [(OUT, b"a\n"), (ERR, b"b\n"), (OUT, b"x" * MOST_BYTES + b"\n"), (ERR, b"c\n")]
+    assert await say(both, *pieces) == pieces
+
+
 async def test_more_than_is_cut(both: Both) -> None:
     """Comes first if it is what is read, and all of it."""
-    long = b"x" * MOST_BYTES + b"\n"
-    both.write((OUT, b"a\n"), (ERR, b"b\n"), (OUT, long))
-    await both.until_said((OUT, b"a\n"), (ERR, b"b\n"), (OUT, long))
-    assert both.pieces == [(OUT, b"a\n" + long), (ERR, b"b\n")]
+    long = b"x" * MOST_BYTES + b"\n" + b"y\n"
+    pieces = [(OUT, b"a\n"), (ERR, b"b\n"), (OUT, long)]
+    await say(both, (OUT, b"no line"))
+    assert await say(both, *pieces) == [(OUT, b"a\n" + long), (ERR, b"b\n")]
 
 
 async def test_last_words_after_much(both: Both) -> None:
@@ -191,69 +197,157 @@ async def test_last_words_after_much(both: Both) -> None:
     assert runs(both.pieces) == [(OUT, much), (ERR, b"last\n")]
 
 
-async def flow(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have bytes keep coming to one of them."""
-    monkeypatch.setattr(reader_module, "SOON_S", 3600.0)
-    for number in range(FLOW_READS + 1):
-        both.pieces.clear()
-        both.write((OUT, b"%d\n" % number))
-        await both.until(lambda: bool(both.pieces))
+async def say(both: Both, *pieces: Piece) -> list[Piece]:
+    """Write, and what has come then; each call is another read at least."""
     both.pieces.clear()
+    both.write(*pieces)
+    await both.until_said(*pieces)
+    return runs(both.pieces)
 
 
-async def test_what_keeps_coming_is_in_order(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop that says something on both."""
-    await flow(both, monkeypatch)
-    both.write(*LINES)
-    await both.until_said(*LINES)
-    assert runs(both.pieces) == runs(LINES)
+def before_the_next_look(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Have `act` called when it is looked next for what was told, as if it had happened by then."""
+
+    def read(number: int, size: int) -> bytes:
+        monkeypatch.undo()
+        act()
+        return os.read(number, size)
+
+    monkeypatch.setattr("procd.unix.arrivals.os", SimpleNamespace(read=read))
 
 
-@pytest.mark.parametrize("flood", ["much at once", "many at once", "for long"])
+async def test_a_line_behind_one_that_is_not_read(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for that, where a program writes on while it is read."""
+    more = (OUT, b"b\n"), (ERR, b"c\n")
+    before_the_next_look(monkeypatch, lambda: both.write(*more))
+    both.write((OUT, b"a\n"))
+    await both.until_said((OUT, b"a\n"))
+    assert both.pieces == [(OUT, b"a\n")]
+    await both.until_said((OUT, b"a\n"), *more)
+    assert both.pieces == [(OUT, b"a\n"), *more]
+    assert await say(both, *LINES[1:]) == runs(LINES[1:])
+
+
+async def test_it_waits_for_no_other_turn_where_all_is_taken(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of a process, from whichever is drained."""
+    more = (OUT, b"b\n"), (ERR, b"c\n")
+    for out, err in (0, 1), (1, 0):
+        both.pieces.clear()
+        before_the_next_look(monkeypatch, lambda: both.write(*more))
+        both.write((OUT, b"a\n"))
+        both.readers[out].drain()
+        both.readers[err].drain()
+        assert both.pieces == [(OUT, b"a\n"), *more]
+
+
+async def test_what_it_waits_for_is_no_line(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All comes, and each stream is whole."""
+    more = [(OUT, b"b"), (ERR, b"c\n"), (OUT, b"d\n")]
+    before_the_next_look(monkeypatch, lambda: both.write(*more))
+    assert await say(both, (OUT, b"a\n"))
+    await both.until_said((OUT, b"a\n"), *more)
+    assert sorted(runs(both.pieces)) == [(OUT, b"a\nbd\n"), (ERR, b"c\n")]
+    await say(both, (OUT, b"again\n"))
+    assert await say(both, *LINES) == runs(LINES)
+
+
+@pytest.mark.parametrize("taken", range(3))
+async def test_no_memory_while_one_waits(
+    both: Both, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost, and each stream stays in order."""
+    more = (OUT, b"b\n"), (ERR, b"c\n")
+    before_the_next_look(monkeypatch, lambda: both.write(*more))
+    both.fails_at = taken
+    both.write((OUT, b"a\n"))
+    with pytest.MonkeyPatch.context() as quick:
+        quick.setattr(reader_module, "MEMORY_REST_S", 0.0)
+        await both.until_said((OUT, b"a\n"), *more)
+    assert both.fails_at is None
+    said = {stream: b"".join(data for of, data in both.pieces if of == stream) for stream in (1, 2)}
+    assert said == {OUT: b"a\nb\n", ERR: b"c\n"}
+
+
+async def test_the_end_of_what_it_waits_for(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that is held comes, though there is no memory when the other ends."""
+    more = (OUT, b"b\n"), (ERR, b"c\n")
+
+    def act() -> None:
+        both.write(*more)
+        for writing in both.writings.values():
+            writing.close()
+
+    before_the_next_look(monkeypatch, act)
+    both.write((OUT, b"a\n"))
+    await both.until(lambda: both.ended == 2)
+    assert both.pieces == [(OUT, b"a\n"), *more]
+
+
+async def test_a_line_that_comes_before_its_signal(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write is told a moment after it can be read."""
+    late: list[bytes] = []
+
+    def read(number: int, size: int) -> bytes:
+        if late:
+            monkeypatch.undo()
+            return late.pop()
+        records = os.read(number, size)
+        late.append(records[-RECORD_BYTES:])
+        return records[:-RECORD_BYTES]
+
+    for pieces in LINES[:-1], LINES[:1]:
+        monkeypatch.setattr("procd.unix.arrivals.os", SimpleNamespace(read=read))
+        assert await say(both, *pieces) == runs(pieces)
+        assert not late
+        assert await say(both, *LINES[:-1]) == runs(LINES[:-1])
+
+
+@pytest.mark.parametrize("flood", ["alone", "much", "told"])
 async def test_a_flood_is_not_told_of(
     both: Both, flood: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each signal takes the writer's time, and memory of the kernel's."""
-    await flow(both, monkeypatch)
-    assert both.is_told == [True, True]
-    times = MOST_CUTS if flood == "for long" else 1
-    pieces = [(OUT, b"x" * (MOST_BYTES + 1 if flood == "much at once" else 1))]
-    pieces *= MOST_WRITES + 1 if flood == "many at once" else 1
+    monkeypatch.setattr(pair_module, "GAP_S", 3600.0)
+    pieces = [(OUT, b"x\n")]
+    times, over = MOST_ALONE, [(ERR, b"over\n")]
+    if flood == "much":
+        size = 1 << 15
+        pieces = [(OUT, b"x" * size)]
+        times, over = MOST_POURED_BYTES // size + 1, [(OUT, b"over\n")]
+    elif flood == "told":
+        pieces = [(OUT, b"x\n"), (ERR, b"y\n")] * 500
+        times = MOST_TOLD // 1000 + 1
     for _ in range(times):
-        both.pieces.clear()
-        both.write(*pieces)
-        await both.until_said(*pieces)
+        assert both.is_told == [True, True]
+        await say(both, *pieces)
     assert both.is_told == [False, False]
-    monkeypatch.setattr(reader_module, "SOON_S", 0.0)
-    later = time.monotonic() + 7200
-    monkeypatch.setattr("time.monotonic", lambda: later)
-    both.pieces.clear()
-    both.write((OUT, b"over\n"))
-    await both.until(lambda: bool(both.pieces))
+    await say(both, *pieces)
+    assert both.is_told == [False, False]
+    if flood == "told":  # whatever comes, until there is a gap
+        await say(both, *over)
+        assert both.is_told == [False, False]
+        later = time.monotonic() + 7200
+        monkeypatch.setattr("time.monotonic", lambda: later)
+    await say(both, *over)
     assert both.is_told == [True, True]
-    both.pieces.clear()
-    both.write(*LINES)
-    await both.until_said(*LINES)
-    assert runs(both.pieces) == runs(LINES)
+    assert await say(both, *LINES) == runs(LINES)
 
 
-async def test_a_flow_that_begins_with_a_burst_has_an_end(
+async def test_what_comes_now_and_then_is_no_flood(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes now and then afterwards is told of, for as long as it does."""
-    monkeypatch.setattr(reader_module, "SOON_S", 3600.0)
-    for size in [1] * FLOW_READS + [READ_BYTES]:
-        both.pieces.clear()
-        both.write((OUT, b"x" * size))
-        await both.until_said((OUT, b"x" * size))
-    monkeypatch.setattr(reader_module, "SOON_S", 0.0)
-    later = time.monotonic() + 7200
-    monkeypatch.setattr("time.monotonic", lambda: later)
-    for _ in range(MOST_CUTS + 1):
-        both.pieces.clear()
-        both.write((OUT, b"a\n"))
-        await both.until(lambda: bool(both.pieces))
+    """However often, and however much in the end."""
+    monkeypatch.setattr(pair_module, "GAP_S", 0.0)
+    for _ in range(MOST_ALONE + 1):
+        await say(both, (OUT, b"x" * (MOST_POURED_BYTES // MOST_ALONE) + b"\n"))
     assert both.is_told == [True, True]
+    assert await say(both, *LINES) == runs(LINES)
 
 
 async def test_the_one_that_is_left_is_not_told_of(both: Both) -> None:
@@ -353,47 +447,3 @@ async def test_no_memory_for_the_order(
     both.write(*LINES)
     await both.until_said(*LINES)
     assert sorted(both.pieces) == [(OUT, b"a\nc\nd\nf"), (ERR, b"b\ne\n")]
-
-
-@st.composite
-def _histories(draw: st.DrawFn) -> tuple[list[Piece], list[int]]:
-    """What is written, a line at a time, and which pipes end."""
-    streams = draw(st.lists(st.sampled_from((OUT, ERR)), min_size=2, max_size=30))
-    lines = [(stream, b"%d of %d\n" % (n, stream)) for n, stream in enumerate(streams)]
-    return lines, draw(st.permutations((OUT, ERR)).map(lambda both: both[: len(streams) % 3]))
-
-
-@given(_histories())
-def test_any_lines(history: tuple[list[Piece], list[int]]) -> None:
-    """Lines are told apart by the writes, whichever of the pipes have ended since."""
-    lines, ends = history
-    said = {stream: b"" for stream, _ in lines}
-    for stream, data in lines:
-        said[stream] += data
-    if len(said) < 2:
-        return
-    writes = [stream for stream, _ in lines] + ends
-    assert in_turn(writes, said, ends) == runs(lines)
-
-
-@given(
-    st.lists(st.sampled_from((OUT, ERR)), max_size=40),
-    st.binary(min_size=1, max_size=40),
-    st.binary(min_size=1, max_size=40),
-    st.sets(st.sampled_from((OUT, ERR))),
-)
-def test_nothing_is_lost(writes: list[int], out: bytes, err: bytes, ends: set[int]) -> None:
-    """Whatever the signals say: a write may have had anything in it."""
-    pieces = in_turn(writes, {OUT: out, ERR: err}, ends)
-    if pieces is not None:
-        assert b"".join(data for stream, data in pieces if stream == OUT) == out
-        assert b"".join(data for stream, data in pieces if stream == ERR) == err
-        assert all(data for _, data in pieces)
-
-
-def test_too_many_writes() -> None:
-    """They are a flood."""
-    writes = [OUT, ERR] * (MOST_WRITES // 2)
-    said = {OUT: b"\n" * (MOST_WRITES // 2), ERR: b"\n" * (MOST_WRITES // 2)}
-    assert in_turn(writes, said) is not None
-    assert in_turn([*writes, OUT], said) is None

@@ -1,0 +1,101 @@
+"""What was said by two pipes, put in the order in which they were written to.
+
+How often, and which of them when, is known; what was said at a time is told from the lines.
+"""
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import groupby, islice
+from typing import NamedTuple
+
+from procd.unix.arrivals import MOST_WRITES
+
+Piece = tuple[int, bytes]  # of which pipe, by its descriptor
+
+
+class Counted(NamedTuple):
+    """Lines, counted off against the writes.
+
+    Attributes:
+        pieces: in the order of the writes.
+        left: the writes whose lines are yet to be read.
+        behind: lines that come after the first of these.
+    """
+
+    pieces: list[Piece]
+    left: list[int]
+    behind: Piece | None
+
+
+def counted_off(writes: Sequence[int], said: Mapping[int, bytes]) -> Counted | None:
+    """The lines of two pipes, each of which is a write; None if one isn't whole, or isn't told.
+
+    Args:
+        writes: which was written to, one for each write.
+        said: what was read from each.
+    """
+    lines: dict[int, list[bytes]] = {}
+    for number, data in said.items():
+        *whole, rest = data.split(b"\n")
+        if rest or len(whole) > writes.count(number):
+            return None
+        lines[number] = whole
+    counts = dict.fromkeys(said, 0)
+    for index, number in enumerate(writes):
+        if counts[number] == len(lines[number]):
+            left = [*writes[index:]]
+            break
+        counts[number] += 1
+    else:
+        left = []
+    waiting = {number: iter(each) for number, each in lines.items()}
+    runs = groupby(writes[: len(writes) - len(left)])
+    pieces = [
+        (number, b"".join(next(waiting[number]) + b"\n" for _ in run)) for number, run in runs
+    ]
+    behind = None
+    for number, rest_lines in waiting.items():
+        if rest := b"".join(line + b"\n" for line in rest_lines):
+            behind = number, rest
+    return Counted(pieces, left, behind)
+
+
+def in_turn(
+    writes: Sequence[int], said: Mapping[int, bytes], ends: Container[int] = ()
+) -> list[Piece] | None:
+    """What was said by two pipes in pieces, in the order of the writes; None if they don't tell it.
+
+    They do where nothing is written to one pipe between the first and the last write to the other,
+    and where each write is a line, or all of them up to the other's turn are one.
+
+    Args:
+        writes: which was written to, one for each write.
+        said: what was read from each, not empty.
+        ends: those whose last write was their end.
+    """
+    if len(writes) > MOST_WRITES:
+        return None
+    runs = [(number, len([*run])) for number, run in groupby(writes)]
+    pieces: dict[int, Iterator[bytes]] = {}
+    for number, data in said.items():
+        counts = [count for written, count in runs if written == number]
+        if number in ends and counts:
+            counts[-1:] = [counts[-1] - 1] if counts[-1] > 1 else []
+        parts = _parts(data, counts)
+        if parts is None:
+            return None
+        pieces[number] = iter(parts)
+    in_order = ((number, next(pieces[number], b"")) for number, _ in runs)
+    return [(number, piece) for number, piece in in_order if piece]
+
+
+def _parts(data: bytes, counts: Sequence[int]) -> list[bytes] | None:
+    """What was written in each of some runs, given the number of writes in each."""
+    if len(counts) == 1:
+        return [data]
+    *lines, rest = data.split(b"\n")
+    lines = [line + b"\n" for line in lines] + [rest] * bool(rest)
+    if len(lines) == sum(counts):
+        waiting = iter(lines)
+        return [b"".join(islice(waiting, count)) for count in counts]
+    in_parts = len(lines) == len(counts) and min(counts) > 1
+    return lines if in_parts else None

@@ -1,0 +1,101 @@
+"""What two pipes have said, told apart by the writes: from what is known of them alone."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from procd.unix.arrivals import MOST_WRITES
+from procd.unix.writes import Piece, counted_off, in_turn
+
+OUT, ERR = 1, 2
+
+
+def runs(pieces: Sequence[Piece]) -> list[Piece]:
+    """What was said, where one is only told from the other."""
+    grouped = groupby(pieces, key=lambda piece: piece[0])
+    return [(stream, b"".join(data for _, data in run)) for stream, run in grouped]
+
+
+@st.composite
+def _histories(draw: st.DrawFn) -> tuple[list[Piece], list[int]]:
+    """What is written, a line at a time, and which pipes end."""
+    streams = draw(st.lists(st.sampled_from((OUT, ERR)), min_size=2, max_size=30))
+    lines = [(stream, b"%d of %d\n" % (n, stream)) for n, stream in enumerate(streams)]
+    return lines, draw(st.permutations((OUT, ERR)).map(lambda both: both[: len(streams) % 3]))
+
+
+@given(_histories())
+def test_any_lines(history: tuple[list[Piece], list[int]]) -> None:
+    """Lines are told apart by the writes, whichever of the pipes have ended since."""
+    lines, ends = history
+    said = {stream: b"" for stream, _ in lines}
+    for stream, data in lines:
+        said[stream] += data
+    if len(said) < 2:
+        return
+    writes = [stream for stream, _ in lines] + ends
+    assert in_turn(writes, said, ends) == runs(lines)
+
+
+@given(
+    st.lists(st.sampled_from((OUT, ERR)), max_size=40),
+    st.binary(min_size=1, max_size=40),
+    st.binary(min_size=1, max_size=40),
+    st.sets(st.sampled_from((OUT, ERR))),
+)
+def test_nothing_is_lost(writes: list[int], out: bytes, err: bytes, ends: set[int]) -> None:
+    """Whatever the signals say: a write may have had anything in it."""
+    pieces = in_turn(writes, {OUT: out, ERR: err}, ends)
+    if pieces is not None:
+        assert b"".join(data for stream, data in pieces if stream == OUT) == out
+        assert b"".join(data for stream, data in pieces if stream == ERR) == err
+        assert all(data for _, data in pieces)
+
+
+def test_too_many_writes() -> None:
+    """They are a flood."""
+    writes = [OUT, ERR] * (MOST_WRITES // 2)
+    said = {OUT: b"\n" * (MOST_WRITES // 2), ERR: b"\n" * (MOST_WRITES // 2)}
+    assert in_turn(writes, said) is not None
+    assert in_turn([*writes, OUT], said) is None
+
+
+@given(_histories(), st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
+def test_any_lines_that_are_read_in_part(
+    history: tuple[list[Piece], list[int]], out: int, err: int, told: int
+) -> None:
+    """Those that come next are told from those that are behind one that isn't read."""
+    lines, _ = history
+    read = {OUT: out, ERR: err}
+    said: dict[int, list[bytes]] = {OUT: [], ERR: []}
+    for stream, data in lines:
+        if len(said[stream]) < read[stream]:
+            said[stream].append(data)
+    writes = [stream for stream, _ in lines][: len(lines) - min(told, len(lines))]
+    counted = counted_off(writes, {stream: b"".join(each) for stream, each in said.items()})
+    if any(len(each) > writes.count(stream) for stream, each in said.items()):
+        assert counted is None
+        return
+    assert counted is not None
+    first = next(
+        (
+            index
+            for index, stream in enumerate(writes)
+            if writes[: index + 1].count(stream) > len(said[stream])
+        ),
+        len(writes),
+    )
+    assert counted.pieces == runs(lines[:first])
+    assert counted.left == writes[first:]
+    behind = {
+        stream: b"".join(each[writes[:first].count(stream) :]) for stream, each in said.items()
+    }
+    assert [*filter(None, behind.values())] == ([counted.behind[1]] if counted.behind else [])
+    assert counted.behind is None or behind[counted.behind[0]] == counted.behind[1]
+
+
+def test_no_line() -> None:
+    """Nothing is counted off of what may go on."""
+    assert counted_off([OUT, ERR], {OUT: b"a", ERR: b"b\n"}) is None
