@@ -9,6 +9,7 @@ Source: Process API contract, section 7.
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,7 @@ PRELOADING: Final = ("--require", str((WORKER_DIR / "argv.cjs").resolve()))
 CHARTING: Final = ("matplotlib", "pylab")
 LANGUAGES: Final = ("python", "javascript", "typescript")
 MISSING: Final = 127
+CODE_FILE: Final = "code.ts"
 FILE_MODE: Final = 0o600
 PASSABLE: Final = 0o711
 MOST_REASON_BYTES: Final = 1024
@@ -241,7 +243,7 @@ class _Run:
         """`argv` with a file of the code, since no runner takes TypeScript by descriptor."""
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="procd-code-"))
-            path = self.folder / "code.ts"
+            path = self.folder / CODE_FILE
             path.write_text(self.request.code, encoding="utf-8")
             path.chmod(FILE_MODE)
             self.confinement.give(str(path))
@@ -257,6 +259,8 @@ class _Run:
     def close(self) -> None:
         """Remove what only the run needed."""
         if self.folder is not None:
+            with suppress(OSError):  # it isn't there, or is somebody's directory by now
+                (self.folder / CODE_FILE).unlink()  # which takes no descriptor: there may be none
             remove_tree(self.folder)
 
 

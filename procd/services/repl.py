@@ -111,6 +111,7 @@ class Repl:
         self._tag = 0
         self.begun = False
         self._given_up = False  # it can't be ended
+        self._leaving = False  # with all that it has started, which has its time of grace
         self._interrupted = False  # before it had begun
         self._reply: asyncio.Future[Reply | None] | None = None
         self._paused = False
@@ -217,7 +218,8 @@ class Repl:
     def _cut_off(self, reason: str) -> None:
         if reason:
             log.warning("interpreter %d %s", self.pid, reason)
-        self._process.kill()
+        if not self._leaving:
+            self._process.kill()
 
     def look(self) -> None:
         """See whether it has replied or exited by now, though there was no turn for it yet."""
@@ -228,8 +230,9 @@ class Repl:
         self._channel.drain()
         self._channel.close()
         self._answer(None)
-        self._process.kill()  # what it has started doesn't outlive it
-        self._process.hang_up()
+        if not self._leaving:
+            self._process.kill()  # what it has started doesn't outlive it
+            self._process.hang_up()
 
     def interrupt(self) -> None:
         """SIGINT to the code, and to what it has started; not to what earlier code has.
@@ -246,10 +249,14 @@ class Repl:
         """SIGTERM, then after `grace_s` SIGKILL, for the whole tree; returns as `kill` does."""
         try:
             if self._process.running:
+                self._leaving = True
                 await self._process.leave(signal.SIGTERM, grace_s)
             await self._processes.trees.looks.take()
         finally:  # whatever becomes of the wait
+            self._leaving = False
             self._process.kill()
+            if self._process.done.done():
+                self._process.hang_up()
         await self._settled()
 
     async def kill(self) -> None:

@@ -190,8 +190,8 @@ class Channel:
             packet = os.read(self._fd.number, KEY_BYTES + 1 + CHUNK_BYTES)
         except BlockingIOError:
             return False
-        except ConnectionResetError:
-            packet = b""
+        except ConnectionResetError:  # told once: the other end has left something unread
+            return True  # what it has sent is there all the same, then the end
         if packet.startswith(self.key):
             self._take(packet[KEY_BYTES : KEY_BYTES + 1], packet[KEY_BYTES + 1 :])
         elif not packet and self._hung_up():

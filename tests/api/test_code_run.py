@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from procd.api.code_run import CODE_RUNS
 from procd.app import PROCESSES
 from procd.services import artifacts as artifacts_module
 from procd.services.artifacts import TURN_BYTES, Artifacts
+from procd.services.code_run import MAX_PROBED
 from procd.services.execute import LATE_BYTES
 from procd.turns import STEPS, Turns
 from tests.api.clients import (
@@ -714,7 +716,9 @@ async def test_missing_runtimes(procd: MakeClient, runtime: Runtime) -> None:
     assert "ts-node: not found" in body["result"]
 
 
-async def test_a_node_that_strips_types(procd: MakeClient, runtime: Runtime) -> None:
+async def test_a_node_that_strips_types(
+    procd: MakeClient, runtime: Runtime, tmp_path: Path
+) -> None:
     client = await procd()
     # A bad moment of one request is not what all others are told.
     runtime.add("node", "exit 9")
@@ -724,6 +728,13 @@ async def test_a_node_that_strips_types(procd: MakeClient, runtime: Runtime) -> 
     body = await code_run(client, "let x", "typescript", argv=ARGV, envs=runtime.envs)
     (_, *argv), text = json.loads(body["result"])
     assert (argv, text) == (ARGV, "let x")
+    # Of many, what is known is forgotten.
+    known = client.app[CODE_RUNS]._strips_types
+    known |= dict.fromkeys(map(str, range(MAX_PROBED - 1)), True)
+    runtime.directory = runtime.directory.rename(tmp_path / "elsewhere")
+    body = await code_run(client, "let x", "typescript", envs=runtime.envs)
+    assert body["exitCode"] == 0
+    assert known == {str(runtime.directory / "node"): True}
 
 
 async def test_a_node_that_cannot_be_asked(procd: MakeClient, runtime: Runtime) -> None:
@@ -737,6 +748,27 @@ async def test_a_node_that_cannot_be_asked(procd: MakeClient, runtime: Runtime) 
     assert body == {"exitCode": -1, "result": "cannot start a process: Too many open files"}
     body = await code_run(client, "1", "typescript", envs=runtime.envs)
     assert body == {"exitCode": 0, "result": "ran\n"}
+
+
+@each("language", ["python", "javascript", "typescript"])
+async def test_no_descriptor_left(
+    procd: MakeClient,
+    runtime: Runtime,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    language: str,
+) -> None:
+    """Wherever the last one goes, none is kept, and no file."""
+    client = await procd()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name in ("node", "ts-node"):
+        runtime.add(name, "exit 0")
+    assert (await code_run(client, "1", language, envs=runtime.envs))["exitCode"] == 0
+    for but, reason in enumerate(["cannot hold the code", *["cannot start a process"] * 4]):
+        with descriptors_exhausted(but):
+            body = await code_run(client, "# matplotlib", language, envs=runtime.envs)
+        assert body == {"exitCode": -1, "result": f"{reason}: Too many open files"}
+    assert not [*tmp_path.glob("procd-code-*")]
 
 
 async def test_out_of_time(procd: MakeClient, alive: Fifo) -> None:

@@ -1180,7 +1180,7 @@ async def test_max_contexts(procd: MakeClient) -> None:
     await create(client)
 
 
-async def test_no_interpreter(procd: MakeClient) -> None:
+async def test_no_interpreter(procd: MakeClient, tmp_path: Path) -> None:
     client = await procd(interpreter={"python": "/none/python"})
     cell = await run(client, "1")
     assert cell.close == (
@@ -1190,15 +1190,33 @@ async def test_no_interpreter(procd: MakeClient) -> None:
     async with client.post(CONTEXTS, json={}) as reply:
         body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
         assert body["message"].startswith("failed to start context: ")
-    client = await procd(interpreter={"python": "/bin/false"})
-    cell = await run(client, "1")
-    assert cell.close is not None
-    assert cell.close[0] == 1011
-    assert cell.close[1].startswith("failed to get default context: ")
-    client = await procd(interpreter={"python": "/bin/cat", "start_s": 0.3})  # never answers
-    cell = await run(client, "1")
-    assert cell.close is not None
-    assert cell.close[0] == 1011
+    for script, start_s, reason in (
+        ("exit 1", WAIT_S, "the interpreter ended as it started: without a word"),
+        ("echo first; echo last >&2", WAIT_S, "the interpreter ended as it started: last"),
+        ("exec sleep 1000", 0.1, "the interpreter doesn't start"),
+    ):
+        python = program(tmp_path, script)
+        client = await procd(interpreter={"python": python, "start_s": float(start_s)})
+        cell = await run(client, "1")
+        assert cell.close == (1011, f"failed to get default context: {reason}")
+        assert not client.app[PROCESSES].supervised
+    client = await procd()
+    async with client.post("/env", json={"set": {"PATH": "/none"}}) as reply:
+        assert reply.status == 200
+    reason = "failed to get default context: python3: not found"
+    assert (await run(client, "1")).close == (1011, reason)
+
+
+async def test_an_interpreter_that_ends_as_it_takes_up_a_directory(
+    procd: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaves.py").write_text(
+        "import os; type(os.environ).__setitem__ = lambda *_: os._exit(0)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    client = await procd(interpreter={"preload": ["leaves"]})
+    reason = "failed to get default context: the interpreter ended as it started"
+    assert (await run(client, "1")).close == (1011, reason)
 
 
 async def test_a_context_that_is_created_as_procd_stops(procd: MakeClient, tmp_path: Path) -> None:
@@ -1373,11 +1391,11 @@ async def test_timeout_while_nobody_reads(procd: MakeClient) -> None:
     assert not await said(client, "x = 5")
     async with raw(client, receive_bytes=16 << 10) as connection:
         await connection.upgrade(EXECUTE)
-        code = "while True: print('y' * 1000)"
+        code = "try:\n  while True: print('y' * 1000)\nfinally: print('z' * 300_000); x = 6"
         await connection.send_frame(1, json.dumps({"code": code, "timeout": 1}).encode())
         waiting = await start(client, "print(x)")
         await waiting.to_end()
-        assert waiting.stdout == "5\n"
+        assert waiting.stdout == "6\n"
         async with asyncio.timeout(WAIT_S):
             while (frame := await connection.frame())[0] != 8:
                 pass
@@ -1642,6 +1660,32 @@ while True: time.sleep(60)
     assert await said(client, "print(1)") == "1\n"
 
 
+@pytest.mark.parametrize("how", ["delete", "restart", "stop"])
+async def test_who_is_ended_may_take_leave(
+    procd: MakeClient, gate: Gate, alive: Fifo, how: str
+) -> None:
+    """All that a context has started, though the interpreter has ended by then."""
+    client = await procd(interpreter={"grace_s": float(WAIT_S)})
+    context_id = await create(client)
+    repl = client.app[APP_CONTEXTS].get(context_id)._repl
+    leave = f"read x <{gate}; echo told >{alive}; exit"
+    script = f"trap '{leave}' TERM; echo up >{alive}; read x <>{gate}"
+    code = f"import subprocess; child = subprocess.Popen(['sh', '-c', {script!r}])"
+    assert not await said(client, code, contextId=context_id)
+    assert await alive.line() == "up"
+    assert repl is not None
+    async with asyncio.TaskGroup() as group:
+        if how == "delete":
+            group.create_task(delete(client, context_id))
+        elif how == "restart":
+            group.create_task(client.post(f"{CONTEXTS}/{context_id}/restart"))
+        else:
+            group.create_task(client.close())
+        await until(lambda: _is(repl._process.done.done()))
+        gate.open(2)  # if the first passes before it has heard
+        assert await alive.line() == "told"
+
+
 async def test_delete_while_it_starts(procd: MakeClient, tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\nexec python3 "$@"\n')
@@ -1809,8 +1853,9 @@ async def test_idle_time(procd: MakeClient) -> None:
     contexts = client.app[APP_CONTEXTS]
     await until(lambda: _is(not contexts.get(used).active))
     await until(lambda: _is(not contexts.get(unused).active))
-    assert await said(client, "print('x' in globals())", contextId=used) == "False\n"
-    # One that works isn't idle, however long it takes.
+    # One that works isn't idle, however long it takes, though it has just been started.
+    code = "import time; time.sleep(0.6); print('x' in globals())"
+    assert await said(client, code, contextId=used) == "False\n"
     assert not await said(client, "x = 5; import time; time.sleep(0.6)", contextId=used)
     assert await said(client, "print(x)", contextId=used) == "5\n"
 
@@ -1861,8 +1906,8 @@ async def test_warm(procd: MakeClient) -> None:
     # A spare that has died is passed over.
     os.kill(contexts._spares[0].pid, signal.SIGKILL)
     os.waitid(os.P_PID, contexts._spares[0].pid, os.WEXITED | os.WNOWAIT)
-    context_id = await create(client)
-    assert await said(client, "print(1)", contextId=context_id) == "1\n"
+    context = await contexts.create(cwd="", language="python")  # before the loop has heard of it
+    assert await said(client, "print(1)", contextId=context.record.id) == "1\n"
 
 
 async def test_a_spare_takes_up_a_directory(procd: MakeClient, tmp_path: Path) -> None:

@@ -485,6 +485,7 @@ async def test_message_to_a_terminal(procd: MakeClient, tmp_path: Path) -> None:
         while (message := await ws.receive()).type is WSMsgType.BINARY:
             pass
         assert (message.type, message.data) == (WSMsgType.CLOSE, 1009)
+        assert message.extra == '{"error":"the message was too long"}'
         await ws.close()
     await delete(client, "t")
 

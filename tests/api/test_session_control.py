@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,18 @@ async def test_what_is_started_after_the_signal_is_sent_it_too(
     assert (await run(client, "echo on"))["output"] == "on\n"
 
 
+async def test_each_process_is_told_once(procd: MakeClient, gate: Gate, alive: Fifo) -> None:
+    """Whatever it does about it, and however often the shell is told to leave."""
+    client = await procd(sessions={"grace_s": 0.5})
+    await create(client)
+    script = f"trap 'echo told' TERM; echo up >{alive}; while :; do read x <>{gate}; done"
+    command_id = await start(client, f'sh -c "{script}"')
+    assert await alive.line() == "up"
+    await post(client, command_id, "terminate")
+    assert (await ended(client, command_id))["exitCode"] == 143
+    assert (await logs(client, command_id))["stdout"] == "told\n"
+
+
 async def test_a_function_is_left_though_somebody_ignores_the_signal(
     procd: MakeClient, shell: str, alive: Fifo, tmp_path: Path
 ) -> None:
@@ -443,6 +456,12 @@ async def test_timeout_that_is_not_reached(procd: MakeClient) -> None:
     await create(client)
     reply = await post_exec(client, "echo done", timeout=60)
     assert (reply.status, (await reply.json())["output"]) == (200, "done\n")
+    # Nor is anything kept for the rest of it.
+    (command,) = client.app[SESSIONS].get("s").history.commands.values()
+    kept = weakref.ref(command)
+    del command
+    await delete(client)
+    await until_so(lambda: kept() is None)
 
 
 async def test_wait(procd: MakeClient, gate: Gate) -> None:

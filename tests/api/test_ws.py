@@ -261,6 +261,7 @@ async def test_vanishing_in_the_middle_of_much_output(procd: MakeClient, tmp_pat
         (b"\x03\xe8bye", b"\x03\xe8"),
         (b"\x0f\xa0" + b"x" * 123, b"\x0f\xa0"),
         (b"\x03\xee", b"\x03\xea"),  # 1006 is never sent
+        (b"\x13\x87", b"\x13\x87"),  # 4999 is the last that is anybody's
         (b"\x13\x88", b"\x03\xea"),
     ],
 )

@@ -46,6 +46,26 @@ async def test_a_timeout_is_answered(procd: Daemon, http: aiohttp.ClientSession)
             assert ws.close_code == 4008
 
 
+async def test_a_context_is_restarted_and_deleted(
+    procd: Daemon, http: aiohttp.ClientSession
+) -> None:
+    """Whose cell it was is told."""
+    contexts = f"{procd.url}/process/interpreter/context"
+    async with http.post(contexts, json={"cwd": "/"}) as reply:
+        context_id = (await reply.json())["id"]
+    for method, path, reason in (
+        ("POST", f"{context_id}/restart", "context restarted"),
+        ("DELETE", context_id, "context deleted"),
+    ):
+        async with http.ws_connect(f"{procd.url}/process/interpreter/execute") as ws:
+            await ws.send_json({"code": SLEEP, "contextId": context_id})
+            await ws.receive_json(timeout=PATIENCE_S)
+            async with http.request(method, f"{contexts}/{path}") as reply:
+                assert reply.status == 200
+            message = await ws.receive(timeout=PATIENCE_S)
+            assert (message.data, message.extra) == (1011, reason)
+
+
 async def test_a_session_and_a_terminal_are_deleted(
     procd: Daemon, http: aiohttp.ClientSession
 ) -> None:

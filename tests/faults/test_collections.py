@@ -10,7 +10,9 @@ import pytest
 
 from procd.api.edge import HttpConnection
 from procd.api.execute import EXECUTIONS
+from procd.services.execute import ExecuteRequest, unwatched
 from procd.services.pty import PtyInfo
+from procd.streams.backlog import Backlog
 from tests.api.clients import WAIT_S, create, delete, json_body, raw
 from tests.conftest import Client, MakeClient
 from tests.waiting import until
@@ -95,6 +97,23 @@ async def test_requests_that_start_something(
     """Or fail to."""
     client = await procd()
     await _leaves_nothing(client, path, document, status)
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_output(procd: MakeClient) -> None:
+    """Though the time of its command is not up for long."""
+    client = await procd()
+    request = ExecuteRequest(command="echo said", timeout_s=3600)
+    before = _backlogs()
+    result = await client.app[EXECUTIONS].run(request, unwatched)
+    assert result.exit_code == 0
+    assert _backlogs() == before + 1
+    del result
+    await until(lambda: _backlogs() <= before)
+
+
+def _backlogs() -> int:
+    return sum(type(each) is Backlog for each in gc.get_objects())
 
 
 @pytest.mark.usefixtures("uncollected")

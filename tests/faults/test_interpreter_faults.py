@@ -319,16 +319,20 @@ while True: channel.send('{"op":"result","id":1,"data":{}}')
     assert await said(client, "print(1)") == "1\n"
 
 
-async def test_displays_that_wait_for_nothing_and_that_nobody_reads(procd: MakeClient) -> None:
+@pytest.mark.parametrize("end", ["", "import os; os._exit(0)"], ids=["done", "died"])
+async def test_displays_that_wait_for_nothing_and_that_nobody_reads(
+    procd: MakeClient, end: str
+) -> None:
     """They are left where they are until somebody does; all come."""
     client = await procd(interpreter={"buffer_bytes": 64 << 10})
     assert not await said(client, "x = 5")
     repl = client.app[APP_CONTEXTS].get("default")._repl
     assert repl is not None
-    code = """
+    code = f"""
 import gc
 channel, = [o for o in gc.get_objects() if type(o).__name__ == 'Channel' and hasattr(o, '_key')]
-for _ in range(40): channel.send('{"op":"result","id":1,"data":{"x":"' + 'x' * 500_000 + '"}}')
+for _ in range(40): channel.send('{{"op":"result","id":1,"data":{{"x":"' + 'x' * 500_000 + '"}}}}')
+{end}
 """
     async with raw(client, receive_bytes=16 << 10) as connection:
         await connection.upgrade(EXECUTE)
@@ -339,7 +343,7 @@ for _ in range(40): channel.send('{"op":"result","id":1,"data":{"x":"' + 'x' * 5
         async with asyncio.timeout(WAIT_S):
             while (frame := await connection.frame())[0] == 1:
                 kinds.append(json.loads(frame[1])["type"])
-    assert kinds == ["result"] * 40 + ["control"]
+    assert kinds == ["result"] * 40 + ([] if end else ["control"])
 
 
 async def test_signal_handlers_that_raise(procd: MakeClient) -> None:

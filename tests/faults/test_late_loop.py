@@ -3,6 +3,7 @@
 import asyncio
 import os
 import select
+import signal
 import time
 from contextlib import closing
 from pathlib import Path
@@ -10,17 +11,19 @@ from pathlib import Path
 import pytest
 
 from procd.api.execute import EXECUTIONS
+from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
 from procd.api.session import SESSIONS
 from procd.config import ProcessConfig
-from procd.errors import CommandCompleted, ProcessNotFound
+from procd.errors import CommandCompleted, ProcessNotFound, SessionEnded
 from procd.services.dialogue import EXIT_S, Contact, Dialogue
 from procd.services.session import ShellSession
-from procd.services.session_requests import ExecRequest
+from procd.services.session_requests import ExecRequest, InputRequest
 from procd.unix.confine import confinement
 from procd.unix.dialect import FedShell
 from procd.unix.openings import Openings, Paths
 from procd.unix.poller import Poller
+from tests.api import cells
 from tests.api.clients import WAIT_S, Fifo, Gate, attach, execute, program
 from tests.api.conftest import alive, gate
 from tests.api.sessions import create, post_exec, run
@@ -61,6 +64,21 @@ async def test_execute(procd: MakeClient, gate: Gate, alive: Fifo, child: str) -
     if child:
         gate.open()
         assert await alive.line() == "over"
+
+
+async def test_what_lies_unread_as_the_time_is_up(procd: MakeClient, gate: Gate) -> None:
+    client = await procd()
+    executions = client.app[EXECUTIONS]
+    pids = executions._processes.pids
+    async with asyncio.TaskGroup() as group:
+        answer = group.create_task(execute(client, f"read x <{gate}; echo fine; exec sleep 1000"))
+        await until(lambda: len(pids) == 1)
+        (process,) = pids.values()
+        gate.open()
+        out, _ = process._readers
+        assert select.select([out._fd.number], [], [], WAIT_S)[0]
+        assert executions._ended(process) is None  # as whoever comes upon the end of the time
+    assert answer.result()["stdout"] == "fine\n"
 
 
 @pytest.mark.parametrize("mention", ["", "# matplotlib\n"], ids=["plain", "hooked"])
@@ -118,6 +136,52 @@ async def test_terminate(procd: MakeClient, gate: Gate, alive: Fifo, end: str) -
     assert command.log.store.read(0, 100) == b"fine\n"
     gate.open()
     assert await alive.line() == "over"
+
+
+async def test_input_of_a_command_whose_shell_has_ended(procd: MakeClient) -> None:
+    """It is refused, though nobody has been told of that end yet."""
+    client = await procd()
+    await create(client)
+    session = client.app[SESSIONS].get("s")
+    command = session.exec(ExecRequest(command="cat", run_async=True))
+    os.kill(session.pid, signal.SIGKILL)
+    exited(session.pid)
+    session._process.look()
+    assert not command.done.done()
+    with pytest.raises(SessionEnded, match="session process has exited"):
+        await session.type(command, InputRequest(data=b"lost\n"))
+    await until(command.done.done)
+
+
+@pytest.mark.parametrize("end", ["print('fine')", "os._exit(3)"], ids=["done", "died"])
+async def test_cell(procd: MakeClient, gate: Gate, alive: Fifo, end: str) -> None:
+    client = await procd()
+    assert not await cells.said(client, "import os; state = 'kept'")
+    context = client.app[CONTEXTS].get("default")
+    repl = context._repl
+    assert repl is not None
+    child = CHILD.format(gate=gate, alive=alive)
+    code = f"print('in'); r = open({str(gate)!r}).readline(); r = os.system({child!r}); {end}"
+    cell = await cells.start(client, code, timeout=TIMEOUT_S)
+    await cell.until("in\n")
+    gate.open()
+    if "exit" in end:
+        exited(repl.pid)
+    else:
+        assert select.select([repl._channel._fd.number], [], [], WAIT_S)[0]
+    time.sleep(TIMEOUT_S)
+    # As whoever comes upon the end of the time does; some loops look at what has come before that.
+    assert repl._reply is not None
+    assert await context._heard(repl, repl._reply)
+    await cell.to_end()
+    if "exit" in end:
+        assert cell.close == (1011, "worker process ended")
+        return
+    assert cell.stdout == "in\nfine\n"
+    cell.check_completed()
+    gate.open()
+    assert await alive.line() == "over"
+    assert await cells.said(client, "print(state)") == "kept\n"
 
 
 async def test_a_terminal_that_is_deleted_as_its_shell_ends(

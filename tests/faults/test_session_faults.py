@@ -180,7 +180,8 @@ async def test_no_descriptor_left_for_a_session(procd: MakeClient) -> None:
     await get(client, "/process/session")  # so that it is connected
     with descriptors_exhausted():
         async with client.post("/process/session", json={"sessionId": "s"}) as reply:
-            await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+            body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
+    assert body["message"].endswith("Too many open files")
     await create(client)
     assert (await run(client, "echo on"))["output"] == "on\n"
 

@@ -283,6 +283,19 @@ async def test_end(how: str) -> None:
         assert pair.ends == 1
 
 
+async def test_an_end_that_leaves_what_it_was_sent() -> None:
+    """Which the kernel tells before it gives what that end has sent itself: all comes."""
+    with paired() as pair:
+        pair.ours.send(b"never read")
+        for number in range(3):
+            pair.write(b"%d" % number)
+        pair.theirs.close()
+        async with asyncio.timeout(10):
+            await pair.ended.wait()
+        assert [await pair.message() for _ in range(3)] == [b"0", b"1", b"2"]
+        assert (pair.ends, pair.reason) == (1, "")
+
+
 async def test_sending_to_an_end_that_is_gone() -> None:
     with paired() as pair:
         pair.theirs.close()

@@ -393,7 +393,8 @@ async def test_a_tree_of_more_than_there_are_descriptors(start: Start, spare: in
             killing = asyncio.ensure_future(
                 proctree.finish_kill(leader.tree, iter(()), {}, Relays(), [leader.pid], looks())
             )
-            await asyncio.sleep(0)
+            for _ in range(10):  # until it has looked in vain as well
+                await asyncio.sleep(0)
         else:
             reached = signal_tree(leader.tree, signal.SIGKILL, leader.pid)
             assert set(reached) == everyone
@@ -515,10 +516,13 @@ async def test_a_signal_goes_on_after_who_has_ended_and_left_a_group(start: Star
         return pid != leader.pid
 
     reached: dict[int, int] = {}
-    walk = proctree.signal_tree(leader.tree, signal.SIGTERM, (leader.pid,), reached, only=hears)
-    for _ in walk:
+    departed: set[int] = set()
+    for _ in proctree.signal_tree(
+        leader.tree, signal.SIGTERM, (leader.pid,), reached, departed, only=hears
+    ):
         pass
     assert set(reached) == pids - {first}
+    assert departed == {first}  # who may have left somebody behind since it was looked at
 
 
 async def test_waiting_for_nobody() -> None:
@@ -541,6 +545,10 @@ async def test_parts_of_a_tree(start: Start) -> None:
     assert [tags.tag_of(pid) for pid in (first, second, third)] == [TAG, TAG + 1, TAG + 2]
     whole = Tree(host.pid, TAG, PROCESS_MASK)
     assert set(members_of(whole, [host.pid])) == {host.pid, first, second, third}
+    # What has the host's place is one of its part, and nobody is told twice.
+    replaced = Tree(host.pid, TAG + 2, host=host.pid)
+    found = [pid for pid, _ in filter(None, proctree.members(replaced, [host.pid]))]
+    assert sorted(found) == sorted([host.pid, third])
     part = Tree(0, TAG + 1, host=host.pid)
     assert set(members_of(part, [host.pid])) == {second}
     await kill(part, host.pid)
