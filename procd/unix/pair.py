@@ -8,6 +8,7 @@ both are read until they are empty at once. And where neither can be done, what 
 comes first.
 """
 
+from itertools import dropwhile
 from typing import Final
 
 from procd.unix.arrivals import MOST_WRITES, Arrivals, Order, state
@@ -145,14 +146,17 @@ class Pair:
         writes = order.take()
         one, two = reader.number, other.number
         lines = data.count(b"\n")
-        if aligned and lines > len(writes):  # one may not have been told yet
+        if aligned and lines == len(writes) + 1:  # one may not have been told yet
             writes += order.take()
         both = bool(theirs) or two in writes
         is_much = len(data) > MOST_BYTES and not (aligned and lines <= writes.count(one))
         poured_bytes = len(data) if is_much or not both else 0
         if self._stretch.is_flood(order, one, poured_bytes, len(writes), both=both):
             return None
-        if is_much or not other.up_to_date:
+        if not other.up_to_date:
+            return None
+        if is_much:  # what was written after that to the other is there, and may be told then
+            order.writes[:0] = dropwhile(lambda number: number == one, writes)
             return None
         if not both and len(writes) <= lines:
             if (aligned and len(writes) == lines) or not state(one, two)[0]:

@@ -239,6 +239,15 @@ async def test_a_line_behind_one_that_is_not_read(
     assert await say(both, *LINES[1:]) == runs(LINES[1:])
 
 
+async def test_lines_after_much(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a program has printed at once, and what was said then, before any of that was read."""
+    much = (OUT, b"x\n" * MOST_BYTES)
+    before_the_next_look(monkeypatch, lambda: both.write(*LINES[1:]))
+    both.write(much)
+    await both.until_said(much, *LINES[1:])
+    assert runs(both.pieces) == [much, *runs(LINES[1:])]
+
+
 async def test_more_of_one_that_waits(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes behind what waits, and with that behind the other."""
     more = [(OUT, b"b\n"), (ERR, b"c\n")]
