@@ -57,11 +57,19 @@ class Pair:
             MemoryError: part of it wasn't taken, and waits; so is `reader` to.
         """
         other = self._beside(reader)
-        mine, theirs = [data], list[bytes]()
-        if self._held is not None:
-            holder, held = self._held
-            (mine if holder is reader else theirs).insert(0, held)
-            self._held = None
+        try:
+            mine: list[bytes] = [data]
+            theirs: list[bytes] = []
+            if self._held is not None:
+                holder, held = self._held
+                (mine if holder is reader else theirs).insert(0, held)
+                self._held = None
+        except MemoryError:
+            self._owe([])
+            reader.owe(data)
+            if not other.up_to_date:
+                other.wait_for_memory()
+            raise
         poured: FdReader | None = None
         try:
             pieces = self._in_turn(reader, mine, other, theirs)
@@ -94,13 +102,14 @@ class Pair:
                 said_by.drain(alone=True)
 
     def _owe(self, pieces: list[Said]) -> None:
-        """Have these taken later, and what is held after them."""
+        """Have these taken later, and then what is held."""
         self._lose_count()
-        if self._held is not None:
-            pieces.append(self._held)
-            self._held = None
         for later, rest in pieces:
             later.owe(rest)
+        if self._held is not None:
+            holder, held = self._held
+            self._held = None
+            holder.owe(held)
 
     def settle(self) -> None:
         """Deliver what is held: one is about to be closed, or has been read to the end.
@@ -196,8 +205,7 @@ class Pair:
         (reader, mine), (other, theirs) = said
         readers = {reader.number: reader, other.number: other}
         for _ in range(MOST_LOOKS):
-            if more := other.read_now():
-                theirs.append(more)
+            _read_more(other, theirs)
             writes += order.take()
             readable, ends = state(*readers)
             texts = {
@@ -217,15 +225,36 @@ class Pair:
                     writes += order.take()
                     counted = counted_off(writes, texts)
                 if counted is not None and (counted.behind is None or counted.left[0] in readable):
-                    self._aligned = True
+                    pieces = [(readers[number], piece) for number, piece in counted.pieces]
                     order.writes[:0] = counted.left
                     if counted.behind is not None:
                         number, lines = counted.behind
-                        self._held = readers[number], lines
-                    return [(readers[number], piece) for number, piece in counted.pieces]
+                        self._held = readers[number], lines  # for which there was memory
+                    self._aligned = True
+                    return pieces
                 aligned = False
             if max(map(len, texts.values())) > MOST_BYTES or len(writes) > MOST_WRITES:
                 return None
-            if reader.number in readable and (more := reader.read_now()):
-                mine.append(more)
+            if reader.number in readable:
+                _read_more(reader, mine)
         return None
+
+
+def _read_more(reader: FdReader, said: list[bytes]) -> None:
+    """Add what there is to read to what was read before.
+
+    Raises:
+        MemoryError: there is none for it, and all of it waits.
+    """
+    more = reader.read_now()
+    if not more:
+        return
+    try:
+        said.append(more)
+    except MemoryError:
+        for each in said:
+            reader.owe(each)
+        said.clear()
+        reader.owe(more)
+        reader.wait_for_memory()
+        raise

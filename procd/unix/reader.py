@@ -348,11 +348,11 @@ class FdReader:
         ended = False
         while not (ended or self._fd.closed) and most > 0:
             data, ended = self._read(min(most, READ_BYTES))
-            most -= len(data)
             if data:
                 self._deliver(data, pairing)
             elif not ended:
                 break
+            most -= len(data)
         if pairing is not None:
             pairing.settle()
         if ended and not self._fd.closed:

@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import groupby
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from procd.unix.pair import MOST_BYTES, Pair
 from procd.unix.poller import Poller
 from procd.unix.reader import FdReader
 from procd.unix.stretch import MOST_ALONE, MOST_POURED_BYTES, MOST_TOLD
+from tests.allocations import ALLOCATIONS, short_in
 from tests.unix.collector import turn
 
 OUT, ERR = 1, 2
@@ -368,6 +370,52 @@ async def test_no_memory_while_one_waits(
     assert both.fails_at is None
     said = {stream: b"".join(data for of, data in both.pieces if of == stream) for stream in (1, 2)}
     assert said == {OUT: b"a\nb\n", ERR: b"c\n"}
+
+
+class Late:
+    """Takes the place of `os` where it is asked what was told, and writes more before."""
+
+    def __init__(self, both: Both) -> None:
+        self._numbers = [both.writings[stream].number for stream in (OUT, ERR)]
+        self._said = [b"b\n", b"c\n"]
+
+    def write(self) -> None:
+        """Write what isn't yet."""
+        while self._said:
+            os.write(self._numbers[-len(self._said)], self._said[0])
+            del self._said[0]
+
+    def read(self, number: int, size: int) -> bytes:
+        """As of `os`."""
+        self.write()
+        return os.read(number, size)
+
+
+@pytest.mark.parametrize("most", [2, 1 << 20])
+async def test_no_memory_at_any_allocation(
+    poller: Poller, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost or comes twice, whether a line waits for another by then or not."""
+    monkeypatch.setattr(reader_module, "MEMORY_REST_S", 0.0)
+    failed = 0
+    for number in ALLOCATIONS:
+        both = Both(poller)
+        out, late = both.readers[0], Late(both)
+        with monkeypatch.context() as patch:
+            patch.setattr("procd.unix.arrivals.os", late)
+            both.write((OUT, b"a\n"))
+            place = short_in(number, partial(out._drain, most, out.pairing))
+        if place != "pair.py":  # such as `os.read`, which doesn't give back what it has read
+            both.close()
+            continue
+        failed += 1
+        out.wait_for_memory()
+        late.write()
+        await both.until_said((OUT, b"a\nb\n"), (ERR, b"c\n"))
+        said = {of: b"".join(data for at, data in both.pieces if at == of) for of in (OUT, ERR)}
+        both.close()
+        assert said == {OUT: b"a\nb\n", ERR: b"c\n"}, number
+    assert failed > 5
 
 
 async def test_the_end_of_what_it_waits_for(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
