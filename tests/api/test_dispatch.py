@@ -134,14 +134,17 @@ async def test_a_path_of_many_segments_takes_no_longer_than_its_length(procd: Ma
     client = await procd()
 
     async def seconds(target: str, header: str = "") -> float:
-        begin = time.process_time()
-        async with raw(client) as bare:
-            await bare.request(f"GET {target} HTTP/1.1{header}")
-            assert (await bare.head())[0] == 404
-        return time.process_time() - begin
+        taken: list[float] = []
+        for _ in range(3):
+            begin = time.process_time()
+            async with raw(client) as bare:
+                await bare.request(f"GET {target} HTTP/1.1{header}")
+                assert (await bare.head())[0] == 404
+            taken.append(time.process_time() - begin)
+        return min(taken)
 
     size = 100_000
-    usual = min([await seconds(f"/{'x' * size}") for _ in range(3)])
+    usual = await seconds(f"/{'x' * size}")
     for target in "/" * size, "/x" * (size // 2), f"http://a{'/' * size}", f"/toolbox{'/' * size}":
         assert await seconds(target) < 10 * usual
     assert await seconds("/" * size, "\nExpect: 100-continue") < 10 * usual
