@@ -122,7 +122,8 @@ class Pair:
         holder, held = self._held
         lacking = self._beside(holder)
         try:
-            if not lacking.ended and (more := lacking.read_now()):
+            reads = lacking.up_to_date and not lacking.ended
+            if reads and (more := lacking.read_now()):
                 self.deliver(lacking, more)
         except MemoryError:
             lacking.wait_for_memory()
