@@ -1,8 +1,8 @@
 """Two pipes of one process, read in the order in which it writes to them, as far as that is told.
 
 To read one takes all that was written to it until then, whatever came by the other meanwhile. So
-where both were written to, what has come is cut by the number and the order of the writes. Once
-each write was a line, the lines are counted off against the writes, and one that is behind another
+where both were written to, what has come is cut by the number and the order of the writes. As long
+as each write is a line, lines are counted off against the writes, and one that is behind another
 which hasn't been read yet is held for that: a program may write faster than it is read. Otherwise
 both are read until they are empty at once. And where neither can be done, what was there first
 comes first.
@@ -20,6 +20,7 @@ from procd.unix.writes import counted_off, in_turn
 MOST_BYTES: Final = 4096
 # How often is looked for more until both are empty: a program may write while they are read.
 MOST_LOOKS: Final = 16
+
 Said = tuple[FdReader, bytes]
 
 
