@@ -5,6 +5,8 @@ import errno
 import fcntl
 import logging
 import os
+import struct
+import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,6 +42,12 @@ def _nothing(*_: object) -> None:
 def _warn() -> None:
     with suppress(MemoryError):  # there may be none for this either
         log.warning("no memory for output: it waits")
+
+
+def held_bytes(number: int) -> int:
+    """How much there is to read in a pipe. Source: pipe(7), FIONREAD."""
+    (held,) = struct.unpack("i", fcntl.ioctl(number, termios.FIONREAD, bytes(4)))
+    return int(held)
 
 
 class Pairing(Protocol):
@@ -325,9 +333,10 @@ class FdReader:
             return b"", False
 
     def drain(self, most: int = 1 << 20, *, alone: bool = False) -> bool:
-        """Take what the kernel still holds, paused or not; `most` bounds a writer that goes on.
+        """Take what the kernel still holds, paused or not, though a writer may go on.
 
         Args:
+            most: bytes, where it isn't told how many those are.
             alone: leave the other reader of a pair out of it.
 
         Returns:
@@ -346,6 +355,9 @@ class FdReader:
         if self._owed:
             self._pay()
         ended = False
+        if self._gathers and not self._fd.closed:
+            # Of who writes a few bytes at a time, each read brings as many.
+            most = min(most, held_bytes(self._fd.number) + 1)  # and maybe the end
         while not (ended or self._fd.closed) and most > 0:
             data, ended = self._read(min(most, READ_BYTES))
             if data:

@@ -89,7 +89,7 @@ async def test_other_errors_are_no_end(poller: Poller, closing: ExitStack) -> No
     reader.pause()
     os.dup2(directory.number, reading.number, inheritable=False)
     with pytest.raises(IsADirectoryError):
-        reader.drain()
+        reader.read_now()
     assert not got.ended.done()
     reader.close()
 
@@ -431,8 +431,9 @@ async def test_drain_brings_what_there_was_no_memory_for(
     reader.close()
 
 
-async def test_drain_is_bounded(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
-    """A writer that goes on and on can't keep `drain` for ever."""
+@pytest.mark.parametrize("size", [1, 4096])
+async def test_drain_is_bounded(poller: Poller, ends: tuple[OwnedFd, OwnedFd], size: int) -> None:
+    """A writer that goes on and on can't keep `drain`, however little it writes at a time."""
     reading, writing = ends
     written = 0
     os.set_blocking(writing.number, False)
@@ -443,9 +444,24 @@ async def test_drain_is_bounded(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -
 
     reader = FdReader(poller, reading, top_up, lambda: None)
     reader.pause()
-    os.write(writing.number, b"x" * 4096)
-    reader.drain(100_000)
-    assert 100_000 <= written <= 100_000 + READ_BYTES
+    os.write(writing.number, b"x" * size)
+    reader.drain()
+    assert size <= written <= 2 * size
+    reader.close()
+
+
+async def test_drain_takes_no_more_than_it_may(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
+    """In whole reads."""
+    reading, writing = ends
+    capacity = _grow(writing)
+    os.write(writing.number, b"x" * capacity)
+    got = Collector()
+    reader = FdReader(poller, reading, got.received, got.eof)
+    reader.pause()
+    reader.drain(READ_BYTES + 1)
+    assert len(got.data) == 2 * READ_BYTES < capacity
     reader.close()
 
 
