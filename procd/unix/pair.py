@@ -83,10 +83,9 @@ class Pair:
                     poured = first  # the rest of that comes before the other, too
         except MemoryError:
             self._lose_count()
-            for said_by, said in (reader, mine), (other, theirs):
-                for piece in said:
-                    said_by.owe(piece)
-            if theirs:
+            reader.owe_first(mine)
+            other.owe_first(theirs)
+            if not other.up_to_date:
                 other.wait_for_memory()
             raise
         for index, (said_by, piece) in enumerate(pieces):
@@ -128,6 +127,8 @@ class Pair:
                 self.deliver(lacking, more)
         except MemoryError:
             lacking.wait_for_memory()
+            self._owe([])
+            holder.wait_for_memory()
             raise
         if self._held is None:
             return
@@ -139,6 +140,15 @@ class Pair:
         except MemoryError:
             holder.wait_for_memory()
             raise
+
+    def catch_up(self) -> None:
+        """As `settle`: what one has read has been delivered by itself.
+
+        Raises:
+            MemoryError: as `settle`.
+        """
+        self._lose_count()
+        self.settle()
 
     def _in_turn(
         self, reader: FdReader, mine: list[bytes], other: FdReader, theirs: list[bytes]

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from procd.unix.fd import OwnedFd
+from procd.unix.owed import Owed
 from procd.unix.poller import MEMORY_REST_S, REST_S, Poller
 from procd.utf8 import begun_bytes
 
@@ -58,6 +59,9 @@ class Pairing(Protocol):
 
     def settle(self) -> None:
         """Deliver what waits for the other: one has ended, or has been read to the end."""
+
+    def catch_up(self) -> None:
+        """As `settle`: what one has read has been delivered by itself."""
 
     def part(self) -> None:
         """One is about to be closed."""
@@ -117,7 +121,7 @@ class FdReader:
         self._torn = False  # the last bytes end within a character
         self._reading = True
         self._resting = False
-        self._owed: list[bytes] = []  # what has left the kernel and couldn't be taken
+        self._owed = Owed()
         self.pairing: Pairing | None = None
         try:
             poller.add_reader(fd.number, self._readable)
@@ -229,7 +233,11 @@ class FdReader:
 
     def owe(self, data: bytes) -> None:
         """Have taken later what was read."""
-        self._owed.append(data)
+        self._owed.add(data)
+
+    def owe_first(self, pieces: list[bytes]) -> None:
+        """Have taken later what was read before all that waits."""
+        self._owed.put_first(pieces)
 
     def wait_for_memory(self) -> None:
         """Go on in a while."""
@@ -237,18 +245,9 @@ class FdReader:
 
     def _pay(self) -> None:
         """Have taken what couldn't be."""
-        owed = self._owed
-        for index, data in enumerate(owed):
-            if not data:
-                continue
-            owed[index] = b""  # who takes it may drain us
-            try:
-                self._on_data(data)
-            except MemoryError:
-                if owed:  # else we were closed
-                    owed[index] = data
-                raise
-        owed.clear()
+        self._owed.pay(self._on_data)
+        if self.pairing is not None:
+            self.pairing.catch_up()
 
     @property
     def amid(self) -> bool:
@@ -271,7 +270,8 @@ class FdReader:
         if self._fd.closed:
             return
         try:
-            self._pay()  # even where nothing more comes
+            if self._owed:
+                self._pay()  # even where nothing more comes
         except MemoryError:
             self.wait_for_memory()
         else:
@@ -287,6 +287,11 @@ class FdReader:
         return self._read(READ_BYTES)[0]
 
     def _read(self, most: int) -> tuple[bytes, bool]:
+        """What there is, and whether that is the end.
+
+        Raises:
+            MemoryError: there is none to read more with, or to join it; what was read waits.
+        """
         number = self._fd.number
         if not self._gathers:
             size = TTY_READ_BYTES
@@ -323,14 +328,12 @@ class FdReader:
                     break
             return (first if rest is None else b"".join(rest)), ended
         except MemoryError:
-            if not first:
-                raise
-            # What has left the kernel goes on as it is.
-            self._owed = [first] if rest is None else rest
-            if data and data is not self._owed[-1]:
-                self._owed.append(data)
-            self._pay()
-            return b"", False
+            # What has left the kernel waits as it is.
+            if first:
+                self._owed.put_first([first] if rest is None else rest)
+                if data is not (first if rest is None else rest[-1]):
+                    self._owed.add(data)
+            raise
 
     def drain(self, most: int = 1 << 20, *, alone: bool = False) -> bool:
         """Take what the kernel still holds, paused or not, though a writer may go on.

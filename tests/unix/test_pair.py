@@ -20,7 +20,7 @@ from procd.unix.arrivals import MOST_WRITES, RECORD_BYTES
 from procd.unix.fd import OwnedFd, pipe
 from procd.unix.pair import MOST_BYTES, Pair
 from procd.unix.poller import Poller
-from procd.unix.reader import FdReader
+from procd.unix.reader import SHORT_READ_BYTES, FdReader
 from procd.unix.stretch import MOST_ALONE, MOST_POURED_BYTES, MOST_TOLD
 from tests.allocations import ALLOCATIONS, short_in
 from tests.unix.collector import turn
@@ -416,6 +416,66 @@ async def test_no_memory_at_any_allocation(
         both.close()
         assert said == {OUT: b"a\nb\n", ERR: b"c\n"}, number
     assert failed > 5
+
+
+def short_after_one(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Have memory for one more read of a descriptor."""
+    reads = 0
+
+    def read(of: int, size: int, whole: Callable[[int, int], bytes] = os.read) -> bytes:
+        nonlocal reads
+        reads += of == number
+        if reads > 1:
+            raise MemoryError
+        return whole(of, size)
+
+    monkeypatch.setattr("os.read", read)
+
+
+LONG = b"d" * (2 * SHORT_READ_BYTES) + b"\n"
+
+
+@pytest.mark.parametrize("short", [OUT, ERR])
+async def test_no_memory_amid_what_comes_after_a_line_that_waits(
+    both: Both, short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes, and before what is newer; whether that is of its own stream or of the other."""
+    monkeypatch.setattr(reader_module, "MEMORY_REST_S", 0.0)
+    pieces = [(OUT, b"a\n"), (OUT, LONG), (ERR, b"c\n"), (ERR, LONG)]
+    before_the_next_look(monkeypatch, lambda: both.write(*pieces[1:3]))
+    both.write(pieces[0])
+    await both.until_said(pieces[0])
+    if short == ERR:
+        both.write(pieces[3])
+    else:
+        pieces.pop()
+    reader = both.readers[short - 1]
+    short_after_one(monkeypatch, reader.number)
+    assert not reader.drain()
+    monkeypatch.undo()
+    await both.until_said(*pieces)
+    assert sorted(runs(both.pieces)) == sorted(runs(pieces))
+    await say(both, *LINES)
+    assert await say(both, *LINES) == runs(LINES)
+
+
+async def test_no_memory_amid_the_rest_of_a_line(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes after what was read of it before."""
+    monkeypatch.setattr(reader_module, "MEMORY_REST_S", 0.0)
+    pieces = [(OUT, b"a"), (OUT, LONG), (ERR, b"c\n")]
+
+    def act() -> None:
+        both.write(*pieces[1:])
+        short_after_one(monkeypatch, both.readers[0].number)
+
+    before_the_next_look(monkeypatch, act)
+    both.write(pieces[0])
+    assert not both.readers[0].drain()
+    monkeypatch.undo()
+    await both.until_said(*pieces)
+    assert sorted(runs(both.pieces)) == [(OUT, b"a" + LONG), (ERR, b"c\n")]
 
 
 async def test_the_end_of_what_it_waits_for(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:

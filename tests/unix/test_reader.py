@@ -431,6 +431,32 @@ async def test_drain_brings_what_there_was_no_memory_for(
     reader.close()
 
 
+async def test_no_memory_for_what_is_drained_meanwhile(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
+    """Whoever takes what waited drains, and that there is no memory for waits in its turn."""
+    reading, writing = ends
+    refused: list[bytes] = []
+    got = Collector()
+
+    def received(data: bytes) -> None:
+        if data not in refused:
+            refused.append(data)
+            raise MemoryError
+        if data == b"one":
+            os.write(writing.number, b"two")
+            assert not reader.drain()
+        got.received(data)
+
+    reader = FdReader(poller, reading, received, got.eof)
+    os.write(writing.number, b"one")
+    assert not reader.drain()
+    async with asyncio.timeout(10):
+        await got.until(6)
+    assert got.runs == [b"one", b"two"]
+    reader.close()
+
+
 @pytest.mark.parametrize("size", [1, 4096])
 async def test_drain_is_bounded(poller: Poller, ends: tuple[OwnedFd, OwnedFd], size: int) -> None:
     """A writer that goes on and on can't keep `drain`, however little it writes at a time."""
