@@ -291,7 +291,8 @@ class Contexts:
                 await self.turn(new=True)
                 if self._closing:
                     break
-                self._spares.append(self._new())
+                if len(self._spares) < most:  # it may be seen to more than once by then
+                    self._spares.append(self._new())
         except ProcdError as exc:
             log.warning("no spare interpreter: %s", exc.message)
 

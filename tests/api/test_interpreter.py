@@ -25,6 +25,7 @@ from procd.api.ws import CONNECTIONS
 from procd.app import PROCESSES
 from procd.services.context import STATE_LOST
 from procd.streams.backlog import Backlog
+from procd.turns import PIECES
 from tests.api.cells import CONTEXTS, EXECUTE, Cell, create, delete, listed, run, said, start
 from tests.api.clients import (
     CLOSE,
@@ -1908,6 +1909,18 @@ async def test_warm(procd: MakeClient) -> None:
     os.waitid(os.P_PID, contexts._spares[0].pid, os.WEXITED | os.WNOWAIT)
     context = await contexts.create(cwd="", language="python")  # before the loop has heard of it
     assert await said(client, "print(1)", contextId=context.record.id) == "1\n"
+
+
+async def test_no_more_spares_than_are_wanted(procd: MakeClient) -> None:
+    """Though spares are seen to twice at once, where both wait for their turn."""
+    client = await procd(interpreter={"warm": 1})
+    contexts = client.app[APP_CONTEXTS]
+    await until(lambda: _is(len(contexts._spares) == 1))
+    taken = contexts.take()
+    turns = [contexts.turn(new=False) for _ in range(PIECES)]
+    await asyncio.gather(*turns, contexts._refill(), contexts._refill())
+    assert len(contexts._spares) == 1
+    await taken.kill()
 
 
 async def test_a_spare_takes_up_a_directory(procd: MakeClient, tmp_path: Path) -> None:
