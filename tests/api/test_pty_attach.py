@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import socket
 import tracemalloc
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+
+from aiohttp import web
 
 from procd.api.past import recall
 from procd.api.pty import PTYS
@@ -77,6 +80,26 @@ async def test_the_first_message_comes_with_the_answer(
         await bare.upgrade(path)
         await bare.control()
         assert bare.segments() == 1
+
+
+@each("session_id", ["t1", "nobody"])
+async def test_nothing_is_held_back_after_the_first_message(
+    procd: MakeClient, session_id: str
+) -> None:
+    """Or what follows would come 200 ms later. Source: tcp(7), TCP_CORK."""
+    client = await procd()
+    await create(client, "t1", lazyStart=True)
+    runner = client.server.runner
+    assert isinstance(runner, web.AppRunner)
+    assert runner.server is not None
+    before = {*runner.server.connections}
+    async with raw(client) as bare:
+        await bare.upgrade(f"/process/pty/{session_id}/connect")
+        await bare.control()
+        (connection,) = {*runner.server.connections} - before
+        assert connection.transport is not None
+        sock: socket.socket = connection.transport.get_extra_info("socket")
+        assert not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK)
 
 
 async def test_output_is_bytes_as_they_are(procd: MakeClient, tmp_path: Path, gate: Gate) -> None:
