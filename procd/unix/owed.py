@@ -38,7 +38,7 @@ class Owed:
                 if data:
                     take(data)
             except MemoryError:
-                if pieces and not pieces[0]:  # else it was cleared
+                if pieces:  # else it was cleared
                     pieces[0] = data
                 raise
             if pieces and not pieces[0]:  # else that is done, or what is there now is newer
