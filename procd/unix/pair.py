@@ -4,15 +4,15 @@ To read one takes all that was written to it until then, whatever came by the ot
 where both were written to, what has come is cut by the number and the order of the writes. As long
 as each write is a line, lines are counted off against the writes, and one that is behind another
 which hasn't been read yet is held for that: a program may write faster than it is read. Otherwise
-both are read until they are empty at once. And where neither can be done, what was there first
-comes first.
+both are read until they are empty at once, and what was several lines is guessed (`writes`). And
+where neither can be done, what was there first comes first.
 """
 
 from itertools import dropwhile
 from typing import Final
 
 from procd.unix.arrivals import MOST_WRITES, Arrivals, Order, state
-from procd.unix.reader import FdReader
+from procd.unix.reader import FdReader, held_bytes
 from procd.unix.stretch import Stretch
 from procd.unix.writes import counted_off, in_turn
 
@@ -176,7 +176,8 @@ class Pair:
             return None
         if not other.up_to_date:
             return None
-        if is_much:  # what was written after that to the other is there, and may be told then
+        if is_much and not (two in writes and self._has_ended(reader, other)):
+            # What was written after that to the other is there, and may be told then.
             order.writes[:0] = dropwhile(lambda number: number == one, writes)
             return None
         if not both and len(writes) <= lines:
@@ -185,6 +186,12 @@ class Pair:
                 return [(reader, data)]
             return None
         return self._read_out(order, writes, (reader, mine), (other, theirs), aligned=aligned)
+
+    def _has_ended(self, pour: FdReader, other: FdReader) -> bool:
+        """Whether all of what pours is read, and the other has but little."""
+        return pour.number not in state(pour.number, other.number)[0] and (
+            held_bytes(other.number) <= MOST_BYTES
+        )
 
     def _order_now(self, reader: FdReader, size: int) -> Order | None:
         """What tells the order, having read so much; None if nothing does."""
@@ -229,7 +236,7 @@ class Pair:
                 self._aligned = True
                 if not theirs:
                     return [(reader, texts[reader.number])]
-                known = in_turn(writes, texts, ends)
+                known = in_turn(writes, texts, ends, reader.number if reader.pours else None)
                 return None if known is None else [(readers[of], piece) for of, piece in known]
             if aligned:
                 counted = counted_off(writes, texts)

@@ -179,8 +179,6 @@ class FdReader:
     def _gather(self, got: int) -> None:
         """Rest, if this is one of many reads that follow each other."""
         now = time.monotonic()
-        if got >= POUR_BYTES:
-            self._poured = now + POUR_S
         if now < self._soon:
             self._streak += 1
         else:
@@ -230,6 +228,8 @@ class FdReader:
         except MemoryError:
             self.owe(data)
             raise
+        if len(data) >= POUR_BYTES:
+            self._poured = time.monotonic() + POUR_S
 
     def owe(self, data: bytes) -> None:
         """Have taken later what was read."""
@@ -250,11 +250,16 @@ class FdReader:
             self.pairing.catch_up()
 
     @property
+    def pours(self) -> bool:
+        """Whether much has just come at once."""
+        return time.monotonic() < self._poured
+
+    @property
     def amid(self) -> bool:
         """Whether bytes pour from there, or have come up to the middle of a character."""
         if not self._reading:
             return False
-        return self._torn or self._streak >= FLOW_READS or time.monotonic() < self._poured
+        return self._torn or self._streak >= FLOW_READS or self.pours
 
     def _rest(self, seconds: float) -> None:
         """Leave the bytes where they are for a while."""

@@ -14,7 +14,7 @@ GAP_S: Final = 0.005
 # After so many reads of one alone it is a flood until the other is read; after so many bytes that
 # aren't lines of both, until little is read; and after so many writes until the next stretch.
 MOST_ALONE: Final = 64
-MOST_POURED_BYTES: Final = 256 << 10
+MOST_POURED_BYTES: Final = 1 << 20
 LITTLE_BYTES: Final = 4096
 MOST_TOLD: Final = 20_000
 

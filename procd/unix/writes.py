@@ -3,7 +3,7 @@
 How often, and which of them when, is known; what was said at a time is told from the lines.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from typing import NamedTuple
 
@@ -58,25 +58,38 @@ def counted_off(writes: Sequence[int], said: Mapping[int, bytes]) -> Counted | N
 
 
 def in_turn(
-    writes: Sequence[int], said: Mapping[int, bytes], ends: Container[int] = ()
+    writes: Sequence[int],
+    said: Mapping[int, bytes],
+    ends: Container[int] = (),
+    pours: int | None = None,
 ) -> list[Piece] | None:
     """What was said by two pipes in pieces, in the order of the writes; None if they don't tell it.
 
     They do where nothing is written to one pipe between the first and the last write to the other,
-    and where each write is a line, or all of them up to the other's turn are one.
+    and where each write is a line, or all of them up to the other's turn are one. Where there are
+    more lines than writes, which of them are one is told from how they begin, as of warnings and
+    tracebacks of Python's, if that makes as many as there are writes.
 
     Args:
         writes: which was written to, one for each write.
         said: what was read from each, not empty.
         ends: those whose last write was their end.
+        pours: one that much has come from just now: its first lines are likely to be the rest of
+            that.
     """
+    if (
+        pours is not None
+        and writes[:1] != [pours]
+        and said[pours].count(b"\n") > writes.count(pours)
+    ):
+        writes = [pours, *writes]  # that of which the rest is here was told of before
     runs = [(number, len([*run])) for number, run in groupby(writes)]
     pieces: dict[int, Iterator[bytes]] = {}
     for number, data in said.items():
         counts = [count for written, count in runs if written == number]
         if number in ends and counts:
             counts[-1:] = [counts[-1] - 1] if counts[-1] > 1 else []
-        parts = _parts(data, counts)
+        parts = _parts(data, counts, pours=number == pours)
         if parts is None:
             return None
         pieces[number] = iter(parts)
@@ -84,14 +97,44 @@ def in_turn(
     return [(number, piece) for number, piece in in_order if piece]
 
 
-def _parts(data: bytes, counts: Sequence[int]) -> list[bytes] | None:
+def _parts(data: bytes, counts: Sequence[int], *, pours: bool) -> list[bytes] | None:
     """What was written in each of some runs, given the number of writes in each."""
     if len(counts) == 1:
         return [data]
     *lines, rest = data.split(b"\n")
     lines = [line + b"\n" for line in lines] + [rest] * bool(rest)
-    if len(lines) == sum(counts):
+    written = sum(counts)
+    if len(lines) > written > 0:
+        lines = _rest_first(lines, written) if pours else _blocks(lines, written)
+    if len(lines) == written:
         waiting = iter(lines)
         return [b"".join(islice(waiting, count)) for count in counts]
     in_parts = len(lines) == len(counts) and min(counts) > 1
     return lines if in_parts else None
+
+
+def _rest_first(lines: list[bytes], number: int) -> list[bytes]:
+    """So many blocks, all but the first of a line; the lines as they are if those are alike.
+
+    Where what follows is more of the same, that is no line a write either.
+    """
+    end = len(lines) - number + 1
+    if any(len(line) == len(lines[end - 1]) for line in lines[end:]):
+        return lines
+    return [b"".join(lines[:end]), *lines[end:]]
+
+
+def _blocks(lines: list[bytes], number: int) -> list[bytes]:
+    """So many blocks; the lines as they are if nothing tells which of them begin one."""
+    mark = lines[0][:1]
+    tests: list[Callable[[bytes], bool]] = [
+        lambda line: not line.startswith((b"    ", b"\t")),
+        lambda line: not line.startswith((b" ", b"\t")),
+        lambda line: line.startswith(mark),
+    ]
+    for is_first in tests:
+        begins = [at for at, line in enumerate(lines) if not at or is_first(line)]
+        if len(begins) == number:
+            ends = [*begins[1:], None]
+            return [b"".join(lines[at:end]) for at, end in zip(begins, ends, strict=True)]
+    return lines

@@ -250,6 +250,33 @@ async def test_lines_after_much(both: Both, monkeypatch: pytest.MonkeyPatch) -> 
     assert runs(both.pieces) == [much, *runs(LINES[1:])]
 
 
+async def test_last_lines_of_a_pour(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In turn with the other's, though its rest is read with them."""
+    monkeypatch.setattr(reader_module, "POUR_S", 3600.0)
+    row = b"x" * 99 + b"\n"
+    await say(both, (OUT, row * 100))
+    pieces = [
+        (OUT, row * 80),
+        (ERR, b"bad\n"),
+        (OUT, b"done\n"),
+        (ERR, b"worse\n"),
+        (OUT, b"end\n"),
+    ]
+    assert await say(both, *pieces) == pieces
+    assert await say(both, *LINES) == runs(LINES)
+
+
+@pytest.mark.parametrize("size", [1, 2 * MOST_BYTES])
+async def test_what_comes_beside_a_pour(both: Both, size: int) -> None:
+    """Behind all of it, if there is much."""
+    pieces = [(OUT, b"x" * MOST_BYTES + b"\n"), (ERR, b"y" * size + b"\n"), (OUT, b"z\n")]
+    said = await say(both, *pieces)
+    assert said[0][1].startswith(pieces[0][1])
+    assert sorted(b"".join(data for _, data in said)) == sorted(
+        b"".join(data for _, data in pieces)
+    )
+
+
 async def test_more_of_one_that_waits(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes behind what waits, and with that behind the other."""
     more = [(OUT, b"b\n"), (ERR, b"c\n")]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,14 +44,74 @@ def test_any_lines(history: tuple[list[Piece], list[int]]) -> None:
     st.binary(min_size=1, max_size=40),
     st.binary(min_size=1, max_size=40),
     st.sets(st.sampled_from((OUT, ERR))),
+    st.sampled_from((OUT, ERR, None)),
 )
-def test_nothing_is_lost(writes: list[int], out: bytes, err: bytes, ends: set[int]) -> None:
+def test_nothing_is_lost(
+    writes: list[int], out: bytes, err: bytes, ends: set[int], pours: int | None
+) -> None:
     """Whatever the signals say: a write may have had anything in it."""
-    pieces = in_turn(writes, {OUT: out, ERR: err}, ends)
+    pieces = in_turn(writes, {OUT: out, ERR: err}, ends, pours)
     if pieces is not None:
         assert b"".join(data for stream, data in pieces if stream == OUT) == out
         assert b"".join(data for stream, data in pieces if stream == ERR) == err
         assert all(data for _, data in pieces)
+
+
+def told(*pieces: Piece, pours: int | None = None) -> list[Piece] | None:
+    """What these are taken to be, when all is read."""
+    said = {OUT: b"", ERR: b""}
+    for stream, data in pieces:
+        said[stream] += data
+    return in_turn([stream for stream, _ in pieces], said, pours=pours)
+
+
+TRACEBACK = [
+    (ERR, b"Traceback (most recent call last):\n"),
+    (ERR, b'  File "x.py", line 3, in <module>\n    1/0\n    ~^~\n'),
+    (ERR, b"ZeroDivisionError: division by zero\n"),
+]
+WARNING = (ERR, b"x.py:1: UserWarning: careful\n  warnings.warn('careful')\n")
+LOGGED = (ERR, b"ERROR:root:no\nTraceback:\n  File\n    x\n\tand\nZeroDivisionError\n")
+SOURCE = (ERR, b"a.c:1: warning\n\t1 | int a\n")
+LINE = (OUT, b"step\n")
+
+
+@pytest.mark.parametrize("block", [TRACEBACK, [WARNING], [LOGGED], [SOURCE]])
+def test_several_lines_in_a_write(block: list[Piece]) -> None:
+    """Which lines are one is told from how they begin, and how many there are."""
+    pieces = [LINE, *block, LINE, *block, LINE]
+    assert told(*pieces) == runs(pieces)
+
+
+def test_no_telling_which_lines_are_a_write() -> None:
+    """Where they begin alike, or not as often as there are writes."""
+    for text in (b"a\na\n", b"b\nc\n", b"a\nb\na\n"):
+        assert told(LINE, (ERR, text), LINE, (ERR, b"a\n"), LINE) is None
+
+
+ROWS = b"".join(b"row %d\n" % number for number in range(10, 99))
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_last_lines_of_a_pour(is_told: bool) -> None:
+    """They are told from the rest of it, whether or not what there is of it is told of as well."""
+    last = [(ERR, b"bad\n"), (OUT, b"done\n"), (ERR, b"worse\n"), (OUT, b"ended\n")]
+    pieces = [(OUT, ROWS), *last]
+    writes = [stream for stream, _ in pieces][not is_told :]
+    said = {OUT: ROWS + b"done\nended\n", ERR: b"bad\nworse\n"}
+    assert in_turn(writes, said, pours=OUT) == pieces
+    assert in_turn(writes, said) is None
+
+
+def test_a_pour_that_had_ended() -> None:
+    """What is here was all written after it."""
+    pieces = [(ERR, b"bad\n"), (OUT, b"done\n")]
+    assert told(*pieces, pours=OUT) == pieces
+
+
+def test_a_pour_that_goes_on() -> None:
+    """It is left whole."""
+    assert told((OUT, ROWS), (ERR, b"bad\n"), (OUT, ROWS), pours=OUT) is None
 
 
 @given(_histories(), st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
