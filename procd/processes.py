@@ -207,9 +207,8 @@ class Processes:
             self.confinement.give(slave)
             # Opened by path it becomes the controlling terminal; 1 and 2 are copies of 0.
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(slave, 0, 0))
-            readings = (master,)
             process = at_once(self._start)(spec, output, master=master, long_lived=True)
-            self._read(process, readings)
+            self._read(process, (master,))
         except BaseException as exc:
             if master is not None:
                 master.close()
@@ -240,8 +239,8 @@ class Processes:
         output: Log[Store],
         *,
         master: OwnedFd | None = None,
-        long_lived: bool = False,
-        more: bool | None = False,
+        long_lived: bool,
+        more: bool | None = None,
     ) -> Steps[Process]:
         if self._closing:
             raise SpawnFailed("cannot start a process: procd is stopping")
