@@ -124,6 +124,6 @@ class Starts:
                 if time.monotonic() >= late:
                     break
         for start in together:
-            if start.steps_taken == 2:
+            if start.steps_taken == STARTED:
                 start.step()
         together[:] = [start for start in together if start.steps_taken != OVER]
