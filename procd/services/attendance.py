@@ -88,7 +88,7 @@ class Attendance:
             writers = [each.number for each in self.members if each.may_write]
             self.active = writers[-1] if writers else 0
         self.tell()
-        if member.counts:
+        if member.counts and self.policy == SMALLEST:
             self._agree()
 
     def typed(self, member: Member) -> bool:
@@ -131,8 +131,6 @@ class Attendance:
                 member.changed(at_once)
 
     def _agree(self) -> None:
-        if self.policy != SMALLEST:
-            return
         sizes = [each.size for each in self.members if each.counts and each.size]
         if sizes:
             self._resize(min(cols for cols, _ in sizes), min(rows for _, rows in sizes))
