@@ -65,11 +65,9 @@ def _drop(transport: asyncio.BaseTransport) -> None:
 
 
 class HttpServer(web.Server):
-    """Makes a connection of each client that comes; otherwise as `plain`, which it replaces."""
+    """Makes a connection of each client that comes."""
 
-    def __init__(
-        self, plain: web.Server, app: web.Application, config: ServerConfig, **options: Any
-    ) -> None:
+    def __init__(self, app: web.Application, config: ServerConfig, **options: Any) -> None:
         super().__init__(Dispatch(app).handle, request_factory=self._make, **options)
         self._app = app
         self._config = config
@@ -129,5 +127,5 @@ class Runner(web.AppRunner):
         self._config = config
 
     async def _make_server(self) -> web.Server:
-        plain = await super()._make_server()
-        return HttpServer(plain, self.app, self._config, **self._kwargs)
+        await super()._make_server()  # which starts the application; the server is another
+        return HttpServer(self.app, self._config, **self._kwargs)
