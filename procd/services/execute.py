@@ -62,7 +62,7 @@ class Program:
     """What is to be started, and the descriptors that are handed to it.
 
     Attributes:
-        apart, merged: see `Processes.spawn`.
+        apart, merged: see `Processes.starting`.
     """
 
     argv: tuple[str, ...]
@@ -223,7 +223,7 @@ class Executions:
             self.running -= 1
 
     def _starting(
-        self, program: Callable[[], Program], output: Log[Backlog], timeout_s: float, run: "_Run"
+        self, program: Callable[[], Program], output: Log[Backlog], timeout_s: float, run: _Run
     ) -> Steps[None]:
         made = program()
         process = yield from self._processes.starting(
