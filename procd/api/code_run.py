@@ -56,14 +56,14 @@ async def code_run(request: web.Request) -> web.StreamResponse:
         execution = result.execution
         note(exitCode=execution.exit_code)
         whole = OutputText(execution.output)
-        fields: dict[str, object] = {"result": whole}
+        reply: dict[str, object] = {"exitCode": execution.exit_code, "result": whole}
         if execution.truncated:
-            fields["truncated"] = True
+            reply["truncated"] = True
         if result.charts:
-            fields["artifacts"] = _artifacts(result.charts)
+            reply["artifacts"] = _artifacts(result.charts)
         if execution.exit_code is None:
-            raise TimedOut("command execution timeout", fields)
-        reply = {"exitCode": execution.exit_code} | fields
+            del reply["exitCode"]
+            raise TimedOut("command execution timeout", reply)
         return await respond(request, reply, drafts=draft.of(whole))
 
 
