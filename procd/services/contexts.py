@@ -250,7 +250,7 @@ class Contexts:
             raise SpawnFailed(str(exc)) from exc
         repl = Repl(
             self._processes,
-            (python,),
+            python,
             cwd=self._work_dir,
             env=env,
             preload=self.config.preload,

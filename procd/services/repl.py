@@ -59,7 +59,7 @@ class Repl:
     """An interpreter process.
 
     Args:
-        argv: the interpreter and its options; the script is added.
+        python: the interpreter's path.
         preload: modules to import as it starts.
 
     Attributes:
@@ -74,7 +74,7 @@ class Repl:
     def __init__(
         self,
         processes: Processes,
-        argv: tuple[str, ...],
+        python: str,
         *,
         cwd: str,
         env: Mapping[str, str],
@@ -97,7 +97,7 @@ class Repl:
         self._first_words = self._relay.target = Log(Backlog(FIRST_WORDS_BYTES), 0)
         try:
             self._process = processes.spawn(
-                (*argv, *SCRIPT),
+                (python, *SCRIPT),
                 cwd=cwd,
                 env=env,
                 output=Log(self._relay, 0),
