@@ -43,7 +43,7 @@ def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> 
         confined.owner.check_lasting(state, "sessions.state_dir")
     enter_work_dir(config.process, {**environ, **confined.environment})
     if config.audit.file:
-        _check_file("audit.file", Path(config.audit.file))
+        _check_audit_file(Path(config.audit.file))
     return Access(config, secret, environ.get("CREDENTIALS_DIRECTORY", ""))
 
 
@@ -72,7 +72,7 @@ def _check_places(config: Config) -> None:
             raise ConfigError(f"{key}: not the absolute path of a program: {program}")
 
 
-def _check_file(key: str, path: Path) -> None:
+def _check_audit_file(path: Path) -> None:
     """Refuse a file that can't be appended to, without making it."""
     place, wanted = path, os.W_OK
     try:
@@ -81,9 +81,9 @@ def _check_file(key: str, path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         place, wanted = path.parent, os.W_OK | os.X_OK
     except OSError as exc:
-        raise ConfigError(f"{key}: {exc.strerror}: {path}") from exc
+        raise ConfigError(f"audit.file: {exc.strerror}: {path}") from exc
     else:
         if kind in (stat.S_IFLNK, stat.S_IFDIR, stat.S_IFSOCK):
-            raise ConfigError(f"{key}: not a file: {path}")
+            raise ConfigError(f"audit.file: not a file: {path}")
     if not os.access(place, wanted):
-        raise ConfigError(f"{key}: can't be written: {path}")
+        raise ConfigError(f"audit.file: can't be written: {path}")
