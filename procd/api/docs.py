@@ -84,13 +84,10 @@ def _operation(method: str, path: str, operation: Json) -> Iterator[str]:
 
 def _fields(schema: Json) -> Iterator[str]:
     required = schema.get("required", [])
-    rows = [
-        (name, _kind(field), "required" if name in required else "")
-        for name, field in schema.get("properties", {}).items()
-    ]
     yield "<table>"
-    for name, kind, note in rows:
-        yield f"<tr><td><code>{escape(name)}</code><td>{kind}<td>{note}</tr>"
+    for name, field in schema.get("properties", {}).items():
+        note = "required" if name in required else ""
+        yield f"<tr><td><code>{escape(name)}</code><td>{_kind(field)}<td>{note}</tr>"
     yield "</table>"
 
 

@@ -225,9 +225,9 @@ async def _submit(request: web.Request, connection: Connection) -> Cell:
 
 
 async def _stream(request: web.Request, connection: Connection, cell: Cell) -> None:
-    frames = CellFrames(cell.log.store)
-    outlet = Outlet(cell.log, frames, 0, yields=True)
     store = cell.log.store
+    frames = CellFrames(store)
+    outlet = Outlet(cell.log, frames, 0, yields=True)
 
     def forget() -> None:
         outlet.close()

@@ -194,8 +194,7 @@ class Cursor:
     @property
     def lost(self) -> bool:
         """Whether bytes that were not read yet are gone."""
-        store = self.log.store
-        return self.offset < store.start
+        return self.offset < self.log.store.start
 
     @property
     def at_end(self) -> bool:
