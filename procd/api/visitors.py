@@ -159,18 +159,6 @@ class Visitors:
             self._kept_bytes -= sizes[visitor]
             visitor.turn_away(error)
 
-    def answer(self, visitor: object, response: web.StreamResponse) -> bool:
-        """It is about to be answered with this; whether it is to be closed after that.
-
-        That is so if there is no room for it, or if it is a stranger that has asked with much.
-        """
-        stranger = self._all.get(visitor) if self.is_stranger(visitor) else None
-        asked_much = stranger is not None and stranger.kept_bytes > FEW_BYTES
-        if stranger is not None:
-            size = response.content_length or 0
-            self.keep(size)  # it may itself be turned away for that
-        return asked_much or visitor in self.extra
-
     def see_off(self, visitor: object) -> None:
         """It was told the last: its place is anybody's, while what it still sends is dropped."""
         if (known := self._all.get(visitor)) is not None:
@@ -202,8 +190,16 @@ class Visitors:
             self._idle[visitor] = known
 
     def dismiss(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Close after the answer if there is no room for the client, or it has asked with much."""
-        if self.answer(request.protocol, response):
+        """Close after the answer if there is no room for the client.
+
+        Or if it is a stranger that has asked with much.
+        """
+        visitor = request.protocol
+        stranger = self._all.get(visitor) if self.is_stranger(visitor) else None
+        asked_much = stranger is not None and stranger.kept_bytes > FEW_BYTES
+        if stranger is not None:
+            self.keep(response.content_length or 0)  # it may itself be turned away for that
+        if asked_much or visitor in self.extra:
             response.force_close()
             response.headers[hdrs.CONNECTION] = "close"
 
