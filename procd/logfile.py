@@ -168,7 +168,8 @@ class LogFile:
             if not self._loss_told:  # on a full disk each piece would be a line of procd's log
                 log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
                 self._loss_told = True
-            self._lose(data)
+            self.end += len(data)
+            self._forget_before(self.end)
         self._account()
 
     def _account(self) -> None:
@@ -210,10 +211,6 @@ class LogFile:
         while written < len(data):
             written += os.pwrite(self._fd.number, data[written:], position + written)
         self.end += len(data)
-
-    def _lose(self, data: bytes) -> None:
-        self.end += len(data)
-        self._forget_before(self.end)
 
     def drop(self, least_bytes: int) -> None:
         """Give up at least `least_bytes` of the oldest output, or all there is."""
