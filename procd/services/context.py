@@ -336,9 +336,7 @@ class Context:
         """Begin again with an empty namespace; what runs is broken off, what waits goes on.
 
         Raises:
-            SpawnFailed: as `start`.
-            Exhausted: as `start`.
-            ProcessNotFound: as `start`.
+            SpawnFailed, Exhausted, ProcessNotFound: as `start`.
         """
         ending = self._end_process(RESTARTED)
         await self._contexts.tasks.finish(ending, f"restart context {self.record.id}")
