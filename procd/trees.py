@@ -33,8 +33,8 @@ class Trees:
         supervised: the leaders of all trees by pid, until their status is read.
 
     Attributes:
-        looks: the turns in which one is looked for; who has a tree signalled or ended takes one
-            before, and awaits it behind nobody who starts.
+        looks: the turns in which trees are searched. Whoever has one signalled or ended takes a
+            turn first; who starts a process takes none of these.
     """
 
     def __init__(self, supervised: Mapping[int, Leader], tasks: Tasks) -> None:

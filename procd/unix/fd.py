@@ -16,8 +16,8 @@ from typing import Final
 # The last descriptors are not for new work, so that procd can be asked how it is, and what runs can
 # end.
 RESERVED: Final = 64
-# So many before those, or an eighth of all others if that is less, are not for what lasts: when
-# there can be no more shells, those that are there can still run commands, each for a moment.
+# So many more, or an eighth of the rest if that is less, are not for what lasts: when there can be
+# no more shells, those that are there can still run commands, each for a moment.
 MOMENTARY: Final = 64
 # asm-generic/socket.h
 SO_PASSRIGHTS: Final = 83

@@ -22,12 +22,11 @@ log = logging.getLogger(__name__)
 # How long children may keep the loop in one turn, seconds.
 TURN_S: Final = 0.002
 # Events taken at once: what is under way when the time is up is finished, and a terminal that
-# floods takes a millisecond. Of one event alone nobody could tell that there are no more.
+# floods takes a millisecond. By one at a time nobody could tell that there are no more.
 BATCH: Final = 2
 # How long a reader rests, seconds: the loop's own timers count in milliseconds.
 REST_S: Final = 0.0005
-
-# How long what had no memory to go on with waits, or no room here.
+# How long that waits which has no memory to go on with, or no room here, seconds.
 MEMORY_REST_S: Final = 0.5
 
 READABLE: Final = select.EPOLLIN
@@ -38,8 +37,8 @@ ONLY_NEWS: Final = select.EPOLLET
 FAILED: Final = select.EPOLLHUP | select.EPOLLERR | HUNG_UP
 TO_READERS: Final = READABLE | FAILED
 TO_WRITERS: Final = WRITABLE | FAILED
-# Of these, EPOLLHUP alone is a terminal that nobody has open and that takes no more. It is not
-# written to, as each write in vain reports EPOLLHUP again, though it is edge-triggered.
+# What a writer may be told. EPOLLHUP alone is a terminal that nobody has open and that takes no
+# more: it is not written to, as each write in vain reports EPOLLHUP again, though edge-triggered.
 STATES: Final = WRITABLE | select.EPOLLERR | select.EPOLLHUP
 NO_ROOM: Final = select.EPOLLHUP
 

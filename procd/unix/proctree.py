@@ -35,13 +35,13 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 # take as long as its disk does.
 KILL_WAIT_S: Final = 2.0
 RELAY_WAIT_S: Final = RELAY_S + 0.1  # a timer may be early
-# So many orphans are a step where each is only asked whose it is, or for its status. Of a member
-# stat and children are read and a pidfd is opened, 60 to 80 µs; a status takes 20, and a tag 2, or
-# 40 where /proc has to tell it.
+# So many orphans make a step where each is only asked for its tag, which takes 2 µs, or 40 where
+# /proc has to tell it, or for its status, which takes 20. A member is a step by itself: its stat
+# and children are read and a pidfd is opened, 60 to 80 µs.
 ASKED: Final = 4
 # And so many threads of a process: each lists its own children, which takes 12 µs.
 THREADS: Final = 6
-# From here on it is said once more, and tried more slowly.
+# After so many a kill is logged once more and goes on more slowly, and `each_thread` gives up.
 MANY_ROUNDS: Final = 64
 
 
@@ -161,7 +161,7 @@ def each_thread(tree: Tree, mend: Callable[[int], bool]) -> bool:
         mend: whether it had to do anything about a thread, which then starts none that needs it.
 
     Returns:
-        Whether nobody is left who needs it: of those who fork and end, time after time, one is.
+        Whether nobody is left who needs it. Of those who fork and end, time after time, one may be.
 
     Raises:
         OSError, MemoryError: as `members`; some may be mended.
