@@ -28,19 +28,19 @@ from procd.unix.tags import PROCESS_MASK
 
 log = logging.getLogger(__name__)
 
-# What a start takes on the average of so many where processors are busy. The longest says no more
-# than a long one.
+# Where processors are busy, the average of so many starts is above this; one that takes longer than
+# a long one counts as that.
 BUSY_START_S: Final = 0.0008
 LONG_START_S: Final = 0.002
 STARTS: Final = 16
-# What others have of the processors' time where it is for them, measured over so many seconds at
-# least. Where there are but commands of procd's own, to hurry some of them delays others, to whom
-# the processor's caches are lost: 32 clients would get a tenth fewer of them.
+# Starts take long for the sake of others if these have at least such a share of the processors'
+# time, measured over so many seconds or more. Where there are but commands of procd's own, to hurry
+# some of them delays those that lose the processor's caches: 32 clients would get a tenth fewer.
 BUSY_SHARE: Final = 0.15
 SHARE_S: Final = 0.25
-# One start in so many seconds is as ever, to see whether it still takes long.
+# One start in so many seconds isn't hurried, to see whether it still takes long.
 BUSY_S: Final = 0.5
-# The real-time priorities of procd and of a child.
+# The real-time priorities of procd, which goes first, and of a child.
 FIRST: Final = 2
 SECOND: Final = 1
 # A child that was started and made ordinary within so many seconds has started nobody: to become
@@ -71,7 +71,7 @@ class Hurry:
         self.busy = False
         self._start_s = 0.0  # what a start takes that isn't hurried
         self._look_at = 0.0  # when it is time for one
-        self._ask_at = 0.0  # when to ask next whom they take long for, and the answer
+        self._ask_at = 0.0  # when to ask next whether they take long for others, and the answer
         self._theirs = False
 
     def spawn(self, spec: Spec, tag: int) -> int:

@@ -66,7 +66,7 @@ def _listed(path: str) -> list[int]:
 
 
 def content(path: str) -> bytes:
-    """What a file says of a process. Half as dear as by `open`.
+    """What a file says of a process, in half the time that it takes by `open`.
 
     Nothing if that has gone, or may not be looked at: proc(5), "hidepid".
 
