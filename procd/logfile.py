@@ -101,7 +101,7 @@ class LogFile:
 
     @property
     def safe_lag_bytes(self) -> int:
-        """How far one may be behind who is to lose nothing, if others take what there is."""
+        """How far a reader may be behind and lose nothing, whatever others take."""
         return self._store.max_log_bytes // 4
 
     @property

@@ -16,7 +16,8 @@ from procd.turns import Turns
 # How the line of a chart begins, after the one before it, and ends. Source: worker/pyplot_hook.py.
 CHART_BEGIN: Final = b'\n{"type":"chart","value":'
 CHART_END: Final = b"}"
-# To read a chart takes as long as these are many, its points and other numbers in lists aside.
+# The more of these, the longer it takes to read a chart; its points and other numbers in lists are
+# left out before, if it is large.
 MARKS: Final = (b",", b":", b"[", b"{")
 MOST_MARKS: Final = 256 << 10
 # A larger one is looked at in turns of the event loop, a run of numbers or points in a step.

@@ -38,7 +38,7 @@ OPEN_CHECKS: Final = 200
 LEAST_BYTES: Final = 3 << 10
 # Descriptors of the shell looked at in one turn of the event loop.
 TURN_DESCRIPTORS: Final = 256
-# Of as many requests that typed last it is known that they did.
+# So many requests that typed last are remembered by their keys.
 MAX_KEYS: Final = 64
 
 

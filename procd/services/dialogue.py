@@ -90,7 +90,7 @@ class Dialogue:
         self.status = 0
         self._failure: int | None = None
         self._asked = False
-        self._told = False  # of lines that are no reports
+        self._told = False  # whether a line that is no report was logged
         self._source, self._feed_fd = contact.lines
         self._feed = Feed(poller, self._feed_fd, self._lines_read, self._input_closed)
         # Before there is anything that would have to be closed if it fails.

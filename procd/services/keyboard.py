@@ -78,7 +78,7 @@ class Keyboard:
         self._most_bytes = most_bytes
         self._writer: FdWriter | None = None
         self._places = count()
-        self._next: list[tuple[int, Typist]] = []  # a heap: where each begins of whom any waits
+        self._next: list[tuple[int, Typist]] = []  # a heap: where what waits of each begins
         self._hands_over = False
         self._late: Typist | None = None  # has left, and what it typed may be waiting
 

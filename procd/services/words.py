@@ -6,8 +6,8 @@ from procd.logfile import LogFile
 from procd.streams.backlog import Backlog
 from procd.streams.log import Log
 
-# It is kept, in case that these are its last words (an EXIT trap). More than this is not what it
-# was told (`set -v`).
+# It is kept, in case these are its last words (an EXIT trap). What it repeats of what it was told
+# (`set -v`) is less than this.
 LAST_WORDS_BYTES: Final = 16 << 10
 
 

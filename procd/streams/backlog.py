@@ -122,7 +122,7 @@ class Backlog:
 
     @property
     def safe_lag_bytes(self) -> int:
-        """How far one may be behind who is to lose nothing, if the tail may get shorter."""
+        """How far a reader may be behind and lose nothing, though the tail may get shorter."""
         return sys.maxsize if self._budget is None else self._tail_bytes // 4
 
     def append(self, data: bytes, stream: int = 0) -> None:
