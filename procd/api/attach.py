@@ -131,8 +131,8 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
 def _was_there(request: web.Request) -> bool:
     """Whether the client of this WebSocket, by how it went, has seen the answer to its handshake.
 
-    It has sent something that nobody has read. Or it had read that answer, unless a proxy may have
-    done so in its stead.
+    It has if it sent something that nobody has read, or if it had read that answer and no proxy may
+    have done so in its stead.
     """
     protocol = request.protocol
     if not isinstance(protocol, HttpConnection):

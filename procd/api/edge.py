@@ -74,9 +74,9 @@ class HttpConnection(web.RequestHandler):
         self._watched = -1
         self._max_head_bytes = config.max_header_bytes * HEAD_TO_HEADER
         self._head_bytes = 0  # of one that isn't whole
-        self._heads_bytes = 0  # of all of a stranger's since there was none without an answer
+        self._heads_bytes = 0  # of all heads of a stranger since it was last owed nothing
         self._refused = False  # and nothing that comes is heard
-        self._body: StreamReader | None = None  # one that isn't
+        self._body: StreamReader | None = None  # one that isn't whole
         self._sent: asyncio.Future[None] | None = None
         self._farewell: Farewell | None = None
         self.incoming: Incoming | None = None

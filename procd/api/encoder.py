@@ -18,7 +18,7 @@ MOST_UTF8_BYTES: Final = 4
 # Room for a byte of text, and for what else there is of a value.
 ROOM_BYTES: Final = 16
 LEAST_ROOM_BYTES: Final = 8 << 10
-# What the texts of a value take together that is known to be short, such as one of a list.
+# What the texts of a value that is known to be short take together, such as one of a list.
 SHORT_BYTES: Final = 4 << 10
 # To clear so many bytes of the heap takes a tenth of what it takes to map them; with more it takes
 # longer.

@@ -21,8 +21,6 @@ from procd.configfile import networks
 UNIX: Final = "unix"
 # In logs, one that had gone before it could be looked at.
 UNKNOWN: Final = "unknown"
-
-
 # The headers by which a proxy shows itself; it has to send the last. Source: RFC 9110, 7.6.3.
 SIGNS: Final = ("X-Forwarded-For", hdrs.FORWARDED, hdrs.VIA)
 

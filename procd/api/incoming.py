@@ -52,7 +52,7 @@ class Source(Protocol):
         """Read again, once there is room."""
 
 
-# Is offered a message, and told whether it is text; whether it takes it.
+# Is offered a message, and told whether it is text; returns whether it takes it.
 Listener = Callable[[bytes, bool], bool]
 
 

@@ -23,8 +23,7 @@ BEATS_BEHIND: Final = 5
 # it. Source: linux/tcp.h.
 CLOSE: Final = 7
 CLOSE_WAIT: Final = 8
-TAKEN_AT: Final = 120
-
+TAKEN_AT: Final = 120  # in struct tcp_info, tcpi_bytes_acked
 # How long the answer to a request may take when its client sends no more.
 PARTING_S: Final = 0.25
 

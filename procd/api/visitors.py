@@ -67,7 +67,7 @@ class Visitors:
     def __init__(self, config: ServerConfig) -> None:
         self._max = config.max_connections
         self._max_kept_bytes = config.max_strangers_bytes
-        self._kept_bytes = 0  # of strangers, no less than it is
+        self._kept_bytes = 0  # of strangers, at the most
         self._all: dict[object, Visitor] = {}
         # Since when, for longest first: those whose last request was answered, and newcomers.
         self._idle: dict[object, Visitor] = {}

@@ -18,7 +18,7 @@ ID_HEADER: Final = "X-Request-Id"
 # Those of a status with which HTTP has no body: RFC 9110, sections 15.3.5 and 15.4.5.
 BODILESS: Final = (204, 304)
 
-# Are called, in turn, with a request and the reply to it of which nothing is out yet.
+# One of those called in turn with a request and the reply to it, of which nothing is out yet.
 Complete = Callable[[web.Request, web.StreamResponse], None]
 COMPLETIONS: web.AppKey[list[Complete]] = web.AppKey("COMPLETIONS", list)
 

@@ -20,7 +20,7 @@ from procd.unix.shell import Shell, script_argv
 # take, and drop the output.
 LATE_BYTES: Final = 4 << 20
 
-# Is given the log of a command's output before anything is in it.
+# Called with the log of a command's output before anything is in it.
 Watch = Callable[[Log[Backlog]], None]
 
 
