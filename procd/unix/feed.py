@@ -11,14 +11,13 @@ import fcntl
 import logging
 import os
 import select
-import struct
-import termios
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from procd.unix.fd import OwnedFd
 from procd.unix.poller import MEMORY_REST_S, Selector
+from procd.unix.reader import held_bytes
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ class Feed:
     def _writable(self) -> None:
         if self._unwritten:
             self._flush()
-        elif not self._unread():
+        elif not held_bytes(self._fd.number):
             try:
                 self._on_read()
             except MemoryError:
@@ -97,11 +96,6 @@ class Feed:
     def _pause(self) -> None:
         self.rest()
         self._retry = asyncio.get_running_loop().call_later(MEMORY_REST_S, self._watch)
-
-    def _unread(self) -> int:
-        """How many bytes are in the pipe. Source: pipe(7), FIONREAD."""
-        (count,) = struct.unpack("i", fcntl.ioctl(self._fd.number, termios.FIONREAD, bytes(4)))
-        return int(count)
 
     def _unreadable(self) -> bool:
         """Whether nobody has the other end. Source: poll(2), POLLERR."""
