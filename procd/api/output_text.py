@@ -14,8 +14,8 @@ DECODER: Final = getincrementaldecoder("utf-8")
 # What a character of UTF-8 may have after its first byte: RFC 3629, section 3.
 CONTINUATION: Final = bytes(range(0x80, 0xC0))
 MAX_REST_BYTES: Final = 3
-# How far behind a gap the rest of a character is looked for that it has cut: of a stream that says
-# nothing for so many bytes, or so many runs, there is none.
+# How far behind a gap is looked for the rest of a character that it has cut: a stream that says
+# nothing for so many bytes, or so many runs, has none.
 LOOK_BYTES: Final = 256 << 10
 LOOK_RUNS: Final = 512
 # Runs that one turn of the event loop has time for, however short they are. Their text is joined to

@@ -21,7 +21,7 @@ SESSION: Final = Shape(
     {"sessionId": TEXT, "commands": ListOf(COMMAND)},
     {"ended": FLAG, "usage": USAGE},
 )
-# So many commands may be part of a short session: pieces of one take as long as ten commands.
+# A session with more commands is sent in pieces, which takes as long as ten commands more.
 FEW: Final = 16
 
 

@@ -248,7 +248,7 @@ class Executions:
         return timeout_s or None
 
     def _ended(self, process: Process) -> int | None:
-        """The exit code; None if time was up, and see to the end then."""
+        """The exit code; None if time was up: then the command is ended."""
         if process.done.done():
             return process.done.result().shell_code
         process.take_pending()

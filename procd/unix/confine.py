@@ -35,7 +35,7 @@ RLIMITS: Final = (
     "rtprio", "sigpending", "stack",
 )  # fmt: skip
 MAX_OOM_SCORE_ADJ: Final = 1000
-# What is heard of a program that isn't let start.
+# So much is read of why a program doesn't start.
 MAX_REASON_BYTES: Final = 500
 # The one above is -1, which stands for "as it is": setresuid(2), chown(2).
 MAX_ID: Final = (1 << 32) - 2

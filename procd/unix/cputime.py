@@ -45,7 +45,7 @@ def own_time_s() -> float:
 
 
 class Others:
-    """How much of the processors' time others have than procd and its children that have ended.
+    """How much of the processors' time others have: all but procd and its ended children.
 
     Children that run are among the others: who runs for long is as anybody.
     """

@@ -17,8 +17,8 @@ ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 def is_remote(path: str) -> bool:
     """Whether a path, relative to procd's directory, leads to such a file system.
 
-    As its text says: what has to ask for where a link leads could wait for ever. What `/` is
-    doesn't count, without which nothing goes anyway.
+    As its text says: what has to ask for where a link leads could wait for ever. `/` itself doesn't
+    count: without it nothing goes anyway.
     """
     try:
         wanted = os.fsencode(os.path.abspath(path))  # noqa: PTH100 - a str

@@ -1,8 +1,8 @@
 """zsh's questions for users who have no startup files of it: no program could answer them.
 
 zsh asks where it finds none of four files in ZDOTDIR, by default HOME, and takes what is typed for
-answers. So it gets a directory with one of them, which has it go on as if it had got none. It never
-asks root.
+answers. So it gets a directory with one of them, which unsets ZDOTDIR: zsh goes on as if that had
+never been set. It never asks root.
 
 Source: zshmodules(1), "The zsh/newuser Module".
 """

@@ -81,7 +81,7 @@ def spawn(spec: Spec, tag: int, *, real_time: int = 0) -> int:
 
     `cwd` is procd's own for the length of the call, which is sound because procd has one thread.
     Where that of before can't be entered any more, it is `/` from then on. A directory that may
-    keep whoever enters it (`is_remote`) is left to the child, and so is to say that it isn't there.
+    keep whoever enters it (`is_remote`) is left to the child, which then says if it isn't there.
 
     Args:
         real_time: the priority that it gives itself as a real-time task, before anything else; 0 to
