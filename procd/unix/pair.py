@@ -177,6 +177,10 @@ class Pair:
         if not other.up_to_date:
             return None
         if is_much and not (two in writes and self._has_ended(reader, other)):
+            is_first = _is_first(two, writes) and not reader.pours
+            if is_first and held_bytes(two) <= MOST_BYTES:
+                _read_more(other, theirs)
+                return [(other, b"".join(theirs)), (reader, data)]
             # What was written after that to the other is there, and may be told then.
             order.writes[:0] = dropwhile(lambda number: number == one, writes)
             return None
@@ -257,6 +261,12 @@ class Pair:
             if reader.number in readable:
                 _read_more(reader, mine)
         return None
+
+
+def _is_first(number: int, writes: list[int]) -> bool:
+    """Whether it was written to, and only before the other."""
+    count = writes.count(number)
+    return count > 0 and writes[:count] == [number] * count
 
 
 def _read_more(reader: FdReader, said: list[bytes]) -> None:

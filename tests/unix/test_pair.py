@@ -199,6 +199,21 @@ async def test_more_than_is_cut(both: Both) -> None:
     assert await say(both, *pieces) == [(OUT, b"a\n" + long), (ERR, b"b\n")]
 
 
+@pytest.mark.parametrize("more", [b"", b"again\n"])
+async def test_first_words_before_much(both: Both, more: bytes) -> None:
+    """Though that is read before, and hasn't ended; what is said amid it isn't cut out."""
+    fcntl.fcntl(both.readings[0].number, fcntl.F_SETPIPE_SZ, 1 << 20)
+    much = b"x\n" * (1 << 17)
+    pieces = [(ERR, b"first\n"), (OUT, much)] + [(ERR, more), (OUT, b"y\n")] * bool(more)
+    both.write(*pieces)
+    both.readers[0]._readable()
+    assert both.pieces[0][0] == (OUT if more else ERR)
+    await both.until_said(*pieces)
+    for stream in OUT, ERR:
+        said = b"".join(data for of, data in pieces if of == stream)
+        assert b"".join(data for of, data in both.pieces if of == stream) == said
+
+
 async def test_last_words_after_much(both: Both) -> None:
     """As much as a pipe holds is read in several turns, and those come after all of it."""
     fcntl.fcntl(both.readings[0].number, fcntl.F_SETPIPE_SZ, 1 << 20)
