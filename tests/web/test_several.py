@@ -31,7 +31,7 @@ def test_the_latest_size_counts(opens: Opens) -> None:
     one = opens()
     one.shows("ready>")
     one.page.wait_for_function(
-        "() => !document.querySelector('.people').textContent.startsWith('80\u00d724')"
+        "() => /^(?!80\u00d724)\\d+\u00d7\\d+/.test(document.querySelector('.people').textContent)"
     )
     cols, rows = one.size()
     two = opens(create=False)
