@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procd.unix.writes import Piece, counted_off, in_turn
+from procd.unix.writes import MOST_LINES, Piece, counted_off, in_turn
 
 OUT, ERR = 1, 2
 
@@ -101,6 +101,21 @@ def test_last_lines_of_a_pour(is_told: bool) -> None:
     said = {OUT: ROWS + b"done\nended\n", ERR: b"bad\nworse\n"}
     assert in_turn(writes, said, pours=OUT) == pieces
     assert in_turn(writes, said) is None
+
+
+def test_too_many_lines_to_look_at() -> None:
+    """What is one write isn't looked for, which would keep others waiting."""
+    few = b"warning\n" + b"  more\n" * (MOST_LINES - 2)
+    for text, is_told in ((few, True), (few + b"  more\n", False)):
+        pieces = [(ERR, text), LINE, (ERR, b"warning\n"), LINE]
+        assert told(*pieces) == (pieces if is_told else None)
+
+
+@pytest.mark.parametrize("rest", [b"", b"no end"])
+def test_last_lines_of_a_long_pour(rest: bytes) -> None:
+    """However many lines it has."""
+    pieces = [(OUT, b"row\n" * (4 * MOST_LINES)), (ERR, b"bad\n"), (OUT, rest or b"done\n")]
+    assert told(*pieces, pours=OUT) == pieces
 
 
 def test_a_pour_that_had_ended() -> None:
