@@ -257,6 +257,10 @@ class Pair:
                     return pieces
                 aligned = False
             if max(map(len, texts.values())) > MOST_BYTES or len(writes) > MOST_WRITES:
+                one = reader.number
+                is_little = one not in readable and len(texts[one]) <= MOST_BYTES
+                if is_little and _is_first(one, writes) and not other.pours:
+                    return [(of, texts[of.number]) for of, _ in said]
                 return None
             if reader.number in readable:
                 _read_more(reader, mine)

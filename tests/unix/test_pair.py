@@ -199,14 +199,15 @@ async def test_more_than_is_cut(both: Both) -> None:
     assert await say(both, *pieces) == [(OUT, b"a\n" + long), (ERR, b"b\n")]
 
 
+@pytest.mark.parametrize("which", [OUT, ERR])
 @pytest.mark.parametrize("more", [b"", b"again\n"])
-async def test_first_words_before_much(both: Both, more: bytes) -> None:
-    """Though that is read before, and hasn't ended; what is said amid it isn't cut out."""
+async def test_first_words_before_much(both: Both, more: bytes, which: int) -> None:
+    """Whichever is read before, and though much hasn't ended; what comes amid it isn't cut out."""
     fcntl.fcntl(both.readings[0].number, fcntl.F_SETPIPE_SZ, 1 << 20)
     much = b"x\n" * (1 << 17)
     pieces = [(ERR, b"first\n"), (OUT, much)] + [(ERR, more), (OUT, b"y\n")] * bool(more)
     both.write(*pieces)
-    both.readers[0]._readable()
+    both.readers[which - 1]._readable()
     assert both.pieces[0][0] == (OUT if more else ERR)
     await both.until_said(*pieces)
     for stream in OUT, ERR:
