@@ -184,8 +184,10 @@ def leaving(shell: str, status: int) -> str:
     Outside of a script all but bash would take a `return` for the end of their input; bash says
     that it can't, a failure that must not end a `set -e` shell. zsh knows whether it is in a
     script. dash and BusyBox have put four streams aside then, of the sourcing and of the group
-    around it, and between scripts never more than two; and a third here, if it is open. dash does
-    so at the numbers from 11 on, for 10 is its input, and BusyBox from 10 on.
+    around it, and between scripts never more than two. dash does so at the numbers from 11 on, for
+    10 is its input, and BusyBox from 10 on. There such a trap may come within another: none puts a
+    stream aside itself, unless it is traced, lest a third be taken for one within a script. And as
+    one that comes behind `test` leaves a status of its own, that is asked twice.
 
     bash remembers a signal that came as `wait` had ended, and would break off the next one: a
     `wait` for what is no child of it takes that.
@@ -215,7 +217,10 @@ def leaving(shell: str, status: int) -> str:
         )
     elif kind in ASH:
         last = 14 if kind == "dash" else 13
-        line = f'{word} test -e "/proc/$$/fd/{last}" && \\return {again}'
+        is_within = f'{word} test -e "/proc/$$/fd/{last}"'
+        leave = untraced(f"\\return {again}")
+        line = f"{is_within} && {is_within} && {leave}"
+        return f"case $- in (*x*) {untraced(line)};; (*) {line};; esac"
     else:
         line = f"return {status}"
     return untraced(line)
