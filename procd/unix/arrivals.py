@@ -8,6 +8,7 @@ Source: fcntl(2), F_SETOWN_EX, F_SETSIG and O_ASYNC; signalfd(2).
 
 import ctypes
 import os
+import resource
 import select
 import signal
 import struct
@@ -25,6 +26,10 @@ F_OWNER_TID: Final = 0
 WRITTEN: Final = signal.SIGRTMIN + 3
 # Comes in place of one that can't be queued any more (RLIMIT_SIGPENDING).
 LOST: Final = signal.SIGIO
+# How many may be pending, as procd was started: what children get. All of a user's processes are
+# counted together, and who can have no more gets no timer either (timer_create(2)). The limit that
+# holds is the receiver's, so with half of it procd leaves the rest to programs.
+PENDING_SIGNALS: Final = resource.getrlimit(resource.RLIMIT_SIGPENDING)[0]
 # sys/signalfd.h: what is read for each, and where in it the signal and the descriptor are, counted
 # in integers of 32 bits.
 RECORD_BYTES: Final = 128
@@ -47,6 +52,9 @@ class Arrivals:
         signals = {WRITTEN, LOST}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         mask = SignalSet(sum(1 << (number - 1) for number in signals))
+        soft, hard = resource.getrlimit(resource.RLIMIT_SIGPENDING)
+        if PENDING_SIGNALS != resource.RLIM_INFINITY and soft > PENDING_SIGNALS // 2:
+            resource.setrlimit(resource.RLIMIT_SIGPENDING, (PENDING_SIGNALS // 2, hard))
         # Where a sandbox's filter has none, nothing is watched.
         self._number = LIBC.signalfd(-1, mask, os.O_NONBLOCK | os.O_CLOEXEC)
         self._owner = struct.pack("ii", F_OWNER_TID, LIBC.gettid())

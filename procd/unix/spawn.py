@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from procd.errors import SpawnFailed
+from procd.unix.arrivals import PENDING_SIGNALS
 from procd.unix.libc import LIBC
 from procd.unix.mounts import is_remote
 from procd.unix.owner import Owner
@@ -170,6 +171,7 @@ def _spawn(
         scheduler["scheduler"] = (os.SCHED_FIFO, os.sched_param(real_time))
     limits = mark(tag)
     files = _bounded(spec.stdio)
+    signals = _restored()
     # One thread: nobody else makes a file meanwhile.
     umask = None if spec.umask is None else os.umask(spec.umask)
     try:
@@ -189,6 +191,7 @@ def _spawn(
         if umask is not None:
             os.umask(umask)
         resource.setrlimit(resource.RLIMIT_NOFILE, files)
+        resource.setrlimit(resource.RLIMIT_SIGPENDING, signals)
         unmark(limits)
 
 
@@ -204,6 +207,14 @@ def _bounded(stdio: tuple[Source, ...]) -> tuple[int, int]:
             least = source + 1
     if soft > least:
         resource.setrlimit(resource.RLIMIT_NOFILE, (least, hard))
+    return own
+
+
+def _restored() -> tuple[int, int]:
+    """Set the limit of pending signals that a child is to inherit; returns the one to set again."""
+    soft, hard = own = resource.getrlimit(resource.RLIMIT_SIGPENDING)
+    if soft < PENDING_SIGNALS and (hard == resource.RLIM_INFINITY or hard >= PENDING_SIGNALS):
+        resource.setrlimit(resource.RLIMIT_SIGPENDING, (PENDING_SIGNALS, hard))
     return own
 
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -137,6 +138,37 @@ async def test_the_limit_of_descriptors_is_the_one_that_is_set(
 ) -> None:
     daemon = start(command=BOUNDED, env={"PROCD_PROCESS_RLIMITS": "nofile=80:90"})
     assert (await execute(http, daemon, SHOW_LIMITS))["stdout"] == "80 90\n"
+
+
+# Has procd miss a thousand writes to either stream, and asks for a timer meanwhile.
+ASK_FOR_A_TIMER = """
+import ctypes, os, signal, struct
+os.kill(os.getppid(), signal.SIGSTOP)
+for _ in range(1000):
+    os.write(1, b"o")
+    os.write(2, b"e")
+# struct sigevent: by SIGALRM, with nothing to tell.
+event = struct.pack("Pii", 0, signal.SIGALRM, 0) + bytes(48)
+failed = ctypes.CDLL(None).timer_create(0, event, ctypes.byref(ctypes.c_void_p()))
+os.kill(os.getppid(), signal.SIGCONT)
+os._exit(-failed)
+"""
+
+
+async def test_signals_that_tell_of_output_leave_some_to_programs(
+    start: Start, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """All of a user's processes share how many may be pending; a timer takes one of them."""
+    alone = ("unshare", "--user", "--map-root-user")  # nobody else's are counted there
+    if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("there are no user namespaces")
+    program = tmp_path / "ask.py"
+    program.write_text(ASK_FOR_A_TIMER)
+    daemon = start(command=(*alone, "prlimit", "--sigpending=1000:2000", *PROCD))
+    answer = await execute(http, daemon, f"exec {sys.executable} {program}")
+    assert (answer["exitCode"], answer["result"].count("o")) == (0, 1000)
+    limits = await execute(http, daemon, "grep pending /proc/self/limits")
+    assert limits["stdout"].split()[3:5] == ["1000", "2000"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
