@@ -39,6 +39,8 @@ NUMBER_AT: Final = 5
 RECORDS: Final = 64
 # More writes than these at a time are a flood, whose order costs more than it is worth.
 MOST_WRITES: Final = 4096
+# And more than these of all processes aren't read at a time: they may come as fast as that.
+MOST_TAKEN: Final = 2 * MOST_WRITES
 
 SignalSet = ctypes.c_uint64 * 16
 
@@ -84,22 +86,46 @@ class Arrivals:
         return self._orders.get(number)
 
     def take(self) -> None:
-        """Tell the orders what was written to until now; nothing once closed."""
-        while self._number >= 0:
+        """Tell the orders what was written to until now; nothing once closed.
+
+        Of too much at a time nobody is told. And of a flood no more is heard, whoever asks: it
+        might go on for as long as it is listened to.
+        """
+        taken = 0
+        while self._number >= 0 and taken < MOST_TAKEN:
             try:
                 records = os.read(self._number, RECORD_BYTES * RECORDS)
             except BlockingIOError:
                 return
+            taken += RECORDS
             integers = memoryview(records).cast("i")
             for number in integers[NUMBER_AT::RECORD_INTS].tolist():
                 order = self._orders.get(number)
-                if order is not None and len(order.writes) <= MOST_WRITES:
-                    order.writes.append(number)
+                if order is None or len(order.writes) > MOST_WRITES:
+                    continue
+                order.writes.append(number)
+                if len(order.writes) > MOST_WRITES:
+                    self.mute(order)
             if LOST in integers[SIGNAL_AT::RECORD_INTS].tolist():
-                for order in self._orders.values():
-                    order.writes.clear()
+                self._forget()
             if len(records) < RECORD_BYTES * RECORDS:
                 return
+        if self._number >= 0:
+            # What is pending of a signal that comes to be ignored is gone. Source: sigaction(2).
+            signal.signal(WRITTEN, signal.SIG_IGN)
+            signal.signal(WRITTEN, signal.SIG_DFL)
+            self._forget()
+
+    def _forget(self) -> None:
+        for order in self._orders.values():
+            order.writes.clear()
+
+    def mute(self, order: "Order") -> None:
+        """Hear of no write to the pipes of one, those of them that are open, until it resumes."""
+        for number in order.numbers:
+            if self._orders.get(number) is order:
+                fcntl(number, F_SETFL, os.O_NONBLOCK)
+        order.is_mute = True
 
     def close(self) -> None:
         """Hear of nothing any more; the signals stay blocked."""
@@ -115,13 +141,16 @@ class Order:
     Attributes:
         writes: the reading ends of those that were written to, one for each write that nobody has
             asked for yet, and one for the end of a pipe. Beyond MOST_WRITES none is added.
+        is_mute: whether no write is told of, until `resume`.
+        numbers: of both pipes, the reading ends'.
     """
 
-    __slots__ = ("_arrivals", "_numbers", "writes")
+    __slots__ = ("_arrivals", "is_mute", "numbers", "writes")
 
     def __init__(self, arrivals: Arrivals, one: int, other: int) -> None:
         self._arrivals = arrivals
-        self._numbers = one, other
+        self.numbers = one, other
+        self.is_mute = False
         self.writes: list[int] = []
 
     def take(self) -> list[int]:
@@ -135,13 +164,13 @@ class Order:
         fcntl(number, F_SETFL, os.O_NONBLOCK)
 
     def pause(self) -> None:
-        """Hear of no write to either until `resume`; both are open."""
-        for number in self._numbers:
-            fcntl(number, F_SETFL, os.O_NONBLOCK)
+        """Hear of no write to either until `resume`."""
+        self._arrivals.mute(self)
 
     def resume(self) -> None:
-        """Go on after `pause`."""
-        for number in self._numbers:
+        """Go on after `pause`; both are open."""
+        self.is_mute = False
+        for number in self.numbers:
             fcntl(number, F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
         self.take()
 

@@ -38,6 +38,9 @@ class Stretch:
         self._soon = now + GAP_S
         if is_new:
             self._told = 0
+        if order.is_mute and not self._is_flood:  # somebody else has been told of so many
+            self._is_flood = True
+            self._flooding = None
         if self._is_flood:
             is_other = self._flooding not in (None, number)
             if not (is_new or is_other or (self._pouring and size <= LITTLE_BYTES)):

@@ -16,7 +16,7 @@ import pytest
 
 from procd.unix import reader as reader_module
 from procd.unix import stretch as stretch_module
-from procd.unix.arrivals import MOST_WRITES, RECORD_BYTES
+from procd.unix.arrivals import MOST_TAKEN, MOST_WRITES, RECORD_BYTES
 from procd.unix.fd import OwnedFd, pipe
 from procd.unix.pair import MOST_BYTES, Pair
 from procd.unix.poller import Poller
@@ -589,6 +589,45 @@ async def test_a_flood_is_not_told_of(
     await say(both, *over)
     assert both.is_told == [True, True]
     assert await say(both, *LINES) == runs(LINES)
+
+
+async def test_a_flood_is_no_longer_heard_of_whoever_asks(
+    both: Both, poller: Poller, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks at other pipes would read of it for as long as it lasts."""
+    monkeypatch.setattr(stretch_module, "GAP_S", 0.0)
+    other = Both(poller)
+    closing.callback(other.close)
+    pieces = [(OUT, b"x\n"), (ERR, b"y\n")] * (MOST_WRITES // 2 + 1)
+    both.write(*pieces)
+    poller.arrivals.take()
+    assert both.is_told == [False, False]
+    assert other.is_told == [True, True]
+    await both.until_said(*pieces)
+    for over in (OUT, b"over\n"), (ERR, b"over\n"):  # the first is read after a gap
+        await say(both, over)
+    assert both.is_told == [True, True]
+    assert await say(both, *LINES) == runs(LINES)
+
+
+async def test_many_floods_are_not_told_of_at_all(poller: Poller, closing: ExitStack) -> None:
+    """Each may have as many writes as are told, and all together too many to read at a time."""
+    every = [Both(poller) for _ in range(MOST_TAKEN // MOST_WRITES + 1)]
+    for each in every:
+        closing.callback(each.close)
+        each.write(*[(OUT, b"x\n")] * (MOST_WRITES - 1))
+    poller.arrivals.take()
+    for each in every:
+        order = poller.arrivals.order_of(each.readings[0].number)
+        assert order is not None
+        assert order.writes == []
+        assert each.is_told == [True, True]
+    poller.arrivals.take()
+    each = every[-1]
+    assert (order := poller.arrivals.order_of(each.readings[0].number)) is not None
+    assert order.writes == []  # nothing that was left comes later
+    each.write(*LINES)
+    assert order.take() == [each.readings[stream - 1].number for stream, _ in LINES]
 
 
 async def test_what_comes_now_and_then_is_no_flood(
