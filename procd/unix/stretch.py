@@ -12,7 +12,8 @@ from procd.unix.arrivals import MOST_WRITES, Order
 # How soon a read of either follows the last, seconds.
 GAP_S: Final = 0.005
 # After so many reads of one alone it is a flood until the other is read; after so many bytes that
-# aren't lines of both, until little is read; and after so many writes until the next stretch.
+# aren't lines of both, until little is read; and after so many writes until the next stretch. That
+# begins with little: what is much after a gap has been written while we were slow.
 MOST_ALONE: Final = 64
 MOST_POURED_BYTES: Final = 1 << 20
 LITTLE_BYTES: Final = 4096
@@ -43,7 +44,8 @@ class Stretch:
             self._flooding = None
         if self._is_flood:
             is_other = self._flooding not in (None, number)
-            if not (is_new or is_other or (self._pouring and size <= LITTLE_BYTES)):
+            is_over = size <= LITTLE_BYTES and (is_new or self._pouring)
+            if not (is_over or is_other):
                 return False
             self._is_flood = self._pouring = False
             self._flooding = None

@@ -610,6 +610,20 @@ async def test_a_flood_is_no_longer_heard_of_whoever_asks(
     assert await say(both, *LINES) == runs(LINES)
 
 
+async def test_a_flood_that_was_not_read_for_a_while_is_one_still(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies there by then was written all the while: the gap is of our own making."""
+    monkeypatch.setattr(stretch_module, "GAP_S", 0.0)
+    lines = [(OUT, b"x\n")] * (MOST_WRITES + 1)
+    await say(both, *lines)
+    assert both.is_told == [False, False]
+    await say(both, *lines)
+    assert both.is_told == [False, False]
+    await say(both, (OUT, b"over\n"))
+    assert both.is_told == [True, True]
+
+
 async def test_many_floods_are_not_told_of_at_all(poller: Poller, closing: ExitStack) -> None:
     """Each may have as many writes as are told, and all together too many to read at a time."""
     every = [Both(poller) for _ in range(MOST_TAKEN // MOST_WRITES + 1)]
