@@ -9,11 +9,13 @@ from typing import Final
 
 from procd.unix.arrivals import MOST_WRITES, Order
 
-# How soon a read of either follows the last, seconds.
+# How soon a read of either follows the last, seconds; and when what comes is no more of the same,
+# however busy procd has been meanwhile.
 GAP_S: Final = 0.005
+REST_S: Final = 0.1
 # After so many reads of one alone it is a flood until the other is read; after so many bytes that
 # aren't lines of both, until little is read; and after so many writes until the next stretch. That
-# begins with little: what is much after a gap has been written while we were slow.
+# begins with little, or after a rest: what is much after a gap has been written while we were slow.
 MOST_ALONE: Final = 64
 MOST_POURED_BYTES: Final = 1 << 20
 LITTLE_BYTES: Final = 4096
@@ -23,10 +25,10 @@ MOST_TOLD: Final = 20_000
 class Stretch:
     """The last one of two pipes."""
 
-    __slots__ = ("_alone", "_flooding", "_is_flood", "_poured_bytes", "_pouring", "_soon", "_told")
+    __slots__ = ("_alone", "_flooding", "_is_flood", "_last", "_poured_bytes", "_pouring", "_told")
 
     def __init__(self) -> None:
-        self._soon = 0.0  # until when a read belongs to it
+        self._last = 0.0  # when one of them was read
         self._alone = self._poured_bytes = self._told = 0
         self._is_flood = False
         self._flooding: int | None = None  # until the other one is read
@@ -35,8 +37,8 @@ class Stretch:
     def is_told(self, order: Order, number: int, size: int) -> bool:
         """Whether the writes are, now that so many bytes were read from one."""
         now = time.monotonic()
-        is_new = now >= self._soon
-        self._soon = now + GAP_S
+        gap_s, self._last = now - self._last, now
+        is_new = gap_s >= GAP_S
         if is_new:
             self._told = 0
         if order.is_mute and not self._is_flood:  # somebody else has been told of so many
@@ -44,7 +46,7 @@ class Stretch:
             self._flooding = None
         if self._is_flood:
             is_other = self._flooding not in (None, number)
-            is_over = size <= LITTLE_BYTES and (is_new or self._pouring)
+            is_over = gap_s >= REST_S or (size <= LITTLE_BYTES and (is_new or self._pouring))
             if not (is_over or is_other):
                 return False
             self._is_flood = self._pouring = False

@@ -596,6 +596,7 @@ async def test_a_flood_is_no_longer_heard_of_whoever_asks(
 ) -> None:
     """Who looks at other pipes would read of it for as long as it lasts."""
     monkeypatch.setattr(stretch_module, "GAP_S", 0.0)
+    monkeypatch.setattr(stretch_module, "REST_S", 3600.0)
     other = Both(poller)
     closing.callback(other.close)
     pieces = [(OUT, b"x\n"), (ERR, b"y\n")] * (MOST_WRITES // 2 + 1)
@@ -615,12 +616,24 @@ async def test_a_flood_that_was_not_read_for_a_while_is_one_still(
 ) -> None:
     """What lies there by then was written all the while: the gap is of our own making."""
     monkeypatch.setattr(stretch_module, "GAP_S", 0.0)
+    monkeypatch.setattr(stretch_module, "REST_S", 3600.0)
     lines = [(OUT, b"x\n")] * (MOST_WRITES + 1)
     await say(both, *lines)
     assert both.is_told == [False, False]
     await say(both, *lines)
     assert both.is_told == [False, False]
     await say(both, (OUT, b"over\n"))
+    assert both.is_told == [True, True]
+
+
+async def test_much_after_a_rest_is_no_flood_yet(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stretch_module, "GAP_S", 0.0)
+    monkeypatch.setattr(stretch_module, "REST_S", 0.0)
+    await say(both, *[(OUT, b"x\n")] * (MOST_WRITES + 1))
+    assert both.is_told == [False, False]
+    await say(both, *[(OUT, b"x\n")] * MOST_WRITES)
     assert both.is_told == [True, True]
 
 
