@@ -16,8 +16,10 @@ log = logging.getLogger(__name__)
 
 # How often a directory is made that somebody deletes meanwhile.
 MOST_TRIES: Final = 10
-# So few that have gone may be among the logs that could give up space, whatever their number.
+# So few that have gone may be among the logs that could give up space, and for each of those that
+# are there this share of one. To take them out takes time for each that stays.
 FEW: Final = 64
+SHARE: Final = 1 / 4
 
 
 class LogStore:
@@ -136,6 +138,6 @@ class LogStore:
     def forget(self, log_file: LogFile) -> None:
         """It is to be deleted."""
         self._finished.discard(log_file)
-        if len(self._victims) > 2 * len(self._finished) + FEW:
+        if len(self._victims) > (1 + SHARE) * len(self._finished) + FEW:
             self._victims = [each for each in self._victims if each[2] in self._finished]
             heapq.heapify(self._victims)

@@ -1,6 +1,7 @@
 """LogFile against plain bytes, and the budget that logs share."""
 
 import errno
+import gc
 import os
 import resource
 import shutil
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from procd.boundaries import HELD_BOUNDARIES, MOST_HELD
 from procd.logfile import BLOCK_BYTES, READ_BYTES, STEP_BYTES, LogFile
-from procd.logstore import LogStore
+from procd.logstore import FEW, SHARE, LogStore
 from procd.streams.backlog import Run
 from tests.api.clients import descriptors_exhausted
 
@@ -669,6 +670,24 @@ def test_what_is_removed_gives_up_nothing_any_more(tmp_path: Path) -> None:
     running.finish()
     assert small.start > 0
     assert running.start == 0
+
+
+def test_few_stay_of_those_that_are_removed(tmp_path: Path) -> None:
+    """What a session remembers is bounded; what it forgets is not to come on top of that."""
+    store = LogStore(ROOMY, ROOMY)
+    before = known_logs()
+    for number in range(800):
+        log = store.create(tmp_path / f"{number}.log")
+        log.append(b"x", 1)
+        log.finish()
+        if number >= 400:
+            log.remove()
+    assert known_logs() - before <= 400 + 400 * SHARE + FEW + 1
+
+
+def known_logs() -> int:
+    """How many of them there are, wherever."""
+    return sum(isinstance(each, LogFile) for each in gc.get_objects())
 
 
 def test_a_reserve_is_kept_where_there_is_nothing_to_open(tmp_path: Path) -> None:
