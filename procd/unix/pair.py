@@ -82,7 +82,6 @@ class Pair:
                 if first is other or (theirs and (first.amid or len(begun) > MOST_BYTES)):
                     poured = first  # the rest of that comes before the other, too
         except MemoryError:
-            self._lose_count()
             reader.owe_first(mine)
             other.owe_first(theirs)
             if not other.up_to_date:
@@ -103,7 +102,6 @@ class Pair:
 
     def _owe(self, pieces: list[Said]) -> None:
         """Have these taken later, and then what is held."""
-        self._lose_count()
         for later, rest in pieces:
             later.owe(rest)
         if self._held is not None:
