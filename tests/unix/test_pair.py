@@ -205,7 +205,8 @@ async def test_first_words_before_much(both: Both, more: bytes, which: int) -> N
     """Whichever is read before, and though much hasn't ended; what comes amid it isn't cut out."""
     fcntl.fcntl(both.readings[0].number, fcntl.F_SETPIPE_SZ, 1 << 20)
     much = b"x\n" * (1 << 17)
-    pieces = [(ERR, b"first\n"), (OUT, much)] + [(ERR, more), (OUT, b"y\n")] * bool(more)
+    pieces = [(ERR, b"first\n"), (ERR, b"words\n"), (OUT, much)]
+    pieces += [(ERR, more), (OUT, b"y\n")] * bool(more)
     both.write(*pieces)
     both.readers[which - 1]._readable()
     assert both.pieces[0][0] == (OUT if more else ERR)
@@ -215,10 +216,11 @@ async def test_first_words_before_much(both: Both, more: bytes, which: int) -> N
         assert b"".join(data for of, data in both.pieces if of == stream) == said
 
 
+@pytest.mark.parametrize("which", [OUT, ERR])
 async def test_words_after_what_is_read_in_part(
-    both: Both, monkeypatch: pytest.MonkeyPatch
+    both: Both, which: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of that nothing more is told, and its rest comes before them."""
+    """Of that nothing more is told, and its rest comes before them, whichever is read."""
     monkeypatch.setattr(reader_module, "POUR_S", 3600.0)
     fcntl.fcntl(both.readings[0].number, fcntl.F_SETPIPE_SZ, 1 << 20)
     much, more = b"x\n" * READ_BYTES, b"y\n" * MOST_BYTES
@@ -226,7 +228,7 @@ async def test_words_after_what_is_read_in_part(
     both.readers[0]._readable()
     assert both.pieces == [(OUT, much[:READ_BYTES])]
     both.write((ERR, b"bad\n"), (OUT, more))
-    both.readers[0]._readable()
+    both.readers[which - 1]._readable()
     await both.until_said((OUT, much), (ERR, b"bad\n"), (OUT, more))
     before = [data for of, data in both.pieces[: both.pieces.index((ERR, b"bad\n"))]]
     assert b"".join(before).startswith(much)
@@ -556,11 +558,8 @@ async def test_the_end_of_what_it_waits_for(both: Both, monkeypatch: pytest.Monk
     assert both.pieces == [(OUT, b"a\n"), *more]
 
 
-@pytest.mark.parametrize(("looks", "pieces"), [(1, LINES[:-1]), (1, LINES[:1]), (2, LINES[:-1])])
-async def test_a_line_that_comes_before_its_signal(
-    both: Both, looks: int, pieces: list[Piece], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A write is told a moment after it can be read."""
+def last_signal_late(monkeypatch: pytest.MonkeyPatch, looks: int) -> Callable[[], bool]:
+    """Have the last write be told only after so many looks; returns whether it has been."""
     late: list[bytes] = []
     looked = 0
 
@@ -577,9 +576,31 @@ async def test_a_line_that_comes_before_its_signal(
         return records[:-RECORD_BYTES]
 
     monkeypatch.setattr("procd.unix.arrivals.os", SimpleNamespace(read=read))
+    return lambda: looked > looks
+
+
+@pytest.mark.parametrize(("looks", "pieces"), [(1, LINES[:-1]), (1, LINES[:1]), (2, LINES[:-1])])
+async def test_a_line_that_comes_before_its_signal(
+    both: Both, looks: int, pieces: list[Piece], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write is told a moment after it can be read."""
+    is_told = last_signal_late(monkeypatch, looks)
     assert await say(both, *pieces) == runs(pieces)
-    assert looked > looks
+    assert is_told()
     assert await say(both, *LINES[:-1]) == runs(LINES[:-1])
+
+
+async def test_words_behind_much_that_come_before_their_signal(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They aren't taken for its first."""
+    fcntl.fcntl(both.readings[0].number, fcntl.F_SETPIPE_SZ, 1 << 20)
+    pieces = [(OUT, b"x\n" * READ_BYTES), (ERR, b"last\n")]
+    last_signal_late(monkeypatch, 1)
+    both.write(*pieces)
+    both.readers[0]._readable()
+    await both.until_said(*pieces)
+    assert runs(both.pieces) == pieces
 
 
 @pytest.mark.parametrize("flood", ["alone", "much", "many", "told"])
