@@ -260,8 +260,7 @@ class Pair:
                 if is_little and _is_first(one, writes) and not other.pours:
                     return [(of, texts[of.number]) for of, _ in said]
                 return None
-            if reader.number in readable:
-                _read_more(reader, mine)
+            _read_more(reader, mine)
         return None
 
 
