@@ -151,10 +151,16 @@ async def test_no_more_is_handed_over_than_there_is_room_for() -> None:
     assert [len(client.waiting) for client in clients] == [1, 0, 1]
     async with asyncio.timeout(10):
         await handed_over
-    await until(lambda: read() and len(output) == 4 * len(FILL))
-    assert output == FILL + messages[0] + messages[2] + messages[3]
+    nothing_waits = asyncio.ensure_future(clients[0].wait(0))
+    await asyncio.sleep(0)
+    clients[0].type(b"more")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not nothing_waits.done(), "more came, and what was to be handed over wasn't"
+    await until(lambda: read() and len(output) == 4 * len(FILL) + 4)
+    assert output == FILL + messages[0] + messages[2] + messages[3] + b"more"
     async with asyncio.timeout(10):
-        await clients[0].wait(0)
+        await nothing_waits
     program.close()
 
 
