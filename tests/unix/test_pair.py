@@ -83,6 +83,18 @@ class Both:
         await self.until(lambda: sum(len(data) for _, data in self.pieces) >= size)
 
     @property
+    def said(self) -> dict[int, bytes]:
+        """All that has come of each."""
+        return {
+            stream: b"".join(data for of, data in self.pieces if of == stream)
+            for stream in (OUT, ERR)
+        }
+
+    def has_said(self, stream: int, data: bytes) -> bool:
+        """Whether as much as this has come of it."""
+        return len(self.said[stream]) >= len(data)
+
+    @property
     def is_told(self) -> list[bool]:
         """Of which pipes each write is told of."""
         flags = [fcntl.fcntl(fd.number, fcntl.F_GETFL) for fd in self.readings if not fd.closed]
@@ -360,8 +372,13 @@ async def test_nothing_waits_where_all_is_to_be_taken(
     assert both.pieces == [(OUT, b"a\n"), *more]
 
 
-async def test_more_behind_what_goes_on(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is held when no more may be read comes all the same."""
+@pytest.mark.parametrize("fails_at", [None, 2, 3])
+async def test_more_behind_what_goes_on(
+    both: Both, fails_at: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held when no more may be read comes all the same, when there is memory for it."""
+    monkeypatch.setattr(reader_module, "MEMORY_REST_S", 0.0)
+    both.fails_at = fails_at
     more = [(OUT, b"b\n"), (ERR, b"c\n")]
     last = [(OUT, b"d\n"), (ERR, b"e\n")]
 
@@ -374,7 +391,11 @@ async def test_more_behind_what_goes_on(both: Both, monkeypatch: pytest.MonkeyPa
 
     before_the_next_look(monkeypatch, act)
     both.write((OUT, b"a\n"))
-    both.readers[0].drain(2)
+    assert both.readers[0].drain(2) == (fails_at is None)
+    if fails_at is not None:
+        await both.until_said((OUT, b"a\n"), *more, *last)
+        assert both.said == {OUT: b"a\nb\nd\n", ERR: b"c\ne\n"}
+        return
     assert runs(both.pieces) == [(OUT, b"a\nb\n"), (ERR, b"c\ne\n")]
     # These aren't counted off: which write was "d" is forgotten by then.
     rest = [(OUT, b"f\n"), (ERR, b"g\n")]
@@ -456,9 +477,9 @@ class Late:
         return os.read(number, size)
 
 
-@pytest.mark.parametrize("most", [2, 1 << 20])
+@pytest.mark.parametrize(("begin", "most"), [(b"a\n", 2), (b"a\n", 1 << 20), (b"a", 1 << 20)])
 async def test_no_memory_at_any_allocation(
-    poller: Poller, most: int, monkeypatch: pytest.MonkeyPatch
+    poller: Poller, begin: bytes, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is lost or comes twice, whether a line waits for another by then or not."""
     monkeypatch.setattr(reader_module, "MEMORY_REST_S", 0.0)
@@ -468,7 +489,7 @@ async def test_no_memory_at_any_allocation(
         out, late = both.readers[0], Late(both)
         with monkeypatch.context() as patch:
             patch.setattr("procd.unix.arrivals.os", late)
-            both.write((OUT, b"a\n"))
+            both.write((OUT, begin))
             place = short_in(number, partial(out._drain, most, out.pairing))
         if place != "pair.py":  # such as `os.read`, which doesn't give back what it has read
             both.close()
@@ -476,11 +497,41 @@ async def test_no_memory_at_any_allocation(
         failed += 1
         out.wait_for_memory()
         late.write()
-        await both.until_said((OUT, b"a\nb\n"), (ERR, b"c\n"))
-        said = {of: b"".join(data for at, data in both.pieces if at == of) for of in (OUT, ERR)}
+        await both.until_said((OUT, begin + b"b\n"), (ERR, b"c\n"))
+        said = both.said
         both.close()
-        assert said == {OUT: b"a\nb\n", ERR: b"c\n"}, number
+        assert said == {OUT: begin + b"b\n", ERR: b"c\n"}, number
     assert failed > 5
+
+
+@pytest.mark.parametrize("which", [OUT, ERR])
+async def test_no_memory_at_any_allocation_while_a_line_waits(
+    poller: Poller, which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For what it waits for, or for what comes behind it."""
+    monkeypatch.setattr(reader_module, "MEMORY_REST_S", 0.0)
+    failed = 0
+    for number in ALLOCATIONS:
+        both = Both(poller)
+        reader = both.readers[which - 1]
+        with monkeypatch.context() as patch:
+            before_the_next_look(patch, partial(both.write, (OUT, b"b\n"), (ERR, b"c\n")))
+            both.write((OUT, b"a\n"))
+            both.readers[0]._readable()
+            both.readers[0].pause()
+            if which == ERR:
+                both.write((ERR, b"d\n"))
+            place = short_in(number, partial(reader._drain, 1 << 20, reader.pairing))
+        if place == "pair.py":
+            failed += 1
+            reader.wait_for_memory()
+            said = {OUT: b"a\nb\n", ERR: b"c\nd\n" if which == ERR else b"c\n"}
+            await both.until(partial(both.has_said, which, said[which]))
+            both.readers[0].resume()
+            await both.until_said(*said.items())
+            assert both.said == said, number
+        both.close()
+    assert failed > 2
 
 
 def short_after_one(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
@@ -500,9 +551,9 @@ def short_after_one(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 LONG = b"d" * (2 * SHORT_READ_BYTES) + b"\n"
 
 
-@pytest.mark.parametrize("short", [OUT, ERR])
+@pytest.mark.parametrize(("read", "short"), [(OUT, OUT), (ERR, ERR), (ERR, OUT)])
 async def test_no_memory_amid_what_comes_after_a_line_that_waits(
-    both: Both, short: int, monkeypatch: pytest.MonkeyPatch
+    both: Both, read: int, short: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes, and before what is newer; whether that is of its own stream or of the other."""
     monkeypatch.setattr(reader_module, "MEMORY_REST_S", 0.0)
@@ -514,14 +565,42 @@ async def test_no_memory_amid_what_comes_after_a_line_that_waits(
         both.write(pieces[3])
     else:
         pieces.pop()
-    reader = both.readers[short - 1]
-    short_after_one(monkeypatch, reader.number)
-    assert not reader.drain()
+    short_after_one(monkeypatch, both.readers[short - 1].number)
+    assert not both.readers[read - 1].drain()
     monkeypatch.undo()
     await both.until_said(*pieces)
     assert sorted(runs(both.pieces)) == sorted(runs(pieces))
     await say(both, *LINES)
     assert await say(both, *LINES) == runs(LINES)
+
+
+async def test_what_waits_for_memory_comes_before_what_a_line_waits_for(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though no more of that line's stream may be read."""
+    pieces = [(OUT, b"a\n"), (OUT, LONG), (ERR, b"c\n"), (OUT, b"e\n")]
+    before_the_next_look(monkeypatch, lambda: both.write(*pieces[1:3]))
+    both.write(pieces[0])
+    both.readers[0]._readable()
+    short_after_one(monkeypatch, both.readers[0].number)
+    assert not both.readers[0].drain()
+    monkeypatch.undo()
+    monkeypatch.setattr(reader_module, "MEMORY_REST_S", 0.0)
+    both.write(pieces[3])
+    assert both.readers[1].drain()
+    assert both.readers[0].drain()
+    assert both.said == {OUT: b"a\n" + LONG + b"e\n", ERR: b"c\n"}
+
+
+async def test_what_a_line_waits_for_is_closed(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it comes with what follows it."""
+    before_the_next_look(monkeypatch, lambda: both.write((OUT, b"b\n"), (ERR, b"c\n")))
+    both.write((OUT, b"a\n"))
+    both.readers[0]._readable()
+    both.readers[0].close()
+    both.writings[ERR].close()
+    await both.until(lambda: both.ended == 1)
+    assert both.pieces == [(OUT, b"a\n"), (ERR, b"c\n")]
 
 
 async def test_no_memory_amid_the_rest_of_a_line(
