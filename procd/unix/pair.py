@@ -125,8 +125,6 @@ class Pair:
                 self.deliver(lacking, more)
         except MemoryError:
             lacking.wait_for_memory()
-            self._owe([])
-            holder.wait_for_memory()
             raise
         if self._held is None:
             return
@@ -274,7 +272,7 @@ def _read_more(reader: FdReader, said: list[bytes]) -> None:
     """Add what there is to read to what was read before.
 
     Raises:
-        MemoryError: there is none for it, and all of it waits.
+        MemoryError: there is none for it, and it waits.
     """
     more = reader.read_now()
     if not more:
@@ -282,9 +280,5 @@ def _read_more(reader: FdReader, said: list[bytes]) -> None:
     try:
         said.append(more)
     except MemoryError:
-        for each in said:
-            reader.owe(each)
-        said.clear()
         reader.owe(more)
-        reader.wait_for_memory()
         raise
