@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import WSCloseCode
 
 from procd.api.attendant import PROTOCOL, TAKEN_OVER
+from procd.api.pty import PTYS
 from procd.api.ws import CONNECTIONS
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.clients import (
@@ -28,6 +29,7 @@ from tests.api.clients import (
     delete,
     describe,
     each,
+    masked_frame,
     program,
     raw,
     refused,
@@ -405,6 +407,26 @@ async def test_who_looks_on_by_choice_is_a_viewer(procd: MakeClient, tmp_path: P
     assert b"never" not in viewer.output
     await say(viewer, type="take-over")
     assert (await viewer.to_end())[0] == WSCloseCode.PROTOCOL_ERROR
+
+
+@each("protocols", [(), (PROTOCOL,)])
+async def test_what_who_looks_on_sends_as_it_goes_is_not_typed(
+    procd: MakeClient, tmp_path: Path, protocols: tuple[str, ...]
+) -> None:
+    """Though all that another has sent by then is."""
+    client = await served(procd, tmp_path)
+    typist = await connect(client, "t1")
+    await typist.until(b"ready")
+    headers = [f"Sec-WebSocket-Protocol: {each}" for each in protocols]
+    async with raw(client) as viewer:
+        await viewer.upgrade("/process/pty/t1/connect?viewer=true&replay=0", *headers)
+        await viewer.next(PING)
+        await viewer.send(masked_frame(0x80 | BINARY, b"never") * 1000)
+        await viewer.leave()
+    await until(lambda: len(client.app[PTYS].get("t1").attendance.members) == 1)
+    await typist.type(b"typed")
+    await typist.until(b"typed")
+    assert b"never" not in typist.output
 
 
 async def test_who_looks_on_starts_nothing(procd: MakeClient, tmp_path: Path) -> None:
