@@ -782,6 +782,25 @@ async def test_many_floods_are_not_told_of_at_all(poller: Poller, closing: ExitS
     assert order.take() == [each.readings[stream - 1].number for stream, _ in LINES]
 
 
+async def test_a_flood_after_others(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ended those doesn't end it."""
+    monkeypatch.setattr(stretch_module, "GAP_S", 3600.0)
+    for _ in range(MOST_ALONE):
+        await say(both, (OUT, b"x\n"))
+    assert both.is_told == [False, False]
+    await say(both, (ERR, b"over\n"))
+    assert both.is_told == [True, True]
+    for _ in range(MOST_POURED_BYTES // (1 << 15) + 1):
+        await say(both, (OUT, b"x" * (1 << 15)))
+    assert both.is_told == [False, False]
+    await say(both, (OUT, b"over\n"))
+    assert both.is_told == [True, True]
+    await say(both, *[(OUT, b"x\n")] * (MOST_WRITES + 1))
+    for stream in OUT, ERR:
+        await say(both, (stream, b"more\n"))
+        assert both.is_told == [False, False]
+
+
 async def test_what_comes_now_and_then_is_no_flood(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
