@@ -29,6 +29,7 @@ from tests.api.clients import (
     delete,
     describe,
     each,
+    listed,
     masked_frame,
     program,
     raw,
@@ -672,8 +673,11 @@ async def test_who_comes_back_has_a_full_screen_drawn_anew(
     first = await connect(client, "t1", "?offset=0")
     await first.until(b"ready")
     end = first.output.index(b"ready")
+    await connect(client, "t1", f"?offset={end}")
     await connect(client, "t1", f"?offset={end}", PROTOCOL)
     await connect(client, "t1", f"?offset={end}&modes=true&viewer=true")
+    await listed(client)  # the server gets to do what it has to
+    assert client.app[PTYS].get("t1")._redrawn is None, "who doesn't ask for it, or may not"
     terminal = await connect(client, "t1", f"?offset={end}&modes=true")
     assert "modes" not in terminal.connected
     await terminal.until(b"<24 80>")

@@ -104,6 +104,7 @@ async def test_long_paste_of_many_messages(procd: MakeClient, tmp_path: Path) ->
         for start in range(0, len(data), 10_007):
             await terminal.type(data[start : start + 10_007])
     await terminal.until(sha256(data).encode())
+    assert not any(each_one.stalled for each_one in client.app[CONNECTIONS]._open)
 
 
 async def test_input_that_nobody_reads_stalls_one_client_only(
