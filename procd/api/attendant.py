@@ -96,7 +96,7 @@ class Attendant:
         self._member = Member(
             name=connection.caller.name,
             may_write=may_write,
-            drop=self._drop,
+            drop=lambda by: connection.send_away(TAKEN_OVER, f"taken over by {by}"),
             changed=self._changed if self.asked else None,
         )
 
@@ -126,6 +126,7 @@ class Attendant:
     def leave(self) -> None:
         """The client has gone."""
         self._session.attendance.leave(self._member)
+        self._member.changed = None  # or else each would keep the other, and the session's output
         if self._timer is not None:
             self._timer.cancel()
         self._stop_awaiting()
@@ -181,9 +182,6 @@ class Attendant:
                 if not self.may_write:
                     raise BadRequest("take-over: a viewer may not write")
                 self._session.attendance.take_over(self._member)
-
-    def _drop(self, by: str) -> None:
-        self._connection.send_away(TAKEN_OVER, f"taken over by {by}")
 
     def _changed(self, at_once: bool) -> None:  # noqa: FBT001 - it is a Member's
         if at_once:

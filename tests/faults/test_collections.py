@@ -4,16 +4,22 @@ import asyncio
 import gc
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from procd.api.attendant import PROTOCOL, Attendant
 from procd.api.edge import HttpConnection
 from procd.api.execute import EXECUTIONS
+from procd.api.incoming import Incoming
+from procd.api.outlet import Outlet
+from procd.api.ws import Connection
 from procd.services.execute import ExecuteRequest, unwatched
+from procd.services.keyboard import Typist
 from procd.services.pty import PtyInfo
 from procd.streams.backlog import Backlog
-from tests.api.clients import WAIT_S, create, delete, json_body, raw
+from tests.api.clients import CLOSE, PING, TEXT, WAIT_S, create, delete, json_body, program, raw
 from tests.conftest import Client, MakeClient
 from tests.waiting import until
 
@@ -69,6 +75,36 @@ async def test_environments_of_terminals(procd: MakeClient) -> None:
     await delete(client, "t")
     long = [each for each in gc.get_objects() if type(each) is PtyInfo and "A" in each.envs]
     assert not long
+
+
+@pytest.mark.parametrize("way", ["close", "leave", "reset", "end", "take-over"])
+@pytest.mark.usefixtures("uncollected")
+async def test_clients_of_terminals(procd: MakeClient, tmp_path: Path, way: str) -> None:
+    """However they go, or are sent away."""
+    shell = program(tmp_path, "stty raw -echo; read x")
+    client = await procd(process={"shell": shell})
+    await create(client, "t")
+    async with raw(client) as terminal:
+        await terminal.upgrade("/process/pty/t/connect")
+        await terminal.next(PING)
+        if way == "close":
+            await terminal.send_frame(CLOSE, b"\x03\xe8")
+        elif way == "leave":
+            await terminal.leave()
+        elif way == "reset":
+            terminal.reset()
+        elif way == "end":
+            await delete(client, "t")
+        else:
+            async with raw(client) as taker:
+                token = f"Sec-WebSocket-Protocol: {PROTOCOL}"
+                await taker.upgrade("/process/pty/t/connect", token)
+                await taker.send_frame(TEXT, b'{"type": "take-over"}')
+                await terminal.next(CLOSE)
+        if way in ("end", "take-over"):
+            await terminal.send_frame(CLOSE, b"\x03\xe8")
+    kinds = (Attendant, Connection, Incoming, Outlet, Typist)
+    await until(lambda: not [each for each in gc.get_objects() if type(each) in kinds])
 
 
 LONG = f"true #{'x' * SIZE}"
