@@ -5,7 +5,8 @@ import fcntl
 import os
 import resource
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ from procd.unix.reader import (
     POUR_BYTES,
     READ_BYTES,
     SHORT_READ_BYTES,
+    TTY_READ_BYTES,
     FdReader,
 )
 from procd.unix.tty import open_pty
+from tests.allocations import ALLOCATIONS, short_in
 from tests.unix.collector import Collector, turn
 
 MEGABYTE = 1 << 20
@@ -135,6 +138,37 @@ async def test_a_terminal_is_read_in_runs(poller: Poller, closing: ExitStack) ->
         os.close(slave)
         await got.ended
     assert got.data == b"y" * written
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_terminal_that_is_opened_again(
+    poller: Poller, closing: ExitStack, paused: bool
+) -> None:
+    """All that is said there comes, however much; and while paused no more than of one turn."""
+    master, path = open_pty(80, 24)
+    got = Collector()
+    reader = FdReader(poller, master, got.received, got.eof, burst_bytes=1, may_go_on=lambda: True)
+    closing.callback(reader.close)
+    os.close(os.open(path, os.O_RDWR | os.O_NOCTTY))
+    async with asyncio.timeout(10):
+        while not reader._asleep:
+            await turn()
+    if paused:
+        reader.pause()
+    slave = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    closing.callback(os.close, slave)
+    os.set_blocking(slave, False)
+    written = 0
+    while written <= 2 * TTY_READ_BYTES:
+        with suppress(BlockingIOError):
+            written += os.write(slave, b"y" * TTY_READ_BYTES)
+    if paused:
+        for _ in range(3):
+            await turn()
+        assert len(got.data) <= TTY_READ_BYTES
+        reader.resume()
+    async with asyncio.timeout(10):
+        await got.until(written)
 
 
 async def test_pause_leaves_bytes_in_the_kernel(
@@ -264,6 +298,37 @@ async def test_no_memory_to_join_what_was_read(
         reader.close()
     assert got.runs == pieces
     assert refused
+
+
+async def test_no_memory_at_any_allocation_of_a_read(
+    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has left the kernel comes, once and in order."""
+    pieces = [bytes([number]) * 2 * SHORT_READ_BYTES for number in range(4)]
+    waiting: list[bytes] = []
+
+    def read(number: int, size: int) -> bytes:
+        if not waiting:
+            raise BlockingIOError
+        return waiting.pop(0)
+
+    got = Collector()
+    reader = FdReader(poller, ends[0], got.received, got.eof)
+    reader.pause()
+    failed = 0
+    with monkeypatch.context() as patch:
+        patch.setattr("os.read", read)
+        for number in ALLOCATIONS:
+            waiting[:] = pieces
+            got.runs.clear()
+            if short_in(number, partial(reader._read, 1 << 20)) == "reader.py":
+                failed += 1
+                while not (reader.drain() and not waiting):
+                    continue
+                assert got.data == b"".join(pieces), number
+            reader._owed.clear()
+    assert failed > 2
+    reader.close()
 
 
 class Short(Collector):
