@@ -374,6 +374,30 @@ async def test_less_is_recalled_where_others_set_the_pace(
     fast.close()
 
 
+async def test_nothing_is_recalled_of_what_pours_faster_than_is_kept(
+    procd: MakeClient, tmp_path: Path
+) -> None:
+    """Rather than to try for ever."""
+    client = await procd(
+        process={"shell": program(tmp_path, "read x")}, pty={"backlog_bytes": 256 << 10}
+    )
+    await create(client, "t1")
+    session = client.app[PTYS].get("t1")
+    log = session.log
+    fast = log.attach(0, lambda: None)
+    recalling = asyncio.ensure_future(recall(session, 1 << 20, Turns(1)))
+    async with asyncio.timeout(WAIT_S):
+        while not recalling.done():
+            log.append(b"x" * (200 << 10))
+            fast.advance(log.store.end)
+            await asyncio.sleep(0)
+    past = await recalling
+    assert past.start == past.live
+    assert past.size == 0
+    past.outlet.close()
+    fast.close()
+
+
 async def test_a_sequence_that_goes_on_behind_a_replay(
     procd: MakeClient, tmp_path: Path, gate: Gate
 ) -> None:
