@@ -83,6 +83,20 @@ def test_several_lines_in_a_write(block: list[Piece]) -> None:
     assert told(*pieces) == runs(pieces)
 
 
+@pytest.mark.parametrize("indent", [b" ", b"  ", b"\t", b" \n\t"])
+def test_several_lines_in_writes_that_begin_differently(indent: bytes) -> None:
+    """As warnings about several files do."""
+    first, second = (b"%d.py:1: careful\n%bmore\n" % (number, indent) for number in (1, 2))
+    pieces = [LINE, (ERR, first), LINE, (ERR, second), LINE]
+    assert told(*pieces) == pieces
+
+
+def test_the_end_of_a_pipe_is_no_write() -> None:
+    """What was written before it may be several lines."""
+    pieces = [(OUT, b"1\n1\n"), (ERR, b"x\n")]
+    assert in_turn([OUT, ERR, OUT], dict(pieces), [OUT]) == pieces
+
+
 def test_no_telling_which_lines_are_a_write() -> None:
     """Where they begin alike, or not as often as there are writes."""
     for text in (b"a\na\n", b"b\nc\n", b"a\nb\na\n"):
