@@ -226,18 +226,32 @@ class Pair:
         for _ in range(MOST_LOOKS):
             _read_more(other, theirs)
             writes += order.take()
-            readable, ends = state(*readers)
             texts = {
                 number: b"".join(each) for number, (_, each) in zip(readers, said, strict=True)
             }
+            line_counts = {number: text.count(b"\n") for number, text in texts.items()}
+            readable, ends = state(*readers)
             if not readable:
-                if ends or sum(text.count(b"\n") for text in texts.values()) > len(writes):
+                if ends or sum(line_counts.values()) > len(writes):
                     writes += order.take()
-                self._aligned = True
+                # One that ends is told of as if it was written to.
+                self._aligned = all(
+                    writes.count(number) <= line_counts[number] + (number in ends)
+                    for number in readers
+                )
                 if not theirs:
                     return [(reader, texts[reader.number])]
-                known = in_turn(writes, texts, ends, reader.number if reader.pours else None)
+                pours = reader.number if reader.pours else None
+                known = in_turn(writes, texts, ends, pours)
+                if known is None and not self._aligned:  # the first was told after it was read
+                    known = in_turn(writes[1:], texts, ends, pours)
                 return None if known is None else [(readers[of], piece) for of, piece in known]
+            if aligned and any(
+                2 * (writes.count(number) - line_counts[number] - (number in ends))
+                > held_bytes(number)
+                for number in readers
+            ):
+                aligned = False  # for so many lines, all but empty ones, too little is unread
             if aligned:
                 counted = counted_off(writes, texts)
                 if counted is None:  # one may not have been told yet

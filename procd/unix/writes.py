@@ -69,8 +69,9 @@ def in_turn(
     """What was said by two pipes in pieces, in the order of the writes; None if they don't tell it.
 
     They do where nothing is written to one pipe between the first and the last write to the other,
-    and where each write is a line, or all of them up to the other's turn are one. Where there are
-    more lines than writes, which of them are one is told from how they begin, as of warnings and
+    and where each write is a line. Where a line takes several, as of Python's `print` without a
+    buffer, the lines are shared out among the runs of writes. Where there are more lines than
+    writes, which of them are one is told from how they begin, as of warnings and
     tracebacks of Python's, if that makes as many as there are writes.
 
     Args:
@@ -115,8 +116,20 @@ def _parts(data: bytes, counts: Sequence[int], *, pours: bool) -> list[bytes] | 
     if len(pieces) == written:
         waiting = iter(pieces)
         return [b"".join(islice(waiting, count)) for count in counts]
-    in_parts = len(pieces) == len(counts) and min(counts) > 1
-    return pieces if in_parts else None
+    return _shares(pieces, counts) if len(counts) <= lines < written else None
+
+
+def _shares(lines: Sequence[bytes], counts: Sequence[int]) -> list[bytes]:
+    """Lines that took several writes each: for each run its share of them, and at least one."""
+    written = sum(counts)
+    shares: list[bytes] = []
+    begin = told = 0
+    for left, count in zip(reversed(range(len(counts))), counts, strict=True):
+        told += count
+        end = max(begin + 1, min(round(told * len(lines) / written), len(lines) - left))
+        shares.append(b"".join(lines[begin:end]))
+        begin = end
+    return shares
 
 
 def _lines(data: bytes) -> list[bytes]:

@@ -430,13 +430,42 @@ async def test_what_waits_for_memory_comes_first(
     assert b"".join(data for stream, data in both.pieces if stream == ERR) == b"a\nb\nd\n"
 
 
+UNBUFFERED = [(OUT, b"o"), (OUT, b"1"), (OUT, b"\n"), (ERR, b"e"), (ERR, b"1\n")]
+
+
+async def test_lines_of_several_writes(both: Both) -> None:
+    """As of Python's `print` without a buffer."""
+    for _ in range(3):
+        assert await say(both, *UNBUFFERED * 3) == runs(UNBUFFERED * 3)
+    assert await say(both, *LINES) == runs(LINES)
+
+
+async def test_lines_of_several_writes_while_they_are_read(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They aren't counted off as if each write was one: too few are unread for that."""
+    before_the_next_look(monkeypatch, lambda: both.write(*UNBUFFERED))
+    assert await say(both, *UNBUFFERED * 3) == runs(UNBUFFERED * 4)
+
+
+async def test_a_write_that_is_told_after_it_was_read(both: Both, poller: Poller) -> None:
+    """The writer was still at it."""
+    number = both.readings[0].number
+    order = poller.arrivals.order_of(number)
+    assert order is not None
+    order.writes.append(number)
+    late = [(ERR, b"e\n"), *UNBUFFERED * 3]
+    assert await say(both, *late) == runs(late)
+
+
 async def test_what_it_waits_for_is_no_line(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     """All comes, and each stream is whole."""
     more = [(OUT, b"b"), (ERR, b"c\n"), (OUT, b"d\n")]
     before_the_next_look(monkeypatch, lambda: both.write(*more))
     assert await say(both, (OUT, b"a\n"))
     await both.until_said((OUT, b"a\n"), *more)
-    assert sorted(runs(both.pieces)) == [(OUT, b"a\nbd\n"), (ERR, b"c\n")]
+    said = {stream: b"".join(data for of, data in both.pieces if of == stream) for stream in (1, 2)}
+    assert said == {OUT: b"a\nbd\n", ERR: b"c\n"}
     await say(both, (OUT, b"again\n"))
     assert await say(both, *LINES) == runs(LINES)
 

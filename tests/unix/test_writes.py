@@ -57,6 +57,29 @@ def test_nothing_is_lost(
         assert all(data for _, data in pieces)
 
 
+@given(
+    st.lists(st.sampled_from((OUT, ERR)), min_size=1, max_size=30),
+    st.integers(1, 4),
+    st.integers(1, 4),
+)
+def test_any_lines_of_several_writes_each(streams: list[int], out: int, err: int) -> None:
+    """As of what has no buffer; of one stream each takes as many."""
+    lines = [(stream, b"%d\n" % n) for n, stream in enumerate(streams)]
+    said = {stream: b"".join(data for of, data in lines if of == stream) for stream, _ in lines}
+    writes = [stream for stream in streams for _ in range({OUT: out, ERR: err}[stream])]
+    assert in_turn(writes, said) == runs(lines)
+
+
+def test_lines_of_several_writes_of_which_each_takes_another_number() -> None:
+    """They are shared out: each run has one at least, and in proportion."""
+    lines = [(OUT, b"%d\n" % n) for n in range(20)] + [(ERR, b"warning\n"), (OUT, b"end\n")]
+    said = {stream: b"".join(data for of, data in lines if of == stream) for stream in (OUT, ERR)}
+    assert in_turn([OUT] * 80 + [ERR] + [OUT] * 2, said) == runs(lines)
+    few = [(OUT, b"1\n"), (ERR, b"warning\n"), (OUT, b"2\n3\n")]
+    assert in_turn([OUT] * 40 + [ERR] + [OUT] * 2, {OUT: b"1\n2\n3\n", ERR: b"warning\n"}) != few
+    assert in_turn([OUT, ERR, OUT, OUT], {OUT: b"1 ... 2", ERR: b"warning\n"}) is None
+
+
 def told(*pieces: Piece, pours: int | None = None) -> list[Piece] | None:
     """What these are taken to be, when all is read."""
     said = {OUT: b"", ERR: b""}
