@@ -234,10 +234,11 @@ class Pair:
             if not readable:
                 if ends or sum(line_counts.values()) > len(writes):
                     writes += order.take()
-                # One that ends is told of as if it was written to.
+                # A line may be one that has no end yet; and an end is told of as if it was written.
                 self._aligned = all(
-                    writes.count(number) <= line_counts[number] + (number in ends)
-                    for number in readers
+                    writes.count(number)
+                    <= line_counts[number] + (text[-1:] not in (b"", b"\n")) + (number in ends)
+                    for number, text in texts.items()
                 )
                 if not theirs:
                     return [(reader, texts[reader.number])]

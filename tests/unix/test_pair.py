@@ -430,6 +430,19 @@ async def test_what_waits_for_memory_comes_first(
     assert b"".join(data for stream, data in both.pieces if stream == ERR) == b"a\nb\nd\n"
 
 
+async def test_lines_after_one_without_an_end(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That was a write as well: they are counted off where a program writes on."""
+    await say(both, (OUT, b"doing "))
+    both.pieces.clear()
+    more = (OUT, b"b\n"), (ERR, b"c\n")
+    before_the_next_look(monkeypatch, lambda: both.write(*more))
+    both.write((OUT, b"a\n"))
+    await both.until_said((OUT, b"a\n"))
+    assert both.pieces == [(OUT, b"a\n")]
+    await both.until_said((OUT, b"a\n"), *more)
+    assert both.pieces == [(OUT, b"a\n"), *more]
+
+
 UNBUFFERED = [(OUT, b"o"), (OUT, b"1"), (OUT, b"\n"), (ERR, b"e"), (ERR, b"1\n")]
 
 
