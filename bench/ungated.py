@@ -6,11 +6,11 @@ import gc
 import uvloop
 from aiohttp import web
 
-from procd.api.middleware import errors
-from procd.api.runner import Runner
 from procd.app import create_app
 from procd.cli.main import GC_THRESHOLD
 from procd.config import Config
+from procd.http.middleware import errors
+from procd.http.runner import Runner
 
 
 async def _serve() -> None:

@@ -9,51 +9,51 @@ import aiohttp_cors
 from aiohttp import hdrs, web
 
 from procd.api import (
-    attach,
     code_run,
     execute,
     health,
     info,
     interpreter,
-    live,
     metrics,
     openapi,
     pty,
     recordings,
-    session,
     tickets,
 )
-from procd.api.audit import AUDIT, audit, opened
-from procd.api.body import MAX_VALUES, SILENCE_S
-from procd.api.dispatch import VARIES
-from procd.api.edge import POLLER
-from procd.api.forwarded import PROXIES, Proxies
-from procd.api.gate import GATE, Gate
-from procd.api.handshake import hang_up
-from procd.api.incoming import FRAMES, FrameTurns
-from procd.api.middleware import errors
-from procd.api.observe import HEAP, REQUESTS, Requests, name_request, observer
-from procd.api.refusal import expect
-from procd.api.visitors import VISITORS, Visitors
+from procd.api import pty_attach as attach
+from procd.api import sessions as session
+from procd.api import terminal_list as live
 from procd.api.web import ASSETS, Assets
 from procd.api.web import routes as web_routes
-from procd.api.whole import COMPLETIONS, Complete, complete
-from procd.api.ws import CONNECTIONS, Connections
 from procd.config import Config
+from procd.http.audit import AUDIT, audit, opened
+from procd.http.auth import GATE, Gate
+from procd.http.connection import POLLER
+from procd.http.connection_limit import VISITORS, Visitors
+from procd.http.dispatch import VARIES
+from procd.http.forwarded import PROXIES, Proxies
+from procd.http.frame_reader import FRAMES, FrameTurns
+from procd.http.handshake import hang_up
+from procd.http.middleware import errors
+from procd.http.refusal import expect
+from procd.http.request_metrics import HEAP, REQUESTS, Requests, name_request, observer
+from procd.http.schema import MAX_VALUES, SILENCE_S
+from procd.http.websocket import CONNECTIONS, Connections
+from procd.http.whole import COMPLETIONS, Complete, complete
+from procd.inherited import child_environment, home_dir, lasting_dir, work_dir
 from procd.metrics import Gauge
-from procd.processes import Processes
+from procd.process.shell import Shell
+from procd.process.supervisor import Processes
 from procd.services.audit import AuditFile
 from procd.services.code_run import CodeRuns
-from procd.services.contexts import Contexts
 from procd.services.credentials import Access
 from procd.services.environment import Environment
 from procd.services.execute import Executions
-from procd.services.ptys import PtySessions
+from procd.services.interpreter.contexts import Contexts
+from procd.services.pty.sessions import PtySessions
 from procd.services.readiness import Readiness
-from procd.services.sessions import ShellSessions
-from procd.surroundings import child_environment, home_dir, lasting_dir, work_dir
+from procd.services.shell.sessions import ShellSessions
 from procd.unix.host import Host
-from procd.unix.shell import Shell
 
 PROCESSES = web.AppKey("PROCESSES", Processes)
 

@@ -22,18 +22,18 @@ from procd.cli.progress import Progress
 from procd.cli.tables import show_json
 from procd.cli.target import parse
 from procd.config import Config, ConfigError
-from procd.configfile import load
+from procd.config_file import load
 from procd.errors import SpawnFailed
+from procd.inherited import state_dir
+from procd.preflight import prepared
+from procd.process import cgroup, tags
+from procd.process.kernel import missing
+from procd.process.limits import Confinement
+from procd.process.memory import memory_bytes
+from procd.process.shell import Shell, script_argv
 from procd.services.credentials import VARIABLE
 from procd.services.programs import MissingProgramError, find
-from procd.startup import prepared
-from procd.surroundings import state_dir
-from procd.unix import cgroup, tags
-from procd.unix.confine import Confinement
-from procd.unix.kernel import missing
-from procd.unix.memory import memory_bytes
 from procd.unix.procfs import stat_of
-from procd.unix.shell import Shell, script_argv
 
 GOOD, POOR, BAD = "ok", "warning", "problem"
 COLOURS: Final = {GOOD: "green", POOR: "yellow", BAD: "red"}

@@ -17,20 +17,23 @@ from typing import Any, Final, NoReturn
 import click
 from aiohttp import web
 
-from procd.api.gate import GATE
-from procd.api.runner import Runner
 from procd.app import create_app
 from procd.app import reload as reload_app
 from procd.cli.failure import EXIT_CONFIG, Failure
 from procd.config import Config, ConfigError, LogConfig
-from procd.configfile import load
+from procd.config_file import load
+from procd.http.auth import GATE
+from procd.http.runner import Runner
 from procd.listen import Listeners
-from procd.logs import NeverWaiting, formatter, report
+from procd.logging import NeverWaiting, formatter, report
+from procd.preflight import prepared
+from procd.process import kernel
 from procd.services.access import redacted
 from procd.services.credentials import VARIABLE
-from procd.startup import prepared
 from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
-from procd.unix import environ, heap, kernel, keyring, priority
+from procd.unix import environ, keyring
+from procd.unix import malloc as heap
+from procd.unix import raise_priority as priority
 from procd.unix.fd import RESERVED, seal_inherited
 
 log = logging.getLogger("procd")

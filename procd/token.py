@@ -9,8 +9,8 @@ import click
 
 from procd.cli.failure import EXIT_CONFIG, Failure
 from procd.config import ConfigError
-from procd.configfile import load
-from procd.services import tokenfile
+from procd.config_file import load
+from procd.services import token_file as tokenfile
 from procd.services.access import NAME, Token, digest_of, new_secret
 from procd.services.credentials import OF_VARIABLE, VARIABLE
 

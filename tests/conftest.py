@@ -11,6 +11,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ from aiohttp.test_utils import TestClient, TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from procd.api.openapi import Description
-from procd.api.runner import Runner
-from procd.api.whole import COMPLETIONS
 from procd.app import PREFIXES, ROUTES, create_app
 from procd.config import Config
-from procd.configfile import from_mapping
-from procd.unix.fd import SO_PASSRIGHTS
+from procd.config_file import from_mapping
+from procd.http.runner import Runner
+from procd.http.whole import COMPLETIONS
+from procd.process.poller import Poller
+from procd.unix.fd import SO_PASSRIGHTS, OwnedFd, pipe
+from tests.api.access import Secrets
+from tests.api.clients import Fifo, Gate
 
 # Login shells are started and killed by the hundred: they are not to run what this user's profile
 # says, nor to leave it half done. What others keep below HOME is where it was.
@@ -207,3 +211,60 @@ def procd(aiohttp_client: Any, described: dict[str, Any]) -> Iterator[MakeClient
 
     yield make
     assert not unheard
+
+
+@pytest.fixture
+def closing() -> Iterator[ExitStack]:
+    """End what a test leaves."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def ends(closing: ExitStack) -> tuple[OwnedFd, OwnedFd]:
+    """A pipe."""
+    reading, writing = pipe()
+    closing.callback(reading.close)
+    closing.callback(writing.close)
+    return reading, writing
+
+
+@pytest.fixture
+async def poller() -> AsyncIterator[Poller]:
+    made = Poller(asyncio.get_running_loop())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def alive(tmp_path: Path) -> Iterator[Fifo]:
+    """A FIFO that a program's processes inherit: it ends when the last of them has."""
+    with Fifo(tmp_path / "alive") as fifo:
+        yield fifo
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """A FIFO that programs wait at."""
+    with Gate(tmp_path / "gate") as gate:
+        yield gate
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Secrets:
+    """A token of each scope."""
+    return Secrets(tmp_path / "tokens")
+
+
+@pytest.fixture(params=["bash", "dash", "zsh", "busybox"])
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Each shell that a session may have."""
+    from tests.api.sessions import SHELLS  # which imports this module
+
+    path = SHELLS[request.param]
+    if not os.access(path, os.X_OK):
+        pytest.skip(f"{request.param} is not installed")
+    if request.param == "busybox":
+        (tmp_path / "sh").symlink_to(path)
+        return str(tmp_path / "sh")
+    return path

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from procd.config import Config, ConfigError, ProcessConfig
-from procd.configfile import from_mapping, load
-from procd.surroundings import child_environment, home_dir, work_dir
+from procd.config_file import from_mapping, load
+from procd.inherited import child_environment, home_dir, work_dir
 
 SECTIONS = {section.name: type(getattr(Config(), section.name)) for section in fields(Config)}
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"

@@ -2,7 +2,7 @@
 
 from collections.abc import Container
 
-from procd.unix.proctree import Forest, Tree, members
+from procd.process.tree import Forest, Tree, members
 
 
 def members_of(tree: Tree | Forest, supervised: Container[int]) -> dict[int, int]:

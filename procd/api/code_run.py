@@ -7,8 +7,13 @@ from typing import Any
 from aiohttp import web
 from marshmallow import fields
 
-from procd.api.audit import note
-from procd.api.body import (
+from procd.errors import Exhausted, TimedOut
+from procd.http.audit import note
+from procd.http.describe import FLAG, INTEGER, TEXT, Doc, Shape, error_with
+from procd.http.draft import Draft
+from procd.http.output_text import OutputText
+from procd.http.responses import PIECE_BYTES, Piece, respond
+from procd.http.schema import (
     MAX_UINT32,
     AnyText,
     BodySchema,
@@ -19,11 +24,6 @@ from procd.api.body import (
     non_empty,
     strings,
 )
-from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape, error_with
-from procd.api.draft import Draft
-from procd.api.output_text import OutputText
-from procd.api.reply import PIECE_BYTES, Piece, respond
-from procd.errors import Exhausted, TimedOut
 from procd.services.code_run import CodeRunRequest, CodeRuns
 
 CODE_RUNS = web.AppKey("CODE_RUNS", CodeRuns)

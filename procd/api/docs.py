@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import hdrs
 
-from procd.api.describe import Json
+from procd.http.describe import Json
 
 STYLE: Final = files("procd.api").joinpath("docs.css").read_text(encoding="utf-8")
 

@@ -4,14 +4,14 @@ from typing import Any
 
 from aiohttp import web
 
-from procd.api.audit import note
-from procd.api.body import MAX_UINT32, BodySchema, Count, Text, load, non_empty, strings
-from procd.api.describe import FLAG, INTEGER, TEXT, Doc, Shape, error_with
-from procd.api.draft import Draft
-from procd.api.output_text import OutputText
-from procd.api.reply import respond
 from procd.errors import Exhausted, TimedOut
-from procd.process import STDERR, STDOUT
+from procd.http.audit import note
+from procd.http.describe import FLAG, INTEGER, TEXT, Doc, Shape, error_with
+from procd.http.draft import Draft
+from procd.http.output_text import OutputText
+from procd.http.responses import respond
+from procd.http.schema import MAX_UINT32, BodySchema, Count, Text, load, non_empty, strings
+from procd.process.process import STDERR, STDOUT
 from procd.services.execute import ExecuteRequest, Executions
 
 EXECUTIONS = web.AppKey("EXECUTIONS", Executions)

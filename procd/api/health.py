@@ -2,12 +2,12 @@
 
 from aiohttp import web
 
-from procd.api.describe import LIST, STRINGS, Doc, Shape, error_with
-from procd.api.reply import json_response
-from procd.api.visitors import VISITORS
 from procd.errors import NotReady
+from procd.http.connection_limit import VISITORS
+from procd.http.describe import LIST, STRINGS, Doc, Shape, error_with
+from procd.http.responses import json_response
 from procd.services.readiness import Readiness
-from procd.turns import loop_lag_s
+from procd.throttle import loop_lag_s
 
 READINESS = web.AppKey("READINESS", Readiness)
 # Facts that never change while procd runs, shown by /healthz.

@@ -8,10 +8,10 @@ from aiohttp import web
 from marshmallow import fields
 
 from procd import __version__
-from procd.api.body import BodySchema, Element, Text, load, strings
-from procd.api.describe import COUNT, MESSAGE, NUMBER, TEXT, TIME, Doc, Shape
-from procd.api.encoder import timestamp
-from procd.api.reply import json_response
+from procd.http.describe import COUNT, MESSAGE, NUMBER, TEXT, TIME, Doc, Shape
+from procd.http.encoder import timestamp
+from procd.http.responses import json_response
+from procd.http.schema import BodySchema, Element, Text, load, strings
 from procd.services.environment import Environment
 from procd.unix.host import Host
 

@@ -10,8 +10,26 @@ from typing import Any, Final
 from aiohttp import WSCloseCode, web
 from marshmallow import ValidationError, fields
 
-from procd.api.audit import note
-from procd.api.body import (
+from procd.api.interpreter_frames import CellFrames, frame
+from procd.errors import (
+    BadRequest,
+    Conflict,
+    Exhausted,
+    InvalidBody,
+    ProcdError,
+    ProcessNotFound,
+    SpawnFailed,
+    TimedOut,
+)
+from procd.http.audit import note
+from procd.http.describe import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
+from procd.http.duplex import serve_both_ways
+from procd.http.encoder import timestamp
+from procd.http.goodbye import STOPPING
+from procd.http.log_sender import Outlet
+from procd.http.request_metrics import HEAP
+from procd.http.responses import json_response
+from procd.http.schema import (
     HAS_NUL,
     HAS_SURROGATES,
     MAX_VALUES,
@@ -23,26 +41,8 @@ from procd.api.body import (
     parse,
     strings,
 )
-from procd.api.cells import CellFrames, frame
-from procd.api.describe import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
-from procd.api.duplex import serve_both_ways
-from procd.api.encoder import timestamp
-from procd.api.goodbye import STOPPING
-from procd.api.observe import HEAP
-from procd.api.outlet import Outlet
-from procd.api.reply import json_response
-from procd.api.ws import CONNECTIONS, Connection
-from procd.errors import (
-    BadRequest,
-    Conflict,
-    Exhausted,
-    InvalidBody,
-    ProcdError,
-    ProcessNotFound,
-    SpawnFailed,
-    TimedOut,
-)
-from procd.services.context import (
+from procd.http.websocket import CONNECTIONS, Connection
+from procd.services.interpreter.context import (
     DEFAULT,
     LANGUAGE,
     Cell,
@@ -51,8 +51,8 @@ from procd.services.context import (
     End,
     Outcome,
 )
-from procd.services.contexts import Contexts
-from procd.standstill import within
+from procd.services.interpreter.contexts import Contexts
+from procd.suspend import within
 
 CONTEXTS = web.AppKey("CONTEXTS", Contexts)
 

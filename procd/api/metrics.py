@@ -20,10 +20,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from procd import __version__
-from procd.api.describe import Doc
-from procd.api.observe import Requests
+from procd.http.describe import Doc
+from procd.http.request_metrics import Requests
 from procd.metrics import Gauge, Histogram, Traffic
-from procd.turns import loop_lag_s
+from procd.throttle import loop_lag_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,22 +14,6 @@ from marshmallow import Schema, fields
 
 from procd import __version__
 from procd.api import docs
-from procd.api.body import Count, Element, Text
-from procd.api.describe import (
-    ERROR,
-    PTY_ERROR,
-    TEXT,
-    Doc,
-    Json,
-    ListOf,
-    Reply,
-    Shape,
-)
-from procd.api.dispatch import VARIES
-from procd.api.encoder import encoded
-from procd.api.envelope import PTY_PATH
-from procd.api.scopes import NEEDS, UNGUARDED, UPGRADES
-from procd.api.whole import CONTENT_TYPE
 from procd.errors import (
     BadRequest,
     InvalidBody,
@@ -39,6 +23,22 @@ from procd.errors import (
     TooLarge,
     Unauthorized,
 )
+from procd.http.describe import (
+    ERROR,
+    PTY_ERROR,
+    TEXT,
+    Doc,
+    Json,
+    ListOf,
+    Reply,
+    Shape,
+)
+from procd.http.dispatch import VARIES
+from procd.http.encoder import encoded
+from procd.http.envelope import PTY_PATH
+from procd.http.route_policy import NEEDS, UNGUARDED, UPGRADES
+from procd.http.schema import Count, Element, Text
+from procd.http.whole import CONTENT_TYPE
 from procd.services.access import KEY_PARAM, TICKET_PARAM, Scope
 
 JSON: Final = "application/json"

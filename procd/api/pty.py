@@ -6,19 +6,15 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from procd.api.audit import ending, note
-from procd.api.body import (
-    MAX_UINT16,
-    AnyText,
-    BodySchema,
-    Count,
-    Flag,
-    Text,
-    load,
-    non_empty,
-    strings,
+from procd.errors import (
+    Conflict,
+    Exhausted,
+    ProcessNotFound,
+    SessionEnded,
+    SpawnFailed,
 )
-from procd.api.describe import (
+from procd.http.audit import ending, note
+from procd.http.describe import (
     FLAG,
     INTEGER,
     MESSAGE,
@@ -30,8 +26,8 @@ from procd.api.describe import (
     ListOf,
     Shape,
 )
-from procd.api.encoder import timestamp
-from procd.api.reply import (
+from procd.http.encoder import timestamp
+from procd.http.responses import (
     OBJECT_BYTES,
     Item,
     array_json,
@@ -40,15 +36,19 @@ from procd.api.reply import (
     respond_json,
     string_json,
 )
-from procd.errors import (
-    Conflict,
-    Exhausted,
-    ProcessNotFound,
-    SessionEnded,
-    SpawnFailed,
+from procd.http.schema import (
+    MAX_UINT16,
+    AnyText,
+    BodySchema,
+    Count,
+    Flag,
+    Text,
+    load,
+    non_empty,
+    strings,
 )
-from procd.services.pty import PtyInfo, PtyRequest, check_size
-from procd.services.ptys import PtySessions
+from procd.services.pty.session import PtyInfo, PtyRequest, check_size
+from procd.services.pty.sessions import PtySessions
 
 PTYS = web.AppKey("PTYS", PtySessions)
 

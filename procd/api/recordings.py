@@ -5,13 +5,13 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from procd.api.audit import note
-from procd.api.describe import FLAG, INTEGER, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
-from procd.api.encoder import timestamp
 from procd.api.pty import PTYS
-from procd.api.reply import json_response
 from procd.errors import Conflict
-from procd.services.recording import RecordingInfo
+from procd.http.audit import note
+from procd.http.describe import FLAG, INTEGER, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
+from procd.http.encoder import timestamp
+from procd.http.responses import json_response
+from procd.services.pty.recording import RecordingInfo
 
 PIECE_BYTES: Final = 256 << 10
 

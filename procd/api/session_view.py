@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Final
 
-from procd.api.describe import COUNT, FLAG, INTEGER, TEXT, TIME, USAGE, ListOf, Shape
-from procd.api.reply import OBJECT_BYTES, Item, array_json, object_json, string_json
 from procd.errors import ProcessNotFound
-from procd.services.command import Command
-from procd.services.history import History
-from procd.services.session import ShellSession
-from procd.services.sessions import ShellSessions
+from procd.http.describe import COUNT, FLAG, INTEGER, TEXT, TIME, USAGE, ListOf, Shape
+from procd.http.responses import OBJECT_BYTES, Item, array_json, object_json, string_json
+from procd.services.shell.command import Command
+from procd.services.shell.command_store import History
+from procd.services.shell.session import ShellSession
+from procd.services.shell.sessions import ShellSessions
 
 COMMAND: Final = Shape(
     "Command",

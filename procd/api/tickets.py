@@ -6,11 +6,11 @@ from aiohttp import web
 from marshmallow import ValidationError
 from yarl import URL
 
-from procd.api.body import BodySchema, Text, load, non_empty
-from procd.api.describe import NUMBER, TEXT, Doc, Shape
-from procd.api.gate import CALLER, GATE, plain_path
-from procd.api.reply import json_response
 from procd.errors import Exhausted
+from procd.http.auth import CALLER, GATE, plain_path
+from procd.http.describe import NUMBER, TEXT, Doc, Shape
+from procd.http.responses import json_response
+from procd.http.schema import BodySchema, Text, load, non_empty
 
 MAX_ROUTE_LENGTH: Final = 4096
 

@@ -12,8 +12,8 @@ from typing import Final
 
 from aiohttp import ETag, hdrs, web
 
-from procd.api.describe import Doc
 from procd.errors import NotFound
+from procd.http.describe import Doc
 
 INDEX: Final = "index.html"
 TYPES: Final = {

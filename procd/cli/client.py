@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from procd.cli.failure import Refused, Unreachable
 from procd.cli.http import CONNECT_S, REPLY_S, Connection, Reply
-from procd.cli.outage import RETRY_S
+from procd.cli.reconnect import RETRY_S
 from procd.cli.target import Target
 from procd.cli.websocket import WebSocket, connect
 

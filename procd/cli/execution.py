@@ -17,9 +17,9 @@ from procd.cli.client import SESSION, Client
 from procd.cli.failure import Failure, Refused, Unreachable
 from procd.cli.http import REPLY_S, Connection, quoted
 from procd.cli.io import ENDING, PIECE_BYTES, STDERR, STDIN, Signals, in_foreground, write_all
-from procd.cli.outage import RETRY_S, Outage
-from procd.cli.piece import piece_of
+from procd.cli.log_chunk import piece_of
 from procd.cli.progress import Progress
+from procd.cli.reconnect import RETRY_S, Outage
 from procd.cli.websocket import BEAT_S, DEAD_S, WebSocket
 
 EXIT_TIMEOUT: Final = 124  # as timeout(1)

@@ -10,10 +10,10 @@ from procd.cli.failure import Unreachable
 from procd.cli.http import query
 from procd.cli.ids import command_path, complete_session, optional_command
 from procd.cli.io import STDERR, coloured, write_all
+from procd.cli.log_chunk import piece_of
 from procd.cli.options import as_json, not_empty, pass_target
-from procd.cli.outage import RETRY_S, Outage
-from procd.cli.piece import piece_of
 from procd.cli.progress import ASKING, Progress
+from procd.cli.reconnect import RETRY_S, Outage
 from procd.cli.tables import show_json
 from procd.cli.target import Target
 from procd.cli.websocket import WebSocket

@@ -10,7 +10,7 @@ from procd.cli.cast import read
 from procd.cli.io import ENDING, STDOUT, Signals, write_all
 from procd.cli.modes import Modes
 from procd.cli.options import Number
-from procd.streams.replay import ReplayFilter
+from procd.output.replay import ReplayFilter
 
 # What lasts longer isn't waited for: select(2) has an end, too.
 LONGEST_S: Final = 86400.0

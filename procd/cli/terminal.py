@@ -14,7 +14,7 @@ from typing import Final
 from procd.cli.failure import Failure
 from procd.cli.io import STDIN, STDOUT, write_all
 from procd.cli.modes import ORIGIN, Modes
-from procd.streams.replay import MOST_HELD_BYTES, ReplayFilter, unfinished
+from procd.output.replay import MOST_HELD_BYTES, ReplayFilter, unfinished
 
 # How long a terminal may take to show something before it counts as stopped.
 STOPPED_S: Final = 1.0

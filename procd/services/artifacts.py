@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
 
-from procd.turns import Turns
+from procd.throttle import Turns
 
 # How the line of a chart begins, after the one before it, and ends. Source: worker/pyplot_hook.py.
 CHART_BEGIN: Final = b'\n{"type":"chart","value":'

@@ -17,16 +17,16 @@ from typing import Final
 from procd import worker
 from procd.config import CodeRunConfig
 from procd.errors import BadRequest, SpawnFailed
-from procd.process import STDERR
-from procd.processes import Apart
+from procd.output.buffer import Backlog
+from procd.output.log import Log
+from procd.process.limits import Confinement
+from procd.process.process import STDERR
+from procd.process.supervisor import Apart
 from procd.services.artifacts import Artifacts
 from procd.services.environment import Environment, check_names, cost_bytes
 from procd.services.execute import ExecuteResult, Executions, Program, Watch
 from procd.services.programs import MissingProgramError, find
-from procd.streams.backlog import Backlog
-from procd.streams.log import Log
-from procd.turns import Turns
-from procd.unix.confine import Confinement
+from procd.throttle import Turns
 from procd.unix.fd import OwnedFd, anonymous_file, pipe
 from procd.unix.file import remove_tree
 

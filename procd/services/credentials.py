@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from procd.config import Config, ConfigError
-from procd.services import tokenfile
+from procd.services import token_file as tokenfile
 from procd.services.access import (
     MAX_SECRET_LENGTH,
     MIN_SECRET_LENGTH,

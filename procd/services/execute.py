@@ -7,14 +7,14 @@ from typing import Final
 
 from procd.config import ExecuteConfig
 from procd.errors import BadRequest, Exhausted, SpawnFailed
-from procd.process import STDERR, Process
-from procd.processes import Apart, Processes
+from procd.output.buffer import Backlog
+from procd.output.log import Log
+from procd.process.process import STDERR, Process
+from procd.process.shell import Shell, script_argv
+from procd.process.starts import Steps
+from procd.process.supervisor import Apart, Processes
 from procd.services.environment import Environment, check_names, cost_bytes
-from procd.starts import Steps
-from procd.streams.backlog import Backlog
-from procd.streams.log import Log
 from procd.unix.fd import OwnedFd
-from procd.unix.shell import Shell, script_argv
 
 # Output that is told when time ran out. The SDKs wait 5 s longer for the reply than the command may
 # take, and drop the output.

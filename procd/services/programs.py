@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from procd.unix.confine import Confinement
+from procd.process.limits import Confinement
 from procd.unix.mounts import is_remote
 
 

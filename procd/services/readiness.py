@@ -2,9 +2,9 @@
 
 from procd.config import HealthConfig
 from procd.errors import Exhausted, SpawnFailed
-from procd.processes import Processes
-from procd.services.sessions import ShellSessions
-from procd.unix.shell import Shell
+from procd.process.shell import Shell
+from procd.process.supervisor import Processes
+from procd.services.shell.sessions import ShellSessions
 
 
 class Readiness:

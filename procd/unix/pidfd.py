@@ -10,7 +10,7 @@ import signal
 from collections.abc import Mapping
 from typing import Final
 
-from procd.turns import STEPS
+from procd.throttle import STEPS
 from procd.unix.fd import OwnedFd
 from procd.unix.procfs import stat_of
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from procd.services.access import Scope, Token, digest_of, new_secret
-from procd.services.tokenfile import add
+from procd.services.token_file import add
 from tests.conftest import Client, MakeClient
 
 

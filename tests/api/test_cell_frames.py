@@ -5,12 +5,12 @@ from itertools import cycle
 import orjson
 import pytest
 
-from procd.api import cells
-from procd.api.cells import BATCH_FRAMES, CellFrames
-from procd.process import STDERR, STDOUT
-from procd.services.repl import RESULTS
-from procd.streams.backlog import Backlog
-from procd.streams.frames import encode
+from procd.api import interpreter_frames as cells
+from procd.api.interpreter_frames import BATCH_FRAMES, CellFrames
+from procd.output.buffer import Backlog
+from procd.output.frames import encode
+from procd.process.process import STDERR, STDOUT
+from procd.services.interpreter.process import RESULTS
 
 
 def test_without_memory_for_a_moment_nothing_is_said_twice(

@@ -21,7 +21,7 @@ from procd.services import artifacts as artifacts_module
 from procd.services.artifacts import TURN_BYTES, Artifacts
 from procd.services.code_run import MAX_PROBED
 from procd.services.execute import LATE_BYTES
-from procd.turns import STEPS, Turns
+from procd.throttle import STEPS, Turns
 from tests.api.clients import (
     WAIT_S,
     Fifo,

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from procd.api.session import SESSIONS
-from procd.unix import newuser
+from procd.api.sessions import SESSIONS
+from procd.services.pty import zsh_newuser as newuser
 from procd.unix.libc import LIBC
 from tests.api import cells, sessions
 from tests.api.clients import Gate, connect, create, delete, execute

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import WSServerHandshakeError
 
 from procd.api.pty import PTYS
-from procd.api.ws import CONNECTIONS
+from procd.http.websocket import CONNECTIONS
 from tests import waiting
 from tests.api.clients import (
     CLOSE,

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from procd.api import pulse
 from procd.api.execute import EXECUTIONS
 from procd.app import PROCESSES
 from procd.config import Config
+from procd.http import keepalive as pulse
+from procd.process.poller import Poller
 from procd.services.execute import LATE_BYTES, ExecuteRequest, unwatched
-from procd.unix.poller import Poller
 from tests.api.clients import (
     WAIT_S,
     Fifo,

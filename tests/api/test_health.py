@@ -8,8 +8,8 @@ from pathlib import Path
 
 from procd.api.health import READINESS
 from procd.config import HealthConfig
-from procd.services.command import LEAST_BYTES
-from procd.turns import loop_lag_s
+from procd.services.shell.command import LEAST_BYTES
+from procd.throttle import loop_lag_s
 from procd.unix.fd import RESERVED
 from tests.api import sessions
 from tests.api.clients import (

@@ -20,12 +20,12 @@ import pytest
 from aiohttp import WSMsgType
 
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
-from procd.api.observe import HEAP
-from procd.api.ws import CONNECTIONS
 from procd.app import PROCESSES
-from procd.services.context import STATE_LOST
-from procd.streams.backlog import Backlog
-from procd.turns import PIECES
+from procd.http.request_metrics import HEAP
+from procd.http.websocket import CONNECTIONS
+from procd.output.buffer import Backlog
+from procd.services.interpreter.context import STATE_LOST
+from procd.throttle import PIECES
 from tests.api.cells import CONTEXTS, EXECUTE, Cell, create, delete, listed, run, said, start
 from tests.api.clients import (
     CLOSE,
@@ -40,8 +40,8 @@ from tests.api.clients import (
     refused,
     until,
 )
-from tests.api.test_ws import closed_with, masked
 from tests.conftest import Client, MakeClient
+from tests.http.test_websocket import closed_with, masked
 
 # What is said
 
@@ -1408,7 +1408,7 @@ async def test_who_sends_nonsense_amid_a_cell(
     procd: MakeClient, monkeypatch: pytest.MonkeyPatch, nonsense: bytes, code: int
 ) -> None:
     """The cell is interrupted at once, though the client is silent and may still read why."""
-    monkeypatch.setattr("procd.api.ws.REST_S", 600.0)
+    monkeypatch.setattr("procd.http.websocket.REST_S", 600.0)
     client = await procd(interpreter={"max_message_bytes": 4096})
     async with raw(client) as rude:
         await rude.upgrade(EXECUTE)

@@ -50,12 +50,12 @@ from pathlib import Path
 import pytest
 from aiohttp import WSCloseCode, WSMsgType
 
-from procd.api.session import SESSIONS
+from procd.api.sessions import SESSIONS
 from procd.app import PROCESSES
 from procd.config import Config
 from procd.errors import Exhausted
-from procd.services.command import LEAST_BYTES
-from procd.spawnrate import SpawnRate
+from procd.process.spawn_rate import SpawnRate
+from procd.services.shell.command import LEAST_BYTES
 from tests.api import sessions
 from tests.api.clients import (
     Gate,

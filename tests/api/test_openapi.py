@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import procd.api
-from procd.api.describe import Doc
-from procd.api.gate import GATE
 from procd.api.health import READINESS
-from procd.api.scopes import NEEDS, UNGUARDED
 from procd.app import ROUTES
+from procd.http.auth import GATE
+from procd.http.describe import Doc
+from procd.http.route_policy import NEEDS, UNGUARDED
 from tests.api.access import Secrets, bearer, guarded
 from tests.conftest import Client, MakeClient
 

@@ -177,7 +177,7 @@ async def test_a_machine_without_terminals(
     def nowhere(cols: int, rows: int) -> NoReturn:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/dev/ptmx")
 
-    monkeypatch.setattr("procd.processes.open_pty", nowhere)
+    monkeypatch.setattr("procd.process.process.supervisor.open_pty", nowhere)
     client = await procd()
     message = await refused_create(client, {"id": "t1"}, 500, "INTERNAL_SERVER_ERROR")
     assert message.endswith("cannot start a process: /dev/ptmx: No such file or directory")

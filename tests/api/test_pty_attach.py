@@ -10,10 +10,10 @@ from pathlib import Path
 
 from aiohttp import web
 
-from procd.api.past import recall
 from procd.api.pty import PTYS
-from procd.api.ws import CONNECTIONS
-from procd.turns import Turns
+from procd.api.pty_replay import recall
+from procd.http.websocket import CONNECTIONS
+from procd.throttle import Turns
 from tests.allocations import ALLOCATIONS, short
 from tests.api.clients import (
     BINARY,

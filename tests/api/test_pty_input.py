@@ -7,10 +7,10 @@ import tracemalloc
 from pathlib import Path
 from random import Random
 
-from procd.api.attendant import PROTOCOL
-from procd.api.incoming import FRAMES_A_TURN
 from procd.api.pty import PTYS
-from procd.api.ws import CONNECTIONS
+from procd.api.pty_protocol import PROTOCOL
+from procd.http.frame_reader import FRAMES_A_TURN
+from procd.http.websocket import CONNECTIONS
 from tests.api.clients import (
     BINARY,
     CLOSE,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from procd.api.pty import PTYS
-from procd.services.recording import Recording
+from procd.services.pty.recording import Recording
 from tests.api.clients import WAIT_S, connect, create, delete, each, program, raw, refused
 from tests.conftest import Client, MakeClient
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from procd.api.session import SESSIONS
+from procd.api.sessions import SESSIONS
 from procd.app import create_app
-from procd.configfile import from_mapping
-from procd.services.command import Command
-from procd.streams.labels import LabelledFrames
-from procd.unix.openings import Opening
-from procd.unix.reader import FdReader
-from procd.unix.writer import FdWriter
+from procd.config_file import from_mapping
+from procd.output.multiplex import LabelledFrames
+from procd.process.reader import FdReader
+from procd.process.writer import FdWriter
+from procd.services.shell.command import Command
+from procd.services.shell.proc_path import Opening
 from tests.api.clients import Fifo, Gate, refused
 from tests.api.sessions import (
     MODERN,
@@ -291,7 +291,7 @@ async def test_a_clock_that_is_set_back(
     await create(client)
     command_id = await start(client, f"read x <{gate}")
     earlier = SimpleNamespace(now=lambda zone: datetime.now(zone) - timedelta(hours=1))
-    monkeypatch.setattr("procd.services.command.datetime", earlier)
+    monkeypatch.setattr("procd.services.shell.command.datetime", earlier)
     gate.open()
     shown = await ended(client, command_id)
     assert shown["startedAt"] == shown["endedAt"]

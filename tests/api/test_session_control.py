@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from procd.api.session import SESSIONS
-from procd.services.history import TURN_COMMANDS
-from procd.trees import Trees
+from procd.api.sessions import SESSIONS
+from procd.process.trees import Trees
+from procd.services.shell.command_store import TURN_COMMANDS
 from tests.api.clients import Fifo, Gate, refused, until
 from tests.api.sessions import (
     MODERN,

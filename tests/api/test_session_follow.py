@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from procd.api import outlet
-from procd.api.session import SESSIONS
-from procd.api.ws import CONNECTIONS, Connection
+from procd.api.sessions import SESSIONS
+from procd.http import log_sender as outlet
+from procd.http.websocket import CONNECTIONS, Connection
 from tests.api.clients import CLOSE, Gate, raw, refused, sha256, until
 from tests.api.sessions import (
     VERSION,

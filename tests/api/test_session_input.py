@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from procd.api.session import SESSIONS
+from procd.api.sessions import SESSIONS
 from tests.api.clients import Gate, refused, until
 from tests.api.sessions import (
     create,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from procd.api.session import SESSIONS
+from procd.api.sessions import SESSIONS
 from tests.api.clients import Gate, Raw, json_body, random_base64, raw
 from tests.api.sessions import (
     MODERN,

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from aiohttp import WSServerHandshakeError
 
-from procd.api.gate import GATE
 from procd.app import reload
+from procd.http.auth import GATE
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.clients import attach, each, program, refused
 from tests.conftest import Client, MakeClient

@@ -16,19 +16,19 @@ import pytest
 
 from procd.api.health import READINESS
 from procd.api.interpreter import CONTEXTS
-from procd.api.past import PIECE_BYTES
 from procd.api.pty import PTYS
-from procd.api.session import SESSIONS
-from procd.api.ws import CONNECTIONS
+from procd.api.pty_replay import PIECE_BYTES
+from procd.api.sessions import SESSIONS
 from procd.app import PROCESSES
 from procd.errors import SessionEnded
-from procd.processes import SPAWNS
-from procd.services.command import TURN_DESCRIPTORS
-from procd.services.context import STATE_LOST
-from procd.services.history import TURN_BYTES
-from procd.services.ptys import REPLAY_PIECES
-from procd.starts import TOGETHER
-from procd.turns import STEPS, Turns
+from procd.http.websocket import CONNECTIONS
+from procd.process.starts import TOGETHER
+from procd.process.supervisor import SPAWNS
+from procd.services.interpreter.context import STATE_LOST
+from procd.services.pty.sessions import REPLAY_PIECES
+from procd.services.shell.command import TURN_DESCRIPTORS
+from procd.services.shell.command_store import TURN_BYTES
+from procd.throttle import STEPS, Turns
 from procd.unix.pidfd import ended
 from tests.api import cells, sessions
 from tests.api.clients import Raw, attach, connect, create, delete, listed, program, raw, refused

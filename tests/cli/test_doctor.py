@@ -12,7 +12,7 @@ import pytest
 
 from procd.config import Config
 from procd.doctor import _cgroup, _processes
-from procd.unix import cgroup
+from procd.process import cgroup
 from tests.cli.conftest import Cli
 from tests.daemon.daemon import PROCD, Daemon
 from tests.passable import let_pass

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from procd.api.runner import Runner
 from procd.app import create_app
 from procd.cli.failure import Failure
 from procd.cli.target import Target, parse, resolve
-from procd.configfile import from_mapping
+from procd.config_file import from_mapping
+from procd.http.runner import Runner
 from tests.api.access import Secrets
 from tests.cli.conftest import PROCD, Cli
 from tests.daemon.daemon import Daemon, environment

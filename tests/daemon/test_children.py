@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from procd.orphans import SWEEP_DELAY_S
+from procd.process.reaper import SWEEP_DELAY_S
 from procd.unix.keyring import SYS_KEYCTL
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import aiohttp
 
-from procd.orphans import SWEEP_DELAY_S
+from procd.process.reaper import SWEEP_DELAY_S
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import eventually
 

@@ -109,7 +109,8 @@ def test_processes_that_may_not_be_looked_at() -> None:
     """They are nobody's, and hide no others; the doctor says that there are some."""
     foreign = subprocess.Popen(["sleep", "100"])
     script = f"""
-from procd.unix import procfs, tags
+from procd.unix import procfs
+from procd.process import tags
 print(procfs.stat_of({foreign.pid}), tags.tag_of({foreign.pid}))
 """
     hidden = ("unshare", "--mount", "sh", "-c", HIDING, "sh")

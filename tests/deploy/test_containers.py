@@ -8,7 +8,7 @@ import pytest
 
 from procd.app import ROUTES
 from procd.config import ConfigError
-from procd.configfile import load, networks
+from procd.config_file import load, networks
 from procd.services.credentials import Access
 from tests.daemon.conftest import Start, http
 from tests.daemon.test_command_line import run

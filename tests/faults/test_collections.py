@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from procd.api.attendant import PROTOCOL, Attendant
-from procd.api.edge import HttpConnection
 from procd.api.execute import EXECUTIONS
-from procd.api.incoming import Incoming
-from procd.api.outlet import Outlet
-from procd.api.ws import Connection
+from procd.api.pty_protocol import PROTOCOL, Attendant
+from procd.http.connection import HttpConnection
+from procd.http.frame_reader import Incoming
+from procd.http.log_sender import Outlet
+from procd.http.websocket import Connection
+from procd.output.buffer import Backlog
 from procd.services.execute import ExecuteRequest, unwatched
-from procd.services.keyboard import Typist
-from procd.services.pty import PtyInfo
-from procd.streams.backlog import Backlog
+from procd.services.pty.input_queue import Typist
+from procd.services.pty.session import PtyInfo
 from tests.api.clients import CLOSE, PING, TEXT, WAIT_S, create, delete, json_body, program, raw
 from tests.conftest import Client, MakeClient
 from tests.waiting import until

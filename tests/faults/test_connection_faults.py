@@ -12,16 +12,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from procd.api.edge import HttpConnection
-from procd.api.visitors import Visitors
+from procd.http.connection import HttpConnection
+from procd.http.connection_limit import Visitors
 from tests.conftest import MakeClient
-from tests.daemon.conftest import Start, http, no_blocking, settled, start
-
-__all__ = ["http", "no_blocking", "settled", "start"]
+from tests.daemon.conftest import Start
 
 # What the first connection comes to, in place of the event loop's own accept(2).
 NO_MEMORY_TO_ACCEPT = """
-from procd.api.runner import HttpServer
+from procd.http.runner import HttpServer
 from procd.listen import Site
 make, failures = HttpServer.__call__, [MemoryError()]
 

@@ -7,7 +7,7 @@ import pytest
 
 from procd.api.interpreter import CONTEXTS
 from procd.errors import Exhausted
-from procd.services.context import Context
+from procd.services.interpreter.context import Context
 from procd.unix.fd import MOMENTARY, RESERVED
 from tests.api import sessions
 from tests.api.clients import (
@@ -23,10 +23,7 @@ from tests.api.clients import (
     refused,
     until,
 )
-from tests.api.conftest import alive
 from tests.conftest import MakeClient
-
-__all__ = ["alive"]
 
 
 async def test_execute(procd: MakeClient) -> None:

@@ -24,10 +24,8 @@ import pytest
 import uvloop
 
 from procd.unix.fd import MOMENTARY, RESERVED
-from tests.daemon.conftest import Start, http, no_blocking, settled, start
+from tests.daemon.conftest import Start
 from tests.daemon.daemon import Daemon, descendants, descriptors, eventually
-
-__all__ = ["http", "no_blocking", "settled", "start"]
 
 # No entry, no process, no file of this machine has it.
 BOMBER = 2_000_000_011

@@ -15,9 +15,9 @@ import pytest
 
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
 from procd.app import PROCESSES
-from procd.services import replies
-from procd.services.context import INTERNAL, STATE_LOST
-from procd.unix.channel import MAX_UNSENT_BYTES
+from procd.services.interpreter import worker_protocol as replies
+from procd.services.interpreter.channel import MAX_UNSENT_BYTES
+from procd.services.interpreter.context import INTERNAL, STATE_LOST
 from procd.unix.fd import RESERVED
 from tests import waiting
 from tests.api.cells import CONTEXTS, EXECUTE, create, delete, listed, run, said, start
@@ -32,11 +32,8 @@ from tests.api.clients import (
     refused,
     until,
 )
-from tests.api.conftest import alive
 from tests.conftest import MakeClient
-from tests.test_process import Filling
-
-__all__ = ["alive"]
+from tests.process.test_process import Filling
 
 EVERY_FD = (
     "import os\nfor fd in map(int, os.listdir('/proc/self/fd')):\n  try: {}\n  except OSError: pass"
@@ -636,7 +633,7 @@ async def test_no_memory_to_hear_with(procd: MakeClient, monkeypatch: pytest.Mon
             raise MemoryError
         return parse(data, request)
 
-    monkeypatch.setattr("procd.services.repl.parse", short)
+    monkeypatch.setattr("procd.services.interpreter.process.parse", short)
     code = "print('one')\ndisplay(2)\nprint('three')\n1 / 0"
     cell = await run(client, code, display=True)
     assert cell.stdout == "one\nthree\n"

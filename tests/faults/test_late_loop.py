@@ -13,25 +13,22 @@ import pytest
 from procd.api.execute import EXECUTIONS
 from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
-from procd.api.session import SESSIONS
+from procd.api.sessions import SESSIONS
 from procd.config import ProcessConfig
 from procd.errors import CommandCompleted, ProcessNotFound, SessionEnded
-from procd.services.dialogue import EXIT_S, Contact, Dialogue
-from procd.services.session import ShellSession
-from procd.services.session_requests import ExecRequest, InputRequest
-from procd.unix.confine import confinement
-from procd.unix.dialect import FedShell
-from procd.unix.openings import Openings, Paths
-from procd.unix.poller import Poller
+from procd.process.limits import confinement
+from procd.process.poller import Poller
+from procd.services.shell.dialect import FedShell
+from procd.services.shell.driver import EXIT_S, Contact, Dialogue
+from procd.services.shell.proc_path import Openings, Paths
+from procd.services.shell.requests import ExecRequest, InputRequest
+from procd.services.shell.session import ShellSession
 from tests.api import cells
 from tests.api.clients import WAIT_S, Fifo, Gate, attach, execute, program
-from tests.api.conftest import alive, gate
 from tests.api.sessions import create, post_exec, run
 from tests.api.test_code_run import code_run
 from tests.conftest import MakeClient
 from tests.waiting import until
-
-__all__ = ["alive", "gate"]
 
 TIMEOUT_S = 1
 # A child that outlives who has started it, and holds its output.

@@ -12,7 +12,6 @@ from random import Random
 import pytest
 
 from tests.api.clients import Terminal, attach, connect
-from tests.api.conftest import shell
 from tests.api.sessions import (
     MODERN,
     create,
@@ -27,8 +26,6 @@ from tests.api.sessions import (
     type_in,
 )
 from tests.conftest import Client, MakeClient
-
-__all__ = ["shell"]
 
 # Writes as many numbered lines more as it is told, and nothing else.
 NUMBERS = """

@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientResponse
 
-from procd.api.session import SESSIONS
+from procd.api.sessions import SESSIONS
 from procd.app import PROCESSES
-from procd.services.command import Command
-from procd.services.dialogue import Dialogue
+from procd.services.shell.command import Command
+from procd.services.shell.driver import Dialogue
 from procd.unix.procfs import own_children
 from tests.api.clients import WAIT_S, Fifo, Gate, descriptors_exhausted, execute, refused
-from tests.api.conftest import alive, gate
 from tests.api.sessions import (
     MODERN,
     SHELLS,
@@ -40,8 +39,6 @@ from tests.nobody import as_nobody
 from tests.passable import let_pass
 from tests.shortage import CALLS, no_memory_for
 from tests.waiting import until
-
-__all__ = ["alive", "gate"]
 
 DISK_BYTES = 1 << 20
 NO_DESCRIPTOR = "cannot start a command: Too many open files"
@@ -686,7 +683,7 @@ async def test_a_flood_on_the_pipe_of_statuses(
     client = await procd(log={"level": "info"})
     await create(client)
     pipe = client.app[SESSIONS].get("s")._dialogue._control.fd.number
-    with caplog.at_level("INFO", logger="procd.services.dialogue"):
+    with caplog.at_level("INFO", logger="procd.services.shell.driver"):
         for flood in (b"\n" * 4095, b"1 " + b"9" * 4096, b"7 0\nx\n\n"):
             os.write(pipe, flood + b"\n")
             body = await run(client, "(exit 3)")

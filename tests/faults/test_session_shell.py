@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from procd.api.session import SESSIONS
-from procd.services import dialogue
+from procd.api.sessions import SESSIONS
+from procd.services.shell import driver as dialogue
 from procd.unix.procfs import stat_of
 from tests.api.clients import Fifo, Gate, raw, refused, until
-from tests.api.conftest import alive, gate, shell
 from tests.api.sessions import (
     SHELLS,
     create,
@@ -31,8 +30,6 @@ from tests.api.sessions import (
     start,
 )
 from tests.conftest import Client, MakeClient
-
-__all__ = ["alive", "gate", "shell"]
 
 NOTE = "the shell does not say how this command ended"
 

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from procd.api import pulse, ws
-from procd.api.attendant import PROTOCOL
 from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
-from procd.api.session import SESSIONS
-from procd.api.ws import CONNECTIONS
-from procd.standstill import LATE_S, Countdown
-from procd.unix import proctree
+from procd.api.pty_protocol import PROTOCOL
+from procd.api.sessions import SESSIONS
+from procd.http import keepalive as pulse
+from procd.http import websocket as ws
+from procd.http.websocket import CONNECTIONS
+from procd.process import tree as proctree
+from procd.suspend import LATE_S, Countdown
 from tests.api import sessions
 from tests.api.cells import said, start
 from tests.api.clients import (
@@ -32,14 +33,11 @@ from tests.api.clients import (
     program,
     raw,
 )
-from tests.api.conftest import alive, gate
 from tests.api.test_pty_attach import end_session, later
 from tests.api.test_session_control import post
-from tests.api.test_ws import closed_with, masked
 from tests.conftest import MakeClient
+from tests.http.test_websocket import closed_with, masked
 from tests.waiting import until
-
-__all__ = ["alive", "gate"]
 
 PATIENCE_S = 0.5
 STANDSTILL_S = 2.0
@@ -220,7 +218,7 @@ async def test_a_shell_that_leaves_a_command(
 
 async def test_what_is_kept_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is kept for so long once more, and then no longer."""
-    monkeypatch.setattr("procd.standstill.LATE_S", LATE_S / 10)
+    monkeypatch.setattr("procd.suspend.LATE_S", LATE_S / 10)
     ended = asyncio.Event()
     kept = Countdown(0.05, ended.set)
     due = kept._due

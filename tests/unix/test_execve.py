@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import pytest
 
 from procd.errors import SpawnFailed
+from procd.process.spawn import Spec, spawn
+from procd.process.tags import TAG_BASE
 from procd.unix.execve import MAX_PATH_BYTES, MAX_STRING_BYTES, check_startable
-from procd.unix.spawn import Spec, spawn
-from procd.unix.tags import TAG_BASE
 
 TAG = TAG_BASE + 78
 

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from procd.process.tty import open_pty
 from procd.unix.fd import RESERVED, OwnedFd, anonymous_file, for_work, pipe, take_none
-from procd.unix.tty import open_pty
 
 
 def _open(number: int) -> bool:

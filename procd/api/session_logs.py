@@ -1,0 +1,141 @@
+"""A session command's output: as JSON or text, or followed by WebSocket.
+
+Source: Process API contract, sections 2.3, 8.7 and 9.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+from aiohttp import WSCloseCode, web
+
+from procd.errors import BadRequest, ProcdError, ProcessNotFound, Refused
+from procd.http.describe import COUNT, FLAG, TEXT, Doc, Query, Shape
+from procd.http.duplex import serve_both_ways
+from procd.http.handshake import asks_websocket
+from procd.http.log_sender import Outlet
+from procd.http.output_text import OutputText
+from procd.http.responses import respond, respond_text
+from procd.http.schema import number
+from procd.http.sdk_compat import Client
+from procd.http.websocket import CONNECTIONS, Connection
+from procd.output import frames
+from procd.output.logfile import Snapshot
+from procd.process.process import STDERR, STDOUT
+from procd.services.shell.command import Command
+
+# A follower has nothing to say: `deaf` drops what it sends, all but what came with its handshake.
+MAX_FOLLOWER_MESSAGE_BYTES: Final = 4 << 20
+
+
+def whole_output(kept: Snapshot) -> OutputText:
+    """All of it, in order of arrival."""
+    return OutputText(kept, marks_gap=False)
+
+
+def output_of(kept: Snapshot, client: Client) -> dict[str, object]:
+    """A command's output in the form that the client knows (section 2.3)."""
+    labelled = client.labelled and not client.modern
+    fields: dict[str, object] = {
+        "output": OutputText(kept, labelled=labelled, marks_gap=False),
+        "stdout": OutputText(kept, STDOUT, marks_gap=False) if client.modern else None,
+        "stderr": OutputText(kept, STDERR, marks_gap=False) if client.modern else None,
+    }
+    if kept.start:
+        fields |= {"truncated": True, "firstAvailableOffset": kept.start}
+    return fields
+
+
+@contextmanager
+def readable(**known: object) -> Iterator[None]:
+    """Tell of a log that it can't be read, and what is known nevertheless.
+
+    Raises:
+        Refused: procd may not.
+        ProcdError: for any other reason.
+    """
+    try:
+        yield
+    except ConnectionError:
+        raise  # that of the client
+    except OSError as exc:
+        kind = Refused if isinstance(exc, PermissionError) else ProcdError
+        raise kind(f"log can't be read: {exc.strerror}", known) from exc
+
+
+async def answer_logs(request: web.Request, command: Command, client: Client) -> web.StreamResponse:
+    """Answer with what there is of a command's output, or upgrade and go on (section 9)."""
+    offset = number(request.query, "offset")
+    if asks_websocket(request):
+        return await _follow(request, command, offset, labelled=client.labelled)
+    with readable(), command.reading(), command.file.pin():
+        kept = command.file.snapshot()
+        if not client.json_logs:
+            text = OutputText(kept, labelled=client.labelled, marks_gap=False)
+            return await respond_text(request, text)
+        return await respond(request, output_of(kept, replace(client, modern=True)))
+
+
+async def _follow(
+    request: web.Request, command: Command, offset: int | None, *, labelled: bool
+) -> web.StreamResponse:
+    if offset is not None and offset > command.log.store.end:
+        raise BadRequest(f"offset {offset} is beyond the end of the output")
+    follows = request.query.get("follow") == "true"
+    connection = await request.app[CONNECTIONS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES)
+    connection.ignore_messages()
+    end = command.log.store.end
+    outlet = Outlet(
+        command.log,
+        command.frames(labelled=labelled),
+        command.log.store.start if offset is None else offset,
+        until=None if follows else end,
+        gap_frame=_no_frame if offset is None else _gap_frame,
+        yields=True,
+    )
+    try:
+        outlet.open(connection)
+        await serve_both_ways(
+            connection.finish(), _write(connection, outlet), f"follow {command.record.id}"
+        )
+    finally:
+        outlet.close()
+        response = connection.release()
+    return response
+
+
+def _gap_frame(offset: int) -> bytes:
+    """Tells who counts where it is that all before `offset` is gone."""
+    return frames.encode(frames.TEXT, b'{"type":"gap","firstAvailableOffset":%d}' % offset)
+
+
+def _no_frame(_: int) -> bytes:
+    """Tells who gives no offset nothing: it knows messages of output only."""
+    return b""
+
+
+async def _write(connection: Connection, outlet: Outlet) -> None:
+    try:
+        await outlet.run()
+    except OSError as exc:
+        if isinstance(exc, ConnectionError):
+            raise
+        connection.close(WSCloseCode.INTERNAL_ERROR, f"log can't be read: {exc.strerror}")
+        return
+    outlet.close()
+    connection.close(WSCloseCode.OK, "")
+
+
+GAP: Final = {"truncated": FLAG, "firstAvailableOffset": COUNT}
+LOGS: Final = Shape("Logs", {"output": TEXT, "stdout": TEXT, "stderr": TEXT}, GAP)
+FOLLOWING: Final = Doc(
+    reply=LOGS,
+    content=("text/plain",),
+    websocket="too",
+    query=(
+        Query("follow", "by WebSocket: whether to stay for what follows", TEXT),
+        Query("offset", "by WebSocket: offset in the output to begin at; then gaps are told"),
+    ),
+    errors=(BadRequest, ProcessNotFound),
+)

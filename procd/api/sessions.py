@@ -1,0 +1,361 @@
+"""Shell sessions. Source: Process API contract, sections 8 and 9."""
+
+import asyncio
+import base64
+from contextlib import closing
+from dataclasses import replace
+from signal import Signals
+from typing import Any, Final
+
+from aiohttp import web
+from marshmallow import ValidationError, validate
+
+from procd.api.session_logs import (
+    FOLLOWING,
+    GAP,
+    answer_logs,
+    output_of,
+    readable,
+    whole_output,
+)
+from procd.api.session_view import COMMAND, SESSION, command_view, view, views
+from procd.errors import (
+    BadRequest,
+    CommandCompleted,
+    Conflict,
+    Exhausted,
+    ProcessNotFound,
+    SessionEnded,
+    SpawnFailed,
+    TimedOut,
+)
+from procd.http.audit import ending, note
+from procd.http.describe import (
+    INTEGER_OR_NULL,
+    TEXT,
+    TEXT_OR_NULL,
+    Doc,
+    ListOf,
+    Query,
+    Shape,
+    error_with,
+)
+from procd.http.draft import Draft
+from procd.http.responses import Item, array_json, json_response, respond, respond_json
+from procd.http.schema import (
+    MAX_UINT32,
+    AnyText,
+    BodySchema,
+    Count,
+    Flag,
+    Text,
+    load,
+    non_empty,
+    number,
+    strings,
+)
+from procd.http.sdk_compat import client_of
+from procd.services.shell.command import Command
+from procd.services.shell.requests import ExecRequest, InputRequest, SessionRequest
+from procd.services.shell.session import ShellSession
+from procd.services.shell.sessions import ENTRYPOINT, ENTRYPOINT_COMMAND, ShellSessions
+
+MAX_KEY_LENGTH: Final = 64
+
+SESSIONS = web.AppKey("SESSIONS", ShellSessions)
+
+
+class CreateSchema(BodySchema):
+    """POST /process/session."""
+
+    id = AnyText(required=True, data_key="sessionId", validate=non_empty())
+    cwd = Text()
+    env = strings(load_default=dict)
+    envs = strings(load_default=dict)
+
+    def build(self, data: dict[str, Any]) -> SessionRequest:
+        """Make the request."""
+        return SessionRequest(
+            id=data["id"], cwd=data.get("cwd", ""), envs={**data["env"], **data["envs"]}
+        )
+
+
+class ExecSchema(BodySchema):
+    """POST /process/session/{id}/exec."""
+
+    command = AnyText(required=True, validate=non_empty())
+    run_async = Flag(data_key="runAsync", load_default=False)
+    also_async = Flag(data_key="async", load_default=False)
+    suppress_input_echo = Flag(data_key="suppressInputEcho", load_default=False)
+    timeout_s = Count(MAX_UINT32, data_key="timeout", load_default=0)
+
+    def build(self, data: dict[str, Any]) -> ExecRequest:
+        """Make the request."""
+        also_async = data.pop("also_async")
+        return ExecRequest(**data | {"run_async": data["run_async"] or also_async})
+
+
+class InputSchema(BodySchema):
+    """POST …/command/{command_id}/input."""
+
+    data = AnyText(load_default="")
+    data_base64 = Text(data_key="dataBase64", load_default="")
+    eof = Flag(load_default=False)
+    key = Text(
+        data_key="idempotencyKey",
+        load_default="",
+        validate=validate.Length(
+            max=MAX_KEY_LENGTH, error=f"must not be longer than {MAX_KEY_LENGTH}"
+        ),
+    )
+
+    def build(self, data: dict[str, Any]) -> InputRequest:
+        """Make the request: a line, or exactly the bytes given as base64."""
+        if data["data"] and data["data_base64"]:
+            raise ValidationError("data and dataBase64: only one of them may be given")
+        try:
+            raw = base64.b64decode(data["data_base64"], validate=True)
+        except ValueError:
+            raise ValidationError("dataBase64: must be base64") from None
+        if data["data"]:
+            raw = data["data"].encode()
+            raw += b"" if raw.endswith(b"\n") else b"\n"
+        if not raw and not data["eof"]:
+            raise ValidationError("data: must not be empty")
+        return InputRequest(data=raw, eof=data["eof"], key=data["key"])
+
+
+class SignalSchema(BodySchema):
+    """POST …/command/{command_id}/signal."""
+
+    signal = Text(required=True, validate=non_empty())
+
+    def build(self, data: dict[str, Any]) -> Signals:
+        """Make the signal."""
+        name = data["signal"].upper()
+        try:
+            return Signals[name if name.startswith("SIG") else f"SIG{name}"]
+        except KeyError:
+            raise ValidationError(f"signal: no such signal: {data['signal']}") from None
+
+
+# A longer reply takes its time to be sent, whether or not it is encoded by then.
+MOST_DRAFT_BYTES: Final = 2 << 20
+
+CREATE: Final = CreateSchema()
+EXEC: Final = ExecSchema()
+INPUT: Final = InputSchema()
+SIGNAL: Final = SignalSchema()
+
+
+async def create(request: web.Request) -> web.Response:
+    """Create a session."""
+    wanted: SessionRequest = await load(request, CREATE)
+    await request.app[SESSIONS].create(wanted, starts_at_home=client_of(request).starts_at_home)
+    note(session_id=wanted.id)
+    return web.Response(status=201)
+
+
+async def list_all(request: web.Request) -> web.StreamResponse:
+    """List the sessions."""
+    return await respond_json(request, array_json(views(request.app[SESSIONS])))
+
+
+async def get(request: web.Request) -> web.StreamResponse:
+    """Show one session, and what it uses where that is known."""
+    return await respond_json(request, view(_session(request), with_usage=True))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """End a session."""
+    await request.app[SESSIONS].delete(request.match_info["session_id"])
+    return web.Response(status=204)
+
+
+async def execute(request: web.Request) -> web.StreamResponse:
+    """Run a command: to its end, or in the background."""
+    session = request.app[SESSIONS].to_change(
+        request.match_info["session_id"], "execute command in"
+    )
+    wanted: ExecRequest = await load(request, EXEC)
+    command = session.exec(wanted)
+    note(command_id=command.record.id)
+    try:
+        return await _answer(request, session, command, wanted)
+    finally:
+        if command.done.done():
+            note(exitCode=command.record.exit_code)
+        else:  # it goes on without this request
+            tell = ending(request)
+            command.done.add_done_callback(lambda _: tell(command.record.exit_code))
+
+
+async def _answer(
+    request: web.Request, session: ShellSession, command: Command, wanted: ExecRequest
+) -> web.StreamResponse:
+    reply: dict[str, object] = {"cmdId": command.record.id}
+    if wanted.run_async:
+        nothing = dict.fromkeys(("output", "stdout", "stderr", "exitCode"))
+        return json_response(reply | nothing, 202)
+    memory = request.app[SESSIONS].memory
+    with command.reading(), closing(Draft(memory, MOST_DRAFT_BYTES)) as draft:
+        draft.follow(command.log)
+        await asyncio.wait([command.done])
+        command.raise_if_never_run()
+        with readable(**reply, exitCode=command.record.exit_code):
+            kept = command.file.snapshot()
+            reply |= output_of(kept, client_of(request))
+            if command.timed_out:
+                message = "command execution timeout"
+                if session.ended:
+                    message += "; the session had to be ended"
+                raise TimedOut(message, reply)
+            reply["exitCode"] = command.record.exit_code
+            with command.file.pin():
+                return await respond(request, reply, drafts=draft.of(whole_output(kept)))
+
+
+async def get_command(request: web.Request) -> web.StreamResponse:
+    """Show a command; with `?wait=SECONDS`, when it has ended or that time is over."""
+    return await respond_json(request, await _awaited(request))
+
+
+async def _awaited(request: web.Request) -> Item:
+    session = _session(request)
+    command = session.history.get(request.match_info["command_id"])
+    wait_s = number(request.query, "wait")
+    if wait_s:
+        most_s = request.app[SESSIONS].config.max_wait_s
+        await asyncio.wait([command.done], timeout=min(wait_s, most_s))
+    command.raise_if_never_run()
+    return command_view(command, session.history)
+
+
+async def send_input(request: web.Request) -> web.Response:
+    """Type a line into a command."""
+    session = request.app[SESSIONS].to_change(request.match_info["session_id"], "send input to")
+    command = session.history.get(request.match_info["command_id"])
+    await session.type(command, await load(request, INPUT))
+    return web.Response(status=204)
+
+
+async def send_signal(request: web.Request) -> web.Response:
+    """Signal the processes of a command."""
+    session = request.app[SESSIONS].to_change(request.match_info["session_id"], "send signal to")
+    command = session.history.get(request.match_info["command_id"])
+    await session.signal(command, await load(request, SIGNAL))
+    return web.Response(status=204)
+
+
+async def terminate(request: web.Request) -> web.Response:
+    """End a command and keep the shell."""
+    session = request.app[SESSIONS].to_change(
+        request.match_info["session_id"], "terminate command in"
+    )
+    command = session.history.get(request.match_info["command_id"])
+    if not await session.terminate(command):
+        raise SessionEnded("the shell itself was running the command: the session had to be ended")
+    return web.Response(status=204)
+
+
+async def logs(request: web.Request) -> web.StreamResponse:
+    """A command's output so far; by WebSocket with `?follow=true`, what follows as well."""
+    return await answer_logs(request, _command(request), client_of(request))
+
+
+async def get_entrypoint(request: web.Request) -> web.StreamResponse:
+    """Show the entrypoint session."""
+    return await respond_json(request, view(request.app[SESSIONS].get(ENTRYPOINT)))
+
+
+async def entrypoint_logs(request: web.Request) -> web.StreamResponse:
+    """The entrypoint's output, always with a marker before each piece of stdout or stderr."""
+    command = request.app[SESSIONS].get(ENTRYPOINT).history.get(ENTRYPOINT_COMMAND)
+    return await answer_logs(request, command, replace(client_of(request), labelled=True))
+
+
+def _session(request: web.Request) -> ShellSession:
+    return request.app[SESSIONS].get(request.match_info["session_id"])
+
+
+def _command(request: web.Request) -> Command:
+    return _session(request).history.get(request.match_info["command_id"])
+
+
+_COMMAND: Final = "/process/session/{session_id}/command/{command_id}"
+
+EXECUTED: Final = Shape(
+    "SessionExecReply",
+    {
+        "cmdId": TEXT,
+        "output": TEXT_OR_NULL,
+        "stdout": TEXT_OR_NULL,
+        "stderr": TEXT_OR_NULL,
+        "exitCode": INTEGER_OR_NULL,
+    },
+    GAP,
+)
+routes = [
+    web.get("/process/session", list_all, doc=Doc(reply=ListOf(SESSION))),
+    web.post(
+        "/process/session",
+        create,
+        doc=Doc(body=CREATE, status=201, errors=(Conflict, Exhausted, SpawnFailed)),
+    ),
+    web.get(
+        "/process/session/entrypoint",
+        get_entrypoint,
+        doc=Doc(reply=SESSION, errors=(ProcessNotFound,)),
+    ),
+    web.get("/process/session/entrypoint/logs", entrypoint_logs, doc=FOLLOWING),
+    web.get(
+        "/process/session/{session_id}",
+        get,
+        doc=Doc(reply=SESSION, errors=(ProcessNotFound,)),
+    ),
+    web.delete(
+        "/process/session/{session_id}",
+        delete,
+        doc=Doc(status=204, errors=(BadRequest, ProcessNotFound)),
+    ),
+    web.post(
+        "/process/session/{session_id}/exec",
+        execute,
+        doc=Doc(
+            body=EXEC,
+            reply=EXECUTED,
+            also={202: EXECUTED},
+            errors=(ProcessNotFound, TimedOut, SessionEnded, Exhausted, SpawnFailed),
+            bodies={TimedOut: error_with(EXECUTED)},
+        ),
+    ),
+    web.get(
+        _COMMAND,
+        get_command,
+        doc=Doc(
+            reply=COMMAND,
+            query=(Query("wait", "seconds to wait for its end"),),
+            errors=(ProcessNotFound, SessionEnded),
+        ),
+    ),
+    web.post(
+        f"{_COMMAND}/input",
+        send_input,
+        doc=Doc(body=INPUT, status=204, errors=(ProcessNotFound, CommandCompleted, SessionEnded)),
+    ),
+    web.post(
+        f"{_COMMAND}/signal",
+        send_signal,
+        doc=Doc(
+            body=SIGNAL,
+            status=204,
+            errors=(ProcessNotFound, Conflict, CommandCompleted, SessionEnded),
+        ),
+    ),
+    web.post(
+        f"{_COMMAND}/terminate",
+        terminate,
+        doc=Doc(status=204, errors=(BadRequest, ProcessNotFound, CommandCompleted, SessionEnded)),
+    ),
+    web.get(f"{_COMMAND}/logs", logs, doc=FOLLOWING),
+]

@@ -1,0 +1,66 @@
+"""Which forms a client understands, by the SDK version that it sends.
+
+Source: Process API contract, sections 2.2 and 2.3.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from procd.http.handshake import VERSION_TOKEN, offered, version_token
+
+VERSION_HEADER: Final = "X-Daytona-SDK-Version"
+SPLIT_HEADER: Final = "X-Daytona-Split-Output"
+# Thresholds stand for their lowest pre-release: three numbers are enough to compare.
+SEMVER: Final = re.compile(r"v?(\d{1,9})\.(\d{1,9})\.(\d{1,9})(?:[-+a-zA-Z].*)?", re.ASCII)
+
+SPLITS_SINCE: Final = (0, 27, 0)
+STARTS_AT_WORK_DIR_SINCE: Final = (0, 103, 0)
+TAKES_JSON_SINCE: Final = (0, 167, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What a client understands.
+
+    Attributes:
+        labelled: output with stream markers in it, where it isn't split into fields.
+        modern: output in fields, and logs as JSON.
+        json_logs: logs as JSON, though the client names no version.
+        starts_at_home: it expects sessions to begin in the home directory.
+    """
+
+    labelled: bool
+    modern: bool
+    json_logs: bool
+    starts_at_home: bool
+
+
+def client_of(request: web.Request) -> Client:
+    """The client that sent `request`."""
+    version = request.headers.get(VERSION_HEADER) or (
+        (version_token(offered(request)) or "").removeprefix(VERSION_TOKEN)
+    )
+    match = SEMVER.fullmatch(version)
+    numbers = tuple(int(number) for number in match.groups()) if match else None
+    is_dev = "dev" in version
+    modern = is_dev or (numbers is not None and numbers >= TAKES_JSON_SINCE)
+    if not version:
+        labelled = request.headers.get(SPLIT_HEADER) == "true"
+    else:
+        labelled = is_dev or numbers is None or numbers >= SPLITS_SINCE
+    return Client(
+        labelled=labelled,
+        modern=modern,
+        json_logs=modern or (not version and _names_json(request)),
+        starts_at_home=numbers is not None
+        and numbers < STARTS_AT_WORK_DIR_SINCE
+        and version != "0.0.0-dev",
+    )
+
+
+def _names_json(request: web.Request) -> bool:
+    accepted = request.headers.get(hdrs.ACCEPT, "")
+    return any(item.split(";")[0].strip() == "application/json" for item in accepted.split(","))

@@ -1,0 +1,66 @@
+"""Binary WebSocket frames of a log, each encoded once for all who stand at the same offset.
+
+A server's frames are not masked, so their bytes are the same for every client.
+
+Source: RFC 6455, section 5.2.
+"""
+
+import struct
+from collections import OrderedDict
+from typing import Final
+
+from procd.output.buffer import Backlog
+
+FRAME_BYTES: Final = 64 << 10
+# Clients of one log that keep up stand at the same offset or a few frames apart.
+CACHED_FRAMES: Final = 4
+
+TEXT: Final = 1
+BINARY: Final = 2
+CLOSE: Final = 8
+PING: Final = 9
+PONG: Final = 10
+
+
+def encode(opcode: int, payload: bytes) -> bytes:
+    """One whole, unmasked frame."""
+    size = len(payload)
+    if size < 126:
+        header = bytes((0x80 | opcode, size))
+    elif size < 1 << 16:
+        header = struct.pack("!BBH", 0x80 | opcode, 126, size)
+    else:
+        header = struct.pack("!BBQ", 0x80 | opcode, 127, size)
+    return header + payload
+
+
+class Frames:
+    """The frames of one backlog."""
+
+    __slots__ = ("_cache", "_store")
+
+    def __init__(self, store: Backlog) -> None:
+        self._store = store
+        self._cache: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
+
+    def at(self, offset: int) -> tuple[bytes, int]:
+        """The frame that begins at `offset`, and the offset after it.
+
+        There must be bytes at `offset`.
+
+        Raises:
+            LookupError: they are no longer kept.
+        """
+        cached = self._cache.get(offset)
+        if cached is not None:
+            return cached
+        payload = self._store.read(offset, FRAME_BYTES)
+        frame = encode(BINARY, payload), offset + len(payload)
+        self._cache[offset] = frame
+        if len(self._cache) > CACHED_FRAMES:
+            self._cache.popitem(last=False)
+        return frame
+
+    def forget(self) -> None:
+        """Drop the cache, when nobody is left to share it."""
+        self._cache.clear()

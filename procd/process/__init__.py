@@ -1,0 +1,1 @@
+"""Processes: starting, watching, reading, signalling and ending them. No sessions, no HTTP."""

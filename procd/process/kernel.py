@@ -1,0 +1,55 @@
+"""What procd needs of the kernel, and of what a sandbox lets through of it."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from procd.process.tags import TAG_BASE, mark, tag_of, unmark
+from procd.process.timer import Timer
+from procd.process.tree import become_subreaper
+from procd.unix.fd import OwnedFd, anonymous_file
+from procd.unix.procfs import own_children
+
+
+def missing() -> list[str]:
+    """What procd can't do without and this system lacks: each with the Linux that has it, and why.
+
+    Each thing is done once, as a version says little: a kernel is built without some, and a seccomp
+    filter or gVisor refuses others. It takes a fraction of a millisecond.
+
+    Afterwards orphans among our descendants become our children.
+    """
+    found: list[str] = []
+
+    @contextmanager
+    def needed(what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            found.append(f"{what}: {exc.strerror}")
+        except (ValueError, AttributeError) as exc:  # of `resource`; a Python built without it
+            found.append(f"{what}: {exc}")
+
+    with needed("pidfd_open (Linux 5.3)"):
+        pidfd = OwnedFd(os.pidfd_open(os.getpid()))
+        with needed("pidfd_send_signal (Linux 5.1)"):
+            signal.pidfd_send_signal(pidfd.number, 0)
+        with needed("waitid for a pidfd (Linux 5.4)"), suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, pidfd.number, os.WEXITED | os.WNOHANG)
+        pidfd.close()
+    # It isn't there in the /proc of another PID namespace either.
+    with needed("/proc/PID/task/TID/children of this PID namespace (CONFIG_PROC_CHILDREN)"):
+        own_children()
+    with needed("RLIMIT_RTTIME (Linux 2.6.25)"):
+        limits = mark(TAG_BASE)
+        unmark(limits)
+    with needed("prlimit (Linux 2.6.36)"):
+        tag_of(os.getpid())
+    with needed("PR_SET_CHILD_SUBREAPER (Linux 3.4)"):
+        become_subreaper()
+    with needed("memfd_create (Linux 3.17)"):
+        anonymous_file("procd", b"").close()
+    with needed("timerfd_create (Linux 2.6.25)"):
+        Timer().close()
+    return found

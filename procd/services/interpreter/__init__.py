@@ -1,0 +1,1 @@
+"""Interpreter contexts: a Python namespace each, in a process of its own."""

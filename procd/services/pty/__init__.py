@@ -1,0 +1,1 @@
+"""Terminals: sessions, who is attached, what is typed, recordings."""

@@ -1,0 +1,268 @@
+"""PtySessions: the PTY sessions by id, and for a while those that have ended."""
+
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+from procd.config import PtyConfig
+from procd.errors import Conflict, Exhausted, ProcessNotFound, Refused, SessionEnded
+from procd.output.budget import LEAST_TAIL_BYTES
+from procd.output.buffer import Backlog
+from procd.output.log import Log
+from procd.process.process import Process
+from procd.process.shell import Shell
+from procd.process.supervisor import Processes
+from procd.services.environment import Environment, check_names, cost_bytes
+from procd.services.ids import check_id
+from procd.services.pty.recording import Recordings
+from procd.services.pty.session import PtyInfo, PtyRequest, PtySession, check_size
+from procd.services.pty.zsh_newuser import unasked
+from procd.suspend import Countdown
+from procd.throttle import Turns
+from procd.unix.execve import check_startable
+
+# Pieces of replays that are filtered in one turn: one may take 13 ms.
+REPLAY_PIECES: Final = 1
+
+
+class PtySessions:
+    """The PTY sessions by id, and for a while those that have ended.
+
+    Attributes:
+        watchers: called at each change of what is listed; they only take note.
+        replays: what each piece of a replay waits for.
+    """
+
+    def __init__(
+        self,
+        config: PtyConfig,
+        processes: Processes,
+        shell: Shell,
+        environment: Environment,
+        work_dir: str,
+        state_dir: str | None = None,
+    ) -> None:
+        self.config = config
+        self.recordings = Recordings(config, state_dir)
+        self.tasks = processes.tasks
+        self._processes = processes
+        self._shell = shell
+        self._environment = environment
+        self._work_dir = work_dir
+        self._live: dict[str, PtySession] = {}
+        self._ended: dict[str, PtySession] = {}
+        self.watchers: set[Callable[[], None]] = set()
+        self.replays = Turns(REPLAY_PIECES)
+        self._expiries: dict[str, Countdown] = {}
+        processes.memory.let_go = self._make_room
+
+    async def create(self, request: PtyRequest) -> PtySession:
+        """Make a session and start its shell, unless that is to wait for the first client.
+
+        Raises:
+            BadRequest: id, size or environment can't be used.
+            Conflict: the id is taken.
+            Exhausted: `pty.max_sessions` are live, or too much output is held in memory.
+            SpawnFailed: the shell can't be started, now or ever; no session is left.
+        """
+        if not request.lazy_start:
+            await self._processes.turns.take()
+        check_id(request.id, "create-connect")  # the name of a route beside the sessions
+        check_size(request.cols, request.rows)
+        check_names(request.envs)
+        if request.id in self._live:
+            raise Conflict(f"PTY session with ID '{request.id}' already exists")
+        if len(self._live) >= self.config.max_sessions:
+            raise Exhausted(f"limit of {self.config.max_sessions} PTY sessions is reached")
+        envs = {**request.envs, "TERM": request.envs.get("TERM") or "xterm-256color"}
+        size = cost_bytes(envs, request.id, request.cwd)
+        self._processes.check_memory(size)
+        info = PtyInfo(
+            id=request.id,
+            cwd=request.cwd or self._work_dir,
+            envs=envs,
+            envs_length=sum(map(len, envs)) + sum(map(len, envs.values())),
+            cols=request.cols,
+            rows=request.rows,
+            created_at=datetime.now(UTC),
+            active=False,
+            lazy_start=request.lazy_start,
+        )
+        session = PtySession(
+            self,
+            info,
+            self._processes.memory,
+            records=request.record or self.config.record,
+        )
+        session.log.store.claim(size)
+        try:
+            if request.lazy_start:
+                check_startable(info.cwd, self._environment.merged(envs))
+            else:
+                session.start()
+            self._forget_ended(request.id)
+            self._live[request.id] = session
+        except BaseException:
+            session.give_up()
+            raise
+        self.changed()
+        return session
+
+    def spawn(self, info: PtyInfo, output: Log[Backlog]) -> Process:
+        """Start the shell of a session. Source: contract, sections 4.1 and 10.2."""
+        shell, owner = self._shell.path(), self._processes.confinement.owner
+        return self._processes.spawn_pty(
+            (shell, "-i", "-l"),
+            cwd=info.cwd,
+            env=unasked(shell, self._environment.merged(info.envs), owner),
+            output=output,
+            cols=info.cols,
+            rows=info.rows,
+        )
+
+    @property
+    def live(self) -> int:
+        """How many live sessions there are."""
+        return len(self._live)
+
+    def each(self) -> Iterator[PtyInfo]:
+        """All live sessions, oldest first; what ends or begins meanwhile is left out."""
+        for session_id in list(self._live):
+            session = self._live.get(session_id)
+            if session is not None:
+                yield session.info
+
+    def all(self) -> tuple[PtySession, ...]:
+        """Those that have ended and can be resumed, then the live ones; each oldest first."""
+        return (*self._ended.values(), *self._live.values())
+
+    def changed(self) -> None:
+        """Tell the watchers."""
+        for watcher in self.watchers:
+            watcher()
+
+    def get(self, session_id: str) -> PtySession:
+        """The live session of this id.
+
+        Raises:
+            ProcessNotFound: there is none.
+        """
+        session = self._live.get(session_id)
+        if session is None:
+            raise ProcessNotFound("PTY session not found")
+        return session
+
+    def to_resize(self, session_id: str) -> PtySession:
+        """The live session of this id.
+
+        Raises:
+            SessionEnded: there is none (410, not 404: contract, section 10.7).
+        """
+        session = self._live.get(session_id)
+        if session is None:
+            raise SessionEnded(f"PTY session {session_id} not found")
+        session.shared = True
+        return session
+
+    async def to_attach(
+        self, session_id: str, *, resume: bool, may_start: bool = True
+    ) -> PtySession:
+        """The session to attach to, started; to resume, one that has ended serves as well.
+
+        Args:
+            may_start: a shell that hasn't been started yet may be started for this client.
+
+        Raises:
+            ProcdError: there is none, it has ended, is full, or can't be started; the message is
+                the one of the contract, section 10.5.
+        """
+        if may_start and (lazy := self._live.get(session_id)) is not None and not lazy.started:
+            await self._processes.turns.take()
+        session = self._live.get(session_id)
+        ended = self._ended.get(session_id)
+        if session is None and ended is not None:
+            if not resume:
+                raise SessionEnded(
+                    f"PTY session '{session_id}' has terminated and is no longer available"
+                )
+            session = ended
+        if session is None:
+            raise ProcessNotFound(f"PTY session {session_id} not found")
+        if session.log.readers >= self.config.max_clients:
+            raise Exhausted(f"limit of {self.config.max_clients} clients is reached")
+        if not (may_start or session.started):
+            raise Refused(f"PTY session '{session_id}' is not started yet")
+        if not session.log.sealed:
+            session.start()
+        session.shared = True
+        return session
+
+    async def delete(self, session_id: str) -> None:
+        """End a session, answer when everything in it has ended; its id is free at once.
+
+        Raises:
+            ProcessNotFound: there is none.
+        """
+        session = self.get(session_id)
+        await self.tasks.finish(self._deletion(session), f"delete pty {session_id}")
+
+    def discard(self, session: PtySession) -> None:
+        """Delete a session that its creator never got hold of, and don't wait for it.
+
+        Not if others use it by now, nor another one that has its id.
+        """
+        if self._live.get(session.id) is session and not session.shared:
+            self.tasks.start(self._deletion(session), f"discard pty {session.id}")
+
+    def _deletion(self, session: PtySession) -> Coroutine[object, None, None]:
+        """What ends a session, which is deleted from now on: its shell may end before that runs."""
+        del self._live[session.id]
+        session.deleted = True
+        return session.delete(self.config.hangup_s)
+
+    def ended(self, session: PtySession, *, keep: bool) -> None:
+        """A session is over: free its id and, if `keep`, let it be resumed for a while."""
+        self.changed()
+        if self._live.get(session.id) is session:
+            del self._live[session.id]
+        if not keep or session.id in self._live or not self.config.max_ended:
+            session.forget()
+            return
+        self._forget_ended(session.id)
+        while len(self._ended) >= self.config.max_ended:
+            self._forget_ended(next(iter(self._ended)))
+        self._expiries[session.id] = Countdown(
+            self.config.linger_s, partial(self._forget_ended, session.id)
+        )
+        self._ended[session.id] = session
+
+    def _forget_ended(self, session_id: str) -> None:
+        session = self._ended.pop(session_id, None)
+        if session is not None:
+            self._expiries.pop(session_id).cancel()
+            session.forget()
+            self.changed()
+
+    def _make_room(self) -> bool:
+        """Forget who ended first of those that nobody is reading; whether anybody was forgotten.
+
+        If there is none, the live one that keeps most forgets the older half of its output, but
+        nothing that a reader has yet to get, or that a client is shown who attaches.
+        """
+        for session_id, session in self._ended.items():
+            if not session.log.readers:
+                self._forget_ended(session_id)
+                return True
+        logs = [session.log for session in self._live.values()]
+        read = [log.store for log in logs if log.unread_bytes <= log.store.kept_bytes // 2]
+        longest = max(read, key=lambda store: store.kept_bytes, default=None)
+        least_bytes = max(self.config.replay_bytes, LEAST_TAIL_BYTES)
+        return longest is not None and longest.shorten(least_bytes)
+
+    async def aclose(self) -> None:
+        """Forget all sessions; their processes are ended by `Processes`."""
+        for session_id in list(self._ended):
+            self._forget_ended(session_id)
+        self._live.clear()
+        self.recordings.close()

@@ -1,0 +1,1 @@
+"""Tests of procd.http: requests, replies, WebSockets, who may call."""

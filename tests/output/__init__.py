@@ -1,0 +1,1 @@
+"""Tests of procd.output against models: bytes in, bytes out."""

@@ -1,0 +1,295 @@
+"""Labelled frames: contract, section 9.2."""
+
+import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from procd.output.frames import CACHED_FRAMES
+from procd.output.log import Log
+from procd.output.logfile import LogFile
+from procd.output.logstore import LogStore
+from procd.output.multiplex import (
+    BATCH_BYTES,
+    BATCH_MESSAGES,
+    HOLD_S,
+    MARKERS,
+    PARTS,
+    PAYLOAD_BYTES,
+    LabelledFrames,
+    cut_before,
+)
+
+STREAM_OF = {marker: stream for stream, marker in MARKERS.items()}
+
+
+def messages(batch: bytes) -> list[bytes]:
+    """The payloads of unmasked binary frames."""
+    found = []
+    while batch:
+        first, size = batch[:2]
+        assert first == 0x82
+        batch = batch[2:]
+        if size == 126:
+            (size,) = struct.unpack("!H", batch[:2])
+            batch = batch[2:]
+        found.append(batch[:size])
+        batch = batch[size:]
+    return found
+
+
+@contextmanager
+def log_of(pieces: list[tuple[int, bytes]]) -> Iterator[Log[LogFile]]:
+    """A log that holds `pieces`."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = LogStore(1 << 40, 1 << 40).create(Path(directory) / "log")
+        for stream, data in pieces:
+            file.append(data, stream)
+        try:
+            yield Log(file, 0)
+        finally:
+            file.finish()
+
+
+def all_of(log: Log[LogFile], *, labelled: bool = True) -> list[bytes]:
+    """All messages of a log."""
+    frames = LabelledFrames(log, labelled=labelled)
+    found: list[bytes] = []
+    offset = 0
+    while offset < log.store.end:
+        batch, offset = frames.at(offset)
+        found += messages(batch)
+    return found
+
+
+PIECES = st.lists(
+    st.tuples(
+        st.sampled_from([1, 2]),
+        st.one_of(
+            st.binary(min_size=1, max_size=20),
+            st.text(alphabet="\x01\x02aé€😀", min_size=1, max_size=9).map(str.encode),
+            st.tuples(
+                st.sampled_from(["é€", "\x01\x02", "x😀", "\x01"]), st.integers(1, 30_000)
+            ).map(lambda pair: (pair[0] * pair[1]).encode()),
+        ),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(PIECES)
+@settings(deadline=None, max_examples=60)
+def test_every_message_has_one_stream_and_nothing_is_lost(pieces: list[tuple[int, bytes]]) -> None:
+    with log_of(pieces) as log:
+        found = all_of(log)
+        got: list[tuple[int, bytes]] = [(STREAM_OF[message[:3]], message[3:]) for message in found]
+        assert all(1 <= len(payload) <= PAYLOAD_BYTES for _, payload in got)
+        for stream in (1, 2):
+            assert b"".join(data for of, data in got if of == stream) == b"".join(
+                data for of, data in pieces if of == stream
+            )
+        whole = b"".join(data for _, data in pieces)
+        assert b"".join(payload for _, payload in got) == whole
+        assert b"".join(all_of(log, labelled=False)) == whole
+
+
+@given(
+    st.text(alphabet=st.characters(min_codepoint=0x20, exclude_categories=["Cs"]), min_size=1),
+    st.integers(0, 40),
+    st.integers(4, 40),
+)
+def test_cut_is_between_characters(text: str, position: int, size: int) -> None:
+    data = text.encode()
+    while position < len(data) and data[position] & 0xC0 == 0x80:
+        position += 1
+    if position >= len(data):
+        return
+    cut = cut_before(data, position, position + size)
+    assert position < cut <= min(len(data), position + size)
+    data[position:cut].decode()  # raises if it is cut in a character
+
+
+@given(st.binary(min_size=1, max_size=80), st.integers(1, 40))
+@example(b"\x80" * 80, 40)
+def test_cut_makes_progress_whatever_the_bytes(data: bytes, size: int) -> None:
+    position = 0
+    while position < len(data):
+        cut = cut_before(data, position, position + size)
+        assert position < cut <= position + size
+        position = cut
+
+
+@pytest.mark.parametrize("tail", [b"\x01", b"\x02", b"\x01\x01", b"\x02\x02", b"\x01\x02\x01"])
+def test_no_message_ends_with_the_beginning_of_a_marker(tail: bytes) -> None:
+    data = b"a" * (PAYLOAD_BYTES - len(tail)) + tail + b"b" * 100
+    with log_of([(1, data)]) as log:
+        first, second = all_of(log)
+        assert first[3:] + second[3:] == data
+        assert first[-1:] == b"a"
+
+
+def test_burst_makes_large_messages() -> None:
+    data = b"line\n" * 20_000
+    with log_of([(1, data)]) as log:
+        found = all_of(log)
+        assert [len(message) - 3 for message in found[:-1]] == [PAYLOAD_BYTES] * (len(found) - 1)
+
+
+@pytest.mark.parametrize("lead", range(4))
+def test_no_character_is_cut_where_there_is_more(lead: int) -> None:
+    """Not at the end of a batch either; nor is there a small rest."""
+    data = b"a" * lead + "€".encode() * (BATCH_BYTES // 2)
+    with log_of([(1, data)]) as log:
+        found = [message[3:] for message in all_of(log)]
+    assert b"".join(found) == data
+    for payload in found[:-1]:
+        payload.decode()  # raises if it is cut in a character
+        assert len(payload) > PAYLOAD_BYTES - 4
+
+
+def test_a_batch_that_ends_within_a_run_goes_on_there() -> None:
+    """However close the next run is."""
+    pieces = [(1, b"o" * (BATCH_BYTES + 2)), (2, b"err")]
+    with log_of(pieces) as log:
+        found = all_of(log)
+    assert found[-2:] == [MARKERS[1] + b"oo", MARKERS[2] + b"err"]
+    assert len(b"".join(found)) == 3 * len(found) + BATCH_BYTES + 2 + 3
+
+
+def test_batches_are_encoded_once_and_only_a_few_kept() -> None:
+    with log_of([(1, b"x" * (BATCH_BYTES * (CACHED_FRAMES + 2)))]) as log:
+        frames = LabelledFrames(log, labelled=True)
+        first, offset = frames.at(0)
+        assert offset == BATCH_BYTES
+        assert frames.at(0)[0] is first
+        while offset < log.store.end:
+            _, offset = frames.at(offset)
+        again, _ = frames.at(0)
+        assert again == first
+        assert again is not first
+        frames.forget()
+        assert frames.at(0)[0] is not again
+
+
+def test_a_batch_of_short_messages_has_so_many() -> None:
+    """However few bytes they are: no turn of the event loop has to encode all of them."""
+    pieces = [(1 + number % 2, b"%d" % number) for number in range(3 * BATCH_MESSAGES)]
+    with log_of(pieces) as log:
+        frames = LabelledFrames(log, labelled=True)
+        found: list[bytes] = []
+        offset = batches = 0
+        while offset < log.store.end:
+            batch, offset = frames.at(offset)
+            found += messages(batch)
+            batches += 1
+    assert found == [MARKERS[stream] + data for stream, data in pieces]
+    assert batches == 3
+
+
+def test_what_is_gone_is_refused() -> None:
+    with log_of([(1, b"x" * 100)]) as log:
+        log.store.drop(1)
+        with pytest.raises(LookupError):
+            LabelledFrames(log, labelled=True).at(0)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("begun", ["é".encode()[:1], "€".encode()[:2], "😀".encode()[:3]])
+def test_a_begun_character_waits_for_its_rest(
+    clock: list[float], begun: bytes, labelled: bool
+) -> None:
+    marker = MARKERS[1] if labelled else b""
+    with log_of([(1, b"out" + begun)]) as log:
+        frames = LabelledFrames(log, labelled=labelled)
+        batch, end = frames.at(0)
+        assert (messages(batch), end) == ([marker + b"out"], 3)
+        assert frames.at(3) == (b"", 3)
+        clock[0] += HOLD_S
+        batch, end = frames.at(3)
+        assert (messages(batch), end) == ([marker + begun], 3 + len(begun))
+
+
+@pytest.mark.parametrize("part", sorted(PARTS))
+def test_part_of_a_marker_waits_for_company(part: bytes) -> None:
+    with log_of([(1, part)]) as log:
+        frames = LabelledFrames(log, labelled=True)
+        assert frames.at(0) == (b"", 0)
+        log.append(b"x", 1)
+        batch, end = frames.at(0)
+        assert (messages(batch), end) == ([MARKERS[1] + part + b"x"], len(part) + 1)
+
+
+def test_part_of_a_marker_waits_no_longer_than_a_moment() -> None:
+    with log_of([(1, b"out"), (2, b"\1")]) as log:
+        frames = LabelledFrames(log, labelled=True)
+        batch, end = frames.at(0)
+        assert (messages(batch), end) == ([MARKERS[1] + b"out"], 3)
+        while (held := frames.at(3)) == (b"", 3):
+            continue
+        assert (messages(held[0]), held[1]) == ([MARKERS[2] + b"\1"], 4)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that messages are held by: what the list's only element says."""
+    now = [1000.0]
+    monkeypatch.setattr("procd.output.multiplex.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_all_who_stand_at_the_end_wait_for_the_same_moment(clock: list[float]) -> None:
+    """However often they ask, and wherever each of them stands."""
+    with log_of([(1, b"out\1\1")]) as log:
+        frames = LabelledFrames(log, labelled=True)
+        for offset in (3, 4, 3, 4):
+            assert frames.at(offset) == (b"", offset)
+        clock[0] += HOLD_S
+        for offset, part in ((3, b"\1\1"), (4, b"\1")):
+            batch, end = frames.at(offset)
+            assert (messages(batch), end) == ([MARKERS[1] + part], 5)
+
+
+def test_what_follows_is_waited_for_anew(clock: list[float]) -> None:
+    """Each byte that comes may be the last but one."""
+    with log_of([(1, b"\1")]) as log:
+        frames = LabelledFrames(log, labelled=True)
+        assert frames.at(0) == (b"", 0)
+        clock[0] += HOLD_S / 2
+        log.append(b"\2", 1)
+        assert frames.at(0) == (b"", 0)
+        clock[0] += HOLD_S / 2
+        assert frames.at(0) == (b"", 0)
+        clock[0] += HOLD_S / 2
+        batch, end = frames.at(0)
+        assert (messages(batch), end) == ([MARKERS[1] + b"\1\2"], 2)
+
+
+def test_nothing_is_waited_for_that_can_not_come(clock: list[float]) -> None:
+    """A sealed log has its last bytes told at once."""
+    with log_of([(1, b"\1")]) as log:
+        frames = LabelledFrames(log, labelled=True)
+        assert frames.at(0) == (b"", 0)
+        log.seal()
+        batch, end = frames.at(0)
+        assert (messages(batch), end) == ([MARKERS[1] + b"\1"], 1)
+
+
+def test_what_something_has_followed_is_told_at_once(clock: list[float]) -> None:
+    """What looks unfinished has ended, as another stream has begun."""
+    pieces = [(1, b"\1"), (2, b"\xc3"), (1, b"x")]
+    with log_of(pieces) as log:
+        batch, end = LabelledFrames(log, labelled=True).at(0)
+        assert (messages(batch), end) == ([MARKERS[stream] + data for stream, data in pieces], 3)
+
+
+def test_clients_without_markers_wait_for_nothing() -> None:
+    with log_of([(1, b"\1")]) as log:
+        batch, end = LabelledFrames(log, labelled=False).at(0)
+        assert (messages(batch), end) == ([b"\1"], 1)

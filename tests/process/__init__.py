@@ -1,0 +1,1 @@
+"""Tests of procd.process: real processes, real pipes, real terminals."""

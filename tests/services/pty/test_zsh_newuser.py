@@ -1,0 +1,61 @@
+"""What zsh is started with, so that it asks nobody anything."""
+
+from pathlib import Path
+
+import pytest
+
+from procd.process.run_as import Owner
+from procd.services.pty import zsh_newuser as newuser
+from procd.services.pty.zsh_newuser import STARTUP_FILES, unasked
+from tests.passable import let_pass
+
+USER = Owner(uid=54321, gid=54321, groups=())
+ROOT = Owner(uid=0, gid=0, groups=())
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What zsh gets. There is no other zsh than the test's, nor has its administrator set any."""
+    for name in ("zsh", "bash"):
+        (tmp_path / name).touch()
+    let_pass(tmp_path)
+    directory = tmp_path / "given"
+    directory.mkdir(mode=0o755)
+    monkeypatch.setattr(newuser, "COMMON", (str(tmp_path / "zshenv"),))
+    monkeypatch.setattr(newuser, "DIRECTORY", str(directory))
+    return directory
+
+
+def test_who_would_be_asked(tmp_path: Path, directory: Path) -> None:
+    env = {"HOME": str(tmp_path), "A": "b"}
+    assert unasked(f"{tmp_path}/zsh", env, USER) == {**env, "ZDOTDIR": str(directory)}
+    assert "ZDOTDIR" not in env
+
+
+def test_who_would_not_be_asked(tmp_path: Path) -> None:
+    """root, users of other shells, and who has said where the files are."""
+    env = {"HOME": str(tmp_path)}
+    assert unasked(f"{tmp_path}/zsh", env, ROOT) == env
+    assert unasked(f"{tmp_path}/bash", env, USER) == env
+    env["ZDOTDIR"] = "/elsewhere"
+    assert unasked(f"{tmp_path}/zsh", env, USER) == env
+
+
+@pytest.mark.parametrize("name", STARTUP_FILES)
+def test_who_has_a_startup_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    env = {"HOME": str(tmp_path)}
+    assert unasked(f"{tmp_path}/zsh", env, USER) == env
+
+
+def test_files_that_the_administrator_has_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "zshenv").write_text(": ${ZDOTDIR:=$HOME/.config/zsh}\n")
+    env = {"HOME": str(tmp_path)}
+    assert unasked(f"{tmp_path}/zsh", env, USER) == env
+
+
+def test_who_could_not_read_it(tmp_path: Path, directory: Path) -> None:
+    """He would keep the variable."""
+    directory.chmod(0o700)
+    env = {"HOME": str(tmp_path)}
+    assert unasked(f"{tmp_path}/zsh", env, USER) == env

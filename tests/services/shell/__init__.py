@@ -1,0 +1,1 @@
+"""Tests of procd.services.shell."""

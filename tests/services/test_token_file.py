@@ -1,0 +1,151 @@
+"""Token files: what is read, what is refused, and how one is added to."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from procd.config import ConfigError
+from procd.services.access import Scope, Token, Tokens, digest_of, new_secret, redacted
+from procd.services.token_file import add, read
+
+HASH = "ab" * 32
+
+
+def token(name: str, scope: Scope = Scope.READ) -> Token:
+    """A token that nobody has."""
+    return Token(name=name, scope=scope, digest=digest_of(new_secret()))
+
+
+def test_what_was_added_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    made = [token("a"), token("b.c-d_1", Scope.WRITE), token("e", Scope.ADMIN)]
+    for each in made:
+        add(path, each)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert read(path) == made
+    assert os.listdir(tmp_path) == ["tokens"]
+
+
+def test_lines_of_one_s_own_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    path.write_text(f"# mine\n\n  a   read  sha256:{HASH}")
+    path.chmod(0o600)
+    add(path, token("b"))
+    assert path.read_text().startswith(f"# mine\n\n  a   read  sha256:{HASH}\nb read sha256:")
+    assert [each.name for each in read(path)] == ["a", "b"]
+
+
+def test_a_taken_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    add(path, token("a"))
+    before = path.read_text()
+    with pytest.raises(ConfigError, match="has a token named a already"):
+        add(path, token("a", Scope.ADMIN))
+    assert path.read_text() == before
+    assert os.listdir(tmp_path) == ["tokens"]
+
+
+def test_what_has_to_end_well_first(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+
+    def tell() -> None:
+        assert not path.exists()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        add(path, token("a"), first=tell)
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_writers(tmp_path: Path) -> None:
+    """The second one is refused; what the first one writes is not touched."""
+    (tmp_path / "tokens.new").touch()
+    with pytest.raises(ConfigError, match=r"tokens\.new: exists"):
+        add(tmp_path / "tokens", token("a"))
+    assert os.listdir(tmp_path) == ["tokens.new"]
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "tokens")
+    add(tmp_path / "link", token("a"))
+    assert (tmp_path / "link").is_symlink()
+    assert not (tmp_path / "tokens").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a",
+        "a read",
+        f"a read sha256:{HASH} more",
+        f"a all sha256:{HASH}",
+        f"a READ sha256:{HASH}",
+        f"a read {HASH}",
+        f"a read md5:{HASH}",
+        f"a read sha256:{HASH[:-2]}",
+        f"a read sha256:{HASH[:-1]}x",
+        "a read sha256:",
+        f"-a read sha256:{HASH}",
+        f"{'a' * 65} read sha256:{HASH}",
+        f"ä read sha256:{HASH}",
+    ],
+)
+def test_a_wrong_line_is_refused_and_not_shown(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "tokens"
+    path.write_text(f"b read sha256:{HASH}\n{line}\n")
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    assert str(caught.value) == f"{path}: line 2: must be NAME SCOPE sha256:HASH"
+
+
+def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    add(path, token("a"))
+    for mode in (0o620, 0o602, 0o666):
+        path.chmod(mode)
+        with pytest.raises(ConfigError, match="others than its owner can write it"):
+            read(path)
+    path.chmod(0o444)
+    assert len(read(path)) == 1
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    for name in ("nowhere", "."):
+        with pytest.raises(ConfigError, match=str(tmp_path)):
+            read(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"tokens\.new: No such file or directory"):
+        add(tmp_path / "nowhere" / "tokens", token("a"))
+
+
+def test_a_huge_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    path.write_text("#" * (1 << 20) + "\n")
+    path.chmod(0o600)
+    with pytest.raises(ConfigError, match="longer than"):
+        read(path)
+
+
+def test_tokens_are_found_by_secret() -> None:
+    secret = new_secret()
+    mine = Token(name="a", scope=Scope.READ, digest=digest_of(secret))
+    tokens = Tokens([token("b"), mine, token("c")])
+    assert tokens.find(secret) is mine
+    assert mine in tokens
+    for wrong in ("", secret[:-1], secret + "a", secret.upper(), "\udcff", "x" * 10_000):
+        assert tokens.find(wrong) is None
+    assert Tokens().find(secret) is None
+    assert len({new_secret() for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/?DAYTONA_SANDBOX_AUTH_KEY=abc&b=1", "/?DAYTONA_SANDBOX_AUTH_KEY=[redacted]&b=1"),
+        ("'/a?b=1&ticket=abc'", "'/a?b=1&ticket=[redacted]'"),
+        ("no secrets: tickets=1", "no secrets: tickets=1"),
+    ],
+)
+def test_redacted(text: str, expected: str) -> None:
+    assert redacted(text) == expected

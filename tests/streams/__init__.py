@@ -1,1 +1,0 @@
-"""Tests of procd.streams against models: bytes in, bytes out."""
