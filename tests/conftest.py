@@ -10,7 +10,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import uvloop
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from procd.api.openapi import Description
@@ -29,8 +29,10 @@ from procd.http.runner import Runner
 from procd.http.whole import COMPLETIONS
 from procd.process.poller import Poller
 from procd.unix.fd import SO_PASSRIGHTS, OwnedFd, pipe
+from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets
 from tests.api.clients import Fifo, Gate
+from tests.api.sessions import SHELLS
 
 # Login shells are started and killed by the hundred: they are not to run what this user's profile
 # says, nor to leave it half done. What others keep below HOME is where it was.
@@ -49,9 +51,6 @@ os.environ["HOME"] = _HOME
 # Who is run in the background of a script ignores Ctrl-C, and so would all that is started here.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-Client = TestClient[web.Request, web.Application]
-MakeClient = Callable[..., Awaitable[Client]]
 
 
 def _can_refuse_descriptors() -> bool:
@@ -256,11 +255,9 @@ def secrets(tmp_path: Path) -> Secrets:
     return Secrets(tmp_path / "tokens")
 
 
-@pytest.fixture(params=["bash", "dash", "zsh", "busybox"])
+@pytest.fixture(params=list(SHELLS))
 def shell(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Each shell that a session may have."""
-    from tests.api.sessions import SHELLS  # which imports this module
-
     path = SHELLS[request.param]
     if not os.access(path, os.X_OK):
         pytest.skip(f"{request.param} is not installed")

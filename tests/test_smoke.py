@@ -1,6 +1,6 @@
 """One look at each part through a real socket."""
 
-from tests.conftest import MakeClient
+from tests.aliases import MakeClient
 
 
 async def test_execute(procd: MakeClient) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from procd.services.access import Scope, Token, digest_of, new_secret
 from procd.services.token_file import add
-from tests.conftest import Client, MakeClient
+from tests.aliases import Client, MakeClient
 
 
 class Secrets:

@@ -7,8 +7,8 @@ from typing import Any
 
 from aiohttp import ClientWebSocketResponse, WSMsgType
 
+from tests.aliases import Client
 from tests.api.clients import WAIT_S
-from tests.conftest import Client
 
 EXECUTE = "/process/interpreter/execute"
 CONTEXTS = "/process/interpreter/context"

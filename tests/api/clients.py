@@ -26,7 +26,7 @@ import pytest
 from aiohttp import ClientResponse, ClientWebSocketResponse, WSMsgType
 
 from procd.api.pty import PTYS
-from tests.conftest import Client
+from tests.aliases import Client
 
 WAIT_S = 20
 

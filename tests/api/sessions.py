@@ -8,8 +8,8 @@ from typing import Any
 
 from aiohttp import ClientResponse, ClientWebSocketResponse, WSMsgType
 
+from tests.aliases import Client, MakeClient
 from tests.api.clients import WAIT_S, json_body
-from tests.conftest import Client, MakeClient
 
 VERSION = "X-Daytona-SDK-Version"
 MODERN = {VERSION: "0.226.1"}

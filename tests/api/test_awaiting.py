@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.aliases import Client, MakeClient
 from tests.api.cells import CONTEXTS, run, said, start
-from tests.conftest import Client, MakeClient
 
 BEGIN = """
 import asyncio, signal, sys

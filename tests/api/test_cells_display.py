@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from tests.aliases import MakeClient
 from tests.api.cells import Cell, create, run, said
 from tests.api.clients import each
-from tests.conftest import MakeClient
 
 START = """
 import asyncio, contextvars

@@ -22,6 +22,7 @@ from procd.services.artifacts import TURN_BYTES, Artifacts
 from procd.services.code_run import MAX_PROBED
 from procd.services.execute import LATE_BYTES
 from procd.throttle import STEPS, Turns
+from tests.aliases import MakeClient
 from tests.api.clients import (
     WAIT_S,
     Fifo,
@@ -32,7 +33,6 @@ from tests.api.clients import (
     raw,
     refused,
 )
-from tests.conftest import MakeClient
 from tests.waiting import until
 
 NODE = shutil.which("node")

@@ -14,9 +14,9 @@ import pytest
 from procd.api.sessions import SESSIONS
 from procd.services.pty import zsh_newuser as newuser
 from procd.unix.libc import LIBC
+from tests.aliases import MakeClient
 from tests.api import cells, sessions
 from tests.api.clients import Gate, connect, create, delete, execute
-from tests.conftest import MakeClient
 from tests.passable import let_pass
 from tests.waiting import until
 

@@ -13,6 +13,7 @@ from aiohttp import WSServerHandshakeError
 from procd.api.pty import PTYS
 from procd.http.websocket import CONNECTIONS
 from tests import waiting
+from tests.aliases import Client, MakeClient
 from tests.api.clients import (
     CLOSE,
     ENVS_TOKEN,
@@ -33,7 +34,6 @@ from tests.api.clients import (
     refused,
     until,
 )
-from tests.conftest import Client, MakeClient
 
 PATH = "/process/pty/create-connect"
 HANDSHAKE = {

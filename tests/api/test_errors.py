@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler
 
 from procd.app import ROUTES, create_app
 from procd.config import Config
+from tests.aliases import Client, MakeClient
 from tests.api import sessions
 from tests.api.clients import (
     WAIT_S,
@@ -26,7 +27,7 @@ from tests.api.clients import (
     raw,
     refused,
 )
-from tests.conftest import Client, DaemonServer, MakeClient
+from tests.conftest import DaemonServer
 
 UNKNOWN = [
     ("GET", "/"),

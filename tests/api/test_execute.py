@@ -18,6 +18,7 @@ from procd.config import Config
 from procd.http import keepalive as pulse
 from procd.process.poller import Poller
 from procd.services.execute import LATE_BYTES, ExecuteRequest, unwatched
+from tests.aliases import MakeClient
 from tests.api.clients import (
     WAIT_S,
     Fifo,
@@ -31,7 +32,6 @@ from tests.api.clients import (
     refused,
     sha256,
 )
-from tests.conftest import MakeClient
 from tests.waiting import until
 
 # Prints its arguments, each once procd has taken what was printed before, so that order and cuts

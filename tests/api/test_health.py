@@ -11,6 +11,7 @@ from procd.config import HealthConfig
 from procd.services.shell.command import LEAST_BYTES
 from procd.throttle import loop_lag_s
 from procd.unix.fd import RESERVED
+from tests.aliases import Client, MakeClient
 from tests.api import sessions
 from tests.api.clients import (
     WAIT_S,
@@ -23,7 +24,6 @@ from tests.api.clients import (
     program,
     refused,
 )
-from tests.conftest import Client, MakeClient
 
 
 async def reasons(client: Client) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.aliases import Client, MakeClient
 from tests.api.clients import (
     connect,
     create,
@@ -16,7 +17,6 @@ from tests.api.clients import (
     program,
     refused,
 )
-from tests.conftest import Client, MakeClient
 
 
 async def read(client: Client, path: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from procd.http.websocket import CONNECTIONS
 from procd.output.buffer import Backlog
 from procd.services.interpreter.context import STATE_LOST
 from procd.throttle import PIECES
+from tests.aliases import Client, MakeClient
 from tests.api.cells import CONTEXTS, EXECUTE, Cell, create, delete, listed, run, said, start
 from tests.api.clients import (
     CLOSE,
@@ -40,7 +41,6 @@ from tests.api.clients import (
     refused,
     until,
 )
-from tests.conftest import Client, MakeClient
 from tests.http.test_websocket import closed_with, masked
 
 # What is said

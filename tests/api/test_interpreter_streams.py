@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from tests.aliases import MakeClient
 from tests.api.cells import create, run, said
 from tests.api.clients import each
-from tests.conftest import MakeClient
 
 WRAPPED = "import io, sys\n{kept}sys.{name} = io.TextIOWrapper(sys.{name}.buffer, encoding='utf-8')"
 OPENED = "import sys\n{kept}sys.{name} = open(sys.{name}.fileno(), 'w', encoding='utf-8')"

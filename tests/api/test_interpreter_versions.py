@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.aliases import MakeClient
 from tests.api.cells import create, run, said
-from tests.conftest import MakeClient
 from tests.waiting import until
 
 CHECK = "import sys; print(sys.executable) if sys.version_info >= (3, 8) else sys.exit(1)"

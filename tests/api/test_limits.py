@@ -56,6 +56,7 @@ from procd.config import Config
 from procd.errors import Exhausted
 from procd.process.spawn_rate import SpawnRate
 from procd.services.shell.command import LEAST_BYTES
+from tests.aliases import Client, MakeClient
 from tests.api import sessions
 from tests.api.clients import (
     Gate,
@@ -71,7 +72,6 @@ from tests.api.clients import (
     raw,
     refused,
 )
-from tests.conftest import Client, MakeClient
 from tests.waiting import until
 
 MEGABYTE = 1 << 20

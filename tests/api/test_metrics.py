@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from prometheus_client.parser import text_string_to_metric_families
 
 from procd.app import ROUTES
+from tests.aliases import Client, MakeClient
 from tests.api.clients import (
     WAIT_S,
     Fifo,
@@ -18,7 +19,6 @@ from tests.api.clients import (
     raw,
     refused,
 )
-from tests.conftest import Client, MakeClient
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -16,8 +16,8 @@ from procd.app import ROUTES
 from procd.http.auth import GATE
 from procd.http.describe import Doc
 from procd.http.route_policy import NEEDS, UNGUARDED
+from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, bearer, guarded
-from tests.conftest import Client, MakeClient
 
 README = Path(__file__).parents[2] / "README.md"
 WEBSOCKETS = {

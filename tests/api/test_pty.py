@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests.aliases import Client, MakeClient
 from tests.api.clients import (
     EXIT_TOKEN,
     Fifo,
@@ -22,7 +23,6 @@ from tests.api.clients import (
     raw,
     refused,
 )
-from tests.conftest import Client, MakeClient
 
 
 async def resize(client: Client, session_id: str, cols: int, rows: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from procd.api.pty import PTYS
 from procd.api.pty_replay import recall
 from procd.http.websocket import CONNECTIONS
 from procd.throttle import Turns
+from tests.aliases import Client, MakeClient
 from tests.allocations import ALLOCATIONS, short
 from tests.api.clients import (
     BINARY,
@@ -37,7 +38,6 @@ from tests.api.clients import (
     sha256,
     until,
 )
-from tests.conftest import Client, MakeClient
 from tests.waiting import until as happens
 
 RAW = "stty raw -echo"

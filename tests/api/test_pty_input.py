@@ -11,6 +11,7 @@ from procd.api.pty import PTYS
 from procd.api.pty_protocol import PROTOCOL
 from procd.http.frame_reader import FRAMES_A_TURN
 from procd.http.websocket import CONNECTIONS
+from tests.aliases import Client, MakeClient
 from tests.api.clients import (
     BINARY,
     CLOSE,
@@ -33,7 +34,6 @@ from tests.api.clients import (
     sha256,
     until,
 )
-from tests.conftest import Client, MakeClient
 from tests.waiting import until as happens
 
 RAW = "stty raw -echo"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import WSServerHandshakeError
 
+from tests.aliases import MakeClient
 from tests.api.clients import (
     Fifo,
     Gate,
@@ -21,7 +22,6 @@ from tests.api.clients import (
     program,
     refused,
 )
-from tests.conftest import MakeClient
 
 
 async def test_100_sessions_at_once(

@@ -13,6 +13,7 @@ from aiohttp import WSCloseCode
 from procd.api.pty import PTYS
 from procd.api.pty_protocol import PROTOCOL, TAKEN_OVER
 from procd.http.websocket import CONNECTIONS
+from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.clients import (
     BINARY,
@@ -36,7 +37,6 @@ from tests.api.clients import (
     refused,
     sha256,
 )
-from tests.conftest import Client, MakeClient
 from tests.waiting import until
 
 ECHO = "stty raw -echo; echo ready; exec cat"

@@ -13,8 +13,8 @@ import pytest
 
 from procd.api.pty import PTYS
 from procd.services.pty.recording import Recording
+from tests.aliases import Client, MakeClient
 from tests.api.clients import WAIT_S, connect, create, delete, each, program, raw, refused
-from tests.conftest import Client, MakeClient
 
 # Of which nobody says here that it is one.
 ODD = "20200102T030405.000006Z.cast"

@@ -23,6 +23,7 @@ from procd.process.reader import FdReader
 from procd.process.writer import FdWriter
 from procd.services.shell.command import Command
 from procd.services.shell.proc_path import Opening
+from tests.aliases import Client, MakeClient
 from tests.api.clients import Fifo, Gate, refused
 from tests.api.sessions import (
     MODERN,
@@ -40,7 +41,7 @@ from tests.api.sessions import (
     start,
     type_in,
 )
-from tests.conftest import Client, DaemonServer, MakeClient
+from tests.conftest import DaemonServer
 from tests.waiting import until
 
 STATE = [

@@ -13,6 +13,7 @@ import pytest
 from procd.api.sessions import SESSIONS
 from procd.process.trees import Trees
 from procd.services.shell.command_store import TURN_COMMANDS
+from tests.aliases import Client, MakeClient
 from tests.api.clients import Fifo, Gate, refused, until
 from tests.api.sessions import (
     MODERN,
@@ -30,7 +31,6 @@ from tests.api.sessions import (
     start,
     type_in,
 )
-from tests.conftest import Client, MakeClient
 from tests.daemon.daemon import children
 from tests.waiting import until as until_so
 

@@ -12,6 +12,7 @@ import pytest
 from procd.api.sessions import SESSIONS
 from procd.http import log_sender as outlet
 from procd.http.websocket import CONNECTIONS, Connection
+from tests.aliases import Client, MakeClient
 from tests.api.clients import CLOSE, Gate, raw, refused, sha256, until
 from tests.api.sessions import (
     VERSION,
@@ -26,7 +27,6 @@ from tests.api.sessions import (
     start,
     type_in,
 )
-from tests.conftest import Client, MakeClient
 
 UPGRADE = {
     "Upgrade": "websocket",

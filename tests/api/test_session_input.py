@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from procd.api.sessions import SESSIONS
+from tests.aliases import Client, MakeClient
 from tests.api.clients import Gate, refused, until
 from tests.api.sessions import (
     create,
@@ -21,7 +22,6 @@ from tests.api.sessions import (
     start,
     type_in,
 )
-from tests.conftest import Client, MakeClient
 
 
 async def one_waits(client: Client, command_id: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from procd.api.sessions import SESSIONS
+from tests.aliases import MakeClient
 from tests.api.clients import Gate, Raw, json_body, random_base64, raw
 from tests.api.sessions import (
     MODERN,
@@ -21,7 +22,6 @@ from tests.api.sessions import (
     run,
     start,
 )
-from tests.conftest import MakeClient
 from tests.waiting import until
 
 OUT, ERR = "\x01\x01\x01", "\x02\x02\x02"

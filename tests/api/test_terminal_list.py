@@ -12,8 +12,8 @@ from procd.api import terminal_list as live
 from procd.api.pty import PTYS
 from procd.api.terminal_list import LISTS
 from procd.http.websocket import CONNECTIONS
+from tests.aliases import MakeClient
 from tests.api.clients import TEXT, WAIT_S, connect, create, delete, raw, refused
-from tests.conftest import MakeClient
 from tests.waiting import until
 
 

@@ -7,9 +7,9 @@ from aiohttp import WSServerHandshakeError
 
 from procd.app import reload
 from procd.http.auth import GATE
+from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.clients import attach, each, program, refused
-from tests.conftest import Client, MakeClient
 
 CONNECT = "/process/pty/t1/connect"
 

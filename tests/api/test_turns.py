@@ -30,9 +30,9 @@ from procd.services.shell.command import TURN_DESCRIPTORS
 from procd.services.shell.command_store import TURN_BYTES
 from procd.throttle import STEPS, Turns
 from procd.unix.pidfd import ended
+from tests.aliases import Client, MakeClient
 from tests.api import cells, sessions
 from tests.api.clients import Raw, attach, connect, create, delete, listed, program, raw, refused
-from tests.conftest import Client, MakeClient
 from tests.opened import opened_files
 from tests.trees import members_of
 from tests.waiting import until

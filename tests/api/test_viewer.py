@@ -12,6 +12,7 @@ from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
 from procd.app import reload
 from procd.services.access import Scope
+from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.cells import EXECUTE, Cell
 from tests.api.clients import (
@@ -26,7 +27,6 @@ from tests.api.clients import (
     raw,
     refused,
 )
-from tests.conftest import Client, MakeClient
 from tests.waiting import until
 
 ECHO = "stty raw -echo; echo ready; cat"

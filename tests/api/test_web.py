@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import procd
+from tests.aliases import MakeClient
 from tests.api.access import Secrets, guarded
-from tests.conftest import MakeClient
 
 WEB = Path(procd.__file__).parent / "web"
 VENDOR = WEB / "vendor"

@@ -19,8 +19,8 @@ from procd.output.buffer import Backlog
 from procd.services.execute import ExecuteRequest, unwatched
 from procd.services.pty.input_queue import Typist
 from procd.services.pty.session import PtyInfo
+from tests.aliases import Client, MakeClient
 from tests.api.clients import CLOSE, PING, TEXT, WAIT_S, create, delete, json_body, program, raw
-from tests.conftest import Client, MakeClient
 from tests.waiting import until
 
 ASK = "POST /process/execute HTTP/1.1\nContent-Length: 60000000\nOrigin: http://a.example"

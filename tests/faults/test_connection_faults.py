@@ -14,7 +14,7 @@ from aiohttp import web
 
 from procd.http.connection import HttpConnection
 from procd.http.connection_limit import Visitors
-from tests.conftest import MakeClient
+from tests.aliases import MakeClient
 from tests.daemon.conftest import Start
 
 # What the first connection comes to, in place of the event loop's own accept(2).

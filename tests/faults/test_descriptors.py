@@ -9,6 +9,7 @@ from procd.api.interpreter import CONTEXTS
 from procd.errors import Exhausted
 from procd.services.interpreter.context import Context
 from procd.unix.fd import MOMENTARY, RESERVED
+from tests.aliases import MakeClient
 from tests.api import sessions
 from tests.api.clients import (
     Fifo,
@@ -23,7 +24,6 @@ from tests.api.clients import (
     refused,
     until,
 )
-from tests.conftest import MakeClient
 
 
 async def test_execute(procd: MakeClient) -> None:

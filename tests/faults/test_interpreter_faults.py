@@ -20,6 +20,7 @@ from procd.services.interpreter.channel import MAX_UNSENT_BYTES
 from procd.services.interpreter.context import INTERNAL, STATE_LOST
 from procd.unix.fd import RESERVED
 from tests import waiting
+from tests.aliases import MakeClient
 from tests.api.cells import CONTEXTS, EXECUTE, create, delete, listed, run, said, start
 from tests.api.clients import (
     WAIT_S,
@@ -32,7 +33,6 @@ from tests.api.clients import (
     refused,
     until,
 )
-from tests.conftest import MakeClient
 from tests.process.test_process import Filling
 
 EVERY_FD = (

@@ -23,11 +23,11 @@ from procd.services.shell.driver import EXIT_S, Contact, Dialogue
 from procd.services.shell.proc_path import Openings, Paths
 from procd.services.shell.requests import ExecRequest, InputRequest
 from procd.services.shell.session import ShellSession
+from tests.aliases import MakeClient
 from tests.api import cells
 from tests.api.clients import WAIT_S, Fifo, Gate, attach, execute, program
 from tests.api.sessions import create, post_exec, run
 from tests.api.test_code_run import code_run
-from tests.conftest import MakeClient
 from tests.waiting import until
 
 TIMEOUT_S = 1

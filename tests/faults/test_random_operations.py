@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from tests.aliases import Client, MakeClient
 from tests.api.clients import Terminal, attach, connect
 from tests.api.sessions import (
     MODERN,
@@ -25,7 +26,6 @@ from tests.api.sessions import (
     start,
     type_in,
 )
-from tests.conftest import Client, MakeClient
 
 # Writes as many numbered lines more as it is told, and nothing else.
 NUMBERS = """

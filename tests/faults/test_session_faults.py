@@ -16,6 +16,7 @@ from procd.app import PROCESSES
 from procd.services.shell.command import Command
 from procd.services.shell.driver import Dialogue
 from procd.unix.procfs import own_children
+from tests.aliases import MakeClient
 from tests.api.clients import WAIT_S, Fifo, Gate, descriptors_exhausted, execute, refused
 from tests.api.sessions import (
     MODERN,
@@ -34,7 +35,6 @@ from tests.api.sessions import (
     type_in,
 )
 from tests.capabilities import needs_to_see_all
-from tests.conftest import MakeClient
 from tests.nobody import as_nobody
 from tests.passable import let_pass
 from tests.shortage import CALLS, no_memory_for

@@ -13,6 +13,7 @@ import pytest
 from procd.api.sessions import SESSIONS
 from procd.services.shell import driver as dialogue
 from procd.unix.procfs import stat_of
+from tests.aliases import Client, MakeClient
 from tests.api.clients import Fifo, Gate, raw, refused, until
 from tests.api.sessions import (
     SHELLS,
@@ -29,7 +30,6 @@ from tests.api.sessions import (
     run,
     start,
 )
-from tests.conftest import Client, MakeClient
 
 NOTE = "the shell does not say how this command ended"
 

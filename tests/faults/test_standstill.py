@@ -16,6 +16,7 @@ from procd.http import websocket as ws
 from procd.http.websocket import CONNECTIONS
 from procd.process import tree as proctree
 from procd.suspend import LATE_S, Countdown
+from tests.aliases import MakeClient
 from tests.api import sessions
 from tests.api.cells import said, start
 from tests.api.clients import (
@@ -35,7 +36,6 @@ from tests.api.clients import (
 )
 from tests.api.test_pty_attach import end_session, later
 from tests.api.test_session_control import post
-from tests.conftest import MakeClient
 from tests.http.test_websocket import closed_with, masked
 from tests.waiting import until
 

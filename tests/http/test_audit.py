@@ -20,6 +20,7 @@ from procd.http.request_metrics import REQUESTS
 from procd.services.access import new_secret
 from procd.services.audit import AuditFile
 from procd.unix.fd import RESERVED
+from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.clients import (
     Gate,
@@ -34,7 +35,6 @@ from tests.api.clients import (
     raw,
     until,
 )
-from tests.conftest import Client, MakeClient
 from tests.waiting import until as until_so
 
 ORDER = ["opened", "ended", "closed"]

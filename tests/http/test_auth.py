@@ -19,9 +19,9 @@ from procd.http.request_metrics import REQUESTS
 from procd.http.route_policy import NEEDS, UNGUARDED, UPGRADES
 from procd.services.access import Scope, new_secret
 from procd.services.credentials import Access
+from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.clients import WAIT_S, each, execute, listed, raw, refused
-from tests.conftest import Client, MakeClient
 
 HANDSHAKE = {
     "Upgrade": "websocket",

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from procd.app import create_app
 from procd.config_file import from_mapping
 from procd.http.dispatch import TARGET, VARIES, Dispatch
+from tests.aliases import MakeClient
 from tests.api.clients import raw
-from tests.conftest import MakeClient
 
 APP = create_app(from_mapping({"cors": {"allowed_origins": ["https://app.example.com"]}}))
 DISPATCH = Dispatch(APP)

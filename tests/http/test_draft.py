@@ -19,10 +19,10 @@ from procd.output.budget import LEAST_TAIL_BYTES, Budget
 from procd.output.buffer import Backlog
 from procd.output.log import Log
 from procd.process.process import PIPE_BURST_BYTES, STDERR, STDOUT
+from tests.aliases import MakeClient
 from tests.allocations import ALLOCATIONS, short
 from tests.api.clients import Gate, each, execute, until
 from tests.api.sessions import create, ended, get, logs, post_exec, run
-from tests.conftest import MakeClient
 
 LINES = b"".join(b"%d\n" % number for number in range(1, 100_001))
 TEXT = 'a"\\\x00\x1f\x7f\u20ac\U0001f600\xe9\n'.encode() * 30_000

@@ -7,9 +7,9 @@ import pytest
 
 from procd.logging import HumanFormatter, facts
 from procd.unix import malloc as heap
+from tests.aliases import MakeClient
 from tests.api import sessions
 from tests.api.clients import connect, create, delete, each, raw
-from tests.conftest import MakeClient
 from tests.waiting import until
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from procd.errors import BadRequest, InvalidBody
 from procd.http.schema import MAX_DIGITS, flag, number, parse
+from tests.aliases import Client, MakeClient
 from tests.api.clients import WAIT_S, each, execute, json_body, listed, raw, refused
-from tests.conftest import Client, MakeClient
 
 NOT_A_DOCUMENT = [
     b"",

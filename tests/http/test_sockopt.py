@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from procd.http.sockopt import PLAINEST, UNSENT_BYTES, limit_unsent, spare_pacing
-from tests.conftest import MakeClient
+from tests.aliases import MakeClient
 
 AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 

@@ -20,6 +20,7 @@ from procd.http.keepalive import queued_bytes
 from procd.http.websocket import CONNECTIONS
 from procd.output.frames import encode
 from procd.services.pty.input_queue import Typist
+from tests.aliases import Client, MakeClient
 from tests.api import sessions
 from tests.api.cells import said
 from tests.api.clients import (
@@ -43,7 +44,6 @@ from tests.api.clients import (
     raw,
     until,
 )
-from tests.conftest import Client, MakeClient
 from tests.waiting import until as until_so
 
 # More than the sockets of both ends hold.

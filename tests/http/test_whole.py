@@ -6,8 +6,8 @@ from typing import Any
 from aiohttp import web
 
 from procd.http.whole import COMPLETIONS, CONTENT_TYPE, Complete, WholeResponse, complete
+from tests.aliases import Client
 from tests.api.clients import each, raw
-from tests.conftest import Client
 
 CLIENTS = [
     ("GET", "HTTP/1.1", ""),
