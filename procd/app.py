@@ -28,7 +28,6 @@ from procd.api.web import routes as web_routes
 from procd.config import Config
 from procd.http.audit import AUDIT, audit, opened
 from procd.http.auth import GATE, Gate
-from procd.http.connection import POLLER
 from procd.http.connection_limit import VISITORS, Visitors
 from procd.http.dispatch import VARIES
 from procd.http.forwarded import PROXIES, Proxies
@@ -43,7 +42,7 @@ from procd.http.whole import COMPLETIONS, Complete, complete
 from procd.inherited import child_environment, home_dir, lasting_dir, work_dir
 from procd.metrics import Gauge
 from procd.process.shell import Shell
-from procd.process.supervisor import Processes
+from procd.process.supervisor import Supervisor
 from procd.services.audit import AuditFile
 from procd.services.code_run import CodeRuns
 from procd.services.credentials import Access
@@ -55,7 +54,7 @@ from procd.services.readiness import Readiness
 from procd.services.shell.sessions import ShellSessions
 from procd.unix.host import Host
 
-PROCESSES = web.AppKey("PROCESSES", Processes)
+PROCESSES = web.AppKey("PROCESSES", Supervisor)
 
 # Below the second, an SDK that was given a proxy's URL finds the same (contract, section 1).
 PREFIXES = ("", "/toolbox/{sandbox_id}")
@@ -144,8 +143,8 @@ def _add_routes(app: web.Application, routes: Sequence[web.RouteDef]) -> None:
 
 async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Application) -> None:
     """Make the services; `_stop` ends them."""
-    processes = app[PROCESSES] = Processes(config.process)
-    app[POLLER], app[HEAP] = processes.poller, processes.heap
+    processes = app[PROCESSES] = Supervisor(config.process)
+    app[HEAP] = processes.heap
     shell = Shell(config.process.shell, os.environ.get("SHELL", ""))
     environ = {**os.environ, **processes.confinement.environment}
     environment = app[info.ENVIRONMENT] = Environment(child_environment(environ))

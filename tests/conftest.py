@@ -27,7 +27,6 @@ from procd.config import Config
 from procd.config_file import from_mapping
 from procd.http.runner import Runner
 from procd.http.whole import COMPLETIONS
-from procd.process.poller import Poller
 from procd.unix.fd import SO_PASSRIGHTS, OwnedFd, pipe
 from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets
@@ -226,13 +225,6 @@ def ends(closing: ExitStack) -> tuple[OwnedFd, OwnedFd]:
     closing.callback(reading.close)
     closing.callback(writing.close)
     return reading, writing
-
-
-@pytest.fixture
-async def poller() -> AsyncIterator[Poller]:
-    made = Poller(asyncio.get_running_loop())
-    yield made
-    made.close()
 
 
 @pytest.fixture

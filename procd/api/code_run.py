@@ -1,7 +1,6 @@
 """POST /process/code-run. Source: Process API contract, section 7."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 from aiohttp import web
@@ -10,7 +9,6 @@ from marshmallow import fields
 from procd.errors import Exhausted, TimedOut
 from procd.http.audit import note
 from procd.http.describe import FLAG, INTEGER, TEXT, Doc, Shape, error_with
-from procd.http.draft import Draft
 from procd.http.output_text import OutputText
 from procd.http.responses import PIECE_BYTES, Piece, respond
 from procd.http.schema import (
@@ -49,22 +47,22 @@ CODE_RUN = CodeRunSchema()
 
 async def code_run(request: web.Request) -> web.StreamResponse:
     """Run a program; 200 whatever its exit code, 408 when time ran out."""
-    runs = request.app[CODE_RUNS]
     wanted = await load(request, CODE_RUN)
-    with closing(Draft(runs.memory)) as draft:
-        result = await runs.run(wanted, draft.follow)
-        execution = result.execution
-        note(exitCode=execution.exit_code)
-        whole = OutputText(execution.output)
-        reply: dict[str, object] = {"exitCode": execution.exit_code, "result": whole}
-        if execution.truncated:
-            reply["truncated"] = True
-        if result.charts:
-            reply["artifacts"] = _artifacts(result.charts)
-        if execution.exit_code is None:
-            del reply["exitCode"]
-            raise TimedOut("command execution timeout", reply)
-        return await respond(request, reply, drafts=draft.of(whole))
+    result = await request.app[CODE_RUNS].run(wanted)
+    execution = result.execution
+    note(exitCode=execution.exit_code)
+    reply: dict[str, object] = {
+        "exitCode": execution.exit_code,
+        "result": OutputText(execution.output),
+    }
+    if execution.truncated:
+        reply["truncated"] = True
+    if result.charts:
+        reply["artifacts"] = _artifacts(result.charts)
+    if execution.exit_code is None:
+        del reply["exitCode"]
+        raise TimedOut("command execution timeout", reply)
+    return await respond(request, reply)
 
 
 def _artifacts(charts: list[bytes]) -> Iterator[Piece]:

@@ -7,10 +7,9 @@ from aiohttp import web
 from procd.errors import Exhausted, TimedOut
 from procd.http.audit import note
 from procd.http.describe import FLAG, INTEGER, TEXT, Doc, Shape, error_with
-from procd.http.draft import Draft
 from procd.http.output_text import OutputText
 from procd.http.responses import respond
-from procd.http.schema import MAX_UINT32, BodySchema, Count, Text, load, non_empty, strings
+from procd.http.schema import MAX_UINT32, BodySchema, Count, Flag, Text, load, non_empty, strings
 from procd.process.process import STDERR, STDOUT
 from procd.services.execute import ExecuteRequest, Executions
 
@@ -23,10 +22,14 @@ class ExecuteSchema(BodySchema):
     command = Text(required=True, validate=non_empty())
     cwd = Text()
     envs = strings()
+    env = strings()
     timeout_s = Count(MAX_UINT32, data_key="timeout")
+    split = Flag()
 
     def build(self, data: dict[str, Any]) -> ExecuteRequest:
         """Make the request."""
+        if env := data.pop("env", None):
+            data["envs"] = {**env, **data.get("envs", {})}
         return ExecuteRequest(**data)
 
 
@@ -35,33 +38,28 @@ EXECUTE = ExecuteSchema()
 
 async def execute(request: web.Request) -> web.StreamResponse:
     """Run a command; 200 whatever its exit code, 408 when time ran out."""
-    executions = request.app[EXECUTIONS]
     wanted = await load(request, EXECUTE)
-    draft = Draft(executions.memory)
-    try:
-        result = await executions.run(wanted, draft.follow)
-        note(exitCode=result.exit_code)
-        whole = OutputText(result.output)
-        reply: dict[str, object] = {
-            "exitCode": result.exit_code,
-            "result": whole,
-            "stdout": OutputText(result.output, STDOUT),
-            "stderr": OutputText(result.output, STDERR),
-        }
-        if result.truncated:
-            reply["truncated"] = True
-        if result.exit_code is None:
-            del reply["exitCode"]
-            raise TimedOut("command execution timeout", reply)
-        return await respond(request, reply, drafts=draft.of(whole))
-    finally:
-        draft.close()
+    result = await request.app[EXECUTIONS].run(wanted)
+    note(exitCode=result.exit_code)
+    reply: dict[str, object] = {
+        "exitCode": result.exit_code,
+        "result": OutputText(result.output),
+    }
+    if wanted.split:
+        reply["stdout"] = OutputText(result.output, STDOUT)
+        reply["stderr"] = OutputText(result.output, STDERR)
+    if result.truncated:
+        reply["truncated"] = True
+    if result.exit_code is None:
+        del reply["exitCode"]
+        raise TimedOut("command execution timeout", reply)
+    return await respond(request, reply)
 
 
 EXECUTED = Shape(
     "ExecuteReply",
-    {"exitCode": INTEGER, "result": TEXT, "stdout": TEXT, "stderr": TEXT},
-    {"truncated": FLAG},
+    {"exitCode": INTEGER, "result": TEXT},
+    {"stdout": TEXT, "stderr": TEXT, "truncated": FLAG},
 )
 
 routes = [

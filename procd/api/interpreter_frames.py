@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Final
 
 from procd.http.encoder import SHORT_BYTES, encoded, most_bytes
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.output.frames import TEXT, encode
 from procd.process.process import STDERR, STDOUT
 from procd.services.interpreter.process import RESULTS
@@ -44,7 +44,7 @@ class CellFrames:
     A character that arrives in parts is sent whole.
     """
 
-    def __init__(self, store: Backlog) -> None:
+    def __init__(self, store: Buffer) -> None:
         self._store = store
         self._decoders: dict[int, IncrementalDecoder] = {
             stream: DECODER("replace") for stream in NAMES

@@ -11,7 +11,7 @@ from typing import Final
 
 from procd.http.log_sender import Outlet
 from procd.http.websocket import Connection
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.output.frames import BINARY, encode
 from procd.output.replay import ReplayFilter
 from procd.services.pty.session import PtySession
@@ -78,7 +78,7 @@ async def recall(session: PtySession, replay_bytes: int, turns: Turns) -> Past:
         spare_bytes = 2 * max(said_bytes, spare_bytes)
 
 
-async def send(past: Past, connection: Connection, store: Backlog, turns: Turns) -> bool:
+async def send(past: Past, connection: Connection, store: Buffer, turns: Turns) -> bool:
     """Send the replay, if there is one; whether all of it was still kept when its turn came.
 
     Raises:
@@ -101,7 +101,7 @@ async def send(past: Past, connection: Connection, store: Backlog, turns: Turns)
     return False
 
 
-def _filtered(store: Backlog, start: int, live: int) -> Iterator[tuple[int, bytes]]:
+def _filtered(store: Buffer, start: int, live: int) -> Iterator[tuple[int, bytes]]:
     """The output from `start` to `live` without queries, in pieces, each with the offset after it.
 
     The same pieces each time, or else the filter might let go of another sequence.

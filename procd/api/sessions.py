@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-from contextlib import closing
 from dataclasses import replace
 from signal import Signals
 from typing import Any, Final
@@ -16,7 +15,6 @@ from procd.api.session_logs import (
     answer_logs,
     output_of,
     readable,
-    whole_output,
 )
 from procd.api.session_view import COMMAND, SESSION, command_view, view, views
 from procd.errors import (
@@ -40,7 +38,6 @@ from procd.http.describe import (
     Shape,
     error_with,
 )
-from procd.http.draft import Draft
 from procd.http.responses import Item, array_json, json_response, respond, respond_json
 from procd.http.schema import (
     MAX_UINT32,
@@ -139,9 +136,6 @@ class SignalSchema(BodySchema):
             raise ValidationError(f"signal: no such signal: {data['signal']}") from None
 
 
-# A longer reply takes its time to be sent, whether or not it is encoded by then.
-MOST_DRAFT_BYTES: Final = 2 << 20
-
 CREATE: Final = CreateSchema()
 EXEC: Final = ExecSchema()
 INPUT: Final = InputSchema()
@@ -197,9 +191,7 @@ async def _answer(
     if wanted.run_async:
         nothing = dict.fromkeys(("output", "stdout", "stderr", "exitCode"))
         return json_response(reply | nothing, 202)
-    memory = request.app[SESSIONS].memory
-    with command.reading(), closing(Draft(memory, MOST_DRAFT_BYTES)) as draft:
-        draft.follow(command.log)
+    with command.reading():
         await asyncio.wait([command.done])
         command.raise_if_never_run()
         with readable(**reply, exitCode=command.record.exit_code):
@@ -212,7 +204,7 @@ async def _answer(
                 raise TimedOut(message, reply)
             reply["exitCode"] = command.record.exit_code
             with command.file.pin():
-                return await respond(request, reply, drafts=draft.of(whole_output(kept)))
+                return await respond(request, reply)
 
 
 async def get_command(request: web.Request) -> web.StreamResponse:

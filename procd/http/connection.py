@@ -25,7 +25,6 @@ from procd.http.refusal import Farewell, break_off, error_in_place, judged, reas
 from procd.http.request_metrics import HEAP, LONG_BYTES, REQUESTS
 from procd.http.responses import json_response
 from procd.http.sockopt import spare_pacing
-from procd.process.poller import Poller
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +32,6 @@ log = logging.getLogger(__name__)
 # that are as long as that, and as much again for all others. What comes with its end isn't counted:
 # that may be a body.
 HEAD_TO_HEADER: Final = 3
-
-POLLER = web.AppKey("POLLER", Poller)
 
 
 class HttpConnection(web.RequestHandler):
@@ -53,7 +50,7 @@ class HttpConnection(web.RequestHandler):
 
     __slots__ = ("_body", "_config", "_farewell", "_frames", "_head_bytes", "_heads_bytes",
                  "_heap", "_max_head_bytes", "_parting", "_patience", "_peername", "_poller",
-                 "_refused", "_requests", "_sent", "_visitors", "_was_held", "_watched", "_wire",
+                 "_refused", "_requests", "_sent", "_visitors", "_was_held", "_wire",
                  "answered", "incoming", "last_words", "took_answer")  # fmt: skip
 
     def __init__(
@@ -66,12 +63,10 @@ class HttpConnection(web.RequestHandler):
         self._patience: Patience | None = None
         self._parting: Parting | None = None
         self._requests = app[REQUESTS]
-        self._poller = app[POLLER]
         self._heap = app[HEAP]
         self._visitors = app[VISITORS]
         self._frames = app[FRAMES]
         self._was_held = False  # its parser may have kept something back then
-        self._watched = -1
         self._max_head_bytes = config.max_header_bytes * HEAD_TO_HEADER
         self._head_bytes = 0  # of one that isn't whole
         self._heads_bytes = 0  # of all heads of a stranger since it was last owed nothing
@@ -231,31 +226,6 @@ class HttpConnection(web.RequestHandler):
     def _pause_transport_reading(self) -> None:
         self._was_held = True
         super()._pause_transport_reading()
-        # What a WebSocket's client has sent before it went is still to be read.
-        if self._watched < 0 and self.transport is not None and not self._upgraded:
-            number = self.transport.get_extra_info("socket").fileno()
-            try:
-                self._poller.add_hangup(number, self._hung_up)
-            except OSError as exc:  # the end of one that leaves is seen when it is answered
-                log.warning("no room to watch a client with: %s", exc.strerror)
-            else:
-                self._watched = number
-
-    def _resume_transport_reading(self) -> None:
-        if self._watched >= 0:
-            self._unwatch()
-        super()._resume_transport_reading()
-
-    def _unwatch(self) -> None:
-        self._poller.remove_reader(self._watched)
-        self._watched = -1
-
-    def _hung_up(self) -> None:
-        """End what runs for a client that has gone; a body is read to its end first."""
-        self._unwatch()
-        is_read = (request := self._current_request) is None or request.content.is_eof()
-        if self.transport is not None and is_read and not self.eof_received():
-            self.transport.abort()
 
     def _process_keepalive(self) -> None:
         # After a standstill time is up before the event loop has read what came meanwhile.
@@ -357,8 +327,6 @@ class HttpConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop before it closes the socket."""
-        if self._watched >= 0:
-            self._unwatch()
         if self._upgraded:
             self.last_words = has_unread(self.transport)
             self.took_answer = has_taken(self.transport, self.answered, exc)

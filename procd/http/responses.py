@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from types import MappingProxyType
 from typing import Final
 
 from aiohttp import HttpVersion11, web
@@ -37,9 +36,6 @@ NO_MEMORY: Final = "no memory for the reply"
 Piece = bytes | memoryview
 # A short object, or the JSON of anything, made as it is sent.
 Item = dict[str, object] | Iterator[Piece]
-# Texts that are there as JSON strings, in pieces.
-Drafts = Mapping[OutputText, Sequence[Piece]]
-NO_DRAFTS: Final[Drafts] = MappingProxyType({})
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
@@ -109,9 +105,7 @@ def _joined(group: Sequence[dict[str, object]]) -> Iterable[Piece]:
     return (encoded(group, len(group) * SHORT_BYTES)[1:-1],)
 
 
-async def respond(
-    request: web.Request, fields: Mapping[str, object], drafts: Drafts = NO_DRAFTS
-) -> web.StreamResponse:
+async def respond(request: web.Request, fields: Mapping[str, object]) -> web.StreamResponse:
     """A reply whose fields may be OutputText: in one piece if it is small, else streamed.
 
     They may be iterators as well, JSON in pieces; it is streamed then.
@@ -120,7 +114,7 @@ async def respond(
         ProcdError: there is no memory for it; what is known and short is told.
     """
     try:
-        return await answer(request, fields, drafts=drafts)
+        return await answer(request, fields)
     except MemoryError as exc:
         raise ProcdError(NO_MEMORY, short_ones(fields)) from exc
 
@@ -141,7 +135,6 @@ async def answer(
     request: web.Request,
     fields: Mapping[str, object],
     status: int = 200,
-    drafts: Drafts = NO_DRAFTS,
 ) -> web.StreamResponse:
     """As `respond`.
 
@@ -150,7 +143,7 @@ async def answer(
     """
     whole = whole_json(fields)
     if whole is None:
-        return await _stream(request, _document(fields, drafts), status, CONTENT_TYPE)
+        return await _stream(request, _document(fields), status, CONTENT_TYPE)
     return WholeResponse(whole, status)
 
 
@@ -289,9 +282,9 @@ def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
 class _Strings:
     """JSON strings of `texts`: what is in there twice is encoded once, if there is room for it."""
 
-    def __init__(self, texts: Iterable[OutputText], drafts: Drafts) -> None:
+    def __init__(self, texts: Iterable[OutputText]) -> None:
         self._left = Counter(text.plainest for text in texts)
-        self._kept = {text.plainest: pieces for text, pieces in drafts.items()}
+        self._kept: dict[OutputText, Sequence[Piece]] = {}
 
     def json(self, text: OutputText) -> Iterator[Piece]:
         """One of them in pieces."""
@@ -312,10 +305,10 @@ class _Strings:
             self._kept[text] = kept
 
 
-def _document(fields: Mapping[str, object], drafts: Drafts) -> Iterator[Piece]:
+def _document(fields: Mapping[str, object]) -> Iterator[Piece]:
     """The JSON object of `fields`."""
     texts = [value for value in fields.values() if isinstance(value, OutputText)]
-    strings = _Strings(texts, drafts)
+    strings = _Strings(texts)
     pieces = dict(fields)
     for name, value in fields.items():
         if isinstance(value, OutputText):

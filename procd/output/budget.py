@@ -1,56 +1,38 @@
-"""Budget: how much memory all backlogs together may take, and who lets go first."""
+"""Budget: how much memory all buffers together may take."""
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
-# What the tail of each may keep, whatever the others have: a quarter, and what is read in one turn
-# on top of that (64 KiB), still fit.
+# What each buffer may keep of its tail, whatever the others have: a quarter of it, and what is read
+# in one turn of the event loop on top of that (64 KiB), still fit.
 LEAST_TAIL_BYTES: Final = 128 << 10
 
 
-class Cache(Protocol):
-    """Holds within a budget what can be made again."""
-
-    def close(self) -> None:
-        """Drop it."""
-
-
-def _nothing(_: int) -> None:
-    """Ignore how much memory became free."""
-
-
-def _nobody() -> bool:
-    """Nobody has anything to let go of."""
-    return False
-
-
 class Budget:
-    """What all backlogs together may keep, and do keep, bytes.
+    """What all buffers together may take, and do take, bytes.
 
     Args:
-        freed: told how much somebody had who needs it no longer.
+        on_freed: called with the number of bytes that were freed.
 
     Attributes:
-        caches: what goes before any output does; what it holds is counted as well.
-        let_go: forgets what can be spared most; whether there was anything.
+        evict: drops what can be spared most; returns whether there was anything.
     """
 
-    __slots__ = ("_freed", "caches", "let_go", "most_bytes", "used_bytes")
+    __slots__ = ("_on_freed", "evict", "most_bytes", "used_bytes")
 
-    def __init__(self, most_bytes: int, freed: Callable[[int], None] = _nothing) -> None:
+    def __init__(self, most_bytes: int, on_freed: Callable[[int], None] = lambda _: None) -> None:
         self.most_bytes = most_bytes
         self.used_bytes = 0
-        self.caches: set[Cache] = set()
-        self.let_go: Callable[[], bool] = _nobody
-        self._freed = freed
+        self.evict: Callable[[], bool] = lambda: False
+        self._on_freed = on_freed
 
     def give_back(self, size: int) -> None:
-        """Count `size` bytes no longer, which are not to be used again by the same."""
+        """Count `size` bytes less; the same owner won't use them again."""
         self.used_bytes -= size
-        self._freed(size)
+        self._on_freed(size)
 
     def take(self, size: int) -> bool:
-        """Count `size` bytes more, if that leaves room; whether it does."""
+        """Count `size` bytes more; False, and nothing is counted, if there is no room for them."""
         used = self.used_bytes + size
         if used >= self.most_bytes:
             return False
@@ -58,19 +40,17 @@ class Budget:
         return True
 
     def relieve(self, size: int = 0) -> None:
-        """Drop caches, then what can be spared, until there is room, or nothing is left to drop.
+        """Evict until there is room, or nothing is left to evict.
 
-        For what would not fit even then, nothing is dropped.
+        Nothing is evicted for something that wouldn't fit even then.
 
         Args:
-            size: of what is to be kept beside a backlog, bytes.
+            size: what is to be kept beside a buffer, bytes.
         """
         while not self.has_room(size) and size + LEAST_TAIL_BYTES <= self.most_bytes:
-            if self.caches:
-                self.caches.pop().close()
-            elif not self.let_go():
+            if not self.evict():
                 return
 
     def has_room(self, size: int = 0) -> bool:
-        """Whether there may be a further backlog, the least of it, and `size` bytes beside it."""
+        """Whether there is room for the least of another buffer, and `size` bytes beside it."""
         return self.used_bytes + size + LEAST_TAIL_BYTES <= self.most_bytes

@@ -1,4 +1,4 @@
-"""Backlog: the bytes of a log that are still kept, addressed by absolute offset."""
+"""Buffer: the bytes of a log that are kept in memory, addressed by absolute offset."""
 
 import sys
 from bisect import bisect_left, bisect_right
@@ -9,14 +9,13 @@ from typing import Final, NamedTuple
 
 from procd.output.budget import LEAST_TAIL_BYTES, Budget
 
-# Runs below this are joined with what follows, lest a byte at a time cost an object each.
+# Shorter runs are joined with the following ones of their stream.
 MERGE_BYTES: Final = 4 << 10
-# What a run costs beside its bytes. Where runs are so short that their number would cost more than
-# the cap, old ones go before the bytes add up to it.
+# What a run takes beside its bytes. A buffer keeps as many as fit its cap, or FEW_RUNS.
 RUN_COST_BYTES: Final = 192
-# Below this, what runs cost is nobody's concern.
-LEAST_COST_BYTES: Final = 64 << 10
-FEW_RUNS: Final = LEAST_COST_BYTES // RUN_COST_BYTES
+FEW_RUNS: Final = 340
+# Evicted runs are removed from the lists when there are more than so many.
+COMPACT_RUNS: Final = 256
 
 
 class Run(NamedTuple):
@@ -28,239 +27,154 @@ class Run(NamedTuple):
 
 
 _offset: Final = attrgetter("offset")
-# In the place of one that is gone, until the list is cut.
 EVICTED: Final = Run(-1, 0, b"")
 
 
-class Backlog:
-    """The first `head_bytes` and the last `cap_bytes - head_bytes` of an endless run of bytes.
+class Buffer:
+    """The first `head_bytes` and the last `cap_bytes - head_bytes` of a log.
 
-    What was appended has its offset for ever. What lies between head and tail is gone; without a
-    head, that is all before `start`. The memory taken is at most twice the cap and one run, or what
-    `LEAST_COST_BYTES` of short runs take.
+    Each byte has its offset for ever. What lies between head and tail is dropped; without a head,
+    that is everything before `start`. It takes at most twice the cap and one run.
 
-    Each byte belongs to a stream (a small number, such as that of the descriptor it came from);
-    all streams share one sequence of offsets, in order of arrival.
+    Each byte belongs to a stream (a small number); all streams share one sequence of offsets, in
+    order of arrival.
 
-    Where a budget is used up, the head ends and the tail gets shorter as more is appended, down to
-    `LEAST_TAIL_BYTES`; the tail gets longer again when others have let go of theirs. It halves or
-    doubles with each append at the most: one who lags by `safe_lag_bytes` loses nothing.
+    When the budget is used up, the head ends and the tail shrinks as more is appended, down to
+    `LEAST_TAIL_BYTES`; it grows again when there is room. It halves or doubles with each append at
+    most, so that a reader that lags by `safe_lag_bytes` loses nothing.
     """
 
-    __slots__ = (
-        "_accounted",
-        "_budget",
-        "_claimed",
-        "_first",
-        "_full_tail_bytes",
-        "_gone",
-        "_head",
-        "_head_bytes",
-        "_offsets",
-        "_runs",
-        "_tail_bytes",
-        "_totals",
-        "end",
-    )  # fmt: skip
+    __slots__ = ("_accounted", "_budget", "_claimed", "_dropped", "_first", "_full_tail_bytes",
+                 "_head", "_head_bytes", "_offsets", "_tail", "_tail_bytes", "_totals",
+                 "end")  # fmt: skip
 
     def __init__(self, cap_bytes: int, head_bytes: int = 0, budget: Budget | None = None) -> None:
         self._budget = budget
-        self._accounted = 0
-        self._claimed = 0  # beside what is kept
+        self._accounted = 0  # what the budget counts for what is kept
+        self._claimed = 0  # and for other things
         self._tail_bytes = self._full_tail_bytes = cap_bytes - head_bytes
         self._head_bytes = head_bytes
         self._head: list[Run] = []
-        self._runs: list[Run] = []
-        self._offsets: list[int] = []
-        self._first = 0  # index of the oldest run kept in the tail
+        self._tail: list[Run] = []
+        self._offsets: list[int] = []  # of the runs of the tail
+        self._first = 0  # index of the oldest run of the tail that is kept
         self.end = 0
-        self._totals: dict[int, int] = {}
-        self._gone: dict[int, int] = {}  # of each stream's, with runs that went whole
+        self._totals: dict[int, int] = {}  # by stream: all bytes that ever came
+        self._dropped: dict[int, int] = {}  # by stream: those of evicted runs
 
     @property
     def start(self) -> int:
-        """Offset of the oldest byte of the tail; up to `head_end` and from here on, all is kept."""
+        """Offset of the oldest byte of the tail."""
         if self._first == len(self._offsets):
             return self.end
         return max(self._offsets[self._first], self.end - self._tail_bytes)
 
     def start_after(self, size: int) -> int:
-        """What `start` will be when `size` bytes more have come, unless the tail gets shorter."""
+        """What `start` will be when `size` more bytes have come, unless the tail shrinks."""
         return max(self.start, self.end + size - self._tail_bytes)
-
-    @property
-    def head_end(self) -> int:
-        """Offset after the head; between it and `start` lies the gap, empty if they are equal."""
-        return min(self._head_bytes, self.end)
 
     @property
     def kept_bytes(self) -> int:
         """How many bytes are kept."""
-        end, first, offsets = self.end, self._first, self._offsets
-        tail_bytes = end - offsets[first] if first < len(offsets) else 0
-        if tail_bytes > self._tail_bytes:
-            tail_bytes = self._tail_bytes
-        return min(self._head_bytes, end) + tail_bytes
+        return min(self._head_bytes, self.end) + self.end - self.start
 
     @property
     def held_bytes(self) -> int:
-        """How much memory that takes, of which a budget is told."""
-        runs = len(self._head) + len(self._runs) - self._first
-        return self.kept_bytes + RUN_COST_BYTES * runs
+        """How much memory that takes, as the budget counts it."""
+        return self.kept_bytes + RUN_COST_BYTES * (len(self._head) + len(self._tail) - self._first)
 
     @property
     def sole_stream(self) -> int:
         """The stream of all bytes that ever came; 0 if there are several, or none."""
         return next(iter(self._totals)) if len(self._totals) == 1 else 0
 
+    @property
+    def safe_lag_bytes(self) -> int:
+        """How far a reader may lag and lose nothing, even if the tail shrinks."""
+        return sys.maxsize if self._budget is None else self._tail_bytes // 4
+
     def claim(self, size: int) -> bool:
-        """Whether a budget has room for `size` more bytes, which are this one's from now on."""
+        """Count `size` bytes of something else in the budget until `clear`; False without room."""
         if self._budget is None or not self._budget.take(size):
             return False
         self._claimed += size
         return True
 
-    @property
-    def safe_lag_bytes(self) -> int:
-        """How far a reader may be behind and lose nothing, though the tail may get shorter."""
-        return sys.maxsize if self._budget is None else self._tail_bytes // 4
-
     def append(self, data: bytes, stream: int = 0) -> None:
-        """Add `data`, which is not copied if it is long.
-
-        Raises:
-            MemoryError: there is none for it; all is as before.
-        """
+        """Add `data`, which isn't copied if it is long."""
         if not data:
             return
-        before = self._totals.get(stream)
-        runs = len(self._head) + len(self._runs)
-        self._totals[stream] = len(data) if before is None else before + len(data)
-        try:
-            self._keep(data, stream)
-        except MemoryError:
-            if before is None:
-                del self._totals[stream]
-            else:
-                self._totals[stream] = before
-            raise
-        try:
-            self._make_up(len(data), runs)
-        except MemoryError:  # it is kept, and is made up for with what comes next
-            return
+        self._totals[stream] = self._totals.get(stream, 0) + len(data)
+        if self.end < self._head_bytes:
+            room = self._head_bytes - self.end
+            self._add_to(self._head, data[:room], stream)
+            data = data[room:]
+            if len(self._head) > self._most_runs(self._head_bytes):
+                self._head_bytes = self.end  # of so many short runs the head ends here
+        if data:
+            if self._add_to(self._tail, data, stream):
+                self._offsets.append(self.end - len(data))
+            self._evict()
+        if self._budget is not None:
+            self._account(self._budget)
 
-    def _keep(self, data: bytes, stream: int) -> None:
-        """Add to the head, the tail or both; all or nothing."""
-        room = self._head_bytes - self.end
-        if room <= 0:
-            if not self._joined(self._runs, data, stream):
-                end = self.end + len(data)
-                self._offsets.append(self.end)
-                try:
-                    self._runs.append(Run(self.end, stream, data))
-                except MemoryError:
-                    self._offsets.pop()
-                    raise
-                self.end = end
-        elif len(data) <= room:
-            if not self._joined(self._head, data, stream):
-                end = self.end + len(data)
-                self._head.append(Run(self.end, stream, data))
-                self.end = end
-        else:  # until then nothing is in the tail
-            end = self.end + len(data)
-            first, rest = data[:room], Run(self._head_bytes, stream, data[room:])
-            try:
-                self._offsets.append(rest.offset)
-                self._runs.append(rest)
-                if not self._joined(self._head, first, stream):
-                    self._head.append(Run(self.end, stream, first))
-            except MemoryError:
-                self._offsets.clear()
-                self._runs.clear()
-                raise
-            self.end = end
-
-    def _joined(self, runs: list[Run], data: bytes, stream: int) -> bool:
-        """Add to the last run if both are short; whether they are."""
-        if not runs or len(data) >= MERGE_BYTES:
-            return False
-        offset, last_stream, last = runs[-1]
-        if last_stream != stream or len(last) + len(data) > MERGE_BYTES:
-            return False
-        end = self.end + len(data)
-        runs[-1] = Run(offset, stream, last + data)
-        self.end = end
+    def _add_to(self, runs: list[Run], data: bytes, stream: int) -> bool:
+        """Join `data` with the last run if both are short, else add a run; returns True then."""
+        offset = self.end
+        self.end += len(data)
+        if runs:
+            last = runs[-1]
+            if last.stream == stream and len(last.data) + len(data) <= MERGE_BYTES:
+                runs[-1] = Run(last.offset, stream, last.data + data)
+                return False
+        runs.append(Run(offset, stream, data))
         return True
 
-    def _make_up(self, size: int, runs: int) -> None:
-        """Let go of what is too much with `size` more bytes, and count them.
-
-        Args:
-            runs: how many there were before.
-        """
-        offsets = self._offsets
-        grown = True  # by all of it
-        if offsets:
-            # Most often it is clear at a glance that nothing has to go.
-            if self.end - offsets[self._first] > self._tail_bytes or len(offsets) > FEW_RUNS:
-                self._evict()
-                grown = False
-        elif len(self._head) * RUN_COST_BYTES > max(self._head_bytes, LEAST_COST_BYTES):
-            self._head_bytes = self.end  # so many short runs: the head ends here
-        budget = self._budget
-        if budget is None:
-            return
-        if grown and self._tail_bytes == self._full_tail_bytes:
-            more = size + RUN_COST_BYTES * (len(self._head) + len(self._runs) - runs)
-            accounted = self._accounted + more
-            if budget.take(more):
-                self._accounted = accounted
-                return
-        self._account(budget)
+    def _most_runs(self, size: int) -> int:
+        return max(size // RUN_COST_BYTES, FEW_RUNS)
 
     def _evict(self) -> None:
-        runs, offsets = self._runs, self._offsets
-        first = self._first
+        """Drop the oldest runs of the tail that are beyond its size."""
+        runs, offsets, first = self._tail, self._offsets, self._first
         last = len(runs) - 1
-        try:
-            while first < last and (
-                self.end - offsets[first + 1] >= self._tail_bytes
-                or (last - first) * RUN_COST_BYTES > max(self._tail_bytes, LEAST_COST_BYTES)
-            ):
-                _, stream, data = runs[first]
-                following = first + 1
-                self._gone[stream] = self._gone.get(stream, 0) + len(data)
-                runs[first] = EVICTED
-                first = following
-        finally:
-            self._first = first
-        if first > 256 and first * 2 > len(runs):
-            runs, offsets = runs[first:], offsets[first:]
-            self._runs, self._offsets, self._first = runs, offsets, 0
+        most_runs = self._most_runs(self._tail_bytes)
+        while first < last and (
+            self.end - offsets[first + 1] >= self._tail_bytes or last - first > most_runs
+        ):
+            _, stream, data = runs[first]
+            self._dropped[stream] = self._dropped.get(stream, 0) + len(data)
+            runs[first] = EVICTED
+            first += 1
+        if first > COMPACT_RUNS and first * 2 > len(runs):
+            del runs[:first], offsets[:first]
+            first = 0
+        self._first = first
 
     def _account(self, budget: Budget) -> None:
-        held = self.held_bytes
-        budget.used_bytes += held - self._accounted
-        self._accounted = held
+        """Count in the budget what is kept; shrink the tail without room, else let it grow."""
+        self._update(budget)
+        if budget.used_bytes < budget.most_bytes and self._tail_bytes == self._full_tail_bytes:
+            return
         budget.relieve()
         excess = budget.used_bytes - budget.most_bytes
         if excess <= 0:
-            if self._tail_bytes < self._full_tail_bytes:
-                self._tail_bytes = min(self._tail_bytes * 2, self._full_tail_bytes)
+            self._tail_bytes = min(self._tail_bytes * 2, self._full_tail_bytes)
             return
-        self._head_bytes = self.head_end
+        self._head_bytes = min(self._head_bytes, self.end)
         tail = max(LEAST_TAIL_BYTES, self._tail_bytes // 2, self.end - self.start - excess)
         self._tail_bytes = min(tail, self._full_tail_bytes)
         self._evict()
+        self._update(budget)
+
+    def _update(self, budget: Budget) -> None:
         held = self.held_bytes
         budget.used_bytes += held - self._accounted
         self._accounted = held
 
     def shorten(self, least_bytes: int) -> bool:
-        """Let the older half of the tail go, as far as that leaves `least_bytes`; whether it does.
+        """Drop the older half of the tail, but keep `least_bytes`; returns whether anything went.
 
-        The tail gets longer again with what is appended, if the budget has room.
+        The tail grows again with what is appended, if the budget has room.
         """
         kept = self.end - self.start
         tail = max(least_bytes, kept // 2)
@@ -268,18 +182,16 @@ class Backlog:
             return False
         self._tail_bytes = tail
         self._evict()
-        held = self.held_bytes
-        self._budget.give_back(self._accounted - held)
-        self._accounted = held
+        self._give_back_dropped()
         return True
 
     def cut(self, most_bytes: int) -> None:
-        """Keep no more than the first and the last half of `most_bytes`, when all has come."""
+        """Keep only the first and the last half of `most_bytes`; call it when all has come."""
         if self.kept_bytes <= most_bytes:
             return
         half = most_bytes // 2
-        last = self._runs[self._first :]
-        if self.start == self.head_end:  # without a gap, the last half may begin in the head
+        last = self._tail[self._first :]
+        if self.start == min(self._head_bytes, self.end):  # no gap: it may begin in the head
             last = self._head + last
             self._tail_bytes = half
         last = last[max(bisect_right(last, self.end - half, key=_offset) - 1, 0) :]
@@ -287,56 +199,52 @@ class Backlog:
         if head:
             run = head.pop()
             head.append(run._replace(data=run.data[: half - run.offset]))
-        self._head_bytes = min(self.head_end, half)
+        self._head_bytes = min(self._head_bytes, self.end, half)
         self._tail_bytes = self._full_tail_bytes = min(self._tail_bytes, half)
-        self._head, self._runs, self._first = head, last, 0
+        self._head, self._tail, self._first = head, last, 0
         self._offsets = [run.offset for run in last]
-        self._gone = self._totals.copy()
+        self._dropped = self._totals.copy()
         for run in chain(head, last):
-            self._gone[run.stream] -= len(run.data)
+            self._dropped[run.stream] -= len(run.data)
+        self._give_back_dropped()
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._head.clear()
+        self._head_bytes = 0
+        self._tail.clear()
+        self._offsets.clear()
+        self._first = 0
+        self._dropped = self._totals.copy()
+        self._release()
+
+    def __del__(self) -> None:
+        """Give back to the budget what was kept, when the last reader has gone."""
+        self._release()
+
+    def _release(self) -> None:
+        if self._budget is not None and (size := self._accounted + self._claimed):
+            self._accounted = self._claimed = 0
+            self._budget.give_back(size)
+
+    def _give_back_dropped(self) -> None:
         if self._budget is not None:
             held = self.held_bytes
             self._budget.give_back(self._accounted - held)
             self._accounted = held
 
-    def clear(self) -> None:
-        """Keep nothing of what there was."""
-        self._head.clear()
-        self._head_bytes = 0
-        self._runs.clear()
-        self._offsets.clear()
-        self._first = 0
-        self._gone = self._totals.copy()
-        self._give_back()
-
-    def __del__(self) -> None:
-        """Give back to the budget what was kept, whoever was the last to read it."""
-        self._give_back()
-
-    def _give_back(self) -> None:
-        if self._budget is not None and (size := self._accounted + self._claimed):
-            self._accounted = self._claimed = 0
-            self._budget.give_back(size)
-
     def read(self, offset: int, most: int) -> bytes:
-        """Bytes from `offset` on, as many whole runs as fit `most`, or part of one; b"" at the end.
-
-        A run that is read whole from its beginning is returned as it is, not copied.
+        """Bytes from `offset` on: as many whole runs as fit `most`, or part of one; b"" at the end.
 
         Raises:
             LookupError: `offset` lies before `start`, or beyond the end.
         """
         if offset == self.end:
             return b""
-        if (
-            self._runs
-            and max(self._runs[-1].offset, self.end - self._tail_bytes) <= offset < self.end
-        ):
-            last = self._runs[-1]  # where a reader that keeps up always is
-            first = offset - last.offset
-            if not first and len(last.data) <= most:
+        if self._tail:
+            last = self._tail[-1]  # where a reader that keeps up always is
+            if offset == last.offset and len(last.data) <= min(most, self._tail_bytes):
                 return last.data
-            return last.data[first : first + most]
         parts: list[bytes] = []
         for run in self._from(offset):
             data = run.data[offset - run.offset :] if offset > run.offset else run.data
@@ -367,26 +275,26 @@ class Backlog:
             most -= len(data)
 
     def dropped(self, stream: int) -> int:
-        """How many bytes of `stream` are gone."""
-        gone = self._gone.get(stream, 0)
-        if self._first < len(self._runs) and self._runs[self._first].stream == stream:
-            gone += self.start - self._runs[self._first].offset
-        return gone
+        """How many bytes of `stream` were dropped."""
+        dropped = self._dropped.get(stream, 0)
+        if self._first < len(self._tail) and self._tail[self._first].stream == stream:
+            dropped += self.start - self._tail[self._first].offset
+        return dropped
 
     def runs(self) -> Iterator[Run]:
-        """All that is kept, oldest first; the gap shows as a jump of the offset."""
+        """Everything that is kept, oldest first; a gap shows as a jump of the offset."""
         yield from self._head
         start = self.start
-        for run in self._runs[self._first :]:
+        for run in self._tail[self._first :]:
             if run.offset < start:
                 yield Run(start, run.stream, run.data[start - run.offset :])
             else:
                 yield run
 
     def _from(self, offset: int) -> Iterator[Run]:
-        """The runs from the one that holds `offset` on."""
+        """The runs from the one that contains `offset` on."""
         if not self.start <= offset <= self.end:
             raise LookupError(offset)
         index = bisect_right(self._offsets, offset, lo=self._first) - 1
-        for position in range(max(index, self._first), len(self._runs)):
-            yield self._runs[position]
+        for position in range(max(index, self._first), len(self._tail)):
+            yield self._tail[position]

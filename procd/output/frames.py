@@ -9,7 +9,7 @@ import struct
 from collections import OrderedDict
 from typing import Final
 
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 
 FRAME_BYTES: Final = 64 << 10
 # Clients of one log that keep up stand at the same offset or a few frames apart.
@@ -39,7 +39,7 @@ class Frames:
 
     __slots__ = ("_cache", "_store")
 
-    def __init__(self, store: Backlog) -> None:
+    def __init__(self, store: Buffer) -> None:
         self._store = store
         self._cache: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
 

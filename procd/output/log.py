@@ -1,14 +1,13 @@
-"""Log: all that a process says, and the cursors of those who listen.
+"""Log: everything that a process writes, and the cursors of its readers.
 
-Capture comes first: bytes enter the log whether or not anyone reads. A cursor is an offset and
-somebody to call; there are no queues, so memory is one store however many read it, and a late
+Capture comes first: bytes enter the log whether or not anyone reads. A cursor is an offset and a
+callback; there are no queues, so the memory is one store for any number of readers, and a late
 reader finds everything that is still kept.
 
-The fastest cursor sets the pace: when even it lags by `high_bytes`, the source is paused, and goes
-on below a quarter of that. So a lone slow reader slows the process, as a terminal does, and loses
-nothing, while one that is slow beside a fast one holds up nobody and in time falls off the store:
-its cursor is then `lost`.
-With no cursor at all the source is never paused.
+The fastest cursor sets the pace: when it lags by `high_bytes`, the sources are paused, and they go
+on below a quarter of that. So a lone slow reader slows the process down, as a terminal does, and
+loses nothing. A slow reader beside a fast one delays nobody, and in time falls off the store: its
+cursor is then `lost`. Without any cursor the sources are never paused.
 """
 
 from collections.abc import Callable
@@ -39,7 +38,7 @@ class Store(Protocol):
         """How far the fastest cursor may lag without a loss."""
 
     def append(self, data: bytes, stream: int = 0) -> None:
-        """Add bytes of a stream; raises MemoryError only if none of them is added."""
+        """Add bytes of a stream."""
 
 
 S_co = TypeVar("S_co", bound=Store, covariant=True)
@@ -50,15 +49,14 @@ class Log(Generic[S_co]):
 
     Args:
         store: keeps the bytes.
-        high_bytes: lag of the fastest cursor that pauses the source, or less where the store keeps
+        high_bytes: lag of the fastest cursor that pauses the sources, or less if the store keeps
             little; 0 if nothing ever does.
 
     Attributes:
         paused: whether the sources are held back.
         sealed: whether nothing follows.
         on_idle: called when the last cursor leaves.
-        tap: called with all that is appended; for one who keeps it elsewhere and never lags. What
-            it has no memory for is its own affair.
+        tap: called with everything that is appended; for a copy elsewhere that never lags.
     """
 
     __slots__ = ("_cursors", "_high_bytes", "_sources", "on_idle", "paused",
@@ -87,32 +85,20 @@ class Log(Generic[S_co]):
         )
 
     def feed_from(self, source: Source) -> None:
-        """Let the pace of the readers govern `source`."""
+        """Pause and resume `source` at the pace of the readers."""
         self._sources.append(source)
 
     def append(self, data: bytes, stream: int = 0) -> None:
-        """Add bytes and wake the cursors.
-
-        Raises:
-            MemoryError: there is none to keep them; none of them is added.
-        """
+        """Add bytes and wake the cursors."""
         self.store.append(data, stream)
-        try:
-            self._tell(data)
-        except MemoryError:
-            return  # they are in: whoever has brought them isn't to bring them again
-
-    def _tell(self, data: bytes) -> None:
-        try:
-            if self.tap is not None:
-                self.tap(data)
-        finally:  # who reads here misses nothing, whatever becomes of what is kept elsewhere
-            if self._cursors:
-                self._wake()
-                self._pace()
+        if self.tap is not None:
+            self.tap(data)
+        if self._cursors:
+            self._wake()
+            self._pace()
 
     def seal(self) -> None:
-        """Declare that nothing follows; a second time does nothing."""
+        """End the log: nothing follows. A second call does nothing."""
         if self.sealed:
             return
         self.sealed = True
@@ -124,10 +110,7 @@ class Log(Generic[S_co]):
 
     def _wake(self) -> None:
         for cursor in self._cursors:
-            try:
-                cursor.wake()
-            except MemoryError:
-                continue  # its next wake-up is for what has come now as well
+            cursor.wake()
 
     def attach(self, offset: int, wake: Callable[[], None]) -> "Cursor":
         """A new cursor at `offset`; `wake` is called at each append and at the end.
@@ -177,8 +160,8 @@ class Log(Generic[S_co]):
             self._pace()
 
 
-def _asleep() -> None:
-    """Nobody listens any more."""
+def _nothing() -> None:
+    """What a closed cursor calls."""
 
 
 class Cursor:
@@ -209,4 +192,4 @@ class Cursor:
     def close(self) -> None:
         """Leave the log; `wake` isn't called again."""
         self.log.detach(self)
-        self.wake = _asleep  # a reader that only this has held goes at once, and the log with it
+        self.wake = _nothing  # breaks the reference cycle with the reader

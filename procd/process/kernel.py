@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from procd.process.tags import TAG_BASE, mark, tag_of, unmark
-from procd.process.timer import Timer
 from procd.process.tree import become_subreaper
 from procd.unix.fd import OwnedFd, anonymous_file
 from procd.unix.procfs import own_children
@@ -50,6 +49,4 @@ def missing() -> list[str]:
         become_subreaper()
     with needed("memfd_create (Linux 3.17)"):
         anonymous_file("procd", b"").close()
-    with needed("timerfd_create (Linux 2.6.25)"):
-        Timer().close()
     return found

@@ -1,49 +1,36 @@
-"""Process: one supervised process, with its child, its exit, its tree and its log.
+"""Process: one supervised process, with its exit, its tree, its log and its terminal.
 
-Execute, PTYs and whatever else runs something are made of this. What a successor of procd would
-have to be told is plain data in `ProcessRecord`; each descriptor has one owner here.
+Execute, sessions, terminals and contexts are all made of this. What would have to be carried over
+to a successor of procd is plain data in `ProcessRecord`.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from signal import SIGINT
-from typing import Final, Protocol
+from typing import Final
 
-from procd.config import ProcessConfig
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.output.log import Log, Store
 from procd.process import cgroup, tags
-from procd.process import tree as proctree
 from procd.process.child import Child, ExitStatus
-from procd.process.pair import Pair
-from procd.process.poller import MEMORY_REST_S, Poller
-from procd.process.reader import FdReader
-from procd.process.tree import Tree
-from procd.process.trees import Trees
-from procd.process.tty import set_winsize
-from procd.process.writer import FdWriter
+from procd.process.io import LARGE_PIPE_BYTES, TTY_READ_BYTES, FdReader, FdWriter
+from procd.process.tree import KILL_WAIT_S, Tree, Trees, in_foreground
+from procd.process.tty import Terminal, set_window_size
 from procd.unix.fd import OwnedFd
 from procd.unix.pidfd import ended
 
 STDOUT: Final = 1
 STDERR: Final = 2
 
-PIPE_BURST_BYTES: Final = 256 << 10
-# With the 4,095 bytes of the read that goes beyond, this still makes one frame.
-PTY_BURST_BYTES: Final = 60 << 10
-# What is taken of what is pending: all that a pipe can hold (fcntl(2)), or a terminal (measured).
-# Of a terminal hardly more, for a child may pour into it: in the shortest backlog, of 128 KiB, a
-# pause at a quarter and the burst that goes beyond it leave room for 32 KiB.
-PIPE_HELD_BYTES: Final = 1 << 20
-PTY_HELD_BYTES: Final = 24 << 10
-# How long an exit waits for memory in which to keep what was said before it.
-MEMORY_WAIT_S: Final = 5.0
+# What a terminal may hold that was not read yet, by measurement. No more is read at the exit, as a
+# background child may go on writing, and a slow reader must not lose the end of the log.
+TTY_HELD_BYTES: Final = 24 << 10
 
 
 @dataclass(slots=True)
 class ProcessRecord:
-    """What is true of a process whoever supervises it.
+    """The plain facts about a process.
 
     Attributes:
         started_at: seconds since the epoch.
@@ -57,126 +44,115 @@ class ProcessRecord:
     exit: ExitStatus | None = None
 
 
-class Supervisor(Protocol):
-    """What a process needs of whoever supervises all of them."""
-
-    config: ProcessConfig
-    poller: Poller
-    trees: Trees
-
-    def exited(self, process: "Process") -> None:
-        """Its status was read: from now on its pid may be anybody's."""
-
-    def settle(self, process: "Process") -> None:
-        """Look whether anything is left to supervise."""
-
-
 class Process:
     """A process from its start until its output has ended.
 
     `done` is set when it has exited and its log is sealed: at the end of its output, or `drain_s`
-    after the exit if a background child still holds it open. That child's later output is read and
-    dropped, so that it is never stopped by a broken pipe, until `hang_up` or its own end. After
-    `hang_up` the exit alone sets it; `abandon` cancels it.
+    after the exit if a background child still holds the output open. What that child writes later
+    is read and dropped, so that a broken pipe never stops it, until `close` or its own end.
+    `abandon` cancels `done`.
+
+    Args:
+        trees: signals and kills its tree.
+        drain_s: how long a background child's output is waited for after the exit.
+        on_exit: called when its status was read: from then on its pid may be reused.
+        on_settled: called when nothing is left to supervise.
 
     Attributes:
-        on_done: called in the moment that `done` is set, or cancelled by `abandon`.
+        stdin: what is typed into its terminal; None without one.
     """
 
     def __init__(
         self,
-        processes: Supervisor,
         record: ProcessRecord,
         output: Log[Store],
+        trees: Trees,
         *,
-        master: OwnedFd | None = None,
+        drain_s: float,
+        on_exit: Callable[["Process"], None],
+        on_settled: Callable[["Process"], None],
+        terminal: Terminal | None = None,
     ) -> None:
         self.record = record
         self.log = output
-        self.master = master
-        self._processes = processes
+        self.terminal = terminal
+        self._trees = trees
+        self._drain_s = drain_s
+        self._on_exit = on_exit
+        self._on_settled = on_settled
         self._loop = asyncio.get_running_loop()
         self._readers: list[FdReader] = []
-        self._unread = 0  # of them, those whose end hasn't been read
+        self._open_outputs = 0  # readers whose end was not read yet
         self._drain_timer: asyncio.TimerHandle | None = None
-        self._drained_by = 0.0  # when to wait no longer for memory to take the last output with
         self._killing: asyncio.Task[None] | None = None
         self.done: asyncio.Future[ExitStatus] = self._loop.create_future()
-        self.on_done: Callable[[], None] | None = None
-        self.stdin = None if master is None else FdWriter(processes.poller, master)
-        self._child = Child(processes.poller, record.pid, self._exited)  # last: it calls us
+        self.stdin: FdWriter | None = None
+        self.child = Child(self._loop, record.pid, self._exited)
+        if terminal is not None:
+            self.stdin = FdWriter(self._loop, terminal.master)
+            terminal.master.before_close = self.stdin.abandon
+            self.read(terminal.master, STDOUT, read_bytes=TTY_READ_BYTES)
 
     @property
     def running(self) -> bool:
         """Whether it has not exited yet."""
         return self.record.exit is None
 
-    def read_from(self, fd: OwnedFd, stream: int) -> None:
+    def read_pair(self, stdout: OwnedFd, stderr: OwnedFd) -> None:
+        """Read two pipes into the log: each stream in exact order, both as they arrive."""
+        self.read(stdout, STDOUT).pair_with(self.read(stderr, STDERR))
+
+    def read(self, fd: OwnedFd, stream: int, *, read_bytes: int | None = None) -> FdReader:
         """Read `fd` into the log as `stream`."""
 
         def received(data: bytes) -> None:
             if not self.log.sealed:
                 self.log.append(data, stream)
 
-        if fd is self.master and self.stdin is not None:
-            fd.before_close = self.stdin.abandon  # one descriptor, two registrations
-        reader = self.read_apart(fd, received)
-        if len(self._readers) > 1:
-            Pair(self._readers[0], reader, self._processes.poller.arrivals)
+        reader = self.read_apart(fd, received, read_bytes=read_bytes)
         self.log.feed_from(reader)
-
-    def read_apart(self, fd: OwnedFd, on_data: Callable[[bytes], None]) -> FdReader:
-        """Read `fd` into `on_data` and not into the log; `done` waits for its end as well."""
-        is_terminal = fd is self.master
-        reader = FdReader(
-            self._processes.poller,
-            fd,
-            on_data,
-            self._one_ended,
-            burst_bytes=PTY_BURST_BYTES if is_terminal else PIPE_BURST_BYTES,
-            may_go_on=(lambda: self.running) if is_terminal else None,
-        )
-        try:
-            self._readers.append(reader)
-        except MemoryError:
-            reader.close()
-            raise
-        self._unread += 1
         return reader
 
-    def _one_ended(self) -> None:
-        self._unread -= 1
-        if not self._unread and not self.running:
+    def read_apart(
+        self, fd: OwnedFd, on_data: Callable[[bytes], None], *, read_bytes: int | None = None
+    ) -> FdReader:
+        """Read `fd` into `on_data` and not into the log; `done` waits for its end as well."""
+        options = {} if read_bytes is None else {"read_bytes": read_bytes}
+        reader = FdReader(self._loop, fd, on_data, self._output_ended, **options)
+        self._readers.append(reader)
+        self._open_outputs += 1
+        return reader
+
+    def _output_ended(self) -> None:
+        self._open_outputs -= 1
+        if not self._open_outputs and not self.running:
             self._finish()
-            self._processes.settle(self)
+            self._settle()
 
     def _exited(self, status: ExitStatus) -> None:
         self.record.exit = status
         self.record.tree.leader = 0
-        self._processes.exited(self)
-        if self._unread:
-            self._drained_by = self._loop.time() + MEMORY_WAIT_S
-            self._drain_timer = self._loop.call_later(
-                self._processes.config.drain_s, self._drain_over
-            )
-        if self.master is not None and not self.log.paused:
-            self.take_pending()  # it may have let go of its terminal long ago
-        if not self._unread:
+        self._on_exit(self)
+        if self.terminal is not None:
+            self.terminal.slave.close()
+        if self._open_outputs:
+            self._drain_timer = self._loop.call_later(self._drain_s, self._drain_over)
+        else:
             self._finish()
-        self._processes.settle(self)
+        self._settle()
 
     def _drain_over(self) -> None:
-        try:
-            if not self.take_pending() and self._loop.time() < self._drained_by:
-                self._drain_timer = self._loop.call_later(MEMORY_REST_S, self._drain_over)
-                return
-        except BaseException:
-            self._finish()
-            raise
+        self.drain()
         self._finish()
 
+    def drain(self) -> None:
+        """Move into the log what the kernel holds."""
+        most_bytes = LARGE_PIPE_BYTES if self.terminal is None else TTY_HELD_BYTES
+        for reader in self._readers:
+            reader.drain(most_bytes)
+
     def pause(self) -> None:
-        """Leave its output in the kernel, which in time stops it: for a log that isn't its own."""
+        """Leave its output in the kernel, which in time stops it."""
         for reader in self._readers:
             reader.pause()
 
@@ -185,14 +161,6 @@ class Process:
         for reader in self._readers:
             reader.resume()
 
-    def take_pending(self) -> bool:
-        """Move what the kernel already holds into the log; whether there was memory for all."""
-        most = PIPE_HELD_BYTES if self.master is None else PTY_HELD_BYTES
-        taken = True
-        for reader in self._readers:
-            taken = reader.drain(most) and taken
-        return taken
-
     def _finish(self) -> None:
         if self._drain_timer is not None:
             self._drain_timer.cancel()
@@ -200,38 +168,50 @@ class Process:
         if self.done.done():
             return
         self.log.seal()
-        if self._unread:  # by a background child, which runs on
+        if self._open_outputs:  # a background child still holds them
             for reader in self._readers:
                 if not reader.ended:
                     reader.discard()
-            self.log = Log(Backlog(0), 0)  # it keeps nothing of what there was
+            self.log = Log(Buffer(0), 0)  # release the output
         assert self.record.exit is not None
         self.done.set_result(self.record.exit)
-        if self.on_done is not None:
-            self.on_done()
+
+    async def wait(self) -> ExitStatus:
+        """Wait until `done` is set; if the caller is cancelled, `done` is not.
+
+        Raises:
+            CancelledError: `abandon` was called.
+        """
+        if not self.done.done():
+            await asyncio.wait([self.done])
+        return self.done.result()
+
+    def _settle(self) -> None:
+        if self.settled:
+            self._on_settled(self)
 
     @property
     def settled(self) -> bool:
         """Whether nothing is left to supervise."""
-        return not self.running and not self._unread
+        return not self.running and not self._open_outputs
 
     def usage(self) -> dict[str, int] | None:
-        """What all in its cgroup use (see `Leaf.usage`); None if it has none of its own."""
+        """What its cgroup uses (see `Leaf.usage`); None if it has none of its own."""
         return None if self.record.leaf is None else self.record.leaf.usage()
 
-    def look(self) -> None:
-        """Learn now whether it has exited: where the loop is late, its status may lie unread.
+    def poll(self) -> None:
+        """Read its status now if it has ended; call it before ending it because of the time.
 
-        Whoever is about to end it because of the time looks first. `done` is set as ever.
+        A late event loop finds that a time is over before it reads what happened until then.
         """
-        self._child.look()
+        self.child.poll()
 
     def signal(self, number: int) -> None:
         """Send a signal to the process alone; after its end, do nothing."""
-        self._child.signal(number)
+        self.child.signal(number)
 
     def tag(self, part: int) -> int:
-        """What can mark a part of its tree.
+        """The tag that marks a part of its tree.
 
         Args:
             part: a number; those that are equal in the last 16 bits have the same tag.
@@ -244,84 +224,87 @@ class Process:
         return not leader or tags.retag(leader, tag)
 
     def interrupt(self, tag: int, still: Callable[[], bool]) -> None:
-        """SIGINT to the process, and to those of its process group that carry `tag`.
+        """Send SIGINT to the process, and to those of its process group that carry `tag`.
 
         Args:
-            still: whether they are at what is to be interrupted: it may take some turns.
+            still: whether that is still wanted: the search may take some turns of the loop.
         """
         tree = self.record.tree
-        hears = proctree.in_foreground(tree, tag)
-        self._processes.trees.start_telling(tree, SIGINT, lambda pid: still() and hears(pid))
+        hears = in_foreground(tree, tag)
+        self._trees.start_signal(tree, SIGINT, lambda pid: still() and hears(pid))
+
+    async def send_signal(self, number: int) -> dict[int, int]:
+        """Signal its whole tree, stopped processes too.
+
+        Returns:
+            Those that are known to have got it: pid → start time.
+        """
+        return await self._trees.try_signal(self.record.tree, number, wake=True)
 
     def kill(self, along: asyncio.Task[None] | None = None) -> None:
-        """Begin to end the whole tree, now unless it is large; `killed` waits for the end of it.
+        """Begin to kill the whole tree; `wait_killed` waits for its end.
 
         Descendants count wherever they went: other sessions, other process groups, orphans.
 
         Args:
-            along: a kill of many trees that has begun, with this one among them.
+            along: a kill of many trees, this one among them, that has begun.
         """
         if self._killing is not None and not self._killing.done():
             return
         if self.record.leaf is not None:
             self.record.leaf.kill()
-        self._killing = along or self._processes.trees.start_kill(self.record.tree)
+        self._killing = along or self._trees.start_kill(self.record.tree)
 
-    async def killed(self) -> None:
-        """Wait until everything that `kill` was after has ended, or for `KILL_WAIT_S`.
-
-        What is in an uninterruptible sleep may take as long as its disk does.
-        """
+    async def wait_killed(self) -> None:
+        """Wait until everything that `kill` is after has ended, at most `KILL_WAIT_S`."""
         if self._killing is not None:
-            await asyncio.wait([self._killing], timeout=proctree.KILL_WAIT_S)
+            await asyncio.wait([self._killing], timeout=KILL_WAIT_S)
 
-    async def tell(self, number: int) -> dict[int, int]:
-        """Signal everyone, the stopped too; those known to have got it: pid → start time."""
-        return await self._processes.trees.tell(self.record.tree, number, wakes=True)
+    async def terminate(self, number: int, grace_s: float) -> None:
+        """Signal the whole tree, and wait at most `grace_s` for the end of those that got it."""
+        await self._trees.turns.take()
+        await ended(await self.send_signal(number), grace_s)
 
-    async def leave(self, number: int, grace_s: float) -> None:
-        """`tell` everyone, and wait until all have left, at most `grace_s`."""
-        await self._processes.trees.looks.take()
-        await ended(await self.tell(number), grace_s)
+    async def wait_then_kill(self, told: Mapping[int, int], grace_s: float) -> None:
+        """Wait at most `grace_s` for the end of those that were signalled, then kill the tree.
 
-    async def see_off(self, told: Mapping[int, int], grace_s: float) -> None:
-        """Wait at most `grace_s` for who was told to leave, then kill; returns as `killed` does."""
+        It is killed even if the caller is cancelled. Returns as `wait_killed` does.
+        """
         try:
             await ended(told, grace_s)
-            await self._processes.trees.looks.take()
-        finally:  # whatever becomes of the wait
+            await self._trees.turns.take()
+        finally:
             self.kill()
-        await self.killed()
+        await self.wait_killed()
 
     async def end(self, number: int, grace_s: float) -> None:
-        """`leave`, then kill; returns as `killed` does."""
+        """`terminate`, then kill the tree, even if the caller is cancelled."""
         try:
-            await self.leave(number, grace_s)
-            await self._processes.trees.looks.take()
-        finally:  # whatever becomes of the wait
+            await self.terminate(number, grace_s)
+            await self._trees.turns.take()
+        finally:
             self.kill()
-        await self.killed()
+        await self.wait_killed()
 
     def resize(self, cols: int, rows: int) -> None:
-        """Set the winsize of its terminal, if it has one that is open."""
-        if self.master is not None and not self.master.closed:
-            set_winsize(self.master, cols, rows)
+        """Set the window size of its terminal, if it has one that is open."""
+        if self.terminal is not None and not self.terminal.master.closed:
+            set_window_size(self.terminal.master, cols, rows)
 
-    def hang_up(self) -> None:
-        """Close its output, and its terminal: the kernel sends SIGHUP to those still there."""
+    def close(self) -> None:
+        """Close its output and its terminal: the kernel sends SIGHUP to those that still use it."""
         for reader in self._readers:
             reader.close()
-        self._unread = 0
-        if self.master is not None:
-            self.master.close()
-        self._processes.settle(self)
+        self._open_outputs = 0
+        if self.terminal is not None:
+            self.terminal.close()
+        self._settle()
 
     def abandon(self) -> None:
-        """Let go of every descriptor, whatever state the process is in."""
+        """Release every descriptor, whatever state the process is in."""
         if self._drain_timer is not None:
             self._drain_timer.cancel()
             self._drain_timer = None
-        self.hang_up()
-        self._child.forget()
-        if self.done.cancel() and self.on_done is not None:
-            self.on_done()
+        self.close()
+        self.child.close()
+        self.done.cancel()

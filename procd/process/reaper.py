@@ -1,4 +1,4 @@
-"""Orphans: processes that come to procd when their parent ends, and are collected when they end."""
+"""Reaping orphans: processes that became procd's children when their parent ended."""
 
 import asyncio
 import signal
@@ -6,83 +6,76 @@ from collections.abc import Callable, Container
 from types import FrameType
 from typing import Any, Final
 
-from procd.process import tree as proctree
+from procd.process.tree import reap_orphans
 from procd.tasks import Tasks
 from procd.throttle import Turns
 
-# Those that have ended are collected this long after the first news of one, all at once.
-SWEEP_DELAY_S: Final = 1.0
+# From the first SIGCHLD until all that have ended by then are reaped.
+REAP_DELAY_S: Final = 1.0
 
 
-class Orphans:
-    """Collects them from its creation until `close`.
+class Reaper:
+    """Reaps orphans from its creation until `close`.
 
-    Their statuses are taken one pid at a time and never with a wait for any child, so that nobody's
-    status is taken by mistake. The kernel is to give orphans to procd (`become_subreaper`).
+    SIGCHLD is blocked from the first one until the orphans are reaped: each delivery wakes the
+    event loop, and the ends of supervised children are reported by their pidfds anyway.
 
     Args:
         supervised: the pids whose statuses others read.
-        looks: the turns in which the children are looked through.
-        on_sweep: called before each sweep, for what else goes when processes have ended.
+        turns: what the search for orphans shares with the searches of trees.
+        on_reap: called each time, for other things to do when processes have ended.
     """
 
     def __init__(
         self,
         supervised: Container[int],
-        looks: Turns,
+        turns: Turns,
         tasks: Tasks,
-        on_sweep: Callable[[], None],
+        on_reap: Callable[[], None],
     ) -> None:
         self._supervised = supervised
-        self._looks = looks
+        self._turns = turns
         self._tasks = tasks
-        self._on_sweep = on_sweep
+        self._on_reap = on_reap
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self._planned: asyncio.TimerHandle | None = None
-        self._sweeping: asyncio.Task[None] | None = None  # what is left of the last sweep
-        self._old_handler: Any = signal.signal(signal.SIGCHLD, self._child_news)
+        self._timer: asyncio.TimerHandle | None = None
+        self._reaping: asyncio.Task[None] | None = None
+        self._old_handler: Any = signal.signal(signal.SIGCHLD, self._child_ended)
 
-    @property
-    def planned(self) -> asyncio.TimerHandle | None:
-        """The sweep that is to come, if there is one."""
-        return self._planned
-
-    def _child_news(self, number: int, frame: FrameType | None) -> None:
-        if self._closed:
-            return  # put back by somebody who has closed after us
-        # A signal handler runs in this thread, between any two instructions. Until the sweep there
-        # is no more to learn: each delivery would take as long as to wake for a descriptor does.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        self._loop.call_soon_threadsafe(self._plan)
+    def _child_ended(self, number: int, frame: FrameType | None) -> None:
+        # A signal handler runs in this thread, between any two instructions.
+        if not self._closed:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+            self._loop.call_soon_threadsafe(self._plan)
 
     def _plan(self) -> None:
-        if self._planned is None and not self._closed:
-            self._planned = self._loop.call_later(SWEEP_DELAY_S, self.sweep)
+        if self._timer is None and not self._closed:
+            self._timer = self._loop.call_later(REAP_DELAY_S, self.reap)
 
-    def sweep(self) -> None:
-        """Collect those that have ended: some at once, the others in a task."""
-        if self._planned is not None:
-            self._planned.cancel()
-            self._planned = None
-        if self._sweeping is not None and not (self._closed or self._sweeping.done()):
-            self._plan()  # one beside it would share its turns, and both take longer
+    def reap(self) -> None:
+        """Reap those that have ended: some at once, the others in a task."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._reaping is not None and not (self._closed or self._reaping.done()):
+            self._plan()
             return
-        signal.sigtimedwait({signal.SIGCHLD}, 0)  # what came until now is seen to below
+        signal.sigtimedwait({signal.SIGCHLD}, 0)  # the pending one is dealt with here
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        self._on_sweep()
-        reaping = proctree.reap_orphans(self._supervised)
+        self._on_reap()
+        steps = reap_orphans(self._supervised)
         try:
-            self._looks.begin(reaping)
-        except (OSError, MemoryError):  # there may be some in a moment
+            self._turns.begin(steps)
+        except OSError:  # no descriptor is left; there may be one in a moment
             self._plan()
         else:
-            self._sweeping = self._tasks.run(self._looks.finish(reaping), "reap orphans")
+            self._reaping = self._tasks.run(self._turns.finish(steps), "reap orphans")
 
     def close(self) -> None:
-        """Begin the last sweep, and hear of no children any more."""
-        # Python complains of a signal that comes as its handler goes.
+        """Reap for the last time, and handle no further SIGCHLD."""
+        # Python complains of a signal that arrives while its handler is replaced.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         signal.signal(signal.SIGCHLD, self._old_handler)
         self._closed = True
-        self.sweep()
+        self.reap()

@@ -1,7 +1,7 @@
 """Start a program: one function over `posix_spawn`, never a fork of the interpreter.
 
 glibc and musl spawn with vfork semantics: the cost doesn't grow with procd's memory, and a failure
-to execute comes back as an error here.
+to execute is reported here as an error.
 """
 
 import errno
@@ -13,10 +13,9 @@ import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from procd.errors import SpawnFailed
-from procd.process.arrivals import PENDING_SIGNALS
 from procd.process.run_as import Owner
 from procd.process.shell import kind_of
 from procd.process.tags import mark, unmark
@@ -34,18 +33,18 @@ DUP2: Final = os.POSIX_SPAWN_DUP2
 # Source: env(1) of GNU coreutils, --split-string, --chdir.
 ENV: Final = "/usr/bin/env"
 
-# The soft limit of descriptors that children get: the one that procd was started with, though it
-# raises its own. With a huge one, programs that close all they might have are slow, and those that
-# use select(2) may fail. musl's posix_spawn makes a pipe in procd, which has to find room below the
-# limit: there children get procd's own.
+# The soft limit of descriptors for children: the one that procd was started with, though it raises
+# its own. With a huge one, programs that close every possible descriptor are slow, and those that
+# use select(2) may fail. musl's posix_spawn makes a pipe in procd, which needs a number below the
+# limit: there children get procd's own limit.
 OPEN_FILES: Final = (
     resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if hasattr(LIBC, "gnu_get_libc_version")
     else sys.maxsize
 )
 
-# Signals that procd ignores, as Python does these, or was started with: execve(2) leaves them so,
-# and resets those that are handled. Each costs a system call while the event loop waits.
+# The signals that procd ignores: execve(2) leaves them ignored, and resets those with a handler.
+# Each costs a system call while the event loop waits.
 DEFAULTED: Final = {
     number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN
 } | {signal.SIGPIPE, signal.SIGXFSZ}
@@ -53,16 +52,16 @@ DEFAULTED: Final = {
 
 @dataclass(slots=True, kw_only=True)
 class Spec:
-    """What to start and in what surroundings.
+    """What to start and how.
 
     Attributes:
         argv: the program's absolute path and its arguments.
         cwd: existing directory; relative to procd's own.
-        owner: who has to be able to enter it; None for procd's own user.
+        owner: the user that must be able to enter it; None for procd's own.
         stdio: what becomes descriptor 0, 1, 2 and so on; nothing else is inherited.
         umask: the child's; None for procd's own.
-        wrappers: programs and their arguments that run first, each becoming the next. `env` is the
-            program's alone: what a caller sets (LD_PRELOAD) must not reach what may do more.
+        wrappers: programs and their arguments that run first, each executing the next. They don't
+            see `env`: variables of the caller (LD_PRELOAD) must not reach privileged programs.
     """
 
     argv: tuple[str, ...]
@@ -74,19 +73,15 @@ class Spec:
     wrappers: tuple[str, ...] = ()
 
 
-def spawn(spec: Spec, tag: int, *, real_time: int = 0) -> int:
+def spawn(spec: Spec, tag: int) -> int:
     """Start `spec` as the leader of a new session and return its pid.
 
     All signals have their default disposition and none is blocked. The child and all that descend
     from it carry `tag` (see tags).
 
-    `cwd` is procd's own for the length of the call, which is sound because procd has one thread.
-    Where that of before can't be entered any more, it is `/` from then on. A directory that may
-    keep whoever enters it (`is_remote`) is left to the child, which then says if it isn't there.
-
-    Args:
-        real_time: the priority that it gives itself as a real-time task, before anything else; 0 to
-            be what procd is.
+    `cwd` is procd's own for the length of the call, which is sound because procd has one thread. If
+    the former directory can't be entered any more, procd's becomes `/`. A directory on a file
+    system that may not answer (`is_remote`) is entered by the child, which reports a missing one.
 
     Raises:
         SpawnFailed: the directory, the program or the machine is at fault; the message says which.
@@ -112,7 +107,7 @@ def spawn(spec: Spec, tag: int, *, real_time: int = 0) -> int:
             raise SpawnFailed(f"program cannot be executed: {reason}")
         spec = replace(spec, argv=(*spec.wrappers, ENV, *options, *spec.argv))
     if spec.cwd == here:
-        return _spawn(spec, env, actions, tag, real_time)
+        return _spawn(spec, env, actions, tag)
     try:
         own = _open_here()
     except OSError as exc:
@@ -122,7 +117,7 @@ def spawn(spec: Spec, tag: int, *, real_time: int = 0) -> int:
         with nullcontext() if spec.owner is None else spec.owner.acting():
             _enter(spec.cwd)
         try:
-            return _spawn(spec, env, actions, tag, real_time)
+            return _spawn(spec, env, actions, tag)
         finally:
             _return(own)
     finally:
@@ -163,16 +158,10 @@ def _quoted(name: str) -> str:
     return f"'{escaped}'"
 
 
-def _spawn(
-    spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int, real_time: int
-) -> int:
-    scheduler: dict[str, Any] = {}
-    if real_time:
-        scheduler["scheduler"] = (os.SCHED_FIFO, os.sched_param(real_time))
+def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) -> int:
     limits = mark(tag)
-    files = _bounded(spec.stdio)
-    signals = _restored()
-    # One thread: nobody else makes a file meanwhile.
+    files = _limit_open_files(spec.stdio)
+    # One thread: nothing else makes a file meanwhile.
     umask = None if spec.umask is None else os.umask(spec.umask)
     try:
         return os.posix_spawn(
@@ -183,7 +172,6 @@ def _spawn(
             setsid=True,
             setsigmask=(),
             setsigdef=DEFAULTED,
-            **scheduler,
         )
     except OSError as exc:
         raise SpawnFailed(_reason(spec, exc)) from exc
@@ -191,30 +179,18 @@ def _spawn(
         if umask is not None:
             os.umask(umask)
         resource.setrlimit(resource.RLIMIT_NOFILE, files)
-        resource.setrlimit(resource.RLIMIT_SIGPENDING, signals)
         unmark(limits)
 
 
-def _bounded(stdio: tuple[Source, ...]) -> tuple[int, int]:
-    """Set the limit of descriptors that a child is to inherit, and return the one to be set again.
+def _limit_open_files(stdio: tuple[Source, ...]) -> tuple[int, int]:
+    """Set the soft limit of descriptors that the child inherits; returns the one to restore.
 
-    It is higher where one of `stdio` is: glibc duplicates none that is beyond the limit.
+    It is higher if one of `stdio` is: glibc duplicates none beyond the limit.
     """
     soft, hard = own = resource.getrlimit(resource.RLIMIT_NOFILE)
-    least = OPEN_FILES
-    for source in stdio:
-        if isinstance(source, int) and source >= least:
-            least = source + 1
+    least = max([OPEN_FILES, *(source + 1 for source in stdio if isinstance(source, int))])
     if soft > least:
         resource.setrlimit(resource.RLIMIT_NOFILE, (least, hard))
-    return own
-
-
-def _restored() -> tuple[int, int]:
-    """Set the limit of pending signals that a child is to inherit; returns the one to set again."""
-    soft, hard = own = resource.getrlimit(resource.RLIMIT_SIGPENDING)
-    if soft < PENDING_SIGNALS and (hard == resource.RLIM_INFINITY or hard >= PENDING_SIGNALS):
-        resource.setrlimit(resource.RLIMIT_SIGPENDING, (PENDING_SIGNALS, hard))
     return own
 
 

@@ -1,9 +1,10 @@
-"""Relays: programs that are another user's and yet ours to signal, as `sudo`; they hear of an end.
+"""`sudo` and the like: programs that run as another user, but that we may signal.
 
-What a relay has started is the other user's altogether, so that the relay alone can end it: it
-passes on the signals that it gets. Nobody passes on SIGKILL.
+What such a program has started belongs to the other user altogether, so only the program itself can
+end it: it passes on the signals that it gets. SIGKILL can't be passed on. So it is sent SIGTERM and
+has a moment before it is killed.
 
-Source: kill(2) on whom a process may signal, sudo(8) "Signal handling".
+Source: kill(2) on which processes may be signalled, sudo(8) "Signal handling".
 """
 
 import os
@@ -13,39 +14,40 @@ from typing import Final
 
 from procd.unix.procfs import users_of
 
-# How long a relay has. What takes longer to end has heard of it by then.
-RELAY_S: Final = 1.0
+SUDO_GRACE_S: Final = 1.0
 
 
-class Relays:
-    """Those in a tree that is being killed, and since when they know."""
+class SudoGrace:
+    """The programs of this kind in a tree that is being killed, and when each was told."""
 
     def __init__(self) -> None:
-        self._since: dict[tuple[int, int], float] = {}
+        self._told_at: dict[tuple[int, int], float] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._since)
+    @property
+    def waiting(self) -> bool:
+        """Whether there are any."""
+        return bool(self._told_at)
 
-    def numbers(self, pid: int, start_time: int) -> tuple[int, ...]:
-        """The signals to kill a process with: none while it has time to do as it was asked."""
-        since = self._since.get((pid, start_time))
-        if since is not None:
-            return () if time.monotonic() - since < RELAY_S else (signal.SIGKILL,)
-        if not _is_relay(pid):
+    def signals_for(self, pid: int, start_time: int) -> tuple[int, ...]:
+        """The signals to kill a process with; none while it has time to end by itself."""
+        told_at = self._told_at.get((pid, start_time))
+        if told_at is not None:
+            return () if time.monotonic() - told_at < SUDO_GRACE_S else (signal.SIGKILL,)
+        if not _passes_signals_on(pid):
             return (signal.SIGKILL,)
-        self._since[pid, start_time] = time.monotonic()
+        self._told_at[pid, start_time] = time.monotonic()
         return signal.SIGTERM, signal.SIGCONT
 
 
-def _is_relay(pid: int) -> bool:
+def _passes_signals_on(pid: int) -> bool:
     own = os.geteuid()
     if own == 0:
         return False  # whatever it has started is ours to signal, too
     try:
         if os.stat(f"/proc/{pid}").st_uid == own:  # noqa: PTH116 - a fifth of the time of Path.stat
             return False
-    except OSError:  # it has gone, or is hidden
+    except OSError:  # it has ended, or is hidden
         return False
-    # Who may not be looked into, as ssh-agent, belongs to root there.
+    # A process that isn't dumpable, such as ssh-agent, belongs to root there.
     real, effective, saved = users_of(pid) or (own, own, own)
     return effective != own and own in {real, saved}

@@ -1,7 +1,6 @@
-"""Processes: everything that procd has started and still supervises.
+"""Supervisor: starts every process, with its pipes or terminal, and supervises all of them.
 
-How each kind is started (with pipes, reading from us, on a terminal), under which limits, and how
-all of them are ended.
+How each kind is started, under which limits, and how all of them are ended.
 """
 
 import asyncio
@@ -20,20 +19,15 @@ from procd.metrics import Histogram
 from procd.output.budget import Budget
 from procd.output.log import Log, Store
 from procd.process import cgroup, tags
-from procd.process import tree as proctree
-from procd.process.hurry import Hurry
+from procd.process.child import Child
 from procd.process.limits import confinement
 from procd.process.memory import memory_bytes
-from procd.process.placement import Placement
-from procd.process.poller import Poller
-from procd.process.process import STDERR, STDOUT, Process, ProcessRecord
-from procd.process.reaper import Orphans
-from procd.process.spawn import Spec
+from procd.process.process import STDOUT, Process, ProcessRecord
+from procd.process.reaper import Reaper
+from procd.process.spawn import Spec, spawn
 from procd.process.spawn_rate import SpawnRate
-from procd.process.starts import Starts, Steps, at_once
-from procd.process.tree import Forest, Tree
-from procd.process.trees import Trees
-from procd.process.tty import open_pty
+from procd.process.tree import KILL_WAIT_S, Forest, Tree, Trees, become_subreaper
+from procd.process.tty import Terminal, open_terminal
 from procd.tasks import Tasks
 from procd.throttle import Turns
 from procd.unix.fd import OwnedFd, may_last, pipes
@@ -41,45 +35,44 @@ from procd.unix.malloc import Heap
 
 log = logging.getLogger(__name__)
 
-# How many that last are started in a turn of the event loop. Each keeps it until the child, which
-# has no precedence, has found a processor and become its program (vfork).
-SPAWNS: Final = 1
-# How long the exits of trees that have been killed may take to be heard of.
+# Starts in one turn of the event loop: it waits for each until the child has executed its program.
+SPAWNS_A_TURN: Final = 1
+# How long the exits of killed trees may take to be reported when procd stops.
 EXIT_WAIT_S: Final = 0.5
-# Buckets of the time that a start takes.
+# Bounds of the histogram of the time that a start takes.
 SPAWN_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.064, 0.256, 1.0)
 
 
-class Apart(NamedTuple):
-    """The reading end of a further pipe, and what is called with what comes by it."""
+class ExtraPipe(NamedTuple):
+    """The reading end of a pipe beside stdout and stderr, and what gets its data."""
 
     fd: OwnedFd
     on_data: Callable[[bytes], None]
 
 
-class Processes:
-    """All supervised processes, and what they share: limits, memory, turns, the cgroups' root."""
+class Supervisor:
+    """All supervised processes, and what they share: limits, memory, the root of their cgroups.
+
+    Attributes:
+        turns: to start a process, await `turns.take()` first: each start blocks the event loop.
+    """
 
     def __init__(self, config: ProcessConfig) -> None:
         self.config = config
         self.tasks = Tasks()
-        # To start a process keeps the event loop: whoever starts many awaits `turns.take()` first.
-        self.turns = Turns(SPAWNS)
-        self.starts = Starts()
-        self._hurry, self._placement = Hurry(), Placement()
-        self.pids: dict[int, Process] = {}
-        self.trees = Trees(self.pids, self.tasks)
+        self.turns = Turns(SPAWNS_A_TURN)
+        self.children: dict[int, Child] = {}
+        self.trees = Trees(self.children, self.tasks)
         self.spawn_times = Histogram(SPAWN_BOUNDS_S)
         self._unsettled: set[Process] = set()
-        self._unseen = 0  # how many have been started in this turn and are not among those yet
         run_shift = tags.PROCESS_BITS + tags.PART_BITS
         self._run_tag = tags.TAG_BASE + (secrets.randbits(tags.RUN_BITS) << run_shift)
         self._tags = itertools.count(self._run_tag + (1 << tags.PART_BITS), 1 << tags.PART_BITS)
         self.confinement = confinement(config)
-        loop = asyncio.get_running_loop()
-        self.heap = Heap(loop)
+        self.loop = asyncio.get_running_loop()
+        self.heap = Heap(self.loop)
         self.memory = Budget(config.total_output_bytes(memory_bytes()), self.heap.freed)
-        self._spawn_rate = SpawnRate(loop.time, config.max_spawns_per_s, config.spawn_burst)
+        self._spawn_rate = SpawnRate(self.loop.time, config.max_spawns_per_s, config.spawn_burst)
         self._cgroups = cgroup.find_root(config.cgroup)
         if limits := cgroup.wanted_limits(config):
             if self._cgroups is None:
@@ -89,13 +82,12 @@ class Processes:
         if (hard := tags.obstacle()) is not None:
             log.warning("process trees can't be marked, as the hard RLIMIT_RTTIME is %d", hard)
         self._leaves: set[cgroup.Leaf] = set()
-        self._closing = False  # nothing is started any more
-        proctree.become_subreaper()
-        self.poller = Poller(loop)
-        self.orphans = Orphans(self.pids, self.trees.looks, self.tasks, self._remove_leaves)
+        self._closing = False
+        become_subreaper()
+        self.reaper = Reaper(self.children, self.trees.turns, self.tasks, self._remove_leaves)
 
     def check_memory(self, size: int = 0) -> None:
-        """Refuse to begin what would have output of its own to keep, and `size` bytes beside it.
+        """Refuse to begin something that has output to keep, and `size` bytes beside it.
 
         Raises:
             Exhausted: `process.max_total_output_bytes` are kept.
@@ -108,11 +100,11 @@ class Processes:
             raise Exhausted(f"limit of {most} bytes of output held in memory is reached")
 
     def check_descriptors(self) -> None:
-        """Refuse to begin what would last, where few descriptors are left.
+        """Refuse to begin something long-lived if few descriptors are left.
 
         Raises:
-            Exhausted: those that are left are for what takes a moment.
-            SpawnFailed: how many there are can't be known.
+            Exhausted: those that are left are for short commands.
+            SpawnFailed: it can't be known how many there are.
         """
         try:
             if may_last():
@@ -121,7 +113,7 @@ class Processes:
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
         raise Exhausted("limit of open files is reached: those left are for commands")
 
-    def starting(
+    def spawn(
         self,
         argv: tuple[str, ...],
         *,
@@ -130,26 +122,26 @@ class Processes:
         output: Log[Store],
         stdin: OwnedFd | None = None,
         passed: Sequence[OwnedFd] = (),
-        apart: Apart | None = None,
+        extra: ExtraPipe | None = None,
         long_lived: bool = False,
         merged: bool = False,
-    ) -> Steps[Process]:
-        """Start a command with a pipe each for stdout and stderr, in steps.
+    ) -> Process:
+        """Start a command whose output goes to pipes: one for stdout, one for stderr.
 
         Args:
             stdin: becomes the child's input, instead of /dev/null; closed here.
             passed: become the child's descriptors from 3 on; closed here.
-            apart: is read besides, and not into the log; closed if it can't be started.
-            long_lived: it is worth a cgroup of its own, where there is a root for them, and leaves
-                descriptors to what isn't.
-            merged: one pipe is both, as stdout, so that the order of what comes is exact.
+            extra: is read besides, not into the log; closed if it can't be started.
+            long_lived: it gets a cgroup of its own, where there is a root for them, and isn't
+                started with the last descriptors.
+            merged: one pipe for both streams, as stdout, so that their order is exact.
 
         Raises:
             SpawnFailed: it can't be started; nothing is left behind.
             Exhausted: `process.max_processes` are supervised, or few descriptors are left.
         """
         theirs = [*passed] if stdin is None else [stdin, *passed]
-        ours = [] if apart is None else [apart.fd]
+        ours = [] if extra is None else [extra.fd]
         try:
             if long_lived:
                 self.check_descriptors()
@@ -157,8 +149,6 @@ class Processes:
                 readings, writings = pipes(1 if merged else 2)
                 ours += readings
                 theirs += writings
-                if not merged:
-                    self.poller.arrivals.watch(*readings)
                 for writing in writings:
                     self.confinement.give(writing.number)
             except OSError as exc:
@@ -170,9 +160,7 @@ class Processes:
                 *[fd.number for fd in passed],
             )
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=stdio)
-            more = yield
-            process = yield from self._start(spec, output, long_lived=long_lived, more=more)
-            self._read(process, readings, apart)
+            process = self._start(spec, output, long_lived=long_lived)
         except BaseException:
             for fd in ours:
                 fd.close()
@@ -180,10 +168,13 @@ class Processes:
         finally:
             for fd in theirs:
                 fd.close()
+        if merged:
+            process.read(readings[0], STDOUT)
+        else:
+            process.read_pair(*readings)
+        if extra is not None:
+            process.read_apart(extra.fd, extra.on_data)
         return process
-
-    # For who starts one alone: it is there before anybody else gets a turn.
-    spawn = at_once(starting)
 
     def spawn_pty(
         self,
@@ -202,36 +193,21 @@ class Processes:
             Exhausted: `process.max_processes` are supervised, or few descriptors are left.
         """
         self.check_descriptors()
-        master: OwnedFd | None = None
         try:
-            master, slave = open_pty(cols, rows)
-            self.confinement.give(slave)
+            terminal = open_terminal(cols, rows)
+        except OSError as exc:
+            place = f"{exc.filename}: " if exc.filename else ""
+            raise SpawnFailed(f"cannot start a process: {place}{exc.strerror}") from exc
+        try:
+            self.confinement.give(terminal.path)
             # Opened by path it becomes the controlling terminal; 1 and 2 are copies of 0.
-            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(slave, 0, 0))
-            process = at_once(self._start)(spec, output, master=master, long_lived=True)
-            self._read(process, (master,))
-        except BaseException as exc:
-            if master is not None:
-                master.close()
-            if isinstance(exc, OSError):
-                place = f"{exc.filename}: " if exc.filename else ""
-                raise SpawnFailed(f"cannot start a process: {place}{exc.strerror}") from exc
-            raise
-        return process
-
-    def _read(
-        self, process: Process, readings: Sequence[OwnedFd], apart: Apart | None = None
-    ) -> None:
-        try:
-            for stream, reading in zip((STDOUT, STDERR), readings, strict=False):
-                process.read_from(reading, stream)
-            if apart is not None:
-                process.read_apart(apart.fd, apart.on_data)
-        except BaseException as exc:
-            process.kill()
-            process.hang_up()
-            if isinstance(exc, OSError):
-                raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
+            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(terminal.path, 0, 0))
+            return self._start(spec, output, terminal=terminal, long_lived=True)
+        except OSError as exc:
+            terminal.close()
+            raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
+        except BaseException:
+            terminal.close()
             raise
 
     def _start(
@@ -239,13 +215,12 @@ class Processes:
         spec: Spec,
         output: Log[Store],
         *,
-        master: OwnedFd | None = None,
+        terminal: Terminal | None = None,
         long_lived: bool,
-        more: bool | None = None,
-    ) -> Steps[Process]:
+    ) -> Process:
         if self._closing:
             raise SpawnFailed("cannot start a process: procd is stopping")
-        if len(self._unsettled) + self._unseen >= self.config.max_processes:
+        if len(self._unsettled) >= self.config.max_processes:
             raise Exhausted(f"limit of {self.config.max_processes} processes is reached")
         self._spawn_rate.take()
         tag = next(self._tags)
@@ -253,36 +228,35 @@ class Processes:
         entrance = leaf.entrance if leaf is not None else ()
         spec.owner, spec.umask = self.confinement.owner, self.confinement.umask
         spec.wrappers = entrance + self.confinement.wrappers
-        tree = Tree(0, tag, tags.PROCESS_MASK)
+        begin = time.perf_counter()
         try:
-            begin = time.perf_counter()
-            tree.leader = pid = self._hurry.spawn(spec, tag)
-            self.spawn_times.add(time.perf_counter() - begin)
-            if more and not spec.wrappers:  # which may make it another user's, not ours to move
-                self._placement.send_off(tree)
-            self._unseen += 1
-            try:
-                yield
-            finally:
-                self._unseen -= 1
-            record = ProcessRecord(pid=pid, tree=tree, started_at=time.time(), leaf=leaf)
-            process = Process(self, record, output, master=master)
-            self._unsettled.add(process)
-            self.pids[pid] = process
+            pid = spawn(spec, tag)
         except SpawnFailed:
             if leaf is not None:
                 leaf.remove()
             raise
-        except Exception as exc:  # no descriptor is left for the pidfd, say: take it back
-            if tree.leader:  # else its pid was lost, for want of memory
-                os.kill(tree.leader, signal.SIGKILL)  # /proc may not show it, if there is memory
+        self.spawn_times.add(time.perf_counter() - begin)
+        tree = Tree(pid, tag, tags.PROCESS_MASK)
+        record = ProcessRecord(pid=pid, tree=tree, started_at=time.time(), leaf=leaf)
+        try:
+            process = Process(
+                record,
+                output,
+                self.trees,
+                drain_s=self.config.drain_s,
+                on_exit=self._exited,
+                on_settled=self._settled,
+                terminal=terminal,
+            )
+        except OSError as exc:  # no descriptor is left for the pidfd: undo the start
+            os.kill(pid, signal.SIGKILL)
             self.trees.start_kill(tree)  # type: ignore[unused-awaitable]  # it goes on by itself
-            tree.leader = 0  # an orphan as any: once it is collected, the pid is anybody's
+            tree.leader = 0  # an orphan as any: the reaper reads its status
             if leaf is not None:
                 self._leaves.add(leaf)
-            if isinstance(exc, OSError):
-                raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
-            raise
+            raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
+        self._unsettled.add(process)
+        self.children[pid] = process.child
         if leaf is not None and not entrance:
             try:
                 leaf.add(pid)
@@ -292,14 +266,14 @@ class Processes:
 
     @property
     def supervised(self) -> int:
-        """How many processes there are that run, or whose output is still read."""
+        """How many processes run, or have output that is still read."""
         return len(self._unsettled)
 
     def _leaf(self, tag: int, *, long_lived: bool) -> cgroup.Leaf | None:
         """A cgroup of its own for a long-lived process, where there is a root for them.
 
-        Not for every command, unless its leaf has limits: to make, enter and remove a leaf costs a
-        fifth of what a whole command does, and the tag finds everyone too.
+        Not for every command, unless leaves have limits: to make, enter and remove one costs a
+        fifth of what a whole command does, and the tag finds everything too.
         """
         root = self._cgroups
         if root is None or not (long_lived or root.limits):
@@ -312,21 +286,18 @@ class Processes:
             log.warning("the process with tag %x has no cgroup of its own: %s", tag, exc.strerror)
             return None
 
-    def exited(self, process: Process) -> None:
-        """Its status was read: from now on its pid may be anybody's."""
-        self.pids.pop(process.record.pid, None)  # there may have been no memory to note it
+    def _exited(self, process: Process) -> None:
+        del self.children[process.record.pid]
 
-    def settle(self, process: Process) -> None:
-        """Forget a process with nothing left to supervise."""
-        if process.settled:
-            self._unsettled.discard(process)
-            if process.record.leaf is not None:
-                self._leaves.add(process.record.leaf)
-                process.record.leaf = None
-                self._remove_leaves()
+    def _settled(self, process: Process) -> None:
+        self._unsettled.discard(process)
+        if process.record.leaf is not None:
+            self._leaves.add(process.record.leaf)
+            process.record.leaf = None
+            self._remove_leaves()
 
     def _remove_leaves(self) -> None:
-        """Remove the leaves that nobody is in any more; the others are tried again later."""
+        """Remove the leaves that are empty; the others are tried again later."""
         self._leaves = {leaf for leaf in self._leaves if not leaf.remove()}
 
     def stop(self, but: Container[int] = ()) -> None:
@@ -343,17 +314,15 @@ class Processes:
         for process in ended:
             process.kill(along=killing)
 
-    async def aclose(self, within_s: float = proctree.KILL_WAIT_S) -> None:
-        """End every tree, and supervise nothing any more; what won't end in time is let go."""
+    async def aclose(self, within_s: float = KILL_WAIT_S) -> None:
+        """End every tree, and supervise nothing any more; what doesn't end in time is abandoned."""
         self.stop()
         exits = [process.done for process in self._unsettled]
-        # Trees end in tasks, those of processes that are forgotten by now among them.
         await self.tasks.aclose(within_s)
         if exits:
             await asyncio.wait(exits, timeout=EXIT_WAIT_S)
         for process in list(self._unsettled):
             process.abandon()
-        self.orphans.close()
+        self.reaper.close()
         await self.tasks.aclose(EXIT_WAIT_S)
-        self.poller.close()
         self.heap.close()

@@ -1,12 +1,13 @@
-"""A pseudo-terminal: its master, its slave's path and its winsize.
+"""A pseudo-terminal: its master, its slave and its window size.
 
-Source: pts(4), ioctl_tty(2), termios(3).
+Source: pts(4), pty(7), ioctl_tty(2), termios(3).
 """
 
 import fcntl
 import os
 import struct
 import termios
+from dataclasses import dataclass
 from typing import Final
 
 from procd.unix.fd import OwnedFd, for_work
@@ -17,14 +18,33 @@ TIOCGPTN: Final = 0x80045430
 IUTF8: Final = 0x4000
 
 
-def open_pty(cols: int, rows: int) -> tuple[OwnedFd, str]:
-    """Open a PTY of this size: its master, and the path of its slave.
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """Both ends of a terminal.
 
-    The slave isn't opened here: the session leader that opens it first gets it as its controlling
-    terminal. Erasing in canonical mode removes whole UTF-8 characters.
+    Attributes:
+        slave: kept open until the program has ended, so that reading the master doesn't fail with
+            EIO when the program itself closes its terminal for a while.
+        path: of the slave.
+    """
+
+    master: OwnedFd
+    slave: OwnedFd
+    path: str
+
+    def close(self) -> None:
+        """Close both ends."""
+        self.master.close()
+        self.slave.close()
+
+
+def open_terminal(cols: int, rows: int) -> Terminal:
+    """Open a terminal of this size; erasing in canonical mode removes whole UTF-8 characters.
+
+    The session leader that opens the slave's path first gets it as its controlling terminal.
 
     Raises:
-        OSError: no terminal, or no descriptor, is left, or what there is can't be set up.
+        OSError: no terminal or no descriptor is left.
     """
     (master,) = for_work(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     try:
@@ -33,16 +53,18 @@ def open_pty(cols: int, rows: int) -> tuple[OwnedFd, str]:
         attributes = termios.tcgetattr(master.number)
         attributes[0] |= IUTF8
         termios.tcsetattr(master.number, termios.TCSANOW, attributes)
-        set_winsize(master, cols, rows)
+        set_window_size(master, cols, rows)
+        path = f"/dev/pts/{index}"
+        (slave,) = for_work(os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     except termios.error as exc:  # which is no OSError
         master.close()
         raise OSError(*exc.args) from exc
-    except BaseException:
+    except OSError:
         master.close()
         raise
-    return master, f"/dev/pts/{index}"
+    return Terminal(master, slave, path)
 
 
-def set_winsize(master: OwnedFd, cols: int, rows: int) -> None:
+def set_window_size(master: OwnedFd, cols: int, rows: int) -> None:
     """Set the size; the kernel sends SIGWINCH to the foreground process group if it changed."""
     fcntl.ioctl(master.number, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))

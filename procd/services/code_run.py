@@ -17,14 +17,13 @@ from typing import Final
 from procd import worker
 from procd.config import CodeRunConfig
 from procd.errors import BadRequest, SpawnFailed
-from procd.output.buffer import Backlog
-from procd.output.log import Log
+from procd.output.buffer import Buffer
 from procd.process.limits import Confinement
 from procd.process.process import STDERR
-from procd.process.supervisor import Apart
+from procd.process.supervisor import ExtraPipe
 from procd.services.artifacts import Artifacts
 from procd.services.environment import Environment, check_names, cost_bytes
-from procd.services.execute import ExecuteResult, Executions, Program, Watch
+from procd.services.execute import ExecuteResult, Executions, Program
 from procd.services.programs import MissingProgramError, find
 from procd.throttle import Turns
 from procd.unix.fd import OwnedFd, anonymous_file, pipe
@@ -88,7 +87,7 @@ class CodeRuns:
         # By path: whether that Node can run TypeScript by itself.
         self._strips_types: dict[str, bool] = {}
 
-    async def run(self, request: CodeRunRequest, watch: Watch) -> CodeRunResult:
+    async def run(self, request: CodeRunRequest) -> CodeRunResult:
         """Run a program until it has ended and its output is in; as `Executions.run` otherwise.
 
         Where there is no interpreter, the exit code is 127 and the output names it.
@@ -103,13 +102,12 @@ class CodeRuns:
         env = self._environment.merged(request.envs)
         artifacts = Artifacts(self._config.max_artifact_bytes)
 
-        def watched(log: Log[Backlog]) -> None:
+        def count_charts(output: Buffer) -> None:
             def claim(size: int) -> bool:
                 self.memory.relieve(size)
-                return log.store.claim(size)
+                return output.claim(size)
 
             artifacts.claim = claim
-            watch(log)
 
         run = _Run(
             request,
@@ -130,7 +128,7 @@ class CodeRuns:
                     program = run.typescript
             size = cost_bytes(request.envs, request.code, request.cwd, *request.argv)
             execution = await self._executions.run_program(
-                program, request.timeout_s, watched, size
+                program, request.timeout_s, size, count_charts
             )
         except MissingProgramError as exc:
             execution = _unstarted(MISSING, f"{exc}\n")
@@ -226,12 +224,11 @@ class _Run:
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
         runner = (str(WORKER_DIR / "run_code.py"), str(self.artifacts.cap_bytes))
         argv = (python, "-u", *runner, *self.request.argv)
-        apart = Apart(reading, self.artifacts.feed)
-        return replace(self._program(argv), passed=(code, writing), apart=apart)
+        extra = ExtraPipe(reading, self.artifacts.feed)
+        return replace(self._program(argv), passed=(code, writing), extra=extra)
 
     def _program(self, argv: tuple[str, ...], stdin: OwnedFd | None = None) -> Program:
-        # The reply has no streams apart, so their order may as well be exact.
-        return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=stdin, merged=True)
+        return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=stdin)
 
     def javascript(self) -> Program:
         """Node, with the code as its input."""
@@ -265,7 +262,7 @@ class _Run:
 
 
 def _unstarted(exit_code: int, text: str) -> ExecuteResult:
-    output = Backlog(MOST_REASON_BYTES)
+    output = Buffer(MOST_REASON_BYTES)
     output.append(text.encode(), STDERR)
     return ExecuteResult(exit_code=exit_code, output=output)
 

@@ -7,49 +7,46 @@ from typing import Final
 
 from procd.config import ExecuteConfig
 from procd.errors import BadRequest, Exhausted, SpawnFailed
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.output.log import Log
 from procd.process.process import STDERR, Process
 from procd.process.shell import Shell, script_argv
-from procd.process.starts import Steps
-from procd.process.supervisor import Apart, Processes
+from procd.process.supervisor import ExtraPipe, Supervisor
 from procd.services.environment import Environment, check_names, cost_bytes
 from procd.unix.fd import OwnedFd
 
-# Output that is told when time ran out. The SDKs wait 5 s longer for the reply than the command may
-# take, and drop the output.
-LATE_BYTES: Final = 4 << 20
-
-# Called with the log of a command's output before anything is in it.
-Watch = Callable[[Log[Backlog]], None]
+# How much output a reply has when time ran out. The SDKs wait 5 s longer for it than the command
+# may take, and drop the output.
+TIMEOUT_OUTPUT_BYTES: Final = 4 << 20
 
 
-def unwatched(_: Log[Backlog]) -> None:
-    """Watches nothing."""
-
-
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecuteRequest:
-    """What to run; `timeout_s` None means the default, 0 none."""
+    """What to run.
+
+    Attributes:
+        timeout_s: None for the default, 0 for none.
+        split: whether stdout and stderr are told apart. If not, their order is exact.
+    """
 
     command: str
     cwd: str = ""
     envs: Mapping[str, str] = field(default_factory=dict)
     timeout_s: int | None = None
+    split: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecuteResult:
-    """How it ended and what it said.
+    """How a command ended, and its output.
 
     Attributes:
         exit_code: as a shell's `$?`; -1 if it could not be started; None if time ran out.
-        output: both streams in order of arrival, less a gap if there was too much to keep, or to
-            tell when time ran out.
+        output: less a gap if there was too much to keep, or to send when time ran out.
     """
 
     exit_code: int | None
-    output: Backlog
+    output: Buffer
 
     @property
     def truncated(self) -> bool:
@@ -57,12 +54,13 @@ class ExecuteResult:
         return self.output.kept_bytes < self.output.end
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What is to be started, and the descriptors that are handed to it.
+    """What to start, and the descriptors that it gets.
 
     Attributes:
-        apart, merged: see `Processes.starting`.
+        stdin, passed, extra: see `Supervisor.spawn`.
+        split: whether stdout and stderr get a pipe each.
     """
 
     argv: tuple[str, ...]
@@ -70,53 +68,8 @@ class Program:
     env: Mapping[str, str]
     stdin: OwnedFd | None = None
     passed: tuple[OwnedFd, ...] = ()
-    apart: Apart | None = None
-    merged: bool = False
-
-
-class _Run:
-    """One command from its request to its end.
-
-    Attributes:
-        over: done when the command is, or when its time is up.
-        process: None until it has been started.
-        left: whether nobody waits for it any more.
-    """
-
-    __slots__ = ("_loop", "_timer", "left", "over", "process")
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self.over = self._loop.create_future()
-        self.process: Process | None = None
-        self.left = False
-
-    def watch(self, process: Process, timeout_s: float | None) -> None:
-        """It has been started; from now on its time counts, if there is a limit to it."""
-        self.process = process
-        process.on_done = self._wake
-        if timeout_s is not None:
-            self._timer = self._loop.call_later(timeout_s, self._time_up)
-
-    def _wake(self) -> None:
-        if not self.over.done():
-            self.over.set_result(None)
-
-    def _time_up(self) -> None:
-        assert self.process is not None
-        self.process.look()
-        if self.process.running:  # else it is done as soon as its output is in
-            self._wake()
-
-    def leave(self) -> None:
-        """Wait for it no more."""
-        if self.process is not None:
-            self.process.on_done = None
-        if self._timer is not None:
-            self._timer.cancel()
-        self.left = True
-        del self.over  # if it has a failure, the traceback of that leads here
+    extra: ExtraPipe | None = None
+    split: bool = False
 
 
 class Executions:
@@ -129,30 +82,29 @@ class Executions:
     def __init__(
         self,
         config: ExecuteConfig,
-        processes: Processes,
+        supervisor: Supervisor,
         shell: Shell,
         environment: Environment,
         work_dir: str,
     ) -> None:
         self._config = config
-        self._processes = processes
+        self._supervisor = supervisor
         self._shell = shell
         self._environment = environment
         self._work_dir = work_dir
         self.running = 0
-        self.memory = processes.memory
-        self.confinement = processes.confinement
+        self.memory = supervisor.memory
+        self.confinement = supervisor.confinement
 
-    async def run(self, request: ExecuteRequest, watch: Watch) -> ExecuteResult:
-        """Run a command until its shell has exited and its output is in.
+    async def run(self, request: ExecuteRequest) -> ExecuteResult:
+        """Run a command until its shell has exited and its output has been read.
 
-        When time runs out, or the caller is cancelled, its whole tree is killed; the answer doesn't
+        When time runs out, or the caller is cancelled, its whole tree is killed; the reply doesn't
         wait for that.
 
         Raises:
-            BadRequest: a blank command, or a bad environment name.
-            Exhausted: `execute.max_concurrent` commands are running, or too much
-                output is held in memory.
+            BadRequest: a blank command, or an invalid environment name.
+            Exhausted: `execute.max_concurrent` commands run, or too much output is in memory.
 
         Source: Process API contract, section 6.
         """
@@ -170,76 +122,61 @@ class Executions:
                 cwd=request.cwd or self._work_dir,
                 env=self._environment.merged(request.envs),
                 passed=(script,) if script is not None else (),
+                split=request.split,
             )
 
         size = cost_bytes(request.envs, request.command, request.cwd)
-        return await self.run_program(program, timeout_s, watch, size)
+        return await self.run_program(program, timeout_s, size)
 
     async def run_program(
         self,
         program: Callable[[], Program],
         timeout_s: float,
-        watch: Watch = unwatched,
         size: int = 0,
+        on_output: Callable[[Buffer], None] = lambda _: None,
     ) -> ExecuteResult:
-        """Run what `program` makes, once it is certain that there is room for it.
+        """Run what `program` returns, which is called once it is certain that there is room for it.
 
         Args:
-            timeout_s: 0 for none; the configured ceiling holds in any case.
-            size: what the request for it takes in memory, bytes.
+            timeout_s: 0 for none; `execute.max_timeout_s` holds in any case.
+            size: what the request takes in memory, bytes.
+            on_output: called with the buffer of the output before anything is in it.
 
         Raises:
-            Exhausted: `execute.max_concurrent` commands are running, or too much is held in memory.
+            Exhausted: `execute.max_concurrent` commands run, or too much output is in memory.
         """
         if self.running >= self._config.max_concurrent:
             raise Exhausted(f"limit of {self._config.max_concurrent} commands is reached")
-        self._processes.check_memory(size)
+        self._supervisor.check_memory(size)
         cap_bytes = self._config.max_output_bytes
-        store = Backlog(cap_bytes, cap_bytes // 2, self._processes.memory)
-        store.claim(size)
+        output = Buffer(cap_bytes, cap_bytes // 2, self._supervisor.memory)
+        output.claim(size)
+        on_output(output)
         self.running += 1
         try:
-            output = Log(store, cap_bytes)
-            watch(output)
-            run = _Run()
-            self._processes.starts.begin(self._starting(program, output, timeout_s, run), run.over)
-            try:
-                await run.over
-            except SpawnFailed as exc:
-                output.append(exc.message.encode(), STDERR)
-                return ExecuteResult(exit_code=-1, output=store)
-            except BaseException:  # cancelled, or no memory to wait for it with
-                if run.process is not None:
-                    self._abort(run.process)
-                raise
-            finally:
-                run.leave()
-            assert run.process is not None
-            exit_code = self._ended(run.process)
-            if exit_code is None:
-                store.cut(LATE_BYTES)
-            return ExecuteResult(exit_code=exit_code, output=store)
+            await self._supervisor.turns.take()
+            process = self._spawn(program(), Log(output, cap_bytes))
+            exit_code = await self._exit_code(process, self._limited(timeout_s))
+        except SpawnFailed as exc:
+            output.append(exc.message.encode(), STDERR)
+            exit_code = -1
         finally:
             self.running -= 1
+        if exit_code is None:
+            output.cut(TIMEOUT_OUTPUT_BYTES)
+        return ExecuteResult(exit_code=exit_code, output=output)
 
-    def _starting(
-        self, program: Callable[[], Program], output: Log[Backlog], timeout_s: float, run: _Run
-    ) -> Steps[None]:
-        made = program()
-        process = yield from self._processes.starting(
-            made.argv,
-            cwd=made.cwd,
-            env=made.env,
+    def _spawn(self, program: Program, output: Log[Buffer]) -> Process:
+        return self._supervisor.spawn(
+            program.argv,
+            cwd=program.cwd,
+            env=program.env,
             output=output,
-            stdin=made.stdin,
-            passed=made.passed,
-            apart=made.apart,
-            merged=made.merged,
+            stdin=program.stdin,
+            passed=program.passed,
+            extra=program.extra,
+            merged=not program.split,
         )
-        if run.left or run.over.done():  # cancelled amid the start
-            self._abort(process)
-        else:
-            run.watch(process, self._limited(timeout_s))
 
     def _limited(self, timeout_s: float) -> float | None:
         ceiling_s = self._config.max_timeout_s
@@ -247,15 +184,23 @@ class Executions:
             timeout_s = ceiling_s
         return timeout_s or None
 
-    def _ended(self, process: Process) -> int | None:
-        """The exit code; None if time was up: then the command is ended."""
-        if process.done.done():
-            return process.done.result().shell_code
-        process.take_pending()
-        self._abort(process)
-        return None
+    async def _exit_code(self, process: Process, timeout_s: float | None) -> int | None:
+        """Wait for the end; None if time ran out before. Then the tree is killed."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return (await process.wait()).shell_code
+        except TimeoutError:
+            process.poll()
+            if not process.running:  # it ended in time: the event loop is late
+                return (await process.wait()).shell_code
+            process.drain()
+            self._abort(process)
+            return None
+        except asyncio.CancelledError:
+            self._abort(process)
+            raise
 
     def _abort(self, process: Process) -> None:
-        """Take no more of its output, and kill it: many whose time is up at once, few in a turn."""
+        """Take no more of its output, and kill its tree in the background."""
         process.log.seal()
-        self._processes.tasks.start(process.see_off({}, 0), f"kill {process.record.pid}")
+        self._supervisor.tasks.start(process.wait_then_kill({}, 0), f"kill {process.record.pid}")

@@ -3,7 +3,7 @@
 from procd.config import HealthConfig
 from procd.errors import Exhausted, SpawnFailed
 from procd.process.shell import Shell
-from procd.process.supervisor import Processes
+from procd.process.supervisor import Supervisor
 from procd.services.shell.sessions import ShellSessions
 
 
@@ -15,7 +15,7 @@ class Readiness:
     """
 
     def __init__(
-        self, config: HealthConfig, processes: Processes, shell: Shell, sessions: ShellSessions
+        self, config: HealthConfig, processes: Supervisor, shell: Shell, sessions: ShellSessions
     ) -> None:
         self.stopping = False
         self._config = config

@@ -1,4 +1,4 @@
-"""Processes named by pid and start time, which together are never anybody else's.
+"""Supervisor named by pid and start time, which together are never anybody else's.
 
 Source: pidfd_open(2), proc_pid_stat(5).
 """

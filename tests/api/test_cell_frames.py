@@ -7,7 +7,7 @@ import pytest
 
 from procd.api import interpreter_frames as cells
 from procd.api.interpreter_frames import BATCH_FRAMES, CellFrames
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.output.frames import encode
 from procd.process.process import STDERR, STDOUT
 from procd.services.interpreter.process import RESULTS
@@ -17,7 +17,7 @@ def test_without_memory_for_a_moment_nothing_is_said_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Halves of characters and of displays are as they were."""
-    store = Backlog(1 << 20)
+    store = Buffer(1 << 20)
     store.append(b'{"a":', RESULTS)
     fresh, frames = CellFrames(store), CellFrames(store)
     offset = store.end
@@ -58,7 +58,7 @@ def _payloads(batch: bytes) -> list[bytes]:
 @pytest.mark.parametrize("streams", [(STDOUT, STDERR), (RESULTS,), (RESULTS, RESULTS, STDOUT)])
 def test_many_short_runs_are_many_batches(streams: tuple[int, ...]) -> None:
     """One turn of the event loop encodes few of them; none is lost between two."""
-    store = Backlog(1 << 20)
+    store = Buffer(1 << 20)
     said: list[object] = []
     for number, stream in zip(range(5 * BATCH_FRAMES), cycle(streams), strict=False):
         text = f"{number:04}"

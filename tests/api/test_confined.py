@@ -38,15 +38,17 @@ EXPECTED = [str(UID), "54322", "54322 54323 54324", f"/ {UID}"]
 async def test_execute_as_another_user(procd: MakeClient) -> None:
     client = await procd(process=AS_USER)
     body = await execute(client, WHO)
-    assert body["stdout"].splitlines() == EXPECTED
+    assert body["result"].splitlines() == EXPECTED
     # Its standard streams are its own, to be opened by name as well.
-    body = await execute(client, "echo out >/dev/stdout; echo err >/dev/stderr; touch /root/x")
-    assert body["stdout"] == "out\n"
+    body = await execute(
+        client, "echo out >/dev/stdout; echo err >/dev/stderr; touch /root/x", split=True
+    )
+    assert body["result"] == "out\n"
     assert body["stderr"].startswith("err\n")
     assert "Permission denied" in body["stderr"]
     assert body["exitCode"] == 1
     # A long script comes by a file of procd's.
-    assert (await execute(client, f"#{'x' * 200_000}\nid -u"))["stdout"] == f"{UID}\n"
+    assert (await execute(client, f"#{'x' * 200_000}\nid -u"))["result"] == f"{UID}\n"
 
 
 async def test_pipes_of_another_user(procd: MakeClient) -> None:
@@ -59,7 +61,7 @@ async def test_pipes_of_another_user(procd: MakeClient) -> None:
     command_id = await sessions.start(client, "cat; echo $?")
     assert (await sessions.type_in(client, command_id, "typed", eof=True)).status == 204
     assert (await sessions.ended(client, command_id))["exitCode"] == 0
-    assert (await sessions.logs(client, command_id))["stdout"].endswith("typed\n0\n")
+    assert (await sessions.logs(client, command_id))["result"].endswith("typed\n0\n")
 
 
 async def test_the_folder_of_another_users_code_holds_nothing_else(
@@ -143,7 +145,7 @@ async def test_a_callers_environment_reaches_nobody_but_the_program(
         for trace in traces.iterdir():
             trace.unlink()
 
-    assert (await execute(client, "id -u", envs=debugged))["stdout"] == f"{UID}\n"
+    assert (await execute(client, "id -u", envs=debugged))["result"] == f"{UID}\n"
     await in_use()
     await sessions.create(client, envs=debugged)
     await sessions.run(client, "id -u")
@@ -184,7 +186,7 @@ async def test_a_directory_that_only_procd_can_enter(procd: MakeClient, tmp_path
                     assert said in (await reply.json())["message"]
         assert roots.stdin is not None
         roots.stdin.close()
-    assert (await execute(client, "cat secret", cwd=f"{shared}/open"))["stdout"] == "secret\n"
+    assert (await execute(client, "cat secret", cwd=f"{shared}/open"))["result"] == "secret\n"
     body = await execute(client, "true", cwd=f"{shared}/absent")
     assert body["result"] == f"working directory does not exist: {shared}/absent"
     assert (os.getresuid(), os.getresgid(), os.getgroups(), dumpable()) == before
@@ -193,12 +195,12 @@ async def test_a_directory_that_only_procd_can_enter(procd: MakeClient, tmp_path
 async def test_session_as_another_user(procd: MakeClient) -> None:
     client = await procd(process=AS_USER, sessions={"grace_s": 0.2})
     await sessions.create(client)
-    assert (await sessions.run(client, WHO))["stdout"].splitlines() == EXPECTED
+    assert (await sessions.run(client, WHO))["result"].splitlines() == EXPECTED
     command_id = await sessions.start(client, "read x; echo got $x; id -u")
     await sessions.type_in(client, command_id, "typed")
     assert (await sessions.ended(client, command_id))["exitCode"] == 0
     said = await sessions.logs(client, command_id)
-    assert said["stdout"].endswith(f"got typed\n{UID}\n")
+    assert said["result"].endswith(f"got typed\n{UID}\n")
     body = await sessions.run(
         client, "ls $(dirname $(readlink /proc/$$/fd/1)) 2>&1; setsid sleep 999 &"
     )
@@ -220,7 +222,7 @@ async def test_everyone_of_another_user_is_killed(procd: MakeClient, tmp_path: P
     client = await procd(process=AS_USER | {"no_new_privs": True})
     await sessions.create(client)
     body = await sessions.run(client, "setsid sleep 1000 >/dev/null 2>&1 & echo $!")
-    pid = int(body["stdout"])
+    pid = int(body["result"])
     assert f"Uid:\t{UID}" in Path(f"/proc/{pid}/status").read_text()
     await sessions.delete(client)
     assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
@@ -229,7 +231,7 @@ async def test_everyone_of_another_user_is_killed(procd: MakeClient, tmp_path: P
 async def test_no_new_privileges(procd: MakeClient) -> None:
     client = await procd(process={"no_new_privs": True})
     body = await execute(client, "grep NoNewPrivs /proc/self/status")
-    assert body["stdout"].split() == ["NoNewPrivs:", "1"]
+    assert body["result"].split() == ["NoNewPrivs:", "1"]
     assert "NoNewPrivs:\t0" in Path("/proc/self/status").read_text(), "procd itself is free"
 
 
@@ -237,11 +239,11 @@ async def test_resource_limits(procd: MakeClient) -> None:
     before = Path("/proc/self/limits").read_text()
     client = await procd(process={"rlimits": ["nofile=64:128", "core=0"]})
     script = "ulimit -Sn; ulimit -Hn; ulimit -Sc; setsid sh -c 'ulimit -n'"
-    assert (await execute(client, script))["stdout"].split() == ["64", "128", "0", "64"]
+    assert (await execute(client, script))["result"].split() == ["64", "128", "0", "64"]
     # Its processes are still found by their mark.
     await sessions.create(client)
     body = await sessions.run(client, "(setsid sleep 1000 >/dev/null 2>&1 & echo $!)")
-    pid = int(body["stdout"])
+    pid = int(body["result"])
     await sessions.delete(client)
     assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
     assert Path("/proc/self/limits").read_text() == before
@@ -251,7 +253,7 @@ async def test_umask(procd: MakeClient, tmp_path: Path) -> None:
     own = os.umask(0o022)
     os.umask(own)
     client = await procd(process={"umask": "027", "work_dir": str(tmp_path)})
-    assert (await execute(client, "sh -c umask; touch new"))["stdout"] == "0027\n"
+    assert (await execute(client, "sh -c umask; touch new"))["result"] == "0027\n"
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o640
     after = os.umask(own)
     assert after == own
@@ -261,7 +263,7 @@ async def test_oom_score(procd: MakeClient) -> None:
     own = int(Path("/proc/self/oom_score_adj").read_text())
     client = await procd(process={"oom_score_adj": 100})
     body = await execute(client, "cat /proc/self/oom_score_adj; cat /proc/$$/oom_score_adj")
-    assert body["stdout"].split() == [str(min(1000, own + 100))] * 2
+    assert body["result"].split() == [str(min(1000, own + 100))] * 2
     assert int(Path("/proc/self/oom_score_adj").read_text()) == own
 
 
@@ -297,10 +299,10 @@ async def test_one_command_of_another_user_is_terminated(
         assert reply.status == 204
     assert (await sessions.ended(client, command_id))["exitCode"] == 143
     assert not living(int(orphan))
-    assert living(int(before["stdout"]))
-    assert (await sessions.run(client, "echo on"))["stdout"] == "on\n"
+    assert living(int(before["result"]))
+    assert (await sessions.run(client, "echo on"))["result"] == "on\n"
     await sessions.delete(client)
-    assert not living(int(before["stdout"]))
+    assert not living(int(before["result"]))
 
 
 async def test_who_ends_one_command_leaves_the_next_alone(
@@ -355,7 +357,7 @@ async def test_what_is_yet_to_become_the_shell_is_no_commands(
     asked.result().release()
     expected = 3 if way == "signal" else 143
     assert (await sessions.ended(client, command_id))["exitCode"] == expected
-    assert (await sessions.run(client, "echo on"))["stdout"] == "on\n"
+    assert (await sessions.run(client, "echo on"))["result"] == "on\n"
 
 
 everybodys_python = pytest.mark.skipif(

@@ -23,7 +23,7 @@ from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
 from procd.app import PROCESSES
 from procd.http.request_metrics import HEAP
 from procd.http.websocket import CONNECTIONS
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.services.interpreter.context import STATE_LOST
 from procd.throttle import PIECES
 from tests.aliases import Client, MakeClient
@@ -273,14 +273,14 @@ async def test_nothing_is_kept_for_who_does_not_answer_the_close(
         (store,) = (
             found
             for found in gc.get_objects()
-            if isinstance(found, Backlog) and found.end == 2_000_001
+            if isinstance(found, Buffer) and found.end == 2_000_001
         )
         assert store.kept_bytes == 0
         assert client.app[HEAP]._timer is not None, "the memory goes back to the system"
 
 
 def _backlogs() -> int:
-    return sum(isinstance(kept, Backlog) for kept in gc.get_objects())
+    return sum(isinstance(kept, Buffer) for kept in gc.get_objects())
 
 
 async def test_a_segfault_is_heard(procd: MakeClient) -> None:

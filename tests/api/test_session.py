@@ -19,8 +19,7 @@ from procd.api.sessions import SESSIONS
 from procd.app import create_app
 from procd.config_file import from_mapping
 from procd.output.multiplex import LabelledFrames
-from procd.process.reader import FdReader
-from procd.process.writer import FdWriter
+from procd.process.io import FdReader, FdWriter
 from procd.services.shell.command import Command
 from procd.services.shell.proc_path import Opening
 from tests.aliases import Client, MakeClient

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from procd.process.starts import TOGETHER
 
 from procd.api.health import READINESS
 from procd.api.interpreter import CONTEXTS
@@ -22,7 +23,6 @@ from procd.api.sessions import SESSIONS
 from procd.app import PROCESSES
 from procd.errors import SessionEnded
 from procd.http.websocket import CONNECTIONS
-from procd.process.starts import TOGETHER
 from procd.process.supervisor import SPAWNS
 from procd.services.interpreter.context import STATE_LOST
 from procd.services.pty.sessions import REPLAY_PIECES
@@ -228,7 +228,7 @@ async def test_who_is_deleted_waits_for_a_turn_to_be_looked_for(
         async with asyncio.TaskGroup() as group:
             group.create_task(delete_it(client, "a"))
             for _ in "told", "killed":
-                with none_of(processes.trees.looks) as waiting:
+                with none_of(processes.trees.turns) as waiting:
                     await until(lambda: len(waiting) == 1)
                     async with client.get(path) as reply:
                         await refused(reply, 404, "PROCESS_NOT_FOUND")
@@ -240,7 +240,7 @@ async def test_a_context_waits_for_a_turn_to_be_looked_for(procd: MakeClient) ->
     client = await procd()
     context_id = await cells.create(client)
     async with asyncio.TaskGroup() as group:
-        with none_of(client.app[PROCESSES].trees.looks) as waiting:
+        with none_of(client.app[PROCESSES].trees.turns) as waiting:
             group.create_task(cells.delete(client, context_id))
             await until(lambda: len(waiting) == 1)
             waiting.popleft().set_result(None)
@@ -252,7 +252,7 @@ async def test_code_whose_time_is_up_waits_for_a_turn_to_be_killed(procd: MakeCl
     client = await procd(interpreter={"grace_s": 0.01})
     code = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nsignal.pause()"
     cell = await cells.start(client, code, timeout=1)
-    with none_of(client.app[PROCESSES].trees.looks) as waiting:
+    with none_of(client.app[PROCESSES].trees.turns) as waiting:
         await until(lambda: len(waiting) == 1)
     await cell.to_end()
     assert cell.close == (4008, STATE_LOST)
@@ -287,15 +287,15 @@ async def test_what_is_cut_off_waits_for_a_turn_to_be_killed(procd: MakeClient) 
         '/process/execute {"command": "sleep 3600", "timeout": 3600}',
     ]
     async with at_once(client, requests) as (late, gone):
-        with none_of(processes.trees.looks) as waiting:
+        with none_of(processes.trees.turns) as waiting:
             assert (await late.head())[0] == 408
             await until(lambda: processes.supervised == 2)
             gone.reset()
             await until(lambda: len(waiting) == 2)
             assert processes.supervised == 2
-        with none_of(processes.trees.looks) as waiting:
+        with none_of(processes.trees.turns) as waiting:
             await until(lambda: not processes.supervised and len(waiting) == 2)
-        await until(lambda: not processes.trees.looks._begun)
+        await until(lambda: not processes.trees.turns._begun)
 
 
 async def test_what_a_command_of_a_session_has_started_waits_for_a_turn_to_be_killed(
@@ -305,7 +305,7 @@ async def test_what_a_command_of_a_session_has_started_waits_for_a_turn_to_be_ki
     client = await procd()
     await sessions.create(client)
     path = sessions.path_of(await sessions.start(client, "sleep 3600", timeout=1))
-    looks = client.app[PROCESSES].trees.looks
+    looks = client.app[PROCESSES].trees.turns
     with none_of(looks) as waiting:
         await until(lambda: len(waiting) == 1)
         assert "exitCode" not in await sessions.get(client, path)
@@ -358,7 +358,7 @@ async def test_a_large_tree_is_ended_in_several_turns(
     command_id = await sessions.start(client, crowd)
     await (await sessions.follow(client, command_id)).until(b"up")
     processes = client.app[PROCESSES]
-    processes.trees.looks._pieces = 1
+    processes.trees.turns._pieces = 1
     tree = processes.pids[client.app[SESSIONS].get("s").pid].record.tree
     everyone = members_of(tree, processes.pids)
     assert len(everyone) > 10 * STEPS

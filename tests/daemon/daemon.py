@@ -223,7 +223,7 @@ def descriptors(pid: int) -> dict[int, str]:
 
 
 class Watch:
-    """Processes held by pidfd: whatever becomes of their numbers, it knows which of them live."""
+    """Supervisor held by pidfd: whatever becomes of their numbers, it knows which of them live."""
 
     def __init__(self, pids: Iterable[int]) -> None:
         self._pidfds = {pid: os.pidfd_open(pid) for pid in pids}

@@ -15,7 +15,7 @@ from procd.http.connection import HttpConnection
 from procd.http.frame_reader import Incoming
 from procd.http.log_sender import Outlet
 from procd.http.websocket import Connection
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.services.execute import ExecuteRequest, unwatched
 from procd.services.pty.input_queue import Typist
 from procd.services.pty.session import PtyInfo
@@ -149,7 +149,7 @@ async def test_output(procd: MakeClient) -> None:
 
 
 def _backlogs() -> int:
-    return sum(type(each) is Backlog for each in gc.get_objects())
+    return sum(type(each) is Buffer for each in gc.get_objects())
 
 
 @pytest.mark.usefixtures("uncollected")

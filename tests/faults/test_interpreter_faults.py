@@ -74,7 +74,7 @@ SURVIVED = [
     "import sys; sys.settrace(lambda *a: 1 / 0)",
     "import sys; sys.setprofile(lambda *a: 1 / 0)",
     "import sys; sys.setswitchinterval(100)",
-    # Processes.
+    # Supervisor.
     "import os\nif os.fork() == 0: os._exit(0)",
     "import os\nif os.fork() == 0: 1 / 0",
     "import os, sys\nif os.fork() == 0: sys.exit(3)",
@@ -563,19 +563,19 @@ async def _no_room(client: Any, room: int) -> None:
     # Neither an interpreter nor a program is left that nobody hears of, whichever of the
     # descriptors was too many.
     processes = client.app[PROCESSES]
-    poller = processes.poller
-    processes.poller = Filling(poller, room)
+    poller = processes.loop
+    processes.loop = Filling(poller, room)
     try:
         async with client.post(CONTEXTS, json={}) as reply:
             body = await refused(reply, 500, "INTERNAL_SERVER_ERROR")
             assert "No space left" in body["message"]
-        processes.poller = Filling(poller, min(room, 2))  # the charts' pipe is the third
+        processes.loop = Filling(poller, min(room, 2))  # the charts' pipe is the third
         code = {"language": "python", "code": "import matplotlib, time; time.sleep(1000)"}
         async with client.post("/process/code-run", json=code) as reply:
             body = await reply.json()
             assert (body["exitCode"], "No space left" in body["result"]) == (-1, True)
     finally:
-        processes.poller = poller
+        processes.loop = poller
     await until(lambda: _is(not processes.supervised))
 
 
@@ -690,7 +690,7 @@ async def test_who_leaves_while_an_interpreter_is_ended(
         await asyncio.get_running_loop().create_future()
 
     with monkeypatch.context() as crowd:
-        crowd.setattr(processes.trees.looks, "take", take)
+        crowd.setattr(processes.trees.turns, "take", take)
         asking = asyncio.ensure_future(client.post(CONTEXTS, json={}))
         async with asyncio.timeout(WAIT_S):
             await crowded.wait()

@@ -17,7 +17,6 @@ from procd.api.sessions import SESSIONS
 from procd.config import ProcessConfig
 from procd.errors import CommandCompleted, ProcessNotFound, SessionEnded
 from procd.process.limits import confinement
-from procd.process.poller import Poller
 from procd.services.shell.dialect import FedShell
 from procd.services.shell.driver import EXIT_S, Contact, Dialogue
 from procd.services.shell.proc_path import Openings, Paths
@@ -143,7 +142,7 @@ async def test_input_of_a_command_whose_shell_has_ended(procd: MakeClient) -> No
     command = session.exec(ExecRequest(command="cat", run_async=True))
     os.kill(session.pid, signal.SIGKILL)
     exited(session.pid)
-    session._process.look()
+    session._process.poll()
     assert not command.done.done()
     with pytest.raises(SessionEnded, match="session process has exited"):
         await session.type(command, InputRequest(data=b"lost\n"))
@@ -194,7 +193,7 @@ async def test_a_terminal_that_is_deleted_as_its_shell_ends(
     gate.open()
     exited(process.record.pid)
     deleting = asyncio.ensure_future(ptys.delete("t1"))
-    process.look()
+    process.poll()
     assert process.done.done(), "in the turn in which it is deleted"
     await deleting
     assert await terminal.to_end() == (1011, '{"exitCode":137,"exitReason":"SIGKILL"}')

@@ -466,7 +466,7 @@ async def test_a_session_that_there_is_no_memory_to_wait_for(
         raise MemoryError
 
     assert client.app is not None
-    monkeypatch.setattr(client.app[PROCESSES].trees.looks, "take", short)
+    monkeypatch.setattr(client.app[PROCESSES].trees.turns, "take", short)
     async with client.delete("/process/session/s") as reply:
         await refused(reply, 500, "INTERNAL_SERVER_ERROR")
     await alive.ended()

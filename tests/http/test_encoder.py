@@ -16,10 +16,10 @@ from procd.api.interpreter_frames import frame
 from procd.http.encoder import encoded
 from procd.http.output_text import OutputText
 from procd.http.responses import whole_json
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 left_bytes, call = int(sys.argv[1]), compile(sys.argv[2], "", "eval")
 text = "x" * 120_000
-kept = Backlog(1 << 20)
+kept = Buffer(1 << 20)
 kept.append(text.encode())
 held = [None] * 1_000_000
 spare = [bytearray(200) for _ in range(100)]  # for what Python itself takes, too little for more

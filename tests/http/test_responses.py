@@ -30,19 +30,19 @@ from procd.http.responses import (
     string_json,
 )
 from procd.output.budget import Budget
-from procd.output.buffer import MERGE_BYTES, Backlog
+from procd.output.buffer import MERGE_BYTES, Buffer
 from procd.process.process import STDERR, STDOUT
 
 
-def output(cap_bytes: int, *said: tuple[int, bytes], budget: Budget | None = None) -> Backlog:
+def output(cap_bytes: int, *said: tuple[int, bytes], budget: Budget | None = None) -> Buffer:
     """A backlog with a head and a tail of half the cap each."""
-    store = Backlog(cap_bytes, cap_bytes // 2, budget)
+    store = Buffer(cap_bytes, cap_bytes // 2, budget)
     for stream, data in said:
         store.append(data, stream)
     return store
 
 
-def texts(store: Backlog) -> tuple[str, str, str]:
+def texts(store: Buffer) -> tuple[str, str, str]:
     """All of it, stdout and stderr."""
     both, out, err = (
         "".join(OutputText(store, stream).texts()) for stream in (EVERY_STREAM, STDOUT, STDERR)
@@ -208,7 +208,7 @@ class Greedy(AbstractStreamWriter):
         pass
 
 
-def fields_of(store: Backlog) -> dict[str, object]:
+def fields_of(store: Buffer) -> dict[str, object]:
     """What a command's reply has of its output."""
     return {
         "result": OutputText(store),
@@ -249,7 +249,7 @@ async def test_a_reply_of_many_short_runs_leaves_turns_to_others(runs: int) -> N
 
 async def test_a_stream_that_is_left_out_of_a_text_leaves_turns_to_others() -> None:
     """There is nothing to send meanwhile, which is no end of the reply."""
-    store = Backlog(1 << 30)
+    store = Buffer(1 << 30)
     for number in range(10_000):
         store.append(b"o", 3 if number % 2 else STDOUT)
     store.append(b"e", STDERR)
@@ -260,7 +260,7 @@ async def test_a_stream_that_is_left_out_of_a_text_leaves_turns_to_others() -> N
     assert writer.turn >= 10_000 // TURN_RUNS
 
 
-async def peak_of(store: Backlog) -> int:
+async def peak_of(store: Buffer) -> int:
     """Most memory that a reply with all this output takes."""
     writer = Greedy()
     writer.keeps = False

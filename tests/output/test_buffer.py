@@ -1,4 +1,4 @@
-"""Backlog against plain bytes."""
+"""Buffer against plain bytes."""
 
 import tracemalloc
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from procd.output.budget import LEAST_TAIL_BYTES, Budget
-from procd.output.buffer import LEAST_COST_BYTES, MERGE_BYTES, RUN_COST_BYTES, Backlog, Run
+from procd.output.buffer import LEAST_COST_BYTES, MERGE_BYTES, RUN_COST_BYTES, Buffer, Run
 from tests.allocations import ALLOCATIONS, short
 
 # Lengths round the borders of interest; content is made from them, so that shrinking is quick.
@@ -30,7 +30,7 @@ class Model:
     """A backlog, and beside it everything that was appended."""
 
     def __init__(self, cap_bytes: int, head_bytes: int) -> None:
-        self.store = Backlog(cap_bytes, head_bytes)
+        self.store = Buffer(cap_bytes, head_bytes)
         self.tail_bytes = cap_bytes - head_bytes
         self.head_bytes = head_bytes
         self.whole = b""
@@ -189,7 +189,7 @@ def test_two_streams_of_single_bytes_fill_a_small_cap() -> None:
 @pytest.mark.parametrize("head_bytes", [0, 5000])
 def test_one_stream_of_single_bytes_fills_the_cap(head_bytes: int) -> None:
     """Short appends to one stream are joined, so they evict by their bytes alone."""
-    store = Backlog(10_000, head_bytes)
+    store = Buffer(10_000, head_bytes)
     for _ in range(25_000):
         store.append(b"x", 1)
     assert (store.kept_bytes, store.head_end) == (10_000, head_bytes)
@@ -197,7 +197,7 @@ def test_one_stream_of_single_bytes_fills_the_cap(head_bytes: int) -> None:
 
 def test_a_long_run_is_not_copied() -> None:
     """What is read whole from its beginning is the very object that was appended."""
-    store = Backlog(1 << 20)
+    store = Buffer(1 << 20)
     data = b"x" * (MERGE_BYTES + 1)
     store.append(data)
     assert store.read(0, 1 << 20) is data
@@ -205,7 +205,7 @@ def test_a_long_run_is_not_copied() -> None:
 
 def test_read_takes_whole_runs_that_fit() -> None:
     """A run that would not fit is left for the next read, unless it is the first."""
-    store = Backlog(1 << 20)
+    store = Buffer(1 << 20)
     store.append(b"a" * 5000)
     store.append(b"b" * 5000)
     assert store.read(0, 9999) == b"a" * 5000
@@ -215,7 +215,7 @@ def test_read_takes_whole_runs_that_fit() -> None:
 
 def test_runs_show_the_gap_as_a_jump() -> None:
     """Head, gap and tail: the first byte after the gap has its own offset."""
-    store = Backlog(20, 10)
+    store = Buffer(20, 10)
     store.append(b"0123456789abcdefghij" * 2, 1)
     assert list(store.runs()) == [Run(0, 1, b"0123456789"), Run(30, 1, b"abcdefghij")]
     assert (store.head_end, store.start, store.end, store.kept_bytes) == (10, 30, 40, 20)
@@ -226,7 +226,7 @@ def test_memory_of_single_bytes_of_two_streams_is_bounded() -> None:
     cap_bytes = 256 << 10
     tracemalloc.start()
     try:
-        store = Backlog(cap_bytes)
+        store = Buffer(cap_bytes)
         before, _ = tracemalloc.get_traced_memory()
         for index in range(100_000):
             store.append(b"x", 1 + index % 2)
@@ -238,7 +238,7 @@ def test_memory_of_single_bytes_of_two_streams_is_bounded() -> None:
 
 
 def test_a_head_of_single_bytes_of_two_streams_ends_early() -> None:
-    store = Backlog(128 << 10, 64 << 10)
+    store = Buffer(128 << 10, 64 << 10)
     for index in range(20_000):
         store.append(b"x", 1 + index % 2)
     assert store.held_bytes <= 2 * (128 << 10) + RUN_COST_BYTES
@@ -249,7 +249,7 @@ def test_memory_of_long_runs_is_bounded() -> None:
     cap_bytes, run_bytes = 256 << 10, 64 << 10
     tracemalloc.start()
     try:
-        store = Backlog(cap_bytes)
+        store = Buffer(cap_bytes)
         before, _ = tracemalloc.get_traced_memory()
         for _ in range(1000):
             store.append(bytes(run_bytes))
@@ -263,7 +263,7 @@ def test_memory_of_long_runs_is_bounded() -> None:
 def test_a_budget_is_shared() -> None:
     """Beyond it heads end and tails get shorter, but never below what each may have."""
     budget = Budget(1 << 20)
-    one, other = Backlog(4 << 20, 2 << 20, budget), Backlog(4 << 20, 0, budget)
+    one, other = Buffer(4 << 20, 2 << 20, budget), Buffer(4 << 20, 0, budget)
     block = bytes(32 << 10)
     for _ in range(64):
         one.append(block)
@@ -291,7 +291,7 @@ def test_a_budget_is_shared() -> None:
 
 def test_a_short_backlog_keeps_no_more_where_a_budget_is_used_up() -> None:
     """Though each may keep the tail that is the least."""
-    store = Backlog(1000, 0, Budget(0))
+    store = Buffer(1000, 0, Budget(0))
     for _ in range(4):
         store.append(bytes(900))
     assert store.kept_bytes == 1000
@@ -313,7 +313,7 @@ class Cached:
 def test_a_head_goes_on_where_others_make_room() -> None:
     budget = Budget(1 << 20)
     Cached(budget, 900_000)
-    store = Backlog(400_000, 300_000, budget)
+    store = Buffer(400_000, 300_000, budget)
     for _ in range(4):
         store.append(bytes(100_000))
     assert not budget.caches
@@ -324,23 +324,23 @@ def test_a_head_goes_on_where_others_make_room() -> None:
 def test_what_is_claimed_is_counted_until_the_bytes_are_gone() -> None:
     freed: list[int] = []
     budget = Budget(1000, freed.append)
-    store = Backlog(500, 0, budget)
+    store = Buffer(500, 0, budget)
     assert store.claim(600)
     assert not store.claim(600)
     assert store.claim(100)
     assert budget.used_bytes == 700
     store.clear()
     assert (budget.used_bytes, freed) == (0, [700])
-    assert not Backlog(500).claim(1)
+    assert not Buffer(500).claim(1)
 
 
 def test_only_where_there_is_a_budget_one_may_lag_too_far() -> None:
-    assert Backlog(4000).safe_lag_bytes > 4000
-    assert Backlog(4000, 0, Budget(1 << 20)).safe_lag_bytes == 1000
+    assert Buffer(4000).safe_lag_bytes > 4000
+    assert Buffer(4000, 0, Budget(1 << 20)).safe_lag_bytes == 1000
 
 
 def test_nothing_is_of_no_stream() -> None:
-    store = Backlog(100)
+    store = Buffer(100)
     store.append(b"", 1)
     assert (store.sole_stream, list(store.runs())) == (0, [])
 
@@ -348,7 +348,7 @@ def test_nothing_is_of_no_stream() -> None:
 def test_a_tail_is_shortened_by_half() -> None:
     freed: list[int] = []
     budget = Budget(1 << 20, freed.append)
-    store = Backlog(64_000, 0, budget)
+    store = Buffer(64_000, 0, budget)
     for _ in range(20):
         store.append(bytes(4000))
     assert store.shorten(10_000)
@@ -362,10 +362,10 @@ def test_a_tail_is_shortened_by_half() -> None:
         store.append(bytes(4000))
     assert store.kept_bytes == 64_000, "it gets longer again"
     assert budget.used_bytes == store.held_bytes
-    assert not Backlog(64_000).shorten(0)
+    assert not Buffer(64_000).shorten(0)
 
 
-def kept(store: Backlog) -> set[int]:
+def kept(store: Buffer) -> set[int]:
     """The offsets of what is kept."""
     return {
         offset for run in store.runs() for offset in range(run.offset, run.offset + len(run.data))
@@ -381,7 +381,7 @@ def test_cut_leaves_the_first_and_the_last(
 ) -> None:
     budget = Budget(1 << 30)
     model = Model(cap_bytes, cap_bytes // 2)
-    model.store = Backlog(cap_bytes, cap_bytes // 2, budget)
+    model.store = Buffer(cap_bytes, cap_bytes // 2, budget)
     for length, stream in appends:
         model.append(length, stream)
     before, half, end = kept(model.store), most_bytes // 2, len(model.whole)
@@ -398,7 +398,7 @@ def test_cut_of_a_tail_that_was_shortened_and_may_be_longer_again() -> None:
     """It has a gap before it, and less than half of what is to be left."""
     budget = Budget(1 << 20)
     model = Model(1 << 20, 300 << 10)
-    model.store = Backlog(1 << 20, 300 << 10, budget)
+    model.store = Buffer(1 << 20, 300 << 10, budget)
     for others_bytes, appends in ((0, 30), (1 << 20, 13), (0, 3)):
         budget.used_bytes += others_bytes
         for number in range(appends):
@@ -417,7 +417,7 @@ def test_cut_of_a_tail_that_was_shortened_and_may_be_longer_again() -> None:
 def test_a_budget_that_is_not_reached_changes_nothing() -> None:
     """The same is kept as without one."""
     budget = Budget(1 << 30)
-    with_budget, without = Backlog(1000, 500, budget), Backlog(1000, 500)
+    with_budget, without = Buffer(1000, 500, budget), Buffer(1000, 500)
     for number in range(500):
         for store in (with_budget, without):
             store.append(str(number).encode(), number % 2)
@@ -428,7 +428,7 @@ def test_a_budget_that_is_not_reached_changes_nothing() -> None:
 def test_what_is_forgotten_is_said_to_be_free() -> None:
     freed: list[int] = []
     budget = Budget(1 << 20, freed.append)
-    store = Backlog(1000, 0, budget)
+    store = Buffer(1000, 0, budget)
     store.append(bytes(600))
     store.clear()
     store.append(bytes(300))
@@ -438,7 +438,7 @@ def test_what_is_forgotten_is_said_to_be_free() -> None:
 
 def test_short_runs_are_counted_with_what_they_take() -> None:
     budget = Budget(1 << 20)
-    store = Backlog(4 << 20, 2 << 20, budget)
+    store = Buffer(4 << 20, 2 << 20, budget)
     for number in range(20_000):
         store.append(b"x", number % 2)
     assert budget.used_bytes == store.held_bytes
@@ -453,7 +453,7 @@ class TooMuch(bytes):
 
 
 def test_what_there_is_no_memory_for_leaves_no_gap() -> None:
-    backlog = Backlog(100)
+    backlog = Buffer(100)
     backlog.append(b"a", 1)
     with pytest.raises(MemoryError):
         backlog.append(TooMuch(b"b"), 1)
@@ -487,7 +487,7 @@ def test_no_memory_to_append_with(
     for number in ALLOCATIONS:
         budget = Budget(1 << 30)
         model = Model(cap_bytes, head_bytes)
-        model.store = store = Backlog(cap_bytes, head_bytes, budget)
+        model.store = store = Buffer(cap_bytes, head_bytes, budget)
         for each in before:
             model.append(*each)
         data = PATTERN[len(model.whole) : len(model.whole) + length]

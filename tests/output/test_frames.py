@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.output.frames import (
     BINARY,
     CACHED_FRAMES,
@@ -52,7 +52,7 @@ def _payload(frame: bytes) -> bytes:
 
 def test_frames_follow_each_other_through_the_whole() -> None:
     """From offset to offset the payloads give what was appended, none above the limit."""
-    store = Backlog(1 << 20)
+    store = Buffer(1 << 20)
     whole = b"".join(bytes([index]) * (index * 997) for index in range(1, 40))
     store.append(whole[:100_000])
     for index in range(100_000, len(whole), 3000):
@@ -70,7 +70,7 @@ def test_frames_follow_each_other_through_the_whole() -> None:
 
 def test_one_object_for_one_offset() -> None:
     """Two who stand at the same offset get the same object, even if more was said between."""
-    store = Backlog(1 << 20)
+    store = Buffer(1 << 20)
     store.append(b"first")
     frames = Frames(store)
     frame, after = frames.at(0)
@@ -83,7 +83,7 @@ def test_one_object_for_one_offset() -> None:
 
 def test_cache_is_bounded() -> None:
     """An old frame is encoded anew once others have taken its place."""
-    store = Backlog(1 << 20)
+    store = Buffer(1 << 20)
     store.append(b"x" * 100)
     frames = Frames(store)
     first, _ = frames.at(0)
@@ -98,7 +98,7 @@ def test_cache_is_bounded() -> None:
 
 def test_forget_drops_the_cache() -> None:
     """After `forget` a frame takes in what was said since."""
-    store = Backlog(1 << 20)
+    store = Buffer(1 << 20)
     store.append(b"one")
     frames = Frames(store)
     assert frames.at(0) == (encode(BINARY, b"one"), 3)
@@ -109,7 +109,7 @@ def test_forget_drops_the_cache() -> None:
 
 def test_what_is_gone_is_an_error() -> None:
     """An offset that fell off the store has no frame."""
-    store = Backlog(10)
+    store = Buffer(10)
     store.append(b"x" * 20)
     with pytest.raises(LookupError):
         Frames(store).at(9)

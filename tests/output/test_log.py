@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from procd.output.budget import LEAST_TAIL_BYTES, Budget
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.output.log import Cursor, Log
 from tests.allocations import ALLOCATIONS, short
 
@@ -43,7 +43,7 @@ class Tap:
 class Reader:
     """A cursor with what it has read, and how often it was woken."""
 
-    def __init__(self, output: Log[Backlog], offset: int) -> None:
+    def __init__(self, output: Log[Buffer], offset: int) -> None:
         self.began_at = offset
         self.read = b""
         self.woken = 0
@@ -60,7 +60,7 @@ class LogMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.output = Log(Backlog(CAP_BYTES), HIGH_BYTES)
+        self.output = Log(Buffer(CAP_BYTES), HIGH_BYTES)
         self.taps = [Tap(), Tap()]
         for tap in self.taps:
             self.output.feed_from(tap)
@@ -185,8 +185,8 @@ LogMachine.TestCase.settings = settings(
 TestLog = LogMachine.TestCase
 
 
-def _log(high_bytes: int = HIGH_BYTES) -> tuple[Log[Backlog], Tap]:
-    output, tap = Log(Backlog(CAP_BYTES), high_bytes), Tap()
+def _log(high_bytes: int = HIGH_BYTES) -> tuple[Log[Buffer], Tap]:
+    output, tap = Log(Buffer(CAP_BYTES), high_bytes), Tap()
     output.feed_from(tap)
     return output, tap
 
@@ -381,7 +381,7 @@ def test_a_lone_reader_loses_nothing(
 ) -> None:
     """However slow it is, and however short the tail gets because others keep much."""
     budget = Budget(1 << 20)
-    output, tap = Log(Backlog(tail_bytes, budget=budget), 1 << 20), Tap()
+    output, tap = Log(Buffer(tail_bytes, budget=budget), 1 << 20), Tap()
     output.feed_from(tap)
     reader = Reader(output, 0)
     taken = 0

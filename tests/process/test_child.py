@@ -11,7 +11,6 @@ from collections.abc import Callable
 import pytest
 
 from procd.process.child import Child, ExitStatus
-from procd.process.poller import Selector
 from procd.process.spawn import Spec, spawn
 from procd.process.tags import TAG_BASE
 from procd.process.tree import become_subreaper
@@ -22,7 +21,7 @@ ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 class Watched:
     """A child and the statuses that were told; it waits for a line before it ends."""
 
-    def __init__(self, script: str, selector: Selector | None = None) -> None:
+    def __init__(self, script: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
         stdin, self.to_child = os.pipe()
         self.from_child, stdout = os.pipe()
         spec = Spec(

@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from procd.process.pair import Pair
 
 from procd.process import poller as module
 from procd.process import reader as reader_module
-from procd.process.pair import Pair
-from procd.process.poller import REST_S, Poller
-from procd.process.reader import (
+from procd.process.io import (
     FLOW_PIPE_BYTES,
     FLOW_READS,
     POUR_BYTES,
@@ -32,7 +31,9 @@ from tests.process.collector import Collector, turn
 MEGABYTE = 1 << 20
 
 
-async def test_reads_to_the_end(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_reads_to_the_end(
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
     """Everything arrives in order, then the end, once; the descriptor is closed by then."""
     reading, writing = ends
     got = Collector()
@@ -55,7 +56,9 @@ async def test_reads_to_the_end(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -
     assert reader.ended
 
 
-async def test_nothing_but_the_end(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_nothing_but_the_end(
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
     """A writer that says nothing ends the reader without a run of bytes."""
     reading, writing = ends
     got = Collector()
@@ -66,7 +69,9 @@ async def test_nothing_but_the_end(poller: Poller, ends: tuple[OwnedFd, OwnedFd]
     assert got.runs == []
 
 
-async def test_eio_of_a_terminal_is_its_end(poller: Poller, closing: ExitStack) -> None:
+async def test_eio_of_a_terminal_is_its_end(
+    loop: asyncio.AbstractEventLoop, closing: ExitStack
+) -> None:
     """The last slave's closing ends the reader of the master, after the last bytes."""
     master, path = open_pty(80, 24)
     closing.callback(master.close)
@@ -81,7 +86,7 @@ async def test_eio_of_a_terminal_is_its_end(poller: Poller, closing: ExitStack) 
     assert master.closed
 
 
-async def test_other_errors_are_no_end(poller: Poller, closing: ExitStack) -> None:
+async def test_other_errors_are_no_end(loop: asyncio.AbstractEventLoop, closing: ExitStack) -> None:
     """Only EIO counts as an end: a read that fails otherwise is a fault, and is raised."""
     directory = OwnedFd(os.open("/", os.O_RDONLY | os.O_DIRECTORY))
     closing.callback(directory.close)
@@ -99,7 +104,7 @@ async def test_other_errors_are_no_end(poller: Poller, closing: ExitStack) -> No
 
 @pytest.mark.parametrize("burst_bytes", [1, READ_BYTES, 4 * READ_BYTES])
 async def test_a_burst_is_bounded(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], burst_bytes: int
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd], burst_bytes: int
 ) -> None:
     """One turn takes at most the burst, rounded up to whole reads; the rest comes in later ones."""
     reading, writing = ends
@@ -124,7 +129,9 @@ def _grow(end: OwnedFd) -> int:
     return capacity
 
 
-async def test_a_terminal_is_read_in_runs(poller: Poller, closing: ExitStack) -> None:
+async def test_a_terminal_is_read_in_runs(
+    loop: asyncio.AbstractEventLoop, closing: ExitStack
+) -> None:
     """A terminal gives less than 4 KiB at a time; a burst joins what is there."""
     master, path = open_pty(80, 24)
     closing.callback(master.close)
@@ -142,7 +149,7 @@ async def test_a_terminal_is_read_in_runs(poller: Poller, closing: ExitStack) ->
 
 @pytest.mark.parametrize("paused", [False, True])
 async def test_a_terminal_that_is_opened_again(
-    poller: Poller, closing: ExitStack, paused: bool
+    loop: asyncio.AbstractEventLoop, closing: ExitStack, paused: bool
 ) -> None:
     """All that is said there comes, however much; and while paused no more than of one turn."""
     master, path = open_pty(80, 24)
@@ -172,7 +179,7 @@ async def test_a_terminal_that_is_opened_again(
 
 
 async def test_pause_leaves_bytes_in_the_kernel(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
 ) -> None:
     """Nothing is read while paused, and nothing is missing after; both may be said twice."""
     reading, writing = ends
@@ -193,7 +200,9 @@ async def test_pause_leaves_bytes_in_the_kernel(
     assert got.data == b"waiting"
 
 
-async def test_pausing_from_within(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_pausing_from_within(
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
     """Who receives may pause: no more comes until it resumes."""
     reading, writing = ends
     got = Collector()
@@ -219,7 +228,9 @@ async def test_pausing_from_within(poller: Poller, ends: tuple[OwnedFd, OwnedFd]
         await got.ended
 
 
-async def test_drain_takes_what_is_there(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_drain_takes_what_is_there(
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
     """Paused or not, `drain` brings what the kernel holds, and goes no further."""
     reading, writing = ends
     got = Collector()
@@ -240,7 +251,7 @@ async def test_drain_takes_what_is_there(poller: Poller, ends: tuple[OwnedFd, Ow
 
 
 async def test_drain_without_memory(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever asks for the last bytes before an end goes on without them; they wait."""
     reading, writing = ends
@@ -261,7 +272,7 @@ async def test_drain_without_memory(
 
 
 async def test_no_memory_to_join_what_was_read(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes on in pieces, and one that there is no memory for comes with the rest in a while."""
     reading, writing = ends
@@ -301,7 +312,7 @@ async def test_no_memory_to_join_what_was_read(
 
 
 async def test_no_memory_at_any_allocation_of_a_read(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What has left the kernel comes, once and in order."""
     pieces = [bytes([number]) * 2 * SHORT_READ_BYTES for number in range(4)]
@@ -347,7 +358,7 @@ class Short(Collector):
 
 
 async def test_no_memory_to_read_with(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It isn't tried at each turn, nor when it is to go on after a pause; nothing is lost."""
     reading, writing = ends
@@ -378,7 +389,7 @@ async def test_no_memory_to_read_with(
 
 
 async def test_what_is_discarded_is_read_and_dropped(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
 ) -> None:
     """What waits by then, too; the end is told all the same."""
     reading, writing = ends
@@ -396,7 +407,7 @@ async def test_what_is_discarded_is_read_and_dropped(
 
 @pytest.mark.parametrize("ended", [False, True])
 async def test_no_memory_to_keep_what_was_read(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], ended: bool
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd], ended: bool
 ) -> None:
     """It is brought again, before what follows or the end, and whether or not more comes."""
     reading, writing = ends
@@ -417,7 +428,7 @@ async def test_no_memory_to_keep_what_was_read(
 
 
 async def test_no_memory_to_keep_what_was_read_before_a_pause(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
 ) -> None:
     """That much has left the kernel, and comes however long the pause is; nothing else does."""
     reading, writing = ends
@@ -439,7 +450,9 @@ async def test_no_memory_to_keep_what_was_read_before_a_pause(
 
 @pytest.mark.parametrize("leaves", [FdReader.close, FdReader.discard])
 async def test_nobody_wants_what_there_was_no_memory_for(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], leaves: Callable[[FdReader], None]
+    loop: asyncio.AbstractEventLoop,
+    ends: tuple[OwnedFd, OwnedFd],
+    leaves: Callable[[FdReader], None],
 ) -> None:
     """It isn't brought again."""
     reading, writing = ends
@@ -456,7 +469,7 @@ async def test_nobody_wants_what_there_was_no_memory_for(
 
 @pytest.mark.parametrize("paused", [False, True])
 async def test_no_memory_to_keep_what_was_drained(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], paused: bool
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd], paused: bool
 ) -> None:
     """It is brought in a while, though nothing more comes; and the rest follows."""
     reading, writing = ends
@@ -476,7 +489,7 @@ async def test_no_memory_to_keep_what_was_drained(
 
 
 async def test_drain_brings_what_there_was_no_memory_for(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
 ) -> None:
     """First, and once; though whoever takes it drains as well."""
     reading, writing = ends
@@ -497,7 +510,7 @@ async def test_drain_brings_what_there_was_no_memory_for(
 
 
 async def test_no_memory_for_what_is_drained_meanwhile(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
 ) -> None:
     """Whoever takes what waited drains, and that there is no memory for waits in its turn."""
     reading, writing = ends
@@ -523,7 +536,9 @@ async def test_no_memory_for_what_is_drained_meanwhile(
 
 
 @pytest.mark.parametrize("size", [1, 4096])
-async def test_drain_is_bounded(poller: Poller, ends: tuple[OwnedFd, OwnedFd], size: int) -> None:
+async def test_drain_is_bounded(
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd], size: int
+) -> None:
     """A writer that goes on and on can't keep `drain`, however little it writes at a time."""
     reading, writing = ends
     written = 0
@@ -542,7 +557,7 @@ async def test_drain_is_bounded(poller: Poller, ends: tuple[OwnedFd, OwnedFd], s
 
 
 async def test_drain_takes_no_more_than_it_may(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
 ) -> None:
     """In whole reads."""
     reading, writing = ends
@@ -576,7 +591,9 @@ async def byte_by_byte(writing: OwnedFd, got: Collector, count: int) -> None:
 
 
 async def test_lets_bytes_that_keep_coming_gather(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None]
+    loop: asyncio.AbstractEventLoop,
+    ends: tuple[OwnedFd, OwnedFd],
+    timing: Callable[[float, float], None],
 ) -> None:
     """When many reads have followed each other, it rests; a drain doesn't wait."""
     timing(3600.0, 3600.0)
@@ -596,7 +613,9 @@ async def test_lets_bytes_that_keep_coming_gather(
 
 
 @pytest.fixture
-async def beside(poller: Poller, ends: tuple[OwnedFd, OwnedFd], closing: ExitStack) -> "Beside":
+async def beside(
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd], closing: ExitStack
+) -> "Beside":
     """A reader of `ends`, and one of another stream of the same process, with its writing end.
 
     The order of the writes isn't told.
@@ -698,7 +717,7 @@ async def test_no_memory_for_what_gathers_beside_it(
 
 
 async def test_a_pause_amid_what_gathers(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None],
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None],
     closing: ExitStack,
 ) -> None:  # fmt: skip
     """It isn't left to rest, and then read all the same."""
@@ -737,7 +756,7 @@ async def test_a_pause_amid_what_gathers(
     ],
 )
 async def test_comes_at_once(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None],
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None],
     soon_s: float, burst_bytes: int, gathers: bool,
 ) -> None:  # fmt: skip
     """However often."""
@@ -757,7 +776,9 @@ async def test_comes_at_once(
 
 
 async def test_goes_on_after_a_rest(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd], timing: Callable[[float, float], None]
+    loop: asyncio.AbstractEventLoop,
+    ends: tuple[OwnedFd, OwnedFd],
+    timing: Callable[[float, float], None],
 ) -> None:
     """And brings the end; pausing meanwhile is no different from pausing at another time."""
     timing(3600.0, REST_S)
@@ -779,7 +800,9 @@ async def test_goes_on_after_a_rest(
     assert got.data == b"x" * (3 * FLOW_READS) + b"y"
 
 
-async def test_what_can_not_be_waited_for_is_closed(poller: Poller, tmp_path: Path) -> None:
+async def test_what_can_not_be_waited_for_is_closed(
+    loop: asyncio.AbstractEventLoop, tmp_path: Path
+) -> None:
     """Epoll refuses: a file, as it is here, or the one watch too many."""
     fd = OwnedFd(os.open(tmp_path / "file", os.O_RDONLY | os.O_CREAT))
     with pytest.raises(PermissionError):
@@ -787,7 +810,7 @@ async def test_what_can_not_be_waited_for_is_closed(poller: Poller, tmp_path: Pa
     assert fd.closed
 
 
-async def test_close_order(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_close_order(loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]) -> None:
     """A closed reader has left the loop: whoever gets its number next hears nothing of it."""
     reading, _ = ends
     number = reading.number
@@ -813,7 +836,9 @@ async def test_close_order(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> Non
     os.close(other)
 
 
-async def test_our_end_alone_is_non_blocking(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_our_end_alone_is_non_blocking(
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
     """The child's end is another open file, and stays blocking."""
     reading, writing = ends
     reader = FdReader(poller, reading, lambda _: None, lambda: None)

@@ -16,7 +16,7 @@ import pytest
 from procd.process import tags
 from procd.process import tree as proctree
 from procd.process.spawn import Spec, spawn
-from procd.process.sudo import Relays
+from procd.process.sudo import SudoGrace
 from procd.process.tags import PART_BITS, PROCESS_MASK, TAG_BASE
 from procd.process.tree import ASKED, MANY_ROUNDS, THREADS, Tree
 from procd.throttle import Turns
@@ -110,7 +110,7 @@ async def kill(tree: Tree, *supervised: int) -> None:
     reached: dict[int, int] = {}
     first = proctree.signal_tree(tree, signal.SIGKILL, supervised, reached)
     async with asyncio.timeout(30):
-        await proctree.finish_kill(tree, first, reached, Relays(), supervised, looks())
+        await proctree.finish_kill(tree, first, reached, SudoGrace(), supervised, looks())
 
 
 def living(pids: set[int]) -> set[int]:
@@ -264,7 +264,7 @@ async def test_a_kill_that_is_cut_short(start: Start) -> None:
     first = proctree.signal_tree(leader.tree, signal.SIGKILL, {leader.pid}, reached)
     looks = Turns(pieces=0)  # there is never one
     kill = asyncio.create_task(
-        proctree.finish_kill(leader.tree, first, reached, Relays(), {leader.pid}, looks)
+        proctree.finish_kill(leader.tree, first, reached, SudoGrace(), {leader.pid}, looks)
     )
     await asyncio.sleep(0)
     kill.cancel()
@@ -287,7 +287,7 @@ async def test_a_kill_that_there_is_no_memory_to_wait_for(start: Start) -> None:
     reached: dict[int, int] = {}
     first = proctree.signal_tree(leader.tree, signal.SIGKILL, {leader.pid}, reached)
     async with asyncio.timeout(30):
-        await proctree.finish_kill(leader.tree, first, reached, Relays(), {leader.pid}, Short())
+        await proctree.finish_kill(leader.tree, first, reached, SudoGrace(), {leader.pid}, Short())
     assert living({leader.pid, *pids}) == set()
 
 
@@ -393,7 +393,7 @@ async def test_a_tree_of_more_than_there_are_descriptors(start: Start, spare: in
             with pytest.raises(OSError, match="Too many open files"):
                 signal_tree(leader.tree, signal.SIGKILL, leader.pid)
             killing = asyncio.ensure_future(
-                proctree.finish_kill(leader.tree, iter(()), {}, Relays(), [leader.pid], looks())
+                proctree.finish_kill(leader.tree, iter(()), {}, SudoGrace(), [leader.pid], looks())
             )
             for _ in range(10):  # until it has looked in vain as well
                 await asyncio.sleep(0)
@@ -402,7 +402,7 @@ async def test_a_tree_of_more_than_there_are_descriptors(start: Start, spare: in
             assert set(reached) == everyone
             killing = asyncio.ensure_future(
                 proctree.finish_kill(
-                    leader.tree, iter(()), reached, Relays(), [leader.pid], looks()
+                    leader.tree, iter(()), reached, SudoGrace(), [leader.pid], looks()
                 )
             )
             if spare > 1:

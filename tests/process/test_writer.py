@@ -6,10 +6,8 @@ import os
 import tracemalloc
 from contextlib import ExitStack, suppress
 
-from procd.process.poller import Poller
-from procd.process.reader import READ_BYTES, FdReader
+from procd.process.io import READ_BYTES, FdReader, FdWriter
 from procd.process.tty import open_pty
-from procd.process.writer import FdWriter
 from procd.unix.fd import OwnedFd
 from tests.process.collector import Collector, turn
 
@@ -20,7 +18,9 @@ def _pattern(size: int) -> bytes:
     return bytes(range(251)) * (size // 251) + b"e" * (size % 251)
 
 
-async def test_a_megabyte_that_is_read_late(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_a_megabyte_that_is_read_late(
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
     """What doesn't fit waits, in order, and all of it arrives once somebody reads."""
     reading, writing = ends
     whole = _pattern(MEGABYTE)
@@ -43,7 +43,9 @@ async def test_a_megabyte_that_is_read_late(poller: Poller, ends: tuple[OwnedFd,
     assert got.data == whole
 
 
-async def test_a_pipe_that_is_just_full(poller: Poller, ends: tuple[OwnedFd, OwnedFd]) -> None:
+async def test_a_pipe_that_is_just_full(
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
+) -> None:
     """It has taken all, and what comes next waits."""
     reading, writing = ends
     size = fcntl.fcntl(writing.number, fcntl.F_GETPIPE_SZ)
@@ -71,7 +73,7 @@ async def test_what_fits_is_written_at_once(ends: tuple[OwnedFd, OwnedFd]) -> No
 
 
 async def test_the_loop_is_left_when_all_is_written(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
 ) -> None:
     """With an empty queue the loop does not go on asking whether there is room."""
     reading, writing = ends
@@ -87,7 +89,7 @@ async def test_the_loop_is_left_when_all_is_written(
 
 
 async def test_several_wait_each_for_its_own_mark(
-    poller: Poller, ends: tuple[OwnedFd, OwnedFd]
+    loop: asyncio.AbstractEventLoop, ends: tuple[OwnedFd, OwnedFd]
 ) -> None:
     """A waiter is woken when the queue is at its mark and not before; a cancelled one is no bar."""
     reading, writing = ends
@@ -210,7 +212,9 @@ async def test_abandon_drops_and_wakes(ends: tuple[OwnedFd, OwnedFd]) -> None:
     assert writer.queued_bytes == 0
 
 
-async def test_a_writer_beside_a_reader_of_one_terminal(poller: Poller, closing: ExitStack) -> None:
+async def test_a_writer_beside_a_reader_of_one_terminal(
+    loop: asyncio.AbstractEventLoop, closing: ExitStack
+) -> None:
     """Reader and writer share a master; pausing the one does not touch the other."""
     master, path = open_pty(80, 24)
     closing.callback(master.close)

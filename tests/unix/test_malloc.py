@@ -48,10 +48,9 @@ TERMINALS = """
 import asyncio, os, resource, subprocess
 from pathlib import Path
 from procd.process.process import PTY_BURST_BYTES
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.unix.malloc import hold
-from procd.process.poller import Poller
-from procd.process.reader import FdReader
+from procd.process.io import FdReader
 from procd.process.tty import open_pty
 
 def resident():
@@ -59,7 +58,7 @@ def resident():
 
 async def main():
     poller = Poller(asyncio.get_running_loop())
-    stores = [Backlog(4_000_000) for _ in range(8)]
+    stores = [Buffer(4_000_000) for _ in range(8)]
     before = resident()
     for store in stores:
         ended = asyncio.Event()

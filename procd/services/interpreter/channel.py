@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from procd.process.poller import MEMORY_REST_S, Poller
 from procd.unix.fd import OwnedFd, for_work, take_none
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class Channel:
 
     def __init__(
         self,
-        poller: Poller,
+        loop: asyncio.AbstractEventLoop,
         fd: OwnedFd,
         on_message: Callable[[bytes], None],
         on_end: Callable[[str], None],
@@ -68,7 +67,7 @@ class Channel:
     ) -> None:
         os.set_blocking(fd.number, False)
         self.key = secrets.token_bytes(KEY_BYTES)
-        self._poller = poller
+        self._loop = loop
         self._fd = fd
         self._on_message = on_message
         self._on_end = on_end
@@ -81,7 +80,7 @@ class Channel:
         self._unsent_bytes = 0
         self._paused = False
         self._reading = True
-        poller.add_reader(fd.number, self._readable)
+        loop.add_reader(fd.number, self._readable)
 
     def pause(self) -> None:
         """Leave further messages in the kernel, which in time stops their sender."""
@@ -101,9 +100,9 @@ class Channel:
             return
         self._reading = wanted
         if wanted:
-            self._poller.go_on(self._fd.number, self._readable)
+            self._loop.add_reader(self._fd.number, self._readable)
         else:
-            self._poller.remove_reader(self._fd.number)
+            self._loop.remove_reader(self._fd.number)
 
     def send(self, message: bytes) -> None:
         """Send a message, without the key; what doesn't fit yet waits.
@@ -119,7 +118,7 @@ class Channel:
             self._unsent.append((LAST if start + CHUNK_BYTES >= len(message) else MORE) + chunk)
         self._unsent_bytes += len(message)
         if not waiting and not self._flush():
-            self._poller.add_writer(self._fd.number, self._writable)
+            self._loop.add_writer(self._fd.number, self._writable)
         self._watch()
 
     def _flush(self) -> bool:
@@ -138,7 +137,7 @@ class Channel:
 
     def _writable(self) -> None:
         if self._flush():
-            self._poller.remove_writer(self._fd.number)
+            self._loop.remove_writer(self._fd.number)
         self._watch()
 
     def _readable(self) -> None:
@@ -154,7 +153,7 @@ class Channel:
     def _rest(self) -> None:
         """For want of memory."""
         if self._retry is None and not self._fd.closed:
-            self._retry = asyncio.get_running_loop().call_later(MEMORY_REST_S, self._rested)
+            self._retry = asyncio.get_running_loop().call_later(0.5, self._rested)
             log.warning("no memory for what an interpreter says: it waits")
             self._watch()
 
@@ -237,7 +236,7 @@ class Channel:
             self.pause()
             if self._retry is not None:
                 self._retry.cancel()
-            self._poller.remove_writer(self._fd.number)
+            self._loop.remove_writer(self._fd.number)
             self._fd.close()
             self._on_message = self._on_end = _nothing
 

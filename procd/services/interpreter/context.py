@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from procd.errors import Exhausted, ProcdError, ProcessNotFound, SpawnFailed
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.output.log import Log
 from procd.services.interpreter.process import Repl
 from procd.services.interpreter.worker_protocol import Reply
@@ -113,7 +113,7 @@ class Cell:
         self.message = message
         self.timeout_s = timeout_s
         self.only_looks = only_looks
-        self.log = Log(Backlog(buffer_bytes + SLACK_BYTES), buffer_bytes)
+        self.log = Log(Buffer(buffer_bytes + SLACK_BYTES), buffer_bytes)
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Outcome] = loop.create_future()
         self.abandoned: asyncio.Future[None] = loop.create_future()

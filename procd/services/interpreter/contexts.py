@@ -20,7 +20,7 @@ from procd.errors import (
     SpawnFailed,
     TimedOut,
 )
-from procd.process.supervisor import Processes
+from procd.process.supervisor import Supervisor
 from procd.services.environment import Environment, check_names, cost_bytes
 from procd.services.interpreter.context import (
     DEFAULT,
@@ -54,7 +54,7 @@ class Contexts:
     def __init__(
         self,
         config: InterpreterConfig,
-        processes: Processes,
+        processes: Supervisor,
         environment: Environment,
         work_dir: str,
     ) -> None:
@@ -214,7 +214,7 @@ class Contexts:
             new: it is for a new context, or a spare, and leaves descriptors to commands.
 
         Raises:
-            SpawnFailed, Exhausted: as `Processes.check_descriptors`, of what is new.
+            SpawnFailed, Exhausted: as `Supervisor.check_descriptors`, of what is new.
         """
         await self._processes.turns.take()
         if new:
@@ -303,7 +303,7 @@ class Contexts:
         return {context.pid for context in contexts if context.pid is not None}
 
     async def aclose(self, within_s: float) -> None:
-        """End everything; what hasn't ended in time is left to `Processes`."""
+        """End everything; what hasn't ended in time is left to `Supervisor`."""
         self._closing = True
         self._environment.on_change = None
         if self._refill_timer is not None:

@@ -17,9 +17,9 @@ from typing import Final
 
 from procd import worker
 from procd.errors import SpawnFailed
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.output.log import Log
-from procd.process.supervisor import Processes
+from procd.process.supervisor import Supervisor
 from procd.process.tree import KILL_WAIT_S
 from procd.services.interpreter.channel import BURST, Channel, channel_pair
 from procd.services.interpreter.worker_protocol import Begun, Display, NonsenseError, Reply, parse
@@ -47,7 +47,7 @@ class Relay:
     safe_lag_bytes = sys.maxsize
 
     def __init__(self) -> None:
-        self.target: Log[Backlog] | None = None
+        self.target: Log[Buffer] | None = None
 
     def append(self, data: bytes, stream: int = 0) -> None:
         """Hand on, or drop."""
@@ -73,7 +73,7 @@ class Repl:
 
     def __init__(
         self,
-        processes: Processes,
+        processes: Supervisor,
         python: str,
         *,
         cwd: str,
@@ -86,7 +86,7 @@ class Repl:
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
         try:
             self._channel = Channel(
-                processes.poller, ours, self._received, self._cut_off, MAX_MESSAGE_BYTES
+                processes.loop, ours, self._received, self._cut_off, MAX_MESSAGE_BYTES
             )
         except OSError as exc:
             ours.close()
@@ -94,7 +94,7 @@ class Repl:
             raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
         self._processes = processes
         self._relay = Relay()
-        self._first_words = self._relay.target = Log(Backlog(FIRST_WORDS_BYTES), 0)
+        self._first_words = self._relay.target = Log(Buffer(FIRST_WORDS_BYTES), 0)
         try:
             self._process = processes.spawn(
                 (python, *SCRIPT),
@@ -140,7 +140,7 @@ class Repl:
         return self._ask({"op": "place", "cwd": cwd})
 
     def run(
-        self, message: Mapping[str, object], output: Log[Backlog]
+        self, message: Mapping[str, object], output: Log[Buffer]
     ) -> asyncio.Future[Reply | None]:
         """Ask for something; what it writes until the reply goes to `output`.
 
@@ -192,7 +192,7 @@ class Repl:
             self._process.kill()
             return
         if isinstance(message, Display):
-            self._process.take_pending()  # what was written before is in the pipes by now
+            self._process.drain()  # what was written before is in the pipes by now
             self._relay.append(message.bundle + b"\n", RESULTS)
             # It goes on when it knows that what it prints next comes after this.
             if not self._paused:
@@ -206,7 +206,7 @@ class Repl:
             if self._interrupted:
                 self.interrupt()
         else:
-            self._process.take_pending()
+            self._process.drain()
             self._answer(message)
             self._number += 1
 
@@ -224,7 +224,7 @@ class Repl:
     def look(self) -> None:
         """See whether it has replied or exited by now, though there was no turn for it yet."""
         self._channel.drain(BURST)
-        self._process.look()
+        self._process.poll()
 
     def _exited(self, _: object) -> None:
         self._channel.drain()
@@ -232,7 +232,7 @@ class Repl:
         self._answer(None)
         if not self._leaving:
             self._process.kill()  # what it has started doesn't outlive it
-            self._process.hang_up()
+            self._process.close()
 
     def interrupt(self) -> None:
         """SIGINT to the code, and to what it has started; not to what earlier code has.
@@ -250,19 +250,19 @@ class Repl:
         try:
             if self._process.running:
                 self._leaving = True
-                await self._process.leave(signal.SIGTERM, grace_s)
-            await self._processes.trees.looks.take()
+                await self._process.terminate(signal.SIGTERM, grace_s)
+            await self._processes.trees.turns.take()
         finally:  # whatever becomes of the wait
             self._leaving = False
             self._process.kill()
             if self._process.done.done():
-                self._process.hang_up()
+                self._process.close()
         await self._settled()
 
     async def kill(self) -> None:
         """SIGKILL for the whole tree; returns when it has ended, or won't: then it is given up."""
         try:
-            await self._processes.trees.looks.take()
+            await self._processes.trees.turns.take()
         finally:  # whatever becomes of the wait
             self._process.kill()
         await self._settled()
@@ -270,7 +270,7 @@ class Repl:
     async def _settled(self) -> None:
         try:
             async with asyncio.timeout(KILL_WAIT_S):
-                await self._process.killed()
+                await self._process.wait_killed()
                 await asyncio.wait([self._process.done])
         except TimeoutError:  # what its disk keeps, or is not ours to signal, ends when it will
             log.warning("interpreter %d can't be ended", self.pid)

@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from typing import Final
 
-from procd.process.writer import FdWriter
+from procd.process.io import FdWriter
 from procd.tasks import Tasks
 
 # What a message that waits costs beside its bytes.

@@ -13,7 +13,7 @@ from procd.errors import (
     SpawnFailed,
 )
 from procd.output.budget import Budget
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.output.frames import Frames
 from procd.output.log import Log
 from procd.output.terminal_modes import Modes
@@ -89,7 +89,7 @@ class PtySession:
         self._recording: Recording | None = None
         self.on_end: Callable[[int | None], None] | None = None
         self.shared = False
-        store = Backlog(sessions.config.backlog_bytes, budget=memory)
+        store = Buffer(sessions.config.backlog_bytes, budget=memory)
         self.log = Log(store, PAUSE_BYTES)
         self.title = ""
         self.attendance = Attendance(sessions.config.resize_policy, self.resize, sessions.changed)
@@ -173,7 +173,7 @@ class PtySession:
 
     def _finished(self, done: "asyncio.Future[ExitStatus]") -> None:
         if not done.cancelled() and self._process is not None:
-            self._process.hang_up()
+            self._process.close()
             self._end()
 
     def _end(self) -> None:
@@ -190,7 +190,7 @@ class PtySession:
         self.deleted = True
         if self._process is not None:
             self._process.kill()
-            self._process.hang_up()
+            self._process.close()
         self.forget()
 
     def forget(self) -> None:

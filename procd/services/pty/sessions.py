@@ -8,11 +8,11 @@ from typing import Final
 from procd.config import PtyConfig
 from procd.errors import Conflict, Exhausted, ProcessNotFound, Refused, SessionEnded
 from procd.output.budget import LEAST_TAIL_BYTES
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.output.log import Log
 from procd.process.process import Process
 from procd.process.shell import Shell
-from procd.process.supervisor import Processes
+from procd.process.supervisor import Supervisor
 from procd.services.environment import Environment, check_names, cost_bytes
 from procd.services.ids import check_id
 from procd.services.pty.recording import Recordings
@@ -37,7 +37,7 @@ class PtySessions:
     def __init__(
         self,
         config: PtyConfig,
-        processes: Processes,
+        processes: Supervisor,
         shell: Shell,
         environment: Environment,
         work_dir: str,
@@ -55,7 +55,7 @@ class PtySessions:
         self.watchers: set[Callable[[], None]] = set()
         self.replays = Turns(REPLAY_PIECES)
         self._expiries: dict[str, Countdown] = {}
-        processes.memory.let_go = self._make_room
+        processes.memory.evict = self._make_room
 
     async def create(self, request: PtyRequest) -> PtySession:
         """Make a session and start its shell, unless that is to wait for the first client.
@@ -109,7 +109,7 @@ class PtySessions:
         self.changed()
         return session
 
-    def spawn(self, info: PtyInfo, output: Log[Backlog]) -> Process:
+    def spawn(self, info: PtyInfo, output: Log[Buffer]) -> Process:
         """Start the shell of a session. Source: contract, sections 4.1 and 10.2."""
         shell, owner = self._shell.path(), self._processes.confinement.owner
         return self._processes.spawn_pty(
@@ -261,7 +261,7 @@ class PtySessions:
         return longest is not None and longest.shorten(least_bytes)
 
     async def aclose(self) -> None:
-        """Forget all sessions; their processes are ended by `Processes`."""
+        """Forget all sessions; their processes are ended by `Supervisor`."""
         for session_id in list(self._ended):
             self._forget_ended(session_id)
         self._live.clear()

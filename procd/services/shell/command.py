@@ -19,11 +19,8 @@ from procd.errors import BadRequest, CommandCompleted, SessionEnded
 from procd.output.log import Cursor, Log
 from procd.output.logfile import LogFile
 from procd.output.multiplex import LabelledFrames
-from procd.process.pair import Pair
-from procd.process.poller import Poller
-from procd.process.process import PIPE_BURST_BYTES, STDERR, STDOUT
-from procd.process.reader import FdReader
-from procd.process.writer import FdWriter
+from procd.process.io import LARGE_READ_BYTES, FdReader, FdWriter
+from procd.process.process import STDERR, STDOUT
 from procd.services.shell.dialect import sourced
 from procd.services.shell.proc_path import Opening, Openings, Paths, name_of
 from procd.tasks import Tasks
@@ -83,13 +80,36 @@ class Command:
         OSError: there is no descriptor for its input.
     """
 
-    __slots__ = ("__weakref__", "_frames", "_input", "_input_closing", "_input_keys", "_openings",
-                 "_outputs", "_pipes", "_poller", "_readers", "_script", "_started", "_typing",
-                 "_writer", "done", "file", "left", "log", "record", "terminated",
-                 "timed_out")  # fmt: skip
+    __slots__ = (
+        "__weakref__",
+        "_frames",
+        "_input",
+        "_input_closing",
+        "_input_keys",
+        "_loop",
+        "_openings",
+        "_outputs",
+        "_pipes",
+        "_readers",
+        "_script",
+        "_started",
+        "_typing",
+        "_writer",
+        "done",
+        "file",
+        "left",
+        "log",
+        "record",
+        "terminated",
+        "timed_out",
+    )  # fmt: skip
 
     def __init__(
-        self, record: CommandRecord, file: LogFile, openings: Openings, poller: Poller
+        self,
+        record: CommandRecord,
+        file: LogFile,
+        openings: Openings,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.record = record
         self.file = file
@@ -97,10 +117,9 @@ class Command:
         self.timed_out = False
         self.terminated = False
         self.left = False
-        loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = loop.create_future()
         self._openings = openings
-        self._poller = poller
+        self._loop = loop
         self._started: asyncio.Future[None] = loop.create_future()
         self._script: Opening | None = None
         # Writing ends that we hold until it ends: no redirection within it may look like its end.
@@ -115,7 +134,7 @@ class Command:
         self._input_keys = array("Q")  # digests, the latest last
         if record.interactive:
             self._input, self._typing = openings.source(f"{record.number}.in")
-            self._writer = FdWriter(poller, self._typing)
+            self._writer = FdWriter(loop, self._typing)
             self._typing.before_close = self._writer.abandon
 
     @property
@@ -151,17 +170,15 @@ class Command:
                 self._outputs.append(writing)
                 self._readers.append(
                     FdReader(
-                        self._poller,
+                        self._loop,
                         reading,
                         partial(self.log.append, stream=stream),
                         self._one_ended,
-                        burst_bytes=PIPE_BURST_BYTES,
                     )
                 )
                 self._pipes += (name_of(reading.number),)
-            self._poller.arrivals.watch(*readings)
             out, err = self._readers
-            Pair(out, err, self._poller.arrivals)
+            out.pair_with(err)
         except BaseException as exc:
             self._close()
             for reader in self._readers:
@@ -245,8 +262,8 @@ class Command:
         if data:
             if self.record.echoes:
                 self.take_pending()  # what was said before comes before
-                for position in range(0, len(data), PIPE_BURST_BYTES):
-                    self.log.append(data[position : position + PIPE_BURST_BYTES], STDOUT)
+                for position in range(0, len(data), LARGE_READ_BYTES):
+                    self.log.append(data[position : position + LARGE_READ_BYTES], STDOUT)
             writer.write(data)
         if key:
             self._input_keys.append(digest)

@@ -12,7 +12,6 @@ from typing import Final
 from procd.errors import Exhausted, ProcessNotFound, SpawnFailed
 from procd.output.budget import Budget
 from procd.output.logstore import LogStore
-from procd.process.poller import Poller
 from procd.services.shell.command import LEAST_BYTES, Command, CommandRecord
 from procd.services.shell.proc_path import Openings
 from procd.unix.file import remove_tree
@@ -40,7 +39,8 @@ class History:
 
     def __init__(
         self, directory: Path, store: LogStore, texts: Budget,
-        histories: Callable[[], Iterable["History"]], openings: Openings, poller: Poller, most: int,
+        histories: Callable[[], Iterable["History"]], openings: Openings,
+        loop: asyncio.AbstractEventLoop, most: int,
     ) -> None:  # fmt: skip
         self.commands: dict[str, Command] = {}
         self.cost_bytes = 0
@@ -49,7 +49,7 @@ class History:
         self._texts = texts
         self._histories = histories
         self._openings = openings
-        self._poller = poller
+        self._loop = loop
         self._most = most
         self._numbers = 0
 
@@ -73,7 +73,7 @@ class History:
         )
         file = self._store.create(self._directory / f"{record.number}.log")
         try:
-            command = Command(record, file, self._openings, self._poller)
+            command = Command(record, file, self._openings, self._loop)
         except OSError as exc:
             self._give_back(LEAST_BYTES + size)
             raise SpawnFailed(f"cannot start a command: {exc.strerror}") from exc

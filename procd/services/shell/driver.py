@@ -14,8 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from procd.process.poller import Poller
-from procd.process.reader import FdReader
+from procd.process.io import FdReader
 from procd.services.shell.dialect import (
     FedShell,
     builtin_word,
@@ -75,7 +74,7 @@ class Dialogue:
 
     def __init__(
         self,
-        poller: Poller,
+        loop: asyncio.AbstractEventLoop,
         contact: Contact,
         is_shell: Callable[[], bool | None],
         on_end: Callable[[int], None],
@@ -92,13 +91,13 @@ class Dialogue:
         self._asked = False
         self._told = False  # whether a line that is no report was logged
         self._source, self._feed_fd = contact.lines
-        self._feed = Feed(poller, self._feed_fd, self._lines_read, self._input_closed)
+        self._feed = Feed(loop, self._feed_fd, self._lines_read, self._input_closed)
         # Before there is anything that would have to be closed if it fails.
         trap = f"{self._builtin} trap {shlex.quote(leaving(self._shell, TERMINATED))} URG\n"
         self._feed.write(f"{contact.shell.first}{trap}".encode())
         # Both ends are ours, so that the shell never waits and we never see an end.
         self._control = contact.openings.channel("control")
-        self._statuses = FdReader(poller, self._control.fd, self._status_received, _never)
+        self._statuses = FdReader(loop, self._control.fd, self._status_received, _never)
         self._partial = b""
 
     def run(
@@ -180,8 +179,7 @@ class Dialogue:
         """
         self._source.close()  # it has opened its own
         number = self._number
-        if not self._statuses.drain():
-            raise MemoryError  # it may have come: the feed asks again, in a while
+        self._statuses.drain()
         if number != self._number:
             return  # that was it; the next one's lines have been written
         if number == NOTHING:

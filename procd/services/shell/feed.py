@@ -11,12 +11,12 @@ import fcntl
 import logging
 import os
 import select
+import struct
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from procd.process.poller import MEMORY_REST_S, Selector
-from procd.process.reader import held_bytes
 from procd.unix.fd import OwnedFd
 
 log = logging.getLogger(__name__)
@@ -33,12 +33,19 @@ class Feed:
         on_lost: called once, if nobody will read what was written.
     """
 
-    __slots__ = ("_fd", "_on_lost", "_on_read", "_retry", "_selector", "_unwritten",
-                 "_watching")  # fmt: skip
+    __slots__ = (
+        "_fd",
+        "_loop",
+        "_on_lost",
+        "_on_read",
+        "_retry",
+        "_unwritten",
+        "_watching",
+    )  # fmt: skip
 
     def __init__(
         self,
-        selector: Selector,
+        loop: asyncio.AbstractEventLoop,
         fd: OwnedFd,
         on_read: Callable[[], None],
         on_lost: Callable[[], None],
@@ -46,7 +53,7 @@ class Feed:
         os.set_blocking(fd.number, False)
         with suppress(OSError):  # then it is looked at from time to time, as a larger one is
             fcntl.fcntl(fd.number, fcntl.F_SETPIPE_SZ, SIZE_BYTES)
-        self._selector = selector
+        self._loop = loop
         self._fd = fd
         self._on_read = on_read
         self._on_lost = on_lost
@@ -64,7 +71,7 @@ class Feed:
     def _watch(self) -> None:
         if not self._watching:
             self._watching = True
-            self._selector.add_writer(self._fd.number, self._writable)
+            self._loop.add_writer(self._fd.number, self._writable)
 
     def _flush(self) -> bool:
         """Write what fits; whether there is somebody to read it."""
@@ -81,7 +88,7 @@ class Feed:
     def _writable(self) -> None:
         if self._unwritten:
             self._flush()
-        elif not held_bytes(self._fd.number):
+        elif not _held_bytes(self._fd.number):
             try:
                 self._on_read()
             except MemoryError:
@@ -95,7 +102,7 @@ class Feed:
 
     def _pause(self) -> None:
         self.rest()
-        self._retry = asyncio.get_running_loop().call_later(MEMORY_REST_S, self._watch)
+        self._retry = asyncio.get_running_loop().call_later(0.5, self._watch)
 
     def _unreadable(self) -> bool:
         """Whether nobody has the other end. Source: poll(2), POLLERR."""
@@ -115,4 +122,10 @@ class Feed:
             self._retry = None
         if self._watching:
             self._watching = False
-            self._selector.remove_writer(self._fd.number)
+            self._loop.remove_writer(self._fd.number)
+
+
+def _held_bytes(number: int) -> int:
+    """How much there is to read in a pipe. Source: pipe(7), FIONREAD."""
+    (held,) = struct.unpack("i", fcntl.ioctl(number, termios.FIONREAD, bytes(4)))
+    return int(held)

@@ -9,13 +9,13 @@ from typing import Final
 
 from procd.config import SessionsConfig
 from procd.errors import BadRequest, Conflict, Exhausted, ProcdError, SessionEnded
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.process import tags
 from procd.process import tree as proctree
 from procd.process.child import ExitStatus
 from procd.process.process import Process
-from procd.process.sudo import Relays
-from procd.process.supervisor import Processes
+from procd.process.sudo import SudoGrace
+from procd.process.supervisor import Supervisor
 from procd.services.shell.backoff import Pauses
 from procd.services.shell.command import UNKNOWN, Command
 from procd.services.shell.command_store import History
@@ -44,11 +44,11 @@ class ShellSession:
         self,
         session_id: str,
         process: Process,
-        words: Backlog,
+        words: Buffer,
         contact: Contact,
         history: History,
         config: SessionsConfig,
-        processes: Processes,
+        processes: Supervisor,
     ) -> None:
         self.id = session_id
         self.history = history
@@ -63,7 +63,7 @@ class ShellSession:
         self._endings = 0  # of commands, under way or just over
         self._over = False
         self._dialogue = Dialogue(
-            processes.poller, contact, self._is_shell, self._command_ended, self._silent
+            processes.loop, contact, self._is_shell, self._command_ended, self._silent
         )
         process.log.attach(0, self._spoken)
         process.done.add_done_callback(self._shell_ended)
@@ -161,7 +161,7 @@ class ShellSession:
             if command is None:
                 return
             if not command.entered:  # nor its streams, perhaps: the status is of that failure
-                self._process.take_pending()
+                self._process.drain()
                 self._words.move_to(command.log)
                 command.fail(b"cannot start a command: the shell could not open what it needs\n")
                 return
@@ -225,7 +225,7 @@ class ShellSession:
 
     def _close(self) -> None:
         self._dialogue.close()
-        self._process.hang_up()
+        self._process.close()
 
     async def type(self, command: Command, wanted: InputRequest) -> None:
         """Send input to a command. Source: contract, section 8.6.
@@ -303,7 +303,7 @@ class ShellSession:
         """
         if command is self._current:
             self._dialogue.hear()
-            self._process.look()
+            self._process.poll()
         return command.done.done() or (command is self._current and self.ended)
 
     def _time_up(self, command: Command) -> None:
@@ -325,10 +325,10 @@ class ShellSession:
             kept = self._has_ended(command)
             if kept:
                 await asyncio.wait([command.done])
-                await self._trees.end(self.tree(command))  # its background is part of it
+                await self._trees.kill(self.tree(command))  # its background is part of it
             else:
                 self._process.kill()
-                await self._process.killed()
+                await self._process.wait_killed()
                 await asyncio.wait([command.done], timeout=proctree.KILL_WAIT_S)
         finally:
             self._endings -= 1
@@ -344,7 +344,7 @@ class ShellSession:
         shell's; not before, lest half of it be taken for all.
         """
         told: set[int] = set()
-        relays = Relays() if number == signal.SIGKILL else None
+        relays = SudoGrace() if number == signal.SIGKILL else None
 
         def untold(pid: int) -> bool:
             if pid in told:
@@ -356,11 +356,11 @@ class ShellSession:
 
         pauses = Pauses(within_s)
         while not self._has_ended(command) and pauses.left_s > 0:
-            await self._trees.looks.take()
+            await self._trees.turns.take()
             begin, was_told = time.monotonic(), command.left
             self._leave(command)
-            reached = await self._trees.tell(
-                self.tree(command), number, untold, wakes=relays is None, relays=relays
+            reached = await self._trees.try_signal(
+                self.tree(command), number, untold, wake=relays is None, sudo=relays
             )
             told.update(reached if relays is None else ())
             if was_told:
@@ -377,16 +377,16 @@ class ShellSession:
         """End all that runs in it, then forget everything about it."""
         self._over = True
         try:
-            await self._trees.looks.take()
+            await self._trees.turns.take()
             while self._queue:
                 self._queue.popleft().cancel("session was deleted")
             command, self._current = self._current, None  # however it ends from now on
             # Before its input ends: half of that isn't to be taken for all of it.
-            told = await self._process.tell(signal.SIGTERM)
+            told = await self._process.send_signal(signal.SIGTERM)
             self._dialogue.end()
             if command is not None:
                 command.cancel("session was deleted")
-            await self._process.see_off(told, self._config.grace_s)
+            await self._process.wait_then_kill(told, self._config.grace_s)
             await self.history.clear()
         except BaseException:  # for want of memory, say
             self._process.kill()

@@ -20,14 +20,14 @@ from procd.errors import (
 )
 from procd.inherited import state_dir
 from procd.output.budget import Budget
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.output.log import Log
 from procd.output.logstore import LogStore
 from procd.output.statedir import StateDirectory
 from procd.process.memory import memory_bytes
 from procd.process.process import Process
 from procd.process.shell import Shell
-from procd.process.supervisor import Processes
+from procd.process.supervisor import Supervisor
 from procd.services.environment import Environment, check_names
 from procd.services.ids import check_id
 from procd.services.shell.command import LEAST_BYTES
@@ -59,7 +59,7 @@ class ShellSessions:
     def __init__(
         self,
         config: SessionsConfig,
-        processes: Processes,
+        processes: Supervisor,
         shell: Shell,
         environment: Environment,
         *,
@@ -120,7 +120,7 @@ class ShellSessions:
     def _started(self, request: SessionRequest, directory: Path) -> ShellSession:
         lines: tuple[Opening, OwnedFd] | None = None
         process: Process | None = None
-        words = Backlog(WORDS_BYTES)
+        words = Buffer(WORDS_BYTES)
         openings = Openings(self._processes.confinement, directory, self._sightings)
         try:
             if self._processes.confinement.owner is not None:
@@ -138,7 +138,7 @@ class ShellSessions:
             )
             history = History(
                 directory, self._store, self._texts, self._histories, openings,
-                self._processes.poller, self.config.max_commands,
+                self._processes.loop, self.config.max_commands,
             )  # fmt: skip
             contact = Contact(shell, openings, lines)
             return ShellSession(
@@ -149,7 +149,7 @@ class ShellSessions:
                 end.close()
             if process is not None:
                 process.kill()
-                process.hang_up()
+                process.close()
             remove_tree(directory)
             if isinstance(exc, OSError):
                 raise SpawnFailed(f"cannot create a session: {exc.strerror}") from exc
@@ -173,7 +173,7 @@ class ShellSessions:
         return set() if session is None else {session.pid}
 
     async def end_entrypoint(self, within_s: float) -> None:
-        """Delete it; what hasn't ended in time is left to `Processes`. Source: contract, 8.9."""
+        """Delete it; what hasn't ended in time is left to `Supervisor`. Source: contract, 8.9."""
         session = self._sessions.pop(ENTRYPOINT, None)
         if session is not None:
             ending = self._processes.tasks.run(session.delete(), "end the entrypoint")
@@ -245,7 +245,7 @@ class ShellSessions:
         await self._processes.tasks.finish(session.delete(), f"delete session {session_id}")
 
     async def aclose(self) -> None:
-        """Forget all sessions; their processes are ended by `Processes`."""
+        """Forget all sessions; their processes are ended by `Supervisor`."""
         with ExitStack() as each:  # whatever one of them raises, the others go
             each.callback(self._root.remove)
             each.callback(self._store.close)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from procd.output.buffer import Backlog
+from procd.output.buffer import Buffer
 from procd.output.log import Log
 from procd.output.logfile import LogFile
 
@@ -20,7 +20,7 @@ class Words:
 
     __slots__ = ("_kept", "_traced")
 
-    def __init__(self, kept: Backlog) -> None:
+    def __init__(self, kept: Buffer) -> None:
         self._kept = kept
         self._traced = b""
 

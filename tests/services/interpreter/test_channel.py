@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from procd.process.poller import Poller
 from procd.services.interpreter.channel import (
     BURST,
     CHUNK_BYTES,

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from procd.process.writer import FdWriter
+from procd.process.io import FdWriter
 from procd.services.pty.input_queue import MESSAGE_COST_BYTES, MESSAGES_A_TURN, Keyboard, Typist
 from procd.tasks import Tasks
 from procd.unix.fd import OwnedFd

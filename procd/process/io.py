@@ -1,0 +1,267 @@
+"""Reading and writing pipes and PTY masters, driven by the event loop."""
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from procd.unix.fd import OwnedFd
+
+log = logging.getLogger(__name__)
+
+READ_BYTES: Final = 64 << 10
+# A PTY master returns at most this much at a time. Source: n_tty.c, N_TTY_BUF_SIZE.
+TTY_READ_BYTES: Final = 4096
+# What a pipe can hold once it was found full, and what is then read from it at a time.
+LARGE_PIPE_BYTES: Final = 1 << 20
+LARGE_READ_BYTES: Final = 256 << 10
+
+
+def ignore(_: bytes) -> None:
+    """Drop output."""
+
+
+class FdReader:
+    """Reads a pipe or a PTY master whenever it has something, until its end.
+
+    Each turn of the event loop reads once, so that other descriptors get theirs.
+
+    Args:
+        fd: becomes non-blocking. That flag belongs to the open file, so no child may share it.
+        on_data: called with each piece of data, never empty.
+        on_eof: called once, after the last data; the descriptor is closed by then.
+        read_bytes: size of one read. A pipe that fills it is enlarged, once.
+
+    Attributes:
+        reading: False while paused and after the end.
+        full: whether the last read filled its buffer, so that there may be more.
+        sibling: the reader of the same process's other stream, if there is one.
+
+    Source: pty(7): EIO on a master means that no process has the slave open.
+    """
+
+    __slots__ = (
+        "_fd",
+        "_loop",
+        "_on_data",
+        "_on_eof",
+        "_read_bytes",
+        "full",
+        "reading",
+        "sibling",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: OwnedFd,
+        on_data: Callable[[bytes], None],
+        on_eof: Callable[[], None],
+        *,
+        read_bytes: int = READ_BYTES,
+    ) -> None:
+        os.set_blocking(fd.number, False)
+        self._loop = loop
+        self._fd = fd
+        self._on_data = on_data
+        self._on_eof = on_eof
+        self._read_bytes = read_bytes
+        self.full = False
+        self.sibling: FdReader | None = None
+        self.reading = True
+        loop.add_reader(fd.number, self._readable)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end was read, or `close` was called."""
+        return self._fd.closed
+
+    def pair_with(self, other: "FdReader") -> None:
+        """Read both whenever one is readable: stdout and stderr of one process.
+
+        The one that has been readable for longer goes first. Between two pipes that is the most
+        that can be known: the kernel doesn't record which of them was written to first.
+        """
+        self.sibling, other.sibling = other, self
+
+    def pause(self) -> None:
+        """Leave further data in the kernel, which in time stops the writer."""
+        if self.reading:
+            self.reading = False
+            self._loop.remove_reader(self._fd.number)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if not self.reading and not self._fd.closed:
+            self.reading = True
+            self._loop.add_reader(self._fd.number, self._readable)
+
+    def _readable(self) -> None:
+        sibling = self.sibling
+        if sibling is None:
+            self._read()
+            return
+        first, second = (sibling, self) if sibling.full else (self, sibling)
+        first.read_available()
+        second.read_available()
+
+    def read_available(self) -> None:
+        """Read what the kernel holds now, unless paused meanwhile."""
+        left = LARGE_PIPE_BYTES  # the writer may go on writing
+        while self.reading and left > 0 and (size := self._read()):
+            left -= size
+
+    def drain(self, most_bytes: int = LARGE_PIPE_BYTES) -> None:
+        """Read what the kernel holds now, also while paused; at most about `most_bytes`."""
+        while most_bytes > 0 and (size := self._read()):
+            most_bytes -= size
+
+    def _read(self) -> int:
+        """Read once; returns the number of bytes."""
+        if self._fd.closed:
+            return 0
+        try:
+            data = os.read(self._fd.number, self._read_bytes)
+        except BlockingIOError:
+            self.full = False
+            return 0
+        except OSError as exc:
+            if exc.errno != errno.EIO:
+                log.error("output can't be read: %s", exc.strerror)
+            data = b""
+        if not data:
+            self._end()
+            return 0
+        self.full = len(data) == self._read_bytes
+        if self.full and self._read_bytes == READ_BYTES:
+            self._enlarge()
+        self._on_data(data)
+        return len(data)
+
+    def _enlarge(self) -> None:
+        """Let the pipe hold more, so that its writer is stopped less often.
+
+        Source: fcntl(2), F_SETPIPE_SZ.
+        """
+        self._read_bytes = LARGE_READ_BYTES
+        with suppress(OSError):  # it isn't a pipe, or the user's pipes hold too much already
+            fcntl.fcntl(self._fd.number, fcntl.F_SETPIPE_SZ, LARGE_PIPE_BYTES)
+
+    def _end(self) -> None:
+        on_eof = self._on_eof
+        self.close()
+        on_eof()
+
+    def discard(self) -> None:
+        """Read to the end, paused or not, and drop the data: the writer is never stopped."""
+        self._on_data = ignore
+        self.resume()
+
+    def close(self) -> None:
+        """Close the descriptor; `on_eof` isn't called."""
+        if self._fd.closed:
+            return
+        if self.reading:
+            self.reading = False
+            self._loop.remove_reader(self._fd.number)
+        self._fd.close()
+        # Break the reference cycles with the owner and the sibling.
+        self._on_data = ignore
+        self._on_eof = _nothing
+        if self.sibling is not None:
+            self.sibling.sibling = None
+            self.sibling = None
+
+
+def _nothing() -> None:
+    """What a closed reader calls at its end."""
+
+
+class FdWriter:
+    """Writes to a pipe or a PTY master as fast as it is read; the rest is queued.
+
+    It doesn't close the descriptor: a PTY master is shared with a reader.
+
+    Args:
+        fd: becomes non-blocking.
+    """
+
+    __slots__ = ("_fd", "_loop", "_queue", "_waiters", "_writing")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: OwnedFd) -> None:
+        os.set_blocking(fd.number, False)
+        self._loop = loop
+        self._fd = fd
+        self._queue = bytearray()
+        self._writing = False
+        self._waiters: dict[asyncio.Future[None], int] = {}
+
+    @property
+    def queued_bytes(self) -> int:
+        """How much waits here, beyond what the kernel has taken."""
+        return len(self._queue)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the descriptor is closed; data written then is dropped."""
+        return self._fd.closed
+
+    def write(self, data: bytes) -> None:
+        """Write what fits now and queue the rest; drop it if nobody will read it.
+
+        The queue has no limit of its own: the caller checks `queued_bytes` or awaits `drain`.
+        """
+        if self._fd.closed or not data:
+            return
+        written = 0 if self._queue else self._try(data)
+        if written < len(data):
+            self._queue += memoryview(data)[written:]
+            if not self._writing:
+                self._writing = True
+                self._loop.add_writer(self._fd.number, self._writable)
+
+    async def drain(self, low_bytes: int) -> None:
+        """Wait until at most `low_bytes` are queued, or the descriptor is closed."""
+        if self.queued_bytes <= low_bytes:
+            return
+        waiter = self._loop.create_future()
+        self._waiters[waiter] = low_bytes
+        try:
+            await waiter
+        finally:
+            del self._waiters[waiter]
+
+    def _try(self, data: bytes | bytearray) -> int:
+        """Write what fits; returns how much of `data` is done with."""
+        try:
+            return os.write(self._fd.number, data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            if exc.errno not in (errno.EPIPE, errno.EIO):
+                log.error("input can't be written: %s", exc.strerror)
+            return len(data)  # nobody will read it
+
+    def _writable(self) -> None:
+        del self._queue[: self._try(self._queue)]
+        if not self._queue:
+            self._writing = False
+            self._loop.remove_writer(self._fd.number)
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter, low_bytes in self._waiters.items():
+            if self.queued_bytes <= low_bytes and not waiter.done():
+                waiter.set_result(None)
+
+    def abandon(self) -> None:
+        """Drop what is queued; call it before the descriptor is closed."""
+        self._queue.clear()
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._fd.number)
+        self._wake()
