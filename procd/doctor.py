@@ -14,13 +14,13 @@ from typing import Final, NamedTuple
 
 import click
 
+from procd.cli.display import show_json
 from procd.cli.failure import Failure
-from procd.cli.http import Connection
-from procd.cli.io import STDOUT, coloured
 from procd.cli.options import as_json
 from procd.cli.progress import Progress
-from procd.cli.tables import show_json
+from procd.cli.stdio import STDOUT, use_colours
 from procd.cli.target import parse
+from procd.cli.transport import Client
 from procd.config import Config, ConfigError
 from procd.config_file import load
 from procd.errors import SpawnFailed
@@ -85,7 +85,7 @@ def command(*, path: Path | None, as_json: bool) -> None:
     else:
         for finding in findings:
             state = f"{finding.state:8}"
-            if coloured(STDOUT):
+            if use_colours(STDOUT):
                 state = click.style(state, fg=COLOURS[finding.state])
             click.echo(f"{state} {finding.name:14} {finding.found}")
             if finding.advice:
@@ -267,12 +267,8 @@ def _answers(url: str, place: str) -> bool:
     """Whether a procd does."""
     try:
         with Progress(f"asking who listens on {place}"):
-            connection = Connection(parse(url))
-            try:
-                connection.send("GET", "/healthz")
-                return connection.receive(2).status == 200
-            finally:
-                connection.close()
+            Client(parse(url)).call("GET", "/healthz", within_s=2, returns=dict)
+            return True
     except Failure:
         return False
 

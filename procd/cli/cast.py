@@ -1,6 +1,6 @@
 """Recordings of terminals: asciicast version 3 written, versions 2 and 3 read.
 
-Source: asciinema, "asciicast v3" and "asciicast v2" file formats.
+Source: asciinema, "asciicast v3" file format.
 """
 
 import contextlib

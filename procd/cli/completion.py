@@ -5,10 +5,10 @@ from typing import Final
 import click
 from click.shell_completion import get_completion_class
 
-# Where the user's own files don't do so, zsh's completion is to be switched on first.
+# Switches zsh's completion on, if the user's own files don't.
 ZSH_FIRST: Final = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }\n"
-# In place of click's own, which inserts a name as it is: others choose names, and bash runs what is
-# in them. Within quotes that are open already, a quoted name would be another one.
+# Replaces click's, which inserts a name unquoted: others choose names, and bash would run what is in
+# them. Within open quotes a name that needs quoting isn't offered.
 # Source: bash(1), "Programmable Completion".
 BASH: Final = r"""_procd_completion() {
     local line name
@@ -34,7 +34,7 @@ complete -o nosort -F _procd_completion procd
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, *, shell: str) -> None:
-    """Print what makes a shell complete procd's commands, options and names.
+    """Print a script that makes a shell complete procd's commands, options and names.
 
     \b
     Examples:
@@ -49,6 +49,6 @@ def command(ctx: click.Context, *, shell: str) -> None:
     assert found is not None
     source = found(ctx.find_root().command, {}, "procd", "_PROCD_COMPLETE").source()
     if shell == "zsh":
-        tag, newline, rest = source.partition("\n")  # a line for zsh, which has to be the first
+        tag, newline, rest = source.partition("\n")  # the tag has to be the first line
         source = tag + newline + ZSH_FIRST + rest
     click.echo(source)

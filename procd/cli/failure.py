@@ -1,42 +1,44 @@
-"""What goes wrong, told in one sentence, with what to do about it."""
+"""Errors that end a command with one sentence, and exit codes."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from procd.cli.text import clean
-
 EXIT_FAILURE: Final = 1
-# What the server's own commands end with when the configuration can't be used.
-EXIT_CONFIG: Final = 2
-# What `exec` ends with when it isn't the command that failed; as docker does.
-EXIT_OWN: Final = 125
+EXIT_CONFIG: Final = 2  # `serve` and `token`: the configuration can't be used
+EXIT_TIMEOUT: Final = 124  # as timeout(1)
+EXIT_EXEC: Final = 125  # `exec`: not the command failed, but procd; as docker does
+
+
+def printable(text: str) -> str:
+    """Return text on one line, without characters that would control a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 class Failure(Exception):
     """A command can't do what was asked.
 
     Args:
-        message: one sentence without a full stop; may hold what others have written.
-        hint: what the user may do, as another half of the sentence; empty for nothing.
-        code: what the process ends with; None for what it usually does.
+        message: a sentence without its full stop; may quote other people's text.
+        hint: what the user may do, to follow a colon; empty for nothing.
+        code: exit code of the process; None for the command's usual one.
     """
 
     def __init__(self, message: str, hint: str = "", code: int | None = None) -> None:
-        self.message = clean(message)
+        self.message = printable(message)
         super().__init__(f"{self.message}: {hint}" if hint else self.message)
         self.code = code
 
 
 class Unreachable(Failure):
-    """The server doesn't listen, the connection to it broke, or a gateway doesn't reach it."""
+    """The server doesn't listen, the connection is lost, or a gateway doesn't reach the server."""
 
 
 class Refused(Failure):
-    """The server said no.
+    """The server answered with an error.
 
     Attributes:
-        status: of the reply.
-        content: its JSON; empty if that is no object.
+        status: HTTP status.
+        content: JSON object of the reply; empty if there is none.
     """
 
     def __init__(

@@ -1,20 +1,19 @@
-"""The command `procd`, as its console script runs it."""
+"""The entry point of the command `procd`."""
 
 import gc
 import signal
 from typing import Final
 
-# Allocations between collections: a start makes much and leaves no garbage, and with thousands of
-# sessions each collection takes milliseconds.
+# Allocations between garbage collections: a start allocates much and leaves no garbage, and with
+# thousands of sessions a collection takes milliseconds.
 GC_THRESHOLD: Final = 50_000
 
 
 def main() -> None:
-    """Run what the arguments say.
+    """Run the command that the arguments name.
 
-    Python's own handler of SIGINT raises KeyboardInterrupt wherever this process is, with a
-    traceback in the midst of imports. Until there is somebody to catch that, SIGINT just ends it;
-    `Commands.invoke` has the handler back. Who was started with SIGINT ignored goes on ignoring it.
+    Until it has been imported SIGINT ends this process silently: Python's own handler would print a
+    traceback. `Commands.invoke` restores that handler. If SIGINT is ignored, it stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""A sign of life on what takes longer than a second, for people only."""
+"""A line on the terminal that says what procd waits for."""
 
 import os
 import signal
@@ -7,28 +7,27 @@ import time
 from types import FrameType
 from typing import Final
 
-from procd.cli.io import STDERR, write_all
-from procd.cli.text import clean
+from procd.cli.failure import printable
+from procd.cli.stdio import STDERR, write_all
 
 ASKING: Final = "asking the server"
-AFTER_S: Final = 1.0
-EVERY_S: Final = 0.1
+DELAY_S: Final = 1.0
+INTERVAL_S: Final = 0.1
 FRAMES: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
 class Progress:
-    """Says what is waited for, once that has taken a second, until it is over.
+    """Shows what is waited for once that has taken a second; only on a terminal.
 
-    A timer's signal draws it, so that it is seen wherever the wait is: in a connection that nobody
-    accepts, a TLS handshake, a reply. It is one line, and the cursor stays as it is, so that who is
-    killed meanwhile leaves the terminal in order. Nothing else may be written to that.
+    A timer's signal draws it, so that it is seen during every blocking call: connecting, a TLS
+    handshake, reading a reply. Nothing else may write to the terminal meanwhile.
 
     Source: setitimer(2); PEP 475.
     """
 
     def __init__(self, text: str) -> None:
-        self._text = clean(text)
-        self._begin: float | None = None
+        self._text = printable(text)
+        self._began_at: float | None = None
         self._drawn = False
 
     def __enter__(self) -> "Progress":
@@ -39,30 +38,29 @@ class Progress:
         self.end()
 
     def begin(self) -> None:
-        """From now on it is waited for; further calls do nothing."""
-        if self._begin is None and os.isatty(STDERR) and os.environ.get("TERM") != "dumb":
-            self._begin = time.monotonic()
+        """Start the timer, unless it runs already."""
+        if self._began_at is None and os.isatty(STDERR) and os.environ.get("TERM") != "dumb":
+            self._began_at = time.monotonic()
             signal.signal(signal.SIGALRM, self._draw)
-            signal.setitimer(signal.ITIMER_REAL, AFTER_S, EVERY_S)
+            signal.setitimer(signal.ITIMER_REAL, DELAY_S, INTERVAL_S)
 
     def end(self) -> None:
-        """It is over: leave no trace of it."""
-        if self._begin is None:
+        """Stop the timer and erase the line."""
+        if self._began_at is None:
             return
-        # The handler stays: a signal that is on its way would end this process.
-        self._begin = None
+        self._began_at = None  # the handler stays: a late signal would end the process without it
         signal.setitimer(signal.ITIMER_REAL, 0)
         if self._drawn:
             self._drawn = False
             write_all(STDERR, b"\r\x1b[K")
 
     def _draw(self, number: int, frame: FrameType | None) -> None:
-        if self._begin is None:
+        if self._began_at is None:
             return
-        passed = time.monotonic() - self._begin
-        mark = FRAMES[int(passed / EVERY_S) % len(FRAMES)]
+        passed_s = time.monotonic() - self._began_at
+        spinner = FRAMES[int(passed_s / INTERVAL_S) % len(FRAMES)]
         columns = os.get_terminal_size(STDERR).columns or 80
-        line = f"{mark} {self._text} … {int(passed)} s"[: columns - 1]
+        line = f"{spinner} {self._text} … {int(passed_s)} s"[: columns - 1]
         encoding = sys.stderr.encoding if sys.stderr is not None else "ascii"
         self._drawn = True
         write_all(STDERR, b"\r" + line.encode(encoding, "replace") + b"\x1b[K")

@@ -1,4 +1,4 @@
-"""Where the server is and which token it is shown: from options, environment and a file."""
+"""The server to talk to and the token for it: from options, the environment, and a file."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from procd.cli.failure import Failure
 
 DEFAULT_URL: Final = "http://127.0.0.1:2280"
 PORTS: Final = {"http": 80, "https": 443}
-# What stands in a path as it is: RFC 3986, section 3.3.
+# Characters that need no quoting in a path: RFC 3986, section 3.3.
 PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~"
 MAX_TOKEN_BYTES: Final = 4096
 KEYS: Final = ("url", "token", "token_file")
@@ -18,13 +18,13 @@ KEYS: Final = ("url", "token", "token_file")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One server.
+    """A server.
 
     Attributes:
-        url: as given, for messages.
+        url: as the user gave it, for messages.
         socket: path of a Unix socket; empty for TCP.
-        prefix: what the paths of the API are below, as with a proxy; no slash at its end.
-        token: the bearer token; empty for none. It is in no representation.
+        prefix: path in front of the API's paths, behind a proxy; without a slash at its end.
+        token: bearer token; empty for none.
     """
 
     url: str
@@ -37,37 +37,34 @@ class Target:
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """Value of the Host header."""
         if self.socket:
             return "localhost"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return (
-            host if self.port == PORTS["https" if self.tls else "http"] else f"{host}:{self.port}"
-        )
+        default = PORTS["https" if self.tls else "http"]
+        return host if self.port == default else f"{host}:{self.port}"
 
 
 def parse(url: str, token: str = "") -> Target:
-    """The target that a URL names: http://…, https://… or unix:/path.
+    """Parse a URL: http://…, https://… or unix:/path.
 
     Raises:
-        Failure: it names none.
+        Failure: it is no such URL.
     """
+    no_url = Failure(f"{url}: not a URL", f"write it like {DEFAULT_URL}, or unix:/path")
     try:
         parts = urlsplit(url)
-    except ValueError:
-        raise _no_url(url) from None
-    if parts.scheme == "unix":
-        if parts.netloc or not parts.path.startswith("/"):
-            raise Failure(f"{url}: a socket is named as unix:/path, from the root")
-        return Target(url=url, socket=unquote(parts.path), token=token)
-    try:
         port = parts.port
         host = parts.hostname or ""
         host = host if host.isascii() else host.encode("idna").decode()
     except ValueError:
-        raise _no_url(url) from None
+        raise no_url from None
+    if parts.scheme == "unix":
+        if parts.netloc or not parts.path.startswith("/"):
+            raise Failure(f"{url}: a socket is named as unix:/path, from the root")
+        return Target(url=url, socket=unquote(parts.path), token=token)
     if parts.scheme not in PORTS or not host:
-        raise _no_url(url)
+        raise no_url
     if parts.username is not None or parts.query or parts.fragment:
         raise Failure("the URL may hold no password, query or fragment", "see --token-file")
     return Target(
@@ -80,76 +77,72 @@ def parse(url: str, token: str = "") -> Target:
     )
 
 
-def _no_url(url: str) -> Failure:
-    return Failure(f"{url}: not a URL", f"write it like {DEFAULT_URL}, or unix:/path")
-
-
-def config_path() -> str:
-    """Where the client's own file is. Source: XDG Base Directory Specification."""
-    given = os.environ.get("PROCD_CLIENT_CONFIG")
-    if given is not None:
-        return given
-    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111 - a str: pathlib costs milliseconds
-    return f"{base}/procd/client.toml"
-
-
 def resolve(url: str | None, token_file: str | None) -> Target:
-    """The server to talk to: options come before environment, and that before the file.
+    """Find the server and its token: options win over the environment, and that over the file.
 
     Raises:
-        Failure: a file can't be read, or what one says makes no sense.
+        Failure: a file can't be read, or a setting makes no sense.
     """
     environ = os.environ
     settings: dict[str, str] = {}
     if url is None and not (url := environ.get("PROCD_URL")):
-        settings = _settings()
+        settings = _read_settings()
         url = settings.setdefault("url", DEFAULT_URL)
     if token_file is not None:
         return parse(url, read_token(token_file))
     if token := environ.get("PROCD_TOKEN"):
-        return parse(url, _token(token, "PROCD_TOKEN"))
+        return parse(url, _checked(token, "PROCD_TOKEN"))
     if token_file := environ.get("PROCD_TOKEN_FILE"):
         return parse(url, read_token(token_file))
-    # A file's token is meant for the file's URL, and for no other server.
-    settings = settings or _settings()
+    settings = settings or _read_settings()
+    # The file's token is for the file's URL, and for no other server.
     if settings.get("url", DEFAULT_URL) != url:
         return parse(url)
     if token := settings.get("token"):
-        return parse(url, _token(token, config_path()))
+        return parse(url, _checked(token, config_path()))
     if token_file := settings.get("token_file"):
         return parse(url, read_token(token_file))
     return parse(url)
 
 
 def read_token(path: str) -> str:
-    """The token in a file.
+    """Read a token from a file.
 
     Raises:
-        Failure: it can't be read, or holds no token.
+        Failure: the file can't be read, or holds no token.
     """
     try:
-        with open(os.path.expanduser(path), "rb") as file:  # noqa: PTH123, PTH111 - as above
+        with open(os.path.expanduser(path), "rb") as file:  # noqa: PTH123, PTH111 - pathlib is slow to import
             text = file.read(MAX_TOKEN_BYTES + 1).decode("ascii", "replace")
     except OSError as exc:
         raise Failure(f"token file {path}: {exc.strerror}") from exc
-    except ValueError as exc:  # a NUL, which a file of settings can name
+    except ValueError as exc:  # NUL
         raise Failure(f"token file {path!r}: {exc}") from exc
-    return _token(text, path)
+    return _checked(text, path)
 
 
-def _token(text: str, origin: str) -> str:
+def _checked(text: str, origin: str) -> str:
     token = text.strip()
     if not token or len(token) > MAX_TOKEN_BYTES or not token.isascii() or len(token.split()) != 1:
         raise Failure(f"{origin}: holds no token", "`procd token` makes one")
     return token
 
 
-def _settings() -> dict[str, str]:
+def config_path() -> str:
+    """Return the path of the client's file. Source: XDG Base Directory Specification."""
+    given = os.environ.get("PROCD_CLIENT_CONFIG")
+    if given is not None:
+        return given
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111 - as above
+    return f"{base}/procd/client.toml"
+
+
+def _read_settings() -> dict[str, str]:
     path = config_path()
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - as above
             mode = os.fstat(file.fileno()).st_mode
-            import tomllib  # only who has such a file needs it
+            import tomllib  # only needed if there is a file
 
             document: dict[str, Any] = tomllib.load(file)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""This process's own terminal: raw while it is somebody else's, and restored whatever happens.
+"""This process's own terminal, while it shows the output of a terminal elsewhere.
 
-Source: termios(3), ioctl_tty(2).
+Source: termios(3), ioctl_tty(2); XTerm Control Sequences; kitty keyboard protocol.
 """
 
 import os
@@ -12,24 +12,68 @@ import tty
 from typing import Final
 
 from procd.cli.failure import Failure
-from procd.cli.io import STDIN, STDOUT, write_all
-from procd.cli.modes import ORIGIN, Modes
-from procd.output.replay import MOST_HELD_BYTES, ReplayFilter, unfinished
+from procd.cli.stdio import STDIN, STDOUT, write_all
+from procd.output.replay import ReplayFilter
 
-# How long a terminal may take to show something before it counts as stopped.
+# A terminal that can't be written to for so long is stopped, and isn't reset.
 STOPPED_S: Final = 1.0
-# Columns or rows that a server's terminal may have.
-MOST: Final = 1000
-# A character that goes on: RFC 3629.
-CHARACTER: Final = re.compile(
-    rb"(?: [\xc3-\xdf] | [\xe0-\xef] [\x80-\xbf]? | [\xf0-\xf4] [\x80-\xbf]{0,2} ) \Z",
-    re.VERBOSE,
+# The most columns and rows that a terminal of the server may have.
+MAX_SIZE: Final = 1000
+
+SCREEN: Final = re.compile(rb"\x1b\[\?(?:[0-9;]*;)?(?:47|1047|1049)(?:;[0-9;]*)?([hl])|\x1b(c)")
+MAX_SEQUENCE_BYTES: Final = 64
+LEAVE_SCREEN: Final = b"\x1b[?1049l"
+# What resets the modes that programs set, and changes nothing where none is set.
+RESET: Final = b"".join(
+    (
+        b"\x0f\x1b(B",  # character sets
+        b"\x1b[=0u\x1b[>4m\x1b>",  # kitty's keyboard protocol, modifyOtherKeys, keypad
+        b"\x1b[2;4;20l\x1b[12h",  # keyboard lock, insert mode, automatic newline; no local echo
+        b"\x1b[?1;5;66l",  # cursor keys, reverse colours, keypad
+        b"\x1b[?9;1000;1001;1002;1003;1005;1006;1015;1016l",  # mouse
+        b"\x1b[?1004;2004;2026;2031;2048l",  # focus, paste, synchronised output, reports
+        b"\x1b[?7;8;25h\x1b[0 q",  # wrapping, key repetition, the cursor and its shape
+        b"\x1b7\x1b[r\x1b8",  # the scroll region, to set which moves the cursor
+        b"\x1b[m",
+    )
 )
-CAN: Final = b"\x18"  # ends a sequence, and forgets it
+
+
+class Output:
+    """Writes a terminal's output to standard output, and resets what programs have set with it."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self.alternate_screen = False
+
+    def write(self, data: bytes) -> None:
+        """Write output.
+
+        Raises:
+            Failure: it can't be written.
+        """
+        write_all(STDOUT, data)
+        if b"\x1b" in data or self._tail:
+            data = self._tail + data
+            for match in SCREEN.finditer(data):
+                self.alternate_screen = match[1] == b"h"
+            begin = data.rfind(b"\x1b", -MAX_SEQUENCE_BYTES)
+            self._tail = data[begin:] if begin >= 0 else b""
+
+    def reset(self) -> None:
+        """Reset the modes of the terminal.
+
+        Raises:
+            Failure: it can't be written.
+        """
+        write_all(STDOUT, RESET + LEAVE_SCREEN * self.alternate_screen)
+        self.alternate_screen = False
 
 
 class Terminal:
-    """The terminal on standard input and output, raw between `__enter__` and `__exit__`.
+    """The terminal on standard input and output: raw within `with`, and restored afterwards.
+
+    Methods that write raise Failure if the terminal is gone.
 
     Raises:
         Failure: there is none.
@@ -41,10 +85,9 @@ class Terminal:
                 "input and output must be a terminal",
                 "for a single command in a script there is `procd exec`",
             )
-        self._modes = Modes()
-        self._queries: ReplayFilter | None = None  # while they aren't for this one to answer
-        self._begun = b""  # a sequence or character that what comes next ends
-        self._before = termios.tcgetattr(STDIN)
+        self._output = Output()
+        self._filter: ReplayFilter | None = None  # while another terminal answers queries
+        self._attributes = termios.tcgetattr(STDIN)
 
     def __enter__(self) -> "Terminal":
         self.enter()
@@ -55,89 +98,56 @@ class Terminal:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Columns and rows, as far as a server's terminal may have them; None if nobody knows them.
-
-        Source: ioctl_tty(2), TIOCGWINSZ: they are 0 until somebody has set them.
-        """
+        """Columns and rows; None if they are unknown, as those of a serial console."""
         columns, rows = os.get_terminal_size(STDOUT)
-        return (min(columns, MOST), min(rows, MOST)) if columns and rows else None
+        return (min(columns, MAX_SIZE), min(rows, MAX_SIZE)) if columns and rows else None
 
     def enter(self) -> None:
-        """Have every key come as it is, and everything written go out as it is."""
+        """Switch to raw mode."""
         tty.setraw(STDIN, termios.TCSANOW)
 
     def leave(self) -> None:
-        """Restore it as it was before, and undo what programs did to it."""
+        """Restore the attributes, and reset what programs have set."""
         try:
-            # Not TCSADRAIN: a terminal that is stopped would never let go.
-            termios.tcsetattr(STDIN, termios.TCSANOW, self._before)
+            # Not TCSADRAIN, which waits for as long as the terminal is stopped.
+            termios.tcsetattr(STDIN, termios.TCSANOW, self._attributes)
             if select.select([], [STDOUT], [], STOPPED_S)[1]:
-                self._undo()
+                self._output.reset()
         except (termios.error, OSError, Failure):
-            return  # it has gone: nothing is left to restore
+            return  # the terminal is gone
 
     def write(self, data: bytes) -> None:
-        """Show output of the terminal on the server.
+        """Show output."""
+        self._output.write(data if self._filter is None else self._filter.feed(data))
 
-        Raises:
-            Failure: this one has gone.
-        """
-        if self._queries is not None:
-            data = self._queries.feed(data)
-        self._modes.feed(data)
-        write_all(STDOUT, data)
-        self._begun = _begun((self._begun + data)[-MOST_HELD_BYTES:])
-
-    def answer(self, may: bool) -> None:  # noqa: FBT001 - says it
-        """Be the one that answers what programs ask their terminal, or not.
-
-        Raises:
-            Failure: this one has gone.
-        """
-        if may and self._queries is not None:
-            rest = self._queries.flush()
-            self._queries = None
-            self.write(rest)
-        elif not may and self._queries is None:
-            self._queries = ReplayFilter()
+    def answer_queries(self, answers: bool) -> None:  # noqa: FBT001 - the name says it
+        """Say whether this terminal is to answer what programs ask their terminal."""
+        if answers and self._filter is not None:
+            self._output.write(self._filter.flush())
+            self._filter = None
+        elif not answers and self._filter is None:
+            self._filter = ReplayFilter()
 
     def clear(self) -> None:
-        """Show nothing, for what comes begins before what is shown."""
-        self._undo()
+        """Reset the terminal and clear the screen, before output that begins anew."""
+        self._output.reset()
         write_all(STDOUT, b"\x1b[H\x1b[2J")
-        if self._queries is not None:
-            self._queries = ReplayFilter()
+        if self._filter is not None:
+            self._filter = ReplayFilter()
 
-    def _undo(self) -> None:
-        write_all(STDOUT, self._cut + self._modes.undo())
-        self._begun = b""
-
-    @property
-    def _cut(self) -> bytes:
-        return CAN if self._begun else b""
-
-    def tell(self, text: str) -> None:
-        """Show a line of our own, where it does the least harm, and have all go on behind it."""
+    def notify(self, text: str) -> None:
+        """Show a message of procd's: on a line of its own, or in the last row of a full screen."""
         text = f"[procd: {text}]"
-        if self._modes.alternate:
-            columns, rows = self.size or (80, MOST)  # beyond the last row is on it
-            # What is too long for the row would scroll the screen.
-            shown = f"\x1b[{rows};1H\x1b(B\x0f\x1b[0;7m{text[: columns - 1]}\x1b[m\x1b[K"
-            if self._modes.origin:  # else the row is one of the region
-                shown = f"\x1b[?{ORIGIN}l{shown}\x1b[?{ORIGIN}h"
-            line = f"\x1b7{shown}\x1b8"
+        if self._output.alternate_screen:
+            columns, rows = self.size or (80, MAX_SIZE)  # a row beyond the last is the last
+            # Longer text would scroll the screen.
+            text = f"\x1b7\x1b[{rows};1H\x1b(B\x0f\x1b[0;7m{text[: columns - 1]}\x1b[m\x1b[K\x1b8"
         else:
-            line = f"\r\n\x1b[7m{text}\x1b[27m\r\n"  # the program's colours stay
-        write_all(STDOUT, self._cut + line.encode() + self._begun)
+            text = f"\r\n\x1b[7m{text}\x1b[27m\r\n"  # the program's colours stay
+        write_all(STDOUT, text.encode())
 
     def suspend(self) -> None:
-        """Stop, as every other program does at Ctrl-Z in its shell, until it is continued."""
+        """Stop this process until it is continued, as Ctrl-Z does with other programs."""
         self.leave()
         os.kill(os.getpid(), signal.SIGSTOP)
         self.enter()
-
-
-def _begun(output: bytes) -> bytes:
-    """The sequence or character that isn't complete at the end."""
-    character = CHARACTER.search(output, max(0, len(output) - 3))
-    return unfinished(output) if character is None else character[0]

@@ -1,20 +1,17 @@
-"""The client's side of a WebSocket, for a loop that waits on several descriptors.
+"""The client's end of a WebSocket, for a loop that polls several descriptors.
 
 Source: RFC 6455.
 """
 
-import binascii
 import os
 import select
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from procd.cli.failure import Unreachable
-from procd.cli.http import REPLY_S, Connection, Reply
-from procd.cli.target import Target
 
 CONTINUATION: Final = 0
 TEXT: Final = 1
@@ -23,124 +20,67 @@ CLOSE: Final = 8
 PING: Final = 9
 PONG: Final = 10
 
-GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-PIECE_BYTES: Final = 256 << 10
-# What is read at once, so that whoever else is waited for has a turn.
-MOST_BYTES: Final = 1 << 20
+RECEIVE_BYTES: Final = 256 << 10
 MAX_MESSAGE_BYTES: Final = 64 << 20
-# Of input that the server hasn't taken; beyond it no more should be read.
-FULL_BYTES: Final = 256 << 10
-# How long one wait is, how often the server is asked for a sign of life, and after which silence it
-# counts as gone.
-BEAT_S: Final = 5.0
+# The longest single wait; the silence after which the server is pinged; the silence after which it
+# counts as lost.
+WAIT_S: Final = 5.0
 PING_S: Final = 15.0
 DEAD_S: Final = 45.0
 
 
 class Message(NamedTuple):
-    """A message: TEXT or BINARY."""
+    """A complete message; its opcode is TEXT or BINARY."""
 
     opcode: int
     payload: bytes
 
 
 class Closed(NamedTuple):
-    """How the server closed."""
+    """The Close that the server sent."""
 
     code: int
     reason: str
 
 
-def connect(
-    target: Target, path: str, protocols: Sequence[str] = (), within_s: float = REPLY_S
-) -> "WebSocket | Reply":
-    """Open one; the server's refusal, if it doesn't upgrade.
-
-    Raises:
-        Unreachable: the server isn't there.
-    """
-    from hashlib import sha1  # loads a large library
-
-    key = binascii.b2a_base64(os.urandom(16), newline=False)
-    headers = {
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Key": key.decode(),
-        "Sec-WebSocket-Version": "13",
-        "X-Daytona-Split-Output": "true",
-    }
-    if protocols:
-        headers["Sec-WebSocket-Protocol"] = ", ".join(protocols)
-    connection = Connection(target)
-    try:
-        connection.send("GET", path, headers=headers)
-        reply = connection.receive(within_s)
-        if reply.status != 101:
-            connection.close()
-            return reply
-        expected = binascii.b2a_base64(sha1(key + GUID).digest(), newline=False)  # noqa: S324 - the protocol's
-        if reply.headers.get("sec-websocket-accept", "").encode() != expected:
-            raise Unreachable(f"{target.url} doesn't speak WebSocket")
-    except BaseException:
-        connection.close()
-        raise
-    return WebSocket(target, *connection.leave())
-
-
 class WebSocket:
-    """An open one; nothing here blocks.
+    """An open WebSocket. No method blocks; `wait` waits for it.
+
+    Args:
+        url: of the server, for error messages.
+        connected: the socket, after the handshake.
 
     Attributes:
-        closed: how the server closed; None while it hasn't.
+        unsent: frames that wait for room.
+        closed: the server's Close; None before it has come.
     """
 
-    def __init__(self, target: Target, connected: socket.socket, received: bytes) -> None:
-        self._target = target
+    def __init__(self, url: str, connected: socket.socket) -> None:
+        self._url = url
         self._socket = connected
         self._socket.settimeout(0)
-        self._received = bytearray(received)
-        self._unseen = bool(received)
-        self._unsent = bytearray()
-        self._parts = bytearray()
-        self._opcode = 0
-        self._heard = self._asked = time.monotonic()
+        self._received = bytearray()
+        self.unsent = bytearray()
+        self._fragments = bytearray()
+        self._opcode = BINARY
+        self._heard_at = self._pinged_at = time.monotonic()
         self.closed: Closed | None = None
 
     def fileno(self) -> int:
-        """The descriptor to wait on."""
+        """Return the descriptor to poll."""
         return self._socket.fileno()
 
     @property
-    def events(self) -> int:
-        """What to wait for, as poll(2) has it: what comes, and room for what waits to be sent."""
-        return select.POLLIN | (select.POLLOUT if self._unsent else 0)
-
-    @property
-    def full(self) -> bool:
-        """Whether it should be given no more to send."""
-        return len(self._unsent) > FULL_BYTES
-
-    @property
     def pending(self) -> bool:
-        """Whether `receive` has something that the descriptor doesn't show."""
+        """Whether TLS holds decrypted bytes, which poll(2) doesn't report."""
         decrypted = getattr(self._socket, "pending", None)
-        return self._unseen or (decrypted is not None and decrypted() > 0)
-
-    def wait(self, *others: int) -> None:
-        """Wait for what comes, here or by other descriptors, for BEAT_S at the most."""
-        if self.pending:
-            return
-        poll = select.poll()
-        poll.register(self, self.events)
-        for number in others:
-            poll.register(number, select.POLLIN)
-        poll.poll(BEAT_S * 1000)
+        return decrypted is not None and decrypted() > 0
 
     def send(self, payload: bytes, opcode: int = BINARY) -> None:
-        """Send a message, as soon as there is room.
+        """Send a message, or queue it until there is room.
 
         Raises:
-            Unreachable: the connection is gone.
+            Unreachable: the connection is lost.
         """
         size = len(payload)
         if size < 126:
@@ -150,138 +90,125 @@ class WebSocket:
         else:
             head = struct.pack("!BBQ", 0x80 | opcode, 0x80 | 127, size)
         mask = os.urandom(4)
-        self._unsent += head + mask + _masked(payload, mask)
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what there is room for.
-
-        Raises:
-            Unreachable: the connection is gone.
-        """
-        try:
-            while self._unsent:
-                del self._unsent[: self._socket.send(self._unsent)]
-        except OSError as exc:
-            if not _would_block(exc):
-                raise self._lost(exc) from exc
+        self.unsent += head + mask + _masked(payload, mask)
+        self._flush()
 
     def receive(self) -> list[Message]:
-        """The messages that have arrived.
+        """Return the messages that have arrived; also send what is queued, and ping.
+
+        To be called at least every few seconds.
 
         Raises:
-            Unreachable: the connection is gone without a Close.
+            Unreachable: the connection is lost, or the server has been silent for DEAD_S.
         """
-        ended = self._unseen = False
-        room = MOST_BYTES
+        self._flush()
+        now = time.monotonic()
         try:
-            while room > 0:
-                data = self._socket.recv(PIECE_BYTES)
-                if not data:
-                    ended = True
-                    break
+            if data := self._socket.recv(RECEIVE_BYTES):
                 self._received += data
-                room -= len(data)
-                self._heard = time.monotonic()
+                self._heard_at = now
+            elif self.closed is None:
+                raise Unreachable(f"the connection to {self._url} broke")
         except OSError as exc:
             if not _would_block(exc):
-                raise self._lost(exc) from exc
+                raise self._lost(exc.strerror) from exc
         messages = self._parse()
-        if ended and self.closed is None:
-            if messages:
-                return messages  # the next call says that it is gone
-            raise self._lost(None)
+        if now - self._heard_at > DEAD_S:
+            raise self._lost("it is silent")
+        if now - max(self._pinged_at, self._heard_at) > PING_S:
+            self._pinged_at = now
+            self.send(b"", PING)
         return messages
 
-    def beat(self) -> None:
-        """To be called every few seconds: asks for a sign of life.
-
-        Raises:
-            Unreachable: there has been none for DEAD_S.
-        """
-        now = time.monotonic()
-        if now - self._heard > DEAD_S:
-            raise self._lost(TimeoutError())
-        if now - max(self._asked, self._heard) > PING_S:
-            self._asked = now
-            self.send(b"", PING)
-
-    def close(self, code: int = 1000) -> None:
-        """Say goodbye, without waiting for the answer."""
+    def close(self) -> None:
+        """Send a Close, and don't wait for the server's."""
         try:
             if self.closed is None:
-                self.send(struct.pack("!H", code), CLOSE)
+                self.send(struct.pack("!H", 1000), CLOSE)
         except Unreachable:
-            pass  # it has gone already
+            pass
         finally:
             self._socket.close()
 
-    def _lost(self, exc: OSError | None) -> Unreachable:
-        how = "" if exc is None else f": {exc.strerror or 'it is silent'}"
-        return Unreachable(f"the connection to {self._target.url} broke{how}")
+    def _flush(self) -> None:
+        try:
+            while self.unsent:
+                del self.unsent[: self._socket.send(self.unsent)]
+        except OSError as exc:
+            if not _would_block(exc):
+                raise self._lost(exc.strerror) from exc
+
+    def _lost(self, why: str | None) -> Unreachable:
+        return Unreachable(f"the connection to {self._url} broke: {why}")
 
     def _parse(self) -> list[Message]:
-        messages: list[Message] = []
-        data = self._received
+        messages = []
         position = 0
         while self.closed is None and (frame := self._frame(position)) is not None:
             final, opcode, start, position = frame
-            payload = bytes(data[start:position])
+            payload = bytes(self._received[start:position])
             if opcode == CLOSE:
                 code = struct.unpack("!H", payload[:2])[0] if len(payload) > 1 else 1005
                 self.closed = Closed(code, payload[2:].decode(errors="replace"))
-                self._answer(payload[:2], CLOSE)
+                self._reply(payload[:2], CLOSE)
             elif opcode == PING:
-                self._answer(payload, PONG)
-            elif opcode in (TEXT, BINARY, CONTINUATION):
-                if opcode != CONTINUATION:
-                    self._opcode = opcode
-                self._parts += payload
+                self._reply(payload, PONG)
+            elif opcode != PONG:
+                self._opcode = opcode or self._opcode
+                self._fragments += payload
                 if final:
-                    messages.append(Message(self._opcode, bytes(self._parts)))
-                    self._parts.clear()
-        del data[:position]
+                    messages.append(Message(self._opcode, bytes(self._fragments)))
+                    self._fragments.clear()
+        del self._received[:position]
         return messages
 
     def _frame(self, position: int) -> tuple[bool, int, int, int] | None:
-        """Whether it is the last of its message, opcode, begin and end of the payload."""
+        """Return the final bit, opcode, begin and end of a frame; None if it isn't complete."""
         data = self._received
         if len(data) < position + 2:
             return None
-        first, second = data[position], data[position + 1]
+        size = data[position + 1] & 0x7F
         start = position + 2
-        size = second & 0x7F
-        for marker, width in ((126, 2), (127, 8)):
-            if size == marker:
-                if len(data) < start + width:
-                    return None
-                size = int.from_bytes(data[start : start + width], "big")
-                start += width
-                break
-        if len(self._parts) + size > MAX_MESSAGE_BYTES:
-            raise Unreachable(f"{self._target.url} sends a message that is too large")
+        if size >= 126:
+            width = 2 if size == 126 else 8
+            if len(data) < start + width:
+                return None
+            size = int.from_bytes(data[start : start + width], "big")
+            start += width
+        if len(self._fragments) + size > MAX_MESSAGE_BYTES:
+            raise Unreachable(f"{self._url} sends a message that is too large")
         if len(data) < start + size:
             return None
-        return bool(first & 0x80), first & 0x0F, start, start + size
+        return bool(data[position] & 0x80), data[position] & 0x0F, start, start + size
 
-    def _answer(self, payload: bytes, opcode: int) -> None:
+    def _reply(self, payload: bytes, opcode: int) -> None:
         try:
             self.send(payload, opcode)
         except Unreachable:
-            return  # what has come before is still to be read; the next read says that it is gone
+            return  # what arrived before is still to be read; the next read fails
+
+
+def wait(websocket: WebSocket | None, others: Iterable[int], timeout_s: float = WAIT_S) -> set[int]:
+    """Wait until a WebSocket or another descriptor is ready; returns those that are."""
+    poll = select.poll()
+    if websocket is not None:
+        poll.register(websocket, select.POLLIN | (select.POLLOUT if websocket.unsent else 0))
+        if websocket.pending:
+            timeout_s = 0
+    for descriptor in others:
+        poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(timeout_s * 1000)}
 
 
 def _would_block(exc: OSError) -> bool:
-    # ssl.SSLWantReadError is an OSError of its own, errno 2; ssl itself isn't imported for it.
+    # By name, so that ssl need not be imported: its errors are no BlockingIOError.
     return isinstance(exc, BlockingIOError) or type(exc).__name__ in (
-        "SSLWantReadError", "SSLWantWriteError",
+        "SSLWantReadError", "SSLWantWriteError"
     )  # fmt: skip
 
 
 def _masked(payload: bytes, mask: bytes) -> bytes:
     size = len(payload)
-    if not size:
-        return b""
     key = (mask * (size // 4 + 1))[:size]
     number = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
     return number.to_bytes(size, "big")

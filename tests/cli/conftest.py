@@ -1,20 +1,25 @@
 """A daemon for the tests of the command line, and the means to run that."""
 
+import json
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
 from tests.cli.proxy import Proxy
+from tests.cli.screen import Screen
 from tests.daemon.daemon import PATIENCE_S, Daemon, environment
 
 PROCD = (str(Path(sys.executable).with_name("procd")),)
 Result = subprocess.CompletedProcess[bytes]
+OpenScreen = Callable[..., Screen]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +50,7 @@ def daemon(home: str) -> Iterator[Daemon]:
 
 @pytest.fixture
 def proxy(daemon: Daemon) -> Iterator[Proxy]:
-    """A way to the daemon that can be cut."""
+    """A proxy of the daemon that can be cut."""
     proxy = Proxy(daemon.port)
     yield proxy
     proxy.close()
@@ -53,13 +58,13 @@ def proxy(daemon: Daemon) -> Iterator[Proxy]:
 
 @pytest.fixture
 def stalled() -> Iterator[int]:
-    """A port of loopback where somebody listens who never says a word."""
+    """A port of loopback that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 class Cli:
-    """Runs `procd` against one server."""
+    """Runs `procd` against one server, and calls its API without the command line."""
 
     def __init__(self, url: str, home: str) -> None:
         self.url = url
@@ -95,8 +100,20 @@ class Cli:
         self._running.append(process)
         return process
 
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """Send a request to the API, and return the JSON of its reply."""
+        data = None if body is None else json.dumps(body).encode()
+        with urlopen(Request(self.url + path, data, method=method), timeout=PATIENCE_S) as reply:
+            text = reply.read()
+        return json.loads(text) if text else None
+
+    def contexts(self) -> list[str]:
+        """The ids of the server's Python contexts."""
+        found = self.call("GET", "/process/interpreter/context")["contexts"]
+        return [each["id"] for each in found]
+
     def close(self) -> None:
-        """Nothing of it is left."""
+        """Kill what is left of it."""
         for process in self._running:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
@@ -117,6 +134,33 @@ def cli(daemon: Daemon, home: str) -> Iterator[Cli]:
     cli.close()
 
 
+@pytest.fixture
+def screen(cli: Cli) -> Iterator[OpenScreen]:
+    """Run procd, or another command, in a terminal."""
+    opened: list[Screen] = []
+
+    def make(*arguments: str, cols: int = 80, rows: int = 24, **settings: str) -> Screen:
+        command = settings.pop("command", PROCD[0]).split()
+        env = cli.env(**({"TERM": "xterm-256color"} | settings))
+        opened.append(Screen([*command, *arguments], env, cols=cols, rows=rows))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def name(cli: Cli) -> Iterator[str]:
+    """The name of a terminal that is gone after the test."""
+    url = cli.url
+    name = f"t{time.monotonic_ns()}"
+    yield name
+    cli.url = url
+    if name in cli("ps").stdout.decode():
+        cli("kill", name)
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs, zombies not counted."""
     try:
@@ -126,12 +170,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def interrupt(process: "subprocess.Popen[bytes]", number: int = signal.SIGINT) -> None:
-    """Signal a process that was started."""
-    process.send_signal(number)
-
-
 def insist(process: "subprocess.Popen[bytes]", number: int) -> bool:
-    """Signal it again; True once it has ended. Two signals of one kind may arrive as one."""
+    """Signal a process again; True once it has ended. Two signals of one kind may arrive as one."""
     process.send_signal(number)
     return process.poll() is not None

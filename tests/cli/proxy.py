@@ -1,4 +1,4 @@
-"""A TCP proxy that can break what goes through it."""
+"""A TCP proxy that can break the connections that go through it."""
 
 import re
 import selectors
@@ -14,11 +14,11 @@ class Proxy:
     Attributes:
         port_behind: where connections go.
         refuses: whether new connections are closed at once.
-        portion: how many bytes a connection brings its client before it ends; 0 for no limit.
-        loses: the reply to the next request that has this in it never arrives.
+        portion: number of bytes after which a connection ends for its client; 0 for no limit.
+        loses: the reply to the next request that contains this never arrives.
         refuses_after_loss: whether it `refuses` from then on.
-        refused: how many connections it has.
-        answers: what every new connection is answered, instead of being passed on.
+        refused: the number of connections that were.
+        answers: the reply to every new connection, which isn't passed on then.
         lines: the first lines of the requests that came.
     """
 
@@ -60,9 +60,9 @@ class Proxy:
         self._order("cut")
 
     def freeze(self, what: bytes = b"") -> None:
-        """Pass nothing on any more of connections whose last request was for a path with this.
+        """Silently stop passing on connections whose last request line contains this.
 
-        Nobody is told: so it is when a NAT forgets a connection.
+        So it is when a NAT forgets a connection.
         """
         self._freezes = what
         self._order("freeze")

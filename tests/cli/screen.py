@@ -1,4 +1,4 @@
-"""A real terminal, with a program in it that a test types to."""
+"""A real terminal with a program in it."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ from tests.daemon.daemon import PATIENCE_S
 
 
 class Screen:
-    """A terminal of its own, as a shell would give it to a program.
+    """A program that runs in a terminal of its own.
 
     Attributes:
         seen: all that was printed.
@@ -45,7 +45,7 @@ class Screen:
         )
 
     def attributes(self) -> list[Any]:
-        """What termios says of it now."""
+        """Its attributes: termios(3)."""
         return termios.tcgetattr(self._slave)
 
     @property
@@ -88,23 +88,17 @@ class Screen:
             continue
         return self.process.returncode
 
-    @property
-    def ended(self) -> bool:
-        """Whether the program has."""
-        return self.process.poll() is not None
-
     def restored(self) -> bool:
         """Whether the terminal is as it was before."""
         return self.attributes() == self.before
 
+    def state(self) -> str:
+        """The state of the program: proc_pid_stat(5)."""
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
     def suspended(self) -> bool:
         """Whether the terminal is restored and the program stopped; SIGCONT before that is lost."""
-        status = Path(f"/proc/{self.process.pid}/stat").read_text()
-        return status.rpartition(")")[2].split()[0] == "T" and self.restored()
-
-    def signal(self, number: int) -> None:
-        """Signal the program."""
-        self.process.send_signal(number)
+        return self.state() == "T" and self.restored()
 
     def hang_up(self) -> None:
         """Close its window."""

@@ -7,35 +7,47 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 from tests.api.sessions import SHELLS
-from tests.cli.conftest import PROCD, Cli, alive, insist, interrupt
+from tests.cli.conftest import PROCD, Cli, OpenScreen, alive, insist
 from tests.cli.proxy import Proxy
-from tests.cli.screen import Screen
 from tests.daemon.daemon import PATIENCE_S, Daemon, eventually
 
-HEAVY = ("aiohttp", "asyncio", "marshmallow", "uvloop", "rich", "http.client", "tomllib", "ssl")
+HEAVY = ("aiohttp", "asyncio", "marshmallow", "uvloop", "http.client", "tomllib", "ssl")
+LEFTOVER = rb"procd: .*: `(procd kill exec-\w+)` ends what may be left of the command\n"
 
 
-def test_streams_and_exit_code(cli: Cli) -> None:
-    result = cli("exec", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
-    assert (result.returncode, result.stdout, result.stderr) == (7, b"out\n", b"err\n")
+class Running:
+    """A `procd exec` that was started."""
 
+    def __init__(self, cli: Cli, *arguments: str, **options: object) -> None:
+        self.process = cli.start("exec", *arguments, **options)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.stdin: IO[bytes] = self.process.stdin
+        self.stdout: IO[bytes] = self.process.stdout
+        self.stderr: IO[bytes] = self.process.stderr
 
-def test_arguments_are_no_shell_text(cli: Cli) -> None:
-    words = ["*", "$HOME", "a b", "it's", "", "=ls", "~", "A=b", "\n", "é", "--help", "!x"]
-    result = cli("exec", "--", "printf", "<%s>", *words)
-    assert result.stdout.decode() == "".join(f"<{word}>" for word in words)
+    def type(self, data: bytes) -> None:
+        """Write to its standard input."""
+        self.stdin.write(data)
+        self.stdin.flush()
+
+    def end(self) -> int:
+        """Close its input and return its exit code."""
+        self.stdin.close()
+        return self.process.wait(PATIENCE_S)
 
 
 @pytest.fixture(params=SHELLS)
 def of_shell(cli: Cli, home: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cli]:
-    """`procd`, for a server whose shell is one of all."""
+    """Run `procd` against servers with each shell."""
     shell = tmp_path / "sh"
     shell.symlink_to(SHELLS[request.param])
     if not shell.exists():
@@ -45,10 +57,16 @@ def of_shell(cli: Cli, home: str, tmp_path: Path, request: pytest.FixtureRequest
         yield cli
 
 
-def test_arguments_that_are_no_text(of_shell: Cli) -> None:
-    """Names of files may be in Latin-1."""
-    many = b"e\xff" * 20_000  # more than some shells can take, each by itself
-    words = [b"\xff", b"a\xe9b", b"it's\xe4\xf6", "é".encode() + b"\xfc\n\n", many]
+def test_streams_and_exit_code(cli: Cli) -> None:
+    result = cli("exec", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (result.returncode, result.stdout, result.stderr) == (7, b"out\n", b"err\n")
+    assert cli("exec", "--", "sh", "-c", "kill -9 $$").returncode == 137
+
+
+def test_arguments_are_passed_exactly(of_shell: Cli) -> None:
+    """In every shell; names of files may be in Latin-1."""
+    words = [b"*", b"$HOME", b"a b", b"it's", b"", b"=ls", b"~", b"A=b", b"\n", b"--help", b"!x"]
+    words += [b"\xff", b"a\xe9b", b"it's\xe4\xf6", "é".encode() + b"\xfc\n\n", b"e\xff" * 20_000]
     words += [b"-v\xff", b"\xff%d\\n\\\\'\"$X`1\n2", b"\xff1\xfe0"]
     result = of_shell("exec", "--", "printf", "<%s>", *map(os.fsdecode, words))
     assert (result.returncode, result.stderr) == (0, b"")
@@ -62,61 +80,91 @@ def test_no_command_is_a_builtin(of_shell: Cli) -> None:
         result = of_shell("exec", "--", *words)
         assert (result.returncode, result.stdout) == (127, b"")
         assert words[0].encode() in result.stderr
+    result = of_shell("exec", "--", "/etc/passwd")
+    assert result.returncode == 126
+    assert b"/etc/passwd" in result.stderr
 
 
-def test_a_program_of_any_name(of_shell: Cli, tmp_path: Path) -> None:
+def test_programs_of_any_name(of_shell: Cli, tmp_path: Path) -> None:
     for name in ("plain", "A=b", "a b", "a=\t'é", os.fsdecode(b"\xff=")):
         program = tmp_path / name
         program.write_text('#!/bin/sh\nprintf "%s|" "$A" "$@"\nexit 7\n')
         program.chmod(0o755)
-        for told in (str(program), name):
-            place = f"{tmp_path}:{os.environ['PATH']}"
-            result = of_shell("exec", "--env", f"PATH={place}", "--", told, "A=1", "--", "é")
-            assert (result.returncode, result.stdout.decode()) == (7, "|A=1|--|é|"), told
+        path = f"PATH={tmp_path}:{os.environ['PATH']}"
+        for given in (str(program), name):
+            result = of_shell("exec", "--env", path, "--", given, "A=1", "--", "é")
+            assert (result.returncode, result.stdout.decode()) == (7, "|A=1|--|é|"), given
 
 
-def test_a_script_that_is_no_text(cli: Cli) -> None:
-    result = cli("exec", "--shell", os.fsdecode(b"echo \xff"))
-    assert result.returncode == 125
-    assert result.stderr.startswith(b"procd: the script is not UTF-8: ")
+def test_the_shell_prints_nothing_of_its_own(of_shell: Cli) -> None:
+    for number in (signal.SIGHUP, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM):
+        result = of_shell("exec", "--", "sh", "-c", f"echo err >&2; kill -{number} $$")
+        assert (result.returncode, result.stderr) == (128 + number, b"err\n")
+    result = of_shell("exec", "--timeout", "0.3", "--", "sleep", "1000")
+    assert (result.returncode, result.stderr) == (124, b"")
 
 
-def test_options_behind_the_command_are_its_own(cli: Cli) -> None:
+def test_options(cli: Cli, tmp_path: Path) -> None:
     assert cli("exec", "sort", "-n", "-C", "--shell", stdin=b"2\n1\n").returncode == 2
     result = cli("exec", "-n", "printf", "<%s>", "-e", "-t", "--", "--help")
     assert result.stdout == b"<-e><-t><--><--help>"
-
-
-def test_shell_option(cli: Cli) -> None:
     assert cli("exec", "--shell", "echo a | tr a b; X=5; echo $X").stdout == b"b\n5\n"
-
-
-def test_place_and_environment(cli: Cli, tmp_path: Path) -> None:
-    script = 'pwd; echo "$ONE/$TWO"'
     result = cli(
-        "exec", "--cwd", str(tmp_path), "--env", "ONE=1 =", "-e", "TWO", "--", "sh", "-c", script,
-        TWO="2",
+        "exec", "--cwd", str(tmp_path), "--env", "ONE=1 =", "-e", "TWO", "--",
+        "sh", "-c", 'pwd; echo "$ONE/$TWO"', TWO="2",
     )  # fmt: skip
     assert result.stdout.decode() == f"{tmp_path}\n1 =/2\n"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
+        (["exec", "--env", "UNSET", "--", "true"], "procd: --env UNSET: not set here"),
+        (["--url", "nonsense", "exec", "--", "true"], "procd: nonsense: not a URL"),
+        (["--token-file", "/no/such", "exec", "--", "true"], "procd: token file /no/such: "),
+        (["exec", "--no-such-option", "--", "true"], "Usage: procd exec"),
+        (["exec", "--shell", "echo \udcff"], "procd: the script is not UTF-8: "),
+        (["exec", "--cwd", "/no/such/place", "--", "true"], "procd: "),
         (
-            ["exec", "--env", "NOT_SET_HERE", "--", "true"],
-            b"procd: --env NOT_SET_HERE: not set here",
+            ["--url", "http://127.0.0.1:1", "exec", "--", "true"],
+            "procd: can't reach procd at http://127.0.0.1:1 (Connection refused): start it with"
+            " `procd serve`, or say where it is with --url or PROCD_URL\n",
         ),
-        (["--url", "nonsense", "exec", "--", "true"], b"procd: nonsense: not a URL"),
-        (["--token-file", "/no/such", "exec", "--", "true"], b"procd: token file /no/such: "),
-        (["exec", "--no-such-option", "--", "true"], b"Usage: procd exec"),
-        (["exec", "--timeout", "nan", "--", "true"], b"Usage: procd exec"),
     ],
 )
-def test_what_is_not_even_begun(cli: Cli, arguments: list[str], said: bytes) -> None:
+def test_a_command_that_cannot_be_run(cli: Cli, arguments: list[str], message: str) -> None:
     result = cli(*arguments)
     assert result.returncode == 125
-    assert result.stderr.startswith(said)
+    assert result.stderr.decode().startswith(message)
+
+
+def test_input_and_output_are_exact(cli: Cli) -> None:
+    data = bytes(range(256)) * 4096 + b"\x01\x01\x01\x02\x02\x02 no newline at the end"
+    result = cli("exec", "--", "cat", stdin=data)
+    assert result.returncode == 0, result.stderr
+    assert hashlib.sha256(result.stdout).digest() == hashlib.sha256(data).digest()
+    script = "head -c 3000000 /dev/zero | tr '\\0' a; head -c 3000000 /dev/zero >&2"
+    result = cli("exec", "--", "sh", "-c", script)
+    assert result.stdout == b"a" * 3_000_000
+    assert result.stderr == bytes(3_000_000)
+
+
+def test_input_arrives_as_it_comes(cli: Cli) -> None:
+    running = Running(cli, "--", "sh", "-c", "while read x; do echo got $x; done; exit 4")
+    for word in (b"one", b"two"):
+        running.type(word + b"\n")
+        assert running.stdout.readline() == b"got " + word + b"\n"
+    assert running.end() == 4
+
+
+def test_input_that_is_not_there_or_not_read(cli: Cli) -> None:
+    closed = cli.start("exec", "--", "cat", preexec_fn=lambda: os.close(0))
+    assert closed.wait(PATIENCE_S) == 0
+    running = Running(cli, "--no-stdin", "--", "wc", "-c")
+    assert running.stdout.readline() == b"0\n"
+    assert running.end() == 0
+    result = cli("exec", "--", "sh", "-c", "echo done; exit 3", stdin=bytes(5_000_000))
+    assert (result.returncode, result.stdout) == (3, b"done\n")
 
 
 def test_output_that_cannot_be_written(cli: Cli) -> None:
@@ -131,153 +179,87 @@ def test_output_that_cannot_be_written(cli: Cli) -> None:
     assert eventually(lambda: not alive(pid))
 
 
-def test_without_any_input(cli: Cli) -> None:
-    process = cli.start("exec", "--", "cat", preexec_fn=lambda: os.close(0))
-    assert process.wait(PATIENCE_S) == 0
+def test_a_reader_that_leaves_ends_the_command(cli: Cli) -> None:
+    running = Running(cli, "-n", "--", "sh", "-c", "echo $$; exec yes")
+    pid = int(running.stdout.readline())
+    running.stdout.close()
+    assert running.process.wait(PATIENCE_S) == 128 + signal.SIGPIPE
+    assert eventually(lambda: not alive(pid))
 
 
-def test_input_and_output_are_exact(cli: Cli) -> None:
-    data = bytes(range(256)) * 4096 + b"\x01\x01\x01\x02\x02\x02 no newline at the end"
-    result = cli("exec", "--", "cat", stdin=data)
-    assert result.returncode == 0, result.stderr
-    assert hashlib.sha256(result.stdout).digest() == hashlib.sha256(data).digest()
-
-
-def test_output_of_both_streams_is_complete(cli: Cli) -> None:
-    script = "head -c 3000000 /dev/zero | tr '\\0' a; head -c 3000000 /dev/zero >&2"
-    result = cli("exec", "--", "sh", "-c", script)
-    assert result.stdout == b"a" * 3_000_000
-    assert result.stderr == bytes(3_000_000)
-
-
-def test_input_as_it_comes(cli: Cli) -> None:
-    process = cli.start("exec", "--", "sh", "-c", "while read x; do echo got $x; done; exit 4")
-    assert process.stdin is not None
-    assert process.stdout is not None
-    for word in (b"one", b"two"):
-        process.stdin.write(word + b"\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == b"got " + word + b"\n"
-    process.stdin.close()
-    assert process.wait(PATIENCE_S) == 4
-
-
-def test_input_that_nobody_reads_holds_nobody_up(cli: Cli) -> None:
-    result = cli("exec", "--", "sh", "-c", "echo done; exit 3", stdin=bytes(5_000_000))
-    assert (result.returncode, result.stdout) == (3, b"done\n")
-
-
-def test_no_stdin(cli: Cli) -> None:
-    process = cli.start("exec", "--no-stdin", "--", "wc", "-c")
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"0\n"
-    assert process.wait(PATIENCE_S) == 0
-
-
-def test_unknown_command(of_shell: Cli) -> None:
-    result = of_shell("exec", "--", "no-such-command")
-    assert result.returncode == 127
-    assert b"no-such-command" in result.stderr
-    result = of_shell("exec", "--", "/etc/passwd")
-    assert result.returncode == 126
-    assert b"/etc/passwd" in result.stderr
-
-
-def test_death_by_signal(cli: Cli) -> None:
-    assert cli("exec", "--", "sh", "-c", "kill -9 $$").returncode == 137
-
-
-def test_timeout_ends_everything(cli: Cli) -> None:
-    result = cli("exec", "--timeout", "0.5", "--", "sh", "-c", "echo $$; sleep 1000 & wait")
-    assert result.returncode == 124
+@pytest.mark.parametrize(
+    ("script", "code"), [("sleep 1000 & wait", 124), ("sleep 1000 &", 0), ("setsid sleep 9 &", 0)]
+)
+def test_everything_ends_with_the_command(cli: Cli, script: str, code: int) -> None:
+    script = script.replace("&", "& echo $!;", 1)
+    result = cli("exec", "--timeout", "1" if code else "1000", "--shell", script)
+    assert result.returncode == code
     assert eventually(lambda: not alive(int(result.stdout)))
 
 
-def test_what_is_left_in_the_background_ends_with_it(cli: Cli) -> None:
-    result = cli("exec", "--shell", "setsid sleep 1000 & echo $!")
-    assert result.returncode == 0
-    assert eventually(lambda: not alive(int(result.stdout)))
-
-
-def _tree(process: "subprocess.Popen[bytes]") -> list[int]:
-    assert process.stdout is not None
-    return [int(process.stdout.readline()) for _ in range(2)]
-
-
-def test_interrupt_reaches_the_tree(cli: Cli) -> None:
-    process = cli.start("exec", "--", "sh", "-c", "sleep 1000 & echo $!; echo $$; wait")
-    tree = _tree(process)
-    interrupt(process)
-    assert process.wait(PATIENCE_S) == 130
-    assert eventually(lambda: not any(map(alive, tree)))
+def test_an_interrupt_reaches_all_processes(cli: Cli) -> None:
+    running = Running(cli, "--", "sh", "-c", "sleep 1000 & echo $!; echo $$; wait")
+    pids = [int(running.stdout.readline()) for _ in range(2)]
+    running.process.send_signal(signal.SIGINT)
+    assert running.end() == 130
+    assert eventually(lambda: not any(map(alive, pids)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
-def test_who_does_not_obey_is_killed(cli: Cli, number: int) -> None:
-    script = "trap '' INT TERM HUP QUIT; (echo 0; exec sleep 1000) & echo $!; wait"
-    process = cli.start("exec", "--", "sh", "-c", script)
-    tree = [pid for pid in _tree(process) if pid]
-    assert eventually(lambda: insist(process, number))
-    assert process.returncode in (128 + number, -number)  # a last one may come when all is done
-    assert eventually(lambda: not any(map(alive, tree)))
+def test_processes_that_ignore_signals_are_killed(cli: Cli, number: int) -> None:
+    script = "trap '' INT TERM HUP QUIT; (exec sleep 1000) & echo $!; wait"
+    running = Running(cli, "--", "sh", "-c", script)
+    pid = int(running.stdout.readline())
+    assert eventually(lambda: insist(running.process, number))
+    # The last one may come when all is done.
+    assert running.process.returncode in (128 + number, -number)
+    assert eventually(lambda: not alive(pid))
 
 
-@pytest.fixture
-def screens(cli: Cli) -> Iterator[Callable[..., Screen]]:
-    """Run procd in a terminal."""
-    opened: list[Screen] = []
-
-    def make(*arguments: str) -> Screen:
-        opened.append(Screen([*PROCD, *arguments], cli.env(TERM="xterm-256color")))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.close()
-
-
-def test_in_the_background_it_leaves_what_is_typed_alone(cli: Cli) -> None:
-    screen = Screen(["bash", "--norc", "-i"], cli.env(TERM="dumb", HISTFILE=""))
-    try:
-        screen.type(f"{PROCD[0]} exec cat & echo pid=$!.\n".encode())
-        pid = int(screen.until(rb"\npid=(\d+)\.").group(1))
-        assert eventually(lambda: b"exec-" in cli("ps").stdout)
-        screen.type(b"bash -c 'echo u''p; exec sleep 1000'\n")
-        screen.until(rb"\nup\r")
-        screen.type(b"for nobody\n")
-        before = cpu_s(pid)
-        for _ in range(5):
-            cli("ps")
-        assert cpu_s(pid) - before < 0.2
-        screen.type(b"\x03")
-        screen.until(rb"\^C")
-        screen.type(b"fg\n")
-        screen.until(rb"exec cat\r")
-        screen.type(b"for cat\n")
-        screen.until(rb"for cat\r\nfor cat\r")
-        screen.type(b"\x04exit\n")
-        assert screen.wait() == 0
-    finally:
-        screen.close()
+@pytest.mark.parametrize(
+    ("script", "number", "code"),
+    [
+        ("trap 'echo cleaned; exit 9' INT; echo up; while :; do sleep 0.1; done", "INT", 130),
+        ("trap 'echo cleaned; exit 9' TERM; echo up; while :; do sleep 0.1; done", "TERM", 143),
+    ],
+)
+def test_a_command_may_clean_up_after_a_signal(
+    cli: Cli, script: str, number: str, code: int
+) -> None:
+    running = Running(cli, "--", "bash", "-c", script)
+    assert running.stdout.readline() == b"up\n"
+    running.process.send_signal(signal.Signals[f"SIG{number}"])
+    assert running.stdout.read() == b"cleaned\n"
+    assert running.end() == code
 
 
-def cpu_s(pid: int) -> float:
-    """What a process has used of the processor. Source: proc_pid_stat(5)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def test_a_background_job_leaves_the_terminal_alone(cli: Cli, screen: OpenScreen) -> None:
+    shell = screen("--norc", "-i", command="bash", TERM="dumb", HISTFILE="")
+    shell.type(f"{PROCD[0]} exec cat &\n".encode())
+    assert eventually(lambda: b"exec-" in cli("ps").stdout)
+    shell.type(b"bash -c 'echo u''p; exec sleep 1000'\n")
+    shell.until(rb"\nup\r")
+    shell.type(b"for nobody\n\x03")
+    shell.until(rb"\^C")
+    shell.type(b"fg\n")
+    shell.until(rb"exec cat\r")
+    shell.type(b"for cat\n")
+    shell.until(rb"for cat\r\nfor cat\r")
+    shell.type(b"\x04exit\n")
+    assert shell.wait() == 0
 
 
-def test_ctrl_backslash_ends_everything(cli: Cli, screens: Callable[..., Screen]) -> None:
-    screen = screens("exec", "--", "sh", "-c", "echo pid=$$.; sleep 1000")
-    pid = int(screen.until(rb"pid=(\d+)\.").group(1))
-    screen.type(b"\x1c")
-    assert screen.wait() == 128 + signal.SIGQUIT
+def test_ctrl_backslash_ends_everything(cli: Cli, screen: OpenScreen) -> None:
+    terminal = screen("exec", "--", "sh", "-c", "echo pid=$$.; sleep 1000")
+    pid = int(terminal.until(rb"pid=(\d+)\.").group(1))
+    terminal.type(b"\x1c")
+    assert terminal.wait() == 128 + signal.SIGQUIT
     assert eventually(lambda: not alive(pid))
     assert b"exec-" not in cli("ps").stdout
 
 
 # Interrupts itself when it is about to import something.
-IMPATIENCE = """
+IMPATIENT = """
 import os, signal, sys
 
 NAME = sys.argv.pop(1)
@@ -294,125 +276,82 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("name", "code"),
-    [("click", -signal.SIGINT), ("procd.cli.exec", 130), ("procd.cli.execution", 130)],
+    ("module", "action", "code"),
+    [
+        ("click", signal.SIG_DFL, -signal.SIGINT),
+        ("procd.cli.exec", signal.SIG_DFL, 130),
+        ("click", signal.SIG_IGN, 0),  # a job that a script has put into the background
+    ],
 )
-def test_an_interrupt_while_it_starts(cli: Cli, name: str, code: int) -> None:
+def test_an_interrupt_while_it_starts(
+    cli: Cli, module: str, action: signal.Handlers, code: int
+) -> None:
     process = cli.start(
-        "exec", "--", "true", command=(sys.executable, "-c", IMPATIENCE, name),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        "exec", "--", "echo", "x", command=(sys.executable, "-c", IMPATIENT, module),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, action),
     )  # fmt: skip
-    assert process.communicate(timeout=PATIENCE_S) == (b"", b"")
+    output = b"" if code else b"x\n"
+    assert process.communicate(timeout=PATIENCE_S) == (output, b"")
     assert process.returncode == code
 
 
-def test_who_ignores_interrupts_goes_on(cli: Cli) -> None:
-    """As a job does that a script has put into the background."""
-    command = (sys.executable, "-c", IMPATIENCE, "click")
-    process = cli.start(
-        "exec", "--", "echo", "x", command=command,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    )  # fmt: skip
-    assert process.communicate(timeout=PATIENCE_S) == (b"x\n", b"")
-    assert process.returncode == 0
-
-
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
-def test_what_was_ignored_at_the_start_is(cli: Cli, number: signal.Signals, tmp_path: Path) -> None:
-    """As nohup(1) has it, and while the command runs."""
+def test_signals_that_were_ignored_stay_ignored(
+    cli: Cli, number: signal.Signals, tmp_path: Path
+) -> None:
+    """As nohup(1) expects."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    process = cli.start(
-        "exec", "-n", "--", "sh", "-c", f"echo up; read x <{gate}; exit 7",
+    running = Running(
+        cli, "-n", "--", "sh", "-c", f"echo up; read x <{gate}; exit 7",
         preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
     )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"up\n"
-    process.send_signal(number)
+    assert running.stdout.readline() == b"up\n"
+    running.process.send_signal(number)
     gate.write_text("go on\n")
-    assert process.communicate(timeout=PATIENCE_S) == (b"", b"")
-    assert process.returncode == 7
+    assert running.end() == 7
+    assert running.stderr.read() == b""
 
 
-def test_nobody_waits_for_a_server_that_is_silent(
-    screens: Callable[..., Screen], stalled: int
-) -> None:
-    screen = screens("--url", f"http://127.0.0.1:{stalled}", "exec", "--", "true")
-    screen.until(b"starting the command")
-    screen.type(b"\x03")
-    screen.until(b"ending the command")
-    screen.type(b"\x03")
-    assert screen.wait() == 130
+def test_an_interrupt_while_the_server_is_silent(screen: OpenScreen, stalled: int) -> None:
+    terminal = screen("--url", f"http://127.0.0.1:{stalled}", "exec", "--", "true")
+    terminal.until(b"starting the command")
+    terminal.type(b"\x03")
+    assert terminal.wait() == 130
 
 
-def test_a_second_interrupt_waits_for_nobody(cli: Cli, home: str) -> None:
+def test_a_second_interrupt_does_not_wait(cli: Cli, home: str) -> None:
     with Daemon.start(env={"HOME": home}) as daemon:
         cli.url = daemon.url
-        process = cli.start("exec", "--", "sh", "-c", "echo up; exec sleep 1000")
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == b"up\n"
+        running = Running(cli, "--", "sh", "-c", "echo up; exec sleep 1000")
+        assert running.stdout.readline() == b"up\n"
         os.kill(daemon.pid, signal.SIGSTOP)
-        # Two signals of one kind that nobody has heard yet are one.
-        interrupt(process)
-        interrupt(process, signal.SIGTERM)
-        assert process.wait(PATIENCE_S) in (128 + signal.SIGINT, 128 + signal.SIGTERM)
-        said = process.stderr.read()
-        assert re.fullmatch(
-            rb"procd: \S+ doesn't answer: `procd kill exec-\w+` ends what may be left of the"
-            rb" command\n",
-            said,
-        ), said
+        # Two signals of one kind may arrive as one.
+        running.process.send_signal(signal.SIGINT)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.end() in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+        assert re.fullmatch(LEFTOVER, running.stderr.read())
         os.kill(daemon.pid, signal.SIGCONT)
-
-
-def test_the_shell_says_nothing_of_its_own(of_shell: Cli) -> None:
-    for number in (signal.SIGHUP, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM):
-        result = of_shell("exec", "--", "sh", "-c", f"echo err >&2; kill -{number} $$")
-        assert (result.returncode, result.stderr) == (128 + number, b"err\n")
-    result = of_shell("exec", "--timeout", "0.3", "--", "sleep", "1000")
-    assert (result.returncode, result.stderr) == (124, b"")
-
-
-def test_a_command_may_clean_up_after_an_interrupt(cli: Cli) -> None:
-    script = "trap 'echo cleaned; exit 9' INT; echo ready; while :; do sleep 0.1; done"
-    process = cli.start("exec", "--", "bash", "-c", script)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    interrupt(process)
-    assert process.stdout.read() == b"cleaned\n"
-    assert process.wait(PATIENCE_S) == 130
-
-
-def test_a_reader_that_leaves_ends_it(cli: Cli) -> None:
-    process = cli.start("exec", "--", "sh", "-c", "echo $$; exec yes", stdin=subprocess.DEVNULL)
-    assert process.stdout is not None
-    pid = int(process.stdout.readline())
-    process.stdout.close()
-    assert process.wait(PATIENCE_S) == 128 + signal.SIGPIPE
-    assert eventually(lambda: not alive(pid))
 
 
 def test_a_lost_connection_is_resumed(cli: Cli, proxy: Proxy) -> None:
     script = "for i in $(seq 200); do echo $i; done; read x; seq 201 400; echo err >&2; exit 6"
     cli.url = proxy.url
-    process = cli.start("exec", "--", "bash", "-c", script)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    seen = [process.stdout.readline() for _ in range(200)]
+    running = Running(cli, "--", "bash", "-c", script)
+    lines = [running.stdout.readline() for _ in range(200)]
     proxy.refuses = True
     proxy.cut()
     proxy.refuses = False
-    process.stdin.write(b"\n")
-    process.stdin.close()
-    seen += process.stdout.readlines()
-    assert seen == [b"%d\n" % number for number in range(1, 401)]
-    assert process.wait(PATIENCE_S) == 6
+    running.type(b"\n")
+    running.stdin.close()
+    lines += running.stdout.readlines()
+    assert lines == [b"%d\n" % number for number in range(1, 401)]
+    assert running.end() == 6
 
 
-def impatient(**times: float) -> tuple[str, ...]:
-    """Procd, with other times than it has."""
-    modules = ("execution", "outage", "websocket")
+def with_times(**times: float) -> tuple[str, ...]:
+    """Procd with other limits of time."""
+    modules = ("exec", "log_stream", "websocket")
     lines = [f"from procd.cli import {', '.join(modules)}", "from procd.cli.main import main"]
     for name, seconds in times.items():
         lines += [f"{module}.{name} = {seconds}" for module in modules]
@@ -422,255 +361,176 @@ def impatient(**times: float) -> tuple[str, ...]:
 @pytest.mark.parametrize("what", [b"", b"/logs?", b"?wait="])
 def test_a_connection_that_is_lost_silently_is_resumed(cli: Cli, proxy: Proxy, what: bytes) -> None:
     cli.url = proxy.url
+    command = with_times(PING_S=0.2, DEAD_S=1.0, WAIT_S=0.2, SILENT_S=3.0)
     script = "echo one; read x; echo two; exit 6"
-    command = impatient(PING_S=0.2, DEAD_S=1.0, BEAT_S=0.2, SILENT_S=3.0)
-    process = cli.start("exec", "--", "sh", "-c", script, command=command)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"one\n"
+    running = Running(cli, "--", "sh", "-c", script, command=command)
+    assert running.stdout.readline() == b"one\n"
     assert eventually(lambda: any(b"?wait=" in line for line in proxy.lines))
     proxy.freeze(what)
-    process.stdin.write(b"x\n")
-    process.stdin.close()
-    assert process.stdout.read() == b"two\n"
-    assert process.wait(PATIENCE_S) == 6
+    running.type(b"x\n")
+    running.stdin.close()
+    assert running.stdout.read() == b"two\n"
+    assert running.end() == 6
 
 
-def test_a_slow_reader_gets_all(cli: Cli) -> None:
-    process = cli.start(
-        "exec", "--", "seq", "600000", command=impatient(DELETE_S=0.5, REST_S=0.5),
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert process.stdout is not None
-    slow = "for i in 1 2 3 4 5 6 7; do head -c 500000; sleep 0.6; done; cat"
-    read = subprocess.run(
-        ["sh", "-c", slow], stdin=process.stdout, capture_output=True, check=True,
+def test_a_slow_reader_gets_everything(cli: Cli) -> None:
+    running = Running(cli, "-n", "--", "seq", "600000", command=with_times(DELETE_S=0.5))
+    slow = "for i in 1 2 3 4 5 6 7; do head -c 500000; sleep 0.2; done; cat"
+    reader = subprocess.run(
+        ["sh", "-c", slow], stdin=running.stdout, capture_output=True, check=True,
         timeout=PATIENCE_S,
     )  # fmt: skip
-    assert process.wait(PATIENCE_S) == 0
-    assert read.stdout == b"".join(b"%d\n" % number for number in range(1, 600_001))
+    assert running.end() == 0
+    assert reader.stdout == b"".join(b"%d\n" % number for number in range(1, 600_001))
 
 
-def test_the_rest_may_take_its_time_through_lost_connections(cli: Cli, proxy: Proxy) -> None:
+def test_output_through_many_lost_connections(cli: Cli, proxy: Proxy) -> None:
     cli.url = proxy.url
-    proxy.portion = 400_000  # with RETRY_S after each: in all, longer than REST_S
-    process = cli.start("exec", "-n", "--", "seq", "1200000", command=impatient(REST_S=2.0))
-    said, complaint = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, complaint) == (0, b"")
-    assert said == b"".join(b"%d\n" % number for number in range(1, 1_200_001))
+    proxy.portion = 400_000
+    result = cli("exec", "-n", "--", "seq", "1200000")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout == b"".join(b"%d\n" % number for number in range(1, 1_200_001))
 
 
 def test_a_connection_that_is_lost_each_time_is_given_up(cli: Cli, proxy: Proxy) -> None:
     """As with a proxy that passes on no more than the handshake."""
     cli.url = proxy.url
-    command = impatient(LOST_S=1.0)
-    process = cli.start("exec", "--", "sh", "-c", "echo $$; read x", command=command)
-    assert process.stdout is not None
-    pid = int(process.stdout.readline())
+    running = Running(cli, "--", "sh", "-c", "echo $$; read x", command=with_times(LOST_S=1.0))
+    pid = int(running.stdout.readline())
     proxy.portion = 1
     proxy.cut()
-    assert process.wait(PATIENCE_S) == 125
-    assert process.stderr is not None
-    assert b"procd kill exec-" in process.stderr.read()
+    assert running.process.wait(PATIENCE_S) == 125
     assert len([line for line in proxy.lines if b"/logs?" in line]) > 2
     assert eventually(lambda: not alive(pid))  # to end it takes no more than to ask for it
 
 
-@pytest.mark.parametrize("gone", [False, True])
-def test_a_rest_that_does_not_come_is_told(cli: Cli, proxy: Proxy, gone: bool) -> None:
-    """Because nobody sends it, or because its session was ended meanwhile."""
-    cli.url = proxy.url
-    times = {"DEAD_S": 5.0, "PING_S": 0.2, "BEAT_S": 0.2} if gone else {"REST_S": 0.5}
-    script = "echo $PPID; read x; echo two; exit 6"
-    process = cli.start("exec", "--", "sh", "-c", script, command=impatient(**times))
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    shell = int(process.stdout.readline())
+def test_a_session_that_is_deleted_meanwhile(cli: Cli, proxy: Proxy) -> None:
+    """Its command has ended, but not all of the output has come."""
+    direct, cli.url = cli.url, proxy.url
+    running = Running(
+        cli, "--", "sh", "-c", "read x; echo two; exit 6",
+        command=with_times(DEAD_S=5.0, PING_S=0.2, WAIT_S=0.2),
+    )  # fmt: skip
     assert eventually(lambda: any(b"?wait=" in line for line in proxy.lines))
     proxy.freeze(b"/logs?")
-    process.stdin.write(b"x\n")
-    process.stdin.close()
-    if gone:
-        cli.url = f"http://127.0.0.1:{proxy.port_behind}"
-        (own,) = {line.split(b"/")[3].decode() for line in proxy.lines if b"?wait=" in line}
-        assert cli("logs", "-f", own).stdout.endswith(b"two\n")  # it has ended
-        assert cli("kill", own).returncode == 0
-    assert process.wait(PATIENCE_S) == 125
-    assert process.stdout.read() == b""
-    assert process.stderr.read() == b"procd: the rest of the output is lost\n"
-    assert eventually(lambda: not alive(shell))
+    running.type(b"x\n")
+    (session,) = {line.split(b"/")[3].decode() for line in proxy.lines if b"?wait=" in line}
+    cli.url = direct
+    assert cli("logs", "-f", session).stdout.endswith(b"two\n")  # it has ended
+    assert cli("kill", session).returncode == 0
+    assert running.end() == 125
+    assert running.stdout.read() == b""
+    assert running.stderr.read() == b"procd: the rest of the output is lost\n"
 
 
 @pytest.mark.parametrize("code", [0, 6])
-@pytest.mark.parametrize("time", ["LOST_S", "DELETE_S"])
-def test_an_end_that_is_known_is_told_though_the_server_is_lost(
-    cli: Cli, proxy: Proxy, time: str, code: int
-) -> None:
-    """Nothing is left to do then but to end what may be left of the command."""
+def test_a_known_exit_code_though_the_server_is_lost(cli: Cli, proxy: Proxy, code: int) -> None:
     cli.url = proxy.url
-    # To end what doesn't hear takes the server a while.
+    # To end what ignores SIGTERM takes the server a while.
     script = f"trap '' TERM; sleep 100 & echo all; exit {code}"
-    command = impatient(**{time: 0.5})
-    process = cli.start("exec", "-n", "--", "sh", "-c", script, command=command)
-    assert eventually(lambda: any(line.startswith(b"DELETE ") for line in proxy.lines))
-    if time == "LOST_S":
-        proxy.refuses = True
-        proxy.cut()
-    said, complaint = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, said) == (code, b"all\n")
-    assert re.fullmatch(rb"procd: .*: `procd kill exec-\w+` ends what may be left.*\n", complaint)
+    running = Running(cli, "-n", "--", "sh", "-c", script, command=with_times(DELETE_S=0.5))
+    assert running.end() == code
+    assert running.stdout.read() == b"all\n"
+    assert re.fullmatch(LEFTOVER, running.stderr.read())
 
 
-# The server itself answers 429 to what is one connection too many.
+# The server itself answers 429 to one connection too many.
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_gateway_without_its_server_is_a_lost_server(cli: Cli, proxy: Proxy, status: int) -> None:
     cli.url = proxy.url
-    process = cli.start("exec", "--", "sh", "-c", "echo one; read x; echo two; exit 6")
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"one\n"
+    running = Running(cli, "--", "sh", "-c", "echo one; read x; echo two; exit 6")
+    assert running.stdout.readline() == b"one\n"
     proxy.answer(status)
     proxy.answers = b""
-    process.stdin.write(b"x\n")
-    process.stdin.close()
-    assert process.stdout.read() == b"two\n"
-    assert process.wait(PATIENCE_S) == 6
+    running.type(b"x\n")
+    running.stdin.close()
+    assert running.stdout.read() == b"two\n"
+    assert running.end() == 6
 
 
 @pytest.mark.parametrize(("status", "number"), [(401, 0), (502, 0), (502, signal.SIGTERM)])
-def test_what_is_left_is_told(cli: Cli, proxy: Proxy, status: int, number: int) -> None:
-    cli.url = proxy.url
-    command = impatient(LOST_S=PATIENCE_S if number else 0.5)
-    process = cli.start("exec", "--", "sh", "-c", "echo one; exec sleep 1000", command=command)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert process.stdout.readline() == b"one\n"
+def test_leftovers_are_reported(cli: Cli, proxy: Proxy, status: int, number: int) -> None:
+    direct, cli.url = cli.url, proxy.url
+    command = with_times(LOST_S=PATIENCE_S if number else 0.5)
+    running = Running(cli, "--", "sh", "-c", "echo one; exec sleep 1000", command=command)
+    assert running.stdout.readline() == b"one\n"
     proxy.answer(status)
     if number:
-        interrupt(process, number)
-    assert process.wait(PATIENCE_S) == (128 + number if number else 125)
-    said = process.stderr.read()
-    told = re.fullmatch(rb"procd: .*: `(procd kill exec-\w+)` ends what may be left.*\n", said)
-    assert told is not None, said
-    cli.url = cli.url.replace(str(proxy.port), str(proxy.port_behind))
-    assert cli(*told[1].decode().split()[1:]).returncode == 0
+        running.process.send_signal(number)
+    assert running.process.wait(PATIENCE_S) == (128 + number if number else 125)
+    message = running.stderr.read()
+    reported = re.fullmatch(LEFTOVER, message)
+    assert reported is not None, message
+    cli.url = direct
+    assert cli(*reported[1].decode().split()[1:]).returncode == 0
 
 
-def _lose_start(proxy: Proxy) -> None:
-    """Have the reply to the start of a command be lost, and everything after it refused."""
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_start_whose_reply_is_lost(cli: Cli, proxy: Proxy, ends: bool) -> None:
+    """The command may run: it is ended, or reported."""
+    direct, cli.url = cli.url, proxy.url
     proxy.refuses_after_loss = True
     proxy.loses = b"runAsync"
-
-
-def test_a_start_whose_reply_is_lost_leaves_nothing(cli: Cli, proxy: Proxy) -> None:
-    url, cli.url = cli.url, proxy.url
-    _lose_start(proxy)
-    process = cli.start("exec", "--", "sleep", "1000")
+    running = Running(cli, "--", "sleep", "1000", command=with_times(DELETE_S=20 if ends else 0.5))
     assert eventually(lambda: proxy.refused > 0)
-    proxy.refuses = False
-    assert process.wait(PATIENCE_S) == 125
-    assert process.stderr is not None
-    assert b"procd kill" not in process.stderr.read()
-    cli.url = url
+    proxy.refuses = not ends
+    assert running.end() == 125
+    message = running.stderr.read()
+    cli.url = direct
+    if not ends:
+        reported = re.search(LEFTOVER, message)
+        assert reported is not None, message
+        assert cli(*reported[1].decode().split()[1:]).returncode == 0
     assert b"exec-" not in cli("ps").stdout
-
-
-@pytest.mark.parametrize("number", [0, signal.SIGTERM])
-def test_what_is_left_of_a_start_is_told(cli: Cli, proxy: Proxy, number: int) -> None:
-    url, cli.url = cli.url, proxy.url
-    _lose_start(proxy)
-    command = impatient(DELETE_S=PATIENCE_S if number else 0.5)
-    process = cli.start("exec", "--", "sleep", "1000", command=command)
-    assert process.stderr is not None
-    if number:
-        assert eventually(lambda: proxy.refused > 0)
-        interrupt(process, number)
-    assert process.wait(PATIENCE_S) == (128 + number if number else 125)
-    said = process.stderr.read()
-    told = re.match(rb"procd: .*: `(procd kill exec-\w+)` ends what may be left.*\n", said)
-    assert told is not None, said
-    cli.url = url
-    assert cli(*told[1].decode().split()[1:]).returncode == 0
 
 
 @pytest.mark.parametrize("what", [b"dataBase64", b"eof"])
 def test_input_arrives_once_though_the_reply_is_lost(cli: Cli, proxy: Proxy, what: bytes) -> None:
     cli.url = proxy.url
-    process = cli.start("exec", "--", "sh", "-c", "cat; echo end")
-    assert process.stdin is not None
-    assert process.stdout is not None
-    lines = [b"line %d\n" % number for number in range(3)]
-    for number, line in enumerate(lines):
+    running = Running(cli, "--", "sh", "-c", "cat; echo end")
+    for number, line in enumerate([b"line 0\n", b"line 1\n", b"line 2\n"]):
         if number == 1:
             proxy.loses = what
-        process.stdin.write(line)
-        process.stdin.flush()
-        assert process.stdout.readline() == line
-    process.stdin.close()
-    assert process.stdout.read() == b"end\n"
-    assert process.wait(PATIENCE_S) == 0
+        running.type(line)
+        assert running.stdout.readline() == line
+    running.stdin.close()
+    assert running.stdout.read() == b"end\n"
+    assert running.end() == 0
     assert not proxy.loses
 
 
 def test_much_input_through_lost_connections(cli: Cli, proxy: Proxy) -> None:
     cli.url = proxy.url
     data = os.urandom(3_000_000)
-    process = cli.start("exec", "--", "cat")
-    assert process.stdin is not None
-    assert process.stdout is not None
-    writing = threading.Thread(target=_write, args=(process.stdin, data))
-    writing.start()
-    seen = b""
+    running = Running(cli, "--", "cat")
+
+    def write() -> None:
+        with running.stdin as pipe:
+            pipe.write(data)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    output = b""
     for _ in range(5):
-        seen += process.stdout.read(300_000)
+        output += running.stdout.read(300_000)
         proxy.cut()
-    seen += process.stdout.read()
-    writing.join()
-    assert seen == data
-    assert process.wait(PATIENCE_S) == 0
+    output += running.stdout.read()
+    thread.join()
+    assert output == data
+    assert running.end() == 0
 
 
-def _write(pipe: IO[bytes], data: bytes) -> None:
-    with pipe:
-        pipe.write(data)
-
-
-def test_nothing_is_left(cli: Cli) -> None:
+def test_no_session_is_left(cli: Cli) -> None:
     for words in (("true",), ("no-such-command",), ("sh", "-c", "kill -9 $PPID")):
         cli("exec", "--", *words)
-    result = cli("exec", "--", "curl", "-s", f"{cli.url}/process/session")
-    assert len(re.findall(rb'"sessionId"', result.stdout)) == 1  # its own
-
-
-def test_what_is_refused_at_first_stays_so(cli: Cli, proxy: Proxy) -> None:
-    cli.url = proxy.url
-    proxy.answers = b"HTTP/1.1 429 X\r\nContent-Length: 0\r\n\r\n"
-    result = cli("exec", "--", "true")
-    assert (result.returncode, result.stderr) == (125, b"procd: the server answered 429\n")
-
-
-def test_no_server(cli: Cli) -> None:
-    result = cli("--url", "http://127.0.0.1:1", "exec", "--", "true")
-    assert result.returncode == 125
-    assert result.stderr == (
-        b"procd: can't reach procd at http://127.0.0.1:1 (Connection refused): start it with"
-        b" `procd serve`, or say where it is with --url or PROCD_URL\n"
-    )
-
-
-def test_bad_place(cli: Cli) -> None:
-    result = cli("exec", "--cwd", "/no/such/place", "--", "true")
-    assert result.returncode == 125
-    assert b"/no/such/place" in result.stderr
-    assert result.stderr.count(b"\n") == 1
+    assert b"exec-" not in cli("ps").stdout
 
 
 @pytest.mark.parametrize(
     "command", [["-m", "procd"], ["-c", "import procd.cli.main as m; m.main()"]]
 )
 @pytest.mark.parametrize("arguments", [["exec", "--", "true"], ["--version"], ["--help"]])
-def test_what_it_imports(cli: Cli, command: list[str], arguments: list[str]) -> None:
+def test_it_imports_no_heavy_modules(cli: Cli, command: list[str], arguments: list[str]) -> None:
     result = subprocess.run(
         [sys.executable, "-X", "importtime", *command, *arguments],
         capture_output=True, env=cli.env(), check=True, stdin=subprocess.DEVNULL,
@@ -680,9 +540,4 @@ def test_what_it_imports(cli: Cli, command: list[str], arguments: list[str]) -> 
     imported = {line.rpartition("|")[2].strip() for line in lines}
     assert "procd.cli.main" in imported
     assert not imported & set(HEAVY)
-
-
-def test_installed_command_is_the_light_one() -> None:
-    text = Path(PROCD[0]).read_text()
-    assert "procd.cli.main" in text
-    assert os.access(PROCD[0], os.X_OK)
+    assert "procd.cli.main" in Path(PROCD[0]).read_text()

@@ -1,37 +1,26 @@
 """Output that the server no longer has when its reader comes to it."""
 
-import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
-from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.cli.conftest import PROCD, Cli
+from tests.cli.conftest import Cli
 from tests.cli.proxy import Proxy
 from tests.daemon.daemon import PATIENCE_S, Daemon, eventually
 
-# More than all the buffers on its way hold, and the log; each line is as long as any other.
+# More than the log and all buffers on the way hold; each line is as long as any other.
 WHOLE = b"".join(b"%d\n" % number for number in range(1_000_000, 5_000_000))
 SCRIPT = "seq 1000000 4999999; exit 7"
 
 
 @pytest.fixture(scope="module")
 def small(home: str) -> Iterator[Daemon]:
-    """A daemon that keeps little of what a command says."""
+    """A daemon that keeps little of a command's output."""
     with Daemon.start(env={"HOME": home, "PROCD_SESSIONS_MAX_LOG_BYTES": str(4 << 20)}) as daemon:
         yield daemon
-
-
-@pytest.fixture
-def through(small: Daemon) -> Iterator[Proxy]:
-    """A way to it that breaks."""
-    proxy = Proxy(small.port)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture
@@ -42,71 +31,54 @@ def cli(small: Daemon, home: str) -> Iterator[Cli]:
     cli.close()
 
 
-def has_ended(daemon: Daemon) -> bool:
-    """Whether the only command that there is has."""
-    with urlopen(f"{daemon.url}/process/session", timeout=PATIENCE_S) as reply:
-        commands = [command for session in json.load(reply) for command in session["commands"]]
-    return [command.get("exitCode") for command in commands] == [7]
+def read_late(process: "subprocess.Popen[bytes]", cli: Cli) -> bytes:
+    """Read the output once the command has ended; all of it that isn't reported lost."""
 
+    def has_ended() -> bool:
+        sessions = cli.call("GET", "/process/session")
+        commands = [command for session in sessions for command in session["commands"]]
+        return [command.get("exitCode") for command in commands] == [7]
 
-def read_late(process: "subprocess.Popen[bytes]", daemon: Daemon) -> tuple[bytes, int]:
-    """What it prints to who begins to read when all is over, and how much it says is lost."""
-    assert eventually(lambda: has_ended(daemon))
-    output, said = process.communicate(timeout=PATIENCE_S)
+    assert eventually(has_ended)
+    output, message = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 125
-    told = re.fullmatch(
-        rb"procd: (\d+) bytes of the output are lost; the command's exit code is 7\n", said
+    lost = re.fullmatch(
+        rb"procd: (\d+) bytes of the output are lost; the command's exit code is 7\n", message
     )
-    assert told is not None, said
-    return output, int(told[1])
+    assert lost is not None, message
+    assert len(output) + int(lost[1]) == len(WHOLE)
+    return output
 
 
-# Procd, at a server that tells no gaps: it does so only to who gives an offset.
-UNTOLD = """
-from procd.cli.client import Client
-from procd.cli.main import main
-plain = Client.websocket
-Client.websocket = lambda self, path: plain(self, path.partition("&offset=")[0])
-main()
-"""
+def test_a_gap_in_the_output_is_reported(cli: Cli) -> None:
+    output = read_late(cli.start("exec", "-n", "--", "sh", "-c", SCRIPT), cli)
+    assert WHOLE.endswith(output[-500_000:])
 
 
-@pytest.mark.parametrize("command", [PROCD, (sys.executable, "-c", UNTOLD)], ids=["told", "untold"])
-def test_a_gap_in_the_output_is_told(cli: Cli, small: Daemon, command: tuple[str, ...]) -> None:
-    process = cli.start("exec", "-n", "--", "sh", "-c", SCRIPT, command=command)
-    output, lost_bytes = read_late(process, small)
-    assert len(output) + lost_bytes == len(WHOLE)
-    rest = output[-500_000:]
-    assert rest == WHOLE[-len(rest) :]
-
-
-def test_behind_a_gap_a_lost_connection_is_resumed(cli: Cli, small: Daemon, through: Proxy) -> None:
-    cli.url = through.url
-    through.portion = 600_000
-    process = cli.start("exec", "-n", "--", "sh", "-c", SCRIPT)
-    output, lost_bytes = read_late(process, small)
-    assert len(output) + lost_bytes == len(WHOLE)
-    numbers = [int(line) for line in output.split()]
-    # What a gap has made of two numbers has no neighbour.
+def test_a_lost_connection_is_resumed_behind_a_gap(cli: Cli, small: Daemon) -> None:
+    direct = cli.url
+    proxy = Proxy(small.port)
+    try:
+        cli.url = proxy.url
+        proxy.portion = 600_000
+        process = cli.start("exec", "-n", "--", "sh", "-c", SCRIPT)
+        cli.url = direct
+        numbers = [int(line) for line in read_late(process, cli).split()]
+    finally:
+        proxy.close()
+    # A number that a gap has cut has no neighbour.
     whole = [number for number, next_ in pairwise(numbers) if next_ == number + 1]
     assert whole == sorted(set(whole)), "nothing comes twice"
     assert numbers[-1] == 4_999_999
 
 
-@pytest.mark.parametrize("how", [[], ["--follow"]])
-def test_a_log_without_its_beginning(cli: Cli, small: Daemon, how: list[str]) -> None:
-    asked: tuple[tuple[str, dict[str, str]], ...] = (
-        ("/process/session", {"sessionId": "s"}),
-        ("/process/session/s/exec", {"command": "seq 1000000 4999999"}),
-    )
-    for path, body in asked:
-        request = Request(small.url + path, json.dumps(body).encode())
-        urlopen(request, timeout=PATIENCE_S).close()
-    try:
-        result = cli("logs", *how, "--since-offset", "1000", "s")
-    finally:
-        urlopen(Request(f"{small.url}/process/session/s", method="DELETE")).close()
+@pytest.mark.parametrize("options", [[], ["--follow"]])
+def test_a_log_without_its_beginning(cli: Cli, options: list[str]) -> None:
+    cli.call("POST", "/process/session", {"sessionId": "s"})
+    cli.call("POST", "/process/session/s/exec", {"command": "seq 1000000 4999999"})
+    result = cli("logs", *options, "--since-offset", "1000", "s")
+    cli.call("DELETE", "/process/session/s")
     assert result.returncode == 0
-    told = re.fullmatch(rb"procd: (\d+) bytes of output are lost\n", result.stderr)
-    assert told is not None, result.stderr
-    assert result.stdout == WHOLE[1000 + int(told[1]) :]
+    lost = re.fullmatch(rb"procd: (\d+) bytes of output are lost\n", result.stderr)
+    assert lost is not None, result.stderr
+    assert result.stdout == WHOLE[1000 + int(lost[1]) :]

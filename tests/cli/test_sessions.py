@@ -1,301 +1,238 @@
-"""procd ps, sessions, logs, input and kill."""
+"""procd ps, sessions, logs, input, kill and completion."""
 
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 from urllib.parse import quote
-from urllib.request import Request, urlopen
 
 import pytest
-from rich.cells import cell_len
 
-from tests.cli.conftest import PROCD, Cli
+from tests.cli.conftest import PROCD, Cli, OpenScreen
 from tests.cli.proxy import Proxy
-from tests.cli.screen import Screen
 from tests.daemon.daemon import PATIENCE_S
 
-Call = Callable[..., Any]
+
+class Session:
+    """A session of the server."""
+
+    def __init__(self, cli: Cli, name: str) -> None:
+        self.name = name
+        self.path = f"/process/session/{quote(name, safe='')}"
+        self._call = cli.call
+        self._call("POST", "/process/session", {"sessionId": name})
+
+    def start(self, command: str, *, runs_on: bool = True) -> str:
+        """Start a command, and return its id."""
+        body = {"command": command, "runAsync": runs_on}
+        command_id: str = self._call("POST", f"{self.path}/exec", body)["cmdId"]
+        return command_id
+
+    def exit_code(self, command_id: str) -> int:
+        """Wait for a command, and return its exit code."""
+        code: int = self._call("GET", f"{self.path}/command/{command_id}?wait=10")["exitCode"]
+        return code
 
 
 @pytest.fixture
-def call(cli: Cli) -> Call:
-    """Call the API without the command line."""
-    url = cli.url
-
-    def make(method: str, path: str, body: object = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        with urlopen(Request(url + path, data, method=method), timeout=PATIENCE_S) as reply:
-            text = reply.read()
-        return json.loads(text) if text else None
-
-    return make
-
-
-@pytest.fixture
-def session(call: Call) -> Iterator[str]:
+def session(daemon: Any, home: str) -> Iterator[Session]:
     """A session that is gone after the test."""
-    name = f"s {time.monotonic_ns()}"
-    path = f"/process/session/{name.replace(' ', '%20')}"
-    call("POST", "/process/session", {"sessionId": name})
-    yield name
-    try:
-        call("DELETE", path)
-    except HTTPError as exc:
-        exc.close()
-        if exc.code != 404:
-            raise
+    cli = Cli(daemon.url, home)
+    session = Session(cli, f"s {time.monotonic_ns()}")
+    yield session
+    cli("kill", "--kind", "session", session.name)
 
 
-def start(call: Call, session: str, command: str) -> str:
-    """Start a command, and give its id."""
-    path = f"/process/session/{session.replace(' ', '%20')}/exec"
-    command_id: str = call("POST", path, {"command": command, "runAsync": True})["cmdId"]
-    return command_id
+def row_of(cli: Cli, command: str, name: str) -> str:
+    """The row of a table that has this name."""
+    (row,) = (row for row in cli(command).stdout.decode().splitlines() if name in row)
+    return row
 
 
-def test_json_for_a_terminal(cli: Cli, call: Call, session: str) -> None:
-    """As any other output, it has nothing that a terminal would obey; what is read is the same."""
-    text = "echo '\x1b[1m \x7f \x85 \x9b1m é'"
-    start(call, session, text)
-    said = cli("sessions", "--json").stdout
-    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", said.decode())
-    (found,) = (each for each in json.loads(said) if each["sessionId"] == session)
-    assert found["commands"][0]["command"] == text
-    assert "é" in said.decode()
-
-
-def test_lists(cli: Cli, call: Call, session: str) -> None:
-    call(
-        "POST",
-        "/process/session/" + session.replace(" ", "%20") + "/exec",
-        {"command": "exit_=7; (exit 7)"},
-    )
-    running = start(call, session, "cat\nmore of it")
+def test_lists(cli: Cli, session: Session) -> None:
+    session.start("exit_=7; (exit 7)", runs_on=False)
+    running = session.start("cat\nmore of it")
     rows = cli("sessions").stdout.decode().splitlines()
     assert rows[0].split() == ["SESSION", "COMMAND", "STATE", "AGE", "TEXT"]
-    own = [row for row in rows if row.startswith(session)]
+    own = [row for row in rows if row.startswith(session.name)]
     assert "  exit 7  " in own[0]
     assert f"  {running[:8]}  running  " in own[1]
     assert own[1].endswith("  cat")
     document = json.loads(cli("sessions", "--json").stdout)
-    found = next(each for each in document if each["sessionId"] == session)
+    found = next(each for each in document if each["sessionId"] == session.name)
     assert [each.get("exitCode") for each in found["commands"]] == [7, None]
-    (row,) = (row for row in cli("ps").stdout.decode().splitlines() if session in row)
+    row = row_of(cli, "ps", session.name)
     assert row.split()[0] == "session"
     assert row.endswith("  2 commands, last: cat")
     everything = json.loads(cli("ps", "--json").stdout)
     assert everything.keys() == {"terminals", "sessions", "contexts"}
-    call("POST", "/process/pty", {"id": "listed", "cols": 90, "rows": 30, "cwd": "/usr"})
-    (row,) = (row for row in cli("ps").stdout.decode().splitlines() if "listed" in row)
-    assert row.endswith("  90x30 /usr")
+    cli.call("POST", "/process/pty", {"id": "listed", "cols": 90, "rows": 30, "cwd": "/usr"})
+    assert row_of(cli, "ps", "listed").endswith("  90x30 /usr")
     assert cli("kill", "listed").returncode == 0
     assert b"listed" not in cli("ps").stdout
+    session.start("exit 3")
+    cli("kill", session.name, running)
+    cli("logs", "-f", session.name)
+    assert "  ended  " in row_of(cli, "ps", session.name)
 
 
-def test_a_session_whose_shell_has_exited(cli: Cli, call: Call, session: str) -> None:
-    path = f"/process/session/{session.replace(' ', '%20')}"
-    call("POST", f"{path}/exec", {"command": "exit 3"})
-    (row,) = (row for row in cli("ps").stdout.decode().splitlines() if session in row)
-    assert "  ended  " in row
-
-
-def test_a_table_for_people(cli: Cli, call: Call, session: str) -> None:
-    start(call, session, "printf '\x1b[31mred'")
-    screen = Screen([*PROCD, "sessions"], cli.env(TERM="xterm-256color"), cols=100)
-    try:
-        assert screen.wait() == 0
-        assert b"\x1b[1m" in screen.seen  # a bold header
-        assert b"\x1b[31mred" not in screen.seen  # what others wrote is no command to this terminal
-        assert session.encode() in screen.seen
-    finally:
-        screen.close()
+def test_lists_have_nothing_that_a_terminal_obeys(
+    cli: Cli, screen: OpenScreen, session: Session
+) -> None:
+    text = "echo '\x1b[31m \x7f \x85 \x9b1m é'"
+    session.start(text)
+    output = cli("sessions", "--json").stdout
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", output.decode())
+    (found,) = (each for each in json.loads(output) if each["sessionId"] == session.name)
+    assert found["commands"][0]["command"] == text
+    assert "é" in output.decode()
+    terminal = screen("sessions", cols=100)
+    assert terminal.wait() == 0
+    assert terminal.seen.startswith(b"\x1b[1mSESSION")  # a bold header
+    assert session.name.encode() in terminal.seen
+    assert b"\x1b[31m" not in terminal.seen
 
 
 @pytest.mark.parametrize("cols", [30, 80])
 @pytest.mark.parametrize("listing", ["ps", "sessions"])
-def test_a_long_command_leaves_room_for_the_ids(
-    cli: Cli, call: Call, session: str, listing: str, cols: int
+def test_only_the_last_column_is_cut(
+    cli: Cli, screen: OpenScreen, session: Session, listing: str, cols: int
 ) -> None:
-    command = start(call, session, "sleep 1000 # " + "x" * 2000)
-    call("POST", "/process/pty", {"id": "日本"})  # two cells each
-    screen = Screen([*PROCD, listing], cli.env(TERM="xterm"), cols=cols)
-    try:
-        assert screen.wait() == 0
-        about = "1 command, last: " if listing == "ps" else "sleep 1000"
-        found = re.search(rf"^.*{session}.*$", screen.seen.decode(), re.MULTILINE)
-        assert found is not None
-        row = found.group().rstrip("\r")
-        head, _, text = row.partition("  running  ")
-        assert text.endswith("…")
-        if cols == 80:
-            assert cell_len(row) == 80
-            assert about in text
-        assert (command[:8] in head) == (listing == "sessions")
-    finally:
-        screen.close()
-        call("DELETE", "/process/pty/" + quote("日本"))
+    command = session.start("sleep 1000 # 日本" + "x" * 2000)
+    cli.call("POST", "/process/pty", {"id": "日本"})  # two cells each
+    terminal = screen(listing, cols=cols)
+    assert terminal.wait() == 0
+    cli.call("DELETE", "/process/pty/" + quote("日本"))
+    found = re.search(rf"^.*{session.name}.*$", terminal.seen.decode(), re.MULTILINE)
+    assert found is not None
+    row = found.group().rstrip("\r")
+    head, _, text = row.partition("  running  ")
+    assert text.endswith("…")
+    assert (command[:8] in head) == (listing == "sessions")
+    if cols == 80:
+        cells = len(row) + row.count("日") + row.count("本")
+        assert cells == 80
+        assert ("1 command, last: " if listing == "ps" else "sleep 1000") in text
 
 
-def test_logs(cli: Cli, call: Call, session: str) -> None:
-    first = start(call, session, "echo one; echo two >&2; printf '\\001\\001\\001x'")
-    start(call, session, "echo newest")
-    call("GET", f"/process/session/{session.replace(' ', '%20')}/command/{first}?wait=10")
-    assert cli("logs", "-f", session).stdout == b"newest\n"
-    result = cli("logs", session, first[:8])
+def test_logs(cli: Cli, screen: OpenScreen, session: Session) -> None:
+    assert b"has run no command" in cli("logs", session.name).stderr
+    first = session.start("echo one; echo two >&2; printf '\\001\\001\\001x'", runs_on=False)
+    session.start("echo newest; echo bad >&2")
+    assert cli("logs", "-f", session.name).stdout == b"newest\n"
+    result = cli("logs", session.name, first[:8])
     assert (result.stdout, result.stderr) == (b"one\n\x01\x01\x01x", b"two\n")
-    document = json.loads(cli("logs", "--json", session, first).stdout)
+    document = json.loads(cli("logs", "--json", session.name, first).stdout)
     assert document["stderr"] == "two\n"
-    result = cli("logs", "--since-offset", "3", session, first)
-    assert (result.stdout + result.stderr).startswith((b"\n\x01", b"\ntwo", b"\n"))
+    assert cli("logs", "--json", "-f", session.name).returncode == 2
+    result = cli("logs", "--since-offset", "3", session.name, first)
     assert len(result.stdout + result.stderr) == 12 - 3
+    assert b"no command begins with zz" in cli("logs", session.name, "zz").stderr
+    terminal = screen("logs", session.name)
+    assert terminal.wait() == 0
+    assert b"\x1b[31mbad\r\n\x1b[39m" in terminal.seen
+    assert b"newest\r\n" in terminal.seen
 
 
-def restart(proxy: Proxy) -> None:
+def away(proxy: Proxy, status: int) -> None:
     """Be a gateway whose server is away for a moment."""
-    proxy.answer(502)
+    proxy.answer(status)
     proxy.answers = b""
 
 
-def crowd(proxy: Proxy) -> None:
-    """Be a server that has too many connections for a moment."""
-    proxy.answer(429)
-    proxy.answers = b""
-
-
-@pytest.mark.parametrize("cut", [Proxy.cut, restart, crowd])
+@pytest.mark.parametrize(
+    "lose", [Proxy.cut, lambda proxy: away(proxy, 502), lambda proxy: away(proxy, 429)]
+)
 def test_logs_that_follow(
-    cli: Cli, call: Call, session: str, proxy: Proxy, cut: Callable[[Proxy], None]
+    cli: Cli, session: Session, proxy: Proxy, lose: Callable[[Proxy], None]
 ) -> None:
-    command = start(call, session, "echo one; read x; echo two; read x; echo err >&2")
+    command = session.start("echo one; read x; echo two; read x; echo err >&2")
     cli.url = proxy.url
-    process = cli.start("logs", "--follow", session)
+    process = cli.start("logs", "--follow", session.name)
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stdout.readline() == b"one\n"
-    cut(proxy)
-    assert cli("input", session, command, "x").returncode == 0
+    lose(proxy)
+    assert cli("input", session.name, command, "x").returncode == 0
     assert [process.stdout.readline() for _ in range(2)] == [b"x\n", b"two\n"]
-    assert cli("input", session, command[:6], stdin=b"y\n").returncode == 0
+    lose(proxy)
+    assert cli("input", session.name, command[:6], stdin=b"y\n").returncode == 0
     assert process.wait(PATIENCE_S) == 0
     assert process.stdout.read() == b"y\n"
     assert process.stderr.read() == b"err\n"
 
 
-def test_logs_that_are_quiet_between_two_losses(
-    cli: Cli, call: Call, session: str, proxy: Proxy
-) -> None:
-    command = start(call, session, "echo one; read x; echo two")
-    cli.url = proxy.url
-    code = "from procd.cli import main, outage; outage.LOST_S = outage.STEADY_S = 0.3; main.main()"
-    process = cli.start("logs", "-f", session, command=(sys.executable, "-c", code))
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"one\n"
-    for _ in range(2):
-        proxy.cut()
-        time.sleep(1.0)  # in which it is found, and by which the first loss is long ago
-    assert cli("input", session, command, "x").returncode == 0
-    assert process.stdout.read() == b"x\ntwo\n"
-    assert process.wait(PATIENCE_S) == 0
-
-
-def test_logs_in_colour(cli: Cli, call: Call, session: str) -> None:
-    start(call, session, "echo fine; echo bad >&2")
-    screen = Screen([*PROCD, "logs", "-f", session], cli.env(TERM="xterm-256color"))
-    try:
-        assert screen.wait() == 0
-        assert b"\x1b[31mbad\r\n\x1b[39m" in screen.seen
-        assert b"fine\r\n" in screen.seen
-    finally:
-        screen.close()
-
-
-def test_input(cli: Cli, call: Call, session: str) -> None:
-    command = start(call, session, 'read x; echo "<$x>"; od -An -tx1; echo over')
-    assert cli("input", session, command, "").returncode == 0
-    assert cli("input", session, command, stdin=b"\xff\x00a").returncode == 0
-    assert cli("input", "--eof", session, command).returncode == 0
-    assert cli("logs", "-f", session).stdout == b"\n<>\n\xff\x00a ff 00 61\nover\n"
-    with open("/dev/null", "wb") as unreadable:
-        process = cli.start("input", session, command, stdin=unreadable)
-    assert process.wait(PATIENCE_S) == 1
-    assert process.stderr is not None
-    assert process.stderr.read() == b"procd: can't read standard input: Bad file descriptor\n"
-    result = cli("input", session, command, "late")
+def test_input(cli: Cli, session: Session, tmp_path: Path) -> None:
+    command = session.start('read x; echo "<$x>"; od -An -tx1; echo over')
+    assert cli("input", session.name, command, "").returncode == 0
+    assert cli("input", session.name, command, stdin=b"\xff\x00a").returncode == 0
+    assert cli("input", "--eof", session.name, command).returncode == 0
+    assert cli("logs", "-f", session.name).stdout == b"\n<>\n\xff\x00a ff 00 61\nover\n"
+    result = cli("input", session.name, command, "late")
     assert result.returncode == 1
     assert result.stderr == b"procd: command has already completed with exit code 0\n"
 
 
-def test_input_and_its_end(cli: Cli, call: Call, session: str, tmp_path: Path) -> None:
-    command = start(call, session, "wc -c")
+def test_input_and_its_end(cli: Cli, session: Session, tmp_path: Path) -> None:
+    command = session.start("wc -c")
     (tmp_path / "words").write_text("one\ntwo\n")
     with (tmp_path / "words").open() as words:
-        process = cli.start("input", "--eof", session, command, stdin=words)
+        process = cli.start("input", "--eof", session.name, command, stdin=words)
         assert process.stderr is not None
         assert b"--eof alone doesn't read standard input: give `-`" in process.stderr.read()
         assert process.wait(PATIENCE_S) == 2
-        assert cli.start("input", session, command, "-", stdin=words).wait(PATIENCE_S) == 0
-    assert cli("input", "--eof", session, command, "-", stdin=b"xyz").returncode == 0
-    assert cli("logs", "-f", session).stdout.endswith(b"11\n")
+        process = cli.start("input", session.name, command, "-", stdin=words)
+        assert process.wait(PATIENCE_S) == 0
+    assert cli("input", "--eof", session.name, command, "-", stdin=b"xyz").returncode == 0
+    assert cli("logs", "-f", session.name).stdout.endswith(b"11\n")
     with (tmp_path / "words").open("rb", buffering=0) as words:
         words.readline()  # as a loop of a shell does
-        command = start(call, session, "wc -c")
-        arguments = ("input", "--eof", session, command)
-        assert cli.start(*arguments, stdin=words).wait(PATIENCE_S) == 0
-    assert cli("logs", "-f", session, command).stdout == b"0\n"
+        command = session.start("wc -c")
+        process = cli.start("input", "--eof", session.name, command, stdin=words)
+        assert process.wait(PATIENCE_S) == 0
+    assert cli("logs", "-f", session.name, command).stdout == b"0\n"
 
 
-def test_kill(cli: Cli, call: Call, session: str) -> None:
-    path = f"/process/session/{session.replace(' ', '%20')}"
-    command = start(call, session, "sleep 1000")
-    assert cli("kill", "--signal", "int", session, command).returncode == 0
-    assert call("GET", f"{path}/command/{command}?wait=10")["exitCode"] == 130
-    command = start(call, session, "sleep 1000")
-    assert cli("kill", session, command).returncode == 0
-    assert call("GET", f"{path}/command/{command}?wait=10")["exitCode"] == 143
-    call("POST", "/process/pty", {"id": session})
-    result = cli("kill", session)
+def test_kill(cli: Cli, session: Session) -> None:
+    command = session.start("sleep 1000")
+    assert cli("kill", "--signal", "int", session.name).returncode == 2
+    assert cli("kill", "--signal", "int", session.name, command).returncode == 0
+    assert session.exit_code(command) == 130
+    command = session.start("sleep 1000")
+    assert cli("kill", session.name, command).returncode == 0
+    assert session.exit_code(command) == 143
+    cli.call("POST", "/process/pty", {"id": session.name})
+    result = cli("kill", session.name)
     assert result.returncode == 1
     assert result.stderr.endswith(b"is a terminal and a session: say which one with --kind\n")
-    assert cli("kill", "--kind", "session", session).returncode == 0
-    assert cli("kill", session).returncode == 0
-    assert cli("kill", session).returncode == 1
+    assert cli("kill", "--kind", "session", session.name).returncode == 0
+    assert cli("kill", session.name).returncode == 0
+    assert cli("kill", session.name).returncode == 1
 
 
+@pytest.mark.parametrize("name", ["nope", "\udcff"])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["logs", "nope"], "there is no session nope: `procd sessions` lists them"),
-        (["input", "nope", "x", "y"], "there is no session nope: `procd sessions` lists them"),
-        (["kill", "nope"], "there is nothing named nope: `procd ps` lists what there is"),
-        (["record", "nope", "/dev/null"], "there is no terminal nope: `procd ps` lists them"),
+        (["logs", "NAME"], "there is no session NAME: `procd sessions` lists them"),
+        (["input", "NAME", "x", "y"], "there is no session NAME: `procd sessions` lists them"),
+        (["kill", "NAME"], "there is nothing named NAME: `procd ps` lists what there is"),
+        (["record", "NAME", "/dev/null"], "there is no terminal NAME: `procd ps` lists them"),
+        (["python", "-c", "NAME"], ""),
     ],
 )
-def test_what_is_not_there(cli: Cli, arguments: list[str], message: str) -> None:
-    result = cli(*arguments)
-    assert result.returncode == 1
-    assert result.stderr.decode() == f"procd: {message}\n"
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["logs", "\udcff"], ["kill", "\udcff"], ["input", "\udcff", "x", "y"],
-        ["record", "\udcff", "/dev/null"], ["python", "-c", "\udcff"],
-    ],
-)  # fmt: skip
-def test_a_name_that_is_not_utf_8(cli: Cli, arguments: list[str]) -> None:
-    result = cli(*arguments)
+def test_a_name_that_is_not_there(cli: Cli, arguments: list[str], message: str, name: str) -> None:
+    result = cli(*(name if each == "NAME" else each for each in arguments))
     assert result.returncode == 1
     assert result.stderr.startswith(b"procd: ")
     assert result.stderr.count(b"\n") == 1
+    if message and name.isascii():
+        assert result.stderr.decode() == f"procd: {message.replace('NAME', name)}\n"
 
 
 @pytest.mark.parametrize(
@@ -305,68 +242,65 @@ def test_a_name_that_is_not_utf_8(cli: Cli, arguments: list[str]) -> None:
         ["kill", ""], ["kill", "s", ""], ["record", "", "/dev/null"], ["python", "--context", ""],
     ],
 )  # fmt: skip
-def test_a_name_is_not_empty(cli: Cli, arguments: list[str]) -> None:
-    """It is that of a variable that isn't set."""
+def test_an_empty_name(cli: Cli, arguments: list[str]) -> None:
+    """It is that of an unset variable."""
     result = cli(*arguments)
     assert result.returncode == 2
     assert re.search(rb"\nError: Invalid value for '.+': must not be empty\n$", result.stderr)
 
 
-def test_unknown_command_of_a_session(cli: Cli, call: Call, session: str) -> None:
-    assert b"has run no command" in cli("logs", session).stderr
-    start(call, session, "true")
-    assert b"no command begins with zz" in cli("logs", session, "zz").stderr
+def complete(cli: Cli, words: str) -> list[str]:
+    """What bash would offer behind these words."""
+    word = str(words.count(" ") - words.count("\\ "))
+    result = cli(_PROCD_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=word)
+    assert result.stderr == b""
+    return [line.removeprefix("plain,") for line in result.stdout.decode().split("\n") if line]
 
 
-def test_completion(cli: Cli, call: Call, session: str) -> None:
-    command = start(call, session, "true")
-    name = session.replace(" ", "\\ ")
-    for words, word, expected in (
-        ("procd ", "1", "attach"),
-        ("procd logs ", "2", session),
-        (f"procd logs {name} ", "3", command),
-        ("procd kill s", "2", session),
+def test_completion(cli: Cli, session: Session) -> None:
+    command = session.start("true")
+    context = cli.call("POST", "/process/interpreter/context", {})["id"]
+    name = session.name.replace(" ", "\\ ")
+    for words, expected in (
+        ("procd ", "attach"),
+        ("procd logs ", session.name),
+        (f"procd logs {name} ", command),
+        (f"procd kill {name} ", command),
+        ("procd kill s", session.name),
+        ("procd kill ", context),
+        ("procd python --context ", context),
     ):
-        result = cli(_PROCD_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=word)
-        assert f"plain,{expected}" in result.stdout.decode().splitlines()
-    context = call("POST", "/process/interpreter/context", {})["id"]
-    words = "procd python --context "
-    result = cli(_PROCD_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD="3")
-    assert f"plain,{context}" in result.stdout.decode().splitlines()
-    call("DELETE", f"/process/interpreter/context/{context}")
+        assert expected in complete(cli, words), words
+    cli.call("DELETE", f"/process/interpreter/context/{context}")
     for shell in ("bash", "zsh", "fish"):
         assert b"_PROCD_COMPLETE" in cli("completion", shell).stdout
-    url = "http://127.0.0.1:1"
-    result = cli(
-        _PROCD_COMPLETE="bash_complete", COMP_WORDS="procd logs ", COMP_CWORD="2", PROCD_URL=url
-    )
-    assert (result.stdout.strip(), result.stderr) == (b"", b"")
+    cli.url = "http://127.0.0.1:1"
+    assert complete(cli, "procd logs ") == []
 
 
 @pytest.mark.parametrize("begin", ["zz", "'zz", '"zz', "zz\\ "])
-def test_completion_is_no_code(cli: Cli, call: Call, tmp_path: Path, begin: str) -> None:
-    """Others choose the ids."""
+def test_bash_does_not_run_completed_names(
+    cli: Cli, screen: OpenScreen, tmp_path: Path, begin: str
+) -> None:
+    """Others choose them."""
     name = "zz $(touch pwned)`touch pwned`;touch pwned;*'\"\\"
-    call("POST", "/process/session", {"sessionId": name})
+    session = Session(cli, name)
     rc = tmp_path / "rc"
     rc.write_bytes(b"PS1='> ' HISTFILE=\n" + cli("completion", "bash").stdout)
-    env = cli.env(PATH=f"{Path(PROCD[0]).parent}:{os.environ['PATH']}", TERM="dumb")
-    screen = Screen(["bash", "--rcfile", str(rc), "-i"], env, cols=200)
-    try:
-        screen.until(rb"> ")
-        screen.type(f"cd {tmp_path}\nprocd logs {begin}\t".encode())
-        if begin[:2] == "zz":
-            screen.until(rb"\$")
-            screen.type(b"\n")
-            screen.until(re.escape(f"session {name} has run no command".encode()))
-        else:
-            screen.type(begin[:1].encode() + b"\n")
-            screen.until(rb"there is no session zz:")
-        screen.type(b"exit\n")
-        screen.wait()
-    finally:
-        screen.close()
-        call("DELETE", f"/process/session/{quote(name, safe='')}")
+    path = f"{Path(PROCD[0]).parent}:{os.environ['PATH']}"
+    shell = screen("--rcfile", str(rc), "-i", command="bash", cols=200, PATH=path, TERM="dumb")
+    shell.until(rb"> ")
+    shell.type(f"cd {tmp_path}\nprocd logs {begin}\t".encode())
+    if begin[:2] == "zz":
+        shell.until(rb"\$")
+        shell.type(b"\n")
+        shell.until(re.escape(f"session {name} has run no command".encode()))
+    else:
+        shell.type(begin[:1].encode() + b"\n")
+        shell.until(rb"there is no session zz:")
+    shell.type(b"exit\n")
+    shell.wait()
+    cli.call("DELETE", session.path)
     assert not (tmp_path / "pwned").exists()
 
 
