@@ -1,9 +1,9 @@
-// The server's API: requests, and WebSockets that are opened with a one-time ticket.
+// Requests to the server's API, and WebSockets, which are opened with a one-time ticket.
 import { ask } from "./dialogs.js";
 
-// From …/terminal/static/js/ to where the API begins, below whatever prefix.
+// From …/terminal/static/js/ to the root of the API, which may be below a prefix.
 const ROOT = new URL("../../../", import.meta.url);
-// For what the server answers at once, if it can be reached at all.
+// For requests that the server answers at once.
 export const REPLY_MS = 10000;
 
 export class ApiError extends Error {
@@ -13,33 +13,33 @@ export class ApiError extends Error {
   }
 }
 
-// A gateway's, whose server isn't there, and a server's that has too much to do.
-const PASSING = new Set([429, 502, 503, 504]);
+// Statuses of a gateway without its server, and of a server that has too much to do.
+const TEMPORARY = new Set([429, 502, 503, 504]);
 
-/** Whether what has failed so is worth another try by itself. */
-export function passes(error) {
-  return !(error instanceof ApiError) || PASSING.has(error.status);
+/** Whether a request that failed with this error may succeed later. */
+export function isTemporary(error) {
+  return !(error instanceof ApiError) || TEMPORARY.has(error.status);
 }
 
-// In memory only: it goes with the page.
+// Only kept in memory.
 let token = null;
 let asking = null;
-// Whether the server asks for tokens: a request tells, a WebSocket that is refused doesn't.
-let guarded = false;
-let told = null;
+// Whether the server needs tokens: known from requests, because a refused WebSocket doesn't tell.
+let needsToken = false;
+let greeting = null;
 let greeted = false;
-const waiting = []; // those who go on when there is a token again
+const waiting = []; // called once there is a token again
 
-/** Ask for a token, once for all who wait for one. */
+/** Ask the user for a token, once for all requests that need one. */
 function askForToken() {
   const text = token === null ? "This server asks for a token." : "That token is not valid.";
   token = null;
-  told = null; // whoever greets from now on is asked again
+  greeting = null; // the next greeting asks again
   asking ??= ask("Token", [["token", "Token", { type: "password", required: true }]], { text, action: "Enter" })
     .then((answer) => {
       if (answer === null) throw new ApiError(401, "no token was given");
       token = answer.token.trim();
-      for (const goOn of waiting.splice(0)) goOn();
+      for (const resume of waiting.splice(0)) resume();
     })
     .finally(() => {
       asking = null;
@@ -47,12 +47,12 @@ function askForToken() {
   return asking;
 }
 
-/** Resolves when the person has given a token, to this or to another question. */
+/** Resolves when the user has given a token, whichever request asked for it. */
 export function tokenGiven() {
   return new Promise((resolve) => waiting.push(resolve));
 }
 
-/** Forget the token, which the server no longer takes. */
+/** Forget the token, which is no longer valid. */
 export function forgetToken() {
   token = null;
 }
@@ -71,7 +71,8 @@ async function send(method, path, body, { accept = "application/json", signal, w
 }
 
 /**
- * The reply to a request, which is a 2xx; throws an ApiError, or another error if nobody answers.
+ * Send a request; returns a reply with a status of 2xx. Throws an ApiError for another status, and
+ * another error without a reply.
  * `options`: accept, a media type; signal and withinMs, which end the request.
  */
 export async function fetched(method, path, body, options = {}) {
@@ -81,7 +82,7 @@ export async function fetched(method, path, body, options = {}) {
     const reply = await send(method, path, body, options);
     if (reply.ok) return reply;
     if (reply.status === 401) {
-      guarded = true;
+      needsToken = true;
       if (used === token) await askForToken();
       continue;
     }
@@ -89,43 +90,43 @@ export async function fetched(method, path, body, options = {}) {
     try {
       message = (await reply.json()).message ?? message;
     } catch {
-      // A gateway's page.
+      // It is a gateway's page.
     }
     throw new ApiError(reply.status, message);
   }
 }
 
-/** The same as parsed JSON. */
+/** Send a request; returns the JSON of its reply. */
 export async function request(method, path, body, options) {
   return (await fetched(method, path, body, options)).json();
 }
 
-/** A path of the API with each part encoded. */
+/** A template tag for a path of the API: encodes the values. */
 export function at(strings, ...values) {
   return String.raw({ raw: strings }, ...values.map(encodeURIComponent));
 }
 
-/** Have the server tell once whether it asks for tokens. */
+/** Find out, once, whether the server needs tokens. */
 export function greet() {
-  told ??= request("GET", "/version").then(
+  greeting ??= request("GET", "/version").then(
     () => {
       greeted = true;
     },
     (error) => {
-      told = null;
+      greeting = null;
       throw error;
     },
   );
-  return told;
+  return greeting;
 }
 
-/** A WebSocket on `path`, not yet open. */
+/** Make a WebSocket for `path`, which isn't open yet. */
 export async function socket(path, { params = {}, protocols = [] } = {}) {
   const url = new URL(path.slice(1), ROOT);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   for (const [name, value] of Object.entries(params)) url.searchParams.set(name, value);
-  if (!greeted) await greet(); // else it is begun at once, while the page goes on with its screen
-  if (guarded) {
+  if (!greeted) await greet();
+  if (needsToken) {
     const { ticket } = await request("POST", "/tickets", { route: path }, { withinMs: REPLY_MS });
     url.searchParams.set("ticket", ticket);
   }

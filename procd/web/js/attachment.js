@@ -1,43 +1,43 @@
-// One PTY's connection: bytes both ways, the place in the output, and coming back after a loss.
-import { ApiError, REPLY_MS, at, forgetToken, passes, request, socket } from "./api.js";
+// One PTY's connection: input, output and its offset, and reconnecting after a loss.
+import { ApiError, REPLY_MS, at, forgetToken, isTemporary, request, socket } from "./api.js";
 import { Backoff } from "./backoff.js";
-import { Pulse } from "./pulse.js";
+import { Keepalive } from "./keepalive.js";
 
 const PROTOCOLS = ["procd.pty.v1", "X-Daytona-Pty-Exit-Control"];
 const TAKEN_OVER = 4001;
-// The server sends so much ahead of an ack that one for each of these keeps it going.
+// Output is acknowledged each time this much has been drawn: less than the server's window.
 const ACK_BYTES = 32 << 10;
-// A hidden page draws so slowly that a program would wait for it; behind by this, it rather leaves.
+// A hidden page draws so slowly that a program would wait for it. It disconnects when this much output
+// isn't drawn.
 const HIDDEN_BYTES = 128 << 10;
-// What is pasted may be longer than the server takes in one message.
-const PIECE_BYTES = 32 << 10;
+// A paste may be longer than the longest message that the server accepts.
+const INPUT_BYTES = 32 << 10;
 
 const encoder = new TextEncoder();
 
 /**
  * States, each with a text: connecting, live, waiting (will try again), asleep (until the page is
- * seen again), and those that stay until the person does something: replaced, kicked, ended,
- * forbidden, failed.
+ * visible again), and those that last until the user acts: replaced, kicked, ended, forbidden, failed.
  *
  * `events`: output(bytes, drawn) draws and then calls `drawn`; reset() clears the screen for output
- * that begins anew; sized(cols, rows) says which size the output is for; state(name, text);
+ * that begins anew; sized(cols, rows): the size that the output is for; state(name, text);
  * presence(message).
  */
 export class Attachment {
   #socket = null;
-  #offset = null; // where the output goes on; null: from what the server replays
+  #offset = null; // of the next output; null: begin with a replay
   #replayLeft = 0;
-  #attempt = 0; // callbacks of an earlier connection are not acknowledged on a later one
+  #attempt = 0; // identifies the connection that a callback belongs to
   #acked = 0;
-  #undrawn = 0; // bytes that the screen still has to take
+  #undrawn = 0; // bytes that aren't drawn yet
   #backoff = new Backoff();
-  #pulse = null;
+  #keepalive = null;
   #timer = null;
   #created = null;
   #exit = null;
   #size = null;
 
-  /** As a `viewer` it only looks on, whatever its token allows. */
+  /** A `viewer` only watches, whatever its token allows. */
   constructor(id, events, viewer = false) {
     this.id = id;
     this.events = events;
@@ -45,20 +45,20 @@ export class Attachment {
     this.state = "connecting";
     this.online = () => this.state === "waiting" && this.connect();
     addEventListener("online", this.online);
-    this.seen = () => !document.hidden && this.state === "asleep" && this.connect();
-    document.addEventListener("visibilitychange", this.seen);
+    this.visible = () => !document.hidden && this.state === "asleep" && this.connect();
+    document.addEventListener("visibilitychange", this.visible);
   }
 
-  #become(state, text) {
+  #setState(state, text) {
     this.state = state;
     this.events.state(state, text);
   }
 
-  /** Attach, or attach again. */
+  /** Connect, or connect again. */
   async connect() {
-    this.#leave();
+    this.#disconnect();
     const attempt = this.#attempt;
-    this.#become("connecting", "Connecting…");
+    this.#setState("connecting", "Connecting…");
     try {
       if (this.#offset !== null) {
         await this.#check();
@@ -75,30 +75,30 @@ export class Attachment {
       this.#listen(made, attempt);
     } catch (error) {
       if (attempt !== this.#attempt) return;
-      if (passes(error)) this.#retry();
-      else if (error.status === 401) this.#become("forbidden", "A token is needed to attach.");
-      else if (error.status === 403) this.#become("forbidden", `Not allowed: ${error.message}`);
-      else this.#become("failed", error.message);
+      if (isTemporary(error)) this.#retry();
+      else if (error.status === 401) this.#setState("forbidden", "A token is needed to attach.");
+      else if (error.status === 403) this.#setState("forbidden", `Not allowed: ${error.message}`);
+      else this.#setState("failed", error.message);
     }
   }
 
-  /** Let go of the connection; what comes of it now is no longer heard. */
-  #leave() {
+  /** Close the connection, and ignore what still comes from it. */
+  #disconnect() {
     this.#attempt++;
     clearTimeout(this.#timer);
-    this.#pulse?.stop();
+    this.#keepalive?.stop();
     this.#socket?.close();
     this.#socket = null;
   }
 
-  /** Whether it is still the same terminal, and not another one of the same name. */
+  /** Forget the offset if another terminal has the name now. */
   async #check() {
     try {
       const { createdAt } = await request("GET", at`/process/pty/${this.id}`, undefined, { withinMs: REPLY_MS });
       if (this.#created !== null && this.#created !== createdAt) this.#offset = null;
       this.#created = createdAt;
     } catch (error) {
-      // One that has ended isn't shown any more, but can be resumed for a while.
+      // An ended terminal is no longer listed, but can be resumed for a while.
       if (!(error instanceof ApiError && error.status === 404)) throw error;
     }
   }
@@ -106,20 +106,20 @@ export class Attachment {
   #listen(made, attempt) {
     this.#socket = made;
     this.#exit = null;
-    this.#pulse = new Pulse(
-      () => this.#say({ type: "ping" }),
+    this.#keepalive = new Keepalive(
+      () => this.#send({ type: "ping" }),
       () => {
-        this.#leave();
+        this.#disconnect();
         this.#closed({ code: 1006, reason: "" });
       },
     );
-    const mine = (handler) => (event) => attempt === this.#attempt && handler(event);
-    made.onmessage = mine(({ data }) => {
-      this.#pulse.heard();
+    const ifCurrent = (handler) => (event) => attempt === this.#attempt && handler(event);
+    made.onmessage = ifCurrent(({ data }) => {
+      this.#keepalive.heard();
       if (typeof data === "string") this.#control(JSON.parse(data));
       else this.#output(new Uint8Array(data), attempt);
     });
-    made.onclose = mine((event) => this.#closed(event));
+    made.onclose = ifCurrent((event) => this.#closed(event));
   }
 
   #control(message) {
@@ -141,7 +141,7 @@ export class Attachment {
 
   #connected({ offset, replayBytes = 0, liveOffset, modes = "", cols, rows }) {
     if (this.#offset !== null && this.#offset !== offset) {
-      // What lies between is no longer kept: better the screen of now than half of it.
+      // The server no longer has the output in between: show everything anew.
       this.#offset = null;
       this.connect();
       return;
@@ -150,14 +150,14 @@ export class Attachment {
       this.events.reset();
       this.#offset = liveOffset;
       this.#replayLeft = replayBytes;
-      this.#check().catch(() => {}); // only to compare with later
+      this.#check().catch(() => {}); // only for a later comparison
     }
     this.events.sized(cols, rows);
     if (modes) this.events.output(encoder.encode(modes), () => {});
     this.#acked = this.#offset;
     this.#backoff.reset();
-    this.#become("live", "");
-    if (this.#size !== null) this.#say(this.#size);
+    this.#setState("live", "");
+    if (this.#size !== null) this.#send(this.#size);
   }
 
   #output(bytes, attempt) {
@@ -169,95 +169,95 @@ export class Attachment {
       this.#undrawn -= bytes.length;
       if (attempt !== this.#attempt || end - this.#acked < ACK_BYTES) return;
       this.#acked = end;
-      this.#say({ type: "ack", offset: end });
+      this.#send({ type: "ack", offset: end });
     });
     if (document.hidden && this.#undrawn > HIDDEN_BYTES && this.#replayLeft === 0) this.#sleep();
   }
 
   #sleep() {
-    this.#leave();
-    this.#become("asleep", "Paused while the page is hidden.");
+    this.#disconnect();
+    this.#setState("asleep", "Paused while the page is hidden.");
   }
 
   #closed({ code, reason }) {
-    this.#leave();
+    this.#disconnect();
     if (this.#replayLeft > 0) {
-      this.#offset = null; // half a replay is no place to go on from
+      this.#offset = null; // half a replay can't be resumed
       this.#replayLeft = 0;
     }
     const exit = this.#exit ?? exitOf(code, reason);
     if (exit?.error !== undefined) {
       if (/not found|terminated/.test(exit.error)) this.#end(exit.error);
-      else this.#become("failed", exit.error);
+      else this.#setState("failed", exit.error);
     } else if (exit !== null) {
       const why = exit.exitReason ? ` (${exit.exitReason})` : "";
       this.#end(`Ended with exit code ${exit.exitCode}${why}.`);
     } else if (code === TAKEN_OVER) {
-      this.#become("replaced", `Somebody else works here now: ${reason}.`);
+      this.#setState("replaced", `Somebody else works here now: ${reason}.`);
     } else if (code === 1008 && reason === "slow consumer") {
-      this.#offset = null; // too far behind for what is kept
+      this.#offset = null; // the server no longer has what follows
       this.connect();
     } else if (code === 1008) {
       forgetToken();
-      this.#become("kicked", `The server has ended this connection: ${reason || "not allowed"}.`);
+      this.#setState("kicked", `The server has ended this connection: ${reason || "not allowed"}.`);
     } else if (code === 1000 || code === 1002 || code === 1009 || code === 1011) {
-      this.#become("failed", errorOf(reason) || `The server closed the connection (${code}).`);
+      this.#setState("failed", errorOf(reason) || `The server closed the connection (${code}).`);
     } else {
       this.#retry();
     }
   }
 
   #end(text) {
-    this.#created ??= ""; // what is found under this name from now on is another
-    this.#become("ended", text);
+    this.#created ??= ""; // from now on another terminal may have the name
+    this.#setState("ended", text);
   }
 
   #retry() {
     const wait = this.#backoff.next();
     const seconds = Math.max(1, Math.round(wait / 1000));
-    this.#become("waiting", `Connection lost. Trying again in ${seconds} s…`);
+    this.#setState("waiting", `Connection lost. Trying again in ${seconds} s…`);
     this.#timer = setTimeout(() => this.connect(), wait);
   }
 
-  #say(message) {
+  #send(message) {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
   }
 
-  /** Type; what is typed while nobody is connected is dropped, not kept for a surprise. */
+  /** Send input; without a connection it is dropped. */
   type(data) {
     if (this.state !== "live" || this.viewer) return;
     const bytes = typeof data === "string" ? encoder.encode(data) : data;
-    for (let start = 0; start < bytes.length; start += PIECE_BYTES) {
-      this.#socket.send(bytes.subarray(start, start + PIECE_BYTES));
+    for (let start = 0; start < bytes.length; start += INPUT_BYTES) {
+      this.#socket.send(bytes.subarray(start, start + INPUT_BYTES));
     }
   }
 
-  /** Tell the size of the window. */
-  tellSize(cols, rows, visible) {
+  /** Send the size of the window. */
+  sendSize(cols, rows, visible) {
     this.#size = { type: "size", cols, rows, visible };
-    if (this.state === "live") this.#say(this.#size);
+    if (this.state === "live") this.#send(this.#size);
   }
 
-  /** Send away the others that type here. */
+  /** Disconnect the other clients that type here. */
   takeOver() {
-    this.#say({ type: "take-over" });
+    this.#send({ type: "take-over" });
   }
 
-  /** Only look on, or no longer. */
-  look(viewer) {
+  /** Change whether this only watches. */
+  setViewer(viewer) {
     this.viewer = viewer;
     this.connect();
   }
 
-  /** Leave; the terminal goes on. */
+  /** Disconnect; the terminal runs on. */
   close() {
-    this.#leave();
+    this.#disconnect();
     removeEventListener("online", this.online);
-    document.removeEventListener("visibilitychange", this.seen);
+    document.removeEventListener("visibilitychange", this.visible);
   }
 }
 
-/** What a close frame says of the exit: contract, section 10.5. */
+/** The exit that the reason of a Close tells, or null: contract, section 10.5. */
 function exitOf(code, reason) {
   try {
     const exit = JSON.parse(reason);
@@ -267,7 +267,7 @@ function exitOf(code, reason) {
   }
 }
 
-/** What is wrong, by the reason of a Close: a text, or JSON as the SDKs read it. */
+/** The error that the reason of a Close tells: plain text, or JSON as the SDKs read it. */
 function errorOf(reason) {
   try {
     return JSON.parse(reason).error ?? reason;

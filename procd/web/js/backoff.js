@@ -1,4 +1,4 @@
-// How long to wait before trying again: longer each time, and not all pages at the same moment.
+// How long to wait before trying again: longer each time, with jitter.
 
 export class Backoff {
   #ms;
@@ -9,14 +9,14 @@ export class Backoff {
     this.reset();
   }
 
-  /** The time to wait now, in milliseconds. */
+  /** The next time to wait, in milliseconds. */
   next() {
     const ms = this.#ms * (0.75 + Math.random() / 2);
     this.#ms = Math.min(this.#ms * 2, this.mostMs);
     return ms;
   }
 
-  /** It has worked. */
+  /** Begin again with the first time, after a success. */
   reset() {
     this.#ms = this.firstMs;
   }

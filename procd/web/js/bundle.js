@@ -1,8 +1,8 @@
-// What a cell's value looks like: the richest of the forms that it offers.
+// Shows a cell's value in the richest of its forms.
 import { h } from "./dom.js";
 
-// HTML of the user's code runs nothing and reaches nothing: its frame has no rights at all, and the
-// page's policy holds in it, too.
+// HTML of the user's code runs no scripts and loads nothing: its frame has no permissions, and the page's
+// policy applies to it, too.
 function frame(html) {
   return h("iframe", { sandbox: "", srcdoc: html, title: "HTML result" });
 }
@@ -20,7 +20,7 @@ const FORMS = [
   ["text/plain", (data) => h("pre", { tabindex: 0 }, data)],
 ];
 
-/** An element that shows a bundle of MIME types. */
+/** An element that shows a MIME bundle. */
 export function shownBundle(data) {
   for (const [kind, show] of FORMS) {
     if (typeof data[kind] === "string") return show(data[kind]);

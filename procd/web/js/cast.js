@@ -1,10 +1,10 @@
-// asciicast v3: a header, then events with the time since the one before.
+// Reads asciicast v3: a header, then events, each with the time since the one before.
 import { MAX_CELLS } from "./screen.js";
 
-/** Whether a terminal can be of this size: anybody may have written a recording. */
+/** Whether a terminal can have this size; recordings may come from anywhere. */
 export const isSize = (...sides) => sides.every((cells) => Number.isInteger(cells) && cells > 0 && cells <= MAX_CELLS);
 
-/** The recording in a text: {cols, rows, events: [{at (seconds), kind, data}], length (seconds)}. */
+/** Parse a recording: {cols, rows, events: [{at (seconds), kind, data}], length (seconds)}. */
 export function parseCast(text) {
   const [first, ...rest] = text.split("\n").filter((line) => line && !line.startsWith("#"));
   const header = JSON.parse(first);
@@ -18,7 +18,7 @@ export function parseCast(text) {
     try {
       event = JSON.parse(line);
     } catch {
-      break; // the end of one that is still being written
+      break; // the recording is still being written
     }
     at += event[0];
     events.push({ at, kind: event[1], data: event[2] });

@@ -1,20 +1,20 @@
-// One command of a session: how it stands, and its log, followed from its start to its end.
-import { REPLY_MS, at, fetched, passes, request, socket } from "./api.js";
+// One command of a session: its state, and its log, which is followed to its end.
+import { REPLY_MS, at, fetched, isTemporary, request, socket } from "./api.js";
 import { Backoff } from "./backoff.js";
 import { attempt, notify } from "./dialogs.js";
 import { button, h } from "./dom.js";
 import { Log } from "./log.js";
 
-// Has the log sent with a marker per message: contract, section 2.3.
+// Makes the server label the messages of a log: contract, section 2.3.
 const LABELLED = "X-Daytona-SDK-Version~0.226.1";
 const STREAMS = { 1: "stdout", 2: "stderr" };
 const MARKER_BYTES = 3;
-// Of a log, so much of its end is fetched; and so much is taken in before it is drawn, since a browser
-// would take in without limit what it is sent, and do nothing else.
+// How much of the end of a log is fetched; and how much is received before it is drawn: a browser would
+// receive without limit, and draw nothing meanwhile.
 const END_BYTES = 1 << 20;
-const AHEAD_BYTES = 2 << 20;
+const UNDRAWN_BYTES = 2 << 20;
 
-/** How a command stands that the server describes: queued, running, good or bad. */
+/** The state of a command: queued, running, good or bad. */
 export function stateOf({ exitCode, startedAt }) {
   if (exitCode !== undefined) return exitCode === 0 ? "good" : "bad";
   return startedAt === undefined ? "queued" : "running";
@@ -22,9 +22,9 @@ export function stateOf({ exitCode, startedAt }) {
 
 export class CommandView {
   #state = null;
-  #feed = null;
-  #offset = 0; // where its output goes on
-  #followed = false; // to its end, or for now
+  #connection = null;
+  #offset = 0; // of the next output
+  #followed = false;
   #undrawnBytes = 0;
   #waits = false; // until those are drawn
   #backoff = new Backoff();
@@ -52,7 +52,7 @@ export class CommandView {
     return attempt(() => fetched("POST", this.path + action, body));
   }
 
-  /** Show how it stands, as the server describes it; what has begun is followed. */
+  /** Show the state, as the server describes it; follow the log of a command that has begun. */
   show(described) {
     const state = stateOf(described);
     if (state === this.#state) return;
@@ -67,9 +67,9 @@ export class CommandView {
     this.#follow(described);
   }
 
-  /** Go on where it was, or nearer to the end if that is far away. */
+  /** Follow the log from the offset on, or from nearer to the end if that is far away. */
   async #follow(described = null) {
-    let feed;
+    let connection;
     try {
       described ??= await request("GET", this.path, undefined, { withinMs: REPLY_MS });
       const first = described.outputBytes - END_BYTES;
@@ -78,20 +78,20 @@ export class CommandView {
         this.log.skip();
       }
       const params = { follow: "true", offset: this.#offset };
-      feed = await socket(`${this.path}/logs`, { params, protocols: [LABELLED] });
+      connection = await socket(`${this.path}/logs`, { params, protocols: [LABELLED] });
     } catch (error) {
-      if (passes(error)) this.#again();
+      if (isTemporary(error)) this.#retry();
       else notify(error.message);
       return;
     }
     if (!this.#followed) {
-      feed.close(); // closed meanwhile
+      connection.close(); // the view was closed meanwhile
       return;
     }
-    this.#feed = feed;
-    feed.onmessage = ({ data }) => {
+    this.#connection = connection;
+    connection.onmessage = ({ data }) => {
       if (typeof data === "string") {
-        this.#offset = JSON.parse(data).firstAvailableOffset; // all before it is gone
+        this.#offset = JSON.parse(data).firstAvailableOffset; // earlier output is gone
         this.log.skip();
         return;
       }
@@ -101,18 +101,18 @@ export class CommandView {
       this.#backoff.reset();
       this.log.addBytes(STREAMS[bytes[0]] ?? "stdout", payload);
       this.#undrawnBytes += payload.length;
-      if (this.#undrawnBytes < AHEAD_BYTES) return;
+      if (this.#undrawnBytes < UNDRAWN_BYTES) return;
       this.#stop();
       this.#waits = true;
     };
-    feed.onclose = ({ code, reason }) => {
-      this.#feed = null;
+    connection.onclose = ({ code, reason }) => {
+      this.#connection = null;
       if (code === 1008 || code === 1011) notify(reason);
-      else if (code !== 1000) this.#again(); // else that was all
+      else if (code !== 1000) this.#retry(); // 1000: that was all
     };
   }
 
-  #again() {
+  #retry() {
     if (this.#followed) this.#timer = setTimeout(() => this.#follow(), this.#backoff.next());
   }
 
@@ -123,19 +123,19 @@ export class CommandView {
     this.#follow();
   }
 
-  /** Follow it on another connection, if it is still being followed. */
+  /** Follow the log on a new connection, if it is still followed. */
   resume() {
-    if (this.#feed === null) return;
+    if (this.#connection === null) return;
     this.#stop();
     this.#follow();
   }
 
   #stop() {
     clearTimeout(this.#timer);
-    if (this.#feed === null) return;
-    this.#feed.onmessage = this.#feed.onclose = null;
-    this.#feed.close();
-    this.#feed = null;
+    if (this.#connection === null) return;
+    this.#connection.onmessage = this.#connection.onclose = null;
+    this.#connection.close();
+    this.#connection = null;
   }
 
   close() {

@@ -1,4 +1,4 @@
-// The page of interpreter contexts: cells, and what they print, show and raise.
+// The page of interpreter contexts: cells, their output, results and errors.
 import { at, fetched, request, socket } from "./api.js";
 import { shownBundle } from "./bundle.js";
 import { ask, attempt, confirmed } from "./dialogs.js";
@@ -9,7 +9,7 @@ import { Rows } from "./rows.js";
 
 const DEFAULT = "default";
 
-/** Run code; returns the element that shows what comes of it. */
+/** Run code; returns the element that shows its output and result. */
 function cell(context, code) {
   const status = h("span", { role: "status" }, "running");
   const results = h("div", {});
@@ -60,7 +60,7 @@ export function contextsPage() {
     ],
     describe,
   });
-  const cells = new Map(); // by context: what was run here
+  const cells = new Map(); // by context: the cells that were run here
   const output = h("div", { role: "region", "aria-label": "Cells" });
   const input = h("textarea", {
     class: "wide", rows: 4, "aria-label": "Python code", placeholder: "Python: Ctrl+Enter runs it", spellcheck: "false",

@@ -1,9 +1,9 @@
-// Questions to the person, in the browser's own modal dialogs: focus and Escape are its affair.
+// Modal dialogs of the browser, which handles focus and Escape.
 import { h } from "./dom.js";
 
 /**
- * Ask for the values of some fields, of a checkbox true or false; resolves with an object, or with
- * null if cancelled.
+ * Ask for the values of fields; resolves with an object, in which that of a checkbox is true or false,
+ * or with null if the user cancels.
  * `fields` are [name, label, attributes of the input].
  */
 export function ask(title, fields, { text = "", action = "OK" } = {}) {
@@ -36,19 +36,19 @@ export function ask(title, fields, { text = "", action = "OK" } = {}) {
   });
 }
 
-/** Have something confirmed; resolves with true or false. */
+/** Ask for a confirmation; resolves with true or false. */
 export async function confirmed(title, text, action) {
   return (await ask(title, [], { text, action })) !== null;
 }
 
-/** Say something in passing. */
+/** Show a message for a few seconds. */
 export function notify(text) {
   const note = h("p", { role: "alert", class: "notice" }, text);
   document.body.append(note);
   setTimeout(() => note.remove(), 6000);
 }
 
-/** Do some work; what goes wrong is said, and null is the result. */
+/** Call an async function; if it throws, show the message and return null. */
 export async function attempt(work) {
   try {
     return await work();

@@ -1,4 +1,4 @@
-// Elements without HTML text: nothing that a program or another user says is ever parsed as markup.
+// Makes elements without HTML text: no text of a program or another user is parsed as markup.
 
 /** Make an element: `h("button", {type: "button", onclick}, "New")`. Keys with `on` are listeners. */
 export function h(name, attributes = {}, ...children) {
@@ -12,14 +12,14 @@ export function h(name, attributes = {}, ...children) {
   return element;
 }
 
-/** Name what has no text of its own, or another one. */
+/** Set the label and title of an element. */
 export function name(element, label) {
   if (element.title === label) return;
   element.setAttribute("aria-label", label);
   element.title = label;
 }
 
-/** A button with a text, or with a sign that `label` explains. */
+/** A button with a text, or with an icon and a `label`. */
 export function button(text, onclick, { label, ...attributes } = {}) {
   return h("button", { type: "button", onclick, "aria-label": label, title: label, ...attributes }, text);
 }

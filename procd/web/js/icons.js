@@ -1,8 +1,8 @@
-// Signs for buttons, drawn here: what a font has of such characters differs from machine to machine.
+// Icons for buttons, as paths: fonts differ in the characters that they have.
 
 const SVG = "http://www.w3.org/2000/svg";
 const SIZE = 24;
-// Each is the line of one path.
+// The path of each icon.
 const LINES = {
   again: "M20 12a8 8 0 1 1-2.5-5.8M20 3v5h-5",
   below: "M4 5h16v14H4zM4 12h16",
@@ -24,7 +24,7 @@ const LINES = {
   up: "M6 15l6-6 6 6",
 };
 
-/** A sign; what it means is for the button to say. */
+/** An icon; its button has the label. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${SIZE} ${SIZE}`);

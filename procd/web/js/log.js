@@ -1,23 +1,23 @@
-// A followed log: text that grows, with stdout and stderr told apart, and whose end is kept in sight.
-// However fast it comes, it is drawn a few times a second, and of what is too much the oldest lines
-// go: the whole log is the server's to keep.
+// A followed log: text that grows, with stdout and stderr in different colours, scrolled to its end.
+// It is drawn a few times a second, however fast it grows, and its oldest lines are removed: the server
+// keeps the whole log.
 import { h } from "./dom.js";
 
 const MAX_LINES = 10000;
 const MAX_CHARS = 1 << 20;
-// A block is what the browser lays out anew when something is added to it. None ends with an empty
-// line, nor with the newline of its last: being a block, it is a line's end by itself.
+// The browser lays out a block anew when text is added to it. No block ends with an empty line or with
+// the newline of its last line: the end of a block ends the line.
 const BLOCK_LINES = 100;
 const BLOCK_CHARS = 16 << 10;
 const PIECES = /[^\n]{0,8191}\n|[^\n]{1,8192}/g;
 const NEWLINE = 10;
-// How long to rest between two drawings, as a multiple of what the first of them took.
+// The pause after drawing, as a multiple of the time that drawing took.
 const REST = 3;
-// Colours and cursor movements: this is no terminal. ECMA-48, sections 5.3 and 5.6.
+// Escape sequences, which are dropped: colours, cursor movements. ECMA-48, sections 5.3 and 5.6.
 const ESCAPES = /\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])/g; // eslint-disable-line no-control-regex
 
-// A carriage return has what comes next written over the line, by progress bars mostly. Here that gets a
-// line of its own.
+// After a carriage return a terminal overwrites the line, mostly with a progress bar. Here a new line
+// begins.
 const RETURNED_NEWLINES = /\r+\n/g;
 const RETURNS = /\n?\r+/g;
 
@@ -31,16 +31,16 @@ export class Log {
   #waiting = []; // [stream, bytes], to be drawn
   #waitingBytes = 0;
   #planned = false;
-  #torn = false; // what comes next begins somewhere in a line
+  #midLine = false; // the next bytes begin somewhere in a line
   #restsUntil = 0;
   #decoders = {};
-  #returns = {}; // of a stream: those at its end, until it is known what comes next
-  #begins = true; // what comes next begins a line
+  #returns = {}; // by stream: carriage returns at its end, until the next text is known
+  #begins = true; // the next text begins a line
   #blocks = []; // {element, lines, chars, whole: may it end here}, oldest first
   #lines = 0;
   #chars = 0;
 
-  /** `drawn()` is called when all that had come has been drawn. */
+  /** `drawn()` is called when everything received has been drawn. */
   constructor(label, drawn = () => {}) {
     this.drawn = drawn;
     this.cut = h("p", { class: "cut", hidden: true }, "What came earlier isn't shown.");
@@ -65,15 +65,15 @@ export class Log {
     else draw();
   }
 
-  /** Something is left out before what comes next. */
+  /** Begin anew: output before the next is missing. */
   skip() {
     this.#waiting = [];
     this.#waitingBytes = 0;
-    this.#torn = true;
+    this.#midLine = true;
     this.#clear();
   }
 
-  /** If more waits than may be shown, let go of it but for its end, and of what is shown. */
+  /** If more waits than can be shown, keep only its end, and remove what is shown. */
   #forget() {
     let first = this.#waiting.length;
     let [lines, bytes] = [0, 0];
@@ -102,7 +102,7 @@ export class Log {
   }
 
   #draw() {
-    const begun = performance.now();
+    const began = performance.now();
     const { element } = this;
     const atEnd = element.scrollTop + element.clientHeight >= element.scrollHeight - 4;
     this.#forget();
@@ -115,18 +115,18 @@ export class Log {
     if (atEnd) element.scrollTop = element.scrollHeight;
     this.#planned = false;
     const drawn = performance.now();
-    this.#restsUntil = drawn + REST * (drawn - begun);
+    this.#restsUntil = drawn + REST * (drawn - began);
     this.drawn();
   }
 
-  /** The bytes from the first whole line on, if that is still to come. */
+  /** The bytes without the part of a line at their beginning, after `skip`. */
   #whole(bytes) {
-    if (!this.#torn) return bytes;
-    this.#torn = false;
+    if (!this.#midLine) return bytes;
+    this.#midLine = false;
     return bytes.subarray(bytes.indexOf(NEWLINE) + 1);
   }
 
-  /** What can be shown of these bytes; a character may come in parts, and so may a line's end. */
+  /** Decode the text to show; characters and line ends may be split between calls. */
   #text(stream, bytes) {
     this.#decoders[stream] ??= new TextDecoder();
     const decoded = this.#decoders[stream].decode(bytes, { stream: true }).replace(ESCAPES, "");
@@ -165,7 +165,7 @@ export class Log {
     put();
   }
 
-  /** The block that grows. */
+  /** The block to append to. */
   #block() {
     const last = this.#blocks.at(-1);
     if (last && !isFull(last)) return last;
@@ -179,7 +179,7 @@ export class Log {
     return block;
   }
 
-  /** Let go of the oldest block. */
+  /** Remove the oldest block. */
   #drop() {
     const block = this.#blocks.shift();
     block.element.remove();

@@ -1,4 +1,4 @@
-// The page's frame: which page is shown, and the settings.
+// The frame: tabs for the pages, and the settings.
 import { greet } from "./api.js";
 import { attempt } from "./dialogs.js";
 import { button, h, name } from "./dom.js";
@@ -7,7 +7,7 @@ import { change, onChange, settings } from "./settings.js";
 import { choose, tabList, tabOf } from "./tabs.js";
 import { nextTheme, theme } from "./theme.js";
 
-// None is imported from here at once: the server is greeted before xterm.js is ready.
+// Imported when they are shown: the server is asked before xterm.js is loaded.
 const PAGES = [
   ["Terminals", async () => (await import("./terminals.js")).terminalsPage()],
   ["Sessions", async () => (await import("./sessions.js")).sessionsPage()],
@@ -35,7 +35,7 @@ async function show(tab) {
   page.made = attempt(page.make);
   const made = await page.made;
   if (made === null) {
-    page.made = null; // it couldn't be fetched: perhaps the next time
+    page.made = null; // try again the next time
     return;
   }
   page.panel.append(made.element);
@@ -71,6 +71,6 @@ document.getElementById("settings").append(
   toggle("clipboard", "clipboard", "Programs may set the clipboard"),
   toggle("screenReader", "speaker", "Screen reader mode"),
 );
-greet().catch(() => {}); // begin now; who needs it asks again and says what is wrong
-import("../vendor/xterm.mjs").catch(() => {}); // the same: it is big, and the rest is on its way
+greet().catch(() => {}); // begin early; later callers report the error
+import("../vendor/xterm.mjs").catch(() => {}); // load early: it is large
 show(tabs.firstElementChild);

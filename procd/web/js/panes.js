@@ -1,4 +1,4 @@
-// Tabs, each with one terminal or several beside or below each other.
+// Tabs, each with one or several terminals beside or below each other.
 import { button, h } from "./dom.js";
 import { icon } from "./icons.js";
 import { choose, tabList, tabOf } from "./tabs.js";
@@ -45,12 +45,12 @@ export class Panes {
     return this.#tabs.flatMap((tab) => tab.views);
   }
 
-  /** What is open: [{id, mode}]. */
+  /** The open terminals: [{id, mode}]. */
   get open() {
     return this.#views().map(({ id, mode }) => ({ id, mode }));
   }
 
-  /** The id of the one that has or had the keyboard last, or undefined. */
+  /** The id of the terminal that had the keyboard last, or undefined. */
   get shown() {
     return this.#focused?.id;
   }
@@ -60,8 +60,8 @@ export class Panes {
     const found = this.#tabs.find((tab) => tab.views.some((view) => view.id === id));
     if (found) {
       const view = found.views.find((each) => each.id === id);
-      if (mode) view.become(mode);
-      if (view.state === "ended") view.attachment.connect(); // to who has the name now
+      if (mode) view.setMode(mode);
+      if (view.state === "ended") view.attachment.connect(); // a new one may have the name
       this.#show(found, view);
       return;
     }
@@ -98,7 +98,7 @@ export class Panes {
     this.#add(tab, made.id, made.mode);
   }
 
-  /** Show a tab and give the keyboard to a view of it: by default the first, with null none. */
+  /** Show a tab, and focus a view of it: the first by default, none if it is null. */
   #show(tab, view = tab?.views[0]) {
     this.#current = tab;
     choose(this.tabs, tab?.tab);
@@ -119,13 +119,13 @@ export class Panes {
     tab.tab.title = text;
   }
 
-  /** Take note of the titles that terminals have. */
+  /** Set the titles of terminals. */
   name(titles) {
     this.#titles = titles;
     for (const tab of this.#tabs) this.#label(tab);
   }
 
-  /** Close the view of a terminal, which goes on. */
+  /** Close the view of a terminal, which runs on. */
   close(id) {
     const tab = this.#tabs.find((each) => each.views.some((view) => view.id === id));
     if (!tab) return;

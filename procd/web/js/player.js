@@ -1,16 +1,16 @@
-// Plays a recording on a screen that nobody can type into.
+// Plays a recording on a screen without input.
 import { isSize } from "./cast.js";
 import { button, h } from "./dom.js";
 import { openScreen } from "./screen.js";
 
-// Longer silence than this is cut short.
+// Longer pauses are shortened to this.
 const MAX_PAUSE_S = 2;
 const SPEEDS = [1, 2, 4, 8];
 
 export class Player {
   #cast;
   #screen;
-  #next = 0; // the event to come
+  #next = 0; // index of the next event
   #at = 0; // seconds
   #timer = null;
   #speed = 1;
@@ -37,15 +37,15 @@ export class Player {
     );
   }
 
-  /** Begin, once the element is in the page. */
+  /** Begin to play; the element has to be in the page. */
   open() {
     const { cols, rows } = this.#cast;
     this.#screen = openScreen(this.host, { cols, rows, disableStdin: true });
-    this.#say();
+    this.#showTime();
     this.#go();
   }
 
-  #say() {
+  #showTime() {
     this.slider.value = this.#at;
     this.time.value = `${this.#at.toFixed(0)} of ${this.#cast.length.toFixed(0)} s`;
     this.play.textContent = this.#timer === null ? "Play" : "Pause";
@@ -56,7 +56,7 @@ export class Player {
     if (kind === "o") term.write(data);
     else if (kind === "r") {
       const [cols, rows] = data.split("x").map(Number);
-      if (isSize(cols, rows)) term.write("", () => term.resize(cols, rows)); // when what came before is drawn
+      if (isSize(cols, rows)) term.write("", () => term.resize(cols, rows)); // after earlier output is drawn
     }
   }
 
@@ -73,22 +73,22 @@ export class Player {
     }
     const pause = Math.min(event.at - this.#at, MAX_PAUSE_S) / this.#speed;
     this.#timer = setTimeout(() => {
-      // All of this moment at once: timers are coarser than output.
+      // All events of the same moment: timers are coarser than output.
       const limit = event.at + 0.01 * this.#speed;
       while (this.#cast.events[this.#next]?.at <= limit) {
         this.#at = this.#cast.events[this.#next].at;
         this.#apply(this.#cast.events[this.#next++]);
       }
-      this.#say();
+      this.#showTime();
       this.#wait();
     }, pause * 1000);
-    this.#say();
+    this.#showTime();
   }
 
   #stop() {
     clearTimeout(this.#timer);
     this.#timer = null;
-    this.#say();
+    this.#showTime();
   }
 
   /** Show the screen at a time, in seconds. */
@@ -99,13 +99,13 @@ export class Player {
       const { term } = this.#screen;
       const { cols, rows } = this.#cast;
       term.write("", () => term.resize(cols, rows));
-      term.write("\x1bc"); // RIS: everything anew
+      term.write("\x1bc"); // RIS: reset
       this.#next = 0;
     }
     while (this.#cast.events[this.#next]?.at <= at) this.#apply(this.#cast.events[this.#next++]);
     this.#at = at;
     if (plays) this.#wait();
-    this.#say();
+    this.#showTime();
   }
 
   close() {

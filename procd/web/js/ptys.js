@@ -1,15 +1,15 @@
-// The list at the left: live terminals and those that ended lately.
+// The list at the left: terminals that run, and those that ended lately.
 import { at, greet, request } from "./api.js";
 import { ask, attempt, confirmed } from "./dialogs.js";
 import { button, h } from "./dom.js";
-import { followPtys } from "./feed.js";
 import { icon } from "./icons.js";
 import { Rows } from "./rows.js";
+import { followTerminalList } from "./terminal_list.js";
 
 const AGE_EVERY_MS = 30000;
-const ACTS = ["View only", "Rename", "End"]; // none of which one that has ended takes
+const ACTS = ["View only", "Rename", "End"]; // not for a terminal that has ended
 
-/** How long ago something began, in words. */
+/** How long ago a time was, in words. */
 function age(since) {
   const seconds = Math.max(0, (Date.now() - Date.parse(since)) / 1000);
   if (seconds < 60) return "just now";
@@ -25,7 +25,7 @@ function facts(pty) {
   return `${pty.cols}×${pty.rows} · ${clients} · ${age(pty.createdAt)}${state}`;
 }
 
-/** Ask what a new terminal is to be, and make it; resolves with its id and mode, or null. */
+/** Ask for the settings of a new terminal, and create it; resolves with its id and mode, or null. */
 export async function newPty() {
   const wanted = await ask(
     "New terminal",
@@ -51,7 +51,7 @@ export async function newPty() {
   return make(body);
 }
 
-/** Make a terminal with all the defaults; resolves with its id and mode, or null. */
+/** Create a terminal with the defaults; resolves with its id and mode, or null. */
 function quickPty() {
   return make({ id: freshName() });
 }
@@ -67,7 +67,7 @@ async function make(body) {
 
 export class PtyList {
   #ptys = [];
-  #trouble = "…"; // why the list isn't the one of now
+  #trouble = "…"; // why the list isn't current
   #locked = false;
 
   /** `events`: show({id, mode}), named(map of titles). */
@@ -85,7 +85,7 @@ export class PtyList {
       describe: (pty) => this.#describe(pty),
     });
     this.text = h("span", {});
-    // Who has closed the question for a token can have it asked again.
+    // Asks for a token again, after the dialog was closed.
     this.enter = button("Enter a token", () => greet().catch(() => {}), { class: "main" });
     this.note = h("p", { class: "note", role: "status" }, this.text, this.enter);
     this.element = h(
@@ -106,16 +106,16 @@ export class PtyList {
     this.draw();
   }
 
-  /** Begin to keep it current. */
+  /** Keep the list current. */
   follow() {
-    followPtys({
+    followTerminalList({
       listed: (ptys) => {
         this.#ptys = ptys;
         this.events.named(new Map(ptys.map((pty) => [pty.id, pty.title])));
-        this.#say("");
+        this.#showTrouble("");
       },
-      lost: () => this.#say("The server can't be reached."),
-      locked: () => this.#say("A token is needed.", true),
+      lost: () => this.#showTrouble("The server can't be reached."),
+      locked: () => this.#showTrouble("A token is needed.", true),
     });
     setInterval(() => this.draw(), AGE_EVERY_MS);
   }
@@ -125,13 +125,13 @@ export class PtyList {
     if (made !== null) this.events.show(made);
   }
 
-  #say(trouble, locked = false) {
+  #showTrouble(trouble, locked = false) {
     this.#trouble = trouble;
     this.#locked = locked;
     this.draw();
   }
 
-  /** Draw what is known, with what is wrong above it. */
+  /** Draw the list, with what is wrong above it. */
   draw() {
     const text = this.#trouble || (this.#ptys.length ? "" : "None yet.");
     this.note.hidden = !text;
@@ -140,7 +140,7 @@ export class PtyList {
     this.enter.hidden = !this.#locked;
     const ended = (pty) => Number(pty.exitCode !== null);
     const ptys = this.#ptys.toSorted((one, other) => ended(one) - ended(other));
-    // A name may be free again while who had it before is still to be seen.
+    // A new terminal may have the name of an ended one that is still listed.
     this.rows.draw(ptys.map((pty) => [`${pty.createdAt} ${pty.id}`, pty]));
   }
 

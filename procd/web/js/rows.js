@@ -1,5 +1,5 @@
-// The lists at the left. Their rows follow what there is by key, so that what somebody is about to
-// press, or reads with a screen reader, isn't exchanged under their hands.
+// The lists at the left. Rows are updated by key, so that a row that the user is about to press, or that a
+// screen reader reads, isn't replaced.
 import { button, h, name } from "./dom.js";
 import { icon } from "./icons.js";
 
@@ -7,10 +7,10 @@ export class Rows {
   #rows = new Map();
 
   /**
-   * `show(item)` is what pressing an item's name does. `acts` are [sign, label, act(item)].
-   * `describe(item)` says {id, name, full, facts, open, shown, over, bad, lacks}: its name, and a longer
-   * one if others may have the same; whether it is open, and is what is shown; whether it can no longer be; what its facts are about is bad; labels of acts that
-   * it lacks.
+   * `show(item)` is called when an item's name is pressed. `acts` are [icon, label, act(item)].
+   * `describe(item)` returns {id, name, full, facts, open, shown, over, bad, lacks}: its name, and a
+   * longer one if others may have the same; whether it is open, is the one that is shown, can't be
+   * shown any more; whether its facts are bad news; labels of acts that it lacks.
    */
   constructor(list, { show, acts, describe }) {
     this.list = list;
@@ -19,7 +19,7 @@ export class Rows {
     this.describe = describe;
   }
 
-  /** Show these, in this order: [[key, item]]. */
+  /** Show these items in this order: [[key, item]]. */
   draw(items) {
     const listed = new Map(items);
     for (const key of this.#rows.keys()) {
@@ -36,7 +36,7 @@ export class Rows {
   }
 
   #made() {
-    let item = null; // as listed last
+    let item = null; // as it was listed last
     const show = button("", () => this.show(item), { class: "name" });
     const acts = this.acts.map(([sign, label, act]) => [
       label,

@@ -1,4 +1,4 @@
-// An xterm with what every terminal here has: renderer, links, clipboard, search, fonts, colours.
+// An xterm with the renderer, links, clipboard, fonts and colours that all terminals here have.
 import { FitAddon } from "../vendor/addon-fit.mjs";
 import { Unicode11Addon } from "../vendor/addon-unicode11.mjs";
 import { WebLinksAddon } from "../vendor/addon-web-links.mjs";
@@ -7,20 +7,20 @@ import { useClipboard } from "./clipboard.js";
 import { onChange, settings } from "./settings.js";
 import { MIN_CONTRAST, colours, onColours } from "./theme.js";
 
-/** Of each side of a terminal. */
+/** The most columns or rows of a terminal. */
 export const MAX_CELLS = 1000;
 const SCROLLBACK_LINES = 10000;
-// To find out takes a moment, and nobody has to wait for it.
+// When to find out whether there is a GPU, which takes a moment.
 const GPU_MS = 500;
 const FONTS = 'ui-monospace, "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace';
 
-/** A click on a link counts only with a modifier: programs write what they like. */
+/** Open a link, only if a modifier key is held: programs may print any link. */
 function openLink(event, address) {
   if (!(event.ctrlKey || event.metaKey)) return;
   if (/^https?:/i.test(address)) open(address, "_blank", "noopener,noreferrer");
 }
 
-let gpu = null; // not known yet
+let gpu = null; // unknown yet
 
 /** Whether there is a GPU; in software, WebGL is slower than plain elements. */
 function hasGpu() {
@@ -39,11 +39,11 @@ async function useGpu(term) {
   if (!gpu) return;
   const { WebglAddon } = await import("../vendor/addon-webgl.mjs");
   const addon = new WebglAddon();
-  addon.onContextLoss(() => addon.dispose()); // back to elements
+  addon.onContextLoss(() => addon.dispose()); // falls back to elements
   term.loadAddon(addon);
 }
 
-/** Open a terminal in `parent`; returns it with its fit addon and the way to dispose of both. */
+/** Open a terminal in `parent`; returns it, its fit addon, and a function that disposes of both. */
 export function openScreen(parent, options = {}) {
   const { fontSize, screenReader } = settings();
   const term = new Terminal({

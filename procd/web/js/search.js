@@ -1,9 +1,9 @@
-// The search bar of one terminal; the addon is fetched when it is first needed.
+// The search bar of one terminal; the addon is loaded when it is first opened.
 import { button, h } from "./dom.js";
 import { icon } from "./icons.js";
 import { marks } from "./theme.js";
 
-/** A bar that is hidden until `open()`. */
+/** Make a search bar, which is hidden until `open()`. */
 export function searchBar(term) {
   let addon = null;
   const input = h("input", { type: "search", "aria-label": "Search the output", placeholder: "Search" });

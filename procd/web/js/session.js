@@ -1,12 +1,12 @@
-// One session: what is run in it, and how that stands. A session runs one command at a time, so one
-// is all that is ever waited for: a browser has few connections for requests.
-import { at, passes, request } from "./api.js";
+// One session: its commands and their states. A session runs one command at a time, so one request waits
+// at a time: a browser has few connections for requests.
+import { at, isTemporary, request } from "./api.js";
 import { Backoff } from "./backoff.js";
 import { CommandView, stateOf } from "./command.js";
 import { attempt, notify } from "./dialogs.js";
 import { button, h } from "./dom.js";
 
-// In one request. Silence for longer than this and REPLY_MS together means that the server is gone.
+// How long one request waits for the end of a command; and how long until the server counts as lost.
 const WAIT_S = 25;
 const ANSWER_MS = (WAIT_S + 10) * 1000;
 const MORE = 20;
@@ -18,7 +18,7 @@ export class SessionView {
   #most = MORE; // how many are shown
   #ended = false; // its shell has
   #watching = false;
-  #stale = false; // something was begun since the server was asked last
+  #stale = false; // a command has begun since the last request
 
   /**
    * `events`: changed() when a command has begun or the shell has ended; gone() when the session is
@@ -43,7 +43,7 @@ export class SessionView {
     );
   }
 
-  /** Begin, once the element is in the page. */
+  /** Begin; the element has to be in the page. */
   open() {
     this.input.focus();
     this.#watch();
@@ -53,7 +53,7 @@ export class SessionView {
     return at`/process/session/${this.id}`;
   }
 
-  /** See to it that what is shown is so, as long as something runs. */
+  /** Keep the view current as long as a command runs. */
   async #watch() {
     if (this.#watching) return;
     this.#watching = true;
@@ -75,7 +75,7 @@ export class SessionView {
         }
       } catch (error) {
         if (signal.aborted) break;
-        if (!passes(error)) {
+        if (!isTemporary(error)) {
           if (error.status === 404) this.events.gone();
           else notify(error.message);
           break;
@@ -95,7 +95,7 @@ export class SessionView {
     this.#draw();
   }
 
-  /** Draw the newest, the newest first. */
+  /** Draw the newest commands, the newest first. */
   #draw() {
     const first = Math.max(0, this.#commands.length - this.#most);
     let above = null;
@@ -133,7 +133,7 @@ export class SessionView {
     }
   }
 
-  /** Let go of it; all in it goes on. */
+  /** Close the view; the session runs on. */
   close() {
     this.#closing.abort();
     for (const view of this.#views.values()) view.close();

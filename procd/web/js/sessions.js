@@ -1,4 +1,4 @@
-// The page of shell sessions: the list, and one of them with its commands.
+// The page of shell sessions: the list, and one session with its commands.
 import { at, fetched, request } from "./api.js";
 import { ask, attempt, confirmed, notify } from "./dialogs.js";
 import { button, h } from "./dom.js";

@@ -1,4 +1,4 @@
-// What the person prefers, kept in this browser. Nothing that is secret.
+// The user's preferences, kept in this browser. No secrets.
 
 const KEY = "procd.settings";
 const DEFAULTS = { fontSize: 14, theme: "auto", clipboard: false, screenReader: false };
@@ -11,16 +11,16 @@ function read() {
   try {
     return JSON.parse(localStorage.getItem(KEY) ?? "{}");
   } catch {
-    return {}; // no storage, or somebody else's
+    return {}; // no storage, or no JSON in it
   }
 }
 
-/** The settings now. */
+/** The current settings. */
 export function settings() {
   return values;
 }
 
-/** Change some of them. */
+/** Change some settings. */
 export function change(changes) {
   values = { ...values, ...changes };
   const [least, most] = FONT_SIZES;
@@ -28,12 +28,12 @@ export function change(changes) {
   try {
     localStorage.setItem(KEY, JSON.stringify(values));
   } catch {
-    // A browser that stores nothing: they hold until the page goes.
+    // The browser stores nothing: they last as long as the page.
   }
   for (const listener of listeners) listener(values);
 }
 
-/** Call `listener` at each change; returns the way to stop. */
+/** Call `listener` at each change; returns a function that stops it. */
 export function onChange(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);

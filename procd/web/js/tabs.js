@@ -6,7 +6,7 @@ const ENDS = { Home: 0, End: -1 };
 
 let made = 0;
 
-/** A tab that belongs to `panel`, and is not in a list yet. */
+/** Make a tab for `panel`, which isn't in a list yet. */
 export function tabOf(panel, onclick, text = "") {
   const id = `tab-${++made}`;
   panel.id = `${id}-panel`;
@@ -15,17 +15,17 @@ export function tabOf(panel, onclick, text = "") {
   return h("button", { type: "button", role: "tab", id, "aria-controls": panel.id, onclick }, text);
 }
 
-/** Of the tabs in `list`, `chosen` is the one that is shown, and that the Tab key reaches. */
+/** Select `chosen` of the tabs in `list`; the Tab key reaches it. */
 export function choose(list, chosen) {
   for (const tab of list.children) {
     tab.setAttribute("aria-selected", String(tab === chosen));
     tab.tabIndex = tab === chosen ? 0 : -1;
   }
-  // With the next frame, when the browser lays out the page anyway.
+  // In the next frame, when the browser lays out the page anyway.
   if (chosen) requestAnimationFrame(() => chosen.scrollIntoView({ block: "nearest", inline: "nearest" }));
 }
 
-/** A list of tabs; the arrows, Home and End call `show` with another tab of it. */
+/** Make a list of tabs; the arrow keys, Home and End call `show` with another tab of it. */
 export function tabList(label, show, attributes = {}) {
   const onkeydown = (event) => {
     const tabs = [...event.currentTarget.children];

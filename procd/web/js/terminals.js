@@ -1,17 +1,17 @@
-// The page of terminals: the list, and what is open.
+// The page of terminals: the list, and the open terminals.
 import { h } from "./dom.js";
 import { Panes } from "./panes.js";
 import { PtyList, newPty } from "./ptys.js";
 
 const MODES = ["", "view", "keep"]; // see TerminalView
 
-/** Keep what is open in the address, so that a reload shows it again: `#t1&t2;view`. */
+/** Keep the open terminals in the address, for a reload: `#t1&t2;view`. */
 function remember(views) {
   const hash = views.map(({ id, mode }) => encodeURIComponent(id) + (mode && `;${mode}`)).join("&");
   history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
 }
 
-/** What the address names, less what nobody here can have written. */
+/** The terminals that the address names; parts that aren't of this form are ignored. */
 function named() {
   return location.hash
     .slice(1)
@@ -21,7 +21,7 @@ function named() {
       try {
         return id && MODES.includes(mode) ? [{ id: decodeURIComponent(id), mode }] : [];
       } catch {
-        return []; // no UTF-8
+        return []; // not UTF-8
       }
     });
 }
@@ -40,7 +40,7 @@ export function terminalsPage() {
   const show = ({ id, mode }) => panes.show(id, mode);
   list = new PtyList({ show, named: (titles) => panes.name(titles) }, panes);
   const start = () => {
-    named().forEach(show); // before the list: what is wanted is to be there first
+    named().forEach(show); // before the list: they are to be shown first
     list.follow();
     addEventListener("hashchange", () => named().forEach(show));
   };

@@ -1,8 +1,8 @@
-// Light and dark, by the system or by choice.
+// Light and dark colours, as the system has them or as chosen.
 import { change, onChange, settings } from "./settings.js";
 
-// The six colours of either palette are legible both on its background and below its black: programs
-// write with them and on them. What else they put together, MIN_CONTRAST sees to.
+// The six colours of a palette are legible on its background, and black is on them: programs use them for
+// text and for backgrounds. MIN_CONTRAST corrects other combinations.
 const LIGHT = {
   background: "#ffffff", foreground: "#1f2328", cursor: "#1f2328", cursorAccent: "#ffffff",
   selectionBackground: "#b6d6fd",
@@ -21,7 +21,7 @@ const DARK = {
   brightRed: "#f19ba1", brightGreen: "#1dcd52", brightYellow: "#f4a200",
   brightBlue: "#86b6f9", brightMagenta: "#d0a1e8", brightCyan: "#0cc5e1",
 };
-// Of what a search has found, and of the one that it is at.
+// Colours of all matches of a search, and of the current one.
 const LIGHT_MARKS = {
   matchBackground: "#fff1a8", matchOverviewRuler: "#b38600",
   activeMatchBackground: "#ffb454", activeMatchColorOverviewRuler: "#c41c27",
@@ -30,7 +30,7 @@ const DARK_MARKS = {
   matchBackground: "#574500", matchOverviewRuler: "#ca8700",
   activeMatchBackground: "#9e4c00", activeMatchColorOverviewRuler: "#ea6f77",
 };
-/** Between text and what is behind it. Source: WCAG 2.2, success criterion 1.4.3. */
+/** Contrast of text and background. Source: WCAG 2.2, success criterion 1.4.3. */
 export const MIN_CONTRAST = 4.5;
 
 const THEMES = {
@@ -54,28 +54,28 @@ function apply() {
   for (const listener of listeners) listener(colours());
 }
 
-/** What is chosen: {text, sign}. */
+/** The chosen theme: {text, sign}. */
 export function theme() {
   return THEMES[settings().theme] ?? THEMES.auto;
 }
 
-/** The terminal's colours now. */
+/** The current colours of terminals. */
 export function colours() {
   return name() === "dark" ? DARK : LIGHT;
 }
 
-/** Those of what a search finds. */
+/** The current colours of search matches. */
 export function marks() {
   return name() === "dark" ? DARK_MARKS : LIGHT_MARKS;
 }
 
-/** Call `listener` with the colours when they change; returns the way to stop. */
+/** Call `listener` with the colours when they change; returns a function that stops it. */
 export function onColours(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
 }
 
-/** The system's, light, dark, and again. */
+/** Switch to the next of: the system's, light, dark. */
 export function nextTheme() {
   change({ theme: ORDER[(ORDER.indexOf(settings().theme) + 1) % ORDER.length] });
 }
