@@ -223,15 +223,13 @@ class Attachment:
 
     def _open(self, *, creates: bool, cwd: str, envs: Mapping[str, str]) -> WebSocket:
         try:
-            if creates:
-                return self._create(cwd, envs)
             self._client.call("GET", self._path)
         except Refused as exc:
-            if not creates and exc.status in (404, 410):
-                message = f"there is no terminal {self._id}"
-                raise Failure(message, "`procd ps` lists them") from exc
-            if exc.status != 409 or not creates:
+            if exc.status not in (404, 410):
                 raise
+            if creates:
+                return self._create(cwd, envs)
+            raise Failure(f"there is no terminal {self._id}", "`procd ps` lists them") from exc
         self._resize()
         return self._connect()
 
@@ -375,24 +373,12 @@ class Attachment:
                 self._terminal.notify(f"{lost_bytes} bytes of output are lost")
 
     def _handle_close(self, closed: Closed) -> None:
-        reason = closed.reason
-        try:
-            end = json.loads(reason)
-            if "exitCode" in end:
-                self._exit_code = int(end["exitCode"])
-                return
-            reason = str(end["error"])
-        except (ValueError, KeyError, TypeError):
-            pass  # plain text
-        if closed.code == 1000:
-            self._exit_code = 0
-        elif closed.code in TEMPORARY:
-            raise Unreachable(f"the server closed the connection: {reason}")
-        elif reason == SLOW:
+        if closed.code in TEMPORARY:
+            raise Unreachable(f"the server closed the connection: {closed.reason}")
+        if closed.reason == SLOW:
             self._restarts = True  # the server no longer has what follows
             raise Unreachable("this terminal is too slow for that much output")
-        else:
-            raise Failure(reason or f"the server closed with code {closed.code}")
+        raise Failure(closed.reason or f"the server closed with code {closed.code}")
 
     def _lost(self, exc: Unreachable) -> None:
         """Tell the user, and try again later; or give up."""

@@ -7,7 +7,7 @@ from click.shell_completion import get_completion_class
 
 # Switches zsh's completion on, if the user's own files don't.
 ZSH_FIRST: Final = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }\n"
-# Replaces click's, which inserts a name unquoted: others choose names, and bash would run what is in
+# Replaces click's, which inserts names unquoted: others choose names, and bash would run what is in
 # them. Within open quotes a name that needs quoting isn't offered.
 # Source: bash(1), "Programmable Completion".
 BASH: Final = r"""_procd_completion() {

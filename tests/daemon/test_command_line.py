@@ -20,7 +20,7 @@ from tests.daemon.daemon import PATIENCE_S, PROCD, Daemon, environment
 def run(
     *arguments: str, command: Sequence[str] = PROCD, **settings: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run procd where it is to end by itself."""
+    """Run procd until it ends by itself."""
     return subprocess.run(
         [*command, *arguments],
         stdin=subprocess.DEVNULL,
@@ -32,8 +32,9 @@ def run(
     )
 
 
-def refusal(result: "subprocess.CompletedProcess[str]") -> str:
-    """The one line with which procd refused its configuration."""
+def refusal(*arguments: str, command: Sequence[str] = PROCD, **settings: str) -> str:
+    """The line with which `procd serve` refuses its configuration."""
+    result = run("serve", "--port", "0", *arguments, command=command, **settings)
     assert result.returncode == 2, result
     assert result.stdout == ""
     assert result.stderr.startswith("procd: "), result.stderr
@@ -48,12 +49,10 @@ def test_version() -> None:
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("most", [9, 30, 99])
+@pytest.mark.parametrize("most", [9, 99])
 def test_too_few_descriptors(most: int) -> None:
-    """With fewer, nothing that is asked for could be done, or the first connection be taken."""
     command = ("sh", "-c", f'ulimit -n {most}; exec "$@"', "sh", *PROCD)
-    result = run("serve", "--host", "127.0.0.1", "--port", "0", command=command)
-    assert refusal(result) == (
+    assert refusal(command=command) == (
         f"procd: up to {most} descriptors are too few:"
         " raise the hard limit (ulimit -Hn, LimitNOFILE=) to 100 or more\n"
     )
@@ -62,7 +61,7 @@ def test_too_few_descriptors(most: int) -> None:
 async def test_the_fewest_descriptors(start: Start, http: aiohttp.ClientSession) -> None:
     daemon = start(command=("sh", "-c", 'ulimit -n 100; exec "$@"', "sh", *PROCD))
     async with http.post(f"{daemon.url}/process/execute", json={"command": "echo on"}) as reply:
-        assert (await reply.json())["stdout"] == "on\n"
+        assert (await reply.json())["result"] == "on\n"
 
 
 async def test_free_port(start: Start, http: aiohttp.ClientSession) -> None:
@@ -98,26 +97,16 @@ async def test_config_file(start: Start, http: aiohttp.ClientSession, tmp_path: 
         f"[server]\nport = 1\n\n[process]\nwork_dir = '{tmp_path}'\n\n"
         "[execute]\nmax_output_bytes = 2048\n"
     )
-    # The command line wins over the file (--port 0), and a variable over the file as well.
-    daemon = start("--config", str(file), env={"PROCD_EXECUTE_MAX_OUTPUT_BYTES": "4096"})
-    async with http.get(f"{daemon.url}/work-dir") as reply:
-        assert await reply.json() == {"dir": str(tmp_path)}
-    async with http.post(
-        f"{daemon.url}/process/execute", json={"command": "printf %05000d 0"}
-    ) as reply:
-        body = await reply.json()
-    assert body["truncated"] is True
-    assert body["result"].count("0") >= 4096
-
-
-async def test_config_file_by_variable(
-    start: Start, http: aiohttp.ClientSession, tmp_path: Path
-) -> None:
-    file = tmp_path / "procd.toml"
-    file.write_text(f"[process]\nwork_dir = '{tmp_path}'\n")
-    daemon = start(env={"PROCD_CONFIG": str(file)})
-    async with http.get(f"{daemon.url}/work-dir") as reply:
-        assert await reply.json() == {"dir": str(tmp_path)}
+    # The command line wins over the file (--port 0), and so does a variable.
+    for arguments, settings in ((["--config", str(file)], {}), ([], {"PROCD_CONFIG": str(file)})):
+        daemon = start(*arguments, env=settings | {"PROCD_EXECUTE_MAX_OUTPUT_BYTES": "4096"})
+        async with http.get(f"{daemon.url}/work-dir") as reply:
+            assert await reply.json() == {"dir": str(tmp_path)}
+        body = {"command": "printf %05000d 0"}
+        async with http.post(f"{daemon.url}/process/execute", json=body) as reply:
+            document = await reply.json()
+        assert document["truncated"] is True
+        assert document["result"].count("0") >= 4096
 
 
 async def pwd(http: aiohttp.ClientSession, daemon: Daemon, **fields: str) -> str:
@@ -131,7 +120,7 @@ async def pwd(http: aiohttp.ClientSession, daemon: Daemon, **fields: str) -> str
 async def test_a_relative_directory_is_relative_to_the_work_dir(
     start: Start, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    """Whatever the work dir comes from; settings are relative to where procd was started."""
+    """But settings are relative to where procd was started."""
     here, work = tmp_path / "here", tmp_path / "work"
     for directory in (here, work / "sub"):
         directory.mkdir(parents=True)
@@ -155,7 +144,7 @@ async def test_a_relative_directory_is_relative_to_the_work_dir(
     assert "not reloaded" not in daemon.notify.receive()["STATUS"]
 
 
-async def test_commented_example_is_a_valid_config(start: Start) -> None:
+async def test_the_example_is_a_valid_config(start: Start) -> None:
     start("--config", str(Path(__file__).parents[2] / "config.example.toml"))
 
 
@@ -164,36 +153,30 @@ async def test_commented_example_is_a_valid_config(start: Start) -> None:
     [
         pytest.param("[server]\nprot = 1\n", "server.prot", id="unknown key"),
         pytest.param("[servers]\nport = 1\n", "servers", id="unknown section"),
-        pytest.param("server = 1\n", "server", id="section is no table"),
         pytest.param("[server]\nport = 'x'\n", "server.port", id="text for an integer"),
-        pytest.param("[server]\nport = 1.5\n", "server.port", id="fraction for an integer"),
-        pytest.param("[server]\nport = true\n", "server.port", id="boolean for an integer"),
         pytest.param("[server]\nport = -1\n", "server.port", id="below its minimum"),
-        pytest.param("[server]\nping_s = 'x'\n", "server.ping_s", id="text for a number"),
         pytest.param("[server]\nping_s = nan\n", "server.ping_s", id="not a number"),
-        pytest.param(f"[server]\nping_s = {'9' * 400}\n", "server.ping_s", id="beyond 64 bits"),
         pytest.param('[server]\nunix = "/\\u0000"\n', "server.unix", id="NUL in a path"),
-        pytest.param('[audit]\nfile = "/\\u0000"\n', "audit.file", id="NUL in a file"),
-        pytest.param('[process]\nuser = "\\u0000"\n', "process.user", id="NUL in a name"),
         pytest.param("[cors]\nallowed_origins = ['a']\n", "cors.allowed_origins", id="no origin"),
         pytest.param("[server]\nloop = 'curio'\n", "server.loop", id="not a choice"),
-        pytest.param("[process]\nshell = 1\n", "process.shell", id="integer for text"),
         pytest.param("[cors]\nallowed_origins = 'x'\n", "cors.allowed_origins", id="text for list"),
-        pytest.param("[cors]\nallowed_origins = [1]\n", "cors.allowed_origins", id="list of ints"),
+        pytest.param("[server]\nallowed_hosts = ['*.a']\n", "server.allowed_hosts", id="pattern"),
+        pytest.param(
+            "[server]\nallowed_hosts = ['::1']\n", "server.allowed_hosts", id="no brackets"
+        ),
         pytest.param("[server\n", "procd.toml", id="not TOML"),
     ],
 )
-def test_bad_config_file_is_refused(tmp_path: Path, text: str, named: str) -> None:
+def test_a_bad_config_file_is_refused(tmp_path: Path, text: str, named: str) -> None:
     file = tmp_path / "procd.toml"
     file.write_text(text)
-    assert f" {named}:" in refusal(run("serve", "--port", "0", "--config", str(file))).replace(
-        f"{tmp_path}/", ""
-    )
+    message = refusal("--config", str(file)).replace(f"{tmp_path}/", "")
+    assert f" {named}:" in message
 
 
-def test_missing_config_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_config_file_is_refused(tmp_path: Path) -> None:
     file = str(tmp_path / "nowhere.toml")
-    assert file in refusal(run("serve", "--port", "0", "--config", file))
+    assert file in refusal("--config", file)
 
 
 @pytest.mark.parametrize(
@@ -201,63 +184,39 @@ def test_missing_config_file_is_refused(tmp_path: Path) -> None:
     [
         ("PROCD_SERVER_PROT", "1"),
         ("PROCD_SERVER_PORT", "x"),
-        ("PROCD_SERVER_PORT", "-1"),
-        ("PROCD_SERVER_PING_S", "soon"),
         ("PROCD_SERVER_LOOP", "curio"),
         ("PROCD_SERVERS_PORT", "1"),
         ("PROCD_", "1"),
     ],
 )
-def test_bad_variable_is_refused(variable: str, value: str) -> None:
-    assert f" {variable}:" in refusal(run("serve", "--port", "0", **{variable: value}))
+def test_a_bad_variable_is_refused(variable: str, value: str) -> None:
+    assert f" {variable}:" in refusal(**{variable: value})
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("process.work_dir", "/nowhere"),
-        ("process.work_dir", "/etc/passwd"),
-        ("process.shell", "/nowhere"),
-        ("process.shell", "/etc"),
         ("process.shell", "/etc/passwd"),
         ("process.shell", "sh"),
-        ("interpreter.python", "/nowhere"),
-        ("interpreter.python", "/etc/passwd"),
-        ("interpreter.python", "bin/python3"),
         ("interpreter.python", "python3"),
         ("code_run.python", "/nowhere"),
-        ("code_run.python", "python3"),
         ("process.cgroup", "/nowhere"),
-        ("process.cgroup", "/etc"),
         ("process.cgroup", "."),
         ("sessions.state_dir", "/nowhere"),
-        ("sessions.state_dir", "/etc/passwd"),
-        ("sessions.state_dir", "/proc"),  # which root may write to, and where nothing can be made
+        ("sessions.state_dir", "/proc"),  # root may write to it, but nothing can be made there
     ],
 )
-def test_a_place_that_is_no_use_is_refused(key: str, value: str) -> None:
-    variable = f"PROCD_{key.replace('.', '_').upper()}"
-    message = refusal(run("serve", "--port", "0", **{variable: value}))
+def test_a_path_that_cannot_be_used_is_refused(key: str, value: str) -> None:
+    message = refusal(**{f"PROCD_{key.replace('.', '_').upper()}": value})
     assert message.startswith(f"procd: {key}: ")
     assert message.endswith(f"{value}\n")
 
 
-@pytest.mark.parametrize(
-    "name", ["a.example:80", "http://a", "*.example", "::1", "[::1]:80", "a/", "", "a b"]
-)
-def test_a_host_that_no_header_has_is_refused(tmp_path: Path, name: str) -> None:
-    file = tmp_path / "procd.toml"
-    file.write_text(f"[server]\nallowed_hosts = ['a.example.', '[::1]', 'A_b-1', '{name}']\n")
-    message = refusal(run("serve", "--port", "0", "--config", str(file)))
-    assert message.startswith("procd: server.allowed_hosts: ")
-    assert message.endswith(f": {name}\n")
-
-
-def test_places_of_others_that_are_no_use_are_refused() -> None:
-    message = refusal(run("serve", "--port", "0", STATE_DIRECTORY="/nowhere"))
+def test_bad_values_of_other_variables_are_refused() -> None:
+    message = refusal(STATE_DIRECTORY="/nowhere")
     assert message.startswith("procd: sessions.state_dir: ")
-    at_home = {"HOME": "/nowhere", "DAYTONA_USER_HOME_AS_WORKDIR": "true"}
-    message = refusal(run("serve", "--port", "0", **at_home))
+    message = refusal(HOME="/nowhere", DAYTONA_USER_HOME_AS_WORKDIR="true")
     assert message == "procd: process.work_dir: No such file or directory: /nowhere\n"
 
 
@@ -284,5 +243,5 @@ def test_port_in_use() -> None:
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="util-linux is missing")
 def test_a_limit_that_cannot_be_set_is_refused() -> None:
     limit = "nofile=2000000000"
-    message = refusal(run("serve", "--port", "0", PROCD_PROCESS_RLIMITS=limit))
+    message = refusal(PROCD_PROCESS_RLIMITS=limit)
     assert message.startswith("procd: process.rlimits: ")
