@@ -52,13 +52,13 @@ class Output:
         Raises:
             Failure: it can't be written.
         """
-        write_all(STDOUT, data)
         if b"\x1b" in data or self._tail:
-            data = self._tail + data
-            for match in SCREEN.finditer(data):
+            recent = self._tail + data
+            for match in SCREEN.finditer(recent):
                 self.alternate_screen = match[1] == b"h"
-            begin = data.rfind(b"\x1b", -MAX_SEQUENCE_BYTES)
-            self._tail = data[begin:] if begin >= 0 else b""
+            begin = recent.rfind(b"\x1b", -MAX_SEQUENCE_BYTES)
+            self._tail = recent[begin:] if begin >= 0 else b""
+        write_all(STDOUT, data)
 
     def reset(self) -> None:
         """Reset the modes of the terminal.

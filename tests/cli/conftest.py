@@ -13,9 +13,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.cli.proxy import Proxy
 from tests.cli.screen import Screen
 from tests.daemon.daemon import PATIENCE_S, Daemon, environment
+from tests.proxy import Proxy, proxy_to
 
 PROCD = (str(Path(sys.executable).with_name("procd")),)
 Result = subprocess.CompletedProcess[bytes]
@@ -51,9 +51,8 @@ def daemon(home: str) -> Iterator[Daemon]:
 @pytest.fixture
 def proxy(daemon: Daemon) -> Iterator[Proxy]:
     """A proxy of the daemon that can be cut."""
-    proxy = Proxy(daemon.port)
-    yield proxy
-    proxy.close()
+    with proxy_to(daemon.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture

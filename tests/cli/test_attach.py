@@ -10,9 +10,9 @@ import pytest
 
 from tests.api.access import Secrets
 from tests.cli.conftest import Cli, OpenScreen
-from tests.cli.proxy import Proxy
 from tests.cli.screen import Screen
 from tests.daemon.daemon import Daemon, eventually
+from tests.proxy import Proxy, proxy_to
 
 DETACH = b"\x10\x11"
 Attach = Callable[..., Screen]
@@ -281,18 +281,17 @@ def test_a_lost_connection_is_resumed(attach: Attach, name: str, proxy: Proxy) -
     terminal.type(b"stty -echo; for i in $(seq 300); do echo line $i.; sleep 0.005; done\n")
     terminal.until(rb"line 30\.")
     for _ in range(3):
-        proxy.refuses = True
-        proxy.cut()
+        proxy.down()
         terminal.until(rb"trying again, the detach keys leave")
-        proxy.refuses = False
+        proxy.up()
         terminal.until(rb"connected again")
     terminal.until(rb"line 300\.")
     text = re.sub(rb"\r\n\x1b\[7m\[procd:[^\]]*\]\x1b\[27m\r\n", b"", terminal.seen)
     assert [int(each) for each in re.findall(rb"line (\d+)\.", text)] == list(range(1, 301))
     for status in (429, 502, 503, 504):  # what a gateway without its server answers
-        proxy.answer(status)
+        proxy.down(status)
         terminal.until(rb"trying again, the detach keys leave")
-        proxy.answers = b""
+        proxy.up()
         terminal.until(rb"connected again")
     terminal.type(b"exit 4\n")
     assert terminal.wait() == 4
@@ -303,10 +302,9 @@ def test_it_ended_while_the_connection_was_lost(attach: Attach, name: str, proxy
     wait_until_ready(terminal)
     terminal.type(b"sleep 0.3; echo good''bye; exit 6\n")
     terminal.until(rb"exit 6\r")
-    proxy.refuses = True
-    proxy.cut()
+    proxy.down()
     terminal.until(rb"trying again")
-    proxy.refuses = False
+    proxy.up()
     terminal.until(rb"goodbye\r")
     assert terminal.wait() == 6
     assert terminal.restored()
@@ -315,8 +313,7 @@ def test_it_ended_while_the_connection_was_lost(attach: Attach, name: str, proxy
 def test_a_lost_server_can_be_left(attach: Attach, name: str, proxy: Proxy) -> None:
     terminal = attach(name, url=proxy.url)
     wait_until_ready(terminal)
-    proxy.refuses = True
-    proxy.cut()
+    proxy.down()
     terminal.until(rb"trying again, the detach keys leave")
     leave(terminal)
 
@@ -333,20 +330,16 @@ def test_a_killed_server(attach: Attach, home: str, retry_s: str) -> None:
 
 
 def test_a_restarted_server_has_other_terminals(attach: Attach, home: str) -> None:
-    with Daemon.start(env={"HOME": home}) as daemon:
-        proxy = Proxy(daemon.port)
-        try:
-            terminal = attach("old", url=proxy.url)
-            wait_until_ready(terminal)
-            with Daemon.start(env={"HOME": home}) as other:
-                proxy.port_behind = other.port
-                daemon.stop()
-                assert terminal.wait() == 1
-                assert terminal.restored()
-                message = b"procd: Failed to connect to PTY session: PTY session old not found"
-                assert message in terminal.seen
-        finally:
-            proxy.close()
+    with Daemon.start(env={"HOME": home}) as daemon, proxy_to(daemon.port) as proxy:
+        terminal = attach("old", url=proxy.url)
+        wait_until_ready(terminal)
+        with Daemon.start(env={"HOME": home}) as other:
+            proxy.port_behind = other.port
+            daemon.stop()
+            assert terminal.wait() == 1
+        assert terminal.restored()
+        message = b"procd: Failed to connect to PTY session: PTY session old not found"
+        assert message in terminal.seen
 
 
 FULL_SCREEN = r"""

@@ -15,8 +15,8 @@ import pytest
 
 from tests.api.sessions import SHELLS
 from tests.cli.conftest import PROCD, Cli, OpenScreen, alive, insist
-from tests.cli.proxy import Proxy
 from tests.daemon.daemon import PATIENCE_S, Daemon, eventually
+from tests.proxy import Proxy
 
 HEAVY = ("aiohttp", "asyncio", "marshmallow", "uvloop", "http.client", "tomllib", "ssl")
 LEFTOVER = rb"procd: .*: `(procd kill exec-\w+)` ends what may be left of the command\n"
@@ -249,15 +249,6 @@ def test_a_background_job_leaves_the_terminal_alone(cli: Cli, screen: OpenScreen
     assert shell.wait() == 0
 
 
-def test_ctrl_backslash_ends_everything(cli: Cli, screen: OpenScreen) -> None:
-    terminal = screen("exec", "--", "sh", "-c", "echo pid=$$.; sleep 1000")
-    pid = int(terminal.until(rb"pid=(\d+)\.").group(1))
-    terminal.type(b"\x1c")
-    assert terminal.wait() == 128 + signal.SIGQUIT
-    assert eventually(lambda: not alive(pid))
-    assert b"exec-" not in cli("ps").stdout
-
-
 # Interrupts itself when it is about to import something.
 IMPATIENT = """
 import os, signal, sys
@@ -339,9 +330,8 @@ def test_a_lost_connection_is_resumed(cli: Cli, proxy: Proxy) -> None:
     cli.url = proxy.url
     running = Running(cli, "--", "bash", "-c", script)
     lines = [running.stdout.readline() for _ in range(200)]
-    proxy.refuses = True
-    proxy.cut()
-    proxy.refuses = False
+    proxy.down()
+    proxy.up()
     running.type(b"\n")
     running.stdin.close()
     lines += running.stdout.readlines()
@@ -366,7 +356,7 @@ def test_a_connection_that_is_lost_silently_is_resumed(cli: Cli, proxy: Proxy, w
     running = Running(cli, "--", "sh", "-c", script, command=command)
     assert running.stdout.readline() == b"one\n"
     assert eventually(lambda: any(b"?wait=" in line for line in proxy.lines))
-    proxy.freeze(what)
+    proxy.hold(what)
     running.type(b"x\n")
     running.stdin.close()
     assert running.stdout.read() == b"two\n"
@@ -384,14 +374,6 @@ def test_a_slow_reader_gets_everything(cli: Cli) -> None:
     assert reader.stdout == b"".join(b"%d\n" % number for number in range(1, 600_001))
 
 
-def test_output_through_many_lost_connections(cli: Cli, proxy: Proxy) -> None:
-    cli.url = proxy.url
-    proxy.portion = 400_000
-    result = cli("exec", "-n", "--", "seq", "1200000")
-    assert (result.returncode, result.stderr) == (0, b"")
-    assert result.stdout == b"".join(b"%d\n" % number for number in range(1, 1_200_001))
-
-
 def test_a_connection_that_is_lost_each_time_is_given_up(cli: Cli, proxy: Proxy) -> None:
     """As with a proxy that passes on no more than the handshake."""
     cli.url = proxy.url
@@ -402,25 +384,6 @@ def test_a_connection_that_is_lost_each_time_is_given_up(cli: Cli, proxy: Proxy)
     assert running.process.wait(PATIENCE_S) == 125
     assert len([line for line in proxy.lines if b"/logs?" in line]) > 2
     assert eventually(lambda: not alive(pid))  # to end it takes no more than to ask for it
-
-
-def test_a_session_that_is_deleted_meanwhile(cli: Cli, proxy: Proxy) -> None:
-    """Its command has ended, but not all of the output has come."""
-    direct, cli.url = cli.url, proxy.url
-    running = Running(
-        cli, "--", "sh", "-c", "read x; echo two; exit 6",
-        command=with_times(DEAD_S=5.0, PING_S=0.2, WAIT_S=0.2),
-    )  # fmt: skip
-    assert eventually(lambda: any(b"?wait=" in line for line in proxy.lines))
-    proxy.freeze(b"/logs?")
-    running.type(b"x\n")
-    (session,) = {line.split(b"/")[3].decode() for line in proxy.lines if b"?wait=" in line}
-    cli.url = direct
-    assert cli("logs", "-f", session).stdout.endswith(b"two\n")  # it has ended
-    assert cli("kill", session).returncode == 0
-    assert running.end() == 125
-    assert running.stdout.read() == b""
-    assert running.stderr.read() == b"procd: the rest of the output is lost\n"
 
 
 @pytest.mark.parametrize("code", [0, 6])
@@ -440,8 +403,7 @@ def test_a_gateway_without_its_server_is_a_lost_server(cli: Cli, proxy: Proxy, s
     cli.url = proxy.url
     running = Running(cli, "--", "sh", "-c", "echo one; read x; echo two; exit 6")
     assert running.stdout.readline() == b"one\n"
-    proxy.answer(status)
-    proxy.answers = b""
+    proxy.fail_once(status)
     running.type(b"x\n")
     running.stdin.close()
     assert running.stdout.read() == b"two\n"
@@ -454,7 +416,9 @@ def test_leftovers_are_reported(cli: Cli, proxy: Proxy, status: int, number: int
     command = with_times(LOST_S=PATIENCE_S if number else 0.5)
     running = Running(cli, "--", "sh", "-c", "echo one; exec sleep 1000", command=command)
     assert running.stdout.readline() == b"one\n"
-    proxy.answer(status)
+    proxy.down(status)
+    lines = len(proxy.lines)
+    assert eventually(lambda: len(proxy.lines) > lines)
     if number:
         running.process.send_signal(number)
     assert running.process.wait(PATIENCE_S) == (128 + number if number else 125)
@@ -469,11 +433,12 @@ def test_leftovers_are_reported(cli: Cli, proxy: Proxy, status: int, number: int
 def test_a_start_whose_reply_is_lost(cli: Cli, proxy: Proxy, ends: bool) -> None:
     """The command may run: it is ended, or reported."""
     direct, cli.url = cli.url, proxy.url
-    proxy.refuses_after_loss = True
+    proxy.down_after_loss = True
     proxy.loses = b"runAsync"
     running = Running(cli, "--", "sleep", "1000", command=with_times(DELETE_S=20 if ends else 0.5))
     assert eventually(lambda: proxy.refused > 0)
-    proxy.refuses = not ends
+    if ends:
+        proxy.up()
     assert running.end() == 125
     message = running.stderr.read()
     cli.url = direct

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from tests.cli.conftest import Cli
-from tests.cli.proxy import Proxy
 from tests.daemon.daemon import PATIENCE_S, Daemon, eventually
+from tests.proxy import proxy_to
 
 # More than the log and all buffers on the way hold; each line is as long as any other.
 WHOLE = b"".join(b"%d\n" % number for number in range(1_000_000, 5_000_000))
@@ -57,15 +57,12 @@ def test_a_gap_in_the_output_is_reported(cli: Cli) -> None:
 
 def test_a_lost_connection_is_resumed_behind_a_gap(cli: Cli, small: Daemon) -> None:
     direct = cli.url
-    proxy = Proxy(small.port)
-    try:
+    with proxy_to(small.port) as proxy:
         cli.url = proxy.url
         proxy.portion = 600_000
         process = cli.start("exec", "-n", "--", "sh", "-c", SCRIPT)
         cli.url = direct
         numbers = [int(line) for line in read_late(process, cli).split()]
-    finally:
-        proxy.close()
     # A number that a gap has cut has no neighbour.
     whole = [number for number, next_ in pairwise(numbers) if next_ == number + 1]
     assert whole == sorted(set(whole)), "nothing comes twice"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Cli, OpenScreen
-from tests.cli.proxy import Proxy
 from tests.daemon.daemon import PATIENCE_S, eventually
+from tests.proxy import Proxy
 
 
 def lines_of(file: Path) -> list[str]:

@@ -14,8 +14,8 @@ from urllib.parse import quote
 import pytest
 
 from tests.cli.conftest import PROCD, Cli, OpenScreen
-from tests.cli.proxy import Proxy
 from tests.daemon.daemon import PATIENCE_S
+from tests.proxy import Proxy
 
 
 class Session:
@@ -139,14 +139,8 @@ def test_logs(cli: Cli, screen: OpenScreen, session: Session) -> None:
     assert b"newest\r\n" in terminal.seen
 
 
-def away(proxy: Proxy, status: int) -> None:
-    """Be a gateway whose server is away for a moment."""
-    proxy.answer(status)
-    proxy.answers = b""
-
-
 @pytest.mark.parametrize(
-    "lose", [Proxy.cut, lambda proxy: away(proxy, 502), lambda proxy: away(proxy, 429)]
+    "lose", [Proxy.cut, lambda proxy: proxy.fail_once(502), lambda proxy: proxy.fail_once(429)]
 )
 def test_logs_that_follow(
     cli: Cli, session: Session, proxy: Proxy, lose: Callable[[Proxy], None]

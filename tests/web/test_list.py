@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from tests.api.access import Secrets
 from tests.daemon.daemon import Daemon
+from tests.proxy import proxy_to
 from tests.web.browser import plain
 from tests.web.conftest import Opens
-from tests.web.relay import relay_to
 from tests.web.terminal import Terminal, call, open_terminal
 
 if TYPE_CHECKING:  # it may not be installed
@@ -50,18 +50,18 @@ def test_it_says_that_the_server_can_not_be_reached(
     daemon: Daemon, context: "BrowserContext"
 ) -> None:
     """As long as that is so, whatever else is drawn meanwhile."""
-    with relay_to(daemon.port) as relay:
-        terminal = open_terminal(context, relay.url, "t1")
+    with proxy_to(daemon.port) as proxy:
+        terminal = open_terminal(context, proxy.url, "t1")
         terminal.shows("ready>")
         page = terminal.page
-        relay.down()
+        proxy.down()
         terminal.is_in("waiting")
         note = page.locator("aside").get_by_text("The server can't be reached.")
         note.wait_for()
         page.get_by_role("button", name="Close this view").click()  # which draws the list
         page.get_by_text("No terminal is open.").wait_for()
         assert note.is_visible()
-        relay.up()
+        proxy.up()
         note.wait_for(state="hidden")
 
 

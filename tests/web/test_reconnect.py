@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from procd.services.access import Scope
 from tests.api.access import Secrets
 from tests.daemon.daemon import Daemon
+from tests.proxy import proxy_to
 from tests.web.browser import plain
 from tests.web.conftest import Opens
-from tests.web.relay import relay_to
 from tests.web.terminal import Terminal, call, open_terminal
 
 if TYPE_CHECKING:  # it may not be installed
@@ -29,8 +29,8 @@ def test_nothing_is_lost_and_nothing_comes_twice(
     (home / "count").write_text(
         "for i in $(seq 1500); do echo n-$i; sleep 0.001; done; echo d''one"
     )
-    with relay_to(daemon.port) as relay:
-        terminal = open_terminal(context, relay.url, "t1")
+    with proxy_to(daemon.port) as proxy:
+        terminal = open_terminal(context, proxy.url, "t1")
         terminal.shows("ready>")
         terminal.type(f". {home}/count\n")
         for last in (150, 500, 900):
@@ -39,7 +39,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(
                 "row => /^n-[0-9]+/.test(row.textContent) ? +row.textContent.slice(2) : 0)) > last",
                 arg=last,
             )
-            relay.cut()
+            proxy.cut()
             terminal.is_in("live")
         terminal.shows("done")
     seen: set[int] = set()
@@ -59,14 +59,14 @@ def test_nothing_is_lost_and_nothing_comes_twice(
 
 def test_it_says_that_the_connection_is_lost(daemon: Daemon, context: "BrowserContext") -> None:
     """And what is typed meanwhile isn't typed later."""
-    with relay_to(daemon.port) as relay:
-        terminal = open_terminal(context, relay.url, "t1")
+    with proxy_to(daemon.port) as proxy:
+        terminal = open_terminal(context, proxy.url, "t1")
         terminal.shows("ready>")
-        relay.down()
+        proxy.down()
         terminal.is_in("waiting")
         terminal.says("Connection lost. Trying again in")
         terminal.type("never\n")
-        relay.up()
+        proxy.up()
         terminal.is_in("live")
         terminal.type("echo on''ce\n")
         terminal.shows("once")
@@ -75,16 +75,16 @@ def test_it_says_that_the_connection_is_lost(daemon: Daemon, context: "BrowserCo
 
 def test_a_gateway_answers_for_the_server(daemon: Daemon, context: "BrowserContext") -> None:
     """It isn't the last word, and isn't shown."""
-    with relay_to(daemon.port) as relay:
-        terminal = open_terminal(context, relay.url, "t1")
+    with proxy_to(daemon.port) as proxy:
+        terminal = open_terminal(context, proxy.url, "t1")
         terminal.shows("ready>")
         for status in (429, 502, 503, 504):
             with terminal.page.expect_response(lambda reply: not reply.ok) as reply:
-                relay.down(status)
+                proxy.down(status)
             assert reply.value.status == status
             terminal.is_in("waiting")
             terminal.says("Connection lost. Trying again in")
-            relay.up()
+            proxy.up()
             terminal.is_in("live")
 
 
@@ -92,17 +92,17 @@ def test_a_connection_that_has_fallen_silent_is_noticed(
     daemon: Daemon, context: "BrowserContext"
 ) -> None:
     """By the terminal and by the list; both come back when there is a way again."""
-    with relay_to(daemon.port) as relay:
-        terminal = open_terminal(context, relay.url, "t1")
+    with proxy_to(daemon.port) as proxy:
+        terminal = open_terminal(context, proxy.url, "t1")
         terminal.shows("ready>")
         note = terminal.page.locator("aside").get_by_text("The server can't be reached.")
-        relay.hold()
+        proxy.hold()
         terminal.page.wait_for_function(
             "() => document.querySelector('.view').dataset.state !== 'live'"
         )
         note.wait_for()
-        relay.cut()
-        relay.flow()
+        proxy.cut()
+        proxy.flow()
         terminal.is_in("live")
         note.wait_for(state="hidden")
         terminal.type("echo ag''ain\n")
@@ -113,15 +113,15 @@ def test_no_answers_are_typed_by_a_replay_or_a_resume(
     daemon: Daemon, context: "BrowserContext"
 ) -> None:
     """The program's questions were answered when it asked."""
-    with relay_to(daemon.port) as relay:
-        terminal = open_terminal(context, relay.url, "t1")
+    with proxy_to(daemon.port) as proxy:
+        terminal = open_terminal(context, proxy.url, "t1")
         terminal.shows("ready>")
         terminal.type("IFS= read -rs -d n -p $'\\e[5n' answer; printf %q\\\\n \"got$answer\"\n")
         terminal.shows("$'got")
         assert any("[0" in line for line in terminal.lines() if line.startswith("$'got"))
         terminal.type("clear; echo be''gun; cat -v\n")
         terminal.shows("begun")  # else the cut may take with it what was typed
-        relay.cut()
+        proxy.cut()
         terminal.is_in("live")
         terminal.page.reload()
         terminal.is_in("live")
@@ -140,18 +140,18 @@ def test_an_end_is_an_end(opens: Opens) -> None:
 
 def test_an_end_while_away(daemon: Daemon, context: "BrowserContext") -> None:
     """The rest of the output and the exit code are told on coming back."""
-    with relay_to(daemon.port) as relay:
-        terminal = open_terminal(context, relay.url, "t1")
+    with proxy_to(daemon.port) as proxy:
+        terminal = open_terminal(context, proxy.url, "t1")
         terminal.shows("ready>")
         terminal.type("echo wait''ing; read; echo la''st; exit 4\n")
         terminal.shows("waiting")
-        relay.down()
+        proxy.down()
         terminal.is_in("waiting")
         other = open_terminal(context, daemon.url, "t1", create=False)
         other.is_in("live")
         other.type("\n")
         other.is_in("ended")
-        relay.up()
+        proxy.up()
         terminal.is_in("ended")
         terminal.says("exit code 4")
         terminal.shows("last")
@@ -165,16 +165,16 @@ def test_a_terminal_that_is_not_there(daemon: Daemon, opens: Opens) -> None:
 
 def test_another_terminal_of_the_same_name(daemon: Daemon, context: "BrowserContext") -> None:
     """The page doesn't go on in it at the old one's offset."""
-    with relay_to(daemon.port) as relay:
-        terminal = open_terminal(context, relay.url, "t1")
+    with proxy_to(daemon.port) as proxy:
+        terminal = open_terminal(context, proxy.url, "t1")
         terminal.shows("ready>")
         terminal.type("echo of-the-''old\n")
         terminal.shows("of-the-old")
-        relay.down()
+        proxy.down()
         terminal.is_in("waiting")
         call(daemon.url, "/process/pty/t1", "DELETE")
         call(daemon.url, "/process/pty", "POST", {"id": "t1"})
-        relay.up()
+        proxy.up()
         terminal.is_in("live")
         terminal.type("echo of-the-''new\n")
         terminal.shows("of-the-new")

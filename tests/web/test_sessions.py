@@ -6,7 +6,7 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 from tests.daemon.daemon import Daemon, eventually
-from tests.web.relay import relay_to
+from tests.proxy import proxy_to
 from tests.web.terminal import WAIT_MS
 
 if TYPE_CHECKING:  # it may not be installed
@@ -114,13 +114,13 @@ def test_a_shell_that_has_ended(daemon: Daemon, context: "BrowserContext") -> No
 def test_a_log_is_taken_up_again(daemon: Daemon, context: "BrowserContext") -> None:
     """After each loss at the place that it had reached, and its end is seen."""
     begin(daemon.url, "s1", "for i in $(seq 300); do echo n-$i; sleep 0.01; done; (exit 3)")
-    with relay_to(daemon.port) as relay:
+    with proxy_to(daemon.port) as proxy:
         page = context.new_page()
-        show(page, relay.url, "s1")
+        show(page, proxy.url, "s1")
         article = page.locator("article")
         for last in ("n-20", "n-90"):
             article.locator("pre").get_by_text(re.compile(f"^{last}$", re.MULTILINE)).wait_for()
-            relay.cut()
+            proxy.cut()
         article.get_by_text("exit code 3").wait_for()
         wanted = [f"n-{number}" for number in range(1, 301)]
         assert eventually(lambda: logged(article) == wanted), logged(article)
@@ -129,19 +129,19 @@ def test_a_log_is_taken_up_again(daemon: Daemon, context: "BrowserContext") -> N
 def test_a_gateway_answers_for_the_server(daemon: Daemon, context: "BrowserContext") -> None:
     """Meanwhile what runs is neither lost nor given up."""
     begin(daemon.url, "s1", "echo first; read; echo last; (exit 3)")
-    with relay_to(daemon.port) as relay:
+    with proxy_to(daemon.port) as proxy:
         page = context.new_page()
-        show(page, relay.url, "s1")
+        show(page, proxy.url, "s1")
         article = page.locator("article")
         article.locator("pre").get_by_text("first").wait_for()
         with (
             page.expect_response(lambda reply: not reply.ok and reply.url.endswith("/session/s1")),
             page.expect_response(lambda reply: not reply.ok and "/command/" in reply.url),
         ):
-            relay.down(502)
+            proxy.down(502)
         note = page.get_by_role("tabpanel", name="Sessions").get_by_role("status")
         note.get_by_text("The server can't be reached.").wait_for()
-        relay.up()
+        proxy.up()
         command = json.load(urllib.request.urlopen(f"{daemon.url}/process/session/s1"))["commands"]
         tell(daemon.url, f"/s1/command/{command[0]['id']}/input", data="\n")
         article.get_by_text("exit code 3").wait_for()
