@@ -68,6 +68,7 @@ class Output:
         """
         write_all(STDOUT, RESET + LEAVE_SCREEN * self.alternate_screen)
         self.alternate_screen = False
+        self._tail = b""
 
 
 class Terminal:

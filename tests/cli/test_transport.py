@@ -7,12 +7,9 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from procd.cli.failure import Refused, Unreachable
 from procd.cli.target import parse
@@ -182,6 +179,7 @@ def test_a_server_without_websockets(serve: Serve, reply: bytes) -> None:
         serve(b"HTTP/1.1 " + reply).websocket("/x")
 
 
+ACCEPTED = b"HTTP/1.1 101 X\r\nSec-WebSocket-Accept: ACCEPT\r\n\r\n"
 MESSAGES = [
     Message(TEXT, b"one"),
     Message(BINARY, b""),
@@ -212,62 +210,14 @@ def receive_all(websocket: WebSocket) -> list[Message]:
 
 
 def test_messages_right_behind_the_handshake(serve: Serve) -> None:
-    head = b"HTTP/1.1 101 X\r\nSec-WebSocket-Accept: ACCEPT\r\n\r\n"
-    websocket = serve(head + STREAM).websocket("/")
+    websocket = serve(ACCEPTED + STREAM).websocket("/")
     assert receive_all(websocket) == MESSAGES
     assert websocket.closed == Closed(1008, "why")
     websocket.close()
 
 
-@given(st.lists(st.integers(0, len(STREAM)), max_size=5))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_messages_in_any_parts(cuts: list[int]) -> None:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        websocket = WebSocket("http://h", ours)
-        messages = []
-        places = sorted({0, *cuts, len(STREAM)})
-        for begin, end in pairwise(places):
-            theirs.sendall(STREAM[begin:end])
-            messages += websocket.receive()
-        assert messages == MESSAGES
-        # The Pong and the Close, masked.
-        pong, close = theirs.recv(10), theirs.recv(100)
-        assert (pong[0], close[0]) == (0x8A, 0x88)
-        assert bytes(a ^ b for a, b in zip(pong[6:], pong[2:6], strict=True)) == b"ping"
-        websocket.close()
-
-
-def test_a_message_that_waits_for_room() -> None:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        websocket = WebSocket("http://h", ours)
-        sent = bytes(range(256)) * 8192
-        websocket.send(sent)
-        assert websocket.unsent
-        data = b""
-        while len(data) < 14 + len(sent):
-            data += theirs.recv(1 << 20)
-            websocket.receive()
-        mask = data[10:14] * (len(sent) // 4)
-        assert bytes(a ^ b for a, b in zip(data[14:], mask, strict=True)) == sent
-        websocket.close()
-
-
-@pytest.mark.parametrize(
-    ("data", "messages", "error"),
-    [
-        (b"\x82\x7f" + struct.pack("!Q", 1 << 40), [], "too large"),
-        (frame(BINARY, b"last") + b"\x82", [Message(BINARY, b"last")], "broke"),
-    ],
-)
-def test_a_connection_that_is_lost(data: bytes, messages: list[Message], error: str) -> None:
-    ours, theirs = socket.socketpair()
-    websocket = WebSocket("http://h", ours)
-    theirs.sendall(data)
-    theirs.close()
-    if messages:
-        assert websocket.receive() == messages
-    with pytest.raises(Unreachable, match=error):
-        websocket.receive()
+def test_a_message_that_is_too_large(serve: Serve) -> None:
+    websocket = serve(ACCEPTED + b"\x82\x7f" + struct.pack("!Q", 1 << 40)).websocket("/")
+    with pytest.raises(Unreachable, match="too large"):
+        receive_all(websocket)
     websocket.close()
