@@ -3,16 +3,13 @@
 import os
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from procd.cli.failure import Failure, Refused
 from procd.cli.target import resolve
 from procd.cli.transport import SESSION, Client, quoted
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
 
 COMPLETION_S = 2.0
 
@@ -102,7 +99,7 @@ class Name(click.ParamType):  # type: ignore[type-arg]  # no generic before clic
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> "list[CompletionItem]":
+    ) -> list[Any]:
         """Return the names that begin so."""
         from click.shell_completion import CompletionItem  # only needed here
 
