@@ -55,7 +55,6 @@ class ExecCommand(click.Command):
     """Exits with EXIT_EXEC for every failure that isn't the command's."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Parse the arguments."""
         try:
             return super().make_context(*args, **kwargs)
         except click.UsageError as exc:
@@ -63,7 +62,6 @@ class ExecCommand(click.Command):
             sys.exit(EXIT_EXEC)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it."""
         try:
             return super().invoke(ctx)
         except Failure as exc:

@@ -1,12 +1,11 @@
 """procd record."""
 
+import contextlib
 import json
-import time
-from typing import IO
+from typing import BinaryIO
 
 import click
 
-from procd.cli.cast import Writer
 from procd.cli.failure import Failure, Refused
 from procd.cli.options import Name, pass_client
 from procd.cli.progress import Progress
@@ -14,13 +13,14 @@ from procd.cli.pty_protocol import PROTOCOLS, OutputPosition
 from procd.cli.signals import ENDING, Signals
 from procd.cli.transport import PTY, Client, quoted
 from procd.cli.websocket import TEXT, WebSocket, wait
+from procd.output.asciicast import Writer
 
 
 @click.command("record")
 @click.argument("pty_id", metavar="ID", type=Name(PTY))
-@click.argument("file", type=click.File("w", encoding="utf-8"))
+@click.argument("file", type=click.File("wb"))
 @pass_client
-def command(client: Client, *, pty_id: str, file: IO[str]) -> None:
+def command(client: Client, *, pty_id: str, file: BinaryIO) -> None:
     """Record what the terminal ID shows, until it ends or Ctrl-C.
 
     The recording is an asciicast, version 3, for `procd play` and asciinema. It begins with the
@@ -45,7 +45,7 @@ class Recording:
         Failure: there is no such terminal, or the file can't be written.
     """
 
-    def __init__(self, client: Client, pty_id: str, file: IO[str]) -> None:
+    def __init__(self, client: Client, pty_id: str, file: BinaryIO) -> None:
         path = f"{PTY}/{quoted(pty_id)}"
         try:
             info = client.call("GET", path, returns=dict)
@@ -54,14 +54,9 @@ class Recording:
                 raise
             raise Failure(f"there is no terminal {pty_id}", "`procd ps` lists them") from exc
         self._size = (info["cols"], info["rows"])
-        self._writer = Writer(
-            file,
-            cols=info["cols"],
-            rows=info["rows"],
-            term=info["envs"].get("TERM", ""),
-            begin=int(time.time()),
-            now=time.monotonic(),
-        )
+        self._file = file
+        self._writer = Writer()
+        self._write(self._writer.header(*self._size, info["envs"].get("TERM", "")))
         self._position = OutputPosition()
         self._websocket = client.websocket(f"{path}/connect?viewer=true", PROTOCOLS)
 
@@ -76,6 +71,7 @@ class Recording:
             while websocket.closed is None:
                 wait(websocket, (signals.fileno(),))
                 if signals.take():
+                    self._write(self._writer.end(None))
                     return
                 self._receive(websocket)
         finally:
@@ -85,16 +81,15 @@ class Recording:
 
     def _receive(self, websocket: WebSocket) -> None:
         for message in websocket.receive():
-            now = time.monotonic()
             if message.opcode != TEXT:
-                self._writer.output(message.payload, now)
+                self._write(self._writer.output(message.payload))
                 self._position.advance(len(message.payload))
                 continue
             control = json.loads(message.payload)
             size = (control.get("cols"), control.get("rows"))
             if size not in ((None, None), self._size):
                 self._size = size
-                self._writer.resize(*size, now=now)
+                self._write(self._writer.resize(*size))
             match control.get("status"):
                 case "connected":
                     self._position.start(control)
@@ -103,7 +98,18 @@ class Recording:
                 case "error":
                     raise Failure(str(control.get("error") or "the server refuses the terminal"))
                 case "exited":
-                    self._writer.exit(control["exitCode"], now)
+                    self._write(self._writer.end(control["exitCode"]))
                 case _:
                     pass
         self._position.acknowledge(websocket)
+
+    def _write(self, lines: bytes) -> None:
+        try:
+            self._file.write(lines)
+            self._file.flush()
+        except OSError as exc:
+            with contextlib.suppress(OSError):
+                self._file.close()  # else the rest would be written at the end
+            if isinstance(exc, BrokenPipeError):
+                raise
+            raise Failure(f"{self._file.name}: {exc.strerror}") from exc

@@ -84,25 +84,22 @@ def resolve(url: str | None, token_file: str | None) -> Target:
         Failure: a file can't be read, or a setting makes no sense.
     """
     environ = os.environ
-    settings: dict[str, str] = {}
-    if url is None and not (url := environ.get("PROCD_URL")):
-        settings = _read_settings()
-        url = settings.setdefault("url", DEFAULT_URL)
-    if token_file is not None:
-        return parse(url, read_token(token_file))
-    if token := environ.get("PROCD_TOKEN"):
-        return parse(url, _checked(token, "PROCD_TOKEN"))
-    if token_file := environ.get("PROCD_TOKEN_FILE"):
-        return parse(url, read_token(token_file))
-    settings = settings or _read_settings()
+    if url is None:
+        url = environ.get("PROCD_URL") or None
+    token, origin = None, "PROCD_TOKEN"
+    if token_file is None:
+        token, token_file = environ.get("PROCD_TOKEN"), environ.get("PROCD_TOKEN_FILE") or None
+    has_token = bool(token) or token_file is not None
+    settings = {} if url is not None and has_token else _read_settings()
     # The file's token is for the file's URL, and for no other server.
-    if settings.get("url", DEFAULT_URL) != url:
-        return parse(url)
-    if token := settings.get("token"):
-        return parse(url, _checked(token, config_path()))
-    if token_file := settings.get("token_file"):
-        return parse(url, read_token(token_file))
-    return parse(url)
+    file_url = settings.get("url", DEFAULT_URL)
+    url = file_url if url is None else url
+    if not has_token and url == file_url:
+        token, token_file = settings.get("token"), settings.get("token_file")
+        origin = config_path()
+    if token:
+        return parse(url, _checked(token, origin))
+    return parse(url, "" if token_file is None else read_token(token_file))
 
 
 def read_token(path: str) -> str:
