@@ -65,6 +65,8 @@ def test_a_context_that_is_kept(cli: Cli) -> None:
 def type_and_wait(terminal: Screen, *dialogue: tuple[bytes, bytes]) -> None:
     """Type lines, and wait for what follows each."""
     for line, pattern in dialogue:
+        if line == b"\x03":  # readline hears of a signal that comes before it waits only at a key
+            assert eventually(lambda: terminal.state() == "S")
         terminal.type(line)
         terminal.until(pattern)
 
@@ -115,7 +117,6 @@ def test_nothing_is_left_after_a_signal(
     type_and_wait(terminal, (b"", rb">>> "), (b"x = 'wai' 'ting'\n", rb">>> "))
     if busy:
         type_and_wait(terminal, (b"import time; print(x); time.sleep(1000)\n", rb"\nwaiting\r"))
-    # Readline hears of a signal before it waits only at the next key.
     assert eventually(lambda: terminal.state() == "S")
     if number:
         terminal.process.send_signal(number)
