@@ -32,14 +32,18 @@ def run(
     )
 
 
-def refusal(*arguments: str, command: Sequence[str] = PROCD, **settings: str) -> str:
-    """The line with which `procd serve` refuses its configuration."""
-    result = run("serve", "--port", "0", *arguments, command=command, **settings)
+def refusal(result: "subprocess.CompletedProcess[str]") -> str:
+    """The line with which procd refused its configuration."""
     assert result.returncode == 2, result
     assert result.stdout == ""
     assert result.stderr.startswith("procd: "), result.stderr
     assert result.stderr.count("\n") == 1, result.stderr
     return result.stderr
+
+
+def serve_refusal(*arguments: str, command: Sequence[str] = PROCD, **settings: str) -> str:
+    """The line with which `procd serve` refuses its configuration."""
+    return refusal(run("serve", "--port", "0", *arguments, command=command, **settings))
 
 
 def test_version() -> None:
@@ -52,7 +56,7 @@ def test_version() -> None:
 @pytest.mark.parametrize("most", [9, 99])
 def test_too_few_descriptors(most: int) -> None:
     command = ("sh", "-c", f'ulimit -n {most}; exec "$@"', "sh", *PROCD)
-    assert refusal(command=command) == (
+    assert serve_refusal(command=command) == (
         f"procd: up to {most} descriptors are too few:"
         " raise the hard limit (ulimit -Hn, LimitNOFILE=) to 100 or more\n"
     )
@@ -170,13 +174,13 @@ async def test_the_example_is_a_valid_config(start: Start) -> None:
 def test_a_bad_config_file_is_refused(tmp_path: Path, text: str, named: str) -> None:
     file = tmp_path / "procd.toml"
     file.write_text(text)
-    message = refusal("--config", str(file)).replace(f"{tmp_path}/", "")
+    message = serve_refusal("--config", str(file)).replace(f"{tmp_path}/", "")
     assert f" {named}:" in message
 
 
 def test_a_missing_config_file_is_refused(tmp_path: Path) -> None:
     file = str(tmp_path / "nowhere.toml")
-    assert file in refusal("--config", file)
+    assert file in serve_refusal("--config", file)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,7 @@ def test_a_missing_config_file_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_variable_is_refused(variable: str, value: str) -> None:
-    assert f" {variable}:" in refusal(**{variable: value})
+    assert f" {variable}:" in serve_refusal(**{variable: value})
 
 
 @pytest.mark.parametrize(
@@ -208,15 +212,15 @@ def test_a_bad_variable_is_refused(variable: str, value: str) -> None:
     ],
 )
 def test_a_path_that_cannot_be_used_is_refused(key: str, value: str) -> None:
-    message = refusal(**{f"PROCD_{key.replace('.', '_').upper()}": value})
+    message = serve_refusal(**{f"PROCD_{key.replace('.', '_').upper()}": value})
     assert message.startswith(f"procd: {key}: ")
     assert message.endswith(f"{value}\n")
 
 
 def test_bad_values_of_other_variables_are_refused() -> None:
-    message = refusal(STATE_DIRECTORY="/nowhere")
+    message = serve_refusal(STATE_DIRECTORY="/nowhere")
     assert message.startswith("procd: sessions.state_dir: ")
-    message = refusal(HOME="/nowhere", DAYTONA_USER_HOME_AS_WORKDIR="true")
+    message = serve_refusal(HOME="/nowhere", DAYTONA_USER_HOME_AS_WORKDIR="true")
     assert message == "procd: process.work_dir: No such file or directory: /nowhere\n"
 
 
@@ -243,5 +247,5 @@ def test_port_in_use() -> None:
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="util-linux is missing")
 def test_a_limit_that_cannot_be_set_is_refused() -> None:
     limit = "nofile=2000000000"
-    message = refusal(PROCD_PROCESS_RLIMITS=limit)
+    message = serve_refusal(PROCD_PROCESS_RLIMITS=limit)
     assert message.startswith("procd: process.rlimits: ")

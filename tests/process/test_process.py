@@ -461,6 +461,8 @@ async def test_end_wakes_the_stopped(supervise: Supervise) -> None:
     assert await ended(process) == ExitStatus(code=8)
 
 
+
+
 async def test_end_after_the_end_ends_what_is_left(supervise: Supervise) -> None:
     """The process is over; its orphan in another session is not, and is ended."""
     process = supervise().sh('setsid sh -c "$STAY" & read x; exit 0')
@@ -514,6 +516,8 @@ async def test_a_kill_of_one_is_no_kill_of_another(supervise: Supervise) -> None
     assert two.running
 
 
+
+
 async def test_nobody_to_wait_for(supervise: Supervise) -> None:
     """`killed` without a kill returns; a kill after everyone's end is none."""
     process = supervise().sh("exit 0")
@@ -560,6 +564,12 @@ async def test_orphans_are_reaped_and_nobody_else(supervise: Supervise) -> None:
     assert started() == [leader]
     assert await ended(process) == ExitStatus(code=9)
     assert started() == []
+
+
+
+
+
+
 
 
 async def test_close_ends_everything(supervise: Supervise) -> None:
