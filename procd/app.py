@@ -219,7 +219,7 @@ def _sources(app: web.Application) -> metrics.Sources:
             Gauge("procd_executes", "running one-shot commands", lambda: executions.running),
             Gauge("procd_contexts", "interpreter contexts", lambda: len(contexts)),
             Gauge("procd_sessions", "shell sessions, the ended included", lambda: len(sessions)),
-            Gauge("procd_ptys", "live PTY sessions", lambda: ptys.live),
+            Gauge("procd_ptys", "live PTY sessions", lambda: len(ptys.live)),
             Gauge("procd_connections", "open connections", lambda: len(app[VISITORS])),
             Gauge("procd_websockets", "open WebSockets", lambda: len(connections)),
             Gauge("procd_log_bytes", "disk taken by logs", lambda: sessions.log_bytes),

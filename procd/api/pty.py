@@ -94,7 +94,7 @@ def view(info: PtyInfo, usage: Mapping[str, int] | None = None) -> Item:
     }
     if usage is not None:
         fields["usage"] = usage
-    if info.envs_length <= OBJECT_BYTES:
+    if sum(map(len, info.envs)) + sum(map(len, info.envs.values())) <= OBJECT_BYTES:
         return fields
     fields["envs"] = object_json(
         {name: string_json(partial(str, value)) for name, value in info.envs.items()}
@@ -115,7 +115,7 @@ async def create(request: web.Request) -> web.Response:
 
 async def list_all(request: web.Request) -> web.StreamResponse:
     """List the live sessions."""
-    views = map(view, request.app[PTYS].each())
+    views = [view(session.info) for session in request.app[PTYS].live]
     return await respond_json(request, object_json({"sessions": array_json(views)}))
 
 
@@ -136,7 +136,7 @@ async def resize(request: web.Request) -> web.StreamResponse:
     size = await load(request, RESIZE)
     check_size(size["cols"], size["rows"])
     session = request.app[PTYS].to_resize(request.match_info["id"])
-    session.attendance.tell()
+    session.presence.notify()
     info = session.resize(size["cols"], size["rows"])
     return await respond_json(request, view(info))
 

@@ -28,7 +28,7 @@ from procd.http.keepalive import sent_bytes
 from procd.http.schema import BodySchema, flag, number, strings
 from procd.http.websocket import CONNECTIONS, Connection
 from procd.services.access import Scope
-from procd.services.pty.input_queue import Typist
+from procd.services.pty.input_queue import InputQueue
 from procd.services.pty.session import PtyRequest, PtySession
 
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - names the header, holds no secret
@@ -220,18 +220,18 @@ async def _serve(
     """Pass bytes both ways until either side ends."""
     outlet = past.outlet
     attendant = Attendant(request, connection, session, outlet, may_write=may_write)
-    typist = Typist(session.keyboard)
+    input_queue = InputQueue(session.input)
     queue_bytes = request.app[PTYS].config.input_queue_bytes
 
     def part() -> None:
         attendant.leave()
-        typist.leave()
+        input_queue.close()
         outlet.close()
 
     def at_once(data: bytes, is_text: bool) -> bool:  # noqa: FBT001 - it is a Listener
         may = attendant.is_active and not (is_text and attendant.asked)
-        if may and (may := typist.waiting_bytes <= queue_bytes):
-            typist.type(data)
+        if may and (may := input_queue.waiting_bytes <= queue_bytes):
+            input_queue.put(data)
         return may
 
     connection.on_sent_away = part
@@ -244,7 +244,7 @@ async def _serve(
         if past.live is None:
             outlet.open(connection)
         await serve_both_ways(
-            _read(connection, typist, attendant, queue_bytes),
+            _read(connection, input_queue, attendant, queue_bytes),
             _write(request, connection, session, past, attendant),
             f"pty output {session.id}",
         )
@@ -281,7 +281,7 @@ def _begin(
 
 
 async def _read(
-    connection: Connection, typist: Typist, attendant: Attendant, queue_bytes: int
+    connection: Connection, input_queue: InputQueue, attendant: Attendant, queue_bytes: int
 ) -> None:
     """Type what the client sends; a client that may only look on is told so, once."""
     try:
@@ -293,7 +293,7 @@ async def _read(
                 except BadRequest as exc:
                     misunderstood(connection, exc)
             elif attendant.may_write:
-                await _type(connection, typist, attendant, data, queue_bytes)
+                await _type(connection, input_queue, attendant, data, queue_bytes)
             elif not told:
                 message = "input is discarded: it needs the scope 'write', and no viewer=true"
                 connection.write_text(_control("read-only", message=message))
@@ -303,29 +303,33 @@ async def _read(
             del data  # not to be kept until the next one comes
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_INPUT_S):
-                await typist.wait(0)
+                await input_queue.wait(0)
     except asyncio.CancelledError:  # the client has gone, perhaps without a Close
         if attendant.may_write and not connection.closing:
             async for data in connection.unread():
                 if not (attendant.asked and connection.heard_text):
-                    typist.type(data)
-        typist.leave(LAST_INPUT_S)
+                    input_queue.put(data)
+        input_queue.close(LAST_INPUT_S)
         raise
 
 
 async def _type(
-    connection: Connection, typist: Typist, attendant: Attendant, data: bytes, queue_bytes: int
+    connection: Connection,
+    input_queue: InputQueue,
+    attendant: Attendant,
+    data: bytes,
+    queue_bytes: int,
 ) -> None:
     try:
         if attendant.typed():
             # Who is to answer the program's questions is told before it can ask any.
             await asyncio.sleep(0)
-        if typist.waiting_bytes > queue_bytes:
+        if input_queue.waiting_bytes > queue_bytes:
             connection.stalled = True
-            await typist.wait(queue_bytes)
+            await input_queue.wait(queue_bytes)
             connection.stalled = False
     finally:
-        typist.type(data)
+        input_queue.put(data)
 
 
 async def _write(

@@ -116,7 +116,7 @@ class Attendant:
         if self.asked:
             self._outlet.on_shut = self._await_ack
             self._outlet.allow(live + self._window_bytes)
-        self._session.attendance.join(self._member)
+        self._session.presence.join(self._member)
 
     def caught_up(self) -> None:
         """The client has its replay. Tell it the size for which all that comes last is drawn."""
@@ -125,7 +125,7 @@ class Attendant:
 
     def leave(self) -> None:
         """The client has gone."""
-        self._session.attendance.leave(self._member)
+        self._session.presence.leave(self._member)
         self._member.changed = None  # or else each would keep the other, and the session's output
         if self._timer is not None:
             self._timer.cancel()
@@ -147,11 +147,11 @@ class Attendant:
     @property
     def is_active(self) -> bool:
         """Whether the client, who may write, has typed last."""
-        return self._session.attendance.active == self._member.number
+        return self._session.presence.active == self._member.number
 
     def typed(self) -> bool:
         """The client has typed; whether all are told, in the next turn, that it is active now."""
-        return self._session.attendance.typed(self._member)
+        return self._session.presence.typed(self._member)
 
     async def said(self, text: bytes) -> None:
         """Do what a text message asks for.
@@ -173,7 +173,7 @@ class Attendant:
                 self._outlet.allow(message["offset"] + self._window_bytes)
             case "size":
                 check_size(message["cols"], message["rows"])
-                self._session.attendance.sized(
+                self._session.presence.set_size(
                     self._member, (message["cols"], message["rows"]), visible=message["visible"]
                 )
             case "ping":
@@ -181,7 +181,7 @@ class Attendant:
             case _:
                 if not self.may_write:
                     raise BadRequest("take-over: a viewer may not write")
-                self._session.attendance.take_over(self._member)
+                self._session.presence.take_over(self._member)
 
     def _changed(self, at_once: bool) -> None:  # noqa: FBT001 - it is a Member's
         if at_once:
@@ -202,23 +202,23 @@ class Attendant:
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(RETRY_S, self._tell)
             return
-        attendance = self._session.attendance
-        if not attendance.told:  # the same to all: each of many would take as long again
-            attendance.told = _presence(self._session)
-        self._connection.write_text(PRESENCE % (self._member.number, attendance.told))
+        presence = self._session.presence
+        if not presence.encoded:  # the same to all: each of many would take as long again
+            presence.encoded = _presence(self._session)
+        self._connection.write_text(PRESENCE % (self._member.number, presence.encoded))
 
 
 def _presence(session: PtySession) -> bytes:
     """What of a presence is the same to all."""
-    attendance, info = session.attendance, session.info
-    presence = {
-        "active": attendance.active,
-        "policy": attendance.policy,
+    presence, info = session.presence, session.info
+    document = {
+        "active": presence.active,
+        "policy": presence.policy,
         "cols": info.cols,
         "rows": info.rows,
-        "clients": [_describe(member) for member in attendance.members],
+        "clients": [_describe(member) for member in presence.members],
     }
-    return encoded(presence, len(attendance.members) * SHORT_BYTES)[1:]
+    return encoded(document, len(presence.members) * SHORT_BYTES)[1:]
 
 
 def _describe(member: Member) -> dict[str, object]:

@@ -58,7 +58,7 @@ def _describe(session: PtySession) -> dict[str, object]:
         "createdAt": timestamp(info.created_at),
         "active": info.active,
         "lazyStart": info.lazy_start,
-        "clients": len(session.attendance.members),
+        "clients": len(session.presence.members),
         "exitCode": session.exit_code,
         "recorded": session.recorded,
     }
@@ -140,7 +140,7 @@ async def follow(request: web.Request) -> web.StreamResponse:
 async def rename(request: web.Request) -> web.Response:
     """Give a PTY a title; its id stays."""
     session = request.app[PTYS].get(request.match_info["id"])
-    session.name(await load(request, TITLE))
+    session.set_title(await load(request, TITLE))
     note(id=session.id)
     return json_response(_describe(session))
 

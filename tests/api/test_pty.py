@@ -1,11 +1,9 @@
 """PTY sessions over REST: contract, sections 10.1, 10.2, 10.4, 10.6 and 10.7."""
 
 import asyncio
-import errno
-import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -58,21 +56,6 @@ async def test_a_session_as_it_is_shown(procd: MakeClient) -> None:
         "active": True,
         "lazyStart": False,
     }
-
-
-async def test_what_is_asked_for_is_shown(procd: MakeClient) -> None:
-    client = await procd()
-    fields = {
-        "cwd": "/usr",
-        "envs": {"A": "ü 1", "TERM": "vt100"},
-        "cols": 1000,
-        "rows": 1,
-        "lazyStart": True,
-    }
-    await create(client, "t1", **fields)
-    shown = await describe(client, "t1")
-    assert {name: shown[name] for name in fields} == fields
-    assert shown["active"] is False
 
 
 async def test_list_is_in_order_of_creation(procd: MakeClient) -> None:
@@ -169,21 +152,6 @@ async def test_shell_that_cannot_start(procd: MakeClient) -> None:
     await create(client, "t1")
 
 
-async def test_a_machine_without_terminals(
-    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A container whose devpts isn't mounted, say: who reads the error can tell."""
-
-    def nowhere(cols: int, rows: int) -> NoReturn:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/dev/ptmx")
-
-    monkeypatch.setattr("procd.process.process.supervisor.open_pty", nowhere)
-    client = await procd()
-    message = await refused_create(client, {"id": "t1"}, 500, "INTERNAL_SERVER_ERROR")
-    assert message.endswith("cannot start a process: /dev/ptmx: No such file or directory")
-    assert await listed(client) == []
-
-
 async def test_login_shell_that_is_interactive_with_job_control(
     procd: MakeClient, tmp_path: Path
 ) -> None:
@@ -215,14 +183,6 @@ async def test_terminal_of_the_shell(procd: MakeClient, tmp_path: Path) -> None:
     await terminal.until("xterm-256color|ü 1|/usr|-i -l\r\n".encode())
 
 
-@each(("term", "expected"), [("", "xterm-256color"), ("dumb", "dumb")])
-async def test_term(procd: MakeClient, tmp_path: Path, term: str, expected: str) -> None:
-    client = await procd(process={"shell": program(tmp_path, "echo ${TERM}.; read x")})
-    await create(client, "t1", envs={"TERM": term})
-    assert (await describe(client, "t1"))["envs"] == {"TERM": expected}
-    await (await connect(client, "t1")).until(f"{expected}.".encode())
-
-
 async def test_resize(procd: MakeClient, tmp_path: Path) -> None:
     text = "trap 'stty size; n=$((n + 1))' WINCH; echo ready; while :; do read x; done"
     client = await procd(process={"shell": program(tmp_path, text)})
@@ -252,14 +212,6 @@ async def test_lazy_session_starts_with_the_first_client(procd: MakeClient, tmp_
     second = await connect(client, "t1")
     await second.until(b"17 91")
     assert (tmp_path / "log").read_text() == "started\n"
-
-
-async def test_eager_session_starts_without_a_client(
-    procd: MakeClient, tmp_path: Path, alive: Fifo
-) -> None:
-    client = await procd(process={"shell": program(tmp_path, f"echo started >{alive}; read x")})
-    await create(client, "t1")
-    assert await alive.line() == "started"
 
 
 async def test_delete(procd: MakeClient, tmp_path: Path, alive: Fifo) -> None:
@@ -317,14 +269,6 @@ async def test_deleting_goes_on_when_its_client_leaves(
     assert await listed(client) == []
 
 
-async def test_delete_lazy_session(procd: MakeClient) -> None:
-    client = await procd()
-    await create(client, "t1", lazyStart=True)
-    await delete(client, "t1")
-    assert await listed(client) == []
-    await create(client, "t1", lazyStart=True)
-
-
 @each("tokens", [(), (EXIT_TOKEN,)])
 async def test_clients_of_a_deleted_session(
     procd: MakeClient, tmp_path: Path, tokens: tuple[str, ...]
@@ -344,17 +288,6 @@ async def test_clients_of_a_deleted_session(
         assert terminal.ending == {"exitCode": 137, "exitReason": "SIGKILL"}
         exited = {"type": "control", "status": "exited", **terminal.ending}
         assert terminal.controls[1:] == ([exited] if tokens else [])
-
-
-async def test_client_of_a_lazy_session_that_is_deleted_is_told_too(procd: MakeClient) -> None:
-    client = await procd()
-    await create(client, "t1", lazyStart=True)
-    terminal = await connect(client, "t1")
-    async with asyncio.TaskGroup() as group:
-        end = group.create_task(terminal.to_end())
-        await delete(client, "t1")
-    assert end.result()[0] == 1011
-    assert terminal.ending["exitCode"] == 137
 
 
 async def test_environment_values_are_never_logged(

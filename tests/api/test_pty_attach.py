@@ -730,7 +730,7 @@ async def test_slow_client_beside_a_fast_one(procd: MakeClient, tmp_path: Path, 
         # Now it reads: what it was sent is a run of the output, and then it is told why it ends.
         seen = await slow.output(None)
         assert await slow.frame() == (8, (1008).to_bytes(2, "big") + b"slow consumer")
-        assert len(client.app[PTYS].get("t1").attendance.members) == 1  # though not answered yet
+        assert len(client.app[PTYS].get("t1").presence.members) == 1  # though not answered yet
         assert seen == data[: len(seen)]
         assert 0 < len(seen) < len(data)
     assert client.app[CONNECTIONS].dropped == {"silent": 0, "slow": 1}

@@ -424,7 +424,7 @@ async def test_what_who_looks_on_sends_as_it_goes_is_not_typed(
         await viewer.next(PING)
         await viewer.send(masked_frame(0x80 | BINARY, b"never") * 1000)
         await viewer.leave()
-    await until(lambda: len(client.app[PTYS].get("t1").attendance.members) == 1)
+    await until(lambda: len(client.app[PTYS].get("t1").presence.members) == 1)
     await typist.type(b"typed")
     await typist.until(b"typed")
     assert b"never" not in typist.output
@@ -677,7 +677,7 @@ async def test_who_comes_back_has_a_full_screen_drawn_anew(
     await connect(client, "t1", f"?offset={end}", PROTOCOL)
     await connect(client, "t1", f"?offset={end}&modes=true&viewer=true")
     await listed(client)  # the server gets to do what it has to
-    assert client.app[PTYS].get("t1")._redrawn is None, "who doesn't ask for it, or may not"
+    assert client.app[PTYS].get("t1")._redraw_timer is None, "who doesn't ask for it, or may not"
     terminal = await connect(client, "t1", f"?offset={end}&modes=true")
     assert "modes" not in terminal.connected
     await terminal.until(b"<24 80>")

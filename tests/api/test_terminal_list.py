@@ -102,7 +102,7 @@ async def test_who_does_not_read_is_sent_the_last_list(
             return connection.full
 
         await until(is_full)
-        pty.name("last")
+        pty.set_title("last")
         for _ in range(10):
             await asyncio.sleep(0)
         while b'"last"' not in await slow.next(TEXT):
@@ -116,7 +116,7 @@ async def test_it_is_made_once_for_all_who_are_sent_it(procd: MakeClient) -> Non
     await create(client, "t1", lazyStart=True)
     frame = lists.frame()
     assert lists.frame() is frame
-    ptys.get("t1").name("build")
+    ptys.get("t1").set_title("build")
     assert (b"build" in frame, b"build" in lists.frame()) == (False, True)
     frame = lists.frame()
     await asyncio.sleep(0)

@@ -17,7 +17,7 @@ from procd.http.log_sender import Outlet
 from procd.http.websocket import Connection
 from procd.output.buffer import Buffer
 from procd.services.execute import ExecuteRequest, unwatched
-from procd.services.pty.input_queue import Typist
+from procd.services.pty.input_queue import InputQueue
 from procd.services.pty.session import PtyInfo
 from tests.aliases import Client, MakeClient
 from tests.api.clients import CLOSE, PING, TEXT, WAIT_S, create, delete, json_body, program, raw
@@ -103,7 +103,7 @@ async def test_clients_of_terminals(procd: MakeClient, tmp_path: Path, way: str)
                 await terminal.next(CLOSE)
         if way in ("end", "take-over"):
             await terminal.send_frame(CLOSE, b"\x03\xe8")
-    kinds = (Attendant, Connection, Incoming, Outlet, Typist)
+    kinds = (Attendant, Connection, Incoming, Outlet, InputQueue)
     await until(lambda: not [each for each in gc.get_objects() if type(each) in kinds])
 
 

@@ -19,7 +19,7 @@ from procd.http.frame_reader import FRAMES_A_TURN
 from procd.http.keepalive import queued_bytes
 from procd.http.websocket import CONNECTIONS
 from procd.output.frames import encode
-from procd.services.pty.input_queue import Typist
+from procd.services.pty.input_queue import InputQueue
 from tests.aliases import Client, MakeClient
 from tests.api import sessions
 from tests.api.cells import said
@@ -422,7 +422,7 @@ async def test_nothing_is_typed_of_who_was_told_that_the_server_stops(
         received = traffic.received_bytes
         await bare.send_frame(BINARY, b"late")
         await until_so(lambda: traffic.received_bytes == received + 4)
-        Typist(session.keyboard).type(b"end")
+        InputQueue(session.input).put(b"end")
         await until_so(lambda: b"end" in session.log.store.read(session.log.store.start, 1 << 20))
         assert session.log.store.read(session.log.store.start, 1 << 20).endswith(b"beforeend")
         await bare.send_frame(CLOSE, b"\x03\xe9")

@@ -1,157 +1,129 @@
-"""Keyboard: what the clients of a terminal type, in order of arrival.
+"""Input of a terminal's clients: one bounded queue for each, served round robin.
 
-The terminal's queue takes a message as long as no more than `most_bytes` are in it; the next ones
-wait here, each in its client's name, and go with it. So what nobody reads is bounded for the
-terminal, whoever comes and goes, and a client learns how much of its own waits.
+The terminal's writer takes messages as long as at most `capacity_bytes` are queued in it. The next
+ones wait in the queues of their clients: input that nobody reads is bounded, and a client learns
+how much of its own waits.
 """
 
 import asyncio
 from collections import deque
-from heapq import heapify, heappop, heappush, heapreplace
-from itertools import count
 from typing import Final
 
 from procd.process.io import FdWriter
 from procd.tasks import Tasks
 
-# What a message that waits costs beside its bytes.
+# What a message costs beside its bytes.
 MESSAGE_COST_BYTES: Final = 128
-# Those handed over in one turn of the event loop.
-MESSAGES_A_TURN: Final = 256
+MESSAGES_PER_TURN: Final = 256
 
 
-class Typist:
-    """One client at a keyboard, until it leaves.
+class InputQueue:
+    """The input of one client: what the terminal has no room for yet."""
 
-    Attributes:
-        waiting: what has had no room in the terminal's queue yet, each with its place among
-            everyone's.
-        waiting_bytes: that, and what it costs.
-    """
+    __slots__ = ("_closed", "_moved", "_terminal", "messages", "waiting_bytes")
 
-    __slots__ = ("_has_left", "_keyboard", "_moved", "waiting", "waiting_bytes")
-
-    def __init__(self, keyboard: "Keyboard") -> None:
-        self.waiting: deque[tuple[int, bytes]] = deque()
+    def __init__(self, terminal: "TerminalInput") -> None:
+        self.messages: deque[bytes] = deque()
         self.waiting_bytes = 0
-        self._has_left = False
-        self._keyboard = keyboard
+        self._closed = False
+        self._terminal = terminal
         self._moved: asyncio.Future[None] | None = None
 
-    def type(self, data: bytes) -> None:
-        """Type; what is typed after leaving, or after the terminal's end, is lost."""
-        if not self._has_left:
-            self._keyboard.type(self, data)
+    def put(self, data: bytes) -> None:
+        """Send a message to the terminal; it is dropped after `close`, or the terminal's end.
 
-    async def wait(self, most_bytes: int) -> None:
-        """Wait until at most so much waits."""
-        while self.waiting_bytes > most_bytes:
+        The queue has no limit of its own: the caller awaits `wait`.
+        """
+        if not self._closed:
+            self._terminal.put(self, data)
+
+    async def wait(self, max_bytes: int) -> None:
+        """Wait until at most `max_bytes` wait."""
+        while self.waiting_bytes > max_bytes:
             self._moved = asyncio.get_running_loop().create_future()
             await self._moved
 
-    def moved(self, change_bytes: int) -> None:
-        """So much more, or less, waits."""
+    def resized(self, change_bytes: int) -> None:
+        """Count what was added or taken, and wake `wait`."""
         self.waiting_bytes += change_bytes
         if self._moved is not None and not self._moved.done():
             self._moved.set_result(None)
 
-    def leave(self, within_s: float = 0) -> None:
-        """Leave, and drop what waits, lest anybody wait for that; a second time does nothing.
+    def close(self, linger_s: float = 0) -> None:
+        """Accept no more, and drop what waits; a second time does nothing.
 
         Args:
-            within_s: have it wait for so long, unless something of another who has left does.
+            linger_s: how long it may still wait, unless input of another closed queue does.
         """
-        if self._has_left:
-            return
-        self._has_left = True
-        if self.waiting_bytes and not (within_s and self._keyboard.keep(self, within_s)):
-            self._keyboard.forget(self)
+        if not self._closed:
+            self._closed = True
+            self._terminal.release(self, linger_s)
 
 
-class Keyboard:
-    """Everyone's way into one terminal."""
+class TerminalInput:
+    """The queues of all clients of one terminal."""
 
-    __slots__ = ("_hands_over", "_late", "_most_bytes", "_next", "_places", "_tasks", "_writer")
+    __slots__ = ("_capacity_bytes", "_lingering", "_serving", "_tasks", "_waiting", "_writer")
 
-    def __init__(self, tasks: Tasks, most_bytes: int) -> None:
+    def __init__(self, tasks: Tasks, capacity_bytes: int) -> None:
         self._tasks = tasks
-        self._most_bytes = most_bytes
+        self._capacity_bytes = capacity_bytes
         self._writer: FdWriter | None = None
-        self._places = count()
-        self._next: list[tuple[int, Typist]] = []  # a heap: where what waits of each begins
-        self._hands_over = False
-        self._late: Typist | None = None  # has left, and what it typed may be waiting
+        self._waiting: deque[InputQueue] = deque()  # those that are not empty
+        self._serving = False
+        self._lingering: InputQueue | None = None
 
-    def plug_in(self, writer: FdWriter | None) -> None:
-        """Type into this from now on."""
+    def connect(self, writer: FdWriter | None) -> None:
+        """Write to this terminal from now on."""
         self._writer = writer
 
-    def type(self, typist: Typist, data: bytes) -> None:
-        """Put a message into the queue, or behind those that wait."""
+    def put(self, queue: InputQueue, data: bytes) -> None:
+        """Write a message, or queue it."""
         writer = self._writer
         if writer is None:
             return
-        if not self._next and writer.queued_bytes <= self._most_bytes:
+        if not self._waiting and writer.queued_bytes <= self._capacity_bytes:
             writer.write(data)
             return
-        typist.moved(len(data) + MESSAGE_COST_BYTES)
-        place = next(self._places)
-        if not typist.waiting:
-            heappush(self._next, (place, typist))
-        typist.waiting.append((place, data))
-        if not self._hands_over:
-            self._hands_over = True
-            self._tasks.start(self._hand_over(writer), "input that waits")
+        if not queue.messages:
+            self._waiting.append(queue)
+        queue.messages.append(data)
+        queue.resized(len(data) + MESSAGE_COST_BYTES)
+        if not self._serving:
+            self._serving = True
+            self._tasks.start(self._serve(writer), "queued input")
 
-    async def _hand_over(self, writer: FdWriter) -> None:
+    async def _serve(self, writer: FdWriter) -> None:
+        """Write one message of each queue in turn, until all are empty."""
         try:
-            while self._next:
-                await writer.drain(self._most_bytes)
-                self._hand_over_some(writer)
+            while self._waiting:
+                await writer.drain(self._capacity_bytes)
+                for _ in range(MESSAGES_PER_TURN):
+                    if not self._waiting or writer.queued_bytes > self._capacity_bytes:
+                        break
+                    queue = self._waiting.popleft()
+                    data = queue.messages.popleft()
+                    if queue.messages:
+                        self._waiting.append(queue)
+                    writer.write(data)  # which drops it once the terminal is closed
+                    queue.resized(-len(data) - MESSAGE_COST_BYTES)
                 await asyncio.sleep(0)
         finally:
-            self._hands_over = False
+            self._serving = False
 
-    def _hand_over_some(self, writer: FdWriter) -> None:
-        """As many as there is room for, and a turn; nobody gets those of a terminal that is gone.
+    def release(self, queue: InputQueue, linger_s: float) -> None:
+        """Drop what waits of a client that has gone, at once or after `linger_s`.
 
-        The clients may have left meanwhile.
+        Only one such queue lingers at a time, so that clients that come and go can't fill memory.
         """
-        if writer.closed and self._next:
-            self.forget(self._next[0][1])
-            return
-        for _ in range(MESSAGES_A_TURN):
-            if not self._next or writer.queued_bytes > self._most_bytes:
-                break
-            self._hand_over_one(writer)
-
-    def _hand_over_one(self, writer: FdWriter) -> None:
-        typist = self._next[0][1]
-        _, data = typist.waiting.popleft()
-        if typist.waiting:
-            heapreplace(self._next, (typist.waiting[0][0], typist))
+        if linger_s and (self._lingering is None or not self._lingering.messages):
+            self._lingering = queue
+            asyncio.get_running_loop().call_later(linger_s, self._drop, queue)
         else:
-            heappop(self._next)
-        writer.write(data)
-        typist.moved(-len(data) - MESSAGE_COST_BYTES)
+            self._drop(queue)
 
-    def keep(self, typist: Typist, within_s: float) -> bool:
-        """Keep for so long what waits of a client that has left; of one such client at a time.
-
-        However many come and go, no more waits than of those who are here, and of one more.
-
-        Returns:
-            Whether it is kept.
-        """
-        if self._late is not None and self._late.waiting_bytes:
-            return False
-        self._late = typist
-        asyncio.get_running_loop().call_later(within_s, self.forget, typist)
-        return True
-
-    def forget(self, typist: Typist) -> None:
-        """Drop what waits of a client that has left."""
-        self._next = [each for each in self._next if each[1] is not typist]
-        heapify(self._next)
-        typist.waiting.clear()
-        typist.moved(-typist.waiting_bytes)
+    def _drop(self, queue: InputQueue) -> None:
+        if queue.messages:
+            self._waiting.remove(queue)
+            queue.messages.clear()
+        queue.resized(-queue.waiting_bytes)

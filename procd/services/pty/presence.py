@@ -1,7 +1,7 @@
-"""Who is attached to a PTY, the sizes of their windows, and which of them counts.
+"""Who is attached to a PTY, the sizes of their windows, and which size the PTY has.
 
-Clients of the contract only read and type. One that asked for it (see api/attendant) also tells its
-window's size, hears who else is there, and may take the PTY over.
+Clients of the contract only read and type. One that asks for it (api/pty_protocol) also tells the
+size of its window, is told who is attached, and may take the PTY over.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,16 @@ SMALLEST: Final = "smallest"
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One attached client.
+    """An attached client.
 
     Attributes:
-        may_write: whether it types and resizes, or only looks on.
-        drop: ends its connection, given the name of who took over.
-        changed: told of every change here, and whether its client is to hear of it at once; None
-            for a client that didn't ask.
-        number: which one it is, set when it joins.
+        may_write: whether it types and resizes; else it is a viewer.
+        drop: ends its connection, given the name of the client that takes over.
+        changed: called at every change, with whether its client is to be told at once; None for a
+            client that didn't ask.
+        number: set by `Presence.join`.
         size: columns and rows of its window, if it told.
-        visible: whether somebody may be looking at that window.
+        visible: whether its window may be seen.
     """
 
     name: str
@@ -35,24 +35,23 @@ class Member:
 
     @property
     def counts(self) -> bool:
-        """Whether its size is one of those to agree on."""
+        """Whether its size is one of those that count."""
         return self.may_write and self.visible and self.size is not None
 
 
-class Attendance:
+class Presence:
     """The members of one PTY.
 
     Args:
         policy: `latest`: the size told last counts (contract, section 10.5); `smallest`: the
-            smallest window of those that are visible.
-        resize: gives the PTY a size.
-        changed: told of every change, besides the members.
+            smallest of the visible windows.
+        resize: sets the size of the PTY.
+        changed: called at every change.
 
     Attributes:
-        active: the number of the member that typed or told its size last, and whose terminal
-            therefore answers the program's questions; 0 for none.
-        told: what members are told of the last change, for whoever makes that to keep; empty until
-            then.
+        active: number of the member that typed or told its size last, whose terminal answers the
+            program's queries; 0 for none.
+        encoded: what members are told of the last change; api/pty_protocol keeps it here.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class Attendance:
     ) -> None:
         self.policy = policy
         self.active = 0
-        self.told = b""
+        self.encoded = b""
         self._resize = resize
         self._changed = changed
         self._last_number = 0
@@ -78,7 +77,7 @@ class Attendance:
         self._members[member.number] = member
         if member.may_write and self.active not in self._members:
             self.active = member.number
-        self.tell()
+        self.notify()
 
     def leave(self, member: Member) -> None:
         """Remove a member; a second time does nothing."""
@@ -87,50 +86,48 @@ class Attendance:
         if self.active == member.number:
             writers = [each.number for each in self.members if each.may_write]
             self.active = writers[-1] if writers else 0
-        self.tell()
+        self.notify()
         if member.counts and self.policy == SMALLEST:
-            self._agree()
+            self._apply_smallest()
 
     def typed(self, member: Member) -> bool:
-        """Note that `member`, who may write, has typed; whether another was active before."""
+        """Note that a member has typed. Returns whether another was active before."""
         if self.active == member.number:
             return False
         self.active = member.number
-        self.tell()
+        self.notify()
         return True
 
-    def sized(self, member: Member, size: tuple[int, int], *, visible: bool) -> None:
+    def set_size(self, member: Member, size: tuple[int, int], *, visible: bool) -> None:
         """Note the size of a member's window; it counts if the member may write."""
         member.size, member.visible = size, visible
         if member.may_write and visible:
             self.active = member.number
-        self.tell()
-        if not member.may_write:
-            return
-        if self.policy == SMALLEST:
-            self._agree()
-        elif visible:
+        self.notify()
+        if member.may_write and self.policy == SMALLEST:
+            self._apply_smallest()
+        elif member.may_write and visible:
             self._resize(*size)
 
     def take_over(self, member: Member) -> None:
-        """Send away all others that may write."""
+        """End the connections of all others that may write."""
         for other in self.members:
             if other is not member and other.may_write:
                 other.drop(member.name)
 
-    def tell(self, *, at_once: bool = False) -> None:
-        """Let the members know that something here has changed.
+    def notify(self, *, at_once: bool = False) -> None:
+        """Tell the members of a change.
 
         Args:
-            at_once: and not in the next turn, together with what else has changed by then.
+            at_once: not in the next turn, together with other changes.
         """
-        self.told = b""
+        self.encoded = b""
         self._changed()
         for member in self.members:
             if member.changed is not None:
                 member.changed(at_once)
 
-    def _agree(self) -> None:
+    def _apply_smallest(self) -> None:
         sizes = [each.size for each in self.members if each.counts and each.size]
         if sizes:
             self._resize(min(cols for cols, _ in sizes), min(rows for _, rows in sizes))

@@ -1,4 +1,4 @@
-"""PTY sessions: a login shell on a terminal, that any number of clients may attach to."""
+"""PTY session: a login shell on a terminal, that any number of clients may attach to."""
 
 import asyncio
 import logging
@@ -6,12 +6,10 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from procd.errors import (
-    BadRequest,
-    SpawnFailed,
-)
+from procd.config import PtyConfig
+from procd.errors import BadRequest, SpawnFailed
 from procd.output.budget import Budget
 from procd.output.buffer import Buffer
 from procd.output.frames import Frames
@@ -19,20 +17,21 @@ from procd.output.log import Log
 from procd.output.terminal_modes import Modes
 from procd.process.child import ExitStatus
 from procd.process.process import Process
-from procd.services.pty.input_queue import Keyboard
-from procd.services.pty.presence import Attendance
-from procd.services.pty.recording import MAX_CELLS, Recording
-
-if TYPE_CHECKING:  # which imports this module
-    from procd.services.pty.sessions import PtySessions
+from procd.services.pty.input_queue import TerminalInput
+from procd.services.pty.presence import Presence
+from procd.services.pty.recording import Recording, Recordings
+from procd.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
-# How long a terminal is smaller for its program to draw anew: it is to notice, not to be seen.
+MAX_CELLS: Final = 1000  # of each side
+# How long the terminal is smaller for a redraw: the program has to notice, people don't.
 REDRAW_S: Final = 0.1
 # Lag of the fastest client that pauses the program; less where the backlog is short.
 PAUSE_BYTES: Final = 1 << 20
 KILLED: Final = 137
+
+Spawn = Callable[["PtyInfo", Log[Buffer]], Process]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +49,11 @@ class PtyRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PtyInfo:
-    """What is told about a session, and how long its environment is, characters."""
+    """What clients are shown of a session."""
 
     id: str
     cwd: str
     envs: Mapping[str, str]
-    envs_length: int
     cols: int
     rows: int
     created_at: datetime
@@ -64,40 +62,49 @@ class PtyInfo:
 
 
 class PtySession:
-    """One terminal, from its creation until its output has been read.
+    """A terminal, from its creation until its output has been read.
+
+    Args:
+        spawn: starts the shell.
+        recordings: where it is recorded; None if it is not.
+        changed: called when what is listed of it changes.
 
     Attributes:
-        info: its state now.
-        deleted: whether it is being deleted, or was.
-        on_end: called with the exit code when it is over.
-        shared: whether somebody other than who created it has used it.
+        on_end: called with the exit code at its end.
+        shared: whether a client other than its creator has used it.
     """
 
     def __init__(
         self,
-        sessions: "PtySessions",
         info: PtyInfo,
+        config: PtyConfig,
         memory: Budget,
+        tasks: Tasks,
         *,
-        records: bool = False,
+        spawn: Spawn,
+        recordings: Recordings | None,
+        changed: Callable[[], None],
+        ended: Callable[["PtySession"], None],
     ) -> None:
-        self._sessions = sessions
         self.info = info
-        self._process: Process | None = None
         self.deleted = False
-        self._records = records
-        self._recording: Recording | None = None
         self.on_end: Callable[[int | None], None] | None = None
         self.shared = False
-        store = Buffer(sessions.config.backlog_bytes, budget=memory)
-        self.log = Log(store, PAUSE_BYTES)
         self.title = ""
-        self.attendance = Attendance(sessions.config.resize_policy, self.resize, sessions.changed)
-        self.frames = Frames(store)
+        self.window_bytes = config.window_bytes
+        self.log = Log(Buffer(config.backlog_bytes, budget=memory), PAUSE_BYTES)
+        self.log.tap = self._received
+        self.frames = Frames(self.log.store)
         self.modes = Modes()
-        self.log.tap = self.modes.feed
-        self._redrawn: asyncio.TimerHandle | None = None
-        self.keyboard = Keyboard(sessions.tasks, sessions.config.input_queue_bytes)
+        self.presence = Presence(config.resize_policy, self.resize, changed)
+        self.input = TerminalInput(tasks, config.input_queue_bytes)
+        self._spawn = spawn
+        self._recordings = recordings
+        self._changed = changed
+        self._ended = ended
+        self._process: Process | None = None
+        self._recording: Recording | None = None
+        self._redraw_timer: asyncio.TimerHandle | None = None
 
     @property
     def id(self) -> str:
@@ -105,17 +112,12 @@ class PtySession:
         return self.info.id
 
     def usage(self) -> dict[str, int] | None:
-        """What all in it use, as far as it is known (see `Process.usage`)."""
+        """What its processes use, if that is known (see `Process.usage`)."""
         return None if self._process is None else self._process.usage()
 
     @property
-    def window_bytes(self) -> int:
-        """How far the output may run ahead of a client that counts."""
-        return self._sessions.config.window_bytes
-
-    @property
     def exit_code(self) -> int | None:
-        """How it ended, as the contract counts it; None while output may follow."""
+        """The exit code of the contract; None while output may follow."""
         if not self.log.sealed:
             return None
         if self.deleted or self._process is None or self._process.record.exit is None:
@@ -124,80 +126,69 @@ class PtySession:
 
     @property
     def started(self) -> bool:
-        """Whether its shell was ever started."""
+        """Whether its shell was started."""
         return self._process is not None
+
+    @property
+    def recorded(self) -> bool:
+        """Whether its output is being recorded."""
+        return self._recording is not None and self._recording.active
 
     def start(self) -> None:
         """Start the shell, unless it was started already.
 
         Raises:
-            SpawnFailed: it can't be started, or recorded as asked; it may be tried again.
+            SpawnFailed: it can't be started, or recorded; it may be tried again.
             Exhausted: it is to be recorded, and `pty.max_recordings` are being written.
         """
         if self._process is not None:
             return
-        info = self.info
-        recording = self._recorder() if self._records else None
+        recording = self._start_recording()
         try:
-            self._process = self._sessions.spawn(info, self.log)
+            self._process = self._spawn(self.info, self.log)
         except BaseException:
             if recording is not None:
                 recording.discard()
             raise
-        if recording is not None:
-            self._sessions.recordings.make_room()
-            self._recording = recording
-            self.log.tap = self._said
-        self.keyboard.plug_in(self._process.stdin)
-        self.info = replace(info, active=True)
-        self._process.done.add_done_callback(self._finished)
-        self._sessions.changed()
-        log.info("pty started", extra={"pty": info.id, "pid": self._process.record.pid})
+        if recording is not None and self._recordings is not None:
+            self._recordings.remove_oldest()
+        self._recording = recording
+        self.input.connect(self._process.stdin)
+        self.info = replace(self.info, active=True)
+        self._process.done.add_done_callback(self._done)
+        self._changed()
+        log.info("pty started", extra={"pty": self.id, "pid": self._process.record.pid})
 
-    def _said(self, data: bytes) -> None:
+    def _start_recording(self) -> Recording | None:
+        if self._recordings is None:
+            return None
+        info = self.info
+        try:
+            return self._recordings.start(info.id, info.cols, info.rows, info.envs["TERM"])
+        except OSError as exc:
+            raise SpawnFailed(f"can't be recorded: {exc.strerror}") from exc
+
+    def _received(self, data: bytes) -> None:
         self.modes.feed(data)
         if self._recording is not None:
             self._recording.output(data)
 
-    def _recorder(self) -> Recording:
-        info = self.info
-        try:
-            return self._sessions.recordings.start(info.id, info.cols, info.rows, info.envs["TERM"])
-        except OSError as exc:
-            raise SpawnFailed(f"can't be recorded: {exc.strerror}") from exc
-
-    @property
-    def recorded(self) -> bool:
-        """Whether what happens now is being recorded."""
-        return self._recording is not None and self._recording.active
-
-    def _finished(self, done: "asyncio.Future[ExitStatus]") -> None:
+    def _done(self, done: "asyncio.Future[ExitStatus]") -> None:
         if not done.cancelled() and self._process is not None:
             self._process.close()
             self._end()
 
     def _end(self) -> None:
         self.info = replace(self.info, active=False)
-        self._sessions.ended(self, keep=not self.deleted)
+        self._ended(self)
         if self.on_end is not None:
-            self.on_end(self.exit_code if self.started else None)  # what never ran has none
-        if self._recording is not None:  # last, should there be no memory for that
+            self.on_end(self.exit_code if self.started else None)
+        if self._recording is not None:
             self._recording.finish(self.exit_code)
         log.info("pty ended", extra={"pty": self.id, "exit_code": self.exit_code})
 
-    def give_up(self) -> None:
-        """End it at once, and forget it: whoever was to have it never will."""
-        self.deleted = True
-        if self._process is not None:
-            self._process.kill()
-            self._process.close()
-        self.forget()
-
     def forget(self) -> None:
-        """Let go of the output when the last who reads it has gone: nobody can come back to it.
-
-        And of the environment, lest that wait for a collection: some know each other here.
-        """
+        """Release the output when its last reader has gone, and the environment."""
         self.info = replace(self.info, envs={})
         if self.log.readers:
             self.log.on_idle = self.log.store.clear
@@ -205,61 +196,58 @@ class PtySession:
             self.log.store.clear()
 
     def resize(self, cols: int, rows: int) -> PtyInfo:
-        """Change the winsize, now or for the start to come.
+        """Change the window size, now or for the start to come.
 
-        Who is attached is told first: the program may draw for it in that moment.
+        Clients are told first, as the program may draw for the new size at once.
 
         Raises:
             BadRequest: a side is not 1 to 1000 cells long.
         """
         check_size(cols, rows)
         changed = (cols, rows) != (self.info.cols, self.info.rows)
-        if changed and self._recording is not None:
-            self._recording.resized(cols, rows)
         self.info = replace(self.info, cols=cols, rows=rows)
-        try:
-            if changed:
-                self.attendance.tell(at_once=True)
-        finally:  # should there be no memory for that
-            if self._process is not None and self._redrawn is None:
-                self._process.resize(cols, rows)
+        if changed:
+            if self._recording is not None:
+                self._recording.resized(cols, rows)
+            self.presence.notify(at_once=True)
+        if self._process is not None and self._redraw_timer is None:
+            self._process.resize(cols, rows)
         return self.info
 
     def redraw(self) -> None:
-        """Have its program draw all anew: for a moment the terminal is a row smaller, or larger.
+        """Have the program draw its screen again, by making the terminal smaller for a moment.
 
-        A program that is told of the size that it knows draws nothing. Source: tty_ioctl(4): no
-        SIGWINCH for a winsize that is the same.
+        Source: tty_ioctl(4): no SIGWINCH for a size that is the same.
         """
-        if self._process is not None and self._redrawn is None:
+        if self._process is not None and self._redraw_timer is None:
             rows = self.info.rows
             self._process.resize(self.info.cols, rows - 1 or rows + 1)
-            self._redrawn = asyncio.get_running_loop().call_later(REDRAW_S, self._restore_size)
+            self._redraw_timer = asyncio.get_running_loop().call_later(REDRAW_S, self._restore_size)
 
     def _restore_size(self) -> None:
-        self._redrawn = None
+        self._redraw_timer = None
         if self._process is not None:
             self._process.resize(self.info.cols, self.info.rows)
 
-    def name(self, title: str) -> None:
-        """Give it a title, for people; empty for none."""
+    def set_title(self, title: str) -> None:
+        """Give it a title; empty for none."""
         self.title = title
-        self._sessions.changed()
+        self._changed()
 
     async def delete(self, hangup_s: float) -> None:
-        """End it: hang up, and soon after kill, everything that runs in it.
+        """SIGHUP, and after `hangup_s` SIGKILL, for everything in it.
 
-        Its clients are told 137 whatever the shell made of the hangup (contract, section 10.6).
+        Its clients are told 137 whatever the shell made of SIGHUP (contract, section 10.6).
         """
         if self._process is None:
             self.log.seal()
             self._end()
-            return
-        await self._process.end(signal.SIGHUP, hangup_s)
+        else:
+            await self._process.end(signal.SIGHUP, hangup_s)
 
 
 def check_size(cols: int, rows: int) -> None:
-    """Refuse a winsize outside 1..1000.
+    """Refuse a window size outside 1..1000.
 
     Raises:
         BadRequest: as said.

@@ -1,6 +1,6 @@
-"""PtySessions: the PTY sessions by id, and for a while those that have ended."""
+"""All PTY sessions by id, and for a while those that have ended."""
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -17,20 +17,20 @@ from procd.services.environment import Environment, check_names, cost_bytes
 from procd.services.ids import check_id
 from procd.services.pty.recording import Recordings
 from procd.services.pty.session import PtyInfo, PtyRequest, PtySession, check_size
-from procd.services.pty.zsh_newuser import unasked
+from procd.services.pty.zsh_newuser import skip_newuser
 from procd.suspend import Countdown
 from procd.throttle import Turns
 from procd.unix.execve import check_startable
 
-# Pieces of replays that are filtered in one turn: one may take 13 ms.
+# Pieces of replays that are filtered in one turn of the event loop: one may take 13 ms.
 REPLAY_PIECES: Final = 1
 
 
 class PtySessions:
-    """The PTY sessions by id, and for a while those that have ended.
+    """The PTY sessions.
 
     Attributes:
-        watchers: called at each change of what is listed; they only take note.
+        watchers: called at every change of what is listed.
         replays: what each piece of a replay waits for.
     """
 
@@ -52,13 +52,13 @@ class PtySessions:
         self._work_dir = work_dir
         self._live: dict[str, PtySession] = {}
         self._ended: dict[str, PtySession] = {}
+        self._expiries: dict[str, Countdown] = {}
         self.watchers: set[Callable[[], None]] = set()
         self.replays = Turns(REPLAY_PIECES)
-        self._expiries: dict[str, Countdown] = {}
-        processes.memory.evict = self._make_room
+        processes.memory.evict = self._evict
 
     async def create(self, request: PtyRequest) -> PtySession:
-        """Make a session and start its shell, unless that is to wait for the first client.
+        """Create a session and start its shell, unless that is to wait for the first client.
 
         Raises:
             BadRequest: id, size or environment can't be used.
@@ -68,7 +68,7 @@ class PtySessions:
         """
         if not request.lazy_start:
             await self._processes.turns.take()
-        check_id(request.id, "create-connect")  # the name of a route beside the sessions
+        check_id(request.id, "create-connect")  # which is a path beside the sessions
         check_size(request.cols, request.rows)
         check_names(request.envs)
         if request.id in self._live:
@@ -82,7 +82,6 @@ class PtySessions:
             id=request.id,
             cwd=request.cwd or self._work_dir,
             envs=envs,
-            envs_length=sum(map(len, envs)) + sum(map(len, envs.values())),
             cols=request.cols,
             rows=request.rows,
             created_at=datetime.now(UTC),
@@ -90,10 +89,14 @@ class PtySessions:
             lazy_start=request.lazy_start,
         )
         session = PtySession(
-            self,
             info,
+            self.config,
             self._processes.memory,
-            records=request.record or self.config.record,
+            self.tasks,
+            spawn=self._spawn,
+            recordings=self.recordings if request.record or self.config.record else None,
+            changed=self.changed,
+            ended=self._has_ended,
         )
         session.log.store.claim(size)
         try:
@@ -101,52 +104,45 @@ class PtySessions:
                 check_startable(info.cwd, self._environment.merged(envs))
             else:
                 session.start()
-            self._forget_ended(request.id)
-            self._live[request.id] = session
         except BaseException:
-            session.give_up()
+            session.forget()
             raise
+        self._forget_ended(request.id)
+        self._live[request.id] = session
         self.changed()
         return session
 
-    def spawn(self, info: PtyInfo, output: Log[Buffer]) -> Process:
+    def _spawn(self, info: PtyInfo, output: Log[Buffer]) -> Process:
         """Start the shell of a session. Source: contract, sections 4.1 and 10.2."""
         shell, owner = self._shell.path(), self._processes.confinement.owner
         return self._processes.spawn_pty(
             (shell, "-i", "-l"),
             cwd=info.cwd,
-            env=unasked(shell, self._environment.merged(info.envs), owner),
+            env=skip_newuser(shell, self._environment.merged(info.envs), owner),
             output=output,
             cols=info.cols,
             rows=info.rows,
         )
 
     @property
-    def live(self) -> int:
-        """How many live sessions there are."""
-        return len(self._live)
+    def live(self) -> list[PtySession]:
+        """The live sessions, oldest first."""
+        return [*self._live.values()]
 
-    def each(self) -> Iterator[PtyInfo]:
-        """All live sessions, oldest first; what ends or begins meanwhile is left out."""
-        for session_id in list(self._live):
-            session = self._live.get(session_id)
-            if session is not None:
-                yield session.info
-
-    def all(self) -> tuple[PtySession, ...]:
-        """Those that have ended and can be resumed, then the live ones; each oldest first."""
-        return (*self._ended.values(), *self._live.values())
+    def all(self) -> list[PtySession]:
+        """The sessions that have ended and can be resumed, then the live ones; oldest first."""
+        return [*self._ended.values(), *self._live.values()]
 
     def changed(self) -> None:
-        """Tell the watchers."""
+        """Call the watchers."""
         for watcher in self.watchers:
             watcher()
 
     def get(self, session_id: str) -> PtySession:
-        """The live session of this id.
+        """Return a live session.
 
         Raises:
-            ProcessNotFound: there is none.
+            ProcessNotFound: there is none of this id.
         """
         session = self._live.get(session_id)
         if session is None:
@@ -154,7 +150,7 @@ class PtySessions:
         return session
 
     def to_resize(self, session_id: str) -> PtySession:
-        """The live session of this id.
+        """Return a live session.
 
         Raises:
             SessionEnded: there is none (410, not 404: contract, section 10.7).
@@ -168,16 +164,18 @@ class PtySessions:
     async def to_attach(
         self, session_id: str, *, resume: bool, may_start: bool = True
     ) -> PtySession:
-        """The session to attach to, started; to resume, one that has ended serves as well.
+        """Return the session to attach to, started.
 
         Args:
+            resume: it may have ended.
             may_start: a shell that hasn't been started yet may be started for this client.
 
         Raises:
-            ProcdError: there is none, it has ended, is full, or can't be started; the message is
-                the one of the contract, section 10.5.
+            ProcdError: there is none, it has ended, is full, or can't be started; with the
+                messages of the contract, section 10.5.
         """
-        if may_start and (lazy := self._live.get(session_id)) is not None and not lazy.started:
+        lazy = self._live.get(session_id)
+        if may_start and lazy is not None and not lazy.started:
             await self._processes.turns.take()
         session = self._live.get(session_id)
         ended = self._ended.get(session_id)
@@ -199,42 +197,41 @@ class PtySessions:
         return session
 
     async def delete(self, session_id: str) -> None:
-        """End a session, answer when everything in it has ended; its id is free at once.
+        """End a session and everything in it; its id is free at once.
 
         Raises:
-            ProcessNotFound: there is none.
+            ProcessNotFound: there is none of this id.
         """
         session = self.get(session_id)
         await self.tasks.finish(self._deletion(session), f"delete pty {session_id}")
 
     def discard(self, session: PtySession) -> None:
-        """Delete a session that its creator never got hold of, and don't wait for it.
+        """Delete, in the background, a session whose creator never got its id.
 
-        Not if others use it by now, nor another one that has its id.
+        Unless another client uses it by now, or another session has its id.
         """
         if self._live.get(session.id) is session and not session.shared:
             self.tasks.start(self._deletion(session), f"discard pty {session.id}")
 
     def _deletion(self, session: PtySession) -> Coroutine[object, None, None]:
-        """What ends a session, which is deleted from now on: its shell may end before that runs."""
+        # Not in the coroutine: the shell may end before that begins.
         del self._live[session.id]
         session.deleted = True
         return session.delete(self.config.hangup_s)
 
-    def ended(self, session: PtySession, *, keep: bool) -> None:
-        """A session is over: free its id and, if `keep`, let it be resumed for a while."""
+    def _has_ended(self, session: PtySession) -> None:
+        """Free the id of a session, and let it be resumed for a while unless it was deleted."""
         self.changed()
         if self._live.get(session.id) is session:
             del self._live[session.id]
-        if not keep or session.id in self._live or not self.config.max_ended:
+        if session.deleted or session.id in self._live or not self.config.max_ended:
             session.forget()
             return
         self._forget_ended(session.id)
         while len(self._ended) >= self.config.max_ended:
             self._forget_ended(next(iter(self._ended)))
-        self._expiries[session.id] = Countdown(
-            self.config.linger_s, partial(self._forget_ended, session.id)
-        )
+        forget = partial(self._forget_ended, session.id)
+        self._expiries[session.id] = Countdown(self.config.linger_s, forget)
         self._ended[session.id] = session
 
     def _forget_ended(self, session_id: str) -> None:
@@ -244,11 +241,11 @@ class PtySessions:
             session.forget()
             self.changed()
 
-    def _make_room(self) -> bool:
-        """Forget who ended first of those that nobody is reading; whether anybody was forgotten.
+    def _evict(self) -> bool:
+        """Release output, for the memory budget. Returns whether there was any.
 
-        If there is none, the live one that keeps most forgets the older half of its output, but
-        nothing that a reader has yet to get, or that a client is shown who attaches.
+        First that of ended sessions without readers, the oldest first. Then the older half of the
+        longest live one; not what a reader has yet to get, nor what a client is shown at attach.
         """
         for session_id, session in self._ended.items():
             if not session.log.readers:

@@ -139,14 +139,6 @@ async def test_lazy_session(sdk: Sdk) -> None:
         await terminal.kill()
 
 
-async def test_lazy_session_never_started(sdk: Sdk) -> None:
-    await value(
-        sdk.api.create_pty_session(sdk.models.PtyCreateRequest(id="unused", lazy_start=True))
-    )
-    await value(sdk.process.kill_pty_session("unused"))
-    assert await ids(sdk) == []
-
-
 async def test_duplicate(sdk: Sdk) -> None:
     async with await sdk.create("twin") as terminal:
         with pytest.raises(DaytonaConflictError) as caught:
@@ -231,13 +223,6 @@ async def test_environment_and_directory(sdk: Sdk, tmp_path: Path) -> None:
         await terminal.kill()
 
 
-async def test_terminal_type_can_be_chosen(sdk: Sdk) -> None:
-    async with await sdk.create("dumb", envs={"TERM": "dumb"}) as terminal:
-        await terminal.enter("echo TERM=$TERM.\n")
-        await terminal.until(b"TERM=dumb.\r\n")
-        await terminal.kill()
-
-
 async def test_large_output_is_complete(sdk: Sdk, tmp_path: Path) -> None:
     data = base64.b64encode(os.urandom(OUTPUT_BYTES * 3 // 4))
     file = tmp_path / "data"
@@ -251,39 +236,12 @@ async def test_large_output_is_complete(sdk: Sdk, tmp_path: Path) -> None:
         assert hashlib.sha256(terminal.output).digest() == hashlib.sha256(data).digest()
 
 
-async def test_large_input_is_complete(sdk: Sdk, tmp_path: Path) -> None:
-    data = base64.b64encode(os.urandom(768 * 1024))  # 1 MiB, in one message
-    file = tmp_path / "data"
-    async with await sdk.create("paste") as terminal:
-        await terminal.enter(
-            f"stty raw -echo; echo re''ady; head -c {len(data)} > {file}; exit 6\n"
-        )
-        await terminal.until(b"ready\n")
-        await terminal.enter(data)
-        assert (await terminal.wait()).exit_code == 6
-    assert file.read_bytes() == data
-
-
 async def test_instant_exit(sdk: Sdk) -> None:
     """The session may be over before the client has heard of its beginning."""
     for code in range(1, 21):
         async with await sdk.create("instant", envs={"EXIT_AT_ONCE": str(code)}) as terminal:
             result = await terminal.wait()
             assert (result.exit_code, result.error) == (code, "non-zero exit")
-
-
-async def test_connect_to_what_takes_long_to_filter(sdk: Sdk) -> None:
-    """Hundreds of kilobytes of nothing but queries: the 100 ms begin when that is done."""
-    async with await sdk.create("queries") as terminal:
-        await terminal.enter(
-            "stty -echo; yes $'\\e[c' | tr -d '\\n' | head -c 400000; echo fi''lled\n"
-        )
-        await terminal.until(b"filled\r\n")
-    for _ in range(3):
-        async with await sdk.connect("queries") as terminal:
-            await terminal.enter("echo fi''nally\n")
-            await terminal.until(b"finally\r\n")
-    await value(sdk.process.kill_pty_session("queries"))
 
 
 def test_synchronous_handshake_200_times(daemon: Daemon) -> None:

@@ -1,4 +1,4 @@
-"""What zsh is started with, so that it asks nobody anything."""
+"""The environment that keeps zsh from asking questions."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from procd.process.run_as import Owner
 from procd.services.pty import zsh_newuser as newuser
-from procd.services.pty.zsh_newuser import STARTUP_FILES, unasked
+from procd.services.pty.zsh_newuser import STARTUP_FILES, skip_newuser
 from tests.passable import let_pass
 
 USER = Owner(uid=54321, gid=54321, groups=())
@@ -15,7 +15,7 @@ ROOT = Owner(uid=0, gid=0, groups=())
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What zsh gets. There is no other zsh than the test's, nor has its administrator set any."""
+    """The ZDOTDIR that zsh gets, and no settings of this machine."""
     for name in ("zsh", "bash"):
         (tmp_path / name).touch()
     let_pass(tmp_path)
@@ -26,36 +26,36 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def test_who_would_be_asked(tmp_path: Path, directory: Path) -> None:
+def test_a_user_without_startup_files(tmp_path: Path, directory: Path) -> None:
     env = {"HOME": str(tmp_path), "A": "b"}
-    assert unasked(f"{tmp_path}/zsh", env, USER) == {**env, "ZDOTDIR": str(directory)}
+    assert skip_newuser(f"{tmp_path}/zsh", env, USER) == {**env, "ZDOTDIR": str(directory)}
     assert "ZDOTDIR" not in env
 
 
-def test_who_would_not_be_asked(tmp_path: Path) -> None:
-    """root, users of other shells, and who has said where the files are."""
+def test_users_who_would_not_be_asked(tmp_path: Path) -> None:
+    """root, users of other shells, and users with a ZDOTDIR."""
     env = {"HOME": str(tmp_path)}
-    assert unasked(f"{tmp_path}/zsh", env, ROOT) == env
-    assert unasked(f"{tmp_path}/bash", env, USER) == env
+    assert skip_newuser(f"{tmp_path}/zsh", env, ROOT) == env
+    assert skip_newuser(f"{tmp_path}/bash", env, USER) == env
     env["ZDOTDIR"] = "/elsewhere"
-    assert unasked(f"{tmp_path}/zsh", env, USER) == env
+    assert skip_newuser(f"{tmp_path}/zsh", env, USER) == env
 
 
 @pytest.mark.parametrize("name", STARTUP_FILES)
-def test_who_has_a_startup_file(tmp_path: Path, name: str) -> None:
+def test_a_user_with_a_startup_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     env = {"HOME": str(tmp_path)}
-    assert unasked(f"{tmp_path}/zsh", env, USER) == env
+    assert skip_newuser(f"{tmp_path}/zsh", env, USER) == env
 
 
-def test_files_that_the_administrator_has_elsewhere(tmp_path: Path) -> None:
+def test_a_zdotdir_of_the_administrator(tmp_path: Path) -> None:
     (tmp_path / "zshenv").write_text(": ${ZDOTDIR:=$HOME/.config/zsh}\n")
     env = {"HOME": str(tmp_path)}
-    assert unasked(f"{tmp_path}/zsh", env, USER) == env
+    assert skip_newuser(f"{tmp_path}/zsh", env, USER) == env
 
 
-def test_who_could_not_read_it(tmp_path: Path, directory: Path) -> None:
-    """He would keep the variable."""
+def test_a_user_who_could_not_read_the_directory(tmp_path: Path, directory: Path) -> None:
+    """The variable would stay set."""
     directory.chmod(0o700)
     env = {"HOME": str(tmp_path)}
-    assert unasked(f"{tmp_path}/zsh", env, USER) == env
+    assert skip_newuser(f"{tmp_path}/zsh", env, USER) == env
