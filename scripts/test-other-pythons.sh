@@ -13,8 +13,8 @@ tests=(
   tests/faults/test_exhaustion.py
   tests/api/test_encoder.py
   tests/api/test_errors.py
-  tests/api/test_awaiting.py
-  tests/api/test_cells_display.py
+  tests/api/test_interpreter_display.py
+  tests/api/test_interpreter_ends.py
   tests/api/test_interpreter.py
   tests/api/test_interpreter_streams.py
   tests/api/test_interpreter_versions.py

@@ -100,20 +100,19 @@ EXECUTE = ExecutionSchema()
 
 def describe(context: Context) -> dict[str, object]:
     """A context as clients see it."""
-    record = context.record
     return {
-        "id": record.id,
-        "cwd": record.cwd,
-        "createdAt": timestamp(datetime.fromtimestamp(record.created_at, UTC)),
-        "active": context.active,
-        "language": record.language,
+        "id": context.id,
+        "cwd": context.cwd,
+        "createdAt": timestamp(datetime.fromtimestamp(context.created_at, UTC)),
+        "active": context.pid is not None,
+        "language": LANGUAGE,
     }
 
 
 async def create(request: web.Request) -> web.Response:
     """Create a context."""
     context = await request.app[CONTEXTS].create(**await load(request, CREATE))
-    note(context_id=context.record.id)
+    note(context_id=context.id)
     return json_response(describe(context))
 
 

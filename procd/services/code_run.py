@@ -1,7 +1,6 @@
 """Runs one program in Python, JavaScript or TypeScript, as one command of its own.
 
-The program's text is never on a command line and never seen by a shell: it is an anonymous file,
-and each argument is one argument.
+The program's text is never on a command line, nor seen by a shell: it is an anonymous file.
 
 Source: Process API contract, section 7.
 """
@@ -10,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -25,26 +24,24 @@ from procd.services.artifacts import Artifacts
 from procd.services.environment import Environment, check_names, cost_bytes
 from procd.services.execute import ExecuteResult, Executions, Program
 from procd.services.programs import MissingProgramError, find
-from procd.throttle import Turns
 from procd.unix.fd import OwnedFd, anonymous_file, pipe
 from procd.unix.file import remove_tree
 
 WORKER_DIR: Final = Path(worker.__file__).parent
-# Of Node and what runs on it; the path is as Node names it.
+# Options of Node and what runs on it; the path is as Node names it.
 PRELOADING: Final = ("--require", str((WORKER_DIR / "argv.cjs").resolve()))
-# Only a program that names one can show a chart; every other runs as plainly as `python3 -`.
-# To find them as words takes ten times as long.
+# Only a program that names one can show a chart; any other is run by `python3 -`.
 CHARTING: Final = ("matplotlib", "pylab")
 LANGUAGES: Final = ("python", "javascript", "typescript")
 MISSING: Final = 127
 CODE_FILE: Final = "code.ts"
 FILE_MODE: Final = 0o600
 PASSABLE: Final = 0o711
-MOST_REASON_BYTES: Final = 1024
+MAX_REASON_BYTES: Final = 1024
 TS_NODE_OPTIONS: Final = '{"module":"CommonJS"}'
 STRIPS_TYPES: Final = "process.allowedNodeEnvironmentFlags.has('--experimental-strip-types')"
 PROBE_TIMEOUT_S: Final = 10
-# Paths whose answers are kept.
+# Paths whose answer is kept.
 MAX_PROBED: Final = 64
 
 
@@ -62,7 +59,7 @@ class CodeRunRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeRunResult:
-    """How it ended, and the charts that it showed, each as JSON, oldest first."""
+    """How it ended, and the charts that it showed: the JSON of each, oldest first."""
 
     execution: ExecuteResult
     charts: list[bytes]
@@ -80,31 +77,28 @@ class CodeRuns:
     ) -> None:
         self._config = config
         self._executions = executions
-        self.memory = executions.memory
         self._environment = environment
         self._work_dir = work_dir
-        self._turns = Turns()
-        # By path: whether that Node can run TypeScript by itself.
+        # By path of a Node: whether it can run TypeScript by itself.
         self._strips_types: dict[str, bool] = {}
 
     async def run(self, request: CodeRunRequest) -> CodeRunResult:
-        """Run a program until it has ended and its output is in; as `Executions.run` otherwise.
+        """Run a program until it has ended and its output has been read, as `Executions.run`.
 
-        Where there is no interpreter, the exit code is 127 and the output names it.
+        Without an interpreter the exit code is 127, and the output names it.
 
         Raises:
-            BadRequest: an unknown language, or a bad environment name.
-            Exhausted: as many commands run as may.
+            BadRequest: an unknown language, or an invalid environment name.
+            Exhausted: `execute.max_concurrent` commands run, or too much output is in memory.
         """
         if request.language not in LANGUAGES:
             raise BadRequest(f"unsupported language: {request.language}")
         check_names(request.envs)
-        env = self._environment.merged(request.envs)
         artifacts = Artifacts(self._config.max_artifact_bytes)
 
         def count_charts(output: Buffer) -> None:
             def claim(size: int) -> bool:
-                self.memory.relieve(size)
+                self._executions.memory.relieve(size)
                 return output.claim(size)
 
             artifacts.claim = claim
@@ -112,7 +106,7 @@ class CodeRuns:
         run = _Run(
             request,
             request.cwd or self._work_dir,
-            env,
+            self._environment.merged(request.envs),
             artifacts,
             self._executions.confinement,
             self._config.python,
@@ -131,26 +125,22 @@ class CodeRuns:
                 program, request.timeout_s, size, count_charts
             )
         except MissingProgramError as exc:
-            execution = _unstarted(MISSING, f"{exc}\n")
-        except SpawnFailed as exc:  # of what was to tell how it is run
-            execution = _unstarted(-1, exc.message)
+            execution = _not_started(MISSING, f"{exc}\n")
+        except SpawnFailed as exc:  # of Node, to ask it what it can run
+            execution = _not_started(-1, exc.message)
         finally:
             run.close()
-        await artifacts.check(self._turns)
         if artifacts.overflown:
             text = f"procd: charts beyond {artifacts.cap_bytes} bytes were dropped\n"
             execution.output.append(text.encode(), STDERR)
-        if artifacts.unread:
-            text = "procd: charts that take too much to be looked at were dropped\n"
-            execution.output.append(text.encode(), STDERR)
-        return CodeRunResult(execution=execution, charts=artifacts.charts)
+        return CodeRunResult(execution=execution, charts=[*artifacts.charts])
 
     async def _typescript(self, run: "_Run") -> tuple[str, ...]:
-        """What runs a TypeScript file.
+        """Return the arguments that run a TypeScript file.
 
         Raises:
-            MissingProgramError: nothing does.
-            SpawnFailed: Node can't be started, to be asked whether it does.
+            MissingProgramError: there is no program for it.
+            SpawnFailed: Node can't be started, to ask whether it can.
 
         Source: Process API contract, section 7.2, for the arguments of ts-node; Node.js manual,
         "Modules: TypeScript".
@@ -161,17 +151,17 @@ class CodeRuns:
             return (tsx,)
         node = find(run.env, run.confinement, "node", cwd=run.cwd)
         if node not in self._strips_types:
-            await self._ask(node, run)
+            await self._probe(node, run)
         if not self._strips_types.get(node):
             raise MissingProgramError(
                 "ts-node: not found (nor tsx, nor a Node.js that strips types)"
             )
         return (node, "--no-warnings", "--experimental-strip-types")
 
-    async def _ask(self, node: str, run: "_Run") -> None:
-        """Ask a Node whether it strips types, and keep a plain yes or no.
+    async def _probe(self, node: str, run: "_Run") -> None:
+        """Ask a Node whether it strips types, and keep a plain answer.
 
-        Anything else may come of this request's environment alone.
+        Any other answer may be due to the environment of this request.
 
         Raises:
             SpawnFailed: it can't be started.
@@ -189,7 +179,7 @@ class CodeRuns:
 
 @dataclass(slots=True)
 class _Run:
-    """One program on its way to being started, and what goes when it has ended."""
+    """A program that is run, with what is needed for it and removed afterwards."""
 
     request: CodeRunRequest
     cwd: str
@@ -197,11 +187,11 @@ class _Run:
     artifacts: Artifacts
     confinement: Confinement
     python_path: str  # empty: the one on PATH
-    argv: tuple[str, ...] = ()
+    argv: tuple[str, ...] = ()  # of what runs TypeScript
     folder: Path | None = None
 
     def which(self, name: str) -> str | None:
-        """The path of a program: among the working directory's own Node packages, or on PATH."""
+        """Return the path of a program among the directory's own Node packages, or on PATH."""
         path = f"node_modules/.bin:{self.env.get('PATH', os.defpath)}"
         try:
             return find({"PATH": path}, self.confinement, name, cwd=self.cwd)
@@ -216,28 +206,30 @@ class _Run:
         code = _code_file(self.request.code)
         if not any(name in self.request.code for name in CHARTING):
             argv = (python, "-u", "-", *self.request.argv)
-            return self._program(argv, stdin=code)
+            return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=code)
         try:
             reading, writing = pipe()
         except OSError as exc:
             code.close()
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
         runner = (str(WORKER_DIR / "run_code.py"), str(self.artifacts.cap_bytes))
-        argv = (python, "-u", *runner, *self.request.argv)
-        extra = ExtraPipe(reading, self.artifacts.feed)
-        return replace(self._program(argv), passed=(code, writing), extra=extra)
-
-    def _program(self, argv: tuple[str, ...], stdin: OwnedFd | None = None) -> Program:
-        return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=stdin)
+        return Program(
+            argv=(python, "-u", *runner, self.artifacts.key, *self.request.argv),
+            cwd=self.cwd,
+            env=self.env,
+            passed=(code, writing),
+            extra=ExtraPipe(reading, self.artifacts.feed),
+        )
 
     def javascript(self) -> Program:
         """Node, with the code as its input."""
         node = find(self.env, self.confinement, "node", cwd=self.cwd)
         argv = (node, *PRELOADING, "-", *self.request.argv)
-        return self._program(argv, stdin=_code_file(self.request.code))
+        code = _code_file(self.request.code)
+        return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=code)
 
     def typescript(self) -> Program:
-        """`argv` with a file of the code, since no runner takes TypeScript by descriptor."""
+        """`argv`, with a file of the code: no runner takes TypeScript by descriptor."""
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="procd-code-"))
             path = self.folder / CODE_FILE
@@ -245,24 +237,23 @@ class _Run:
             path.chmod(FILE_MODE)
             self.confinement.give(str(path))
             if self.confinement.owner is not None:
-                # Who may pass through has what is needed. What another user put there, or moved
-                # there, we would have to remove: a million files while everybody waits.
+                # Passable, not writable: what another user put there, procd would have to remove.
                 self.folder.chmod(PASSABLE)
         except OSError as exc:
             raise SpawnFailed(f"cannot hold the code: {exc.strerror}") from exc
         argv = (*self.argv, *PRELOADING, str(path), *self.request.argv)
-        return self._program(argv)
+        return Program(argv=argv, cwd=self.cwd, env=self.env)
 
     def close(self) -> None:
-        """Remove what only the run needed."""
+        """Remove the file of the code."""
         if self.folder is not None:
-            with suppress(OSError):  # it isn't there, or is somebody's directory by now
-                (self.folder / CODE_FILE).unlink()  # which takes no descriptor: there may be none
+            with suppress(OSError):  # removed, or replaced, by the program
+                (self.folder / CODE_FILE).unlink()  # though no descriptor is left for rmtree
             remove_tree(self.folder)
 
 
-def _unstarted(exit_code: int, text: str) -> ExecuteResult:
-    output = Buffer(MOST_REASON_BYTES)
+def _not_started(exit_code: int, text: str) -> ExecuteResult:
+    output = Buffer(MAX_REASON_BYTES)
     output.append(text.encode(), STDERR)
     return ExecuteResult(exit_code=exit_code, output=output)
 

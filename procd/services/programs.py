@@ -1,4 +1,4 @@
-"""Where the programs are that run other people's code."""
+"""Finds interpreters on the PATH."""
 
 import os
 import shutil
@@ -14,12 +14,11 @@ class MissingProgramError(Exception):
 
 
 def find(env: Mapping[str, str], confinement: Confinement, *names: str, cwd: str = "") -> str:
-    """The absolute path of the first of `names` that is on the PATH of `env`, and can be run.
-
-    Nothing is looked for below a `cwd` that may never answer.
+    """Return the absolute path of the first of `names` on the PATH of `env` that can be run.
 
     Args:
-        cwd: what the PATH may be relative to; relative to procd's own.
+        cwd: what relative directories on the PATH are below, unless it is on a remote file system,
+            which may not answer; relative to procd's own.
 
     Raises:
         MissingProgramError: there is none.

@@ -1,4 +1,4 @@
-"""The way that a program's charts take to procd: one line of JSON for each, as far as they fit."""
+"""Writes the charts of a program to procd: one line of JSON for each, as long as they fit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fcntl import LOCK_EX, LOCK_UN, lockf
 from os import close, write
 
 from .encoding import encode
-from .output import far, identity, say
+from .output import move_up, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,58 +14,43 @@ if TYPE_CHECKING:
 
 
 class Artifacts:
-    """Writes them to a descriptor far above those that a program closes by the hundred.
-
-    What can't be written is said in the output; the program is not to fail for it.
+    """Writes charts to a descriptor; if one can't be written, the program's output says so.
 
     Args:
         number: the descriptor as it was passed; closed here.
-        room_bytes: what procd takes.
+        room_bytes: what procd accepts.
+        key: what each line begins with.
     """
 
-    def __init__(self, number: int, room_bytes: int) -> None:
-        self._number = far(number)
+    def __init__(self, number: int, room_bytes: int, key: str) -> None:
+        self._number = move_up(number)
         close(number)
-        self._identity = identity(self._number)
         self._room_bytes = room_bytes
+        self._key = key
 
     def emit(self, document: dict[str, Any]) -> None:
-        """Write a chart; only its picture, where that is all that fits."""
+        """Write a chart, or its picture alone if the rest is too large."""
         chart = document["value"]
         points = chart.pop("points", None)
-        line = _line(document)
+        line = self._line(chart)
         if points or len(line) > self._room_bytes:
             size = f"{points} points" if points else f"{len(line)} bytes"
             what = f"a chart of {size} is too large"
-            line = _line({**document, "value": _picture(chart)})
+            picture = {name: chart[name] for name in ("type", "title", "png") if name in chart}
+            line = self._line({"elements": [], **picture})
             if len(line) > self._room_bytes:
                 say(f"procd: {what} to be returned")
                 return
             say(f"procd: {what}: only its picture is returned")
-        if self._write(line):
-            self._room_bytes -= len(line)
-        else:
-            say("procd: a chart can't be returned: its descriptor was closed")
-
-    def _write(self, line: bytes) -> bool:
+        self._room_bytes -= len(line)
         try:
-            if identity(self._number) != self._identity:  # it is the program's own by now
-                return False
-            lockf(self._number, LOCK_EX)  # forks write to it as well
+            lockf(self._number, LOCK_EX)  # forked children write to it as well
             rest = memoryview(line)
             while rest:
                 rest = rest[write(self._number, rest) :]
             lockf(self._number, LOCK_UN)
         except OSError:
-            return False
-        return True
+            say("procd: a chart can't be returned: its descriptor was closed")
 
-
-def _line(document: dict[str, Any]) -> bytes:
-    return encode(document).encode() + b"\n"
-
-
-def _picture(chart: dict[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {"elements": []}
-    kept.update((name, chart[name]) for name in ("type", "title", "png") if name in chart)
-    return kept
+    def _line(self, chart: dict[str, Any]) -> bytes:
+        return f"{self._key}{encode(chart)}\n".encode()

@@ -1,8 +1,7 @@
-"""An axis: its ticks, its dates, and values as JSON and the official SDK take them.
+"""Ticks, dates and values of a matplotlib axis, as JSON and the official SDK accept them.
 
 The SDK's models are strict: numbers are finite, and never null inside a list. matplotlib counts
-dates in days since an epoch; a chart has them as POSIX timestamps, and as ISO 8601 text where there
-is room for text.
+dates in days since an epoch; a chart has POSIX timestamps, and ISO 8601 texts for labels.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def ticks_of(axis: Any) -> tuple[list[float], list[str], str]:
-    """Where the ticks are, what they say, and the axis's scale."""
+    """Return the positions of the ticks, their labels, and the axis's scale."""
     places = [float(place) for place in axis.get_majorticklocs()]
     places = [place for place in places if math.isfinite(place)]
     if is_date(axis):
         return [_timestamp(place, _epoch()) for place in places], list(map(iso, places)), "datetime"
-    # Not the texts of the ticks, which are hidden inside of a grid that shares its axes.
+    # The ticks' own texts are hidden in a grid that shares its axes.
     labels = [text_of(label) for label in axis.get_major_formatter().format_ticks(places)]
     count = list(range(len(places)))
     if any(labels) and places == count and labels != list(map(str, count)):
@@ -32,7 +31,7 @@ def ticks_of(axis: Any) -> tuple[list[float], list[str], str]:
 
 
 def namer(axis: Any) -> Callable[[list[float]], list[str]]:
-    """What tells what an axis calls places: labels of its ticks, or else the places themselves."""
+    """Return a function that names positions: by labels of ticks, or else by their numbers."""
     from matplotlib.category import StrCategoryLocator
     from matplotlib.ticker import FixedLocator
 
@@ -48,12 +47,12 @@ def namer(axis: Any) -> Callable[[list[float]], list[str]]:
         return min(order[max(at - 1, 0) : at + 1], key=lambda i: abs(ticks[i] - place))
 
     def names(places: list[float]) -> list[str]:
-        written = [plain(round(place, 12)) or "" for place in places]  # less what halving added
+        written = [plain(round(place, 12)) or "" for place in places]  # rounded: they are means
         if not ticks:
             return written
         found = {place: nearest(place) for place in set(places)}
-        # Bars of a group stand beside the tick that they share. Ticks that matplotlib chose, or
-        # that are fewer than the bars, only name what stands on them; each category has a tick.
+        # Bars of a group stand beside their common tick. Ticks that matplotlib chose, or that are
+        # fewer than the bars, name only bars that stand on them; each category has a tick.
         given = isinstance(locator, StrCategoryLocator) or (
             isinstance(locator, FixedLocator) and len(set(found.values())) == len(found)
         )
@@ -73,7 +72,7 @@ def is_date(axis: Any) -> bool:
 
     if hasattr(axis, "freq"):  # pandas' periods, which aren't days
         return False
-    # Ticks of the user's own leave the converter; numbers shown as dates have only the formatter.
+    # With ticks of the user's, the converter tells; with numbers shown as dates, the formatter.
     get_converter = getattr(axis, "get_converter", None)  # since matplotlib 3.10
     converter = axis.converter if get_converter is None else get_converter()
     formatters = (dates.DateFormatter, dates.AutoDateFormatter, dates.ConciseDateFormatter)
@@ -85,7 +84,7 @@ def is_date(axis: Any) -> bool:
 
 
 def to_number(axis: Any) -> Callable[[float], float]:
-    """What turns the finite coordinates of an axis into those of a chart."""
+    """Return a function from the finite coordinates of an axis to those of a chart."""
     if not is_date(axis):
         return float
     epoch = _epoch()
@@ -93,7 +92,7 @@ def to_number(axis: Any) -> Callable[[float], float]:
 
 
 def iso(days: float) -> str:
-    """A date as text; empty before the year 1 and after 9999."""
+    """Return a date as ISO 8601; empty before the year 1 and after 9999."""
     from matplotlib import dates
 
     try:
@@ -103,13 +102,13 @@ def iso(days: float) -> str:
 
 
 def finite(value: Any) -> float | None:
-    """A number that JSON has; None for any other."""
+    """Return a number if it is finite; JSON has no other."""
     number = float(value)
     return number if math.isfinite(number) else None
 
 
 def plain(value: Any) -> str | None:
-    """A number as a person would write it: "3", "2.5"."""
+    """Return a number as people write it: "3", "2.5"."""
     number = finite(value)
     if number is None:
         return None
@@ -119,13 +118,13 @@ def plain(value: Any) -> str | None:
 
 
 def label_of(part: Any) -> str:
-    """The user's name for a part; those that matplotlib makes up begin with an underscore."""
+    """Return the label of a part; matplotlib's own begin with an underscore."""
     label = text_of(part.get_label() or "")
     return "" if label.startswith("_") else label
 
 
 def text_of(value: Any) -> str:
-    """Text that UTF-8 has: half of a surrogate pair becomes a question mark."""
+    """Return text that UTF-8 can encode: a lone surrogate becomes a question mark."""
     return str(value).encode("utf-8", "replace").decode()
 
 

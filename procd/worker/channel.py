@@ -1,80 +1,66 @@
 """The socket between the interpreter and procd.
 
-What comes from procd is in the form of `marshal`, which trusts who has made it. What goes to it is
-JSON, since it comes from a process that anybody's code runs in.
+Messages of procd are in the format of `marshal`. Those to procd are JSON, since they come from a
+process that runs other people's code. How a message is made of packets: see procd's end,
+`services/interpreter/channel.py`.
 """
 
 from __future__ import annotations
 
-from _socket import MSG_PEEK, socket, timeout  # without the 1 MiB that the module around it costs
 from marshal import loads
 from os import _exit as exit_at_once
+from os import close, read, write
+from select import select
 
-from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
+from .isolation import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
 
-TYPE_CHECKING = False  # typing costs as much
+TYPE_CHECKING = False  # importing typing takes longer than all of this
 if TYPE_CHECKING:
     from typing import Any
 
 CHUNK_BYTES = 32 << 10
-LAST = b"."[0]
+FIRST = 1
+LAST = 2
 
 
 class Channel:
-    """Our end.
+    """The interpreter's end.
 
     Raises:
-        OSError: the user's code has destroyed it.
+        OSError: the user's code has closed it.
     """
 
     def __init__(self, number: int) -> None:
-        self._socket = socket(fileno=number)
+        self._number = number
         self._key = b""
-        # Made now, since there may be no memory for it when the user's code has used it up.
-        self._packet = bytearray(CHUNK_BYTES + 1)
 
     def is_quiet(self, seconds: float) -> bool:
-        """Whether nothing comes for so long."""
-        self._socket.settimeout(seconds)
-        try:
-            self._socket.recv(1, MSG_PEEK)
-        except timeout:
-            return True
-        finally:
-            self._socket.settimeout(None)
-        return False
+        """Return whether nothing comes for so long."""
+        return not select([self._number], [], [], seconds)[0]
 
     def receive(self) -> dict[str, Any]:
-        """The next message; procd's end is ours."""
-        parts = []
+        """Wait for a message; exit when procd has closed its end."""
+        chunks = []
         while True:
-            size = self._patiently(self._socket.recv_into, self._packet)
-            if not size:
+            packet = read(self._number, CHUNK_BYTES + 1)
+            if not packet:
                 exit_at_once(0)
-            parts.append(self._packet[1:size])
-            if self._packet[0] == LAST:
-                message: dict[str, Any] = loads(b"".join(parts))  # noqa: S302 - procd's own
+            chunks.append(packet[1:])
+            if packet[0] & LAST:
+                message: dict[str, Any] = loads(b"".join(chunks))  # noqa: S302 - procd's own
                 return message
 
     def send(self, message: str) -> None:
-        """Send a JSON document."""
+        """Send a JSON document. If an interrupt breaks that off, procd drops what has come."""
         data = message.encode()
         for start in range(0, len(data), CHUNK_BYTES):
-            more = b"+" if start + CHUNK_BYTES < len(data) else b"."
-            chunk = data[start : start + CHUNK_BYTES]
-            self._patiently(self._socket.send, self._key + more + chunk)
+            flags = (start == 0) * FIRST + (start + CHUNK_BYTES >= len(data)) * LAST
+            write(self._number, self._key + bytes((flags,)) + data[start : start + CHUNK_BYTES])
 
     def use(self, key: bytes) -> None:
-        """Begin every message with `key`."""
+        """Begin every packet with `key`."""
         self._key = key
 
-    def _patiently(self, call: Any, argument: Any) -> Any:
-        try:
-            return call(argument)
-        except BlockingIOError:  # somebody has made all descriptors non-blocking
-            self._socket.setblocking(True)  # noqa: FBT003 - the signature is socket's
-            return call(argument)
-
     def close(self) -> None:
-        """Leave it to the parent."""
-        self._socket.close()
+        """Close it in a forked child: it is the parent's."""
+        close(self._number)

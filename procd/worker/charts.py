@@ -1,4 +1,4 @@
-"""What a matplotlib figure shows, as plain data.
+"""Reads what a matplotlib figure shows, as plain data.
 
 Runs in the user's Python (3.8 or newer) with the user's matplotlib (3.3 or newer).
 
@@ -12,24 +12,23 @@ import io
 import math
 
 from .axis import finite, label_of, namer, plain, text_of, ticks_of, to_number
-from .boxes import boxes_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
-POINTS_MAX = 1_000_000  # of a chart: some 40 MB of JSON, and 130 MB more while that is made
+POINTS_MAX = 1_000_000  # of a chart: 40 MB of JSON, and 130 MB more while it is made
 DPI = 100
-PIXELS_MAX = 50_000_000  # of a picture (200 MB while it is drawn): fewer dots per inch above that
+PIXELS_MAX = 50_000_000  # of a tight picture: 200 MB while it is drawn
 
 
 def chart_of(figure: Any) -> dict[str, Any]:
-    """The chart that a figure shows: the `value` of an artifact.
+    """Return the chart that a figure shows: the `value` of an artifact.
 
-    One with more than POINTS_MAX says with `points` how many, and has no elements.
-    A figure that can't be made sense of, or fails to be read, is of the type "unknown"; one that
-    fails to be drawn has no `png`. Drawing may warn, as it does anywhere.
+    A chart with more than POINTS_MAX has their number as `points`, and no elements. A figure that
+    is not recognised, or can't be read, has the type "unknown"; one that can't be drawn has no
+    `png`. Drawing may warn.
     """
     png = _picture(figure)  # first, since drawing is what places the ticks
     try:
@@ -44,29 +43,24 @@ def chart_of(figure: Any) -> dict[str, Any]:
 
 
 def _picture(figure: Any) -> str | None:
-    """The picture of a figure in Base64; None if it can't be drawn."""
+    """Return the picture of a figure in Base64; None if it can't be drawn."""
     for tight in (True, False):
         data = io.BytesIO()
         try:
             if tight:
-                # What lies far outside of the figure would make this picture as large.
                 get_renderer = getattr(figure.canvas, "get_renderer", None)
                 box = figure.get_tightbbox(get_renderer and get_renderer())
-                if box.width * box.height * DPI**2 > PIXELS_MAX:
+                if box.width * box.height * DPI**2 > PIXELS_MAX:  # a text far outside, say
                     continue
-                figure.savefig(data, format="png", dpi=DPI, bbox_inches="tight")
-            else:
-                width, height = figure.get_size_inches()
-                dpi = min(DPI, math.sqrt(PIXELS_MAX / (width * height)))
-                figure.savefig(data, format="png", dpi=dpi)
-        except Exception:  # noqa: BLE001, S112  # as above: the chart goes without
+            figure.savefig(data, format="png", dpi=DPI, bbox_inches="tight" if tight else None)
+        except Exception:  # noqa: BLE001, S112  # as above: the chart has no picture then
             continue
         return base64.b64encode(data.getvalue()).decode()
     return None
 
 
 def _content(figure: Any) -> dict[str, Any]:
-    """What of a chart is not its picture."""
+    """Return the chart without its picture."""
     suptitle = getattr(figure, "_suptitle", None)  # get_suptitle() is of matplotlib 3.8
     title = text_of(suptitle.get_text()) if suptitle is not None else ""
     bars = _colour_bars(figure)
@@ -81,7 +75,7 @@ def _content(figure: Any) -> dict[str, Any]:
     kind, parts = _recognise(ax)
     chart = _heading(ax, kind, parts)
     chart["title"] = chart["title"] or title
-    if kind not in ("pie", "unknown"):  # which have no scale to read them by
+    if kind not in ("pie", "unknown"):
         for name, axis in (("x", ax.xaxis), ("y", ax.yaxis)):
             ticks, labels, scale = ticks_of(axis)
             chart.update({f"{name}_ticks": ticks, f"{name}_tick_labels": labels})
@@ -94,7 +88,7 @@ def _content(figure: Any) -> dict[str, Any]:
 
 
 def _colour_bars(figure: Any) -> list[Any]:
-    """The axes that only explain another's colours, be they made for that or given by the user."""
+    """Return the axes that hold the colour bar of others."""
     mappables = (part for ax in figure.axes for part in (*ax.images, *ax.collections))
     bars = [getattr(getattr(part, "colorbar", None), "ax", None) for part in mappables]
     return bars + [
@@ -103,7 +97,7 @@ def _colour_bars(figure: Any) -> list[Any]:
 
 
 def _recognise(ax: Any) -> tuple[str, list[Any]]:
-    """The type of the chart in some axes, and the parts of them that it is made of."""
+    """Return the type of the chart in some axes, and the parts that it is made of."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.container import BarContainer, ErrorbarContainer
     from matplotlib.lines import Line2D
@@ -127,21 +121,21 @@ def _recognise(ax: Any) -> tuple[str, list[Any]]:
             continue
         if _is_nothing(part):
             continue
-        # What isn't in data coordinates marks a place or a range of an axis.
+        # A part that isn't in data coordinates marks a place or a range of an axis.
         if isinstance(part, Line2D) and part.get_transform() is ax.transData:
             lines.append(part)
         elif isinstance(part, Patch) and part.get_data_transform() is ax.transData:
             patches.append(part)
         elif isinstance(part, ScalarMappable):
             others.append(part)
-    # Lines without points are there for a legend, unless they are all that there is.
+    # Lines without points are for a legend, unless there is nothing else.
     drawn = [line for line in lines if len(line.get_xydata()) and not _is_straight(line)]
 
     kind: str
     found: list[Any]
     if ax.name == "3d":
-        kind, found = "unknown", []  # what there is are projections
-    elif not others and (boxes := boxes_of(lines, patches)):
+        kind, found = "unknown", []  # the parts are projections
+    elif not others and (boxes := _boxes_of(lines, patches)):
         kind, found = "box_and_whisker", boxes
     elif lines and not patches and not others:
         kind, found = "line", drawn or lines
@@ -159,7 +153,7 @@ def _recognise(ax: Any) -> tuple[str, list[Any]]:
 
 
 def _is_nothing(part: Any) -> bool:
-    """Whether a part has no extent: seaborn adds such ones for its legends and error bands."""
+    """Return whether a part has no extent: seaborn adds such parts for legends and error bands."""
     from matplotlib.collections import LineCollection, PolyCollection
     from matplotlib.patches import Rectangle
 
@@ -171,20 +165,20 @@ def _is_nothing(part: Any) -> bool:
 def _is_scatter(ax: Any, part: Any) -> bool:
     from matplotlib.collections import PathCollection
 
-    # In older versions filled contours are such collections too, but stand nowhere.
+    # In older versions filled contours are such collections too, without offsets in the data.
     return isinstance(part, PathCollection) and part.get_offset_transform() is ax.transData
 
 
 def _is_straight(line: Any) -> bool:
-    """Whether it is a grid line, as the contract has it: two points, horizontal or vertical."""
+    """Return whether it is a grid line (contract): two points, horizontal or vertical."""
     points = line.get_xydata()
     return len(points) == 2 and bool((points[0] == points[1]).any())
 
 
 def _heading(ax: Any, kind: str, parts: list[Any]) -> dict[str, Any]:
-    """Type, title and labels of axes: an element of a composite chart, the beginning of any other.
+    """Return type, title and labels: an element of a composite chart, or the begin of another.
 
-    The labels change places where values run along the x axis.
+    The labels are swapped if values run along the x axis.
     """
     title = next((t for t in map(ax.get_title, ("center", "left", "right")) if t), "")
     heading = {"type": kind, "title": text_of(title)}
@@ -223,7 +217,7 @@ def _elements(ax: Any, kind: str, parts: list[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _points_of(kind: str, part: Any) -> Any:
-    """The points of a line or a scatter, or the outliers of a box, as they are in the figure."""
+    """Return the points of a line or a scatter, or the outliers of a box, as in the figure."""
     if kind == "line":
         return part.get_xydata()
     if kind == "scatter":
@@ -232,7 +226,7 @@ def _points_of(kind: str, part: Any) -> Any:
 
 
 def _points(ax: Any, points: Any) -> list[list[float]]:
-    """Rows of two; a gap in a line, or what is masked, is left out, since it can't be null."""
+    """Return points as pairs; gaps and masked points are left out."""
     to_x, to_y = to_number(ax.xaxis), to_number(ax.yaxis)
     return [
         [to_x(x), to_y(y)]
@@ -250,10 +244,106 @@ def _bars(ax: Any, containers: list[Any]) -> Iterator[dict[str, Any]]:
             centres = [bar.get_y() + bar.get_height() / 2 for bar in bars]
         else:
             centres = [bar.get_x() + bar.get_width() / 2 for bar in bars]
-        # Without a name of the user's, matplotlib's tells the groups apart, if there are several.
+        # If there are several groups without labels, matplotlib's own names tell them apart.
         group = label_of(container)
         if not group and len(containers) > 1:
             group = text_of(container.get_label())
         for bar, name in zip(bars, names(centres)):
             value = bar.get_width() if horizontal else bar.get_height()
             yield {"label": name, "group": group, "value": plain(value)}
+
+
+class Box:
+    """A box with its whiskers, read back from the lines and outlines that Axes.bxp draws.
+
+    `position` is where it stands on the axis of its label.
+    """
+
+    def __init__(self, vertices: Sequence[Sequence[float]], *, far: int) -> None:
+        first, second = vertices[:2]
+        self.horizontal = first[0] == second[0]
+        along, across = (0, 1) if self.horizontal else (1, 0)  # values, positions
+        self.position = (first[across] + second[across]) / 2
+        self.quartiles = first[along], vertices[far][along]
+        self.extremes: list[float] = []
+        self.levels: list[float] = []  # of lines across: the caps, if any, the median, the mean
+        self.loose: list[float] = []  # of markers: outliers
+        self.layer = 0.0  # that of the whiskers
+
+    @classmethod
+    def of(cls, vertices: Any) -> Box | None:
+        """Return the box with this outline, notched or not; None if it isn't one."""
+        vertices = vertices.tolist()
+        corners = {5: (1, 2, 3, 4), 6: (1, 2, 3, 4), 11: (1, 5, 6, 10), 12: (1, 5, 6, 10)}
+        if len(vertices) not in corners:
+            return None
+        a, (b, c, d, end) = vertices[0], (vertices[i] for i in corners[len(vertices)])
+        upright = a[1] == b[1] and b[0] == c[0] and c[1] == d[1] and d[0] == a[0]
+        lying = a[0] == b[0] and b[1] == c[1] and c[0] == d[0] and d[1] == a[1]
+        if end != a or a == b or not (upright or lying):
+            return None
+        return cls(vertices, far=corners[len(vertices)][1])
+
+    def key(self, points: Any) -> float:
+        """Return the position of a line, which is that of its box."""
+        across = points[:, 1 if self.horizontal else 0]
+        return round(float(across.min() + across.max()) / 2, 9)
+
+    def add(self, line: Any) -> None:
+        """Add one of the lines at its position."""
+        points = line.get_xydata()
+        values = points[:, 0 if self.horizontal else 1]
+        across = points[:, 1 if self.horizontal else 0]
+        if len(points) == 1 or str(line.get_linestyle()).strip() in ("", "None"):
+            # Axes.bxp draws the mean above all but the median.
+            if len(points) > 1 or line.get_zorder() <= self.layer:
+                self.loose += values.tolist()
+        elif len(points) == 2 and across[0] == across[1]:
+            self.extremes += values.tolist()
+            self.layer = line.get_zorder()
+        elif len(points) == 2 and values[0] == values[1]:
+            self.levels.append(float(values[0]))
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has whiskers and a median."""
+        return len(self.extremes) >= 4 and bool(self.levels)
+
+    def element(self) -> dict[str, Any]:
+        """Return the element of the chart, without its label."""
+        low, high = min(self.extremes), max(self.extremes)
+        outliers = [value for value in self.loose if not low <= value <= high]
+        return {
+            "min": finite(low),
+            "first_quartile": finite(self.quartiles[0]),
+            # Axes.bxp draws both caps before the median, and the mean after it.
+            "median": finite(self.levels[2] if len(self.levels) > 2 else self.levels[0]),
+            "third_quartile": finite(self.quartiles[1]),
+            "max": finite(high),
+            "outliers": [v for v in map(finite, outliers) if v is not None],
+        }
+
+
+def _boxes_of(lines: list[Any], patches: list[Any]) -> list[Box]:
+    """Return the boxes of these, filled (patches) or not (lines); none if there is more."""
+    from matplotlib.patches import PathPatch
+
+    if patches:
+        if not all(isinstance(patch, PathPatch) for patch in patches):
+            return []
+        found = [Box.of(patch.get_path().vertices) for patch in patches]
+        rest = lines
+    else:
+        outlines = [(line, Box.of(line.get_xydata())) for line in lines]
+        found = [box for _, box in outlines if box is not None]
+        rest = [line for line, box in outlines if box is None]
+    boxes = [box for box in found if box is not None]
+    if not boxes or len(boxes) != len(found):
+        return []
+    at = {round(box.position, 9): box for box in boxes}
+    for line in rest:
+        if len(line.get_xydata()):
+            owner = at.get(boxes[0].key(line.get_xydata()))
+            if owner is not None:
+                owner.add(line)
+    return boxes if all(box.complete for box in boxes) else []

@@ -10,11 +10,10 @@ from _ast import Expr, Expression, PyCF_ONLY_AST
 from io import StringIO
 
 from .encoding import encode
-from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
-from .own import Modules
+from .isolation import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
+from .isolation import import_standard
 
-with Modules("binascii"):
-    from binascii import b2a_base64
+b2a_base64 = import_standard("binascii").b2a_base64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +22,7 @@ if TYPE_CHECKING:
 
 # A frame stays under 1 MiB, what JSON adds included.
 MAX_PAYLOAD_CHARS = 900_000
-# What has even this has whatever it is asked for, and means nothing by it.
-CANARY = "_ipython_canary_method_should_not_exist_"
-# By method, the MIME type and what it is to return. Source: IPython's core/formatters.py.
+# By method, the MIME type and the types of what it returns. Source: IPython's core/formatters.py.
 METHODS: dict[str, tuple[str, tuple[type, ...]]] = {
     "_repr_html_": ("text/html", (str,)),
     "_repr_markdown_": ("text/markdown", (str,)),
@@ -39,7 +36,7 @@ METHODS: dict[str, tuple[str, tuple[type, ...]]] = {
 
 
 def figure(chart: dict[str, Any]) -> str:
-    """The bundle of a figure that was shown, as JSON."""
+    """Return the bundle of a figure that was shown, as JSON."""
     title = chart.get("title") or chart.get("type", "unknown")
     data = {"text/plain": f"<Figure: {title}>"}
     if chart.get("png"):
@@ -48,7 +45,7 @@ def figure(chart: dict[str, Any]) -> str:
 
 
 def show_figures() -> None:
-    """Emit the figures that are still open."""
+    """Show the figures that are still open."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
         return
@@ -60,33 +57,29 @@ def show_figures() -> None:
 
 
 def split(code: str, filename: str) -> tuple[Module, Expression | None]:
-    """The statements, and the last expression apart, if the code ends in one to be shown."""
+    """Split code into its statements and the last expression, if its value is to be displayed."""
     module: Any = compile(code, filename, "exec", PyCF_ONLY_AST, dont_inherit=True)
-    if not module.body or not isinstance(module.body[-1], Expr):
-        return module, None
-    if _silenced(code, module.body[-1]):
-        return module, None
-    return module, Expression(module.body.pop().value)
+    if module.body and isinstance(module.body[-1], Expr) and not _silenced(code, module.body[-1]):
+        return module, Expression(module.body.pop().value)
+    return module, None
 
 
 def _silenced(code: str, last: Any) -> bool:
-    """Whether a semicolon follows the last statement: its value isn't wanted, as in IPython."""
+    """Return whether a semicolon follows the last statement: as in IPython, it hides the value."""
     lines = StringIO(code, newline=None).readlines()[last.end_lineno - 1 :]  # the compiler's lines
     lines[0] = lines[0].encode()[last.end_col_offset :].decode()
-    # No string comes there any more, so what isn't in a comment is one.
+    # No string can follow, so a semicolon before the comment is one.
     return any(";" in line.partition("#")[0] for line in lines)
 
 
 def bundle(value: object) -> str:
-    """A value by MIME type: `text/plain` always, and what its own methods offer; as JSON."""
+    """Return a value by MIME type: `text/plain`, and what its own methods offer; as JSON."""
     data: dict[str, Any] = {}
-    if not isinstance(value, type) and not _has(value, CANARY):
-        whole = _called(value, "_repr_mimebundle_", (dict,), include=None, exclude=None)
-        if whole is not None:
-            data.update(whole)
+    if not isinstance(value, type):
+        data.update(_call(value, "_repr_mimebundle_", (dict,), include=None, exclude=None) or {})
         for method, (kind, types) in METHODS.items():
             if kind not in data:
-                payload = _called(value, method, types)
+                payload = _call(value, method, types)
                 if payload is not None:
                     data[kind] = payload
     if "image/png" not in data and type(value).__module__ == "matplotlib.figure":
@@ -103,8 +96,8 @@ def bundle(value: object) -> str:
     return limited(data)
 
 
-def _called(value: object, name: str, types: tuple[type, ...], **arguments: Any) -> Any:
-    """What a method returns, without metadata; None if there is none, or nothing of these types."""
+def _call(value: object, name: str, types: tuple[type, ...], **arguments: Any) -> Any:
+    """Return what a method returns, without metadata; None unless it is of these types."""
     try:
         method = getattr(value, name, None)
         found = method(**arguments) if callable(method) else None
@@ -115,15 +108,8 @@ def _called(value: object, name: str, types: tuple[type, ...], **arguments: Any)
         return None
 
 
-def _has(value: object, name: str) -> bool:
-    try:
-        return getattr(value, name, None) is not None
-    except Exception:  # noqa: BLE001 - as above
-        return False
-
-
 def limited(data: dict[str, Any]) -> str:
-    """The bundle as JSON, with the size of what is too large in its place."""
+    """Return the bundle as JSON; a note stands for a payload that is too large."""
     found: dict[str, str] = {}
     room = MAX_PAYLOAD_CHARS
     for name, payload in data.items():
@@ -133,7 +119,7 @@ def limited(data: dict[str, Any]) -> str:
         try:
             text = encode(payload)
         except (TypeError, ValueError, RecursionError):
-            continue  # not JSON, whatever it calls itself
+            continue  # it can't be encoded as JSON
         if len(kind) + len(text) > room:
             text = encode(f"[{len(text)} bytes are too large to be shown]")
         if len(kind) + len(text) <= room:

@@ -1,10 +1,10 @@
-"""JSON, made by the C code below the standard library's, which nobody's code can change."""
+"""JSON by the C code of the standard library: no module `json`, which the user's may replace."""
 
 from __future__ import annotations
 
 from _json import encode_basestring_ascii, make_encoder
 
-from .own import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
+from .isolation import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 def encode(value: Any) -> str:
-    """A value as JSON, on one line, its texts cleaned.
+    """Encode a value as JSON, on one line.
 
     Raises:
-        TypeError, ValueError, RecursionError: JSON can't have it.
+        TypeError, ValueError, RecursionError: JSON has no such value.
     """
     return "".join(_ENCODER(value, 0))
 
 
 def clean(text: str) -> str:
-    """Text that UTF-8 can carry."""
+    """Replace lone surrogates, which UTF-8 can't encode, by their escapes."""
     return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
@@ -33,16 +33,8 @@ def _refuse(value: object) -> Any:
     raise TypeError
 
 
-# As json.JSONEncoder makes it: no check for circles but the depth, no indent, no sorting, no keys
-# that are skipped, no NaN.
+# Positional arguments of json.encoder.JSONEncoder: markers, default, encoder, indent,
+# key_separator, item_separator, sort_keys, skipkeys, allow_nan.
 _ENCODER: Any = make_encoder(
-    None,
-    _refuse,
-    _string,
-    None,
-    ":",
-    ",",
-    False,  # noqa: FBT003 - all of them are positional
-    False,  # noqa: FBT003
-    False,  # noqa: FBT003
-)
+    None, _refuse, _string, None, ":", ",", False, False, False  # noqa: FBT003
+)  # fmt: skip

@@ -1,9 +1,7 @@
-"""A stateful Python interpreter that is driven over a socket.
+"""A Python interpreter that keeps its state, and serves requests over a socket.
 
-A script for the user's own interpreter, CPython 3.8 or later. Descriptors 1 and 2 are pipes that
-procd reads, so whatever the process writes there is output; what the two have to tell each other
-goes over a socket of its own, in messages that begin with a key which only they know: text that
-the user's code writes into the socket is then nobody's message.
+A script for the user's own Python, CPython 3.8 or later. Descriptors 1 and 2 are pipes that procd
+reads: whatever is written there is output. Requests and replies go over a socket of their own.
 
 Source: Process API contract, section 11.
 """
@@ -22,23 +20,27 @@ FAILED = 70  # sysexits.h: EX_SOFTWARE
 
 def main() -> None:
     """Start, and serve until the end."""
-    package = types.ModuleType("_procd")  # our neighbours, under a name of nobody's
-    package.__path__ = [dirname(__file__)]  # noqa: PTH120 - pathlib costs as much as all the rest
+    package = types.ModuleType("_procd")  # our other modules, under a name that users don't have
+    package.__path__ = [dirname(__file__)]  # noqa: PTH120 - pathlib takes longer than all of this
     sys.modules["_procd"] = package
     safe_path = getattr(sys.flags, "safe_path", False)  # since Python 3.11
     if not safe_path:
-        del sys.path[0]  # our directory; the user's comes when all that we import is Python's own
+        del sys.path[0]  # our directory; the user's comes when we have imported our modules
     sys.argv = [""]
     from _procd.cells import Interpreter  # type: ignore[import-not-found]  # see above
     from _procd.channel import Channel  # type: ignore[import-not-found]
     from _procd.encoding import encode  # type: ignore[import-not-found]
-    from _procd.output import Streams, far, say  # type: ignore[import-not-found]
+    from _procd.output import Streams, move_up, say  # type: ignore[import-not-found]
 
     if not safe_path:
         sys.path.insert(0, "")
-    for name in "fcntl", "mmap", "resource":  # they don't stand before the user's own modules
+    for name in (
+        "fcntl",
+        "resource",
+        "select",
+    ):  # the user's own modules of these names can be imported
         sys.modules.pop(name, None)
-    channel = Channel(far(CONTROL_FD))
+    channel = Channel(move_up(CONTROL_FD))
     close(CONTROL_FD)
     start = channel.receive()
     channel.use(start["key"])
@@ -48,16 +50,14 @@ def main() -> None:
     for name in start["preload"]:
         try:
             __import__(name)
-        except Exception as exc:  # noqa: BLE001 - it is for the user's code to find that out
+        except Exception as exc:  # noqa: BLE001 - the user's code will find that out
             sys.stderr.write(f"procd: cannot preload {name}: {exc}\n")
     channel.send(encode({"op": "done", "id": 0, "error": None}))
     try:
         interpreter.serve()
     except BaseException as exc:  # noqa: BLE001 - whatever the user's code has broken
-        try:
-            say(f"procd: this interpreter is broken: {type(exc).__name__}: {exc}")
-        finally:
-            exit_at_once(FAILED)  # whatever threads there are
+        say(f"procd: this interpreter is broken: {type(exc).__name__}: {exc}")
+        exit_at_once(FAILED)  # though other threads run
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""pyplot.show() made to tell what it shows.
+"""Makes pyplot.show() report the charts that it shows.
 
-Runs in the user's Python (3.8 or newer), and costs next to nothing until matplotlib.pyplot is
-imported, which is why even the standard library is imported where it is needed.
+Runs in the user's Python (3.8 or newer). It costs next to nothing until matplotlib.pyplot is
+imported, so even the standard library is imported where it is needed.
 
 Source: Process API contract, section 7.4.
 """
@@ -19,31 +19,18 @@ if TYPE_CHECKING:
 
 
 def install(emit: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
-    """Make pyplot.show() tell what it shows, from when pyplot is imported, if it ever is.
+    """Make pyplot.show() report what it shows, once pyplot is imported.
 
     Args:
         emit: called with {"type": "chart", "value": chart} for each figure that is shown for the
             first time or has changed since. What it raises is raised by the user's show().
 
     Returns:
-        What makes every figure count as not shown yet.
+        A function that forgets which figures were shown.
     """
     reporter = _Reporter(emit)
-    on_import("matplotlib.pyplot", reporter.attach, _choose_backend)
+    on_import("matplotlib.pyplot", reporter.attach)
     return reporter.forget
-
-
-def _choose_backend() -> None:
-    """Without a display and a choice of the user's, spare matplotlib the search for a backend."""
-    import os
-
-    import matplotlib
-
-    if any(os.environ.get(name) for name in ("MPLBACKEND", "DISPLAY", "WAYLAND_DISPLAY")):
-        return
-    # RcParams' own lookup would begin that search.
-    if not isinstance(dict.__getitem__(matplotlib.rcParams, "backend"), str):
-        matplotlib.rcParams["backend"] = "agg"
 
 
 class _Reporter:
@@ -54,7 +41,7 @@ class _Reporter:
         self._reported: set[bytes] = set()  # digests of pictures
 
     def forget(self) -> None:
-        """Take every figure for a new one."""
+        """Forget which figures were shown."""
         self._reported.clear()
 
     def attach(self, pyplot: Any) -> None:
@@ -65,7 +52,7 @@ class _Reporter:
 
         @functools.wraps(show_all)
         def show(*args: Any, **kwargs: Any) -> Any:
-            # pause() shows as well, in the midst of an animation.
+            # pause() of an animation calls it as well.
             if sys._getframe(1).f_globals is vars(pyplot):  # noqa: SLF001  # CPython is given
                 return _quietly(show_all, *args, **kwargs)
             self._report(pyplot.figure(number) for number in pyplot.get_fignums())
@@ -104,7 +91,7 @@ class _Reporter:
 
 
 def _quietly(show: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Show without the warning that this backend can't: the figure has been told all the same."""
+    """Show without the warning that this backend can't: the figure was reported."""
     import warnings
 
     with warnings.catch_warnings():

@@ -98,7 +98,7 @@ async def test_who_does_not_read_is_sent_the_last_list(
         titles = (f"{number:0100000}" for number in itertools.count())
 
         def is_full() -> bool:
-            pty.name(next(titles))
+            pty.set_title(next(titles))
             return connection.full
 
         await until(is_full)

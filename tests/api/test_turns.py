@@ -183,7 +183,7 @@ async def test_a_context_is_deleted_before_the_turn_of_its_start(procd: MakeClie
     context = client.app[CONTEXTS].get(context_id)
     assert context.pid is not None
     os.kill(context.pid, signal.SIGKILL)
-    await until(lambda: not context.active)
+    await until(lambda: context.pid is None)
     starts = starts_of(client)
     async with asyncio.TaskGroup() as group:
         with none_of(client.app[PROCESSES].turns) as waiting:

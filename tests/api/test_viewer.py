@@ -163,7 +163,7 @@ async def test_an_execution_of_a_token_that_is_gone(procd: MakeClient, secrets: 
         code = "x = 5; import time; print('in'); time.sleep(3600)"
         await bare.send_frame(TEXT, json.dumps({"code": code}).encode())
         assert b"in" in await bare.next(TEXT)
-        execution = client.app[CONTEXTS].get("default")._current
+        execution = client.app[CONTEXTS].get("default").current
         assert execution is not None
         secrets.remove("writer")
         reload(client.app)

@@ -154,21 +154,21 @@ async def test_cell(procd: MakeClient, gate: Gate, alive: Fifo, end: str) -> Non
     client = await procd()
     assert not await cells.said(client, "import os; state = 'kept'")
     context = client.app[CONTEXTS].get("default")
-    repl = context._repl
-    assert repl is not None
+    process = context.process
+    assert process is not None
     child = CHILD.format(gate=gate, alive=alive)
     code = f"print('in'); r = open({str(gate)!r}).readline(); r = os.system({child!r}); {end}"
     cell = await cells.start(client, code, timeout=TIMEOUT_S)
     await cell.until("in\n")
     gate.open()
     if "exit" in end:
-        exited(repl.pid)
+        exited(process.pid)
     else:
-        assert select.select([repl._channel._fd.number], [], [], WAIT_S)[0]
+        assert select.select([process._channel._fd.number], [], [], WAIT_S)[0]
     time.sleep(TIMEOUT_S)
     # As whoever comes upon the end of the time does; some loops look at what has come before that.
-    assert repl._reply is not None
-    assert await context._heard(repl, repl._reply)
+    assert process._reply is not None
+    assert await context.has_replied(process, process._reply)
     await cell.to_end()
     if "exit" in end:
         assert cell.close == (1011, "worker process ended")

@@ -1,8 +1,7 @@
-"""Context: a namespace that lives on between cells, in a process of its own.
+"""Context: a Python namespace that lives on between cells, in a process of its own.
 
-A context runs one cell after another. What a cell says is a log, and its client is the
-cursor: a client that reads slowly slows its own code and nobody else's. A cell that nobody
-listens to any more is interrupted.
+A context runs one cell after another. The log of a cell's output has one cursor, its client's: a
+slow client slows its own code and nobody else's. A cell whose client has gone is interrupted.
 
 Source: Process API contract, section 11.
 """
@@ -14,32 +13,33 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from procd.config import InterpreterConfig
 from procd.errors import Exhausted, ProcdError, ProcessNotFound, SpawnFailed
 from procd.output.buffer import Buffer
 from procd.output.log import Log
-from procd.services.interpreter.process import Repl
+from procd.services.interpreter.process import InterpreterProcess
+from procd.services.interpreter.spares import Spares
 from procd.services.interpreter.worker_protocol import Reply
 from procd.suspend import Countdown, within
-
-if TYPE_CHECKING:  # which imports this module
-    from procd.services.interpreter.contexts import Contexts
+from procd.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
 DEFAULT: Final = "default"
 LANGUAGE: Final = "python"
-# Of a timeout that the code didn't obey.
+# Reasons of a Close. The first is for a timeout that the code did not obey.
 STATE_LOST: Final = "timeout: the interpreter was ended, its state is lost"
 ENDED: Final = "worker process ended"
 DELETED: Final = "context deleted"
 RESTARTED: Final = "context restarted"
 STOPPING: Final = "server shutdown"
-# Of what went wrong in procd, which then can't know what the process was told.
 INTERNAL: Final = "internal error: the interpreter was ended, its state is lost"
-# What may come on top of a full buffer: what the pipes held, and displays.
+# What can come on top of a full buffer: what the pipes hold, and displays.
 SLACK_BYTES: Final = 16 << 20
+# A cell runs in another process, once, if the first ends before the code has begun.
+ATTEMPTS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +53,6 @@ class CellRequest:
     display: bool = False
 
 
-@dataclass(slots=True)
-class ContextRecord:
-    """What is true of a context whoever serves it.
-
-    Attributes:
-        created_at: seconds since the epoch.
-    """
-
-    id: str
-    cwd: str
-    created_at: float
-    language: str = LANGUAGE
-
-
 class End(enum.Enum):
     """How a cell ends."""
 
@@ -78,12 +64,7 @@ class End(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it ended.
-
-    Attributes:
-        reply: the interpreter's, if it completed.
-        reason: what broke it, or what its end has cost.
-    """
+    """The end of a cell, with the reply if it completed, and a reason for the client if not."""
 
     end: End
     reply: Reply | None = None
@@ -91,13 +72,13 @@ class Outcome:
 
 
 class Cell:
-    """One thing that a context does for somebody.
+    """A request to a context, from its client's message until its end.
 
     Attributes:
-        context_id: where it runs.
-        only_looks: whether it changes nothing, and so is never to cost the context its state.
-        log: what it says; sealed before `ended` is set.
-        ended: how it ended; what only looks may go on, with nobody to hear of it.
+        keeps_state: the process is never killed because of this cell.
+        log: its output; sealed before `ended` is set.
+        abandoned: set when its client has gone.
+        end_reason: why its process is being ended on purpose; empty while it is not.
     """
 
     def __init__(
@@ -107,38 +88,31 @@ class Cell:
         timeout_s: float,
         buffer_bytes: int,
         *,
-        only_looks: bool = False,
+        keeps_state: bool = False,
     ) -> None:
         self.context_id = context_id
         self.message = message
         self.timeout_s = timeout_s
-        self.only_looks = only_looks
+        self.keeps_state = keeps_state
         self.log = Log(Buffer(buffer_bytes + SLACK_BYTES), buffer_bytes)
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Outcome] = loop.create_future()
         self.abandoned: asyncio.Future[None] = loop.create_future()
-        self.interrupted = False  # perhaps before it has a process
-        # Why its process is being ended on purpose; empty while it isn't.
-        self.broken_for = ""
+        self.interrupted = False
+        self.end_reason = ""
 
     def abandon(self) -> None:
-        """Nobody listens any more: have it end, the sooner the better."""
+        """The client has gone: end the cell as soon as possible."""
         if not self.abandoned.done():
             self.abandoned.set_result(None)
             self.log.seal()
 
-    def forestalled(self) -> Outcome | None:
-        """How it ends before it has begun, if nobody wants it any more."""
-        if self.broken_for:
-            return Outcome(End.BROKEN, reason=self.broken_for)
-        return Outcome(End.ABANDONED) if self.abandoned.done() else None
-
     def broken(self, reason: str) -> Outcome:
-        """How it ends without its process: for this reason, unless that was on purpose."""
-        return Outcome(End.BROKEN, reason=self.broken_for or reason)
+        """The outcome if the process ended: with this reason, unless that was on purpose."""
+        return Outcome(End.BROKEN, reason=self.end_reason or reason)
 
     def finish(self, outcome: Outcome) -> None:
-        """Publish how it ended, after all that it said; the code is no longer kept."""
+        """Publish the outcome, after all output; a second time does nothing."""
         self.log.seal()
         self.message = {}
         if not self.ended.done():
@@ -146,239 +120,206 @@ class Cell:
 
 
 class Context:
-    """One namespace, its process, and those who wait for it."""
+    """A namespace, its process and its queue of cells; `current` is the cell that runs."""
 
-    def __init__(self, record: ContextRecord, contexts: "Contexts") -> None:
-        self.record = record
-        self._contexts = contexts
-        self._config = contexts.config
-        self._repl: Repl | None = None
-        self._candidate: Repl | None = None  # the process as it starts, while it is wanted
+    def __init__(
+        self,
+        context_id: str,
+        cwd: str,
+        created_at: float,
+        config: InterpreterConfig,
+        spares: Spares,
+        tasks: Tasks,
+    ) -> None:
+        self.id = context_id
+        self.cwd = cwd
+        self.created_at = created_at
+        self.process: InterpreterProcess | None = None
+        self.current: Cell | None = None
+        self.queue: deque[Cell] = deque()
+        self._config = config
+        self._spares = spares
+        self._tasks = tasks
         self._starting = asyncio.Lock()
-        self._queue: deque[Cell] = deque()
-        self._current: Cell | None = None
-        self._working: asyncio.Task[None] | None = None
+        self._worker: asyncio.Task[None] | None = None  # runs the cells, while there are any
         self._idle_timer: Countdown | None = None
         self._deleted = False
 
     @property
-    def active(self) -> bool:
-        """Whether its process is there; if not, the next use starts one."""
-        return self._repl is not None and self._repl.running
-
-    @property
     def pid(self) -> int | None:
-        """The process, if there is one."""
-        return self._repl.pid if self._repl is not None and self._repl.running else None
+        """Its process, if there is one; if not, the next use starts one."""
+        return self.process.pid if self.process is not None and self.process.running else None
 
-    async def start(self, *, new: bool = False) -> Repl:
-        """The process, started if need be.
-
-        Args:
-            new: the context is one, and leaves descriptors to commands; others may take the last.
+    async def start(self) -> InterpreterProcess:
+        """Return its process, started if need be.
 
         Raises:
-            SpawnFailed: it can't be, or the context's directory can't be entered.
-            Exhausted: there are as many processes as may be, or few descriptors are left.
+            SpawnFailed: it can't be started, or the directory can't be entered.
+            Exhausted: there are too many processes, or few descriptors are left.
             ProcessNotFound: the context was deleted meanwhile.
         """
         async with self._starting:
-            while (repl := self._repl) is None or not repl.running:
-                self._repl = None
-                await self._contexts.turn(new=new)
+            while (process := self.process) is None or not process.running:
+                await self._spares.wait_turn()
                 if self._deleted:
-                    raise ProcessNotFound(f"context with ID '{self.record.id}' not found")
-                self._repl = await self._started()
-                self._begin_idling()
-            return repl
+                    raise ProcessNotFound(f"context with ID '{self.id}' not found")
+                await self._start()
+            self._start_idle_timer()
+            return process
 
-    async def _started(self) -> Repl | None:
-        """Another process in its place; None if it was ended on purpose as it started."""
-        repl = self._candidate = self._contexts.take()
+    async def _start(self) -> None:
+        process = self.process = self._spares.take()
         try:
             async with asyncio.timeout(self._config.start_s):
-                await self._place(repl)
-        except TimeoutError as exc:
-            await repl.kill()
-            raise SpawnFailed("the interpreter doesn't start") from exc
+                await process.prepare(self.cwd)
         except BaseException as exc:
-            self._contexts.discard(repl)
-            if not isinstance(exc, SpawnFailed) or self._candidate is repl:
-                raise
-        finally:
-            wanted, self._candidate = self._candidate, None
-        return wanted
-
-    async def _place(self, repl: Repl) -> None:
-        if await asyncio.shield(repl.ready) is None:
-            words = repl.first_words
-            said = words[-1] if words else "without a word"
-            raise SpawnFailed(f"the interpreter ended as it started: {said}")
-        reply = await asyncio.shield(repl.place(self.record.cwd))
-        if reply is None:
-            raise SpawnFailed("the interpreter ended as it started")
-        if reply.error is not None:
-            raise SpawnFailed(reply.error["value"])
+            self._spares.discard(process)
+            if self.process is not process and isinstance(exc, SpawnFailed):
+                return  # it was ended by `restart` or `delete`
+            self.process = None
+            if isinstance(exc, TimeoutError):
+                raise SpawnFailed("the interpreter doesn't start") from exc
+            raise
 
     def submit(self, cell: Cell) -> None:
-        """Let it run when those before it have.
+        """Run a cell after those that wait already.
 
         Raises:
-            Exhausted: `interpreter.max_queued` wait already.
+            Exhausted: `interpreter.max_queued` wait.
         """
-        if len(self._queue) >= self._config.max_queued:
+        if len(self.queue) >= self._config.max_queued:
             raise Exhausted(f"limit of {self._config.max_queued} waiting executions is reached")
-        self._queue.append(cell)
-        cell.abandoned.add_done_callback(lambda _: self._leave(cell))
-        self._stop_idling()
-        if self._working is None:
-            self._working = self._contexts.tasks.run(self._work(), f"context {self.record.id}")
+        self.queue.append(cell)
+        cell.abandoned.add_done_callback(lambda _: self._leave_queue(cell))
+        self._stop_idle_timer()
+        if self._worker is None:
+            self._worker = self._tasks.run(self._run_cells(), f"context {self.id}")
 
-    def _leave(self, cell: Cell) -> None:
-        """Have a cell that nobody waits for give up its place."""
-        if cell in self._queue:
-            self._queue.remove(cell)
+    def _leave_queue(self, cell: Cell) -> None:
+        if cell in self.queue:
+            self.queue.remove(cell)
             cell.finish(Outcome(End.ABANDONED))
 
-    async def _work(self) -> None:
+    async def _run_cells(self) -> None:
         try:
-            while self._queue:
-                cell = self._current = self._queue.popleft()
+            while self.queue:
+                cell = self.current = self.queue.popleft()
+                outcome = Outcome(End.BROKEN, reason=STOPPING)  # if this task is cancelled
                 try:
-                    cell.finish(await self._outcome(cell))
+                    outcome = await self._run(cell)
                 except Exception:
-                    log.exception("context %s: internal error", self.record.id)
-                    repl, self._repl = self._repl, None
-                    if repl is not None:
-                        self._contexts.discard(repl)
-                    cell.finish(cell.broken(INTERNAL))
+                    log.exception("context %s: internal error", self.id)
+                    outcome = cell.broken(INTERNAL)
+                    if self.process is not None:
+                        self._spares.discard(self.process)
+                        self.process = None
                 finally:
-                    self._current = None
-                    cell.finish(Outcome(End.BROKEN, reason=STOPPING))
+                    self.current = None
+                    cell.finish(outcome)
         finally:
-            self._working = None
-        self._begin_idling()
+            self._worker = None
+        self._start_idle_timer()
 
-    async def _outcome(self, cell: Cell) -> Outcome:
-        outcome = await self._attempt(cell)
-        if outcome is None:  # the process may have been about to end, for whatever reason
-            outcome = await self._attempt(cell)
-        return outcome or cell.broken(ENDED)
+    async def _run(self, cell: Cell) -> Outcome:
+        for _ in range(ATTEMPTS):
+            try:
+                process = await self.start()
+            except ProcdError as exc:
+                what = "get default context" if self.id == DEFAULT else "start context"
+                return cell.broken(f"failed to {what}: {exc.message}")
+            if cell.end_reason:
+                break
+            if cell.abandoned.done():
+                return Outcome(End.ABANDONED)
+            reply = process.run(cell.message, cell.log)
+            if cell.interrupted:
+                process.interrupt()
+            either: list[asyncio.Future[Any]] = [reply, cell.abandoned]
+            timeout_s = cell.timeout_s or None
+            await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if not await self.has_replied(process, reply):
+                return await self._break_off(cell, process, reply)
+            if (result := reply.result()) is not None:
+                return Outcome(End.COMPLETED, result)
+            if process.begun or cell.end_reason:
+                break
+        return cell.broken(ENDED)
 
-    async def _attempt(self, cell: Cell) -> Outcome | None:
-        """Run it; None if its process has ended before it had begun with it."""
-        if (outcome := cell.forestalled()) is not None:
-            return outcome
-        try:
-            repl = await self.start()
-        except ProcdError as exc:
-            what = "get default context" if self.record.id == DEFAULT else "start context"
-            return cell.broken(f"failed to {what}: {exc.message}")
-        if (outcome := cell.forestalled()) is not None:
-            return outcome
-        reply = repl.run(cell.message, cell.log)
-        if cell.interrupted:
-            repl.interrupt()
-        if not await self._in_time(cell, repl, reply):
-            return await self._break_off(cell, repl, reply)
-        if (result := reply.result()) is not None:
-            return Outcome(End.COMPLETED, result)
-        return cell.broken(ENDED) if repl.begun or cell.broken_for else None
-
-    async def _in_time(self, cell: Cell, repl: Repl, reply: asyncio.Future[Reply | None]) -> bool:
-        """Wait for the reply as long as there is time and somebody listens; whether it came."""
-        either: list[asyncio.Future[Any]] = [reply, cell.abandoned]
-        timeout_s = cell.timeout_s or None
-        await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        return await self._heard(repl, reply)
-
-    async def _heard(self, repl: Repl, reply: asyncio.Future[Reply | None]) -> bool:
-        """Whether the reply has come by now: time may be up for us and not for the code."""
+    async def has_replied(
+        self, process: InterpreterProcess, reply: asyncio.Future[Reply | None]
+    ) -> bool:
+        """Whether the reply has come, though the loop, if it is late, has not read it yet."""
         if not reply.done():
-            repl.look()
-            if not repl.running:
+            process.poll()
+            if not process.running:
                 await asyncio.wait([reply])
         return reply.done()
 
     async def _break_off(
-        self, cell: Cell, repl: Repl, reply: asyncio.Future[Reply | None]
+        self, cell: Cell, process: InterpreterProcess, reply: asyncio.Future[Reply | None]
     ) -> Outcome:
-        """Interrupt it, and end the process if it goes on all the same.
+        """Interrupt a cell, and kill the process if it goes on after the time of grace.
 
-        What only looks is left to end by itself, however long that takes; who asked is answered.
+        A cell that keeps the state is left to end by itself; its client is answered at once.
         """
         end = End.ABANDONED if cell.abandoned.done() else End.TIMED_OUT
-        repl.interrupt()
-        repl.resume()  # however far its reader is behind, nothing is to keep it
-        if cell.only_looks:
+        process.interrupt()
+        process.resume()  # a slow client must not keep the code from ending
+        if cell.keeps_state:
             cell.finish(Outcome(end))
             await asyncio.wait([reply])
         else:
             with suppress(TimeoutError):
                 await within(self._config.grace_s, lambda: asyncio.wait([reply]))
-        late = not await self._heard(repl, reply)
-        if late:  # though it may come before the kill
-            await repl.kill()
-        if cell.broken_for:
+        if not await self.has_replied(process, reply):
+            await process.kill()
+        if cell.end_reason:
             return cell.broken(ENDED)
-        return Outcome(end, reason=STATE_LOST if late or reply.result() is None else "")
+        kept = reply.done() and reply.result() is not None
+        return Outcome(end, reason="" if kept else STATE_LOST)
 
     def interrupt(self) -> bool:
-        """Interrupt what runs or is about to, as Ctrl-C would; whether something is."""
-        if self._current is None:
+        """Interrupt the current cell, as Ctrl-C does. Returns whether there is one."""
+        if self.current is None:
             return False
-        self._current.interrupted = True
-        if self._repl is not None:
-            self._repl.interrupt()
+        self.current.interrupted = True
+        if self.process is not None:
+            self.process.interrupt()
         return True
 
     async def restart(self) -> None:
-        """Begin again with an empty namespace; what runs is broken off, what waits goes on.
-
-        Raises:
-            SpawnFailed, Exhausted, ProcessNotFound: as `start`.
-        """
-        ending = self._end_process(RESTARTED)
-        await self._contexts.tasks.finish(ending, f"restart context {self.record.id}")
+        """Begin again with an empty namespace; the current cell ends. Raises as `start`."""
+        await self._tasks.finish(self._end_process(RESTARTED), f"restart context {self.id}")
         await self.start()
 
     async def delete(self, reason: str = DELETED) -> None:
-        """End it, those who wait included; they are told the reason."""
+        """End its process and all its cells; their clients are told the reason."""
         self._deleted = True
-        self._stop_idling()
-        while self._queue:
-            self._queue.popleft().finish(Outcome(End.BROKEN, reason=reason))
+        self._stop_idle_timer()
+        while self.queue:
+            self.queue.popleft().finish(Outcome(End.BROKEN, reason=reason))
         await self._end_process(reason)
+        async with self._starting:  # until a start that is under way has noticed
+            pass
+        if self._worker is not None:
+            await asyncio.wait([self._worker])
 
     async def _end_process(self, reason: str) -> None:
-        if self._current is not None:
-            self._current.broken_for = reason
-        candidate, self._candidate = self._candidate, None
-        repl, self._repl = self._repl, None
-        if candidate is not None:
-            await candidate.kill()  # who waits for it hears of it
-        if repl is not None:
-            await repl.end(self._config.grace_s)
-        if self._deleted:
-            async with self._starting:  # which who waits for it leaves
-                pass
-            if self._working is not None:
-                await asyncio.wait([self._working])
+        if self.current is not None:
+            self.current.end_reason = reason
+        process, self.process = self.process, None
+        if process is not None:
+            await process.terminate(self._config.grace_s)
 
-    def _begin_idling(self) -> None:
-        self._stop_idling()
-        if self._config.idle_ttl_s and self._working is None and not self._deleted:
-            self._idle_timer = Countdown(self._config.idle_ttl_s, self._idle_over)
+    def _start_idle_timer(self) -> None:
+        def end() -> None:
+            self._tasks.start(self._end_process(""), f"end idle context {self.id}")
 
-    def _idle_over(self) -> None:
-        self._stop_idling()
-        repl, self._repl = self._repl, None
-        if repl is not None:
-            self._contexts.tasks.start(
-                repl.end(self._config.grace_s), f"end idle context {self.record.id}"
-            )
+        self._stop_idle_timer()
+        if self._config.idle_ttl_s and self._worker is None and not self._deleted:
+            self._idle_timer = Countdown(self._config.idle_ttl_s, end)
 
-    def _stop_idling(self) -> None:
+    def _stop_idle_timer(self) -> None:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None

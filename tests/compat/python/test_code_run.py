@@ -131,16 +131,6 @@ async def test_python_arguments(python: Run) -> None:
     assert json.loads(reply.result) == ["-", *ARGUMENTS]
 
 
-async def test_python_as_a_main_program(python: Run) -> None:
-    code = "import sys\nprint(__name__, repr(sys.stdin.read()), repr(sys.path[0]))"
-    assert (await python(code)).result == "__main__ '' ''\n"
-
-
-async def test_python_keeps_nothing(python: Run) -> None:
-    assert (await python("x = 1; print(x)")).result == "1\n"
-    assert (await python("print('x' in globals())")).result == "False\n"
-
-
 @pytest.mark.parametrize(
     ("first_line", "file"),
     [("pass", "<stdin>"), ("import matplotlib", "<target_code>")],
@@ -165,12 +155,6 @@ async def test_python_exception(python: Run, first_line: str, file: str) -> None
 )  # fmt: skip
 async def test_python_exit_codes(python: Run, code: str, exit_code: int) -> None:
     assert (await python(code)).exit_code == exit_code
-
-
-async def test_environment(python: Run) -> None:
-    given = "a b'\"$HOME\n\u00e9\U0001f600"
-    reply = await python("import os; print(os.environ['GIVEN'], end='')", env={"GIVEN": given})
-    assert reply.result == given
 
 
 async def test_four_megabytes(python: Run) -> None:
@@ -264,21 +248,6 @@ fork(child, ['a', 'b']).on('exit', () => new Worker(child, {{ argv: ['c', 'd'] }
     assert (reply.exit_code, reply.result) == (0, "a,b\nc,d\n")
 
 
-async def test_typescript_exception(typescript: Run) -> None:
-    reply = await typescript("const a: number = 1\n\nthrow new TypeError('why' + a)")
-    assert reply.exit_code == 1
-    assert "TypeError: why1\n" in reply.result
-    assert "code.ts:3" in reply.result
-    exits = await typescript("process.exit(Number(process.env.CODE as string))", env={"CODE": "7"})
-    assert (exits.exit_code, exits.result) == (7, "")
-
-
-async def test_typescript_timeout(typescript: Run) -> None:
-    with pytest.raises(Exception, match="timeout") as late:
-        await typescript("setInterval((): void => {}, 9e5)", timeout=2)
-    assert late.value.status == 408  # type: ignore[attr-defined]  # of the client's own class
-
-
 CHARTS: Final = """\
 import matplotlib.pyplot as plt
 import numpy as np
@@ -333,17 +302,3 @@ async def test_charts(python: Run) -> None:
 
     assert isinstance(composite, CompositeChart)
     assert [each.type for each in composite.elements] == ["line", "bar"]
-
-
-async def test_charts_before_an_exception(python: Run) -> None:
-    pytest.importorskip("matplotlib")
-    reply = await python(
-        "from matplotlib import pyplot\npyplot.bar([1], [2])\npyplot.show()\n1 / 0"
-    )
-    assert reply.exit_code == 1
-    assert reply.result.endswith("ZeroDivisionError: division by zero\n")
-    assert reply.artifacts is not None
-    assert reply.artifacts.charts is not None
-    (chart,) = reply.artifacts.charts
-    assert isinstance(chart, BarChart)
-    assert chart.elements[0].value == "2"
