@@ -8,10 +8,8 @@ import gc
 import os
 import sys
 import uuid
-from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -33,7 +31,7 @@ from daytona._async.process import AsyncProcess
 from daytona._sync.process import Process
 from daytona.common.process import SessionCommandLogsResponse
 
-from tests.compat.python.sdk import VERSION, AsyncSdk, SyncSdk
+from tests.compat.python.sdk import AsyncSdk, SyncSdk
 from tests.daemon.daemon import PATIENCE_S, Daemon
 
 T = TypeVar("T")
@@ -244,16 +242,6 @@ async def test_life_of_a_session(sdk: Sdk) -> None:
     await sdk.call("delete_session", name)
 
 
-async def test_state_is_kept_between_commands(sdk: Sdk, session: str, tmp_path: Path) -> None:
-    await sdk.run(session, f"cd '{tmp_path}'")
-    assert (await sdk.run(session, "pwd")).stdout == f"{tmp_path}\n"
-    await sdk.run(session, "export NAME='two words'; plain=1; umask 027\nshout() { echo \"$1!\"; }")
-    ran = await sdk.run(session, "sh -c 'echo \"$NAME\"; umask'; echo $plain; shout hey")
-    assert ran.stdout == "two words\n0027\n1\nhey!\n"
-    assert (await sdk.run(session, "(exit 9)")).exit_code == 9
-    assert (await sdk.run(session, "echo $?")).stdout == "9\n"
-
-
 SCRIPTS: Final = {
     "both streams": ("echo out; echo err >&2; (exit 7)", "out\n", "err\n", 7),
     "wait": ("sleep 0.01 & sleep 0.01 & wait; echo done", "done\n", "", 0),
@@ -278,14 +266,6 @@ async def test_script(sdk: Sdk, session: str, name: str) -> None:
     assert (logs.stdout, logs.stderr) == (ran.stdout, ran.stderr)
     assert logs.output is not None
     assert sorted(logs.output) == sorted(f"{ran.stdout}{ran.stderr}")
-    assert (await sdk.run(session, "echo on")).stdout == "on\n"
-
-
-async def test_quote_that_is_never_closed(sdk: Sdk, session: str) -> None:
-    ran = await sdk.run(session, "echo 'open")
-    assert ran.exit_code != 0
-    assert ran.stdout == ""
-    assert ran.stderr != ""
     assert (await sdk.run(session, "echo on")).stdout == "on\n"
 
 
@@ -314,14 +294,6 @@ async def test_end_of_the_shell(sdk: Sdk, session: str, name: str) -> None:
     assert await sdk.follow(session, str(ran.cmd_id)) == ("bye\n", "")
     (known,) = (await sdk.call("get_session", session)).commands
     assert known.exit_code == exit_code
-
-
-async def test_set_e_outlives_a_failure_that_was_handled(sdk: Sdk, session: str) -> None:
-    assert (await sdk.run(session, "set -e; false || echo handled")).stdout == "handled\n"
-    assert (await sdk.run(session, "if false; then :; fi; echo still")).stdout == "still\n"
-    assert (await sdk.run(session, "false")).exit_code == 1
-    with pytest.raises(DaytonaSessionEndedError):
-        await sdk.run(session, "echo more")
 
 
 async def test_queued_command_of_an_ended_shell(sdk: Sdk, session: str) -> None:
@@ -359,21 +331,6 @@ async def test_deprecated_name_of_run_async(sdk: Sdk, session: str) -> None:
     assert await sdk.ended(session, reply.cmd_id) == 0
 
 
-async def test_commands_run_in_order(sdk: Sdk, session: str) -> None:
-    first = await sdk.start(session, "n=1; read x; n=${n}a")
-    second = await sdk.start(session, "n=${n}b; echo $n")
-    third = asyncio.create_task(sdk.run(session, "echo ${n}c"))
-    async with asyncio.timeout(PATIENCE_S):
-        while len(commands := (await sdk.call("get_session", session)).commands) < 3:
-            await asyncio.sleep(0.01)
-    assert [each.exit_code for each in commands] == [None, None, None]
-    assert [each.id for each in commands[:2]] == [first, second]
-    assert (await sdk.logs(session, second)).output == ""
-    await sdk.call("send_session_command_input", session, first, "go")
-    assert (await third).stdout == "1abc\n"
-    assert (await sdk.logs(session, second)).stdout == "1ab\n"
-
-
 async def test_input(sdk: Sdk, session: str) -> None:
     command = await sdk.start(session, "read x; echo got $x; read y; echo and $y")
     await sdk.call("send_session_command_input", session, command, "zz")
@@ -387,13 +344,6 @@ async def test_input(sdk: Sdk, session: str) -> None:
     )
     assert logs.stdout.index("zz") < logs.stdout.index("got zz")
     assert logs.stderr == ""
-
-
-async def test_input_without_echo(sdk: Sdk, session: str) -> None:
-    command = await sdk.start(session, "read x; echo got $x", suppress_echo=True)
-    await sdk.call("send_session_command_input", session, command, "é€😀")
-    assert await sdk.ended(session, command) == 0
-    assert (await sdk.logs(session, command)).output == "got é€😀\n"
 
 
 async def test_follow_while_running(sdk: Sdk, session: str) -> None:
@@ -417,64 +367,6 @@ async def test_follow_while_running(sdk: Sdk, session: str) -> None:
     assert await sdk.ended(session, command) == 0
 
 
-async def test_several_followers(sdk: Sdk, session: str) -> None:
-    """One from the start, one in the middle, one after the end: all see the same."""
-    command = await sdk.start(
-        session, "echo one; read x; seq 1 20000; echo end >&2", suppress_echo=True
-    )
-    seen = Seen()
-    first = asyncio.create_task(
-        sdk.call("get_session_command_logs_async", session, command, seen.on_stdout, seen.on_stderr)
-    )
-    await seen.until(lambda: seen.stdout == "one\n")
-    second = asyncio.create_task(sdk.follow(session, command))
-    await sdk.call("send_session_command_input", session, command, "go")
-    await bounded(first)
-    expected = "one\n" + "".join(f"{number}\n" for number in range(1, 20001)), "end\n"
-    assert (seen.stdout, seen.stderr) == expected
-    assert await second == expected
-    assert await sdk.follow(session, command) == expected
-
-
-async def test_follow_queued_command(sdk: Sdk, session: str) -> None:
-    first = await sdk.start(session, "read x")
-    queued = await sdk.start(session, "echo my turn")
-    following = asyncio.create_task(sdk.follow(session, queued))
-    await sdk.call("send_session_command_input", session, first, "go")
-    assert await following == ("my turn\n", "")
-
-
-async def test_background_child(sdk: Sdk, session: str, tmp_path: Path) -> None:
-    """It holds up no command; what it prints later is in the log of the one that started it."""
-    await sdk.run(session, f"cd '{tmp_path}'; mkfifo gate")
-    ran = await sdk.run(session, "(read x <gate; echo late $x; echo so >&2) & echo now")
-    assert (ran.stdout, ran.exit_code) == ("now\n", 0)
-    command = str(ran.cmd_id)
-    assert (await sdk.call("get_session_command", session, command)).exit_code == 0
-    seen = Seen()
-    following = asyncio.create_task(
-        sdk.call("get_session_command_logs_async", session, command, seen.on_stdout, seen.on_stderr)
-    )
-    await seen.until(lambda: seen.stdout == "now\n")
-    assert (await sdk.run(session, "echo go >gate")).stdout == ""
-    await bounded(following)
-    assert (seen.stdout, seen.stderr) == ("now\nlate go\n", "so\n")
-    logs = await sdk.logs(session, command)
-    assert (logs.stdout, logs.stderr) == ("now\nlate go\n", "so\n")
-
-
-async def test_delete_while_following(sdk: Sdk, session: str) -> None:
-    command = await sdk.start(session, "echo up; exec sleep 1000")
-    seen = Seen()
-    following = asyncio.create_task(
-        sdk.call("get_session_command_logs_async", session, command, seen.on_stdout, seen.on_stderr)
-    )
-    await seen.until(lambda: seen.stdout == "up\n")
-    await bounded(sdk.call("delete_session", session))
-    await bounded(following)
-    assert (seen.stdout, seen.stderr) == ("up\n", "")
-
-
 async def test_delete_while_a_command_is_awaited(sdk: Sdk, session: str, tmp_path: Path) -> None:
     waiting = asyncio.create_task(sdk.run(session, f"touch '{tmp_path}/up'; sleep 1000"))
     async with asyncio.timeout(PATIENCE_S):
@@ -483,38 +375,6 @@ async def test_delete_while_a_command_is_awaited(sdk: Sdk, session: str, tmp_pat
     await bounded(sdk.call("delete_session", session))
     with pytest.raises(DaytonaSessionEndedError):
         await waiting
-
-
-async def test_mebibyte_of_short_lines(sdk: Sdk, session: str) -> None:
-    expected = "".join(f"{number}\n" for number in range(170_000))
-    assert len(expected) > 1 << 20
-    ran = await sdk.run(session, "seq 0 169999")
-    assert (ran.stdout == expected, ran.stderr, ran.exit_code) == (True, "", 0)
-    assert ran.output == expected
-    assert (await sdk.logs(session, str(ran.cmd_id))).stdout == expected
-    stdout, stderr = await sdk.follow(session, str(ran.cmd_id))
-    assert (stdout == expected, stderr) == (True, "")
-
-
-async def test_text_across_the_borders_of_messages(sdk: Sdk, session: str, tmp_path: Path) -> None:
-    """Characters of several bytes, with control bytes among them, at every offset."""
-    text = "\x00\x01\x02\x03\x1b[0m" + TEXT * 20_000 + "x" + "😀" * 50_000 + "\x01y\x02"
-    (tmp_path / "text").write_bytes(text.encode())
-    ran = await sdk.run(session, f"cat '{tmp_path}/text'")
-    assert ran.stdout == text
-    stdout, stderr = await sdk.follow(session, str(ran.cmd_id))
-    assert (stdout == text, stderr) == (True, "")
-
-
-async def test_bytes_that_are_no_text(sdk: Sdk, session: str, tmp_path: Path) -> None:
-    """The callbacks get what one decoder of the whole stream makes of it."""
-    data = bytes(number for number in range(256) if number not in (1, 2)) * 700
-    data += b"\xf0\x9f\x98" * 10_000 + b"\x80" * 40_000
-    (tmp_path / "data").write_bytes(data)
-    ran = await sdk.run(session, f"cat '{tmp_path}/data' >&2")
-    stdout, stderr = await sdk.follow(session, str(ran.cmd_id))
-    assert (stdout, stderr == data.decode(errors="replace")) == ("", True)
-    assert ran.stderr == data.decode(errors="replace")
 
 
 INTERLEAVE: Final = """
@@ -748,41 +608,6 @@ async def test_client_that_knows_no_labels(
         kind, body = await client.logs(ran["cmdId"])
         assert (kind, sorted(body)) == ("text/plain; charset=utf-8", expected)
         assert sorted(b"".join(await client.follow(ran["cmdId"]))) == expected
-
-
-@pytest.mark.parametrize("version", ["0.150.0", VERSION])
-async def test_messages_of_a_long_log(
-    daemon: Daemon, http: aiohttp.ClientSession, version: str
-) -> None:
-    """Each has one marker, a payload that clients can stand, and no part of a character."""
-    async with Old(http, daemon, {"X-Daytona-SDK-Version": version}) as client:
-        line = "€😀é\n" * 1000
-        ran = await client.run(
-            f"line='{line}'; for i in 1 2 3 4 5 6 7 8 9; do echo $i; echo \"$line\" >&2; done"
-        )
-        messages = await client.follow(ran["cmdId"])
-    assert all(message[:3] in MARKERS for message in messages)
-    assert all(1 <= len(message) - 3 <= 16 << 10 for message in messages)
-    decoders = {marker: getincrementaldecoder("utf-8")() for marker in MARKERS}
-    for message, following in pairwise([*messages, b""]):
-        decoders[message[:3]].decode(message[3:])
-        cut, _ = decoders[message[:3]].getstate()
-        # Of the other stream something may have come in between.
-        assert not cut or following[:3] not in (message[:3], b"")
-    assert demultiplexed(b"".join(messages)) == {
-        "stdout": b"1\n2\n3\n4\n5\n6\n7\n8\n9\n",
-        "stderr": f"{line}\n".encode() * 9,
-    }
-
-
-async def test_client_without_a_version_that_asks_for_json(
-    daemon: Daemon, http: aiohttp.ClientSession
-) -> None:
-    async with Old(http, daemon, {"Accept": "application/json"}) as client:
-        ran = await client.run("echo out")
-        kind, body = await client.logs(ran["cmdId"])
-        assert kind.startswith("application/json")
-        assert b'"stdout":"out\\n"' in body
 
 
 @pytest.mark.parametrize(
