@@ -1,5 +1,5 @@
 """The product: what may be done to commands and sessions, in plain data. No HTTP.
 
 JSON is only spoken with files and with the workers, never with a client.
-May import `procd.processes`, `procd.logstore`, `procd.statedir` and what lies below them.
+May import `procd.process`, `procd.output` and what lies below them.
 """

@@ -36,7 +36,7 @@ class Environment:
     """Variables for processes to come; those that run already are not affected.
 
     Attributes:
-        on_change: called when they have changed; for who has started processes ahead of time.
+        on_change: called when they have changed, as for processes that were started in advance.
     """
 
     def __init__(self, initial: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ from unicodedata import category
 from procd.errors import BadRequest
 
 MAX_ID_LENGTH: Final = 255
+# Categories of Unicode: control characters, lone surrogates, separators of lines and paragraphs.
 NOT_IN_IDS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 NO_NAMES: Final = frozenset({".", ".."})
 
@@ -24,10 +25,5 @@ def check_id(session_id: str, *reserved: str) -> None:
         raise BadRequest(f"session ID is longer than {MAX_ID_LENGTH} characters")
     if session_id in NO_NAMES or session_id in reserved:
         raise BadRequest(f"session ID '{session_id}' is reserved")
-    if "/" in session_id or any(map(_controls, session_id)):
+    if "/" in session_id or any(category(character) in NOT_IN_IDS for character in session_id):
         raise BadRequest("session ID must not contain '/', control characters or line separators")
-
-
-def _controls(character: str) -> bool:
-    """Whether it is one for terminals, ends a line, or is half of one: a lone surrogate."""
-    return category(character) in NOT_IN_IDS
