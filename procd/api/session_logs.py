@@ -25,13 +25,8 @@ from procd.output.logfile import Snapshot
 from procd.process.process import STDERR, STDOUT
 from procd.services.shell.command import Command
 
-# A follower has nothing to say: `deaf` drops what it sends, all but what came with its handshake.
+# A follower's messages are dropped, except one that came with its handshake.
 MAX_FOLLOWER_MESSAGE_BYTES: Final = 4 << 20
-
-
-def whole_output(kept: Snapshot) -> OutputText:
-    """All of it, in order of arrival."""
-    return OutputText(kept, marks_gap=False)
 
 
 def output_of(kept: Snapshot, client: Client) -> dict[str, object]:
@@ -49,27 +44,27 @@ def output_of(kept: Snapshot, client: Client) -> dict[str, object]:
 
 @contextmanager
 def readable(**known: object) -> Iterator[None]:
-    """Tell of a log that it can't be read, and what is known nevertheless.
+    """Say that a log can't be read, and what is known nevertheless.
 
     Raises:
-        Refused: procd may not.
-        ProcdError: for any other reason.
+        Refused: procd may not read it.
+        ProcdError: it can't be read for any other reason.
     """
     try:
         yield
     except ConnectionError:
-        raise  # that of the client
+        raise  # of the client
     except OSError as exc:
         kind = Refused if isinstance(exc, PermissionError) else ProcdError
         raise kind(f"log can't be read: {exc.strerror}", known) from exc
 
 
 async def answer_logs(request: web.Request, command: Command, client: Client) -> web.StreamResponse:
-    """Answer with what there is of a command's output, or upgrade and go on (section 9)."""
+    """Answer with the output so far, or upgrade and go on (section 9)."""
     offset = number(request.query, "offset")
-    if asks_websocket(request):
-        return await _follow(request, command, offset, labelled=client.labelled)
-    with readable(), command.reading(), command.file.pin():
+    with readable(), command.file.hold():
+        if asks_websocket(request):
+            return await _follow(request, command, offset, labelled=client.labelled)
         kept = command.file.snapshot()
         if not client.json_logs:
             text = OutputText(kept, labelled=client.labelled, marks_gap=False)
@@ -80,24 +75,23 @@ async def answer_logs(request: web.Request, command: Command, client: Client) ->
 async def _follow(
     request: web.Request, command: Command, offset: int | None, *, labelled: bool
 ) -> web.StreamResponse:
-    if offset is not None and offset > command.log.store.end:
+    if offset is not None and offset > command.file.end:
         raise BadRequest(f"offset {offset} is beyond the end of the output")
     follows = request.query.get("follow") == "true"
     connection = await request.app[CONNECTIONS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES)
     connection.ignore_messages()
-    end = command.log.store.end
     outlet = Outlet(
         command.log,
         command.frames(labelled=labelled),
-        command.log.store.start if offset is None else offset,
-        until=None if follows else end,
+        command.file.start if offset is None else offset,
+        until=None if follows else command.file.end,
         gap_frame=_no_frame if offset is None else _gap_frame,
         yields=True,
     )
     try:
         outlet.open(connection)
         await serve_both_ways(
-            connection.finish(), _write(connection, outlet), f"follow {command.record.id}"
+            connection.finish(), _write(connection, outlet), f"follow {command.id}"
         )
     finally:
         outlet.close()
@@ -106,12 +100,12 @@ async def _follow(
 
 
 def _gap_frame(offset: int) -> bytes:
-    """Tells who counts where it is that all before `offset` is gone."""
+    """Says that the output before `offset` is gone, to a client that gave an offset."""
     return frames.encode(frames.TEXT, b'{"type":"gap","firstAvailableOffset":%d}' % offset)
 
 
 def _no_frame(_: int) -> bytes:
-    """Tells who gives no offset nothing: it knows messages of output only."""
+    """Other clients know messages of output only."""
     return b""
 
 

@@ -9,14 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 from marshmallow import ValidationError, validate
 
-from procd.api.session_logs import (
-    FOLLOWING,
-    GAP,
-    answer_logs,
-    output_of,
-    readable,
-)
-from procd.api.session_view import COMMAND, SESSION, command_view, view, views
+from procd.api.session_logs import FOLLOWING, GAP, answer_logs, output_of, readable
 from procd.errors import (
     BadRequest,
     CommandCompleted,
@@ -29,16 +22,28 @@ from procd.errors import (
 )
 from procd.http.audit import ending, note
 from procd.http.describe import (
+    COUNT,
+    FLAG,
+    INTEGER,
     INTEGER_OR_NULL,
     TEXT,
     TEXT_OR_NULL,
+    TIME,
+    USAGE,
     Doc,
     ListOf,
     Query,
     Shape,
     error_with,
 )
-from procd.http.responses import Item, array_json, json_response, respond, respond_json
+from procd.http.responses import (
+    Item,
+    array_json,
+    json_response,
+    object_json,
+    respond,
+    respond_json,
+)
 from procd.http.schema import (
     MAX_UINT32,
     AnyText,
@@ -52,9 +57,8 @@ from procd.http.schema import (
     strings,
 )
 from procd.http.sdk_compat import client_of
-from procd.services.shell.command import Command
-from procd.services.shell.requests import ExecRequest, InputRequest, SessionRequest
-from procd.services.shell.session import ShellSession
+from procd.services.shell.command import Command, InputRequest
+from procd.services.shell.session import ExecRequest, SessionRequest, ShellSession
 from procd.services.shell.sessions import ENTRYPOINT, ENTRYPOINT_COMMAND, ShellSessions
 
 MAX_KEY_LENGTH: Final = 64
@@ -152,12 +156,14 @@ async def create(request: web.Request) -> web.Response:
 
 async def list_all(request: web.Request) -> web.StreamResponse:
     """List the sessions."""
-    return await respond_json(request, array_json(views(request.app[SESSIONS])))
+    sessions = request.app[SESSIONS].list()
+    return await respond_json(request, array_json(session_json(each) for each in sessions))
 
 
 async def get(request: web.Request) -> web.StreamResponse:
     """Show one session, and what it uses where that is known."""
-    return await respond_json(request, view(_session(request), with_usage=True))
+    session = _session(request)
+    return await respond_json(request, session_json(session, session.usage()))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -173,80 +179,68 @@ async def execute(request: web.Request) -> web.StreamResponse:
     )
     wanted: ExecRequest = await load(request, EXEC)
     command = session.exec(wanted)
-    note(command_id=command.record.id)
+    note(command_id=command.id)
     try:
         return await _answer(request, session, command, wanted)
     finally:
         if command.done.done():
-            note(exitCode=command.record.exit_code)
+            note(exitCode=command.exit_code)
         else:  # it goes on without this request
-            tell = ending(request)
-            command.done.add_done_callback(lambda _: tell(command.record.exit_code))
+            note_end = ending(request)
+            command.done.add_done_callback(lambda _: note_end(command.exit_code))
 
 
 async def _answer(
     request: web.Request, session: ShellSession, command: Command, wanted: ExecRequest
 ) -> web.StreamResponse:
-    reply: dict[str, object] = {"cmdId": command.record.id}
+    reply: dict[str, object] = {"cmdId": command.id}
     if wanted.run_async:
         nothing = dict.fromkeys(("output", "stdout", "stderr", "exitCode"))
         return json_response(reply | nothing, 202)
-    with command.reading():
+    with command.file.hold():
         await asyncio.wait([command.done])
-        command.raise_if_never_run()
-        with readable(**reply, exitCode=command.record.exit_code):
-            kept = command.file.snapshot()
-            reply |= output_of(kept, client_of(request))
+        command.check_outcome()
+        with readable(**reply, exitCode=command.exit_code):
+            reply |= output_of(command.file.snapshot(), client_of(request))
             if command.timed_out:
                 message = "command execution timeout"
                 if session.ended:
                     message += "; the session had to be ended"
                 raise TimedOut(message, reply)
-            reply["exitCode"] = command.record.exit_code
-            with command.file.pin():
-                return await respond(request, reply)
+            reply["exitCode"] = command.exit_code
+            return await respond(request, reply)
 
 
 async def get_command(request: web.Request) -> web.StreamResponse:
     """Show a command; with `?wait=SECONDS`, when it has ended or that time is over."""
-    return await respond_json(request, await _awaited(request))
-
-
-async def _awaited(request: web.Request) -> Item:
-    session = _session(request)
-    command = session.history.get(request.match_info["command_id"])
+    command = _command(request)
     wait_s = number(request.query, "wait")
     if wait_s:
         most_s = request.app[SESSIONS].config.max_wait_s
         await asyncio.wait([command.done], timeout=min(wait_s, most_s))
-    command.raise_if_never_run()
-    return command_view(command, session.history)
+    command.check_outcome()
+    return await respond_json(request, command_fields(command))
 
 
 async def send_input(request: web.Request) -> web.Response:
     """Type a line into a command."""
-    session = request.app[SESSIONS].to_change(request.match_info["session_id"], "send input to")
-    command = session.history.get(request.match_info["command_id"])
-    await session.type(command, await load(request, INPUT))
+    command = _to_change(request, "send input to")
+    queue_bytes = request.app[SESSIONS].config.input_queue_bytes
+    await command.send_input(await load(request, INPUT), queue_bytes)
     return web.Response(status=204)
 
 
 async def send_signal(request: web.Request) -> web.Response:
     """Signal the processes of a command."""
-    session = request.app[SESSIONS].to_change(request.match_info["session_id"], "send signal to")
-    command = session.history.get(request.match_info["command_id"])
-    await session.signal(command, await load(request, SIGNAL))
+    command = _to_change(request, "send signal to")
+    await command.send_signal(await load(request, SIGNAL))
     return web.Response(status=204)
 
 
 async def terminate(request: web.Request) -> web.Response:
-    """End a command and keep the shell."""
-    session = request.app[SESSIONS].to_change(
-        request.match_info["session_id"], "terminate command in"
-    )
-    command = session.history.get(request.match_info["command_id"])
-    if not await session.terminate(command):
-        raise SessionEnded("the shell itself was running the command: the session had to be ended")
+    """End a command; bash and zsh are kept, and other shells end with it."""
+    command = _to_change(request, "terminate command in")
+    await command.terminate(request.app[SESSIONS].config.grace_s)
     return web.Response(status=204)
 
 
@@ -257,12 +251,12 @@ async def logs(request: web.Request) -> web.StreamResponse:
 
 async def get_entrypoint(request: web.Request) -> web.StreamResponse:
     """Show the entrypoint session."""
-    return await respond_json(request, view(request.app[SESSIONS].get(ENTRYPOINT)))
+    return await respond_json(request, session_json(request.app[SESSIONS].get(ENTRYPOINT)))
 
 
 async def entrypoint_logs(request: web.Request) -> web.StreamResponse:
     """The entrypoint's output, always with a marker before each piece of stdout or stderr."""
-    command = request.app[SESSIONS].get(ENTRYPOINT).history.get(ENTRYPOINT_COMMAND)
+    command = request.app[SESSIONS].get(ENTRYPOINT).commands.get(ENTRYPOINT_COMMAND)
     return await answer_logs(request, command, replace(client_of(request), labelled=True))
 
 
@@ -271,9 +265,51 @@ def _session(request: web.Request) -> ShellSession:
 
 
 def _command(request: web.Request) -> Command:
-    return _session(request).history.get(request.match_info["command_id"])
+    return _session(request).commands.get(request.match_info["command_id"])
 
 
+def _to_change(request: web.Request, action: str) -> Command:
+    session = request.app[SESSIONS].to_change(request.match_info["session_id"], action)
+    return session.commands.get(request.match_info["command_id"])
+
+
+def session_json(session: ShellSession, usage: dict[str, int] | None = None) -> Item:
+    """A session as JSON in pieces, which are made as they are sent; see SESSION."""
+    commands = [*session.commands.commands.values()]
+    fields: dict[str, object] = {
+        "sessionId": session.id,
+        "commands": array_json(command_fields(command) for command in commands),
+    }
+    if session.ended:
+        fields["ended"] = True
+    if usage is not None:
+        fields["usage"] = usage
+    return object_json(fields)
+
+
+def command_fields(command: Command) -> dict[str, object]:
+    """A command; see COMMAND."""
+    fields: dict[str, object] = {"id": command.id, "command": command.text}
+    if command.exit_code is not None:
+        fields["exitCode"] = command.exit_code
+    if command.started_at is not None:
+        fields["startedAt"] = command.started_at
+        fields["outputBytes"] = command.file.end
+    if command.ended_at is not None:
+        fields["endedAt"] = command.ended_at
+    return fields
+
+
+COMMAND: Final = Shape(
+    "Command",
+    {"id": TEXT, "command": TEXT},
+    {"exitCode": INTEGER, "startedAt": TIME, "endedAt": TIME, "outputBytes": COUNT},
+)
+SESSION: Final = Shape(
+    "Session",
+    {"sessionId": TEXT, "commands": ListOf(COMMAND)},
+    {"ended": FLAG, "usage": USAGE},
+)
 _COMMAND: Final = "/process/session/{session_id}/command/{command_id}"
 
 EXECUTED: Final = Shape(

@@ -1,4 +1,4 @@
-"""A log on disk: what a command says, addressed by offset.
+"""Logs of commands on disk, addressed by offset, and the disk space that they share.
 
 Writes go to the page cache; what is read is mostly what was just written. A full disk costs the
 oldest output and never a command.
@@ -7,90 +7,174 @@ oldest output and never a command.
 import errno
 import logging
 import os
+from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
+from procd.output.budget import Budget
 from procd.output.buffer import Run
-from procd.output.stream_index import Boundaries, Opener
 from procd.unix.fd import OwnedFd
-from procd.unix.file import punch, size_of
+from procd.unix.file import make_directory, open_regular, punch
 
 log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 256 << 10
-# Space is given up in steps, so that a log at its cap doesn't do so at each write: of so much,
-# or of one part in STEPS of what may be kept, if that is less.
+# A log at its limit gives up this much at a time, or one part in STEPS of the limit if that is
+# less, so that it doesn't give up space at each write.
 STEP_BYTES: Final = 1 << 20
 STEPS: Final = 16
-BLOCK_BYTES: Final = 4096
-# What is short enough to be in memory while it is sent.
+# A log with more changes of its stream (512 KiB) loses the older half, with the output before.
+MAX_CHANGES: Final = 64 << 10
+# A copy of this much may be kept in memory while it is sent.
 COPIED_BYTES: Final = 2 << 20
 
 
-class LogKeeper(Opener, Protocol):
-    """What a log needs of whoever keeps all of them.
+class StreamIndex:
+    """Where in a log the stream changes, oldest first; an entry is `offset << 2 | stream`.
 
-    It is a Protocol because `logstore`, where that class is, imports this module.
+    Args:
+        memory: counts what it takes.
+    """
+
+    __slots__ = ("_entries", "_memory")
+
+    def __init__(self, memory: Budget) -> None:
+        self._entries = array("Q")
+        self._memory = memory
+
+    @property
+    def size(self) -> int:
+        """What it takes in memory, bytes."""
+        return len(self._entries) * self._entries.itemsize
+
+    @property
+    def full(self) -> bool:
+        """Whether it has MAX_CHANGES."""
+        return len(self._entries) >= MAX_CHANGES
+
+    @property
+    def middle(self) -> int:
+        """Offset of the change in the middle."""
+        return self._entries[len(self._entries) // 2] >> 2
+
+    @property
+    def sole_stream(self) -> int:
+        """The stream of all bytes; 0 if there are several streams, or no bytes."""
+        return self._entries[0] & 3 if len(self._entries) == 1 else 0
+
+    def append(self, offset: int, stream: int) -> None:
+        """Record that the bytes from `offset` on are of `stream`."""
+        if not self._entries or self._entries[-1] & 3 != stream:
+            self._entries.append(offset << 2 | stream)
+            self._memory.used_bytes += self._entries.itemsize
+
+    def forget_before(self, offset: int) -> None:
+        """Forget the entries that describe only bytes before `offset`."""
+        self._forget(self._at(offset))
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        self._forget(len(self._entries))
+
+    def _forget(self, count: int) -> None:
+        del self._entries[:count]
+        self._memory.used_bytes -= count * self._entries.itemsize
+
+    def cut(self, offset: int, data: bytes) -> Iterator[Run]:
+        """Cut the bytes that begin at `offset` where the stream changes."""
+        begin, end = offset, offset + len(data)
+        index = self._at(offset) if data else 0
+        while offset < end:
+            stream = self._entries[index] & 3
+            index += 1
+            following = self._entries[index] >> 2 if index < len(self._entries) else end
+            piece = data[offset - begin : following - begin]
+            yield Run(offset, stream, piece)
+            offset += len(piece)
+
+    def _at(self, offset: int) -> int:
+        return bisect_right(self._entries, offset << 2 | 3) - 1
+
+
+class LogStore:
+    """All logs on disk, and the space that they share.
+
+    Args:
+        memory: counts what their indexes take.
 
     Attributes:
         max_log_bytes: what one log may keep.
-        step_bytes: what is given up at least.
-        used_bytes: what all of them take; each counts itself.
+        used_bytes: what all of them keep.
     """
 
-    max_log_bytes: int
-    step_bytes: int
-    used_bytes: int
+    def __init__(self, max_log_bytes: int, max_total_bytes: int, memory: Budget) -> None:
+        self.memory = memory
+        self.max_log_bytes = max_log_bytes
+        self.used_bytes = 0
+        self._max_total_bytes = max_total_bytes
+        self._step_bytes = min(STEP_BYTES, max_log_bytes // STEPS, max_total_bytes // STEPS)
+        self._finished: set[LogFile] = set()
+
+    def create(self, path: Path) -> "LogFile":
+        """A new log, whose file will be at `path`."""
+        return LogFile(self, path)
 
     def make_room(self, log_file: "LogFile", size: int) -> None:
-        """See that `size` more bytes of it are within the budget."""
+        """Give up output so that `size` more bytes of `log_file` are within both limits."""
+        excess = log_file.kept_bytes + size - self.max_log_bytes
+        if excess > 0:
+            log_file.drop(max(excess, self._step_bytes))
+        excess = self.used_bytes + size - self._max_total_bytes
+        if excess > 0:
+            self.free_space(log_file, excess)
 
     def free_space(self, log_file: "LogFile", size: int) -> None:
-        """Give up that much of what is kept, for its output."""
+        """Give up at least `size` bytes: of the largest finished logs, then of `log_file`."""
+        goal = self.used_bytes - max(size, self._step_bytes)
+        for victim in sorted(self._finished, key=lambda each: each.kept_bytes, reverse=True):
+            if self.used_bytes <= goal or not victim.kept_bytes:
+                break
+            victim.drop(self.used_bytes - goal)
+        if self.used_bytes > goal:
+            log_file.drop(self.used_bytes - goal)
 
     def note_finished(self, log_file: "LogFile") -> None:
-        """It gets no more output."""
+        """Take a log's output before that of commands that run."""
+        self._finished.add(log_file)
 
     def forget(self, log_file: "LogFile") -> None:
-        """It is to be deleted."""
+        """Count a log no longer."""
+        self._finished.discard(log_file)
+        self.used_bytes -= log_file.kept_bytes
 
 
 class LogFile:
-    """One command's output in one append-only file.
+    """The output of one command, in one append-only file that is made when there is some.
 
-    What was appended has its offset for ever; what lies before `start` is gone.
+    An appended byte keeps its offset; bytes before `start` are gone. No descriptor is open after
+    `finish`, except while `hold` lasts.
+
+    Attributes:
+        start: offset of the oldest byte that is kept.
+        end: offset after the last byte.
     """
 
-    __slots__ = (
-        "_accounted",
-        "_base",
-        "_boundaries",
-        "_fd",
-        "_loss_told",
-        "_path",
-        "_pins",
-        "_removed",
-        "_store",
-        "_stream",
-        "end",
-        "start",
-    )
+    __slots__ = ("_base", "_fd", "_finished", "_holds", "_index", "_loss_logged", "_path",
+                 "_removed", "_store", "end", "start")  # fmt: skip
 
-    head_end: Final = 0
-
-    def __init__(self, store: LogKeeper, path: Path) -> None:
+    def __init__(self, store: LogStore, path: Path) -> None:
         self._store = store
         self._path = path
-        self._boundaries = Boundaries(store, path.with_suffix(".streams"))
+        self._index = StreamIndex(store.memory)
         self._fd: OwnedFd | None = None
         self._base = 0  # offset of the file's first byte
-        self._stream = 0
+        self._holds = 0
+        self._finished = False
         self._removed = False
-        self._loss_told = False
-        self._accounted = 0
-        self._pins = 0
+        self._loss_logged = False
         self.start = 0
         self.end = 0
 
@@ -100,265 +184,184 @@ class LogFile:
         return self.end - self.start
 
     @property
+    def index_bytes(self) -> int:
+        """What its index takes in memory."""
+        return self._index.size
+
+    @property
     def safe_lag_bytes(self) -> int:
-        """How far a reader may be behind and lose nothing, whatever others take."""
+        """How far a reader may be behind and lose nothing."""
         return self._store.max_log_bytes // 4
 
     @property
     def sole_stream(self) -> int:
-        """The stream of all bytes that are kept; 0 if there are several, or none."""
-        return self._boundaries.sole_stream
-
-    @property
-    def spare_bytes(self) -> int:
-        """How much more than `sessions.max_log_bytes` it may keep for now."""
-        return self.safe_lag_bytes if self._pins else 0
-
-    @property
-    def pinned(self) -> bool:
-        """Whether somebody is reading what it keeps."""
-        return self._pins > 0
-
-    @contextmanager
-    def pin(self) -> Iterator[None]:
-        """Give up less of it, if anything, while this lasts."""
-        self._pins += 1
-        try:
-            yield
-        finally:
-            self._pins -= 1
-            excess = self.excess_bytes(0)
-            if excess > 0 and not (self._pins or self._removed):
-                self.drop(excess)
-
-    def snapshot(self) -> "Snapshot":
-        """What is kept now.
-
-        Raises:
-            OSError: the files can't be looked at.
-        """
-        self.notice_damage()
-        return Snapshot(self, self.start, self.end, self.sole_stream)
-
-    @property
-    def cost_bytes(self) -> int:
-        """What it takes of the budget."""
-        return self.kept_bytes + self._boundaries.cost_bytes
-
-    def excess_bytes(self, size: int) -> int:
-        """How far `size` more bytes are beyond `sessions.max_log_bytes`, less than 0 for room.
-
-        Where the stream changes is no output: it counts apart, lest it take the room of any.
-        """
-        most = max(self.kept_bytes + size, self._boundaries.cost_bytes)
-        return most - self._store.max_log_bytes
+        """The stream of all bytes that are kept; 0 if there are several streams, or no bytes."""
+        return self._index.sole_stream
 
     def append(self, data: bytes, stream: int = 0) -> None:
-        """Add `data`; if there is no room for it on the disk, it and all before it are lost."""
+        """Add `data`; if it can't be written, it and all output before it are lost."""
         self._store.make_room(self, len(data))
         try:
             try:
-                self._write(data, stream)
+                self._write(data)
             except OSError as exc:
                 if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 self._store.free_space(self, len(data))
-                self._write(data, stream)
+                self._write(data)
         except OSError as exc:
-            if not self._loss_told:  # on a full disk each piece would be a line of procd's log
+            if not self._loss_logged:
+                self._loss_logged = True
                 log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
-                self._loss_told = True
-            self.end += len(data)
             self._forget_before(self.end)
-        self._account()
-
-    def _account(self) -> None:
-        """Tell the store what is taken now."""
-        cost = self.cost_bytes
-        self._store.used_bytes += cost - self._accounted
-        self._accounted = cost
-
-    def notice_damage(self) -> None:
-        """Take for dropped what somebody has cut off the files, or deleted with them.
-
-        A log has one gap, at its beginning: what is missing at the end costs all that was before.
-
-        Raises:
-            OSError: the files can't be looked at.
-        """
-        if not self.kept_bytes:
+            self.start += len(data)
+            self.end = self._base = self.start
             return
-        size = size_of(self._path) if self._fd is None else os.fstat(self._fd.number).st_size
-        if size < self.end - self._base:
-            start = self.end
-        elif not self._boundaries.whole:
-            start = self._boundaries.forget_file()
-        else:
-            return
-        log.warning("output lost: its file was cut or deleted", extra={"log": self._path.name})
-        self._forget_before(start)
-
-    def _write(self, data: bytes, stream: int) -> None:
-        # What is written behind the end of a file that was cut makes zeros before it.
-        self.notice_damage()
-        if self._fd is None:
-            self._fd = self._store.open(self._path, os.O_RDWR | os.O_CREAT)
-        if stream != self._stream:
-            self._boundaries.append(self.end, stream)
-            self._stream = stream
-        position = self.end - self._base
-        written = os.pwrite(self._fd.number, data, position)
-        while written < len(data):
-            written += os.pwrite(self._fd.number, data[written:], position + written)
+        self._index.append(self.end, stream)
         self.end += len(data)
+        self._store.used_bytes += len(data)
+        if self._index.full:
+            self.drop(self._index.middle - self.start)
 
-    def drop(self, least_bytes: int) -> None:
-        """Give up at least `least_bytes` of the oldest output, or all there is."""
+    def _write(self, data: bytes) -> None:
+        if self._fd is None:
+            self._fd = self._open(os.O_RDWR | os.O_CREAT)
+        position = self.end - self._base
+        left = memoryview(data)
+        while left:
+            written = os.pwrite(self._fd.number, left, position)
+            left = left[written:]
+            position += written
+
+    def _open(self, flags: int) -> OwnedFd:
         try:
-            self.notice_damage()  # else what is missing would cost the rest as well
-            start = self.start + max(least_bytes, self._store.step_bytes)
-            start += -(start - self._base) % BLOCK_BYTES  # to the end of a block
-            if start >= self.end or not self._punch(start):
-                start = self.end
+            return open_regular(self._path, flags)
+        except FileNotFoundError:
+            if not flags & os.O_CREAT:
+                raise
+        make_directory(self._path.parent)  # the first log of its session, or it was removed
+        return open_regular(self._path, flags)
+
+    def drop(self, size: int) -> None:
+        """Give up the oldest `size` bytes, or all if the file system can't make a hole."""
+        start = self.start + size
+        try:
+            with self.hold():
+                if start < self.end and not (
+                    self._fd is not None and punch(self._fd, start - self._base)
+                ):
+                    start = self.end
         except OSError:
             start = self.end
-        self._forget_before(start)
+        self._forget_before(min(start, self.end))
 
     def _forget_before(self, start: int) -> None:
+        if not self._removed:
+            self._store.used_bytes -= start - self.start
         self.start = start
-        if start == self.end:
-            self._empty()
-        self._account()
-
-    def _empty(self) -> None:
+        if start < self.end:
+            self._index.forget_before(start)
+            return
+        self._index.clear()
         self._base = self.end
-        self._stream = 0
-        with self._cleaning_up():
-            self._boundaries.clear()
-        with self._cleaning_up():
+        try:
             if self._fd is not None:
                 os.ftruncate(self._fd.number, 0)
             else:
                 self._path.unlink(missing_ok=True)
-
-    @contextmanager
-    def _cleaning_up(self) -> Iterator[None]:
-        """Say of what can't be removed that it is left; what is kept doesn't need it gone."""
-        try:
-            yield
         except OSError as exc:
             log.warning("a file is left: %s", exc.strerror, extra={"log": self._path.name})
 
-    def _punch(self, start: int) -> bool:
-        fd = self._fd or self._store.open(self._path, os.O_RDWR)
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep the file open while this lasts: it can be read though it is removed meanwhile.
+
+        Raises:
+            OSError: it can't be opened.
+        """
+        if self._fd is None and self.kept_bytes:
+            self._fd = self._open(os.O_RDWR)
+        self._holds += 1
         try:
-            done = punch(fd, start - self._base)
+            yield
         finally:
-            if fd is not self._fd:
-                self._store.close_fd(fd)
-        self._boundaries.forget_before(start)
-        return done
+            self._holds -= 1
+            self._close_unused()
 
     def read(self, offset: int, most: int) -> bytes:
-        """Bytes of all streams from `offset` on; b"" at the end.
+        """Up to `most` bytes of all streams from `offset` on; b"" at the end.
 
         Raises:
             LookupError: `offset` is before `start` or beyond the end.
-            OSError: the file can't be read.
+            OSError: the file can't be read, or another program has shortened it.
         """
-        self.notice_damage()
         if not self.start <= offset <= self.end:
             raise LookupError(offset)
         most = min(most, self.end - offset)
         if not most:
             return b""
-        if self._fd is not None:
-            return os.pread(self._fd.number, most, offset - self._base)
-        fd = self._store.open(self._path, os.O_RDONLY)
-        try:
-            return os.pread(fd.number, most, offset - self._base)
-        finally:
-            self._store.close_fd(fd)
+        with self.hold():
+            assert self._fd is not None
+            data = os.pread(self._fd.number, most, offset - self._base)
+        if len(data) < most:
+            raise OSError(errno.ENODATA, "its file was shortened")
+        return data
 
     def slices(self, offset: int, most: int) -> Iterator[Run]:
-        """What `read` gives, cut where the stream changes."""
-        data = self.read(offset, most)
-        begin, end = offset, offset + len(data)
-        index = self._boundaries.index_at(offset) if data else 0
-        while offset < end:
-            stream = self._boundaries[index] & 3
-            index += 1
-            cut = self._boundaries[index] >> 2 if index < len(self._boundaries) else end
-            piece = data[offset - begin : cut - begin]
-            yield Run(offset, stream, piece)
-            offset += len(piece)
+        """The bytes that `read` returns, cut where the stream changes; raises as `read`."""
+        return self._index.cut(offset, self.read(offset, most))
+
+    def snapshot(self) -> "Snapshot":
+        """The bytes that are kept now; to be read while `hold` lasts."""
+        return Snapshot(self)
 
     def finish(self) -> None:
-        """No more output follows: hold no descriptor."""
-        if self._fd is not None:
+        """No more output follows."""
+        if not self._finished:
+            self._finished = True
             if not self._removed:
-                self._restore(self._fd)
-            self._store.close_fd(self._fd)
-            self._fd = None
+                self._store.note_finished(self)
+            self._close_unused()
+
+    def remove(self) -> None:
+        """Delete the file; where `hold` lasts, it can still be read."""
         if self._removed:
-            self.start = self._base = self.end
-            with self._cleaning_up():
-                self._boundaries.clear()
-        else:
-            self._store.note_finished(self)
-
-    def _restore(self, fd: OwnedFd) -> None:
-        """Write it anew, if it is short and somebody has deleted the file."""
-        try:
-            if self.kept_bytes > STEP_BYTES or os.fstat(fd.number).st_nlink:
-                return
-            data = os.pread(fd.number, self.kept_bytes, self.start - self._base)
-            copy = self._store.open(self._path, os.O_WRONLY | os.O_CREAT)
-            try:
-                # `notice_damage` tells if it is short.
-                os.pwrite(copy.number, data, self.start - self._base)
-            finally:
-                self._store.close_fd(copy)
-        except OSError as exc:
-            log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
-
-    def remove(self, *, keep_readable: bool = False) -> None:
-        """Delete it; with `keep_readable`, it can still be read until `finish`."""
-        if keep_readable and self.kept_bytes:
-            try:
-                self.notice_damage()
-                self._boundaries.hold()
-                self._fd = self._fd or self._store.open(self._path, os.O_RDWR)
-            except OSError as exc:
-                log.warning("output lost: %s", exc.strerror, extra={"log": self._path.name})
-                keep_readable = False
+            return
         self._store.forget(self)
-        self._store.used_bytes -= self._accounted
-        self._accounted = 0
-        self._removed = True
-        with self._cleaning_up():
+        self._removed = self._finished = True
+        try:
             self._path.unlink(missing_ok=True)
-        if not keep_readable or not self.kept_bytes:
-            self.finish()
+        except OSError as exc:
+            log.warning("a file is left: %s", exc.strerror, extra={"log": self._path.name})
+        self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._finished and not self._holds:
+            if self._fd is not None:
+                self._fd.close()
+                self._fd = None
+            if self._removed:
+                self.start = self._base = self.end
+                self._index.clear()
 
 
 class Snapshot:
-    """What a log kept at one moment, to be read more than once, while more is written.
+    """The bytes that a log kept at one moment; they can be read more than once.
 
     Attributes:
         start: offset of its first byte.
-        kept_bytes: how many it has.
-        sole_stream: the stream of all of them; 0 if there are several, or none.
+        kept_bytes: how many bytes it has.
+        sole_stream: the stream of all of them; 0 if there are several streams, or no bytes.
     """
 
     __slots__ = ("_end", "_file", "kept_bytes", "sole_stream", "start")
 
-    def __init__(self, log_file: LogFile, start: int, end: int, sole_stream: int) -> None:
+    def __init__(self, log_file: LogFile) -> None:
         self._file = log_file
-        self._end = end
-        self.start = start
-        self.kept_bytes = end - start
-        self.sole_stream = sole_stream
+        self._end = log_file.end
+        self.start = log_file.start
+        self.kept_bytes = log_file.kept_bytes
+        self.sole_stream = log_file.sole_stream
 
     def claim(self, size: int) -> bool:
         """Whether a copy of `size` bytes may be kept in memory for a while."""
@@ -369,10 +372,10 @@ class Snapshot:
         return self.start
 
     def runs(self) -> Iterator[Run]:
-        """The bytes, oldest first; what was gone before shows as a jump of the offset.
+        """The bytes, oldest first, cut where the stream changes.
 
         Raises:
-            OSError: they can't be read, or have gone since.
+            OSError: they can't be read, or have been dropped since.
         """
         offset = self.start
         while offset < self._end:

@@ -1,55 +1,48 @@
-"""Labelled output: stdout and stderr in one byte stream, each run behind its marker.
+"""Multiplexed output: stdout and stderr in one byte stream, with a marker before each run.
 
 Markers exist on the wire only. A message holds one marker and bytes of one stream, since clients
-lose data otherwise; bytes of the user's own that look like a marker then harm that message at most.
+lose data otherwise; bytes of the user's own that look like a marker then harm that message only.
 
 Source: Process API contract, sections 9.1 and 9.2.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Final
 
 from procd.output.buffer import Run
 from procd.output.frames import BINARY, CACHED_FRAMES, encode
-from procd.output.log import Log, Store
+from procd.output.log import Log
+from procd.output.logfile import LogFile
 from procd.output.utf8 import begun_bytes
 
 MARKERS: Final = {1: b"\x01\x01\x01", 2: b"\x02\x02\x02"}
 # Payloads that a client may take for the beginning of a marker.
-PARTS: Final = frozenset({b"\1", b"\2", b"\1\1", b"\1\2", b"\2\1", b"\2\2"})
+MARKER_PARTS: Final = frozenset({b"\1", b"\2", b"\1\1", b"\1\2", b"\2\1", b"\2\2"})
 PAYLOAD_BYTES: Final = 16 << 10
-# What is encoded at once: so many bytes, or about so many messages where runs are short.
+# What is encoded at once: this many bytes, or about this many messages where runs are short.
 BATCH_BYTES: Final = 256 << 10
 BATCH_MESSAGES: Final = 256
-# How far beyond a batch is looked for the place to cut it.
-LOOK_BYTES: Final = 4
-# How long bytes that a client would take for part of a marker, or that begin a character, wait for
-# those after them, seconds.
+# How far beyond a batch the place to cut it is looked for.
+LOOKAHEAD_BYTES: Final = 4
+# How long bytes wait for those after them, if a client would take them for part of a marker or they
+# are the beginning of a character, seconds.
 HOLD_S: Final = 0.005
 
 
-class SlicedStore(Store, Protocol):
-    """A store that tells where the stream changes."""
-
-    def slices(self, offset: int, most: int) -> Iterator[Run]:
-        """Bytes from `offset` on, cut where the stream changes."""
-
-
-class LabelledFrames:
-    """The messages of one log, each batch encoded once for all who stand at the same offset.
+class MultiplexedFrames:
+    """The messages of one log as WebSocket frames; a batch is encoded once for all its followers.
 
     Args:
-        labelled: with a marker before each payload; without, for clients that know none.
+        labelled: with a marker before each payload; without, for clients that know no markers.
     """
 
     __slots__ = ("_cache", "_held_end", "_held_since", "_labelled", "_log")
 
-    def __init__(self, log: Log[SlicedStore], *, labelled: bool) -> None:
+    def __init__(self, log: Log[LogFile], *, labelled: bool) -> None:
         self._log = log
         self._labelled = labelled
-        # What is held is the log's last bytes, the same for all who wait for what follows them.
+        # The bytes that are held back are the log's last, the same for all followers.
         self._held_end = -1
         self._held_since = 0.0
         self._cache: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
@@ -57,13 +50,12 @@ class LabelledFrames:
     def at(self, offset: int) -> tuple[bytes, int]:
         """The messages that begin at `offset`, and the offset after them.
 
-        There must be bytes at `offset`. A message of nothing but one or two bytes of a marker, or
-        the first of a character, is held back for HOLD_S if more may follow: there is no message at
-        first, then, and the offset is the same.
+        There must be bytes at `offset`. If they are only part of a marker or of a character, and
+        more may follow, they are held back for HOLD_S: no message and the same offset are returned.
 
         Raises:
             LookupError: they are no longer kept.
-            OSError: the store can't be read.
+            OSError: the log can't be read.
         """
         cached = self._cache.get(offset)
         if cached is not None:
@@ -71,7 +63,7 @@ class LabelledFrames:
         messages: list[bytes] = []
         end = offset
         last = offset + BATCH_BYTES
-        for run in self._log.store.slices(offset, BATCH_BYTES + LOOK_BYTES):
+        for run in self._log.store.slices(offset, BATCH_BYTES + LOOKAHEAD_BYTES):
             if len(messages) >= BATCH_MESSAGES:
                 break
             marker = MARKERS[run.stream] if self._labelled else b""
@@ -80,7 +72,7 @@ class LabelledFrames:
             while position < size:
                 limit = position + PAYLOAD_BYTES
                 if run.offset + min(limit, size) > last and messages:
-                    break  # the next batch begins with it
+                    break  # the next batch begins here
                 cut = cut_before(run.data, position, limit) if limit < size else size
                 messages.append(encode(BINARY, marker + run.data[position:cut]))
                 position = cut
@@ -88,19 +80,18 @@ class LabelledFrames:
             if position < len(run.data):
                 break
         batch = b"".join(messages), end
-        if not messages:
-            return batch
-        self._cache[offset] = batch
-        if len(self._cache) > CACHED_FRAMES:
-            self._cache.popitem(last=False)
+        if messages:
+            self._cache[offset] = batch
+            if len(self._cache) > CACHED_FRAMES:
+                self._cache.popitem(last=False)
         return batch
 
     def _held_bytes(self, run: Run) -> int:
-        """How many bytes at the end of a run wait for those that may follow."""
+        """How many bytes at the end of a run wait for bytes that may follow."""
         end = run.offset + len(run.data)
         if end != self._log.store.end or self._log.sealed:
             return 0
-        if self._labelled and run.data in PARTS:
+        if self._labelled and run.data in MARKER_PARTS:
             held_bytes = len(run.data)
         else:
             held_bytes = begun_bytes(run.data)
@@ -113,12 +104,12 @@ class LabelledFrames:
         return held_bytes
 
     def forget(self) -> None:
-        """Drop the cache, when nobody is left to share it."""
+        """Drop the cache; to be called when the last follower has left."""
         self._cache.clear()
 
 
 def cut_before(data: bytes, position: int, limit: int) -> int:
-    """Where to end a message that began at `position`: at `limit`, or just before.
+    """Where to end a message that begins at `position`: at `limit`, or just before.
 
     Neither within a UTF-8 character nor after bytes that a client would take for the beginning of
     a marker, as far as `data` allows.
@@ -128,7 +119,7 @@ def cut_before(data: bytes, position: int, limit: int) -> int:
     floor = max(position, limit - 16)
     cut = limit
     while cut > max(floor, limit - 4) and data[cut] & 0xC0 == 0x80:
-        cut -= 1  # what comes next would be the rest of a character
+        cut -= 1  # the next byte continues a character
     if data[cut] & 0xC0 == 0x80:
         cut = limit  # more continuation bytes than UTF-8 has
     while cut > floor and data[cut - 1] in b"\x01\x02":

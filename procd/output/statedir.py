@@ -1,7 +1,7 @@
-"""The directory that one run of procd keeps its files in, and those that earlier runs have left.
+"""The directory in which one run of procd keeps its files; those of dead runs are removed.
 
-A lock on a file inside tells whose it is: the kernel lets go of it when its owner ends, however
-that ends, and no number has to be trusted. Source: flock(2).
+Each has a lock on a file inside: the kernel releases it when its owner ends, however that ends, and
+no process id has to be trusted. Source: flock(2).
 """
 
 import fcntl
@@ -21,9 +21,7 @@ LOCK: Final = "lock"
 
 
 class StateDirectory:
-    """A fresh private directory below `parent`.
-
-    Directories of the same kind whose owners are dead are removed first.
+    """A new private directory below `parent`. Directories whose owners are dead are removed first.
 
     Raises:
         OSError: it can't be made.
@@ -32,26 +30,26 @@ class StateDirectory:
     def __init__(self, parent: str) -> None:
         _remove_abandoned(Path(parent))
         while True:
-            # 0700 and a name that nobody can have prepared: mkdtemp(3).
+            # Mode 0700 and an unused name: mkdtemp(3).
             self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent)).absolute()
             lock = OwnedFd(os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            # Somebody who starts at the same time may have found it unlocked.
+            # Another procd that starts now may have found it unlocked, and removed it.
             if _locked(lock) and os.fstat(lock.number).st_nlink:
                 self._lock = lock
                 return
             lock.close()
 
     def remove(self) -> None:
-        """Delete it and all that is in it."""
+        """Delete the directory and all that is in it."""
         remove_tree(self.path)
         self._lock.close()
 
     def problem(self, min_free_bytes: int) -> str:
-        """Why nothing could be kept in it; empty if it could.
+        """Why no file could be kept in it; empty if one could.
 
-        Source: statvfs(3); access(2), which tells a read-only file system from a directory's mode.
+        Source: statvfs(3); access(2), which considers read-only file systems as well.
         """
-        directory = self.path if self.path.is_dir() else self.path.parent  # made anew when needed
+        directory = self.path if self.path.is_dir() else self.path.parent  # it is made when needed
         try:
             usage = os.statvfs(directory)
         except OSError as exc:
@@ -74,7 +72,7 @@ def _locked(lock: OwnedFd) -> bool:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove what has a lock that nobody holds; what has none is not ours to judge."""
+    """Remove directories of our user whose lock is free; those without a lock are left."""
     for directory in parent.glob(PREFIX + "*"):
         try:
             if directory.lstat().st_uid != os.geteuid() or directory.is_symlink():
@@ -86,7 +84,7 @@ def _remove_abandoned(parent: Path) -> None:
             continue
         try:
             if _locked(lock):
-                log.debug("removing %s, which its owner has left", directory)
+                log.debug("removing %s, whose owner has ended", directory)
                 remove_tree(directory)
         finally:
             lock.close()

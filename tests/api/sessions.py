@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import ClientResponse, ClientWebSocketResponse, WSMsgType
 
 from tests.aliases import Client, MakeClient
-from tests.api.clients import WAIT_S, json_body
+from tests.api.clients import WAIT_S, json_body, refused
 
 VERSION = "X-Daytona-SDK-Version"
 MODERN = {VERSION: "0.226.1"}
@@ -32,6 +32,11 @@ async def create(client: Client, session_id: str = "s", **fields: object) -> Non
 def kind(shell: str) -> str:
     """Which shell this is."""
     return {"sh": "busybox"}.get(os.path.basename(shell), os.path.basename(shell))
+
+
+def keeps_session(shell: str) -> bool:
+    """Whether a session of this shell outlives a command that is terminated."""
+    return kind(shell) in ("bash", "zsh")
 
 
 async def of_shell(procd: MakeClient, shell: str, **config: dict[str, Any]) -> Client:
@@ -109,6 +114,21 @@ async def type_in(
         )
         await reply.read()
         return reply
+
+
+async def terminate(
+    client: Client, command_id: str, session_id: str = "s", *, kept: bool = True
+) -> None:
+    """Terminate a command, by which its session ends unless it is `kept`."""
+    async with (
+        asyncio.timeout(WAIT_S),
+        client.post(path_of(command_id, session_id) + "/terminate", headers=MODERN) as reply,
+    ):
+        if kept:
+            assert (reply.status, await reply.read()) == (204, b"")
+        else:
+            body = await refused(reply, 410, "SESSION_ENDED")
+            assert "can't leave a command that is terminated" in body["message"]
 
 
 async def delete(client: Client, session_id: str = "s") -> None:

@@ -43,7 +43,7 @@ async def test_execute_as_another_user(procd: MakeClient) -> None:
     body = await execute(
         client, "echo out >/dev/stdout; echo err >/dev/stderr; touch /root/x", split=True
     )
-    assert body["result"] == "out\n"
+    assert body["stdout"] == "out\n"
     assert body["stderr"].startswith("err\n")
     assert "Permission denied" in body["stderr"]
     assert body["exitCode"] == 1
@@ -61,7 +61,7 @@ async def test_pipes_of_another_user(procd: MakeClient) -> None:
     command_id = await sessions.start(client, "cat; echo $?")
     assert (await sessions.type_in(client, command_id, "typed", eof=True)).status == 204
     assert (await sessions.ended(client, command_id))["exitCode"] == 0
-    assert (await sessions.logs(client, command_id))["result"].endswith("typed\n0\n")
+    assert (await sessions.logs(client, command_id))["stdout"].endswith("typed\n0\n")
 
 
 async def test_the_folder_of_another_users_code_holds_nothing_else(
@@ -195,12 +195,12 @@ async def test_a_directory_that_only_procd_can_enter(procd: MakeClient, tmp_path
 async def test_session_as_another_user(procd: MakeClient) -> None:
     client = await procd(process=AS_USER, sessions={"grace_s": 0.2})
     await sessions.create(client)
-    assert (await sessions.run(client, WHO))["result"].splitlines() == EXPECTED
+    assert (await sessions.run(client, WHO))["stdout"].splitlines() == EXPECTED
     command_id = await sessions.start(client, "read x; echo got $x; id -u")
     await sessions.type_in(client, command_id, "typed")
     assert (await sessions.ended(client, command_id))["exitCode"] == 0
     said = await sessions.logs(client, command_id)
-    assert said["result"].endswith(f"got typed\n{UID}\n")
+    assert said["stdout"].endswith(f"got typed\n{UID}\n")
     body = await sessions.run(
         client, "ls $(dirname $(readlink /proc/$$/fd/1)) 2>&1; setsid sleep 999 &"
     )
@@ -222,7 +222,7 @@ async def test_everyone_of_another_user_is_killed(procd: MakeClient, tmp_path: P
     client = await procd(process=AS_USER | {"no_new_privs": True})
     await sessions.create(client)
     body = await sessions.run(client, "setsid sleep 1000 >/dev/null 2>&1 & echo $!")
-    pid = int(body["result"])
+    pid = int(body["stdout"])
     assert f"Uid:\t{UID}" in Path(f"/proc/{pid}/status").read_text()
     await sessions.delete(client)
     assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
@@ -243,7 +243,7 @@ async def test_resource_limits(procd: MakeClient) -> None:
     # Its processes are still found by their mark.
     await sessions.create(client)
     body = await sessions.run(client, "(setsid sleep 1000 >/dev/null 2>&1 & echo $!)")
-    pid = int(body["result"])
+    pid = int(body["stdout"])
     await sessions.delete(client)
     assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
     assert Path("/proc/self/limits").read_text() == before
@@ -295,18 +295,20 @@ async def test_one_command_of_another_user_is_terminated(
         await follower.step()
     status, orphan = follower.joined.split()
     assert status == b"1"
-    async with client.post(f"{sessions.path_of(command_id)}/terminate") as reply:
-        assert reply.status == 204
+    kept = sessions.keeps_session(shell)
+    await sessions.terminate(client, command_id, kept=kept)
     assert (await sessions.ended(client, command_id))["exitCode"] == 143
     assert not living(int(orphan))
-    assert living(int(before["result"]))
-    assert (await sessions.run(client, "echo on"))["result"] == "on\n"
+    assert living(int(before["stdout"]))
+    if kept:
+        assert (await sessions.run(client, "echo on"))["stdout"] == "on\n"
     await sessions.delete(client)
-    assert not living(int(before["result"]))
+    assert not living(int(before["stdout"]))
 
 
+@pytest.mark.parametrize("name", ["bash", "zsh"])
 async def test_who_ends_one_command_leaves_the_next_alone(
-    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shell: str
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     """Though the shell may start a program, a slow one here, to be told apart from the first."""
     slow = tmp_path / "prlimit"
@@ -314,14 +316,13 @@ async def test_who_ends_one_command_leaves_the_next_alone(
     slow.chmod(0o755)
     let_pass(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    client = await procd(process=AS_USER | {"shell": shell})
+    client = await procd(process=AS_USER | {"shell": sessions.SHELLS[name]})
     await sessions.create(client)
     for _ in range(5):
         first = await sessions.start(client, "sleep 100 & sleep 100 & sleep 100 | sleep 100")
         follower = await sessions.follow(client, first)
         second = await sessions.start(client, "echo ok; sleep 0.1; (exit 7)")
-        async with client.post(f"{sessions.path_of(first)}/terminate") as reply:
-            assert reply.status == 204
+        await sessions.terminate(client, first)
         await follower.to_end()
         assert (await sessions.ended(client, second))["exitCode"] == 7
         assert (await sessions.logs(client, second))["output"] == "ok\n"
@@ -350,14 +351,16 @@ async def test_what_is_yet_to_become_the_shell_is_no_commands(
     path = f"{sessions.path_of(command_id)}/{way}"
     async with asyncio.TaskGroup() as group:
         asked = group.create_task(client.post(path, json={"signal": "SIGTERM"}))
-        command = client.app[SESSIONS].get("s").history.get(command_id)
-        await until(lambda: asked.done() or command.terminated)
+        command = client.app[SESSIONS].get("s").commands.get(command_id)
+        await until(lambda: asked.done() or command._ending is not None)
         gate.open()
-    assert asked.result().status == 204
+    kept = way == "signal" or sessions.keeps_session(shell)
+    assert asked.result().status == (204 if kept else 410)
     asked.result().release()
     expected = 3 if way == "signal" else 143
     assert (await sessions.ended(client, command_id))["exitCode"] == expected
-    assert (await sessions.run(client, "echo on"))["result"] == "on\n"
+    if kept:
+        assert (await sessions.run(client, "echo on"))["stdout"] == "on\n"
 
 
 everybodys_python = pytest.mark.skipif(

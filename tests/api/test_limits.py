@@ -568,8 +568,8 @@ async def test_commands_of_other_sessions_give_way(procd: MakeClient, gate: Gate
         await sessions.run(client, long, "rich")
 
     def remembered() -> list[list[int]]:
-        histories = [client.app[SESSIONS].get(each).history for each in ("poor", "rich", "new")]
-        return [[each.record.number for each in history.commands.values()] for history in histories]
+        histories = [client.app[SESSIONS].get(each).commands for each in ("poor", "rich", "new")]
+        return [[each.number for each in history.commands.values()] for history in histories]
 
     assert remembered() == [[1, 2], [1, 5, 6, 7, 8, 9, 10, 11], []]
     assert (await sessions.run(client, f"{long}; echo on", "new"))["output"] == "on\n"
@@ -590,14 +590,14 @@ async def test_commands_without_much_of_a_text(procd: MakeClient) -> None:
     await sessions.create(client)
     for _ in range(MEGABYTE // LEAST_BYTES):
         await sessions.run(client, "true")
-    remembered = len(client.app[SESSIONS].get("s").history.commands)
+    remembered = len(client.app[SESSIONS].get("s").commands.commands)
     assert 0.9 * MEGABYTE < remembered * LEAST_BYTES < MEGABYTE
 
 
 async def test_texts_of_other_alphabets(procd: MakeClient) -> None:
     """What is made of them for a reply makes no difference."""
     client = await procd()
-    texts = client.app[SESSIONS]._texts
+    texts = client.app[SESSIONS]._memory
     for _ in range(2):
         await sessions.create(client)
         await sessions.run(client, f": {'é' * 10_000}")

@@ -4,15 +4,12 @@ import asyncio
 import os
 import signal
 import sys
-import weakref
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from procd.api.sessions import SESSIONS
-from procd.process.trees import Trees
-from procd.services.shell.command_store import TURN_COMMANDS
+from procd.services.shell.command import State
 from tests.aliases import Client, MakeClient
 from tests.api.clients import Fifo, Gate, refused, until
 from tests.api.sessions import (
@@ -23,24 +20,26 @@ from tests.api.sessions import (
     ended,
     follow,
     get,
+    keeps_session,
+    kind,
     logs,
     of_shell,
     path_of,
     post_exec,
     run,
     start,
+    terminate,
     type_in,
 )
-from tests.daemon.daemon import children
 from tests.waiting import until as until_so
 
+LEAVING_SHELLS = [SHELLS["bash"], SHELLS["zsh"]]
 
-async def post(client: Client, command_id: str, action: str, **fields: object) -> None:
-    """Terminate or signal a command."""
-    async with (
-        asyncio.timeout(20),
-        client.post(f"{path_of(command_id)}/{action}", json=fields, headers=MODERN) as reply,
-    ):
+
+async def send_signal(client: Client, command_id: str, name: str) -> None:
+    """Signal a command."""
+    url = f"{path_of(command_id)}/signal"
+    async with client.post(url, json={"signal": name}, headers=MODERN) as reply:
         assert (reply.status, await reply.read()) == (204, b"")
 
 
@@ -54,11 +53,14 @@ async def test_terminate_keeps_the_shell_and_earlier_children(
     command_id = await start(client, "echo ready; sleep 1000; echo rest")
     listener = await follow(client, command_id)
     await listener.until(b"ready\n")
-    await post(client, command_id, "terminate")
-    shown = await ended(client, command_id)
-    assert shown["exitCode"] == 143
+    await terminate(client, command_id)
+    assert (await ended(client, command_id))["exitCode"] == 143
     assert b"rest" not in await listener.to_end()
-    assert (await run(client, "echo $state"))["output"] == "kept\n"
+    assert (await run(client, "echo $? $state"))["output"] == "143 kept\n"
+    for action in ("terminate", "signal"):
+        url = f"{path_of(command_id)}/{action}"
+        async with client.post(url, json={"signal": "SIGINT"}) as reply:
+            await refused(reply, 410, "COMMAND_ALREADY_COMPLETED")
     gate.open()
     assert await alive.line() == "over"
 
@@ -69,27 +71,25 @@ async def test_terminate_keeps_the_shell_and_earlier_children(
         "trap '' TERM; echo ready; sleep 1000",
         "setsid sh -c 'trap \"\" TERM; echo ready; sleep 1000' & wait",
         "sh -c '(setsid sleep 1000 &) ; echo ready; sleep 1000'",
-        "echo ready; sleep 1000; sleep 1000; sleep 1000",
         "while :; do echo ready; sleep 1000; done & wait",
         "echo ready; sleep 1000 | cat",
     ],
 )
 async def test_terminate_ends_all_that_a_command_started(
-    procd: MakeClient, alive: Fifo, command: str
+    procd: MakeClient, shell: str, alive: Fifo, command: str
 ) -> None:
-    client = await procd(sessions={"grace_s": 0.1})
-    await create(client)
+    client = await of_shell(procd, shell, sessions={"grace_s": 0.1})
     command_id = await start(client, f"exec >{alive}; {command}")
     assert await alive.line() == "ready"
-    await post(client, command_id, "terminate")
+    await terminate(client, command_id, kept=keeps_session(shell))
     assert "exitCode" in await get(client, path_of(command_id))
-    assert (await run(client, "trap - TERM; echo on"))["output"] == "on\n"
+    if keeps_session(shell):
+        assert (await run(client, "trap - TERM; echo on"))["output"] == "on\n"
     await alive.ended()
 
 
-async def test_terminate_command_in_the_queue(procd: MakeClient, gate: Gate) -> None:
-    client = await procd()
-    await create(client)
+async def test_terminate_command_in_the_queue(procd: MakeClient, shell: str, gate: Gate) -> None:
+    client = await of_shell(procd, shell)
     first = await start(client, f"read x <{gate}")
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(post_exec(client, "echo never"))
@@ -99,98 +99,37 @@ async def test_terminate_command_in_the_queue(procd: MakeClient, gate: Gate) -> 
 
         await until(registered)
         queued = (await get(client, "/process/session/s"))["commands"][1]["id"]
-        await post(client, queued, "terminate")
+        await terminate(client, queued)
     body = await waiting.result().json()
     assert (waiting.result().status, body["exitCode"], body["output"]) == (200, -1, "")
-    assert (await get(client, path_of(queued)))["exitCode"] == -1
     assert "exitCode" not in await get(client, path_of(first))
     gate.open()
     assert (await run(client, "echo on"))["output"] == "on\n"
 
 
-async def test_ended_command_can_be_neither_terminated_nor_signalled(procd: MakeClient) -> None:
+async def test_a_success_of_a_terminated_command_is_none(procd: MakeClient, alive: Fifo) -> None:
     client = await procd()
     await create(client)
-    command_id = (await run(client, "true"))["cmdId"]
-    for action in ("terminate", "signal"):
-        url = f"{path_of(command_id)}/{action}"
-        async with client.post(url, json={"signal": "SIGINT"}) as reply:
-            await refused(reply, 410, "COMMAND_ALREADY_COMPLETED")
-
-
-@pytest.mark.parametrize(("code", "told"), [(0, 143), (1, 1), (157, 157)])
-async def test_terminated_as_it_ends_by_itself(
-    procd: MakeClient, gate: Gate, code: int, told: int
-) -> None:
-    """Where terminate found it running, its code isn't that of a success; another is its own."""
-    client = await procd()
-    await create(client)
-    session = client.app[SESSIONS].get("s")
-    command = session.history.get(await start(client, f"read x <{gate}; (exit {code})"))
-    async with asyncio.timeout(20):
-        terminating = asyncio.create_task(session.terminate(command))
-
-        def end_by_itself() -> None:
-            gate.open()
-            while command.record.ended_at is None:
-                session._dialogue.hear()
-
-        asyncio.get_running_loop().call_soon(end_by_itself)  # before anything is signalled
-        assert await terminating
-    assert (await ended(client, command.record.id))["exitCode"] == told
-
-
-async def test_terminated_in_an_exit_trap(procd: MakeClient, shell: str, alive: Fifo) -> None:
-    client = await of_shell(procd, shell)
-    script = f"trap 'echo ready >{alive}; sleep 1000' EXIT; exit 0"
-    command_id = await start(client, script)
+    script = f"trap 'exit 0' TERM; echo ready >{alive}; while :; do sleep 0.01; done"
+    command_id = await start(client, f'exec sh -c "{script}"')
     assert await alive.line() == "ready"
-    async with client.post(path_of(command_id) + "/terminate"):
-        pass  # the shell may have to be ended for it
-    assert (await ended(client, command_id))["exitCode"] in (137, 143)
-
-
-async def test_terminate_keeps_a_shell_that_set_e(procd: MakeClient) -> None:
-    """In bash, which comes to the trap before it looks at the status of what was ended."""
-    client = await of_shell(procd, "/usr/bin/bash")
-    await run(client, "set -e; state=kept")
-    command_id = await start(client, "echo ready; sleep 1000; echo rest")
-    listener = await follow(client, command_id)
-    await listener.until(b"ready\n")
-    await post(client, command_id, "terminate")
+    await terminate(client, command_id)
     assert (await ended(client, command_id))["exitCode"] == 143
-    assert (await run(client, "echo $state"))["output"] == "kept\n"
 
 
-LOOPS = [
+# What stands behind a call, a loop or a part of a list must not follow.
+SCRIPTS = [
     "while :; do :; done; echo rest",
     "while :; do sleep 0.01; done; echo rest",
-    "f() { while :; do sleep 1000; done; }; f",
+    "until false; do :; done",
+    "while :; do [ 1 = 2 ]; done",
+    "while [ ! -e /nope ]; do :; done",
     "sleep 1000 || echo rest",
     "if sleep 1000; then echo rest; else echo rest; fi",
     "eval 'sleep 1000; echo rest'; echo rest",
     "x=$(sleep 1000); echo rest",
     "sleep 1000 & wait; echo rest",
     "(while :; do :; done); echo rest",
-]
-
-
-@pytest.mark.parametrize("script", LOOPS)
-async def test_terminated_script_is_left(procd: MakeClient, shell: str, script: str) -> None:
-    """Nothing of it runs after its end, whatever shell it is, and the shell goes on."""
-    client = await of_shell(procd, shell)
-    await run(client, "state=kept")
-    command_id = await start(client, f"echo ready; {script}")
-    listener = await follow(client, command_id)
-    await listener.until(b"ready\n")
-    await post(client, command_id, "terminate")
-    assert b"rest" not in await listener.to_end()
-    code = (await ended(client, command_id))["exitCode"]
-    assert code in (137, 143)
-    assert (await run(client, "echo $? $state"))["output"] == f"{code} kept\n"
-
-
-NESTED = [
     "f() { sleep 1000; echo rest; }; f; echo rest",
     "f() { sleep 1000; }; g() { f; echo rest; }; h() { g; echo rest; }; h || echo rest; echo rest",
     "f() { sleep 1000; }; if f; then echo rest; else echo rest; fi; echo rest",
@@ -211,48 +150,73 @@ NESTED = [
 ]
 
 
-@pytest.mark.parametrize("script", NESTED)
-async def test_all_that_a_script_has_called_is_left(
-    procd: MakeClient, shell: str, tmp_path: Path, script: str
-) -> None:
-    """Functions and what it sources: nothing that stands behind the call follows."""
+@pytest.mark.parametrize("shell", LEAVING_SHELLS)
+async def test_a_terminated_script_is_left(procd: MakeClient, shell: str, tmp_path: Path) -> None:
+    """Nothing of it runs after its end, and the shell goes on, time after time."""
     client = await of_shell(procd, shell)
     await run(client, "state=kept")
     file = tmp_path / "sourced"
     file.write_text("sleep 1000\necho rest\n")
-    for _ in range(3):
+    for script in SCRIPTS * 2:
         command_id = await start(client, f"echo ready\n{script.replace('{file}', str(file))}")
         listener = await follow(client, command_id)
         await listener.until(b"ready\n")
-        await post(client, command_id, "terminate")
-        # What bash 5.3 has ended it names.
-        assert b"rest" not in (await listener.to_end()).splitlines()
-        assert (await ended(client, command_id))["exitCode"] == 143
-        assert (await run(client, "echo $? $state"))["output"] == "143 kept\n"
+        await terminate(client, command_id)
+        # bash 5.3 names what it has ended, and zsh writes twice what it is writing as a trap comes.
+        assert b"rest" not in (await listener.to_end()).splitlines(), script
+        assert (await ended(client, command_id))["exitCode"] == 143, script
+        assert (await run(client, "echo $? $state"))["output"] == "143 kept\n", script
 
 
-async def test_an_emulation_of_sh_is_left(procd: MakeClient) -> None:
-    client = await of_shell(procd, SHELLS["zsh"])
-    await run(client, "emulate sh; state=kept")
-    for _ in range(3):
-        command_id = await start(client, "echo ready; sleep 1000; echo rest")
+@pytest.mark.parametrize("name", ["dash", "busybox"])
+async def test_other_shells_end_with_a_terminated_command(
+    procd: MakeClient, tmp_path: Path, name: str
+) -> None:
+    """Nothing of it runs after its end, and those who wait are told why the session ended."""
+    (tmp_path / "sh").symlink_to(SHELLS[name])
+    client = await of_shell(procd, str(tmp_path / "sh"))
+    reason = f"{name} can't leave a command that is terminated"
+    file = tmp_path / "sourced"
+    file.write_text("sleep 1000\necho rest\n")
+    for script in SCRIPTS:
+        command_id = await start(client, f"echo ready\n{script.replace('{file}', str(file))}")
+        queued = await start(client, "echo never")
         listener = await follow(client, command_id)
         await listener.until(b"ready\n")
-        await post(client, command_id, "terminate")
-        assert b"rest" not in await listener.to_end()
-        assert (await run(client, "echo $? $state"))["output"] == "143 kept\n"
+        await terminate(client, command_id, kept=False)
+        assert b"rest" not in await listener.to_end(), script
+        assert (await ended(client, command_id))["exitCode"] == 143, script
+        async with client.get(path_of(queued)) as reply:
+            assert reason in (await refused(reply, 410, "SESSION_ENDED"))["message"]
+        assert reason in (await logs(client, queued))["stderr"]
+        body = await refused(await post_exec(client, "true"), 410, "SESSION_ENDED")
+        assert body["message"] == f"session has ended: {reason}"
+        assert (await get(client, "/process/session/s"))["ended"] is True
+        await delete(client)
+        await create(client)
 
 
-@pytest.mark.parametrize("shell", [SHELLS["bash"]])
+async def test_terminate_keeps_shells_in_unusual_modes(procd: MakeClient, alive: Fifo) -> None:
+    for shell, mode in (("bash", "set -e"), ("zsh", "emulate sh"), ("bash", "set -o posix")):
+        client = await of_shell(procd, SHELLS[shell])
+        await run(client, f"{mode}; state=kept")
+        for _ in range(3):
+            command_id = await start(client, f"echo ready >{alive}; sleep 1000; echo rest")
+            assert await alive.line() == "ready"
+            await terminate(client, command_id)
+            assert (await logs(client, command_id))["stdout"] == ""
+            assert (await run(client, "echo $? $state"))["output"] == "143 kept\n"
+
+
 async def test_a_wait_that_was_broken_off_breaks_off_no_other(
-    procd: MakeClient, shell: str, alive: Fifo
+    procd: MakeClient, alive: Fifo
 ) -> None:
-    """bash keeps in mind for the next one a signal that came as one had ended."""
-    client = await of_shell(procd, shell)
+    """bash remembers for the next one a signal that came as one had ended."""
+    client = await of_shell(procd, SHELLS["bash"])
     for _ in range(10):
         command_id = await start(client, f"f() {{ echo ready >{alive}; sleep 1000 & wait; }}; f")
         assert await alive.line() == "ready"
-        await post(client, command_id, "terminate")
+        await terminate(client, command_id)
         body = await run(client, "sh -c 'sleep 0.01; echo child' & wait; echo end")
         # So says a `wait` of bash 5.3 after one that was broken off, by whatever trap.
         complaint = "is not a child of this shell"
@@ -260,124 +224,149 @@ async def test_a_wait_that_was_broken_off_breaks_off_no_other(
         assert lines == ["child", "end"]
 
 
-REDIRECTED = [
-    ("terminate", "exec >{log} 2>&1; {steps}"),
-    ("terminate", "{{ {steps}; }} >{log} 2>&1"),
-    ("terminate", "exec >&- 2>&-; {steps}"),
-    ("timeout", "{{ {steps}; }} >{log} 2>&1"),
-]
-
-
-@pytest.mark.parametrize(("way", "form"), REDIRECTED)
-async def test_script_that_says_nothing_to_us_is_left(
+@pytest.mark.parametrize(
+    "form", ["exec >{log} 2>&1; {steps}", "{{ {steps}; }} >{log} 2>&1", "exec >&- 2>&-; {steps}"]
+)
+@pytest.mark.parametrize("way", ["terminate", "timeout"])
+async def test_a_script_that_redirects_its_output_is_left(
     procd: MakeClient, shell: str, alive: Fifo, tmp_path: Path, way: str, form: str
 ) -> None:
-    """As one whose output we have: no further step of it is done."""
     client = await of_shell(procd, shell)
-    await run(client, "state=kept")
     rest = tmp_path / "rest"
-    further = f"echo next >>{rest}; sh -c 'echo one >>{rest}'; sh -c 'echo two >>{rest}'"
-    steps = f"echo ready >{alive}; sleep 1000; {further}"
+    steps = f"echo ready >{alive}; sleep 1000; echo next >>{rest}; sh -c 'echo one >>{rest}'"
     script = form.format(log=tmp_path / "log", steps=steps)
     command_id = await start(client, script, timeout=1 if way == "timeout" else 0)
     if way == "terminate":
         assert await alive.line() == "ready"
-        await post(client, command_id, "terminate")
-    assert (await ended(client, command_id))["exitCode"] == 143
-    assert (await run(client, "echo $state"))["output"] == "kept\n"
+        await terminate(client, command_id, kept=keeps_session(shell))
+    killed = way == "timeout" and not keeps_session(shell)
+    assert (await ended(client, command_id))["exitCode"] == (137 if killed else 143)
+    assert not rest.exists()
+    await delete(client)
     assert not rest.exists()
 
 
+@pytest.mark.parametrize("shell", LEAVING_SHELLS)
 async def test_what_is_started_after_the_signal_is_sent_it_too(
     procd: MakeClient, shell: str, alive: Fifo
 ) -> None:
-    """A shell that isn't to be had out of a script goes on with the next step of it."""
+    """A shell that can't be told to leave its script goes on with the next step of it."""
     client = await of_shell(procd, shell, sessions={"grace_s": 1000.0})
     first = f"sh -c 'echo ready >{alive}; exec sleep 1000'"
     command_id = await start(client, f"trap '' URG; {first}; sleep 1000; echo $? >{alive}")
     assert await alive.line() == "ready"
-    await post(client, command_id, "terminate")
+    await terminate(client, command_id)
     assert await alive.line() == "143"
     assert (await ended(client, command_id))["exitCode"] == 143
     assert (await run(client, "echo on"))["output"] == "on\n"
 
 
-async def test_each_process_is_told_once(procd: MakeClient, gate: Gate, alive: Fifo) -> None:
+async def test_each_process_is_signalled_once(
+    procd: MakeClient, shell: str, gate: Gate, alive: Fifo
+) -> None:
     """Whatever it does about it, and however often the shell is told to leave."""
-    client = await procd(sessions={"grace_s": 0.5})
-    await create(client)
+    client = await of_shell(procd, shell, sessions={"grace_s": 2.0})
     script = f"trap 'echo told' TERM; echo up >{alive}; while :; do read x <>{gate}; done"
     command_id = await start(client, f'sh -c "{script}"')
     assert await alive.line() == "up"
-    await post(client, command_id, "terminate")
+    await terminate(client, command_id, kept=keeps_session(shell))
     assert (await ended(client, command_id))["exitCode"] == 143
     assert (await logs(client, command_id))["stdout"] == "told\n"
 
 
-async def test_a_function_is_left_though_somebody_ignores_the_signal(
+@pytest.mark.parametrize("shell", LEAVING_SHELLS)
+async def test_a_function_is_left_though_a_process_ignores_the_signal(
     procd: MakeClient, shell: str, alive: Fifo, tmp_path: Path
 ) -> None:
-    """One `return` leaves the function alone: the next follows, without waiting for the other."""
+    """The shell leaves without waiting for that process."""
     client = await of_shell(procd, shell, sessions={"grace_s": 1000.0})
     deaf = f"sh -c 'trap \"\" TERM; echo ready >{alive}; exec sleep 1000'"
     command_id = await start(
         client, f"f() {{ sleep 1000; }}; {deaf} & f; sleep 1000; sleep 1000; >{tmp_path}/after"
     )
     assert await alive.line() == "ready"
-    await post(client, command_id, "terminate")
+    await terminate(client, command_id)
     assert (await ended(client, command_id))["exitCode"] == 143
     assert not (tmp_path / "after").exists()
     assert (await run(client, "echo on"))["output"] == "on\n"
 
 
-async def test_terminated_in_the_middle_of_a_test(procd: MakeClient, shell: str) -> None:
-    """What has the shell leave is no test of its own, which zsh can't have within one."""
-    client = await of_shell(procd, shell)
-    await run(client, "state=kept")
-    for _ in range(20):
-        command_id = await start(client, "echo ready; while [ ! -e /nope ]; do :; done")
-        listener = await follow(client, command_id)
-        await listener.until(b"ready\n")
-        await post(client, command_id, "terminate")
-        # zsh writes twice what it is writing when a trap comes.
-        assert set((await listener.to_end()).splitlines()) == {b"ready"}
-        assert (await ended(client, command_id))["exitCode"] in (137, 143)
-    assert (await run(client, "echo $state"))["output"] == "kept\n"
-
-
-@pytest.mark.parametrize("loop", ["until false; do :; done", "while :; do [ 1 = 2 ]; done"])
-async def test_terminated_in_what_is_false(procd: MakeClient, shell: str, loop: str) -> None:
-    """The status of the builtin in which the trap came isn't that of the command."""
-    client = await of_shell(procd, shell)
-    for _ in range(20):
-        command_id = await start(client, f"echo ready; {loop}")
-        listener = await follow(client, command_id)
-        await listener.until(b"ready\n")
-        await post(client, command_id, "terminate")
-        assert (await ended(client, command_id))["exitCode"] == 143
-
-
 async def test_a_tight_loop_of_zsh_is_left_time_after_time(procd: MakeClient, alive: Fifo) -> None:
     """One in some 100 ends in a moment in which zsh forgets that it has left it."""
     client = await of_shell(procd, SHELLS["zsh"])
-    for _ in range(300):
+    for _ in range(200):
         command_id = await start(client, f"echo ready >{alive}; while :; do :; done")
         assert await alive.line() == "ready"
-        await post(client, command_id, "terminate")
+        await terminate(client, command_id)
         assert (await ended(client, command_id))["exitCode"] == 143
 
 
-async def test_shell_that_will_not_leave_is_ended_with_the_command(procd: MakeClient) -> None:
+async def test_a_shell_that_does_not_leave_is_ended_with_the_command(procd: MakeClient) -> None:
     client = await procd(sessions={"grace_s": 0.0})
     await create(client)
     command_id = await start(client, "trap '' URG; echo ready; while :; do :; done")
     listener = await follow(client, command_id)
     await listener.until(b"ready\n")
     async with client.post(path_of(command_id) + "/terminate") as reply:
-        await refused(reply, 410, "SESSION_ENDED")
+        body = await refused(reply, 410, "SESSION_ENDED")
+    assert body["message"].endswith("its shell did not leave a command that was terminated")
     assert await listener.to_end() == b"ready\n"
     assert (await ended(client, command_id))["exitCode"] == 137
     await refused(await post_exec(client, "true"), 410, "SESSION_ENDED")
+
+
+async def test_terminated_in_an_exit_trap(procd: MakeClient, shell: str, alive: Fifo) -> None:
+    client = await of_shell(procd, shell)
+    script = f"trap 'echo ready >{alive}; sleep 1000' EXIT; exit 0"
+    command_id = await start(client, script)
+    assert await alive.line() == "ready"
+    async with client.post(path_of(command_id) + "/terminate"):
+        pass  # the shell may have to be ended for it
+    assert (await ended(client, command_id))["exitCode"] in (137, 143)
+
+
+async def test_a_shell_that_comes_to_its_script_late(procd: MakeClient, shell: str) -> None:
+    """It leaves the script, though it was told to before it had opened it."""
+    client = await of_shell(procd, shell, sessions={"grace_s": 20.0})
+    session = client.app[SESSIONS].get("s")
+    os.kill(session.pid, signal.SIGSTOP)
+    command_id = await start(client, "sleep 1000; echo rest")
+    command = session.commands.get(command_id)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(terminate(client, command_id, kept=keeps_session(shell)))
+        for _ in range(3):
+            await get(client, path_of(command_id))
+        assert command.state is State.OPENING
+        os.kill(session.pid, signal.SIGCONT)
+    assert (await logs(client, command_id))["stdout"] == ""
+    assert (await ended(client, command_id))["exitCode"] == 143
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+STOPPED = [
+    # One that stops itself, and hears that it is to end as it goes on.
+    ("sh -c 'trap \"echo heard; exit\" TERM; echo $$; kill -STOP $$; sleep 1000'", "heard\n"),
+    ("echo $$; kill -STOP $$; echo rest", ""),  # the shell itself
+]
+
+
+@pytest.mark.parametrize(("script", "heard"), STOPPED)
+async def test_what_is_stopped_is_terminated(
+    procd: MakeClient, shell: str, script: str, heard: str
+) -> None:
+    """Without the time of grace."""
+    client = await of_shell(procd, shell, sessions={"grace_s": 1000.0})
+    command_id = await start(client, script)
+    listener = await follow(client, command_id)
+    await listener.until(b"\n")
+    pid = int(listener.joined)
+    await until_so(lambda: _state(pid) == "T")
+    await terminate(client, command_id, kept=keeps_session(shell))
+    assert await listener.to_end() == f"{pid}\n{heard}".encode()
+    assert (await ended(client, command_id))["exitCode"] == 143
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "int", "INT", "SIGUSR1", "SIGTERM"])
@@ -391,7 +380,7 @@ async def test_signal(procd: MakeClient, name: str) -> None:
     command_id = await start(client, f'python3 -S -c "{waiting}"')
     listener = await follow(client, command_id)
     await listener.until(b"ready\n")
-    await post(client, command_id, "signal", signal=name)
+    await send_signal(client, command_id, name)
     codes = {"INT": 2, "USR1": 10, "TERM": 15}
     shown = await ended(client, command_id)
     assert shown["exitCode"] == codes[name.upper().removeprefix("SIG")]
@@ -399,23 +388,13 @@ async def test_signal(procd: MakeClient, name: str) -> None:
     assert (await run(client, "echo $state"))["output"] == "kept\n"
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"{}", b'{"signal": ""}', b'{"signal": 9}', b'{"signal": "NOPE"}', b'{"signal": "9"}'],
-)
-async def test_bad_signal(procd: MakeClient, body: bytes) -> None:
+async def test_bad_signal(procd: MakeClient, gate: Gate) -> None:
     client = await procd(sessions={"grace_s": 0.1})
     await create(client)
-    command_id = await start(client, "sleep 1000")
-    async with client.post(path_of(command_id) + "/signal", data=body) as reply:
-        await refused(reply, 400, "INVALID_REQUEST_BODY")
-    assert "exitCode" not in await get(client, path_of(command_id))
-
-
-async def test_queued_command_cannot_be_signalled(procd: MakeClient, gate: Gate) -> None:
-    client = await procd()
-    await create(client)
-    await start(client, f"read x <{gate}")
+    running = await start(client, f"read x <{gate}")
+    for body in ("", "{}", '{"signal": ""}', '{"signal": 9}', '{"signal": "NOPE"}'):
+        async with client.post(path_of(running) + "/signal", data=body) as reply:
+            await refused(reply, 400, "INVALID_REQUEST_BODY")
     queued = await start(client, "echo runs")
     async with client.post(path_of(queued) + "/signal", json={"signal": "KILL"}) as reply:
         await refused(reply, 409, "CONFLICT")
@@ -424,20 +403,23 @@ async def test_queued_command_cannot_be_signalled(procd: MakeClient, gate: Gate)
     assert (await logs(client, queued))["output"] == "runs\n"
 
 
-async def test_timeout_keeps_the_shell(procd: MakeClient, alive: Fifo) -> None:
-    client = await procd()
-    await create(client)
+@pytest.mark.parametrize("script", ["sleep 1000", "kill -STOP $$; echo rest"])
+async def test_timeout(procd: MakeClient, shell: str, script: str) -> None:
+    client = await of_shell(procd, shell)
     await run(client, "state=kept")
-    reply = await post_exec(
-        client, f"printf partial; printf err >&2; sleep 1000 >{alive}", timeout=1
-    )
+    reply = await post_exec(client, f"printf partial; printf err >&2; {script}", timeout=1)
     body = await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
-    assert body["message"] == "command execution timeout"
-    assert body["stdout"] == "partial"
-    assert body["stderr"].startswith("err")
+    kept = keeps_session(shell)
+    ending = "" if kept else "; the session had to be ended"
+    assert body["message"] == f"command execution timeout{ending}"
+    assert (body["stdout"], body["stderr"][:3]) == ("partial", "err")
     shown = await get(client, path_of(body["cmdId"]))
-    assert shown["exitCode"] == 143
-    assert (await run(client, "echo $state"))["output"] == "kept\n"
+    assert shown["exitCode"] == (143 if kept else 137)
+    if kept:
+        assert (await run(client, "echo $state"))["output"] == "kept\n"
+    else:
+        body = await refused(await post_exec(client, "true"), 410, "SESSION_ENDED")
+        assert kind(shell) in body["message"]
 
 
 async def test_timeout_in_the_queue(procd: MakeClient, gate: Gate) -> None:
@@ -448,20 +430,8 @@ async def test_timeout_in_the_queue(procd: MakeClient, gate: Gate) -> None:
     assert (await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT"))["output"] == ""
     gate.open()
     await ended(client, running)
-    assert (await run(client, "echo on"))["output"] == "on\n"
-
-
-async def test_timeout_that_is_not_reached(procd: MakeClient) -> None:
-    client = await procd()
-    await create(client)
     reply = await post_exec(client, "echo done", timeout=60)
     assert (reply.status, (await reply.json())["output"]) == (200, "done\n")
-    # Nor is anything kept for the rest of it.
-    (command,) = client.app[SESSIONS].get("s").history.commands.values()
-    kept = weakref.ref(command)
-    del command
-    await delete(client)
-    await until_so(lambda: kept() is None)
 
 
 async def test_wait(procd: MakeClient, gate: Gate) -> None:
@@ -470,6 +440,9 @@ async def test_wait(procd: MakeClient, gate: Gate) -> None:
     command_id = await start(client, f"read x <{gate}; exit 6")
     for query in ("", "?wait=0", "?wait=100000000000000000"):
         assert "exitCode" not in await get(client, path_of(command_id) + query)
+    for wait in ("-1", "x", "1.5", "", "9" * 30):
+        async with client.get(path_of(command_id) + f"?wait={wait}") as reply:
+            await refused(reply, 400, "BAD_REQUEST")
     gate.open()
 
     async def over() -> bool:
@@ -479,27 +452,18 @@ async def test_wait(procd: MakeClient, gate: Gate) -> None:
     assert (await get(client, path_of(command_id)))["exitCode"] == 6
 
 
-@pytest.mark.parametrize("wait", ["-1", "x", "1.5", "", "9" * 30])
-async def test_bad_wait(procd: MakeClient, wait: str) -> None:
-    client = await procd()
-    await create(client)
-    command_id = (await run(client, "true"))["cmdId"]
-    async with client.get(path_of(command_id) + f"?wait={wait}") as reply:
-        await refused(reply, 400, "BAD_REQUEST")
-
-
-async def test_delete(procd: MakeClient, tmp_path: Path, gate: Gate) -> None:
+async def test_delete(procd: MakeClient, tmp_path: Path, alive: Fifo) -> None:
     (tmp_path / "state").mkdir()
     client = await procd(sessions={"state_dir": str(tmp_path / "state"), "grace_s": 0.1})
     await create(client)
-    command_id = await start(client, f"echo some; read x <{gate}")
-    await start(client, "echo queued")
+    command_id = await start(client, f"echo ready >{alive}; sleep 1000 >{alive}")
+    assert await alive.line() == "ready"
     async with asyncio.TaskGroup() as group:
         sync = group.create_task(post_exec(client, "echo waits"))
         waiting = group.create_task(client.get(path_of(command_id) + "?wait=20"))
 
         async def registered() -> bool:
-            return len((await get(client, "/process/session/s"))["commands"]) == 3
+            return len((await get(client, "/process/session/s"))["commands"]) == 2
 
         await until(registered)
         await delete(client)
@@ -513,32 +477,10 @@ async def test_delete(procd: MakeClient, tmp_path: Path, gate: Gate) -> None:
         await refused(reply, 404, "PROCESS_NOT_FOUND")
     (root,) = (tmp_path / "state").iterdir()
     assert list(root.glob("[0-9]*")) == []
+    await alive.ended()
     await create(client)
     assert (await run(client, "echo new"))["output"] == "new\n"
     assert len((await get(client, "/process/session/s"))["commands"]) == 1
-
-
-async def test_a_session_of_many_commands_is_deleted_in_many_turns(
-    procd: MakeClient, tmp_path: Path
-) -> None:
-    client = await procd(sessions={"state_dir": str(tmp_path)})
-    await create(client)
-    for _ in range(3 * TURN_COMMANDS):
-        await run(client, "echo x")
-    commands = client.app[SESSIONS].get("s").history.commands
-    left = [len(commands)]
-
-    def look() -> None:
-        if len(commands) < left[-1]:
-            left.append(len(commands))
-        if commands:
-            loop.call_soon(look)
-
-    loop = asyncio.get_running_loop()
-    loop.call_soon(look)
-    await delete(client)
-    assert left == [number * TURN_COMMANDS for number in (3, 2, 1, 0)]
-    assert [path.name for path in tmp_path.glob("procd-*/*")] == ["lock"]
 
 
 async def test_running_sync_command_ends_with_410_at_deletion(
@@ -576,41 +518,23 @@ async def test_delete_kills_everybody(procd: MakeClient, alive: Fifo, command: s
     await create(client)
 
 
-@pytest.mark.parametrize("trap", ["echo bye >{alive}; exit", "echo bye >{alive}"])
-async def test_an_idle_shell_hears_of_its_deletion(
+BUSY = "trap : TERM; sh -c 'echo ready >{alive}; exec sleep 1000'; echo bye >{alive}"
+
+
+@pytest.mark.parametrize("trap", ["echo bye >{alive}; exit", "echo bye >{alive}", ""])
+async def test_a_shell_hears_of_its_deletion(
     procd: MakeClient, shell: str, alive: Fifo, trap: str
 ) -> None:
-    """Its trap runs, though it was about to read, and it ends without being killed for it."""
+    """Its trap runs, and it ends without being killed for it: it has nothing more to read."""
     client = await of_shell(procd, shell, sessions={"grace_s": 1000.0})
-    await run(client, f"trap '{trap.format(alive=alive)}' TERM")
+    if trap:
+        await run(client, f"trap '{trap.format(alive=alive)}' TERM")
+    else:
+        await start(client, BUSY.format(alive=alive))
+        assert await alive.line() == "ready"
     await delete(client)
     while await alive.line() != "bye":  # zsh writes twice what it is writing when a trap comes
         pass
-
-
-async def test_a_shell_that_goes_on_ends_with_its_command(
-    procd: MakeClient, shell: str, alive: Fifo
-) -> None:
-    """A trap that doesn't end it leaves it nothing to read."""
-    client = await of_shell(procd, shell, sessions={"grace_s": 1000.0})
-    script = f"sh -c 'echo ready >{alive}; exec sleep 1000'; echo rest >{alive}"
-    await start(client, f"trap : TERM; {script}")
-    assert await alive.line() == "ready"
-    await delete(client)
-    while await alive.line() != "rest":  # zsh writes twice what it is writing when a trap comes
-        pass
-
-
-async def test_delete_twice_at_once(procd: MakeClient, alive: Fifo) -> None:
-    client = await procd(sessions={"grace_s": 0.2})
-    await create(client)
-    await start(client, f"trap '' TERM; echo ready >{alive}; sleep 1000 >{alive}")
-    assert await alive.line() == "ready"
-    replies = await asyncio.gather(*(client.delete("/process/session/s") for _ in range(3)))
-    assert sorted(reply.status for reply in replies) == [204, 404, 404]
-    for reply in replies:
-        reply.release()
-    await alive.ended()
 
 
 async def test_id_is_free_at_once(procd: MakeClient, alive: Fifo) -> None:
@@ -633,51 +557,6 @@ async def test_id_is_free_at_once(procd: MakeClient, alive: Fifo) -> None:
     await alive.ended()
 
 
-def _sleeps(pid: int) -> bool:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep")
-
-
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-STOPPED = [
-    # One that stops itself, and hears that it is to end as it goes on.
-    ("sh -c 'trap \"echo heard; exit\" TERM; echo $$; kill -STOP $$; sleep 1000'", "heard\n"),
-    ("echo $$; kill -STOP $$; echo rest", ""),  # the shell itself
-]
-
-
-@pytest.mark.parametrize(("script", "heard"), STOPPED)
-async def test_what_is_stopped_is_terminated(
-    procd: MakeClient, shell: str, script: str, heard: str
-) -> None:
-    """It takes no grace, and not the shell."""
-    client = await of_shell(procd, shell, sessions={"grace_s": 1000.0})
-    await run(client, "state=kept")
-    command_id = await start(client, script)
-    listener = await follow(client, command_id)
-    await listener.until(b"\n")
-    pid = int(listener.joined)
-
-    async def stopped() -> bool:
-        return _state(pid) == "T"
-
-    await until(stopped)
-    await post(client, command_id, "terminate")
-    assert await listener.to_end() == f"{pid}\n{heard}".encode()
-    assert (await ended(client, command_id))["exitCode"] == 143
-    assert (await run(client, "echo $state"))["output"] == "kept\n"
-
-
-async def test_what_is_stopped_has_a_timeout(procd: MakeClient, shell: str) -> None:
-    client = await of_shell(procd, shell)
-    await run(client, "state=kept")
-    reply = await post_exec(client, "kill -STOP $$; echo rest", timeout=1)
-    assert (await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT"))["stdout"] == ""
-    assert (await run(client, "echo $state"))["output"] == "kept\n"
-
-
 ATTENTIVE = """
 import os, signal, sys
 def ended(*_):
@@ -690,27 +569,11 @@ os.write(1, b"all of it\\n")
 """
 
 
-async def test_a_command_is_deleted_before_its_input_ends(
-    procd: MakeClient, tmp_path: Path
+@pytest.mark.parametrize("way", ["terminate", "delete"])
+async def test_a_command_is_signalled_before_its_input_ends(
+    procd: MakeClient, tmp_path: Path, way: str
 ) -> None:
     """What has come isn't to be taken for all: `cat >part && mv part whole`."""
-    client = await procd()
-    (tmp_path / "attentive").write_text(ATTENTIVE)
-    log = tmp_path / "log"
-    for _ in range(5):
-        await create(client)
-        command = f"{sys.executable} {tmp_path}/attentive >>{log}"
-        command_id = await start(client, f"{command}; cat >>{log}")
-        await type_in(client, command_id, "half of it")
-        await until_so(lambda: log.exists() and log.read_text().endswith("ready\n"))
-        await delete(client)
-        assert log.read_text() == "ready\nsignal\n"
-        log.unlink()
-
-
-async def test_many_are_terminated_before_their_input_ends(
-    procd: MakeClient, tmp_path: Path
-) -> None:
     client = await procd()
     (tmp_path / "attentive").write_text(ATTENTIVE)
     logged = {f"s{number}": tmp_path / f"log{number}" for number in range(12)}
@@ -723,13 +586,11 @@ async def test_many_are_terminated_before_their_input_ends(
     await until_so(
         lambda: all(log.exists() and log.read_text() == "ready\n" for log in logged.values())
     )
-
-    async def terminate(session_id: str) -> None:
-        path = path_of(commands[session_id], session_id)
-        async with client.post(f"{path}/terminate", json={}, headers=MODERN) as reply:
-            assert reply.status == 204
-
-    await asyncio.gather(*map(terminate, logged))
+    if way == "delete":
+        ends = [delete(client, session_id) for session_id in logged]
+    else:
+        ends = [terminate(client, commands[session_id], session_id) for session_id in logged]
+    await asyncio.gather(*ends)
     assert {log.read_text() for log in logged.values()} == {"ready\nsignal\n"}
 
 
@@ -740,30 +601,9 @@ async def test_a_shell_that_reads_leaves_its_script_as_the_input_ends(
     client = await of_shell(procd, shell)
     for _ in range(10):
         command_id = await start(client, "read -r x; echo rest")
-        await post(client, command_id, "terminate")
+        await terminate(client, command_id, kept=keeps_session(shell))
         assert (await logs(client, command_id))["stdout"] == ""
         assert (await ended(client, command_id))["exitCode"] == 143
-
-
-async def test_a_shell_that_comes_to_its_script_late_leaves_it(
-    procd: MakeClient, shell: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It hears of it before the end of what it has started by the time that this is found."""
-    client = await of_shell(procd, shell)
-    pid = client.app[SESSIONS].get("s").pid
-    os.kill(pid, signal.SIGSTOP)
-    command_id = await start(client, "sleep 1000; echo rest")
-    tell, looks = Trees.tell, list[object]()
-
-    async def tell_later(*arguments: Any, **named: Any) -> dict[int, int]:
-        if not looks:
-            os.kill(pid, signal.SIGCONT)
-            await until_so(lambda: any(map(_sleeps, children(pid))))
-        looks.append(arguments)
-        return await tell(*arguments, **named)
-
-    monkeypatch.setattr(Trees, "tell", tell_later)
-    await post(client, command_id, "terminate")
-    assert looks
-    assert (await logs(client, command_id))["stdout"] == ""
-    assert (await ended(client, command_id))["exitCode"] == 143
+        if not keeps_session(shell):
+            await delete(client)
+            await create(client)

@@ -8,7 +8,6 @@ import sys
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,8 +25,6 @@ from procd.http.websocket import CONNECTIONS
 from procd.process.supervisor import SPAWNS
 from procd.services.interpreter.context import STATE_LOST
 from procd.services.pty.sessions import REPLAY_PIECES
-from procd.services.shell.command import TURN_DESCRIPTORS
-from procd.services.shell.command_store import TURN_BYTES
 from procd.throttle import STEPS, Turns
 from procd.unix.pidfd import ended
 from tests.aliases import Client, MakeClient
@@ -337,7 +334,7 @@ async def _terminate(client: Client, command_id: str) -> None:
 
 
 async def _delete(client: Client, command_id: str) -> None:
-    command = client.app[SESSIONS].get("s").history.get(command_id)
+    command = client.app[SESSIONS].get("s").commands.get(command_id)
     await sessions.delete(client)
     with pytest.raises(SessionEnded, match="was deleted"):
         await command.done
@@ -369,49 +366,3 @@ async def test_a_large_tree_is_ended_in_several_turns(
         assert await ended(everyone, 10)
         assert looking.stop() > 20 * STEPS
     assert looking.most < 8 * STEPS
-
-
-async def test_a_shell_with_many_descriptors_is_looked_at_in_several_turns(
-    procd: MakeClient,
-) -> None:
-    """Whether it keeps a command's output open; it runs the next command after that."""
-    client = await sessions.of_shell(procd, sessions.SHELLS["bash"])
-    opening = f"for i in $(seq {2 * TURN_DESCRIPTORS}); do exec {{v}}</dev/null; done"
-    await sessions.run(client, f"ulimit -n 4096; {opening}")
-    session = client.app[SESSIONS].get("s")
-    looking, over = 0, False
-
-    def watch() -> None:
-        nonlocal looking
-        looking += session._endings
-        if not over:
-            asyncio.get_running_loop().call_soon(watch)
-
-    watch()
-    first, second = [
-        await sessions.start(client, command) for command in ("exec {v}>&1; echo 1", "echo 2")
-    ]
-    await until(
-        lambda: session.history.get(first).log.sealed and session.history.get(second).log.sealed
-    )
-    over = True
-    assert looking > 2
-
-
-async def test_large_logs_are_deleted_in_several_turns(procd: MakeClient) -> None:
-    client = await procd()
-    await sessions.create(client)
-    for size in (3 * TURN_BYTES, TURN_BYTES, TURN_BYTES):
-        await sessions.ended(client, await sessions.start(client, f"head -c {size} /dev/zero"))
-    every = client.app[SESSIONS]
-    kept: list[int] = []
-
-    def watch() -> None:
-        kept.append(every.log_bytes)
-        if kept[-1]:
-            asyncio.get_running_loop().call_soon(watch)
-
-    watch()
-    await sessions.delete(client)
-    assert kept[0] > 5 * TURN_BYTES
-    assert max(before - after for before, after in pairwise(kept)) < 3 * TURN_BYTES

@@ -67,7 +67,7 @@ def procd(start: Start, sudo: str) -> Daemon:
         program.write_text(f"#!/bin/sh\nexec {sudo} -p -c '{script}' {name} \"$@\"\n")
         program.chmod(0o755)
     path = f"{place}:{os.environ['PATH']}"
-    env = {"HOME": "/", "PATH": path, "PROCD_PROCESS_SHELL": "/bin/sh"}
+    env = {"HOME": "/", "PATH": path, "PROCD_PROCESS_SHELL": str(BASH)}
     return start(command=(*AS_USER, *PROCD), env=env, cwd="/")
 
 

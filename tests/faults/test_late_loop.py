@@ -5,7 +5,6 @@ import os
 import select
 import signal
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,9 @@ from procd.api.execute import EXECUTIONS
 from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
 from procd.api.sessions import SESSIONS
-from procd.config import ProcessConfig
 from procd.errors import CommandCompleted, ProcessNotFound, SessionEnded
-from procd.process.limits import confinement
-from procd.services.shell.dialect import FedShell
-from procd.services.shell.driver import EXIT_S, Contact, Dialogue
-from procd.services.shell.proc_path import Openings, Paths
-from procd.services.shell.requests import ExecRequest, InputRequest
-from procd.services.shell.session import ShellSession
+from procd.services.shell.command import InputRequest
+from procd.services.shell.session import ExecRequest, ShellSession
 from tests.aliases import MakeClient
 from tests.api import cells
 from tests.api.clients import WAIT_S, Fifo, Gate, attach, execute, program
@@ -41,7 +35,7 @@ def exited(pid: int) -> None:
 
 def spoken(session: ShellSession) -> None:
     """Keep the loop until the shell has said how a command has ended; that stays unread."""
-    assert select.select([session._dialogue._control.fd.number], [], [], WAIT_S)[0]
+    assert select.select([session._driver._control.fd.number], [], [], WAIT_S)[0]
 
 
 @pytest.mark.parametrize("child", ["", CHILD], ids=["alone", "child"])
@@ -100,7 +94,7 @@ async def test_command_of_a_session(procd: MakeClient, gate: Gate, alive: Fifo, 
     script = f"read x <{gate}; echo fine; {CHILD}{end}".format(gate=gate, alive=alive)
     async with asyncio.TaskGroup() as group:
         answer = group.create_task(post_exec(client, script, timeout=TIMEOUT_S))
-        await until(lambda: len(session.history.commands) == 2)
+        await until(lambda: len(session.commands.commands) == 2)
         gate.open()
         if end == ":":
             spoken(session)
@@ -128,7 +122,7 @@ async def test_terminate(procd: MakeClient, gate: Gate, alive: Fifo, end: str) -
     else:
         exited(session.pid)
     with pytest.raises(CommandCompleted, match=r"exit code 0$"):
-        await session.terminate(command)
+        await command.terminate(1.0)
     assert command.log.store.read(0, 100) == b"fine\n"
     gate.open()
     assert await alive.line() == "over"
@@ -142,10 +136,10 @@ async def test_input_of_a_command_whose_shell_has_ended(procd: MakeClient) -> No
     command = session.exec(ExecRequest(command="cat", run_async=True))
     os.kill(session.pid, signal.SIGKILL)
     exited(session.pid)
-    session._process.poll()
+    session._driver.process.poll()
     assert not command.done.done()
     with pytest.raises(SessionEnded, match="session process has exited"):
-        await session.type(command, InputRequest(data=b"lost\n"))
+        await command.send_input(InputRequest(data=b"lost\n"), 1024)
     await until(command.done.done)
 
 
@@ -199,30 +193,3 @@ async def test_a_terminal_that_is_deleted_as_its_shell_ends(
     assert await terminal.to_end() == (1011, '{"exitCode":137,"exitReason":"SIGKILL"}')
     with pytest.raises(ProcessNotFound):
         await ptys.to_attach("t1", resume=True)
-
-
-async def test_a_shell_that_has_closed_its_pipe(tmp_path: Path) -> None:
-    """What it has said of a command before that counts."""
-    told: list[int | str] = []
-    loop = asyncio.get_running_loop()
-    openings = Openings(confinement(ProcessConfig()), tmp_path)
-    pipe = openings.source("lines")
-    contact = Contact(FedShell(path="/bin/sh", argv=("sh",)), openings, pipe)
-    with (
-        closing(Poller(loop)) as poller,
-        closing(
-            Dialogue(
-                poller,
-                contact,
-                lambda: True,
-                told.append,
-                lambda: told.append("silence"),
-            )
-        ) as dialogue,
-    ):
-        pipe[0].close()
-        loop.call_later(EXIT_S, os.write, dialogue._control.fd.number, b"1 3\n")
-        dialogue.run(1, Paths("script", "in", "out", "err"))
-        time.sleep(1.1 * EXIT_S)  # both times are over: it speaks, and is found silent at once
-        await until(lambda: bool(told))
-    assert told == [3]

@@ -14,16 +14,16 @@ import pytest
 from tests.aliases import Client, MakeClient
 from tests.api.clients import Terminal, attach, connect
 from tests.api.sessions import (
-    MODERN,
     create,
     delete,
     ended,
     follow,
+    keeps_session,
     logs,
-    path_of,
     post_exec,
     run,
     start,
+    terminate,
     type_in,
 )
 
@@ -101,7 +101,9 @@ class Numbers:
             offset += len(terminal.output)
 
 
-async def a_terminal(client: Client, rng: Random, name: str, directory: Path) -> None:
+async def a_terminal(
+    client: Client, rng: Random, name: str, directory: Path, *, kept: bool
+) -> None:
     """Nobody misses or gets twice what a terminal says, and all that is typed comes to it."""
     path = directory / name
     path.write_text(NUMBERS)
@@ -123,7 +125,7 @@ async def a_terminal(client: Client, rng: Random, name: str, directory: Path) ->
     numbers.check(numbers.begin, last.output)
 
 
-async def a_shell(client: Client, rng: Random, name: str, _: Path) -> None:
+async def a_shell(client: Client, rng: Random, name: str, _: Path, *, kept: bool) -> None:
     """Each command has its own output and exit code, and finds what those before have left."""
     await create(client, name)
     state = 0
@@ -168,7 +170,9 @@ AMID = (
 )
 
 
-async def ends_at_once(client: Client, rng: Random, name: str, directory: Path) -> None:
+async def ends_at_once(
+    client: Client, rng: Random, name: str, directory: Path, *, kept: bool
+) -> None:
     """What is ended does nothing more, and nobody takes half of its input for all of it."""
     way = rng.choice(("terminate", "terminate", "timeout", "delete"))
     names = [f"{name}-{number}" for number in range(rng.choice((3, 12)))]
@@ -177,15 +181,16 @@ async def ends_at_once(client: Client, rng: Random, name: str, directory: Path) 
     limit = {"timeout": 1} if way == "timeout" else {}
 
     async def end(session_id: str, command_id: str) -> None:
-        path = path_of(command_id, session_id)
         if way == "terminate":
-            async with client.post(f"{path}/terminate", json={}, headers=MODERN) as reply:
-                assert reply.status == 204
+            await terminate(client, command_id, session_id, kept=kept)
         if way == "delete":
             await delete(client, session_id)
-        else:
-            assert (await ended(client, command_id, session_id))["exitCode"] not in {0, None}
+            return
+        assert (await ended(client, command_id, session_id))["exitCode"] not in {0, None}
+        if kept:
             assert (await run(client, "echo $state", session_id))["output"] == "kept\n"
+        else:
+            assert (await post_exec(client, "echo $state", session_id)).status == 410
 
     await asyncio.gather(*[create(client, each) for each in names])
     await asyncio.gather(*[run(client, "state=kept", each) for each in names])
@@ -218,7 +223,8 @@ async def test_random_operations(procd: MakeClient, shell: str, tmp_path: Path, 
     async with asyncio.TaskGroup() as actors:
         for number in range(5):
             actor, chance = rng.choice(ACTORS), Random(rng.random())
-            actors.create_task(actor(client, chance, f"o{number}", tmp_path))
+            kept = keeps_session(shell)
+            actors.create_task(actor(client, chance, f"o{number}", tmp_path, kept=kept))
     for path, nothing in (("session", b"[]"), ("pty", b'{"sessions":[]}')):
         async with client.get(f"/process/{path}") as reply:
             assert await reply.read() == nothing

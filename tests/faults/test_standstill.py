@@ -14,7 +14,7 @@ from procd.api.sessions import SESSIONS
 from procd.http import keepalive as pulse
 from procd.http import websocket as ws
 from procd.http.websocket import CONNECTIONS
-from procd.process import tree as proctree
+from procd.services.shell.command import State
 from procd.suspend import LATE_S, Countdown
 from tests.aliases import MakeClient
 from tests.api import sessions
@@ -35,7 +35,6 @@ from tests.api.clients import (
     raw,
 )
 from tests.api.test_pty_attach import end_session, later
-from tests.api.test_session_control import post
 from tests.http.test_websocket import closed_with, masked
 from tests.waiting import until
 
@@ -198,17 +197,17 @@ async def test_a_shell_that_leaves_a_command(
     procd: MakeClient, gate: Gate, alive: Fifo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has its time to, if all stands still meanwhile, and is kept."""
-    monkeypatch.setattr(proctree, "KILL_WAIT_S", PATIENCE_S)
+    monkeypatch.setattr("procd.services.shell.command.KILL_WAIT_S", PATIENCE_S)
     client = await procd(sessions={"grace_s": 0.0})
     await sessions.create(client)
     await sessions.run(client, "state=kept")
     script = f"trap '' URG; echo up >{alive}; read x <{gate}; echo left"
     command_id = await sessions.start(client, script)
     assert await alive.line() == "up"
-    command = client.app[SESSIONS].get("s").history.get(command_id)
+    command = client.app[SESSIONS].get("s").commands.get(command_id)
     async with asyncio.TaskGroup() as group:
-        group.create_task(post(client, command_id, "terminate"))
-        await until(lambda: command.left)
+        group.create_task(sessions.terminate(client, command_id))
+        await until(lambda: command.state is State.LEAVING)
         time.sleep(STANDSTILL_S)
         await listed(client)
         gate.open()

@@ -1,4 +1,4 @@
-"""Labelled frames: contract, section 9.2."""
+"""Messages of stdout and stderr for followers: contract, section 9.2."""
 
 import struct
 import tempfile
@@ -11,18 +11,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from procd.output.budget import Budget
 from procd.output.frames import CACHED_FRAMES
 from procd.output.log import Log
-from procd.output.logfile import LogFile
-from procd.output.logstore import LogStore
+from procd.output.logfile import LogFile, LogStore
 from procd.output.multiplex import (
     BATCH_BYTES,
     BATCH_MESSAGES,
     HOLD_S,
+    MARKER_PARTS,
     MARKERS,
-    PARTS,
     PAYLOAD_BYTES,
-    LabelledFrames,
+    MultiplexedFrames,
     cut_before,
 )
 
@@ -48,18 +48,18 @@ def messages(batch: bytes) -> list[bytes]:
 def log_of(pieces: list[tuple[int, bytes]]) -> Iterator[Log[LogFile]]:
     """A log that holds `pieces`."""
     with tempfile.TemporaryDirectory() as directory:
-        file = LogStore(1 << 40, 1 << 40).create(Path(directory) / "log")
+        file = LogStore(1 << 40, 1 << 40, Budget(1 << 40)).create(Path(directory) / "log")
         for stream, data in pieces:
             file.append(data, stream)
         try:
             yield Log(file, 0)
         finally:
-            file.finish()
+            file.remove()
 
 
 def all_of(log: Log[LogFile], *, labelled: bool = True) -> list[bytes]:
     """All messages of a log."""
-    frames = LabelledFrames(log, labelled=labelled)
+    frames = MultiplexedFrames(log, labelled=labelled)
     found: list[bytes] = []
     offset = 0
     while offset < log.store.end:
@@ -135,13 +135,6 @@ def test_no_message_ends_with_the_beginning_of_a_marker(tail: bytes) -> None:
         assert first[-1:] == b"a"
 
 
-def test_burst_makes_large_messages() -> None:
-    data = b"line\n" * 20_000
-    with log_of([(1, data)]) as log:
-        found = all_of(log)
-        assert [len(message) - 3 for message in found[:-1]] == [PAYLOAD_BYTES] * (len(found) - 1)
-
-
 @pytest.mark.parametrize("lead", range(4))
 def test_no_character_is_cut_where_there_is_more(lead: int) -> None:
     """Not at the end of a batch either; nor is there a small rest."""
@@ -165,7 +158,7 @@ def test_a_batch_that_ends_within_a_run_goes_on_there() -> None:
 
 def test_batches_are_encoded_once_and_only_a_few_kept() -> None:
     with log_of([(1, b"x" * (BATCH_BYTES * (CACHED_FRAMES + 2)))]) as log:
-        frames = LabelledFrames(log, labelled=True)
+        frames = MultiplexedFrames(log, labelled=True)
         first, offset = frames.at(0)
         assert offset == BATCH_BYTES
         assert frames.at(0)[0] is first
@@ -182,7 +175,7 @@ def test_a_batch_of_short_messages_has_so_many() -> None:
     """However few bytes they are: no turn of the event loop has to encode all of them."""
     pieces = [(1 + number % 2, b"%d" % number) for number in range(3 * BATCH_MESSAGES)]
     with log_of(pieces) as log:
-        frames = LabelledFrames(log, labelled=True)
+        frames = MultiplexedFrames(log, labelled=True)
         found: list[bytes] = []
         offset = batches = 0
         while offset < log.store.end:
@@ -193,11 +186,12 @@ def test_a_batch_of_short_messages_has_so_many() -> None:
     assert batches == 3
 
 
-def test_what_is_gone_is_refused() -> None:
-    with log_of([(1, b"x" * 100)]) as log:
-        log.store.drop(1)
-        with pytest.raises(LookupError):
-            LabelledFrames(log, labelled=True).at(0)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that messages are held back by: the list's only element."""
+    now = [1000.0]
+    monkeypatch.setattr("procd.output.multiplex.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -207,7 +201,7 @@ def test_a_begun_character_waits_for_its_rest(
 ) -> None:
     marker = MARKERS[1] if labelled else b""
     with log_of([(1, b"out" + begun)]) as log:
-        frames = LabelledFrames(log, labelled=labelled)
+        frames = MultiplexedFrames(log, labelled=labelled)
         batch, end = frames.at(0)
         assert (messages(batch), end) == ([marker + b"out"], 3)
         assert frames.at(3) == (b"", 3)
@@ -216,38 +210,30 @@ def test_a_begun_character_waits_for_its_rest(
         assert (messages(batch), end) == ([marker + begun], 3 + len(begun))
 
 
-@pytest.mark.parametrize("part", sorted(PARTS))
-def test_part_of_a_marker_waits_for_company(part: bytes) -> None:
+@pytest.mark.parametrize("part", sorted(MARKER_PARTS))
+@pytest.mark.parametrize("then", ["more", "time", "end"])
+def test_part_of_a_marker_is_held_back(clock: list[float], part: bytes, then: str) -> None:
+    """Until more comes, or a moment has passed since the last byte, or nothing can follow."""
     with log_of([(1, part)]) as log:
-        frames = LabelledFrames(log, labelled=True)
+        frames = MultiplexedFrames(log, labelled=True)
         assert frames.at(0) == (b"", 0)
-        log.append(b"x", 1)
+        clock[0] += HOLD_S / 2
+        match then:
+            case "more":
+                log.append(b"x", 1)
+                part += b"x"
+            case "time":
+                clock[0] += HOLD_S / 2
+            case _:
+                log.seal()
         batch, end = frames.at(0)
-        assert (messages(batch), end) == ([MARKERS[1] + part + b"x"], len(part) + 1)
-
-
-def test_part_of_a_marker_waits_no_longer_than_a_moment() -> None:
-    with log_of([(1, b"out"), (2, b"\1")]) as log:
-        frames = LabelledFrames(log, labelled=True)
-        batch, end = frames.at(0)
-        assert (messages(batch), end) == ([MARKERS[1] + b"out"], 3)
-        while (held := frames.at(3)) == (b"", 3):
-            continue
-        assert (messages(held[0]), held[1]) == ([MARKERS[2] + b"\1"], 4)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time that messages are held by: what the list's only element says."""
-    now = [1000.0]
-    monkeypatch.setattr("procd.output.multiplex.time", SimpleNamespace(monotonic=lambda: now[0]))
-    return now
+        assert (messages(batch), end) == ([MARKERS[1] + part], len(part))
 
 
 def test_all_who_stand_at_the_end_wait_for_the_same_moment(clock: list[float]) -> None:
     """However often they ask, and wherever each of them stands."""
     with log_of([(1, b"out\1\1")]) as log:
-        frames = LabelledFrames(log, labelled=True)
+        frames = MultiplexedFrames(log, labelled=True)
         for offset in (3, 4, 3, 4):
             assert frames.at(offset) == (b"", offset)
         clock[0] += HOLD_S
@@ -256,40 +242,14 @@ def test_all_who_stand_at_the_end_wait_for_the_same_moment(clock: list[float]) -
             assert (messages(batch), end) == ([MARKERS[1] + part], 5)
 
 
-def test_what_follows_is_waited_for_anew(clock: list[float]) -> None:
-    """Each byte that comes may be the last but one."""
-    with log_of([(1, b"\1")]) as log:
-        frames = LabelledFrames(log, labelled=True)
-        assert frames.at(0) == (b"", 0)
-        clock[0] += HOLD_S / 2
-        log.append(b"\2", 1)
-        assert frames.at(0) == (b"", 0)
-        clock[0] += HOLD_S / 2
-        assert frames.at(0) == (b"", 0)
-        clock[0] += HOLD_S / 2
-        batch, end = frames.at(0)
-        assert (messages(batch), end) == ([MARKERS[1] + b"\1\2"], 2)
-
-
-def test_nothing_is_waited_for_that_can_not_come(clock: list[float]) -> None:
-    """A sealed log has its last bytes told at once."""
-    with log_of([(1, b"\1")]) as log:
-        frames = LabelledFrames(log, labelled=True)
-        assert frames.at(0) == (b"", 0)
-        log.seal()
-        batch, end = frames.at(0)
-        assert (messages(batch), end) == ([MARKERS[1] + b"\1"], 1)
-
-
-def test_what_something_has_followed_is_told_at_once(clock: list[float]) -> None:
-    """What looks unfinished has ended, as another stream has begun."""
-    pieces = [(1, b"\1"), (2, b"\xc3"), (1, b"x")]
+@pytest.mark.parametrize(
+    ("pieces", "labelled"),
+    [([(1, b"\1"), (2, b"\xc3"), (1, b"x")], True), ([(1, b"\1")], False)],
+    ids=["another stream follows", "no markers"],
+)
+def test_what_waits_for_nothing(pieces: list[tuple[int, bytes]], labelled: bool) -> None:
     with log_of(pieces) as log:
-        batch, end = LabelledFrames(log, labelled=True).at(0)
-        assert (messages(batch), end) == ([MARKERS[stream] + data for stream, data in pieces], 3)
-
-
-def test_clients_without_markers_wait_for_nothing() -> None:
-    with log_of([(1, b"\1")]) as log:
-        batch, end = LabelledFrames(log, labelled=False).at(0)
-        assert (messages(batch), end) == ([b"\1"], 1)
+        batch, _ = MultiplexedFrames(log, labelled=labelled).at(0)
+    assert messages(batch) == [
+        (MARKERS[stream] if labelled else b"") + data for stream, data in pieces
+    ]

@@ -1,229 +1,400 @@
-"""One command of a shell session: its pipes while it runs, its log for as long as it is known.
+"""One command of a shell session: its state, its pipes and its log.
 
-The shell sources the user's script with the command's own pipes as its three descriptors, and no
-output is ever searched for a status.
+What an event does in each state:
+
+| event | QUEUED | OPENING | RUNNING | LEAVING | ENDED |
+|---|---|---|---|---|---|
+| `run`: its turn has come | OPENING, or ENDED -1 without pipes | | | | |
+| the shell opens the script | | RUNNING | | | |
+| `status_reported` | | ENDED -1: it can't be opened | ENDED, the status | ENDED 143 | |
+| `shell_exited` | never ran | never ran | ENDED, its exit code | as RUNNING | |
+| `shell_silent` | | ENDED -1 | ENDED -1 | ENDED -1 | |
+| `terminate`, or its time is up | ENDED -1 | LEAVING when it is opened | LEAVING | | refused |
+| `cancel`: the session is deleted | never ran | never ran | outcome unknown | same | |
+| `send_signal` | refused | to its processes | to its processes | same | refused |
+| `send_input` | kept for it | sent | sent | sent | refused |
+| `_pipe_ended`: no writer is left | | | | | the log is sealed |
+
+OPENING: the shell was told to run the script and hasn't opened it; a trap of the user's may run
+first, and end the shell. LEAVING: bash and zsh were told to leave the script. Other shells can't:
+they are signalled as the command's processes are, and the session ends with the command, whose exit
+code is then the status or the shell's.
+
+Where a command never ran or its outcome is unknown, `done` fails with SessionEnded and there is no
+exit code. The exit code -1 means the same to clients that got an id. A command that was terminated
+never has the exit code 0.
 """
 
 import asyncio
-import errno
-import os
-from array import array
-from contextlib import closing
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from functools import partial
-from hashlib import blake2b
+from shlex import quote
+from signal import SIGKILL, SIGTERM
 from typing import Final
 
-from procd.errors import BadRequest, CommandCompleted, SessionEnded
-from procd.output.log import Cursor, Log
+from procd.errors import BadRequest, CommandCompleted, Conflict, ProcdError, SessionEnded
+from procd.output.log import Log
 from procd.output.logfile import LogFile
-from procd.output.multiplex import LabelledFrames
+from procd.output.multiplex import MultiplexedFrames
+from procd.process.child import ExitStatus
 from procd.process.io import LARGE_READ_BYTES, FdReader, FdWriter
 from procd.process.process import STDERR, STDOUT
-from procd.services.shell.dialect import sourced
-from procd.services.shell.proc_path import Opening, Openings, Paths, name_of
-from procd.tasks import Tasks
+from procd.process.sudo import SudoGrace
+from procd.process.tree import KILL_WAIT_S, Tree
+from procd.services.shell.dialect import LEAVE, TERMINATED
+from procd.services.shell.driver import ShellDriver
+from procd.services.shell.proc_path import ChildPath, has_reader, holds_pipe, pipe_name
+from procd.suspend import Countdown
 from procd.unix.fd import OwnedFd
+from procd.unix.pidfd import ended
 
-# The exit code of what never ran, or whose end nobody can know (contract, section 6.3).
 UNKNOWN: Final = -1
-# How often, and how many times, to see whether the shell has opened a command's input.
-OPEN_CHECK_S: Final = 0.005
-OPEN_CHECKS: Final = 200
-# What one that is over takes beside its text, its log included: measured with CPython 3.11.
+# What an ended command takes in memory beside its text, its log included. [measured, CPython 3.11]
 LEAST_BYTES: Final = 3 << 10
-# Descriptors of the shell looked at in one turn of the event loop.
-TURN_DESCRIPTORS: Final = 256
-# So many requests that typed last are remembered by their keys.
+# The latest idempotency keys of input are remembered, this many.
 MAX_KEYS: Final = 64
+ENDED_BEFORE: Final = "session ended before the command's turn"
+NOT_OPENED: Final = b"cannot start a command: the shell could not open what it needs\n"
+SILENT: Final = b"\nprocd: the shell does not say how this command ended; the session is over\n"
+# Pauses between searches for the processes of a command that is to end; each is twice as long as
+# the one before.
+FIRST_PAUSE_S: Final = 0.01
+LONGEST_PAUSE_S: Final = 0.1
 
 
-@dataclass(slots=True)
-class CommandRecord:
-    """What is true of a command whoever looks after it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputRequest:
+    """Input for a command.
 
     Attributes:
-        size: what the text took in memory when it was accepted, bytes; it takes more once Python
-            keeps its UTF-8 as well, and what is given back is to be what was taken.
-        number: its place among the session's commands, from 1.
-        interactive: whether it has an input that can be sent; else that is /dev/null.
-        echoes: whether input sent is shown in its log.
-        started_at, ended_at: as lists show them, since to make them takes longer than to show them.
-        exit_code: None until it has ended, and for ever if its session ended before its turn.
+        eof: whether the command's input ends with it.
+        key: requests with the same key are one request; empty for one like no other.
     """
 
-    id: str
-    text: str
-    size: int
-    number: int
-    interactive: bool
-    echoes: bool
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    exit_code: int | None = None
+    data: bytes
+    eof: bool = False
+    key: str = ""
+
+
+class State(Enum):
+    """What a command does."""
+
+    QUEUED = "queued"
+    OPENING = "opening"
+    RUNNING = "running"
+    LEAVING = "leaving"
+    ENDED = "ended"
 
 
 class Command:
-    """A command, from its acceptance until it is forgotten; one that is over takes little.
+    """A command, from its acceptance until it is forgotten.
 
-    `done` is set when it has ended and everything that it wrote itself is in the log; it fails with
-    SessionEnded if the session ends before its turn. Background children may go on writing to the
-    log: it is sealed when the last of them has closed it.
+    `done` is set when it has ended and everything that it wrote itself is in the log. Background
+    children may write to the log until the last of them has closed it; then it is sealed.
+
+    Args:
+        interactive: whether input can be sent to it; else its input is /dev/null.
+        echoes: whether its log shows the input.
+        on_free: called when the shell may run the next command.
 
     Attributes:
-        timed_out: whether it was ended because its time was up.
-        terminated: whether it was told to end; its exit code is then not 0.
-        left: whether the shell was told to leave its script.
+        number: its place among the session's commands, from 1.
+        text_bytes: what its text took in memory when it was accepted.
+        started_at, ended_at: None until then.
+        exit_code: None while it isn't known.
+        timed_out: whether it was terminated because its time was up.
 
     Raises:
         OSError: there is no descriptor for its input.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_frames",
-        "_input",
-        "_input_closing",
-        "_input_keys",
-        "_loop",
-        "_openings",
-        "_outputs",
-        "_pipes",
-        "_readers",
-        "_script",
-        "_started",
-        "_typing",
-        "_writer",
-        "done",
-        "file",
-        "left",
-        "log",
-        "record",
-        "terminated",
-        "timed_out",
-    )  # fmt: skip
+    __slots__ = ("__weakref__", "_driver", "_echoes", "_ending", "_frames", "_input",
+                 "_input_ended", "_interactive", "_keys", "_on_free", "_outputs", "_pipe_names",
+                 "_readers", "_script", "_state", "_terminated", "_timer", "_typing",
+                 "_writer", "done", "ended_at", "exit_code", "file", "id", "log",
+                 "number", "started_at", "text", "text_bytes", "timed_out")  # fmt: skip
 
     def __init__(
         self,
-        record: CommandRecord,
+        command_id: str,
+        number: int,
+        text: str,
         file: LogFile,
-        openings: Openings,
-        loop: asyncio.AbstractEventLoop,
+        driver: ShellDriver,
+        on_free: Callable[["Command"], None],
+        *,
+        interactive: bool,
+        echoes: bool,
     ) -> None:
-        self.record = record
+        self.id = command_id
+        self.number = number
+        self.text = text
+        self.text_bytes = sys.getsizeof(text)
+        self._interactive = interactive
         self.file = file
         self.log: Log[LogFile] = Log(file, high_bytes=0)
+        self.started_at: datetime | None = None
+        self.ended_at: datetime | None = None
+        self.exit_code: int | None = None
         self.timed_out = False
-        self.terminated = False
-        self.left = False
-        self.done: asyncio.Future[None] = loop.create_future()
-        self._openings = openings
-        self._loop = loop
-        self._started: asyncio.Future[None] = loop.create_future()
-        self._script: Opening | None = None
-        # Writing ends that we hold until it ends: no redirection within it may look like its end.
-        self._outputs: list[Opening] = []
+        self.done: asyncio.Future[None] = driver.loop.create_future()
+        self._state = State.QUEUED
+        self._echoes = echoes
+        self._driver = driver
+        self._on_free = on_free
+        self._terminated = False
+        self._ending: asyncio.Task[None] | None = None  # by `terminate`
+        self._timer: asyncio.TimerHandle | None = None
+        self._script: ChildPath | None = None
+        # Kept open until it has ended: a script that closes its own must not end the readers.
+        self._outputs: list[ChildPath] = []
         self._readers: list[FdReader] = []
-        self._pipes: tuple[str, ...] = ()  # what the kernel calls each
-        self._frames: dict[bool, LabelledFrames] = {}  # with and without markers
-        self._input: Opening | None = None
-        self._typing: OwnedFd | None = None  # the writing end of it
+        self._pipe_names: list[str] = []
+        self._frames: dict[bool, MultiplexedFrames] = {}
+        self._keys: list[str] = []  # of input, the latest last
+        self._input_ended = False
+        self._input: ChildPath | None = None
+        self._typing: OwnedFd | None = None  # the writing end of the input
         self._writer: FdWriter | None = None
-        self._input_closing = False
-        self._input_keys = array("Q")  # digests, the latest last
-        if record.interactive:
-            self._input, self._typing = openings.source(f"{record.number}.in")
-            self._writer = FdWriter(loop, self._typing)
+        if interactive:
+            self._input, self._typing = driver.paths.input(f"{number}.in")
+            self._writer = FdWriter(driver.loop, self._typing)
             self._typing.before_close = self._writer.abandon
 
     @property
-    def cost_bytes(self) -> int:
-        """What it takes in memory when it is over."""
-        return LEAST_BYTES + self.record.size
+    def state(self) -> State:
+        """Its state now."""
+        if self._state is State.OPENING and self._script is not None and self._script.opened:
+            self._state = State.RUNNING
+        return self._state
 
     @property
-    def running(self) -> bool:
-        """Whether the shell is at it."""
-        return self.record.started_at is not None and not self.done.done()
+    def cost_bytes(self) -> int:
+        """What it takes in memory when it has ended."""
+        return LEAST_BYTES + self.text_bytes + self.file.index_bytes
 
-    def open(self, shell: str) -> Paths:
-        """Make what the shell is about to open.
-
-        Args:
-            shell: its path.
+    def check_not_ended(self) -> None:
+        """Refuse what can be done only to a command that hasn't ended.
 
         Raises:
-            OSError: no descriptor or no memory is left; it can't be run any more, its input is
-                closed.
+            CommandCompleted: it has ended.
+            SessionEnded: it never ran, or its outcome is unknown.
         """
-        name = str(self.record.number)
+        self.check_outcome()
+        if self._state is State.ENDED:
+            raise CommandCompleted(f"command has already completed with exit code {self.exit_code}")
+
+    def check_outcome(self) -> None:
+        """Raise SessionEnded if it never ran, or its outcome is unknown."""
+        if self.done.done() and (failure := self.done.exception()) is not None:
+            raise SessionEnded(str(failure)) from failure
+
+    # Events.
+
+    def run(self) -> None:
+        """Its turn has come: have the shell run it."""
         try:
-            script = self._openings.file(
-                f"{name}.script", sourced(shell, self.record.text.encode())
-            )
-            self._script = script
-            readings = []
-            for kind, stream in (("out", STDOUT), ("err", STDERR)):
-                reading, writing = self._openings.pipe(f"{name}.{kind}")
-                readings.append(reading)
-                self._outputs.append(writing)
-                self._readers.append(
-                    FdReader(
-                        self._loop,
-                        reading,
-                        partial(self.log.append, stream=stream),
-                        self._one_ended,
-                    )
-                )
-                self._pipes += (name_of(reading.number),)
-            out, err = self._readers
-            out.pair_with(err)
-        except BaseException as exc:
-            self._close()
+            script, streams = self._open()
+        except OSError as exc:
             for reader in self._readers:
                 reader.close()
-            if isinstance(exc, MemoryError):
-                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from exc
-            raise
-        self.record.started_at = datetime.now(UTC)
-        self._started.set_result(None)
+            self._fail(f"cannot start a command: {exc.strerror}".encode())
+            return
+        self._state = State.OPENING
+        self.started_at = datetime.now(UTC)
+        self._driver.run(self.number, self.text, script, streams)
+
+    def _open(self) -> tuple[str, str]:
+        """Make what the shell opens: the path of the script, and redirections of the streams."""
+        driver = self._driver
+        text = driver.dialect.script(self.text.encode())
+        script = self._script = driver.paths.file(f"{self.number}.script", text)
+        for kind, stream in (("out", STDOUT), ("err", STDERR)):
+            writing, reading = driver.paths.output(f"{self.number}.{kind}")
+            self._outputs.append(writing)
+            append = partial(self.log.append, stream=stream)
+            self._readers.append(FdReader(driver.loop, reading, append, self._pipe_ended))
+            self._pipe_names.append(pipe_name(reading.number))
+        self._readers[0].pair_with(self._readers[1])
         stdin = "/dev/null" if self._input is None else self._input.path
-        stdout, stderr = (output.path for output in self._outputs)
-        return Paths(script.path, stdin, stdout, stderr)
+        paths = map(quote, (stdin, *[output.path for output in self._outputs]))
+        return script.path, "<{} >{} 2>{}".format(*paths)
 
-    @property
-    def entered(self) -> bool:
-        """Whether the shell has come to the script, or nobody can know.
+    def status_reported(self, status: int) -> None:
+        """The shell has finished the script, or failed to open it."""
+        if self.state is State.OPENING:
+            self._driver.move_output(self.log)
+            self._fail(NOT_OPENED)
+        else:
+            left = self._state is State.LEAVING and self._driver.dialect.can_leave
+            self._end(TERMINATED if left else status)
+            self._driver.status = self.exit_code or 0
+        if not self.log.sealed and self._shell_holds_pipes():
+            self._driver.tasks.start(self._seal_without_shell(), f"log of {self.id}")
+        if self._ending is None:
+            self._on_free(self)
 
-        To be asked before the command is complete. Where the shell's descriptors lead says less: a
-        script may redirect them.
-        """
-        return self._script is None or self._script.opened
-
-    async def held_by(self, shell: int) -> bool | None:
-        """Whether the shell has the command's outputs open, under whatever number.
-
-        Meanwhile the shell is to do nothing: it might move them past the look. None if it may not
-        be looked at.
-        """
+    def _shell_holds_pipes(self) -> bool:
+        """Whether the shell keeps one of the pipes open (`exec 3>&1`)."""
         try:
-            numbers = os.listdir(f"/proc/{shell}/fd")  # noqa: PTH208 - a str
-            # Without CAP_SYS_PTRACE root gets the list, but not where each leads, nor this.
-            os.readlink(f"/proc/{shell}/cwd")  # noqa: PTH115 - as above
-        except PermissionError:  # it is another user's
-            return None
-        except OSError:  # it has gone
-            return False
-        for count, number in enumerate(numbers, 1):
-            if count % TURN_DESCRIPTORS == 0:
-                await asyncio.sleep(0)
-            if name_of(int(number), shell) in self._pipes:
-                return True
-        return False
+            return holds_pipe(self._driver.pid, self._pipe_names)
+        except PermissionError:  # perhaps; its tag is needed to wait for its children
+            return self._driver.has_tag(self.number)
+
+    async def _seal_without_shell(self) -> None:
+        await self._driver.trees.emptied(self._tree())
+        self.seal()
+
+    def shell_exited(self, exit_status: ExitStatus) -> None:
+        """The shell has exited, by itself or not."""
+        opening = self.state is State.OPENING
+        self._drain()
+        self._driver.move_output(self.log)
+        if opening:
+            self.cancel(ENDED_BEFORE)
+        else:
+            self._end(exit_status.shell_code)
+        if exit_status.signal is not None and not self._terminated:
+            self.seal()  # what it waited for is no background child
+
+    def shell_silent(self) -> None:
+        """The shell doesn't report how it ended."""
+        self._fail(SILENT)
+
+    def cancel(self, reason: str) -> None:
+        """It will never run, or its outcome won't be known; if it has ended, do nothing."""
+        if self.done.done():
+            return
+        self._close()
+        self.done.set_exception(SessionEnded(reason))
+        self.done.exception()  # so that asyncio doesn't report it if nothing waits for `done`
+        self._pipe_ended()
+
+    def start_timer(self, timeout_s: float) -> None:
+        """Terminate it after `timeout_s`, its time in the queue included."""
+        self._timer = self._driver.loop.call_later(timeout_s, self._time_up)
+
+    def _time_up(self) -> None:
+        if not self._is_over():
+            self.timed_out = True
+            self._begin_to_end(0)
+
+    async def terminate(self, grace_s: float) -> None:
+        """End it with all that it has started, even if the caller is cancelled.
+
+        Its processes are sent SIGTERM, and after `grace_s` SIGKILL; the shell leaves the script, or
+        has to be ended (see `ShellDriver.end_reason`).
+
+        Raises:
+            CommandCompleted: it has ended.
+            SessionEnded: it never ran, or the session had to be ended with it.
+        """
+        if self._is_over():
+            await asyncio.wait([self.done])
+        self.check_not_ended()
+        self._begin_to_end(grace_s)
+        if self._ending is not None:
+            await asyncio.wait([self._ending])
+        self.check_outcome()
+        if reason := self._driver.end_reason:
+            raise SessionEnded(f"the session was ended with the command: {reason}")
+
+    async def send_signal(self, number: int) -> None:
+        """Send a signal to all processes that it has started.
+
+        Raises:
+            CommandCompleted, SessionEnded: as `check_not_ended`.
+            Conflict: its turn has not come.
+            ProcdError: no descriptor is left to search for them.
+        """
+        self.check_not_ended()
+        if self._state is State.QUEUED:
+            raise Conflict("command is waiting for its turn")
+        try:
+            await self._driver.trees.signal(self._tree(), number)
+        except OSError as exc:
+            raise ProcdError(f"the processes can't be looked for: {exc.strerror}") from exc
+
+    async def send_input(self, request: InputRequest, queue_bytes: int) -> None:
+        """Send input, and wait until at most `queue_bytes` of it are unread.
+
+        Raises:
+            CommandCompleted, SessionEnded: as `check_not_ended`, or the shell has exited.
+            BadRequest: it has no input, or its input has ended.
+        """
+        if request.key in self._keys:
+            return
+        if self._driver.ended and not self.done.done():
+            raise SessionEnded("session process has exited")
+        writer = self._open_input()
+        while writer.queued_bytes > queue_bytes:
+            await writer.drain(queue_bytes)
+            if request.key in self._keys:
+                return
+            self._open_input()
+        if self._echoes:
+            self._drain()  # the log shows earlier output first
+            for position in range(0, len(request.data), LARGE_READ_BYTES):
+                self.log.append(request.data[position : position + LARGE_READ_BYTES], STDOUT)
+        writer.write(request.data)
+        if request.key:
+            self._keys.append(request.key)
+            del self._keys[:-MAX_KEYS]
+        if request.eof:
+            self._end_input()
+        elif writer.queued_bytes > queue_bytes:
+            await writer.drain(queue_bytes)
+            self.check_not_ended()
+
+    def _open_input(self) -> FdWriter:
+        self.check_not_ended()
+        if not self._interactive:
+            raise BadRequest("command takes no input: it was not started with runAsync")
+        if self._input_ended or self._writer is None:
+            raise BadRequest("the command's input is closed")
+        return self._writer
+
+    def _pipe_ended(self) -> None:
+        """Nobody has one of its pipes open any more."""
+        if self.done.done() and all(reader.ended for reader in self._readers):
+            self.seal()
+
+    # How it ends.
+
+    def _is_over(self) -> bool:
+        """Whether it has ended, or its shell has, even if the event loop hasn't reported it yet."""
+        if self._state in (State.QUEUED, State.ENDED):
+            return self.done.done()
+        self._driver.poll()
+        return self.done.done() or self._driver.ended
+
+    def _end(self, exit_code: int) -> None:
+        """It has ended: move all that it wrote into the log, and only then set `done`."""
+        if self.done.done():
+            return
+        self._close()
+        self._drain()
+        self.exit_code = TERMINATED if self._terminated and exit_code == 0 else exit_code
+        now = datetime.now(UTC)
+        self.ended_at = max(now, self.started_at or now)
+        self.done.set_result(None)
+        self._pipe_ended()
+
+    def _fail(self, message: bytes) -> None:
+        """It has ended with an unknown outcome: write that into its log."""
+        self.log.append(message, STDERR)
+        self._end(UNKNOWN)
 
     def _close(self) -> None:
-        """Close all but the ends that are read."""
+        """Close all pipes but the ends that are read."""
+        self._state = State.ENDED
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._close_input()
         if self._script is not None:
             self._script.close()
@@ -231,96 +402,126 @@ class Command:
         while self._outputs:
             self._outputs.pop().close()
 
-    def take_pending(self) -> None:
-        """Move what the pipes hold into the log."""
+    def _drain(self) -> None:
+        """Move what its pipes hold into the log."""
         for reader in self._readers:
             reader.drain()
 
-    async def type(
-        self, data: bytes, *, eof: bool, key: str, queue_bytes: int, shell: int, tasks: Tasks
-    ) -> None:
-        """Send input, and wait until at most `queue_bytes` of it are unread.
+    def _begin_to_end(self, grace_s: float) -> None:
+        self._terminated = True
+        if self._state is State.QUEUED:
+            self._end(UNKNOWN)
+            self._on_free(self)
+        elif self._ending is None:
+            self._ending = self._driver.tasks.run(self._terminate(grace_s), f"terminate {self.id}")
 
-        Args:
-            key: of a request that may come a second time, its client not knowing what has become of
-                it; it is done once. Empty for none.
+    async def _terminate(self, grace_s: float) -> None:
+        driver = self._driver
+        begin = driver.loop.time()
+        try:
+            if grace_s:
+                signalled = await self._signal_until_over(SIGTERM, grace_s)
+                if driver.end_reason:  # the shell has ended without waiting for its children
+                    signalled |= await driver.trees.try_signal(
+                        self._tree(), SIGTERM, lambda pid: pid not in signalled, wake=True
+                    )
+                    await ended(signalled, begin + grace_s - driver.loop.time())
+            await self._signal_until_over(SIGKILL, KILL_WAIT_S)
+            if not self._is_over():
+                driver.end_reason = "its shell did not leave a command that was terminated"
+            if driver.end_reason:
+                driver.signal(SIGKILL)
+                await asyncio.wait([driver.process.done], timeout=KILL_WAIT_S)
+            else:
+                await asyncio.wait([self.done])
+            await driver.trees.kill(self._tree())  # with what it has left in the background
+        finally:
+            self._ending = None
+        self._on_free(self)
 
-        Raises:
-            BadRequest: it has no input, or that was closed.
-            CommandCompleted: it has ended.
-            SessionEnded: its session has ended before its turn.
+    async def _signal_until_over(self, number: int, within_s: float) -> dict[int, int]:
+        """Have the shell leave the script, and signal what the command has started, once each.
+
+        Time and again, for the script goes on until the shell has left it, and may start more.
+        After the first time its input ends as well, in case the shell reads it; not before, or half
+        of the input could be taken for all.
+
+        Returns:
+            Those that got the signal, unless it is SIGKILL: pid → start time.
         """
-        digest = _digest(key)
-        if key and digest in self._input_keys:
+        signalled: dict[int, int] = {}
+        sudo = SudoGrace() if number == SIGKILL else None
+        time_up = self._driver.loop.create_future()
+        countdown = Countdown(within_s, partial(time_up.set_result, None))
+        pause_s = FIRST_PAUSE_S
+
+        def is_new(pid: int) -> bool:
+            if pid in signalled:
+                return False
+            # The shell must leave before it notices the end of this one, which may be the subshell
+            # by which bash was to send itself the signal again.
+            self._leave(number)
+            return True
+
+        try:
+            while not (self._is_over() or time_up.done()):
+                await self._driver.trees.turns.take()
+                was_leaving = self.state is State.LEAVING
+                self._leave(number)
+                reached = await self._driver.trees.try_signal(
+                    self._tree(), number, is_new, wake=sudo is None, sudo=sudo
+                )
+                if sudo is None:
+                    signalled.update(reached)
+                if was_leaving:
+                    self._end_input()
+                await asyncio.wait(
+                    [self.done, time_up], timeout=pause_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        finally:
+            countdown.cancel()
+        return signalled
+
+    def _leave(self, number: int) -> None:
+        """Have the shell leave the script once it has opened it; end a shell that can't."""
+        if self.state not in (State.RUNNING, State.LEAVING):
             return
-        writer = self._checked_input()
-        while writer.queued_bytes > queue_bytes:
-            await writer.drain(queue_bytes)
-            if key and digest in self._input_keys:
-                return
-            self._checked_input()
-        if data:
-            if self.record.echoes:
-                self.take_pending()  # what was said before comes before
-                for position in range(0, len(data), LARGE_READ_BYTES):
-                    self.log.append(data[position : position + LARGE_READ_BYTES], STDOUT)
-            writer.write(data)
-        if key:
-            self._input_keys.append(digest)
-            del self._input_keys[:-MAX_KEYS]
-        if eof:
-            self.end_input(shell, tasks)
-        elif writer.queued_bytes > queue_bytes:
-            await writer.drain(queue_bytes)
-            self.raise_if_never_run()
-            self.check_not_ended()
+        driver = self._driver
+        if driver.dialect.can_leave:
+            driver.signal(LEAVE)
+        elif driver.is_shell() is not False and (self._state is State.RUNNING or number == SIGKILL):
+            driver.end_reason = f"{driver.dialect.kind} can't leave a command that is terminated"
+            driver.signal(number)
+        self._state = State.LEAVING
 
-    def check_not_ended(self) -> None:
-        """Raise CommandCompleted if it has ended."""
-        if self.record.ended_at is not None:
-            code = self.record.exit_code
-            raise CommandCompleted(f"command has already completed with exit code {code}")
+    def _tree(self) -> Tree:
+        """What it has started, wherever that is.
 
-    def _checked_input(self) -> FdWriter:
-        self.raise_if_never_run()
-        self.check_not_ended()
-        if not self.record.interactive:
-            raise BadRequest("command takes no input: it was not started with runAsync")
-        if self._input_closing or self._writer is None:
-            raise BadRequest("the command's input is closed")
-        return self._writer
-
-    def raise_if_never_run(self) -> None:
-        """Raise SessionEnded if the session ended before the command did."""
-        if self.done.done() and (failure := self.done.exception()) is not None:
-            raise SessionEnded(str(failure)) from failure
-
-    def end_input(self, shell: int, tasks: Tasks) -> None:
-        """Let the command see the end of its input after what was sent.
-
-        Args:
-            shell: pid of the session's shell.
+        A program that has replaced the shell (`exec`) is part of it. Before the script is opened,
+        the process may be a wrapper that is about to become the shell.
         """
-        if self._writer is not None and not self._input_closing:
-            self._input_closing = True
-            tasks.start(self._end_input(self._writer, shell), f"end of input {self.record.id}")
+        running = self.state in (State.RUNNING, State.LEAVING)
+        replaced = running and self._driver.is_shell() is False
+        return self._driver.tree(self.number, with_shell=replaced)
 
-    async def _end_input(self, writer: FdWriter, shell: int) -> None:
+    def _end_input(self) -> None:
+        """End its input after what was sent."""
+        if self._writer is not None and not self._input_ended:
+            self._input_ended = True
+            self._driver.tasks.start(self._finish_input(self._writer), f"end of input {self.id}")
+
+    async def _finish_input(self, writer: FdWriter) -> None:
         await writer.drain(0)
-        source, typing = self._input, self._typing
-        if source is None or typing is None:
-            return
-        if source.named:
-            # A FIFO that nobody writes to any more can't be opened; the shell opens it in the next
-            # microseconds, and nothing but its descriptor tells when. One that is not there after a
-            # second was redirected by the script.
-            await self._started
-            for _ in range(OPEN_CHECKS):
-                if self.done.done() or source.opened_by(shell, 0):
-                    break
-                await asyncio.sleep(OPEN_CHECK_S)
-            self._close_input()
-        typing.close()
+        if self._input is not None and self._input.name:
+            # A FIFO without a writer can't be opened for reading: wait until the shell has it.
+            self._input.fd.close()
+            pause_s = FIRST_PAUSE_S
+            while self._typing is not None and not has_reader(self._typing):
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        if self._typing is not None:
+            self._typing.close()
 
     def _close_input(self) -> None:
         if self._input is not None and self._typing is not None:
@@ -328,82 +529,30 @@ class Command:
             self._input.close()
             self._input = self._typing = self._writer = None
 
-    def complete(self, exit_code: int) -> None:
-        """It has ended: take in all that it wrote, and only then say so; once.
+    # Its log.
 
-        Raises:
-            MemoryError: there was none to say so with; it may be called again.
-        """
-        if self.done.done():
-            return
-        self._close()
-        try:
-            self.take_pending()
-        finally:
-            self.record.exit_code = exit_code
-            now = datetime.now(UTC)
-            self.record.ended_at = max(now, self.record.started_at or now)
-            self.done.set_result(None)
-            self._started.cancel()
-        self._one_ended()
-
-    def fail(self, words: bytes) -> None:
-        """It has ended, or can't begin, and nobody knows how: say so in its log."""
-        self.log.append(words, STDERR)
-        self.complete(UNKNOWN)
-
-    def cancel(self, reason: str) -> None:
-        """It will never run, or nobody will learn how it ends; if it has ended, do nothing."""
-        if self.done.done():
-            return
-        self._close()
-        self._started.cancel()
-        self.done.set_exception(SessionEnded(reason))
-        self.done.exception()  # whoever waits is told; if nobody does, that is no failure
-        self._one_ended()
-
-    def _one_ended(self) -> None:
-        if self.done.done() and all(reader.ended for reader in self._readers):
-            self.seal()
+    def frames(self, *, labelled: bool) -> MultiplexedFrames:
+        """The messages of the log, which all its followers share."""
+        if labelled not in self._frames:
+            self._frames[labelled] = MultiplexedFrames(self.log, labelled=labelled)
+        return self._frames[labelled]
 
     def seal(self) -> None:
-        """Take no more into the log; what background children still write is read and dropped."""
+        """End the log; what background children write from now on is read and dropped."""
         for reader in self._readers:
             if not reader.ended:
                 reader.drain()
                 reader.discard()
         self._readers = [reader for reader in self._readers if not reader.ended]
-        self._pipes = ()
-        if not self.log.sealed:
-            self.file.finish()
-            self.log.seal()
-
-    def frames(self, *, labelled: bool) -> LabelledFrames:
-        """The messages of the log, which all who follow it share."""
-        if labelled not in self._frames:
-            self._frames[labelled] = LabelledFrames(self.log, labelled=labelled)
-        return self._frames[labelled]
-
-    def reading(self) -> "closing[Cursor]":
-        """While it lasts, all of the log can be read, though the command is removed."""
-        return closing(self.log.attach(self.log.store.end, _nothing))
+        self._pipe_names.clear()
+        self.file.finish()
+        self.log.seal()
 
     def remove(self) -> None:
-        """Stop listening and delete the log; who reads it now may read to its end."""
+        """Delete its log, and close its pipes; while the log is held, it can be read to its end."""
         self._close()
         for reader in self._readers:
             reader.drain()
             reader.close()
-        if self.log.readers:
-            self.log.on_idle = self.file.finish
-        self.file.remove(keep_readable=bool(self.log.readers))
+        self.file.remove()
         self.log.seal()
-
-
-def _digest(key: str) -> int:
-    data = key.encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(data, digest_size=8).digest())
-
-
-def _nothing() -> None:
-    """What a cursor calls that only holds the log."""

@@ -1,136 +1,80 @@
-"""History: the commands that a session remembers, and what they may take."""
+"""The commands that a session remembers, and the memory that those of all sessions may take."""
 
 import asyncio
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from operator import attrgetter
 from pathlib import Path
-from typing import Final
 
 from procd.errors import Exhausted, ProcessNotFound, SpawnFailed
 from procd.output.budget import Budget
-from procd.output.logstore import LogStore
-from procd.services.shell.command import LEAST_BYTES, Command, CommandRecord
-from procd.services.shell.proc_path import Openings
+from procd.output.logfile import LogStore
+from procd.services.shell.command import LEAST_BYTES, Command
+from procd.services.shell.driver import ShellDriver
 from procd.unix.file import remove_tree
 
-# Commands forgotten in one turn of the event loop, each with its files.
-TURN_COMMANDS: Final = 128
-# What of their logs is deleted in one turn: the kernel frees some 8 GB a second.
-TURN_BYTES: Final = 32 << 20
 
-
-class History:
+class CommandStore:
     """The commands of one session, from their acceptance until they are forgotten.
 
     Args:
         directory: where their logs are; it goes with the session.
-        texts: what all sessions' commands may take, mostly by their texts.
-        histories: those of all sessions; the one that takes the most gives way first.
-        openings: where the shell finds what it opens.
-        most: commands remembered; the oldest that are over go first.
+        logs: makes the logs.
+        memory: what the commands of all sessions may take, mostly by their texts.
+        stores: those of all sessions; the one that takes the most loses its oldest commands first.
+        max_commands: commands remembered; the oldest that have ended go first.
 
     Attributes:
         commands: by id, oldest first.
-        cost_bytes: what they take in memory.
     """
 
     def __init__(
-        self, directory: Path, store: LogStore, texts: Budget,
-        histories: Callable[[], Iterable["History"]], openings: Openings,
-        loop: asyncio.AbstractEventLoop, most: int,
-    ) -> None:  # fmt: skip
+        self,
+        directory: Path,
+        logs: LogStore,
+        memory: Budget,
+        stores: Callable[[], Iterable["CommandStore"]],
+        max_commands: int,
+    ) -> None:
         self.commands: dict[str, Command] = {}
-        self.cost_bytes = 0
         self._directory = directory
-        self._store = store
-        self._texts = texts
-        self._histories = histories
-        self._openings = openings
-        self._loop = loop
-        self._most = most
-        self._numbers = 0
+        self._logs = logs
+        self._memory = memory
+        self._stores = stores
+        self._max_commands = max_commands
+        self._last_number = 0
 
-    def add(self, text: str, command_id: str, *, interactive: bool, echoes: bool) -> Command:
-        """A new command, of this id or one of its own if that is empty.
+    def add(
+        self,
+        command_id: str,
+        text: str,
+        driver: ShellDriver,
+        on_free: Callable[[Command], None],
+        *,
+        interactive: bool,
+        echoes: bool,
+    ) -> Command:
+        """A new command; its id is made if `command_id` is empty.
 
         Raises:
-            Exhausted: too many are remembered that aren't over; nothing is forgotten then.
+            Exhausted: too many are remembered that haven't ended; none is forgotten then.
             SpawnFailed: there is no descriptor for its input.
         """
-        size = sys.getsizeof(text)
-        self._make_room(LEAST_BYTES + size)
-        self._numbers += 1
-        record = CommandRecord(
-            id=command_id or str(uuid.uuid4()),
-            text=text,
-            size=size,
-            number=self._numbers,
-            interactive=interactive,
-            echoes=echoes,
-        )
-        file = self._store.create(self._directory / f"{record.number}.log")
+        size = LEAST_BYTES + sys.getsizeof(text)
+        self._make_room(size)
+        self._last_number += 1
+        number = self._last_number
+        file = self._logs.create(self._directory / f"{number}.log")
         try:
-            command = Command(record, file, self._openings, self._loop)
+            command = Command(
+                command_id or str(uuid.uuid4()), number, text, file, driver, on_free,
+                interactive=interactive, echoes=echoes,
+            )  # fmt: skip
         except OSError as exc:
-            self._give_back(LEAST_BYTES + size)
+            self._memory.give_back(size)
             raise SpawnFailed(f"cannot start a command: {exc.strerror}") from exc
-        self.commands[record.id] = command
+        self.commands[command.id] = command
         return command
-
-    def over(self) -> Iterator[Command]:
-        """The commands that are over, oldest first."""
-        return (command for command in self.commands.values() if command.log.sealed)
-
-    def _make_room(self, size: int) -> None:
-        """Count `size` bytes of one more; for it go the oldest that are over, if that will do."""
-        texts = self._texts
-        number = len(self.commands) + 1
-        used = texts.used_bytes + size
-        candidates = self._candidates()
-        going: list[tuple[History, Command]] = []
-        while number > self._most or used >= texts.most_bytes:
-            history, command = next(candidates, (None, None))
-            if number > self._most and history is not self:
-                raise Exhausted(f"limit of {self._most} commands is reached")
-            if history is None or command is None:
-                raise no_room(texts)
-            going.append((history, command))
-            number -= 1
-            used -= command.cost_bytes
-        for history, command in going:
-            history.forget(command)
-        texts.used_bytes += size
-        self.cost_bytes += size
-
-    def _candidates(self) -> Iterator[tuple["History", Command]]:
-        """What may go for one more, of the histories that take the most first.
-
-        Where this one has as many as it may, its own go before.
-        """
-        full = len(self.commands) >= self._most
-        if full:
-            for command in self.over():
-                yield self, command
-        for history in sorted(self._histories(), key=attrgetter("cost_bytes"), reverse=True):
-            if not (full and history is self):
-                for command in history.over():
-                    yield history, command
-
-    def forget(self, command: Command) -> None:
-        """Forget one that is over."""
-        del self.commands[command.record.id]
-        self._remove(command)
-
-    def _remove(self, command: Command) -> None:
-        command.remove()
-        self._give_back(command.cost_bytes)
-
-    def _give_back(self, size: int) -> None:
-        self.cost_bytes -= size
-        self._texts.give_back(size)
 
     def get(self, command_id: str) -> Command:
         """The command of this id.
@@ -143,37 +87,61 @@ class History:
             raise ProcessNotFound("command not found")
         return command
 
+    @property
+    def cost_bytes(self) -> int:
+        """What they take in memory."""
+        return sum(command.cost_bytes for command in self.commands.values())
+
+    def ended(self) -> Iterator[Command]:
+        """The commands that can be forgotten, oldest first."""
+        return (command for command in self.commands.values() if command.log.sealed)
+
+    def _make_room(self, size: int) -> None:
+        """Count one more command of `size` bytes, and forget others if that is necessary."""
+        if len(self.commands) >= self._max_commands:
+            if (oldest := next(self.ended(), None)) is None:
+                raise Exhausted(f"limit of {self._max_commands} commands is reached")
+            self.forget(oldest)
+        if self._memory.used_bytes + size >= self._memory.most_bytes:
+            self._free_memory(size)
+        self._memory.used_bytes += size
+
+    def _free_memory(self, size: int) -> None:
+        """Forget commands until `size` bytes are free: of the sessions that take the most first."""
+        going: list[tuple[CommandStore, Command]] = []
+        used = self._memory.used_bytes + size
+        for store in sorted(self._stores(), key=lambda each: each.cost_bytes, reverse=True):
+            for command in store.ended():
+                if used < self._memory.most_bytes:
+                    break
+                going.append((store, command))
+                used -= command.cost_bytes
+        if used >= self._memory.most_bytes:
+            raise no_memory(self._memory)
+        for store, command in going:
+            store.forget(command)
+
+    def forget(self, command: Command) -> None:
+        """Forget a command, whatever it does, and delete its log."""
+        del self.commands[command.id]
+        command.cancel("session was deleted")
+        command.remove()
+        self._memory.give_back(LEAST_BYTES + command.text_bytes)
+
     async def clear(self) -> None:
-        """Forget all of them, whatever still runs, and leave turns of the event loop to others."""
-        number = size = 0
+        """Forget all of them, one in each turn of the event loop."""
         while self.commands:
-            command = next(reversed(self.commands.values()))
-            while command.file.kept_bytes > TURN_BYTES and not command.log.readers:
-                command.file.drop(TURN_BYTES)
-                await asyncio.sleep(0)
-            number += 1
-            size += command.file.kept_bytes
-            self._forget(1)
-            if number == TURN_COMMANDS or size > TURN_BYTES:
-                number = size = 0
-                await asyncio.sleep(0)
+            self.forget(next(reversed(self.commands.values())))
+            await asyncio.sleep(0)
         self.close()
 
     def close(self) -> None:
-        """Forget all of them at once, whatever still runs."""
-        with ExitStack() as each:
-            each.callback(remove_tree, self._directory)
-            each.callback(self._forget, len(self.commands))
-
-    def _forget(self, number: int) -> None:
-        """Forget the latest."""
-        with ExitStack() as each:  # whatever one of them raises, the others go
-            for _ in range(min(number, len(self.commands))):
-                _, command = self.commands.popitem()
-                each.callback(self._remove, command)
-                each.callback(command.cancel, "session was deleted")
+        """Forget all of them at once."""
+        for command in [*self.commands.values()]:
+            self.forget(command)
+        remove_tree(self._directory)
 
 
-def no_room(texts: Budget) -> Exhausted:
-    """What takes memory isn't over."""
-    return Exhausted(f"limit of {texts.most_bytes} bytes of commands' texts is reached")
+def no_memory(memory: Budget) -> Exhausted:
+    """The commands that take the memory haven't ended."""
+    return Exhausted(f"limit of {memory.most_bytes} bytes of commands' texts is reached")

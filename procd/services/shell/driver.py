@@ -1,221 +1,296 @@
-"""Dialogue: what a session's shell is told, and how it says that a command has ended.
+"""The driver of a session's shell: what is written to the shell, and what it reports.
 
-The shell reads two short lines for each command from a pipe of its own: source the script with the
-command's pipes as its descriptors; then write `$?` into the session's control pipe, by path. All
-else that it ever sees of procd is a trap on SIGURG, which has it leave a script that is to end.
+For each command the shell reads two lines from a pipe: source the script with the command's pipes
+as its descriptors; then write the command's number and `$?` into the control pipe, by path. Nothing
+else of procd's is in the shell, but a trap on SIGURG in bash and zsh.
 """
 
 import asyncio
+import fcntl
 import logging
+import os
 import re
-import shlex
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+import struct
+import termios
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Final
 
+from procd.output.buffer import Buffer
+from procd.output.log import Log
+from procd.output.logfile import LogFile
+from procd.process import tags
 from procd.process.io import FdReader
-from procd.services.shell.dialect import (
-    FedShell,
-    builtin_word,
-    leaving,
-    sourcing,
-    untraced,
-    with_status,
-)
-from procd.services.shell.feed import Feed
-from procd.services.shell.proc_path import Opening, Openings, Paths
+from procd.process.supervisor import Supervisor
+from procd.process.tree import Tree
+from procd.services.shell.dialect import Dialect
+from procd.services.shell.proc_path import ChildPaths, has_reader
 from procd.unix.fd import OwnedFd
 
 log = logging.getLogger(__name__)
 
-MAX_STATUS_BYTES: Final = 4096
-# A line that tells a command's number and its status, and one that doesn't.
-STATUS: Final = re.compile(rb"^(\d{1,20}) (-?\d{1,20})$", re.MULTILINE)
-NO_STATUS: Final = re.compile(rb"^(?!\d{1,20} -?\d{1,20}$).*", re.MULTILINE)
-# Ignored by a shell without a trap for it, and of no use to programs.
-LEAVE: Final = signal.SIGURG
-# What a command's status is when it was told to end: 128 + SIGTERM.
-TERMINATED: Final = 143
-# How long a shell may take to end when it has closed the pipe.
-EXIT_S: Final = 1.0
-NOTHING: Final = 0  # runs: commands are counted from 1
+PIPE_BYTES: Final = os.sysconf("SC_PAGESIZE")
+# How much of the shell's own output is kept, such as that of an EXIT trap.
+SHELL_OUTPUT_BYTES: Final = 1 << 20
+MAX_REPORT_BYTES: Final = 4096
+REPORT: Final = re.compile(rb"^(\d{1,20}) (-?\d{1,20})$", re.MULTILINE)
+NONE: Final = 0  # commands are numbered from 1
 
 
-@dataclass(frozen=True, slots=True)
-class Contact:
-    """How a shell is reached.
+class Feed:
+    """Writes lines to the shell, and reports when it has read all of them.
 
-    Attributes:
-        shell: what it was started as.
-        openings: where it finds what it opens.
-        lines: the pipe that it reads: what it opens, and the end that is written.
-    """
-
-    shell: FedShell
-    openings: Openings
-    lines: tuple[Opening, OwnedFd]
-
-
-class Dialogue:
-    """With one shell, about one command at a time.
+    The pipe is as small as possible, one page, so that it is writable only when it is empty.
 
     Args:
-        is_shell: whether its process still is the shell: not so after `exec PROGRAM`, whose exit
-            status is the command's.
-        on_end: called with a command's exit code when the shell has told it.
-        on_silence: called once the shell can't be trusted to say how the command ended: its words
-            mean something else by now, it reads and does nothing (`set -n`), or has closed the
-            pipe.
+        on_read: called in each turn of the event loop when all was read, until `rest` or `write`.
 
-    Attributes:
-        status: what the next command has in `$?`: what the last one has ended with.
+    Source: pipe(7), "Pipe capacity"; fcntl(2), F_SETPIPE_SZ.
     """
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        contact: Contact,
-        is_shell: Callable[[], bool | None],
-        on_end: Callable[[int], None],
-        on_silence: Callable[[], None],
+        self, loop: asyncio.AbstractEventLoop, fd: OwnedFd, on_read: Callable[[], None]
     ) -> None:
-        self._shell = contact.shell.path
-        self._builtin = builtin_word(self._shell)
-        self._is_shell = is_shell
-        self._on_end = on_end
-        self._on_silence = on_silence
-        self._number = NOTHING
-        self.status = 0
-        self._failure: int | None = None
-        self._asked = False
-        self._told = False  # whether a line that is no report was logged
-        self._source, self._feed_fd = contact.lines
-        self._feed = Feed(loop, self._feed_fd, self._lines_read, self._input_closed)
-        # Before there is anything that would have to be closed if it fails.
-        trap = f"{self._builtin} trap {shlex.quote(leaving(self._shell, TERMINATED))} URG\n"
-        self._feed.write(f"{contact.shell.first}{trap}".encode())
-        # Both ends are ours, so that the shell never waits and we never see an end.
-        self._control = contact.openings.channel("control")
-        self._statuses = FdReader(loop, self._control.fd, self._status_received, _never)
-        self._partial = b""
+        os.set_blocking(fd.number, False)
+        fcntl.fcntl(fd.number, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._loop = loop
+        self._fd = fd
+        self._on_read = on_read
+        self._unwritten = b""
+        self._watching = False
+        fd.before_close = self.rest
 
-    def run(
+    def write(self, lines: str) -> None:
+        """Add lines; they are dropped if the shell has closed the pipe, as when it ends."""
+        self._unwritten += lines.encode()
+        if not self._watching:
+            self._watching = True
+            self._loop.add_writer(self._fd.number, self._writable)
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            written = os.write(self._fd.number, self._unwritten)
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            written = len(self._unwritten)
+            self.rest()
+        self._unwritten = self._unwritten[written:]
+
+    def _writable(self) -> None:
+        if self._unwritten:
+            self._flush()
+        elif not self._unread_bytes():
+            self._on_read()
+        elif not has_reader(self._fd):
+            self.rest()
+
+    def _unread_bytes(self) -> int:
+        """How much is in the pipe. Source: pipe(7), FIONREAD."""
+        (unread,) = struct.unpack("i", fcntl.ioctl(self._fd.number, termios.FIONREAD, bytes(4)))
+        return int(unread)
+
+    def rest(self) -> None:
+        """Report nothing until the next `write`."""
+        if self._watching:
+            self._watching = False
+            self._loop.remove_writer(self._fd.number)
+
+
+class ShellDriver:
+    """Starts a shell, has it run one command at a time, and reads how each ends.
+
+    Raises:
+        OSError, SpawnFailed, Exhausted: the shell can't be started; nothing is left.
+
+    Attributes:
+        on_status: called with a command's status when the shell has reported it.
+        on_silent: called if the shell won't report how the command ended: it reads and does nothing
+            (`set -n`), or its builtins mean something else.
+        status: `$?` for the next command.
+        end_reason: why the shell was ended with a command; empty if it wasn't.
+    """
+
+    on_status: Callable[[int], None]
+    on_silent: Callable[[], None]
+
+    def __init__(
         self,
-        number: int,
-        paths: Paths,
-        before: str = "",
-        failure: int | None = None,
+        supervisor: Supervisor,
+        paths: ChildPaths,
+        shell: str,
+        *,
+        cwd: str,
+        env: Mapping[str, str],
     ) -> None:
-        """Have the shell run a command, when it has none.
+        self.dialect = Dialect(shell)
+        self.paths = paths
+        self.loop, self.tasks, self.trees = supervisor.loop, supervisor.tasks, supervisor.trees
+        self.status = 0
+        self.end_reason = ""
+        self._running = NONE
+        self._failure: int | None = None
+        self._asked_again = False
+        self._partial = b""
+        self._output = Buffer(SHELL_OUTPUT_BYTES)
+        self._sourcing = b""
+        with ExitStack() as undo:
+            self._source, self._lines = paths.input("lines")
+            undo.callback(self._source.close)
+            undo.callback(self._lines.close)
+            self._control = paths.channel("control")
+            undo.callback(self._control.close)
+            start = self.dialect.start(self._source.path)
+            self._argv = b"".join(os.fsencode(word) + b"\0" for word in start.argv)
+            self.process = supervisor.spawn(
+                start.argv,
+                cwd=cwd,
+                env=env,
+                output=Log(self._output, 0),
+                stdin=self._source.fd if start.on_stdin else None,
+                long_lived=True,
+            )
+            undo.callback(self.process.close)
+            undo.callback(self.process.kill)
+            self._feed = Feed(self.loop, self._lines, self._all_read)
+            if start.first_lines:
+                self._feed.write(start.first_lines)
+            # We have both of its ends, so that the shell never waits and we see no end.
+            self._reports = FdReader(self.loop, self._control.fd, self._report_received, _no_end)
+            undo.pop_all()
+
+    @property
+    def pid(self) -> int:
+        """The shell's."""
+        return self.process.record.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether the shell has exited."""
+        return not self.process.running
+
+    def is_shell(self) -> bool | None:
+        """Whether the process is the shell: not before a wrapper has started it, nor after `exec`.
+
+        None if that can't be read. No more of its arguments is read than necessary: they may be of
+        any length. Source: proc_pid_cmdline(5).
+        """
+        try:
+            with open(f"/proc/{self.pid}/cmdline", "rb", buffering=0) as file:  # noqa: PTH123
+                return file.read(len(self._argv) + 1) == self._argv
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        except OSError:
+            return None
+
+    def run(self, number: int, text: str, script: str, streams: str) -> None:
+        """Have the shell run a command, when it runs none.
 
         Args:
             number: the command's, more than 0.
-            paths: what the shell opens for it.
-            before: a line for the shell to read first, or none.
-            failure: what the shell says where it has failed itself, and `$?` is to be 1.
+            text: the user's script.
+            script: the path at which the shell finds it.
+            streams: redirections of all three streams.
         """
-        quote = shlex.quote
-        script, stdin, stdout, stderr = paths
-        # `$?` is that of the command before.
-        status = with_status(self._shell, self.status) if self.status else ""
-        prepare = untraced(f"{before}{status}") + "\n" if before or status else ""
-        streams = f"<{quote(stdin)} >{quote(stdout)} 2>{quote(stderr)}"
-        # Quoted, the word is no alias either.
-        say = f"{self._builtin} 'printf' '{number} %s\\n' \"$?\" >{quote(self._control.path)}"
-        source = sourcing(self._shell, script, streams)
-        lines = f"{prepare}{source}\n{untraced(say)}\n".encode()
-        self._number = number
-        self._failure = failure
-        self._asked = False
-        self._feed.write(lines)
+        self._running = number
+        self._asked_again = False
+        self._failure = self.dialect.failure(text)
+        self._sourcing = f" . {script}".encode()
+        self._output.clear()
+        tag = self.process.tag(number)
+        retag = "" if self.process.retag(tag) else self.dialect.retag(tag)
+        self._feed.write(
+            self.dialect.prepare(self.status, retag)
+            + self.dialect.sourcing(script, streams)
+            + self.dialect.report(number, self._control.path)
+        )
 
-    def hear(self) -> None:
-        """Take now what the shell has said by now."""
-        self._statuses.drain()
+    def poll(self) -> None:
+        """Read now what the shell has reported, and whether it has exited.
 
-    def end(self) -> None:
-        """Have the shell end when it comes to it, and care no more how its command ends.
-
-        A shell that waits for a line, as all but zsh do, comes to a trap that is due when it has
-        read one.
+        A late event loop finds that a time is over before it reads what happened until then.
         """
-        self._number = NOTHING
-        if not self._feed_fd.closed:
-            self._feed.write(f"{untraced(f'{self._builtin} :')}\n".encode())
+        self._reports.drain()
+        self.process.poll()
+
+    def move_output(self, log: Log[LogFile]) -> None:
+        """Move into a log what the shell has written to its own streams since the command began.
+
+        Without the trace of the line that sources the script.
+        """
+        self.process.drain()
+        for run in self._output.runs():
+            lines = run.data.splitlines(keepends=True)
+            if output := b"".join(line for line in lines if self._sourcing not in line):
+                log.append(output, run.stream)
+        self._output.clear()
+
+    def signal(self, number: int) -> None:
+        """Send the shell alone a signal, also if it is stopped."""
+        self.process.signal(number)
+        self.process.signal(signal.SIGCONT)
+
+    def tree(self, number: int, *, with_shell: bool) -> Tree:
+        """The processes that a command has started, wherever they are, and perhaps the shell."""
+        leader = self.process.record.tree.leader
+        tag = self.process.tag(number)
+        return Tree(leader if with_shell else 0, tag, tags.EVERY_BIT, host=leader)
+
+    def has_tag(self, number: int) -> bool:
+        """Whether the shell carries a command's tag: else `tree` doesn't find its processes."""
+        return tags.tag_of(self.pid) == self.process.tag(number)
+
+    def end_of_lines(self) -> None:
+        """Have the shell end when it reads on; its command's status doesn't matter any more."""
+        self._running = NONE
+        if not self._lines.closed:
+            self._feed.write(self.dialect.nothing())
         self._source.close()
-        self._feed_fd.close()
-
-    def _status_received(self, data: bytes) -> None:
-        lines, end, rest = (self._partial + data).rpartition(b"\n")
-        told = STATUS.findall(lines) if end else []
-        self._partial = rest[:MAX_STATUS_BYTES]  # not before: there may be no memory to go on
-        if not end:
-            return
-        if not self._told and (strange := NO_STATUS.search(lines)) is not None:
-            # A trap of the user's, in the moment of a report: the report comes all the same. Once:
-            # programs find the pipe, and could fill a disk with procd's log.
-            self._told = True
-            first, count = strange[0][:80], lines.count(b"\n") + 1 - len(told)
-            log.info("shell says %r on %s, the first of %d", first, self._control.path, count)
-        for number, word in told:
-            if self._number != NOTHING and int(number) == self._number:
-                # Some shells say the whole of what `return` was given; the world sees eight bits.
-                status = int(word)
-                self.status = 1 if status == self._failure else status & 0xFF
-                asked, self._number = self._number, NOTHING
-                try:
-                    self._on_end(self.status)
-                except MemoryError:  # all of this comes again
-                    if self._number == NOTHING:
-                        self._number = asked
-                    raise
-
-    def _lines_read(self) -> None:
-        """The shell has read all lines: a command's status has come, or is about to, or never will.
-
-        A shell that reads in blocks does so as the command begins. One more line, an empty one,
-        tells: when it is read as well, what went before it was done.
-        """
-        self._source.close()  # it has opened its own
-        number = self._number
-        self._statuses.drain()
-        if number != self._number:
-            return  # that was it; the next one's lines have been written
-        if number == NOTHING:
-            self._feed.rest()
-        elif not self._asked:
-            self._asked = True
-            self._feed.write(b"\n")
-        else:
-            self._silent()
-
-    def _input_closed(self) -> None:
-        """The pipe has no reader: the shell is about to end or has become another program.
-
-        Else it has closed the pipe itself.
-        """
-
-        def check(number: int) -> None:
-            self.hear()  # where the loop is late, the time is over before its status is read
-            if number != NOTHING and number == self._number and self._is_shell():
-                self._silent()
-
-        asyncio.get_running_loop().call_later(EXIT_S, check, self._number)
-
-    def _silent(self) -> None:
-        self._number = NOTHING
-        self._feed.rest()
-        self._on_silence()
+        self._lines.close()
 
     def close(self) -> None:
-        """Close the pipe that the shell reads, and hear no more."""
-        self._number = NOTHING
+        """Close all pipes, and report nothing more."""
+        self._running = NONE
         self._source.close()
-        self._feed_fd.close()
-        self._statuses.close()
+        self._lines.close()
+        self._reports.close()
         self._control.close()
+        self.process.close()
+
+    def _report_received(self, data: bytes) -> None:
+        lines, _, partial = (self._partial + data).rpartition(b"\n")
+        self._partial = partial[:MAX_REPORT_BYTES]
+        # Other lines are of the user's programs, which can find the pipe.
+        for number, word in REPORT.findall(lines):
+            if self._running != NONE and int(number) == self._running:
+                self._running = NONE
+                status = int(word)  # some shells report more than eight bits of it
+                self.status = 1 if status == self._failure else status & 0xFF
+                self.on_status(self.status)
+
+    def _all_read(self) -> None:
+        """The shell has read all lines: it has reported the status, is about to, or never will.
+
+        A shell that reads in blocks has read the second line before it executes the first. So one
+        more line is written, an empty one: when it is read, the report was executed.
+        """
+        self._source.close()  # the shell has opened it
+        running = self._running
+        self._reports.drain()
+        if running != self._running:
+            return  # that was the report, and the next command's lines may have been written
+        if running == NONE:
+            self._feed.rest()
+        elif not self._asked_again:
+            self._asked_again = True
+            self._feed.write("\n")
+        else:
+            self._running = NONE
+            self._feed.rest()
+            self.on_silent()
 
 
-def _never() -> None:
-    raise AssertionError("a pipe that is open for writing has no end")
+def _no_end() -> None:
+    raise AssertionError("a pipe with a writer has no end")

@@ -1,191 +1,203 @@
-"""What a child of ours opens by path, to have a descriptor of its own for a pipe or a file of ours.
+"""Pipes and files of ours that a child opens by path, to have descriptors of its own.
 
-A child of our own user finds it through procd's /proc, without a name anywhere that could be taken
-away, and without a disk. Another user's child may not look there: for that one there are FIFOs and
-files in a directory.
+A child of our own user opens them through /proc/OUR_PID/fd: no name in a directory can be removed,
+and no disk is used. Another user's child may not do that; for it there are FIFOs and files in a
+directory.
 
 Source: proc_pid_fd(5); fifo(7); pipe(7).
 """
 
+import ctypes
 import logging
 import os
+import select
+import struct
+from collections.abc import Container
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from procd.process.limits import Confinement
-from procd.services.shell.open_watch import UNKNOWN, Sightings
 from procd.unix.fd import OwnedFd, anonymous_file, pipe, write_all
+from procd.unix.libc import LIBC
 
 log = logging.getLogger(__name__)
 
 MODE: Final = 0o600
 NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+# sys/inotify.h
+IN_OPEN: Final = 0x20
+IN_Q_OVERFLOW: Final = 0x4000
+IN_ONESHOT: Final = 0x80000000
+EVENT: Final = struct.Struct("iIII")  # of an event without a name; the first two: watch, mask
+READ_BYTES: Final = 4096
+NOT_WATCHED: Final = -1
 
 
-class Paths(NamedTuple):
-    """What a shell opens for one command."""
+class OpenWatch:
+    """Records which files have been opened since they were added.
 
-    script: str
-    stdin: str
-    stdout: str
-    stderr: str
-
-
-def name_of(number: int, pid: int | str = "self") -> str:
-    """What the kernel calls what descriptor `number` of a process is; empty if there is none.
-
-    No file system is asked, as by stat(2): one of a network might never answer. What is removed
-    from one keeps its name here.
-
-    Source: proc_pid_fd(5).
-    """
-    try:
-        name = os.readlink(f"/proc/{pid}/fd/{number}")  # noqa: PTH115 - a str
-    except OSError:
-        return ""
-    return name.removesuffix(" (deleted)")
-
-
-class Opening:
-    """A descriptor of ours, and the path by which a child opens the same.
-
-    The path is good until `close`.
+    Where the kernel watches no more files, it counts as opened. Source: inotify(7).
     """
 
-    __slots__ = ("_name", "_sightings", "_watched", "fd")
+    def __init__(self) -> None:
+        number = LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._fd = OwnedFd(number) if number >= 0 else None
+        self._unopened: set[int] = set()
+        if self._fd is None:
+            reason = os.strerror(ctypes.get_errno())
+            log.warning("opened scripts can't be watched: %s", reason)
 
-    def __init__(self, fd: OwnedFd, name: str = "", sightings: Sightings | None = None) -> None:
+    def add(self, file: OwnedFd) -> int:
+        """Watch a file; returns a number for `opened` and `remove`."""
+        if self._fd is None:
+            return NOT_WATCHED
+        path = f"/proc/self/fd/{file.number}".encode()
+        mask = ctypes.c_uint(IN_OPEN | IN_ONESHOT)
+        watch = int(LIBC.inotify_add_watch(self._fd.number, path, mask))
+        if watch >= 0:
+            self._unopened.add(watch)
+        return watch
+
+    def opened(self, watch: int) -> bool:
+        """Whether the file was opened, or isn't watched."""
+        if watch in self._unopened:
+            self._read()
+        return watch not in self._unopened
+
+    def _read(self) -> None:
+        while self._fd is not None:
+            try:
+                events = os.read(self._fd.number, READ_BYTES)
+            except BlockingIOError:
+                return
+            for watch, mask, _, _ in EVENT.iter_unpack(events):
+                if mask & IN_Q_OVERFLOW:
+                    self._unopened.clear()
+                elif mask & IN_OPEN:
+                    self._unopened.discard(watch)
+
+    def remove(self, watch: int) -> None:
+        """Watch a file no longer."""
+        if not self.opened(watch) and self._fd is not None:
+            self._unopened.discard(watch)
+            LIBC.inotify_rm_watch(self._fd.number, watch)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._unopened.clear()
+        if self._fd is not None:
+            self._fd.close()
+            self._fd = None
+
+
+class ChildPath:
+    """A descriptor of ours, and the path by which a child opens the same pipe or file.
+
+    Args:
+        name: its path in a directory; empty if it is opened through /proc.
+        open_watch: watches the file.
+    """
+
+    __slots__ = ("_open_watch", "_watch", "fd", "name")
+
+    def __init__(self, fd: OwnedFd, name: str = "", open_watch: OpenWatch | None = None) -> None:
         self.fd = fd
-        self._name = name
-        self._sightings = sightings
-        self._watched = UNKNOWN if sightings is None else sightings.watch(fd)
+        self.name = name
+        self._open_watch = open_watch
+        self._watch = NOT_WATCHED if open_watch is None else open_watch.add(fd)
 
     @property
     def path(self) -> str:
-        """Where a child finds it."""
-        return self._name or f"/proc/{os.getpid()}/fd/{self.fd.number}"
-
-    @property
-    def named(self) -> bool:
-        """Whether it has a name of its own, as a FIFO, which waits for its other end, has."""
-        return bool(self._name)
-
-    def opened_by(self, pid: int, number: int) -> bool:
-        """Whether descriptor `number` of a process is this one's pipe or file."""
-        return name_of(number, pid) == name_of(self.fd.number)
+        """The path, until `close`."""
+        return self.name or f"/proc/{os.getpid()}/fd/{self.fd.number}"
 
     @property
     def opened(self) -> bool:
-        """Whether anybody has opened it by now; also where it isn't watched, and none can know."""
-        return self._sightings is None or self._sightings.seen(self._watched, self.fd)
+        """Whether a child has opened the file, or that can't be known."""
+        return self._open_watch is None or self._open_watch.opened(self._watch)
 
     def close(self) -> None:
-        """Close it, and remove its name if it has one and that can be done.
-
-        Further calls do nothing.
-        """
-        if self._sightings is not None:
-            self._sightings.forget(self._watched)
-            self._sightings = None
-        self.fd.close()  # unless whoever was given it has
-        if self._name:
-            name, self._name = self._name, ""
-            try:
+        """Close it, and remove its name; further calls do nothing."""
+        if self._open_watch is not None:
+            self._open_watch.remove(self._watch)
+            self._open_watch = None
+        self.fd.close()
+        name, self.name = self.name, ""
+        try:
+            if name:
                 Path(name).unlink(missing_ok=True)
-            except OSError as exc:
-                log.warning("a name is left: %s: %s", name, exc.strerror)
+        except OSError as exc:
+            log.warning("a name is left: %s: %s", name, exc.strerror)
 
 
-class Openings:
-    """Makes them, for the children of one user.
+class ChildPaths:
+    """Makes them for the children of one session.
+
+    Each method raises OSError if no descriptor is left, or no space for a name or a file.
 
     Args:
-        directory: where names are made for another user's children; it must be theirs to pass.
-        sightings: what tells whether a child has opened a file.
+        directory: where another user's children find them; they must be able to pass it.
     """
 
-    def __init__(
-        self, confinement: Confinement, directory: Path, sightings: Sightings | None = None
-    ) -> None:
+    def __init__(self, confinement: Confinement, directory: Path, open_watch: OpenWatch) -> None:
         self._confinement = confinement
-        self._sightings = sightings
+        self._open_watch = open_watch
         self._directory = directory if confinement.owner is not None else None
 
-    def pipe(self, name: str) -> tuple[OwnedFd, Opening]:
-        """A reading end for us, and a writing end that a child opens; `name` is for FIFOs.
+    def output(self, name: str) -> tuple[ChildPath, OwnedFd]:
+        """A pipe: the end that a child writes, and ours.
 
-        Raises:
-            OSError: there is no descriptor left, or no room for a name.
+        Args:
+            name: of the FIFO, if one is needed.
         """
+        reading, writing, path = self._pipe(name)
+        return ChildPath(writing, path), reading
+
+    def input(self, name: str) -> tuple[ChildPath, OwnedFd]:
+        """A pipe: the end that a child reads, which it opens or inherits, and ours."""
+        reading, writing, path = self._pipe(name)
+        os.set_blocking(reading.number, True)  # a child that inherits it shares the flag
+        return ChildPath(reading, path), writing
+
+    def _pipe(self, name: str) -> tuple[OwnedFd, OwnedFd, str]:
         if self._directory is None:
-            reading, writing = pipe()
-            return reading, Opening(writing)
+            return *pipe(), ""
         path = self._fifo(name)
         reading = _open(path, os.O_RDONLY)
         try:
-            return reading, Opening(_open(path, os.O_WRONLY), path)
+            return reading, _open(path, os.O_WRONLY), path
         except OSError:
-            reading.close()
+            ChildPath(reading, path).close()
             raise
 
-    def source(self, name: str) -> tuple[Opening, OwnedFd]:
-        """A reading end that a child inherits or opens, and a writing end for us.
-
-        Raises:
-            OSError: as `pipe`.
-        """
-        if self._directory is None:
-            reading, writing = pipe()
-            return Opening(reading), writing
-        path = self._fifo(name)
-        opening = Opening(_open(path, os.O_RDONLY), path)
-        os.set_blocking(opening.fd.number, True)  # an inherited one has the same flag
-        try:
-            return opening, _open(path, os.O_WRONLY)
-        except OSError:
-            opening.close()
-            raise
-
-    def channel(self, name: str) -> Opening:
-        """Both ends of a pipe in one descriptor: a child that opens either never waits, and sees no
-        end until it is closed.
-
-        Raises:
-            OSError: as `pipe`.
-        """
+    def channel(self, name: str) -> ChildPath:
+        """Both ends of a pipe in one descriptor: a child opens it without waiting."""
         if self._directory is not None:
             path = self._fifo(name)
-            return Opening(_open(path, os.O_RDWR), path)
+            return ChildPath(_open(path, os.O_RDWR), path)
         reading, writing = pipe()
         try:
-            return Opening(_open(f"/proc/self/fd/{reading.number}", os.O_RDWR, follow=True))
+            return ChildPath(_open(f"/proc/self/fd/{reading.number}", os.O_RDWR, follow=True))
         finally:
             reading.close()
             writing.close()
 
-    def file(self, name: str, content: bytes) -> Opening:
-        """A file with `content`, which is watched: see `Opening.opened`.
-
-        Raises:
-            OSError: as `pipe`, or there is no memory for it.
-        """
+    def file(self, name: str, content: bytes) -> ChildPath:
+        """A file with `content`, and with `opened`."""
         if self._directory is None:
-            return Opening(anonymous_file(name, content), sightings=self._sightings)
-        path = self._path(name)
+            return ChildPath(anonymous_file(name, content), open_watch=self._open_watch)
+        path = f"{self._directory}/{name}"
         file = OwnedFd(os.open(path, NEW_FILE, MODE))
         try:
             self._confinement.give(file.number)
             write_all(file, content)
         except OSError:
-            Opening(file, path).close()
+            ChildPath(file, path).close()
             raise
-        return Opening(file, path, self._sightings)
-
-    def _path(self, name: str) -> str:
-        return f"{self._directory}/{name}"
+        return ChildPath(file, path, self._open_watch)
 
     def _fifo(self, name: str) -> str:
-        path = self._path(name)
+        path = f"{self._directory}/{name}"
         os.mkfifo(path, MODE)
         self._confinement.give(path)
         return path
@@ -194,3 +206,38 @@ class Openings:
 def _open(path: str, flags: int, *, follow: bool = False) -> OwnedFd:
     flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     return OwnedFd(os.open(path, flags))
+
+
+def has_reader(writing: OwnedFd) -> bool:
+    """Whether any process has the reading end of a pipe open. Source: poll(2), POLLERR."""
+    poll = select.poll()
+    poll.register(writing.number, 0)
+    return not poll.poll(0)
+
+
+def pipe_name(number: int, pid: int | str = "self") -> str:
+    """What the kernel calls the pipe of a descriptor, whichever end it is; empty if there is none.
+
+    No file system is asked, as by stat(2): one of a network might never answer.
+    """
+    try:
+        name = os.readlink(f"/proc/{pid}/fd/{number}")  # noqa: PTH115 - a str
+    except OSError:
+        return ""
+    return name.removesuffix(" (deleted)")
+
+
+def holds_pipe(pid: int, names: Container[str]) -> bool:
+    """Whether a process has one of these pipes open (see `pipe_name`).
+
+    Raises:
+        PermissionError: it is another user's, and CAP_SYS_PTRACE is missing.
+    """
+    try:
+        numbers = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208 - a str
+        os.readlink(f"/proc/{pid}/cwd")  # noqa: PTH115 - root may list, but not read links
+    except PermissionError:
+        raise
+    except OSError:  # it has ended
+        return False
+    return any(pipe_name(int(number), pid) in names for number in numbers)
