@@ -144,9 +144,9 @@ def _add_routes(app: web.Application, routes: Sequence[web.RouteDef]) -> None:
 async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Application) -> None:
     """Make the services; `_stop` ends them."""
     processes = app[PROCESSES] = Supervisor(config.process)
-    app[HEAP] = processes.heap
+    app[HEAP] = processes.malloc
     shell = Shell(config.process.shell, os.environ.get("SHELL", ""))
-    environ = {**os.environ, **processes.confinement.environment}
+    environ = {**os.environ, **processes.child_limits.environment}
     environment = app[info.ENVIRONMENT] = Environment(child_environment(environ))
     places = app[info.PLACES] = info.Places(
         work_dir=work_dir(config.process, environ), home_dir=home_dir(environ)

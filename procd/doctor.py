@@ -26,8 +26,8 @@ from procd.errors import SpawnFailed
 from procd.inherited import state_dir
 from procd.preflight import prepared
 from procd.process import cgroup, tags
-from procd.process.kernel import missing
-from procd.process.limits import Confinement
+from procd.process.kernel import missing_features
+from procd.process.limits import ChildLimits
 from procd.process.memory import memory_bytes
 from procd.process.shell import Shell, script_argv
 from procd.services.credentials import VARIABLE
@@ -105,7 +105,7 @@ def command(*, path: Path | None, as_json: bool) -> None:
 
 def _findings(path: Path | None) -> Iterator[Finding]:
     release = platform.release()
-    if lacking := missing():
+    if lacking := missing_features():
         advice = f"this is {release}: run a newer one, or let its sandbox (seccomp) have it"
         for each in lacking:
             mount = "mount -t proc proc /proc, or else: " if each.startswith("/proc/") else ""
@@ -146,7 +146,7 @@ def _python(config: Config) -> str:
     oldest = tuple(map(int, OLDEST_PYTHON.split(".")))
     for setting in dict.fromkeys((config.interpreter.python, config.code_run.python)):
         try:
-            place = setting or find(os.environ, Confinement(), "python3", "python")
+            place = setting or find(os.environ, ChildLimits(), "python3", "python")
         except MissingProgramError as exc:
             raise Warn("there is none on the PATH", advice) from exc
         if failure := _try((place, "-c", "pass")):

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from procd.config import ConfigError, ServerConfig
 from procd.tasks import Tasks
-from procd.unix.fd import take_none
+from procd.unix.fd import refuse_passed_fds
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ class Site(web.BaseSite):
         loop, factory = asyncio.get_running_loop(), self._runner.server
         assert factory is not None
         if sock.family == socket.AF_UNIX:  # else uvloop takes it for a TCP socket
-            take_none(sock)
+            refuse_passed_fds(sock)
             server = await loop.create_unix_server(factory, sock=sock, backlog=BATCH, **KEEP_PATH)
         else:
             server = await loop.create_server(factory, sock=sock, backlog=BATCH)

@@ -11,7 +11,7 @@ from procd.config import Config, ConfigError
 from procd.config_file import networks
 from procd.inherited import enter_work_dir, state_dir
 from procd.process.cgroup import find_root
-from procd.process.limits import tried
+from procd.process.limits import checked_limits
 from procd.services.credentials import Access
 
 # Source: RFC 3986, section 3.2.2, without what no browser sends.
@@ -36,11 +36,11 @@ def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> 
     find_root(config.process.cgroup)
     _check_hosts(config.server.allowed_hosts)
     networks(config.server.trusted_proxies)
-    confined = tried(config.process)
+    confined = checked_limits(config.process)
     state = Path(state_dir(config.sessions, environ))
-    if confined.owner is not None:
-        confined.owner.check_path(state, "sessions.state_dir")
-        confined.owner.check_lasting(state, "sessions.state_dir")
+    if confined.run_as is not None:
+        confined.run_as.check_path(state, "sessions.state_dir")
+        confined.run_as.check_lasting(state, "sessions.state_dir")
     enter_work_dir(config.process, {**environ, **confined.environment})
     if config.audit.file:
         _check_audit_file(Path(config.audit.file))

@@ -31,8 +31,7 @@ from procd.process import kernel
 from procd.services.access import redacted
 from procd.services.credentials import VARIABLE
 from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
-from procd.unix import environ, keyring
-from procd.unix import malloc as heap
+from procd.unix import environ, keyring, malloc
 from procd.unix import raise_priority as priority
 from procd.unix.fd import RESERVED, seal_inherited
 
@@ -77,11 +76,11 @@ def serve(
       PROCD_SERVER_HOST= PROCD_SERVER_UNIX=/run/procd.sock procd serve
     """
     try:
-        environ.take(CLIENT_TOKEN)  # whoever starts a server may be a client of another
-        secret = environ.take(VARIABLE)
+        environ.pop_secret(CLIENT_TOKEN)  # whoever starts a server may be a client of another
+        secret = environ.pop_secret(VARIABLE)
     except OSError as exc:
         _refuse(f"{VARIABLE}: can't be hidden from other processes: {exc.strerror}")
-    if lacking := kernel.missing():
+    if lacking := kernel.missing_features():
         _refuse(f"this system lacks {'; '.join(lacking)}")
     try:
         path = path and path.absolute()  # SIGHUP has it read again, from wherever procd is then
@@ -155,7 +154,7 @@ def _prepare_process(config: Config) -> None:
     seal_inherited()
     # What whoever started procd has blocked is inherited, SIGTERM and SIGCHLD among it perhaps.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    heap.hold()
+    malloc.keep_freed_memory()
     if config.process.user:
         try:
             keyring.renounce_keys()
@@ -163,7 +162,7 @@ def _prepare_process(config: Config) -> None:
             log.info("processes have the kernel's keys that procd has: %s", exc.strerror)
     if config.server.nice:
         try:
-            priority.precede(config.server.nice)
+            priority.raise_priority(config.server.nice)
         except OSError as exc:
             log.info("procd has no priority over what it runs: %s", exc.strerror)
     # A watchdog's SIGABRT then says where the loop was stuck.

@@ -2,9 +2,9 @@
 
 from collections.abc import Container
 
-from procd.process.tree import Forest, Tree, members
+from procd.process.tree import TreeGroup, Tree, members
 
 
-def members_of(tree: Tree | Forest, supervised: Container[int]) -> dict[int, int]:
+def members_of(tree: Tree | TreeGroup, supervised: Container[int]) -> dict[int, int]:
     """All of them: pid → start time."""
     return dict(filter(None, members(tree, supervised)))

@@ -21,7 +21,7 @@ from procd.http.handshake import SWITCHING, UPGRADED
 from procd.http.whole import ID_HEADER, WholeResponse
 from procd.logging import REQUEST_ID
 from procd.metrics import Histogram, Traffic
-from procd.unix.malloc import Heap
+from procd.unix.malloc import MallocTrimmer
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ CLIENT_GONE: Final = 499
 # The memory that longer bodies than this took is worth giving back.
 LONG_BYTES: Final = 64 << 10
 
-HEAP = web.AppKey("HEAP", Heap)
+HEAP = web.AppKey("HEAP", MallocTrimmer)
 
 
 @dataclass(slots=True, eq=False)

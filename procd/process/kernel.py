@@ -11,7 +11,7 @@ from procd.unix.fd import OwnedFd, anonymous_file
 from procd.unix.procfs import own_children
 
 
-def missing() -> list[str]:
+def missing_features() -> list[str]:
     """What procd can't do without and this system lacks: each with the Linux that has it, and why.
 
     Each thing is done once, as a version says little: a kernel is built without some, and a seccomp

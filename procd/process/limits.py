@@ -22,7 +22,7 @@ from typing import Final
 
 from procd.config import ConfigError, ProcessConfig
 from procd.errors import SpawnFailed
-from procd.process.run_as import Owner
+from procd.process.run_as import RunAs
 from procd.process.spawn import ENV, Spec, spawn
 from procd.process.tags import TAG_BASE
 from procd.unix.fd import OwnedFd
@@ -42,18 +42,18 @@ MAX_ID: Final = (1 << 32) - 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Confinement:
+class ChildLimits:
     """How children differ from procd.
 
     Attributes:
         wrappers: what stands before the program in its argument vector.
-        owner: whom they run as; None for procd's own user.
+        run_as: whom they run as; None for procd's own user.
         umask: theirs; None for procd's own.
         environment: what differs in their environment.
     """
 
     wrappers: tuple[str, ...] = ()
-    owner: Owner | None = None
+    run_as: RunAs | None = None
     umask: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -63,41 +63,41 @@ class Confinement:
         Raises:
             OSError: it can't be.
         """
-        if self.owner is not None:
+        if self.run_as is not None:
             follow = isinstance(descriptor_or_path, int)
-            os.chown(descriptor_or_path, self.owner.uid, -1, follow_symlinks=follow)
+            os.chown(descriptor_or_path, self.run_as.uid, -1, follow_symlinks=follow)
 
     def may_run(self, program: Path) -> bool:
         """Whether children can run a program that procd can."""
-        return self.owner is None or self.owner.may_run(program)
+        return self.run_as is None or self.run_as.may_run(program)
 
 
-def confinement(config: ProcessConfig) -> Confinement:
+def child_limits(config: ProcessConfig) -> ChildLimits:
     """What the settings ask for.
 
     Raises:
         ConfigError: there is no such user, group or limit, or no program to set it.
     """
     owner, environment = _owner(config)
-    return Confinement(
+    return ChildLimits(
         wrappers=tuple(word for _, words in _steps(config, owner) for word in words),
-        owner=owner,
+        run_as=owner,
         umask=_umask(config.umask),
         environment=environment,
     )
 
 
-def tried(config: ProcessConfig) -> Confinement:
+def checked_limits(config: ProcessConfig) -> ChildLimits:
     """What the settings ask for, once a program has been started so.
 
     What can be set depends on more than can be asked for: capabilities, sysctls, security modules.
 
     Raises:
-        ConfigError: as `confinement`, or there is no right to set it, or no program starts with it.
+        ConfigError: as `child_limits`, or it can't be set, or no program starts with it.
     """
-    found = confinement(config)
+    found = child_limits(config)
     wrappers: tuple[str, ...] = ()
-    for key, words in _steps(config, found.owner):
+    for key, words in _steps(config, found.run_as):
         wrappers += tuple(words)
         if problem := _problem(wrappers):
             if problem.endswith(os.strerror(errno.EAGAIN)):  # of processes, which may pass
@@ -107,7 +107,7 @@ def tried(config: ProcessConfig) -> Confinement:
     return found
 
 
-def _steps(config: ProcessConfig, owner: Owner | None) -> list[tuple[str, list[str]]]:
+def _steps(config: ProcessConfig, owner: RunAs | None) -> list[tuple[str, list[str]]]:
     """What the wrappers consist of, each part with the setting that it is for."""
     steps: list[tuple[str, list[str]]] = []
     if config.oom_score_adj:
@@ -156,7 +156,7 @@ def _problem(wrappers: tuple[str, ...]) -> str:
     return " ".join(said.split()) or f"every program ends at its start: {how}"
 
 
-def _owner(config: ProcessConfig) -> tuple[Owner | None, dict[str, str]]:
+def _owner(config: ProcessConfig) -> tuple[RunAs | None, dict[str, str]]:
     if not config.user:
         for key in ("group", "groups"):
             if getattr(config, key):
@@ -180,7 +180,7 @@ def _owner(config: ProcessConfig) -> tuple[Owner | None, dict[str, str]]:
         groups = [_gid("process.groups", group) for group in config.groups]
     if os.geteuid() != 0:
         raise ConfigError("process.user: only root can run processes as another user")
-    owner = Owner(uid=uid, gid=gid, groups=tuple(groups))
+    owner = RunAs(uid=uid, gid=gid, groups=tuple(groups))
     return owner, {"HOME": home, "USER": name, "LOGNAME": name}
 
 

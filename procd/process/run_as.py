@@ -1,4 +1,4 @@
-"""Owner: whom children run as, and what is theirs to do."""
+"""RunAs: whom children run as, and what is theirs to do."""
 
 import ctypes
 import os
@@ -20,7 +20,7 @@ PR_SET_DUMPABLE: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
+class RunAs:
     """Whom children run as, by number."""
 
     uid: int

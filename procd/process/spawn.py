@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from procd.errors import SpawnFailed
-from procd.process.run_as import Owner
+from procd.process.run_as import RunAs
 from procd.process.shell import kind_of
 from procd.process.tags import mark, unmark
 from procd.unix.libc import LIBC
@@ -57,7 +57,7 @@ class Spec:
     Attributes:
         argv: the program's absolute path and its arguments.
         cwd: existing directory; relative to procd's own.
-        owner: the user that must be able to enter it; None for procd's own.
+        run_as: the user that must be able to enter it; None for procd's own.
         stdio: what becomes descriptor 0, 1, 2 and so on; nothing else is inherited.
         umask: the child's; None for procd's own.
         wrappers: programs and their arguments that run first, each executing the next. They don't
@@ -68,7 +68,7 @@ class Spec:
     cwd: str
     env: Mapping[str, str]
     stdio: tuple[Source, ...]
-    owner: Owner | None = None
+    run_as: RunAs | None = None
     umask: int | None = None
     wrappers: tuple[str, ...] = ()
 
@@ -114,7 +114,7 @@ def spawn(spec: Spec, tag: int) -> int:
         raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
     try:
         # Not left to a wrapper: here it is known what is wrong before anything has been started.
-        with nullcontext() if spec.owner is None else spec.owner.acting():
+        with nullcontext() if spec.run_as is None else spec.run_as.acting():
             _enter(spec.cwd)
         try:
             return _spawn(spec, env, actions, tag)

@@ -20,18 +20,18 @@ from procd.output.budget import Budget
 from procd.output.log import Log, Store
 from procd.process import cgroup, tags
 from procd.process.child import Child
-from procd.process.limits import confinement
+from procd.process.limits import child_limits
 from procd.process.memory import memory_bytes
 from procd.process.process import STDOUT, Process, ProcessRecord
 from procd.process.reaper import Reaper
 from procd.process.spawn import Spec, spawn
 from procd.process.spawn_rate import SpawnRate
-from procd.process.tree import KILL_WAIT_S, Forest, Tree, Trees, become_subreaper
+from procd.process.tree import KILL_WAIT_S, Tree, TreeGroup, Trees, become_subreaper
 from procd.process.tty import Terminal, open_terminal
 from procd.tasks import Tasks
 from procd.throttle import Turns
-from procd.unix.fd import OwnedFd, may_last, pipes
-from procd.unix.malloc import Heap
+from procd.unix.fd import OwnedFd, has_room_for_long_lived, pipes
+from procd.unix.malloc import MallocTrimmer
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +68,10 @@ class Supervisor:
         run_shift = tags.PROCESS_BITS + tags.PART_BITS
         self._run_tag = tags.TAG_BASE + (secrets.randbits(tags.RUN_BITS) << run_shift)
         self._tags = itertools.count(self._run_tag + (1 << tags.PART_BITS), 1 << tags.PART_BITS)
-        self.confinement = confinement(config)
+        self.child_limits = child_limits(config)
         self.loop = asyncio.get_running_loop()
-        self.heap = Heap(self.loop)
-        self.memory = Budget(config.total_output_bytes(memory_bytes()), self.heap.freed)
+        self.malloc = MallocTrimmer(self.loop)
+        self.memory = Budget(config.total_output_bytes(memory_bytes()), self.malloc.freed)
         self._spawn_rate = SpawnRate(self.loop.time, config.max_spawns_per_s, config.spawn_burst)
         self._cgroups = cgroup.find_root(config.cgroup)
         if limits := cgroup.wanted_limits(config):
@@ -107,7 +107,7 @@ class Supervisor:
             SpawnFailed: it can't be known how many there are.
         """
         try:
-            if may_last():
+            if has_room_for_long_lived():
                 return
         except OSError as exc:
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
@@ -150,7 +150,7 @@ class Supervisor:
                 ours += readings
                 theirs += writings
                 for writing in writings:
-                    self.confinement.give(writing.number)
+                    self.child_limits.give(writing.number)
             except OSError as exc:
                 raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
             stdio = (
@@ -199,7 +199,7 @@ class Supervisor:
             place = f"{exc.filename}: " if exc.filename else ""
             raise SpawnFailed(f"cannot start a process: {place}{exc.strerror}") from exc
         try:
-            self.confinement.give(terminal.path)
+            self.child_limits.give(terminal.path)
             # Opened by path it becomes the controlling terminal; 1 and 2 are copies of 0.
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(terminal.path, 0, 0))
             return self._start(spec, output, terminal=terminal, long_lived=True)
@@ -226,8 +226,8 @@ class Supervisor:
         tag = next(self._tags)
         leaf = self._leaf(tag, long_lived=long_lived)
         entrance = leaf.entrance if leaf is not None else ()
-        spec.owner, spec.umask = self.confinement.owner, self.confinement.umask
-        spec.wrappers = entrance + self.confinement.wrappers
+        spec.run_as, spec.umask = self.child_limits.run_as, self.child_limits.umask
+        spec.wrappers = entrance + self.child_limits.wrappers
         begin = time.perf_counter()
         try:
             pid = spawn(spec, tag)
@@ -310,7 +310,7 @@ class Supervisor:
         ended = [process for process in self._unsettled if process.record.pid not in but]
         spared = {process.record.tree.tag for process in self._unsettled.difference(ended)}
         trees = [process.record.tree for process in ended]
-        killing = self.trees.start_kill(Forest(trees, self._run_tag, spared))
+        killing = self.trees.start_kill(TreeGroup(trees, self._run_tag, spared))
         for process in ended:
             process.kill(along=killing)
 
@@ -325,4 +325,4 @@ class Supervisor:
             process.abandon()
         self.reaper.close()
         await self.tasks.aclose(EXIT_WAIT_S)
-        self.heap.close()
+        self.malloc.close()

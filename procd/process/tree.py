@@ -83,7 +83,7 @@ class Tree:
 
 
 @dataclass(slots=True)
-class Forest:
+class TreeGroup:
     """All trees of this run of procd but some, to be killed with one search.
 
     Attributes:
@@ -108,7 +108,7 @@ class Forest:
 
 
 def members(
-    tree: Tree | Forest, supervised: Container[int], dead: set[int] | None = None
+    tree: Tree | TreeGroup, supervised: Container[int], dead: set[int] | None = None
 ) -> Iterator[tuple[int, int] | None]:
     """The living processes of `tree` as they are found: pid and start time, in ticks since boot.
 
@@ -152,7 +152,7 @@ def members(
             yield pid, stat.start_time
 
 
-def _roots(tree: Tree | Forest, supervised: Container[int]) -> Iterator[int | None]:
+def _roots(tree: Tree | TreeGroup, supervised: Container[int]) -> Iterator[int | None]:
     """Where to begin: orphans of the tree, its leaders, tagged children of its host."""
     leaders = tree.leaders
     others = 0
@@ -170,11 +170,11 @@ def _roots(tree: Tree | Forest, supervised: Container[int]) -> Iterator[int | No
         yield from _tagged(tree, children(tree.host))
 
 
-def _tagged(tree: Tree | Forest, pids: Iterable[int]) -> Iterator[int]:
+def _tagged(tree: Tree | TreeGroup, pids: Iterable[int]) -> Iterator[int]:
     return (pid for pid in pids if tree.owns(tag_of(pid)))
 
 
-def _owns_orphan(tree: Tree | Forest, leaders: set[int], pid: int) -> bool:
+def _owns_orphan(tree: Tree | TreeGroup, leaders: set[int], pid: int) -> bool:
     tag = tag_of(pid)
     if tag:
         return tree.owns(tag)
@@ -268,7 +268,7 @@ class Trees:
         self.turns.begin(steps)
         await self._tasks.finish(self.turns.finish(steps), f"signal tree {tree.tag:x}")
 
-    def start_kill(self, tree: Tree | Forest) -> asyncio.Task[None]:
+    def start_kill(self, tree: Tree | TreeGroup) -> asyncio.Task[None]:
         """Kill a tree: the first steps now, what follows in a task that ends when nobody is left.
 
         What is in an uninterruptible sleep may take as long as its disk does.
@@ -304,7 +304,7 @@ class Trees:
 
     def _steps(
         self,
-        tree: Tree | Forest,
+        tree: Tree | TreeGroup,
         number: int,
         reached: dict[int, int],
         only: Only | None = None,
@@ -339,7 +339,7 @@ class Trees:
 
     def _try_steps(
         self,
-        tree: Tree | Forest,
+        tree: Tree | TreeGroup,
         number: int,
         reached: dict[int, int],
         only: Only | None = None,
@@ -356,7 +356,7 @@ class Trees:
             log.warning("the tree with tag %x can't be searched: %s", tree.tag, exc.strerror)
 
     def _kill_once(
-        self, tree: Tree | Forest, reached: dict[int, int], sudo: SudoGrace
+        self, tree: Tree | TreeGroup, reached: dict[int, int], sudo: SudoGrace
     ) -> Iterator[None]:
         try:
             yield from self._try_steps(tree, signal.SIGKILL, reached, sudo=sudo)
@@ -366,7 +366,11 @@ class Trees:
                 self._supervised[leader].signal(signal.SIGKILL)
 
     async def _finish_kill(
-        self, tree: Tree | Forest, first: Iterator[None], reached: dict[int, int], sudo: SudoGrace
+        self,
+        tree: Tree | TreeGroup,
+        first: Iterator[None],
+        reached: dict[int, int],
+        sudo: SudoGrace,
     ) -> None:
         """Go on killing until a round finds nobody.
 
@@ -403,7 +407,7 @@ class Trees:
 
 
 def _collect(
-    tree: Tree | Forest, supervised: Container[int], found: dict[int, int]
+    tree: Tree | TreeGroup, supervised: Container[int], found: dict[int, int]
 ) -> Iterator[None]:
     """Put the members into `found`, in the steps of `members`."""
     for member in members(tree, supervised):

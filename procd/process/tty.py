@@ -10,7 +10,7 @@ import termios
 from dataclasses import dataclass
 from typing import Final
 
-from procd.unix.fd import OwnedFd, for_work
+from procd.unix.fd import OwnedFd, own_fds
 
 # asm-generic/ioctls.h; the termios module has no names for them.
 TIOCSPTLCK: Final = 0x40045431
@@ -46,7 +46,7 @@ def open_terminal(cols: int, rows: int) -> Terminal:
     Raises:
         OSError: no terminal or no descriptor is left.
     """
-    (master,) = for_work(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    (master,) = own_fds(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     try:
         fcntl.ioctl(master.number, TIOCSPTLCK, struct.pack("i", 0))
         (index,) = struct.unpack("i", fcntl.ioctl(master.number, TIOCGPTN, struct.pack("i", 0)))
@@ -55,7 +55,7 @@ def open_terminal(cols: int, rows: int) -> Terminal:
         termios.tcsetattr(master.number, termios.TCSANOW, attributes)
         set_window_size(master, cols, rows)
         path = f"/dev/pts/{index}"
-        (slave,) = for_work(os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+        (slave,) = own_fds(os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     except termios.error as exc:  # which is no OSError
         master.close()
         raise OSError(*exc.args) from exc

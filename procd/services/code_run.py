@@ -17,7 +17,7 @@ from procd import worker
 from procd.config import CodeRunConfig
 from procd.errors import BadRequest, SpawnFailed
 from procd.output.buffer import Buffer
-from procd.process.limits import Confinement
+from procd.process.limits import ChildLimits
 from procd.process.process import STDERR
 from procd.process.supervisor import ExtraPipe
 from procd.services.artifacts import Artifacts
@@ -108,7 +108,7 @@ class CodeRuns:
             request.cwd or self._work_dir,
             self._environment.merged(request.envs),
             artifacts,
-            self._executions.confinement,
+            self._executions.child_limits,
             self._config.python,
         )
         try:
@@ -149,7 +149,7 @@ class CodeRuns:
             return (ts_node, "-T", "--ignore-diagnostics", "5107", "-O", TS_NODE_OPTIONS)
         if tsx := run.which("tsx"):
             return (tsx,)
-        node = find(run.env, run.confinement, "node", cwd=run.cwd)
+        node = find(run.env, run.child_limits, "node", cwd=run.cwd)
         if node not in self._strips_types:
             await self._probe(node, run)
         if not self._strips_types.get(node):
@@ -185,7 +185,7 @@ class _Run:
     cwd: str
     env: Mapping[str, str]
     artifacts: Artifacts
-    confinement: Confinement
+    child_limits: ChildLimits
     python_path: str  # empty: the one on PATH
     argv: tuple[str, ...] = ()  # of what runs TypeScript
     folder: Path | None = None
@@ -194,14 +194,14 @@ class _Run:
         """Return the path of a program among the directory's own Node packages, or on PATH."""
         path = f"node_modules/.bin:{self.env.get('PATH', os.defpath)}"
         try:
-            return find({"PATH": path}, self.confinement, name, cwd=self.cwd)
+            return find({"PATH": path}, self.child_limits, name, cwd=self.cwd)
         except MissingProgramError:
             return None
 
     def python(self) -> Program:
         """Python, with the code as its input; with charts, through the runner."""
         python = self.python_path or find(
-            self.env, self.confinement, "python3", "python", cwd=self.cwd
+            self.env, self.child_limits, "python3", "python", cwd=self.cwd
         )
         code = _code_file(self.request.code)
         if not any(name in self.request.code for name in CHARTING):
@@ -223,7 +223,7 @@ class _Run:
 
     def javascript(self) -> Program:
         """Node, with the code as its input."""
-        node = find(self.env, self.confinement, "node", cwd=self.cwd)
+        node = find(self.env, self.child_limits, "node", cwd=self.cwd)
         argv = (node, *PRELOADING, "-", *self.request.argv)
         code = _code_file(self.request.code)
         return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=code)
@@ -235,8 +235,8 @@ class _Run:
             path = self.folder / CODE_FILE
             path.write_text(self.request.code, encoding="utf-8")
             path.chmod(FILE_MODE)
-            self.confinement.give(str(path))
-            if self.confinement.owner is not None:
+            self.child_limits.give(str(path))
+            if self.child_limits.run_as is not None:
                 # Passable, not writable: what another user put there, procd would have to remove.
                 self.folder.chmod(PASSABLE)
         except OSError as exc:

@@ -94,7 +94,7 @@ class Executions:
         self._work_dir = work_dir
         self.running = 0
         self.memory = supervisor.memory
-        self.confinement = supervisor.confinement
+        self.child_limits = supervisor.child_limits
 
     async def run(self, request: ExecuteRequest) -> ExecuteResult:
         """Run a command until its shell has exited and its output has been read.

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from procd.process.limits import Confinement
+from procd.process.limits import ChildLimits
 from procd.unix.mounts import is_remote
 
 
@@ -13,7 +13,7 @@ class MissingProgramError(Exception):
     """There is no such program; the message names it."""
 
 
-def find(env: Mapping[str, str], confinement: Confinement, *names: str, cwd: str = "") -> str:
+def find(env: Mapping[str, str], child_limits: ChildLimits, *names: str, cwd: str = "") -> str:
     """Return the absolute path of the first of `names` on the PATH of `env` that can be run.
 
     Args:
@@ -28,6 +28,6 @@ def find(env: Mapping[str, str], confinement: Confinement, *names: str, cwd: str
             if not os.path.isabs(directory) and is_remote(cwd):  # noqa: PTH117 - a str
                 continue
             path = Path(cwd, directory, name).absolute()
-            if shutil.which(path) and confinement.may_run(path):
+            if shutil.which(path) and child_limits.may_run(path):
                 return str(path)
     raise MissingProgramError(f"{names[0]}: not found")

@@ -10,7 +10,7 @@ ENV_START: Final = 50
 ENV_END: Final = 51
 
 
-def take(name: str) -> str | None:
+def pop_secret(name: str) -> str | None:
     """The value of a variable, which this process then doesn't have; None if it didn't before.
 
     To unset it isn't enough: /proc/PID/environ shows the memory that the process was started with,

@@ -18,7 +18,7 @@ from typing import Final
 RESERVED: Final = 64
 # So many more, or an eighth of the rest if that is less, are not for what lasts: when there can be
 # no more shells, those that are there can still run commands, each for a moment.
-MOMENTARY: Final = 64
+SHORT_LIVED: Final = 64
 # asm-generic/socket.h
 SO_PASSRIGHTS: Final = 83
 
@@ -55,7 +55,7 @@ class OwnedFd:
         return "OwnedFd()" if self.closed else f"OwnedFd({self.number})"
 
 
-def for_work(*numbers: int) -> list[OwnedFd]:
+def own_fds(*numbers: int) -> list[OwnedFd]:
     """Own the descriptors of something new, unless one is of the last RESERVED that there can be.
 
     Raises:
@@ -72,7 +72,7 @@ def for_work(*numbers: int) -> list[OwnedFd]:
         raise
 
 
-def may_last() -> bool:
+def has_room_for_long_lived() -> bool:
     """Whether something new that lasts may take descriptors: more than those for moments are left.
 
     Raises:
@@ -86,7 +86,7 @@ def may_last() -> bool:
             return False
         raise
     os.close(number)
-    return number < most - RESERVED - min(MOMENTARY, (most - RESERVED) // 8)
+    return number < most - RESERVED - min(SHORT_LIVED, (most - RESERVED) // 8)
 
 
 def pipes(count: int) -> tuple[list[OwnedFd], list[OwnedFd]]:
@@ -105,7 +105,7 @@ def pipes(count: int) -> tuple[list[OwnedFd], list[OwnedFd]]:
         for number in numbers:
             os.close(number)
         raise
-    ends = for_work(*numbers)
+    ends = own_fds(*numbers)
     return ends[::2], ends[1::2]
 
 
@@ -119,7 +119,7 @@ def pipe() -> tuple[OwnedFd, OwnedFd]:
     return reading, writing
 
 
-def take_none(sock: socket.socket) -> None:
+def refuse_passed_fds(sock: socket.socket) -> None:
     """Have the kernel refuse what passes descriptors to a unix socket, or to one that it accepts.
 
     Nobody here wants any, and to drop one may be to close it: of a TCP socket whose peer doesn't

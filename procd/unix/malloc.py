@@ -26,14 +26,14 @@ MUCH_BYTES: Final = 1 << 20
 QUIET_S: Final = 1.0
 
 
-def hold() -> None:
+def keep_freed_memory() -> None:
     """Have what is freed stay, in this process, until a Heap gives it back."""
     if hasattr(LIBC, "mallopt"):
         LIBC.mallopt(M_MMAP_THRESHOLD, LARGEST_BYTES)
         LIBC.mallopt(M_TRIM_THRESHOLD, HELD_BYTES)
 
 
-class Heap:
+class MallocTrimmer:
     """Gives back what was freed, once it is quiet."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 
-def precede(nice: int) -> None:
+def raise_priority(nice: int) -> None:
     """Raise procd's own priority to `nice` (-20 to 0), which its children don't inherit.
 
     If it was started with a priority other than 0, that was somebody's choice, and stays.

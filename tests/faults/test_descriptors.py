@@ -8,7 +8,7 @@ import pytest
 from procd.api.interpreter import CONTEXTS
 from procd.errors import Exhausted
 from procd.services.interpreter.context import Context
-from procd.unix.fd import MOMENTARY, RESERVED
+from procd.unix.fd import SHORT_LIVED, RESERVED
 from tests.aliases import MakeClient
 from tests.api import sessions
 from tests.api.clients import (
@@ -72,7 +72,7 @@ async def test_pty_at_each_descriptor(procd: MakeClient, tmp_path: Path) -> None
     client = await procd(process={"shell": program(tmp_path, "read x")})
     assert await listed(client) == []
     statuses = []
-    for spare in range(MOMENTARY + 10):
+    for spare in range(SHORT_LIVED + 10):
         with descriptors_exhausted(but=RESERVED + spare):
             async with client.post("/process/pty", json={"id": f"t{spare}"}) as reply:
                 statuses.append(reply.status)
@@ -86,7 +86,7 @@ async def test_pty_at_each_descriptor(procd: MakeClient, tmp_path: Path) -> None
 async def test_idle_sessions_leave_descriptors_for_their_commands(procd: MakeClient) -> None:
     client = await procd(process={"shell": "/bin/sh"})
     await sessions.create(client, "first")
-    with descriptors_exhausted(but=RESERVED + MOMENTARY + 20):
+    with descriptors_exhausted(but=RESERVED + SHORT_LIVED + 20):
         ids = ["first"]
         said = ""
         while not said:
@@ -105,7 +105,7 @@ async def test_idle_sessions_leave_descriptors_for_their_commands(procd: MakeCli
 async def test_contexts_leave_descriptors_for_the_commands_of_sessions(procd: MakeClient) -> None:
     client = await procd(process={"shell": "/bin/sh"})
     await sessions.create(client)
-    with descriptors_exhausted(but=RESERVED + MOMENTARY + 6):
+    with descriptors_exhausted(but=RESERVED + SHORT_LIVED + 6):
         said = ""
         while not said:
             async with client.post("/process/interpreter/context", json={}) as reply:
@@ -119,7 +119,7 @@ async def test_contexts_created_at_once_leave_descriptors_as_well(procd: MakeCli
     client = await procd(process={"shell": "/bin/sh"})
     await sessions.create(client)
     contexts = client.app[CONTEXTS]
-    with descriptors_exhausted(but=RESERVED + MOMENTARY + 6):
+    with descriptors_exhausted(but=RESERVED + SHORT_LIVED + 6):
         attempts = (contexts.create(cwd="", language="python") for _ in range(40))
         results = await asyncio.gather(*attempts, return_exceptions=True)
         refusals = [result for result in results if not isinstance(result, Context)]

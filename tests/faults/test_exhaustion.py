@@ -23,7 +23,7 @@ import aiohttp
 import pytest
 import uvloop
 
-from procd.unix.fd import MOMENTARY, RESERVED
+from procd.unix.fd import SHORT_LIVED, RESERVED
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import Daemon, descendants, descriptors, eventually
 
@@ -116,7 +116,7 @@ async def test_processes_leave_descriptors_for_connections(
     """A probe comes by a new connection each time, and one that gets none restarts the sandbox."""
     daemon = start()
     assert await version(http, daemon) == 200
-    most = max(descriptors(daemon.pid)) + RESERVED + MOMENTARY + 30
+    most = max(descriptors(daemon.pid)) + RESERVED + SHORT_LIVED + 30
     with limited(daemon, resource.RLIMIT_NOFILE, most):
         statuses: list[int] = []
         while 429 not in statuses:

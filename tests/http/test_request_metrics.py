@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from procd.logging import HumanFormatter, facts
-from procd.unix import malloc as heap
+from procd.unix import malloc
 from tests.aliases import MakeClient
 from tests.api import sessions
 from tests.api.clients import connect, create, delete, each, raw

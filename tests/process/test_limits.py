@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from procd.config import ConfigError, ProcessConfig
-from procd.process.limits import Confinement, confinement, tried
-from procd.process.run_as import PR_GET_DUMPABLE, PR_GET_PDEATHSIG, PR_SET_PDEATHSIG, Owner
+from procd.process.limits import ChildLimits, checked_limits, child_limits
+from procd.process.run_as import PR_GET_DUMPABLE, PR_GET_PDEATHSIG, PR_SET_PDEATHSIG, RunAs
 from procd.unix.libc import LIBC
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -25,13 +25,13 @@ util_linux = pytest.mark.skipif(
 
 def test_nothing_asked_for() -> None:
     """No wrapper, no owner, nothing to set."""
-    assert confinement(ProcessConfig()) == Confinement()
+    assert child_limits(ProcessConfig()) == ChildLimits()
 
 
 @util_linux
 def test_limits_and_privileges() -> None:
     """Limits first: the user who comes after may not raise any."""
-    found = confinement(ProcessConfig(rlimits=("nofile=64:128", "core=0"), no_new_privs=True))
+    found = child_limits(ProcessConfig(rlimits=("nofile=64:128", "core=0"), no_new_privs=True))
     names = tuple(word if word.startswith("-") else Path(word).name for word in found.wrappers)
     assert names == (
         "prlimit", "--nofile=64:128", "--core=0", "--", "setpriv", "--no-new-privs", "--",
@@ -42,15 +42,15 @@ def test_limits_and_privileges() -> None:
 @util_linux
 def test_a_user_by_name_and_by_number() -> None:
     """Names are looked up once, here; a number needs no entry."""
-    found = confinement(ProcessConfig(user="nobody"))
-    assert found.owner is not None
-    assert found.owner.uid == 65534
+    found = child_limits(ProcessConfig(user="nobody"))
+    assert found.run_as is not None
+    assert found.run_as.uid == 65534
     assert found.environment["USER"] == "nobody"
-    found = confinement(ProcessConfig(user="54321", group="54322", groups=("54323", "54324")))
-    assert found.owner == Owner(uid=54321, gid=54322, groups=(54323, 54324))
+    found = child_limits(ProcessConfig(user="54321", group="54322", groups=("54323", "54324")))
+    assert found.run_as == RunAs(uid=54321, gid=54322, groups=(54323, 54324))
     assert found.wrappers[1:] == ("--reuid=54321", "--regid=54322", "--groups=54323,54324", "--")
     assert found.environment == {"HOME": "/", "USER": "54321", "LOGNAME": "54321"}
-    assert "--clear-groups" in confinement(ProcessConfig(user="54321")).wrappers
+    assert "--clear-groups" in child_limits(ProcessConfig(user="54321")).wrappers
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_user_by_name_and_by_number() -> None:
 def test_what_cannot_be(config: ProcessConfig, message: str) -> None:
     """The message names the key."""
     with pytest.raises(ConfigError) as caught:
-        confinement(config)
+        child_limits(config)
     assert message in str(caught.value)
 
 
@@ -91,7 +91,7 @@ def test_oom_score() -> None:
     """It is added to procd's own, as far as the scale goes."""
     own = int(Path("/proc/self/oom_score_adj").read_text())
     for worse, score in ((1, min(own + 1, 1000)), (2000, 1000)):
-        wrappers = confinement(ProcessConfig(oom_score_adj=worse)).wrappers
+        wrappers = child_limits(ProcessConfig(oom_score_adj=worse)).wrappers
         assert wrappers[1:] == (f"--adjust={score}", "--")
 
 
@@ -102,13 +102,13 @@ def test_a_path_that_the_user_cannot_pass(tmp_path: Path) -> None:
     for place in (inner, *inner.parents):
         if place.stat().st_uid == os.geteuid() and place.is_relative_to(tmp_path):
             place.chmod(0o700)
-    me = Owner(uid=os.geteuid(), gid=os.getegid(), groups=())
+    me = RunAs(uid=os.geteuid(), gid=os.getegid(), groups=())
     me.check_path(inner, "key")
     with pytest.raises(ConfigError, match=f"key: uid 54321 can't pass through {inner}"):
-        Owner(uid=54321, gid=54321, groups=()).check_path(inner, "key")
+        RunAs(uid=54321, gid=54321, groups=()).check_path(inner, "key")
     inner.chmod(0o711)
     with pytest.raises(ConfigError, match=f"can't pass through {inner.parent}$"):
-        Owner(uid=54321, gid=54321, groups=()).check_path(inner, "key")
+        RunAs(uid=54321, gid=54321, groups=()).check_path(inner, "key")
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_which_bit_says_so(
     place.chmod(mode)
     uid = found.st_uid if owns else found.st_uid + 1
     for gid, groups in ((found.st_gid, ()), (1, (2, found.st_gid))):
-        owner = Owner(uid=uid, gid=gid if in_group else 1, groups=groups if in_group else (2,))
+        owner = RunAs(uid=uid, gid=gid if in_group else 1, groups=groups if in_group else (2,))
         assert owner._may_execute(place) is passes
-    assert Owner(uid=0, gid=0, groups=())._may_execute(place)
+    assert RunAs(uid=0, gid=0, groups=())._may_execute(place)
 
 
 @root_only
@@ -153,7 +153,7 @@ def test_who_acts_as_the_user_is_who_it_was_afterwards() -> None:
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGUSR1)
     try:
         mine, gid = own(), os.getgid()
-        with Owner(uid=54321, gid=54322, groups=(54323,)).acting():
+        with RunAs(uid=54321, gid=54322, groups=(54323,)).acting():
             assert (os.geteuid(), os.getegid(), os.getgroups()) == (54321, 54322, [54323])
             assert (os.getuid(), os.getgid()) == (0, gid)
         assert own() == mine
@@ -177,7 +177,7 @@ def test_a_path_that_others_may_exchange(
     (tmp_path / "link" / "to").symlink_to("../further/on/inner")
     place = next(tmp_path.rglob(where))
     place.chmod(mode)
-    user = Owner(uid=54321, gid=54321, groups=())
+    user = RunAs(uid=54321, gid=54321, groups=())
     path = tmp_path / "link" / "to"
     if refused:
         with pytest.raises(ConfigError, match=f"^key: uid 54321 could .* in {place}$"):
@@ -200,8 +200,8 @@ def test_a_path_that_is_the_users(tmp_path: Path) -> None:
     os.chown(tmp_path, 54321, 54321)
     (tmp_path / "inner").mkdir()
     with pytest.raises(ConfigError, match=f"could .* in {tmp_path}$"):
-        Owner(uid=54321, gid=54321, groups=()).check_lasting(tmp_path / "inner", "key")
-    Owner(uid=0, gid=0, groups=()).check_lasting(tmp_path / "inner", "key")
+        RunAs(uid=54321, gid=54321, groups=()).check_lasting(tmp_path / "inner", "key")
+    RunAs(uid=0, gid=0, groups=()).check_lasting(tmp_path / "inner", "key")
 
 
 @root_only
@@ -209,7 +209,7 @@ def test_what_a_link_leads_to_is_not_given(tmp_path: Path) -> None:
     """A name that is there is a pipe or a terminal of procd's own."""
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "file")
-    Confinement(owner=Owner(uid=54321, gid=54321, groups=())).give(str(tmp_path / "link"))
+    ChildLimits(run_as=RunAs(uid=54321, gid=54321, groups=())).give(str(tmp_path / "link"))
     assert (tmp_path / "file").stat().st_uid == 0
 
 
@@ -228,9 +228,9 @@ def test_limits_that_no_program_starts_with(limit: str, reason: str, more: dict[
     """Each can be written down, and every command would fail by it."""
     config = ProcessConfig(rlimits=("core=0", limit), **more)
     if limit in ("nofile=2", "as=1000") or os.geteuid() == 0:  # else it is above procd's own
-        confinement(config)
+        child_limits(config)
     with pytest.raises(ConfigError, match=r"^process\.rlimits: ") as caught:
-        tried(config)
+        checked_limits(config)
     if os.geteuid() == 0:
         assert reason in str(caught.value)
 
@@ -242,7 +242,7 @@ def test_a_limit_that_is_used_up_now_may_be_free_later(caplog: pytest.LogCapture
         for _ in range(2):
             other = others.enter_context(subprocess.Popen(["sleep", "1000"], user=12345))
             others.callback(other.kill)
-        tried(ProcessConfig(user="12345", rlimits=("nproc=1:1",)))
+        checked_limits(ProcessConfig(user="12345", rlimits=("nproc=1:1",)))
     assert os.strerror(errno.EAGAIN) in caplog.text
 
 
@@ -252,8 +252,8 @@ def test_what_programs_start_with(handler: signal.Handlers) -> None:
     config = ProcessConfig(rlimits=("core=0", "nofile=64:128"), no_new_privs=True, oom_score_adj=1)
     before = signal.signal(signal.SIGCHLD, handler)
     try:
-        assert tried(config) == confinement(config)
-        assert tried(ProcessConfig()) == Confinement()
+        assert checked_limits(config) == child_limits(config)
+        assert checked_limits(ProcessConfig()) == ChildLimits()
         assert signal.getsignal(signal.SIGCHLD) == handler
     finally:
         signal.signal(signal.SIGCHLD, before)

@@ -461,8 +461,6 @@ async def test_end_wakes_the_stopped(supervise: Supervise) -> None:
     assert await ended(process) == ExitStatus(code=8)
 
 
-
-
 async def test_end_after_the_end_ends_what_is_left(supervise: Supervise) -> None:
     """The process is over; its orphan in another session is not, and is ended."""
     process = supervise().sh('setsid sh -c "$STAY" & read x; exit 0')
@@ -516,8 +514,6 @@ async def test_a_kill_of_one_is_no_kill_of_another(supervise: Supervise) -> None
     assert two.running
 
 
-
-
 async def test_nobody_to_wait_for(supervise: Supervise) -> None:
     """`killed` without a kill returns; a kill after everyone's end is none."""
     process = supervise().sh("exit 0")
@@ -564,12 +560,6 @@ async def test_orphans_are_reaped_and_nobody_else(supervise: Supervise) -> None:
     assert started() == [leader]
     assert await ended(process) == ExitStatus(code=9)
     assert started() == []
-
-
-
-
-
-
 
 
 async def test_close_ends_everything(supervise: Supervise) -> None:
@@ -715,7 +705,7 @@ async def test_no_descriptor_to_spare(
     supervise: Supervise, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many are missing, the start is refused in words, and nothing is left behind."""
-    for kept in ("RESERVED", "MOMENTARY"):  # connections and commands have taken them
+    for kept in ("RESERVED", "SHORT_LIVED"):  # connections and commands have taken them
         monkeypatch.setattr(f"procd.unix.fd.{kept}", 0)
     starter = supervise()
     start, here = getattr(starter, kind), os.getcwd()

@@ -248,7 +248,7 @@ def test_a_leader_that_has_ended_since(start: Start) -> None:
     """While one tree is looked at, the leader of another ends: its pid isn't looked at any more."""
     leaders = [start("echo $$; read -r line") for _ in range(2)]
     pids = {leader.line() for leader in leaders}
-    forest = proctree.Forest([leader.tree for leader in leaders], 0, ())
+    forest = proctree.TreeGroup([leader.tree for leader in leaders], 0, ())
     supervised = set(pids)
     looks = filter(None, proctree.members(forest, supervised))
     first, _ = next(looks)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from procd.process.tty import open_pty
-from procd.unix.fd import RESERVED, OwnedFd, anonymous_file, for_work, pipe, take_none
+from procd.unix.fd import RESERVED, OwnedFd, anonymous_file, own_fds, pipe, refuse_passed_fds
 
 
 def _open(number: int) -> bool:
@@ -53,11 +53,11 @@ def test_the_fewest_are_enough_for_what_lasts() -> None:
     """procd has some 26 open by itself, and starts with 36 for work (`server.LEAST_FILES`)."""
     program = f"""
 import os, resource
-from procd.unix.fd import may_last
+from procd.unix.fd import has_room_for_long_lived
 resource.setrlimit(resource.RLIMIT_NOFILE, ({RESERVED + 36}, {RESERVED + 36}))
 while os.open(os.devnull, os.O_RDONLY) < 26:
     pass
-raise SystemExit(not may_last())
+raise SystemExit(not has_room_for_long_lived())
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
 
@@ -102,11 +102,11 @@ def test_the_last_descriptors_are_not_for_new_work() -> None:
     most = max(numbers) + RESERVED + 1
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     try:
-        for fd in for_work(*numbers):
+        for fd in own_fds(*numbers):
             fd.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (most - 1, hard))
         with pytest.raises(OSError, match="Too many open files"):
-            for_work(*os.pipe())
+            own_fds(*os.pipe())
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(numbers) + RESERVED, hard))
         with pytest.raises(OSError, match="Too many open files"):
             open_pty(80, 24)
@@ -125,7 +125,7 @@ class Filtered(socket.socket):
 def test_a_filter_in_front_of_the_option_to_take_no_descriptors() -> None:
     """As on a kernel without it: what is refused then is nothing."""
     with Filtered(socket.AF_UNIX) as sock:
-        take_none(sock)
+        refuse_passed_fds(sock)
 
 
 def test_a_file_that_there_is_no_room_for() -> None:

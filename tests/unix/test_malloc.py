@@ -6,21 +6,21 @@ import sys
 
 import pytest
 
-from procd.unix import malloc as heap
-from procd.unix.malloc import MUCH_BYTES, Heap
+from procd.unix import malloc
+from procd.unix.malloc import MUCH_BYTES, MallocTrimmer
 from tests.waiting import until
 
 # Frees much, behind something that is still in use, as what it prints shows; then is quiet.
 LARGE = """
 import asyncio, resource
 from pathlib import Path
-from procd.unix.malloc import Heap, hold
+from procd.unix.malloc import MallocTrimmer, keep_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
 
 async def main():
-    heap = Heap(asyncio.get_running_loop())
+    heap = MallocTrimmer(asyncio.get_running_loop())
     before = resident()
     pieces = [bytes(range(256)) * 1024 for _ in range(400)]
     taken = resident() - before
@@ -32,7 +32,7 @@ async def main():
             await asyncio.sleep(0.01)
     print(taken > 90, freed > 90)
 
-hold()
+keep_freed_memory()
 asyncio.run(main())
 """
 
@@ -49,7 +49,7 @@ import asyncio, os, resource, subprocess
 from pathlib import Path
 from procd.process.process import PTY_BURST_BYTES
 from procd.output.buffer import Buffer
-from procd.unix.malloc import hold
+from procd.unix.malloc import keep_freed_memory
 from procd.process.io import FdReader
 from procd.process.tty import open_pty
 
@@ -73,7 +73,7 @@ async def main():
     kept = sum(store.kept_bytes for store in stores)
     print(kept, (resident() - before) / kept)
 
-hold()
+keep_freed_memory()
 asyncio.run(main())
 """
 
@@ -107,7 +107,7 @@ def given_back(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 async def test_not_as_long_as_much_is_freed(given_back: list[int]) -> None:
     loop = asyncio.get_running_loop()
-    tested = Heap(loop)
+    tested = MallocTrimmer(loop)
     end = loop.time() + 0.5
     while loop.time() < end:
         tested.freed(MUCH_BYTES)
@@ -118,7 +118,7 @@ async def test_not_as_long_as_much_is_freed(given_back: list[int]) -> None:
 
 async def test_little_and_a_closed_one_are_no_reason(given_back: list[int]) -> None:
     """By the time that a later one has given back, they would have."""
-    little, closed, later = (Heap(asyncio.get_running_loop()) for _ in range(3))
+    little, closed, later = (MallocTrimmer(asyncio.get_running_loop()) for _ in range(3))
     little.freed(MUCH_BYTES - 1)
     closed.freed(MUCH_BYTES)
     closed.close()

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from procd.unix.fd import for_work, take_none
+from procd.unix.fd import own_fds, refuse_passed_fds
 
 KEY_BYTES: Final = 16
 CHUNK_BYTES: Final = 32 << 10
@@ -51,8 +51,8 @@ class Channel:
         ours, theirs = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
         )
-        take_none(ours)
-        self._fd, self.theirs = for_work(ours.detach(), theirs.detach())
+        refuse_passed_fds(ours)
+        self._fd, self.theirs = own_fds(ours.detach(), theirs.detach())
         os.set_blocking(self._fd.number, False)
         self.key = secrets.token_bytes(KEY_BYTES)
         self.unsent_bytes = 0

@@ -76,7 +76,7 @@ class Spares:
         env = self._environment.merged({})
         try:
             python = self._config.python or find(
-                env, self._processes.confinement, "python3", "python", cwd=self._work_dir
+                env, self._processes.child_limits, "python3", "python", cwd=self._work_dir
             )
         except MissingProgramError as exc:
             raise SpawnFailed(str(exc)) from exc

@@ -114,7 +114,7 @@ class PtySessions:
 
     def _spawn(self, info: PtyInfo, output: Log[Buffer]) -> Process:
         """Start the shell of a session. Source: contract, sections 4.1 and 10.2."""
-        shell, owner = self._shell.path(), self._processes.confinement.owner
+        shell, owner = self._shell.path(), self._processes.child_limits.run_as
         return self._processes.spawn_pty(
             (shell, "-i", "-l"),
             cwd=info.cwd,

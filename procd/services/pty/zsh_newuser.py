@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from procd.process.run_as import Owner
+from procd.process.run_as import RunAs
 from procd.process.shell import kind_of
 from procd.unix.mounts import is_remote
 
@@ -21,7 +21,7 @@ DIRECTORY: Final = str(Path(__file__).parent / "zsh")
 COMMON: Final = ("/etc/zshenv", "/etc/zsh/zshenv")
 
 
-def skip_newuser(shell: str, env: Mapping[str, str], owner: Owner | None) -> dict[str, str]:
+def skip_newuser(shell: str, env: Mapping[str, str], owner: RunAs | None) -> dict[str, str]:
     """Return `env`, with a ZDOTDIR if `shell` would ask its user: `owner`, or procd's own."""
     home = env.get("HOME", "")
     if (

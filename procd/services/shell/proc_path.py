@@ -16,7 +16,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Final
 
-from procd.process.limits import Confinement
+from procd.process.limits import ChildLimits
 from procd.unix.fd import OwnedFd, anonymous_file, pipe, write_all
 from procd.unix.libc import LIBC
 
@@ -139,10 +139,10 @@ class ChildPaths:
         directory: where another user's children find them; they must be able to pass it.
     """
 
-    def __init__(self, confinement: Confinement, directory: Path, open_watch: OpenWatch) -> None:
-        self._confinement = confinement
+    def __init__(self, child_limits: ChildLimits, directory: Path, open_watch: OpenWatch) -> None:
+        self._child_limits = child_limits
         self._open_watch = open_watch
-        self._directory = directory if confinement.owner is not None else None
+        self._directory = directory if child_limits.run_as is not None else None
 
     def output(self, name: str) -> tuple[ChildPath, OwnedFd]:
         """A pipe: the end that a child writes, and ours.
@@ -189,7 +189,7 @@ class ChildPaths:
         path = f"{self._directory}/{name}"
         file = OwnedFd(os.open(path, NEW_FILE, MODE))
         try:
-            self._confinement.give(file.number)
+            self._child_limits.give(file.number)
             write_all(file, content)
         except OSError:
             ChildPath(file, path).close()
@@ -199,7 +199,7 @@ class ChildPaths:
     def _fifo(self, name: str) -> str:
         path = f"{self._directory}/{name}"
         os.mkfifo(path, MODE)
-        self._confinement.give(path)
+        self._child_limits.give(path)
         return path
 
 

@@ -55,12 +55,12 @@ class ShellSessions:
         self._work_dir = work_dir
         self._home_dir = home_dir
         self._sessions: dict[str, ShellSession] = {}
-        self._memory = Budget(config.total_text_bytes(memory_bytes()), supervisor.heap.freed)
+        self._memory = Budget(config.total_text_bytes(memory_bytes()), supervisor.malloc.freed)
         self._logs = LogStore(config.max_log_bytes, config.max_total_log_bytes, self._memory)
         self._open_watch = OpenWatch()
         self._root = StateDirectory(state_dir(config, os.environ))
         # Another user's shell opens what is in it by name: it may pass through, and not list.
-        self._mode = 0o700 if supervisor.confinement.owner is None else 0o711
+        self._mode = 0o700 if supervisor.child_limits.run_as is None else 0o711
         self._root.path.chmod(self._mode)
         self._last_number = 0
 
@@ -93,13 +93,13 @@ class ShellSessions:
             raise Exhausted(f"limit of {self.config.max_sessions} sessions is reached")
         self._last_number += 1
         directory = self._root.path / str(self._last_number)
-        confinement = self._supervisor.confinement
+        child_limits = self._supervisor.child_limits
         try:
-            if confinement.owner is not None:
+            if child_limits.run_as is not None:
                 make_directory(directory, self._mode)
             driver = ShellDriver(
                 self._supervisor,
-                ChildPaths(confinement, directory, self._open_watch),
+                ChildPaths(child_limits, directory, self._open_watch),
                 self._shell.path(),
                 cwd=request.cwd or self._work_dir,
                 env=self._environment.merged(request.envs),

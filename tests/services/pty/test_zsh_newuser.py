@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from procd.process.run_as import Owner
+from procd.process.run_as import RunAs
 from procd.services.pty import zsh_newuser as newuser
 from procd.services.pty.zsh_newuser import STARTUP_FILES, skip_newuser
 from tests.passable import let_pass
 
-USER = Owner(uid=54321, gid=54321, groups=())
-ROOT = Owner(uid=0, gid=0, groups=())
+USER = RunAs(uid=54321, gid=54321, groups=())
+ROOT = RunAs(uid=0, gid=0, groups=())
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from procd.process.limits import Confinement
-from procd.process.run_as import Owner
+from procd.process.limits import ChildLimits
+from procd.process.run_as import RunAs
 from procd.services.shell.proc_path import READ_BYTES, ChildPaths, OpenWatch
 from procd.unix.fd import RESERVED
 from tests.api.clients import descriptors_exhausted
@@ -24,9 +24,9 @@ def watch() -> Iterator[OpenWatch]:
 
 @pytest.fixture(params=["/proc", "FIFO"])
 def paths(request: pytest.FixtureRequest, tmp_path: Path, watch: OpenWatch) -> ChildPaths:
-    owner = Owner(uid=os.geteuid(), gid=os.getegid(), groups=())
+    owner = RunAs(uid=os.geteuid(), gid=os.getegid(), groups=())
     return ChildPaths(
-        Confinement(owner=owner if request.param == "FIFO" else None), tmp_path, watch
+        ChildLimits(run_as=owner if request.param == "FIFO" else None), tmp_path, watch
     )
 
 
