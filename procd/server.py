@@ -31,8 +31,7 @@ from procd.process import kernel
 from procd.services.access import redacted
 from procd.services.credentials import VARIABLE
 from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
-from procd.unix import environ, keyring, malloc
-from procd.unix import raise_priority as priority
+from procd.unix import malloc, own_process
 from procd.unix.fd import RESERVED, seal_inherited
 
 log = logging.getLogger("procd")
@@ -76,8 +75,8 @@ def serve(
       PROCD_SERVER_HOST= PROCD_SERVER_UNIX=/run/procd.sock procd serve
     """
     try:
-        environ.pop_secret(CLIENT_TOKEN)  # whoever starts a server may be a client of another
-        secret = environ.pop_secret(VARIABLE)
+        own_process.pop_secret(CLIENT_TOKEN)  # whoever starts a server may be a client of another
+        secret = own_process.pop_secret(VARIABLE)
     except OSError as exc:
         _refuse(f"{VARIABLE}: can't be hidden from other processes: {exc.strerror}")
     if lacking := kernel.missing_features():
@@ -157,12 +156,12 @@ def _prepare_process(config: Config) -> None:
     malloc.keep_freed_memory()
     if config.process.user:
         try:
-            keyring.renounce_keys()
+            own_process.renounce_keys()
         except OSError as exc:
             log.info("processes have the kernel's keys that procd has: %s", exc.strerror)
     if config.server.nice:
         try:
-            priority.raise_priority(config.server.nice)
+            own_process.raise_priority(config.server.nice)
         except OSError as exc:
             log.info("procd has no priority over what it runs: %s", exc.strerror)
     # A watchdog's SIGABRT then says where the loop was stuck.

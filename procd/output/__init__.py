@@ -1,5 +1,4 @@
-"""Bytes in, bytes out: the log and what reads it. No descriptors, no processes, no HTTP.
+"""Output of processes: logs, what keeps them, and how readers get it. No processes, no HTTP.
 
-May import `procd.utf8` and the standard library. Waiting is the business of whoever reads: a cursor
-knows an offset and whom to call.
+May import `procd.unix` and what lies below it.
 """

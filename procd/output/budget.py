@@ -1,21 +1,21 @@
-"""Budget: how much memory all buffers together may take."""
+"""Budget: the memory that all buffers together may use."""
 
 from collections.abc import Callable
 from typing import Final
 
-# What each buffer may keep of its tail, whatever the others have: a quarter of it, and what is read
-# in one turn of the event loop on top of that (64 KiB), still fit.
+# What each buffer may keep of its tail even if the budget is used up. A reader that lags by a
+# quarter of it loses nothing when one more read (64 KiB) is appended.
 LEAST_TAIL_BYTES: Final = 128 << 10
 
 
 class Budget:
-    """What all buffers together may take, and do take, bytes.
+    """How much memory all buffers together may use, and do use, in bytes.
 
     Args:
         on_freed: called with the number of bytes that were freed.
 
     Attributes:
-        evict: drops what can be spared most; returns whether there was anything.
+        evict: drops what is needed least; returns whether there was anything to drop.
     """
 
     __slots__ = ("_on_freed", "evict", "most_bytes", "used_bytes")
@@ -27,12 +27,12 @@ class Budget:
         self._on_freed = on_freed
 
     def give_back(self, size: int) -> None:
-        """Count `size` bytes less; the same owner won't use them again."""
+        """Count `size` bytes less, which were freed."""
         self.used_bytes -= size
         self._on_freed(size)
 
     def take(self, size: int) -> bool:
-        """Count `size` bytes more; False, and nothing is counted, if there is no room for them."""
+        """Count `size` bytes more; without room for them count nothing and return False."""
         used = self.used_bytes + size
         if used >= self.most_bytes:
             return False
@@ -40,17 +40,14 @@ class Budget:
         return True
 
     def relieve(self, size: int = 0) -> None:
-        """Evict until there is room, or nothing is left to evict.
+        """Evict until `has_room(size)`, or nothing is left to evict.
 
-        Nothing is evicted for something that wouldn't fit even then.
-
-        Args:
-            size: what is to be kept beside a buffer, bytes.
+        Nothing is evicted for a size that wouldn't fit even then.
         """
         while not self.has_room(size) and size + LEAST_TAIL_BYTES <= self.most_bytes:
             if not self.evict():
                 return
 
     def has_room(self, size: int = 0) -> bool:
-        """Whether there is room for the least of another buffer, and `size` bytes beside it."""
+        """Whether there is room for the least tail of another buffer and `size` bytes besides."""
         return self.used_bytes + size + LEAST_TAIL_BYTES <= self.most_bytes

@@ -9,12 +9,12 @@ from typing import Final, NamedTuple
 
 from procd.output.budget import LEAST_TAIL_BYTES, Budget
 
-# Shorter runs are joined with the following ones of their stream.
+# Runs up to this size are joined with what follows on their stream.
 MERGE_BYTES: Final = 4 << 10
-# What a run takes beside its bytes. A buffer keeps as many as fit its cap, or FEW_RUNS.
+# The memory of a run beside its bytes. As many are kept as fit the cap, but at least FEW_RUNS.
 RUN_COST_BYTES: Final = 192
 FEW_RUNS: Final = 340
-# Evicted runs are removed from the lists when there are more than so many.
+# Evicted runs are removed from the lists when there are more than this.
 COMPACT_RUNS: Final = 256
 
 
@@ -33,15 +33,15 @@ EVICTED: Final = Run(-1, 0, b"")
 class Buffer:
     """The first `head_bytes` and the last `cap_bytes - head_bytes` of a log.
 
-    Each byte has its offset for ever. What lies between head and tail is dropped; without a head,
-    that is everything before `start`. It takes at most twice the cap and one run.
+    The offset of a byte never changes. What lies between head and tail is dropped; without a head,
+    that is everything before `start`. A buffer uses at most twice the cap and one run.
 
-    Each byte belongs to a stream (a small number); all streams share one sequence of offsets, in
+    Each byte belongs to a stream (a small number). All streams share one sequence of offsets, in
     order of arrival.
 
-    When the budget is used up, the head ends and the tail shrinks as more is appended, down to
-    `LEAST_TAIL_BYTES`; it grows again when there is room. It halves or doubles with each append at
-    most, so that a reader that lags by `safe_lag_bytes` loses nothing.
+    While the budget is used up, the head ends and the tail shrinks as bytes are appended, down to
+    `LEAST_TAIL_BYTES`; later it grows again. With each append it at most halves or doubles, so that
+    a reader that lags by `safe_lag_bytes` loses nothing.
     """
 
     __slots__ = ("_accounted", "_budget", "_claimed", "_dropped", "_first", "_full_tail_bytes",
@@ -50,17 +50,17 @@ class Buffer:
 
     def __init__(self, cap_bytes: int, head_bytes: int = 0, budget: Budget | None = None) -> None:
         self._budget = budget
-        self._accounted = 0  # what the budget counts for what is kept
-        self._claimed = 0  # and for other things
+        self._accounted = 0  # what the budget counts for the bytes that are kept
+        self._claimed = 0  # and for `claim`
         self._tail_bytes = self._full_tail_bytes = cap_bytes - head_bytes
         self._head_bytes = head_bytes
         self._head: list[Run] = []
         self._tail: list[Run] = []
-        self._offsets: list[int] = []  # of the runs of the tail
-        self._first = 0  # index of the oldest run of the tail that is kept
+        self._offsets: list[int] = []  # of the runs in `_tail`
+        self._first = 0  # index of the oldest run in `_tail` that is kept
         self.end = 0
-        self._totals: dict[int, int] = {}  # by stream: all bytes that ever came
-        self._dropped: dict[int, int] = {}  # by stream: those of evicted runs
+        self._totals: dict[int, int] = {}  # by stream: all bytes that were ever appended
+        self._dropped: dict[int, int] = {}  # by stream: the bytes of evicted runs
 
     @property
     def start(self) -> int:
@@ -70,7 +70,7 @@ class Buffer:
         return max(self._offsets[self._first], self.end - self._tail_bytes)
 
     def start_after(self, size: int) -> int:
-        """What `start` will be when `size` more bytes have come, unless the tail shrinks."""
+        """What `start` will be after `size` more bytes, unless the tail shrinks."""
         return max(self.start, self.end + size - self._tail_bytes)
 
     @property
@@ -80,28 +80,28 @@ class Buffer:
 
     @property
     def held_bytes(self) -> int:
-        """How much memory that takes, as the budget counts it."""
+        """How much memory they use, as the budget counts it."""
         return self.kept_bytes + RUN_COST_BYTES * (len(self._head) + len(self._tail) - self._first)
 
     @property
     def sole_stream(self) -> int:
-        """The stream of all bytes that ever came; 0 if there are several, or none."""
+        """The stream of all bytes that were ever appended; 0 if there are several, or none."""
         return next(iter(self._totals)) if len(self._totals) == 1 else 0
 
     @property
     def safe_lag_bytes(self) -> int:
-        """How far a reader may lag and lose nothing, even if the tail shrinks."""
+        """How far a reader may lag without losing bytes, even if the tail shrinks."""
         return sys.maxsize if self._budget is None else self._tail_bytes // 4
 
     def claim(self, size: int) -> bool:
-        """Count `size` bytes of something else in the budget until `clear`; False without room."""
+        """Count `size` bytes of another object in the budget until `clear`; False without room."""
         if self._budget is None or not self._budget.take(size):
             return False
         self._claimed += size
         return True
 
     def append(self, data: bytes, stream: int = 0) -> None:
-        """Add `data`, which isn't copied if it is long."""
+        """Append `data`, which isn't copied if it is long."""
         if not data:
             return
         self._totals[stream] = self._totals.get(stream, 0) + len(data)
@@ -110,7 +110,7 @@ class Buffer:
             self._add_to(self._head, data[:room], stream)
             data = data[room:]
             if len(self._head) > self._most_runs(self._head_bytes):
-                self._head_bytes = self.end  # of so many short runs the head ends here
+                self._head_bytes = self.end  # too many short runs: the head ends here
         if data:
             if self._add_to(self._tail, data, stream):
                 self._offsets.append(self.end - len(data))
@@ -119,7 +119,7 @@ class Buffer:
             self._account(self._budget)
 
     def _add_to(self, runs: list[Run], data: bytes, stream: int) -> bool:
-        """Join `data` with the last run if both are short, else add a run; returns True then."""
+        """Join `data` with the last run if both are short, else add a run and return True."""
         offset = self.end
         self.end += len(data)
         if runs:
@@ -134,7 +134,7 @@ class Buffer:
         return max(size // RUN_COST_BYTES, FEW_RUNS)
 
     def _evict(self) -> None:
-        """Drop the oldest runs of the tail that are beyond its size."""
+        """Drop the oldest runs of the tail that exceed its size."""
         runs, offsets, first = self._tail, self._offsets, self._first
         last = len(runs) - 1
         most_runs = self._most_runs(self._tail_bytes)
@@ -151,7 +151,7 @@ class Buffer:
         self._first = first
 
     def _account(self, budget: Budget) -> None:
-        """Count in the budget what is kept; shrink the tail without room, else let it grow."""
+        """Update the budget; shrink the tail if that is used up, else let the tail grow."""
         self._update(budget)
         if budget.used_bytes < budget.most_bytes and self._tail_bytes == self._full_tail_bytes:
             return
@@ -172,9 +172,9 @@ class Buffer:
         self._accounted = held
 
     def shorten(self, least_bytes: int) -> bool:
-        """Drop the older half of the tail, but keep `least_bytes`; returns whether anything went.
+        """Drop the older half of the tail, but keep `least_bytes`; False if nothing was dropped.
 
-        The tail grows again with what is appended, if the budget has room.
+        If the budget has room, the tail grows again with what is appended.
         """
         kept = self.end - self.start
         tail = max(least_bytes, kept // 2)
@@ -186,12 +186,12 @@ class Buffer:
         return True
 
     def cut(self, most_bytes: int) -> None:
-        """Keep only the first and the last half of `most_bytes`; call it when all has come."""
+        """Keep only the first and the last half of `most_bytes`; nothing may follow."""
         if self.kept_bytes <= most_bytes:
             return
         half = most_bytes // 2
         last = self._tail[self._first :]
-        if self.start == min(self._head_bytes, self.end):  # no gap: it may begin in the head
+        if self.start == min(self._head_bytes, self.end):  # no gap: the tail may begin in the head
             last = self._head + last
             self._tail_bytes = half
         last = last[max(bisect_right(last, self.end - half, key=_offset) - 1, 0) :]
@@ -219,7 +219,7 @@ class Buffer:
         self._release()
 
     def __del__(self) -> None:
-        """Give back to the budget what was kept, when the last reader has gone."""
+        """Give back to the budget what is kept, when nothing refers to the buffer any more."""
         self._release()
 
     def _release(self) -> None:
@@ -234,7 +234,7 @@ class Buffer:
             self._accounted = held
 
     def read(self, offset: int, most: int) -> bytes:
-        """Bytes from `offset` on: as many whole runs as fit `most`, or part of one; b"" at the end.
+        """Bytes from `offset` on: whole runs that fit in `most`, or part of one; b"" at the end.
 
         Raises:
             LookupError: `offset` lies before `start`, or beyond the end.
@@ -242,7 +242,7 @@ class Buffer:
         if offset == self.end:
             return b""
         if self._tail:
-            last = self._tail[-1]  # where a reader that keeps up always is
+            last = self._tail[-1]  # the usual position of a reader that keeps up
             if offset == last.offset and len(last.data) <= min(most, self._tail_bytes):
                 return last.data
         parts: list[bytes] = []
@@ -258,7 +258,7 @@ class Buffer:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def slices(self, offset: int, most: int) -> Iterator[Run]:
-        """Bytes from `offset` on, `most` at the most, cut where the stream changes.
+        """Bytes from `offset` on, at most `most`, cut where the stream changes.
 
         Raises:
             LookupError: as `read`.
@@ -282,7 +282,7 @@ class Buffer:
         return dropped
 
     def runs(self) -> Iterator[Run]:
-        """Everything that is kept, oldest first; a gap shows as a jump of the offset."""
+        """Everything that is kept, oldest first; after a gap the offset jumps."""
         yield from self._head
         start = self.start
         for run in self._tail[self._first :]:

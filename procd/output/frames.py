@@ -1,6 +1,6 @@
-"""Binary WebSocket frames of a log, each encoded once for all who stand at the same offset.
+"""Binary WebSocket frames of a log, each encoded once for all clients at the same offset.
 
-A server's frames are not masked, so their bytes are the same for every client.
+A server's frames aren't masked, so they are the same for every client.
 
 Source: RFC 6455, section 5.2.
 """
@@ -12,7 +12,7 @@ from typing import Final
 from procd.output.buffer import Buffer
 
 FRAME_BYTES: Final = 64 << 10
-# Clients of one log that keep up stand at the same offset or a few frames apart.
+# Clients that keep up are at the same offset or a few frames apart.
 CACHED_FRAMES: Final = 4
 
 TEXT: Final = 1
@@ -23,7 +23,7 @@ PONG: Final = 10
 
 
 def encode(opcode: int, payload: bytes) -> bytes:
-    """One whole, unmasked frame."""
+    """Encode one whole, unmasked frame."""
     size = len(payload)
     if size < 126:
         header = bytes((0x80 | opcode, size))
@@ -35,7 +35,7 @@ def encode(opcode: int, payload: bytes) -> bytes:
 
 
 class Frames:
-    """The frames of one backlog."""
+    """The frames of one buffer."""
 
     __slots__ = ("_cache", "_store")
 
@@ -49,7 +49,7 @@ class Frames:
         There must be bytes at `offset`.
 
         Raises:
-            LookupError: they are no longer kept.
+            LookupError: the bytes are no longer kept.
         """
         cached = self._cache.get(offset)
         if cached is not None:
@@ -62,5 +62,5 @@ class Frames:
         return frame
 
     def forget(self) -> None:
-        """Drop the cache, when nobody is left to share it."""
+        """Drop the cache, when the last client has gone."""
         self._cache.clear()

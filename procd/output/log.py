@@ -1,13 +1,13 @@
 """Log: everything that a process writes, and the cursors of its readers.
 
-Capture comes first: bytes enter the log whether or not anyone reads. A cursor is an offset and a
-callback; there are no queues, so the memory is one store for any number of readers, and a late
-reader finds everything that is still kept.
+A log takes bytes whether or not it has readers. A cursor is an offset and a callback. There are no
+queues: one store serves any number of readers, and a late reader finds all that is still kept.
 
-The fastest cursor sets the pace: when it lags by `high_bytes`, the sources are paused, and they go
-on below a quarter of that. So a lone slow reader slows the process down, as a terminal does, and
-loses nothing. A slow reader beside a fast one delays nobody, and in time falls off the store: its
-cursor is then `lost`. Without any cursor the sources are never paused.
+The fastest cursor sets the pace. When it lags by `high_bytes` the sources are paused; when it lags
+by a quarter of that they are resumed. So a single slow reader slows the process down, as a terminal
+does, and loses nothing. A slow reader beside a fast one slows nothing down; when the store has
+dropped what it should read next, its cursor is `lost`. Without cursors the sources are never
+paused.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Source(Protocol):
-    """Where bytes come from, as far as a log is concerned."""
+    """What the bytes of a log come from."""
 
     def pause(self) -> None:
-        """Bring no more bytes for now."""
+        """Append no more bytes for now."""
 
     def resume(self) -> None:
-        """Go on."""
+        """Append bytes again."""
 
 
 class Store(Protocol):
@@ -31,32 +31,32 @@ class Store(Protocol):
 
     @property
     def start(self) -> int:
-        """Offset of the oldest byte from which on all is kept."""
+        """Offset from which on every byte is kept."""
 
     @property
     def safe_lag_bytes(self) -> int:
-        """How far the fastest cursor may lag without a loss."""
+        """How far the fastest cursor may lag without losing bytes."""
 
     def append(self, data: bytes, stream: int = 0) -> None:
-        """Add bytes of a stream."""
+        """Append bytes of a stream."""
 
 
 S_co = TypeVar("S_co", bound=Store, covariant=True)
 
 
 class Log(Generic[S_co]):
-    """An append-only run of bytes with an end.
+    """An append-only sequence of bytes with an end.
 
     Args:
         store: keeps the bytes.
-        high_bytes: lag of the fastest cursor that pauses the sources, or less if the store keeps
-            little; 0 if nothing ever does.
+        high_bytes: lag of the fastest cursor at which the sources are paused; less if the store
+            keeps little. 0: they are never paused.
 
     Attributes:
-        paused: whether the sources are held back.
+        paused: whether the sources are paused.
         sealed: whether nothing follows.
-        on_idle: called when the last cursor leaves.
-        tap: called with everything that is appended; for a copy elsewhere that never lags.
+        on_idle: called when the last cursor is detached.
+        tap: called with everything that is appended.
     """
 
     __slots__ = ("_cursors", "_high_bytes", "_sources", "on_idle", "paused",
@@ -69,7 +69,7 @@ class Log(Generic[S_co]):
         self.on_idle: Callable[[], None] | None = None
         self.tap: Callable[[bytes], None] | None = None
         self._high_bytes = high_bytes
-        self._cursors: tuple[Cursor, ...] = ()  # another one for each who comes or leaves
+        self._cursors: tuple[Cursor, ...] = ()  # replaced, as it may change while it is iterated
         self._sources: list[Source] = []
 
     @property
@@ -85,11 +85,11 @@ class Log(Generic[S_co]):
         )
 
     def feed_from(self, source: Source) -> None:
-        """Pause and resume `source` at the pace of the readers."""
+        """Pause and resume `source` by the lag of the readers."""
         self._sources.append(source)
 
     def append(self, data: bytes, stream: int = 0) -> None:
-        """Add bytes and wake the cursors."""
+        """Append bytes and wake the cursors."""
         self.store.append(data, stream)
         if self.tap is not None:
             self.tap(data)
@@ -113,9 +113,9 @@ class Log(Generic[S_co]):
             cursor.wake()
 
     def attach(self, offset: int, wake: Callable[[], None]) -> "Cursor":
-        """A new cursor at `offset`; `wake` is called at each append and at the end.
+        """Add a cursor at `offset`; `wake` is called at each append and at the end.
 
-        To miss nothing, read the state that `offset` was chosen from without an await before this.
+        Await nothing between choosing `offset` and this call, or bytes may be missed.
         """
         cursor = Cursor(self, offset, wake)
         self._cursors = (*self._cursors, cursor)
@@ -123,7 +123,7 @@ class Log(Generic[S_co]):
         return cursor
 
     def detach(self, cursor: "Cursor") -> None:
-        """Remove a cursor; a second time does nothing."""
+        """Remove a cursor; a second call does nothing."""
         if cursor in self._cursors:
             self._cursors = tuple([each for each in self._cursors if each is not cursor])
             self._pace()
@@ -154,18 +154,14 @@ class Log(Generic[S_co]):
         for source in self._sources:
             source.resume()
 
-    def moved(self) -> None:
-        """A cursor has moved on: see whether the sources may go on."""
+    def cursor_advanced(self) -> None:
+        """Resume the sources if a cursor lags no longer."""
         if self.paused:
             self._pace()
 
 
-def _nothing() -> None:
-    """What a closed cursor calls."""
-
-
 class Cursor:
-    """One reader's place in a log."""
+    """The position of one reader in a log."""
 
     __slots__ = ("log", "offset", "wake")
 
@@ -176,20 +172,24 @@ class Cursor:
 
     @property
     def lost(self) -> bool:
-        """Whether bytes that were not read yet are gone."""
+        """Whether bytes were dropped before they were read."""
         return self.offset < self.log.store.start
 
     @property
     def at_end(self) -> bool:
-        """Whether all was read and nothing will follow."""
+        """Whether all was read and nothing follows."""
         return self.log.sealed and self.offset == self.log.store.end
 
     def advance(self, offset: int) -> None:
         """Record that everything before `offset` was read."""
         self.offset = offset
-        self.log.moved()
+        self.log.cursor_advanced()
 
     def close(self) -> None:
-        """Leave the log; `wake` isn't called again."""
+        """Detach from the log; `wake` isn't called again."""
         self.log.detach(self)
-        self.wake = _nothing  # breaks the reference cycle with the reader
+        self.wake = _ignore  # break the reference cycle with the reader
+
+
+def _ignore() -> None:
+    pass

@@ -14,7 +14,7 @@ from procd.output.buffer import Run
 from procd.output.frames import BINARY, CACHED_FRAMES, encode
 from procd.output.log import Log
 from procd.output.logfile import LogFile
-from procd.output.utf8 import begun_bytes
+from procd.output.utf8 import incomplete_bytes
 
 MARKERS: Final = {1: b"\x01\x01\x01", 2: b"\x02\x02\x02"}
 # Payloads that a client may take for the beginning of a marker.
@@ -94,7 +94,7 @@ class MultiplexedFrames:
         if self._labelled and run.data in MARKER_PARTS:
             held_bytes = len(run.data)
         else:
-            held_bytes = begun_bytes(run.data)
+            held_bytes = incomplete_bytes(run.data)
         if held_bytes == len(run.data):
             now = time.monotonic()
             if end != self._held_end:

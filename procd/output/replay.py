@@ -1,9 +1,9 @@
-r"""What of a terminal's past may be shown to a terminal that attaches later.
+r"""Removing queries from old output of a terminal, before another terminal gets it.
 
-A query (device attributes, cursor position, colours, modes) makes the terminal that reads it type
-an answer into the program's input. Shown again, it would type that answer into whatever runs now.
-So queries are taken out of a replay; everything else stays to the byte. Only where half a sequence
-or half a character stands right before a query, which cut it short, `ESC \` does that instead.
+A query (device attributes, cursor position, colours, modes) makes the terminal that reads it send
+an answer as input of the program. In a replay that answer would go to whatever program runs now. So
+queries are removed, and everything else is kept to the byte, with one exception: where a query cut
+an unfinished sequence or character short, `ESC \` takes its place and does the same.
 
 Source: XTerm Control Sequences (ctlseqs); ECMA-48; the parser of the VT500 series, with which
 xterm.js agrees; kitty keyboard protocol.
@@ -12,12 +12,13 @@ xterm.js agrees; kitty keyboard protocol.
 import re
 from typing import Final
 
-# A sequence begins with ESC and a letter, or with the C1 control that stands for both, in UTF-8.
-# Repetitions are possessive, so that no output, however odd, makes the search go back over it.
-FIRST: Final = rb"[\x1b\xc2]"
-# A byte of no character. Terminals such as xterm.js drop it before they look for sequences, and the
-# bytes of U+FEFF; any other character ends a CSI.
-SPOILT: Final = rb"""
+# A sequence begins with ESC and a letter, or with the C1 control that stands for both, encoded in
+# UTF-8: C2 and a byte from 80 to 9F. All repetitions are possessive, so that no output makes the
+# search backtrack.
+INTRODUCER: Final = rb"[\x1b\xc2]"
+# A byte of an invalid character. Terminals such as xterm.js drop these before they parse sequences,
+# and U+FEFF too. Any valid character outside of ASCII ends a CSI.
+INVALID_UTF8: Final = rb"""
     [\x80-\xff] (?!
         (?<= [\xc2-\xdf] ) [\x80-\xbf]
       | (?<= \xe0 ) [\xa0-\xbf] [\x80-\xbf]
@@ -30,68 +31,74 @@ SPOILT: Final = rb"""
 """
 
 
-def _any(controls: bytes) -> bytes:
-    """A pattern for as many of these as there are, and bytes of no character."""
-    return rb"%b*+ (?: %b %b*+ )*+" % (controls, SPOILT, controls)
+def _any_of(bytes_class: bytes) -> bytes:
+    """A pattern for any number of these bytes, with invalid characters among them."""
+    return rb"%b*+ (?: %b %b*+ )*+" % (bytes_class, INVALID_UTF8, bytes_class)
 
 
-# Controls are obeyed where they stand behind ESC and in a CSI, and ignored in a string. So is DEL,
-# except in a string. What is ignored between the letters of a string's beginning may be no ASCII.
-OBEYED: Final = _any(rb"[\x00-\x17\x19\x1c-\x1f\x7f]")
+# Controls that a terminal executes though they stand inside of a sequence: after ESC and in a CSI.
+# Inside of a string they are ignored, as is DEL outside of one.
+EXECUTED: Final = _any_of(rb"[\x00-\x17\x19\x1c-\x1f\x7f]")
+# What is ignored between the characters at the beginning of a string.
 IGNORED: Final = rb"[\x00-\x06\x08-\x17\x19\x1c-\x1f\x80-\xc1\xc3-\xff]*+"
-REPORTS: Final = (b"Capabilities", b"ReportCellSize", b"ReportVariable", b"RequestUpload")
-# Others of kitty's keys and values, before the one that counts.
-KEYS: Final = rb"(?: [^\x07\x18\x1a\x1b\xc2;]*? : )??"
-# A CSI's parameters and intermediates, and controls.
-PARAMETERS: Final = _any(rb"[\x00-\x17\x19\x1c-\x3f\x7f]")
-# A string's text ends at a terminator, at CAN or SUB, and where another sequence begins.
-OSC_TEXT: Final = rb"(?: [^\x07\x18\x1a\x1b\xc2]++ | \xc2 (?! [\x80-\x9f] ) )*+"
-TEXT: Final = rb"(?: [^\x18\x1a\x1b\xc2]++ | \xc2 (?! [\x80-\x9f] ) )*+"
-# What of a sequence may follow its first byte. Behind C2 that may be nothing: half a character.
+# Parameters and intermediates of a CSI, and controls among them.
+PARAMETERS: Final = _any_of(rb"[\x00-\x17\x19\x1c-\x3f\x7f]")
+# The content of a string (OSC; DCS, SOS, PM and APC). It ends at a terminator, at CAN or SUB, and
+# where another sequence begins.
+OSC_CONTENT: Final = rb"(?: [^\x07\x18\x1a\x1b\xc2]++ | \xc2 (?! [\x80-\x9f] ) )*+"
+CONTENT: Final = rb"(?: [^\x18\x1a\x1b\xc2]++ | \xc2 (?! [\x80-\x9f] ) )*+"
+# The end of a string. A string that another sequence cuts short counts all the same.
+STRING_END: Final = rb"(?: \x1b\\ | \xc2\x9c | (?= \x1b [^\\] | \xc2 [\x80-\x9f] ) )"
+# What may follow the first byte of a sequence that isn't finished; after C2 it may be nothing.
 UNFINISHED: Final = b"".join(
     (
-        rb"(?> (?: (?<=\x1b)", OBEYED, rb"\[ | (?<=\xc2) \x9b )", PARAMETERS,
-        rb"  | (?: (?<=\x1b)", OBEYED, rb"\] | (?<=\xc2) \x9d )", OSC_TEXT,
-        rb"  | (?: (?<=\x1b)", OBEYED, rb"[PX^_] | (?<=\xc2) [\x90\x98\x9e\x9f] )", TEXT,
-        rb"  | (?<=\x1b)", _any(rb"[\x00-\x17\x19\x1c-\x2f\x7f]"),
+        rb"(?> (?: (?<=\x1b)", EXECUTED, rb"\[ | (?<=\xc2) \x9b )", PARAMETERS,
+        rb"  | (?: (?<=\x1b)", EXECUTED, rb"\] | (?<=\xc2) \x9d )", OSC_CONTENT,
+        rb"  | (?: (?<=\x1b)", EXECUTED, rb"[PX^_] | (?<=\xc2) [\x90\x98\x9e\x9f] )", CONTENT,
+        rb"  | (?<=\x1b)", _any_of(rb"[\x00-\x17\x19\x1c-\x2f\x7f]"),
         rb"  | (?<=\xc2) )",
     )
 )  # fmt: skip
-# Cut short by another sequence a string counts all the same.
-END: Final = rb"(?: \x1b\\ | \xc2\x9c | (?= \x1b [^\\] | \xc2 [\x80-\x9f] ) )"
+
+ITERM_REPORTS: Final = (b"Capabilities", b"ReportCellSize", b"ReportVariable", b"RequestUpload")
+# Keys and values of kitty's strings before the one that makes it a query.
+KITTY_KEYS: Final = rb"(?: [^\x07\x18\x1a\x1b\xc2;]*? : )??"
 
 
-def _spelt(text: bytes) -> bytes:
-    """A pattern for `text` in a string, with what is ignored."""
+def _literal(text: bytes) -> bytes:
+    """A pattern for `text` at the beginning of a string; `~` stands for IGNORED."""
     return b"".join(b"~" + re.escape(text[index : index + 1]) for index in range(len(text)))
 
 
-# What follows the first byte of a query. Requests and nothing else: settings that share a final
-# byte with a request stay. Of a CSI, CSI_QUERY decides. `~` stands for what is ignored.
+# What follows the first byte of a query. Only requests: settings with the same final byte are kept.
+# Of a CSI this finds candidates, and CSI_QUERY decides. `~` stands for IGNORED.
 QUERY: Final = b"".join(
     (rb"""
-      (?: (?<=\x1b)""", OBEYED, rb"""(?= [Z\[\]P_] ) | (?<=\xc2) (?= [\x9a\x9b\x9d\x90\x9f] ) )
+      (?: (?<=\x1b)""", EXECUTED, rb"""(?= [Z\[\]P_] ) | (?<=\xc2) (?= [\x9a\x9b\x9d\x90\x9f] ) )
       (?:
         [Z\x9a]                                     # DECID
-      | [\[\x9b] (?:""", OBEYED, rb""" \? """, PARAMETERS, rb"""[gm]
+      | [\[\x9b] (?:""", EXECUTED, rb""" \? """, PARAMETERS, rb"""[gm]
                  |""", PARAMETERS, rb"""[cnpqtuvwxyRS|] )
       | [\]\x9d] (?: ~0 )*+ (?:
-            # Colours, font, selection, pointer shape, where a question mark is asking.
+            # Colours, font, selection, pointer shape, if there is a question mark.
             ~(?: 4 | 5 | 1~[0-9] | 2~[12] | 5~[02] | 6~[01] | 7~[0-2]~[0-9] )~;
             (?= (?: [^\x07\x18\x1a\x1b\xc2?]++ | \xc2 (?! [\x80-\x9f] ) )*+ \? )
-          |""", _spelt(b"776;?"), rb"""    # rxvt-unicode: size of a cell
+          |""", _literal(b"776;?"), rb"""    # rxvt-unicode: size of a cell
             # iTerm2's reports; kitty's notifications and clipboard.
-          |""", _spelt(b"1337;"), rb"(?:", b"|".join(map(_spelt, REPORTS)), rb""")
-          |""", _spelt(b"99;"), KEYS, _spelt(b"p="), rb"""(?: ~\? |""", _spelt(b"alive"), rb""")
-          |""", _spelt(b"5522;"), KEYS, _spelt(b"type=read"), rb"""
-        )""", OSC_TEXT, rb"""(?: \x07 |""", END, rb""")
-      | [P\x90] (?:""", OBEYED, rb"""[0-9:;<=>?] )*+""", OBEYED, rb"""[$+]""", OBEYED, rb"""[qQ]
-        """, TEXT, END, rb"""                       # DECRQSS, XTGETTCAP
-      | [_\x9f] ~G (?= [^\x18\x1a\x1b\xc2;]*? a~=~q )""", TEXT, END, rb"""    # kitty graphics
+          |""", _literal(b"1337;"), rb"(?:", b"|".join(map(_literal, ITERM_REPORTS)), rb""")
+          |""", _literal(b"99;"), KITTY_KEYS, _literal(b"p="),
+                rb"""(?: ~\? |""", _literal(b"alive"), rb""")
+          |""", _literal(b"5522;"), KITTY_KEYS, _literal(b"type=read"), rb"""
+        )""", OSC_CONTENT, rb"""(?: \x07 |""", STRING_END, rb""")
+        # DECRQSS, XTGETTCAP
+      | [P\x90] (?:""", EXECUTED, rb"""[0-9:;<=>?] )*+""",
+            EXECUTED, rb"""[$+]""", EXECUTED, rb"""[qQ]""", CONTENT, STRING_END, rb"""
+        # kitty graphics
+      | [_\x9f] ~G (?= [^\x18\x1a\x1b\xc2;]*? a~=~q )""", CONTENT, STRING_END, rb"""
       )
     """)
 ).replace(b"~", IGNORED)  # fmt: skip
-# What stands between CSI and the end, less the controls.
+# A CSI query from the byte after CSI to its end, without controls.
 CSI_QUERY: Final = re.compile(
     rb"""
     [>=]? 0*+ (?: [:;] [0-9:;]*+ )?+ c                  # DA1, DA2, DA3
@@ -108,107 +115,111 @@ CSI_QUERY: Final = re.compile(
     """,
     re.VERBOSE,
 )
+# A query, or an unfinished sequence that a query cuts short. The lookaheads come first: they are a
+# quick way to skip a run of ESC, and the other characters of Latin-1.
 QUERIES: Final = re.compile(
-    # First what is quickly told to begin nothing: a run of ESC, the rest of Latin-1.
     rb"""(?: \x1b (?! \x1b{2} ) | \xc2 (?! [\xa0-\xbf] ) )
     (?: (?P<query> %b ) | (?P<cut> %b ) %b (?P<cutting> %b ) )"""
-    % (QUERY, UNFINISHED, FIRST, QUERY),
+    % (QUERY, UNFINISHED, INTRODUCER, QUERY),
     re.VERBOSE,
 )
-# A sequence that may go on behind the end, with the one that it cuts short. An ESC may yet be the
-# string's terminator.
+# A sequence at the end of the data that may go on, with the sequence that it cuts short. A final
+# ESC may be the beginning of a string's terminator.
 OPEN: Final = re.compile(
-    rb"%b (?: %b %b )?+ (?: %b )?+ \x1b?+ \Z" % (FIRST, UNFINISHED, FIRST, UNFINISHED),
+    rb"%b (?: %b %b )?+ (?: %b )?+ \x1b?+ \Z" % (INTRODUCER, UNFINISHED, INTRODUCER, UNFINISHED),
     re.VERBOSE,
 )
 ESC: Final = 0x1B
-FIRSTS: Final = (b"\x1b", *(b"\xc2%c" % control for control in b"\x90\x98\x9b\x9d\x9e\x9f"))
-ENQ: Final = b"\x05"  # answers with whatever the terminal has as its answerback
+INTRODUCERS: Final = (b"\x1b", *(b"\xc2%c" % control for control in b"\x90\x98\x9b\x9d\x9e\x9f"))
+ENQ: Final = b"\x05"  # a query by itself: the terminal sends its answerback message
 CONTROLS: Final = bytes({*range(0x20), 0x7F} - {0x18, 0x1A, 0x1B})
-NOT_OBEYED: Final = bytes(set(range(0x100)) - {*CONTROLS} | {0x7F})
+NOT_EXECUTED: Final = bytes(set(range(0x100)) - {*CONTROLS} | {0x7F})
 SKIPPED: Final = CONTROLS + bytes(range(0x80, 0x100))
 
-# What may be held back; a longer sequence is no query, and is let go.
+# An open sequence is held back up to this length; a longer one is no query, and is passed on.
 MOST_HELD_BYTES: Final = 16 << 10
-# Stands for the beginning of a sequence that was let go: whatever is in it, this is no query.
-LET_GO: Final = b"\x1bX"
+# Takes the place of an open sequence that was passed on: no query, and open like it.
+PASSED_ON: Final = b"\x1bX"
 
 
 def unfinished(data: bytes) -> bytes:
-    """The sequence at the end that may still be open; empty if there is none."""
-    still_open = OPEN.search(data, _third_last(data))
+    """The sequence at the end of `data` that may still be open; empty if there is none."""
+    still_open = OPEN.search(data, _third_last_sequence(data))
     return b"" if still_open is None else still_open[0]
 
 
 class ReplayFilter:
-    """Takes the queries out, a piece at a time; the cuts between pieces make no difference."""
+    """Removes queries from output that comes in pieces, wherever those are cut."""
 
-    __slots__ = ("_held", "_shown_bytes")
+    __slots__ = ("_held", "_passed_on_bytes")
 
     def __init__(self) -> None:
         self._held = b""
-        self._shown_bytes = 0  # so much of `_held` was let go already
+        self._passed_on_bytes = 0  # how much of `_held` was returned before
 
     def feed(self, piece: bytes) -> bytes:
-        """Filter what is certain so far; a sequence that may still be open is held back."""
+        """Filter a piece; a sequence that may still be open is held back."""
         data = self._held + piece.replace(ENQ, b"")
         self._held = unfinished(data)
-        certain = len(data) - len(self._held)
-        shown_bytes = self._shown_bytes
-        if certain:
-            self._shown_bytes = 0
-        past = _filtered(data, certain)
+        end = len(data) - len(self._held)
+        passed_on_bytes = self._passed_on_bytes
+        if end:
+            self._passed_on_bytes = 0
+        filtered = _without_queries(data, end)
         if len(self._held) > MOST_HELD_BYTES:
-            past += self._held
-            self._held = LET_GO
-            self._shown_bytes = len(LET_GO)
-        return past[shown_bytes:]
+            filtered += self._held
+            self._held = PASSED_ON
+            self._passed_on_bytes = len(PASSED_ON)
+        return filtered[passed_on_bytes:]
 
     def flush(self) -> bytes:
-        """The rest, with which no sequence goes on."""
-        rest = _filtered(self._held + b"\0", len(self._held))[self._shown_bytes :]
+        """Return what is held back: nothing follows."""
+        rest = _without_queries(self._held + b"\0", len(self._held))[self._passed_on_bytes :]
         self._held = b""
-        self._shown_bytes = 0
+        self._passed_on_bytes = 0
         return rest
 
 
-def _filtered(data: bytes, end: int) -> bytes:
+def _without_queries(data: bytes, end: int) -> bytes:
     """`data` up to `end` without the queries that begin there."""
     kept: list[bytes] = []
     position = 0
     for match in QUERIES.finditer(data):
         if match.start() >= end:
             break
-        left = _left(match)
-        if left is not None:
-            kept += data[position : match.start()], left
+        replacement = _replacement(match)
+        if replacement is not None:
+            kept += data[position : match.start()], replacement
             position = match.end()
     kept.append(data[position:end])
     return b"".join(kept)
 
 
-def _third_last(data: bytes) -> int:
-    """Where the third last sequence begins: the one cut short, the open one, perhaps its end."""
+def _third_last_sequence(data: bytes) -> int:
+    """Where the third last sequence begins.
+
+    The last may be open, or the terminator of an open string, which may cut another one short.
+    """
     place = len(data) - data.endswith(b"\xc2")
     for _ in range(3):
-        earlier = max(data.rfind(first, 0, place) for first in FIRSTS)
+        earlier = max(data.rfind(introducer, 0, place) for introducer in INTRODUCERS)
         if earlier < 0:
             break
         place = earlier
     return place - data.endswith(b"\xc2", 0, place)
 
 
-def _left(match: re.Match[bytes]) -> bytes | None:
-    """What stays where a query was; None if it is none."""
+def _replacement(match: re.Match[bytes]) -> bytes | None:
+    """What takes the place of a match: controls that are executed; None if it is no query."""
     name = "query" if match["cut"] is None else "cutting"
-    sequence = obeyed = match[name]
+    sequence = executed = match[name]
     if match.string[match.start(name) - 1] == ESC:
         sequence = sequence.lstrip(SKIPPED)
     if sequence[0] not in b"[\x9b":
-        obeyed = obeyed[: -len(sequence)]
+        executed = executed[: -len(sequence)]
     elif CSI_QUERY.fullmatch(sequence[1:].translate(None, SKIPPED)) is None:
         return None
-    controls = obeyed.translate(None, NOT_OBEYED)
+    controls = executed.translate(None, NOT_EXECUTED)
     if match["cut"] is None:
         return controls
     cut_bytes = 1 + len(match["cut"])

@@ -1,8 +1,8 @@
-"""Where a character of UTF-8 is cut."""
+"""Characters of UTF-8 that are cut at the end of a piece of data."""
 
 
-def begun_bytes(data: bytes) -> int:
-    """How many bytes at the end of `data` are the first of a character that isn't whole.
+def incomplete_bytes(data: bytes) -> int:
+    """How many bytes at the end of `data` are the beginning of a character.
 
     Source: RFC 3629, section 3.
     """

@@ -1,12 +1,12 @@
-"""Leaves of a delegated cgroup v2: everything in one ends with one write, forks in flight included.
+"""cgroups v2: leaves for processes, whose use is limited, counted, and ended with one write.
 
-Source: cgroups(7); Linux admin guide, "Control Group v2", cgroup.kill; systemd.resource-control(5),
-Delegate=.
+Source: cgroups(7); Linux admin guide, "Control Group v2"; systemd.resource-control(5), Delegate=.
 """
 
 import errno
 import logging
 import os
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +17,14 @@ from procd.config import ConfigError, ProcessConfig
 log = logging.getLogger(__name__)
 
 MOUNT: Final = Path("/sys/fs/cgroup")
-# Where procd itself goes when its own cgroup is to have controllers: a cgroup with those for its
-# children has no processes of its own ("no internal processes"). The kernel refuses only some of
-# them; with the others, those for threads, it's the leaves that nobody can enter.
+# procd moves itself into this leaf before it enables controllers in its own cgroup. A cgroup that
+# has processes can't give its children controllers ("no internal processes"): some the kernel
+# refuses, with others no process can enter the leaves.
 OWN_LEAF: Final = "procd-daemon"
 
 
 def wanted_limits(config: ProcessConfig) -> dict[str, str]:
-    """What the settings ask of every leaf: file of a controller → its content."""
+    """The limits of every leaf that the settings ask for: file of a controller → its content."""
     wanted = {
         "memory.max": config.memory_max_bytes,
         "pids.max": config.pids_max,
@@ -35,10 +35,10 @@ def wanted_limits(config: ProcessConfig) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One leaf cgroup, by its path.
+    """One leaf cgroup.
 
     Attributes:
-        limited: whether nothing may run in it outside its limits.
+        limited: whether it has limits, which hold for a program from its first instruction on.
     """
 
     path: Path
@@ -46,31 +46,31 @@ class Leaf:
 
     @property
     def entrance(self) -> tuple[str, ...]:
-        """What to put before an argument vector so that the program begins inside, if it has to.
+        """A wrapper that enters the leaf before it executes a program; empty without limits.
 
-        A program moved in after its start may have forked meanwhile, and that child is outside.
+        A program that is moved in after its start may have forked before, outside of the limits.
         """
         if not self.limited:
             return ()
         return ("/bin/sh", "-c", 'echo 0 >"$0" && exec "$@"', str(self.path / "cgroup.procs"))
 
     def add(self, pid: int) -> None:
-        """Move a process in; what it started before stays where it is, which the tree walk covers.
+        """Move a process in. What it has started before stays outside.
 
         Raises:
-            OSError: the process has gone, or the leaf has.
+            OSError: the process or the leaf is gone.
         """
         (self.path / "cgroup.procs").write_text(str(pid))
 
     def kill(self) -> None:
-        """SIGKILL all that is inside."""
+        """Send SIGKILL to all processes inside."""
         try:
             (self.path / "cgroup.kill").write_text("1")
         except OSError as exc:
             log.warning("cgroup %s: %s", self.path, exc.strerror)
 
     def usage(self) -> dict[str, int]:
-        """What all inside use, as far as the kernel counts it here.
+        """What the processes inside use, as far as the kernel counts it.
 
         Keys: cpuUsec, microseconds; memoryBytes; pids, the number of tasks.
         """
@@ -88,10 +88,10 @@ class Leaf:
         try:
             return (self.path / name).read_text()
         except OSError:
-            return ""  # no such controller, or the leaf has gone
+            return ""  # there is no such controller, or the leaf is gone
 
     def remove(self) -> bool:
-        """Remove the leaf; False while something is inside."""
+        """Remove the leaf; False while a process is inside."""
         try:
             self.path.rmdir()
         except FileNotFoundError:
@@ -103,7 +103,7 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class CgroupRoot:
-    """The directory that is ours to make leaves in."""
+    """The cgroup that procd makes leaves in."""
 
     path: Path
     limits: Mapping[str, str] = field(default_factory=dict)
@@ -125,11 +125,11 @@ class CgroupRoot:
         return leaf
 
     def limited(self, limits: Mapping[str, str], pid: int) -> "CgroupRoot":
-        """The same, with these limits for every leaf: those whose controllers are delegated.
+        """The same root, with those of the limits for every leaf whose controllers are delegated.
 
         Args:
             limits: file of a controller, such as memory.max → its content.
-            pid: whom to move into a leaf, if it is in the way.
+            pid: the process to move into a leaf if it is in the root itself.
         """
         allowed: dict[str, str] = {}
         for file, value in limits.items():
@@ -144,20 +144,20 @@ class CgroupRoot:
     def _enable(self, controller: str, pid: int) -> None:
         if controller not in (self.path / "cgroup.controllers").read_text().split():
             raise OSError(errno.ENODEV, f"the {controller} controller is not delegated")
-        if str(pid) in self._inside():
+        if str(pid) in self._pids():
             leaf = Leaf(self.path / OWN_LEAF)
             leaf.path.mkdir(exist_ok=True)
             leaf.add(pid)
-        if others := self._inside():
+        if others := self._pids():
             raise OSError(errno.EBUSY, f"process {others[0]} is in it")
         (self.path / "cgroup.subtree_control").write_text(f"+{controller}")
 
-    def _inside(self) -> list[str]:
+    def _pids(self) -> list[str]:
         return (self.path / "cgroup.procs").read_text().split()
 
 
 def own() -> Path:
-    """The cgroup v2 that this process is in; the top one where there is none."""
+    """The cgroup v2 of this process; the top one if there is none."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:  # a kernel without cgroups
@@ -167,9 +167,10 @@ def own() -> Path:
 
 
 def limits(name: str) -> dict[str, int]:
-    """What `name`, a file such as memory.max, allows in the cgroups that this process is in.
+    """The limits of this process's cgroup and its parents: path of the file → value.
 
-    By the file's path; those without a limit aren't there.
+    Args:
+        name: of the file, such as memory.max.
     """
     place = own()
     found: dict[str, int] = {}
@@ -183,13 +184,24 @@ def limits(name: str) -> dict[str, int]:
     return found
 
 
-def find_root(setting: str) -> CgroupRoot | None:
-    """The root for leaves under this setting: "off", "auto", or an absolute path.
+def memory_bytes() -> int:
+    """The machine's memory, or less if this process is limited.
 
-    "auto" takes procd's own cgroup if it was delegated: not the top one, and ours to write to.
+    Source: sysconf(3); memory.max of cgroup v2; getrlimit(2), RLIMIT_AS.
+    """
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")]
+    sizes += limits("memory.max").values()
+    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return min(sizes if space == resource.RLIM_INFINITY else [*sizes, space])
+
+
+def find_root(setting: str) -> CgroupRoot | None:
+    """The root for leaves by this setting: "off", "auto", or an absolute path.
+
+    "auto" takes procd's own cgroup if it is delegated: not the top one, and writable.
 
     Raises:
-        ConfigError: the path given is no cgroup v2 directory that can be written to.
+        ConfigError: the path isn't that of a writable cgroup v2.
     """
     if setting == "off":
         return None
@@ -209,5 +221,5 @@ def find_root(setting: str) -> CgroupRoot | None:
 
 
 def _usable(path: Path) -> bool:
-    # cgroup.kill came with Linux 5.14; the top cgroup has none.
+    # cgroup.kill needs Linux 5.14; the top cgroup has none.
     return os.access(path / "cgroup.kill", os.F_OK) and os.access(path / "cgroup.procs", os.W_OK)

@@ -1,4 +1,4 @@
-"""One direct child: its pidfd and its exit status, which is read once."""
+"""One direct child: its pidfd and its exit status."""
 
 import asyncio
 import logging
@@ -12,13 +12,13 @@ from procd.unix.fd import OwnedFd
 
 log = logging.getLogger(__name__)
 
-# How often to ask for a status that a debugger takes first.
+# How often to ask for a status that a debugger reads first.
 TRACED_RETRY_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended: by `exit` with a code, or by a signal. Neither if it can't be known.
+    """How a process ended: by `exit` with a code, or by a signal. Neither if that is unknown.
 
     Source: waitid(2).
     """
@@ -41,7 +41,7 @@ class Child:
         on_exit: called once with the status; the pid may be reused from then on.
 
     Raises:
-        OSError: there is no descriptor for it.
+        OSError: there is no descriptor for its pidfd.
 
     Source: pidfd_open(2): a pidfd becomes readable when its process ends.
     """
@@ -59,7 +59,7 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether its status is unread, so that the pid can't be anybody else's."""
+        """Whether its status is unread, so that the pid is still its own."""
         return not self._pidfd.closed
 
     def signal(self, number: int) -> None:
@@ -69,7 +69,7 @@ class Child:
         try:
             signal.pidfd_send_signal(self._pidfd.number, number)
         except ProcessLookupError:
-            return  # it has ended, and its status is about to be read
+            return  # it has ended, and its status will be read
         except PermissionError:
             log.warning("process %d is not ours to signal", self.pid)
 
@@ -84,13 +84,13 @@ class Child:
             self._loop.add_reader(self._pidfd.number, self._readable)
 
     def poll(self) -> None:
-        """Read the status now if there is one, without waiting for the event loop to report it."""
+        """Read the status now if there is one, before the event loop reports it."""
         if not self.running:
             return
         try:
             info = os.waitid(os.P_PIDFD, self._pidfd.number, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
-            status = ExitStatus()  # somebody else has taken it
+            status = ExitStatus()  # somebody else has read it
         else:
             if info is None:
                 return
@@ -103,12 +103,12 @@ class Child:
         on_exit(status)
 
     def close(self) -> None:
-        """Stop watching it."""
+        """Stop watching it; `on_exit` isn't called."""
         if self.running:
             self._loop.remove_reader(self._pidfd.number)
             self._pidfd.close()
-            self._on_exit = _nothing  # breaks the reference cycle with the owner
+            self._on_exit = _ignore  # break the reference cycle with the owner
 
 
-def _nothing(_: ExitStatus) -> None:
-    """What a closed child calls."""
+def _ignore(_: ExitStatus) -> None:
+    pass

@@ -16,30 +16,26 @@ log = logging.getLogger(__name__)
 READ_BYTES: Final = 64 << 10
 # A PTY master returns at most this much at a time. Source: n_tty.c, N_TTY_BUF_SIZE.
 TTY_READ_BYTES: Final = 4096
-# What a pipe can hold once it was found full, and what is then read from it at a time.
+# The capacity of a pipe after it was found full, and what is read from it at a time then.
 LARGE_PIPE_BYTES: Final = 1 << 20
 LARGE_READ_BYTES: Final = 256 << 10
 
 
-def ignore(_: bytes) -> None:
-    """Drop output."""
-
-
 class FdReader:
-    """Reads a pipe or a PTY master whenever it has something, until its end.
+    """Reads a pipe or a PTY master whenever it has data, until its end.
 
-    Each turn of the event loop reads once, so that other descriptors get theirs.
+    It reads once in each turn of the event loop, so that other descriptors are served as well.
 
     Args:
-        fd: becomes non-blocking. That flag belongs to the open file, so no child may share it.
-        on_data: called with each piece of data, never empty.
+        fd: becomes non-blocking. The flag belongs to the open file, so no child may share it.
+        on_data: called with each piece of data; never with an empty one.
         on_eof: called once, after the last data; the descriptor is closed by then.
         read_bytes: size of one read. A pipe that fills it is enlarged, once.
 
     Attributes:
         reading: False while paused and after the end.
-        full: whether the last read filled its buffer, so that there may be more.
-        sibling: the reader of the same process's other stream, if there is one.
+        full: whether the last read filled its buffer, so that more data may follow.
+        sibling: the reader of the process's other stream, if there is one.
 
     Source: pty(7): EIO on a master means that no process has the slave open.
     """
@@ -81,21 +77,21 @@ class FdReader:
         return self._fd.closed
 
     def pair_with(self, other: "FdReader") -> None:
-        """Read both whenever one is readable: stdout and stderr of one process.
+        """Read both whenever one is readable: stdout and stderr of a process.
 
-        The one that has been readable for longer goes first. Between two pipes that is the most
-        that can be known: the kernel doesn't record which of them was written to first.
+        The one that was readable first goes first. The order between two pipes can't be known more
+        exactly: the kernel doesn't record it.
         """
         self.sibling, other.sibling = other, self
 
     def pause(self) -> None:
-        """Leave further data in the kernel, which in time stops the writer."""
+        """Leave further data in the kernel, which blocks the writer when the pipe is full."""
         if self.reading:
             self.reading = False
             self._loop.remove_reader(self._fd.number)
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Read again after `pause`."""
         if not self.reading and not self._fd.closed:
             self.reading = True
             self._loop.add_reader(self._fd.number, self._readable)
@@ -110,8 +106,8 @@ class FdReader:
         second.read_available()
 
     def read_available(self) -> None:
-        """Read what the kernel holds now, unless paused meanwhile."""
-        left = LARGE_PIPE_BYTES  # the writer may go on writing
+        """Read what the kernel holds now, until paused."""
+        left = LARGE_PIPE_BYTES  # in case that the writer goes on and on
         while self.reading and left > 0 and (size := self._read()):
             left -= size
 
@@ -143,12 +139,12 @@ class FdReader:
         return len(data)
 
     def _enlarge(self) -> None:
-        """Let the pipe hold more, so that its writer is stopped less often.
+        """Increase the capacity of the pipe, so that its writer blocks less often.
 
         Source: fcntl(2), F_SETPIPE_SZ.
         """
         self._read_bytes = LARGE_READ_BYTES
-        with suppress(OSError):  # it isn't a pipe, or the user's pipes hold too much already
+        with suppress(OSError):  # no pipe, or the user has reached the limit of all their pipes
             fcntl.fcntl(self._fd.number, fcntl.F_SETPIPE_SZ, LARGE_PIPE_BYTES)
 
     def _end(self) -> None:
@@ -157,8 +153,8 @@ class FdReader:
         on_eof()
 
     def discard(self) -> None:
-        """Read to the end, paused or not, and drop the data: the writer is never stopped."""
-        self._on_data = ignore
+        """Read to the end and drop the data, so that the writer never blocks."""
+        self._on_data = _ignore_data
         self.resume()
 
     def close(self) -> None:
@@ -170,21 +166,25 @@ class FdReader:
             self._loop.remove_reader(self._fd.number)
         self._fd.close()
         # Break the reference cycles with the owner and the sibling.
-        self._on_data = ignore
-        self._on_eof = _nothing
+        self._on_data = _ignore_data
+        self._on_eof = _ignore_eof
         if self.sibling is not None:
             self.sibling.sibling = None
             self.sibling = None
 
 
-def _nothing() -> None:
-    """What a closed reader calls at its end."""
+def _ignore_data(_: bytes) -> None:
+    pass
+
+
+def _ignore_eof() -> None:
+    pass
 
 
 class FdWriter:
-    """Writes to a pipe or a PTY master as fast as it is read; the rest is queued.
+    """Writes to a pipe or a PTY master; what doesn't fit is queued.
 
-    It doesn't close the descriptor: a PTY master is shared with a reader.
+    It never closes the descriptor: a PTY master is shared with a reader.
 
     Args:
         fd: becomes non-blocking.
@@ -202,7 +202,7 @@ class FdWriter:
 
     @property
     def queued_bytes(self) -> int:
-        """How much waits here, beyond what the kernel has taken."""
+        """How much is queued here, beside what the kernel holds."""
         return len(self._queue)
 
     @property
@@ -211,13 +211,13 @@ class FdWriter:
         return self._fd.closed
 
     def write(self, data: bytes) -> None:
-        """Write what fits now and queue the rest; drop it if nobody will read it.
+        """Write what fits now and queue the rest; drop it if there is no reader any more.
 
         The queue has no limit of its own: the caller checks `queued_bytes` or awaits `drain`.
         """
         if self._fd.closed or not data:
             return
-        written = 0 if self._queue else self._try(data)
+        written = 0 if self._queue else self._write(data)
         if written < len(data):
             self._queue += memoryview(data)[written:]
             if not self._writing:
@@ -235,8 +235,8 @@ class FdWriter:
         finally:
             del self._waiters[waiter]
 
-    def _try(self, data: bytes | bytearray) -> int:
-        """Write what fits; returns how much of `data` is done with."""
+    def _write(self, data: bytes | bytearray) -> int:
+        """Write what fits; returns how much of `data` is written or dropped."""
         try:
             return os.write(self._fd.number, data)
         except BlockingIOError:
@@ -244,24 +244,24 @@ class FdWriter:
         except OSError as exc:
             if exc.errno not in (errno.EPIPE, errno.EIO):
                 log.error("input can't be written: %s", exc.strerror)
-            return len(data)  # nobody will read it
+            return len(data)  # there is no reader any more
 
     def _writable(self) -> None:
-        del self._queue[: self._try(self._queue)]
+        del self._queue[: self._write(self._queue)]
         if not self._queue:
             self._writing = False
             self._loop.remove_writer(self._fd.number)
-        self._wake()
+        self._wake_waiters()
 
-    def _wake(self) -> None:
+    def _wake_waiters(self) -> None:
         for waiter, low_bytes in self._waiters.items():
             if self.queued_bytes <= low_bytes and not waiter.done():
                 waiter.set_result(None)
 
     def abandon(self) -> None:
-        """Drop what is queued; call it before the descriptor is closed."""
+        """Drop what is queued; to be called before the descriptor is closed."""
         self._queue.clear()
         if self._writing:
             self._writing = False
             self._loop.remove_writer(self._fd.number)
-        self._wake()
+        self._wake_waiters()

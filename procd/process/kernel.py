@@ -1,4 +1,4 @@
-"""What procd needs of the kernel, and of what a sandbox lets through of it."""
+"""The kernel features that procd needs."""
 
 import os
 import signal
@@ -12,23 +12,22 @@ from procd.unix.procfs import own_children
 
 
 def missing_features() -> list[str]:
-    """What procd can't do without and this system lacks: each with the Linux that has it, and why.
+    """The features that this system lacks: each with the Linux version that has it, and the error.
 
-    Each thing is done once, as a version says little: a kernel is built without some, and a seccomp
-    filter or gVisor refuses others. It takes a fraction of a millisecond.
-
-    Afterwards orphans among our descendants become our children.
+    Each is tried, as the version says little: a kernel may be built without a feature, and a
+    seccomp filter or gVisor may refuse it. Afterwards this process is the subreaper of its
+    descendants.
     """
-    found: list[str] = []
+    missing: list[str] = []
 
     @contextmanager
-    def needed(what: str) -> Iterator[None]:
+    def needed(feature: str) -> Iterator[None]:
         try:
             yield
         except OSError as exc:
-            found.append(f"{what}: {exc.strerror}")
+            missing.append(f"{feature}: {exc.strerror}")
         except (ValueError, AttributeError) as exc:  # of `resource`; a Python built without it
-            found.append(f"{what}: {exc}")
+            missing.append(f"{feature}: {exc}")
 
     with needed("pidfd_open (Linux 5.3)"):
         pidfd = OwnedFd(os.pidfd_open(os.getpid()))
@@ -37,16 +36,15 @@ def missing_features() -> list[str]:
         with needed("waitid for a pidfd (Linux 5.4)"), suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, pidfd.number, os.WEXITED | os.WNOHANG)
         pidfd.close()
-    # It isn't there in the /proc of another PID namespace either.
+    # It is also missing in the /proc of another PID namespace.
     with needed("/proc/PID/task/TID/children of this PID namespace (CONFIG_PROC_CHILDREN)"):
         own_children()
     with needed("RLIMIT_RTTIME (Linux 2.6.25)"):
-        limits = mark(TAG_BASE)
-        unmark(limits)
+        unmark(mark(TAG_BASE))
     with needed("prlimit (Linux 2.6.36)"):
         tag_of(os.getpid())
     with needed("PR_SET_CHILD_SUBREAPER (Linux 3.4)"):
         become_subreaper()
     with needed("memfd_create (Linux 3.17)"):
         anonymous_file("procd", b"").close()
-    return found
+    return missing

@@ -1,9 +1,7 @@
-"""What a child is allowed less than procd: another user, no new privileges, limits of resources.
+"""The limits of children: another user, no new privileges, resource limits, umask.
 
-All is set by choom(1), prlimit(1) and setpriv(1), which then become the program: from its first
-instruction on, and without a fork of the interpreter. Set from outside, after the start, it comes
-too late for what a shell forks in its first moments. With nothing set the program is started as it
-is, by the same calls as ever.
+choom(1), prlimit(1) and setpriv(1) set them and then execute the program, so that they hold from
+its first instruction on and need no fork of the interpreter. Without settings there is no wrapper.
 """
 
 import errno
@@ -11,7 +9,7 @@ import grp
 import logging
 import os
 import pwd
-import resource
+import re
 import shutil
 import signal
 from collections.abc import Mapping
@@ -29,15 +27,16 @@ from procd.unix.fd import OwnedFd
 
 log = logging.getLogger(__name__)
 
-# RLIMIT_RTTIME is missing: it marks process trees (see tags).
+# Without RLIMIT_RTTIME, which holds the tags of process trees.
 RLIMITS: Final = (
     "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
     "rtprio", "sigpending", "stack",
 )  # fmt: skip
+RLIMIT_VALUES: Final = re.compile(r"([0-9]+|unlimited)(:([0-9]+|unlimited))?")
 MAX_OOM_SCORE_ADJ: Final = 1000
-# So much is read of why a program doesn't start.
+# How much is read of the error output of a wrapper.
 MAX_REASON_BYTES: Final = 500
-# The one above is -1, which stands for "as it is": setresuid(2), chown(2).
+# The next number is -1, which means "unchanged": setresuid(2), chown(2).
 MAX_ID: Final = (1 << 32) - 2
 
 
@@ -46,10 +45,10 @@ class ChildLimits:
     """How children differ from procd.
 
     Attributes:
-        wrappers: what stands before the program in its argument vector.
-        run_as: whom they run as; None for procd's own user.
-        umask: theirs; None for procd's own.
-        environment: what differs in their environment.
+        wrappers: programs and arguments before the program in its argument vector.
+        run_as: the user that children run as; None for procd's own.
+        umask: None for procd's own.
+        environment: the variables that differ.
     """
 
     wrappers: tuple[str, ...] = ()
@@ -58,57 +57,57 @@ class ChildLimits:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def give(self, descriptor_or_path: int | str) -> None:
-        """Make a pipe, terminal or file the owner's, so that it can be opened again by name.
+        """Make the user the owner of a pipe, terminal or file, so that they can open it by name.
 
         Raises:
-            OSError: it can't be.
+            OSError: the kernel refuses.
         """
         if self.run_as is not None:
             follow = isinstance(descriptor_or_path, int)
             os.chown(descriptor_or_path, self.run_as.uid, -1, follow_symlinks=follow)
 
     def may_run(self, program: Path) -> bool:
-        """Whether children can run a program that procd can."""
+        """Whether children can execute a program that procd can."""
         return self.run_as is None or self.run_as.may_run(program)
 
 
 def child_limits(config: ProcessConfig) -> ChildLimits:
-    """What the settings ask for.
+    """The limits that the settings ask for.
 
     Raises:
         ConfigError: there is no such user, group or limit, or no program to set it.
     """
-    owner, environment = _owner(config)
+    run_as, environment = _run_as(config)
     return ChildLimits(
-        wrappers=tuple(word for _, words in _steps(config, owner) for word in words),
-        run_as=owner,
+        wrappers=tuple(word for _, words in _wrappers(config, run_as) for word in words),
+        run_as=run_as,
         umask=_umask(config.umask),
         environment=environment,
     )
 
 
 def checked_limits(config: ProcessConfig) -> ChildLimits:
-    """What the settings ask for, once a program has been started so.
+    """As `child_limits`, after a program was started with them.
 
-    What can be set depends on more than can be asked for: capabilities, sysctls, security modules.
+    Whether they can be set depends on capabilities, sysctls and security modules.
 
     Raises:
-        ConfigError: as `child_limits`, or it can't be set, or no program starts with it.
+        ConfigError: as `child_limits`, or they can't be set, or no program starts with them.
     """
     found = child_limits(config)
     wrappers: tuple[str, ...] = ()
-    for key, words in _steps(config, found.run_as):
+    for key, words in _wrappers(config, found.run_as):
         wrappers += tuple(words)
         if problem := _problem(wrappers):
-            if problem.endswith(os.strerror(errno.EAGAIN)):  # of processes, which may pass
+            if problem.endswith(os.strerror(errno.EAGAIN)):  # too many processes, at the moment
                 log.warning("%s: %s", key, problem)
                 continue
             raise ConfigError(f"{key}: {problem}")
     return found
 
 
-def _steps(config: ProcessConfig, owner: RunAs | None) -> list[tuple[str, list[str]]]:
-    """What the wrappers consist of, each part with the setting that it is for."""
+def _wrappers(config: ProcessConfig, run_as: RunAs | None) -> list[tuple[str, list[str]]]:
+    """The wrappers, each with the setting that it is for."""
     steps: list[tuple[str, list[str]]] = []
     if config.oom_score_adj:
         own = int(Path("/proc/self/oom_score_adj").read_text())
@@ -120,26 +119,26 @@ def _steps(config: ProcessConfig, owner: RunAs | None) -> list[tuple[str, list[s
         limits = [_rlimit(text) for text in config.rlimits]
         steps.append((key, [_program("prlimit", key), *limits, "--"]))
     privileges: list[str] = []
-    if owner is not None:
-        groups = ",".join(map(str, owner.groups))
-        privileges += [f"--reuid={owner.uid}", f"--regid={owner.gid}"]
+    if run_as is not None:
+        groups = ",".join(map(str, run_as.groups))
+        privileges += [f"--reuid={run_as.uid}", f"--regid={run_as.gid}"]
         privileges += [f"--groups={groups}" if groups else "--clear-groups"]
     if config.no_new_privs:
         privileges.append("--no-new-privs")
     if privileges:
-        key = "process.user" if owner is not None else "process.no_new_privs"
+        key = "process.user" if run_as is not None else "process.no_new_privs"
         steps.append((key, [_program("setpriv", key), *privileges, "--"]))
     return steps
 
 
 def _problem(wrappers: tuple[str, ...]) -> str:
-    """Why no program starts behind these; empty if one does."""
-    reading, writing = map(OwnedFd, os.pipe())  # procd has yet to raise its limit of descriptors
+    """Why no program starts with these wrappers; empty if one does."""
+    reading, writing = map(OwnedFd, os.pipe())  # before procd raises its limit
     with closing(reading), closing(writing):
         stdio = (os.devnull, os.devnull, writing.number)
-        # Env is at the end of each chain anyway.
+        # env(1) is the last wrapper of every command anyway.
         spec = Spec(argv=(ENV,), cwd="/", env={}, stdio=stdio, wrappers=wrappers)
-        # Where whoever started procd ignores it, no exit code is kept.
+        # If procd was started with it ignored, the kernel keeps no exit status.
         before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             _, status = os.waitpid(spawn(spec, TAG_BASE), 0)
@@ -151,12 +150,12 @@ def _problem(wrappers: tuple[str, ...]) -> str:
         if code == 0:
             return ""
         writing.close()
-        said = os.read(reading.number, MAX_REASON_BYTES).decode(errors="replace")
+        message = os.read(reading.number, MAX_REASON_BYTES).decode(errors="replace")
     how = f"exit code {code}" if code > 0 else signal.strsignal(-code)
-    return " ".join(said.split()) or f"every program ends at its start: {how}"
+    return " ".join(message.split()) or f"every program ends at its start: {how}"
 
 
-def _owner(config: ProcessConfig) -> tuple[RunAs | None, dict[str, str]]:
+def _run_as(config: ProcessConfig) -> tuple[RunAs | None, dict[str, str]]:
     if not config.user:
         for key in ("group", "groups"):
             if getattr(config, key):
@@ -180,8 +179,8 @@ def _owner(config: ProcessConfig) -> tuple[RunAs | None, dict[str, str]]:
         groups = [_gid("process.groups", group) for group in config.groups]
     if os.geteuid() != 0:
         raise ConfigError("process.user: only root can run processes as another user")
-    owner = RunAs(uid=uid, gid=gid, groups=tuple(groups))
-    return owner, {"HOME": home, "USER": name, "LOGNAME": name}
+    run_as = RunAs(uid=uid, gid=gid, groups=tuple(groups))
+    return run_as, {"HOME": home, "USER": name, "LOGNAME": name}
 
 
 def _gid(key: str, text: str) -> int:
@@ -193,29 +192,18 @@ def _gid(key: str, text: str) -> int:
 
 
 def _number(text: str) -> int | None:
-    """The id that `text` is; None if it can only be a name."""
+    """`text` as an id; None if it is a name."""
     return int(text) if text.isascii() and text.isdecimal() and int(text) <= MAX_ID else None
 
 
 def _rlimit(text: str) -> str:
-    """NAME=SOFT:HARD or NAME=BOTH as prlimit(1) takes it."""
+    """The option of prlimit(1) for NAME=SOFT:HARD or NAME=BOTH."""
     name, _, values = text.partition("=")
     if name not in RLIMITS:
         raise ConfigError(f"process.rlimits: no such limit, or not to be set: {text}")
-    bounds = values.split(":")
-    if len(bounds) > 2 or not all(bound.isdecimal() or bound == "unlimited" for bound in bounds):
+    if RLIMIT_VALUES.fullmatch(values) is None:
         raise ConfigError(f"process.rlimits: must be NAME=SOFT:HARD or NAME=BOTH: {text}")
-    soft, hard = (_bound(bound) for bound in (bounds * 2)[:2])
-    if soft > hard:
-        raise ConfigError(f"process.rlimits: soft limit above the hard one: {text}")
-    _, ours = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))
-    if os.geteuid() != 0 and ours != resource.RLIM_INFINITY and hard > ours:
-        raise ConfigError(f"process.rlimits: above procd's own hard limit of {ours}: {text}")
     return f"--{name}={values}"
-
-
-def _bound(text: str) -> float:
-    return float("inf") if text == "unlimited" else int(text)
 
 
 def _umask(text: str) -> int | None:

@@ -1,7 +1,6 @@
 """Process: one supervised process, with its exit, its tree, its log and its terminal.
 
-Execute, sessions, terminals and contexts are all made of this. What would have to be carried over
-to a successor of procd is plain data in `ProcessRecord`.
+Commands, sessions, terminals and contexts all consist of this.
 """
 
 import asyncio
@@ -14,18 +13,18 @@ from procd.output.buffer import Buffer
 from procd.output.log import Log, Store
 from procd.process import cgroup, tags
 from procd.process.child import Child, ExitStatus
-from procd.process.io import LARGE_PIPE_BYTES, TTY_READ_BYTES, FdReader, FdWriter
+from procd.process.io import LARGE_PIPE_BYTES, READ_BYTES, TTY_READ_BYTES, FdReader, FdWriter
 from procd.process.tree import KILL_WAIT_S, Tree, Trees, in_foreground
 from procd.process.tty import Terminal, set_window_size
 from procd.unix.fd import OwnedFd
-from procd.unix.pidfd import ended
+from procd.unix.pidfd import wait_ended
 
 STDOUT: Final = 1
 STDERR: Final = 2
 
-# What a terminal may hold that was not read yet, by measurement. No more is read at the exit, as a
-# background child may go on writing, and a slow reader must not lose the end of the log.
-TTY_HELD_BYTES: Final = 24 << 10
+# The capacity of a terminal, as measured. No more is read when the time after the exit is over: a
+# background child may go on writing, and its output mustn't push the program's out of the log.
+TTY_CAPACITY_BYTES: Final = 24 << 10
 
 
 @dataclass(slots=True)
@@ -48,18 +47,18 @@ class Process:
     """A process from its start until its output has ended.
 
     `done` is set when it has exited and its log is sealed: at the end of its output, or `drain_s`
-    after the exit if a background child still holds the output open. What that child writes later
-    is read and dropped, so that a broken pipe never stops it, until `close` or its own end.
+    after the exit if a background child still has the output open. Later output of that child is
+    read and dropped until the child ends or `close` is called, so that it gets no SIGPIPE.
     `abandon` cancels `done`.
 
     Args:
         trees: signals and kills its tree.
-        drain_s: how long a background child's output is waited for after the exit.
-        on_exit: called when its status was read: from then on its pid may be reused.
+        drain_s: how long after the exit to wait for the end of the output.
+        on_exit: called when its status was read; its pid may be reused from then on.
         on_settled: called when nothing is left to supervise.
 
     Attributes:
-        stdin: what is typed into its terminal; None without one.
+        stdin: the input of its terminal; None without one.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class Process:
         self._on_settled = on_settled
         self._loop = asyncio.get_running_loop()
         self._readers: list[FdReader] = []
-        self._open_outputs = 0  # readers whose end was not read yet
+        self._open_outputs = 0  # readers that haven't reached their end
         self._drain_timer: asyncio.TimerHandle | None = None
         self._killing: asyncio.Task[None] | None = None
         self.done: asyncio.Future[ExitStatus] = self._loop.create_future()
@@ -98,11 +97,16 @@ class Process:
         """Whether it has not exited yet."""
         return self.record.exit is None
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to supervise."""
+        return not self.running and not self._open_outputs
+
     def read_pair(self, stdout: OwnedFd, stderr: OwnedFd) -> None:
         """Read two pipes into the log: each stream in exact order, both as they arrive."""
         self.read(stdout, STDOUT).pair_with(self.read(stderr, STDERR))
 
-    def read(self, fd: OwnedFd, stream: int, *, read_bytes: int | None = None) -> FdReader:
+    def read(self, fd: OwnedFd, stream: int, *, read_bytes: int = READ_BYTES) -> FdReader:
         """Read `fd` into the log as `stream`."""
 
         def received(data: bytes) -> None:
@@ -114,11 +118,10 @@ class Process:
         return reader
 
     def read_apart(
-        self, fd: OwnedFd, on_data: Callable[[bytes], None], *, read_bytes: int | None = None
+        self, fd: OwnedFd, on_data: Callable[[bytes], None], *, read_bytes: int = READ_BYTES
     ) -> FdReader:
         """Read `fd` into `on_data` and not into the log; `done` waits for its end as well."""
-        options = {} if read_bytes is None else {"read_bytes": read_bytes}
-        reader = FdReader(self._loop, fd, on_data, self._output_ended, **options)
+        reader = FdReader(self._loop, fd, on_data, self._output_ended, read_bytes=read_bytes)
         self._readers.append(reader)
         self._open_outputs += 1
         return reader
@@ -146,18 +149,18 @@ class Process:
         self._finish()
 
     def drain(self) -> None:
-        """Move into the log what the kernel holds."""
-        most_bytes = LARGE_PIPE_BYTES if self.terminal is None else TTY_HELD_BYTES
+        """Read what the kernel holds into the log, also while paused."""
+        most_bytes = LARGE_PIPE_BYTES if self.terminal is None else TTY_CAPACITY_BYTES
         for reader in self._readers:
             reader.drain(most_bytes)
 
     def pause(self) -> None:
-        """Leave its output in the kernel, which in time stops it."""
+        """Leave its output in the kernel, which blocks it in time."""
         for reader in self._readers:
             reader.pause()
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Read its output again after `pause`."""
         for reader in self._readers:
             reader.resume()
 
@@ -168,16 +171,16 @@ class Process:
         if self.done.done():
             return
         self.log.seal()
-        if self._open_outputs:  # a background child still holds them
+        if self._open_outputs:  # a background child has them open
             for reader in self._readers:
                 if not reader.ended:
                     reader.discard()
-            self.log = Log(Buffer(0), 0)  # release the output
+            self.log = Log(Buffer(0), 0)  # free the output
         assert self.record.exit is not None
         self.done.set_result(self.record.exit)
 
     async def wait(self) -> ExitStatus:
-        """Wait until `done` is set; if the caller is cancelled, `done` is not.
+        """Wait until `done` is set. If the caller is cancelled, `done` is not.
 
         Raises:
             CancelledError: `abandon` was called.
@@ -190,19 +193,15 @@ class Process:
         if self.settled:
             self._on_settled(self)
 
-    @property
-    def settled(self) -> bool:
-        """Whether nothing is left to supervise."""
-        return not self.running and not self._open_outputs
-
     def usage(self) -> dict[str, int] | None:
-        """What its cgroup uses (see `Leaf.usage`); None if it has none of its own."""
+        """What its cgroup uses (see `Leaf.usage`); None if it has none."""
         return None if self.record.leaf is None else self.record.leaf.usage()
 
     def poll(self) -> None:
-        """Read its status now if it has ended; call it before ending it because of the time.
+        """Read its status now if it has ended.
 
-        A late event loop finds that a time is over before it reads what happened until then.
+        To be called before it is ended because its time is over: if the event loop is late, it
+        finds that before it reads a status that came in time.
         """
         self.child.poll()
 
@@ -211,15 +210,15 @@ class Process:
         self.child.signal(number)
 
     def tag(self, part: int) -> int:
-        """The tag that marks a part of its tree.
+        """The tag of a part of its tree.
 
         Args:
-            part: a number; those that are equal in the last 16 bits have the same tag.
+            part: any number; its last 16 bits count.
         """
         return self.record.tree.tag + (part & ((1 << tags.PART_BITS) - 1))
 
     def retag(self, tag: int) -> bool:
-        """Have what it starts from now on carry `tag`; False if it has to do that itself."""
+        """Have what it starts from now on carry `tag`; False if only it can do that itself."""
         leader = self.record.tree.leader
         return not leader or tags.retag(leader, tag)
 
@@ -227,51 +226,48 @@ class Process:
         """Send SIGINT to the process, and to those of its process group that carry `tag`.
 
         Args:
-            still: whether that is still wanted: the search may take some turns of the loop.
+            still: whether it is still wanted; the search may take some turns of the event loop.
         """
         tree = self.record.tree
-        hears = in_foreground(tree, tag)
-        self._trees.start_signal(tree, SIGINT, lambda pid: still() and hears(pid))
+        reached = in_foreground(tree, tag)
+        self._trees.start_signal(tree, SIGINT, lambda pid: still() and reached(pid))
 
     async def send_signal(self, number: int) -> dict[int, int]:
-        """Signal its whole tree, stopped processes too.
+        """Signal its whole tree, and continue stopped processes.
 
         Returns:
-            Those that are known to have got it: pid → start time.
+            The processes that got it, as far as is known: pid → start time.
         """
         return await self._trees.try_signal(self.record.tree, number, wake=True)
 
-    def kill(self, along: asyncio.Task[None] | None = None) -> None:
+    def kill(self) -> None:
         """Begin to kill the whole tree; `wait_killed` waits for its end.
 
-        Descendants count wherever they went: other sessions, other process groups, orphans.
-
-        Args:
-            along: a kill of many trees, this one among them, that has begun.
+        It includes descendants in other sessions and process groups, and orphans.
         """
         if self._killing is not None and not self._killing.done():
             return
         if self.record.leaf is not None:
             self.record.leaf.kill()
-        self._killing = along or self._trees.start_kill(self.record.tree)
+        self._killing = self._trees.start_kill(self.record.tree)
 
     async def wait_killed(self) -> None:
-        """Wait until everything that `kill` is after has ended, at most `KILL_WAIT_S`."""
+        """Wait at most `KILL_WAIT_S` until the whole tree that `kill` kills has ended."""
         if self._killing is not None:
             await asyncio.wait([self._killing], timeout=KILL_WAIT_S)
 
     async def terminate(self, number: int, grace_s: float) -> None:
         """Signal the whole tree, and wait at most `grace_s` for the end of those that got it."""
         await self._trees.turns.take()
-        await ended(await self.send_signal(number), grace_s)
+        await wait_ended(await self.send_signal(number), grace_s)
 
-    async def wait_then_kill(self, told: Mapping[int, int], grace_s: float) -> None:
-        """Wait at most `grace_s` for the end of those that were signalled, then kill the tree.
+    async def wait_then_kill(self, signalled: Mapping[int, int], grace_s: float) -> None:
+        """Wait at most `grace_s` for the end of the `signalled` processes, then kill the tree.
 
         It is killed even if the caller is cancelled. Returns as `wait_killed` does.
         """
         try:
-            await ended(told, grace_s)
+            await wait_ended(signalled, grace_s)
             await self._trees.turns.take()
         finally:
             self.kill()
@@ -287,12 +283,12 @@ class Process:
         await self.wait_killed()
 
     def resize(self, cols: int, rows: int) -> None:
-        """Set the window size of its terminal, if it has one that is open."""
+        """Set the window size of its terminal, if that is open."""
         if self.terminal is not None and not self.terminal.master.closed:
             set_window_size(self.terminal.master, cols, rows)
 
     def close(self) -> None:
-        """Close its output and its terminal: the kernel sends SIGHUP to those that still use it."""
+        """Close its output and its terminal; the kernel sends SIGHUP to the terminal's session."""
         for reader in self._readers:
             reader.close()
         self._open_outputs = 0

@@ -1,4 +1,4 @@
-"""Reaping orphans: processes that became procd's children when their parent ended."""
+"""Reading the exit statuses of orphans: descendants that became procd's children."""
 
 import asyncio
 import signal
@@ -10,7 +10,7 @@ from procd.process.tree import reap_orphans
 from procd.tasks import Tasks
 from procd.throttle import Turns
 
-# From the first SIGCHLD until all that have ended by then are reaped.
+# From the first SIGCHLD until all orphans that have ended by then are reaped.
 REAP_DELAY_S: Final = 1.0
 
 
@@ -18,12 +18,12 @@ class Reaper:
     """Reaps orphans from its creation until `close`.
 
     SIGCHLD is blocked from the first one until the orphans are reaped: each delivery wakes the
-    event loop, and the ends of supervised children are reported by their pidfds anyway.
+    event loop, and pidfds report the ends of supervised children anyway.
 
     Args:
         supervised: the pids whose statuses others read.
-        turns: what the search for orphans shares with the searches of trees.
-        on_reap: called each time, for other things to do when processes have ended.
+        turns: shares the time of the event loop with the searches of trees.
+        on_reap: called each time, for other work after the end of processes.
     """
 
     def __init__(
@@ -47,34 +47,34 @@ class Reaper:
         # A signal handler runs in this thread, between any two instructions.
         if not self._closed:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-            self._loop.call_soon_threadsafe(self._plan)
+            self._loop.call_soon_threadsafe(self._schedule)
 
-    def _plan(self) -> None:
+    def _schedule(self) -> None:
         if self._timer is None and not self._closed:
             self._timer = self._loop.call_later(REAP_DELAY_S, self.reap)
 
     def reap(self) -> None:
-        """Reap those that have ended: some at once, the others in a task."""
+        """Reap the orphans that have ended: some at once, the others in a task."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._reaping is not None and not (self._closed or self._reaping.done()):
-            self._plan()
+            self._schedule()
             return
-        signal.sigtimedwait({signal.SIGCHLD}, 0)  # the pending one is dealt with here
+        signal.sigtimedwait({signal.SIGCHLD}, 0)  # clear the pending one: it is handled now
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         self._on_reap()
         steps = reap_orphans(self._supervised)
         try:
             self._turns.begin(steps)
-        except OSError:  # no descriptor is left; there may be one in a moment
-            self._plan()
+        except OSError:  # no descriptor is left
+            self._schedule()
         else:
             self._reaping = self._tasks.run(self._turns.finish(steps), "reap orphans")
 
     def close(self) -> None:
         """Reap for the last time, and handle no further SIGCHLD."""
-        # Python complains of a signal that arrives while its handler is replaced.
+        # Python reports a signal that arrives while its handler is replaced as an error.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         signal.signal(signal.SIGCHLD, self._old_handler)
         self._closed = True

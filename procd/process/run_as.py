@@ -1,4 +1,4 @@
-"""RunAs: whom children run as, and what is theirs to do."""
+"""The user that children run as, and what that user may do with files."""
 
 import ctypes
 import os
@@ -21,31 +21,30 @@ PR_SET_DUMPABLE: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunAs:
-    """Whom children run as, by number."""
+    """A user and their groups, by number."""
 
     uid: int
     gid: int
     groups: tuple[int, ...]
 
     def check_path(self, path: Path, label: str) -> None:
-        """Refuse a directory that the owner can't enter, or whose parents it can't pass through.
+        """Refuse a directory that the user can't enter, or whose parents they can't pass.
 
         Raises:
-            ConfigError: it is such a one.
+            ConfigError: they can't.
         """
         for place in (path, *path.parents):
             if not self._may_execute(place):
                 raise ConfigError(f"{label}: uid {self.uid} can't pass through {place}")
 
     def check_lasting(self, path: Path, label: str) -> None:
-        """Refuse a directory that the owner could put another, or a link, in the place of.
+        """Refuse a directory that the user could replace by another, or by a link.
 
-        All links that lead there are looked at as well, and the parents of each. What is then made,
-        given away or removed there by name is somebody else's. Who else may write to it or its
-        parents isn't looked at closely; root has no need of such means.
+        root makes files there, changes their owner and removes them, all by name. The directory,
+        its parents and all links on the way are checked.
 
         Raises:
-            ConfigError: it is such a one.
+            ConfigError: the user could.
 
         Source: sshd_config(5), StrictModes; unlink(2), EPERM, the sticky bit.
         """
@@ -63,23 +62,23 @@ class RunAs:
                 raise ConfigError(f"{label}: uid {self.uid} could exchange what is in {named}")
 
     def may_run(self, program: Path) -> bool:
-        """Whether the owner can get to a program that is there, and execute it."""
+        """Whether the user can reach an existing program and execute it."""
         real = program.resolve()
         return all(map(self._may_execute, (real, *real.parents, *program.parents)))
 
     @contextmanager
     def acting(self) -> Iterator[None]:
-        """Have the kernel judge procd as it would the owner, whom no capability helps.
+        """Give procd the user's rights to files, without its own capabilities.
 
-        All of procd: it has one thread, and nothing is to be awaited meanwhile. Its real and saved
-        ids stay, so that the owner's processes have no more power over it than ever.
+        It affects the whole process: await nothing meanwhile. The real and saved ids stay, so that
+        the user's processes can't signal procd.
 
         Source: credentials(7); capabilities(7), "Effect of user ID changes on capabilities".
         """
         gid, groups = os.getegid(), os.getgroups()
-        # Whoever changes ids may be traced no more, and outlives its parent after all: prctl(2).
-        dumpable, signal_of_end = LIBC.prctl(PR_GET_DUMPABLE), ctypes.c_int()
-        LIBC.prctl(PR_GET_PDEATHSIG, ctypes.byref(signal_of_end))
+        # A change of ids resets these two. Source: prctl(2).
+        dumpable, parent_death_signal = LIBC.prctl(PR_GET_DUMPABLE), ctypes.c_int()
+        LIBC.prctl(PR_GET_PDEATHSIG, ctypes.byref(parent_death_signal))
         try:
             os.setgroups(self.groups)
             os.setegid(self.gid)
@@ -90,10 +89,10 @@ class RunAs:
             os.setegid(gid)
             os.setgroups(groups)
             LIBC.prctl(PR_SET_DUMPABLE, dumpable)
-            LIBC.prctl(PR_SET_PDEATHSIG, signal_of_end.value)
+            LIBC.prctl(PR_SET_PDEATHSIG, parent_death_signal.value)
 
     def _may_execute(self, place: Path) -> bool:
-        """Whether the mode says so; for a directory, whether it can be passed through."""
+        """Whether the mode allows it; for a directory, to pass through it."""
         found = place.stat()
         if found.st_uid == self.uid:
             allowed = found.st_mode & stat.S_IXUSR

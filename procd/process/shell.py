@@ -1,4 +1,4 @@
-"""Which shell runs the user's commands, and how it gets a script."""
+"""The shell that runs the user's commands, and how it gets a script."""
 
 import os
 import shlex
@@ -8,21 +8,21 @@ from procd.errors import SpawnFailed
 from procd.unix.fd import OwnedFd, anonymous_file
 
 PREFERRED: Final = ("/usr/bin/zsh", "/bin/zsh", "/usr/bin/bash", "/bin/bash")
-# What an account may have for a shell that takes no script of sh's.
+# Login shells that can't run a script written for sh.
 NO_SH: Final = ("csh", "fish", "nologin", "tcsh", "false")
-# MAX_ARG_STRLEN of execve(2), the closing NUL included.
+# MAX_ARG_STRLEN of execve(2), with the closing NUL.
 MAX_ARGUMENT_BYTES: Final = 128 << 10
 SCRIPT_FD: Final = 3
-# What sets `$0`. Source: bash(1), BASH_ARGV0; zshoptions(1), POSIX_ARGZERO.
+# The variable that sets `$0`. Source: bash(1), BASH_ARGV0; zshoptions(1), POSIX_ARGZERO.
 NAMES_ITSELF: Final = {"bash": "BASH_ARGV0", "zsh": "0"}
 
 
 class Shell:
-    """The shell of this machine: found once, looked for again when it has gone.
+    """The shell of this machine: found once, and searched for again if it is removed.
 
     Args:
-        override: absolute path that wins over the search; empty for none.
-        default: the user's own, which is taken before sh if it can stand in for it.
+        override: absolute path to use without a search; empty for none.
+        default: the user's login shell, preferred to sh if it can run scripts for sh.
 
     Source: Process API contract, section 4.1.
     """
@@ -72,18 +72,17 @@ def kind_of(shell: str) -> str:
 
 
 def naming(shell: str, kind: str) -> str:
-    """A command that sets `$0`. Where it can't be set (zsh's POSIX_ARGZERO), the shell lives on."""
+    """A command that sets `$0`, or does nothing where it is read-only (zsh's POSIX_ARGZERO)."""
     assignment = f"{NAMES_ITSELF[kind]}={shlex.quote(shell)}"
     return f"{{ \\builtin eval {shlex.quote(assignment)}; }} 2>/dev/null || \\builtin :"
 
 
 def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | None]:
-    """The argument vector that runs `script`, and a file to give the child as SCRIPT_FD, if any.
+    """The argument vector that runs `script`, and a file to pass to the child as SCRIPT_FD, if any.
 
     A script that fits one argument is one. A longer one is an anonymous file, which the shell opens
-    by name and whose inherited descriptor the script's own first words close again, so that no
-    command of the user's ever sees it. Either way standard input is free, and `$0` is the shell's
-    path where that can be set.
+    by name; the first line of the script closes the inherited descriptor. Either way standard input
+    is free, and `$0` is the shell's path where that can be set.
 
     Raises:
         SpawnFailed: there is no descriptor or no memory for the file.

@@ -1,7 +1,7 @@
-"""Start a program: one function over `posix_spawn`, never a fork of the interpreter.
+"""Starting a program: one function over `posix_spawn`, never a fork of the interpreter.
 
-glibc and musl spawn with vfork semantics: the cost doesn't grow with procd's memory, and a failure
-to execute is reported here as an error.
+glibc and musl spawn with vfork semantics: the cost doesn't grow with procd's memory, and a failed
+exec is reported as an error.
 """
 
 import errno
@@ -19,12 +19,12 @@ from procd.errors import SpawnFailed
 from procd.process.run_as import RunAs
 from procd.process.shell import kind_of
 from procd.process.tags import mark, unmark
+from procd.unix.file import is_remote
 from procd.unix.libc import LIBC
-from procd.unix.mounts import is_remote
 
 log = logging.getLogger(__name__)
 
-# A redirection of the child: a descriptor of ours to duplicate, or a path that the child opens.
+# A redirection of the child: a descriptor of procd's to duplicate, or a path that the child opens.
 Source = int | str
 Action = tuple[int, int, str, int, int] | tuple[int, int, int]
 OPEN: Final = os.POSIX_SPAWN_OPEN
@@ -33,21 +33,30 @@ DUP2: Final = os.POSIX_SPAWN_DUP2
 # Source: env(1) of GNU coreutils, --split-string, --chdir.
 ENV: Final = "/usr/bin/env"
 
-# The soft limit of descriptors for children: the one that procd was started with, though it raises
-# its own. With a huge one, programs that close every possible descriptor are slow, and those that
-# use select(2) may fail. musl's posix_spawn makes a pipe in procd, which needs a number below the
-# limit: there children get procd's own limit.
+# Children get the soft limit of descriptors that procd was started with, before it raised its own:
+# with a huge one, programs that close every possible descriptor are slow, and those that use
+# select(2) may fail. With musl they get procd's: its posix_spawn makes a pipe, whose numbers have
+# to be below the limit.
 OPEN_FILES: Final = (
     resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if hasattr(LIBC, "gnu_get_libc_version")
     else sys.maxsize
 )
 
-# The signals that procd ignores: execve(2) leaves them ignored, and resets those with a handler.
-# Each costs a system call while the event loop waits.
-DEFAULTED: Final = {
+# The signals to reset: those that procd ignores. execve(2) itself resets those with a handler. Not
+# all signals, as each costs a system call while the event loop waits.
+RESET_SIGNALS: Final = {
     number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN
 } | {signal.SIGPIPE, signal.SIGXFSZ}
+
+# Limits of execve(2): of one string with its NUL, and of all strings together, whatever the limit
+# of the stack, at most and at least.
+MAX_STRING_BYTES: Final = 32 * resource.getpagesize()
+MAX_TOTAL_BYTES: Final = 6 << 20
+MIN_TOTAL_BYTES: Final = 128 << 10
+POINTER_BYTES: Final = 8
+MAX_PATH_BYTES: Final = 4096
+TOO_LONG: Final = "arguments and environment are too long for execve"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,11 +66,11 @@ class Spec:
     Attributes:
         argv: the program's absolute path and its arguments.
         cwd: existing directory; relative to procd's own.
-        run_as: the user that must be able to enter it; None for procd's own.
+        run_as: the user that has to be able to enter it; None for procd's own.
         stdio: what becomes descriptor 0, 1, 2 and so on; nothing else is inherited.
         umask: the child's; None for procd's own.
         wrappers: programs and their arguments that run first, each executing the next. They don't
-            see `env`: variables of the caller (LD_PRELOAD) must not reach privileged programs.
+            see `env`: variables such as LD_PRELOAD must not affect privileged programs.
     """
 
     argv: tuple[str, ...]
@@ -74,17 +83,17 @@ class Spec:
 
 
 def spawn(spec: Spec, tag: int) -> int:
-    """Start `spec` as the leader of a new session and return its pid.
+    """Start a program as the leader of a new session and return its pid.
 
-    All signals have their default disposition and none is blocked. The child and all that descend
-    from it carry `tag` (see tags).
+    All signals have their default disposition and none is blocked. The child and its descendants
+    carry `tag` (see `tags`).
 
-    `cwd` is procd's own for the length of the call, which is sound because procd has one thread. If
-    the former directory can't be entered any more, procd's becomes `/`. A directory on a file
-    system that may not answer (`is_remote`) is entered by the child, which reports a missing one.
+    procd changes to `cwd` for the length of the call, which is safe as it has one thread. If it
+    can't return to its former directory, it goes to `/`. On a file system that may not answer
+    (`is_remote`) the child changes its directory itself, and reports a missing one.
 
     Raises:
-        SpawnFailed: the directory, the program or the machine is at fault; the message says which.
+        SpawnFailed: the message says whether the directory, the program or the system failed.
     """
     actions: list[Action] = [
         (OPEN, target, source, os.O_RDWR, 0) if isinstance(source, str) else (DUP2, source, target)
@@ -92,59 +101,100 @@ def spawn(spec: Spec, tag: int) -> int:
     ]
     env = dict(spec.env)
     if spec.cwd.startswith("/"):
-        env["PWD"] = spec.cwd  # so that a shell keeps the name the caller used; chdir(2) has none
-    here = _here()
-    options: list[str] = []  # of env(1)
+        env["PWD"] = spec.cwd  # so that a shell shows the path as given, with its links
+    here = _working_directory()
+    env_options: list[str] = []
     if spec.cwd != here and is_remote(spec.cwd) and kind_of(os.path.realpath(ENV)) != "busybox":
-        options.append(f"--chdir={spec.cwd}")  # which BusyBox's can't
+        env_options.append(f"--chdir={spec.cwd}")  # BusyBox doesn't have it
         spec = replace(spec, cwd=here)
     if spec.wrappers:
-        hiding, env = _hidden(env)
-        options += hiding
-    if options:
-        if "=" in spec.argv[0]:  # which env would take for a variable
+        hiding_options, env = _hide_from_wrappers(env)
+        env_options += hiding_options
+    if env_options:
+        if "=" in spec.argv[0]:  # env(1) would take it for a variable
             reason = f"{spec.argv[0]}: its path has a = in it"
             raise SpawnFailed(f"program cannot be executed: {reason}")
-        spec = replace(spec, argv=(*spec.wrappers, ENV, *options, *spec.argv))
+        spec = replace(spec, argv=(*spec.wrappers, ENV, *env_options, *spec.argv))
     if spec.cwd == here:
         return _spawn(spec, env, actions, tag)
     try:
-        own = _open_here()
+        former = _open_working_directory()
     except OSError as exc:
         raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
     try:
-        # Not left to a wrapper: here it is known what is wrong before anything has been started.
         with nullcontext() if spec.run_as is None else spec.run_as.acting():
-            _enter(spec.cwd)
+            _change_directory(spec.cwd)
         try:
             return _spawn(spec, env, actions, tag)
         finally:
-            _return(own)
+            _return_to(former)
     finally:
-        os.close(own)
+        os.close(former)
 
 
-def _open_here() -> int:
+def check_startable(cwd: str, env: Mapping[str, str]) -> None:
+    """Refuse a directory and an environment that are too long for any program.
+
+    For a program that is started later. `spawn` leaves this check to the kernel.
+
+    Raises:
+        SpawnFailed: as `spawn` would.
+
+    Source: execve(2), "Limits on size of arguments and environment"; chdir(2).
+    """
+    if len(cwd) >= MAX_PATH_BYTES or len(os.fsencode(cwd)) >= MAX_PATH_BYTES:
+        reason = os.strerror(errno.ENAMETOOLONG)
+        raise SpawnFailed(f"working directory cannot be entered: {cwd}: {reason}")
+    stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    left = MAX_TOTAL_BYTES
+    if stack != resource.RLIM_INFINITY:
+        left = max(min(left, stack // 4), MIN_TOTAL_BYTES)
+    for name, value in env.items():
+        size = len(os.fsencode(name)) + len(os.fsencode(value)) + len("=\0")
+        left -= size + POINTER_BYTES
+        if size > MAX_STRING_BYTES or left < 0:
+            raise SpawnFailed(TOO_LONG)
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - a str, as every path of a child is
+    except FileNotFoundError:
+        return ""  # it was deleted
+
+
+def _open_working_directory() -> int:
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     try:
         return os.open(".", flags)
-    except PermissionError:  # nor could it be gone back to
+    except PermissionError:
         return os.open("/", flags)
 
 
-def _return(here: int) -> None:
+def _return_to(former: int) -> None:
     try:
-        os.fchdir(here)
-    except OSError as exc:  # the child runs by now, whatever becomes of us
-        log.warning("the working directory can't be gone back to: %s", exc.strerror)
+        os.fchdir(former)
+    except OSError as exc:
+        log.warning("procd can't return to its working directory: %s", exc.strerror)
         os.chdir("/")
 
 
-def _hidden(env: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """An environment that says nothing to wrappers, and the options of env(1) that make it `env`.
+def _change_directory(cwd: str) -> None:
+    try:
+        os.chdir(cwd)
+    except FileNotFoundError as exc:
+        raise SpawnFailed(f"working directory does not exist: {cwd}") from exc
+    except NotADirectoryError as exc:
+        raise SpawnFailed(f"working directory is not a directory: {cwd}") from exc
+    except OSError as exc:
+        raise SpawnFailed(f"working directory cannot be entered: {cwd}: {exc.strerror}") from exc
 
-    env, the last of them, gives the program its variables. Their values get there as variables
-    too, under names that mean nothing to anybody: every user can read an argument vector.
+
+def _hide_from_wrappers(env: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Options of env(1) that make it set `env`, and the environment that it takes the values from.
+
+    env is the last wrapper. The values have neutral names until then. They aren't arguments, as
+    every user can read the argument vectors of others.
     """
     renamed = {f"v{number}": value for number, value in enumerate(env.values())}
     assignments = " ".join(
@@ -161,7 +211,7 @@ def _quoted(name: str) -> str:
 def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) -> int:
     limits = mark(tag)
     files = _limit_open_files(spec.stdio)
-    # One thread: nothing else makes a file meanwhile.
+    # procd has one thread, so nothing else uses this umask.
     umask = None if spec.umask is None else os.umask(spec.umask)
     try:
         return os.posix_spawn(
@@ -171,7 +221,7 @@ def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) 
             file_actions=actions,
             setsid=True,
             setsigmask=(),
-            setsigdef=DEFAULTED,
+            setsigdef=RESET_SIGNALS,
         )
     except OSError as exc:
         raise SpawnFailed(_reason(spec, exc)) from exc
@@ -183,9 +233,9 @@ def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) 
 
 
 def _limit_open_files(stdio: tuple[Source, ...]) -> tuple[int, int]:
-    """Set the soft limit of descriptors that the child inherits; returns the one to restore.
+    """Set the soft limit of descriptors that the child inherits; returns the limits to restore.
 
-    It is higher if one of `stdio` is: glibc duplicates none beyond the limit.
+    It is above every descriptor in `stdio`: glibc duplicates none beyond the limit.
     """
     soft, hard = own = resource.getrlimit(resource.RLIMIT_NOFILE)
     least = max([OPEN_FILES, *(source + 1 for source in stdio if isinstance(source, int))])
@@ -194,26 +244,8 @@ def _limit_open_files(stdio: tuple[Source, ...]) -> tuple[int, int]:
     return own
 
 
-def _here() -> str:
-    try:
-        return os.getcwd()  # noqa: PTH109 - a str, as every path of a child is
-    except FileNotFoundError:
-        return ""  # somebody has deleted it
-
-
-def _enter(cwd: str) -> None:
-    try:
-        os.chdir(cwd)
-    except FileNotFoundError as exc:
-        raise SpawnFailed(f"working directory does not exist: {cwd}") from exc
-    except NotADirectoryError as exc:
-        raise SpawnFailed(f"working directory is not a directory: {cwd}") from exc
-    except OSError as exc:
-        raise SpawnFailed(f"working directory cannot be entered: {cwd}: {exc.strerror}") from exc
-
-
 def _reason(spec: Spec, exc: OSError) -> str:
-    for source in spec.stdio:  # which the child opens before it comes to the program
+    for source in spec.stdio:  # the child opens these before it executes the program
         if isinstance(source, str) and not os.access(source, os.R_OK | os.W_OK):
             return f"cannot start a process: {source}: {exc.strerror}"
     program = spec.argv[0]
@@ -223,6 +255,6 @@ def _reason(spec: Spec, exc: OSError) -> str:
         case errno.EACCES | errno.ENOEXEC:
             return f"program cannot be executed: {program}: {exc.strerror}"
         case errno.E2BIG:
-            return "arguments and environment are too long for execve"
+            return TOO_LONG
         case _:
             return f"cannot start a process: {exc.strerror}"

@@ -1,10 +1,10 @@
-"""`sudo` and the like: programs that run as another user, but that we may signal.
+"""`sudo` and similar programs, which run as another user but may be signalled by procd.
 
-What such a program has started belongs to the other user altogether, so only the program itself can
-end it: it passes on the signals that it gets. SIGKILL can't be passed on. So it is sent SIGTERM and
-has a moment before it is killed.
+What such a program has started belongs to the other user, so only the program can end it: it passes
+on the signals that it gets. SIGKILL can't be passed on, so the program gets SIGTERM first and has a
+moment to end.
 
-Source: kill(2) on which processes may be signalled, sudo(8) "Signal handling".
+Source: kill(2) on which processes may be signalled; sudo(8), "Signal handling".
 """
 
 import os
@@ -18,36 +18,36 @@ SUDO_GRACE_S: Final = 1.0
 
 
 class SudoGrace:
-    """The programs of this kind in a tree that is being killed, and when each was told."""
+    """The programs of this kind in a tree that is being killed, and when each got SIGTERM."""
 
     def __init__(self) -> None:
-        self._told_at: dict[tuple[int, int], float] = {}
+        self._signalled_at: dict[tuple[int, int], float] = {}
 
     @property
     def waiting(self) -> bool:
         """Whether there are any."""
-        return bool(self._told_at)
+        return bool(self._signalled_at)
 
     def signals_for(self, pid: int, start_time: int) -> tuple[int, ...]:
         """The signals to kill a process with; none while it has time to end by itself."""
-        told_at = self._told_at.get((pid, start_time))
-        if told_at is not None:
-            return () if time.monotonic() - told_at < SUDO_GRACE_S else (signal.SIGKILL,)
+        signalled_at = self._signalled_at.get((pid, start_time))
+        if signalled_at is not None:
+            return () if time.monotonic() - signalled_at < SUDO_GRACE_S else (signal.SIGKILL,)
         if not _passes_signals_on(pid):
             return (signal.SIGKILL,)
-        self._told_at[pid, start_time] = time.monotonic()
+        self._signalled_at[pid, start_time] = time.monotonic()
         return signal.SIGTERM, signal.SIGCONT
 
 
 def _passes_signals_on(pid: int) -> bool:
     own = os.geteuid()
     if own == 0:
-        return False  # whatever it has started is ours to signal, too
+        return False  # root may signal what it has started as well
     try:
         if os.stat(f"/proc/{pid}").st_uid == own:  # noqa: PTH116 - a fifth of the time of Path.stat
             return False
     except OSError:  # it has ended, or is hidden
         return False
-    # A process that isn't dumpable, such as ssh-agent, belongs to root there.
+    # The directory of a process that isn't dumpable, such as ssh-agent, belongs to root.
     real, effective, saved = users_of(pid) or (own, own, own)
     return effective != own and own in {real, saved}

@@ -1,7 +1,4 @@
-"""Supervisor: starts every process, with its pipes or terminal, and supervises all of them.
-
-How each kind is started, under which limits, and how all of them are ended.
-"""
+"""Supervisor: starts every process, with its pipes or its terminal, and ends all of them."""
 
 import asyncio
 import itertools
@@ -21,12 +18,10 @@ from procd.output.log import Log, Store
 from procd.process import cgroup, tags
 from procd.process.child import Child
 from procd.process.limits import child_limits
-from procd.process.memory import memory_bytes
 from procd.process.process import STDOUT, Process, ProcessRecord
 from procd.process.reaper import Reaper
 from procd.process.spawn import Spec, spawn
-from procd.process.spawn_rate import SpawnRate
-from procd.process.tree import KILL_WAIT_S, Tree, TreeGroup, Trees, become_subreaper
+from procd.process.tree import KILL_WAIT_S, Tree, Trees, become_subreaper
 from procd.process.tty import Terminal, open_terminal
 from procd.tasks import Tasks
 from procd.throttle import Turns
@@ -35,26 +30,57 @@ from procd.unix.malloc import MallocTrimmer
 
 log = logging.getLogger(__name__)
 
-# Starts in one turn of the event loop: it waits for each until the child has executed its program.
+# Starts in one turn of the event loop, which each start blocks until the child has executed.
 SPAWNS_A_TURN: Final = 1
-# How long the exits of killed trees may take to be reported when procd stops.
+# How long to wait for the exit statuses of killed processes when procd stops.
 EXIT_WAIT_S: Final = 0.5
-# Bounds of the histogram of the time that a start takes.
+# Bounds of the histogram of the durations of starts.
 SPAWN_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.064, 0.256, 1.0)
 
 
 class ExtraPipe(NamedTuple):
-    """The reading end of a pipe beside stdout and stderr, and what gets its data."""
+    """The reading end of a pipe beside stdout and stderr, and the callback for its data."""
 
     fd: OwnedFd
     on_data: Callable[[bytes], None]
 
 
+class SpawnRate:
+    """A token bucket: `burst` starts at once, and `per_s` a second on average; 0: no limit.
+
+    Args:
+        now: a monotonic clock, seconds.
+    """
+
+    def __init__(self, now: Callable[[], float], per_s: float, burst: int) -> None:
+        self._now = now
+        self._per_s = per_s
+        self._burst = burst
+        self._tokens = float(burst)
+        self._filled_at = now()
+
+    def take(self) -> None:
+        """Take a token.
+
+        Raises:
+            Exhausted: there is none.
+        """
+        if not self._per_s:
+            return
+        now = self._now()
+        new_tokens = (now - self._filled_at) * self._per_s
+        self._tokens = min(float(self._burst), self._tokens + new_tokens)
+        self._filled_at = now
+        if self._tokens < 1:
+            raise Exhausted(f"limit of {self._per_s:g} new processes per second is reached")
+        self._tokens -= 1
+
+
 class Supervisor:
-    """All supervised processes, and what they share: limits, memory, the root of their cgroups.
+    """All supervised processes, and what they share: limits, memory budget, cgroup root.
 
     Attributes:
-        turns: to start a process, await `turns.take()` first: each start blocks the event loop.
+        turns: await `turns.take()` before a start, as each start blocks the event loop.
     """
 
     def __init__(self, config: ProcessConfig) -> None:
@@ -71,7 +97,7 @@ class Supervisor:
         self.child_limits = child_limits(config)
         self.loop = asyncio.get_running_loop()
         self.malloc = MallocTrimmer(self.loop)
-        self.memory = Budget(config.total_output_bytes(memory_bytes()), self.malloc.freed)
+        self.memory = Budget(config.total_output_bytes(cgroup.memory_bytes()), self.malloc.freed)
         self._spawn_rate = SpawnRate(self.loop.time, config.max_spawns_per_s, config.spawn_burst)
         self._cgroups = cgroup.find_root(config.cgroup)
         if limits := cgroup.wanted_limits(config):
@@ -80,17 +106,17 @@ class Supervisor:
             else:
                 self._cgroups = self._cgroups.limited(limits, os.getpid())
         if (hard := tags.obstacle()) is not None:
-            log.warning("process trees can't be marked, as the hard RLIMIT_RTTIME is %d", hard)
+            log.warning("process trees can't be tagged, as the hard RLIMIT_RTTIME is %d", hard)
         self._leaves: set[cgroup.Leaf] = set()
         self._closing = False
         become_subreaper()
         self.reaper = Reaper(self.children, self.trees.turns, self.tasks, self._remove_leaves)
 
     def check_memory(self, size: int = 0) -> None:
-        """Refuse to begin something that has output to keep, and `size` bytes beside it.
+        """Refuse new work whose output, and `size` bytes besides, are to be kept.
 
         Raises:
-            Exhausted: `process.max_total_output_bytes` are kept.
+            Exhausted: `process.max_total_output_bytes` are in use.
         """
         if self.memory.has_room(size):
             return
@@ -100,11 +126,11 @@ class Supervisor:
             raise Exhausted(f"limit of {most} bytes of output held in memory is reached")
 
     def check_descriptors(self) -> None:
-        """Refuse to begin something long-lived if few descriptors are left.
+        """Refuse new long-lived work if few descriptors are left.
 
         Raises:
             Exhausted: those that are left are for short commands.
-            SpawnFailed: it can't be known how many there are.
+            SpawnFailed: the number can't be found out.
         """
         try:
             if has_room_for_long_lived():
@@ -131,13 +157,13 @@ class Supervisor:
         Args:
             stdin: becomes the child's input, instead of /dev/null; closed here.
             passed: become the child's descriptors from 3 on; closed here.
-            extra: is read besides, not into the log; closed if it can't be started.
-            long_lived: it gets a cgroup of its own, where there is a root for them, and isn't
-                started with the last descriptors.
-            merged: one pipe for both streams, as stdout, so that their order is exact.
+            extra: is read as well, but not into the log; closed if the start fails.
+            long_lived: whether it gets a cgroup of its own, where there is a root for them, and is
+                refused the last descriptors.
+            merged: whether both streams get one pipe, as stdout, so that their order is exact.
 
         Raises:
-            SpawnFailed: it can't be started; nothing is left behind.
+            SpawnFailed: the start failed, and left nothing behind.
             Exhausted: `process.max_processes` are supervised, or few descriptors are left.
         """
         theirs = [*passed] if stdin is None else [stdin, *passed]
@@ -186,10 +212,10 @@ class Supervisor:
         cols: int,
         rows: int,
     ) -> Process:
-        """Start a command on a terminal of its own, which is its controlling terminal.
+        """Start a command on a terminal of its own, its controlling terminal.
 
         Raises:
-            SpawnFailed: it can't be started; nothing is left behind.
+            SpawnFailed: the start failed, and left nothing behind.
             Exhausted: `process.max_processes` are supervised, or few descriptors are left.
         """
         self.check_descriptors()
@@ -200,7 +226,7 @@ class Supervisor:
             raise SpawnFailed(f"cannot start a process: {place}{exc.strerror}") from exc
         try:
             self.child_limits.give(terminal.path)
-            # Opened by path it becomes the controlling terminal; 1 and 2 are copies of 0.
+            # Opened by path, it becomes the controlling terminal; 1 and 2 are duplicates of 0.
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(terminal.path, 0, 0))
             return self._start(spec, output, terminal=terminal, long_lived=True)
         except OSError as exc:
@@ -251,7 +277,7 @@ class Supervisor:
         except OSError as exc:  # no descriptor is left for the pidfd: undo the start
             os.kill(pid, signal.SIGKILL)
             self.trees.start_kill(tree)  # type: ignore[unused-awaitable]  # it goes on by itself
-            tree.leader = 0  # an orphan as any: the reaper reads its status
+            tree.leader = 0  # like an orphan: the reaper reads its status
             if leaf is not None:
                 self._leaves.add(leaf)
             raise SpawnFailed(f"cannot supervise a process: {exc.strerror}") from exc
@@ -266,14 +292,14 @@ class Supervisor:
 
     @property
     def supervised(self) -> int:
-        """How many processes run, or have output that is still read."""
+        """How many processes run, or have output that isn't at its end."""
         return len(self._unsettled)
 
     def _leaf(self, tag: int, *, long_lived: bool) -> cgroup.Leaf | None:
-        """A cgroup of its own for a long-lived process, where there is a root for them.
+        """Make a cgroup for a long-lived process, where there is a root for them.
 
-        Not for every command, unless leaves have limits: to make, enter and remove one costs a
-        fifth of what a whole command does, and the tag finds everything too.
+        Other commands get one only if leaves have limits: it takes a fifth of the time of a whole
+        command, and descendants are found without one.
         """
         root = self._cgroups
         if root is None or not (long_lived or root.limits):
@@ -281,7 +307,7 @@ class Supervisor:
         try:
             return root.leaf(f"procd-{tag:x}")
         except OSError as exc:
-            if root.limits:  # it must not run without them
+            if root.limits:  # it mustn't run without them
                 raise SpawnFailed(f"cannot limit a process: {exc.strerror}") from exc
             log.warning("the process with tag %x has no cgroup of its own: %s", tag, exc.strerror)
             return None
@@ -301,22 +327,21 @@ class Supervisor:
         self._leaves = {leaf for leaf in self._leaves if not leaf.remove()}
 
     def stop(self, but: Container[int] = ()) -> None:
-        """Start nothing any more, and begin to kill every tree, orphans of earlier ones included.
+        """Refuse new starts, and begin to kill every tree.
 
         Args:
-            but: leaders of trees that are left alone.
+            but: leaders of trees to spare.
         """
         self._closing = True
-        ended = [process for process in self._unsettled if process.record.pid not in but]
-        spared = {process.record.tree.tag for process in self._unsettled.difference(ended)}
-        trees = [process.record.tree for process in ended]
-        killing = self.trees.start_kill(TreeGroup(trees, self._run_tag, spared))
-        for process in ended:
-            process.kill(along=killing)
+        for process in self._unsettled:
+            if process.record.pid not in but:
+                process.kill()
 
     async def aclose(self, within_s: float = KILL_WAIT_S) -> None:
-        """End every tree, and supervise nothing any more; what doesn't end in time is abandoned."""
+        """Kill every tree and release all descriptors, also of trees that don't end in time."""
         self.stop()
+        # Orphans of processes that have settled.
+        self.trees.start_kill(Tree(0, self._run_tag, tags.RUN_MASK))  # type: ignore[unused-awaitable]  # `tasks` waits for it
         exits = [process.done for process in self._unsettled]
         await self.tasks.aclose(within_s)
         if exits:

@@ -1,9 +1,8 @@
-"""A number that a process carries, and all that it starts, by which orphans tell whose they are.
+"""Tags: a number on a process that all its descendants inherit, to find orphans by.
 
-The soft limit RLIMIT_RTTIME is set to it. A resource limit outlives fork, exec, setsid, a double
-fork and a cleared environment, costs one system call to read, leaves no trace in the user's
-environment, and this one is a bound in microseconds on real-time tasks, set here to some 36,000
-years.
+The tag is the soft limit RLIMIT_RTTIME. A resource limit survives fork, exec, setsid, a double fork
+and a cleared environment, is read with one system call, and is invisible in the user's environment.
+This one bounds the CPU time of real-time tasks in microseconds; tags are about 36,000 years.
 
 Source: getrlimit(2), proc_pid_limits(5).
 """
@@ -15,12 +14,12 @@ import shlex
 import shutil
 from typing import Final
 
-from procd.unix.procfs import content
+from procd.unix.procfs import read_proc
 
 log = logging.getLogger(__name__)
 
-# A tag is TAG_BASE, far above any limit somebody would set in earnest, plus from high to low bits:
-# a number drawn for this run of procd, the number of the process, and one for use within its tree.
+# A tag is TAG_BASE, far above any limit that a user would set, plus, from high to low bits: a
+# random number of this run of procd, the number of the process, and that of a part of its tree.
 TAG_BASE: Final = 1 << 60
 RUN_BITS: Final = 12
 PROCESS_BITS: Final = 32
@@ -29,43 +28,43 @@ EVERY_BIT: Final = (1 << 61) - 1
 PROCESS_MASK: Final = EVERY_BIT & -(1 << PART_BITS)
 RUN_MASK: Final = EVERY_BIT & -(1 << (PART_BITS + PROCESS_BITS))
 
-_TOLD_LIMIT: Final = re.compile(rb"^Max realtime timeout +(\d+) ", re.MULTILINE)
+_SOFT_LIMIT: Final = re.compile(rb"^Max realtime timeout +(\d+) ", re.MULTILINE)
 
 Limits = tuple[int, int]
 
 
 def obstacle() -> int | None:
-    """The hard limit that leaves no room for tags, if there is one: nothing is tagged then.
+    """The hard limit that is too low for tags; None if tags can be set.
 
-    Orphans are found by session alone, and who a session's command has started isn't told from what
-    the shell runs otherwise.
+    Without tags, orphans are found by session only, and what a command of a session has started
+    can't be told from what its shell runs otherwise.
     """
     hard = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
-    return None if _leaves_room(hard) else hard
+    return None if _allows_tags(hard) else hard
 
 
-def _leaves_room(hard: int) -> bool:
+def _allows_tags(hard: int) -> bool:
     return hard == resource.RLIM_INFINITY or hard > EVERY_BIT
 
 
 def mark(tag: int) -> Limits:
-    """Carry `tag`, so that what is started inherits it, until `unmark` gets what this returns."""
+    """Set procd's own tag, for a child to inherit. Returns what `unmark` takes."""
     limits = resource.getrlimit(resource.RLIMIT_RTTIME)
-    if _leaves_room(limits[1]):
+    if _allows_tags(limits[1]):
         resource.setrlimit(resource.RLIMIT_RTTIME, (tag, limits[1]))
     return limits
 
 
 def unmark(limits: Limits) -> None:
-    """Carry no tag any more."""
+    """Restore procd's own limits."""
     resource.setrlimit(resource.RLIMIT_RTTIME, limits)
 
 
 def retag(pid: int, tag: int) -> bool:
-    """Have what `pid` starts from now on carry `tag`.
+    """Change the tag of `pid`, and so of what it starts from now on.
 
     Returns:
-        False if it has to do that itself: it is another user's, and CAP_SYS_RESOURCE is missing.
+        False if only the process itself may: another user's, without CAP_SYS_RESOURCE.
     """
     try:
         _, hard = resource.prlimit(pid, resource.RLIMIT_RTTIME)
@@ -78,24 +77,19 @@ def retag(pid: int, tag: int) -> bool:
 
 
 def retag_in_shell(tag: int) -> str:
-    """A line by which a shell does what `retag` may not."""
+    """A line of shell that changes the shell's own tag, for where `retag` may not."""
     program = shutil.which("prlimit")
     return f"{shlex.quote(program)} --pid $$ --rttime={tag}: || :\n" if program is not None else ""
 
 
 def tag_of(pid: int) -> int:
-    """The tag that `pid` carries, or 0."""
+    """The tag of `pid`, or 0."""
     try:
         soft, _ = resource.prlimit(pid, resource.RLIMIT_RTTIME)
-    except PermissionError:  # another user's, and CAP_SYS_RESOURCE is missing as in most containers
-        soft = _told_limit(pid)
+    except PermissionError:  # another user's, without CAP_SYS_RESOURCE as in most containers
+        found = _SOFT_LIMIT.search(read_proc(f"/proc/{pid}/limits"))  # everybody may read this
+        soft = int(found[1]) if found is not None else 0
     except ProcessLookupError:
         return 0
-    # Since Python 3.15, no limit is the highest number of all, where it was the lowest.
+    # Since Python 3.15 RLIM_INFINITY is the highest number, before it was -1.
     return soft if soft >= TAG_BASE and soft != resource.RLIM_INFINITY else 0
-
-
-def _told_limit(pid: int) -> int:
-    """The soft limit in `/proc/PID/limits`, which everybody may read; 0 if there is none."""
-    told = _TOLD_LIMIT.search(content(f"/proc/{pid}/limits"))
-    return int(told[1]) if told is not None else 0

@@ -41,7 +41,7 @@ class Terminal:
 def open_terminal(cols: int, rows: int) -> Terminal:
     """Open a terminal of this size; erasing in canonical mode removes whole UTF-8 characters.
 
-    The session leader that opens the slave's path first gets it as its controlling terminal.
+    It becomes the controlling terminal of the first session leader that opens the slave's path.
 
     Raises:
         OSError: no terminal or no descriptor is left.
@@ -56,7 +56,7 @@ def open_terminal(cols: int, rows: int) -> Terminal:
         set_window_size(master, cols, rows)
         path = f"/dev/pts/{index}"
         (slave,) = own_fds(os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-    except termios.error as exc:  # which is no OSError
+    except termios.error as exc:  # not a subclass of OSError
         master.close()
         raise OSError(*exc.args) from exc
     except OSError:
@@ -66,5 +66,5 @@ def open_terminal(cols: int, rows: int) -> Terminal:
 
 
 def set_window_size(master: OwnedFd, cols: int, rows: int) -> None:
-    """Set the size; the kernel sends SIGWINCH to the foreground process group if it changed."""
+    """Set the size. If it changes, the kernel sends SIGWINCH to the foreground process group."""
     fcntl.ioctl(master.number, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from procd.errors import BadRequest, SpawnFailed
-from procd.unix.execve import check_startable
+from procd.process.spawn import check_startable
 
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

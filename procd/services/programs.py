@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from procd.process.limits import ChildLimits
-from procd.unix.mounts import is_remote
+from procd.unix.file import is_remote
 
 
 class MissingProgramError(Exception):

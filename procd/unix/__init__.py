@@ -1,4 +1,4 @@
-"""One descriptor or one process at a time: no sessions, no HTTP, no JSON.
+"""Thin wrappers of system calls: descriptors, files, signals, /proc, memory. No processes to run.
 
-May import `procd.config`, `procd.errors`, `procd.turns`, `procd.utf8` and the standard library.
+May import `procd.errors`, `procd.throttle` and the standard library.
 """

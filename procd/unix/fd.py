@@ -1,8 +1,7 @@
-"""File descriptors: each with one owner.
+"""File descriptors: each has one owner, which closes it.
 
-The order at the end is always: leave the selector, forget the number, close. Epoll forgets a closed
-descriptor and who waits for it does not, so a number closed too early may hit a stranger. Nor can
-epoll be relied on to forget: a child in the middle of its start has copies until it has executed.
+A descriptor is removed from the event loop before it is closed. After the close its number may be
+reused at once, and the loop would watch the wrong file.
 """
 
 import errno
@@ -13,23 +12,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-# The last descriptors are not for new work, so that procd can be asked how it is, and what runs can
-# end.
+# New work doesn't get the last descriptors, so that procd can still accept connections and end what
+# runs.
 RESERVED: Final = 64
-# So many more, or an eighth of the rest if that is less, are not for what lasts: when there can be
-# no more shells, those that are there can still run commands, each for a moment.
+# Long-lived work leaves so many more, or an eighth of the rest if that is less: when no more shells
+# can be started, those that run can still execute commands.
 SHORT_LIVED: Final = 64
 # asm-generic/socket.h
 SO_PASSRIGHTS: Final = 83
 
 
 class OwnedFd:
-    """A descriptor and the duty to close it.
+    """A descriptor, and the duty to close it.
 
     Attributes:
-        number: the descriptor; a closed one has none, so that to ask for it is an AttributeError.
+        number: the descriptor. A closed one has none: reading it raises AttributeError.
         closed: whether `close` was called.
-        before_close: called first, for whoever has registered the number as well.
+        before_close: called by `close` first, to remove the number from an event loop.
     """
 
     __slots__ = ("before_close", "closed", "number")
@@ -56,27 +55,24 @@ class OwnedFd:
 
 
 def own_fds(*numbers: int) -> list[OwnedFd]:
-    """Own the descriptors of something new, unless one is of the last RESERVED that there can be.
+    """Own new descriptors, unless one is among the last RESERVED that procd can have.
 
     Raises:
-        OSError: it is (EMFILE); all are closed, as after any error.
+        OSError: one is (EMFILE). All are closed then.
     """
-    try:
-        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if max(numbers) >= most - RESERVED:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return [OwnedFd(number) for number in numbers]
-    except BaseException:
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if max(numbers) >= most - RESERVED:
         for number in numbers:
             os.close(number)
-        raise
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return [OwnedFd(number) for number in numbers]
 
 
 def has_room_for_long_lived() -> bool:
-    """Whether something new that lasts may take descriptors: more than those for moments are left.
+    """Whether so many descriptors are free that long-lived work may take some.
 
     Raises:
-        OSError: it can't be known.
+        OSError: /dev/null can't be opened to find out.
     """
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -90,10 +86,10 @@ def has_room_for_long_lived() -> bool:
 
 
 def pipes(count: int) -> tuple[list[OwnedFd], list[OwnedFd]]:
-    """So many pipes: their reading ends and their writing ends, none inherited, all blocking.
+    """Create pipes: their reading ends and their writing ends, blocking and not inheritable.
 
     Raises:
-        OSError: there are no descriptors for all of them; then there is none.
+        OSError: there are not enough descriptors; none is left open.
 
     Source: pipe(7).
     """
@@ -101,7 +97,7 @@ def pipes(count: int) -> tuple[list[OwnedFd], list[OwnedFd]]:
     try:
         for _ in range(count):
             numbers += os.pipe()
-    except BaseException:
+    except OSError:
         for number in numbers:
             os.close(number)
         raise
@@ -110,7 +106,7 @@ def pipes(count: int) -> tuple[list[OwnedFd], list[OwnedFd]]:
 
 
 def pipe() -> tuple[OwnedFd, OwnedFd]:
-    """One pipe: its reading end and its writing end.
+    """Create one pipe: its reading end and its writing end.
 
     Raises:
         OSError: as `pipes`.
@@ -120,23 +116,22 @@ def pipe() -> tuple[OwnedFd, OwnedFd]:
 
 
 def refuse_passed_fds(sock: socket.socket) -> None:
-    """Have the kernel refuse what passes descriptors to a unix socket, or to one that it accepts.
+    """Have the kernel refuse descriptors that a peer passes through this unix socket.
 
-    Nobody here wants any, and to drop one may be to close it: of a TCP socket whose peer doesn't
-    read that takes as long as its sender says.
+    It applies to accepted sockets too. procd wants none, and closing a received one can block for
+    as long as its sender chose, with SO_LINGER. Does nothing before Linux 6.16.
 
-    Source: unix(7), SCM_RIGHTS; socket(7), SO_LINGER; Linux, net/unix/af_unix.c, SO_PASSRIGHTS.
+    Source: unix(7), SCM_RIGHTS; socket(7), SO_LINGER; net/unix/af_unix.c, SO_PASSRIGHTS.
     """
-    # Before Linux 6.16 there was no way to refuse them, and a sandbox's filter may know of none.
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
 
 
 def write_all(file: OwnedFd, content: bytes | bytearray) -> None:
-    """Write all of `content` to a file that is open.
+    """Write all of `content` to an open file.
 
     Raises:
-        OSError: there is no room for it; part of it may be there.
+        OSError: there is no room; a part may be written.
     """
     remaining = memoryview(content)
     while remaining:
@@ -144,7 +139,7 @@ def write_all(file: OwnedFd, content: bytes | bytearray) -> None:
 
 
 def anonymous_file(name: str, content: bytes) -> OwnedFd:
-    """A file in memory with `content`, at its beginning, without a path and not inherited.
+    """Create a file in memory, positioned at its start and not inheritable.
 
     Raises:
         OSError: there is no descriptor or no memory for it.
@@ -162,18 +157,15 @@ def anonymous_file(name: str, content: bytes) -> OwnedFd:
 
 
 def seal_inherited() -> None:
-    """Make sure that 0, 1 and 2 are open and that no other descriptor reaches a child.
+    """Open 0, 1 and 2 if they are closed, and make all other descriptors close-on-exec.
 
-    Python's own descriptors are close-on-exec (PEP 446); what procd itself inherited need not be.
-    An open 0..2 keeps pipes off those numbers, which spawn's file actions rely on.
+    Python's own are (PEP 446), but those that procd inherited need not be. With 0 to 2 open no pipe
+    gets one of these numbers, which the file actions of `spawn` rely on.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)  # noqa: FBT003 - the signature is os's
     os.close(number)
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
         if int(name) > 2:
-            try:
+            with suppress(OSError):  # the listing's own descriptor, closed by now
                 os.set_inheritable(int(name), False)  # noqa: FBT003 - as above
-            except OSError as exc:
-                if exc.errno != errno.EBADF:  # the listing's own descriptor is gone by now
-                    raise

@@ -1,9 +1,10 @@
-"""Files of our own, in directories where others may put something else in their place."""
+"""Files and directories, on file systems that others can write to as well."""
 
 import ctypes
 import errno
 import logging
 import os
+import re
 import shutil
 import stat
 from contextlib import suppress
@@ -19,9 +20,15 @@ log = logging.getLogger(__name__)
 FALLOC_FL_KEEP_SIZE: Final = 1
 FALLOC_FL_PUNCH_HOLE: Final = 2
 
+# Prefixes of the file system types that another machine, or a program of this one, serves.
+REMOTE: Final = (
+    b"9p", b"afs", b"autofs", b"ceph", b"cifs", b"fuse", b"lustre", b"nfs", b"smb", b"virtiofs",
+)  # fmt: skip
+ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
+
 
 def make_directory(path: Path, mode: int = 0o700) -> None:
-    """Make a directory, unless it is there; those above it that are missing get the same mode.
+    """Make a directory and its missing parents, all with `mode`, unless it exists.
 
     Raises:
         OSError: it can't be made.
@@ -32,24 +39,19 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory, if it is there, and all in it; what can't be removed is left, and logged.
-
-    Somebody may still write there, such as a program that is being killed.
-    """
-    with suppress(RecursionError):  # it is too deep for that, before Python 3.13
-        shutil.rmtree(path, ignore_errors=True)  # goes on after what can't be
+    """Remove a directory and its content, if it exists; log what can't be removed."""
+    with suppress(RecursionError):  # before Python 3.13, a tree that is very deep
+        shutil.rmtree(path, ignore_errors=True)
     try:
         path.rmdir()
     except FileNotFoundError:
-        return  # as it should be
+        return  # removed
     except OSError as exc:
         log.warning("%s can't be removed: %s", path, exc.strerror)
 
 
 def open_regular(path: Path, flags: int) -> OwnedFd:
-    """Open a regular file, which is private if it is new.
-
-    A FIFO in its place would keep us until somebody opens it too, and a link lead elsewhere.
+    """Open a regular file; a new one is private. Never follows a link or waits for a FIFO.
 
     Raises:
         OSError: it can't be opened, or is something else.
@@ -66,10 +68,10 @@ def open_regular(path: Path, flags: int) -> OwnedFd:
 
 
 def size_of(path: Path) -> int:
-    """How long a regular file is; 0 if there is none, whatever else is there.
+    """The size of a regular file; 0 if there is none.
 
     Raises:
-        OSError: nobody can tell.
+        OSError: it can't be determined.
     """
     try:
         found = path.stat(follow_symlinks=False)
@@ -79,9 +81,33 @@ def size_of(path: Path) -> int:
 
 
 def punch(fd: OwnedFd, upto: int) -> bool:
-    """Give the file's blocks before position `upto` back to the file system, if it can do that.
+    """Free the file's blocks before position `upto`; False if the file system can't.
 
-    Source: fallocate(2). From the file's beginning: what was punched before is a hole already.
+    Source: fallocate(2).
     """
     flags = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
     return bool(LIBC.fallocate(fd.number, flags, ctypes.c_int64(0), ctypes.c_int64(upto)) == 0)
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is on a file system whose server may never answer, such as NFS or FUSE.
+
+    Judged by the text of the absolute path: resolving links could itself block. The root directory
+    doesn't count, as nothing works without it.
+
+    Source: proc_pid_mountinfo(5).
+    """
+    try:
+        wanted = os.fsencode(os.path.abspath(path))  # noqa: PTH100 - a str
+        with open("/proc/self/mountinfo", "rb", buffering=0) as mounts:  # noqa: PTH123 - as above
+            lines = mounts.read().split(b"\n")[:-1]
+    except OSError:  # the working directory is deleted, or no descriptor is left
+        return False
+    wanted = b"/" + wanted.strip(b"/") + b"/"
+    longest, kind = b"/", b""
+    for line in lines:  # of several mounts at one place, the last one is visible
+        before, _, after = line.partition(b" - ")
+        place = ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), before.split(b" ")[4]) + b"/"
+        if place != b"//" and wanted.startswith(place) and len(place) >= len(longest):
+            longest, kind = place, after
+    return kind.startswith(REMOTE)

@@ -1,4 +1,7 @@
-"""How busy this machine is. Source: proc_stat(5), proc_meminfo(5), statvfs(3)."""
+"""Use of the machine's processors, memory and disk.
+
+Source: proc_stat(5), proc_meminfo(5), statvfs(3).
+"""
 
 import errno
 import os
@@ -6,40 +9,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from procd.errors import ProcdError
 
-
-class CpuTicks(NamedTuple):
-    """What all processors have done since boot, in ticks of the kernel's clock."""
-
-    user: int
-    nice: int
-    system: int
-    idle: int
-    iowait: int
-    irq: int
-    softirq: int
-    steal: int
-
-
-def cpu_ticks() -> CpuTicks:
-    """Read them.
-
-    Raises:
-        OSError: the kernel, or a sandbox, doesn't tell.
-    """
-    with open("/proc/stat") as lines:  # noqa: PTH123 - the first line alone
-        figures = lines.readline().split()[1:]
-    if len(figures) < len(CpuTicks._fields):
-        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-    return CpuTicks._make(map(int, figures[: len(CpuTicks._fields)]))
+# The CPU use is measured anew after this time. The kernel counts in ticks of 10 ms: over a shorter
+# time, as between two clients that ask at once, the result would be 0 or 100.
+LEAST_INTERVAL_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostUsage:
-    """Figures of one moment; sizes in bytes."""
+    """Use of the machine now; sizes in bytes."""
 
     cpu_count: int
     cpu_used_pct: float
@@ -51,13 +32,8 @@ class HostUsage:
     disk_free: int
 
 
-# For how long a CPU use is answered again. The kernel counts in ticks of 10 ms: for less time than
-# many of them there is none, and whoever asks a moment after somebody else would be told 0 or 100.
-LEAST_AGE_S: Final = 0.5
-
-
 class Host:
-    """Measures the machine; CPU use is that since the measurement before, or since boot.
+    """Measures the machine; CPU use is that since the previous measurement, or since boot.
 
     Args:
         now: a monotonic clock, seconds.
@@ -67,14 +43,14 @@ class Host:
         self._now = now
         self._measured_at = float("-inf")
         self._used_pct = 0.0
-        self._busy = 0
-        self._total = 0
+        self._busy_ticks = 0
+        self._total_ticks = 0
 
     def usage(self, disk: str) -> HostUsage:
-        """The figures now, with those of the file system that holds `disk`, or held it.
+        """Measure now; the disk is the file system of the directory `disk`.
 
         Raises:
-            ProcdError: they can't be read.
+            ProcdError: something can't be read.
         """
         try:
             return self._usage(disk)
@@ -82,11 +58,10 @@ class Host:
             raise ProcdError(f"the machine can't be looked at: {exc.strerror}") from exc
 
     def _usage(self, disk: str) -> HostUsage:
+        lines = Path("/proc/meminfo").read_text().splitlines()
         memory = {
             name: int(value.split()[0]) << 10
-            for name, _, value in (
-                line.partition(":") for line in Path("/proc/meminfo").read_text().splitlines()
-            )
+            for name, _, value in (line.partition(":") for line in lines)
         }
         cache = memory["Cached"] + memory["Buffers"] + memory.get("SReclaimable", 0)
         file_system = _file_system(disk)
@@ -104,25 +79,28 @@ class Host:
 
     def _cpu_used_pct(self) -> float:
         now = self._now()
-        if now - self._measured_at < LEAST_AGE_S:
+        if now - self._measured_at < LEAST_INTERVAL_S:
             return self._used_pct
-        self._measured_at = now
-        ticks = cpu_ticks()
-        total = sum(ticks)
-        busy = total - ticks.idle - ticks.iowait
-        spent, elapsed = busy - self._busy, total - self._total
-        self._busy, self._total = busy, total
+        with open("/proc/stat") as lines:  # noqa: PTH123 - the first line alone
+            fields = lines.readline().split()[1:9]
+        if len(fields) < 8:  # in a sandbox without it
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        user, nice, system, idle, iowait, irq, softirq, steal = map(int, fields)
+        busy = user + nice + system + irq + softirq + steal
+        total = busy + idle + iowait
+        spent, elapsed = busy - self._busy_ticks, total - self._total_ticks
+        self._measured_at, self._busy_ticks, self._total_ticks = now, busy, total
         self._used_pct = round(100 * spent / elapsed, 2) if elapsed > 0 else 0.0
         return self._used_pct
 
 
-def _file_system(place: str) -> os.statvfs_result:
-    """That of the directory, or of the nearest above it that is there."""
+def _file_system(directory: str) -> os.statvfs_result:
+    """The file system of the directory, or of its nearest existing parent."""
     while True:
-        above = os.path.dirname(place)  # noqa: PTH120 - a str, as every path of a child is
+        parent = os.path.dirname(directory)  # noqa: PTH120 - a str, as every path of a child is
         try:
-            return os.statvfs(place)
+            return os.statvfs(directory)
         except OSError:
-            if above == place:
+            if parent == directory:
                 raise
-        place = above
+        directory = parent

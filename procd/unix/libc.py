@@ -1,4 +1,4 @@
-"""The C library, for the few calls that Python has no function for."""
+"""The C library, for calls that Python has no function for."""
 
 import ctypes
 from typing import Final

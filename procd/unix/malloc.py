@@ -1,10 +1,10 @@
-"""Heap: memory that was freed is kept for a moment, for what comes next, and then given back.
+"""How glibc's malloc keeps freed memory, and when it returns it to the kernel.
 
-glibc gives a large block back to the kernel as soon as it is freed, so that each long output waits
-for pages that are cleared anew, which takes longer than to copy what comes into them. And it keeps
-for ever what is free below a block in use, so that procd stays as large as it ever was.
+By default a large block goes back to the kernel as soon as it is freed, and the next large output
+waits while new pages are cleared. And free memory below a block in use never goes back. With
+another C library than glibc nothing changes.
 
-Source: mallopt(3), malloc_trim(3); with another C library than glibc all is as that has it.
+Source: mallopt(3), malloc_trim(3).
 """
 
 import asyncio
@@ -16,25 +16,25 @@ from procd.unix.libc import LIBC
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 
-# Of what is free at the end of the heap, so much may stay; what is larger than LARGEST_BYTES, the
-# most that glibc allows here, is never part of it.
-HELD_BYTES: Final = 128 << 20
-LARGEST_BYTES: Final = 32 << 20
-# Less than this isn't worth a look at what is free.
-MUCH_BYTES: Final = 1 << 20
-# When no more than that has been freed for so long, all goes back.
+# So much may stay free at the end of the heap. Blocks up to MMAP_BYTES, the most that glibc allows,
+# come from the heap.
+TRIM_BYTES: Final = 128 << 20
+MMAP_BYTES: Final = 32 << 20
+# What has to be freed before a trim is worth its time.
+TRIM_AFTER_BYTES: Final = 1 << 20
+# A trim waits until less than that is freed in this time.
 QUIET_S: Final = 1.0
 
 
 def keep_freed_memory() -> None:
-    """Have what is freed stay, in this process, until a Heap gives it back."""
+    """Have malloc keep freed memory until MallocTrimmer returns it."""
     if hasattr(LIBC, "mallopt"):
-        LIBC.mallopt(M_MMAP_THRESHOLD, LARGEST_BYTES)
-        LIBC.mallopt(M_TRIM_THRESHOLD, HELD_BYTES)
+        LIBC.mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
+        LIBC.mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
 
 
 class MallocTrimmer:
-    """Gives back what was freed, once it is quiet."""
+    """Returns freed memory to the kernel when little is freed any more."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -42,23 +42,25 @@ class MallocTrimmer:
         self._timer: asyncio.TimerHandle | None = None
 
     def freed(self, size: int) -> None:
-        """So many bytes have been freed, or are about to be."""
+        """Record that `size` bytes were freed, or will be at once."""
         self._freed_bytes += size
-        if self._freed_bytes >= MUCH_BYTES and self._timer is None and not self._loop.is_closed():
-            self._wait()
+        if self._freed_bytes < TRIM_AFTER_BYTES or self._timer is not None:
+            return
+        if not self._loop.is_closed():
+            self._start_timer()
 
-    def _wait(self) -> None:
+    def _start_timer(self) -> None:
         self._freed_bytes = 0
-        self._timer = self._loop.call_later(QUIET_S, self._waited)
+        self._timer = self._loop.call_later(QUIET_S, self._time_over)
 
-    def _waited(self) -> None:
+    def _time_over(self) -> None:
         self._timer = None
-        if self._freed_bytes >= MUCH_BYTES:
-            self._wait()
+        if self._freed_bytes >= TRIM_AFTER_BYTES:
+            self._start_timer()
         elif hasattr(LIBC, "malloc_trim"):
             LIBC.malloc_trim(0)
 
     def close(self) -> None:
-        """Leave it to the end of the process."""
+        """Trim no more."""
         if self._timer is not None:
             self._timer.cancel()

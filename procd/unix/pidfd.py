@@ -1,4 +1,6 @@
-"""Supervisor named by pid and start time, which together are never anybody else's.
+"""Signalling processes and waiting for their ends, safely though pids are reused.
+
+A process is identified by its pid and its start time, in ticks since boot.
 
 Source: pidfd_open(2), proc_pid_stat(5).
 """
@@ -14,26 +16,25 @@ from procd.throttle import STEPS
 from procd.unix.fd import OwnedFd
 from procd.unix.procfs import stat_of
 
-# How long to wait where no descriptor is left, no memory or no room in an epoll, until it may be.
+# How long to wait for a descriptor when none is left.
 RETRY_S: Final = 0.2
 NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
-# What kernels as of 6.12 say of a number that no process has any more, but a group or a session.
-NO_LEADER: Final = errno.EINVAL
 
 
 def send(pid: int, start_time: int, numbers: tuple[int, ...]) -> None:
-    """Send signals to the process that began then.
+    """Send signals to a process.
 
     Raises:
-        ProcessLookupError: it has ended, whoever has its pid now.
-        PermissionError: it is not ours to signal.
+        ProcessLookupError: it has ended.
+        PermissionError: procd may not signal it.
+        OSError: there is no descriptor to look at it with.
     """
     try:
-        pidfd = _pidfd(pid, start_time)
+        pidfd = _open(pid, start_time)
     except OSError as exc:
         if exc.errno not in NO_DESCRIPTOR:
             raise
-        _check(pid, start_time)  # with the last one that there is
+        _check(pid, start_time)  # it needs one descriptor where `_open` needs two
         for number in numbers:
             os.kill(pid, number)
         return
@@ -44,22 +45,22 @@ def send(pid: int, start_time: int, numbers: tuple[int, ...]) -> None:
         pidfd.close()
 
 
-def _pidfd(pid: int, start_time: int) -> OwnedFd:
-    """A pidfd of the process that began then; opened first, it is not one of a reused number.
+def _open(pid: int, start_time: int) -> OwnedFd:
+    """Open a pidfd. The start time is checked afterwards: then it is the right process's.
 
     Raises:
-        ProcessLookupError: it has ended, whoever has its pid now.
-        OSError: there are not two descriptors, the one to look with.
+        ProcessLookupError: the process has ended.
+        OSError: there are not two descriptors.
     """
     try:
         pidfd = OwnedFd(os.pidfd_open(pid))
     except OSError as exc:
-        if exc.errno != NO_LEADER:
+        if exc.errno != errno.EINVAL:  # up to Linux 6.12: only a group or session has the number
             raise
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from exc
     try:
         _check(pid, start_time)
-    except BaseException:
+    except OSError:
         pidfd.close()
         raise
     return pidfd
@@ -71,42 +72,41 @@ def _check(pid: int, start_time: int) -> None:
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
 
-async def ended(processes: Mapping[int, int], within_s: float | None = None) -> bool:
-    """Wait until each of these processes (pid → start time) has ended, at most `within_s`.
+async def wait_ended(processes: Mapping[int, int], within_s: float | None = None) -> bool:
+    """Wait until these processes (pid → start time) have ended, at most `within_s`.
 
-    For one after the other, as there may be more of them than descriptors. Whether all have.
+    Returns:
+        Whether all have.
     """
     left = list(processes.items())
     try:
         async with asyncio.timeout(within_s):
             while left:
-                if len(left) % STEPS == 0:  # they may all have
+                if len(left) % STEPS == 0:
                     await asyncio.sleep(0)
-                await _one_ended(*left[-1])
+                # One after the other: there may be more of them than descriptors.
+                await _wait_ended(*left[-1])
                 left.pop()
     except TimeoutError:
         return False
     return True
 
 
-async def _one_ended(pid: int, start_time: int) -> None:
+async def _wait_ended(pid: int, start_time: int) -> None:
     loop = asyncio.get_running_loop()
-    done = loop.create_future()
-
-    def wake() -> None:
-        if not done.done():
-            done.set_result(None)
-
-    while not done.done():
+    while True:
         try:
-            pidfd = _pidfd(pid, start_time)
-            try:
-                loop.add_reader(pidfd.number, wake)
-                await done
-            finally:
-                loop.remove_reader(pidfd.number)
-                pidfd.close()
+            pidfd = _open(pid, start_time)
         except ProcessLookupError:
             return
-        except (OSError, MemoryError):
+        except OSError:
             await asyncio.sleep(RETRY_S)
+            continue
+        ended = asyncio.Event()
+        try:
+            loop.add_reader(pidfd.number, ended.set)
+            await ended.wait()
+            return
+        finally:
+            loop.remove_reader(pidfd.number)
+            pidfd.close()

@@ -54,7 +54,7 @@ from procd.api.sessions import SESSIONS
 from procd.app import PROCESSES
 from procd.config import Config
 from procd.errors import Exhausted
-from procd.process.spawn_rate import SpawnRate
+from procd.process.supervisor import SpawnRate
 from procd.services.shell.command import LEAST_BYTES
 from tests.aliases import Client, MakeClient
 from tests.api import sessions

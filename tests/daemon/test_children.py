@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from procd.process.reaper import SWEEP_DELAY_S
-from procd.unix.keyring import SYS_KEYCTL
+from procd.unix.own_process import SYS_KEYCTL
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import (
     PATIENCE_S,

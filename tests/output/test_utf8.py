@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procd.output.utf8 import begun_bytes
+from procd.output.utf8 import incomplete_bytes
 
 
 @pytest.mark.parametrize("last", [b"\xff", b"\xc0", b"\xf5", b"\xf8\x80"])
 def test_what_begins_no_character(last: bytes) -> None:
-    assert begun_bytes(b"a" + last) == 0
+    assert incomplete_bytes(b"a" + last) == 0
 
 
 @given(st.binary(max_size=6))
@@ -19,7 +19,7 @@ def test_what_is_begun_is_what_a_decoder_keeps(data: bytes) -> None:
     decoder = getincrementaldecoder("utf-8")("replace")
     decoder.decode(data)
     kept, _ = decoder.getstate()
-    assert begun_bytes(data) >= len(kept)  # it looks less closely, at what no decoder takes
-    if begun_bytes(data) > len(kept):
+    assert incomplete_bytes(data) >= len(kept)  # it looks less closely, at what no decoder takes
+    if incomplete_bytes(data) > len(kept):
         with pytest.raises(UnicodeDecodeError):
             getincrementaldecoder("utf-8")().decode(data)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from procd.process.memory import memory_bytes
+from procd.process.cgroup import memory_bytes
 from procd.unix.host import Host
 
 

@@ -8,7 +8,7 @@ import pytest
 from procd.errors import SpawnFailed
 from procd.process.spawn import Spec, spawn
 from procd.process.tags import TAG_BASE
-from procd.unix.execve import MAX_PATH_BYTES, MAX_STRING_BYTES, check_startable
+from procd.process.spawn import MAX_PATH_BYTES, MAX_STRING_BYTES, check_startable
 
 TAG = TAG_BASE + 78
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from procd.unix import mounts
-from procd.unix.mounts import is_remote
+from procd.unix.file import is_remote
 from tests.daemon.stalled import stalled_at
 
 

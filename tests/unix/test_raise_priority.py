@@ -10,7 +10,7 @@ from tests.process.scheduling import needs_priority
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from procd.unix.raise_priority import precede
+from procd.unix.own_process import precede
 nice, before, lead = (int(word) for word in sys.argv[1:])
 if lead:
     os.setsid()
@@ -67,7 +67,7 @@ def test_who_may_have_no_priority_stays_what_it_was() -> None:
     """The flag alone would reset its children's slices, and only the root can unset it."""
     program = """
 import os
-from procd.unix.raise_priority import precede
+from procd.unix.own_process import precede
 os.setuid(65534)
 try:
     precede(-7)

@@ -12,6 +12,7 @@ from procd.output.buffer import Buffer
 from procd.output.log import Log
 from procd.process.process import Process
 from procd.process.shell import Shell
+from procd.process.spawn import check_startable
 from procd.process.supervisor import Supervisor
 from procd.services.environment import Environment, check_names, cost_bytes
 from procd.services.ids import check_id
@@ -20,7 +21,6 @@ from procd.services.pty.session import PtyInfo, PtyRequest, PtySession, check_si
 from procd.services.pty.zsh_newuser import skip_newuser
 from procd.suspend import Countdown
 from procd.throttle import Turns
-from procd.unix.execve import check_startable
 
 # Pieces of replays that are filtered in one turn of the event loop: one may take 13 ms.
 REPLAY_PIECES: Final = 1

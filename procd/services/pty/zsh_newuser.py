@@ -13,7 +13,7 @@ from typing import Final
 
 from procd.process.run_as import RunAs
 from procd.process.shell import kind_of
-from procd.unix.mounts import is_remote
+from procd.unix.file import is_remote
 
 STARTUP_FILES: Final = (".zshenv", ".zprofile", ".zshrc", ".zlogin")
 DIRECTORY: Final = str(Path(__file__).parent / "zsh")

@@ -50,7 +50,7 @@ from procd.services.shell.driver import ShellDriver
 from procd.services.shell.proc_path import ChildPath, has_reader, holds_pipe, pipe_name
 from procd.suspend import Countdown
 from procd.unix.fd import OwnedFd
-from procd.unix.pidfd import ended
+from procd.unix.pidfd import wait_ended
 
 UNKNOWN: Final = -1
 # What an ended command takes in memory beside its text, its log included. [measured, CPython 3.11]
@@ -425,7 +425,7 @@ class Command:
                     signalled |= await driver.trees.try_signal(
                         self._tree(), SIGTERM, lambda pid: pid not in signalled, wake=True
                     )
-                    await ended(signalled, begin + grace_s - driver.loop.time())
+                    await wait_ended(signalled, begin + grace_s - driver.loop.time())
             await self._signal_until_over(SIGKILL, KILL_WAIT_S)
             if not self._is_over():
                 driver.end_reason = "its shell did not leave a command that was terminated"

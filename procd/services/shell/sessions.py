@@ -14,7 +14,7 @@ from procd.inherited import state_dir
 from procd.output.budget import Budget
 from procd.output.logfile import LogStore
 from procd.output.statedir import StateDirectory
-from procd.process.memory import memory_bytes
+from procd.process.cgroup import memory_bytes
 from procd.process.shell import Shell
 from procd.process.supervisor import Supervisor
 from procd.services.environment import Environment, check_names
