@@ -241,20 +241,29 @@ class Trees:
         await asyncio.wait([self.start_kill(tree)], timeout=KILL_WAIT_S)
 
     async def emptied(self, tree: Tree) -> None:
-        """Wait until the tree has no members."""
+        """Wait until the tree has no members.
+
+        A member that ends during a search may leave children that the search misses, so one that
+        finds a dead member is repeated.
+        """
+        known_dead: set[int] = set()
         while True:
             living: dict[int, int] = {}
+            dead: set[int] = set()
             try:
-                await self.turns.spread(self._list_steps(tree, living))
-                if not living:
+                await self.turns.spread(self._list_steps(tree, living, dead))
+                if not living and dead <= known_dead:
                     return
+                known_dead |= dead
                 await wait_ended(living)
             except OSError:
                 await asyncio.sleep(RETRY_S)
 
-    def _list_steps(self, tree: Tree, found: dict[int, int]) -> Iterator[None]:
+    def _list_steps(
+        self, tree: Tree, found: dict[int, int], dead: set[int] | None = None
+    ) -> Iterator[None]:
         """Put the members into `found`."""
-        for member in members(tree, self._supervised):
+        for member in members(tree, self._supervised, dead):
             if member is not None:
                 pid, start_time = member
                 found[pid] = start_time

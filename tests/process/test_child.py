@@ -1,12 +1,11 @@
-"""Child: one status, read once, by its only reader."""
+"""Child: its status is read once, and signals reach no other process."""
 
 import asyncio
-import errno
 import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 
@@ -14,138 +13,95 @@ from procd.process.child import Child, ExitStatus
 from procd.process.spawn import Spec, spawn
 from procd.process.tags import TAG_BASE
 from procd.process.tree import become_subreaper
-
-ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+from tests.process.collector import turn
+from tests.waiting import until
 
 
 class Watched:
-    """A child and the statuses that were told; it waits for a line before it ends."""
+    """A child that is watched; it can wait for its input."""
 
-    def __init__(self, script: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, script: str) -> None:
         stdin, self.to_child = os.pipe()
         self.from_child, stdout = os.pipe()
         spec = Spec(
-            argv=("/bin/sh", "-c", script), cwd="/", env=ENV, stdio=(stdin, stdout, os.devnull)
+            argv=("/bin/sh", "-c", script),
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin"},
+            stdio=(stdin, stdout, os.devnull),
         )
         self.pid = spawn(spec, TAG_BASE + 1)
         os.close(stdin)
         os.close(stdout)
-        loop = asyncio.get_running_loop()
-        self.told: list[ExitStatus] = []
-        self.exited: asyncio.Future[ExitStatus] = loop.create_future()
-        self.child = Child(selector or loop, self.pid, self._tell)
-
-    def _tell(self, status: ExitStatus) -> None:
-        self.told.append(status)
-        self.exited.set_result(status)
+        self.statuses: list[ExitStatus] = []
+        self.child = Child(asyncio.get_running_loop(), self.pid, self.statuses.append)
 
     def line(self) -> bytes:
-        """The next thing it says."""
+        """The next line of its output."""
         return os.read(self.from_child, 100)
 
-    def go(self) -> None:
-        """Give it its line."""
-        os.write(self.to_child, b"\n")
+    def close_input(self) -> None:
+        os.close(self.to_child)
+        self.to_child = -1
 
     def close(self) -> None:
-        os.close(self.to_child)
+        if self.to_child >= 0:
+            self.close_input()
         os.close(self.from_child)
 
+    async def exit(self) -> ExitStatus:
+        """Wait for its status, which is reported once and reaped."""
+        await until(lambda: bool(self.statuses))
+        self.close()
+        (status,) = self.statuses
+        assert not self.child.running
+        with pytest.raises(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
+        return status
 
-async def _ended(watched: Watched) -> ExitStatus:
-    async with asyncio.timeout(10):
-        status = await watched.exited
-    watched.close()
-    assert watched.told == [status]
-    assert not watched.child.running
-    with pytest.raises(ChildProcessError):  # it was reaped
-        os.waitpid(watched.pid, os.WNOHANG)
-    return status
 
-
-@pytest.mark.parametrize("code", [0, 1, 127, 255])
-async def test_an_exit(code: int) -> None:
-    """The code of an exit is told once; it was running until then."""
-    watched = Watched(f"echo up; read x; exit {code}")
-    assert watched.line() == b"up\n"
+@pytest.mark.parametrize(
+    ("script", "status", "shell_code"),
+    [
+        ("exit 0", ExitStatus(code=0), 0),
+        ("exit 255", ExitStatus(code=255), 255),
+        ("ulimit -c 0; kill -QUIT $$; read x", ExitStatus(signal=signal.SIGQUIT), 131),
+    ],
+)
+async def test_exit(script: str, status: ExitStatus, shell_code: int) -> None:
+    watched = Watched(f"read x; {script}")
     assert watched.child.running
-    assert watched.told == []
-    watched.go()
-    status = await _ended(watched)
-    assert status == ExitStatus(code=code)
-    assert status.shell_code == code
+    watched.close_input()
+    assert await watched.exit() == status
+    assert status.shell_code == shell_code
+    watched.child.signal(signal.SIGKILL)  # the pid may be another's
+    watched.child.poll()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
-async def test_a_signal(number: signal.Signals) -> None:
-    """A signal that is sent ends it and is told; its figure is that of a shell."""
-    watched = Watched("echo up; read x")
-    assert watched.line() == b"up\n"
-    watched.child.signal(number)
-    status = await _ended(watched)
-    assert status == ExitStatus(signal=number)
-    assert status.shell_code == 128 + number
-
-
-async def test_a_core_dump_is_a_signal() -> None:
-    """A signal that dumps core is a signal like any other."""
-    watched = Watched("ulimit -c 0; echo up; kill -QUIT $$; read x")
-    assert await _ended(watched) == ExitStatus(signal=signal.SIGQUIT)
-
-
-async def test_the_signal_reaches_this_process_alone() -> None:
-    """What the child has started hears nothing of a signal to the child."""
-    become_subreaper()  # so that what it has started is ours to wait for
+async def test_signal_reaches_the_child_alone() -> None:
+    become_subreaper()  # so that its child can be waited for here
     watched = Watched("exec 3<&0; sh -c 'echo $$; read x <&3; exit 6' & wait")
-    orphan = int(watched.line())
+    grandchild = int(watched.line())
     watched.child.signal(signal.SIGKILL)
-    async with asyncio.timeout(10):
-        assert await watched.exited == ExitStatus(signal=signal.SIGKILL)
-    watched.go()
-    _, status = os.waitpid(orphan, 0)
-    assert os.waitstatus_to_exitcode(status) == 6
+    await until(lambda: watched.statuses == [ExitStatus(signal=signal.SIGKILL)])
+    watched.close_input()
+    assert os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]) == 6
     watched.close()
 
 
-async def test_after_its_end_a_signal_is_nothing() -> None:
-    """The pid may be another's: nobody is hit, and nothing is wrong."""
-    watched = Watched("exit 0")
-    await _ended(watched)
-    watched.child.signal(signal.SIGKILL)
-
-
-async def test_a_zombie_takes_a_signal_quietly() -> None:
-    """Between the end and the reading of the status a signal does no harm."""
+async def test_signal_to_a_zombie() -> None:
     watched = Watched("exit 4")
     os.waitid(os.P_PID, watched.pid, os.WEXITED | os.WNOWAIT)
     assert watched.child.running
     watched.child.signal(signal.SIGTERM)
-    assert await _ended(watched) == ExitStatus(code=4)
+    assert await watched.exit() == ExitStatus(code=4)
 
 
-async def test_a_status_that_somebody_took() -> None:
-    """If another has waited for it, its end is told all the same, as unknown; no signal hits it."""
+async def test_status_that_another_has_read() -> None:
     watched = Watched("exit 3")
     os.waitpid(watched.pid, 0)
     watched.child.signal(signal.SIGTERM)
-    status = await _ended(watched)
-    assert status == ExitStatus()
-    assert status.shell_code == -1
-
-
-class Left:
-    """The loop as a selector, and whether it has been left."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.add_reader = self._loop.add_reader
-        self.add_writer = self._loop.add_writer
-        self.remove_writer = self._loop.remove_writer
-        self.left = asyncio.Event()
-
-    def remove_reader(self, fd: int, /) -> bool:
-        self.left.set()
-        return self._loop.remove_reader(fd)
+    assert await watched.exit() == ExitStatus()
+    assert ExitStatus().shell_code == -1
 
 
 # Linux, PTRACE_SEIZE.
@@ -156,102 +112,44 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("forgotten", [False, True])
-async def test_a_status_that_a_tracer_keeps(forgotten: bool) -> None:
-    """Until that has waited, or ended, the pidfd is readable and there is no status."""
-    selector = Left()
-    watched = Watched("echo up; read x", selector)
+async def test_status_that_a_tracer_keeps() -> None:
+    """The pidfd is readable, but there is no status until the tracer has ended."""
+    watched = Watched("echo up; read x")
     assert watched.line() == b"up\n"
-    pipe = subprocess.PIPE
     argv = (sys.executable, "-c", TRACER, str(watched.pid))
-    with subprocess.Popen(argv, stdin=pipe, stdout=pipe) as tracer:
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tracer:
         assert tracer.stdout is not None
-        seized = tracer.stdout.readline() == b"0\n"
+        if tracer.stdout.readline() != b"0\n":
+            watched.child.signal(signal.SIGKILL)
+            await watched.exit()
+            pytest.skip("nothing may be traced here")
         watched.child.signal(signal.SIGKILL)
-        async with asyncio.timeout(10):
-            await selector.left.wait()
-        assert watched.child.running is seized
-        if forgotten:
-            watched.child.forget()
-    if forgotten:
-        os.waitpid(watched.pid, 0)
-        watched.close()
-        return
-    assert await _ended(watched) == ExitStatus(signal=signal.SIGKILL)
-    if not seized:
-        pytest.skip("nothing may be traced here")
+        pidfd = os.pidfd_open(watched.pid)
+        select.select([pidfd], [], [])
+        os.close(pidfd)
+        await turn()
+        assert watched.child.running
+    assert await watched.exit() == ExitStatus(signal=signal.SIGKILL)
 
 
-async def test_forget_leaves_the_status_to_others() -> None:
-    """Given up, it tells nothing, and its descriptor is closed; twice is as good as once."""
-    watched = Watched("echo up; read x; exit 5")
-    assert watched.line() == b"up\n"
-    watched.child.forget()
-    watched.child.forget()
-    assert not watched.child.running
-    watched.child.signal(signal.SIGKILL)
-    watched.go()
-    _, status = os.waitpid(watched.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 5
-    assert watched.told == []
-    watched.close()
-
-
-async def test_each_has_its_own_status() -> None:
-    """Many that end at once are not mixed up."""
-    children = [Watched(f"read x; exit {code}") for code in range(20)]
-    go: list[Callable[[], None]] = [watched.go for watched in children]
-    for each in go:
-        each()
-    async with asyncio.timeout(10):
-        codes = [(await watched.exited).code for watched in children]
-    for watched in children:
-        watched.close()
-    assert codes == list(range(20))
-
-
-async def test_a_look_takes_the_status_at_once() -> None:
-    """Without a turn of the loop, and once; while it lives, or when all is told, it is nothing."""
-    watched = Watched("echo up; read x; exit 3")
-    assert watched.line() == b"up\n"
-    watched.child.look()
-    assert watched.told == []
-    watched.go()
-    os.waitid(os.P_PID, watched.pid, os.WEXITED | os.WNOWAIT)
-    watched.child.look()
-    watched.child.look()
-    assert watched.told == [ExitStatus(code=3)]
-    assert await _ended(watched) == ExitStatus(code=3)
-    watched.child.look()
-
-
-async def test_a_look_after_forget() -> None:
-    """The status is left to others."""
+async def test_close_leaves_the_status_to_others() -> None:
     watched = Watched("exit 5")
-    watched.child.forget()
-    watched.child.look()
-    _, status = os.waitpid(watched.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 5
-    assert watched.told == []
+    watched.child.close()
+    watched.child.close()
+    watched.child.signal(signal.SIGKILL)
+    watched.child.poll()
+    assert os.waitstatus_to_exitcode(os.waitpid(watched.pid, 0)[1]) == 5
+    assert watched.statuses == []
     watched.close()
 
 
-class Full:
-    """A selector that can watch nothing more. Source: epoll_ctl(2), ENOSPC."""
-
-    def add_reader(self, fd: int, callback: Callable[[], None], /) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def remove_reader(self, fd: int, /) -> bool:
-        return False
-
-    add_writer = add_reader
-    remove_writer = remove_reader
-
-
-async def test_one_that_can_not_be_watched_leaves_no_descriptor() -> None:
-    """Whoever has started it takes it back."""
-    before = os.listdir("/proc/self/fd")
-    with pytest.raises(OSError, match="No space left"):
-        Child(Full(), os.getpid(), lambda _: None)
-    assert os.listdir("/proc/self/fd") == before
+async def test_poll_reads_the_status_before_the_loop_does() -> None:
+    watched = Watched("read x; exit 3")
+    watched.child.poll()
+    assert watched.statuses == []
+    watched.close_input()
+    os.waitid(os.P_PID, watched.pid, os.WEXITED | os.WNOWAIT)
+    watched.child.poll()
+    watched.child.poll()
+    assert watched.statuses == [ExitStatus(code=3)]
+    assert await watched.exit() == ExitStatus(code=3)
