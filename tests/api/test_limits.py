@@ -213,7 +213,7 @@ async def test_heads_and_bodies_that_come_in_pieces(procd: MakeClient) -> None:
 async def test_concurrent_executes(procd: MakeClient, gate: Gate) -> None:
     client = await procd(execute={"max_concurrent": 1})
     running = asyncio.ensure_future(execute(client, f"read x <{gate}"))
-    while not client.app[PROCESSES].pids:
+    while not client.app[PROCESSES].supervised:
         await asyncio.sleep(0)
     assert "limit of 1 commands" in await refused_execute(client, 429, "LIMIT_REACHED")
     gate.open()
@@ -288,7 +288,7 @@ async def test_timeout_has_a_ceiling(procd: MakeClient) -> None:
 
 async def test_output_in_memory(procd: MakeClient, tmp_path: Path) -> None:
     # A terminal that fills the budget with what it would replay: it goes on, others are refused.
-    text = "stty -opost; seq -w 999999; echo END; read x"
+    text = "stty -opost; seq -w 399999; echo END; read x"
     client = await procd(
         process={"shell": program(tmp_path, text), "max_total_output_bytes": MEGABYTE},
         pty={"backlog_bytes": 8 * MEGABYTE, "replay_bytes": MEGABYTE, "max_ended": 0},
@@ -304,7 +304,7 @@ async def test_output_in_memory(procd: MakeClient, tmp_path: Path) -> None:
         await refused(reply, 429, "LIMIT_REACHED")
     await terminal.type(b"\n")
     await terminal.to_end()
-    assert bytes(terminal.output).count(b"\n") >= 1_000_000, "nothing was lost to who reads"
+    assert bytes(terminal.output).count(b"\n") >= 400_000, "its reader lost nothing"
     assert memory.used_bytes == 0
     await create(client, "other", lazyStart=True)
     await delete(client, "other")
@@ -397,7 +397,7 @@ async def test_terminals_that_have_ended_give_way_to_what_runs(
     size = 8_000_000
     text = f"stty raw -echo; $WAIT; head -c {size} /dev/zero; $WAIT"
     client = await procd(
-        process={"shell": program(tmp_path, text), "max_total_output_bytes": 4 * size + MEGABYTE},
+        process={"shell": program(tmp_path, text), "max_total_output_bytes": 4 * size + 2 * MEGABYTE},
         pty={"linger_s": 600.0},
     )
     await create(client, "live", envs={"WAIT": "read x"})

@@ -5,7 +5,6 @@ import json
 import socket
 import tracemalloc
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -15,7 +14,6 @@ from procd.api.pty_replay import recall
 from procd.http.websocket import CONNECTIONS
 from procd.throttle import Turns
 from tests.aliases import Client, MakeClient
-from tests.allocations import ALLOCATIONS, short
 from tests.api.clients import (
     BINARY,
     CLOSE,
@@ -1004,25 +1002,3 @@ async def test_server_that_stops_closes_with_1001(
         group.create_task(client.server.close())
         assert await terminal.to_end() == (1001, '{"error":"server shutdown"}')
     await alive.ended()
-
-
-async def test_no_memory_to_send_with(procd: MakeClient, tmp_path: Path) -> None:
-    """Nothing is left out or sent twice; a client that may have got half of it is dropped."""
-    client = await procd(process={"shell": program(tmp_path, "read x")})
-    await create(client, "t1")
-    log = client.app[PTYS].get("t1").log
-    terminal = await connect(client, "t1")
-    said = heard = b""
-    for number in ALLOCATIONS:
-        data = b"%04d" % number * 50
-        while short(number, partial(log.append, data)):
-            assert log.store.end == len(said), "some of it is kept"
-            number += len(ALLOCATIONS)
-        log.append(b"\n")  # wakes whoever had no memory to send with
-        said += data + b"\n"
-        while len(heard) + len(terminal.output) < len(said):
-            if not await terminal.step():
-                heard += terminal.output
-                terminal = await connect(client, "t1", f"?offset={len(heard)}")
-    assert heard + terminal.output == said
-    await terminal.ws.close()

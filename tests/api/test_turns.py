@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from procd.process.starts import TOGETHER
 
 from procd.api.health import READINESS
 from procd.api.interpreter import CONTEXTS
@@ -22,11 +21,11 @@ from procd.api.sessions import SESSIONS
 from procd.app import PROCESSES
 from procd.errors import SessionEnded
 from procd.http.websocket import CONNECTIONS
-from procd.process.supervisor import SPAWNS
+from procd.process.supervisor import SPAWNS_A_TURN
 from procd.services.interpreter.context import STATE_LOST
 from procd.services.pty.sessions import REPLAY_PIECES
 from procd.throttle import STEPS, Turns
-from procd.unix.pidfd import ended
+from procd.unix.pidfd import wait_ended
 from tests.aliases import Client, MakeClient
 from tests.api import cells, sessions
 from tests.api.clients import Raw, attach, connect, create, delete, listed, program, raw, refused
@@ -104,19 +103,17 @@ def none_of(turns: Turns) -> Iterator[deque[asyncio.Future[None]]]:
 
 
 @pytest.mark.parametrize(
-    ("request_of", "most"),
+    "request_of",
     [
-        ('/process/execute {{"command": "x"}}', TOGETHER),
-        (SESSION, SPAWNS),
-        (CREATE, SPAWNS),
-        ("/process/pty/create-connect?id={}", SPAWNS),
-        ("/process/pty/{}/connect", SPAWNS),
-        ("/process/interpreter/context {{}}", SPAWNS),
+        '/process/execute {{"command": "x"}}',
+        SESSION,
+        CREATE,
+        "/process/pty/create-connect?id={}",
+        "/process/pty/{}/connect",
+        "/process/interpreter/context {{}}",
     ],
 )
-async def test_many_starts_are_spread(
-    procd: MakeClient, tmp_path: Path, request_of: str, most: int
-) -> None:
+async def test_many_starts_are_spread(procd: MakeClient, tmp_path: Path, request_of: str) -> None:
     client = await served(procd, tmp_path)
     if request_of.endswith("}/connect"):
         for number in range(MANY):
@@ -125,7 +122,7 @@ async def test_many_starts_are_spread(
     async with at_once(client, [request_of.format(number) for number in range(MANY)]) as clients:
         answered = await answers(clients)
     assert starts.stop() == MANY == answered[200] + answered[201] + answered[101]
-    assert starts.most <= 2 * most  # a turn of ours may have the end of one and the next
+    assert starts.most <= 2 * SPAWNS_A_TURN  # a turn of ours may have the end of one and the next
 
 
 @pytest.mark.parametrize(("limit", "refusal"), [(2, 409), (1, 429)])
@@ -356,13 +353,13 @@ async def test_a_large_tree_is_ended_in_several_turns(
     await (await sessions.follow(client, command_id)).until(b"up")
     processes = client.app[PROCESSES]
     processes.trees.turns._pieces = 1
-    tree = processes.pids[client.app[SESSIONS].get("s").pid].record.tree
-    everyone = members_of(tree, processes.pids)
+    (tree,) = (each.record.tree for each in processes._unsettled)
+    everyone = members_of(tree, processes.children)
     assert len(everyone) > 10 * STEPS
     with opened_files() as opened:
         looking = Rise(lambda: len(opened))
         await end(client, command_id)
         everyone.pop(tree.leader, None)
-        assert await ended(everyone, 10)
+        assert await wait_ended(everyone, 10)
         assert looking.stop() > 20 * STEPS
     assert looking.most < 8 * STEPS

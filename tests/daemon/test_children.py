@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from procd.process.reaper import SWEEP_DELAY_S
+from procd.process.reaper import REAP_DELAY_S
 from procd.unix.own_process import SYS_KEYCTL
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import (
@@ -318,7 +318,7 @@ async def test_reaping_takes_nobodys_status(
     for pid in shells:
         os.kill(pid, signal.SIGCONT)
     assert watched.survivors(within_s=PATIENCE_S) == []
-    await asyncio.sleep(SWEEP_DELAY_S + 0.5)
+    await asyncio.sleep(REAP_DELAY_S + 0.5)
     os.kill(daemon.pid, signal.SIGCONT)
     answers = await asyncio.gather(*executing)
     assert [answer["exitCode"] for answer in answers] == codes

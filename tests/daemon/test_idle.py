@@ -5,7 +5,7 @@ from pathlib import Path
 
 import aiohttp
 
-from procd.process.reaper import SWEEP_DELAY_S
+from procd.process.reaper import REAP_DELAY_S
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import eventually
 
@@ -46,7 +46,7 @@ async def test_idle_terminals_cost_nothing(start: Start, http: aiohttp.ClientSes
         return before == seen
 
     # What the commands have left to do is done a second later: collecting who has ended.
-    await asyncio.sleep(SWEEP_DELAY_S + 0.5)
+    await asyncio.sleep(REAP_DELAY_S + 0.5)
     assert await asyncio.to_thread(eventually, quiet)
     ticks = cpu_ticks(daemon.pid)
     await asyncio.sleep(IDLE_S)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from procd.api.execute import EXECUTIONS
 from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
 from procd.api.sessions import SESSIONS
+from procd.app import PROCESSES
 from procd.errors import CommandCompleted, ProcessNotFound, SessionEnded
 from procd.services.shell.command import InputRequest
 from procd.services.shell.session import ExecRequest, ShellSession
@@ -41,7 +41,7 @@ def spoken(session: ShellSession) -> None:
 @pytest.mark.parametrize("child", ["", CHILD], ids=["alone", "child"])
 async def test_execute(procd: MakeClient, gate: Gate, alive: Fifo, child: str) -> None:
     client = await procd()
-    pids = client.app[EXECUTIONS]._processes.pids
+    pids = client.app[PROCESSES].children
     command = f"read x <{gate}; echo fine; {child}exit 3".format(gate=gate, alive=alive)
     async with asyncio.TaskGroup() as group:
         answer = group.create_task(execute(client, command, timeout=TIMEOUT_S))
@@ -56,25 +56,10 @@ async def test_execute(procd: MakeClient, gate: Gate, alive: Fifo, child: str) -
         assert await alive.line() == "over"
 
 
-async def test_what_lies_unread_as_the_time_is_up(procd: MakeClient, gate: Gate) -> None:
-    client = await procd()
-    executions = client.app[EXECUTIONS]
-    pids = executions._processes.pids
-    async with asyncio.TaskGroup() as group:
-        answer = group.create_task(execute(client, f"read x <{gate}; echo fine; exec sleep 1000"))
-        await until(lambda: len(pids) == 1)
-        (process,) = pids.values()
-        gate.open()
-        out, _ = process._readers
-        assert select.select([out._fd.number], [], [], WAIT_S)[0]
-        assert executions._ended(process) is None  # as whoever comes upon the end of the time
-    assert answer.result()["stdout"] == "fine\n"
-
-
 @pytest.mark.parametrize("mention", ["", "# matplotlib\n"], ids=["plain", "hooked"])
 async def test_code_run(procd: MakeClient, gate: Gate, mention: str) -> None:
     client = await procd()
-    pids = client.app[EXECUTIONS]._processes.pids
+    pids = client.app[PROCESSES].children
     code = f"{mention}open({str(gate)!r}).readline(); print('fine'); raise SystemExit(3)"
     async with asyncio.TaskGroup() as group:
         answer = group.create_task(code_run(client, code, timeout=TIMEOUT_S))
@@ -188,7 +173,7 @@ async def test_a_terminal_that_is_deleted_as_its_shell_ends(
     exited(process.record.pid)
     deleting = asyncio.ensure_future(ptys.delete("t1"))
     process.poll()
-    assert process.done.done(), "in the turn in which it is deleted"
+    assert not process.running, "in the turn in which it is deleted"
     await deleting
     assert await terminal.to_end() == (1011, '{"exitCode":137,"exitReason":"SIGKILL"}')
     with pytest.raises(ProcessNotFound):

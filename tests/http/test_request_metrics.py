@@ -57,8 +57,8 @@ async def test_what_a_stalled_client_was_sent_is_given_back(
 ) -> None:
     """Neither the log, which is on disk, nor its reply is in a budget."""
     trimmed: list[int] = []
-    monkeypatch.setattr(heap, "LIBC", SimpleNamespace(malloc_trim=trimmed.append))
-    monkeypatch.setattr(heap, "QUIET_S", 0.05)
+    monkeypatch.setattr(malloc, "LIBC", SimpleNamespace(malloc_trim=trimmed.append))
+    monkeypatch.setattr(malloc, "QUIET_S", 0.05)
     client = await procd()
     await sessions.create(client)
     command_id = await sessions.start(client, "head -c 20000000 /dev/zero")
