@@ -22,7 +22,7 @@ MACHINES: Final[dict[str, tuple[int, dict[str, int]]]] = {
         {
             "fcntl": 72, "flock": 73, "memfd_create": 319, "openat": 257, "pidfd_open": 434,
             "pidfd_send_signal": 424, "prctl": 157, "prlimit64": 302, "setsockopt": 54,
-            "timerfd_create": 283, "waitid": 247,
+            "waitid": 247,
         },
     ),
     "aarch64": (
@@ -30,7 +30,7 @@ MACHINES: Final[dict[str, tuple[int, dict[str, int]]]] = {
         {
             "fcntl": 25, "flock": 32, "memfd_create": 279, "openat": 56, "pidfd_open": 434,
             "pidfd_send_signal": 424, "prctl": 167, "prlimit64": 261, "setsockopt": 208,
-            "timerfd_create": 85, "waitid": 95,
+            "waitid": 95,
         },
     ),
 }  # fmt: skip

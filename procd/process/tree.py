@@ -289,19 +289,21 @@ class Trees:
             yield from self._list_steps(tree, listed)
             found = listed.items()
         numbers: tuple[int, ...] = (number, signal.SIGCONT) if wake else (number,)
+        sudo_has_time = False
         for member in found:
             if member is not None and (only is None or only(member[0])):
                 pid, start_time = member
                 try:
                     if sudo is not None:
                         numbers = sudo.signals_for(pid, start_time)
+                        sudo_has_time = sudo_has_time or number not in numbers
                     send(pid, start_time, numbers)
                     reached[pid] = start_time
                 except ProcessLookupError:
                     if dead is not None:
                         dead.add(pid)
                 except PermissionError:
-                    if sudo is None or not sudo.waiting:
+                    if not sudo_has_time:  # otherwise it may end that process
                         log.warning("process %d is not ours to signal", pid)
             yield
 

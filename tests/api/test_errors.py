@@ -282,7 +282,7 @@ async def test_noise_behind_a_request(
         gate.open()
         async with asyncio.timeout(WAIT_S):
             answers = await rude.rest()
-    assert b'"stdout":"done\\n"' in answers
+    assert b'"result":"done\\n"' in answers
     assert re.findall(rb"HTTP/1\.[01] (\d+)", answers) == [b"200", b"400"]
 
 

@@ -108,7 +108,7 @@ async def test_not_ready_without_a_descriptor_for_work(procd: MakeClient) -> Non
     """Nor when a command would still get its own, and no session, terminal or context."""
     client = await procd()
     assert await reasons(client) == []
-    for left in (0, RESERVED, RESERVED + 4):
+    for left in (0, RESERVED, RESERVED + 2):
         with descriptors_exhausted(but=left):
             said = await reasons(client)
             async with client.post("/process/pty", json={"id": "t1"}) as reply:

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -75,7 +74,7 @@ async def test_no_descriptor_of_the_daemon_is_inherited(
     assert writing in descriptors(daemon.pid)  # the daemon has it, and keeps it to itself
     padding = "#" * script_bytes
     answer = await execute(http, daemon, f"{padding}\nsleep 1000 & echo $!")
-    pids = [int(answer["stdout"])]
+    pids = [int(answer["result"])]
     terminal = await in_terminal(http, daemon, "sleep 1000 & echo pi''d=$! do''ne\n", " done\r\n")
     pids.append(int(terminal.rpartition("pid=")[2].partition(" ")[0]))
     watch(pids)
@@ -105,7 +104,7 @@ async def test_signals_are_as_at_boot(start: Start, http: aiohttp.ClientSession)
     terminal = await in_terminal(
         http, daemon, "grep -E '^Sig(Blk|Ign)' /proc/self/status; echo do''ne\n", "done\r\n"
     )
-    for seen in (answer["stdout"], terminal.replace("\r", "")):
+    for seen in (answer["result"], terminal.replace("\r", "")):
         assert "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n" in seen
 
 
@@ -118,14 +117,14 @@ async def test_the_limit_of_descriptors_is_the_one_procd_was_started_with(
 ) -> None:
     daemon = start(command=BOUNDED)
     assert resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE) == (1000, 1000)
-    assert (await execute(http, daemon, SHOW_LIMITS))["stdout"] == "60 1000\n"
+    assert (await execute(http, daemon, SHOW_LIMITS))["result"] == "60 1000\n"
     with ExitStack() as held:
         # With more than a child may have, it starts what it has started before.
         while len(descriptors(daemon.pid)) < 100:
             connection = held.enter_context(socket.create_connection((daemon.host, daemon.port)))
             connection.sendall(b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n")
             connection.recv(1)
-        soft, hard = (await execute(http, daemon, SHOW_LIMITS))["stdout"].split()
+        soft, hard = (await execute(http, daemon, SHOW_LIMITS))["result"].split()
         assert 60 <= int(soft) < 200
         assert hard == "1000"
         terminal = await in_terminal(http, daemon, f"{SHOW_LIMITS} do''ne\n", " done\r\n")
@@ -137,38 +136,7 @@ async def test_the_limit_of_descriptors_is_the_one_that_is_set(
     start: Start, http: aiohttp.ClientSession
 ) -> None:
     daemon = start(command=BOUNDED, env={"PROCD_PROCESS_RLIMITS": "nofile=80:90"})
-    assert (await execute(http, daemon, SHOW_LIMITS))["stdout"] == "80 90\n"
-
-
-# Has procd miss a thousand writes to either stream, and asks for a timer meanwhile.
-ASK_FOR_A_TIMER = """
-import ctypes, os, signal, struct
-os.kill(os.getppid(), signal.SIGSTOP)
-for _ in range(1000):
-    os.write(1, b"o")
-    os.write(2, b"e")
-# struct sigevent: by SIGALRM, with nothing to tell.
-event = struct.pack("Pii", 0, signal.SIGALRM, 0) + bytes(48)
-failed = ctypes.CDLL(None).timer_create(0, event, ctypes.byref(ctypes.c_void_p()))
-os.kill(os.getppid(), signal.SIGCONT)
-os._exit(-failed)
-"""
-
-
-async def test_signals_that_tell_of_output_leave_some_to_programs(
-    start: Start, http: aiohttp.ClientSession, tmp_path: Path
-) -> None:
-    """All of a user's processes share how many may be pending; a timer takes one of them."""
-    alone = ("unshare", "--user", "--map-root-user")  # nobody else's are counted there
-    if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("there are no user namespaces")
-    program = tmp_path / "ask.py"
-    program.write_text(ASK_FOR_A_TIMER)
-    daemon = start(command=(*alone, "prlimit", "--sigpending=1000:2000", *PROCD))
-    answer = await execute(http, daemon, f"exec {sys.executable} {program}")
-    assert (answer["exitCode"], answer["result"].count("o")) == (0, 1000)
-    limits = await execute(http, daemon, "grep pending /proc/self/limits")
-    assert limits["stdout"].split()[3:5] == ["1000", "2000"]
+    assert (await execute(http, daemon, SHOW_LIMITS))["result"] == "80 90\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -255,8 +223,8 @@ async def test_keys_of_procds_are_not_another_users(
     daemon = start(command=(*with_key, *PROCD), env={"PROCD_PROCESS_USER": "nobody"}, cwd="/")
     body = await execute(http, daemon, "id -un; cat /proc/keys")
     assert body["exitCode"] == 0
-    assert body["stdout"].startswith("nobody\n")
-    assert "roots" not in body["stdout"]
+    assert body["result"].startswith("nobody\n")
+    assert "roots" not in body["result"]
 
 
 async def test_standard_streams_may_be_closed(http: aiohttp.ClientSession) -> None:
@@ -277,7 +245,7 @@ async def test_standard_streams_may_be_closed(http: aiohttp.ClientSession) -> No
         answer = await execute(http, daemon, "cat; echo out; echo err >&2; exit 3")
         assert answer == {
             "status": 200, "exitCode": 3,
-            "result": "out\nerr\n", "stdout": "out\n", "stderr": "err\n",
+            "result": "out\nerr\n",
         }  # fmt: skip
         terminal = await in_terminal(http, daemon, "tty; echo do''ne\n", "done\r\n")
         assert "/dev/pts/" in terminal
@@ -291,7 +259,7 @@ async def test_orphans_are_reaped(
 ) -> None:
     daemon = start()
     answer = await execute(http, daemon, "(setsid sleep 1000 > /dev/null 2>&1 & echo $!)")
-    pid = int(answer["stdout"])
+    pid = int(answer["result"])
     watched = watch([pid])
     assert children(daemon.pid) == [pid]  # the daemon has become its parent
     os.kill(pid, signal.SIGTERM)
@@ -348,7 +316,7 @@ def _new_pid_namespace() -> list[str]:
 async def test_as_the_init_of_a_pid_namespace(start: Start, http: aiohttp.ClientSession) -> None:
     daemon = start(command=[*_new_pid_namespace(), sys.executable, "-m", "procd"])
     (daemon.pid,) = children(daemon.process.pid)
-    assert (await execute(http, daemon, "echo $PPID"))["stdout"] == "1\n"
+    assert (await execute(http, daemon, "echo $PPID"))["result"] == "1\n"
 
     # Orphans end while commands do, and no status is taken for another one.
     orphaning = "(setsid sh -c 'exit 9' & setsid sh -c 'sleep 0.1; exit 8' &) > /dev/null 2>&1; "

@@ -159,7 +159,7 @@ async def test_more_than_there_are_descriptors_for(
             async with http.get(f"{daemon.url}/healthz") as reply:
                 assert reply.status == 200
         async with http.post(f"{daemon.url}/process/execute", json={"command": "echo on"}) as reply:
-            assert (await reply.json())["stdout"] == "on\n"
+            assert (await reply.json())["result"] == "on\n"
     assert len(daemon.stderr().splitlines()) < 5, daemon.stderr()
 
 
@@ -253,7 +253,7 @@ async def test_who_has_a_token_may_take_its_time(start: Start, http: aiohttp.Cli
         received = 0
         while data := slow.recv(1 << 20):
             received += data.count(b"x")
-        assert received >= 2 * 20_000_000
+        assert received >= 20_000_000
 
 
 async def test_unfinished_requests_of_strangers_have_a_limit(start: Start) -> None:

@@ -21,7 +21,6 @@ NEEDED = [
     ("prlimit64&0xffffffff=EPERM", "RLIMIT_RTTIME (Linux 2.6.25): not allowed to raise "),
     ("prctl=EINVAL", "PR_SET_CHILD_SUBREAPER (Linux 3.4): Invalid argument"),
     ("memfd_create=EPERM", "memfd_create (Linux 3.17): Operation not permitted"),
-    ("timerfd_create=ENOSYS", "timerfd_create (Linux 2.6.25): Function not implemented"),
 ]
 
 
@@ -125,8 +124,8 @@ print(procfs.stat_of({foreign.pid}), tags.tag_of({foreign.pid}))
 
 
 def test_all_that_is_missing_is_named() -> None:
-    command = denied.command(["memfd_create=EPERM", "timerfd_create=ENOSYS"], PROCD)
-    with pytest.raises(RuntimeError, match=r"lacks memfd_create .*; timerfd_create "):
+    command = denied.command(["memfd_create=EPERM", "pidfd_send_signal=ENOSYS"], PROCD)
+    with pytest.raises(RuntimeError, match=r"lacks pidfd_send_signal .*; memfd_create "):
         Daemon.start(command=command)
     doctor = subprocess.run([*command, "doctor"], env=environment(), capture_output=True, text=True)
     assert doctor.stdout.count("problem  kernel") == 2

@@ -86,17 +86,17 @@ async def test_time_is_up(procd: Daemon, http: aiohttp.ClientSession, command: s
     body = {"command": command, "timeout": 1}
     async with http.post(f"{procd.url}/process/execute", json=body) as reply:
         assert reply.status == 408
-        pid = int((await reply.json())["stdout"])
+        pid = int((await reply.json())["result"])
     assert eventually(lambda: not is_running(pid))
     assert "not ours to signal" not in procd.stderr()
 
 
-async def test_what_a_relay_does_not_reach(procd: Daemon, http: aiohttp.ClientSession) -> None:
+async def test_process_that_sudo_leaves_behind(procd: Daemon, http: aiohttp.ClientSession) -> None:
     """What the program as root has started goes on. It is named, and not waited for."""
     body = {"command": "passing sh -c 'sleep 1000 & echo $!; wait'", "timeout": 1}
     async with http.post(f"{procd.url}/process/execute", json=body) as reply:
         assert reply.status == 408
-        pid = int((await reply.json())["stdout"].split()[1])
+        pid = int((await reply.json())["result"].split()[1])
     try:
         assert eventually(lambda: f"process {pid} is not ours to signal" in procd.stderr())
     finally:
