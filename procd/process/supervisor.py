@@ -333,9 +333,10 @@ class Supervisor:
             but: leaders of trees to spare.
         """
         self._closing = True
-        for process in self._unsettled:
-            if process.record.pid not in but:
-                process.kill()
+        with self.trees.listing_orphans_once():
+            for process in self._unsettled:
+                if process.record.pid not in but:
+                    process.kill()
 
     async def aclose(self, within_s: float = KILL_WAIT_S) -> None:
         """Kill every tree and release all descriptors, also of trees that don't end in time."""
