@@ -397,7 +397,10 @@ async def test_terminals_that_have_ended_give_way_to_what_runs(
     size = 8_000_000
     text = f"stty raw -echo; $WAIT; head -c {size} /dev/zero; $WAIT"
     client = await procd(
-        process={"shell": program(tmp_path, text), "max_total_output_bytes": 4 * size + 2 * MEGABYTE},
+        process={
+            "shell": program(tmp_path, text),
+            "max_total_output_bytes": 4 * size + 2 * MEGABYTE,
+        },
         pty={"linger_s": 600.0},
     )
     await create(client, "live", envs={"WAIT": "read x"})
