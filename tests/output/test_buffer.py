@@ -148,13 +148,6 @@ def test_alternating_single_bytes() -> None:
     assert after - before <= 2 * cap_bytes
 
 
-def test_single_bytes_of_one_stream_fill_the_cap() -> None:
-    buffer = Buffer(10_000, 5000)
-    for _ in range(25_000):
-        buffer.append(b"x", 1)
-    assert buffer.kept_bytes == 10_000
-
-
 def test_memory_of_long_runs() -> None:
     """They aren't copied, and what is evicted is freed."""
     cap_bytes, run_bytes = 256 << 10, 64 << 10
@@ -236,13 +229,6 @@ def test_budget_evicts_before_a_head_ends() -> None:
     assert budget.used_bytes == buffer.held_bytes
 
 
-def test_small_cap_without_a_budget_that_is_left() -> None:
-    buffer = Buffer(1000, 0, Budget(0))
-    for _ in range(4):
-        buffer.append(bytes(900))
-    assert buffer.kept_bytes == 1000
-
-
 def test_budget_hears_of_what_is_freed() -> None:
     freed: list[int] = []
     budget = Budget(2000, freed.append)
@@ -258,11 +244,6 @@ def test_budget_hears_of_what_is_freed() -> None:
     del buffer
     assert freed[1:] == [300 + RUN_COST_BYTES]
     assert not Buffer(500).claim(1)
-
-
-def test_safe_lag() -> None:
-    assert Buffer(4000).safe_lag_bytes > 4000
-    assert Buffer(4000, 0, Budget(1 << 20)).safe_lag_bytes == 1000
 
 
 def test_shorten() -> None:
@@ -296,20 +277,4 @@ def test_cut(appends: list[tuple[int, int]], cap_bytes: int, most_bytes: int) ->
     assert model.kept() == {
         offset for offset in before if fits or offset < half or offset >= end - half
     }
-    assert budget.used_bytes == model.buffer.held_bytes
-
-
-def test_cut_of_a_shortened_tail() -> None:
-    """There is a gap before it, and it is shorter than the half that is to be kept."""
-    budget = Budget(1 << 20)
-    model = Model(1 << 20, 300 << 10, budget)
-    for others_bytes, appends in ((0, 30), (1 << 20, 13), (0, 3)):
-        budget.used_bytes += others_bytes
-        for number in range(appends):
-            model.append(16 << 10, 1 + number % 2)
-        budget.used_bytes -= others_bytes
-    before, half, first = model.kept(), 190 << 10, model.buffer.start
-    assert first > len(model.whole) - half
-    model.buffer.cut(2 * half)
-    assert model.kept() == {offset for offset in before if offset < half or offset >= first}
     assert budget.used_bytes == model.buffer.held_bytes

@@ -185,19 +185,6 @@ def test_slow_reader_beside_a_fast_one_is_lost() -> None:
     assert (slow.lost, fast.lost) == (True, False)
 
 
-def test_limits_of_the_lag_are_exact() -> None:
-    output, source = new_log()
-    cursor = output.attach(0, ignore)
-    output.append(b"x" * (HIGH_BYTES - 1))
-    assert source.calls == []
-    output.append(b"x")
-    assert source.calls == ["pause"]
-    cursor.advance(HIGH_BYTES - LOW_BYTES - 1)
-    assert source.calls == ["pause"]
-    cursor.advance(HIGH_BYTES - LOW_BYTES)
-    assert source.calls == ["pause", "resume"]
-
-
 def test_wake_may_read_and_detach() -> None:
     output, source = new_log()
     calls: list[str] = []

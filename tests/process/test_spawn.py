@@ -255,14 +255,6 @@ def test_refused(case: dict[str, Any], message: str) -> None:
     assert refused(**case) == message
 
 
-@as_root
-def test_closed_directory(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(0o700)
-    with as_nobody():
-        assert refused(cwd=str(closed)).endswith(": Permission denied")
-
-
 @pytest.mark.parametrize(
     ("mode", "content", "reason"),
     [

@@ -322,14 +322,6 @@ async def test_wait_until_a_tree_is_empty(forest: Fixture, monkeypatch: pytest.M
         await emptied
 
 
-async def test_wait_has_a_limit(forest: Fixture) -> None:
-    leader = forest.start("echo 1; read x")
-    leader.number()
-    assert not await wait_ended(members_of(leader.tree, forest.supervised), 0.01)
-    assert living({leader.pid}) == {leader.pid}
-    assert await wait_ended({}, 10)
-
-
 @pytest.mark.parametrize("older", [False, True])
 async def test_pid_that_names_only_a_group(
     forest: Fixture, older: bool, monkeypatch: pytest.MonkeyPatch
