@@ -1,4 +1,4 @@
-"""What of root's rights these tests run with: a container takes some of them away.
+"""The capabilities that the tests run with: a container lacks some of root's.
 
 Source: capabilities(7), proc_pid_status(5).
 """

@@ -47,7 +47,7 @@ class _Program(ctypes.Structure):
 
 
 def deny(rules: Sequence[str]) -> None:
-    """Have this process, and all that descend from it, do without."""
+    """Deny system calls to this process and its descendants."""
     machine, numbers = MACHINES[platform.machine()]
     code = [(LOAD, 0, 0, MACHINE_AT), (IF_EQUAL, 1, 0, machine), (RETURN, 0, 0, ALLOW)]
     for rule in rules:
@@ -68,7 +68,7 @@ def deny(rules: Sequence[str]) -> None:
 
 
 def command(rules: Sequence[str], program: Sequence[str]) -> tuple[str, ...]:
-    """What starts `program` so."""
+    """The command that runs `program` by these rules."""
     return (sys.executable, __file__, *rules, "--", *program)
 
 

@@ -1,4 +1,4 @@
-"""To be nobody for a while, as root, who is kept from nothing."""
+"""Running as the user nobody for a while, as root may do everything."""
 
 import os
 import pwd
@@ -15,10 +15,10 @@ PR_SET_DUMPABLE: Final = 4
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Have the rights of nobody meanwhile.
+    """Have the rights of nobody.
 
-    Who has been somebody else isn't dumpable any more, and without CAP_SYS_PTRACE nor are its
-    descriptors in /proc then, to which children open their paths. Source: prctl(2).
+    A process whose user has changed isn't dumpable any more, and without CAP_SYS_PTRACE it can't
+    open its own descriptors in /proc then. Source: prctl(2).
     """
     dumpable = LIBC.prctl(PR_GET_DUMPABLE)
     os.seteuid(NOBODY)

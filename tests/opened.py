@@ -1,4 +1,4 @@
-"""Which files this process opens, as Python itself tells."""
+"""The files that this process opens, by an audit hook."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ _watches: list[list[str]] = []
 
 @cache
 def _install() -> None:
-    """Once and for all: there is no way to remove it."""
+    """Add the hook; it can't be removed."""
     sys.addaudithook(_heard)
 
 
@@ -22,7 +22,7 @@ def _heard(event: str, arguments: tuple[object, ...]) -> None:
 
 @contextmanager
 def opened_files() -> Iterator[list[str]]:
-    """The paths of what is opened meanwhile, each as often as it is."""
+    """Collect the paths that are opened, each as often as it is."""
     _install()
     paths: list[str] = []
     _watches.append(paths)

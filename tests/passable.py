@@ -1,10 +1,10 @@
-"""Directories of pytest's, which are private, for tests with processes of another user."""
+"""Access to pytest's private directories for processes of another user."""
 
 from pathlib import Path
 
 
 def let_pass(directory: Path) -> None:
-    """Have other users pass through a test's directory."""
+    """Let other users pass through a test's directory."""
     for place in (directory, *directory.parents):
         if place.name.startswith(("pytest-", "popen-", "test_")):
             place.chmod(0o711)

@@ -1,4 +1,4 @@
-"""Waiting for what other parts of the loop bring about."""
+"""Waiting until something holds."""
 
 import asyncio
 from collections.abc import Callable
