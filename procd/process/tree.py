@@ -141,7 +141,9 @@ def _owns_orphan(tree: Tree, leader: int, pid: int) -> bool:
     if tag:
         return tree.owns(tag)
     stat = stat_of(pid)  # without a tag: it has set that limit itself, or can't be looked at
-    return stat is not None and leader != 0 and leader in (stat.group, stat.session)
+    if stat is None:
+        return True  # it has just ended: as it may have been a member, another search follows
+    return leader != 0 and leader in (stat.group, stat.session)
 
 
 def in_foreground(tree: Tree, tag: int) -> Filter:

@@ -111,6 +111,7 @@ class InterpreterProcess:
             raise
         self._number = 0  # of the request
         self._tag = 0
+        self._unkillable = False
         self.begun = False
         self._terminating = False  # its children have their time of grace
         self._interrupt_pending = False
@@ -123,7 +124,7 @@ class InterpreterProcess:
     @property
     def running(self) -> bool:
         """Whether it can serve a request."""
-        return self._process.running and not self._process.done.done()
+        return self._process.running and not (self._process.done.done() or self._unkillable)
 
     @property
     def pid(self) -> int:
@@ -291,4 +292,5 @@ class InterpreterProcess:
         _, pending = await asyncio.wait([self._process.done], timeout=KILL_WAIT_S)
         if pending:
             log.warning("interpreter %d can't be killed", self.pid)
+            self._unkillable = True
             self._finish(None)
