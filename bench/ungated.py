@@ -1,16 +1,15 @@
-"""procd without its gate and without its metrics, to tell what these two cost."""
+"""procd without access control and metrics, to measure what these two cost."""
 
 import asyncio
 import gc
 
 import uvloop
-from aiohttp import web
 
 from procd.app import create_app
 from procd.cli.main import GC_THRESHOLD
 from procd.config import Config
+from procd.http.connection import Runner
 from procd.http.middleware import errors
-from procd.http.runner import Runner
 
 
 async def _serve() -> None:
@@ -19,10 +18,11 @@ async def _serve() -> None:
     app.middlewares[:] = [errors]
     runner = Runner(app, config.server)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(runner.connect, "127.0.0.1", 0)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    print(f"listening on port {runner.addresses[0][1]}", flush=True)
+    print(f"listening on port {server.sockets[0].getsockname()[1]}", flush=True)
     await asyncio.Event().wait()
 
 

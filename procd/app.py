@@ -17,28 +17,23 @@ from procd.api import (
     metrics,
     openapi,
     pty,
+    pty_attach,
     recordings,
+    sessions,
+    terminal_list,
     tickets,
 )
-from procd.api import pty_attach as attach
-from procd.api import sessions as session
-from procd.api import terminal_list as live
-from procd.api.web import ASSETS, Assets
-from procd.api.web import routes as web_routes
+from procd.api import web as web_terminal
 from procd.config import Config
-from procd.http.audit import AUDIT, audit, opened
-from procd.http.auth import GATE, Gate
-from procd.http.connection_limit import VISITORS, Visitors
-from procd.http.dispatch import VARIES
+from procd.http.audit import AUDIT, audit, record_upgrade
+from procd.http.auth import ACCESS_CONTROL, AccessControl
+from procd.http.connection_limit import CONNECTION_LIMIT, ConnectionLimit
 from procd.http.forwarded import PROXIES, Proxies
-from procd.http.frame_reader import FRAMES, FrameTurns
-from procd.http.handshake import hang_up
-from procd.http.middleware import errors
-from procd.http.refusal import expect
-from procd.http.request_metrics import HEAP, REQUESTS, Requests, name_request, observer
+from procd.http.middleware import errors, refuse_upgrade
+from procd.http.openapi import DESCRIPTION, PARAMETER, Description
+from procd.http.request_metrics import METRICS, RequestMetrics, add_id
 from procd.http.schema import MAX_VALUES, SILENCE_S
-from procd.http.websocket import CONNECTIONS, Connections
-from procd.http.whole import COMPLETIONS, Complete, complete
+from procd.http.websocket import WEBSOCKETS, WebSockets
 from procd.inherited import child_environment, home_dir, lasting_dir, work_dir
 from procd.metrics import Gauge
 from procd.process.shell import Shell
@@ -56,16 +51,16 @@ from procd.unix.host import Host
 
 PROCESSES = web.AppKey("PROCESSES", Supervisor)
 
-# Below the second, an SDK that was given a proxy's URL finds the same (contract, section 1).
+# An SDK that was given a proxy's URL uses the second (contract, section 1).
 PREFIXES = ("", "/toolbox/{sandbox_id}")
 
-WEB_ROUTES = [*web_routes, *live.routes]
+WEB_ROUTES = [*web_terminal.routes, *terminal_list.routes]
 ROUTES = [
     *execute.routes,
     *code_run.routes,
-    *session.routes,
+    *sessions.routes,
     *interpreter.routes,
-    *attach.routes,
+    *pty_attach.routes,  # before those of `pty`: create-connect is no id
     *pty.routes,
     *recordings.routes,
     *info.routes,
@@ -80,42 +75,42 @@ ROUTES = [
 def create_app(
     config: Config, entrypoint: tuple[str, ...] = (), access: Access | None = None
 ) -> web.Application:
-    """The application, ready to run; what it needs is made at its start and ended at its stop.
+    """Make the application; its services are made when it starts and ended when it stops.
 
     Args:
         entrypoint: a command to run beside the server (contract, section 8.9).
-        access: who may call; if it isn't given, made from `config`.
+        access: the tokens; by default made from `config`.
 
     Raises:
-        ConfigError: procd would be open to others than this machine, and nobody has said so.
+        ConfigError: other machines could reach procd without a token, and `auth.mode` isn't none.
     """
-    requests = Requests()
+    connections = ConnectionLimit(config.server)
+    request_metrics = RequestMetrics()
+    access_control = AccessControl(config, access or Access(config), connections)
     audits = [audit] if config.audit.file else []
-    visitors = Visitors(config.server)
-    guards = Gate(config, access or Access(config), visitors)
     app = web.Application(
-        middlewares=[observer(requests), *audits, errors, guards.middleware],
+        middlewares=[request_metrics.middleware, *audits, errors, access_control.middleware],
         client_max_size=config.server.max_body_bytes,
     )
+    app.on_response_prepare.extend((add_id, refuse_upgrade))
     if audits:
         app[AUDIT] = AuditFile(config.audit)
+        app.on_response_prepare.append(record_upgrade)
         app.on_cleanup.append(_close_audit)
-    app[REQUESTS] = requests
-    app[VISITORS] = visitors
+    app[METRICS] = request_metrics
+    app[CONNECTION_LIMIT] = connections
+    app[ACCESS_CONTROL] = access_control
     app[SILENCE_S] = config.server.body_s
     app[MAX_VALUES] = config.server.max_body_values
     app[PROXIES] = Proxies(config.server)
-    completions: list[Complete] = [visitors.dismiss, hang_up, name_request]
-    app[COMPLETIONS] = [*completions, opened] if audits else completions
-    app.on_response_prepare.append(complete)
-    app[GATE] = guards
-    app[health.HEALTH] = {"status": "ok", "auth": "token" if guards.access.required else "none"}
+    required = access_control.access.required
+    app[health.HEALTH] = {"status": "ok", "auth": "token" if required else "none"}
     if config.web.enabled:
-        app[ASSETS] = Assets()
+        app[web_terminal.ASSETS] = web_terminal.Assets()
     off = [] if config.web.enabled else WEB_ROUTES
     off = off if config.metrics.enabled else [*off, *metrics.routes]
     routes = [route for route in ROUTES if route not in off]
-    app[openapi.DESCRIPTION] = openapi.Description(routes, guarded=guards.access.required)
+    app[DESCRIPTION] = Description(routes, guarded=required)
     _add_routes(app, routes)
     _allow_origins(app, config.cors.allowed_origins)
     app.on_startup.append(partial(_start, config, entrypoint))
@@ -124,27 +119,24 @@ def create_app(
 
 
 def _add_routes(app: web.Application, routes: Sequence[web.RouteDef]) -> None:
-    """Serve each below every prefix, with and without a slash at its end."""
-    requests, guards = app[REQUESTS], app[GATE]
-    # One for each path, whatever its methods: what may be asked of it is found in one place.
+    """Serve each route below every prefix, with and without a slash at its end."""
     by_path: dict[str, web.Resource] = {}
     for route in routes:
-        stats = requests.route(route.method, route.path)
+        stats = app[METRICS].add(route.method, route.path)
         for prefix in PREFIXES:
             for path in (prefix + route.path, prefix + route.path + "/"):
                 if path not in by_path:
-                    # Any text without a slash; aiohttp's own pattern lets no brace through.
-                    pattern = VARIES.sub(r"{\1:[^/]+}", path)
+                    # Any text without a slash; aiohttp's own pattern excludes braces.
+                    pattern = PARAMETER.sub(r"{\1:[^/]+}", path)
                     by_path[path] = app.router.add_resource(pattern)
-                added = by_path[path].add_route(route.method, route.handler, expect_handler=expect)
-                guards.guard(added, route.method, route.path)
-                requests.bind(added, stats)
+                added = by_path[path].add_route(route.method, route.handler)
+                app[ACCESS_CONTROL].add_route(added, route.method, route.path)
+                app[METRICS].bind(added, stats)
 
 
 async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Application) -> None:
     """Make the services; `_stop` ends them."""
     processes = app[PROCESSES] = Supervisor(config.process)
-    app[HEAP] = processes.malloc
     shell = Shell(config.process.shell, os.environ.get("SHELL", ""))
     environ = {**os.environ, **processes.child_limits.environment}
     environment = app[info.ENVIRONMENT] = Environment(child_environment(environ))
@@ -166,8 +158,8 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
         places.work_dir,
         lasting_dir(config.sessions, os.environ),
     )
-    app[live.LISTS] = live.Lists(app[pty.PTYS])
-    app[session.SESSIONS] = ShellSessions(
+    app[terminal_list.LISTS] = terminal_list.Lists(app[pty.PTYS])
+    app[sessions.SESSIONS] = ShellSessions(
         config.sessions,
         processes,
         shell,
@@ -179,22 +171,22 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
         config.interpreter, processes, environment, places.work_dir
     )
     if entrypoint:
-        app[session.SESSIONS].start_entrypoint(entrypoint)
-    app[FRAMES] = FrameTurns(asyncio.get_running_loop().call_soon)
-    app[CONNECTIONS] = Connections(config.server)
-    app[health.READINESS] = Readiness(config.health, processes, shell, app[session.SESSIONS])
+        app[sessions.SESSIONS].start_entrypoint(entrypoint)
+    app[WEBSOCKETS] = WebSockets(config.server)
+    app[health.READINESS] = Readiness(config.health, processes, shell, app[sessions.SESSIONS])
     app[metrics.FIGURES] = metrics.Figures(_sources(app))
 
 
 def reload(app: web.Application) -> list[str]:
-    """Read tokens again, drop the sockets of those that are gone, and reopen the audit file.
+    """Read tokens again, close the WebSockets of those that are gone, and reopen the audit file.
 
-    Returns what is wrong.
+    Returns:
+        What is wrong.
     """
-    access = app[GATE].access
+    access = app[ACCESS_CONTROL].access
     problems = [access.reload()]
     if access.required:
-        app[CONNECTIONS].drop_without(access.tokens)
+        app[WEBSOCKETS].drop_without(access.tokens)
     if AUDIT in app:
         problems.append(app[AUDIT].reopen())
     return [problem for problem in problems if problem]
@@ -205,24 +197,24 @@ async def _close_audit(app: web.Application) -> None:
 
 
 def _sources(app: web.Application) -> metrics.Sources:
-    """Where the metrics come from; whatever else lives gets its line here."""
-    processes, connections, sessions = app[PROCESSES], app[CONNECTIONS], app[session.SESSIONS]
+    """Where the metrics come from."""
+    processes, websockets, shells = app[PROCESSES], app[WEBSOCKETS], app[sessions.SESSIONS]
     executions, ptys = app[execute.EXECUTIONS], app[pty.PTYS]
     contexts, memory = app[interpreter.CONTEXTS], processes.memory
     return metrics.Sources(
-        requests=app[REQUESTS],
+        requests=app[METRICS],
         spawn_times=processes.spawn_times,
-        traffic={"http": app[REQUESTS].traffic, "websocket": connections.traffic},
-        dropped=connections.dropped,
+        traffic={"http": app[METRICS].traffic, "websocket": websockets.traffic},
+        dropped=websockets.dropped,
         gauges=[
             Gauge("procd_processes", "supervised processes", lambda: processes.supervised),
             Gauge("procd_executes", "running one-shot commands", lambda: executions.running),
             Gauge("procd_contexts", "interpreter contexts", lambda: len(contexts)),
-            Gauge("procd_sessions", "shell sessions, the ended included", lambda: len(sessions)),
+            Gauge("procd_sessions", "shell sessions, the ended included", lambda: len(shells)),
             Gauge("procd_ptys", "live PTY sessions", lambda: len(ptys.live)),
-            Gauge("procd_connections", "open connections", lambda: len(app[VISITORS])),
-            Gauge("procd_websockets", "open WebSockets", lambda: len(connections)),
-            Gauge("procd_log_bytes", "disk taken by logs", lambda: sessions.log_bytes),
+            Gauge("procd_connections", "open connections", lambda: len(app[CONNECTION_LIMIT])),
+            Gauge("procd_websockets", "open WebSockets", lambda: len(websockets)),
+            Gauge("procd_log_bytes", "disk taken by logs", lambda: shells.log_bytes),
             Gauge(
                 "procd_output_memory_bytes",
                 "memory taken by output, and by requests that run or wait",
@@ -238,24 +230,23 @@ def _sources(app: web.Application) -> metrics.Sources:
 
 
 async def _stop(app: web.Application) -> None:
-    """Have the handlers end, which the server waits for next, within `server.shutdown_s`.
+    """End the handlers, for which the server waits next, within `server.shutdown_s`.
 
-    What contexts and the entrypoint do to end in order isn't slowed by what is killed without
-    being asked.
+    Contexts and the entrypoint get time to end; everything else is killed at once.
     """
     app[health.READINESS].stopping = True
-    connections, contexts, processes = app[CONNECTIONS], app[interpreter.CONTEXTS], app[PROCESSES]
-    sessions, third_s = app[session.SESSIONS], connections.config.shutdown_s / 3
-    connections.stop()  # before they hear of the ends of what they are attached to
-    processes.stop(but=contexts.pids | sessions.entrypoint_pids)
+    websockets, contexts, processes = app[WEBSOCKETS], app[interpreter.CONTEXTS], app[PROCESSES]
+    shells, third_s = app[sessions.SESSIONS], websockets.config.shutdown_s / 3
+    websockets.stop()  # before the clients are told about the ends of their processes
+    processes.stop(but=contexts.pids | shells.entrypoint_pids)
     await asyncio.gather(
-        connections.aclose(third_s),
+        websockets.aclose(third_s),
         contexts.aclose(2 * third_s),
-        sessions.end_entrypoint(2 * third_s),
+        shells.end_entrypoint(2 * third_s),
     )
     await processes.aclose(third_s)
     await app[pty.PTYS].aclose()
-    await sessions.aclose()
+    await shells.aclose()
 
 
 def _allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:
@@ -268,12 +259,8 @@ def _allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:
     for route in list(app.router.routes()):
         cors.add(route)
 
-    def share(request: web.Request, response: web.StreamResponse) -> None:
-        """Keep caches from giving one origin what was answered to another.
-
-        The library leaves alone what has no route. That there is none is an answer like any other,
-        for a page that is allowed to call to read.
-        """
+    async def share(request: web.Request, response: web.StreamResponse) -> None:
+        """Keep caches from mixing up origins, and let pages read the 404 of an unknown path."""
         response.headers.add(hdrs.VARY, hdrs.ORIGIN)
         origin = request.headers.get(hdrs.ORIGIN)
         if request.match_info.http_exception is None or origin is None:
@@ -281,4 +268,4 @@ def _allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:
         if origin in origins or "*" in origins:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
 
-    app[COMPLETIONS].append(share)
+    app.on_response_prepare.append(share)

@@ -1,20 +1,17 @@
-"""Config: every setting and limit, with its default and its unit.
-
-The one home of each figure; `configfile` reads them.
-"""
+"""Config: every setting, with its default and its unit. `procd.config_file` reads them."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-# aiohttp's parser is told one more, as an unsigned int.
+# aiohttp's parser takes one more, as an unsigned int.
 MOST_MESSAGE_BYTES: Final = (1 << 32) - 2
 
 
 class ConfigError(Exception):
-    """The configuration can't be used; the message names the key."""
+    """The configuration can't be used. The message names the key."""
 
 
-# `Any`: dataclasses.field() itself is typed so, for it stands in for the default's own type.
+# `Any`, as dataclasses.field() has it: a setting has the type of its default.
 def setting(
     default: Any,
     doc: str,
@@ -25,12 +22,14 @@ def setting(
     choices: tuple[str, ...] = (),
     is_path: bool = False,
 ) -> Any:
-    """Declare a key: its default, what it means with its unit, and what it may be.
+    """Declare a key.
 
     Args:
-        or_zero: it may be 0 as well as in its bounds.
-        choices: the values that there are; empty for any.
-        is_path: a relative one is relative to where procd was started, which it may leave.
+        default: gives the type as well.
+        doc: what it means, with its unit.
+        or_zero: whether 0 is allowed though it is out of bounds.
+        choices: the allowed values; empty for any.
+        is_path: whether it is made absolute when it is read.
     """
     rules = {"doc": doc, "bounds": (minimum, maximum), "or_zero": or_zero, "choices": choices,
              "is_path": is_path}  # fmt: skip
@@ -45,7 +44,8 @@ class ServerConfig:
     port: int = setting(2280, "TCP port; 0 picks a free one", maximum=65535)
     allowed_hosts: tuple[str, ...] = setting(
         (),
-        "names that the Host header may have, any port; empty: loopback's own, on loopback; *: all",
+        "names allowed in the Host header, with any port; empty: those of loopback, if procd"
+        " listens there, else all; *: all",
     )
     unix: str = setting(
         "",
@@ -55,7 +55,7 @@ class ServerConfig:
     loop: str = setting("uvloop", "event loop: uvloop or asyncio", choices=("uvloop", "asyncio"))
     nice: int = setting(
         -10,
-        "procd's own priority, where it may set one, as in nice(2); 0: as it was started",
+        "procd's own priority, as in nice(2), if it may set it; 0: unchanged",
         minimum=-20,
         maximum=0,
     )
@@ -63,37 +63,38 @@ class ServerConfig:
     max_body_values: int = setting(20_000, "values in a request's JSON, at all depths", minimum=64)
     trusted_proxies: tuple[str, ...] = setting(
         (),
-        "proxies whose X-Forwarded-For is believed in logs, X-Forwarded-Host for what a page's"
-        " own host is: addresses, networks, or unix",
+        "proxies that X-Forwarded-For is taken from for logs, and X-Forwarded-Host to tell procd's"
+        " own pages: addresses, networks, or unix",
     )
     max_connections: int = setting(
         10_000,
-        "connections, at most half of all descriptors; beyond, the longest idle go for new ones",
+        "connections of clients that are let in, at most half of all descriptors; beyond, the"
+        " longest idle one is closed for a new one",
         minimum=1,
     )
     max_header_bytes: int = setting(
         128 << 10,
-        "longest request line and longest of 128 header fields, bytes; all, three times that,"
-        " and 256 KiB more if they come at once",
+        "longest request line and longest of 128 header fields, bytes; all together three times"
+        " that",
         minimum=8190,
     )
     max_strangers_bytes: int = setting(
         32 << 20,
-        "kept of clients that have shown no token, or have had no answer yet where none is asked"
-        " for: their requests' heads, and answers that they don't take, all together, bytes;"
-        " beyond, those with most are refused",
+        "kept of clients that are not let in yet: requests, and replies that they don't read, all"
+        " together, bytes; beyond, the clients with most are disconnected",
         minimum=1 << 20,
     )
     keepalive_s: float = setting(75.0, "idle keep-alive of an HTTP connection, seconds", minimum=1)
     body_s: float = setting(
-        60.0, "silence amid a request's body after which it is refused, seconds", minimum=0.1
+        60.0, "silence within a request's body after which it is refused, seconds", minimum=0.1
     )
     ping_s: float = setting(
         25.0, "interval of WebSocket pings, at most half of dead_peer_s, seconds", minimum=0.05
     )
     dead_peer_s: float = setting(
         85.0,
-        "silence after which a WebSocket peer counts as gone, or one that takes no reply, seconds",
+        "time without a sign of life of a WebSocket client, or without progress of a reply, after"
+        " which the client is disconnected, seconds",
         minimum=0.1,
     )
     shutdown_s: float = setting(
@@ -108,7 +109,7 @@ class ProcessConfig:
     shell: str = setting("", "absolute path of a shell like sh; empty: zsh, bash, $SHELL or sh")
     work_dir: str = setting(
         "",
-        "where procd works, and its processes unless told otherwise; empty: where it was started",
+        "working directory of procd, and of its processes by default; empty: where it was started",
         is_path=True,
     )
     cgroup: str = setting(

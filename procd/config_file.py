@@ -1,8 +1,8 @@
-"""The configuration: a Config from a TOML file and the environment, or the reason why not.
+"""Reads a Config from a TOML file and the environment.
 
-The file gives sections and keys as they are named in `config`; the environment variable
-`PROCD_<SECTION>_<KEY>` overrides a key. An unknown key, a wrong type or a value out of its bounds
-refuses to start, with the key named.
+The file has the sections and keys of `procd.config`; the environment variable
+`PROCD_<SECTION>_<KEY>` overrides a key. An unknown key, a wrong type and a value out of bounds are
+errors that name the key.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from procd.config import Config, ConfigError
 
-# The path of the file, a secret, which is to be in no Config, and what the client reads.
+# The path of the file, the token, and the variables of the client.
 NO_SETTINGS: Final = frozenset(
     {
         "PROCD_CONFIG", "PROCD_AUTH_TOKEN",
@@ -29,14 +29,14 @@ LARGEST: Final = (1 << 63) - 1
 
 
 def open_file(path: Path, *, again: bool = False) -> BinaryIO:
-    """A file to read settings from.
+    """Open a file of settings or tokens.
 
     Args:
-        again: whether it was read before, by an event loop that can't wait now. A pipe may keep it
-            waiting for ever, or has been read to its end: it is for the start alone.
+        again: whether it was read before. Then it must be a regular file: a pipe was read to its
+            end at the start, and would block the event loop.
 
     Raises:
-        ConfigError: it would have to be read again, and is no regular file.
+        ConfigError: it can't be read again.
         OSError: it can't be opened.
     """
     if not again:
@@ -55,7 +55,8 @@ def load(path: Path | None, environ: Mapping[str, str], *, again: bool = False) 
         again: as `open_file`.
 
     Raises:
-        ConfigError: the file can't be read, or a key is unknown, ill-typed or out of range.
+        ConfigError: the file can't be read, or a key is unknown, has a wrong type or is out of
+            bounds.
     """
     document: dict[str, Any] = {}
     if path is not None:
@@ -78,7 +79,7 @@ def load(path: Path | None, environ: Mapping[str, str], *, again: bool = False) 
 
 
 def from_mapping(document: Mapping[str, Any], overrides: dict[str, str] | None = None) -> Config:
-    """Build a Config from a parsed document; consumes the entries of `overrides` that it knows.
+    """Build a Config from a parsed document; removes the known entries from `overrides`.
 
     Raises:
         ConfigError: as `load`.
@@ -88,7 +89,7 @@ def from_mapping(document: Mapping[str, Any], overrides: dict[str, str] | None =
     for name in document:
         if name not in sections:
             raise ConfigError(f"{name}: no such section")
-    # `Any`: each section is built as the type that Config declares for its name.
+    # `Any`: Config declares the type of each section.
     built: dict[str, Any] = {
         name: _section(name, type(default), document.get(name, {}), overrides)
         for name, default in sections.items()
@@ -123,8 +124,8 @@ def _parsed(label: str, text: str, default: object) -> object:
             return [item.strip() for item in text.split(",") if item.strip()]
         if isinstance(default, str):
             return text
-        # Of a str, int and float take the digits of any script.
-        return type(default)(text.encode("ascii"))  # type: ignore[call-arg]  # it is one of these
+        # Only ASCII digits: int() and float() accept those of any script in a str.
+        return type(default)(text.encode("ascii"))  # type: ignore[call-arg]  # int or float
     except (ValueError, KeyError):
         raise ConfigError(f"{label}: must be {_kind(default)}") from None
 
@@ -150,12 +151,12 @@ def _checked(label: str, value: object, declared: Field[object]) -> object:
             raise ConfigError(f"{label}: must be finite")
         if value > most:
             raise ConfigError(f"{label}: must be at most {most}")
-    if isinstance(value, str | tuple) and "\0" in "".join(value):  # no path nor argument has one
+    if isinstance(value, str | tuple) and "\0" in "".join(value):
         raise ConfigError(f"{label}: must not have a NUL in it")
     if rules["choices"] and value not in rules["choices"]:
         raise ConfigError(f"{label}: must be one of {', '.join(rules['choices'])}")
     if rules["is_path"] and value:
-        return os.path.abspath(str(value))  # noqa: PTH100 - a str, as every path of a child is
+        return os.path.abspath(str(value))  # noqa: PTH100 - paths of children are str
     return value
 
 
@@ -170,10 +171,10 @@ def _kind(default: object) -> str:
 
 
 def networks(trusted: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
-    """The networks of `server.trusted_proxies`, which may name the unix socket besides.
+    """The networks of `server.trusted_proxies`; an entry `unix`, for the unix socket, is skipped.
 
     Raises:
-        ConfigError: an entry is neither.
+        ConfigError: an entry is neither a network nor `unix`.
     """
     found: list[IPv4Network | IPv6Network] = []
     for entry in trusted:

@@ -1,4 +1,4 @@
-"""What procd takes from where it was started: directories, and what children inherit."""
+"""What procd inherits from its parent: the environment and the directories that it names."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ from procd.config import ConfigError, ProcessConfig, SessionsConfig
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What children inherit of procd's own environment: not its settings, nor its service manager.
+    """The variables that children inherit: all but procd's settings and the service manager's.
 
     Source: systemd.exec(5), "Environment Variables Set or Propagated by the Service Manager".
     """
@@ -36,11 +36,11 @@ def work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> str:
         return config.work_dir
     if environ.get("DAYTONA_USER_HOME_AS_WORKDIR", "").lower() in ("1", "t", "true"):
         return home_dir(environ)
-    return os.getcwd()  # noqa: PTH109 - a str, as every path of a child is
+    return os.getcwd()  # noqa: PTH109 - paths of children are str
 
 
 def enter_work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> None:
-    """Change into the default working directory, which relative ones are then relative to.
+    """Change into the default working directory; relative paths of requests are relative to it.
 
     Raises:
         ConfigError: it can't be entered.
@@ -55,17 +55,17 @@ def enter_work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> None:
 
 
 def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
-    """Where the directories for logs are made; that one can be, and a lock in it, is tried.
+    """The directory for logs, after creating a directory with a locked file in it as a test.
 
     Raises:
-        ConfigError: nothing can be made there, or locked.
+        ConfigError: the test failed.
 
     Source: systemd.exec(5), StateDirectory=.
     """
     place = lasting_dir(config, environ)
     try:
         place = place or tempfile.gettempdir()
-        # To ask whether it may be isn't enough: root may write to /proc.
+        # access(2) is not enough: it says that root may write to /proc.
         with (
             tempfile.TemporaryDirectory(dir=place) as tried,
             tempfile.TemporaryFile(dir=tried) as lock,
@@ -78,7 +78,7 @@ def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
 
 
 def lasting_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str | None:
-    """Where what outlives procd is kept; None if no place was given.
+    """The directory for what outlives procd; None if none was given.
 
     Source: systemd.exec(5), StateDirectory=.
     """
@@ -87,4 +87,4 @@ def lasting_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str | Non
 
 def home_dir(environ: Mapping[str, str]) -> str:
     """The user's home directory."""
-    return environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - as above
+    return environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - paths of children are str

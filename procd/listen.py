@@ -1,56 +1,48 @@
-"""Where clients reach procd: TCP, a unix socket, or the sockets that the service manager passes on.
+"""Where clients reach procd: TCP, a unix socket, or sockets that the service manager passes on.
 
-Passed sockets take the place of the configured ones: whoever set them up has said where to listen.
+Passed sockets replace the configured ones.
 """
 
 import asyncio
 import errno
-import logging
 import os
 import socket
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import web
-
 from procd.config import ConfigError, ServerConfig
-from procd.tasks import Tasks
 from procd.unix.fd import refuse_passed_fds
 
-log = logging.getLogger(__name__)
-
-# For its owner and its group: who may connect may run anything.
+# Access for the owner and the group: a client may run anything.
 SOCKET_UMASK: Final = 0o117
 BACKLOG: Final = 1024
-# What asyncio's own loop accepts in a turn: also how often it fails, aloud, without a descriptor.
-BATCH: Final = 4
-# How long after a want of memory all is listened on anew.
-RENEW_S: Final = 0.5
-# Why no socket can ever be at a path: it is too long, which Python says itself, without a number.
-# All else may be mended, as a directory may come that isn't there yet.
+# How many clients asyncio's own loop accepts in a turn, and how often it logs that it can't.
+ACCEPTS_A_TURN: Final = 4
+# A path that is too long for a socket; Python itself reports that without an errno. Other errors
+# may go away, as when a directory is created.
 TOO_LONG: Final = (None, errno.ENAMETOOLONG)
-# Why ::1 can't be had, which a container's /etc/hosts may have though it is without IPv6.
+# ::1 is missing, which a container's /etc/hosts may name though it has no IPv6.
 NO_IPV6: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-# A socket's path goes with who made it: UnixSocket, or the service manager, which keeps its own for
-# the next procd. Left alone, the event loops of Python 3.13 and later remove either.
-# Source: Python, asyncio "Event Loop", create_unix_server, cleanup_socket.
+# UnixSocket removes the path, and the service manager keeps its own. By default the event loops of
+# Python 3.13 and later remove either. Source: Python, create_unix_server, cleanup_socket.
 KEEP_PATH: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class UnixSocket:
-    """A unix socket at a path, which goes with it.
+    """A unix socket, and its path.
 
     Raises:
-        OSError: it can't be made there, or somebody answers there.
+        OSError: it can't be made there, or another process listens there.
     """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         self._remove_stale()
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        umask = os.umask(SOCKET_UMASK)  # one thread: nobody else makes a file meanwhile
+        umask = os.umask(SOCKET_UMASK)
         try:
             self.socket.bind(path)
         except OSError:
@@ -58,10 +50,10 @@ class UnixSocket:
             raise
         finally:
             os.umask(umask)
-        self._identity = self._found()
+        self._identity = self._find()
 
     def _remove_stale(self) -> None:
-        """Make room where a procd that was killed has left its socket."""
+        """Remove the socket of a procd that was killed."""
         try:
             if not stat.S_ISSOCK(self._path.lstat().st_mode):
                 raise FileExistsError(errno.EEXIST, "something that is no socket is there")
@@ -75,10 +67,10 @@ class UnixSocket:
                 self._path.unlink()
                 return
             except BlockingIOError:
-                pass  # it listens, and has its hands full
+                pass  # somebody listens, and is busy
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
-    def _found(self) -> tuple[int, int] | None:
+    def _find(self) -> tuple[int, int] | None:
         try:
             found = self._path.lstat()
         except FileNotFoundError:
@@ -86,23 +78,22 @@ class UnixSocket:
         return found.st_dev, found.st_ino
 
     def remove(self) -> None:
-        """Remove it from the file system, unless another has taken its place."""
-        if self._found() == self._identity:
+        """Remove the path, unless another file has taken its place."""
+        if self._find() == self._identity:
             self._path.unlink()
 
 
 def tcp_sockets(host: str, port: int) -> list[socket.socket]:
-    """Sockets at all addresses of a host: at one port, and not yet listening.
+    """Make sockets at all addresses of a host, at one port, not yet listening.
 
     The one for ::1 may be missing beside others, where there is no IPv6.
 
-    Names are looked up here and not by the event loop, which would keep threads for it. One
-    thread is what makes spawn's change of directory sound, and the kernel gives the others, if
-    there are any, every SIGCHLD that comes while the first waits for an exec.
+    The event loop would look up the name in a thread and keep that. procd has a single thread: that
+    is what makes spawn's change of directory sound.
 
     Raises:
-        ConfigError: no host can have that name.
-        OSError: there is no such host, or one of its addresses can't be had.
+        ConfigError: `host` is no possible name.
+        OSError: there is no such host, or one of its addresses can't be used.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -143,56 +134,6 @@ def _bound(family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> s
     return sock
 
 
-class Site(web.BaseSite):
-    """A site on a socket that is there.
-
-    aiohttp's own have no room for a unix socket that exists already, and accept as many clients
-    in a turn as the kernel may queue.
-    """
-
-    __slots__ = ("_socket",)
-
-    def __init__(self, runner: web.BaseRunner, sock: socket.socket) -> None:
-        super().__init__(runner, backlog=BATCH)
-        self._socket = sock
-
-    @property
-    def name(self) -> str:
-        """What it is called in messages."""
-        return place(self._socket)
-
-    async def start(self) -> None:
-        """Listen."""
-        await super().start()
-        self._server = await self._listen(self._socket)
-
-    async def renew(self) -> None:
-        """Listen anew at the same socket, unless that is over."""
-        if self._server is None or self not in self._runner.sites:
-            return
-        old, sock = self._server, self._socket.dup()
-        try:
-            self._server = await self._listen(sock)
-        except BaseException:
-            sock.close()
-            raise
-        self._socket = sock
-        old.close()
-
-    async def _listen(self, sock: socket.socket) -> asyncio.Server:
-        loop, factory = asyncio.get_running_loop(), self._runner.server
-        assert factory is not None
-        if sock.family == socket.AF_UNIX:  # else uvloop takes it for a TCP socket
-            refuse_passed_fds(sock)
-            server = await loop.create_unix_server(factory, sock=sock, backlog=BATCH, **KEEP_PATH)
-        else:
-            server = await loop.create_server(factory, sock=sock, backlog=BATCH)
-        for listening in server.sockets:
-            with listening.dup() as own:
-                own.listen(BACKLOG)  # the kernel's queue is another matter
-        return server
-
-
 def place(sock: socket.socket) -> str:
     """Where a socket listens, for people: HOST:PORT or unix:PATH."""
     address = sock.getsockname()
@@ -204,19 +145,25 @@ def place(sock: socket.socket) -> str:
 
 
 class Listeners:
-    """All that is listened on."""
+    """The sockets that procd listens on.
 
-    def __init__(self, runner: web.AppRunner) -> None:
-        self._runner = runner
+    Args:
+        connect: makes the protocol of a connection.
+
+    Attributes:
+        places: where, for people.
+        port: of the first TCP socket; 0 without one.
+    """
+
+    def __init__(self, connect: Callable[[], asyncio.Protocol]) -> None:
+        self._connect = connect
         self._unix: UnixSocket | None = None
-        self._sites: list[Site] = []
-        self._tasks = Tasks()
-        self._renewal: asyncio.TimerHandle | None = None
+        self._servers: list[asyncio.Server] = []
         self.places: list[str] = []
-        self.port = 0  # of the first TCP socket; 0 without one
+        self.port = 0
 
     async def open(self, config: ServerConfig, passed: list[socket.socket]) -> None:
-        """Listen on the sockets that were passed, or else on those of the configuration.
+        """Listen on the sockets that were passed on, or else on those of the configuration.
 
         Raises:
             ConfigError: there is nothing to listen on, `server.unix` is too long for a socket, or
@@ -224,7 +171,7 @@ class Listeners:
             OSError: one can't be listened on; the message says which.
         """
         for sock in passed:
-            await self._start(sock)
+            await self._listen(sock)
         if passed:
             return
         if config.unix:
@@ -233,64 +180,40 @@ class Listeners:
             except OSError as exc:
                 if exc.errno in TOO_LONG:
                     raise ConfigError(f"server.unix: {exc.strerror or exc}: {config.unix}") from exc
-                raise _named(exc, f"unix:{config.unix}") from exc
-            await self._start(self._unix.socket)
+                raise _with_place(exc, f"unix:{config.unix}") from exc
+            await self._listen(self._unix.socket)
         if config.host:
             try:
                 for sock in tcp_sockets(config.host, config.port):
-                    await self._start(sock)
+                    await self._listen(sock)
             except OSError as exc:
-                raise _named(exc, f"{config.host}:{config.port}") from exc
+                raise _with_place(exc, f"{config.host}:{config.port}") from exc
         if not self.places:
             raise ConfigError("nothing to listen on: server.host and server.unix are empty")
 
-    async def _start(self, sock: socket.socket) -> None:
-        site = Site(self._runner, sock)
-        await site.start()
-        self._sites.append(site)
-        if sock.family != socket.AF_UNIX:
+    async def _listen(self, sock: socket.socket) -> None:
+        loop, connect = asyncio.get_running_loop(), self._connect
+        where = place(sock)
+        if sock.family == socket.AF_UNIX:
+            refuse_passed_fds(sock)
+            server = await loop.create_unix_server(
+                connect, sock=sock, backlog=ACCEPTS_A_TURN, **KEEP_PATH
+            )
+        else:
             self.port = self.port or sock.getsockname()[1]
-        self.places.append(place(sock))
+            server = await loop.create_server(connect, sock=sock, backlog=ACCEPTS_A_TURN)
+        self._servers.append(server)
+        with server.sockets[0].dup() as own:
+            own.listen(BACKLOG)  # the kernel's queue is longer
+        self.places.append(where)
 
-    def failed(self, exc: BaseException | None) -> bool:
-        """Something has raised `exc` in the event loop, and that may have been its accept(2).
-
-        Where there is no memory for that, uvloop accepts nobody any more at the same socket; so all
-        are listened on anew, in a moment. Asyncio's own loop goes on as it is.
-
-        Returns:
-            Whether that is news: memory is missing a thousand times in a moment.
-        """
-        if not isinstance(exc, MemoryError):
-            return True
-        if self._renewal is not None:
-            return False
-        try:
-            self._renewal = asyncio.get_running_loop().call_later(RENEW_S, self._renew)
-        except MemoryError:
-            return False
-        return True
-
-    def _renew(self) -> None:
-        self._renewal = None
-        self._tasks.start(self._renew_all(), "listen anew")
-
-    async def _renew_all(self) -> None:
-        try:
-            for site in self._sites:
-                await site.renew()
-        except (OSError, MemoryError) as exc:
-            log.warning("cannot listen anew: %s", exc)
-            self._renewal = asyncio.get_running_loop().call_later(RENEW_S, self._renew)
-
-    async def aclose(self) -> None:
-        """Remove what the file system shows; the runner closes the sockets."""
-        if self._renewal is not None:
-            self._renewal.cancel()
-        await self._tasks.aclose()
+    def close(self) -> None:
+        """Stop listening."""
+        for server in self._servers:
+            server.close()
         if self._unix is not None:
             self._unix.remove()
 
 
-def _named(exc: OSError, where: str) -> OSError:
+def _with_place(exc: OSError, where: str) -> OSError:
     return OSError(exc.errno, f"cannot listen on {where}: {exc.strerror or exc}")

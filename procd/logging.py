@@ -1,6 +1,5 @@
-"""procd's own log: what a line looks like, and which request it belongs to."""
+"""procd's own log: formats, and a handler that never blocks."""
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -10,25 +9,25 @@ import select
 import stat
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-# The id of the request that is being served, or that started what goes on now; "" for none.
+# The id of the request that the current task serves, or was started by; "" if there is none.
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("REQUEST_ID", default="")
 
-# What every record has; the rest is what a caller gave as `extra`.
+# The attributes of every record; all others come from `extra`.
 STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 PLAIN: Final = re.compile(r"[^\s\"=\\]+", re.ASCII)
 
 
 def facts(record: logging.LogRecord) -> dict[str, object]:
-    """What belongs to a line beside its message: the request's id, and the caller's `extra`."""
+    """The id of the request and the `extra` of a record."""
     request_id = REQUEST_ID.get()
     found: dict[str, object] = {"request_id": request_id} if request_id else {}
     return found | {name: value for name, value in vars(record).items() if name not in STANDARD}
 
 
 class HumanFormatter(logging.Formatter):
-    """`LEVEL logger: message key=value`, without a time: journald adds it."""
+    """`LEVEL logger: message key=value`, without the time, which journald adds."""
 
     def __init__(self) -> None:
         super().__init__("%(levelname)s %(name)s: %(message)s")
@@ -45,7 +44,7 @@ def _word(value: object) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (RFC 3339), level, logger, message, the facts, exception."""
+    """One JSON object a line: time (RFC 3339), level, logger, message, `facts`, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -65,19 +64,10 @@ def formatter(name: str) -> logging.Formatter:
     return JsonFormatter() if name == "json" else HumanFormatter()
 
 
-def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what a callback of the event loop has raised; the loop ends if this raises as well."""
-    try:
-        loop.default_exception_handler(context)
-    except MemoryError:
-        return  # the callback's own error will have been the same
+class NonBlockingHandler(logging.Handler):
+    """Writes records to a descriptor, and drops them while it is full.
 
-
-class NeverWaiting(logging.Handler):
-    """Writes records to a descriptor, whether or not anybody reads what it leads to.
-
-    What doesn't fit, or there is no memory for, is dropped; the next record that fits comes with
-    how many were.
+    A warning before the next record tells the number of dropped ones.
     """
 
     def __init__(self, number: int) -> None:
@@ -85,47 +75,43 @@ class NeverWaiting(logging.Handler):
         self._number = _own(number)
         self._room = select.poll()
         self._room.register(self._number, select.POLLOUT)
-        self._rest = b""  # of what is half written
+        self._rest = b""  # of a partly written record
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the lines of a record, or drop it."""
+        """Write a record, or drop it."""
         try:
-            whole = self._lines(record)
             self.flush()
-            if not self._rest:
-                self._rest = whole
-                self.flush()
-                if len(self._rest) < len(whole):
-                    self._dropped = 0
-                    return
+            if self._rest:
+                self._dropped += 1
+                return
+            whole = self._rest = self._lines(record)
+            self.flush()
+            if len(self._rest) < len(whole):
+                self._dropped = 0
+            else:
                 self._rest = b""
-        except MemoryError:
-            pass  # to show a traceback, as below, takes more than the line did
-        except Exception:  # noqa: BLE001 - as in every handler: whoever logs must not fail
+                self._dropped += 1
+        except Exception:  # noqa: BLE001 - as in every handler
             self.handleError(record)
-            return
-        self._dropped += 1
 
     def _lines(self, record: logging.LogRecord) -> bytes:
         text = self.format(record) + "\n"
         if self._dropped:
-            text = f"{self.format(self._loss())}\n{text}"
+            message = "%d log records were dropped: nobody read them"
+            loss = logging.LogRecord(
+                __name__, logging.WARNING, __file__, 0, message, (self._dropped,), None
+            )
+            text = f"{self.format(loss)}\n{text}"
         return text.encode(errors="backslashreplace")
 
-    def _loss(self) -> logging.LogRecord:
-        message = "%d log records were dropped: nobody read them, or there was no memory"
-        return logging.LogRecord(
-            __name__, logging.WARNING, __file__, 0, message, (self._dropped,), None
-        )
-
     def flush(self) -> None:
-        """Write what fits of what is left.
+        """Write as much of the rest as fits.
 
-        In pieces for which there is room where there is any: a socket, and what is another user's,
-        can't be made non-blocking. Source: pipe(7), "PIPE_BUF"; unix_writable() of Linux.
+        A writable pipe or socket has room for PIPE_BUF bytes, so that the write doesn't block even
+        if the descriptor is blocking. Source: pipe(7), "PIPE_BUF".
         """
-        with contextlib.suppress(OSError):  # full after all, or nobody is there to read
+        with contextlib.suppress(OSError):  # full, or closed by its reader
             while self._rest and self._room.poll(0):
                 written = os.write(self._number, self._rest[: select.PIPE_BUF])
                 self._rest = self._rest[written:]
@@ -138,11 +124,11 @@ class NeverWaiting(logging.Handler):
 
 
 def _own(number: int) -> int:
-    """A descriptor of what `number` leads to: non-blocking, if it can be.
+    """A descriptor of the same file, non-blocking if possible.
 
-    The flag belongs to the open file, which others share: where it is needed, it is opened anew.
+    The file is opened again, as other processes share the flags of the open one.
     """
-    if not stat.S_ISREG(os.fstat(number).st_mode):  # a file never blocks, and has its place
+    if not stat.S_ISREG(os.fstat(number).st_mode):  # which never blocks
         with contextlib.suppress(OSError):
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
             return os.open(f"/proc/self/fd/{number}", flags)

@@ -1,7 +1,4 @@
-"""What is counted as it happens: plain numbers, which whoever shows them reads.
-
-How much of something there is at the moment isn't counted here: its owner is asked (`Gauge`).
-"""
+"""Counters of events, and gauges that read a value from its owner."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -9,14 +6,14 @@ from dataclasses import dataclass
 
 
 class Histogram:
-    """How long something took, in buckets.
+    """Durations in buckets.
 
     Args:
-        bounds_s: upper bounds of the buckets, ascending, seconds; a last one has no bound.
+        bounds_s: upper bounds of the buckets, ascending, seconds; one more bucket has no bound.
 
     Attributes:
-        counts: for each bucket, how many fell into it alone.
-        sum_s: all of them together, seconds.
+        counts: the number of durations in each bucket alone.
+        sum_s: their sum, seconds.
     """
 
     __slots__ = ("bounds_s", "counts", "sum_s")
@@ -27,7 +24,7 @@ class Histogram:
         self.sum_s = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one."""
+        """Add a duration."""
         self.counts[bisect_left(self.bounds_s, seconds)] += 1
         self.sum_s += seconds
 
@@ -42,10 +39,11 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """How much of something there is, asked of its owner.
+    """The present amount of something.
 
     Attributes:
-        name: in the form of Prometheus: lower case, the unit last.
+        name: of the metric, as Prometheus recommends: lower case, the unit last.
+        read: returns the amount.
     """
 
     name: str

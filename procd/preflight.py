@@ -1,4 +1,4 @@
-"""What has to be in order before procd serves, for `serve` to insist on and `doctor` to look at."""
+"""The checks that `procd serve` makes before it serves, and that `procd doctor` reports."""
 
 import os
 import re
@@ -14,23 +14,21 @@ from procd.process.cgroup import find_root
 from procd.process.limits import checked_limits
 from procd.services.credentials import Access
 
-# Source: RFC 3986, section 3.2.2, without what no browser sends.
+# A host as browsers send it. Source: RFC 3986, section 3.2.2.
 HOST: Final = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> Access:
-    """Check all that can be checked of the settings, and change into the working directory.
-
-    Nothing else is changed.
+    """Check the settings against this machine, and change into the working directory.
 
     Args:
-        secret: a token from the environment; None if there is none.
+        secret: the token from the environment; None if there is none.
 
     Returns:
-        Who may call.
+        The tokens and tickets in force.
 
     Raises:
-        ConfigError: procd can't serve so; the message names the key.
+        ConfigError: procd can't serve with these settings; the message names the key.
     """
     _check_places(config)
     find_root(config.process.cgroup)
@@ -48,7 +46,7 @@ def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> 
 
 
 def _check_hosts(allowed: tuple[str, ...]) -> None:
-    """Refuse what no Host header is like, whose port doesn't count."""
+    """Refuse entries that no Host header can match."""
     for entry in allowed:
         if entry != "*" and not HOST.fullmatch(entry):
             raise ConfigError(
@@ -57,9 +55,9 @@ def _check_hosts(allowed: tuple[str, ...]) -> None:
 
 
 def _check_places(config: Config) -> None:
-    """Refuse settings that every command, or every cell, would fail by."""
+    """Refuse directories and programs that would make every command fail."""
     work_dir = config.process.work_dir
-    # Path's own is_dir() and is_file() raise, where a path can't be looked at.
+    # Path.is_dir() raises if a parent directory can't be searched.
     if work_dir and not os.path.isdir(work_dir):  # noqa: PTH112
         raise ConfigError(f"process.work_dir: not a directory: {work_dir}")
     for key, program in (
@@ -73,10 +71,9 @@ def _check_places(config: Config) -> None:
 
 
 def _check_audit_file(path: Path) -> None:
-    """Refuse a file that can't be appended to, without making it."""
+    """Refuse a path that can't be appended to; the file is not created."""
     place, wanted = path, os.W_OK
     try:
-        # Path's own is_symlink() and so on raise nothing since Python 3.14.
         kind = stat.S_IFMT(path.lstat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         place, wanted = path.parent, os.W_OK | os.X_OK

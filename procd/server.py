@@ -1,4 +1,4 @@
-"""procd serve: configuration, event loop, server, and the end of it."""
+"""procd serve: configuration, event loop, server, shutdown."""
 
 import asyncio
 import faulthandler
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import click
 from aiohttp import web
@@ -22,10 +22,10 @@ from procd.app import reload as reload_app
 from procd.cli.failure import EXIT_CONFIG, Failure
 from procd.config import Config, ConfigError, LogConfig
 from procd.config_file import load
-from procd.http.auth import GATE
-from procd.http.runner import Runner
+from procd.http.auth import ACCESS_CONTROL
+from procd.http.connection import Runner
 from procd.listen import Listeners
-from procd.logging import NeverWaiting, formatter, report
+from procd.logging import NonBlockingHandler, formatter
 from procd.preflight import prepared
 from procd.process import kernel
 from procd.services.access import redacted
@@ -37,10 +37,8 @@ from procd.unix.fd import RESERVED, seal_inherited
 log = logging.getLogger("procd")
 
 CLIENT_TOKEN: Final = "PROCD_TOKEN"  # noqa: S105 - names it, holds none
-# What procd has open itself and what one command takes, beside those that are kept from work.
+# What procd itself has open, and what one command takes, besides the reserved ones.
 LEAST_FILES: Final = 36 + RESERVED
-# How long tasks that are left in the end may take.
-TASKS_S: Final = 0.5
 
 
 @click.command()
@@ -75,14 +73,14 @@ def serve(
       PROCD_SERVER_HOST= PROCD_SERVER_UNIX=/run/procd.sock procd serve
     """
     try:
-        own_process.pop_secret(CLIENT_TOKEN)  # whoever starts a server may be a client of another
+        own_process.pop_secret(CLIENT_TOKEN)  # it may be there for another server
         secret = own_process.pop_secret(VARIABLE)
     except OSError as exc:
         _refuse(f"{VARIABLE}: can't be hidden from other processes: {exc.strerror}")
     if lacking := kernel.missing_features():
         _refuse(f"this system lacks {'; '.join(lacking)}")
     try:
-        path = path and path.absolute()  # SIGHUP has it read again, from wherever procd is then
+        path = path and path.absolute()  # to read it again at SIGHUP, in another directory
         config = load(path, os.environ)
         if host is not None:
             config = replace(config, server=replace(config.server, host=host))
@@ -103,12 +101,12 @@ def serve(
 
 
 def _refuse(message: str) -> NoReturn:
-    """Say what is wrong with the configuration or the system, and end."""
+    """Report what is wrong with the configuration or the system, and exit."""
     raise Failure(message, code=EXIT_CONFIG)
 
 
-class Redacting(logging.Formatter):
-    """Keeps secrets of URLs out of what `inner` makes, whoever logs them, tracebacks included."""
+class RedactingFormatter(logging.Formatter):
+    """Removes credentials in URLs from what `inner` makes, tracebacks included."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
@@ -121,7 +119,7 @@ class Redacting(logging.Formatter):
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     if name == "uvloop":
-        import uvloop  # not needed, nor perhaps there, for the other choice
+        import uvloop  # may not be installed for the other choice
 
         factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
         return factory
@@ -129,7 +127,7 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _raise_descriptor_limit() -> None:
-    """Take what the hard limit allows, which has to do: a session takes five descriptors."""
+    """Raise the limit of descriptors to the hard limit: a session takes five."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
         _refuse(
@@ -140,18 +138,18 @@ def _raise_descriptor_limit() -> None:
 
 
 def _begin_log(config: LogConfig) -> None:
-    handler = NeverWaiting(2)
-    handler.setFormatter(Redacting(formatter(config.format)))
+    handler = NonBlockingHandler(2)
+    handler.setFormatter(RedactingFormatter(formatter(config.format)))
     logging.basicConfig(level=config.level.upper(), handlers=[handler])
-    # aiohttp logs requests that it can't parse, and quotes them: they may carry secrets. What goes
-    # wrong in a handler is logged by the middleware.
+    # It quotes requests that it can't parse, which may contain secrets. Failures of handlers are
+    # logged by the middleware.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
 
 def _prepare_process(config: Config) -> None:
-    """Make this process what a server is to be, whatever it was started as."""
+    """Set what a server needs, whatever was inherited."""
     seal_inherited()
-    # What whoever started procd has blocked is inherited, SIGTERM and SIGCHLD among it perhaps.
+    # Blocked signals are inherited, perhaps SIGTERM and SIGCHLD.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     malloc.keep_freed_memory()
     if config.process.user:
@@ -170,28 +168,20 @@ def _prepare_process(config: Config) -> None:
 
 async def _serve(config: Config, path: Path | None, app: web.Application) -> int:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(report)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    # Before it is ready a SIGHUP changes nothing: all was read a moment ago.
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # everything was read just now
     try:
         passed = passed_sockets(os.environ)
         if passed:
             tcp = [sock for sock in passed if sock.family != socket.AF_UNIX]
-            app[GATE].follow([sock.getsockname()[0] for sock in tcp])
+            app[ACCESS_CONTROL].use_sockets([sock.getsockname()[0] for sock in tcp])
     except (ActivationError, ConfigError) as exc:
         log.error("cannot listen: %s", exc)
         return EXIT_CONFIG
     runner = Runner(app, config.server)
-    listeners = Listeners(runner)
-
-    def failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if listeners.failed(context.get("exception")):
-            report(loop, context)
-
-    loop.set_exception_handler(failed)
+    listeners = Listeners(runner.connect)
     watchdog = Watchdog(loop, os.environ)
     try:
         await runner.setup()
@@ -204,46 +194,27 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
             log.error("%s", exc.strerror)
             return 1
         where = ", ".join(listeners.places)
-        if not app[GATE].access.required:
-            log.warning("no token is asked for: whoever reaches %s may do anything", where)
-        # What exists by now stays: the collector need never look at it again.
-        gc.freeze()
+        if not app[ACCESS_CONTROL].access.required:
+            log.warning("no token is required: anybody who reaches %s may do anything", where)
+        gc.freeze()  # the garbage collector need not look at what exists by now
         first = f"port {listeners.port}" if listeners.port else listeners.places[0]
         _announce(f"Starting toolbox server on {first}\n")
         status = f"STATUS=listening on {where}"
         loop.add_signal_handler(signal.SIGHUP, _reload, path, app, status)
-        _tell(f"READY=1\n{status}")
+        _notify(f"READY=1\n{status}")
         await stopping.wait()
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
-        _tell("STOPPING=1")
+        _notify("STOPPING=1")
     finally:
+        listeners.close()
         await runner.cleanup()
-        await listeners.aclose()
         watchdog.close()
-        await _end_tasks()
     return 0
 
 
-async def _end_tasks() -> None:
-    """Cancel all tasks that are left, of which there should be none.
-
-    The event loop waits for them without end, and some may never be heard of again: one that was to
-    be woken when there was no memory for that, or that takes no cancellation.
-    """
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        _, stuck = await asyncio.wait(tasks, timeout=TASKS_S)
-        if stuck:
-            log.error("%d tasks don't end: %s", len(stuck), [task.get_name() for task in stuck])
-            sys.stdout.flush()
-            os._exit(0)  # all that is to be closed or ended was
-
-
 def _reload(path: Path | None, app: web.Application, status: str) -> None:
-    """Read again what can change: tokens, and of the configuration the log's level."""
-    _tell(reloading())
+    """Read the tokens and the log's level again."""
+    _notify(reloading())
     problems = reload_app(app)
     try:
         config = load(path, os.environ, again=True)
@@ -254,22 +225,22 @@ def _reload(path: Path | None, app: web.Application, status: str) -> None:
         logging.getLogger().setLevel(config.log.level.upper())
     if problems:
         status += f"; not reloaded: {' '.join('; '.join(problems).split())}"
-    _tell(f"READY=1\n{status}")
+    _notify(f"READY=1\n{status}")
 
 
 def _announce(line: str) -> None:
-    """Write the line that a runner waits for, which is no reason to stop if it can't be written.
+    """Write the line that a runner waits for; procd goes on if it can't be written.
 
-    Not by way of `sys.stdout`, which would keep it, and try again at the end.
+    `sys.stdout` would buffer it, and try again at the end.
     """
     try:
         os.write(1, line.encode())
     except OSError as exc:
-        log.warning("nobody can be told on standard output: %s", exc.strerror)
+        log.warning("can't write to standard output: %s", exc.strerror)
 
 
-def _tell(state: str) -> None:
-    """Tell the service manager, which is no reason to stop if it doesn't listen."""
+def _notify(state: str) -> None:
+    """Notify the service manager; procd goes on if it doesn't listen."""
     try:
         notify(state)
     except OSError as exc:

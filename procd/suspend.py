@@ -1,27 +1,27 @@
-"""Standstills of procd itself, as when its sandbox is paused: that time counts for nobody's limit.
+"""Timeouts that a suspended sandbox doesn't run down.
 
-It hears nobody meanwhile, so nobody was silent. And when it goes on, the event loop finds that time
-is up before it reads what has come.
+When procd resumes, its timers are overdue before it has read what clients have sent. Such a timer
+starts again.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-# A timer that is later than this is late by more than a busy loop: procd has stood still.
+# A timer that is later than this was not late because of a busy loop.
 LATE_S: Final = 1.0
 
 T = TypeVar("T")
 
 
 def standstill_s(due: float) -> float:
-    """How long procd has stood still, as a timer tells that was due at `due`, the loop's time."""
+    """How long procd was suspended, seconds, given a timer that was due at `due` (loop time)."""
     late_s = asyncio.get_running_loop().time() - due
     return late_s if late_s > LATE_S else 0.0
 
 
 async def within(seconds: float, wait: Callable[[], Awaitable[T]]) -> T:
-    """What `wait` returns; it is called again when procd has stood still meanwhile.
+    """Await `wait()` for at most `seconds`; await it once more if procd was suspended meanwhile.
 
     Raises:
         TimeoutError: it took longer.
@@ -38,7 +38,7 @@ async def within(seconds: float, wait: Callable[[], Awaitable[T]]) -> T:
 
 
 class Countdown:
-    """Calls `on_end` after `seconds`; where procd has stood still meanwhile it begins again."""
+    """Calls `on_end` after `seconds`; starts again if procd was suspended meanwhile."""
 
     __slots__ = ("_due", "_loop", "_on_end", "_seconds", "_timer")
 
@@ -59,5 +59,5 @@ class Countdown:
             self._on_end()
 
     def cancel(self) -> None:
-        """Don't call."""
+        """Don't call `on_end` any more."""
         self._timer.cancel()

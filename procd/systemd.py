@@ -1,4 +1,4 @@
-"""The service manager: what it is told, the beat that it waits for, the sockets that it passes on.
+"""The service manager: notifications, the watchdog, and passed sockets.
 
 Source: sd_notify(3), "Native implementation"; sd_watchdog_enabled(3); sd_listen_fds(3).
 """
@@ -19,14 +19,14 @@ USEC_PER_S: Final = 1_000_000
 
 
 class ActivationError(Exception):
-    """What was passed on can't be listened on; the message says which and why."""
+    """A passed descriptor can't be listened on; the message says which and why."""
 
 
 def notify(state: str) -> None:
     """Send `state` (lines of KEY=VALUE) to the service manager, or do nothing without one.
 
     Raises:
-        OSError: NOTIFY_SOCKET names a socket that does not answer, or whose queue is full.
+        OSError: nobody reads the socket of NOTIFY_SOCKET, or its queue is full.
     """
     address = _address(os.environ)
     if address:
@@ -42,12 +42,12 @@ def _address(environ: Mapping[str, str]) -> str:
 
 
 def reloading() -> str:
-    """The state to send before a reload; READY=1 ends it."""
+    """The state to send before a reload; READY=1 is sent after it."""
     return f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}"
 
 
 def watchdog_interval_s(environ: Mapping[str, str]) -> float:
-    """How often the service manager wants to hear of us: half of its patience, seconds; 0: never.
+    """How often to send WATCHDOG=1: half of the manager's timeout, seconds; 0: never.
 
     Source: sd_watchdog_enabled(3).
     """
@@ -58,10 +58,9 @@ def watchdog_interval_s(environ: Mapping[str, str]) -> float:
 
 
 class Watchdog:
-    """The beat, given by the event loop itself: when that is stuck, there is none.
+    """Sends WATCHDOG=1 from the event loop, so that the manager notices when that is stuck.
 
-    Its socket is opened once, so that a lack of descriptors is not taken for a stuck loop. Where
-    nobody answers there is no beat: to end procd for that is the service manager's business.
+    The socket stays open, so that a lack of descriptors doesn't look like a stuck loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, environ: Mapping[str, str]) -> None:
@@ -83,12 +82,12 @@ class Watchdog:
         assert self._socket is not None
         try:
             self._socket.send(b"WATCHDOG=1")
-        except OSError as exc:  # its queue is full: it has others of ours to read
+        except OSError as exc:  # the queue is full
             log.warning("the service manager can't be told WATCHDOG=1: %s", exc.strerror)
         self._timer = self._loop.call_later(self._interval_s, self._beat)
 
     def close(self) -> None:
-        """Stop."""
+        """Stop sending."""
         if self._timer is not None:
             self._timer.cancel()
         if self._socket is not None:
@@ -107,15 +106,15 @@ def _connected(address: str) -> socket.socket:
 
 
 def passed_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
-    """The listening sockets that were passed on, as ours to close.
+    """The listening sockets that the service manager passed; the caller closes them.
 
     Raises:
-        ActivationError: one is no stream socket that listens.
+        ActivationError: a descriptor is not a listening stream socket.
 
     Source: sd_listen_fds(3), systemd.socket(5) FileDescriptorName=.
     """
     if environ.get("LISTEN_PID", "") != str(os.getpid()):
-        return []  # meant for a parent of ours
+        return []  # meant for a parent process
     count = environ.get("LISTEN_FDS", "")
     if not count.isdecimal():
         return []

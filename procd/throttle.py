@@ -1,7 +1,4 @@
-"""Turns of the event loop, shared out: who has much to do leaves some of it for the next turn.
-
-And how long one takes.
-"""
+"""Limits the work done in one turn of the event loop, and measures how long a turn takes."""
 
 import asyncio
 import itertools
@@ -10,14 +7,14 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-# Pieces of work done in one turn; the first come, the first served.
+# How many pieces of work one turn has by default.
 PIECES: Final = 4
-# Steps of a piece that has many: processes that are looked at, for instance.
+# How many steps of an iterator are one piece.
 STEPS: Final = 64
 
 
 class Turns:
-    """Lets `pieces` pieces of work of one kind into each turn of the event loop that runs."""
+    """Lets `pieces` pieces of work start in each turn of the event loop, in order of arrival."""
 
     def __init__(self, pieces: int = PIECES) -> None:
         self._loop = asyncio.get_running_loop()
@@ -26,7 +23,7 @@ class Turns:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def take(self) -> None:
-        """Wait until one may begin; at once where this turn has had few."""
+        """Wait until a piece may start; at once if this turn has had fewer than `pieces`."""
         if self._waiting or self._begun >= self._pieces:
             waiter = self._loop.create_future()
             self._waiting.append(waiter)
@@ -37,18 +34,18 @@ class Turns:
         self._begun += 1
 
     def begin(self, work: Iterator[object]) -> None:
-        """Do the first STEPS of some work, at once."""
+        """Do the first STEPS steps of `work` at once."""
         for _ in itertools.islice(work, STEPS):
             pass
 
     async def finish(self, work: Iterator[object]) -> None:
-        """Do what is left of it, a piece when one may begin."""
+        """Do the remaining steps of `work`, STEPS at a time."""
         for number, _ in enumerate(work):
             if number % STEPS == 0:
                 await self.take()
 
     async def spread(self, work: Iterator[object]) -> None:
-        """`begin` some work and `finish` it."""
+        """Do all of `work`: the first STEPS steps at once."""
         self.begin(work)
         await self.finish(work)
 
@@ -64,12 +61,12 @@ class Turns:
 
 
 async def loop_lag_s() -> float:
-    """How long whoever is ready has to wait for the event loop, now; seconds.
+    """How long a turn of the event loop takes now, seconds.
 
-    Measured when somebody asks, so that an idle procd is never woken for it.
+    It is measured on demand, so that an idle procd sleeps.
     """
     begin = time.perf_counter()
-    # Between the two are all who were ready before, and the sockets that are ready now.
+    # The first turn runs what is ready already, the second what polling the sockets adds.
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     return time.perf_counter() - begin

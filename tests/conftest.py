@@ -21,12 +21,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from procd.api.openapi import Description
 from procd.app import PREFIXES, ROUTES, create_app
 from procd.config import Config
 from procd.config_file import from_mapping
-from procd.http.runner import Runner
-from procd.http.whole import COMPLETIONS
+from procd.http.connection import HttpConnection, Runner
+from procd.http.openapi import Description
 from procd.unix.fd import SO_PASSRIGHTS, OwnedFd, pipe
 from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets
@@ -169,7 +168,24 @@ class DaemonServer(TestServer):
         self._config = config
 
     async def _make_runner(self, **_: object) -> web.AppRunner:
-        return Runner(self.app, self._config.server)
+        return _Runner(self.app, self._config.server)
+
+
+class _Runner(Runner):
+    """Has aiohttp's test server make the connections that procd's own listeners make."""
+
+    async def setup(self) -> None:
+        await super().setup()
+        assert self.server is not None
+        self.server.__class__ = _Server
+        self.server.connect = self.connect  # type: ignore[attr-defined]
+
+
+class _Server(web.Server):
+    connect: Callable[[], HttpConnection]
+
+    def __call__(self) -> HttpConnection:
+        return self.connect()
 
 
 @pytest.fixture(scope="session")
@@ -187,7 +203,7 @@ def procd(aiohttp_client: Any, described: dict[str, Any]) -> Iterator[MakeClient
     """
     unheard: set[str] = set()
 
-    def look_up(request: web.Request, response: web.StreamResponse) -> None:
+    async def look_up(request: web.Request, response: web.StreamResponse) -> None:
         resource = request.match_info.route.resource
         path = resource.canonical if resource is not None else ""
         for prefix in PREFIXES[1:]:
@@ -203,7 +219,7 @@ def procd(aiohttp_client: Any, described: dict[str, Any]) -> Iterator[MakeClient
         interpreter = {"warm": 0} | sections.pop("interpreter", {})
         config: Config = from_mapping(sections | {"interpreter": interpreter})
         app = create_app(config)
-        app[COMPLETIONS].append(look_up)
+        app.on_response_prepare.append(look_up)
         client: Client = await aiohttp_client(DaemonServer(app, config))
         return client
 

@@ -1,6 +1,5 @@
 """Lines of procd's own log."""
 
-import asyncio
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from procd.logging import REQUEST_ID, HumanFormatter, JsonFormatter, NeverWaiting, formatter, report
+from procd.logging import REQUEST_ID, HumanFormatter, JsonFormatter, NonBlockingHandler, formatter
 
 
 def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
@@ -31,7 +30,7 @@ async def test_human() -> None:
     assert line == "WARNING procd.test: 3 gone request_id=r1 session=s1 pid=4"
 
 
-async def test_human_quotes_what_would_be_misread() -> None:
+async def test_human_quotes_ambiguous_values() -> None:
     line = HumanFormatter().format(record("x", a="1 b=2", c="\n", d="", e="ü"))
     assert line == r'WARNING procd.test: x a="1 b=2" c="\n" d="" e=ü'
 
@@ -75,9 +74,9 @@ def sockets() -> tuple[int, int]:
 
 
 @contextmanager
-def handler_of(number: int) -> Iterator[NeverWaiting]:
+def handler_of(number: int) -> Iterator[NonBlockingHandler]:
     """A handler that writes there."""
-    handler = NeverWaiting(number)
+    handler = NonBlockingHandler(number)
     handler.setFormatter(HumanFormatter())
     yield handler
     handler.close()
@@ -99,7 +98,7 @@ ENDS = pytest.mark.parametrize(
 @ENDS
 @pytest.mark.parametrize("size", [10, 1000, 10_000])
 def test_nobody_reads(ends: Callable[[], tuple[int, int]], size: int) -> None:
-    """What didn't fit is counted, what did is whole, and all goes on once somebody reads."""
+    """Dropped records are counted, the others are complete."""
     reading, writing = ends()
     said, number = "", 0
     with handler_of(writing) as handler:
@@ -109,7 +108,9 @@ def test_nobody_reads(ends: Callable[[], tuple[int, int]], size: int) -> None:
             number += 1
             handler.handle(record("%d heard", number))
             said += unread(reading)
-    lost = re.findall(r"^WARNING procd\.logs: (\d+) log records were dropped: ", said, re.MULTILINE)
+    lost = re.findall(
+        r"^WARNING procd\.logging: (\d+) log records were dropped: ", said, re.MULTILINE
+    )
     come = re.findall(rf"^WARNING procd\.test: (\d+) (?:x{{{size}}}|heard)$", said, re.MULTILINE)
     assert lost
     assert len(come) + len(lost) == len(said.splitlines())
@@ -131,7 +132,7 @@ def test_the_reader_has_gone(ends: Callable[[], tuple[int, int]]) -> None:
 
 
 @ENDS
-def test_whoever_shares_it_finds_it_blocking(ends: Callable[[], tuple[int, int]]) -> None:
+def test_the_shared_descriptor_stays_blocking(ends: Callable[[], tuple[int, int]]) -> None:
     reading, writing = ends()
     with handler_of(writing) as handler:
         handler.handle(record("x"))
@@ -140,54 +141,11 @@ def test_whoever_shares_it_finds_it_blocking(ends: Callable[[], tuple[int, int]]
     os.close(writing)
 
 
-def test_a_file_is_gone_on_with(tmp_path: Path) -> None:
-    """As `procd serve 2> FILE` has it: its place in the file is everybody's."""
+def test_a_file_is_appended_to(tmp_path: Path) -> None:
+    """As with `procd serve 2> FILE`: all writers share the position."""
     path = tmp_path / "log"
     with path.open("wb", buffering=0) as file, handler_of(file.fileno()) as handler:
         file.write(b"before\n")
         handler.handle(record("x"))
         file.write(b"after\n")
     assert path.read_text() == "before\nWARNING procd.test: x\nafter\n"
-
-
-class Poor(logging.Formatter):
-    """There is no memory for the first line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        if record.getMessage() == "x":
-            raise MemoryError
-        return super().format(record)
-
-
-def test_there_is_no_memory() -> None:
-    """It is counted, like what doesn't fit; nothing is shown, which would take more."""
-    reading, writing = os.pipe()
-    with handler_of(writing) as handler:
-        handler.setFormatter(Poor())
-        for message in ("x", "y"):
-            handler.handle(record(message))
-        assert unread(reading).splitlines()[1:] == ["y"]
-    os.close(reading)
-    os.close(writing)
-
-
-async def test_what_a_callback_raises(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is logged, if there is memory; the event loop goes on in any case."""
-
-    def without_memory(_: logging.LogRecord) -> None:
-        raise MemoryError
-
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(report)
-    for said in ("ZeroDivisionError", ""):
-        ended = loop.create_future()
-        loop.call_soon(lambda: 1 / 0)
-        loop.call_soon(ended.set_result, None)
-        await ended
-        assert said in caplog.text
-        assert bool(said) == bool(caplog.text)
-        caplog.clear()
-        monkeypatch.setattr(logging.getLogger("asyncio"), "handle", without_memory)

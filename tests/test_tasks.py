@@ -1,51 +1,11 @@
 """Tasks: held, named, their failures read, and ended with their owner."""
 
 import asyncio
-import gc
 import logging
 
 import pytest
 
 from procd.tasks import Tasks
-
-
-async def test_a_task_runs_under_its_name() -> None:
-    """`run` gives the task to wait for."""
-    tasks = Tasks()
-    names: list[str] = []
-
-    async def work() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        names.append(task.get_name())
-
-    async with asyncio.timeout(10):
-        await tasks.run(work(), "the work")
-    assert names == ["the work"]
-    await tasks.aclose()
-
-
-async def test_a_task_is_held() -> None:
-    """A task that nobody else refers to is not collected before its end."""
-    tasks = Tasks()
-    loop = asyncio.get_running_loop()
-    began, ended = loop.create_future(), loop.create_future()
-    gates: list[asyncio.Future[None]] = []
-
-    async def work() -> None:
-        gate: asyncio.Future[None] = loop.create_future()
-        gates.append(gate)
-        began.set_result(None)
-        await gate
-        ended.set_result(None)
-
-    tasks.start(work(), "held")
-    async with asyncio.timeout(10):
-        await began
-        gc.collect()
-        gates.pop().set_result(None)
-        await ended
-    await tasks.aclose()
 
 
 async def test_what_is_to_be_finished_outlives_its_caller() -> None:
@@ -139,12 +99,3 @@ async def test_close_lets_those_end_that_need_no_longer() -> None:
     async with asyncio.timeout(10):
         await tasks.aclose(1000)
     assert ended == ["by itself"]
-
-
-@pytest.mark.parametrize("within_s", [0, 1000])
-async def test_close_with_nothing_to_end(within_s: float) -> None:
-    """Closing an owner of no tasks returns, as does closing it again."""
-    tasks = Tasks()
-    async with asyncio.timeout(10):
-        await tasks.aclose(within_s)
-        await tasks.aclose(within_s)

@@ -24,19 +24,6 @@ class Clock:
         self._stopped = True
 
 
-async def test_few_begin_at_once() -> None:
-    """Up to the number, nobody waits for anything."""
-    turns = Turns(3)
-    for _ in range(3):
-        taking = turns.take()
-        try:
-            taking.send(None)
-        except StopIteration:
-            continue
-        raise AssertionError("it waited")
-    await asyncio.sleep(0)
-
-
 async def test_many_are_spread_in_order() -> None:
     """No turn has more than its number; first come, first served; none is left out."""
     turns = Turns(3)

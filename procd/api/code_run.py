@@ -1,6 +1,5 @@
 """POST /process/code-run. Source: Process API contract, section 7."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import web
@@ -8,9 +7,9 @@ from marshmallow import fields
 
 from procd.errors import Exhausted, TimedOut
 from procd.http.audit import note
-from procd.http.describe import FLAG, INTEGER, TEXT, Doc, Shape, error_with
+from procd.http.openapi import FLAG, INTEGER, TEXT, Doc, Shape, error_with
 from procd.http.output_text import OutputText
-from procd.http.responses import PIECE_BYTES, Piece, respond
+from procd.http.responses import EncodedJson, respond
 from procd.http.schema import (
     MAX_UINT32,
     AnyText,
@@ -58,19 +57,11 @@ async def code_run(request: web.Request) -> web.StreamResponse:
     if execution.truncated:
         reply["truncated"] = True
     if result.charts:
-        reply["artifacts"] = _artifacts(result.charts)
+        reply["artifacts"] = {"charts": map(EncodedJson, result.charts)}
     if execution.exit_code is None:
         del reply["exitCode"]
         raise TimedOut("command execution timeout", reply)
     return await respond(request, reply)
-
-
-def _artifacts(charts: list[bytes]) -> Iterator[Piece]:
-    joined = memoryview(b",".join(charts))
-    yield b'{"charts":['
-    for begin in range(0, len(joined), PIECE_BYTES):
-        yield joined[begin : begin + PIECE_BYTES]
-    yield b"]}"
 
 
 CODE_RAN = Shape(

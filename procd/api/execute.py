@@ -6,7 +6,7 @@ from aiohttp import web
 
 from procd.errors import Exhausted, TimedOut
 from procd.http.audit import note
-from procd.http.describe import FLAG, INTEGER, TEXT, Doc, Shape, error_with
+from procd.http.openapi import FLAG, INTEGER, TEXT, Doc, Shape, error_with
 from procd.http.output_text import OutputText
 from procd.http.responses import respond
 from procd.http.schema import MAX_UINT32, BodySchema, Count, Flag, Text, load, non_empty, strings

@@ -1,16 +1,16 @@
-"""Alive, and ready for work: for the probes of whatever keeps procd running."""
+"""Liveness and readiness, for probes."""
 
 from aiohttp import web
 
 from procd.errors import NotReady
-from procd.http.connection_limit import VISITORS
-from procd.http.describe import LIST, STRINGS, Doc, Shape, error_with
+from procd.http.connection_limit import CONNECTION_LIMIT
+from procd.http.openapi import LIST, STRINGS, Doc, Shape, error_with
 from procd.http.responses import json_response
 from procd.services.readiness import Readiness
 from procd.throttle import loop_lag_s
 
 READINESS = web.AppKey("READINESS", Readiness)
-# Facts that never change while procd runs, shown by /healthz.
+# What /healthz answers.
 HEALTH = web.AppKey("HEALTH", dict[str, str])
 
 
@@ -20,15 +20,15 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Accepting work.
+    """Ready for work.
 
     Raises:
-        NotReady: with the reasons.
+        NotReady: with the reasons why not.
     """
     reasons = request.app[READINESS].reasons(await loop_lag_s())
-    visitors = request.app[VISITORS]
-    if request.protocol in visitors.extra:
-        reasons.append(f"limit of {visitors.max} connections is reached")
+    limit = request.app[CONNECTION_LIMIT]
+    if limit.is_full:
+        reasons.append(f"limit of {limit.max} connections is reached")
     if reasons:
         raise NotReady(f"not ready: {'; '.join(reasons)}", {"reasons": reasons})
     return json_response({"status": "ready"})

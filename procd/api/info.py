@@ -1,4 +1,4 @@
-"""What the server is, where it works, and how the machine does. Source: contract, section 12."""
+"""The version, directories, environment and machine metrics. Source: contract, section 12."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,9 +8,8 @@ from aiohttp import web
 from marshmallow import fields
 
 from procd import __version__
-from procd.http.describe import COUNT, MESSAGE, NUMBER, TEXT, TIME, Doc, Shape
-from procd.http.encoder import timestamp
-from procd.http.responses import json_response
+from procd.http.openapi import COUNT, MESSAGE, NUMBER, TEXT, TIME, Doc, Shape
+from procd.http.responses import json_response, timestamp
 from procd.http.schema import BodySchema, Element, Text, load, strings
 from procd.services.environment import Environment
 from procd.unix.host import Host
@@ -18,7 +17,7 @@ from procd.unix.host import Host
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Directories that clients ask for."""
+    """Directories that clients can ask for."""
 
     work_dir: str
     home_dir: str
@@ -63,7 +62,7 @@ async def home_dir(request: web.Request) -> web.Response:
 
 
 async def init(request: web.Request) -> web.Response:
-    """Accept the sandbox runner's greeting; its token guards nothing here and is not kept."""
+    """Accept the first request of a sandbox runner; its token is ignored."""
     await load(request, INIT)
     return json_response({"message": "Auth token set and telemetry initialized successfully"})
 
@@ -76,7 +75,7 @@ async def env(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """How busy the machine is."""
+    """The use of processor, memory and disk."""
     usage = request.app[HOST].usage(request.app[PLACES].work_dir)
     now = datetime.now(UTC)
     return json_response(

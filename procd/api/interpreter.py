@@ -22,13 +22,9 @@ from procd.errors import (
     TimedOut,
 )
 from procd.http.audit import note
-from procd.http.describe import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
-from procd.http.duplex import serve_both_ways
-from procd.http.encoder import timestamp
-from procd.http.goodbye import STOPPING
-from procd.http.log_sender import Outlet
-from procd.http.request_metrics import HEAP
-from procd.http.responses import json_response
+from procd.http.log_sender import LogSender
+from procd.http.openapi import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
+from procd.http.responses import json_response, timestamp
 from procd.http.schema import (
     HAS_NUL,
     HAS_SURROGATES,
@@ -41,7 +37,7 @@ from procd.http.schema import (
     parse,
     strings,
 )
-from procd.http.websocket import CONNECTIONS, Connection
+from procd.http.websocket import STOPPING, WEBSOCKETS, WebSocket, serve_both_ways
 from procd.services.interpreter.context import (
     DEFAULT,
     LANGUAGE,
@@ -162,33 +158,26 @@ class _Declined(Exception):
 
 
 async def execute(request: web.Request) -> web.StreamResponse:
-    """Run one piece of code; by WebSocket, one for each connection."""
+    """Run one piece of code; by WebSocket, one for each websocket."""
     contexts = request.app[CONTEXTS]
-    connection = await request.app[CONNECTIONS].accept(
+    async with request.app[WEBSOCKETS].accept(
         request,
         contexts.config.max_message_bytes,
         stopped=(WSCloseCode.INTERNAL_ERROR, STOPPING),  # TypeScript's SDK takes 1001 for success
-    )
-    cell = None
-    try:
+    ) as websocket:
         try:
-            cell = await _submit(request, connection)
+            cell = await _submit(request, websocket)
         except _Declined as exc:
-            connection.close(exc.code, exc.reason)
-        if cell is None:  # and nothing knows the message any more, as the exception did
-            await connection.finish()
+            websocket.close(exc.code, exc.reason)
+            await websocket.wait_closed()
         else:
             note(context_id=cell.context_id)
-            await _stream(request, connection, cell)
+            await _stream(websocket, cell)
             note(outcome=_outcome(cell))
-    except ConnectionError:
-        pass  # the client has gone, which is its right
-    finally:
-        response = connection.release()
-    return response
+    return websocket.response
 
 
-async def _submit(request: web.Request, connection: Connection) -> Cell:
+async def _submit(request: web.Request, websocket: WebSocket) -> Cell:
     """Read what the client wants and ask for it.
 
     Raises:
@@ -197,7 +186,7 @@ async def _submit(request: web.Request, connection: Connection) -> Cell:
     """
     contexts = request.app[CONTEXTS]
     try:
-        message = await within(contexts.config.first_message_s, connection.receive)
+        message = await within(contexts.config.first_message_s, websocket.receive)
     except TimeoutError:
         message = None
     if message is None:
@@ -223,31 +212,28 @@ async def _submit(request: web.Request, connection: Connection) -> Cell:
         raise _Declined(WSCloseCode.POLICY_VIOLATION, exc.message) from exc
 
 
-async def _stream(request: web.Request, connection: Connection, cell: Cell) -> None:
+async def _stream(websocket: WebSocket, cell: Cell) -> None:
     store = cell.log.store
     frames = CellFrames(store)
-    outlet = Outlet(cell.log, frames, 0, yields=True)
-
-    def forget() -> None:
-        outlet.close()
-        request.app[HEAP].freed(store.kept_bytes)
-        store.clear()
+    sender = LogSender(cell.log, frames, 0, rests=True)
 
     async def write() -> None:
-        await outlet.run()
+        await sender.run()
         outcome = await asyncio.shield(cell.ended)
-        connection.write(frames.rest())
-        forget()
-        _conclude(connection, outcome)
+        websocket.write(frames.rest())
+        sender.close()
+        store.clear()
+        _conclude(websocket, outcome)
 
-    connection.on_sent_away = connection.on_nonsense = cell.abandon
+    websocket.on_dismiss = cell.abandon
     try:
-        outlet.open(connection)
-        await serve_both_ways(connection.finish(), write(), f"cell in {cell.context_id}")
+        sender.open(websocket)
+        await serve_both_ways(websocket.wait_closed(), write(), f"cell in {cell.context_id}")
     finally:
+        websocket.on_dismiss = None
         cell.abandon()
-        forget()
-        connection.on_sent_away = connection.on_nonsense = None
+        sender.close()
+        store.clear()
 
 
 def _outcome(cell: Cell) -> str:
@@ -259,19 +245,19 @@ def _outcome(cell: Cell) -> str:
     return "failed" if failed else outcome.end.name.lower()
 
 
-def _conclude(connection: Connection, outcome: Outcome) -> None:
+def _conclude(websocket: WebSocket, outcome: Outcome) -> None:
     """Say how it ended."""
     match outcome.end:
         case End.COMPLETED:
             if outcome.reply is not None and outcome.reply.error is not None:
-                connection.write(frame("error", error=outcome.reply.error))
-            connection.write(frame("control", text="completed"))
-            connection.close(WSCloseCode.OK, "")
+                websocket.write(frame("error", error=outcome.reply.error))
+            websocket.write(frame("control", text="completed"))
+            websocket.close(WSCloseCode.OK, "")
         case End.TIMED_OUT:
             # Without a control frame: some clients take any for success (section 11.4).
-            connection.close(TIMED_OUT, outcome.reason)
+            websocket.close(TIMED_OUT, outcome.reason)
         case _:
-            connection.close(WSCloseCode.INTERNAL_ERROR, outcome.reason)
+            websocket.close(WSCloseCode.INTERNAL_ERROR, outcome.reason)
 
 
 _CONTEXTS: Final = "/process/interpreter/context"

@@ -8,7 +8,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final
 
-from procd.http.encoder import SHORT_BYTES, encoded, most_bytes
+from procd.http.responses import dumps
 from procd.output.buffer import Buffer
 from procd.output.frames import TEXT, encode
 from procd.process.process import STDERR, STDOUT
@@ -34,8 +34,7 @@ def frame(kind: str, *, text: str = "", error: dict[str, str] | None = None) -> 
         "value": error.get("value", ""),
         "traceback": error.get("traceback", ""),
     }
-    text_bytes = SHORT_BYTES + sum(map(most_bytes, fields.values()))
-    return encode(TEXT, encoded(fields, text_bytes))
+    return encode(TEXT, dumps(fields))
 
 
 class CellFrames:
@@ -56,19 +55,7 @@ class CellFrames:
 
         Raises:
             LookupError: it is no longer kept.
-            MemoryError: there is none for them; it may be tried again.
         """
-        partial = self._partial
-        states = [decoder.getstate() for decoder in self._decoders.values()]
-        try:
-            return self._encoded(offset)
-        except MemoryError:
-            self._partial = partial
-            for decoder, state in zip(self._decoders.values(), states, strict=True):
-                decoder.setstate(state)
-            raise
-
-    def _encoded(self, offset: int) -> tuple[bytes, int]:
         frames: list[bytes] = []
         end = offset
         for stream, group in groupby(self._store.slices(offset, BATCH_BYTES), attrgetter("stream")):

@@ -20,22 +20,22 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from procd import __version__
-from procd.http.describe import Doc
-from procd.http.request_metrics import Requests
+from procd.http.openapi import Doc
+from procd.http.request_metrics import RequestMetrics
 from procd.metrics import Gauge, Histogram, Traffic
 from procd.throttle import loop_lag_s
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the figures are.
+    """Where the figures come from.
 
     Attributes:
         traffic: by the name of the transport.
-        dropped: how many clients were given up, by reason.
+        dropped: how many clients were dropped, by reason.
     """
 
-    requests: Requests
+    requests: RequestMetrics
     spawn_times: Histogram
     traffic: dict[str, Traffic]
     dropped: dict[str, int]
@@ -92,7 +92,7 @@ class Figures(Collector):
             yield GaugeMetricFamily(gauge.name, gauge.doc, gauge.read())
 
 
-def _requests(requests: Requests) -> Iterator[Metric]:
+def _requests(requests: RequestMetrics) -> Iterator[Metric]:
     counter = CounterMetricFamily(
         "procd_http_requests", "requests answered", labels=["method", "route", "status"]
     )

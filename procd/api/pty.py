@@ -1,20 +1,13 @@
 """PTY sessions. Source: Process API contract, section 10."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
 
-from procd.errors import (
-    Conflict,
-    Exhausted,
-    ProcessNotFound,
-    SessionEnded,
-    SpawnFailed,
-)
+from procd.errors import Conflict, Exhausted, ProcessNotFound, SessionEnded, SpawnFailed
 from procd.http.audit import ending, note
-from procd.http.describe import (
+from procd.http.openapi import (
     FLAG,
     INTEGER,
     MESSAGE,
@@ -26,16 +19,7 @@ from procd.http.describe import (
     ListOf,
     Shape,
 )
-from procd.http.encoder import timestamp
-from procd.http.responses import (
-    OBJECT_BYTES,
-    Item,
-    array_json,
-    json_response,
-    object_json,
-    respond_json,
-    string_json,
-)
+from procd.http.responses import json_response, respond, timestamp
 from procd.http.schema import (
     MAX_UINT16,
     AnyText,
@@ -80,8 +64,8 @@ CREATE = CreateSchema()
 RESIZE = ResizeSchema()
 
 
-def view(info: PtyInfo, usage: Mapping[str, int] | None = None) -> Item:
-    """A session as the contract shows it (section 10.1), and what it uses where that is known."""
+def view(info: PtyInfo, usage: Mapping[str, int] | None = None) -> dict[str, object]:
+    """A session as in the contract, section 10.1, and what it uses where that is known."""
     fields: dict[str, object] = {
         "id": info.id,
         "cwd": info.cwd,
@@ -92,14 +76,7 @@ def view(info: PtyInfo, usage: Mapping[str, int] | None = None) -> Item:
         "active": info.active,
         "lazyStart": info.lazy_start,
     }
-    if usage is not None:
-        fields["usage"] = usage
-    if sum(map(len, info.envs)) + sum(map(len, info.envs.values())) <= OBJECT_BYTES:
-        return fields
-    fields["envs"] = object_json(
-        {name: string_json(partial(str, value)) for name, value in info.envs.items()}
-    )
-    return object_json(fields)
+    return fields if usage is None else fields | {"usage": usage}
 
 
 async def create(request: web.Request) -> web.Response:
@@ -115,14 +92,15 @@ async def create(request: web.Request) -> web.Response:
 
 async def list_all(request: web.Request) -> web.StreamResponse:
     """List the live sessions."""
-    views = [view(session.info) for session in request.app[PTYS].live]
-    return await respond_json(request, object_json({"sessions": array_json(views)}))
+    return await respond(
+        request, {"sessions": [view(session.info) for session in request.app[PTYS].live]}
+    )
 
 
 async def get(request: web.Request) -> web.StreamResponse:
     """Show one session, and what it uses where that is known."""
     session = request.app[PTYS].get(request.match_info["id"])
-    return await respond_json(request, view(session.info, session.usage()))
+    return await respond(request, view(session.info, session.usage()))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -138,7 +116,7 @@ async def resize(request: web.Request) -> web.StreamResponse:
     session = request.app[PTYS].to_resize(request.match_info["id"])
     session.presence.notify()
     info = session.resize(size["cols"], size["rows"])
-    return await respond_json(request, view(info))
+    return await respond(request, view(info))
 
 
 INFO: Final = Shape(

@@ -1,52 +1,52 @@
-"""A client of a PTY that has more to say than keys, if it offers the sub-protocol `procd.pty.v1`.
+"""The sub-protocol `procd.pty.v1`: what a client of a PTY that offers it can say and is told.
 
-Its binary messages are input, as everybody's. Its text messages are JSON objects:
+Its binary messages are input, as those of every client. Its text messages are JSON objects:
 
     {"type": "ack", "offset": N}       all output before N is drawn; messages that begin less than
-                                       `pty.window_bytes` after N may follow, and then the end;
-                                       who is sent no more for that, and is silent so for
-                                       `server.dead_peer_s`, counts as gone
-    {"type": "size", "cols": C, "rows": R, "visible": true}       its window's size
-    {"type": "take-over"}              send away all others that may write, with close code 4001
+                                       `pty.window_bytes` after N may follow, and then the end. A
+                                       client that gets no more for that reason, and acknowledges
+                                       nothing for `server.dead_peer_s`, counts as dead
+    {"type": "size", "cols": C, "rows": R, "visible": true}       the size of its window
+    {"type": "take-over"}              close all other clients that may write, with code 4001
     {"type": "ping"}                   answer {"type": "control", "status": "pong"}: a page in a
-                                       browser sees no ping of the WebSocket's own
+                                       browser sees no pings of the WebSocket itself
 
-Its `connected` also says with `cols` and `rows` which size the output is for. When it joins and at
-each change, it hears who is attached and which size was agreed:
+Its `connected` also has `cols` and `rows`, the size that the output is for. When it joins and at
+each change, it is told who is attached and which size was agreed:
 
     {"type": "control", "status": "presence", "you": 2, "active": 2, "policy": "latest",
      "cols": 80, "rows": 24, "clients": [{"id": 2, "name": …, "viewer": false, "visible": true,
      "cols": 80, "rows": 24}]}
 
-It is also told the `modes` before a replay, as with `?modes=true` (README).
+It also gets the `modes` before a replay, as with `?modes=true` (README).
 
-To all other clients nothing of this exists.
+Other clients get none of this.
 """
 
 import asyncio
 from typing import Any, Final
 
-from aiohttp import WSCloseCode, web
+from aiohttp import web
 from marshmallow import validate
 
 from procd.errors import BadRequest
-from procd.http.encoder import SHORT_BYTES, encoded
-from procd.http.handshake import offered
-from procd.http.log_sender import Outlet
+from procd.http.log_sender import LogSender
+from procd.http.responses import dumps
 from procd.http.schema import MAX_UINT16, MAX_VALUES, BodySchema, Count, Flag, Text, parse
-from procd.http.websocket import CONNECTIONS, Connection
+from procd.http.sdk_compat import offered
+from procd.http.websocket import WEBSOCKETS, WebSocket
 from procd.output.frames import TEXT, encode
 from procd.services.pty.presence import Member
 from procd.services.pty.session import PtySession, check_size
 from procd.suspend import Countdown
 
 PROTOCOL: Final = "procd.pty.v1"
-# A code of our own: RFC 6455, section 7.4.2.
+# A private close code: RFC 6455, section 7.4.2.
 TAKEN_OVER: Final = 4001
 PONG: Final = encode(TEXT, b'{"type":"control","status":"pong"}')
 PRESENCE: Final = b'{"type":"control","status":"presence","you":%d,%b'
 MAX_OFFSET: Final = (1 << 63) - 1
-# Presence while its client reads nothing waits and is told once.
+# How long presence waits while its client reads nothing, seconds.
 RETRY_S: Final = 0.1
 
 
@@ -63,97 +63,90 @@ class MessageSchema(BodySchema):
 MESSAGE: Final = MessageSchema()
 
 
-class Attendant:
+class PtyClient:
     """One client's part in a session, from `join` to `leave`.
 
     Attributes:
-        asked: whether the client offered the sub-protocol.
+        speaks_v1: whether the client offered the sub-protocol.
         may_write: whether it types and resizes; else it is a viewer.
     """
 
     def __init__(
         self,
         request: web.Request,
-        connection: Connection,
+        websocket: WebSocket,
         session: PtySession,
-        outlet: Outlet,
+        sender: LogSender,
         *,
         may_write: bool,
     ) -> None:
-        self.asked = PROTOCOL in offered(request)
+        self.speaks_v1 = PROTOCOL in offered(request)
         self.may_write = may_write
-        self._connection = connection
+        self._websocket = websocket
         self._session = session
-        self._outlet = outlet
+        self._sender = sender
         self._window_bytes = session.window_bytes
         self._max_values = request.app[MAX_VALUES]
         self._live = 0
         self._acked = 0
-        # How long it may leave more waiting and acknowledge nothing, and that as it runs.
-        self._dead_peer_s = request.app[CONNECTIONS].config.dead_peer_s
-        self._overdue: Countdown | None = None
+        self._dead_peer_s = request.app[WEBSOCKETS].config.dead_peer_s
+        self._ack_timeout: Countdown | None = None
         self._timer: asyncio.Handle | None = None
         self._member = Member(
-            name=connection.caller.name,
+            name=websocket.caller.name,
             may_write=may_write,
-            drop=lambda by: connection.send_away(TAKEN_OVER, f"taken over by {by}"),
-            changed=self._changed if self.asked else None,
+            drop=lambda by: websocket.dismiss(TAKEN_OVER, f"taken over by {by}"),
+            changed=self._changed if self.speaks_v1 else None,
         )
 
     @property
     def size(self) -> dict[str, int]:
-        """What `connected` says besides, to a client that asked."""
+        """The size that `connected` has for a client with the sub-protocol."""
         info = self._session.info
-        return {"cols": info.cols, "rows": info.rows} if self.asked else {}
+        return {"cols": info.cols, "rows": info.rows} if self.speaks_v1 else {}
 
     def join(self, live: int) -> None:
-        """The client is attached, and has been told so.
+        """Attach the client, which has been sent `connected`.
 
         Args:
-            live: offset where its live output begins, which no replay counts for.
+            live: the offset where its live output begins, after a replay.
         """
         self._live = live
-        if self.asked:
-            self._outlet.on_shut = self._await_ack
-            self._outlet.allow(live + self._window_bytes)
+        if self.speaks_v1:
+            self._sender.on_blocked = self._await_ack
+            self._sender.allow(live + self._window_bytes)
         self._session.presence.join(self._member)
 
-    def caught_up(self) -> None:
-        """The client has its replay. Tell it the size for which all that comes last is drawn."""
-        if self.asked:
-            self._write_presence()
+    def replay_sent(self) -> None:
+        """Tell the client, before any live output, the size that the output is for."""
+        if self.speaks_v1:
+            self._send_presence()
 
     def leave(self) -> None:
-        """The client has gone."""
+        """Detach the client."""
         self._session.presence.leave(self._member)
-        self._member.changed = None  # or else each would keep the other, and the session's output
         if self._timer is not None:
             self._timer.cancel()
-        self._stop_awaiting()
+        self._stop_ack_timeout()
 
     def _await_ack(self) -> None:
-        """More is to be shown than may be sent. Who shows nothing any more is as good as gone.
+        """Drop the client if it acknowledges nothing more.
 
         A page that a browser has frozen still answers pings, and the program would wait for it.
         """
-        if self._overdue is None:
-            self._overdue = Countdown(self._dead_peer_s, self._connection.drop_silent)
+        if self._ack_timeout is None:
+            self._ack_timeout = Countdown(self._dead_peer_s, self._websocket.drop_silent)
 
-    def _stop_awaiting(self) -> None:
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
-
-    @property
-    def is_active(self) -> bool:
-        """Whether the client, who may write, has typed last."""
-        return self._session.presence.active == self._member.number
+    def _stop_ack_timeout(self) -> None:
+        if self._ack_timeout is not None:
+            self._ack_timeout.cancel()
+            self._ack_timeout = None
 
     def typed(self) -> bool:
-        """The client has typed; whether all are told, in the next turn, that it is active now."""
+        """Note that the client, which may write, has typed; returns whether another was active."""
         return self._session.presence.typed(self._member)
 
-    async def said(self, text: bytes) -> None:
+    async def handle(self, text: bytes) -> None:
         """Do what a text message asks for.
 
         Raises:
@@ -163,62 +156,64 @@ class Attendant:
         message: dict[str, Any] = MESSAGE.load_document(parse(text, self._max_values))
         match message["type"]:
             case "ack":
-                if message["offset"] is None:
-                    raise BadRequest("ack: offset is missing")
-                if message["offset"] > max(self._outlet.cursor.offset, self._live):
-                    raise BadRequest("ack: offset is beyond what was sent")
-                if message["offset"] > self._acked:
-                    self._acked = message["offset"]
-                    self._stop_awaiting()
-                self._outlet.allow(message["offset"] + self._window_bytes)
+                self._acknowledge(message["offset"])
             case "size":
                 check_size(message["cols"], message["rows"])
                 self._session.presence.set_size(
                     self._member, (message["cols"], message["rows"]), visible=message["visible"]
                 )
             case "ping":
-                await self._connection.answer(PONG)
+                await self._websocket.answer(PONG)
             case _:
                 if not self.may_write:
                     raise BadRequest("take-over: a viewer may not write")
                 self._session.presence.take_over(self._member)
 
+    def _acknowledge(self, offset: int | None) -> None:
+        if offset is None:
+            raise BadRequest("ack: offset is missing")
+        if offset > max(self._sender.cursor.offset, self._live):
+            raise BadRequest("ack: offset is beyond what was sent")
+        if offset > self._acked:
+            self._acked = offset
+            self._stop_ack_timeout()
+        self._sender.allow(offset + self._window_bytes)
+
     def _changed(self, at_once: bool) -> None:  # noqa: FBT001 - it is a Member's
         if at_once:
             if self._timer is not None:
                 self._timer.cancel()
-            self._tell()
+            self._update()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_soon(self._tell)
+            self._timer = asyncio.get_running_loop().call_soon(self._update)
 
-    def _tell(self) -> None:
+    def _update(self) -> None:
         self._timer = None
-        if not self._outlet.opened:
-            return  # in a replay, whose size is that of `connected`; `caught_up` tells
-        self._write_presence()
+        if self._sender.opened:  # before that, `replay_sent` does it
+            self._send_presence()
 
-    def _write_presence(self) -> None:
-        if self._connection.full:
+    def _send_presence(self) -> None:
+        if self._websocket.full:
             if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(RETRY_S, self._tell)
+                self._timer = asyncio.get_running_loop().call_later(RETRY_S, self._update)
             return
         presence = self._session.presence
-        if not presence.encoded:  # the same to all: each of many would take as long again
+        if not presence.encoded:  # it is the same for all members
             presence.encoded = _presence(self._session)
-        self._connection.write_text(PRESENCE % (self._member.number, presence.encoded))
+        self._websocket.write_text(PRESENCE % (self._member.number, presence.encoded))
 
 
 def _presence(session: PtySession) -> bytes:
-    """What of a presence is the same to all."""
+    """What of a presence message is the same for all members."""
     presence, info = session.presence, session.info
-    document = {
+    message = {
         "active": presence.active,
         "policy": presence.policy,
         "cols": info.cols,
         "rows": info.rows,
         "clients": [_describe(member) for member in presence.members],
     }
-    return encoded(document, len(presence.members) * SHORT_BYTES)[1:]
+    return dumps(message)[1:]
 
 
 def _describe(member: Member) -> dict[str, object]:
@@ -231,8 +226,3 @@ def _describe(member: Member) -> dict[str, object]:
         "cols": cols,
         "rows": rows,
     }
-
-
-def misunderstood(connection: Connection, error: BadRequest) -> None:
-    """Send away a client that doesn't keep to its own sub-protocol."""
-    connection.send_away(WSCloseCode.PROTOCOL_ERROR, error.message)

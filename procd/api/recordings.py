@@ -8,9 +8,8 @@ from aiohttp import hdrs, web
 from procd.api.pty import PTYS
 from procd.errors import Conflict
 from procd.http.audit import note
-from procd.http.describe import FLAG, INTEGER, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
-from procd.http.encoder import timestamp
-from procd.http.responses import json_response
+from procd.http.openapi import FLAG, INTEGER, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
+from procd.http.responses import json_response, timestamp
 from procd.services.pty.recording import RecordingInfo
 
 PIECE_BYTES: Final = 256 << 10
@@ -36,7 +35,7 @@ async def list_all(request: web.Request) -> web.Response:
 
 
 async def download(request: web.Request) -> web.StreamResponse:
-    """Send a recording; of one that is being written, what there is by now."""
+    """Send a recording; of one that is being written, what it contains by now."""
     name = request.match_info["name"]
     file = request.app[PTYS].recordings.open(name)
     try:
@@ -53,7 +52,7 @@ async def download(request: web.Request) -> web.StreamResponse:
         offset = 0
         while offset < size:
             piece = os.pread(file.number, min(PIECE_BYTES, size - offset), offset)
-            if not piece:  # somebody has cut the file: the length tells the client
+            if not piece:  # the file was truncated: the client sees it by the length
                 reply.force_close()
                 break
             offset += len(piece)

@@ -11,21 +11,19 @@ from typing import Final
 from aiohttp import WSCloseCode, web
 
 from procd.errors import BadRequest, ProcdError, ProcessNotFound, Refused
-from procd.http.describe import COUNT, FLAG, TEXT, Doc, Query, Shape
-from procd.http.duplex import serve_both_ways
-from procd.http.handshake import asks_websocket
-from procd.http.log_sender import Outlet
+from procd.http.log_sender import LogSender
+from procd.http.openapi import COUNT, FLAG, TEXT, Doc, Query, Shape
 from procd.http.output_text import OutputText
 from procd.http.responses import respond, respond_text
 from procd.http.schema import number
-from procd.http.sdk_compat import Client
-from procd.http.websocket import CONNECTIONS, Connection
+from procd.http.sdk_compat import Client, asks_websocket
+from procd.http.websocket import WEBSOCKETS, WebSocket, serve_both_ways
 from procd.output import frames
 from procd.output.logfile import Snapshot
 from procd.process.process import STDERR, STDOUT
 from procd.services.shell.command import Command
 
-# A follower's messages are dropped, except one that came with its handshake.
+# A follower's messages are dropped.
 MAX_FOLLOWER_MESSAGE_BYTES: Final = 4 << 20
 
 
@@ -78,25 +76,23 @@ async def _follow(
     if offset is not None and offset > command.file.end:
         raise BadRequest(f"offset {offset} is beyond the end of the output")
     follows = request.query.get("follow") == "true"
-    connection = await request.app[CONNECTIONS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES)
-    connection.ignore_messages()
-    outlet = Outlet(
-        command.log,
-        command.frames(labelled=labelled),
-        command.file.start if offset is None else offset,
-        until=None if follows else command.file.end,
-        gap_frame=_no_frame if offset is None else _gap_frame,
-        yields=True,
-    )
-    try:
-        outlet.open(connection)
-        await serve_both_ways(
-            connection.finish(), _write(connection, outlet), f"follow {command.id}"
+    async with request.app[WEBSOCKETS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES) as websocket:
+        sender = LogSender(
+            command.log,
+            command.frames(labelled=labelled),
+            command.file.start if offset is None else offset,
+            until=None if follows else command.file.end,
+            gap_frame=_no_frame if offset is None else _gap_frame,
+            rests=True,
         )
-    finally:
-        outlet.close()
-        response = connection.release()
-    return response
+        try:
+            sender.open(websocket)
+            await serve_both_ways(
+                websocket.wait_closed(), _write(websocket, sender), f"follow {command.id}"
+            )
+        finally:
+            sender.close()
+    return websocket.response
 
 
 def _gap_frame(offset: int) -> bytes:
@@ -109,16 +105,16 @@ def _no_frame(_: int) -> bytes:
     return b""
 
 
-async def _write(connection: Connection, outlet: Outlet) -> None:
+async def _write(websocket: WebSocket, sender: LogSender) -> None:
     try:
-        await outlet.run()
+        await sender.run()
     except OSError as exc:
         if isinstance(exc, ConnectionError):
             raise
-        connection.close(WSCloseCode.INTERNAL_ERROR, f"log can't be read: {exc.strerror}")
+        websocket.close(WSCloseCode.INTERNAL_ERROR, f"log can't be read: {exc.strerror}")
         return
-    outlet.close()
-    connection.close(WSCloseCode.OK, "")
+    sender.close()
+    websocket.close(WSCloseCode.OK, "")
 
 
 GAP: Final = {"truncated": FLAG, "firstAvailableOffset": COUNT}

@@ -21,7 +21,7 @@ from procd.errors import (
     TimedOut,
 )
 from procd.http.audit import ending, note
-from procd.http.describe import (
+from procd.http.openapi import (
     COUNT,
     FLAG,
     INTEGER,
@@ -36,14 +36,7 @@ from procd.http.describe import (
     Shape,
     error_with,
 )
-from procd.http.responses import (
-    Item,
-    array_json,
-    json_response,
-    object_json,
-    respond,
-    respond_json,
-)
+from procd.http.responses import json_response, respond
 from procd.http.schema import (
     MAX_UINT32,
     AnyText,
@@ -157,13 +150,13 @@ async def create(request: web.Request) -> web.Response:
 async def list_all(request: web.Request) -> web.StreamResponse:
     """List the sessions."""
     sessions = request.app[SESSIONS].list()
-    return await respond_json(request, array_json(session_json(each) for each in sessions))
+    return await respond(request, map(session_fields, sessions))
 
 
 async def get(request: web.Request) -> web.StreamResponse:
     """Show one session, and what it uses where that is known."""
     session = _session(request)
-    return await respond_json(request, session_json(session, session.usage()))
+    return await respond(request, session_fields(session, session.usage()))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -219,7 +212,7 @@ async def get_command(request: web.Request) -> web.StreamResponse:
         most_s = request.app[SESSIONS].config.max_wait_s
         await asyncio.wait([command.done], timeout=min(wait_s, most_s))
     command.check_outcome()
-    return await respond_json(request, command_fields(command))
+    return await respond(request, command_fields(command))
 
 
 async def send_input(request: web.Request) -> web.Response:
@@ -251,7 +244,7 @@ async def logs(request: web.Request) -> web.StreamResponse:
 
 async def get_entrypoint(request: web.Request) -> web.StreamResponse:
     """Show the entrypoint session."""
-    return await respond_json(request, session_json(request.app[SESSIONS].get(ENTRYPOINT)))
+    return await respond(request, session_fields(request.app[SESSIONS].get(ENTRYPOINT)))
 
 
 async def entrypoint_logs(request: web.Request) -> web.StreamResponse:
@@ -273,18 +266,18 @@ def _to_change(request: web.Request, action: str) -> Command:
     return session.commands.get(request.match_info["command_id"])
 
 
-def session_json(session: ShellSession, usage: dict[str, int] | None = None) -> Item:
-    """A session as JSON in pieces, which are made as they are sent; see SESSION."""
+def session_fields(session: ShellSession, usage: dict[str, int] | None = None) -> dict[str, object]:
+    """A session; see SESSION. The fields of its commands are made as they are sent."""
     commands = [*session.commands.commands.values()]
     fields: dict[str, object] = {
         "sessionId": session.id,
-        "commands": array_json(command_fields(command) for command in commands),
+        "commands": map(command_fields, commands),
     }
     if session.ended:
         fields["ended"] = True
     if usage is not None:
         fields["usage"] = usage
-    return object_json(fields)
+    return fields
 
 
 def command_fields(command: Command) -> dict[str, object]:

@@ -1,12 +1,12 @@
-"""The PTYs as the web terminal lists them: pushed when something changes, with a title each.
+"""The PTYs as the web terminal lists them: pushed at each change, with a title each.
 
 `GET /terminal/ptys` is a WebSocket. Each text message is the whole list:
 
     {"ptys": [{"id": "t1", "title": "build", "cols": 80, "rows": 24, "createdAt": …, "active": true,
                "lazyStart": false, "clients": 2, "exitCode": null, "recorded": false}]}
 
-Those that have ended are in it as long as they can be resumed. Whatever the client says asks for
-the list again: a page in a browser sees by that whether it is still connected.
+It includes ended PTYs as long as they can be resumed. Any message of the client asks for the list
+again: that is how a page in a browser sees whether it is still connected.
 """
 
 import asyncio
@@ -18,19 +18,17 @@ from marshmallow import validate
 from procd.api.pty import PTYS
 from procd.errors import ProcessNotFound
 from procd.http.audit import note
-from procd.http.describe import Doc
-from procd.http.encoder import SHORT_BYTES, encoded, timestamp
-from procd.http.responses import json_response
+from procd.http.openapi import Doc
+from procd.http.responses import dumps, json_response, timestamp
 from procd.http.schema import BodySchema, Text, load
-from procd.http.websocket import CONNECTIONS, Connection
+from procd.http.websocket import WEBSOCKETS, WebSocket
 from procd.output.frames import TEXT, encode
 from procd.services.pty.session import PtySession
 from procd.services.pty.sessions import PtySessions
 
-# Between two lists: changes come in bursts, and people don't read faster.
+# Between two lists, seconds: changes come in bursts.
 PAUSE_S: Final = 0.2
 MAX_TITLE: Final = 100
-# A client has little to say here.
 MAX_MESSAGE_BYTES: Final = 1024
 
 
@@ -65,7 +63,7 @@ def _describe(session: PtySession) -> dict[str, object]:
 
 
 class Lists:
-    """The list as it is sent: made once for all who are sent it in a turn of the event loop."""
+    """The list as a frame, encoded once for all clients that get it in one turn of the loop."""
 
     def __init__(self, ptys: PtySessions) -> None:
         self.ptys = ptys
@@ -73,10 +71,10 @@ class Lists:
         ptys.watchers.add(self._forget)
 
     def frame(self) -> bytes:
-        """That of now."""
+        """The frame of the list as it is now."""
         if not self._frame:
             listed = [_describe(session) for session in self.ptys.all()]
-            self._frame = encode(TEXT, encoded({"ptys": listed}, len(listed) * SHORT_BYTES))
+            self._frame = encode(TEXT, dumps({"ptys": listed}))
             asyncio.get_running_loop().call_soon(self._forget)
         return self._frame
 
@@ -87,54 +85,53 @@ class Lists:
 LISTS = web.AppKey("LISTS", Lists)
 
 
-class Watcher:
+class ListSender:
     """Sends one client the list, now and after changes."""
 
-    def __init__(self, connection: Connection, lists: Lists) -> None:
-        self._connection = connection
+    def __init__(self, websocket: WebSocket, lists: Lists) -> None:
+        self._websocket = websocket
         self._lists = lists
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._stale = False
-        lists.ptys.watchers.add(self.ask)
+        lists.ptys.watchers.add(self.request)
         self._send()
 
     def _send(self) -> None:
-        self._connection.write(self._lists.frame())
+        self._websocket.write(self._lists.frame())
         self._stale = False
         self._timer = self._loop.call_later(PAUSE_S, self._paused)
 
     def _paused(self) -> None:
         self._timer = None
-        if self._connection.full:
+        if self._websocket.full:
             self._timer = self._loop.call_later(PAUSE_S, self._paused)
         elif self._stale:
             self._send()
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """Send the list soon."""
         self._stale = True
         if self._timer is None:
             self._timer = self._loop.call_later(0, self._paused)
 
     def close(self) -> None:
-        """Send no more."""
-        self._lists.ptys.watchers.discard(self.ask)
+        """Stop."""
+        self._lists.ptys.watchers.discard(self.request)
         if self._timer is not None:
             self._timer.cancel()
 
 
 async def follow(request: web.Request) -> web.StreamResponse:
     """Send the list until the client goes."""
-    connection = await request.app[CONNECTIONS].accept(request, MAX_MESSAGE_BYTES)
-    watcher = Watcher(connection, request.app[LISTS])
-    try:
-        while await connection.receive() is not None:
-            watcher.ask()
-    finally:
-        watcher.close()
-        response = connection.release()
-    return response
+    async with request.app[WEBSOCKETS].accept(request, MAX_MESSAGE_BYTES) as websocket:
+        sender = ListSender(websocket, request.app[LISTS])
+        try:
+            while await websocket.receive() is not None:
+                sender.request()
+        finally:
+            sender.close()
+    return websocket.response
 
 
 async def rename(request: web.Request) -> web.Response:

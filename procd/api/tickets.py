@@ -7,8 +7,8 @@ from marshmallow import ValidationError
 from yarl import URL
 
 from procd.errors import Exhausted
-from procd.http.auth import CALLER, GATE, plain_path
-from procd.http.describe import NUMBER, TEXT, Doc, Shape
+from procd.http.auth import ACCESS_CONTROL, CALLER, plain_path
+from procd.http.openapi import NUMBER, TEXT, Doc, Shape
 from procd.http.responses import json_response
 from procd.http.schema import BodySchema, Text, load, non_empty
 
@@ -32,8 +32,8 @@ TICKET: Final = TicketSchema()
 
 
 async def create(request: web.Request) -> web.Response:
-    """Make a ticket that is worth what the caller's token is."""
-    access = request.app[GATE].access
+    """Make a ticket with the scope of the caller's token."""
+    access = request.app[ACCESS_CONTROL].access
     route: str = await load(request, TICKET)
     ticket = access.tickets.make(request[CALLER], route)
     reply = json_response(

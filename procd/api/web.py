@@ -1,7 +1,7 @@
 """GET /terminal: the web terminal's page and what it loads, out of memory.
 
-The files are package data of `procd/web`, read once. They hold nothing secret, so they are served
-to whoever asks (`UNGUARDED`): the page asks its user for a token and does all else by the API.
+The files are package data of `procd/web`, read once. They contain no secrets and are served without
+a token (`UNGUARDED`): the page asks its user for one and does all else by the API.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import ETag, hdrs, web
 
 from procd.errors import NotFound
-from procd.http.describe import Doc
+from procd.http.openapi import Doc
 
 INDEX: Final = "index.html"
 TYPES: Final = {

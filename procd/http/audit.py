@@ -1,4 +1,4 @@
-"""Writes the audit record of each request: who, what, when, and how it ended."""
+"""The audit record of each request: who, what, when, and how it ended."""
 
 import time
 from collections.abc import Callable
@@ -9,21 +9,21 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from procd.http.auth import CALLER, GATE
-from procd.http.encoder import timestamp
+from procd.http.auth import ACCESS_CONTROL, CALLER
 from procd.http.forwarded import PROXIES
-from procd.http.handshake import SWITCHING, UPGRADED
+from procd.http.request_metrics import SWITCHING, UPGRADED
+from procd.http.responses import timestamp
 from procd.http.route_policy import UNGUARDED
 from procd.services.access import ANYONE
 from procd.services.audit import AuditFile
 
 MAX_VALUE_LENGTH: Final = 255
 REFUSALS: Final = (401, 403)
-# The callers of requests that are refused or have no effect, where tokens are asked for.
-STRANGERS: Final = (None, ANYONE)
+# The callers of requests that are refused or have no effect, when a token is required.
+UNAUTHENTICATED: Final = (None, ANYONE)
 
 AUDIT = web.AppKey("AUDIT", AuditFile)
-# Of the request that is served in this context, if it is recorded.
+# What is noted about the request of this context, if it is recorded.
 NOTES: ContextVar[dict[str, Any] | None] = ContextVar("NOTES", default=None)
 
 
@@ -34,9 +34,9 @@ def note(**facts: str | int | None) -> None:
 
 
 def ending(request: web.Request) -> Callable[[int | None], None]:
-    """What to call, with the exit code, when what this request has started is over.
+    """Return what to call, with the exit code, when what this request has started has ended.
 
-    For what goes on without the request; the ids are those that are noted by now.
+    For what goes on after the request; the record has the facts that are noted by now.
     """
     app = request.app
     if AUDIT not in app:
@@ -53,11 +53,11 @@ def ending(request: web.Request) -> Callable[[int | None], None]:
 @web.middleware
 async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Record a request when it is over; without a status if its client left before that."""
-    if _path(request) in UNGUARDED:
+    if _route(request) in UNGUARDED:
         return await handler(request)
     began_at, begin = datetime.now(UTC), time.monotonic()
     notes: dict[str, Any] = {}
-    NOTES.set(notes)  # in this task, which is the request's own
+    NOTES.set(notes)  # in the request's own task
     status = None
     try:
         response = await handler(request)
@@ -72,16 +72,18 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
             "durationMs": int((time.monotonic() - begin) * 1000),
             **notes,
         }
-        if status in REFUSALS or (
-            request.app[GATE].access.required and request.get(CALLER) in STRANGERS
-        ):
-            request.app[AUDIT].write_refused(record)
+        is_refused = status in REFUSALS or (
+            request.app[ACCESS_CONTROL].access.required and request.get(CALLER) in UNAUTHENTICATED
+        )
+        file = request.app[AUDIT]
+        if is_refused:
+            file.write_refused(record)
         else:
-            request.app[AUDIT].write(record)
+            file.write(record)
 
 
-def opened(request: web.Request, response: web.StreamResponse) -> None:
-    """Record a WebSocket when it is opened, too: that may be long before it is closed."""
+async def record_upgrade(request: web.Request, response: web.StreamResponse) -> None:
+    """Record a WebSocket also when it is opened; called before a reply is sent."""
     if response.status == SWITCHING:
         record = _record(request, "opened", datetime.now(UTC))
         request.app[AUDIT].write({**record, **(NOTES.get() or {})})
@@ -95,13 +97,13 @@ def _record(request: web.Request, event: str, moment: datetime) -> dict[str, obj
         "token": None if caller is None else caller.name,
         "peer": request.app[PROXIES].client_of(request),
         "method": request.method[:MAX_VALUE_LENGTH],
-        "route": _path(request),
+        "route": _route(request),
         **{name: value[:MAX_VALUE_LENGTH] for name, value in request.match_info.items()},
     }
 
 
-def _path(request: web.Request) -> str | None:
-    """The path as the route table has it; others may hold anything and are left out."""
+def _route(request: web.Request) -> str | None:
+    """The path as the route table has it; None for an unknown one, which may contain anything."""
     resource = request.match_info.route.resource
     if resource is None:
         return None

@@ -1,11 +1,10 @@
-"""The gate: every request passes here, upgrade or not, known path or not, before anything is done.
+"""Access control: every request passes here, upgrade or not, known path or not.
 
 Source: Process API contract, sections 1 and 3; RFC 6750; RFC 6455, section 10.2.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -13,132 +12,98 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from procd.config import Config, ServerConfig
-from procd.errors import Exhausted, Refused, Unauthorized
-from procd.http.connection_limit import Visitors
-from procd.http.forwarded import PROXIES, named_host
-from procd.http.handshake import asks_websocket
-from procd.http.route_policy import NEEDS, UNGUARDED, UPGRADES
-from procd.services.access import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
+from procd.errors import Refused, Unauthorized
+from procd.http.connection_limit import ConnectionLimit
+from procd.http.forwarded import PROXIES, target_host
+from procd.http.route_policy import UNKNOWN, RoutePolicy, policy_of
+from procd.http.sdk_compat import asks_websocket
+from procd.services.access import ANYONE, KEY_PARAM, TICKET_PARAM, Token
 from procd.services.credentials import Access, is_address, is_loopback
 
 PREFIX: Final = re.compile(r"\A/toolbox/[^/]+(?=/)")
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
-# Most clients name the same few hosts: so many are judged once.
-KNOWN_HOSTS: Final = 64
+# Most clients send one of a few Host headers; so many are cached.
+CACHED_HOSTS: Final = 64
 LABEL: Final = re.compile(r"[a-z0-9_-]+", re.ASCII)
 
-# Who sent a request: set by the gate for everything behind it.
+# The token of a request; set before its handler runs.
 CALLER = web.RequestKey("CALLER", Token)
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a route asks for."""
+class AccessControl:
+    """Decides on each request by its credential, Host, Origin and route."""
 
-    scope: Scope
-    upgrades: bool = False
-    unguarded: bool = False
-
-
-# Of a path or method that isn't there: whoever has any token may be told so.
-UNKNOWN: Final = Need(Scope.READ)
-
-
-class Gate:
-    """Decides on each request."""
-
-    def __init__(self, config: Config, access: Access, visitors: Visitors) -> None:
+    def __init__(self, config: Config, access: Access, connections: ConnectionLimit) -> None:
         self.access = access
-        self._visitors = visitors
-        self._needs: dict[web.AbstractRoute, Need] = {}
+        self._connections = connections
+        self._policies: dict[web.AbstractRoute, RoutePolicy] = {}
         self._config = config.server
-        self._hosts = _hosts(config.server, [config.server.host] if config.server.host else [])
+        self._hosts = _allowed_hosts(config.server, [config.server.host])
         self._cors_origins = frozenset(config.cors.allowed_origins)
         self._origins = self._cors_origins | set(config.auth.allowed_origins)
-        self._checks_origin = "*" not in self._origins
-        self._knows = lru_cache(KNOWN_HOSTS)(self._is_known)
+        self._host_is_allowed = lru_cache(CACHED_HOSTS)(self._is_allowed)
 
-    def follow(self, addresses: Sequence[str]) -> None:
-        """Guard the sockets that were passed on, which listen at `addresses`: not `server.host`.
+    def use_sockets(self, addresses: Sequence[str]) -> None:
+        """Protect sockets that were passed on, which listen at `addresses`, not `server.host`.
 
         Raises:
-            ConfigError: others than this machine would reach procd, and nobody has said so.
+            ConfigError: other machines could reach procd without a token.
         """
         for address in addresses:
             self.access.check_place(address)
-        self._hosts = _hosts(self._config, addresses)
-        self._knows.cache_clear()
+        self._hosts = _allowed_hosts(self._config, addresses)
+        self._host_is_allowed.cache_clear()
 
-    def guard(self, route: web.AbstractRoute, method: str, path: str) -> None:
-        """Have `route` ask for what the table says of `method` and `path`."""
-        self._needs[route] = Need(
-            scope=NEEDS.get((method, path), Scope.ADMIN),
-            upgrades=path in UPGRADES,
-            unguarded=path in UNGUARDED,
-        )
+    def add_route(self, route: web.AbstractRoute, method: str, path: str) -> None:
+        """Apply the policy of `method` and `path` to `route`."""
+        self._policies[route] = policy_of(method, path)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let a request pass, or raise."""
-        connection = request.protocol
-        try:
-            caller = request[CALLER] = self.admit(request)
-            if caller is not ANYONE or not self.access.required:
-                self._visitors.let_in(connection)
-            return await handler(request)
-        finally:
-            self._visitors.ended(connection)
+        """Pass an allowed request on, within the limit of connections."""
+        policy = self._policies.get(request.match_info.route, UNKNOWN)
+        caller = request[CALLER] = ANYONE if policy.unguarded else self._authorize(request, policy)
+        if not policy.unguarded and (caller is not ANYONE or not self.access.required):
+            self._connections.admit(request.protocol)
+        return await handler(request)
 
-    def admit(self, request: web.Request) -> Token:
-        """Whose request it is; for an upgrade, the ticket in it is then used up.
+    def _authorize(self, request: web.Request, policy: RoutePolicy) -> Token:
+        """The token of a request; a ticket in it is then used up.
 
         Raises:
-            Unauthorized: it has no good credential.
-            Refused: its Host, its Origin or its token's scope isn't enough.
-            Exhausted: there are too many connections, and this is one of those.
+            Unauthorized: it has no valid credential.
+            Refused: its Host, its Origin or its token's scope isn't allowed.
         """
-        route = request.match_info.route
-        need = self._needs.get(route, UNKNOWN)
-        if need.unguarded:
-            return ANYONE
-        if not self._knows(named_host(request)):
+        if not self._host_is_allowed(target_host(request)):
             raise Refused("forbidden: this Host is not in server.allowed_hosts")
-        if self._checks_origin:
+        if "*" not in self._origins:
             for origin in request.headers.getall(hdrs.ORIGIN, ()):
                 self._check_origin(origin, request.app[PROXIES].host_of(request))
         if not self.access.required or self._is_preflight(request):
-            token = ANYONE
-        else:
-            token = self._identified(request, need)
-            self._visitors.showed_token(request.protocol)
-        if request.protocol in self._visitors.extra:
-            raise Exhausted(f"limit of {self._visitors.max} connections is reached")
-        return token
-
-    def _identified(self, request: web.Request, need: Need) -> Token:
-        token = self._token(request, need)
+            return ANYONE
+        token = self._find_token(request, policy)
         if token is None:
             raise Unauthorized("unauthorized: a valid token is required")
-        request[CALLER] = token  # also of a request that is refused: for the record
-        if token.scope < need.scope:
+        request[CALLER] = token  # for the audit record of a refusal
+        if token.scope < policy.scope:
             raise Refused(
-                f"forbidden: scope '{need.scope.name.lower()}' is required,"
+                f"forbidden: scope '{policy.scope.name.lower()}' is required,"
                 f" token '{token.name}' has '{token.scope.name.lower()}'"
             )
         return token
 
-    def still_admits(self, token: Token) -> bool:
-        """Whether who was let in with `token` would still be."""
+    def is_valid(self, token: Token) -> bool:
+        """Return whether a token that was accepted would still be."""
         return token is ANYONE or token in self.access.tokens
 
-    def _token(self, request: web.Request, need: Need) -> Token | None:
+    def _find_token(self, request: web.Request, policy: RoutePolicy) -> Token | None:
         values = request.headers.getall(hdrs.AUTHORIZATION, [])
         if values:
             scheme, _, secret = values[0].partition(" ")
             if len(values) > 1 or scheme.lower() != "bearer":
                 return None
             return self.access.tokens.find(secret.strip())
-        if not need.upgrades or not asks_websocket(request):
+        if not policy.upgrades or not asks_websocket(request):
             return None
         keys, tickets = (request.query.getall(name, []) for name in (KEY_PARAM, TICKET_PARAM))
         if len(keys) + len(tickets) != 1:
@@ -148,15 +113,15 @@ class Gate:
         token = self.access.tickets.redeem(tickets[0], plain_path(request.path))
         return token if token in self.access.tokens else None
 
-    def _is_known(self, host: str | None) -> bool:
-        """Whether a Host header can't be a page's that has its own name lead here.
+    def _is_allowed(self, host: str | None) -> bool:
+        """Return whether a Host header can't come from a page whose own name leads here.
 
-        Such a page needs a domain that somebody has registered: an address isn't one, nor is a name
-        without a dot, and no browser leaves the header out.
+        Such a page (DNS rebinding) needs a registered domain, which no address is, nor a name
+        without a dot. And every browser sends the header.
         """
         if host is None or self._hosts is None:
             return True
-        name = _name(host)
+        name = _host_name(host)
         return name in self._hosts or LABEL.fullmatch(name) is not None or is_address(name)
 
     def _check_origin(self, origin: str, host: str) -> None:
@@ -168,7 +133,7 @@ class Gate:
             raise Refused("forbidden: this Origin is not in auth.allowed_origins")
 
     def _is_preflight(self, request: web.Request) -> bool:
-        """Whether a browser asks if it may ask; it never sends a credential with that.
+        """Return whether a browser asks for permission, which it does without a credential.
 
         Source: Fetch Standard, section 3.2.2 ("CORS-preflight request").
         """
@@ -180,20 +145,20 @@ class Gate:
         )
 
 
-GATE = web.AppKey("GATE", Gate)
+ACCESS_CONTROL = web.AppKey("ACCESS_CONTROL", AccessControl)
 
 
-def _hosts(config: ServerConfig, addresses: Sequence[str]) -> frozenset[str] | None:
-    """The domains that a Host header may have; None for all."""
-    local = bool(addresses) and all(map(is_loopback, addresses))
-    named = [_plain(name) for name in config.allowed_hosts]
+def _allowed_hosts(config: ServerConfig, addresses: Sequence[str]) -> frozenset[str] | None:
+    """The names that a Host header may have; None for all."""
+    local = any(addresses) and all(map(is_loopback, addresses))
+    named = [_normal_name(name) for name in config.allowed_hosts]
     if "*" in named or not (named or local):
         return None
-    return frozenset([*named, _plain(config.host)]) - {""}  # which is what can't be a name
+    return frozenset([*named, _normal_name(config.host)]) - {""}  # "" stands for an invalid name
 
 
-def _name(host: str) -> str:
-    """A Host header's name without its port: RFC 3986, section 3.2.2."""
+def _host_name(host: str) -> str:
+    """The name in a Host header without the port; "" if it is invalid: RFC 3986, section 3.2.2."""
     if host.startswith("["):
         name, bracket, port = host.partition("]")
         name += bracket
@@ -202,17 +167,14 @@ def _name(host: str) -> str:
         port = colon + port
     if port.rstrip("0123456789") not in ("", ":"):
         return ""
-    return _plain(name)
+    return _normal_name(name)
 
 
-def _plain(name: str) -> str:
-    """A domain as others have it that are the same: a dot at its end only says that it is whole.
-
-    Source: RFC 1034, section 3.1.
-    """
+def _normal_name(name: str) -> str:
+    """A domain in lower case, without the dot at its end: RFC 1034, section 3.1."""
     return name.lower().removesuffix(".")
 
 
 def plain_path(path: str) -> str:
-    """A path as the route table has it: without the prefix of a sandbox or a slash at its end."""
+    """A path as the route table has it, without a sandbox's prefix and a slash at the end."""
     return PREFIX.sub("", path, count=1).rstrip("/")

@@ -1,348 +1,189 @@
-"""The edge of HTTP: clients' connections, where no middleware is yet, or is no more.
+"""The HTTP protocol: aiohttp's, with JSON errors, timeouts and limits from the first byte on.
 
-What aiohttp answers there by itself is plain text that quotes what was sent, which may hold a key.
-Here it is the envelope, as everywhere, and quotes nothing.
+What aiohttp answers to a request that it can't parse is plain text that quotes the request, which
+may contain a credential. Here it is the error envelope, and quotes nothing.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
-from aiohttp import web
-from aiohttp.http import RawRequestMessage
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage, WebSocketReader
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import StreamReader
+from multidict import CIMultiDictProxy
+from yarl import URL
 
 from procd.config import ServerConfig
-from procd.errors import BadRequest, ProcdError
-from procd.http.connection_limit import VISITORS
-from procd.http.envelope import envelope
+from procd.errors import BadRequest, NotFound, ProcdError
+from procd.http.connection_limit import CONNECTION_LIMIT
 from procd.http.forwarded import peer_of
-from procd.http.frame_reader import FRAMES, Incoming
-from procd.http.keepalive import Parting, Patience, has_taken, has_unread
-from procd.http.refusal import Farewell, break_off, error_in_place, judged, reason
-from procd.http.request_metrics import HEAP, LONG_BYTES, REQUESTS
-from procd.http.responses import json_response
-from procd.http.sockopt import spare_pacing
+from procd.http.keepalive import HalfCloseTimeout, WriteTimeout
+from procd.http.middleware import AWAITS_CONTINUE, last_response
+from procd.http.request_metrics import METRICS, RequestMetrics
+from procd.suspend import Countdown
 
 log = logging.getLogger(__name__)
 
-# How much longer than `server.max_header_bytes` a whole head may be: a request line and a header
-# that are as long as that, and as much again for all others. What comes with its end isn't counted:
-# that may be a body.
+# How long a whole head may be, in units of `server.max_header_bytes`: a request line and a header
+# of that length, and as much for all others. What comes with its end isn't counted.
 HEAD_TO_HEADER: Final = 3
+# A stranger is disconnected after the reply to a longer request: a connection keeps its last
+# request until the next one.
+SHORT_REQUEST_BYTES: Final = 4 << 10
+# After the last reply of a connection, what its client still sends is read and dropped: so much of
+# what can't be parsed, and for so long, seconds. To close at once would be a reset (RFC 9112,
+# section 9.6), which may take the reply from the client.
+LINGER_BYTES: Final = 1 << 20
+LINGER_S: Final = 2.0
+# aiohttp's router takes the square of the number of segments: a longer path is not looked up.
+MAX_SEGMENTS: Final = 32
+# aiohttp's own idle timeout is not used, as it counts the time of a suspended sandbox.
+NEVER_S: Final = 1e9
+# What aiohttp's parser says about too many headers.
+TOO_MANY_HEADERS: Final = "Too many headers received"
+
+# The reason why a request is refused before it comes to the application.
+PROBLEM = web.RequestKey("PROBLEM", ProcdError)
 
 
 class HttpConnection(web.RequestHandler):
     """One connection of a client.
 
-    While it isn't read, since a client has sent more than was asked for, the event loop doesn't
-    learn that the client has gone; the poller does.
-
     Attributes:
-        answered: how much was sent with the answer to a WebSocket's handshake, where that matters.
-        incoming: what the client of a WebSocket sends, while there is one.
-        last_words: whether its client, before it went, has sent something that nobody has read: the
-            event loop drops that where it learns of the end by a write that failed.
-        took_answer: whether it had read that answer when it went.
+        heard_at: when the client sent something last, the loop's time.
     """
 
-    __slots__ = ("_body", "_config", "_farewell", "_frames", "_head_bytes", "_heads_bytes",
-                 "_heap", "_max_head_bytes", "_parting", "_patience", "_peername", "_poller",
-                 "_refused", "_requests", "_sent", "_visitors", "_was_held", "_wire",
-                 "answered", "incoming", "last_words", "took_answer")  # fmt: skip
+    __slots__ = ("_body", "_config", "_failed", "_half_close", "_head_bytes", "_idle",
+                 "_kept_bytes", "_limit", "_metrics", "_peername", "_request", "_too_long",
+                 "_websocket", "_wire", "_write_timeout", "heard_at")  # fmt: skip
 
-    def __init__(
-        self, server: web.Server, app: web.Application, config: ServerConfig, **options: Any
-    ) -> None:
-        super().__init__(server, **options)
+    def __init__(self, server: web.Server, app: web.Application, config: ServerConfig) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # which is how aiohttp switches it off
+            auto_decompress=False,
+            keepalive_timeout=NEVER_S,
+            lingering_time=LINGER_S,
+            max_field_size=config.max_header_bytes,
+            max_line_size=config.max_header_bytes,
+        )
         self._config = config
+        self._limit = app[CONNECTION_LIMIT]
+        self._metrics = app[METRICS]
         self._peername: Any = None
-        self._wire: asyncio.Transport | None = None  # aiohttp forgets it as soon as it closes it
-        self._patience: Patience | None = None
-        self._parting: Parting | None = None
-        self._requests = app[REQUESTS]
-        self._heap = app[HEAP]
-        self._visitors = app[VISITORS]
-        self._frames = app[FRAMES]
-        self._was_held = False  # its parser may have kept something back then
-        self._max_head_bytes = config.max_header_bytes * HEAD_TO_HEADER
-        self._head_bytes = 0  # of one that isn't whole
-        self._heads_bytes = 0  # of all heads of a stranger since it was last owed nothing
-        self._refused = False  # and nothing that comes is heard
-        self._body: StreamReader | None = None  # one that isn't whole
-        self._sent: asyncio.Future[None] | None = None
-        self._farewell: Farewell | None = None
-        self.incoming: Incoming | None = None
-        self.answered, self.last_words, self.took_answer = 0, False, False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop for a new connection."""
-        self._wire = cast("asyncio.Transport", transport)  # uvloop's only says that it is one
-        sock = transport.get_extra_info("socket")
-        self._peername = peer_of(transport)
-        spare_pacing(sock, self._peername)
-        super().connection_made(transport)
-        self._visitors.came(self, sock.fileno())
+        self._wire: asyncio.Transport | None = None  # aiohttp drops its own when it closes it
+        self._request: web.BaseRequest | None = None  # in progress
+        self._body: StreamReader | None = None  # of the last request that was parsed
+        self._head_bytes = 0  # of a head that isn't complete
+        self._kept_bytes = 0  # received since there was no request
+        self._failed = False  # whether the parser has failed: nothing more is parsed
+        self._too_long = False  # and that for a head that was too long
+        self._websocket: WebSocketReader | None = None
+        self._idle: Countdown | None = None
+        self._half_close: HalfCloseTimeout | None = None
+        self._write_timeout: WriteTimeout | None = None
+        self.heard_at = 0.0
 
     @property
     def peername(self) -> Any:
-        """What a request's `remote` is made of: an address and more, or UNIX; None if unknown."""
+        """The address of the client, for `request.remote`, also after it has gone."""
         return self._peername
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        self._wire = cast("asyncio.Transport", transport)  # uvloop's isn't derived from it
+        self._peername = peer_of(transport)
+        self.heard_at = asyncio.get_running_loop().time()
+        super().connection_made(transport)
+        self._idle = Countdown(self._config.keepalive_s, self._close_if_idle)
+        self._limit.add(self, self._wire)
+
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop for what has come."""
-        if self.incoming is not None:
-            # Without aiohttp, which hears nobody any more when the server stops.
-            self.incoming.feed_data(data)
-            return
-        if self._refused:
-            if self._farewell is not None:
-                self._farewell.heard(len(data))
-            return
-        if not self._is_asking:
-            self._heads_bytes = 0
-        queued = len(self._messages)
-        body = self._body
-        size = len(data) + (0 if body is None else body.total_bytes)
-        super().data_received(data)
-        size -= 0 if body is None else body.total_bytes
-        if len(self._messages) > queued:
-            self._judge(queued)
-            if self._head_bytes:
-                self._forget_head()
-            self._body = self._messages[-1][1]
-            size -= self._body.total_bytes
-        elif self._body is None and not self._upgraded:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._max_head_bytes:
-                # It only looks at each header, and at how many there are.
-                self._refuse(LineTooLong(b"", self._max_head_bytes))
-        if size > 0 and self._visitors.is_stranger(self):
-            self._heads_bytes += size
-            self._visitors.keep(size)
-        if self._body is not None and self._body.is_eof():
-            self._body = None
-        if self._messages and not isinstance(error := self._messages[-1][0], RawRequestMessage):
-            error.exc.__traceback__ = None  # it leads to what has come, which would stay with it
-            self._break_off_body()
+        """Called by the event loop, and by aiohttp without data to parse what is left."""
+        self.heard_at = asyncio.get_running_loop().time()
+        if self._websocket is not None:
+            self._websocket.feed_data(data)  # aiohttp drops it when the server stops
+        elif self._failed:
+            self._kept_bytes += len(data)
+            if self._kept_bytes > LINGER_BYTES and self._wire is not None:
+                self._wire.pause_reading()
+        else:
+            self._parse(data)
 
-    def eof_received(self) -> Any:
-        """Called by the event loop when the client sends no more; whether it may still hear."""
-        if self._wire is None or self._owed() is None:
-            return False
-        self._parting = self._parting or Parting(self._wire, self._owed)
-        return True
-
-    def _owed(self) -> object | None:
-        """What is to be answered next; something new whenever an answer is on its way."""
-        if self._upgraded:
-            return None  # whose client has gone when it sends no more
-        if (request := self._current_request) is None or request.writer.output_size:
-            return object() if self._request_in_progress else next(iter(self._messages), None)
-        return request
-
-    def _judge(self, first: int) -> None:
-        """Have each new request refused that is strange, or be the last where that is safer."""
-        for index in range(first, len(self._messages)):
-            message, body = self._messages[index]
+    def _parse(self, data: bytes) -> None:
+        waiting = self._messages  # aiohttp's, only read: requests that were parsed
+        before = len(waiting)
+        in_body = self._body is not None and not self._body.is_eof()
+        try:
+            super().data_received(data)
+        except (ValueError, LookupError):  # raised by yarl for some targets
+            self._fail()
+        if len(waiting) > before:
+            self._head_bytes = 0
+            message, body = waiting[-1]
             if isinstance(message, RawRequestMessage):
-                self._messages[index] = judged(message, body)
-
-    def _forget_head(self) -> None:
-        """There is none, or what the parser has kept of it goes on its way."""
-        if self._head_bytes > LONG_BYTES:
-            self._heap.freed(self._head_bytes)
-        self._head_bytes = 0
-
-    def _refuse(self, error: Exception) -> None:
-        """Have an error answered, as aiohttp has it of a head that it refuses itself."""
-        self._refused = True
-        self._messages.append(error_in_place(error))
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    @property
-    def _is_asking(self) -> bool:
-        """Whether there is a request, or a beginning of one, that has no answer yet."""
-        return bool(
-            self._messages
-            or self._head_bytes
-            or self._current_request is not None
-            or self._request_in_progress
-        )
-
-    @property
-    def kept_bytes(self) -> int:
-        """What is kept of a stranger: requests without an answer, and answers that it hasn't taken.
-
-        Bodies aren't counted.
-        """
-        if self._refused or self._wire is None:
-            return 0
-        return self._heads_bytes * self._is_asking + self._wire.get_write_buffer_size()
-
-    def turn_away(self, error: ProcdError) -> None:
-        """Close it after this answer, or without one if it hasn't taken those before."""
-        self._heap.freed(self.kept_bytes)
-        if self._wire is not None and self._has_unsent:
-            self._refused = True
-            self._wire.abort()
-        else:
-            self._messages.clear()  # this is the answer to what it has asked
-            self._refuse(error)
-            self._break_off_body()
-
-    def see_off(self) -> None:
-        """Its last answer is out: drop what still comes, for a moment, then close."""
-        self._refused = True
-        self._resume_transport_reading()
-        self.transport = None  # or aiohttp would close it now
-        self.force_close()
-        self._messages.clear()
-        if self._wire is not None and not self._wire.is_closing():
-            self._farewell = Farewell(self._wire)
-
-    def _break_off_body(self) -> None:
-        """Tell whoever waits for the rest of a body that it isn't well-formed.
-
-        aiohttp only queues the error, as another request behind that one.
-        """
-        if len(self._messages) > 1:
-            body = self._messages[-2][1]
-        elif self._current_request is not None:
-            body = self._current_request.content
-        else:
+                self._body = body
+            else:
+                self._failed = True
+                if in_body and self._body is not None:  # which aiohttp doesn't tell its reader
+                    self._body.set_exception(web.RequestPayloadError("malformed chunk"))
+                self._kept_bytes = 0
+        elif in_body:
             return
-        if not body.is_eof():
-            break_off(body)
+        else:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._config.max_header_bytes * HEAD_TO_HEADER:
+                self._too_long = True
+                self._fail()
+        self._kept_bytes += len(data)
+        self._count_kept()
+
+    def _fail(self) -> None:
+        """Have aiohttp's parser fail, so that the error is answered in turn."""
+        self._failed = True
+        super().data_received(b"\0")
+
+    def _count_kept(self) -> None:
+        if self._wire is not None:
+            self._limit.keep(self, self._kept_bytes + self._wire.get_write_buffer_size())
 
     def begin(self, request: web.BaseRequest) -> None:
-        """Take a request up, a turn of the loop before it is aiohttp's current one."""
-        self._current_request = request
-        self._visitors.began(self)
+        """Called when a request is about to be handled."""
+        self._request = request
 
-    def _pause_transport_reading(self) -> None:
-        self._was_held = True
-        super()._pause_transport_reading()
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Called by aiohttp to send a reply that isn't sent yet."""
+        if self._kept_bytes > SHORT_REQUEST_BYTES and self._limit.is_stranger(self):
+            resp.force_close()
+        result = await super().finish_response(request, resp, start_time)
+        self._request = None
+        self._limit.finish(self)
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = Countdown(self._config.keepalive_s, self._close_if_idle)
+        self._watch_writing()
+        if not self._messages:
+            self._kept_bytes = 0
+            self._count_kept()
+            if self._failed:
+                await self._linger()
+        return result
 
-    def _process_keepalive(self) -> None:
-        # After a standstill time is up before the event loop has read what came meanwhile.
-        if self.has_asked:
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        super()._process_keepalive()
-
-    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
-        """Called by aiohttp at the end, which comes with the event loop's, sent or not."""
-        await super().shutdown(timeout)
-        if self._farewell is not None:
-            self._farewell.end()
-        if self._has_unsent:
-            self._sent = self._loop.create_future()
-            await asyncio.wait([self._sent], timeout=timeout)
-
-    async def start(self) -> None:
-        """Serve it, until there is no more to be done than to send what is left."""
-        try:
-            await super().start()
-        finally:
-            self._be_patient()
-
-    def pause_writing(self) -> None:
-        """Called by the event loop when so much waits to be sent that the rest has to wait, too."""
-        super().pause_writing()
-        if self.incoming is None:  # else its Pulse is felt
-            self._be_patient()
-
-    def resume_writing(self) -> None:
-        """Called by the event loop when there is room for more."""
-        super().resume_writing()
-        if self._patience is not None and self._wire is not None and not self._wire.is_closing():
-            self._patience.stop()
-            self._patience = None
-
-    def _be_patient(self) -> None:
-        if self._patience is None and self._wire is not None and self._has_unsent:
-            self._patience = Patience(self._wire, self._config)
-
-    @property
-    def _has_unsent(self) -> bool:
-        return self._wire is not None and self._wire.get_write_buffer_size() > 0
-
-    @property
-    def _is_owed_nothing(self) -> bool:
-        """Whether it has had its last answer, or is a stranger that asks for more than it takes."""
-        return self._farewell is not None or (
-            self._visitors.is_stranger(self) and (self._has_unsent or len(self._messages) > 1)
-        )
-
-    @property
-    def has_asked(self) -> bool:
-        """Whether it has a request that isn't answered yet, if only in its socket."""
-        if self._is_owed_nothing:
-            return False
-        return bool(self._messages) or self._request_in_progress or has_unread(self.transport)
-
-    def make_way(self) -> None:
-        """Close it, for another; what it hasn't taken is dropped if nothing is owed to it."""
-        if self._wire is not None and self._is_owed_nothing:
-            self._wire.abort()
-        self.force_close()
-
-    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
-        """Called by aiohttp when the connection is a WebSocket's from now on."""
-        self.incoming = Incoming(parser, self, self._frames)
-        guarded: Any = self.incoming  # aiohttp only feeds it
-        self._upgraded = True  # which its parser doesn't know where there was a choice of protocols
-        super().set_parser(guarded, data_received_cb)
-
-    @property
-    def awaited(self) -> bool:
-        """Whether there is room for messages of a WebSocket."""
-        return not self._reading_paused
-
-    def hold(self) -> None:
-        """Read no more of a WebSocket for now."""
-        self._pause_reading_for_buffer()
-
-    def release(self) -> None:
-        """Read again, once there is room."""
-        self._resume_reading_for_buffer()
-
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001,FBT002 - as above
-        """Called by aiohttp when there is room again, and twice with each body, held or not."""
-        if self._was_held:
-            self._was_held = not resume_parser
-            super().resume_reading(resume_parser)
-        if self.incoming is not None:
-            self.incoming.go_on()
-
-    async def finish_response(self, *answer: Any) -> tuple[web.StreamResponse, bool]:
-        """Called by aiohttp to send an answer."""
-        sent = await super().finish_response(*answer)
-        if self._refused and self._farewell is None and not self._messages:  # that was the last
-            self.see_off()
-        return sent
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Called by the event loop before it closes the socket."""
-        if self._upgraded:
-            self.last_words = has_unread(self.transport)
-            self.took_answer = has_taken(self.transport, self.answered, exc)
-        for waiting in self._patience, self._parting, self._farewell:
-            if waiting is not None:
-                waiting.stop()
-        self._forget_head()
-        self._wire = self._patience = self._parting = None
-        self.incoming = None  # it has what came of a message
-        self._visitors.left(self)
-        super().connection_lost(exc)
-        # A body knows its connection. Neither is to wait for a collection with what has come of it.
-        self._body = None
-        self._messages.clear()
-        if self._sent is not None:
-            self._sent.set_result(None)
+    async def _linger(self) -> None:
+        """Say that the last reply is sent, and give the client time to stop sending."""
+        if self._wire is not None and not self._wire.is_closing():
+            with suppress(OSError):  # the client has reset the connection
+                self._wire.write_eof()
+            await asyncio.sleep(LINGER_S)  # until `connection_lost` cancels it
 
     def handle_error(
         self,
@@ -351,18 +192,172 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what can't be parsed, or failed where no middleware catches it, and close."""
+        """Called by aiohttp for a request that can't be parsed, or failed unexpectedly."""
         if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
-            raise ConnectionError("nobody is there to answer, or half of an answer is out") from exc
-        if isinstance(exc, HttpProcessingError):
-            self._refused = True
-            exc = BadRequest(reason(exc))
-        if isinstance(exc, ProcdError):
-            self._requests.count_unparsed(exc.status)
-            response = json_response(envelope(None, exc), exc.status)
-        else:
+            raise ConnectionError("the client has gone, or part of a reply was sent") from exc
+        if not isinstance(exc, HttpProcessingError):
             log.error("a request failed beyond its handler", exc_info=exc)
-            body = envelope(request, ProcdError("internal server error"))
-            response = json_response(body, ProcdError.status)
-        response.force_close()
+            return last_response(request, ProcdError("internal server error"))
+        self._metrics.unmatched.count(BadRequest.status)
+        if self._too_long or isinstance(exc, LineTooLong):
+            reason = "the request line or the headers are too long"
+        elif exc.message == TOO_MANY_HEADERS:
+            reason = "there are more than 128 header fields"
+        else:
+            reason = "this is no well-formed request of HTTP/1.1"
+        return last_response(None, BadRequest(f"bad request: {reason}"))
+
+    def set_parser(self, parser: Any, data_received_cb: Any = None) -> None:
+        """Called by aiohttp when the connection becomes a WebSocket."""
+        self._websocket = parser
+        super().set_parser(parser, data_received_cb)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
+        """Called by the event loop when the client sends no more; returns whether to stay open."""
+        if self._wire is None:
+            return False
+        if self._websocket is not None:
+            self._websocket.feed_eof()  # its handler ends when it has read what came before
+            return True
+        if self._request is None and not self._messages:
+            return False
+        if self._half_close is None:
+            self._half_close = HalfCloseTimeout(self._wire, self._reply_progress)
+        return True
+
+    def _reply_progress(self) -> object | None:
+        if self._request is None:
+            return next(iter(self._messages), None)
+        return object() if self._request.writer.output_size else self._request
+
+    def pause_writing(self) -> None:
+        """Called by the event loop when the client reads more slowly than it is written to."""
+        super().pause_writing()
+        self._count_kept()
+        if self._websocket is None:  # which has a keepalive
+            self._watch_writing()
+
+    def resume_writing(self) -> None:
+        """Called by the event loop when the client has caught up."""
+        super().resume_writing()
+        if self._write_timeout is not None:
+            self._write_timeout.cancel()
+            self._write_timeout = None
+
+    def _watch_writing(self) -> None:
+        """Drop the client if it doesn't read what is left to send."""
+        has_unsent = self._wire is not None and self._wire.get_write_buffer_size() > 0
+        if has_unsent and self._write_timeout is None and self._wire is not None:
+            self._write_timeout = WriteTimeout(self._wire, self._config)
+
+    def _close_if_idle(self) -> None:
+        if self._request is None and not self._messages:
+            self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by the event loop."""
+        for timeout in self._idle, self._half_close, self._write_timeout:
+            if timeout is not None:
+                timeout.cancel()
+        self._idle = self._half_close = self._write_timeout = None
+        self._limit.remove(self)
+        self._wire = self._request = self._body = self._websocket = None
+        super().connection_lost(exc)
+
+
+def _problem_of(message: RawRequestMessage) -> ProcdError | None:
+    """What is wrong with a request that aiohttp's parser accepts.
+
+    It accepts HTTP/0.9 and 2.0, which are not spoken here; chunks in HTTP/1.0, whose clients may
+    not know where they end (RFC 9112, section 6.1); and hosts that yarl can't decode.
+    """
+    if message.path.partition("?")[0].count("/") > MAX_SEGMENTS:
+        return NotFound("404 page not found")
+    try:
+        if not message.path.startswith("/") or message.method == hdrs.METH_CONNECT:
+            _ = urlsplit(message.path), message.url.host
+    except ValueError:
+        pass
+    else:
+        if message.version == HttpVersion11:
+            return None
+        if message.version == HttpVersion10 and not message.chunked:
+            return None
+    return BadRequest("bad request: this is no well-formed request of HTTP/1.1")
+
+
+def _make_request(
+    make: Any,
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: "asyncio.Task[None]",
+) -> web.BaseRequest:
+    """Make a request: aiohttp's request factory.
+
+    A body in chunks is the last of its connection. Of the fields that may follow it (a trailer),
+    aiohttp's parser puts one among the headers of the next request, which behind a proxy may be
+    another client's.
+
+    An expectation is hidden from aiohttp, which would ask for the body of a refused request:
+    `schema.load` asks for it. RFC 9110, section 10.1.1.
+    """
+    problem = _problem_of(message)
+    if isinstance(problem, BadRequest):
+        message = message._replace(path="/", url=URL("/"), version=HttpVersion10)
+    expected = message.headers.get(hdrs.EXPECT, "")
+    if expected:
+        headers = message.headers.copy()
+        headers.popall(hdrs.EXPECT)
+        message = message._replace(headers=CIMultiDictProxy(headers))
+    if message.chunked:
+        message = message._replace(should_close=True)
+    request: web.BaseRequest = make(message, payload, protocol, writer, task)
+    if problem is not None:
+        request[PROBLEM] = problem
+    if expected.lower() == "100-continue" and message.version == HttpVersion11:
+        request[AWAITS_CONTINUE] = True
+    cast("HttpConnection", protocol).begin(request)
+    return request
+
+
+async def _handle(
+    handler: Any, metrics: RequestMetrics, request: web.BaseRequest
+) -> web.StreamResponse:
+    """Handle a request, unless it is refused before it comes to the application."""
+    problem = request.get(PROBLEM)
+    if problem is None:
+        response: web.StreamResponse = await handler(request)
         return response
+    metrics.unmatched.count(problem.status)
+    return last_response(request if isinstance(problem, NotFound) else None, problem)
+
+
+class Runner(web.AppRunner):
+    """Serves an application by `HttpConnection`s; its handlers are cancelled with their clients."""
+
+    def __init__(self, app: web.Application, config: ServerConfig) -> None:
+        # aiohttp grants the timeout twice, before it cancels the handlers and after; the third part
+        # is for what is still to be sent.
+        self._third_s = config.shutdown_s / 3
+        super().__init__(app, handler_cancellation=True, shutdown_timeout=self._third_s)
+        self._config = config
+
+    async def setup(self) -> None:
+        """Start the application."""
+        await super().setup()
+        server = self.server
+        assert server is not None
+        server.request_factory = partial(_make_request, server.request_factory)
+        server.request_handler = partial(_handle, server.request_handler, self.app[METRICS])
+
+    def connect(self) -> HttpConnection:
+        """Make a connection: the protocol factory for `loop.create_server`."""
+        assert self.server is not None
+        return HttpConnection(self.server, self.app, self._config)
+
+    async def cleanup(self) -> None:
+        """Stop the application, and send what is left."""
+        await super().cleanup()
+        await self.app[CONNECTION_LIMIT].wait_closed(self._third_s)

@@ -1,29 +1,21 @@
-"""Outlet: from a log to a WebSocket connection, at the pace of the slower of the two."""
+"""LogSender: from a log to a WebSocket, at the pace of the slower of the two."""
 
 import asyncio
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from procd.http.websocket import Connection
+from procd.http.websocket import WebSocket
 from procd.output.log import Log, Store
 from procd.output.multiplex import HOLD_S
 
-# One outlet writes in one turn of the event loop until it has written so many bytes, or so often:
-# few bytes may be many messages.
+# What one sender writes in one turn of the event loop: so many bytes, or so many times.
 PUSH_BYTES: Final = 512 << 10
-PUSH_TIMES: Final = 8
-# Bytes pour when more than FREE_BYTES are in a bucket that leaks CALM_BYTES_S. The more readers
-# there are, the slower it leaks: what bytes cost goes by both.
-FREE_BYTES: Final = 512 << 10
-CALM_BYTES_S: Final = 100 << 20
-# Nothing pours any more after a lull of so long, seconds, however much has come before.
-LULL_S: Final = 0.1
-# How long an outlet that yields rests then between two pushes.
+PUSH_FRAMES: Final = 8
+# Output pours when so many bytes came without a pause of REST_S, seconds. Then a sender that rests
+# does so between two pushes.
+POUR_BYTES: Final = 512 << 10
 REST_S: Final = 0.025
-# What comes so soon after a push comes with more, such as lines of two streams: it is pushed with
-# that, in the next turn, and not with a system call for each.
-AT_ONCE_S: Final = 15e-6
 
 
 class FrameSource(Protocol):
@@ -32,29 +24,29 @@ class FrameSource(Protocol):
     def at(self, offset: int) -> tuple[bytes, int]:
         """One frame or more from `offset` on, and the offset after them.
 
-        The same offset means that they are held back for HOLD_S at most.
+        The same offset means that they are held back, for HOLD_S at most.
         """
 
     def forget(self) -> None:
         """Drop what was kept to be shared."""
 
 
-class Outlet:
-    """Writes a log to a connection, as fast as both allow.
+class LogSender:
+    """Writes a log to a WebSocket, as fast as both allow.
 
-    The cursor's wake-up writes at once, in the turn of the event loop that brought the bytes. Only
-    a client that is behind is waited for, by `run`.
+    The cursor's callback writes at once, in the turn of the event loop that brought the bytes. Only
+    a client that lags is waited for, by `run`.
 
     Args:
         until: the offset to stop at; None for the end of the log.
-        gap_frame: makes what is written in place of bytes that are no longer kept, of the offset
-            after them; without it, they are the end.
-        yields: while bytes pour, leave most of the time to the one who brings them; for logs that
-            keep what is not read yet, so that many readers don't slow the process.
+        gap_frame: makes what is written in place of dropped bytes, given the offset after them;
+            without it, dropped bytes are the end.
+        rests: whether to rest while output pours, so that many readers don't slow the process down;
+            for logs that keep what is not read yet.
 
     Attributes:
         opened: whether it has begun to write.
-        on_shut: called when it waits for `allow` with more to write, perhaps more than once.
+        on_blocked: called when it waits for `allow` with more to write, perhaps repeatedly.
     """
 
     def __init__(
@@ -65,26 +57,23 @@ class Outlet:
         *,
         until: int | None = None,
         gap_frame: Callable[[int], bytes] | None = None,
-        yields: bool = False,
+        rests: bool = False,
     ) -> None:
-        self._connection: Connection | None = None
+        self._websocket: WebSocket | None = None
         self._log = log
         self._frames = frames
         self._until = until
         self._gap_frame = gap_frame
-        self._yields = yields
-        self._level = 0.0  # of a bucket that bytes fall into and that leaks
-        self._level_at = time.monotonic()
-        self._level_end = log.store.end
-        self._next: asyncio.Handle | None = None  # the push that is to come
-        self._pushed_at = 0.0
-        self._held: asyncio.Handle | None = None  # the one for what is held back
+        self._rests = rests
         self._loop = asyncio.get_running_loop()
+        self._next: asyncio.Handle | None = None  # the push that is scheduled
+        self._burst_bytes = 0  # written without a pause
+        self._pushed_at = 0.0
         self._failure: OSError | None = None
         self._allowed: int | None = None
-        self.opened = False
-        self.on_shut: Callable[[], None] | None = None
         self._idle: asyncio.Future[None] | None = None
+        self.opened = False
+        self.on_blocked: Callable[[], None] | None = None
         self.cursor = log.attach(offset, self._wake)
 
     @property
@@ -94,121 +83,95 @@ class Outlet:
         return self.cursor.at_end
 
     @property
-    def _may_wait(self) -> bool:
-        """Whether nothing is lost, and nobody held up, by a rest."""
+    def _may_rest(self) -> bool:
+        """Whether a rest neither loses bytes nor delays the process."""
         log, store = self._log, self._log.store
         if log.sealed or log.paused:
             return False
         return store.end - self.cursor.offset < store.safe_lag_bytes
 
-    def _pours(self) -> bool:
-        """A leaky bucket: add what has come, leak what time allows; whether it is too full.
-
-        Then a push had better rest.
-        """
-        store, now = self._log.store, time.monotonic()
-        leak = CALM_BYTES_S / self._log.readers
-        level = max(0.0, self._level - (now - self._level_at) * leak) + store.end - self._level_end
-        self._level = min(level, FREE_BYTES + LULL_S * leak)
-        self._level_at, self._level_end = now, store.end
-        return self._level > FREE_BYTES and self._may_wait
-
-    def _rest(self) -> None:
-        self._next = self._loop.call_later(REST_S, self._pushed_later)
-
     def _wake(self) -> None:
-        if self._connection is None:
+        if self._websocket is None:
             return
         if self._next is not None:
-            if self._may_wait:
+            if self._may_rest:
                 return
             self._next.cancel()
             self._next = None
-        if self._yields and self._pours():
-            self._rest()
-        elif time.monotonic() - self._pushed_at < AT_ONCE_S and self._may_wait:
-            self._next = self._loop.call_soon(self._pushed_later)
-        else:
-            self._push()
-            self._pushed_at = time.monotonic()
+        self._push()
 
-    def _push_later(self) -> None:
-        """Push in another turn of the event loop, or after a rest."""
-        # One that was closed as it waited for its client has nobody's bytes to reckon with.
-        if self._connection is None or self._next is not None:
-            return
-        if self._yields and self._pours():
-            self._rest()
-        else:
-            self._next = self._loop.call_soon(self._pushed_later)
+    def _schedule(self, delay_s: float) -> None:
+        if self._next is None:
+            self._next = self._loop.call_later(delay_s, self._scheduled_push)
 
-    def _pushed_later(self) -> None:
+    def _scheduled_push(self) -> None:
         self._next = None
         self._push()
 
-    def _push_held(self) -> None:
-        self._held = None
-        self._push()
-
     def _push(self) -> None:
-        connection, cursor, store = self._connection, self.cursor, self._log.store
-        if connection is None:
+        websocket, cursor, store = self._websocket, self.cursor, self._log.store
+        if websocket is None:
             return
-        if connection.closing:  # who is sent no more holds up nobody, however long it stays
+        if websocket.closing:  # it gets nothing more, and must not hold back the process
             self.close()
             return
-        most = cursor.offset + PUSH_BYTES
-        times = 0
+        now = time.monotonic()
+        if now - self._pushed_at > REST_S:
+            self._burst_bytes = 0
+        self._pushed_at = now
+        begin = cursor.offset
+        frames = 0
         while cursor.offset < store.end and not self._finished:
-            if self._allowed is not None and cursor.offset >= self._allowed:
-                if cursor.lost:
-                    break
-                if self.on_shut is not None:
-                    self.on_shut()
+            if self._allowed is not None and cursor.offset >= self._allowed and not cursor.lost:
+                if self.on_blocked is not None:
+                    self.on_blocked()
                 return  # `allow` goes on
-            if connection.full:
+            if websocket.full or (cursor.lost and self._gap_frame is None):
                 break
-            if cursor.offset >= most or times == PUSH_TIMES:
-                self._push_later()
+            if cursor.offset >= begin + PUSH_BYTES or frames == PUSH_FRAMES:
+                self._schedule(self._rest_s(cursor.offset - begin))
                 return
             try:
                 frame, offset = self._frames.at(cursor.offset)
             except LookupError:
-                if self._gap_frame is None:
-                    break
+                assert self._gap_frame is not None
                 offset = store.start
                 frame = self._gap_frame(offset)
             except OSError as exc:
                 self._failure = exc
                 break
-            except MemoryError:  # there may be some in a moment
-                frame, offset = b"", cursor.offset
-            if offset == cursor.offset:  # held back for a moment
-                if self._held is None:
-                    self._held = self._loop.call_later(HOLD_S, self._push_held)
+            if offset == cursor.offset:
+                self._schedule(HOLD_S)
                 return
-            connection.write(frame)
+            websocket.write(frame)
             cursor.advance(offset)
-            times += 1
+            frames += 1
         else:
             if not self._finished:
+                if rest_s := self._rest_s(cursor.offset - begin):
+                    self._schedule(rest_s)
                 return
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
+    def _rest_s(self, pushed_bytes: int) -> float:
+        """How long to wait before the next push, seconds."""
+        self._burst_bytes += pushed_bytes
+        return REST_S if self._rests and self._burst_bytes > POUR_BYTES and self._may_rest else 0
+
     def allow(self, offset: int) -> None:
-        """Begin no frame at or after the highest `offset` so far; for who counts what it gets."""
+        """Begin no frame at or after `offset`, or an earlier such offset if that was higher."""
         self._allowed = max(offset, self._allowed or 0)
         self._wake()
 
-    def open(self, connection: Connection) -> None:
+    def open(self, websocket: WebSocket) -> None:
         """Begin to write, at once; until then the cursor only keeps its place."""
-        self._connection = connection
+        self._websocket = websocket
         self.opened = True
         self._push()
 
     async def run(self) -> bool:
-        """Write until the end, which is True, or until bytes are lost, which is False.
+        """Write until the end, or until bytes are lost; returns whether it was the end.
 
         After `close` it waits to be cancelled.
 
@@ -218,29 +181,26 @@ class Outlet:
         """
         while True:
             if self._failure is not None:
-                try:
-                    raise self._failure
-                finally:
-                    self._failure = None  # or else each would keep the other
+                raise self._failure
             if self._finished:
                 return True
             if self.cursor.lost and self._gap_frame is None:
                 return False
-            if self._connection is not None:
-                if self._connection.full:
-                    await self._connection.drain()
-                self._push_later()
+            if self._websocket is not None:
+                if self._websocket.full:
+                    await self._websocket.drain()
+                if self._websocket is not None:
+                    self._schedule(0)
             self._idle = self._loop.create_future()
             await self._idle
             self._idle = None
 
     def close(self) -> None:
         """Leave the log."""
-        self._connection = self.on_shut = None
-        for handle in self._next, self._held:
-            if handle is not None:
-                handle.cancel()
-        self._next = self._held = None
+        self._websocket = self.on_blocked = None
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
         self.cursor.close()
         if not self._log.readers:
             self._frames.forget()

@@ -1,62 +1,111 @@
-"""The one place where exceptions become replies."""
+"""The one place where exceptions become replies, all with the error envelope.
+
+Source: Process API contract, section 3.2.
+"""
 
 import logging
+from datetime import UTC, datetime
+from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from procd.errors import BadRequest, InvalidBody, NotFound, ProcdError, Refused, TooLarge
-from procd.http.envelope import envelope
-from procd.http.refusal import answer_and_close, turn_away
-from procd.http.request_metrics import REQUESTS
-from procd.http.responses import NO_MEMORY, OBJECT_BYTES, answer, json_response, short_ones
+from procd.errors import BadRequest, NotFound, ProcdError, Unauthorized
+from procd.http.request_metrics import METRICS
+from procd.http.responses import json_response, respond, timestamp
+from procd.http.sdk_compat import asks_websocket
 
 log = logging.getLogger(__name__)
+
+# Errors of these paths have the key `error` as well, for clients before 0.226.
+PTY_PATH: Final = "/process/pty"
+# The rest of a longer body is not waited for: the reply to a request that leaves it unread is the
+# last one of its connection.
+SHORT_BODY_BYTES: Final = 64 << 10
+WEBSOCKET_VERSION: Final = "13"
+
+# On a request whose client waits for "100 Continue" before it sends the body.
+AWAITS_CONTINUE = web.RequestKey("AWAITS_CONTINUE", bool)
+
+
+def envelope(request: web.BaseRequest | None, error: ProcdError) -> dict[str, object]:
+    """The body of an error reply; `request` is None for one that could not be parsed."""
+    path = "" if request is None else request.path
+    fields: dict[str, object] = {
+        "statusCode": error.status,
+        "message": error.message,
+        "source": "DAYTONA_DAEMON",
+        "code": error.code,
+        "timestamp": timestamp(datetime.now(UTC)),
+        "path": path,
+    }
+    if request is not None:
+        fields["method"] = request.method
+    if PTY_PATH in path:
+        fields["error"] = error.message
+    return fields | error.extra
+
+
+def last_response(request: web.BaseRequest | None, error: ProcdError) -> web.Response:
+    """A short error reply that ends its connection."""
+    response = json_response(envelope(request, error), error.status)
+    response.force_close()
+    return response
 
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every failure with the envelope (contract, section 3.2).
-
-    From within `except`, which forgets the failure when it is left: a variable that kept it would
-    be kept by its traceback, and the request with its body with both, until the collector comes.
-    """
+    """Answer every failure with the envelope."""
     try:
         response = await handler(request)
-        if not request.content.is_eof() and isinstance(response, web.Response):
-            await turn_away(request, response)  # a body that nobody has asked for is as good
-        return response
     except ProcdError as exc:
-        return await _answer(request, exc)
-    except (web.HTTPNotFound, web.HTTPMethodNotAllowed, web.HTTPForbidden) as exc:
-        exc.__traceback__ = None  # the request's `match_info` keeps it
-        # Never 405: contract, section 1. Nor what aiohttp-cors says of an OPTIONS that is no
-        # preflight, or asks for what isn't there.
-        return await _answer(request, NotFound("404 page not found"))
+        response = await _error_response(request, exc)
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed, web.HTTPForbidden):
+        # Never 405: contract, section 1. aiohttp-cors refuses with 403 an OPTIONS that is no
+        # preflight, or of an unknown path.
+        response = await _error_response(request, NotFound("404 page not found"))
     except web.HTTPException as exc:
-        return await _answer(request, BadRequest(exc.text or exc.reason))
+        response = await _error_response(request, BadRequest(exc.text or exc.reason))
     except ConnectionError:
-        raise  # the client has gone: nobody is there to answer
+        raise  # the client has gone
     except Exception:
-        # Never the path itself, which may hold what is secret.
-        route = request.app[REQUESTS].of(request).pattern
-        log.exception("%s %s failed", request.method, route)
-        return await _answer(request, ProcdError("internal server error"))
-
-
-async def _answer(request: web.Request, error: ProcdError) -> web.StreamResponse:
-    if request.writer.output_size > 0:  # as after an upgrade
-        raise ConnectionResetError("half of another answer is out")
-    response: web.StreamResponse
-    try:
-        response = await answer(request, envelope(request, error), error.status)
-    except MemoryError:
-        error.message = f"{error.message[:OBJECT_BYTES]}; {NO_MEMORY}"
-        error.extra = short_ones(error.extra)
-        response = json_response(envelope(request, error), error.status)
-    if isinstance(response, web.Response):
-        if isinstance(error, Refused | TooLarge):
-            await turn_away(request, response)
-        elif isinstance(error, InvalidBody) and not request.content.is_eof():
-            await answer_and_close(request, response)
+        # Never the path itself, which may contain secrets.
+        log.exception("%s %s failed", request.method, request.app[METRICS].of(request).pattern)
+        response = await _error_response(request, ProcdError("internal server error"))
+    if isinstance(response, web.Response) and _leaves_body(request):
+        response.force_close()
     return response
+
+
+async def _error_response(request: web.Request, error: ProcdError) -> web.StreamResponse:
+    if request.writer.output_size > 0:  # as after an upgrade
+        raise ConnectionResetError("part of another reply was sent")
+    response = await respond(request, envelope(request, error), error.status)
+    if error.status == Unauthorized.status and not response.prepared:
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+    return response
+
+
+def _leaves_body(request: web.Request) -> bool:
+    """Whether so much of the body may follow that the connection is to end with the reply.
+
+    A client that waits for "100 Continue" may send its body or not: RFC 9110, section 10.1.1.
+    """
+    if request.content.is_eof():
+        return False
+    length = request.content_length
+    return length is None or length > SHORT_BODY_BYTES or request.get(AWAITS_CONTINUE, False)
+
+
+async def refuse_upgrade(request: web.Request, response: web.StreamResponse) -> None:
+    """End the connection of a client that asked for another protocol and doesn't get it.
+
+    Bytes that a proxy takes for a WebSocket's must not become a request. A client with another
+    version of WebSockets is told procd's: RFC 6455, section 4.4. Called before a reply is sent.
+    """
+    if hdrs.UPGRADE in request.headers and response.status != 101:
+        response.force_close()
+        response.headers[hdrs.CONNECTION] = "close"
+        version = request.headers.get(hdrs.SEC_WEBSOCKET_VERSION)
+        if asks_websocket(request) and version != WEBSOCKET_VERSION:
+            response.headers[hdrs.SEC_WEBSOCKET_VERSION] = WEBSOCKET_VERSION

@@ -1,53 +1,46 @@
-"""Around every request: its id, its place in the metrics, and at level debug a line in the log.
+"""Metrics of requests, the id of each, and at level debug a line in the log."""
 
-All that a route needs is bound when the server starts; a request costs a look-up by identity.
-"""
-
-import asyncio
 import itertools
 import logging
 import re
 import secrets
 import time
-import traceback
 from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 
 from procd.http.forwarded import PROXIES
-from procd.http.handshake import SWITCHING, UPGRADED
-from procd.http.whole import ID_HEADER, WholeResponse
 from procd.logging import REQUEST_ID
 from procd.metrics import Histogram, Traffic
-from procd.unix.malloc import MallocTrimmer
 
 log = logging.getLogger(__name__)
 
-# What others' ids may be: nothing that a log or a header could be confused by.
-SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
+ID_HEADER: Final = "X-Request-Id"
+# Ids of clients that can't do harm in a log or a header.
+SAFE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
 
-# Buckets of the time that an answer takes, which is mostly a command's own.
+# Buckets of the time to answer, which is mostly the command's own.
 BOUNDS_S: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 )  # fmt: skip
-# What stands for the status where the client went before there was one, as in nginx.
+SWITCHING: Final = 101
+# The status of a request whose client went before there was one, as in nginx.
 CLIENT_GONE: Final = 499
-# The memory that longer bodies than this took is worth giving back.
-LONG_BYTES: Final = 64 << 10
 
-HEAP = web.AppKey("HEAP", MallocTrimmer)
+# Set on a request that has become a WebSocket.
+UPGRADED = web.RequestKey("UPGRADED", bool)
 
 
 @dataclass(slots=True, eq=False)
 class RouteStats:
-    """What was asked of one route.
+    """The requests of one route.
 
     Attributes:
         pattern: the route's path with names for what varies; all unknown paths share one.
         statuses: how many requests by the status of their reply.
-        durations: from the request's header to the reply; WebSockets not included.
+        durations: from the request's head to the reply; WebSockets not included.
     """
 
     method: str
@@ -55,87 +48,71 @@ class RouteStats:
     statuses: dict[int, int] = field(default_factory=dict)
     durations: Histogram = field(default_factory=lambda: Histogram(BOUNDS_S))
 
+    def count(self, status: int) -> None:
+        """Count a request that was answered with `status`."""
+        self.statuses[status] = self.statuses.get(status, 0) + 1
 
-class Requests:
-    """The statistics of all routes."""
+
+class RequestMetrics:
+    """The statistics of all routes; `unmatched` is for requests that match none."""
 
     def __init__(self) -> None:
         self.unmatched = RouteStats("any", "unmatched")
         self.all: list[RouteStats] = [self.unmatched]
         self.traffic = Traffic()
         self._by_route: dict[web.AbstractRoute, RouteStats] = {}
+        self._id_prefix = secrets.token_hex(5)
+        self._numbers = itertools.count(1)
 
-    def route(self, method: str, pattern: str) -> RouteStats:
-        """New statistics, for one route or for several that are one to the reader."""
+    def add(self, method: str, pattern: str) -> RouteStats:
+        """New statistics, for a route and its variants."""
         stats = RouteStats(method, pattern)
         self.all.append(stats)
         return stats
 
     def bind(self, route: web.AbstractRoute, stats: RouteStats) -> None:
-        """Count the requests of `route` there."""
+        """Count the requests of `route` in `stats`."""
         self._by_route[route] = stats
 
-    def count_unparsed(self, status: int) -> None:
-        """Count what was answered with `status` and never became a request."""
-        self.unmatched.statuses[status] = self.unmatched.statuses.get(status, 0) + 1
-
     def of(self, request: web.Request) -> RouteStats:
-        """Where a request belongs."""
+        """The statistics that a request belongs to."""
         return self._by_route.get(request.match_info.route, self.unmatched)
 
-
-REQUESTS = web.AppKey("REQUESTS", Requests)
-
-
-def observer(requests: Requests) -> Middleware:
-    """The outermost middleware."""
-    prefix = secrets.token_hex(5)
-    numbers = itertools.count(1)
-    traffic = requests.traffic
-
     @web.middleware
-    async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Count a request; the outermost middleware."""
         begin = time.perf_counter()
         request_id = request.headers.get(ID_HEADER)
-        if request_id is None or SANE_ID.fullmatch(request_id) is None:
-            request_id = f"{prefix}-{next(numbers):x}"
-        REQUEST_ID.set(request_id)  # for this task, which is this request's own
+        if request_id is None or SAFE_ID.fullmatch(request_id) is None:
+            request_id = f"{self._id_prefix}-{next(self._numbers):x}"
+        REQUEST_ID.set(request_id)  # in the request's own task
         status = CLIENT_GONE
         try:
             response = await handler(request)
             status = response.status
-            body = getattr(response, "body", None)
-            traffic.sent_bytes += len(body) if isinstance(body, bytes) else response.body_length
+            body = response.body if isinstance(response, web.Response) else None
+            self.traffic.sent_bytes += (
+                len(body) if isinstance(body, bytes) else response.body_length
+            )
             return response
-        except web.HTTPException as exc:
-            status = exc.status
-            raise
-        except asyncio.CancelledError as exc:
-            # The task of the request keeps this, and its frames keep the request, which keeps the
-            # task: what the client sent and what was to be sent would stay until a collection.
-            traceback.clear_frames(exc.__traceback__)
-            raise
         finally:
             seconds = time.perf_counter() - begin
             if status == CLIENT_GONE and request.get(UPGRADED):
                 status = SWITCHING
-            stats = requests.of(request)
-            stats.statuses[status] = stats.statuses.get(status, 0) + 1
+            stats = self.of(request)
+            stats.count(status)
             if status != SWITCHING:
                 stats.durations.add(seconds)
-            received = request.content.total_bytes
-            traffic.received_bytes += received
-            passed = received + request.writer.output_size  # of a reply in pieces
-            if passed > LONG_BYTES:
-                request.app[HEAP].freed(passed)
+            self.traffic.received_bytes += request.content.total_bytes
             if log.isEnabledFor(logging.DEBUG):
-                _tell(request, stats, status, seconds)
-
-    return observe
+                _log_request(request, stats, status, seconds)
 
 
-def _tell(request: web.Request, stats: RouteStats, status: int, seconds: float) -> None:
-    """The line about a request: never its path or query, which may hold what is secret."""
+METRICS = web.AppKey("METRICS", RequestMetrics)
+
+
+def _log_request(request: web.Request, stats: RouteStats, status: int, seconds: float) -> None:
+    """Log a request, without its path and query, which may contain secrets."""
     log.debug(
         "request",
         extra={
@@ -148,9 +125,8 @@ def _tell(request: web.Request, stats: RouteStats, status: int, seconds: float) 
     )
 
 
-def name_request(_: web.Request, response: web.StreamResponse) -> None:
-    """Echo the request's id; called when a reply is about to begin, whatever kind it is."""
-    if isinstance(response, WholeResponse):
-        response.request_id = REQUEST_ID.get()
-    else:
-        response.headers[ID_HEADER] = REQUEST_ID.get()
+async def add_id(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell the client the id of its request, and note an upgrade; called before a reply is sent."""
+    response.headers[ID_HEADER] = REQUEST_ID.get()
+    if response.status == SWITCHING:
+        request[UPGRADED] = True

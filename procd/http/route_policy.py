@@ -1,8 +1,9 @@
-"""Which scope each route needs: plain data, beside no code that could make an exception.
+"""Which scope each route needs: plain data, without code that could make an exception.
 
 A route that isn't here needs `admin`; a test fails for it.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from procd.services.access import Scope
@@ -11,7 +12,7 @@ _SESSION: Final = "/process/session/{session_id}"
 _COMMAND: Final = f"{_SESSION}/command/{{command_id}}"
 _CONTEXT: Final = "/process/interpreter/context/{context_id}"
 
-NEEDS: Final = {
+SCOPES: Final = {
     ("POST", "/process/execute"): Scope.WRITE,
     ("POST", "/process/code-run"): Scope.WRITE,
     ("GET", "/process/session"): Scope.READ,
@@ -31,7 +32,7 @@ NEEDS: Final = {
     ("GET", "/process/pty/create-connect"): Scope.WRITE,
     ("GET", "/process/pty/{id}"): Scope.READ,
     ("DELETE", "/process/pty/{id}"): Scope.WRITE,
-    # With `read` one looks on; what one types counts only with `write` (see api/attach).
+    # With `read` a client is a viewer: its input is discarded.
     ("GET", "/process/pty/{id}/connect"): Scope.READ,
     ("POST", "/process/pty/{id}/resize"): Scope.WRITE,
     ("GET", "/process/interpreter/context"): Scope.READ,
@@ -46,7 +47,7 @@ NEEDS: Final = {
     ("DELETE", "/recordings/{name}"): Scope.WRITE,
     ("GET", "/terminal/ptys"): Scope.READ,
     ("PATCH", "/terminal/ptys/{id}"): Scope.WRITE,
-    # A ticket is worth no more than the token that it is made with.
+    # A ticket has the scope of the token that it was made with.
     ("POST", "/tickets"): Scope.READ,
     ("GET", "/version"): Scope.READ,
     ("GET", "/work-dir"): Scope.READ,
@@ -56,13 +57,13 @@ NEEDS: Final = {
     ("GET", "/metrics"): Scope.READ,
     ("GET", "/openapi.json"): Scope.READ,
     ("GET", "/docs"): Scope.READ,
-    # The sandbox runner's and the control plane's: they hold for everybody's processes to come.
+    # Of the sandbox runner and the control plane: they change all processes to come.
     ("POST", "/init"): Scope.ADMIN,
     ("POST", "/env"): Scope.ADMIN,
 }
 
-# Need no credential, say nothing of what runs here, and are asked by whoever watches the machine.
-# Nor does the web terminal's page: it is the same file for everybody.
+# These need no credential: probes, which tell nothing of what runs here, and the page of the web
+# terminal, the same files for everybody.
 UNGUARDED: Final = frozenset(
     {
         "/healthz",
@@ -73,7 +74,7 @@ UNGUARDED: Final = frozenset(
     }
 )
 
-# Can be upgraded to a WebSocket; there, and nowhere else, a URL may carry a credential.
+# These can be upgraded to a WebSocket. There, and nowhere else, a URL may contain a credential.
 UPGRADES: Final = frozenset(
     {
         "/process/session/entrypoint/logs",
@@ -84,3 +85,30 @@ UPGRADES: Final = frozenset(
         "/terminal/ptys",
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePolicy:
+    """What a route needs.
+
+    Attributes:
+        upgrades: whether it can be upgraded to a WebSocket.
+        unguarded: whether it needs no credential.
+    """
+
+    scope: Scope
+    upgrades: bool = False
+    unguarded: bool = False
+
+
+# Of an unknown path or method: any token is enough to be told that it is unknown.
+UNKNOWN: Final = RoutePolicy(Scope.READ)
+
+
+def policy_of(method: str, path: str) -> RoutePolicy:
+    """The policy of a route."""
+    return RoutePolicy(
+        scope=SCOPES.get((method, path), Scope.ADMIN),
+        upgrades=path in UPGRADES,
+        unguarded=path in UNGUARDED,
+    )

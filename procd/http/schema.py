@@ -1,8 +1,8 @@
 """Request bodies and queries: from JSON to the dataclass that a schema makes.
 
-The rules are those of the contract, section 1.1: any content type; the first JSON value counts and
-what follows is ignored; field names match in any case; unknown fields are ignored; null is absent;
-types are exact.
+Source: Process API contract, section 1.1: any content type; the first JSON value counts and what
+follows is ignored; field names match in any case; unknown fields are ignored; null is absent; types
+are exact.
 """
 
 import json
@@ -15,36 +15,34 @@ from aiohttp import hdrs, web
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing, validate
 
 from procd.errors import BadRequest, InvalidBody, TooLarge
+from procd.http.middleware import AWAITS_CONTINUE
 from procd.suspend import within
 
 MAX_DIGITS: Final = 18
-# Of an integer in a document; to make one takes their square.
+# Of an integer in a document: parsing one takes the square of its length.
 MAX_INTEGER_DIGITS: Final = 500
 MAX_UINT16: Final = (1 << 16) - 1
 MAX_UINT32: Final = (1 << 32) - 1
 IDENTITY: Final = "identity"  # Content-Encoding: none
 HAS_NUL: Final = "must not contain a NUL character"
 HAS_SURROGATES: Final = "must not contain lone surrogates"
-# What may stand before the first value: in bytes it is found faster than in a text.
-NO_VALUE: Final = re.compile(rb"(?:%b)?[ \t\r\n]*+" % BOM_UTF8)
-# What the structure of JSON is told by.
-MARK: Final = re.compile(rb'[",\[\]{}]')
-# From after its first quote; possessive: nothing is gone back over.
-STRING: Final = re.compile(rb'(?>[^"\\]++|\\.)*+"', re.DOTALL)
+PREAMBLE: Final = re.compile(rb"(?:%b)?[ \t\r\n]*+" % BOM_UTF8)
+# A string, or what follows a quote that is never closed. Possessive: it takes linear time.
+STRING: Final = re.compile(rb'"(?>[^"\\]++|\\.)*+"?', re.DOTALL)
 
-# How long a body may keep silent in its middle, seconds.
+# How long the next part of a body may take to come, seconds.
 SILENCE_S = web.AppKey("SILENCE_S", float)
-# How many values a document may have.
+# How many values a document may contain.
 MAX_VALUES = web.AppKey("MAX_VALUES", int)
 
 
 class Text(fields.String):
-    """A string that can be an argument, a path or a variable: Unicode, and without NUL."""
+    """A string that can be an argument, a path or a variable: Unicode without NUL."""
 
     allows_nul = False
 
     def deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """As any field does; what is a string, as most are, is judged without further ado."""
+        """Validate a value; in short for a string, as most values are."""
         if type(value) is not str:
             return super().deserialize(value, *args, **kwargs)
         if "\0" in value and not self.allows_nul:
@@ -60,15 +58,15 @@ class Element(Text):
     """A string in a list or a map, where null is the empty string. Source: Go's encoding/json."""
 
     def deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """As any field does."""
+        """Validate a value."""
         return super().deserialize("" if value is None else value, *args, **kwargs)
 
 
 class AnyText(Text):
-    """A string that may hold anything but lone surrogates.
+    """A string that may contain NUL.
 
-    A script, which is a file; a program, which its interpreter judges; an id, where
-    `procd.services.ids` says what else may not be in it, and so for NUL as well.
+    For a script, which is passed in a file, a program, and an id, which `procd.services.ids`
+    checks.
     """
 
     allows_nul = True
@@ -84,7 +82,7 @@ class Flag(fields.Boolean):
 
 
 class Count(fields.Integer):
-    """An unsigned integer of limited size, written as one."""
+    """An unsigned integer up to `largest`, written as an integer."""
 
     def __init__(self, largest: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -97,7 +95,7 @@ class Count(fields.Integer):
 
 
 def strings(*, nulls: bool = True, **kwargs: Any) -> fields.Dict:
-    """A field that maps strings to strings, or with `nulls` to null for the empty one."""
+    """A field that maps strings to strings; with `nulls`, null is the empty string."""
     return fields.Dict(keys=Text(), values=Element() if nulls else Text(), **kwargs)
 
 
@@ -107,10 +105,10 @@ def non_empty() -> validate.Length:
 
 
 class BodySchema(Schema):
-    """A schema that takes field names in any case and ignores what it doesn't know.
+    """A schema that takes field names in any case and ignores unknown fields.
 
-    It is declared, and its fields judge, as marshmallow has it. They are gone through here, since
-    what else `Schema.load` can do takes longer than the fields themselves, with every request.
+    It is declared as any schema of marshmallow; but `Schema.load` takes longer than the fields
+    themselves, so `load_document` goes through them.
     """
 
     class Meta:
@@ -118,27 +116,20 @@ class BodySchema(Schema):
 
     def __init__(self) -> None:
         super().__init__()
-        self._plan = [
-            (
-                (field.data_key or name).lower(),
-                field.data_key or name,
-                name,
-                field,
-                field.required or field.load_default is not missing,
-            )
-            for name, field in self.load_fields.items()
+        self._fields = [
+            (field.data_key or name, name, field) for name, field in self.load_fields.items()
         ]
 
     def build(self, data: dict[str, Any]) -> Any:
-        """What the document is to the program; `data` has all that was given or has a default.
+        """Make the request of all fields that were given or have a default.
 
         Raises:
-            ValidationError: its parts don't fit each other.
+            ValidationError: the fields don't fit each other.
         """
         return data
 
     def load_document(self, document: object) -> Any:
-        """Validate a parsed document and build what it stands for.
+        """Validate a parsed document and build the request.
 
         Raises:
             InvalidBody: with the first thing that is wrong.
@@ -147,53 +138,50 @@ class BodySchema(Schema):
             raise InvalidBody("invalid request body: must be a JSON object")
         given = {name.lower(): value for name, value in document.items() if value is not None}
         data: dict[str, Any] = {}
-        for lowered, key, name, field, wanted in self._plan:
-            if not wanted and lowered not in given:
+        for key, name, field in self._fields:
+            value = given.get(key.lower(), missing)
+            if value is missing and not field.required and field.load_default is missing:
                 continue
             try:
-                data[name] = field.deserialize(given.get(lowered, missing))
+                data[name] = field.deserialize(value)
             except ValidationError as exc:
-                raise _refusal({key: exc.messages}) from exc
+                raise _invalid({key: exc.messages}) from exc
         try:
             return self.build(data)
         except ValidationError as exc:
-            raise _refusal(exc.messages) from exc
-
-
-def _refusal(messages: Any) -> InvalidBody:
-    return InvalidBody(f"invalid request body: {_first(messages)}")
+            raise _invalid(exc.messages) from exc
 
 
 async def load(request: web.Request, schema: BodySchema) -> Any:
-    """The request's body as the dataclass of `schema`.
+    """Read the body of a request and build what `schema` makes of it.
 
     Raises:
-        InvalidBody: it is encoded, is not JSON, doesn't fit, or has stopped coming.
-        TooLarge: it is above the server's limit.
+        InvalidBody: the body is encoded, is not JSON, doesn't fit, or stopped coming.
+        TooLarge: it is longer than `server.max_body_bytes`.
         ConnectionError: the client has gone.
     """
-    content = request.content
-    if max(request.content_length or 0, content.total_bytes) > request.client_max_size:
+    if (request.content_length or 0) > request.client_max_size:
         raise TooLarge("request body is too large")
     if (request.headers.get(hdrs.CONTENT_ENCODING) or IDENTITY).lower() != IDENTITY:
         raise InvalidBody("invalid request body: no Content-Encoding is supported")
+    if request.pop(AWAITS_CONTINUE, False):
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # of the reply itself, nothing was sent
     try:
-        # Most often all of it came with the headers.
-        raw = content.read_nowait() if content.is_eof() else await _read(request)
+        raw = await _read(request)
     except web.RequestPayloadError as exc:
         raise InvalidBody("invalid request body: can't be decoded") from exc
     return schema.load_document(parse(raw, request.app[MAX_VALUES]))
 
 
 async def _read(request: web.Request) -> bytes:
-    """The body of a request; one that has stopped coming would keep its connection for ever."""
-    silence_s = request.app[SILENCE_S]
+    """Read a body; a client that stops sending must not keep the request for ever."""
     body = bytearray()
     while True:
         if request.transport is None:
             raise ConnectionResetError("the client has gone")
         try:
-            piece = await within(silence_s, request.content.readany)
+            piece = await within(request.app[SILENCE_S], request.content.readany)
         except TimeoutError as exc:
             raise InvalidBody("invalid request body: it has stopped coming") from exc
         if not piece:
@@ -217,16 +205,17 @@ DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_constant=_refuse_con
 
 
 def parse(raw: bytes, max_values: int) -> object:
-    """The first JSON value of `raw`.
+    """Parse the first JSON value of `raw`.
 
     Raises:
-        InvalidBody: there is none, or it has too many values. Making them takes the event loop's
-            time, up to a thousand times as much as a text of the same length.
+        InvalidBody: there is none, or `raw` has more than `max_values` values. They would block the
+            event loop for up to a thousand times as long as a text of the same length.
     """
-    raw = raw[NO_VALUE.match(raw).end() :]  # type: ignore[union-attr]  # it matches anything
+    preamble = PREAMBLE.match(raw)
+    raw = raw[preamble.end() :] if preamble is not None else raw
     if not raw:
         raise InvalidBody("invalid request body: empty")
-    if len(raw) > max_values and _has_more_values(raw, max_values):
+    if _count_values(raw) > max_values and _count_values(STRING.sub(b"", raw)) > max_values:
         raise InvalidBody(f"invalid request body: more than {max_values} values")
     text = raw.decode("utf-8", "replace")
     try:
@@ -235,6 +224,11 @@ def parse(raw: bytes, max_values: int) -> object:
     except (json.JSONDecodeError, RecursionError) as exc:
         raise InvalidBody(f"invalid request body: {exc}") from exc
     return value
+
+
+def _count_values(raw: bytes) -> int:
+    """How many values JSON without strings contains, at most."""
+    return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
 
 
 def number(query: Mapping[str, str], name: str) -> int | None:
@@ -252,7 +246,7 @@ def number(query: Mapping[str, str], name: str) -> int | None:
 
 
 def flag(query: Mapping[str, str], name: str) -> bool:
-    """Whether the query parameter `name` is `true`; it is absent or `false` otherwise.
+    """The query parameter `name`, `true` or `false`; absent is false.
 
     Raises:
         BadRequest: it is something else.
@@ -263,41 +257,6 @@ def flag(query: Mapping[str, str], name: str) -> bool:
     return text == "true"
 
 
-def _has_more_values(raw: bytes, most: int) -> bool:
-    """Whether the first JSON value holds more than so many, without building them."""
-    if sum(map(raw.count, (b",", b"[", b"{"))) <= most:
-        return False
-    depth = values = position = 0
-    for _ in range(5 * most):  # each has four marks at the most, or it is no JSON
-        mark = MARK.search(raw, position)
-        if mark is None:
-            return False
-        position = mark.end()
-        match mark[0]:
-            case b'"':
-                position = _end_of_string(raw, position)
-            case b",":
-                values += 1
-            case b"[" | b"{":
-                values += 1
-                depth += 1
-            case _:
-                depth -= 1
-        if values > most:
-            return True
-        if depth <= 0:  # what follows is ignored
-            return False
-    return False
-
-
-def _end_of_string(raw: bytes, begin: int) -> int:
-    quote = raw.find(b'"', begin)
-    if raw[quote - 1 : quote] == b"\\":  # most often it isn't
-        string = STRING.match(raw, begin)
-        return len(raw) if string is None else string.end()
-    return len(raw) if quote < 0 else quote + 1
-
-
 def _is_unicode(text: str) -> bool:
     if text.isascii():
         return True
@@ -306,6 +265,10 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _invalid(messages: Any) -> InvalidBody:
+    return InvalidBody(f"invalid request body: {_first(messages)}")
 
 
 def _first(messages: Any, path: str = "") -> str:

@@ -1,236 +1,284 @@
-"""WebSocket connections: messages in and frames out, the close.
+"""WebSockets: messages in, frames out, and the close.
 
-aiohttp parses what comes in. What goes out is written to the transport frame by frame, since an
-unmasked frame is the same bytes for every client and needs encoding only once.
+aiohttp parses what comes in. What goes out is written to the transport as frames, since an unmasked
+frame is the same bytes for every client and needs encoding only once.
 
-Source: RFC 6455; Process API contract, section 10.3.
+Source: RFC 6455; Process API contract, sections 9.3 and 10.3.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
-from typing import Final
+import logging
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, cast
 
-from aiohttp import EofStream, WebSocketError, WSCloseCode, WSMsgType, hdrs, web
+from aiohttp import HttpVersion11, WebSocketError, WSCloseCode, WSMsgType, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_websocket import WSMessageNoDecodeText
 
 from procd.config import ServerConfig
-from procd.http.auth import CALLER, GATE
+from procd.errors import BadRequest
+from procd.http.auth import ACCESS_CONTROL, CALLER
 from procd.http.connection import HttpConnection
-from procd.http.frame_reader import Incoming, Listener
-from procd.http.goodbye import (
-    STOPPED,
-    TOKEN_GONE,
-    TOO_LONG,
-    TOO_SLOW,
-    Goodbye,
-    answer_to,
-    close_frame,
-)
-from procd.http.handshake import UPGRADED, Select, handshake_of, version_token
-from procd.http.keepalive import Pulse
-from procd.http.sockopt import limit_unsent
+from procd.http.keepalive import Keepalive
+from procd.http.middleware import WEBSOCKET_VERSION
+from procd.http.sdk_compat import offered, version_token
 from procd.metrics import Traffic
-from procd.output.frames import PING, PONG, TEXT, encode
-from procd.services.access import Token, Tokens
+from procd.output.frames import CLOSE, PING, PONG, TEXT, encode
+from procd.services.access import Tokens
+from procd.suspend import within
 
-# What may wait in a socket's own buffer; a client that lags by more stops its cursor.
+# What may wait in a transport's buffer; a client that lags by more stops its cursor.
 HIGH_BYTES: Final = 256 << 10
 LOW_BYTES: Final = 64 << 10
-# Beyond this even pongs wait, and what else the client sends with them.
-MOST_BYTES: Final = 2 * HIGH_BYTES
-# A client whose message was refused has sent all that it will when it is silent for so long.
-REST_S: Final = 5.0
+# Beyond this not even pongs are written, and the client isn't read.
+MAX_ANSWERS_BYTES: Final = 2 * HIGH_BYTES
+# What the kernel takes before it can send it. By itself it takes 4 MiB for a client that was fast
+# once, and pongs and the echoes of keys lie behind that.
+UNSENT_BYTES: Final = 128 << 10
+# Messages of a client that are taken in one turn of the event loop.
+MESSAGES_A_TURN: Final = 64
+# A client whose message was refused has sent all of it when it is silent for so long, seconds.
+SILENCE_S: Final = 5.0
+# A control frame carries 125 bytes, two of them the close code. Source: section 5.5.
+MAX_REASON_BYTES: Final = 123
+# The largest close code that an application may use. Source: section 7.4.2.
+LAST_CODE: Final = 4999
 
+CloseReason = tuple[int, str]
+STOPPING: Final = "server shutdown"
+STOPPED: Final[CloseReason] = (WSCloseCode.GOING_AWAY, STOPPING)
+TOKEN_GONE: Final[CloseReason] = (WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
+TOO_SLOW: Final[CloseReason] = (WSCloseCode.POLICY_VIOLATION, "slow consumer")
+TOO_LONG: Final = "the message was too long"
 PING_FRAME: Final = encode(PING, b"")
+# The types of messages that a client has sent; others tell of the connection.
+FRAME_TYPES: Final = frozenset(
+    (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG, WSMsgType.CLOSE)
+)
+
+# Picks from the sub-protocols that are offered the one to answer with.
+Select = Callable[[list[str]], str | None]
 
 
-class Connections:
-    """The open connections of the server, so that they can be told when it stops."""
+def close_frame(code: int, reason: str) -> bytes:
+    """A Close frame; the reason is cut to what fits, code 0 is none."""
+    message = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore").encode()
+    return encode(CLOSE, (struct.pack("!H", code) if code else b"") + message)
+
+
+def check_handshake(request: web.Request) -> None:
+    """Check that a request is a WebSocket handshake.
+
+    Raises:
+        BadRequest: it isn't.
+    """
+    is_known = bool(web.WebSocketResponse().can_prepare(request))
+    version = request.headers.get(hdrs.SEC_WEBSOCKET_VERSION)
+    # aiohttp takes drafts of the protocol as well. HTTP/1.0: RFC 9110, section 7.8.
+    if not is_known or version != WEBSOCKET_VERSION or request.version < HttpVersion11:
+        raise BadRequest("WebSocket upgrade required")
+
+
+def cork(request: web.Request, *, on: bool) -> None:
+    """Hold back what is written, for 200 ms at most, or send it. Source: tcp(7), TCP_CORK."""
+    if request.transport is not None:
+        sock = request.transport.get_extra_info("socket")
+        with suppress(OSError):  # a unix socket, or closed by now
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
+
+
+class WebSockets:
+    """The open WebSockets of the server.
+
+    Attributes:
+        dropped: how many clients were dropped, by reason.
+    """
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self.traffic = Traffic()
         self.dropped = {"silent": 0, "slow": 0}
-        self._open: set[Connection] = set()
+        self._open: set[WebSocket] = set()
         self._stopping = False
+        # It logs all sub-protocols that are offered, which may carry secrets.
+        logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
     def __len__(self) -> int:
-        """How many are open."""
         return len(self._open)
 
+    @asynccontextmanager
     async def accept(
         self,
         request: web.Request,
         max_message_bytes: int,
+        *,
         select: Select = version_token,
-        stopped: Goodbye = STOPPED,
-    ) -> "Connection":
-        """Answer the handshake.
+        stopped: CloseReason = STOPPED,
+        too_long: str = TOO_LONG,
+    ) -> "AsyncIterator[WebSocket]":
+        """Upgrade a request; the WebSocket is closed when the block ends.
 
         Args:
-            select: picks from the sub-protocols that are offered the one to answer with.
-            stopped: what the Close says when the server stops.
+            select: picks the sub-protocol.
+            stopped: code and reason of the Close when the server stops.
+            too_long: the reason of the Close after a message above `max_message_bytes`.
 
         Raises:
-            BadRequest: it isn't one.
-            ConnectionError: the client has gone, or it was sent away: since the gate has let it in,
-                time has passed, in which its token went or the server began to stop.
+            BadRequest: it is no handshake.
+            ConnectionError: the client has gone, or its token is no longer valid, or the server
+                began to stop.
         """
-        handshake = handshake_of(request, select)
-        token = handshake.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL)
-        ws = web.WebSocketResponse[bool](
+        check_handshake(request)
+        response = _Response(
             autoclose=False,
             autoping=False,
             compress=False,
             decode_text=False,
-            max_msg_size=max_message_bytes + 1,  # aiohttp refuses what is as large as this
-            protocols=() if token is None else (token,),
+            max_msg_size=max_message_bytes + 1,  # aiohttp refuses a message of that size
         )
-        request[UPGRADED] = True
-        writer = await ws.prepare(handshake)
-        transport = request.transport
-        if transport is None:
+        if (token := select(offered(request))) is not None:
+            response.headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = token
+        writer = await response.prepare(request)
+        if request.transport is None:
             raise ConnectionResetError("the client has gone")
-        protocol = request.protocol
-        assert isinstance(protocol, HttpConnection)
-        incoming = protocol.incoming
-        if incoming is None:
-            raise ConnectionResetError("the client has gone")
-        connection = Connection(self, ws, incoming, writer, transport, request[CALLER], stopped)
-        self._open.add(connection)
-        if not request.app[GATE].still_admits(connection.caller):
-            connection.close(*TOKEN_GONE)
-        elif self._stopping:
-            connection.close(*stopped)
-        if connection.closing:
-            connection.release()
-            raise ConnectionResetError("the client was sent away")
-        return connection
-
-    def closed(self, connection: "Connection") -> None:
-        """Forget a connection."""
-        self._open.discard(connection)
+        websocket = WebSocket(self, request, response, writer, stopped, too_long)
+        self._open.add(websocket)
+        try:
+            if not request.app[ACCESS_CONTROL].is_valid(websocket.caller):
+                websocket.close(*TOKEN_GONE)
+            elif self._stopping:
+                websocket.close(*stopped)
+            if websocket.closing:
+                raise ConnectionResetError("the client was sent away")
+            yield websocket
+            await websocket.finish()
+        finally:
+            self._open.discard(websocket)
+            websocket.release()
 
     def drop_without(self, tokens: Tokens) -> None:
-        """Close the connections whose caller's token is gone; what they still send is dropped."""
-        for connection in self._open:
-            if connection.caller not in tokens:
-                connection.send_away(*TOKEN_GONE)
+        """Close the WebSockets whose caller's token is gone."""
+        for websocket in self._open:
+            if websocket.caller not in tokens:
+                websocket.dismiss(*TOKEN_GONE)
 
     def stop(self) -> None:
-        """Tell every client that the server stops."""
+        """Close all WebSockets, and those to come, because the server stops."""
         self._stopping = True
-        for connection in self._open:
-            connection.close(*connection.stopped)
+        for websocket in self._open:
+            websocket.close(*websocket.stopped)
 
     async def aclose(self, within_s: float) -> None:
         """Drop the clients that don't answer to `stop` in time."""
-        ends = [connection.released for connection in self._open]
-        if ends:
-            await asyncio.wait(ends, timeout=within_s)
-        for connection in self._open:
-            connection.abort()
+        released = [websocket.released for websocket in self._open]
+        if released:
+            await asyncio.wait(released, timeout=within_s)
+        for websocket in self._open:
+            websocket.abort()
 
 
-CONNECTIONS = web.AppKey("CONNECTIONS", Connections)
+WEBSOCKETS = web.AppKey("WEBSOCKETS", WebSockets)
 
 
-class Connection:
+class _Response(web.WebSocketResponse[bool]):
+    """aiohttp's side of a WebSocket, which doesn't close it by itself.
+
+    aiohttp would close the TCP connection in the midst of a message that is too long, and the
+    client, which is still sending, would not get to read why.
+    """
+
+    async def close(self, **_: Any) -> bool:
+        """Do nothing: `WebSocket` closes."""
+        return False
+
+
+class WebSocket:
     """One WebSocket of a client.
 
     Attributes:
-        at_once: is offered each short message for which `receive` waits, in the turn of the event
-            loop that has brought it: to wake the handler takes as long again.
-        caller: whose token it was opened with.
+        response: what the handler is to return.
+        caller: the token that it was opened with.
         heard: whether the client has sent a frame of any kind.
         heard_text: whether the last message was a text message.
-        stopped: what the Close says when the server stops.
-        closing: whether this side has sent its Close.
-        stalled: set while its input isn't read on purpose; its silence proves nothing then.
-        on_sent_away: called by `send_away`.
-        on_nonsense: called when the client has sent what is refused; nothing more of it is heard.
+        stopped: code and reason of the Close when the server stops.
+        closing: whether a Close was sent.
+        keepalive: drops a dead client.
+        on_dismiss: called by `dismiss`.
         released: done when the handler has ended.
     """
 
     def __init__(
         self,
-        connections: Connections,
-        ws: "web.WebSocketResponse[bool]",
-        incoming: Incoming,
+        websockets: WebSockets,
+        request: web.Request,
+        response: _Response,
         writer: AbstractStreamWriter,
-        transport: asyncio.Transport,
-        caller: Token,
-        stopped: Goodbye,
+        stopped: CloseReason,
+        too_long: str,
     ) -> None:
-        self._ws = ws
-        self._incoming = incoming
-        self.caller = caller
+        transport = request.transport
+        assert transport is not None
+        self.response = response
+        self.caller = request[CALLER]
         self.stopped = stopped
-        self.too_long = TOO_LONG  # the reason of a Close for that
         self.heard = False
         self.heard_text = False
         self.closing = False
-        self.stalled = False
-        self.on_sent_away: Callable[[], None] | None = None
-        self.on_nonsense: Callable[[], None] | None = None
-        self.at_once: Listener | None = None
-        self._left_with: int | None = None  # the code of the client's Close
-        self._over = False  # nothing more will be received
-        self._connections = connections
-        self._traffic = connections.traffic
+        self.on_dismiss: Callable[[], None] | None = None
+        self.released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._too_long = too_long
+        self._connection = cast("HttpConnection", request.protocol)
+        self._websockets = websockets
         self._writer = writer
         self._transport = transport
+        self._client_code: int | None = None  # of the client's Close
+        self._over = False  # nothing more will be received
+        self._refused = False  # since the client has sent what can't be parsed
+        self._messages = 0
         transport.set_write_buffer_limits(HIGH_BYTES, LOW_BYTES)
-        limit_unsent(transport.get_extra_info("socket"))
-        self.released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pulse = Pulse(self, transport, connections.config)
+        _limit_unsent(transport.get_extra_info("socket"))
+        self.keepalive = Keepalive(
+            transport,
+            websockets.config,
+            heard_at=lambda: self._connection.heard_at,
+            ping=self.ping,
+            drop=self.drop_silent,
+        )
 
     def write(self, frame: bytes) -> None:
-        """Write a frame, or drop it if the connection is closing."""
+        """Write a frame, or several; nothing if the WebSocket is closing."""
         if not self.closing:
             self._send(frame)
 
     def _send(self, frame: bytes) -> None:
-        if self._transport.is_closing():
-            return
-        self._traffic.sent_bytes += len(frame)
-        self._pulse.written_bytes += len(frame)
-        try:
+        if not self._transport.is_closing():
+            self._websockets.traffic.sent_bytes += len(frame)
+            self.keepalive.written_bytes += len(frame)
             self._transport.write(frame)
-        except MemoryError:  # nobody knows how much of it is out
-            self._transport.abort()
 
     def write_text(self, payload: bytes) -> None:
         """Write a text message."""
         self.write(encode(TEXT, payload))
 
+    def ping(self) -> None:
+        """Write a ping."""
+        self.write(PING_FRAME)
+
     async def answer(self, frame: bytes) -> None:
-        """Write what a message asks for; who doesn't read such answers is not read until it does.
+        """Write an answer to a message; a client that doesn't read answers isn't read meanwhile.
 
         Raises:
             ConnectionError: the client has gone.
         """
-        await self._answers_read()
-        self.write(frame)
-
-    async def _answers_read(self) -> None:
-        if self._transport.get_write_buffer_size() > MOST_BYTES:
+        if self._transport.get_write_buffer_size() > MAX_ANSWERS_BYTES:
             await self.drain()
-
-    def ping(self) -> None:
-        """Ask for a sign of life."""
-        self.write(PING_FRAME)
-
-    @property
-    def heard_at(self) -> float:
-        """When the client sent something last; the loop's time, which is monotonic(3)'s."""
-        return self._incoming.heard_at
+        self.write(frame)
 
     @property
     def full(self) -> bool:
-        """Whether the client is behind by more than its socket may hold."""
+        """Whether the client lags by more than its transport may hold."""
         return self._transport.get_write_buffer_size() > HIGH_BYTES
 
     async def drain(self) -> None:
@@ -242,155 +290,140 @@ class Connection:
         await self._writer.drain()
 
     async def receive(self) -> bytes | None:
-        """The next message's payload; None when the client has closed or gone.
+        """The payload of the next message; None when the client has closed or gone.
 
-        A client's Close is answered by `release`, when all that came before it is dealt with.
-
-        Once `close` was called, what the client still sends is read and dropped until it answers:
-        to leave it unread would have the kernel drop what the client hasn't read, too. Its pings
-        are answered: who has much to read first asks meanwhile whether anybody is there.
+        Once `close` was called, messages are dropped until the client answers: if they were left
+        unread, the kernel would drop what the client hasn't read. Its pings are answered.
         """
         while not self._over:
-            message = await self._next()
-            if message is None:
-                break
-            kind = message.type
-            if kind is WSMsgType.BINARY or kind is WSMsgType.TEXT:
-                data: bytes = message.data
-                self._received(data, is_text=kind is WSMsgType.TEXT)
-                if self.closing:
+            self._messages += 1
+            if self._messages % MESSAGES_A_TURN == 0:
+                await asyncio.sleep(0)  # messages that are there already are not waited for
+            message = await self.response.receive()
+            self.heard = self.heard or message.type in FRAME_TYPES
+            match message.type:
+                case WSMsgType.BINARY | WSMsgType.TEXT:
+                    self.heard_text = message.type is WSMsgType.TEXT
+                    self._websockets.traffic.received_bytes += len(message.data)
+                    if not self.closing:
+                        return cast("bytes", message.data)
+                case WSMsgType.PING:
+                    await self._answer_ping(message.data)
+                case WSMsgType.PONG:
                     continue
-                return data
-            if kind is WSMsgType.PING:
-                await self._answers_read()
-                self._send(encode(PONG, message.data))
-            elif kind is WSMsgType.CLOSE:
-                self.heard = True
-                code: int = message.data
-                self._left_with = answer_to(code)
-                break
-            self.heard = True
-        self._over = True
+                case WSMsgType.CLOSE:
+                    self._client_code = message.data
+                    self._over = True
+                case WSMsgType.ERROR if isinstance(message.data, WebSocketError):
+                    code = message.data.code
+                    self.close(code, self._too_long if code == WSCloseCode.MESSAGE_TOO_BIG else "")
+                    self.heard = self._refused = self._over = True
+                case _:
+                    self._over = True
         return None
 
-    async def _next(self) -> WSMessageNoDecodeText | None:
-        """The next message of any kind; None when the client has gone, or has sent nonsense.
-
-        aiohttp's `receive` closes the TCP connection in the midst of a message that is too long,
-        and the client, which is still sending, never gets to read why. Nor may one that has sent
-        nonsense, if the answer to a ping is on its way behind that.
-        """
-        reader = self._ws._reader  # noqa: SLF001
-        assert reader is not None
-        if self.at_once is not None:
-            self._incoming.listener = self._offer
-        try:
-            return await reader.read()
-        except (EofStream, ConnectionError):
-            return None
-        except WebSocketError as exc:
-            self.heard = True
-            is_too_long = exc.code == WSCloseCode.MESSAGE_TOO_BIG
-            self.close(exc.code, self.too_long if is_too_long else "")
-            self._pulse.sent_away()
-            if self.on_nonsense is not None:
-                self.on_nonsense()
-            if not (is_too_long or self._transport.is_closing()):
-                with suppress(OSError):  # the client has reset the connection
-                    self._transport.write_eof()  # whose answer may be no frame, either
-            await self._incoming.answered(REST_S)
-            self._transport.close()
-            return None
-        finally:
-            # Where a message lay there already, the parser took none since. What comes next isn't
-            # to be heard before that, which the handler may have to wait with.
-            self._incoming.listener = None
-
-    def _offer(self, data: bytes, is_text: bool) -> bool:  # noqa: FBT001 - it is a Listener
-        if self.closing or self.at_once is None or not self.at_once(data, is_text):
-            return False
-        self._received(data, is_text=is_text)
-        return True
-
-    def _received(self, data: bytes, *, is_text: bool) -> None:
-        self.heard = True
-        self.heard_text = is_text
-        self._traffic.received_bytes += len(data)
-
-    def ignore_messages(self) -> None:
-        """Drop what the client sends from now on but control frames, however long it is."""
-        self._incoming.deaf = True
-
-    async def unread(self) -> AsyncIterator[bytes]:
-        """The messages of a client that has gone, before its Close, that `receive` didn't return.
-
-        aiohttp's own returns no more of them. Only their turns are waited for.
-        """
-        reader = self._ws._reader  # noqa: SLF001
-        with suppress(EofStream, ConnectionError, WebSocketError):
-            while reader is not None and self._incoming.gone:
-                message = await reader.read()
-                if message.type is WSMsgType.CLOSE:
-                    break
-                if message.type is WSMsgType.BINARY or message.type is WSMsgType.TEXT:
-                    self.heard_text = message.type is WSMsgType.TEXT
-                    yield message.data
+    async def _answer_ping(self, payload: bytes) -> None:
+        if self._transport.get_write_buffer_size() > MAX_ANSWERS_BYTES:
+            await self.drain()
+        if not self.keepalive.must_close:
+            self._send(encode(PONG, payload))
 
     def abort(self) -> None:
         """Drop the connection."""
         self._transport.abort()
 
     def drop_silent(self) -> None:
-        """Drop the connection because the client is dead."""
-        self._connections.dropped["silent"] += 1
+        """Drop the connection of a client that shows no sign of life."""
+        self._websockets.dropped["silent"] += 1
         self.abort()
 
     def close(self, code: int, reason: str) -> None:
-        """Say why and begin to close; `receive` then waits for the client's answer.
+        """Send a Close; `receive` then waits for the client's answer.
 
-        As long as the client shows life: what it hasn't read yet lies before the Close, and would
-        be lost with the connection. A second call does nothing.
+        It waits as long as the client shows signs of life, since output that the client hasn't read
+        lies before the Close. A second call does nothing.
         """
-        if self.closing:
-            return
-        self.write(close_frame(code, reason))
-        self.closing = True
-        self._pulse.closed()
+        if not self.closing:
+            self.write(close_frame(code, reason))
+            self.closing = True
+            self.keepalive.close_sent()
 
-    def send_away(self, code: int, reason: str) -> None:
-        """Begin to close, and cut the client off at once from what it is attached to.
-
-        It is dropped if it doesn't answer, whatever it goes on to send.
-        """
+    def dismiss(self, code: int, reason: str) -> None:
+        """Send a Close and detach the client; it is dropped if it doesn't answer soon."""
         self.close(code, reason)
-        self._pulse.sent_away()
-        if self.on_sent_away is not None:
-            self.on_sent_away()
+        self.keepalive.require_close()
+        if self.on_dismiss is not None:
+            self.on_dismiss()
 
     def drop_slow(self) -> None:
-        """Begin to close because the client has fallen too far behind."""
+        """Send a Close because the client lags too far behind."""
         if not self.closing:
-            self._connections.dropped["slow"] += 1
+            self._websockets.dropped["slow"] += 1
         self.close(*TOO_SLOW)
-        self._pulse.sent_away()
+        self.keepalive.require_close()
 
-    async def finish(self) -> None:
-        """Wait for the client's answer to `close`."""
+    async def wait_closed(self) -> None:
+        """Wait until the client has closed, and drop its messages."""
         while await self.receive() is not None:
             continue
 
-    def release(self) -> web.StreamResponse:
-        """The handler has ended, and is to return this.
-
-        What aiohttp has parsed of a message hangs on it, so it isn't kept: whoever still knows
-        this connection may have to wait for the cycle collector.
-        """
-        if self._left_with is not None:
-            self.close(self._left_with, "")
+    async def finish(self) -> None:
+        """Complete the close, when the handler has done its part."""
+        if self._client_code is not None:
+            code = self._client_code
+            if code == WSCloseCode.ABNORMAL_CLOSURE or code > LAST_CODE:
+                code = WSCloseCode.PROTOCOL_ERROR  # aiohttp lets these in
+            self.close(code, "")
             self._transport.close()
-        self._pulse.stop()
-        self._connections.closed(self)
+        elif self._refused:
+            self.keepalive.require_close()
+            await self._linger()
+            self._transport.close()
+
+    async def _linger(self) -> None:
+        """Have the rest of a refused message dropped, until its client is silent or has gone.
+
+        A reset because of what isn't read might take the Close from the client.
+        """
+        if not self._transport.is_closing():
+            with suppress(OSError):  # the client has reset the connection
+                self._transport.write_eof()
+        heard_at = None
+        while heard_at != self._connection.heard_at:
+            heard_at = self._connection.heard_at
+            with suppress(TimeoutError):
+                await within(SILENCE_S, asyncio.Event().wait)  # until the handler is cancelled
+
+    def release(self) -> None:
+        """Forget the client: the handler has ended."""
+        self.keepalive.stop()
         self.released.set_result(None)
-        response = self._ws
-        del self._ws, self._incoming
-        return response
+
+
+def _limit_unsent(sock: socket.socket) -> None:
+    """Limit what the kernel takes beyond what it has sent.
+
+    What is on its way isn't counted, so that a long path is used to the full. A unix socket's
+    buffer doesn't grow. Source: ip-sysctl.rst, tcp_notsent_lowat.
+    """
+    with suppress(OSError):  # a unix socket, or closed by now
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
+async def serve_both_ways(
+    reading: Coroutine[object, None, None], writing: Coroutine[object, None, None], name: str
+) -> None:
+    """Write to a client while it is read from; the end of reading ends both.
+
+    Args:
+        name: of the task that writes.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(writing, name=name)
+            try:
+                await reading
+            finally:
+                task.cancel()
+    except* ConnectionError:
+        pass  # the client has gone

@@ -1,8 +1,7 @@
-"""Who may do what: scopes, named tokens, one-time tickets. No HTTP.
+"""Scopes, named tokens and one-time tickets.
 
-Only the SHA-256 of a token is kept, on disk as in memory. That is enough for what `new_secret`
-makes: 256 random bits can't be guessed at any speed, so a slow, salted hash as for passwords would
-add nothing but a cost to every request. It is also why a secret of one's own choice has to be long.
+Only the SHA-256 of a token is kept, on disk and in memory. `new_secret` makes 256 random bits,
+which can't be guessed, so a slow, salted hash as for passwords would only slow each request down.
 
 Source: OWASP Cryptographic Storage Cheat Sheet; RFC 6750.
 """
@@ -26,26 +25,26 @@ TICKET_PARAM: Final = "ticket"
 IN_URL: Final = re.compile(rf"\b({KEY_PARAM}|{TICKET_PARAM})=[^&\s\"'<>]+", re.IGNORECASE)
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# Of a token that was not made by `procd token`: below this it could be guessed.
+# Of a token that `procd token` didn't make.
 MIN_SECRET_LENGTH: Final = 16
-# Nothing longer is a token; it isn't even hashed.
+# Longer ones are refused without hashing them.
 MAX_SECRET_LENGTH: Final = 512
-# Scanners for leaked secrets know a token by how it begins.
+# Scanners for leaked secrets recognize a token by its prefix.
 PREFIX: Final = "procd_"
 RANDOM_BYTES: Final = 32
 
 
 class Scope(IntEnum):
-    """What a token is good for; each includes those before it."""
+    """What a token allows; each scope includes those before it."""
 
-    READ = 1  # look: lists, logs, a terminal's output
+    READ = 1  # lists, logs, output of terminals
     WRITE = 2  # run, type, resize, end
-    ADMIN = 3  # change what holds for everybody
+    ADMIN = 3  # change settings for all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A token as the server knows it.
+    """A token, without its secret.
 
     Attributes:
         digest: SHA-256 of the secret.
@@ -56,27 +55,27 @@ class Token:
     digest: bytes
 
 
-# Stands for every caller where no token is asked for.
+# The caller, if no token is required.
 ANYONE: Final = Token(name="anyone", scope=Scope.ADMIN, digest=b"")
 
 
 def new_secret() -> str:
-    """A token's secret, never to be seen again but by its user."""
+    """A new random secret."""
     return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
 
 
 def digest_of(secret: str) -> bytes:
-    """The SHA-256 of a secret, whatever bytes a client made it of."""
+    """The SHA-256 of a secret; a secret that was not valid UTF-8 is accepted."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 
 def redacted(text: str) -> str:
-    """A text without the credentials of the URLs in it."""
+    """Replace the credentials in the URLs of a text."""
     return IN_URL.sub(r"\1=[redacted]", text)
 
 
 class Tokens:
-    """The tokens that are good now."""
+    """The tokens in force."""
 
     def __init__(self, tokens: Iterable[Token] = ()) -> None:
         self._tokens = tuple(tokens)
@@ -88,13 +87,13 @@ class Tokens:
         return len(self._tokens)
 
     def among(self, tokens: Set[Token]) -> "Tokens":
-        """Those of these that are among others as well."""
+        """Those of these tokens that are in `tokens`."""
         return Tokens(token for token in self._tokens if token in tokens)
 
     def find(self, secret: str) -> Token | None:
-        """The token of this secret, or None; the time it takes tells nothing of any token.
+        """The token of a secret, or None.
 
-        All are compared, also after a match.
+        It compares with all tokens in constant time, also after a match.
         """
         if not secret or len(secret) > MAX_SECRET_LENGTH:
             return None
@@ -114,10 +113,9 @@ class _Ticket:
 
 
 class Tickets:
-    """One-time tickets for clients that can't send a header: each for one route and one use.
+    """One-time tickets for clients that can't send a header; each is for one route.
 
-    They are kept by hash, oldest first, and go when used, when their time is over and the next one
-    is made, or with their maker's token.
+    They are stored by hash, oldest first. Expired ones are removed when the next one is made.
     """
 
     def __init__(self, config: AuthConfig) -> None:
@@ -128,10 +126,10 @@ class Tickets:
         return len(self._tickets)
 
     def make(self, token: Token, route: str) -> str:
-        """A ticket that is good for `route` with the scope of `token`.
+        """Make a ticket that allows `route` with the scope of `token`.
 
         Raises:
-            Exhausted: `auth.max_tickets` wait to be used.
+            Exhausted: there are `auth.max_tickets` unused ones.
         """
         now = time.monotonic()
         while self._tickets:
@@ -146,9 +144,9 @@ class Tickets:
         return secret
 
     def redeem(self, secret: str, route: str) -> Token | None:
-        """The token that the ticket stands for, or None; either way it is used up.
+        """The token that a ticket was made with, or None. The ticket can't be used again.
 
-        It is looked up by its hash, which a caller can't steer: the time that takes tells nothing.
+        The look-up by hash leaks nothing by its time, as callers can't choose the hash.
         """
         if not secret or len(secret) > MAX_SECRET_LENGTH:
             return None
@@ -158,7 +156,7 @@ class Tickets:
         return ticket.token
 
     def drop_without(self, tokens: Tokens) -> None:
-        """Drop those whose maker's token is gone."""
+        """Drop the tickets whose token is not in `tokens`."""
         self._tickets = {
             digest: ticket for digest, ticket in self._tickets.items() if ticket.token in tokens
         }

@@ -1,6 +1,6 @@
-"""The record of who did what: lines of JSON in a file that only its owner can read.
+"""The audit log: one JSON object a line, in a file that only its owner can read.
 
-What is typed, printed or run, and the values of variables, are never part of it.
+It never contains input, output, commands or values of variables.
 """
 
 import errno
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class AuditFile:
-    """Appends records; a line is written in one call, so a reader never sees half of it.
+    """Appends records, each by one write(2).
 
     Raises:
         ConfigError: the file can't be opened.
@@ -35,20 +35,21 @@ class AuditFile:
 
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        # The event loop waits for no reader of a pipe: neither for one to come, nor to read on.
+        # The file may be a pipe, which must not block the event loop.
         return os.open(self._config.file, flags | os.O_NONBLOCK, 0o600)
 
     def _problem(self, exc: OSError) -> str:
-        """Why it can't be opened. Source: open(2), ENXIO."""
+        """Why the file can't be opened. Source: open(2), ENXIO."""
         reason = (
             "a pipe that nobody reads, or a socket" if exc.errno == errno.ENXIO else exc.strerror
         )
         return f"audit.file: {self._config.file}: {reason}"
 
     def reopen(self) -> str:
-        """Go on in the file that has the name now; if there can't be one, in the one of before.
+        """Open the file again, for log rotation; the old one stays in use if that fails.
 
-        Returns why there can't be one, or "".
+        Returns:
+            The problem, or "".
         """
         try:
             fresh = self._open()
@@ -61,7 +62,7 @@ class AuditFile:
         return ""
 
     def write(self, record: Mapping[str, object]) -> None:
-        """Append a record; that it can't be is logged once, until it can be again."""
+        """Append a record; consecutive failures are logged once."""
         if self._number < 0:
             return
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
@@ -77,15 +78,15 @@ class AuditFile:
     def _append(self, line: bytes) -> None:
         missing = len(line) - os.write(self._number, line)
         if missing:
-            # The disk is full: take back the half of a line, or the next would go on where it ends.
+            # The disk is full. Remove the partial line.
             end = os.fstat(self._number).st_size
             os.ftruncate(self._number, end - (len(line) - missing))
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def write_refused(self, record: Mapping[str, object]) -> None:
-        """Append the record of a refused request, unless there are too many: they are counted then.
+        """Append the record of a refused request; those beyond `audit.refused_per_s` are counted.
 
-        Strangers must not be able to fill the disk.
+        So unauthenticated clients can't fill the disk.
         """
         second = int(time.monotonic())
         if second != self._second:
@@ -100,6 +101,6 @@ class AuditFile:
         self.write(record)
 
     def close(self) -> None:
-        """Close the file; what ends later is not recorded."""
+        """Close the file; later records are dropped."""
         os.close(self._number)
         self._number = -1

@@ -1,4 +1,4 @@
-"""Where tokens come from, and whether callers need one at all."""
+"""The sources of tokens, and whether callers need one."""
 
 import ipaddress
 import logging
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from procd.config import Config, ConfigError
-from procd.services import token_file as tokenfile
+from procd.services import token_file
 from procd.services.access import (
     MAX_SECRET_LENGTH,
     MIN_SECRET_LENGTH,
@@ -24,16 +24,16 @@ log = logging.getLogger(__name__)
 CREDENTIAL: Final = "procd-tokens"
 VARIABLE: Final = "PROCD_AUTH_TOKEN"
 OF_VARIABLE: Final = "environment"  # the name of its token
-# What no header can have in it. Source: RFC 9110, section 5.5.
+# Characters that a header can't contain. Source: RFC 9110, section 5.5.
 UNSENDABLE: Final = re.compile(r"[\x00-\x08\n-\x1f\x7f]")
-# What a browser sends. Source: RFC 6454, section 6.2.
+# An origin as browsers send it. Source: RFC 6454, section 6.2.
 ORIGIN: Final = re.compile(
     r"(?!http:.*:80\Z|https:.*:443\Z)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]+)?"
 )
 
 
 def is_address(host: str) -> bool:
-    """Whether the name of a Host header is an address: one of IPv6 stands in brackets."""
+    """Whether the name of a Host header is an address; one of IPv6 is in brackets."""
     try:
         if host.startswith("[") and host.endswith("]"):
             ipaddress.IPv6Address(host[1:-1])
@@ -45,7 +45,7 @@ def is_address(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens at `host`; "" stands for no TCP at all."""
+    """Whether only this machine can reach a server that listens at `host`; "" is no TCP."""
     if host.lower() in ("", "localhost"):
         return True
     try:
@@ -58,15 +58,15 @@ class Access:
     """The tokens and tickets in force.
 
     Args:
-        secret: a token from the environment; None if there is none, and never empty.
-        credentials_dir: the service manager's; empty if there is none.
+        secret: the token from the environment; None if there is none.
+        credentials_dir: the service manager's directory of credentials; empty if there is none.
 
     Raises:
-        ConfigError: a source of tokens can't be used, or procd would be open to others than this
-            machine though nobody has said that it should be.
+        ConfigError: a source of tokens can't be used, or procd would be open to other machines
+            without `auth.mode` being none.
 
     Attributes:
-        required: whether callers need a token; that never changes.
+        required: whether callers need a token; a reload doesn't change that.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Access:
         self._config = config.auth
         self._own: list[Token] = []
         if secret is not None:
-            secret = secret.strip()  # which a file's last line or a shell has left around it
+            secret = secret.strip()
             if not MIN_SECRET_LENGTH <= len(secret) <= MAX_SECRET_LENGTH:
                 raise ConfigError(
                     f"{VARIABLE}: must have {MIN_SECRET_LENGTH} to {MAX_SECRET_LENGTH} characters"
@@ -83,7 +83,7 @@ class Access:
             if UNSENDABLE.search(secret):
                 raise ConfigError(f"{VARIABLE}: must have no control characters in it")
             self._own.append(Token(name=OF_VARIABLE, scope=Scope.ADMIN, digest=digest_of(secret)))
-        self._files: list[tuple[str, Path]] = []  # each with the name of its setting
+        self._files: list[tuple[str, Path]] = []  # the setting, the file
         credential = Path(credentials_dir, CREDENTIAL)
         self._has_credential = bool(credentials_dir) and _is_passed(credential)
         if self._has_credential:
@@ -99,7 +99,7 @@ class Access:
         self._check_origins(config)
 
     def _load(self, *, again: bool) -> tuple[list[Token], str]:
-        """All tokens that are there, and what is wrong with them; empty if nothing is.
+        """Read all tokens; returns them and the first problem, or "" if there is none.
 
         Raises:
             ConfigError: a file can't be read.
@@ -109,7 +109,7 @@ class Access:
         names = {token.name for token in tokens}
         for setting, file in self._files:
             try:
-                found, problem = tokenfile.parse(file, again=again)
+                found, problem = token_file.parse(file, again=again)
             except ConfigError as exc:
                 raise ConfigError(f"{setting}: {exc}") from exc
             if problem:
@@ -143,10 +143,10 @@ class Access:
         return has_source
 
     def check_place(self, host: str) -> None:
-        """Refuse to listen at `host`, which the service manager has chosen, without a token.
+        """Check the address of a socket that the service manager has passed.
 
         Raises:
-            ConfigError: others than this machine would reach procd, and nobody has said so.
+            ConfigError: procd would be open to other machines without `auth.mode` being none.
         """
         if not self.required and self._config.mode != "none" and not is_loopback(host):
             raise _no_token(f"the socket that was passed on listens on {host}")
@@ -166,11 +166,10 @@ class Access:
                     )
 
     def reload(self) -> str:
-        """Read the tokens again, and put out of force what is gone; what is wrong, or "".
+        """Read the tokens again; returns the problem, or "".
 
-        Where something is wrong with them, none comes into force. Where a file can't be read at
-        all, which may be a matter of a moment, those of before stay. When no token is left, nobody
-        is let in.
+        With a problem in a file, removed tokens lose their force, and no new one gets it. If a
+        file can't be read, nothing changes. Without any token, all callers are refused.
         """
         try:
             tokens, problem = self._load(again=True)
@@ -192,11 +191,11 @@ class Access:
 
 
 def _is_passed(credential: Path) -> bool:
-    """Whether a credential is among those that the service manager has passed on.
+    """Whether the service manager has passed a credential.
 
     Raises:
-        ConfigError: nobody can tell. systemd names a directory also where it could mount none, as
-            in some containers, and starts the service all the same.
+        ConfigError: the directory can't be read. systemd names one even if it couldn't mount it, as
+            in some containers.
     """
     try:
         return credential in credential.parent.iterdir()

@@ -1,4 +1,4 @@
-"""Whether procd can take on work, and if not, why."""
+"""Whether procd can accept work."""
 
 from procd.config import HealthConfig
 from procd.errors import Exhausted, SpawnFailed
@@ -8,10 +8,10 @@ from procd.services.shell.sessions import ShellSessions
 
 
 class Readiness:
-    """Asks the services.
+    """Collects the reasons why procd can't accept work.
 
     Attributes:
-        stopping: set when procd has begun to shut down.
+        stopping: whether procd is shutting down.
     """
 
     def __init__(
@@ -24,12 +24,12 @@ class Readiness:
         self._sessions = sessions
 
     def reasons(self, lag_s: float) -> list[str]:
-        """Why not; empty if procd is ready.
+        """Why procd isn't ready; empty if it is.
 
-        That `process.max_spawns_per_s` is used up is none: the next process may start in a moment.
+        An exhausted `process.max_spawns_per_s` doesn't count, as it recovers within moments.
 
         Args:
-            lag_s: of the event loop, as just measured.
+            lag_s: the present lag of the event loop, seconds.
         """
         reasons = ["shutting down"] if self.stopping else []
         limit = self._processes.config.max_processes

@@ -1,9 +1,9 @@
-"""Token files: one token a line, its name, its scope and the hash of its secret.
+"""Token files. Each line has a name, a scope and the hash of the secret.
 
     # who may what hash
     ci write sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 
-A line is removed by hand; SIGHUP makes procd read the file again.
+Lines are removed by hand; at SIGHUP procd reads the file again.
 """
 
 import os
@@ -27,7 +27,7 @@ def read(path: Path) -> list[Token]:
     """The tokens of a file.
 
     Raises:
-        ConfigError: as `parse`, or a line is wrong.
+        ConfigError: the file can't be used, or a line is wrong.
     """
     tokens, problem = parse(path)
     if problem:
@@ -36,13 +36,13 @@ def read(path: Path) -> list[Token]:
 
 
 def parse(path: Path, *, again: bool = False) -> tuple[list[Token], str]:
-    """The tokens of a file, and which line is wrong, without what is in it; empty if none is.
+    """Parse a file; returns its tokens and the first problem, or "" if there is none.
 
     Args:
         again: as `open_file`.
 
     Raises:
-        ConfigError: it can't be read, or others could have written it.
+        ConfigError: it can't be read, or others than its owner could have written it.
     """
     try:
         with open_file(path, again=again) as file:
@@ -70,7 +70,7 @@ def parse(path: Path, *, again: bool = False) -> tuple[list[Token], str]:
 
 
 def _parsed(line: str) -> Token | None:
-    """The token of a line, or None."""
+    """The token of a line, or None if the line is wrong."""
     words = line.split()
     if len(words) != 3 or not NAME.fullmatch(words[0]):
         return None
@@ -93,20 +93,20 @@ def add(
     most: int = sys.maxsize,
     first: Callable[[], None] | None = None,
 ) -> None:
-    """Add a token: the file is replaced in one step, readable by its owner only.
+    """Add a token; the file is replaced atomically, with mode 0600.
 
     Args:
-        most: as many tokens may be in it then.
-        first: what has to end well before the token is in force.
+        most: the largest number of tokens in the file.
+        first: called before the file is replaced; its exception leaves the file as it was.
 
     Raises:
-        ConfigError: its name is taken, the file is full or no token file, can't be written, or is
-            being written by somebody else.
+        ConfigError: the name is taken, the file is full, no token file or not writable, or another
+            process is writing it.
     """
-    path = path.resolve()  # a link stays one
+    path = path.resolve()  # keeps a symbolic link
     fresh = path.with_name(path.name + ".new")
     try:
-        # Its name is fixed, so that it is a lock as well.
+        # The fixed name makes it a lock as well.
         number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError as exc:
         raise ConfigError(f"{fresh}: exists: is it just being written? Else remove it") from exc
@@ -130,7 +130,7 @@ def add(
 
 
 def _with(path: Path, token: Token, most: int) -> bytes:
-    """The content of the file with one more line."""
+    """The content of the file, with a line for `token`."""
     content = b""
     if path.exists():
         tokens = read(path)

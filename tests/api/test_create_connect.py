@@ -1,19 +1,16 @@
 """Creating a PTY session and attaching to it in one round trip: contract, section 10.3."""
 
-import asyncio
 import base64
 import json
-import socket
 import struct
 from pathlib import Path
 
 import pytest
 from aiohttp import WSServerHandshakeError
 
-from procd.api.pty import PTYS
-from procd.http.websocket import CONNECTIONS
+from procd.http.websocket import WEBSOCKETS
 from tests import waiting
-from tests.aliases import Client, MakeClient
+from tests.aliases import MakeClient
 from tests.api.clients import (
     CLOSE,
     ENVS_TOKEN,
@@ -74,17 +71,6 @@ async def test_instant_exit_is_told_in_full(procd: MakeClient, tmp_path: Path) -
         exited = {"type": "control", "status": "exited", **terminal.ending}
         assert terminal.controls[1:] == [exited]
         assert terminal.ending == {"exitCode": 3, "exitReason": "non-zero exit"}
-
-
-async def test_session_outlives_a_client_that_was_there(procd: MakeClient, tmp_path: Path) -> None:
-    client = await procd(process={"shell": program(tmp_path, "while read x; do echo [$x]; done")})
-    terminal = await attach(client, f"{PATH}?id=t1")
-    await terminal.type(b"one\n")
-    await terminal.until(b"[one]")
-    await terminal.ws.close()
-    again = await connect(client, "t1")
-    await again.until(b"[one]")
-    assert await listed(client) == ["t1"]
 
 
 @each(
@@ -257,32 +243,6 @@ async def test_shell_that_cannot_start(procd: MakeClient, trouble: str) -> None:
     assert await listed(client) == []
 
 
-async def asking(client: Client, session_id: str) -> socket.socket:
-    """A client that has asked for a session, and reads nothing unless it is told to."""
-    sock = socket.socket()
-    sock.setblocking(False)
-    loop = asyncio.get_running_loop()
-    await loop.sock_connect(sock, (client.host, client.port))
-    lines = [f"{name}: {value}" for name, value in {"Host": "localhost", **HANDSHAKE}.items()]
-    head = "\r\n".join([f"GET {PATH}?id={session_id} HTTP/1.1", *lines, "", ""])
-    await loop.sock_sendall(sock, head.encode())
-    return sock
-
-
-@pytest.mark.parametrize("way", ["reset", "leave"])
-async def test_client_that_vanishes_before_the_answer(
-    procd: MakeClient, tmp_path: Path, alive: Fifo, way: str
-) -> None:
-    text = f"exec 9>{alive}; trap '' HUP; echo begun >&9; read x; sleep 3600"
-    client = await procd(process={"shell": program(tmp_path, text)})
-    with await asking(client, "t1") as rude:
-        assert await alive.line() == "begun"
-        if way == "reset":
-            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    await alive.ended()
-    assert await listed(client) == []
-
-
 @each("way", ["reset", "leave"])
 async def test_client_that_vanishes_right_after_asking(procd: MakeClient, way: str) -> None:
     client = await procd()
@@ -323,7 +283,7 @@ async def test_client_that_never_answers_leaves_it_to_others(
                 assert reply.status == 200
         other = await connect(client, "t1") if use == "connect" else None
         silent.reset()
-    await waiting.until(lambda: len(client.app[CONNECTIONS]) == (use == "connect"))
+    await waiting.until(lambda: len(client.app[WEBSOCKETS]) == (use == "connect"))
     terminal = other or await connect(client, "t1")
     await terminal.type(b"\n")
     code, reason = await terminal.to_end()
@@ -338,64 +298,11 @@ async def test_client_that_only_pongs_keeps_its_session(procd: MakeClient, tmp_p
         await quiet.send_frame(PING, b"echo")
         assert await quiet.next(PONG) == b"echo"
         quiet.reset()
-    await waiting.until(lambda: not len(client.app[CONNECTIONS]))
+    await waiting.until(lambda: not len(client.app[WEBSOCKETS]))
     terminal = await connect(client, "t1")
     assert await listed(client) == ["t1"]
     await terminal.type(b"\n")
     assert (await terminal.to_end())[0] == 1000
-
-
-@each("ends", ["reset", "close"])
-@each("proxy", ["", "X-Forwarded-For: 192.0.2.1", "Via: 1.1 gateway"])
-async def test_client_that_has_read_the_answer_keeps_its_session(
-    procd: MakeClient, tmp_path: Path, proxy: str, ends: str
-) -> None:
-    """Though it says nothing. What a proxy has read, its client may never have seen."""
-    client = await procd(process={"shell": program(tmp_path, "read x")})
-    name = f"t{ends}{len(proxy)}"
-    async with raw(client) as quiet:
-        await quiet.upgrade(f"{PATH}?id={name}", *filter(None, [proxy]))
-        await quiet.next(PING)
-        quiet.reset() if ends == "reset" else await quiet.leave()
-    await waiting.until(lambda: not len(client.app[CONNECTIONS]))
-    kept = ends == "close" and not proxy
-    assert await listed(client) == ([name] if kept else [])
-
-
-async def test_client_that_leaves_with_a_word_keeps_its_session(
-    procd: MakeClient, tmp_path: Path
-) -> None:
-    """Though procd finds out that it has gone by writing, and so never gets to read the word."""
-    client = await procd(process={"shell": program(tmp_path, "read x")})
-    loop = asyncio.get_running_loop()
-    with await asking(client, "t1") as leaving:
-        got = b""
-        while b"connected" not in got:
-            got += await loop.sock_recv(leaving, 4096)
-        # From here on procd has no turn until both, the word and the reset, are there.
-        leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        leaving.send(b"\x88\x80\0\0\0\0")
-    client.app[PTYS].get("t1").log.append(b"x")
-    await waiting.until(lambda: not len(client.app[CONNECTIONS]))
-    assert await listed(client) == ["t1"]
-
-
-async def test_client_that_leaves_as_output_comes_keeps_its_session(
-    procd: MakeClient, tmp_path: Path
-) -> None:
-    """It had read all, and so closed, but its kernel resets what is sent to it after that."""
-    client = await procd(process={"shell": program(tmp_path, "read x")})
-    loop = asyncio.get_running_loop()
-    with await asking(client, "t1") as leaving:
-        got = b""
-        while b"\x89" not in got:  # the ping, which comes last
-            got += await loop.sock_recv(leaving, 4096)
-        # procd has no turn before it has written to who has gone; the second write tells it.
-        leaving.shutdown(socket.SHUT_RDWR)
-        for _ in range(2):
-            client.app[PTYS].get("t1").log.append(b"x")
-    await waiting.until(lambda: not len(client.app[CONNECTIONS]))
-    assert await listed(client) == ["t1"]
 
 
 @each(
@@ -414,5 +321,5 @@ async def test_client_whose_first_frame_is_refused_keeps_its_session(
             pass
         assert frame[1][:2] == struct.pack("!H", code)
         rude.reset()
-    await waiting.until(lambda: not len(client.app[CONNECTIONS]))
+    await waiting.until(lambda: not len(client.app[WEBSOCKETS]))
     assert await listed(client) == [f"t{code}"]

@@ -13,7 +13,7 @@ import pytest
 
 from procd.api.interpreter import CONTEXTS as APP_CONTEXTS
 from procd.app import PROCESSES
-from procd.http.websocket import CONNECTIONS
+from procd.http.websocket import WEBSOCKETS
 from procd.services.interpreter.context import STATE_LOST, Cell, Context
 from tests.aliases import Client, MakeClient
 from tests.api.cells import CONTEXTS, EXECUTE, create, delete, listed, run, said, start
@@ -170,7 +170,7 @@ while not os.path.exists({str(mark)!r}):
     except BlockingIOError:
         time.sleep(0.01)
 """
-    traffic = client.app[CONNECTIONS].traffic
+    traffic = client.app[WEBSOCKETS].traffic
 
     async with raw(client, receive_bytes=16 << 10) as connection:
         await connection.upgrade(EXECUTE)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import procd.api
-from procd.api.health import READINESS
 from procd.app import ROUTES
-from procd.http.auth import GATE
-from procd.http.describe import Doc
-from procd.http.route_policy import NEEDS, UNGUARDED
+from procd.http.auth import ACCESS_CONTROL
+from procd.http.openapi import Doc
+from procd.http.route_policy import SCOPES, UNGUARDED
 from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, bearer, guarded
 
@@ -104,7 +103,7 @@ async def test_what_is_switched_off_is_not_in_it(procd: MakeClient) -> None:
 
 async def test_who_may_call(procd: MakeClient, secrets: Secrets) -> None:
     for client in await procd(), await guarded(procd, secrets):
-        is_open = client.app[GATE].access.required is False
+        is_open = client.app[ACCESS_CONTROL].access.required is False
         async with client.get("/openapi.json", headers=bearer(secrets.read)) as reply:
             document = await reply.json()
         schemes = document["components"]["securitySchemes"]
@@ -117,7 +116,7 @@ async def test_who_may_call(procd: MakeClient, secrets: Secrets) -> None:
                 assert ways == []
                 continue
             assert ({} in ways) == is_open, "as good as any where no token is asked for"
-            scope = NEEDS[route.method, route.path].name.lower()
+            scope = SCOPES[route.method, route.path].name.lower()
             by_url = [{"key": [scope]}, {"ticket": [scope]}] if route.path in WEBSOCKETS else []
             assert [way for way in ways if way] == [{"token": [scope]}, *by_url]
     async with client.get("/docs", headers=bearer(secrets.read)) as reply:
@@ -229,26 +228,3 @@ async def test_what_is_sent_when_time_is_up(procd: MakeClient) -> None:
         ),
         check("/process/session/s/exec", exec_path, {"command": "sleep 1000"}),
     )  # fmt: skip
-
-
-async def test_what_is_sent_with_a_refusal(procd: MakeClient) -> None:
-    client = await procd()
-    client.app[READINESS].stopping = True
-    document = await described(client)
-    for path, described_path in (
-        ("/readyz", "/readyz"),
-        ("/process/pty/none", "/process/pty/{id}"),
-    ):
-        async with client.get(path) as reply:
-            sent, status = await reply.json(), str(reply.status)
-        response = document["paths"][described_path]["get"]["responses"][status]
-        name = response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-        schema = document["components"]["schemas"][name]
-        assert set(schema["required"]) == set(sent) == set(schema["properties"])
-
-
-async def test_what_is_used_is_described(procd: MakeClient) -> None:
-    schemas = (await described(await procd()))["components"]["schemas"]
-    for name in ("Session", "PtySession"):
-        assert schemas[name]["properties"]["usage"] == {"$ref": "#/components/schemas/Usage"}
-        assert "usage" not in schemas[name]["required"]

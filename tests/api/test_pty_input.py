@@ -7,7 +7,7 @@ from random import Random
 
 from procd.api.pty import PTYS
 from procd.api.pty_protocol import PROTOCOL
-from procd.http.websocket import CONNECTIONS
+from procd.http.websocket import WEBSOCKETS
 from tests.aliases import Client, MakeClient
 from tests.api.clients import (
     BINARY,
@@ -99,7 +99,7 @@ async def test_long_paste_of_many_messages(procd: MakeClient, tmp_path: Path) ->
         for start in range(0, len(data), 10_007):
             await terminal.type(data[start : start + 10_007])
     await terminal.until(sha256(data).encode())
-    assert not any(each_one.stalled for each_one in client.app[CONNECTIONS]._open)
+    assert not any(each_one.keepalive.stalled for each_one in client.app[WEBSOCKETS]._open)
 
 
 async def test_input_that_nobody_reads_stalls_one_client_only(

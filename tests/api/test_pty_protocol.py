@@ -4,7 +4,6 @@ import asyncio
 import json
 import string
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,10 @@ from aiohttp import WSCloseCode
 
 from procd.api.pty import PTYS
 from procd.api.pty_protocol import PROTOCOL, TAKEN_OVER
-from procd.http.websocket import CONNECTIONS
+from procd.http.websocket import WEBSOCKETS
 from tests.aliases import Client, MakeClient
-from tests.api.access import Secrets, bearer, guarded
 from tests.api.clients import (
     BINARY,
-    CLOSE,
     PING,
     TEXT,
     WAIT_S,
@@ -31,7 +28,6 @@ from tests.api.clients import (
     describe,
     each,
     listed,
-    masked_frame,
     program,
     raw,
     refused,
@@ -117,26 +113,6 @@ async def test_who_answers_is_told_before_there_may_be_a_question(
             assert (told["you"] == told["active"]) == (terminal is active)
 
 
-async def test_all_are_told_the_same(procd: MakeClient, tmp_path: Path) -> None:
-    """But who of them they are."""
-    client = await served(procd, tmp_path)
-    first, second = await attended(client), await attended(client)
-    for typist in (second, first, second):
-        told = [
-            await presence(each, lambda told: len(told["clients"]) == 2) for each in (first, second)
-        ]
-        assert [each.pop("you") for each in told] == [each["id"] for each in told[0]["clients"]]
-        assert told[0] == told[1]
-        await typist.type(b"x")
-        active = told[0]["clients"][typist is second]["id"]
-        for terminal in (first, second):
-            await presence(terminal, partial(_is_active, active))
-
-
-def _is_active(number: int, told: dict[str, Any]) -> bool:
-    return bool(told["active"] == number)
-
-
 async def test_text_is_input_for_who_did_not_ask(procd: MakeClient, tmp_path: Path) -> None:
     """As in the contract: any message is raw input."""
     client = await served(procd, tmp_path)
@@ -180,20 +156,6 @@ async def test_the_smallest_visible_size_counts(procd: MakeClient, tmp_path: Pat
     await presence(one, sized(100, 30))
 
 
-async def test_who_told_no_size_changes_none_by_leaving(procd: MakeClient, tmp_path: Path) -> None:
-    client = await served(procd, tmp_path, resize_policy="smallest")
-    one = await attended(client)
-    await say(one, type="size", cols=100, rows=30)
-    await presence(one, sized(100, 30))
-    async with client.post("/process/pty/t1/resize", json={"cols": 77, "rows": 33}) as reply:
-        assert reply.status == 200
-    plain = await connect(client, "t1")
-    await presence(one, lambda told: len(told["clients"]) == 2)
-    await plain.ws.close()
-    told = await presence(one, lambda told: len(told["clients"]) == 1)
-    assert sized(77, 33)(told)
-
-
 async def talkative(procd: MakeClient, tmp_path: Path, gate: Gate, alive: Fifo) -> Client:
     """A server with a session t1 that says ten megabytes at the gate, and counts them elsewhere."""
     text = (
@@ -223,29 +185,6 @@ async def test_who_was_sent_away_has_no_part_in_it(
     await alive.ended()
 
 
-async def test_what_waits_of_who_was_sent_away_is_dropped(
-    procd: MakeClient, tmp_path: Path, gate: Gate
-) -> None:
-    """So its Close is heard, though nobody has read what it typed before."""
-    text = f"stty raw -echo; echo ready; read x <{gate}; exec cat"
-    client = await served(procd, tmp_path, text, input_queue_bytes=4096)
-    async with raw(client) as pasting:
-        await pasting.upgrade("/process/pty/t1/connect")
-        assert b"ready" in await pasting.output(5)
-        for _ in range(20):
-            await pasting.send_frame(BINARY, b"x" * 4096)
-        taker = await attended(client)
-        await presence(taker, lambda told: told["active"] != told["you"])
-        await say(taker, type="take-over")
-        await pasting.output(None)
-        await pasting.send_frame(CLOSE, TAKEN_OVER.to_bytes(2, "big"))
-        await pasting.rest()
-    assert client.app[CONNECTIONS].dropped["silent"] == 0
-    gate.open()
-    await taker.type(b"mine")
-    await taker.until(b"mine")
-
-
 async def test_no_more_is_typed_of_who_was_sent_away(
     procd: MakeClient, tmp_path: Path, gate: Gate
 ) -> None:
@@ -260,7 +199,7 @@ async def test_no_more_is_typed_of_who_was_sent_away(
         assert b"ready" in await pasting.output(5)
         for data in (typed, b"y" * 10_000, b"z" * 10_000):
             await pasting.send_frame(BINARY, data)
-        await until(lambda: any(each.stalled for each in client.app[CONNECTIONS]._open))
+        await until(lambda: any(each.keepalive.stalled for each in client.app[WEBSOCKETS]._open))
         taker = await attended(client)
         await say(taker, type="take-over")
         await pasting.output(None)
@@ -279,64 +218,6 @@ async def test_taking_over(procd: MakeClient, tmp_path: Path) -> None:
     await presence(taker, lambda told: len(told["clients"]) == 1)
     await taker.type(b"mine")
     await taker.until(b"mine")
-
-
-async def test_who_is_sent_a_long_replay_takes_part(procd: MakeClient, tmp_path: Path) -> None:
-    """It is heard at once, and taken over, however slowly it reads."""
-    size = 6 << 20
-    client = await served(
-        procd, tmp_path, f"stty raw -echo; head -c {size} /dev/zero | tr '\\0' x; exec cat"
-    )
-    plain = await connect(client, "t1")
-    await plain.until(lambda _: plain.offset == size)
-    await plain.ws.close()
-    taker = await attended(client, "?replay=0")
-    async with raw(client, receive_bytes=4096) as slow, raw(client, receive_bytes=4096) as leaving:
-        for bare in (slow, leaving):
-            await bare.upgrade(f"/process/pty/t1/connect?replay={size}")
-            assert json.loads(await bare.control())["replayBytes"] == size
-        await presence(taker, lambda told: len(told["clients"]) == 3)
-        await leaving.send_frame(CLOSE, b"\x03\xe8")
-        await presence(taker, lambda told: len(told["clients"]) == 2)
-        await slow.send_frame(BINARY, b"typed")
-        await taker.until(b"typed")
-        await say(taker, type="take-over")
-        await presence(taker, lambda told: len(told["clients"]) == 1)
-        for bare, code in ((slow, TAKEN_OVER), (leaving, 1000)):
-            assert len(await bare.output(None)) < size
-            opcode, payload = await bare.frame()
-            assert (opcode, int.from_bytes(payload[:2], "big")) == (CLOSE, code)
-
-
-async def test_who_acknowledges_within_a_replay_is_heard(
-    procd: MakeClient, tmp_path: Path, gate: Gate
-) -> None:
-    """It counts from where live output begins, back over what was sent without the queries."""
-    text, queries = 4_300_000, 3_999_999  # the latter are passed over when all else is sent
-    shell = (
-        f"stty raw -echo; head -c {text} /dev/zero | tr '\\0' x; "
-        f"yes \"$(printf '\\033[c')\" | tr -d '\\n' | head -c {queries}; read x <{gate}"
-    )
-    client = await served(procd, tmp_path, shell)
-    plain = await connect(client, "t1")
-    await plain.until_size(text + queries)
-    await plain.ws.close()
-    traffic = client.app[CONNECTIONS].traffic
-    async with raw(client, receive_bytes=4096) as page:
-        await page.upgrade(
-            f"/process/pty/t1/connect?replay={8 << 20}", f"Sec-WebSocket-Protocol: {PROTOCOL}"
-        )
-        told = json.loads(await page.control())
-        assert (told["offset"], told["liveOffset"]) == (0, text + queries)
-        assert told["replayBytes"] == text
-        received = traffic.received_bytes
-        await page.send_frame(TEXT, b'{"type": "ack", "offset": %d}' % (queries + 1))
-        await until(lambda: traffic.received_bytes > received)
-        assert len(await page.output(text)) == text
-        await page.send_frame(TEXT, b'{"type": "ping"}')
-        while json.loads(await page.control())["status"] != "pong":
-            pass
-    gate.open()
 
 
 async def test_a_size_that_was_agreed_in_a_replay_comes_before_what_is_drawn_for_it(
@@ -363,33 +244,6 @@ async def test_a_size_that_was_agreed_in_a_replay_comes_before_what_is_drawn_for
         assert await page.output(1) == b"drawn"
 
 
-async def test_viewers_have_no_say(procd: MakeClient, secrets: Secrets, tmp_path: Path) -> None:
-    """Their size doesn't count, they take nothing over, and nobody sends them away."""
-    client = await guarded(procd, secrets, process={"shell": program(tmp_path, ECHO)})
-    async with client.post(
-        "/process/pty", json={"id": "t1"}, headers=bearer(secrets.write)
-    ) as reply:
-        assert reply.status == 201
-    terminals = []
-    for secret in (secrets.write, secrets.read):
-        ws = await client.ws_connect(
-            "/process/pty/t1/connect", headers=bearer(secret), protocols=[PROTOCOL]
-        )
-        terminals.append(Terminal(ws))
-    typist, viewer = terminals
-    await presence(typist, lambda told: len(told["clients"]) == 2)
-    await say(viewer, type="size", cols=10, rows=10)
-    told = await presence(typist, lambda told: told["clients"][1]["cols"] == 10)
-    assert (told["cols"], told["rows"], told["clients"][1]["viewer"]) == (80, 24, True)
-    await say(typist, type="take-over")
-    await typist.type(b"still")
-    await viewer.until(b"still")
-    await say(viewer, type="take-over")
-    code, reason = await viewer.to_end()
-    assert code == WSCloseCode.PROTOCOL_ERROR
-    assert "write" in reason
-
-
 async def test_who_looks_on_by_choice_is_a_viewer(procd: MakeClient, tmp_path: Path) -> None:
     """Whatever else it may do: its input goes nowhere, its size doesn't count."""
     client = await served(procd, tmp_path)
@@ -408,26 +262,6 @@ async def test_who_looks_on_by_choice_is_a_viewer(procd: MakeClient, tmp_path: P
     assert b"never" not in viewer.output
     await say(viewer, type="take-over")
     assert (await viewer.to_end())[0] == WSCloseCode.PROTOCOL_ERROR
-
-
-@each("protocols", [(), (PROTOCOL,)])
-async def test_what_who_looks_on_sends_as_it_goes_is_not_typed(
-    procd: MakeClient, tmp_path: Path, protocols: tuple[str, ...]
-) -> None:
-    """Though all that another has sent by then is."""
-    client = await served(procd, tmp_path)
-    typist = await connect(client, "t1")
-    await typist.until(b"ready")
-    headers = [f"Sec-WebSocket-Protocol: {each}" for each in protocols]
-    async with raw(client) as viewer:
-        await viewer.upgrade("/process/pty/t1/connect?viewer=true&replay=0", *headers)
-        await viewer.next(PING)
-        await viewer.send(masked_frame(0x80 | BINARY, b"never") * 1000)
-        await viewer.leave()
-    await until(lambda: len(client.app[PTYS].get("t1").presence.members) == 1)
-    await typist.type(b"typed")
-    await typist.until(b"typed")
-    assert b"never" not in typist.output
 
 
 async def test_who_looks_on_starts_nothing(procd: MakeClient, tmp_path: Path) -> None:
@@ -518,19 +352,6 @@ async def test_output_waits_for_who_acknowledges(procd: MakeClient, tmp_path: Pa
     assert bytes(slow.output) == bytes(fast.output)
 
 
-async def test_what_is_acknowledged_is_not_taken_back(procd: MakeClient, tmp_path: Path) -> None:
-    size = 256 << 10
-    text = f"stty raw -echo; for i in 1 2; do read go; head -c {size} /dev/zero; done; exec cat"
-    client = await served(procd, tmp_path, text, window_bytes=size + FRAME_BYTES)
-    terminal = await attended(client)
-    await terminal.type(b"\n")
-    await terminal.until_size(size)
-    await say(terminal, type="ack", offset=terminal.offset)
-    await say(terminal, type="ack", offset=0)
-    await terminal.type(b"\n")
-    await terminal.until_size(2 * size)
-
-
 async def test_who_stops_acknowledging_beside_a_fast_one(procd: MakeClient, tmp_path: Path) -> None:
     """It is closed when its place is no longer kept, not only when it asks for more."""
     size = 4 << 20
@@ -541,7 +362,7 @@ async def test_who_stops_acknowledging_beside_a_fast_one(procd: MakeClient, tmp_
     await fast.until_size(size)
     assert await stopped.to_end() == (WSCloseCode.POLICY_VIOLATION, "slow consumer")
     assert WINDOW_BYTES <= len(stopped.output) < WINDOW_BYTES + FRAME_BYTES
-    assert client.app[CONNECTIONS].dropped == {"silent": 0, "slow": 1}
+    assert client.app[WEBSOCKETS].dropped == {"silent": 0, "slow": 1}
     await fast.type(b"still")
     await fast.until(b"still")
 
@@ -567,7 +388,7 @@ async def test_who_only_answers_pings_holds_up_no_program(
     await until(done.exists)
     await reading
     assert frozen.close == (WSCloseCode.ABNORMAL_CLOSURE, "")
-    assert client.app[CONNECTIONS].dropped == {"silent": 1, "slow": 0}
+    assert client.app[WEBSOCKETS].dropped == {"silent": 1, "slow": 0}
     back = await attended(client, f"?offset={frozen.offset}")
     await back.until_size(1)
 
@@ -682,18 +503,6 @@ async def test_who_comes_back_has_a_full_screen_drawn_anew(
     assert "modes" not in terminal.connected
     await terminal.until(b"<24 80>")
     assert bytes(terminal.output) == b"ready\n<23 80><24 80>"
-
-
-async def test_a_size_that_is_told_while_it_is_drawn_anew_counts(
-    procd: MakeClient, tmp_path: Path
-) -> None:
-    client = await served(procd, tmp_path, FULL_SCREEN)
-    await (await connect(client, "t1", "?offset=0")).until(b"ready")
-    terminal = await connect(client, "t1", "?replay=9", PROTOCOL)
-    await terminal.until(b"<23 80>")
-    await say(terminal, type="size", cols=90, rows=30)
-    await terminal.until(b"<30 90>")
-    assert terminal.output.endswith(b"<23 80><30 90>")
 
 
 async def test_a_program_that_has_left_the_screen_is_left_alone(

@@ -11,7 +11,7 @@ from aiohttp import ClientWebSocketResponse
 from procd.api import terminal_list as live
 from procd.api.pty import PTYS
 from procd.api.terminal_list import LISTS
-from procd.http.websocket import CONNECTIONS
+from procd.http.websocket import WEBSOCKETS
 from tests.aliases import MakeClient
 from tests.api.clients import TEXT, WAIT_S, connect, create, delete, raw, refused
 from tests.waiting import until
@@ -94,7 +94,7 @@ async def test_who_does_not_read_is_sent_the_last_list(
     pty = client.app[PTYS].get("t1")
     async with raw(client, 4096, 1000) as slow:
         await slow.upgrade("/terminal/ptys")
-        (connection,) = client.app[CONNECTIONS]._open
+        (connection,) = client.app[WEBSOCKETS]._open
         titles = (f"{number:0100000}" for number in itertools.count())
 
         def is_full() -> bool:

@@ -89,7 +89,7 @@ async def test_open_on_loopback_and_says_so(start: Start, http: aiohttp.ClientSe
     daemon = start()
     async with http.get(f"{daemon.url}/version") as reply:
         assert reply.status == 200
-    assert "no token is asked for: whoever reaches 127.0.0.1" in daemon.stderr()
+    assert "no token is required: anybody who reaches 127.0.0.1" in daemon.stderr()
 
 
 async def test_a_token_in_the_environment(start: Start, http: aiohttp.ClientSession) -> None:
@@ -105,7 +105,7 @@ async def test_a_token_in_the_environment(start: Start, http: aiohttp.ClientSess
     assert result.count("KEPT=kept") == 3
     assert "PROCD_AUTH_TOKEN" not in result
     assert SECRET not in result
-    assert "no token is asked for" not in daemon.stderr()
+    assert "no token is required" not in daemon.stderr()
 
 
 async def test_a_token_in_the_environment_may_end_in_a_newline(

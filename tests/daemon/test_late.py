@@ -1,5 +1,6 @@
 """A procd that stands still for a while: time that is up for it alone is nobody's timeout."""
 
+import asyncio
 import os
 import select
 import signal
@@ -9,10 +10,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from tests.daemon.conftest import Start
 from tests.daemon.daemon import PATIENCE_S, Daemon
-from tests.daemon.test_connections import HEALTH, answers, connected
+from tests.daemon.test_connections import VERSION, answers, connected
 
 TIMEOUT_S = 2
 
@@ -26,6 +28,32 @@ def standstill(daemon: Daemon) -> Iterator[None]:
         time.sleep(TIMEOUT_S)
     finally:
         os.kill(daemon.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("in_session", [False, True])
+async def test_a_command_that_has_ended_in_time(
+    start: Start, http: aiohttp.ClientSession, tmp_path: Path, *, in_session: bool
+) -> None:
+    daemon = start()
+    gate, mark = tmp_path / "gate", tmp_path / "mark"
+    os.mkfifo(gate)
+    os.mkfifo(mark)
+    url = f"{daemon.url}/process/execute"
+    if in_session:
+        async with http.post(f"{daemon.url}/process/session", json={"sessionId": "s"}) as reply:
+            assert reply.status == 201
+        url = f"{daemon.url}/process/session/s/exec"
+    command = f"echo in >{mark}; read x <{gate}; echo fine; : >{mark}; (exit 3)"
+    body = {"command": command, "timeout": TIMEOUT_S}
+    asking = asyncio.ensure_future(http.post(url, json=body))
+    assert await asyncio.to_thread(mark.read_text) == "in\n"
+    with standstill(daemon):
+        gate.write_text("go on\n")
+        mark.read_text()
+    async with await asking as reply:
+        answer = await reply.json()
+    assert answer["exitCode"] == 3
+    assert "fine\n" in (answer.get("result"), answer.get("output"))
 
 
 async def test_code_that_has_ended_in_time(
@@ -119,5 +147,5 @@ async def test_requests_that_come_meanwhile(start: Start) -> None:
         assert all(answers(client) for client in clients)
         with standstill(daemon):
             for client in clients:
-                client.sendall(HEALTH)
+                client.sendall(VERSION)
         assert all(client.recv(1000).startswith(b"HTTP/1.1 200") for client in clients)

@@ -67,7 +67,7 @@ async def test_unix_socket_alone(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "procd.sock"
     daemon = start(env={"PROCD_SERVER_UNIX": str(path), "PROCD_SERVER_HOST": ""})
     assert daemon.port == 0
-    assert f"whoever reaches unix:{path} may do anything" in daemon.stderr()
+    assert f"anybody who reaches unix:{path} may do anything" in daemon.stderr()
     assert daemon.notify.receive()["STATUS"] == f"listening on unix:{path}"
     assert await version(aiohttp.UnixConnector(str(path))) == 200
     assert daemon.stop() == 0
@@ -210,7 +210,7 @@ async def test_passed_sockets(start: Start, tmp_path: Path) -> None:
             env={"PROCD_SERVER_UNIX": str(ignored), "PROCD_SERVER_HOST": ""},
         )
         assert daemon.port == port
-        assert f"whoever reaches 127.0.0.1:{port}, unix:{path} may" in daemon.stderr()
+        assert f"anybody who reaches 127.0.0.1:{port}, unix:{path} may" in daemon.stderr()
         assert daemon.notify.receive()["STATUS"] == f"listening on 127.0.0.1:{port}, unix:{path}"
         assert await version(aiohttp.TCPConnector(), daemon.url) == 200
         assert await version(aiohttp.UnixConnector(str(path))) == 200

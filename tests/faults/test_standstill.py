@@ -11,9 +11,8 @@ from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
 from procd.api.pty_protocol import PROTOCOL
 from procd.api.sessions import SESSIONS
-from procd.http import keepalive as pulse
-from procd.http import websocket as ws
-from procd.http.websocket import CONNECTIONS
+from procd.http import keepalive, websocket
+from procd.http.websocket import WEBSOCKETS
 from procd.services.shell.command import State
 from procd.suspend import LATE_S, Countdown
 from tests.aliases import MakeClient
@@ -72,7 +71,7 @@ async def test_a_client_that_was_sent_away(procd: MakeClient) -> None:
         await listed(client)
         await slow.send_frame(CLOSE, b"")
         assert await slow.rest() == b""
-    assert client.app[CONNECTIONS].dropped["silent"] == 0
+    assert client.app[WEBSOCKETS].dropped["silent"] == 0
 
 
 async def test_a_reply(procd: MakeClient) -> None:
@@ -108,7 +107,7 @@ async def test_who_sends_no_more(
     procd: MakeClient, alive: Fifo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is answered if that takes a moment, of which the standstill isn't part."""
-    monkeypatch.setattr(pulse, "PARTING_S", PATIENCE_S)
+    monkeypatch.setattr(keepalive, "HALF_CLOSE_S", PATIENCE_S)
     client = await procd()
     body = json.dumps({"command": f"exec 9>{alive}; echo begun >&9; sleep 0.1; echo here"}).encode()
     async with raw(client) as rude:
@@ -131,10 +130,10 @@ async def test_a_first_message(procd: MakeClient) -> None:
 async def test_the_rest_of_what_is_too_long(
     procd: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ws, "REST_S", PATIENCE_S)
+    monkeypatch.setattr(websocket, "SILENCE_S", PATIENCE_S)
     client = await procd(pty={"max_message_bytes": 4096})
     await create(client, "t1")
-    connections = client.app[CONNECTIONS]
+    connections = client.app[WEBSOCKETS]
     async with raw(client) as slow:
         await slow.upgrade("/process/pty/t1/connect")
         await slow.send(masked(0x82, 1 << 20))
@@ -193,6 +192,18 @@ async def test_an_idle_context(procd: MakeClient) -> None:
     await until(lambda: client.app[CONTEXTS].get("default").pid is None)
 
 
+async def test_what_is_kept_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept for so long once more, and then no longer."""
+    monkeypatch.setattr("procd.suspend.LATE_S", LATE_S / 10)
+    ended = asyncio.Event()
+    kept = Countdown(0.05, ended.set)
+    due = kept._due
+    time.sleep(2 * LATE_S / 10)
+    await until(lambda: kept._due > due)
+    async with asyncio.timeout(10):
+        await ended.wait()
+
+
 async def test_a_shell_that_leaves_a_command(
     procd: MakeClient, gate: Gate, alive: Fifo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,15 +224,3 @@ async def test_a_shell_that_leaves_a_command(
         gate.open()
     assert (await sessions.ended(client, command_id))["exitCode"] == 143
     assert (await sessions.run(client, "echo $state"))["output"] == "kept\n"
-
-
-async def test_what_is_kept_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is kept for so long once more, and then no longer."""
-    monkeypatch.setattr("procd.suspend.LATE_S", LATE_S / 10)
-    ended = asyncio.Event()
-    kept = Countdown(0.05, ended.set)
-    due = kept._due
-    time.sleep(2 * LATE_S / 10)
-    await until(lambda: kept._due > due)
-    async with asyncio.timeout(10):
-        await ended.wait()

@@ -1,7 +1,6 @@
-"""The gate: each route and each upgrade, with each way of not having a credential."""
+"""Access control: each route and upgrade, with each kind of missing or wrong credential."""
 
 import asyncio
-import gc
 import logging
 import re
 from collections.abc import Iterator
@@ -13,10 +12,8 @@ from multidict import CIMultiDict
 from procd.app import PREFIXES, ROUTES
 from procd.config import ConfigError
 from procd.config_file import from_mapping
-from procd.http.auth import GATE, plain_path
-from procd.http.refusal import LINGER_BYTES
-from procd.http.request_metrics import REQUESTS
-from procd.http.route_policy import NEEDS, UNGUARDED, UPGRADES
+from procd.http.auth import ACCESS_CONTROL
+from procd.http.route_policy import SCOPES, UNGUARDED, UPGRADES
 from procd.services.access import Scope, new_secret
 from procd.services.credentials import Access
 from tests.aliases import Client, MakeClient
@@ -75,18 +72,18 @@ async def is_unauthorized(client: Client, method: str, path: str, headers: dict[
 
 
 def test_every_route_has_a_scope() -> None:
-    """A route that was added and not thought about fails here (and asks for `admin`)."""
-    unheard = {(route.method, route.path) for route in guarded_routes()} - set(NEEDS)
-    assert not unheard, "give them a scope in procd/api/scopes.py"
-    assert not {path for _, path in NEEDS} & UNGUARDED
+    """A new route without one needs `admin`."""
+    missing = {(route.method, route.path) for route in guarded_routes()} - set(SCOPES)
+    assert not missing, "give them a scope in procd/http/route_policy.py"
+    assert not {path for _, path in SCOPES} & UNGUARDED
 
 
 def test_scopes_follow_the_rule() -> None:
-    """Reading needs read, all else more; what is done by a GET that upgrades is named."""
+    """Reading needs read, all else more; the GETs that do something are named."""
     does = {"/process/pty/create-connect", "/process/interpreter/execute"}
-    for (method, path), scope in NEEDS.items():
+    for (method, path), scope in SCOPES.items():
         if path == "/tickets":
-            continue  # is worth what its maker's token is
+            continue  # a ticket has its maker's scope
         reads = method in ("GET", "HEAD") and path not in does
         assert (scope is Scope.READ) == reads, (method, path)
     assert does < UPGRADES
@@ -122,14 +119,6 @@ async def test_no_upgrade_without_a_good_credential(procd: MakeClient, secrets: 
         assert (await reply.json()) == {"sessions": []}, "nothing was created"
 
 
-async def test_a_key_in_the_url_of_an_upgrade(procd: MakeClient, secrets: Secrets) -> None:
-    client = await guarded(procd, secrets)
-    for number, to in enumerate(("websocket", "foo, websocket")):
-        async with raw(client) as bare:
-            path = f"/process/pty/create-connect?id=t{number}"
-            await bare.upgrade(f"{path}&DAYTONA_SANDBOX_AUTH_KEY={secrets.admin}", to=to)
-
-
 async def test_no_other_method_and_no_unknown_path(procd: MakeClient, secrets: Secrets) -> None:
     client = await guarded(procd, secrets, cors={"allowed_origins": ["https://app.example"]})
     for path in [*NOWHERE, *(path for route in guarded_routes() for path in paths(route.path))]:
@@ -159,7 +148,7 @@ async def test_every_route_takes_the_scope_that_it_needs(
 ) -> None:
     client = await guarded(procd, secrets)
     for route in guarded_routes():
-        need = NEEDS[route.method, route.path]
+        need = SCOPES[route.method, route.path]
         for name, scope in (("read", Scope.READ), ("write", Scope.WRITE), ("admin", Scope.ADMIN)):
             for path in paths(route.path):
                 headers = bearer(getattr(secrets, name))
@@ -219,73 +208,43 @@ async def test_open_on_loopback_without_tokens(procd: MakeClient) -> None:
         assert reply.status == 200
 
 
-@each("path", ["/process/execute", "/process/session", "/nowhere"])
-async def test_a_refused_body_is_not_read(procd: MakeClient, secrets: Secrets, path: str) -> None:
-    client = await guarded(procd, secrets)
-    async with raw(client) as bare, asyncio.timeout(WAIT_S):
-        await bare.request(f"POST {path} HTTP/1.1\nContent-Length: 1000000000", b"begin")
-        assert b"401 Unauthorized" in await bare.rest(), "answered and closed"
-    async with raw(client) as bare, asyncio.timeout(WAIT_S):
-        await bare.request(f"POST {path} HTTP/1.1\nTransfer-Encoding: chunked", b"5\r\nbegin\r\n")
-        assert b"401 Unauthorized" in await bare.rest()
-
-
 @each(
-    ("header", "count"),
+    ("request_", "status"),
     [
-        ("Content-Length: 400000", 3),
-        ("Transfer-Encoding: chunked", 3),
-        ("Content-Length: 4000000", LINGER_BYTES // 100_000 + 4),  # the last aren't read
+        ("POST /process/execute HTTP/1.1\nContent-Length: 1000000000", 401),
+        ("POST /process/session HTTP/1.1\nTransfer-Encoding: chunked", 401),
+        ("POST /nowhere HTTP/1.1\nContent-Length: 1000000000", 401),
+        ("GET /healthz HTTP/1.1\nTransfer-Encoding: chunked", 200),
+        ("GET /terminal HTTP/1.1\nContent-Length: 1000000000", 200),
     ],
 )
-async def test_who_sends_on_after_a_refusal_meets_no_reset(
-    procd: MakeClient, secrets: Secrets, header: str, count: int
+async def test_a_body_that_is_not_wanted(
+    procd: MakeClient, secrets: Secrets, request_: str, status: int
 ) -> None:
-    """A proxy would take it for a failure of the server's and not look for the answer."""
+    """The reply doesn't wait for it; what comes of it meets no reset until the connection ends."""
     client = await guarded(procd, secrets)
-    piece = b"x" * 100_000
-    if "chunked" in header:
-        piece = b"%x\r\n%b\r\n" % (len(piece), piece)
     async with raw(client) as bare, asyncio.timeout(WAIT_S):
-        await bare.request(f"POST /process/execute HTTP/1.1\n{header}")
-        assert b"401 Unauthorized" in await bare.rest()
-        for _ in range(count):
-            await bare.send(piece)
-            async with client.get("/version") as reply:  # meanwhile a reset would have come
+        await bare.request(request_, b"5\r\nbegin\r\n")
+        answer, headers = await bare.head()
+        assert answer == status
+        assert "Connection: close" in headers
+        for _ in range(10):
+            await bare.send(b"%x\r\n%b\r\n" % (100_000, b"x" * 100_000))
+            async with client.get("/version") as reply:  # a reset would have come by then
                 assert reply.status == 401
+        await bare.rest()
 
 
-@each("path", ["/healthz", "/terminal", "/version"])
-async def test_a_body_that_nobody_asked_for_is_not_read(
-    procd: MakeClient, secrets: Secrets, path: str
+async def test_a_short_body_that_is_not_wanted_is_dropped(
+    procd: MakeClient, secrets: Secrets
 ) -> None:
-    """It may be without end, and without a token; a short one is dropped, and one is served on."""
     client = await guarded(procd, secrets)
-    head = f"GET {path} HTTP/1.1\nAuthorization: Bearer {secrets.read}"
-    for header in "Content-Length: 1000000000", "Transfer-Encoding: chunked":
-        async with raw(client) as bare, asyncio.timeout(WAIT_S):
-            await bare.request(f"{head}\n{header}", b"5\r\nbegin\r\n")
-            answer = await bare.rest()
-        assert b"200 OK" in answer
-        assert b"\r\nConnection: close\r\n" in answer
     async with raw(client) as bare, asyncio.timeout(WAIT_S):
-        await bare.request(f"{head}\nContent-Length: 4")
+        await bare.request("GET /healthz HTTP/1.1\nContent-Length: 4")
         assert (await bare.head())[0] == 200
         await bare.send(b"body")
         await bare.request("GET /healthz HTTP/1.1\nConnection: close")
         assert (await bare.rest()).count(b"200 OK") == 1
-
-
-async def test_a_refusal_is_counted_whoever_leaves_with_it(
-    procd: MakeClient, secrets: Secrets
-) -> None:
-    """Few stay to send the rest of a body that nobody wants."""
-    client = await guarded(procd, secrets)
-    async with raw(client) as bare:
-        await bare.request("POST /process/execute HTTP/1.1\nTransfer-Encoding: chunked")
-        assert (await bare.head())[0] == 401
-    (stats,) = (each for each in client.app[REQUESTS].all if each.pattern == "/process/execute")
-    assert stats.statuses == {401: 1}
 
 
 async def test_a_refused_client_is_not_asked_for_its_body(
@@ -299,74 +258,6 @@ async def test_a_refused_client_is_not_asked_for_its_body(
     async with raw(client) as bare:
         await bare.request(f"{head}\nAuthorization: Bearer {secrets.write}")
         assert (await bare.head())[0] == 100
-
-
-async def test_a_refused_upgrade_closes_the_connection(procd: MakeClient, secrets: Secrets) -> None:
-    """Else a proxy that takes it for a tunnel would let anything through after it."""
-    client = await guarded(procd, secrets)
-    async with raw(client) as bare, asyncio.timeout(WAIT_S):
-        await bare.ask_upgrade("/process/pty/create-connect?id=a")
-        rest = await bare.rest()
-    assert b"401 Unauthorized" in rest
-    assert rest.count(b"HTTP/1.1") == 1
-
-
-async def test_refusals_leave_nothing(procd: MakeClient, secrets: Secrets) -> None:
-    client = await guarded(procd, secrets)
-    body = b'{"command": "true"}'
-    request = (
-        f"POST /process/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
-        "Authorization: Bearer procd_wrong-%05d\r\n\r\n"
-    )
-
-    async def refuse(count: int) -> None:
-        async with raw(client) as bare:
-            for number in range(count):
-                async with asyncio.timeout(WAIT_S):
-                    await bare.send((request % number).encode() + body)
-                    status, lines = await bare.head()
-                    assert status == 401
-                    length = next(line for line in lines if line.startswith("Content-Length"))
-                    await bare.exactly(int(length.split(":")[1]))
-
-    await refuse(100)
-    gc.collect()
-    before = len(gc.get_objects())
-    await refuse(10_000)
-    gc.collect()
-    assert len(gc.get_objects()) < before + 1000
-
-
-@each(
-    ("path", "body", "status"),
-    [
-        ("/process/execute", b'{"command": "' + b"x" * 500_000, 400),
-        ("/process/execute", b'{"command": 1, "x": "' + b"x" * 500_000 + b'"}', 400),
-        ("/process/execute", b'{"command": " ", "x": "' + b"x" * 500_000 + b'"}', 400),
-        ("/process/execute", b"x" * 1_100_000, 413),
-        ("/process/pty/none/resize", b'{"cols": 1, "rows": 1}', 410),
-        ("/env", b"x" * 50_000, 403),
-        ("/nowhere", b"x" * 50_000, 404),
-    ],
-)
-async def test_a_refused_request_is_forgotten_at_once(
-    procd: MakeClient, secrets: Secrets, path: str, body: bytes, status: int
-) -> None:
-    """Not when the collector next comes by, which with thousands of sessions is rare."""
-    client = await guarded(procd, secrets, server={"max_body_bytes": 1_000_000})
-    head = f"POST {path} HTTP/1.1\nAuthorization: Bearer {secrets.write}\nConnection: close"
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(3):
-            async with raw(client) as bare, asyncio.timeout(WAIT_S):
-                await bare.request(f"{head}\nContent-Length: {len(body)}", body)
-                assert (await bare.head())[0] == status
-                await bare.rest()
-        kept = [each for each in gc.get_objects() if isinstance(each, web.Request)]
-        assert not kept
-    finally:
-        gc.enable()
 
 
 async def test_origin(procd: MakeClient, secrets: Secrets) -> None:
@@ -615,38 +506,32 @@ async def test_allowed_hosts(
         ({"auth": {"allowed_origins": ["*"]}}, "auth.allowed_origins: * would let every web page"),
     ],
 )
-async def test_fails_closed(document: dict[str, dict[str, object]], message: str) -> None:
+def test_fails_closed(document: dict[str, dict[str, object]], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Access(from_mapping(document))
     assert message in str(caught.value)
 
 
-async def test_no_more_tokens_than_may_be(secrets: Secrets) -> None:
+def test_no_more_tokens_than_may_be(secrets: Secrets) -> None:
     auth = {"token_file": str(secrets.path), "max_tokens": 3}
     assert Access(from_mapping({"auth": auth})).required
     with pytest.raises(ConfigError, match="max_tokens: there are 4 tokens"):
         Access(from_mapping({"auth": auth}), "x" * 16)
 
 
-async def test_a_token_in_the_environment_is_long(secrets: Secrets) -> None:
+def test_a_token_in_the_environment() -> None:
+    """It is long, and can be sent; white space around it comes from a file or a shell."""
     for secret in ("", "x" * 15, "x" * 513, " " * 20, "x" * 15 + "\n"):
         with pytest.raises(ConfigError, match="PROCD_AUTH_TOKEN: must have 16 to 512 characters"):
             Access(from_mapping({}), secret)
-    access = Access(from_mapping({"server": {"host": "0.0.0.0"}}), "x" * 16)
-    assert access.required
-    with pytest.raises(ConfigError, match="none, but tokens are given"):
-        Access(from_mapping({"auth": {"mode": "none"}}), "x" * 16)
-
-
-async def test_a_token_in_the_environment_can_be_sent() -> None:
-    """White space around it is a file's or a shell's: no header would carry it (RFC 9110, 5.5)."""
-    for secret in ("x" * 16 + "\n", f"\t {'x' * 16} \r\n"):
-        assert Access(from_mapping({}), secret).tokens.find("x" * 16) is not None
     for sign in "\n\r\0\x1b\x7f":
         with pytest.raises(ConfigError, match="no control characters in it"):
             Access(from_mapping({}), f"{'x' * 16}{sign}{'x' * 16}")
-    for secret in ("x" * 16 + " \t" + "x" * 16, "ü" * 16, "\udcff" * 16):
-        assert Access(from_mapping({}), secret).tokens.find(secret) is not None
+    for secret in ("x" * 16 + "\n", f"\t {'x' * 16} \r\n"):
+        assert Access(from_mapping({}), secret).tokens.find("x" * 16) is not None
+    assert Access(from_mapping({"server": {"host": "0.0.0.0"}}), "x" * 16).required
+    with pytest.raises(ConfigError, match="none, but tokens are given"):
+        Access(from_mapping({"auth": {"mode": "none"}}), "x" * 16)
 
 
 async def test_mode_none_is_open_anywhere(procd: MakeClient) -> None:
@@ -667,26 +552,16 @@ async def test_mode_none_is_open_anywhere(procd: MakeClient) -> None:
     ("host", "addresses", "status"),
     [
         ("127.0.0.1", ["192.0.2.1"], 200),
-        ("127.0.0.1", ["127.0.0.1", "192.0.2.1"], 200),
         ("0.0.0.0", ["127.0.0.1"], 403),
         ("", ["127.0.0.1", "::1"], 403),
-        ("127.0.0.1", [], 200),
     ],
 )
 async def test_the_host_where_sockets_are_passed_on(
     procd: MakeClient, secrets: Secrets, host: str, addresses: list[str], status: int
 ) -> None:
     client = await guarded(procd, secrets, server={"host": host})
-    client.app[GATE].follow(addresses)
+    client.app[ACCESS_CONTROL].use_sockets(addresses)
     for name in ("box.example", "", "box.example:evil"):
         headers = bearer(secrets.read) | {"Host": name}
         async with client.get("/version", headers=headers) as reply:
             assert reply.status in (status, 400), name
-
-
-def test_plain_path() -> None:
-    assert plain_path("/toolbox/sb/process/pty/a/connect/") == "/process/pty/a/connect"
-    assert plain_path("/process/pty/a/connect") == "/process/pty/a/connect"
-    assert plain_path("/toolbox/toolbox/x") == "/x"
-    assert plain_path("/process/pty/toolbox/connect") == "/process/pty/toolbox/connect"
-    assert plain_path("/toolbox/sb/process/pty/toolbox/connect") == "/process/pty/toolbox/connect"

@@ -1,16 +1,14 @@
 """Request ids, and the line about a request."""
 
 import logging
-from types import SimpleNamespace
 
 import pytest
 
 from procd.logging import HumanFormatter, facts
-from procd.unix import malloc
 from tests.aliases import MakeClient
-from tests.api import sessions
-from tests.api.clients import connect, create, delete, each, raw
-from tests.waiting import until
+from tests.api.clients import connect, create, delete
+
+LOGGER = "procd.http.request_metrics"
 
 
 async def test_an_id_for_each_request(procd: MakeClient) -> None:
@@ -23,28 +21,24 @@ async def test_an_id_for_each_request(procd: MakeClient) -> None:
     assert all(ids)
 
 
-@each("given", ["a", "0af7651916cd43dd8448eb211c80319c", "Root=1-67891233-abc", "x" * 128])
-async def test_a_sane_id_is_kept(procd: MakeClient, given: str) -> None:
+async def test_the_id_of_a_client_is_kept_if_it_is_safe(procd: MakeClient) -> None:
     client = await procd()
-    async with client.get("/version", headers={"X-Request-Id": given}) as reply:
-        assert reply.headers["X-Request-Id"] == given
-
-
-@each("given", ["", "a b", "x" * 129, 'a"', "ü", "{}"])
-async def test_another_is_replaced(procd: MakeClient, given: str) -> None:
-    client = await procd()
-    async with client.get("/version", headers={"X-Request-Id": given}) as reply:
-        assert reply.headers["X-Request-Id"] not in ("", given)
+    for given in "a", "0af7651916cd43dd8448eb211c80319c", "Root=1-67891233-abc", "x" * 128:
+        async with client.get("/version", headers={"X-Request-Id": given}) as reply:
+            assert reply.headers["X-Request-Id"] == given
+    for given in "", "a b", "x" * 129, 'a"', "ü", "{}":
+        async with client.get("/version", headers={"X-Request-Id": given}) as reply:
+            assert reply.headers["X-Request-Id"] not in ("", given)
 
 
 async def test_on_streams_and_upgrades(procd: MakeClient) -> None:
     client = await procd()
     headers = {"X-Request-Id": "mine"}
-    command = {"command": "head -c 300000 /dev/zero | tr '\\0' x"}
+    command = {"command": "head -c 3000000 /dev/zero | tr '\\0' x"}
     async with client.post("/process/execute", json=command, headers=headers) as reply:
         assert reply.headers["Transfer-Encoding"] == "chunked"
         assert reply.headers["X-Request-Id"] == "mine"
-        assert len((await reply.json())["stdout"]) == 300_000
+        assert len((await reply.json())["result"]) == 3_000_000
     await create(client, "t1")
     async with client.ws_connect("/process/pty/t1/connect", headers=headers) as ws:
         assert ws.get_extra_info("peername")
@@ -52,35 +46,17 @@ async def test_on_streams_and_upgrades(procd: MakeClient) -> None:
     await delete(client, "t1")
 
 
-async def test_what_a_stalled_client_was_sent_is_given_back(
-    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither the log, which is on disk, nor its reply is in a budget."""
-    trimmed: list[int] = []
-    monkeypatch.setattr(malloc, "LIBC", SimpleNamespace(malloc_trim=trimmed.append))
-    monkeypatch.setattr(malloc, "QUIET_S", 0.05)
-    client = await procd()
-    await sessions.create(client)
-    command_id = await sessions.start(client, "head -c 20000000 /dev/zero")
-    await sessions.ended(client, command_id)
-    assert not trimmed
-    async with raw(client, receive_bytes=4096) as reading:
-        await reading.request(f"GET {sessions.path_of(command_id)}/logs HTTP/1.1")
-        assert (await reading.head())[0] == 200
-    await until(lambda: bool(trimmed))
-
-
-def lines(caplog: pytest.LogCaptureFixture, logger: str) -> list[logging.LogRecord]:
-    """What one logger has said."""
-    return [record for record in caplog.records if record.name == logger]
+def lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Those about requests."""
+    return [each for each in caplog.records if each.name == LOGGER]
 
 
 async def test_a_line_for_each_request(procd: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, logger="procd.http.request_metrics")
+    caplog.set_level(logging.DEBUG, logger=LOGGER)
     client = await procd()
     async with client.get("/toolbox/box/process/pty/s3cret?token=s3cret") as reply:
         assert reply.status == 404
-    (line,) = lines(caplog, "procd.http.request_metrics")
+    (line,) = lines(caplog)
     told = facts(line)
     assert float(str(told.pop("duration_ms"))) > 0
     assert told == {
@@ -91,20 +67,20 @@ async def test_a_line_for_each_request(procd: MakeClient, caplog: pytest.LogCapt
 async def test_the_client_behind_a_proxy(
     procd: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, logger="procd.http.request_metrics")
+    caplog.set_level(logging.DEBUG, logger=LOGGER)
     client = await procd(server={"trusted_proxies": ["127.0.0.0/8"]})
     await client.get("/version", headers={"X-Forwarded-For": "1.2.3.4, 203.0.113.9, 127.0.0.2"})
-    (line,) = lines(caplog, "procd.http.request_metrics")
+    (line,) = lines(caplog)
     assert facts(line)["client"] == "203.0.113.9"
 
 
 async def test_no_line_unless_asked_for(
     procd: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="procd.http.request_metrics")
+    caplog.set_level(logging.INFO, logger=LOGGER)
     client = await procd()
     await client.get("/version")
-    assert not lines(caplog, "procd.http.request_metrics")
+    assert not lines(caplog)
 
 
 class Keeper(logging.Handler):
@@ -137,4 +113,5 @@ async def test_the_id_is_in_the_lines_of_its_request(procd: MakeClient) -> None:
         logger.removeHandler(keeper)
         logger.setLevel(logging.NOTSET)
     started = keeper.lines[0]
-    assert started.startswith("INFO procd.services.pty: pty started request_id=first pty=t1 pid=")
+    assert started.startswith("INFO procd.services.pty")
+    assert "pty started request_id=first pty=t1 pid=" in started

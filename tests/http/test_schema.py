@@ -5,11 +5,8 @@ import json
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from procd.errors import BadRequest, InvalidBody
 from procd.http.schema import MAX_DIGITS, flag, number, parse
@@ -146,61 +143,32 @@ async def test_what_stands_before_a_document(procd: MakeClient) -> None:
         await send(client, "/process/execute", before + document)
 
 
-TEXTS = st.text('ab"\\\\[]{},:é', max_size=5)
-
-
-def collections(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
-    """What has values of its own."""
-    return st.lists(inner, max_size=5) | st.dictionaries(TEXTS, inner, max_size=5)
-
-
-DOCUMENTS = collections(
-    st.recursive(st.none() | st.booleans() | st.integers() | TEXTS, collections)
-)
-
-
-def values_in(document: Any) -> int:
-    """As a limit counts them: a list of one value is as much as a list of none."""
-    if not isinstance(document, dict | list):
-        return 0
-    inner = document.values() if isinstance(document, dict) else document
-    return max(len(document), 1) + sum(map(values_in, inner))
-
-
-@given(
-    document=DOCUMENTS,
-    ascii_only=st.booleans(),
-    most=st.integers(1, 20),
-    rest=st.sampled_from(["", " ", ',"', "]}", "[" * 30, '""' * 30 + "," * 30]),
-)
-@example([[[]]] * 5, False, 15, "")
-@example([[[]]] * 5, False, 14, "")
-@example({'\\"': ["\\", '\\\\"', "\\"]}, False, 4, "[" * 30)
-@example({"a": "b"}, False, 1, "," * 30)
-@example(dict.fromkeys("abcde", "x"), False, 4, "")
-@example(dict.fromkeys("abcde", "x"), False, 5, "")
-def test_values_are_counted_before_any_is_made(
-    document: object, ascii_only: bool, most: int, rest: str
-) -> None:
-    raw = (json.dumps(document, ensure_ascii=ascii_only) + rest).encode()
-    if values_in(document) <= most:
-        assert parse(raw, most) == document
-    else:
-        with pytest.raises(InvalidBody, match=f"more than {most} values"):
-            parse(raw, most)
-
-
-@pytest.mark.parametrize("text", ["0", "007", "9" * MAX_DIGITS])
-def test_a_number_of_a_query(text: str) -> None:
-    assert number({"offset": text}, "offset") == int(text)
-
-
 @pytest.mark.parametrize(
-    "text", ["", "-1", "+1", " 1", "1_0", "1.0", "\u0663", "\u00b2", "1" * (MAX_DIGITS + 1)]
+    ("text", "values"),
+    [
+        ('{"a": [1, 2, {"b": []}]}', 6),
+        ('{"\\\\\\"": ["\\\\", "[,{", "\\""]}', 4),
+        ('["' + "," * 100 + '"]', 1),
+        ("[" * 50 + "]" * 50, 50),
+    ],
 )
-def test_no_number_of_a_query(text: str) -> None:
-    with pytest.raises(BadRequest, match="'offset' must be a whole number, 0 or more"):
-        number({"offset": text}, "offset")
+def test_values_are_counted_before_any_is_made(text: str, values: int) -> None:
+    assert parse(text.encode(), values) == json.loads(text)
+    with pytest.raises(InvalidBody, match=f"more than {values - 1} values"):
+        parse(text.encode(), values - 1)
+
+
+def test_a_string_without_an_end_takes_linear_time() -> None:
+    with pytest.raises(InvalidBody):
+        parse(b'["' + b'\\"' * 2_000_000 + b"," * 100, 10)
+
+
+def test_a_number_of_a_query() -> None:
+    for text in "0", "007", "9" * MAX_DIGITS:
+        assert number({"offset": text}, "offset") == int(text)
+    for text in "", "-1", "+1", " 1", "1_0", "1.0", "\u0663", "\u00b2", "1" * (MAX_DIGITS + 1):
+        with pytest.raises(BadRequest, match="'offset' must be a whole number, 0 or more"):
+            number({"offset": text}, "offset")
 
 
 def test_a_flag_of_a_query() -> None:
@@ -214,12 +182,6 @@ def test_a_flag_of_a_query() -> None:
             flag({"viewer": text}, "viewer")
 
 
-async def test_a_number_of_too_many_digits(procd: MakeClient) -> None:
-    client = await procd()
-    body = b'{"command": "echo ran", "timeout": ' + b"9" * 5000 + b"}"
-    await send(client, "/process/execute", body)
-
-
 @each(
     "body",
     [
@@ -230,8 +192,8 @@ async def test_a_number_of_too_many_digits(procd: MakeClient) -> None:
         b'{"COMMAND": "echo ran", "TimeOut": 9}',
         b'{"command": "echo ran", "timeout": null, "cwd": null, "envs": null}',
         b'{"command": "echo ran", "timeout": 4294967295}',
-        b'{"command": "echo ran", "unknown": {"a": [1, 2.5, null]}, "Env": 3}',
-        b'{"command": "echo \\u0072an"}',
+        b'{"command": "echo ran", "unknown": {"a": [1, 2.5, null]}}',
+        b'{"command": "echo \\u0072an", "envs": {"A": "\\ud83d\\ude00"}}',
     ],
 )
 @each("content_type", ["application/json", "text/plain", ""])
@@ -260,10 +222,6 @@ async def test_null_in_a_map_or_a_list_is_the_empty_string(procd: MakeClient) ->
     async with client.post("/env", json={"set": {"A": None}, "unset": [None]}) as reply:
         assert reply.status == 200
     assert (await execute(client, 'echo "<${A-unset}>"'))["result"] == "<>\n"
-
-
-async def test_surrogates_in_pairs_are_a_character(procd: MakeClient) -> None:
-    assert (await execute(await procd(), "echo 😀", envs={"A": "😀"}))["result"] == "😀\n"
 
 
 async def test_the_message_names_the_field(procd: MakeClient) -> None:
@@ -409,9 +367,7 @@ async def test_the_connection_outlives_a_bad_request(
 
 
 @each("framing", ["length", "chunked"])
-@each(
-    "size", [1000, 65_000, 65_536, 130_000, 131_072, 131_073, 200_000, 262_144, 600_000, 3_000_000]
-)
+@each("size", [1000, 65_536, 131_073, 600_000, 3_000_000])
 async def test_what_is_asked_right_behind_a_long_body(
     procd: MakeClient, size: int, framing: str
 ) -> None:
