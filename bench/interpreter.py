@@ -17,7 +17,7 @@ from bench.wire import BUFFER_BYTES, CLOSE, FrameCounter, Http, WebSocket, parse
 PYTHON: Final = shutil.which("python3", path="/usr/bin:/usr/local/bin:/bin") or "python3"
 COUNTED: Final = 200_000
 PRINTING: Final = f"for i in range({COUNTED}): print(i)"
-# A write for each line, as a context owes to whoever watches, or it may be lost with the process.
+# A write for each line, as a context makes: what isn't written may be lost with the process.
 LINE_BY_LINE: Final = f"import sys; sys.stdout.reconfigure(line_buffering=True)\n{PRINTING}"
 PRINTED: Final = "".join(f"{number}\n" for number in range(COUNTED))
 CONTEXTS: Final = 100

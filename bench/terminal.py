@@ -11,7 +11,7 @@ from bench.programs import SHELL, Place, environment
 from bench.report import percentile
 
 LINE: Final = "The quick brown fox jumps over the lazy dog, again and again."
-# The terminal echoes, and cat takes what is typed, lest the terminal's own queue fill up.
+# The terminal echoes, and cat takes what is typed, so that the terminal's own queue stays empty.
 ECHO_SCRIPT: Final = "stty raw echo; printf '%s%s' REA DY; exec cat >/dev/null"
 READY: Final = b"READY"  # not in the script, whose text the terminal echoes
 DONE: Final = b"DONE"
