@@ -5,7 +5,7 @@ from __future__ import annotations
 from fcntl import LOCK_EX, LOCK_UN, lockf
 from os import close, write
 
-from .encoding import encode
+from .isolation import encode
 from .output import move_up, say
 
 TYPE_CHECKING = False

@@ -6,17 +6,20 @@ import builtins
 import sys
 import types
 from _ast import PyCF_ALLOW_TOP_LEVEL_AWAIT  # which the first compile() would wait for
-from _signal import SIGINT  # type: ignore[import-not-found]  # without the wrappers of `signal`
+from _signal import (  # type: ignore[import-not-found]  # without the wrappers of `signal`
+    SIGINT,
+    getsignal,
+    valid_signals,
+)
+from _signal import signal as set_handler
 from _thread import allocate_lock
 from os import _exit as exit_at_once
 from os import chdir, environ, getcwd, getpid, register_at_fork
 from resource import RLIM_INFINITY, RLIMIT_RTTIME, getrlimit, setrlimit
 
 from . import pyplot_hook
-from .encoding import clean, encode
 from .isolation import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
-from .isolation import import_standard
-from .signal_handlers import SignalHandlers
+from .isolation import clean, encode, import_standard
 from .tracebacks import CELL, MAX_NAME_CHARS, Sources, name_of, undescribed
 
 # Functions are imported by name: a module's attribute may be replaced by the user's code.
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 CO_COROUTINE = 0x80  # of `inspect`, which takes 2 MiB
 # A client that waits for a new context sends the first cell within this time, seconds.
 QUIET_S = 0.25
+SIGNALS = sorted(valid_signals())
 # How a client that displays results is told of a SystemExit.
 EXIT = "application/vnd.procd.exit+json"
 MAX_VARIABLES = 1000
@@ -71,7 +75,7 @@ class Interpreter:
         """Serve requests for ever."""
         self._handlers.guard()  # those of preloaded modules
         while True:
-            if not self._sources.loaded and self._channel.is_quiet(QUIET_S):
+            if self._sources.traceback is None and self._channel.is_quiet(QUIET_S):
                 self._attempt(self._sources.load)
             message = self._channel.receive()
             operation = message["op"]
@@ -334,3 +338,41 @@ def _exit_status(exc: SystemExit) -> int:
         return exc.code & 0xFF
     sys.stderr.write(f"{exc.code}\n")
     return 1
+
+
+class SignalHandlers:
+    """Guarded while the user's code doesn't run: what they raise would be raised in our code.
+
+    They are called all the time. An exception is dropped meanwhile, but for SystemExit, which ends
+    the process.
+    """
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, Any] = {}
+        self._guard = self._handle  # one object, to be recognised
+
+    def guard(self) -> None:
+        """Guard all handlers; a second time does nothing."""
+        for number in SIGNALS:
+            handler = getsignal(number)
+            if callable(handler) and handler is not self._guard:
+                self.replace(number, handler)
+
+    def replace(self, number: int, handler: Any) -> None:
+        """Set the handler that a signal has after `release`."""
+        self._handlers[number] = handler
+        set_handler(number, self._guard)
+
+    def release(self) -> None:
+        """Undo `guard`."""
+        for number, handler in self._handlers.items():
+            set_handler(number, handler)
+        self._handlers.clear()
+
+    def _handle(self, number: int, frame: types.FrameType | None) -> None:
+        try:
+            self._handlers[number](number, frame)
+        except SystemExit as exc:
+            exit_at_once(exc.code & 0xFF if type(exc.code) is int else exc.code is not None)
+        except BaseException:  # noqa: BLE001 - whatever the user's handler raises
+            return

@@ -8,14 +8,14 @@ Source: Process API contract, section 7.4.
 from __future__ import annotations
 
 import base64
+import datetime
 import io
 import math
-
-from .axis import finite, label_of, namer, plain, text_of, ticks_of, to_number
+from bisect import bisect_left
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
 POINTS_MAX = 1_000_000  # of a chart: 40 MB of JSON, and 130 MB more while it is made
@@ -62,7 +62,7 @@ def _picture(figure: Any) -> str | None:
 def _content(figure: Any) -> dict[str, Any]:
     """Return the chart without its picture."""
     suptitle = getattr(figure, "_suptitle", None)  # get_suptitle() is of matplotlib 3.8
-    title = text_of(suptitle.get_text()) if suptitle is not None else ""
+    title = _text_of(suptitle.get_text()) if suptitle is not None else ""
     bars = _colour_bars(figure)
     shown = [ax for ax in figure.axes if ax.get_visible() and ax not in bars]
     usable = [ax for ax in shown if ax.has_data()] if len(shown) > 1 else shown
@@ -77,7 +77,7 @@ def _content(figure: Any) -> dict[str, Any]:
     chart["title"] = chart["title"] or title
     if kind not in ("pie", "unknown"):
         for name, axis in (("x", ax.xaxis), ("y", ax.yaxis)):
-            ticks, labels, scale = ticks_of(axis)
+            ticks, labels, scale = _ticks_of(axis)
             chart.update({f"{name}_ticks": ticks, f"{name}_tick_labels": labels})
             chart[f"{name}_scale"] = scale
     points = sum(len(_points_of(kind, part)) for part in parts)
@@ -181,8 +181,8 @@ def _heading(ax: Any, kind: str, parts: list[Any]) -> dict[str, Any]:
     The labels are swapped if values run along the x axis.
     """
     title = next((t for t in map(ax.get_title, ("center", "left", "right")) if t), "")
-    heading = {"type": kind, "title": text_of(title)}
-    labels = [text_of(ax.get_xlabel()), text_of(ax.get_ylabel())]
+    heading = {"type": kind, "title": _text_of(title)}
+    labels = [_text_of(ax.get_xlabel()), _text_of(ax.get_ylabel())]
     if kind in ("bar", "box_and_whisker") and _is_horizontal(kind, parts):
         labels.reverse()
     heading["x_label"], heading["y_label"] = labels
@@ -203,15 +203,15 @@ def _is_horizontal(kind: str, parts: list[Any]) -> bool:
 def _elements(ax: Any, kind: str, parts: list[Any]) -> Iterator[dict[str, Any]]:
     if kind in ("line", "scatter"):
         for part in parts:
-            yield {"label": label_of(part), "points": _points(ax, _points_of(kind, part))}
+            yield {"label": _label_of(part), "points": _points(ax, _points_of(kind, part))}
     elif kind == "pie":
         for wedge in parts:
-            angle = finite(wedge.theta2 - wedge.theta1)
-            yield {"label": label_of(wedge), "angle": angle, "radius": finite(wedge.r)}
+            angle = _finite(wedge.theta2 - wedge.theta1)
+            yield {"label": _label_of(wedge), "angle": angle, "radius": _finite(wedge.r)}
     elif kind == "bar":
         yield from _bars(ax, parts)
     elif kind == "box_and_whisker":
-        names = namer(ax.yaxis if parts[0].horizontal else ax.xaxis)
+        names = _namer(ax.yaxis if parts[0].horizontal else ax.xaxis)
         for box, name in zip(parts, names([box.position for box in parts])):
             yield {"label": name, **box.element()}
 
@@ -227,7 +227,7 @@ def _points_of(kind: str, part: Any) -> Any:
 
 def _points(ax: Any, points: Any) -> list[list[float]]:
     """Return points as pairs; gaps and masked points are left out."""
-    to_x, to_y = to_number(ax.xaxis), to_number(ax.yaxis)
+    to_x, to_y = _to_number(ax.xaxis), _to_number(ax.yaxis)
     return [
         [to_x(x), to_y(y)]
         for x, y in points.tolist()
@@ -237,7 +237,7 @@ def _points(ax: Any, points: Any) -> list[list[float]]:
 
 def _bars(ax: Any, containers: list[Any]) -> Iterator[dict[str, Any]]:
     horizontal = _is_horizontal("bar", containers)
-    names = namer(ax.yaxis if horizontal else ax.xaxis)
+    names = _namer(ax.yaxis if horizontal else ax.xaxis)
     for container in containers:
         bars = list(container)
         if horizontal:
@@ -245,15 +245,15 @@ def _bars(ax: Any, containers: list[Any]) -> Iterator[dict[str, Any]]:
         else:
             centres = [bar.get_x() + bar.get_width() / 2 for bar in bars]
         # If there are several groups without labels, matplotlib's own names tell them apart.
-        group = label_of(container)
+        group = _label_of(container)
         if not group and len(containers) > 1:
-            group = text_of(container.get_label())
+            group = _text_of(container.get_label())
         for bar, name in zip(bars, names(centres)):
             value = bar.get_width() if horizontal else bar.get_height()
-            yield {"label": name, "group": group, "value": plain(value)}
+            yield {"label": name, "group": group, "value": _plain(value)}
 
 
-class Box:
+class _Box:
     """A box with its whiskers, read back from the lines and outlines that Axes.bxp draws.
 
     `position` is where it stands on the axis of its label.
@@ -271,7 +271,7 @@ class Box:
         self.layer = 0.0  # that of the whiskers
 
     @classmethod
-    def of(cls, vertices: Any) -> Box | None:
+    def of(cls, vertices: Any) -> _Box | None:
         """Return the box with this outline, notched or not; None if it isn't one."""
         vertices = vertices.tolist()
         corners = {5: (1, 2, 3, 4), 6: (1, 2, 3, 4), 11: (1, 5, 6, 10), 12: (1, 5, 6, 10)}
@@ -314,27 +314,27 @@ class Box:
         low, high = min(self.extremes), max(self.extremes)
         outliers = [value for value in self.loose if not low <= value <= high]
         return {
-            "min": finite(low),
-            "first_quartile": finite(self.quartiles[0]),
+            "min": _finite(low),
+            "first_quartile": _finite(self.quartiles[0]),
             # Axes.bxp draws both caps before the median, and the mean after it.
-            "median": finite(self.levels[2] if len(self.levels) > 2 else self.levels[0]),
-            "third_quartile": finite(self.quartiles[1]),
-            "max": finite(high),
-            "outliers": [v for v in map(finite, outliers) if v is not None],
+            "median": _finite(self.levels[2] if len(self.levels) > 2 else self.levels[0]),
+            "third_quartile": _finite(self.quartiles[1]),
+            "max": _finite(high),
+            "outliers": [v for v in map(_finite, outliers) if v is not None],
         }
 
 
-def _boxes_of(lines: list[Any], patches: list[Any]) -> list[Box]:
+def _boxes_of(lines: list[Any], patches: list[Any]) -> list[_Box]:
     """Return the boxes of these, filled (patches) or not (lines); none if there is more."""
     from matplotlib.patches import PathPatch
 
     if patches:
         if not all(isinstance(patch, PathPatch) for patch in patches):
             return []
-        found = [Box.of(patch.get_path().vertices) for patch in patches]
+        found = [_Box.of(patch.get_path().vertices) for patch in patches]
         rest = lines
     else:
-        outlines = [(line, Box.of(line.get_xydata())) for line in lines]
+        outlines = [(line, _Box.of(line.get_xydata())) for line in lines]
         found = [box for _, box in outlines if box is not None]
         rest = [line for line, box in outlines if box is None]
     boxes = [box for box in found if box is not None]
@@ -347,3 +347,129 @@ def _boxes_of(lines: list[Any], patches: list[Any]) -> list[Box]:
             if owner is not None:
                 owner.add(line)
     return boxes if all(box.complete for box in boxes) else []
+
+
+def _ticks_of(axis: Any) -> tuple[list[float], list[str], str]:
+    """Return the positions of the ticks, their labels, and the axis's scale."""
+    places = [float(place) for place in axis.get_majorticklocs()]
+    places = [place for place in places if math.isfinite(place)]
+    if _is_date(axis):
+        return (
+            [_timestamp(place, _epoch()) for place in places],
+            list(map(_iso, places)),
+            "datetime",
+        )
+    # The ticks' own texts are hidden in a grid that shares its axes.
+    labels = [_text_of(label) for label in axis.get_major_formatter().format_ticks(places)]
+    count = list(range(len(places)))
+    if any(labels) and places == count and labels != list(map(str, count)):
+        return places, labels, "categorical"
+    return places, labels, _text_of(axis.get_scale())
+
+
+def _namer(axis: Any) -> Callable[[list[float]], list[str]]:
+    """Return a function that names positions: by labels of ticks, or else by their numbers."""
+    from matplotlib.category import StrCategoryLocator
+    from matplotlib.ticker import FixedLocator
+
+    if _is_date(axis):
+        return lambda places: list(map(_iso, places))
+    ticks, labels, _ = _ticks_of(axis)
+    locator = axis.get_major_locator()
+    order = sorted(range(len(ticks)), key=ticks.__getitem__)
+    ascending = [ticks[i] for i in order]
+
+    def nearest(place: float) -> int:
+        at = bisect_left(ascending, place)
+        return min(order[max(at - 1, 0) : at + 1], key=lambda i: abs(ticks[i] - place))
+
+    def names(places: list[float]) -> list[str]:
+        written = [_plain(round(place, 12)) or "" for place in places]  # rounded: they are means
+        if not ticks:
+            return written
+        found = {place: nearest(place) for place in set(places)}
+        # Bars of a group stand beside their common tick. Ticks that matplotlib chose, or that are
+        # fewer than the bars, name only bars that stand on them; each category has a tick.
+        given = isinstance(locator, StrCategoryLocator) or (
+            isinstance(locator, FixedLocator) and len(set(found.values())) == len(found)
+        )
+        return [
+            labels[found[place]]
+            if given or abs(ticks[found[place]] - place) <= 1e-9 * max(1.0, abs(place))
+            else text
+            for place, text in zip(places, written)
+        ]
+
+    return names
+
+
+def _is_date(axis: Any) -> bool:
+    """Whether the numbers of an axis are dates."""
+    from matplotlib import dates
+
+    if hasattr(axis, "freq"):  # pandas' periods, which aren't days
+        return False
+    # With ticks of the user's, the converter tells; with numbers shown as dates, the formatter.
+    get_converter = getattr(axis, "get_converter", None)  # since matplotlib 3.10
+    converter = axis.converter if get_converter is None else get_converter()
+    formatters = (dates.DateFormatter, dates.AutoDateFormatter, dates.ConciseDateFormatter)
+    return (
+        isinstance(converter, dates.DateConverter)
+        or type(converter).__module__ == dates.__name__
+        or isinstance(axis.get_major_formatter(), formatters)
+    )
+
+
+def _to_number(axis: Any) -> Callable[[float], float]:
+    """Return a function from the finite coordinates of an axis to those of a chart."""
+    if not _is_date(axis):
+        return float
+    epoch = _epoch()
+    return lambda days: _timestamp(days, epoch)
+
+
+def _iso(days: float) -> str:
+    """Return a date as ISO 8601; empty before the year 1 and after 9999."""
+    from matplotlib import dates
+
+    try:
+        return str(dates.num2date(days).isoformat())
+    except (ValueError, OverflowError):
+        return ""
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number if it is finite; JSON has no other."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _plain(value: Any) -> str | None:
+    """Return a number as people write it: "3", "2.5"."""
+    number = _finite(value)
+    if number is None:
+        return None
+    if number.is_integer() and abs(number) < 1e15:
+        return str(int(number))
+    return repr(number)
+
+
+def _label_of(part: Any) -> str:
+    """Return the label of a part; matplotlib's own begin with an underscore."""
+    label = _text_of(part.get_label() or "")
+    return "" if label.startswith("_") else label
+
+
+def _text_of(value: Any) -> str:
+    """Return text that UTF-8 can encode: a lone surrogate becomes a question mark."""
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _epoch() -> float:
+    from matplotlib import dates
+
+    return float(dates.date2num(datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)))
+
+
+def _timestamp(days: float, epoch: float) -> float:
+    return round((days - epoch) * 86400, 6)

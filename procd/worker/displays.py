@@ -9,9 +9,8 @@ import sys
 from _ast import Expr, Expression, PyCF_ONLY_AST
 from io import StringIO
 
-from .encoding import encode
 from .isolation import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
-from .isolation import import_standard
+from .isolation import encode, import_standard
 
 b2a_base64 = import_standard("binascii").b2a_base64
 

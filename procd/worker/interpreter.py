@@ -29,16 +29,12 @@ def main() -> None:
     sys.argv = [""]
     from _procd.cells import Interpreter  # type: ignore[import-not-found]  # see above
     from _procd.channel import Channel  # type: ignore[import-not-found]
-    from _procd.encoding import encode  # type: ignore[import-not-found]
+    from _procd.isolation import encode  # type: ignore[import-not-found]
     from _procd.output import Streams, move_up, say  # type: ignore[import-not-found]
 
     if not safe_path:
         sys.path.insert(0, "")
-    for name in (
-        "fcntl",
-        "resource",
-        "select",
-    ):  # the user's own modules of these names can be imported
+    for name in "fcntl", "resource", "select":  # the user's own modules can have these names
         sys.modules.pop(name, None)
     channel = Channel(move_up(CONTROL_FD))
     close(CONTROL_FD)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from .on_import import on_import
+from .isolation import on_import
 
 TYPE_CHECKING = False  # importing typing takes longer than all of this
 if TYPE_CHECKING:

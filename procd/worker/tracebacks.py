@@ -8,8 +8,7 @@ from io import StringIO
 from os.path import dirname
 
 from .isolation import BUILTINS as __builtins__  # type: ignore[no-redef]  # noqa: F401 - see there
-from .isolation import import_standard
-from .on_import import on_import
+from .isolation import import_standard, on_import
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,22 +34,13 @@ class Sources:
     def __init__(self) -> None:
         self._entries: dict[str, tuple[int, None, list[str], str]] = {}  # as linecache has them
         self._chars = 0
-        self._traceback: Any = None
+        self.traceback: Any = None  # the module
         on_import("linecache", self._fill)
 
-    @property
-    def loaded(self) -> bool:
-        """Whether the module for tracebacks is loaded: that takes as long as Python's start."""
-        return self._traceback is not None
-
     def load(self) -> None:
-        """Load that module.
-
-        Raises:
-            Exception: it can't be imported, whatever the user's code has done.
-        """
-        if self._traceback is None:
-            self._traceback = import_standard("traceback")
+        """Import traceback, which takes as long as Python's start; raises what the import does."""
+        if self.traceback is None:
+            self.traceback = import_standard("traceback")
 
     def _fill(self, linecache: Any) -> None:
         linecache.cache.update(self._entries)
@@ -83,8 +73,8 @@ class Sources:
             value = UNKNOWN
         try:
             self.load()
-            self._fill(self._traceback.linecache)
-            text = _format(exc, self._traceback.TracebackException)
+            self._fill(self.traceback.linecache)
+            text = _format(exc, self.traceback.TracebackException)
         except Exception:  # noqa: BLE001 - an exception that can't be shown is still one
             text = f"{name}: {value}\n"
         return {

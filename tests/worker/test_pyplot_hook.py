@@ -191,6 +191,6 @@ print("importlib.util" in sys.modules, "typing" in sys.modules)
         "-I",
         "-S",
     )
-    ours = "['_procd_worker', '_procd_worker.on_import', '_procd_worker.pyplot_hook']"
+    ours = "['_procd_worker', '_procd_worker.isolation', '_procd_worker.pyplot_hook']"
     assert run.output == f"{ours}\nFalse False\n"
     assert run.charts == []
