@@ -13,13 +13,11 @@ from typing import Final, NamedTuple
 
 import click
 
-from procd.cli.display import show_json
+from procd.cli.display import Progress, show_json
 from procd.cli.failure import Failure
 from procd.cli.options import as_json
-from procd.cli.progress import Progress
 from procd.cli.stdio import STDOUT, use_colours
-from procd.cli.target import parse
-from procd.cli.transport import Client
+from procd.cli.transport import Client, parse
 from procd.config import Config, ConfigError
 from procd.config_file import load
 from procd.errors import SpawnFailed

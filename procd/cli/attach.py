@@ -15,15 +15,15 @@ from typing import Any, Final
 
 import click
 
+from procd.cli.display import Progress
 from procd.cli.failure import Failure, Refused, Unreachable
 from procd.cli.options import Name, cwd_option, env_option, environment, pass_client
-from procd.cli.progress import Progress
-from procd.cli.pty_protocol import ENVS_TOKEN, PROTOCOLS, OutputPosition
+from procd.cli.output_stream import ENVS_TOKEN, PROTOCOLS, PtyStream, Reconnect
 from procd.cli.signals import ENDING, Signals
 from procd.cli.stdio import READ_BYTES, STDIN
 from procd.cli.terminal import Terminal
 from procd.cli.transport import PTY, REPLY_S, Client, query, quoted
-from procd.cli.websocket import TEXT, WAIT_S, Closed, WebSocket, wait
+from procd.cli.websocket import WAIT_S, Closed, wait
 
 # What programs on the server should know about the terminal here.
 INHERITED: Final = ("TERM", "COLORTERM")
@@ -35,8 +35,6 @@ CONTROLS: Final = "@abcdefghijklmnopqrstuvwxyz[\\]^_"
 CTRL_C: Final = b"\x03"
 # How long one attempt may take while the user may want to leave.
 QUICK_S: Final = 5.0
-FIRST_RETRY_S: Final = 0.1
-LONGEST_RETRY_S: Final = 2.0
 # Close codes after which the terminal may still be there: RFC 6455, section 7.4.1, and the IANA's
 # registry (1012: service restart, 1013: try again later).
 TEMPORARY: Final = (1001, 1005, 1006, 1012, 1013)
@@ -185,13 +183,12 @@ class Attachment:
         self._detach_keys = detach_keys
         self._release_at = math.inf  # when to send what those hold back
         self._views = views
-        self._websocket: WebSocket | None = None
-        self._position = OutputPosition()
+        self._stream: PtyStream | None = None
+        self._offset: int | None = None  # where the output goes on after a lost connection
         self._restarts = False  # whether to show everything anew on the next connection
         self._retry_s = retry_s
-        self._lost_at: float | None = None
-        self._retry_at = 0.0
-        self._pause_s = FIRST_RETRY_S
+        self._is_lost = False
+        self._reconnect = Reconnect(retry_s)
         self._exit_code: int | None = None
 
     def run(self, *, creates: bool, cwd: str, envs: Mapping[str, str]) -> int | None:
@@ -211,17 +208,16 @@ class Attachment:
         with Signals(numbers, raising=True) as signals:
             try:
                 with Progress(f"attaching to {self._id}"):
-                    self._websocket = self._open(creates=creates, cwd=cwd, envs=envs)
+                    self._stream = self._open(creates=creates, cwd=cwd, envs=envs)
                 with self._terminal:
                     try:
                         return self._loop(signals)
                     finally:
                         signals.raising = False  # not while the terminal is restored
             finally:
-                if self._websocket is not None:
-                    self._websocket.close()
+                self._disconnect()
 
-    def _open(self, *, creates: bool, cwd: str, envs: Mapping[str, str]) -> WebSocket:
+    def _open(self, *, creates: bool, cwd: str, envs: Mapping[str, str]) -> PtyStream:
         try:
             self._client.call("GET", self._path)
         except Refused as exc:
@@ -233,24 +229,25 @@ class Attachment:
         self._resize()
         return self._connect()
 
-    def _create(self, cwd: str, envs: Mapping[str, str]) -> WebSocket:
+    def _create(self, cwd: str, envs: Mapping[str, str]) -> PtyStream:
         import base64  # only needed here
 
         columns, rows = self._terminal.size or (None, None)
         parameters = query(id=self._id, cols=columns, rows=rows, cwd=cwd or None)
         token = base64.urlsafe_b64encode(json.dumps(envs).encode()).rstrip(b"=").decode()
         protocols = [*PROTOCOLS, *([ENVS_TOKEN + token] if envs else [])]
-        return self._client.websocket(f"{PTY}/create-connect{parameters}", protocols)
+        return PtyStream(self._client.websocket(f"{PTY}/create-connect{parameters}", protocols))
 
-    def _connect(self) -> WebSocket:
+    def _connect(self) -> PtyStream:
+        offset = None if self._restarts else self._offset
         parameters = query(
-            offset=None if self._restarts else self._position.offset,
+            offset=offset,
             viewer="true" if self._views else None,
             modes="true",
         )
-        within_s = REPLY_S if self._lost_at is None else QUICK_S
+        within_s = QUICK_S if self._is_lost else REPLY_S
         path = f"{self._path}/connect{parameters}"
-        return self._client.websocket(path, PROTOCOLS, within_s=within_s)
+        return PtyStream(self._client.websocket(path, PROTOCOLS, within_s=within_s), offset)
 
     def _resize(self) -> None:
         size = self._terminal.size
@@ -280,21 +277,21 @@ class Attachment:
                 elif time.monotonic() >= self._release_at:
                     self._release_at = math.inf
                     self._send(self._detach_keys.release())
-                if self._websocket is None:
+                if self._stream is None:
                     self._try_again()
                 else:
-                    self._receive(self._websocket)
+                    self._receive(self._stream)
             except Unreachable as exc:
                 self._lost(exc)
         return self._exit_code
 
     def _wait(self, signals: Signals) -> set[int]:
-        """Wait for something to do, and return the descriptors that are ready."""
         now = time.monotonic()
         timeout_s = min(WAIT_S, max(0, self._release_at - now))
-        if self._websocket is None:
-            timeout_s = min(timeout_s, max(0, self._retry_at - now))
-        return wait(self._websocket, (signals.fileno(), STDIN), timeout_s)
+        if self._stream is not None:
+            return wait(self._stream.websocket, (signals.fileno(), STDIN), timeout_s)
+        timeout_s = min(timeout_s, max(0, self._reconnect.retry_at - now))
+        return wait(None, (signals.fileno(), STDIN), timeout_s)
 
     def _handle_signal(self, number: int) -> None:
         if number == signal.SIGTSTP:
@@ -303,15 +300,16 @@ class Attachment:
             self._terminal.enter()  # the shell has used the terminal meanwhile
             self._disconnect()
             self._restarts = True
-            self._retry_at = 0.0
-        elif self._websocket is not None:
+            self._reconnect.retry_at = 0.0
+        elif self._stream is not None:
             with contextlib.suppress(Refused):  # the terminal has ended, as its socket will say
                 self._resize()
 
     def _disconnect(self) -> None:
-        if self._websocket is not None:
-            self._websocket.close()
-            self._websocket = None
+        if self._stream is not None:
+            self._offset = self._stream.offset
+            self._stream.websocket.close()
+            self._stream = None
 
     def _read_keys(self) -> bool:
         """Send what is typed; returns whether the user leaves."""
@@ -326,49 +324,42 @@ class Attachment:
         return leaves
 
     def _send(self, keys: bytes) -> None:
-        if keys and self._websocket is not None and not self._views:
-            self._websocket.send(keys)
+        if keys and self._stream is not None and not self._views:
+            self._stream.websocket.send(keys)
 
-    def _receive(self, websocket: WebSocket) -> None:
-        for message in websocket.receive():
-            if message.opcode == TEXT:
-                self._handle_control(json.loads(message.payload))
+    def _receive(self, stream: PtyStream) -> None:
+        for message in stream.receive():
+            if isinstance(message, bytes):
+                self._terminal.write(message)
             else:
-                self._terminal.write(message.payload)
-                self._position.advance(len(message.payload))
-        self._position.acknowledge(websocket)
-        if websocket.closed is not None and self._exit_code is None:
-            self._handle_close(websocket.closed)
+                self._handle_control(message, stream.offset)
+        if stream.websocket.closed is not None and self._exit_code is None:
+            self._handle_close(stream.websocket.closed)
 
-    def _handle_control(self, control: Mapping[str, Any]) -> None:
+    def _handle_control(self, control: Mapping[str, Any], offset: int | None) -> None:
         match control.get("status"):
             case "connected":
-                self._handle_connected(control)
+                self._handle_connected(control, offset)
             case "presence":
-                self._position.expect_acknowledgements()
                 # Several answers would be typed into the program: the terminal that was used last
                 # answers.
                 self._terminal.answer_queries(control["active"] == control["you"])
             case "exited":
                 self._exit_code = int(control["exitCode"])
-            case "error":
-                raise Failure(str(control.get("error") or "the server refuses the terminal"))
             case "read-only":
                 self._only_view()
             case _:
                 pass
 
-    def _handle_connected(self, control: Mapping[str, Any]) -> None:
-        if self._lost_at is not None:
-            self._lost_at = None
-            self._pause_s = FIRST_RETRY_S
+    def _handle_connected(self, control: Mapping[str, Any], offset: int | None) -> None:
+        if self._is_lost:
+            self._is_lost = False
+            self._reconnect = Reconnect(self._retry_s)
             self._terminal.notify("connected again")
         self._restarts = False
         self._terminal.write(str(control.get("modes", "")).encode())
-        before = self._position.offset
-        self._position.start(control)
-        if before is not None and "liveOffset" not in control:
-            lost_bytes = int(control.get("offset", 0)) - before
+        if offset is not None and "liveOffset" not in control:
+            lost_bytes = int(control.get("offset", 0)) - offset
             if lost_bytes > 0:
                 self._terminal.notify(f"{lost_bytes} bytes of output are lost")
 
@@ -381,20 +372,15 @@ class Attachment:
         raise Failure(closed.reason or f"the server closed with code {closed.code}")
 
     def _lost(self, exc: Unreachable) -> None:
-        """Tell the user, and try again later; or give up."""
         self._disconnect()
-        now = time.monotonic()
-        if self._lost_at is None:
-            self._lost_at = now
-            if self._retry_s:
-                self._terminal.notify(f"{exc.message}; trying again, the detach keys leave")
-        if now - self._lost_at >= self._retry_s:
+        if not self._is_lost and self._retry_s:
+            self._terminal.notify(f"{exc.message}; trying again, the detach keys leave")
+        self._is_lost = True
+        if self._reconnect.failed():
             raise Unreachable(exc.message, f"come back with `procd attach {self._id}`") from exc
-        self._retry_at = now + self._pause_s
-        self._pause_s = min(self._pause_s * 2, LONGEST_RETRY_S)
 
     def _try_again(self) -> None:
-        if time.monotonic() < self._retry_at:
+        if time.monotonic() < self._reconnect.retry_at:
             return
         try:
             self._resize()
@@ -402,6 +388,6 @@ class Attachment:
             if exc.status != 410:
                 raise
             self._restarts = False  # it has ended; its last output is still to come
-        self._websocket = self._connect()
-        if self._restarts or self._position.offset is None:
+        self._stream = self._connect()
+        if self._restarts or self._offset is None:
             self._terminal.clear()

@@ -20,17 +20,41 @@ COMMANDS: Final = {
     "run": ("procd.cli.run:command", "Run a program of this machine on the server."),
     "python": ("procd.cli.python:command", "Use a Python context of the server."),
     "ps": ("procd.cli.ps:command", "List terminals, sessions and contexts."),
-    "sessions": ("procd.cli.sessions:command", "List the commands of shell sessions."),
-    "logs": ("procd.cli.logs:command", "Show or follow the output of a session's command."),
-    "input": ("procd.cli.input:command", "Type into a session's command."),
+    "sessions": ("procd.cli.sessions:sessions", "List the commands of shell sessions."),
+    "logs": ("procd.cli.sessions:logs", "Show or follow the output of a session's command."),
+    "input": ("procd.cli.sessions:input_", "Type into a session's command."),
     "kill": ("procd.cli.kill:command", "End a terminal, a session, a context or a command."),
-    "record": ("procd.cli.record:command", "Record what a terminal shows."),
-    "play": ("procd.cli.play:command", "Play a recording."),
+    "record": ("procd.cli.recording:record", "Record what a terminal shows."),
+    "play": ("procd.cli.recording:play", "Play a recording."),
     "doctor": ("procd.doctor:command", "Check whether this machine is fit for `procd serve`."),
-    "completion": ("procd.cli.completion:command", "Make a shell complete procd's commands."),
+    "completion": ("procd.cli.commands:completion", "Make a shell complete procd's commands."),
     "serve": ("procd.server:serve", "Serve the Process API."),
     "token": ("procd.token:command", "Make an access token."),
 }
+
+# Switches zsh's completion on, if the user's own files don't.
+ZSH_COMPLETION: Final = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }\n"
+# Replaces click's, which inserts names unquoted: others choose names, and bash would run what is in
+# them. Within open quotes a name that needs quoting isn't offered.
+# Source: bash(1), "Programmable Completion".
+BASH_COMPLETION: Final = r"""_procd_completion() {
+    local line name
+    COMPREPLY=()
+    while IFS= read -r line; do
+        printf -v name %q "${line#*,}"
+        case $line in
+            dir,*) compopt -o dirnames ;;
+            file,*) compopt -o default ;;
+            plain,"$name") COMPREPLY+=("$name") ;;
+            plain,*) [[ ${COMP_WORDS[COMP_CWORD]} == *[\'\"]* ]] || COMPREPLY+=("$name") ;;
+        esac
+    done < <(
+        IFS=$'\n'
+        COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD _PROCD_COMPLETE=bash_complete "$1"
+    )
+}
+complete -o nosort -F _procd_completion procd
+"""
 
 
 class Commands(click.Group):
@@ -117,3 +141,29 @@ def procd(url: str | None, token_file: str | None) -> None:
     or PROCD_TOKEN_FILE do; else ~/.config/procd/client.toml (or the file that PROCD_CLIENT_CONFIG
     names), which may set url, and token or token_file for that url.
     """
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, *, shell: str) -> None:
+    """Print a script that makes a shell complete procd's commands, options and names.
+
+    \b
+    Examples:
+      procd completion bash >> ~/.bashrc
+      procd completion zsh >> ~/.zshrc
+      procd completion fish > ~/.config/fish/completions/procd.fish
+    """
+    if shell == "bash":
+        click.echo(BASH_COMPLETION, nl=False)
+        return
+    from click.shell_completion import get_completion_class  # only needed here
+
+    found = get_completion_class(shell)
+    assert found is not None
+    source = found(ctx.find_root().command, {}, "procd", "_PROCD_COMPLETE").source()
+    if shell == "zsh":
+        tag, newline, rest = source.partition("\n")  # the tag has to be the first line
+        source = tag + newline + ZSH_COMPLETION + rest
+    click.echo(source)

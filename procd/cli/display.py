@@ -1,4 +1,4 @@
-"""Output of several commands: tables for people and pipes, JSON for programs, and pictures.
+"""What several commands show: tables, JSON for programs, pictures, and what procd waits for.
 
 Source: kitty, "Terminal graphics protocol"; iTerm2, "Images" (OSC 1337).
 """
@@ -6,15 +6,19 @@ Source: kitty, "Terminal graphics protocol"; iTerm2, "Images" (OSC 1337).
 import json
 import os
 import re
+import signal
+import sys
+import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any, Final
 
 import click
 
 from procd.cli.failure import printable
-from procd.cli.stdio import STDOUT
+from procd.cli.stdio import STDERR, STDOUT, write_all
 
 GAP: Final = "  "
 # Characters that JSON need not escape, but that a terminal obeys or no encoding has.
@@ -22,6 +26,10 @@ UNSAFE: Final = re.compile("[\x7f-\x9f\ud800-\udfff]")
 KITTY_CHUNK: Final = 4096
 KITTY_PROGRAMS: Final = ("ghostty", "WezTerm")
 ITERM_PROGRAMS: Final = ("iTerm.app", "mintty")
+ASKING: Final = "asking the server"
+PROGRESS_DELAY_S: Final = 1.0
+PROGRESS_INTERVAL_S: Final = 0.1
+SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
@@ -121,3 +129,53 @@ def _kitty(png: str) -> Iterator[str]:
         more = int(start + KITTY_CHUNK < len(png))
         first = "a=T,f=100," if not start else ""
         yield f"\x1b_G{first}m={more};{png[start : start + KITTY_CHUNK]}\x1b\\"
+
+
+class Progress:
+    """Shows what is waited for once that has taken a second; only on a terminal.
+
+    A timer's signal draws it, so that it is seen during every blocking call: connecting, a TLS
+    handshake, reading a reply. Nothing else may write to the terminal meanwhile.
+
+    Source: setitimer(2); PEP 475.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = printable(text)
+        self._began_at: float | None = None
+        self._drawn = False
+
+    def __enter__(self) -> "Progress":
+        self.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def begin(self) -> None:
+        """Start the timer, unless it runs already."""
+        if self._began_at is None and os.isatty(STDERR) and os.environ.get("TERM") != "dumb":
+            self._began_at = time.monotonic()
+            signal.signal(signal.SIGALRM, self._draw)
+            signal.setitimer(signal.ITIMER_REAL, PROGRESS_DELAY_S, PROGRESS_INTERVAL_S)
+
+    def end(self) -> None:
+        """Stop the timer and erase the line."""
+        if self._began_at is None:
+            return
+        self._began_at = None  # the handler stays: a late signal would end the process without it
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._drawn:
+            self._drawn = False
+            write_all(STDERR, b"\r\x1b[K")
+
+    def _draw(self, number: int, frame: FrameType | None) -> None:
+        if self._began_at is None:
+            return
+        passed_s = time.monotonic() - self._began_at
+        spinner = SPINNER[int(passed_s / PROGRESS_INTERVAL_S) % len(SPINNER)]
+        columns = os.get_terminal_size(STDERR).columns or 80
+        line = f"{spinner} {self._text} … {int(passed_s)} s"[: columns - 1]
+        encoding = sys.stderr.encoding if sys.stderr is not None else "ascii"
+        self._drawn = True
+        write_all(STDERR, b"\r" + line.encode(encoding, "replace") + b"\x1b[K")

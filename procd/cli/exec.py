@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import click
 
+from procd.cli.display import Progress
 from procd.cli.failure import EXIT_EXEC, EXIT_TIMEOUT, Failure, Refused, Unreachable
-from procd.cli.log_stream import RETRY_S, LogStream, Reconnect
 from procd.cli.options import cwd_option, env_option, environment, pass_client
-from procd.cli.progress import Progress
+from procd.cli.output_stream import LOST_S, RETRY_S, LogStream, Reconnect
 from procd.cli.signals import ENDING, Signals
 from procd.cli.stdio import READ_BYTES, STDIN, in_foreground, write_all
 from procd.cli.transport import REPLY_S, SESSION, Client, Connection, quoted
@@ -133,11 +133,10 @@ def command(
 def script_of(arguments: Sequence[str]) -> str:
     """Return a line for any shell that runs exactly these arguments.
 
-    Every word is quoted: none is a pattern, an assignment, an alias or a keyword. Another program
-    starts the command; else the shell would prefer a builtin of that name. The shell's own message
-    about the command's end, such as "Killed", is discarded: the exit code says it. The command's
-    standard error is restored within a subshell, because dash and ash would restore it for
-    themselves. The colon keeps dash from optimising the subshell away, and both redirections.
+    Every word is quoted. Another program starts the command, else the shell would prefer a builtin
+    of that name. The shell's own message about the command's end, such as "Killed", is discarded.
+    The command's standard error is restored within a subshell, because dash and ash would restore
+    it for themselves. The colon keeps dash from optimising the subshell away.
 
     Source: env(1): a name with `=` is an assignment, and `-` an option.
     """
@@ -168,9 +167,8 @@ def _octal(character: str) -> str:
 class Execution:
     """A command that runs.
 
-    Every request is sent again until it is answered, over lost connections: to follow the output
-    from an offset, to wait and to delete can be repeated, and input has a key by which the server
-    recognizes a repetition.
+    Over lost connections every request is sent again until it is answered: all can be repeated,
+    and input has a key by which the server recognizes a repetition.
 
     Args:
         timeout_s: time after which the command is ended; None for no limit.
@@ -186,7 +184,7 @@ class Execution:
         self._command = ""
         self._log = LogStream(client, "")
         self._lost_bytes = 0
-        # Connections of requests that wait for their reply, by the names of `_wanted`.
+        # Requests that wait for their reply, by the names of `_wanted`.
         self._requests: dict[str, Connection] = {}
         self._reads_stdin = reads_stdin
         # The input to send next; while there is some, no more is read.
@@ -198,7 +196,7 @@ class Execution:
         self._output_bytes = 0  # known once the command has ended
         self._own_exit_code: int | None = None  # in place of the command's
         self._progress = Progress(f"looking for {client.target.url}")
-        self._reconnect = Reconnect()
+        self._reconnect = Reconnect(LOST_S)
 
     def run(self, script: str, *, cwd: str, envs: Mapping[str, str]) -> int:
         """Run the command and return the exit code.
@@ -303,7 +301,6 @@ class Execution:
         return self._reads_stdin and self._input is None and in_foreground()
 
     def _wait(self, signals: Signals) -> set[int]:
-        """Wait for something to do, and return the descriptors that are ready."""
         now = time.monotonic()
         timeout_s = min(WAIT_S, max(0, self._end_at - now))
         if self._reconnect.retry_at > now:
@@ -346,7 +343,7 @@ class Execution:
             self._end(128 + signal.SIGPIPE)
 
     def _drop_requests(self, sent_before: float) -> None:
-        """Expect no reply to requests that were sent before then; they are sent again."""
+        # `_connect` sends them again.
         for name, connection in list(self._requests.items()):
             if connection.sent_at < sent_before:
                 del self._requests[name]
@@ -397,11 +394,7 @@ class Execution:
         self._end_at = time.monotonic() + OBEY_S
 
     def _delete(self, within_s: float) -> None:
-        """Delete the session, which ends everything that the command has started.
-
-        Raises:
-            Failure: something may be left.
-        """
+        """Delete the session, which ends everything that the command has started."""
         code = self._own_exit_code or self._exit_code
         try:
             with Progress("ending the command"):
@@ -431,5 +424,4 @@ class Execution:
 
 
 def _with_key(body: dict[str, Any]) -> dict[str, Any]:
-    """Give input a key, so that it can be sent again."""
     return body | {"idempotencyKey": os.urandom(8).hex()}

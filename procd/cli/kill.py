@@ -4,9 +4,9 @@ from typing import Final
 
 import click
 
+from procd.cli.display import Progress
 from procd.cli.failure import Failure, Refused
 from procd.cli.options import Name, command_path, optional_command, pass_client
-from procd.cli.progress import Progress
 from procd.cli.transport import CONTEXT, PTY, SESSION, Client, quoted
 
 KINDS: Final = {"terminal": PTY, "session": SESSION, "context": CONTEXT}
@@ -55,11 +55,6 @@ def command(
 
 
 def _kind_of(client: Client, name: str) -> str:
-    """Return the kind of thing that has this name.
-
-    Raises:
-        Failure: there is none, or there are several.
-    """
     kinds = []
     for kind in ("terminal", "session"):
         try:

@@ -12,8 +12,7 @@ GC_THRESHOLD: Final = 50_000
 def main() -> None:
     """Run the command that the arguments name.
 
-    Until it has been imported SIGINT ends this process silently: Python's own handler would print a
-    traceback. `Commands.invoke` restores that handler. If SIGINT is ignored, it stays ignored.
+    Until it is imported SIGINT ends this process silently; `Commands.invoke` restores the handler.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,17 +1,21 @@
-"""Options and arguments that several commands have, and the completion of their values."""
+"""Options and arguments of several commands, the completion of their values, and the settings for
+the server that take the place of options: the environment and the client's file.
+"""
 
 import os
+import stat
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from procd.cli.failure import Failure, Refused
-from procd.cli.target import resolve
-from procd.cli.transport import SESSION, Client, quoted
+from procd.cli.transport import DEFAULT_URL, SESSION, Client, Target, parse, quoted
 
-COMPLETION_S = 2.0
+COMPLETION_S: Final = 2.0
+MAX_TOKEN_BYTES: Final = 4096
+SETTINGS: Final = ("url", "token", "token_file")  # of the client's file
 
 
 def pass_client(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,6 +30,79 @@ def pass_client(function: Callable[..., Any]) -> Callable[..., Any]:
 def _client(context: click.Context) -> Client:
     options = context.find_root().params
     return Client(resolve(options.get("url"), options.get("token_file")))
+
+
+def resolve(url: str | None, token_file: str | None) -> Target:
+    """Find the server and its token: options win over the environment, and that over the file.
+
+    Raises:
+        Failure: a file can't be read, or a setting makes no sense.
+    """
+    environ = os.environ
+    if url is None:
+        url = environ.get("PROCD_URL") or None
+    token, origin = None, "PROCD_TOKEN"
+    if token_file is None:
+        token, token_file = environ.get("PROCD_TOKEN"), environ.get("PROCD_TOKEN_FILE") or None
+    has_token = bool(token) or token_file is not None
+    settings = {} if url is not None and has_token else _read_settings()
+    # The file's token is for the file's URL, and for no other server.
+    file_url = settings.get("url", DEFAULT_URL)
+    url = file_url if url is None else url
+    if not has_token and url == file_url:
+        token, token_file = settings.get("token"), settings.get("token_file")
+        origin = _config_path()
+    if token:
+        return parse(url, _checked(token, origin))
+    return parse(url, "" if token_file is None else _read_token(token_file))
+
+
+def _read_token(path: str) -> str:
+    try:
+        with open(os.path.expanduser(path), "rb") as file:  # noqa: PTH123, PTH111 - pathlib is slow to import
+            text = file.read(MAX_TOKEN_BYTES + 1).decode("ascii", "replace")
+    except OSError as exc:
+        raise Failure(f"token file {path}: {exc.strerror}") from exc
+    except ValueError as exc:  # NUL
+        raise Failure(f"token file {path!r}: {exc}") from exc
+    return _checked(text, path)
+
+
+def _checked(text: str, origin: str) -> str:
+    token = text.strip()
+    if not token or len(token) > MAX_TOKEN_BYTES or not token.isascii() or len(token.split()) != 1:
+        raise Failure(f"{origin}: holds no token", "`procd token` makes one")
+    return token
+
+
+def _config_path() -> str:
+    """Source: XDG Base Directory Specification."""
+    if (given := os.environ.get("PROCD_CLIENT_CONFIG")) is not None:
+        return given
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111 - as above
+    return f"{base}/procd/client.toml"
+
+
+def _read_settings() -> dict[str, str]:
+    path = _config_path()
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - as above
+            mode = os.fstat(file.fileno()).st_mode
+            import tomllib  # only needed if there is a file
+
+            document: dict[str, Any] = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise Failure(f"{path}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise Failure(f"{path}: {exc}") from exc
+    for key, value in document.items():
+        if key not in SETTINGS or not isinstance(value, str):
+            raise Failure(f"{path}: {key}: only {', '.join(SETTINGS)} may be set, each to a string")
+    if "token" in document and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise Failure(f"{path}: others may read the token in it", f"chmod 600 {path}")
+    return document
 
 
 def environment(given: tuple[str, ...]) -> dict[str, str]:
@@ -70,13 +147,15 @@ def command_path(client: Client, session_id: str, command_id: str | None) -> str
     if command_id is None:
         if not ids:
             raise Failure(f"session {session_id} has run no command")
-        return f"{path}/command/{quoted(ids[-1])}"
-    found = [each for each in ids if each.startswith(command_id)]
-    if command_id not in ids and len(found) != 1:
-        how = "several commands begin" if found else "no command begins"
-        message = f"{how} with {command_id} in session {session_id}"
-        raise Failure(message, "`procd sessions` lists them")
-    return f"{path}/command/{quoted(command_id if command_id in ids else found[0])}"
+        command_id = ids[-1]
+    elif command_id not in ids:
+        found = [each for each in ids if each.startswith(command_id)]
+        if len(found) != 1:
+            how = "several commands begin" if found else "no command begins"
+            message = f"{how} with {command_id} in session {session_id}"
+            raise Failure(message, "`procd sessions` lists them")
+        command_id = found[0]
+    return f"{path}/command/{quoted(command_id)}"
 
 
 class Name(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.2

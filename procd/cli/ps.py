@@ -2,9 +2,8 @@
 
 import click
 
-from procd.cli.display import age, show_json, show_table
+from procd.cli.display import ASKING, Progress, age, show_json, show_table
 from procd.cli.options import as_json, pass_client
-from procd.cli.progress import ASKING, Progress
 from procd.cli.sessions import first_line, session_state
 from procd.cli.transport import CONTEXT, PTY, SESSION, Client
 

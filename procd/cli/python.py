@@ -16,10 +16,9 @@ from typing import Any, Final
 
 import click
 
-from procd.cli.display import picture
+from procd.cli.display import ASKING, Progress, picture
 from procd.cli.failure import Failure, Refused
 from procd.cli.options import Name, pass_client
-from procd.cli.progress import ASKING, Progress
 from procd.cli.signals import ENDING, Signals
 from procd.cli.stdio import STDERR, STDIN, STDOUT, read_stdin, use_colours, write_all
 from procd.cli.transport import CONTEXT, Client, quoted

@@ -7,10 +7,9 @@ from typing import IO, Any, Final
 
 import click
 
-from procd.cli.display import picture, show_json
+from procd.cli.display import Progress, picture, show_json
 from procd.cli.failure import EXIT_TIMEOUT, Failure, Refused
 from procd.cli.options import as_json, cwd_option, env_option, environment, pass_client
-from procd.cli.progress import Progress
 from procd.cli.stdio import STDIN, read_stdin
 from procd.cli.transport import Client
 

@@ -16,10 +16,9 @@ class Signals:
     Signals that were ignored when this began stay ignored, as nohup(1) expects.
 
     Attributes:
-        raising: whether a signal of ENDING raises SystemExit at once, with 128 and its number. It
-            is false afterwards, so that clean-up isn't interrupted. While it is false, signals are
-            for `take`; one of ENDING raises nevertheless if another hasn't been taken yet, because
-            the loop that should take it is stuck.
+        raising: whether a signal of ENDING raises SystemExit(128 + number) and sets this to False.
+            While it is False, `take` returns the signals; a second one of ENDING that comes before
+            the first was taken raises nevertheless, because the loop is stuck.
 
     Source: the documentation of signal.set_wakeup_fd.
     """

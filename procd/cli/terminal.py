@@ -47,11 +47,7 @@ class Output:
         self.alternate_screen = False
 
     def write(self, data: bytes) -> None:
-        """Write output.
-
-        Raises:
-            Failure: it can't be written.
-        """
+        """Write output; raises Failure if it can't be written."""
         if b"\x1b" in data or self._tail:
             recent = self._tail + data
             for match in SCREEN.finditer(recent):
@@ -61,11 +57,7 @@ class Output:
         write_all(STDOUT, data)
 
     def reset(self) -> None:
-        """Reset the modes of the terminal.
-
-        Raises:
-            Failure: it can't be written.
-        """
+        """Reset the terminal's modes; raises Failure if it can't be written."""
         write_all(STDOUT, RESET + LEAVE_SCREEN * self.alternate_screen)
         self.alternate_screen = False
         self._tail = b""

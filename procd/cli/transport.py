@@ -12,13 +12,17 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
-from procd.cli.failure import Refused, Unreachable
-from procd.cli.target import Target
+from procd.cli.failure import Failure, Refused, Unreachable
 from procd.cli.websocket import WebSocket
 
+DEFAULT_URL: Final = "http://127.0.0.1:2280"
+PORTS: Final = {"http": 80, "https": 443}
+# Characters that need no quoting in a path: RFC 3986, section 3.3.
+PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~"
 # The resources of the API.
 PTY: Final = "/process/pty"
 SESSION: Final = "/process/session"
@@ -40,6 +44,67 @@ HINTS: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A server.
+
+    Attributes:
+        url: as the user gave it, for messages.
+        socket: path of a Unix socket; empty for TCP.
+        prefix: path in front of the API's paths, behind a proxy; without a slash at its end.
+        token: bearer token; empty for none.
+    """
+
+    url: str
+    host: str = ""
+    port: int = 0
+    tls: bool = False
+    socket: str = ""
+    prefix: str = ""
+    token: str = field(default="", repr=False)
+
+    @property
+    def authority(self) -> str:
+        """Value of the Host header."""
+        if self.socket:
+            return "localhost"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = PORTS["https" if self.tls else "http"]
+        return host if self.port == default else f"{host}:{self.port}"
+
+
+def parse(url: str, token: str = "") -> Target:
+    """Parse a URL: http://…, https://… or unix:/path.
+
+    Raises:
+        Failure: it is no such URL.
+    """
+    no_url = Failure(f"{url}: not a URL", f"write it like {DEFAULT_URL}, or unix:/path")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host = parts.hostname or ""
+        host = host if host.isascii() else host.encode("idna").decode()
+    except ValueError:
+        raise no_url from None
+    if parts.scheme == "unix":
+        if parts.netloc or not parts.path.startswith("/"):
+            raise Failure(f"{url}: a socket is named as unix:/path, from the root")
+        return Target(url=url, socket=unquote(parts.path), token=token)
+    if parts.scheme not in PORTS or not host:
+        raise no_url
+    if parts.username is not None or parts.query or parts.fragment:
+        raise Failure("the URL may hold no password, query or fragment", "see --token-file")
+    return Target(
+        url=url,
+        host=host,
+        port=PORTS[parts.scheme] if port is None else port,
+        tls=parts.scheme == "https",
+        prefix=quote(parts.path.rstrip("/"), safe=PATH_CHARACTERS, errors="surrogateescape"),
+        token=token,
+    )
+
+
 class Reply(NamedTuple):
     """A reply; names of headers are in lower case."""
 
@@ -52,8 +117,7 @@ class Connection:
     """One HTTP/1.1 connection, for one request at a time. Every method raises Unreachable.
 
     Args:
-        buffering: as for `open`; 1 byte for a WebSocket's handshake, so that nothing that follows
-            it is read.
+        buffering: as for `open`; for a WebSocket's handshake 1, to read nothing that follows it.
 
     Attributes:
         reusable: whether another request may follow the last reply.
@@ -142,7 +206,6 @@ class Connection:
         return Unreachable(f"the connection to {self._target.url} broke: {exc.strerror or exc}")
 
     def _read_head(self) -> tuple[str, int, Mapping[str, str]]:
-        """Read the version, the status and the headers of a reply."""
         version, status, *_ = [*self._read_line().split(None, 2), "", ""]
         if not version.startswith("HTTP/1."):
             raise ValueError(version)
@@ -278,11 +341,6 @@ class Client:
 
 
 def _connect(target: Target) -> socket.socket:
-    """Return a socket that is connected to the target.
-
-    Raises:
-        Unreachable: nobody listens there.
-    """
     try:
         if target.socket:
             connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -313,10 +371,7 @@ def _encrypt(plain: socket.socket, target: Target) -> socket.socket:
 
 
 def quoted(text: str) -> str:
-    """Quote text as one segment of a path or as a value of a query.
-
-    Bytes of an argument that are not UTF-8 stay what they are (PEP 383).
-    """
+    """Quote text for a path or a query; keeps bytes that are not UTF-8 (PEP 383)."""
     return quote(text, safe="", errors="surrogateescape")
 
 

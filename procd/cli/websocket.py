@@ -77,11 +77,7 @@ class WebSocket:
         return decrypted is not None and decrypted() > 0
 
     def send(self, payload: bytes, opcode: int = BINARY) -> None:
-        """Send a message, or queue it until there is room.
-
-        Raises:
-            Unreachable: the connection is lost.
-        """
+        """Send a message, or queue it until there is room; raises Unreachable."""
         size = len(payload)
         if size < 126:
             head = struct.pack("!BB", 0x80 | opcode, 0x80 | size)
@@ -163,7 +159,7 @@ class WebSocket:
         return messages
 
     def _frame(self, position: int) -> tuple[bool, int, int, int] | None:
-        """Return the final bit, opcode, begin and end of a frame; None if it isn't complete."""
+        """Return the final bit, opcode, begin and end of a complete frame."""
         data = self._received
         if len(data) < position + 2:
             return None

@@ -341,7 +341,7 @@ def test_a_lost_connection_is_resumed(cli: Cli, proxy: Proxy) -> None:
 
 def with_times(**times: float) -> tuple[str, ...]:
     """Procd with other limits of time."""
-    modules = ("exec", "log_stream", "websocket")
+    modules = ("exec", "output_stream", "websocket")
     lines = [f"from procd.cli import {', '.join(modules)}", "from procd.cli.main import main"]
     for name, seconds in times.items():
         lines += [f"{module}.{name} = {seconds}" for module in modules]

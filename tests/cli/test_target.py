@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from procd.cli.failure import Failure
-from procd.cli.target import Target, parse, resolve
+from procd.cli.options import resolve
+from procd.cli.transport import Target, parse
 from tests.api.access import Secrets
 from tests.cli.conftest import Cli
 from tests.daemon.daemon import Daemon

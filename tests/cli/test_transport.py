@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from procd.cli.failure import Refused, Unreachable
-from procd.cli.target import parse
-from procd.cli.transport import Client
+from procd.cli.transport import Client, parse
 from procd.cli.websocket import BINARY, TEXT, Closed, Message, WebSocket, wait
 from tests.cli.conftest import Cli
 
