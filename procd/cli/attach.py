@@ -116,10 +116,7 @@ class DetachKeys:
     """Finds the keys that leave the terminal in what is typed, and holds a beginning of them back.
 
     Args:
-        text: the keys, like `ctrl-p,ctrl-q`; empty for none.
-
-    Raises:
-        Failure: a key is no single character and no `ctrl-` with one.
+        text: the keys, like `ctrl-p,ctrl-q`; empty for none. Others raise Failure.
     """
 
     def __init__(self, text: str) -> None:
@@ -192,13 +189,10 @@ class Attachment:
         self._exit_code: int | None = None
 
     def run(self, *, creates: bool, cwd: str, envs: Mapping[str, str]) -> int | None:
-        """Attach until the terminal ends or the user leaves it.
+        """Attach until the terminal ends or the user leaves it; returns its exit code or None.
 
         Args:
             creates: create the terminal if it isn't there, with `cwd` and `envs`.
-
-        Returns:
-            The exit code of the terminal's shell; None if the user left.
 
         Raises:
             Failure: there is no such terminal, it has gone, or the server is lost.

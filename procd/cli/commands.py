@@ -107,10 +107,8 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _discard_output() -> None:
-    """Drop buffered output, which Python would try to write again at its end, and complain.
-
-    Source: the documentation of the module signal, "Note on SIGPIPE".
-    """
+    # Else Python would write it again at its end, and complain. Source: the documentation of the
+    # module signal, "Note on SIGPIPE".
     with contextlib.suppress(OSError):  # there may be no /dev/null
         null = os.open(os.devnull, os.O_WRONLY)
         for descriptor in (STDOUT, STDERR):

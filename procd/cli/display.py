@@ -9,7 +9,6 @@ import re
 import signal
 import sys
 import time
-import unicodedata
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from types import FrameType
@@ -22,7 +21,7 @@ from procd.cli.stdio import STDERR, STDOUT, write_all
 
 GAP: Final = "  "
 # Characters that JSON need not escape, but that a terminal obeys or no encoding has.
-UNSAFE: Final = re.compile("[\x7f-\x9f\ud800-\udfff]")
+UNSAFE: Final = "[\x7f-\x9f\ud800-\udfff]"
 KITTY_CHUNK: Final = 4096
 KITTY_PROGRAMS: Final = ("ghostty", "WezTerm")
 ITERM_PROGRAMS: Final = ("iTerm.app", "mintty")
@@ -58,6 +57,8 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: 
 
 def _width(text: str) -> int:
     """Columns that text takes. Source: Unicode Standard Annex #11, East Asian Width."""
+    import unicodedata  # only needed here
+
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
@@ -76,7 +77,7 @@ def _cut(text: str, width: int) -> str:
 def show_json(document: Any) -> None:
     """Print JSON that is safe to show on a terminal."""
     text = json.dumps(document, indent=2, ensure_ascii=False)
-    click.echo(UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    click.echo(re.sub(UNSAFE, lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def age(timestamp: str | None) -> str:

@@ -160,7 +160,6 @@ def _quoted_word(word: str) -> str:
 
 
 def _octal(character: str) -> str:
-    """Return printf's escape for a character of one byte, or for a byte that isn't UTF-8."""
     return f"\\{ord(character) & 0xFF:03o}"
 
 
@@ -278,7 +277,7 @@ class Execution:
             return  # the session, and its log, may already be gone
 
     def _end(self, exit_code: int) -> None:
-        """Leave the loop, which ends the command; the first exit code counts."""
+        """Leave the loop, which ends the command. The first exit code counts."""
         self._own_exit_code = self._own_exit_code or exit_code
         self._over = True
 
@@ -313,7 +312,7 @@ class Execution:
         return wait(self._log.websocket, others, timeout_s)
 
     def _wanted(self) -> Iterator[tuple[str, str, str, Mapping[str, Any] | None]]:
-        """Yield the requests to send: a name, method, path and body."""
+        """Yield the name, method, path and body of the requests to send."""
         if self._exit_code is None:
             yield "wait", "GET", f"{self._command}?wait={END_WAIT_S}", None
         if self._interrupts:

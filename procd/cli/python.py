@@ -127,14 +127,7 @@ def _read_code() -> str | None:
 
 
 class Context:
-    """A Python context of the server.
-
-    Args:
-        context_id: an existing one; None to create one, in `cwd`.
-
-    Raises:
-        Failure: there is none, or it can't be created.
-    """
+    """A Python context of the server: an existing one, or for None a new one in `cwd`."""
 
     def __init__(self, client: Client, context_id: str | None, cwd: str) -> None:
         self._client = client

@@ -81,10 +81,9 @@ def command(
     }
     body |= {"cwd": cwd} if cwd else {}
     timed_out = False
+    path = "/process/code-run"
     try:
-        # To close the connection ends the program.
-        with Progress(f"running {file.name}"):
-            path = "/process/code-run"
+        with Progress(f"running {file.name}"):  # to close the connection ends the program
             result = client.call("POST", path, body, within_s=None, returns=dict)
             exit_code = result["exitCode"]
     except Refused as exc:

@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 
 from procd.cli.failure import Unreachable
 
-CONTINUATION: Final = 0
 TEXT: Final = 1
 BINARY: Final = 2
 CLOSE: Final = 8

@@ -295,7 +295,7 @@ class Interpreter:
 
 
 def _chdir(cwd: str) -> dict[str, str] | None:
-    """Change to the context's directory. Returns the `error` of the reply."""
+    """Change the working directory. Returns the `error` of the reply."""
     try:
         chdir(cwd)
     except OSError as exc:
@@ -310,8 +310,7 @@ def _short(text: str, most: int) -> str:
 
 
 def _displays() -> Any:
-    """Return the module that makes bundles: it is loaded when a cell wants one."""
-    from . import displays
+    from . import displays  # loaded when a cell wants it
 
     return displays
 
@@ -331,7 +330,6 @@ def _no_input(prompt: object = "") -> str:
 
 
 def _exit_status(exc: SystemExit) -> int:
-    """Return the exit status of a process that raises it."""
     if exc.code is None:
         return 0
     if isinstance(exc.code, int):

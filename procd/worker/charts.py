@@ -60,7 +60,6 @@ def _picture(figure: Any) -> str | None:
 
 
 def _content(figure: Any) -> dict[str, Any]:
-    """Return the chart without its picture."""
     suptitle = getattr(figure, "_suptitle", None)  # get_suptitle() is of matplotlib 3.8
     title = _text_of(suptitle.get_text()) if suptitle is not None else ""
     bars = _colour_bars(figure)

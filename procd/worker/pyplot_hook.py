@@ -34,8 +34,6 @@ def install(emit: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
 
 
 class _Reporter:
-    """Emits the charts of the figures that are shown."""
-
     def __init__(self, emit: Callable[[dict[str, Any]], None]) -> None:
         self._emit = emit
         self._reported: set[bytes] = set()  # digests of pictures

@@ -57,7 +57,6 @@ def _take_place() -> types.ModuleType:
 
 
 def _remember(source: bytes) -> None:
-    """Have tracebacks show the program's lines."""
     text = source.decode("utf-8-sig", "replace")
     lines = io.StringIO(f"{text}\n", newline=None).readlines()
     linecache.cache[FILENAME] = (len(text), None, lines, FILENAME)
