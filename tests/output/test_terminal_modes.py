@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procd.output.terminal_modes import MAX_CHANGES, Modes
+from procd.output.replay import MAX_CHANGES, Modes
 
 SEQUENCES = [
     b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25l", b"\x1b[?25h", b"\x1b[?1000;1006h",

@@ -14,7 +14,7 @@ from procd.output.budget import Budget
 from procd.output.buffer import Buffer
 from procd.output.frames import Frames
 from procd.output.log import Log
-from procd.output.terminal_modes import Modes
+from procd.output.replay import Modes
 from procd.process.child import ExitStatus
 from procd.process.process import Process
 from procd.services.pty.input_queue import TerminalInput
