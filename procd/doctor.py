@@ -22,10 +22,9 @@ from procd.config import Config, ConfigError
 from procd.config_file import load
 from procd.errors import SpawnFailed
 from procd.inherited import state_dir
-from procd.preflight import prepared
+from procd.preflight import missing_features, prepared
 from procd.process import cgroup, tags
 from procd.process.cgroup import memory_bytes
-from procd.process.kernel import missing_features
 from procd.process.limits import ChildLimits
 from procd.process.shell import Shell, script_argv
 from procd.services.credentials import VARIABLE

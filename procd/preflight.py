@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -12,10 +14,52 @@ from procd.config_file import networks
 from procd.inherited import enter_work_dir, state_dir
 from procd.process.cgroup import find_root
 from procd.process.limits import checked_limits
+from procd.process.tags import TAG_BASE, mark, tag_of, unmark
+from procd.process.tree import become_subreaper
 from procd.services.credentials import Access
+from procd.unix.fd import OwnedFd, anonymous_file
+from procd.unix.procfs import own_children
 
 # A host as browsers send it. Source: RFC 3986, section 3.2.2.
 HOST: Final = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+
+
+def missing_features() -> list[str]:
+    """The kernel's features that procd lacks: each with the Linux version, and the error.
+
+    Each is tried: a kernel may be built without it, and a seccomp filter or gVisor may refuse it.
+    Afterwards this process is the subreaper of its descendants.
+    """
+    missing: list[str] = []
+
+    @contextmanager
+    def needed(feature: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            missing.append(f"{feature}: {exc.strerror}")
+        except (ValueError, AttributeError) as exc:  # of `resource`; a Python built without it
+            missing.append(f"{feature}: {exc}")
+
+    with needed("pidfd_open (Linux 5.3)"):
+        pidfd = OwnedFd(os.pidfd_open(os.getpid()))
+        with needed("pidfd_send_signal (Linux 5.1)"):
+            signal.pidfd_send_signal(pidfd.number, 0)
+        with needed("waitid for a pidfd (Linux 5.4)"), suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, pidfd.number, os.WEXITED | os.WNOHANG)
+        pidfd.close()
+    # It is also missing in the /proc of another PID namespace.
+    with needed("/proc/PID/task/TID/children of this PID namespace (CONFIG_PROC_CHILDREN)"):
+        own_children()
+    with needed("RLIMIT_RTTIME (Linux 2.6.25)"):
+        unmark(mark(TAG_BASE))
+    with needed("prlimit (Linux 2.6.36)"):
+        tag_of(os.getpid())
+    with needed("PR_SET_CHILD_SUBREAPER (Linux 3.4)"):
+        become_subreaper()
+    with needed("memfd_create (Linux 3.17)"):
+        anonymous_file("procd", b"").close()
+    return missing
 
 
 def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> Access:

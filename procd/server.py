@@ -26,13 +26,13 @@ from procd.http.auth import ACCESS_CONTROL
 from procd.http.connection import Runner
 from procd.listen import Listeners
 from procd.logging import NonBlockingHandler, formatter
-from procd.preflight import prepared
-from procd.process import kernel
+from procd.preflight import missing_features, prepared
 from procd.services.access import redacted
 from procd.services.credentials import VARIABLE
 from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
-from procd.unix import malloc, own_process
+from procd.unix import own_process
 from procd.unix.fd import RESERVED, seal_inherited
+from procd.unix.libc import keep_freed_memory
 
 log = logging.getLogger("procd")
 
@@ -77,7 +77,7 @@ def serve(
         secret = own_process.pop_secret(VARIABLE)
     except OSError as exc:
         _refuse(f"{VARIABLE}: can't be hidden from other processes: {exc.strerror}")
-    if lacking := kernel.missing_features():
+    if lacking := missing_features():
         _refuse(f"this system lacks {'; '.join(lacking)}")
     try:
         path = path and path.absolute()  # to read it again at SIGHUP, in another directory
@@ -151,7 +151,7 @@ def _prepare_process(config: Config) -> None:
     seal_inherited()
     # Blocked signals are inherited, perhaps SIGTERM and SIGCHLD.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    malloc.keep_freed_memory()
+    keep_freed_memory()
     if config.process.user:
         try:
             own_process.renounce_keys()

@@ -14,7 +14,6 @@ from procd.output.buffer import Run
 from procd.output.frames import BINARY, CACHED_FRAMES, encode
 from procd.output.log import Log
 from procd.output.logfile import LogFile
-from procd.output.utf8 import incomplete_bytes
 
 MARKERS: Final = {1: b"\x01\x01\x01", 2: b"\x02\x02\x02"}
 # Payloads that a client may take for the beginning of a marker.
@@ -125,3 +124,13 @@ def cut_before(data: bytes, position: int, limit: int) -> int:
     while cut > floor and data[cut - 1] in b"\x01\x02":
         cut -= 1
     return cut if cut > floor else limit
+
+
+def incomplete_bytes(data: bytes) -> int:
+    """How many bytes at the end of `data` are the beginning of a character: RFC 3629, section 3."""
+    for size in range(1, min(3, len(data)) + 1):
+        byte = data[-size]
+        if byte & 0xC0 != 0x80:
+            whole = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC2 else 1
+            return size if size < whole and byte < 0xF5 else 0
+    return 0

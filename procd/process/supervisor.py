@@ -26,7 +26,7 @@ from procd.process.tty import Terminal, open_terminal
 from procd.tasks import Tasks
 from procd.throttle import Turns
 from procd.unix.fd import OwnedFd, has_room_for_long_lived, pipes
-from procd.unix.malloc import MallocTrimmer
+from procd.unix.libc import MallocTrimmer
 
 log = logging.getLogger(__name__)
 

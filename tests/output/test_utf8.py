@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procd.output.utf8 import incomplete_bytes
+from procd.output.multiplex import incomplete_bytes
 
 
 @pytest.mark.parametrize("last", [b"\xff", b"\xc0", b"\xf5", b"\xf8\x80"])

@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from procd.unix import malloc
-from procd.unix.malloc import TRIM_AFTER_BYTES, MallocTrimmer
+from procd.unix import libc
+from procd.unix.libc import TRIM_AFTER_BYTES, MallocTrimmer
 from tests.waiting import until
 
 # Frees much memory below a block in use, and prints whether it was kept at first.
 LARGE = """
 import asyncio, resource
 from pathlib import Path
-from procd.unix.malloc import MallocTrimmer, keep_freed_memory
+from procd.unix.libc import MallocTrimmer, keep_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
@@ -50,8 +50,8 @@ async def test_trim_waits_until_little_is_freed(monkeypatch: pytest.MonkeyPatch)
 
         malloc_trim = trims.append
 
-    monkeypatch.setattr(malloc, "LIBC", Libc)
-    monkeypatch.setattr(malloc, "QUIET_S", 0.01)
+    monkeypatch.setattr(libc, "LIBC", Libc)
+    monkeypatch.setattr(libc, "QUIET_S", 0.01)
     loop = asyncio.get_running_loop()
     trimmer, little, closed = (MallocTrimmer(loop) for _ in range(3))
     little.freed(TRIM_AFTER_BYTES - 1)
