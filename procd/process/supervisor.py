@@ -222,18 +222,16 @@ class Supervisor:
         try:
             terminal = open_terminal(cols, rows)
         except OSError as exc:
-            place = f"{exc.filename}: " if exc.filename else ""
-            raise SpawnFailed(f"cannot start a process: {place}{exc.strerror}") from exc
+            raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
         try:
             self.child_limits.give(terminal.path)
             # Opened by path, it becomes the controlling terminal; 1 and 2 are duplicates of 0.
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(terminal.path, 0, 0))
             return self._start(spec, output, terminal=terminal, long_lived=True)
-        except OSError as exc:
+        except BaseException as exc:
             terminal.close()
-            raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
-        except BaseException:
-            terminal.close()
+            if isinstance(exc, OSError):
+                raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
             raise
 
     def _start(

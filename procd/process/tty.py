@@ -12,10 +12,7 @@ from typing import Final
 
 from procd.unix.fd import OwnedFd, own_fds
 
-# asm-generic/ioctls.h; the termios module has no names for them.
-TIOCSPTLCK: Final = 0x40045431
-TIOCGPTN: Final = 0x80045430
-IUTF8: Final = 0x4000
+IUTF8: Final = 0x4000  # asm-generic/termbits-common.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +43,12 @@ def open_terminal(cols: int, rows: int) -> Terminal:
     Raises:
         OSError: no terminal or no descriptor is left.
     """
-    (master,) = own_fds(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-    try:
-        fcntl.ioctl(master.number, TIOCSPTLCK, struct.pack("i", 0))
-        (index,) = struct.unpack("i", fcntl.ioctl(master.number, TIOCGPTN, struct.pack("i", 0)))
-        attributes = termios.tcgetattr(master.number)
-        attributes[0] |= IUTF8
-        termios.tcsetattr(master.number, termios.TCSANOW, attributes)
-        set_window_size(master, cols, rows)
-        path = f"/dev/pts/{index}"
-        (slave,) = own_fds(os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-    except termios.error as exc:  # not a subclass of OSError
-        master.close()
-        raise OSError(*exc.args) from exc
-    except OSError:
-        master.close()
-        raise
-    return Terminal(master, slave, path)
+    master, slave = own_fds(*os.openpty())
+    attributes = termios.tcgetattr(slave.number)
+    attributes[0] |= IUTF8
+    termios.tcsetattr(slave.number, termios.TCSANOW, attributes)
+    set_window_size(master, cols, rows)
+    return Terminal(master, slave, os.ttyname(slave.number))
 
 
 def set_window_size(master: OwnedFd, cols: int, rows: int) -> None:

@@ -81,19 +81,6 @@ def test_open_terminal(closing: ExitStack) -> None:
     assert window_size(terminal.slave.number) == (1000, 1, 0, 0)
 
 
-def test_terminal_that_cannot_be_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error is an OSError, and no descriptor is left."""
-
-    def fail(number: int) -> None:
-        raise termios.error(1, "Operation not permitted")
-
-    before = os.listdir("/proc/self/fd")
-    monkeypatch.setattr("termios.tcgetattr", fail)
-    with pytest.raises(PermissionError):
-        open_terminal(80, 24)
-    assert os.listdir("/proc/self/fd") == before
-
-
 def test_controlling_terminal(closing: ExitStack) -> None:
     seal_inherited()
     script = "tty; tty <&1; tty <&2; echo through >/dev/tty; ls /proc/self/fd"
