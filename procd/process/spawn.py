@@ -68,6 +68,7 @@ class Spec:
         cwd: existing directory; relative to procd's own.
         run_as: the user that has to be able to enter it; None for procd's own.
         stdio: what becomes descriptor 0, 1, 2 and so on; nothing else is inherited.
+        session: whether it leads a new session, else a new process group in procd's session.
         umask: the child's; None for procd's own.
         wrappers: programs and their arguments that run first, each executing the next. They don't
             see `env`: variables such as LD_PRELOAD must not affect privileged programs.
@@ -80,10 +81,11 @@ class Spec:
     run_as: RunAs | None = None
     umask: int | None = None
     wrappers: tuple[str, ...] = ()
+    session: bool = True
 
 
 def spawn(spec: Spec, tag: int) -> int:
-    """Start a program as the leader of a new session and return its pid.
+    """Start a program, which leads a new session or process group, and return its pid.
 
     All signals have their default disposition and none is blocked. The child and its descendants
     carry `tag` (see `tags`).
@@ -219,9 +221,9 @@ def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) 
             spec.argv,
             env,
             file_actions=actions,
-            setsid=True,
             setsigmask=(),
             setsigdef=RESET_SIGNALS,
+            **({"setsid": True} if spec.session else {"setpgroup": 0}),
         )
     except OSError as exc:
         raise SpawnFailed(_reason(spec, exc)) from exc

@@ -27,6 +27,8 @@ from procd.tasks import Tasks
 from procd.throttle import Turns
 from procd.unix.fd import OwnedFd, has_room_for_long_lived, pipes
 from procd.unix.libc import MallocTrimmer
+from procd.unix.own_process import autogroup_nice
+from procd.unix.procfs import stat_of
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +109,12 @@ class Supervisor:
                 self._cgroups = self._cgroups.limited(limits, os.getpid())
         if (hard := tags.obstacle()) is not None:
             log.warning("process trees can't be tagged, as the hard RLIMIT_RTTIME is %d", hard)
+        # Commands may share procd's session, unless it has a terminal (reading that would stop
+        # them), its autogroup has another priority, or orphans are found by session.
+        own = stat_of(os.getpid())
+        self._shares_session = (
+            own is not None and not own.terminal and not autogroup_nice() and hard is None
+        )
         self._leaves: set[cgroup.Leaf] = set()
         self._closing = False
         become_subreaper()
@@ -151,6 +159,7 @@ class Supervisor:
         extra: ExtraPipe | None = None,
         long_lived: bool = False,
         merged: bool = False,
+        session: bool = True,
     ) -> Process:
         """Start a command whose output goes to pipes: one for stdout, one for stderr.
 
@@ -161,6 +170,9 @@ class Supervisor:
             long_lived: whether it gets a cgroup of its own, where there is a root for them, and is
                 refused the last descriptors.
             merged: whether both streams get one pipe, as stdout, so that their order is exact.
+            session: whether it needs a session of its own, or a process group is enough. For a
+                session the kernel makes an autogroup, which costs as much as the rest of a start
+                where others keep the processors busy. Source: sched(7).
 
         Raises:
             SpawnFailed: the start failed, and left nothing behind.
@@ -185,7 +197,8 @@ class Supervisor:
                 writings[-1].number,
                 *[fd.number for fd in passed],
             )
-            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=stdio)
+            session = session or not self._shares_session
+            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=stdio, session=session)
             process = self._start(spec, output, long_lived=long_lived)
         except BaseException:
             for fd in ours:
@@ -331,10 +344,9 @@ class Supervisor:
             but: leaders of trees to spare.
         """
         self._closing = True
-        with self.trees.listing_orphans_once():
-            for process in self._unsettled:
-                if process.record.pid not in but:
-                    process.kill()
+        for process in self._unsettled:
+            if process.record.pid not in but:
+                process.kill()
 
     async def aclose(self, within_s: float = KILL_WAIT_S) -> None:
         """Kill every tree and release all descriptors, also of trees that don't end in time."""

@@ -16,7 +16,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,10 +74,7 @@ class Tree:
 
 
 def members(
-    tree: Tree,
-    supervised: Container[int],
-    dead: set[int] | None = None,
-    own: list[int] | None = None,
+    tree: Tree, supervised: Container[int], dead: set[int] | None = None
 ) -> Iterator[tuple[int, int] | None]:
     """Search the living processes of a tree: pid and start time, in ticks since boot.
 
@@ -88,13 +85,12 @@ def members(
     Args:
         supervised: pids of the leaders of all trees, which aren't orphans.
         dead: gets the pids of members found dead, which may have forked just before.
-        own: procd's own children, if they were listed already.
 
     Raises:
         OSError: no descriptor is left to search with.
     """
     seen: set[int] = set()
-    for root in _roots(tree, supervised, own_children() if own is None else own):
+    for root in _roots(tree, supervised):
         if root is None:
             yield None
             continue
@@ -120,10 +116,10 @@ def members(
             yield pid, stat.start_time
 
 
-def _roots(tree: Tree, supervised: Container[int], own: list[int]) -> Iterator[int | None]:
+def _roots(tree: Tree, supervised: Container[int]) -> Iterator[int | None]:
     """Where the search begins: the tree's orphans, its leader, and tagged children of its host."""
     leader = tree.leader
-    for pid in reversed(own):
+    for pid in reversed(own_children()):
         if pid not in supervised:
             yield pid if _owns_orphan(tree, leader, pid) else None
     if tree.leader and tree.leader in supervised:
@@ -190,7 +186,6 @@ class Trees:
     def __init__(self, supervised: Mapping[int, Child], tasks: Tasks) -> None:
         self._supervised = supervised
         self._tasks = tasks
-        self._orphans: list[int] | None = None
         self.turns = Turns()
 
     async def try_signal(
@@ -242,16 +237,6 @@ class Trees:
             self._finish_kill(tree, first, reached, sudo), f"kill tree {tree.tag:x}"
         )
 
-    @contextmanager
-    def listing_orphans_once(self) -> Iterator[None]:
-        """List orphans once for all kills that are started meanwhile, instead of for each."""
-        with suppress(OSError):  # no descriptor is left: each kill tries again
-            self._orphans = [pid for pid in own_children() if pid not in self._supervised]
-        try:
-            yield
-        finally:
-            self._orphans = None
-
     async def kill(self, tree: Tree) -> None:
         """Kill a tree and wait for its end, at most `KILL_WAIT_S`; the kill goes on after that."""
         await self.turns.take()
@@ -298,9 +283,7 @@ class Trees:
         dead: set[int] | None = None,
     ) -> Iterator[None]:
         """Signal the members, and put those that got it into `reached`."""
-        found: Iterable[tuple[int, int] | None] = members(
-            tree, self._supervised, dead, self._orphans
-        )
+        found: Iterable[tuple[int, int] | None] = members(tree, self._supervised, dead)
         if number != signal.SIGKILL:
             # List all first: a member that handles the signal may end others, and what those have
             # started would be missed. For SIGKILL not: a member could fork while others are listed.

@@ -176,6 +176,7 @@ class Executions:
             passed=program.passed,
             extra=program.extra,
             merged=not program.split,
+            session=False,
         )
 
     def _limited(self, timeout_s: float) -> float | None:

@@ -68,7 +68,7 @@ def raise_priority(nice: int) -> None:
     """Set procd's own nice value (-20 to 0), which its children don't inherit.
 
     A nice value other than 0 that procd was started with stays. If procd leads a session, the nice
-    value of its autogroup is set as well; children have autogroups of their own.
+    value of its autogroup is set as well, which children with a session of their own leave.
 
     Raises:
         PermissionError: CAP_SYS_NICE, or a sufficient RLIMIT_NICE, is missing.
@@ -86,3 +86,8 @@ def raise_priority(nice: int) -> None:
         raise
     if os.getsid(0) == os.getpid() and AUTOGROUP.exists():
         AUTOGROUP.write_text(str(nice))
+
+
+def autogroup_nice() -> int:
+    """The nice value of procd's autogroup; 0 if the kernel has none."""
+    return int(AUTOGROUP.read_text().split()[-1]) if AUTOGROUP.exists() else 0

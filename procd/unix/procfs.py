@@ -13,11 +13,12 @@ TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class Stat(NamedTuple):
-    """A part of proc_pid_stat(5)."""
+    """A part of proc_pid_stat(5); `terminal` is 0 without a controlling terminal."""
 
     state: str
     group: int
     session: int
+    terminal: int
     threads: int
     start_time: int
 
@@ -36,6 +37,7 @@ def stat_of(pid: int) -> Stat | None:
         state=fields[0].decode(),
         group=int(fields[2]),
         session=int(fields[3]),
+        terminal=int(fields[4]),
         threads=int(fields[17]),
         start_time=int(fields[19]),
     )

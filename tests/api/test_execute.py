@@ -228,6 +228,13 @@ async def test_timeout_with_a_long_output(procd: MakeClient) -> None:
     assert body["truncated"] is True
 
 
+async def test_command_has_a_process_group_and_no_terminal(procd: MakeClient) -> None:
+    command = "[ $$ = $(cut -d' ' -f5 /proc/$$/stat) ] && cat </dev/tty"
+    body = await execute(await procd(), command)
+    assert body["exitCode"] == 1
+    assert "o such device or address" in body["result"]
+
+
 async def test_output_after_the_timeout_is_dropped(procd: MakeClient) -> None:
     """The command may not be killed yet while the reply is sent."""
     client = await procd(execute={"default_timeout_s": 0.1})

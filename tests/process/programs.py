@@ -17,6 +17,7 @@ def run(
     stdin: bytes = b"",
     files: tuple[Source, ...] = (),
     wrappers: tuple[str, ...] = (),
+    session: bool = True,
 ) -> tuple[bytes, int]:
     """Start a program and wait for its end: what it wrote on both streams, and its exit code."""
     reading, writing = os.pipe()
@@ -26,7 +27,9 @@ def run(
     with open(reading, "rb") as output:
         try:
             stdio: tuple[Source, ...] = (input_reading, writing, writing, *files)
-            spec = Spec(argv=argv, cwd=cwd, env=env, stdio=stdio, wrappers=wrappers)
+            spec = Spec(
+                argv=argv, cwd=cwd, env=env, stdio=stdio, wrappers=wrappers, session=session
+            )
             pid = spawn(spec, TAG_BASE + 77)
         finally:
             os.close(writing)

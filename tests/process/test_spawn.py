@@ -83,11 +83,13 @@ def test_signals_have_their_default() -> None:
     assert sh("sh -c 'kill -PIPE $$'; echo $?") == "141\n"
 
 
-def test_session_of_its_own() -> None:
-    pid, group, session, terminal = sh("echo $$; cut -d' ' -f5-7 /proc/$$/stat").split()
-    assert pid == group == session
-    assert int(session) != os.getsid(0)
-    assert terminal == "0"
+@pytest.mark.parametrize("session", [True, False])
+def test_session_or_process_group_of_its_own(session: bool) -> None:
+    script = "echo $$; cut -d' ' -f5,6 /proc/$$/stat"
+    output, _ = run(("/bin/sh", "-c", script), session=session)
+    pid, group, found = output.split()
+    assert group == pid
+    assert int(found) == (int(pid) if session else os.getsid(0))
 
 
 def test_tag_is_inherited_and_not_kept_here() -> None:

@@ -8,8 +8,6 @@ import sys
 import termios
 from contextlib import ExitStack
 
-import pytest
-
 from procd.process.spawn import Spec, spawn
 from procd.process.tags import TAG_BASE
 from procd.process.tty import IUTF8, open_terminal, set_window_size
