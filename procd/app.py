@@ -38,9 +38,9 @@ from procd.inherited import child_environment, home_dir, lasting_dir, work_dir
 from procd.metrics import Gauge
 from procd.process.shell import Shell
 from procd.process.supervisor import Supervisor
+from procd.services.access import Access
 from procd.services.audit import AuditFile
 from procd.services.code_run import CodeRuns
-from procd.services.credentials import Access
 from procd.services.environment import Environment
 from procd.services.execute import Executions
 from procd.services.interpreter.contexts import Contexts

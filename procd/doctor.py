@@ -27,7 +27,7 @@ from procd.process import cgroup, tags
 from procd.process.cgroup import memory_bytes
 from procd.process.limits import ChildLimits
 from procd.process.shell import Shell, script_argv
-from procd.services.credentials import VARIABLE
+from procd.services.access import VARIABLE
 from procd.services.programs import MissingProgramError, find
 from procd.unix.procfs import stat_of
 

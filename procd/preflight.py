@@ -16,7 +16,7 @@ from procd.process.cgroup import find_root
 from procd.process.limits import checked_limits
 from procd.process.tags import TAG_BASE, mark, tag_of, unmark
 from procd.process.tree import become_subreaper
-from procd.services.credentials import Access
+from procd.services.access import Access
 from procd.unix.fd import OwnedFd, anonymous_file
 from procd.unix.procfs import own_children
 

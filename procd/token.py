@@ -10,9 +10,8 @@ import click
 from procd.cli.failure import EXIT_CONFIG, Failure
 from procd.config import ConfigError
 from procd.config_file import load
-from procd.services import token_file
-from procd.services.access import NAME, Token, digest_of, new_secret
-from procd.services.credentials import OF_VARIABLE, VARIABLE
+from procd.services.access import OF_VARIABLE, VARIABLE
+from procd.services.tokens import NAME, SCOPES, Token, add_token, digest_of, new_secret
 
 
 @click.command("token")
@@ -20,7 +19,7 @@ from procd.services.credentials import OF_VARIABLE, VARIABLE
 @click.option(
     "--scope",
     required=True,
-    type=click.Choice(list(token_file.SCOPES)),
+    type=click.Choice(list(SCOPES)),
     help="What the token permits; each scope includes those before it.",
 )
 @click.option(
@@ -61,8 +60,8 @@ def command(name: str, scope: str, file: Path | None, path: Path | None) -> None
         file = file or Path(auth.token_file)
         if not file.name:
             raise _config_failure("no token file: give --file, or set auth.token_file")
-        token = Token(name=name, scope=token_file.SCOPES[scope], digest=digest_of(secret))
-        token_file.add(file, token, most=auth.max_tokens, first=partial(_print, secret))
+        token = Token(name=name, scope=SCOPES[scope], digest=digest_of(secret))
+        add_token(file, token, most=auth.max_tokens, first=partial(_print, secret))
     except ConfigError as exc:
         raise _config_failure(str(exc)) from exc
 

@@ -31,9 +31,9 @@ from procd.http.websocket import (
     cork,
     serve_both_ways,
 )
-from procd.services.access import Scope
 from procd.services.pty.input_queue import InputQueue
 from procd.services.pty.session import PtyRequest, PtySession
+from procd.services.tokens import Scope
 
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - the name of a sub-protocol
 BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)

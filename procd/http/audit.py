@@ -14,8 +14,8 @@ from procd.http.forwarded import PROXIES
 from procd.http.request_metrics import SWITCHING, UPGRADED
 from procd.http.responses import timestamp
 from procd.http.route_policy import UNGUARDED
-from procd.services.access import ANYONE
 from procd.services.audit import AuditFile
+from procd.services.tokens import ANYONE
 
 MAX_VALUE_LENGTH: Final = 255
 REFUSALS: Final = (401, 403)

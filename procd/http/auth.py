@@ -17,8 +17,8 @@ from procd.http.connection_limit import ConnectionLimit
 from procd.http.forwarded import PROXIES, target_host
 from procd.http.route_policy import UNKNOWN, RoutePolicy, policy_of
 from procd.http.sdk_compat import asks_websocket
-from procd.services.access import ANYONE, KEY_PARAM, TICKET_PARAM, Token
-from procd.services.credentials import Access, is_address, is_loopback
+from procd.services.access import Access, is_address, is_loopback
+from procd.services.tokens import ANYONE, KEY_PARAM, TICKET_PARAM, Token
 
 PREFIX: Final = re.compile(r"\A/toolbox/[^/]+(?=/)")
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}

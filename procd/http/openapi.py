@@ -35,7 +35,7 @@ from procd.http.middleware import PTY_PATH
 from procd.http.responses import dumps
 from procd.http.route_policy import UNGUARDED, UPGRADES, policy_of
 from procd.http.schema import BodySchema, Count, Element, Text
-from procd.services.access import KEY_PARAM, TICKET_PARAM
+from procd.services.tokens import KEY_PARAM, TICKET_PARAM
 
 JSON: Final = "application/json"
 # A parameter in a path.

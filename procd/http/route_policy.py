@@ -6,7 +6,7 @@ A route that isn't here needs `admin`; a test fails for it.
 from dataclasses import dataclass
 from typing import Final
 
-from procd.services.access import Scope
+from procd.services.tokens import Scope
 
 _SESSION: Final = "/process/session/{session_id}"
 _COMMAND: Final = f"{_SESSION}/command/{{command_id}}"

@@ -26,7 +26,7 @@ from procd.http.middleware import WEBSOCKET_VERSION
 from procd.http.sdk_compat import offered, version_token
 from procd.metrics import Traffic
 from procd.output.frames import CLOSE, PING, PONG, TEXT, encode
-from procd.services.access import Tokens
+from procd.services.tokens import Tokens
 from procd.suspend import within
 
 # What may wait in a transport's buffer; a client that lags by more stops its cursor.

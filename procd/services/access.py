@@ -1,162 +1,210 @@
-"""Scopes, named tokens and one-time tickets.
+"""The sources of tokens, and whether callers need one."""
 
-Only the SHA-256 of a token is kept, on disk and in memory. `new_secret` makes 256 random bits,
-which can't be guessed, so a slow, salted hash as for passwords would only slow each request down.
-
-Source: OWASP Cryptographic Storage Cheat Sheet; RFC 6750.
-"""
-
-import hashlib
+import ipaddress
+import logging
 import re
-import secrets
-import time
-from collections.abc import Iterable, Set
-from dataclasses import dataclass
-from enum import IntEnum
-from hmac import compare_digest
+from pathlib import Path
 from typing import Final
 
-from procd.config import AuthConfig
-from procd.errors import Exhausted
+from procd.config import Config, ConfigError
+from procd.services.tokens import (
+    MAX_SECRET_LENGTH,
+    MIN_SECRET_LENGTH,
+    Scope,
+    Tickets,
+    Token,
+    Tokens,
+    digest_of,
+    parse_tokens,
+)
 
-# Credentials in the query of a URL: contract, section 1, and POST /tickets.
-KEY_PARAM: Final = "DAYTONA_SANDBOX_AUTH_KEY"
-TICKET_PARAM: Final = "ticket"
-IN_URL: Final = re.compile(rf"\b({KEY_PARAM}|{TICKET_PARAM})=[^&\s\"'<>]+", re.IGNORECASE)
+log = logging.getLogger(__name__)
 
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# Of a token that `procd token` didn't make.
-MIN_SECRET_LENGTH: Final = 16
-# Longer ones are refused without hashing them.
-MAX_SECRET_LENGTH: Final = 512
-# Scanners for leaked secrets recognize a token by its prefix.
-PREFIX: Final = "procd_"
-RANDOM_BYTES: Final = 32
-
-
-class Scope(IntEnum):
-    """What a token allows; each scope includes those before it."""
-
-    READ = 1  # lists, logs, output of terminals
-    WRITE = 2  # run, type, resize, end
-    ADMIN = 3  # change settings for all
+# Source: systemd.exec(5), LoadCredential=.
+CREDENTIAL: Final = "procd-tokens"
+VARIABLE: Final = "PROCD_AUTH_TOKEN"
+OF_VARIABLE: Final = "environment"  # the name of its token
+# Characters that a header can't contain. Source: RFC 9110, section 5.5.
+UNSENDABLE: Final = re.compile(r"[\x00-\x08\n-\x1f\x7f]")
+# An origin as browsers send it. Source: RFC 6454, section 6.2.
+ORIGIN: Final = re.compile(
+    r"(?!http:.*:80\Z|https:.*:443\Z)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]+)?"
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """A token, without its secret.
+def is_address(host: str) -> bool:
+    """Whether the name of a Host header is an address; one of IPv6 is in brackets."""
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            ipaddress.IPv6Address(host[1:-1])
+        else:
+            ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens at `host`; "" is no TCP."""
+    if host.lower() in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Access:
+    """The tokens and tickets in force.
+
+    Args:
+        secret: the token from the environment; None if there is none.
+        credentials_dir: the service manager's directory of credentials; empty if there is none.
+
+    Raises:
+        ConfigError: a source of tokens can't be used, or procd would be open to other machines
+            without `auth.mode` being none.
 
     Attributes:
-        digest: SHA-256 of the secret.
+        required: whether callers need a token; a reload doesn't change that.
     """
 
-    name: str
-    scope: Scope
-    digest: bytes
+    def __init__(
+        self, config: Config, secret: str | None = None, credentials_dir: str = ""
+    ) -> None:
+        self._config = config.auth
+        self._own: list[Token] = []
+        if secret is not None:
+            secret = secret.strip()
+            if not MIN_SECRET_LENGTH <= len(secret) <= MAX_SECRET_LENGTH:
+                raise ConfigError(
+                    f"{VARIABLE}: must have {MIN_SECRET_LENGTH} to {MAX_SECRET_LENGTH} characters"
+                )
+            if UNSENDABLE.search(secret):
+                raise ConfigError(f"{VARIABLE}: must have no control characters in it")
+            self._own.append(Token(name=OF_VARIABLE, scope=Scope.ADMIN, digest=digest_of(secret)))
+        self._files: list[tuple[str, Path]] = []  # the setting, the file
+        credential = Path(credentials_dir, CREDENTIAL)
+        self._has_credential = bool(credentials_dir) and _is_passed(credential)
+        if self._has_credential:
+            self._files.append((f"credential {CREDENTIAL}", credential))
+        if config.auth.token_file:
+            self._files.append(("auth.token_file", Path(config.auth.token_file)))
+        tokens, problem = self._load(again=False)
+        if problem:
+            raise ConfigError(problem)
+        self.tokens = Tokens(tokens)
+        self.tickets = Tickets(config.auth)
+        self.required = self._decide(config.server.host)
+        self._check_origins(config)
 
-
-# The caller, if no token is required.
-ANYONE: Final = Token(name="anyone", scope=Scope.ADMIN, digest=b"")
-
-
-def new_secret() -> str:
-    """A new random secret."""
-    return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
-
-
-def digest_of(secret: str) -> bytes:
-    """The SHA-256 of a secret; a secret that was not valid UTF-8 is accepted."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
-
-
-def redacted(text: str) -> str:
-    """Replace the credentials in the URLs of a text."""
-    return IN_URL.sub(r"\1=[redacted]", text)
-
-
-class Tokens:
-    """The tokens in force."""
-
-    def __init__(self, tokens: Iterable[Token] = ()) -> None:
-        self._tokens = tuple(tokens)
-
-    def __contains__(self, token: object) -> bool:
-        return token in self._tokens
-
-    def __len__(self) -> int:
-        return len(self._tokens)
-
-    def among(self, tokens: Set[Token]) -> "Tokens":
-        """Those of these tokens that are in `tokens`."""
-        return Tokens(token for token in self._tokens if token in tokens)
-
-    def find(self, secret: str) -> Token | None:
-        """The token of a secret, or None.
-
-        It compares with all tokens in constant time, also after a match.
-        """
-        if not secret or len(secret) > MAX_SECRET_LENGTH:
-            return None
-        digest = digest_of(secret)
-        found = None
-        for token in self._tokens:
-            if compare_digest(token.digest, digest):
-                found = token
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Ticket:
-    token: Token
-    route: str
-    expires: float
-
-
-class Tickets:
-    """One-time tickets for clients that can't send a header; each is for one route.
-
-    They are stored by hash, oldest first. Expired ones are removed when the next one is made.
-    """
-
-    def __init__(self, config: AuthConfig) -> None:
-        self.config = config
-        self._tickets: dict[bytes, _Ticket] = {}
-
-    def __len__(self) -> int:
-        return len(self._tickets)
-
-    def make(self, token: Token, route: str) -> str:
-        """Make a ticket that allows `route` with the scope of `token`.
+    def _load(self, *, again: bool) -> tuple[list[Token], str]:
+        """Read all tokens; returns them and the first problem, or "" if there is none.
 
         Raises:
-            Exhausted: there are `auth.max_tickets` unused ones.
+            ConfigError: a file can't be read.
         """
-        now = time.monotonic()
-        while self._tickets:
-            digest, oldest = next(iter(self._tickets.items()))
-            if oldest.expires > now:
-                break
-            del self._tickets[digest]
-        if len(self._tickets) >= self.config.max_tickets:
-            raise Exhausted(f"limit of {self.config.max_tickets} tickets is reached")
-        secret = secrets.token_urlsafe(RANDOM_BYTES)
-        self._tickets[digest_of(secret)] = _Ticket(token, route, now + self.config.ticket_s)
-        return secret
+        tokens = self._own.copy()
+        problems: list[str] = []
+        names = {token.name for token in tokens}
+        for setting, file in self._files:
+            try:
+                found, problem = parse_tokens(file, again=again)
+            except ConfigError as exc:
+                raise ConfigError(f"{setting}: {exc}") from exc
+            if problem:
+                problems.append(f"{setting}: {problem}")
+            for token in found:
+                if token.name in names:
+                    problems.append(f"{setting}: {file}: a second token named {token.name}")
+                names.add(token.name)
+            tokens += found
+        if len(tokens) > self._config.max_tokens:
+            problems.append(f"auth.max_tokens: there are {len(tokens)} tokens")
+        return tokens, next(iter(problems), "")
 
-    def redeem(self, secret: str, route: str) -> Token | None:
-        """The token that a ticket was made with, or None. The ticket can't be used again.
+    def _decide(self, host: str) -> bool:
+        """Whether callers need a token."""
+        mode = self._config.mode
+        has_source = bool(self._own or self._files)
+        if mode == "none":
+            if has_source:
+                raise ConfigError(
+                    "auth.mode: none, but tokens are given: take out one or the other"
+                )
+            return False
+        if has_source and not len(self.tokens):
+            setting, file = self._files[0]
+            raise ConfigError(f"{setting}: {file}: no token in it: make one with `procd token`")
+        if not has_source and mode == "token":
+            raise _no_token("auth.mode: token")
+        if not has_source and not is_loopback(host):
+            raise _no_token(f"server.host: {host} is not loopback")
+        return has_source
 
-        The look-up by hash leaks nothing by its time, as callers can't choose the hash.
+    def check_place(self, host: str) -> None:
+        """Check the address of a socket that the service manager has passed.
+
+        Raises:
+            ConfigError: procd would be open to other machines without `auth.mode` being none.
         """
-        if not secret or len(secret) > MAX_SECRET_LENGTH:
-            return None
-        ticket = self._tickets.pop(digest_of(secret), None)
-        if ticket is None or ticket.route != route or ticket.expires <= time.monotonic():
-            return None
-        return ticket.token
+        if not self.required and self._config.mode != "none" and not is_loopback(host):
+            raise _no_token(f"the socket that was passed on listens on {host}")
 
-    def drop_without(self, tokens: Tokens) -> None:
-        """Drop the tickets whose token is not in `tokens`."""
-        self._tickets = {
-            digest: ticket for digest, ticket in self._tickets.items() if ticket.token in tokens
-        }
+    def _check_origins(self, config: Config) -> None:
+        for name, origins in (
+            ("cors.allowed_origins", config.cors.allowed_origins),
+            ("auth.allowed_origins", config.auth.allowed_origins),
+        ):
+            if "*" in origins and config.auth.mode != "none":
+                raise ConfigError(f"{name}: * would let every web page call: name the origins")
+            for origin in origins:
+                if origin != "*" and not ORIGIN.fullmatch(origin):
+                    raise ConfigError(
+                        f"{name}: must be SCHEME://HOST[:PORT] as browsers send it, in lower case,"
+                        f" without a path or the scheme's own port: {origin}"
+                    )
+
+    def reload(self) -> str:
+        """Read the tokens again; returns the problem, or "".
+
+        With a problem in a file, removed tokens lose their force, and no new one gets it. If a
+        file can't be read, nothing changes. Without any token, all callers are refused.
+        """
+        try:
+            tokens, problem = self._load(again=True)
+        except ConfigError as exc:
+            log.error("tokens are not read again, those of before stay: %s", exc)
+            return str(exc)
+        if problem:
+            log.error("no new token comes into force: %s", problem)
+        self.tokens = self.tokens.among(set(tokens)) if problem else Tokens(tokens)
+        self.tickets.drop_without(self.tokens)
+        log.info("tokens read again: %d in force", len(self.tokens))
+        if self._has_credential:
+            log.warning(
+                "the credential %s is the copy that was made at the start: what was removed from"
+                " its source since stays in force until a restart",
+                CREDENTIAL,
+            )
+        return problem
+
+
+def _is_passed(credential: Path) -> bool:
+    """Whether the service manager has passed a credential.
+
+    Raises:
+        ConfigError: the directory can't be read. systemd names one even if it couldn't mount it, as
+            in some containers.
+    """
+    try:
+        return credential in credential.parent.iterdir()
+    except OSError as exc:
+        raise ConfigError(f"CREDENTIALS_DIRECTORY: {exc.strerror}: {credential.parent}") from exc
+
+
+def _no_token(why: str) -> ConfigError:
+    return ConfigError(
+        f"{why}, and there is no token: make one with `procd token` and set auth.token_file, or set"
+        f' {VARIABLE}; behind a proxy that decides who may call, set auth.mode = "none"'
+    )

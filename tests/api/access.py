@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from procd.services.access import Scope, Token, digest_of, new_secret
-from procd.services.token_file import add
+from procd.services.tokens import Scope, Token, add_token, digest_of, new_secret
 from tests.aliases import Client, MakeClient
 
 
@@ -20,7 +19,7 @@ class Secrets:
     def made(self, name: str, scope: Scope) -> str:
         """The secret of a new token."""
         secret = new_secret()
-        add(self.path, Token(name=name, scope=scope, digest=digest_of(secret)))
+        add_token(self.path, Token(name=name, scope=scope, digest=digest_of(secret)))
         return secret
 
     def remove(self, name: str) -> None:

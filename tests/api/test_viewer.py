@@ -11,7 +11,7 @@ from aiohttp import WSCloseCode
 from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
 from procd.app import reload
-from procd.services.access import Scope
+from procd.services.tokens import Scope
 from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.cells import EXECUTE, Cell

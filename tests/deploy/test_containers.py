@@ -9,7 +9,7 @@ import pytest
 from procd.app import ROUTES
 from procd.config import ConfigError
 from procd.config_file import load, networks
-from procd.services.credentials import Access
+from procd.services.access import Access
 from tests.daemon.conftest import Start, http
 from tests.daemon.test_command_line import run
 from tests.deploy.conftest import DEPLOY

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from procd.services.access import Scope
+from procd.services.tokens import Scope
 from tests.api.access import Secrets
 from tests.daemon.daemon import Daemon
 from tests.proxy import proxy_to

@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 
 from procd.config import ConfigError
-from procd.services.access import Scope, Token, Tokens, digest_of, new_secret, redacted
-from procd.services.token_file import add, read
+from procd.services.tokens import (
+    Scope,
+    Token,
+    Tokens,
+    add_token,
+    digest_of,
+    new_secret,
+    read_tokens,
+    redacted,
+)
 
 HASH = "ab" * 32
 
@@ -22,9 +30,9 @@ def test_what_was_added_is_read(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     made = [token("a"), token("b.c-d_1", Scope.WRITE), token("e", Scope.ADMIN)]
     for each in made:
-        add(path, each)
+        add_token(path, each)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert read(path) == made
+    assert read_tokens(path) == made
     assert os.listdir(tmp_path) == ["tokens"]
 
 
@@ -32,17 +40,17 @@ def test_lines_of_one_s_own_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text(f"# mine\n\n  a   read  sha256:{HASH}")
     path.chmod(0o600)
-    add(path, token("b"))
+    add_token(path, token("b"))
     assert path.read_text().startswith(f"# mine\n\n  a   read  sha256:{HASH}\nb read sha256:")
-    assert [each.name for each in read(path)] == ["a", "b"]
+    assert [each.name for each in read_tokens(path)] == ["a", "b"]
 
 
 def test_a_taken_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
-    add(path, token("a"))
+    add_token(path, token("a"))
     before = path.read_text()
     with pytest.raises(ConfigError, match="has a token named a already"):
-        add(path, token("a", Scope.ADMIN))
+        add_token(path, token("a", Scope.ADMIN))
     assert path.read_text() == before
     assert os.listdir(tmp_path) == ["tokens"]
 
@@ -55,7 +63,7 @@ def test_what_has_to_end_well_first(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        add(path, token("a"), first=tell)
+        add_token(path, token("a"), first=tell)
     assert os.listdir(tmp_path) == []
 
 
@@ -63,13 +71,13 @@ def test_two_writers(tmp_path: Path) -> None:
     """The second one is refused; what the first one writes is not touched."""
     (tmp_path / "tokens.new").touch()
     with pytest.raises(ConfigError, match=r"tokens\.new: exists"):
-        add(tmp_path / "tokens", token("a"))
+        add_token(tmp_path / "tokens", token("a"))
     assert os.listdir(tmp_path) == ["tokens.new"]
 
 
 def test_a_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "tokens")
-    add(tmp_path / "link", token("a"))
+    add_token(tmp_path / "link", token("a"))
     assert (tmp_path / "link").is_symlink()
     assert not (tmp_path / "tokens").is_symlink()
 
@@ -96,27 +104,27 @@ def test_a_wrong_line_is_refused_and_not_shown(tmp_path: Path, line: str) -> Non
     path = tmp_path / "tokens"
     path.write_text(f"b read sha256:{HASH}\n{line}\n")
     with pytest.raises(ConfigError) as caught:
-        read(path)
+        read_tokens(path)
     assert str(caught.value) == f"{path}: line 2: must be NAME SCOPE sha256:HASH"
 
 
 def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
-    add(path, token("a"))
+    add_token(path, token("a"))
     for mode in (0o620, 0o602, 0o666):
         path.chmod(mode)
         with pytest.raises(ConfigError, match="others than its owner can write it"):
-            read(path)
+            read_tokens(path)
     path.chmod(0o444)
-    assert len(read(path)) == 1
+    assert len(read_tokens(path)) == 1
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     for name in ("nowhere", "."):
         with pytest.raises(ConfigError, match=str(tmp_path)):
-            read(tmp_path / name)
+            read_tokens(tmp_path / name)
     with pytest.raises(ConfigError, match=r"tokens\.new: No such file or directory"):
-        add(tmp_path / "nowhere" / "tokens", token("a"))
+        add_token(tmp_path / "nowhere" / "tokens", token("a"))
 
 
 def test_a_huge_file_is_refused(tmp_path: Path) -> None:
@@ -124,7 +132,7 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
     path.write_text("#" * (1 << 20) + "\n")
     path.chmod(0o600)
     with pytest.raises(ConfigError, match="longer than"):
-        read(path)
+        read_tokens(path)
 
 
 def test_tokens_are_found_by_secret() -> None:
