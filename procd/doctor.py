@@ -28,7 +28,7 @@ from procd.process.cgroup import memory_bytes
 from procd.process.limits import ChildLimits
 from procd.process.shell import Shell, script_argv
 from procd.services.access import VARIABLE
-from procd.services.programs import MissingProgramError, find
+from procd.services.environment import MissingProgramError, find_program
 from procd.unix.procfs import stat_of
 
 COLOURS: Final = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -143,7 +143,7 @@ def _python(config: Config) -> str:
     oldest = tuple(map(int, OLDEST_PYTHON.split(".")))
     for setting in dict.fromkeys((config.interpreter.python, config.code_run.python)):
         try:
-            place = setting or find(os.environ, ChildLimits(), "python3", "python")
+            place = setting or find_program(os.environ, ChildLimits(), "python3", "python")
         except MissingProgramError as exc:
             raise Warn("there is none on the PATH", advice) from exc
         if failure := _try((place, "-c", "pass")):

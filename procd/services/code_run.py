@@ -6,8 +6,9 @@ Source: Process API contract, section 7.
 """
 
 import os
+import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,14 @@ from procd.output.buffer import Buffer
 from procd.process.limits import ChildLimits
 from procd.process.process import STDERR
 from procd.process.supervisor import ExtraPipe
-from procd.services.artifacts import Artifacts
-from procd.services.environment import Environment, check_names, cost_bytes
+from procd.services.environment import (
+    Environment,
+    MissingProgramError,
+    check_names,
+    cost_bytes,
+    find_program,
+)
 from procd.services.execute import ExecuteResult, Executions, Program
-from procd.services.programs import MissingProgramError, find
 from procd.unix.fd import OwnedFd, anonymous_file, pipe
 from procd.unix.file import remove_tree
 
@@ -38,6 +43,7 @@ CODE_FILE: Final = "code.ts"
 FILE_MODE: Final = 0o600
 PASSABLE: Final = 0o711
 MAX_REASON_BYTES: Final = 1024
+KEY_BYTES: Final = 16
 TS_NODE_OPTIONS: Final = '{"module":"CommonJS"}'
 STRIPS_TYPES: Final = "process.allowedNodeEnvironmentFlags.has('--experimental-strip-types')"
 PROBE_TIMEOUT_S: Final = 10
@@ -63,6 +69,46 @@ class CodeRunResult:
 
     execution: ExecuteResult
     charts: list[bytes]
+
+
+class Artifacts:
+    """Collects the charts of a program, which the runner writes to a pipe of its own.
+
+    The program can write to that pipe as well. A chart is a line that begins with a key which the
+    runner alone is told; what comes without it is dropped.
+
+    Attributes:
+        cap_bytes: what comes beyond is dropped, with the line that it is a part of.
+        claim: counts memory; returns whether there is room for so many bytes.
+        overflown: whether anything was dropped for want of room.
+
+    Source: Process API contract, section 7.4.
+    """
+
+    def __init__(self, cap_bytes: int) -> None:
+        self.key = secrets.token_hex(KEY_BYTES)
+        self.cap_bytes = cap_bytes
+        self.claim: Callable[[int], bool] = lambda _: True
+        self.overflown = False
+        self.charts: list[bytes] = []
+        self._left_bytes = cap_bytes
+        self._partial = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Read what the program wrote."""
+        kept = data[: self._left_bytes]
+        if kept and not self.claim(2 * len(kept)):  # the reply takes a copy
+            self.cap_bytes -= self._left_bytes
+            self._left_bytes = 0
+            kept = b""
+        self._left_bytes -= len(kept)
+        self.overflown |= len(kept) < len(data)
+        self._partial += kept
+        if b"\n" in kept:
+            *lines, partial = self._partial.split(b"\n")
+            self._partial = partial
+            key = self.key.encode()
+            self.charts += [bytes(line[len(key) :]) for line in lines if line.startswith(key)]
 
 
 class CodeRuns:
@@ -149,7 +195,7 @@ class CodeRuns:
             return (ts_node, "-T", "--ignore-diagnostics", "5107", "-O", TS_NODE_OPTIONS)
         if tsx := run.which("tsx"):
             return (tsx,)
-        node = find(run.env, run.child_limits, "node", cwd=run.cwd)
+        node = find_program(run.env, run.child_limits, "node", cwd=run.cwd)
         if node not in self._strips_types:
             await self._probe(node, run)
         if not self._strips_types.get(node):
@@ -194,13 +240,13 @@ class _Run:
         """Return the path of a program among the directory's own Node packages, or on PATH."""
         path = f"node_modules/.bin:{self.env.get('PATH', os.defpath)}"
         try:
-            return find({"PATH": path}, self.child_limits, name, cwd=self.cwd)
+            return find_program({"PATH": path}, self.child_limits, name, cwd=self.cwd)
         except MissingProgramError:
             return None
 
     def python(self) -> Program:
         """Python, with the code as its input; with charts, through the runner."""
-        python = self.python_path or find(
+        python = self.python_path or find_program(
             self.env, self.child_limits, "python3", "python", cwd=self.cwd
         )
         code = _code_file(self.request.code)
@@ -223,7 +269,7 @@ class _Run:
 
     def javascript(self) -> Program:
         """Node, with the code as its input."""
-        node = find(self.env, self.child_limits, "node", cwd=self.cwd)
+        node = find_program(self.env, self.child_limits, "node", cwd=self.cwd)
         argv = (node, *PRELOADING, "-", *self.request.argv)
         code = _code_file(self.request.code)
         return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=code)

@@ -1,12 +1,17 @@
 """The environment that new processes start with: procd's own at its start, then as changed."""
 
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Final
 
 from procd.errors import BadRequest, SpawnFailed
+from procd.process.limits import ChildLimits
 from procd.process.spawn import check_startable
+from procd.unix.file import is_remote
 
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -30,6 +35,32 @@ def cost_bytes(envs: Mapping[str, str], *texts: str) -> int:
     if envs:
         size += sum(map(sys.getsizeof, (envs, *envs, *envs.values())))
     return size
+
+
+class MissingProgramError(Exception):
+    """There is no such program; the message names it."""
+
+
+def find_program(
+    env: Mapping[str, str], child_limits: ChildLimits, *names: str, cwd: str = ""
+) -> str:
+    """Return the absolute path of the first of `names` on the PATH of `env` that can be run.
+
+    Args:
+        cwd: what relative directories on the PATH are below, unless it is on a remote file system,
+            which may not answer; relative to procd's own.
+
+    Raises:
+        MissingProgramError: there is none.
+    """
+    for name in names:
+        for directory in env.get("PATH", os.defpath).split(os.pathsep):
+            if not os.path.isabs(directory) and is_remote(cwd):  # noqa: PTH117 - a str
+                continue
+            path = Path(cwd, directory, name).absolute()
+            if shutil.which(path) and child_limits.may_run(path):
+                return str(path)
+    raise MissingProgramError(f"{names[0]}: not found")
 
 
 class Environment:

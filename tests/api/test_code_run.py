@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from procd.app import PROCESSES
-from procd.services.artifacts import Artifacts
+from procd.services.code_run import Artifacts
 from tests.aliases import MakeClient
 from tests.api.clients import (
     WAIT_S,

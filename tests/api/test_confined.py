@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from procd.api.sessions import SESSIONS
-from procd.services.pty import zsh_newuser as newuser
+from procd.services.pty import sessions as pty_sessions
 from procd.unix.libc import LIBC
 from tests.aliases import MakeClient
 from tests.api import cells, sessions
@@ -376,7 +376,8 @@ async def test_zsh_newuser_is_not_run(
     home.mkdir()
     os.chown(home, UID, -1)
     # Where this user may read.
-    monkeypatch.setattr(newuser, "DIRECTORY", shutil.copytree(newuser.DIRECTORY, tmp_path / "zsh"))
+    directory = shutil.copytree(pty_sessions.ZSH_DIRECTORY, tmp_path / "zsh")
+    monkeypatch.setattr(pty_sessions, "ZSH_DIRECTORY", directory)
     client = await procd(process={**AS_USER, "shell": shutil.which("zsh")})
     for terminal_id, greeting in (("new", ""), ("old", "hello")):
         await create(client, terminal_id, envs={"HOME": str(home)})

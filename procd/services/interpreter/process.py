@@ -21,8 +21,15 @@ from procd.output.buffer import Buffer
 from procd.output.log import Log
 from procd.process.supervisor import Supervisor
 from procd.process.tree import KILL_WAIT_S
-from procd.services.interpreter.channel import PACKETS_PER_TURN, Channel
-from procd.services.interpreter.worker_protocol import Begun, Display, NonsenseError, Reply, parse
+from procd.services.interpreter.worker_protocol import (
+    PACKETS_PER_TURN,
+    Begun,
+    Channel,
+    Display,
+    NonsenseError,
+    Reply,
+    parse,
+)
 
 log = logging.getLogger(__name__)
 

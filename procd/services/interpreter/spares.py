@@ -8,10 +8,9 @@ from typing import Final
 from procd.config import InterpreterConfig
 from procd.errors import ProcdError, SpawnFailed
 from procd.process.supervisor import Supervisor
-from procd.services.environment import Environment
+from procd.services.environment import Environment, MissingProgramError, find_program
 from procd.services.interpreter.process import InterpreterProcess
 from procd.services.interpreter.worker_protocol import Reply
-from procd.services.programs import MissingProgramError, find
 from procd.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ class Spares:
     def _start(self) -> InterpreterProcess:
         env = self._environment.merged({})
         try:
-            python = self._config.python or find(
+            python = self._config.python or find_program(
                 env, self._processes.child_limits, "python3", "python", cwd=self._work_dir
             )
         except MissingProgramError as exc:

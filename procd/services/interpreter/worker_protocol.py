@@ -1,15 +1,152 @@
-"""The messages of an interpreter process, checked.
+"""The protocol between procd and an interpreter process: its socket and its messages.
 
-The user's code runs in that process, and can find the key of the channel.
+The user's code can write to any descriptor of its process. A sequenced-packet socket keeps packets
+apart, so one that does not begin with the key is dropped and damages no other. A message is one
+packet or more; flags say which packet begins it and which ends it. The user's code can find the
+key, so the messages are checked.
+
+Source: unix(7), SOCK_SEQPACKET.
 """
 
+import asyncio
 import json
+import os
+import secrets
+import socket
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from procd.unix.fd import own_fds, refuse_passed_fds
+
+KEY_BYTES: Final = 16
+CHUNK_BYTES: Final = 32 << 10
+FIRST: Final = 1
+LAST: Final = 2
+# Packets read in one turn of the event loop, so that other descriptors get their turn.
+PACKETS_PER_TURN: Final = 64
+# More packets than the buffer of a socket holds.
+ALL_PACKETS: Final = 10_000
+# Keys of the objects in a message.
 ERROR: Final = {"name", "value", "traceback"}
 VARIABLE: Final = {"name", "type", "repr"}
 # worker/displays.py keeps a frame below 1 MiB.
 MAX_BUNDLE_BYTES: Final = 1 << 20
+
+
+class Channel:
+    """procd's end of the socket.
+
+    Args:
+        on_end: called once, with the reason if it is a message longer than `max_bytes`.
+
+    Attributes:
+        theirs: the other end, to be passed to the child.
+        unsent_bytes: what waits until the child reads.
+
+    Raises:
+        OSError: no descriptor is left.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_message: Callable[[bytes], None],
+        on_end: Callable[[str], None],
+        max_bytes: int,
+    ) -> None:
+        ours, theirs = socket.socketpair(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
+        )
+        refuse_passed_fds(ours)
+        self._fd, self.theirs = own_fds(ours.detach(), theirs.detach())
+        os.set_blocking(self._fd.number, False)
+        self.key = secrets.token_bytes(KEY_BYTES)
+        self.unsent_bytes = 0
+        self._loop = loop
+        self._on_message = on_message
+        self._on_end = on_end
+        self._max_bytes = max_bytes
+        self._received = bytearray()
+        self._unsent: deque[bytes] = deque()
+        try:
+            loop.add_reader(self._fd.number, self._readable)
+        except OSError:
+            self._fd.close()
+            self.theirs.close()
+            raise
+
+    def send(self, message: bytes) -> None:
+        """Send a message; what does not fit into the socket waits. The caller limits how much."""
+        if self._fd.closed:
+            return
+        was_empty = not self._unsent
+        for start in range(0, len(message), CHUNK_BYTES):
+            flags = (start == 0) * FIRST + (start + CHUNK_BYTES >= len(message)) * LAST
+            self._unsent.append(bytes((flags,)) + message[start : start + CHUNK_BYTES])
+            self.unsent_bytes += len(self._unsent[-1])
+        if was_empty and not self._flush():
+            self._loop.add_writer(self._fd.number, self._writable)
+
+    def _flush(self) -> bool:
+        """Send what fits. Returns whether nothing is left."""
+        while self._unsent:
+            try:
+                os.write(self._fd.number, self._unsent[0])
+            except BlockingIOError:
+                return False
+            except (BrokenPipeError, ConnectionResetError):
+                self._unsent.clear()  # the end of the channel is about to be read
+                self.unsent_bytes = 0
+                return True
+            self.unsent_bytes -= len(self._unsent.popleft())
+        return True
+
+    def _writable(self) -> None:
+        if self._flush():
+            self._loop.remove_writer(self._fd.number)
+
+    def _readable(self) -> None:
+        self.drain(PACKETS_PER_TURN)
+
+    def drain(self, max_packets: int = ALL_PACKETS) -> None:
+        """Read what the child has sent so far."""
+        for _ in range(max_packets):
+            if self._fd.closed or not self._read_packet():
+                return
+
+    def _read_packet(self) -> bool:
+        """Read one packet. Returns whether there was one."""
+        try:
+            packet = os.read(self._fd.number, KEY_BYTES + 1 + CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:  # reported once, if the child has ended with a packet unread
+            return True
+        if not packet:
+            self.close()
+            self._on_end("")
+        elif packet.startswith(self.key) and len(packet) > KEY_BYTES:
+            flags = packet[KEY_BYTES]
+            if flags & FIRST:
+                self._received.clear()  # an interrupt of the user's code can break a message off
+            self._received += packet[KEY_BYTES + 1 :]
+            if len(self._received) > self._max_bytes:
+                self.close()
+                self._on_end(f"sends a message of more than {self._max_bytes} bytes")
+            elif flags & LAST:
+                message = bytes(self._received)
+                self._received.clear()
+                self._on_message(message)
+        return True
+
+    def close(self) -> None:
+        """Close procd's end, without `on_end`."""
+        if not self._fd.closed:
+            self._loop.remove_reader(self._fd.number)
+            self._loop.remove_writer(self._fd.number)
+            self._fd.close()
+
 
 Texts = dict[str, str]
 

@@ -1,8 +1,10 @@
 """All PTY sessions by id, and for a while those that have ended."""
 
-from collections.abc import Callable, Coroutine
+import os
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from procd.config import PtyConfig
@@ -11,19 +13,24 @@ from procd.output.budget import LEAST_TAIL_BYTES
 from procd.output.buffer import Buffer
 from procd.output.log import Log
 from procd.process.process import Process
-from procd.process.shell import Shell
+from procd.process.run_as import RunAs
+from procd.process.shell import Shell, kind_of
 from procd.process.spawn import check_startable
 from procd.process.supervisor import Supervisor
 from procd.services.environment import Environment, check_names, cost_bytes
 from procd.services.ids import check_id
 from procd.services.pty.recording import Recordings
 from procd.services.pty.session import PtyInfo, PtyRequest, PtySession, check_size
-from procd.services.pty.zsh_newuser import skip_newuser
 from procd.suspend import Countdown
 from procd.throttle import Turns
+from procd.unix.file import is_remote
 
 # Pieces of replays that are filtered in one turn of the event loop: one may take 13 ms.
 REPLAY_PIECES: Final = 1
+ZSH_FILES: Final = (".zshenv", ".zprofile", ".zshrc", ".zlogin")
+ZSH_DIRECTORY: Final = str(Path(__file__).parent / "zsh")
+# Where an administrator may set ZDOTDIR. Source: zsh(1), "FILES", and Debian's.
+ZSH_COMMON: Final = ("/etc/zshenv", "/etc/zsh/zshenv")
 
 
 class PtySessions:
@@ -263,3 +270,32 @@ class PtySessions:
             self._forget_ended(session_id)
         self._live.clear()
         self.recordings.close()
+
+
+def skip_newuser(shell: str, env: Mapping[str, str], owner: RunAs | None) -> dict[str, str]:
+    """Return `env`, with a ZDOTDIR if `shell` would ask its user: `owner`, or procd's own.
+
+    Without any of four startup files in ZDOTDIR, by default HOME, zsh starts a dialog, but not for
+    root. So it gets a ZDOTDIR with one of them, which unsets ZDOTDIR again.
+
+    Source: zshmodules(1), "The zsh/newuser Module".
+    """
+    home = env.get("HOME", "")
+    if (
+        (os.geteuid() if owner is None else owner.uid) == 0
+        or not kind_of(os.path.realpath(shell)).startswith("zsh")
+        or "ZDOTDIR" in env
+        or is_remote(home)  # which may not answer procd either
+        or any(os.access(f"{home}/{name}", os.F_OK) for name in ZSH_FILES)
+        or any(map(_sets_zdotdir, ZSH_COMMON))
+        or not (owner is None or owner.may_run(Path(ZSH_DIRECTORY)))
+    ):
+        return dict(env)
+    return {**env, "ZDOTDIR": ZSH_DIRECTORY}
+
+
+def _sets_zdotdir(path: str) -> bool:
+    try:
+        return b"ZDOTDIR" in Path(path).read_bytes()
+    except OSError:  # zsh can't read it either
+        return False

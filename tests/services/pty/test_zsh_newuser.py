@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from procd.process.run_as import RunAs
-from procd.services.pty import zsh_newuser as newuser
-from procd.services.pty.zsh_newuser import STARTUP_FILES, skip_newuser
+from procd.services.pty import sessions
+from procd.services.pty.sessions import ZSH_FILES, skip_newuser
 from tests.passable import let_pass
 
 USER = RunAs(uid=54321, gid=54321, groups=())
@@ -21,8 +21,8 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     let_pass(tmp_path)
     directory = tmp_path / "given"
     directory.mkdir(mode=0o755)
-    monkeypatch.setattr(newuser, "COMMON", (str(tmp_path / "zshenv"),))
-    monkeypatch.setattr(newuser, "DIRECTORY", str(directory))
+    monkeypatch.setattr(sessions, "ZSH_COMMON", (str(tmp_path / "zshenv"),))
+    monkeypatch.setattr(sessions, "ZSH_DIRECTORY", str(directory))
     return directory
 
 
@@ -41,7 +41,7 @@ def test_users_who_would_not_be_asked(tmp_path: Path) -> None:
     assert skip_newuser(f"{tmp_path}/zsh", env, USER) == env
 
 
-@pytest.mark.parametrize("name", STARTUP_FILES)
+@pytest.mark.parametrize("name", ZSH_FILES)
 def test_a_user_with_a_startup_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     env = {"HOME": str(tmp_path)}
