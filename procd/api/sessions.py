@@ -50,8 +50,8 @@ from procd.http.schema import (
     strings,
 )
 from procd.http.sdk_compat import client_of
-from procd.services.shell.command import Command, InputRequest
-from procd.services.shell.session import ExecRequest, SessionRequest, ShellSession
+from procd.services.shell.command import Command, ExecRequest, InputRequest
+from procd.services.shell.session import SessionRequest, ShellSession
 from procd.services.shell.sessions import ENTRYPOINT, ENTRYPOINT_COMMAND, ShellSessions
 
 MAX_KEY_LENGTH: Final = 64

@@ -67,6 +67,16 @@ LONGEST_PAUSE_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExecRequest:
+    """A command to run; `timeout_s` 0 means no limit."""
+
+    command: str
+    run_async: bool = False
+    suppress_input_echo: bool = False
+    timeout_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InputRequest:
     """Input for a command.
 
@@ -97,12 +107,9 @@ class Command:
     children may write to the log until the last of them has closed it; then it is sealed.
 
     Args:
-        interactive: whether input can be sent to it; else its input is /dev/null.
-        echoes: whether its log shows the input.
         on_free: called when the shell may run the next command.
 
     Attributes:
-        number: its place among the session's commands, from 1.
         text_bytes: what its text took in memory when it was accepted.
         started_at, ended_at: None until then.
         exit_code: None while it isn't known.
@@ -112,29 +119,23 @@ class Command:
         OSError: there is no descriptor for its input.
     """
 
-    __slots__ = ("__weakref__", "_driver", "_echoes", "_ending", "_frames", "_input",
-                 "_input_ended", "_interactive", "_keys", "_on_free", "_outputs", "_pipe_names",
-                 "_readers", "_script", "_state", "_terminated", "_timer", "_typing",
-                 "_writer", "done", "ended_at", "exit_code", "file", "id", "log",
-                 "number", "started_at", "text", "text_bytes", "timed_out")  # fmt: skip
+    __slots__ = ("_driver", "_echoes", "_ending", "_frames", "_input", "_input_ended", "_keys",
+                 "_number", "_on_free", "_outputs", "_pipe_names", "_readers", "_script", "_state",
+                 "_terminated", "_timer", "_typing", "_writer", "done", "ended_at", "exit_code",
+                 "file", "id", "log", "started_at", "text", "text_bytes", "timed_out")  # fmt: skip
 
     def __init__(
         self,
         command_id: str,
         number: int,
-        text: str,
+        request: ExecRequest,
         file: LogFile,
         driver: ShellDriver,
         on_free: Callable[["Command"], None],
-        *,
-        interactive: bool,
-        echoes: bool,
     ) -> None:
         self.id = command_id
-        self.number = number
-        self.text = text
-        self.text_bytes = sys.getsizeof(text)
-        self._interactive = interactive
+        self.text = request.command
+        self.text_bytes = sys.getsizeof(self.text)
         self.file = file
         self.log: Log[LogFile] = Log(file, high_bytes=0)
         self.started_at: datetime | None = None
@@ -142,8 +143,9 @@ class Command:
         self.exit_code: int | None = None
         self.timed_out = False
         self.done: asyncio.Future[None] = driver.loop.create_future()
+        self._number = number  # among the session's commands, from 1
         self._state = State.QUEUED
-        self._echoes = echoes
+        self._echoes = not request.suppress_input_echo
         self._driver = driver
         self._on_free = on_free
         self._terminated = False
@@ -160,10 +162,12 @@ class Command:
         self._input: ChildPath | None = None
         self._typing: OwnedFd | None = None  # the writing end of the input
         self._writer: FdWriter | None = None
-        if interactive:
+        if request.run_async:  # input can be sent to it
             self._input, self._typing = driver.paths.input(f"{number}.in")
             self._writer = FdWriter(driver.loop, self._typing)
             self._typing.before_close = self._writer.abandon
+        if request.timeout_s:  # its time in the queue is included
+            self._timer = driver.loop.call_later(request.timeout_s, self._time_up)
 
     @property
     def state(self) -> State:
@@ -206,15 +210,15 @@ class Command:
             return
         self._state = State.OPENING
         self.started_at = datetime.now(UTC)
-        self._driver.run(self.number, self.text, script, streams)
+        self._driver.run(self._number, self.text, script, streams)
 
     def _open(self) -> tuple[str, str]:
         """Make what the shell opens: the path of the script, and redirections of the streams."""
         driver = self._driver
         text = driver.dialect.script(self.text.encode())
-        script = self._script = driver.paths.file(f"{self.number}.script", text)
+        script = self._script = driver.paths.file(f"{self._number}.script", text)
         for kind, stream in (("out", STDOUT), ("err", STDERR)):
-            writing, reading = driver.paths.output(f"{self.number}.{kind}")
+            writing, reading = driver.paths.output(f"{self._number}.{kind}")
             self._outputs.append(writing)
             append = partial(self.log.append, stream=stream)
             self._readers.append(FdReader(driver.loop, reading, append, self._pipe_ended))
@@ -238,12 +242,11 @@ class Command:
         if self._ending is None:
             self._on_free(self)
 
-    def _shell_holds_pipes(self) -> bool:
-        """Whether the shell keeps one of the pipes open (`exec 3>&1`)."""
+    def _shell_holds_pipes(self) -> bool:  # as by `exec 3>&1`
         try:
             return holds_pipe(self._driver.pid, self._pipe_names)
         except PermissionError:  # perhaps; its tag is needed to wait for its children
-            return self._driver.has_tag(self.number)
+            return self._driver.has_tag(self._number)
 
     async def _seal_without_shell(self) -> None:
         await self._driver.trees.emptied(self._tree())
@@ -273,10 +276,6 @@ class Command:
         self.done.set_exception(SessionEnded(reason))
         self.done.exception()  # so that asyncio doesn't report it if nothing waits for `done`
         self._pipe_ended()
-
-    def start_timer(self, timeout_s: float) -> None:
-        """Terminate it after `timeout_s`, its time in the queue included."""
-        self._timer = self._driver.loop.call_later(timeout_s, self._time_up)
 
     def _time_up(self) -> None:
         if not self._is_over():
@@ -352,14 +351,13 @@ class Command:
 
     def _open_input(self) -> FdWriter:
         self.check_not_ended()
-        if not self._interactive:
+        if self._writer is None:
             raise BadRequest("command takes no input: it was not started with runAsync")
-        if self._input_ended or self._writer is None:
+        if self._input_ended:
             raise BadRequest("the command's input is closed")
         return self._writer
 
     def _pipe_ended(self) -> None:
-        """Nobody has one of its pipes open any more."""
         if self.done.done() and all(reader.ended for reader in self._readers):
             self.seal()
 
@@ -373,7 +371,7 @@ class Command:
         return self.done.done() or self._driver.ended
 
     def _end(self, exit_code: int) -> None:
-        """It has ended: move all that it wrote into the log, and only then set `done`."""
+        """Move all that it wrote into the log, and only then set `done`."""
         if self.done.done():
             return
         self._close()
@@ -385,7 +383,6 @@ class Command:
         self._pipe_ended()
 
     def _fail(self, message: bytes) -> None:
-        """It has ended with an unknown outcome: write that into its log."""
         self.log.append(message, STDERR)
         self._end(UNKNOWN)
 
@@ -403,7 +400,6 @@ class Command:
             self._outputs.pop().close()
 
     def _drain(self) -> None:
-        """Move what its pipes hold into the log."""
         for reader in self._readers:
             reader.drain()
 
@@ -503,10 +499,9 @@ class Command:
         """
         running = self.state in (State.RUNNING, State.LEAVING)
         replaced = running and self._driver.is_shell() is False
-        return self._driver.tree(self.number, with_shell=replaced)
+        return self._driver.tree(self._number, with_shell=replaced)
 
     def _end_input(self) -> None:
-        """End its input after what was sent."""
         if self._writer is not None and not self._input_ended:
             self._input_ended = True
             self._driver.tasks.start(self._finish_input(self._writer), f"end of input {self.id}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from procd.errors import Exhausted, ProcessNotFound, SpawnFailed
 from procd.output.budget import Budget
 from procd.output.logfile import LogStore
-from procd.services.shell.command import LEAST_BYTES, Command
+from procd.services.shell.command import LEAST_BYTES, Command, ExecRequest
 from procd.services.shell.driver import ShellDriver
 from procd.unix.file import remove_tree
 
@@ -47,12 +47,9 @@ class CommandStore:
     def add(
         self,
         command_id: str,
-        text: str,
+        request: ExecRequest,
         driver: ShellDriver,
         on_free: Callable[[Command], None],
-        *,
-        interactive: bool,
-        echoes: bool,
     ) -> Command:
         """A new command; its id is made if `command_id` is empty.
 
@@ -60,16 +57,14 @@ class CommandStore:
             Exhausted: too many are remembered that haven't ended; none is forgotten then.
             SpawnFailed: there is no descriptor for its input.
         """
-        size = LEAST_BYTES + sys.getsizeof(text)
+        size = LEAST_BYTES + sys.getsizeof(request.command)
         self._make_room(size)
         self._last_number += 1
         number = self._last_number
         file = self._logs.create(self._directory / f"{number}.log")
         try:
-            command = Command(
-                command_id or str(uuid.uuid4()), number, text, file, driver, on_free,
-                interactive=interactive, echoes=echoes,
-            )  # fmt: skip
+            command_id = command_id or str(uuid.uuid4())
+            command = Command(command_id, number, request, file, driver, on_free)
         except OSError as exc:
             self._memory.give_back(size)
             raise SpawnFailed(f"cannot start a command: {exc.strerror}") from exc

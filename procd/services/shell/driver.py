@@ -88,7 +88,10 @@ class Feed:
             self.rest()
 
     def _unread_bytes(self) -> int:
-        """How much is in the pipe. Source: pipe(7), FIONREAD."""
+        """How much is in the pipe: the event may be older than the last write.
+
+        Source: pipe(7), FIONREAD.
+        """
         (unread,) = struct.unpack("i", fcntl.ioctl(self._fd.number, termios.FIONREAD, bytes(4)))
         return int(unread)
 

@@ -11,7 +11,7 @@ from procd.config import SessionsConfig
 from procd.errors import BadRequest, Exhausted, SessionEnded
 from procd.process.child import ExitStatus
 from procd.process.process import STDERR
-from procd.services.shell.command import ENDED_BEFORE, Command
+from procd.services.shell.command import ENDED_BEFORE, Command, ExecRequest
 from procd.services.shell.command_store import CommandStore
 from procd.services.shell.driver import ShellDriver
 
@@ -25,16 +25,6 @@ class SessionRequest:
     id: str
     cwd: str = ""
     envs: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecRequest:
-    """A command to run; `timeout_s` 0 means no limit."""
-
-    command: str
-    run_async: bool = False
-    suppress_input_echo: bool = False
-    timeout_s: int = 0
 
 
 class ShellSession:
@@ -97,16 +87,7 @@ class ShellSession:
             raise SessionEnded(f"session has ended: {reason}")
         if len(self._queue) >= self._config.max_queued:
             raise Exhausted(f"limit of {self._config.max_queued} queued commands is reached")
-        command = self.commands.add(
-            command_id,
-            request.command,
-            self._driver,
-            self._free,
-            interactive=request.run_async,
-            echoes=not request.suppress_input_echo,
-        )
-        if request.timeout_s:
-            command.start_timer(request.timeout_s)
+        command = self.commands.add(command_id, request, self._driver, self._free)
         self._queue.append(command)
         self._run_next()
         return command
