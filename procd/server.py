@@ -27,8 +27,8 @@ from procd.http.connection import Runner
 from procd.listen import Listeners
 from procd.logging import NonBlockingHandler, formatter
 from procd.preflight import missing_features, prepared
-from procd.services.tokens import redacted
 from procd.services.access import VARIABLE
+from procd.services.tokens import redacted
 from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
 from procd.unix import own_process
 from procd.unix.fd import RESERVED, seal_inherited

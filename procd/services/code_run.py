@@ -11,16 +11,18 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from procd import worker
 from procd.config import CodeRunConfig
 from procd.errors import BadRequest, SpawnFailed
+from procd.output.budget import Budget
 from procd.output.buffer import Buffer
-from procd.process.limits import ChildLimits
-from procd.process.process import STDERR
-from procd.process.supervisor import ExtraPipe
+from procd.output.log import Log
+from procd.process.process import STDERR, Process
+from procd.process.supervisor import ExtraPipe, Supervisor
 from procd.services.environment import (
     Environment,
     MissingProgramError,
@@ -28,7 +30,7 @@ from procd.services.environment import (
     cost_bytes,
     find_program,
 )
-from procd.services.execute import ExecuteResult, Executions, Program
+from procd.services.execute import ExecuteResult, Executions
 from procd.unix.fd import OwnedFd, anonymous_file, pipe
 from procd.unix.file import remove_tree
 
@@ -140,46 +142,35 @@ class CodeRuns:
         if request.language not in LANGUAGES:
             raise BadRequest(f"unsupported language: {request.language}")
         check_names(request.envs)
-        artifacts = Artifacts(self._config.max_artifact_bytes)
-
-        def count_charts(output: Buffer) -> None:
-            def claim(size: int) -> bool:
-                self._executions.memory.relieve(size)
-                return output.claim(size)
-
-            artifacts.claim = claim
-
         run = _Run(
             request,
             request.cwd or self._work_dir,
             self._environment.merged(request.envs),
-            artifacts,
-            self._executions.child_limits,
+            Artifacts(self._config.max_artifact_bytes),
+            self._executions.supervisor,
             self._config.python,
         )
         try:
             match request.language:
                 case "python":
-                    program = run.python
+                    start = run.python
                 case "javascript":
-                    program = run.javascript
+                    start = run.javascript
                 case _:
                     run.argv = await self._typescript(run)
-                    program = run.typescript
+                    start = run.typescript
             size = cost_bytes(request.envs, request.code, request.cwd, *request.argv)
-            execution = await self._executions.run_program(
-                program, request.timeout_s, size, count_charts
-            )
+            execution = await self._executions.run_process(start, request.timeout_s, size)
         except MissingProgramError as exc:
             execution = _not_started(MISSING, f"{exc}\n")
         except SpawnFailed as exc:  # of Node, to ask it what it can run
             execution = _not_started(-1, exc.message)
         finally:
             run.close()
-        if artifacts.overflown:
-            text = f"procd: charts beyond {artifacts.cap_bytes} bytes were dropped\n"
+        if run.artifacts.overflown:
+            text = f"procd: charts beyond {run.artifacts.cap_bytes} bytes were dropped\n"
             execution.output.append(text.encode(), STDERR)
-        return CodeRunResult(execution=execution, charts=[*artifacts.charts])
+        return CodeRunResult(execution=execution, charts=run.artifacts.charts)
 
     async def _typescript(self, run: "_Run") -> tuple[str, ...]:
         """Return the arguments that run a TypeScript file.
@@ -195,7 +186,7 @@ class CodeRuns:
             return (ts_node, "-T", "--ignore-diagnostics", "5107", "-O", TS_NODE_OPTIONS)
         if tsx := run.which("tsx"):
             return (tsx,)
-        node = find_program(run.env, run.child_limits, "node", cwd=run.cwd)
+        node = run.find("node")
         if node not in self._strips_types:
             await self._probe(node, run)
         if not self._strips_types.get(node):
@@ -212,8 +203,11 @@ class CodeRuns:
         Raises:
             SpawnFailed: it can't be started.
         """
-        probe = Program(argv=(node, "-p", STRIPS_TYPES), cwd=run.cwd, env=run.env)
-        result = await self._executions.run_program(lambda: probe, PROBE_TIMEOUT_S)
+
+        def start(output: Log[Buffer]) -> Process:
+            return run.spawn((node, "-p", STRIPS_TYPES), output)
+
+        result = await self._executions.run_process(start, PROBE_TIMEOUT_S)
         answer = b"".join(part.data for part in result.output.runs()).strip()
         if result.exit_code == -1:
             raise SpawnFailed(answer.decode())
@@ -231,64 +225,81 @@ class _Run:
     cwd: str
     env: Mapping[str, str]
     artifacts: Artifacts
-    child_limits: ChildLimits
+    supervisor: Supervisor
     python_path: str  # empty: the one on PATH
     argv: tuple[str, ...] = ()  # of what runs TypeScript
     folder: Path | None = None
+
+    def find(self, *names: str) -> str:
+        """Return the path of the first of these programs; raises as `find_program`."""
+        return find_program(self.env, self.supervisor.child_limits, *names, cwd=self.cwd)
 
     def which(self, name: str) -> str | None:
         """Return the path of a program among the directory's own Node packages, or on PATH."""
         path = f"node_modules/.bin:{self.env.get('PATH', os.defpath)}"
         try:
-            return find_program({"PATH": path}, self.child_limits, name, cwd=self.cwd)
+            return find_program({"PATH": path}, self.supervisor.child_limits, name, cwd=self.cwd)
         except MissingProgramError:
             return None
 
-    def python(self) -> Program:
-        """Python, with the code as its input; with charts, through the runner."""
-        python = self.python_path or find_program(
-            self.env, self.child_limits, "python3", "python", cwd=self.cwd
+    def spawn(
+        self,
+        argv: tuple[str, ...],
+        output: Log[Buffer],
+        stdin: OwnedFd | None = None,
+        passed: tuple[OwnedFd, ...] = (),
+        extra: ExtraPipe | None = None,
+    ) -> Process:
+        """Start a program in its directory and environment; see `Supervisor.spawn`."""
+        return self.supervisor.spawn(
+            argv,
+            cwd=self.cwd,
+            env=self.env,
+            output=output,
+            stdin=stdin,
+            passed=passed,
+            extra=extra,
+            merged=True,
+            session=False,
         )
+
+    def python(self, output: Log[Buffer]) -> Process:
+        """Python, with the code as its input; with charts, through the runner."""
+        python = self.python_path or self.find("python3", "python")
         code = _code_file(self.request.code)
         if not any(name in self.request.code for name in CHARTING):
-            argv = (python, "-u", "-", *self.request.argv)
-            return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=code)
+            return self.spawn((python, "-u", "-", *self.request.argv), output, stdin=code)
         try:
             reading, writing = pipe()
         except OSError as exc:
             code.close()
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
+        self.artifacts.claim = partial(_claim, self.supervisor.memory, output.store)
         runner = (str(WORKER_DIR / "run_code.py"), str(self.artifacts.cap_bytes))
-        return Program(
-            argv=(python, "-u", *runner, self.artifacts.key, *self.request.argv),
-            cwd=self.cwd,
-            env=self.env,
-            passed=(code, writing),
-            extra=ExtraPipe(reading, self.artifacts.feed),
-        )
+        argv = (python, "-u", *runner, self.artifacts.key, *self.request.argv)
+        charts = ExtraPipe(reading, self.artifacts.feed)
+        return self.spawn(argv, output, passed=(code, writing), extra=charts)
 
-    def javascript(self) -> Program:
+    def javascript(self, output: Log[Buffer]) -> Process:
         """Node, with the code as its input."""
-        node = find_program(self.env, self.child_limits, "node", cwd=self.cwd)
-        argv = (node, *PRELOADING, "-", *self.request.argv)
-        code = _code_file(self.request.code)
-        return Program(argv=argv, cwd=self.cwd, env=self.env, stdin=code)
+        argv = (self.find("node"), *PRELOADING, "-", *self.request.argv)
+        return self.spawn(argv, output, stdin=_code_file(self.request.code))
 
-    def typescript(self) -> Program:
+    def typescript(self, output: Log[Buffer]) -> Process:
         """`argv`, with a file of the code: no runner takes TypeScript by descriptor."""
+        limits = self.supervisor.child_limits
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="procd-code-"))
             path = self.folder / CODE_FILE
             path.write_text(self.request.code, encoding="utf-8")
             path.chmod(FILE_MODE)
-            self.child_limits.give(str(path))
-            if self.child_limits.run_as is not None:
+            limits.give(str(path))
+            if limits.run_as is not None:
                 # Passable, not writable: what another user put there, procd would have to remove.
                 self.folder.chmod(PASSABLE)
         except OSError as exc:
             raise SpawnFailed(f"cannot hold the code: {exc.strerror}") from exc
-        argv = (*self.argv, *PRELOADING, str(path), *self.request.argv)
-        return Program(argv=argv, cwd=self.cwd, env=self.env)
+        return self.spawn((*self.argv, *PRELOADING, str(path), *self.request.argv), output)
 
     def close(self) -> None:
         """Remove the file of the code."""
@@ -302,6 +313,12 @@ def _not_started(exit_code: int, text: str) -> ExecuteResult:
     output = Buffer(MAX_REASON_BYTES)
     output.append(text.encode(), STDERR)
     return ExecuteResult(exit_code=exit_code, output=output)
+
+
+def _claim(memory: Budget, output: Buffer, size: int) -> bool:
+    """Count memory until the output is released; returns whether there was room."""
+    memory.relieve(size)
+    return output.claim(size)
 
 
 def _code_file(code: str) -> OwnedFd:

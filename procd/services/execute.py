@@ -11,9 +11,8 @@ from procd.output.buffer import Buffer
 from procd.output.log import Log
 from procd.process.process import STDERR, Process
 from procd.process.shell import Shell, script_argv
-from procd.process.supervisor import ExtraPipe, Supervisor
+from procd.process.supervisor import Supervisor
 from procd.services.environment import Environment, check_names, cost_bytes
-from procd.unix.fd import OwnedFd
 
 # How much output a reply has when time ran out. The SDKs wait 5 s longer for it than the command
 # may take, and drop the output.
@@ -54,28 +53,11 @@ class ExecuteResult:
         return self.output.kept_bytes < self.output.end
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
-    """What to start, and the descriptors that it gets.
-
-    Attributes:
-        stdin, passed, extra: see `Supervisor.spawn`.
-        split: whether stdout and stderr get a pipe each.
-    """
-
-    argv: tuple[str, ...]
-    cwd: str
-    env: Mapping[str, str]
-    stdin: OwnedFd | None = None
-    passed: tuple[OwnedFd, ...] = ()
-    extra: ExtraPipe | None = None
-    split: bool = False
-
-
 class Executions:
     """Runs commands, each in a shell of its own.
 
     Attributes:
+        supervisor: starts them.
         running: how many there are.
     """
 
@@ -87,14 +69,12 @@ class Executions:
         environment: Environment,
         work_dir: str,
     ) -> None:
+        self.supervisor = supervisor
+        self.running = 0
         self._config = config
-        self._supervisor = supervisor
         self._shell = shell
         self._environment = environment
         self._work_dir = work_dir
-        self.running = 0
-        self.memory = supervisor.memory
-        self.child_limits = supervisor.child_limits
 
     async def run(self, request: ExecuteRequest) -> ExecuteResult:
         """Run a command until its shell has exited and its output has been read.
@@ -115,47 +95,43 @@ class Executions:
         if timeout_s is None:
             timeout_s = self._config.default_timeout_s
 
-        def program() -> Program:
+        def start(output: Log[Buffer]) -> Process:
             argv, script = script_argv(self._shell.path(), request.command)
-            return Program(
-                argv=argv,
+            return self.supervisor.spawn(
+                argv,
                 cwd=request.cwd or self._work_dir,
                 env=self._environment.merged(request.envs),
+                output=output,
                 passed=(script,) if script is not None else (),
-                split=request.split,
+                merged=not request.split,
+                session=False,
             )
 
         size = cost_bytes(request.envs, request.command, request.cwd)
-        return await self.run_program(program, timeout_s, size)
+        return await self.run_process(start, timeout_s, size)
 
-    async def run_program(
-        self,
-        program: Callable[[], Program],
-        timeout_s: float,
-        size: int = 0,
-        on_output: Callable[[Buffer], None] = lambda _: None,
+    async def run_process(
+        self, start: Callable[[Log[Buffer]], Process], timeout_s: float, size: int = 0
     ) -> ExecuteResult:
-        """Run what `program` returns, which is called once it is certain that there is room for it.
+        """Run what `start` starts, once it is certain that there is room for it.
 
         Args:
             timeout_s: 0 for none; `execute.max_timeout_s` holds in any case.
             size: what the request takes in memory, bytes.
-            on_output: called with the buffer of the output before anything is in it.
 
         Raises:
             Exhausted: `execute.max_concurrent` commands run, or too much output is in memory.
         """
         if self.running >= self._config.max_concurrent:
             raise Exhausted(f"limit of {self._config.max_concurrent} commands is reached")
-        self._supervisor.check_memory(size)
+        self.supervisor.check_memory(size)
         cap_bytes = self._config.max_output_bytes
-        output = Buffer(cap_bytes, cap_bytes // 2, self._supervisor.memory)
+        output = Buffer(cap_bytes, cap_bytes // 2, self.supervisor.memory)
         output.claim(size)
-        on_output(output)
         self.running += 1
         try:
-            await self._supervisor.turns.take()
-            process = self._spawn(program(), Log(output, cap_bytes))
+            await self.supervisor.turns.take()
+            process = start(Log(output, cap_bytes))
             exit_code = await self._exit_code(process, self._limited(timeout_s))
         except SpawnFailed as exc:
             output.append(exc.message.encode(), STDERR)
@@ -166,19 +142,6 @@ class Executions:
             output.cut(TIMEOUT_OUTPUT_BYTES)
         return ExecuteResult(exit_code=exit_code, output=output)
 
-    def _spawn(self, program: Program, output: Log[Buffer]) -> Process:
-        return self._supervisor.spawn(
-            program.argv,
-            cwd=program.cwd,
-            env=program.env,
-            output=output,
-            stdin=program.stdin,
-            passed=program.passed,
-            extra=program.extra,
-            merged=not program.split,
-            session=False,
-        )
-
     def _limited(self, timeout_s: float) -> float | None:
         ceiling_s = self._config.max_timeout_s
         if ceiling_s and (not timeout_s or timeout_s > ceiling_s):
@@ -186,7 +149,7 @@ class Executions:
         return timeout_s or None
 
     async def _exit_code(self, process: Process, timeout_s: float | None) -> int | None:
-        """Wait for the end; None if time ran out before. Then the tree is killed."""
+        """Wait for the end, or kill the tree and return None when time has run out."""
         try:
             async with asyncio.timeout(timeout_s):
                 return (await process.wait()).shell_code
@@ -204,4 +167,4 @@ class Executions:
     def _abort(self, process: Process) -> None:
         """Take no more of its output, and kill its tree in the background."""
         process.log.seal()
-        self._supervisor.tasks.start(process.wait_then_kill({}, 0), f"kill {process.record.pid}")
+        self.supervisor.tasks.start(process.wait_then_kill({}, 0), f"kill {process.record.pid}")

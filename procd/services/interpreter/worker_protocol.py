@@ -21,6 +21,7 @@ from procd.unix.fd import own_fds, refuse_passed_fds
 
 KEY_BYTES: Final = 16
 CHUNK_BYTES: Final = 32 << 10
+MAX_MESSAGE_BYTES: Final = 8 << 20
 FIRST: Final = 1
 LAST: Final = 2
 # Packets read in one turn of the event loop, so that other descriptors get their turn.
@@ -38,11 +39,10 @@ class Channel:
     """procd's end of the socket.
 
     Args:
-        on_end: called once, with the reason if it is a message longer than `max_bytes`.
+        on_end: called once, with the reason if a message is longer than MAX_MESSAGE_BYTES.
 
     Attributes:
         theirs: the other end, to be passed to the child.
-        unsent_bytes: what waits until the child reads.
 
     Raises:
         OSError: no descriptor is left.
@@ -53,7 +53,6 @@ class Channel:
         loop: asyncio.AbstractEventLoop,
         on_message: Callable[[bytes], None],
         on_end: Callable[[str], None],
-        max_bytes: int,
     ) -> None:
         ours, theirs = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
@@ -62,11 +61,9 @@ class Channel:
         self._fd, self.theirs = own_fds(ours.detach(), theirs.detach())
         os.set_blocking(self._fd.number, False)
         self.key = secrets.token_bytes(KEY_BYTES)
-        self.unsent_bytes = 0
         self._loop = loop
         self._on_message = on_message
         self._on_end = on_end
-        self._max_bytes = max_bytes
         self._received = bytearray()
         self._unsent: deque[bytes] = deque()
         try:
@@ -76,6 +73,11 @@ class Channel:
             self.theirs.close()
             raise
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits until the child reads."""
+        return sum(map(len, self._unsent))
+
     def send(self, message: bytes) -> None:
         """Send a message; what does not fit into the socket waits. The caller limits how much."""
         if self._fd.closed:
@@ -84,12 +86,10 @@ class Channel:
         for start in range(0, len(message), CHUNK_BYTES):
             flags = (start == 0) * FIRST + (start + CHUNK_BYTES >= len(message)) * LAST
             self._unsent.append(bytes((flags,)) + message[start : start + CHUNK_BYTES])
-            self.unsent_bytes += len(self._unsent[-1])
         if was_empty and not self._flush():
             self._loop.add_writer(self._fd.number, self._writable)
 
-    def _flush(self) -> bool:
-        """Send what fits. Returns whether nothing is left."""
+    def _flush(self) -> bool:  # whether nothing is left
         while self._unsent:
             try:
                 os.write(self._fd.number, self._unsent[0])
@@ -97,9 +97,8 @@ class Channel:
                 return False
             except (BrokenPipeError, ConnectionResetError):
                 self._unsent.clear()  # the end of the channel is about to be read
-                self.unsent_bytes = 0
                 return True
-            self.unsent_bytes -= len(self._unsent.popleft())
+            self._unsent.popleft()
         return True
 
     def _writable(self) -> None:
@@ -115,8 +114,7 @@ class Channel:
             if self._fd.closed or not self._read_packet():
                 return
 
-    def _read_packet(self) -> bool:
-        """Read one packet. Returns whether there was one."""
+    def _read_packet(self) -> bool:  # whether there was one
         try:
             packet = os.read(self._fd.number, KEY_BYTES + 1 + CHUNK_BYTES)
         except BlockingIOError:
@@ -131,9 +129,9 @@ class Channel:
             if flags & FIRST:
                 self._received.clear()  # an interrupt of the user's code can break a message off
             self._received += packet[KEY_BYTES + 1 :]
-            if len(self._received) > self._max_bytes:
+            if len(self._received) > MAX_MESSAGE_BYTES:
                 self.close()
-                self._on_end(f"sends a message of more than {self._max_bytes} bytes")
+                self._on_end(f"sends a message of more than {MAX_MESSAGE_BYTES} bytes")
             elif flags & LAST:
                 message = bytes(self._received)
                 self._received.clear()

@@ -13,6 +13,7 @@ import os
 import select
 import struct
 from collections.abc import Container
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -40,12 +41,11 @@ class OpenWatch:
     """
 
     def __init__(self) -> None:
+        self._unopened: set[int] = set()
         number = LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         self._fd = OwnedFd(number) if number >= 0 else None
-        self._unopened: set[int] = set()
         if self._fd is None:
-            reason = os.strerror(ctypes.get_errno())
-            log.warning("opened scripts can't be watched: %s", reason)
+            log.warning("opened scripts can't be watched: %s", os.strerror(ctypes.get_errno()))
 
     def add(self, file: OwnedFd) -> int:
         """Watch a file; returns a number for `opened` and `remove`."""
@@ -60,21 +60,18 @@ class OpenWatch:
 
     def opened(self, watch: int) -> bool:
         """Whether the file was opened, or isn't watched."""
-        if watch in self._unopened:
-            self._read()
+        if watch in self._unopened and self._fd is not None:
+            with suppress(BlockingIOError):
+                while True:
+                    self._read(os.read(self._fd.number, READ_BYTES))
         return watch not in self._unopened
 
-    def _read(self) -> None:
-        while self._fd is not None:
-            try:
-                events = os.read(self._fd.number, READ_BYTES)
-            except BlockingIOError:
-                return
-            for watch, mask, _, _ in EVENT.iter_unpack(events):
-                if mask & IN_Q_OVERFLOW:
-                    self._unopened.clear()
-                elif mask & IN_OPEN:
-                    self._unopened.discard(watch)
+    def _read(self, events: bytes) -> None:
+        for watch, mask, _, _ in EVENT.iter_unpack(events):
+            if mask & IN_Q_OVERFLOW:
+                self._unopened.clear()
+            elif mask & IN_OPEN:
+                self._unopened.discard(watch)
 
     def remove(self, watch: int) -> None:
         """Watch a file no longer."""
