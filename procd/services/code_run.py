@@ -203,11 +203,8 @@ class CodeRuns:
         Raises:
             SpawnFailed: it can't be started.
         """
-
-        def start(output: Log[Buffer]) -> Process:
-            return run.spawn((node, "-p", STRIPS_TYPES), output)
-
-        result = await self._executions.run_process(start, PROBE_TIMEOUT_S)
+        argv = (node, "-p", STRIPS_TYPES)
+        result = await self._executions.run_process(partial(run.spawn, argv), PROBE_TIMEOUT_S)
         answer = b"".join(part.data for part in result.output.runs()).strip()
         if result.exit_code == -1:
             raise SpawnFailed(answer.decode())

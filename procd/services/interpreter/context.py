@@ -9,6 +9,7 @@ Source: Process API contract, section 11.
 import asyncio
 import enum
 import logging
+import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -126,14 +127,13 @@ class Context:
         self,
         context_id: str,
         cwd: str,
-        created_at: float,
         config: InterpreterConfig,
         spares: Spares,
         tasks: Tasks,
     ) -> None:
         self.id = context_id
         self.cwd = cwd
-        self.created_at = created_at
+        self.created_at = time.time()
         self.process: InterpreterProcess | None = None
         self.current: Cell | None = None
         self.queue: deque[Cell] = deque()

@@ -5,7 +5,6 @@ Source: Process API contract, section 11.
 
 import asyncio
 import logging
-import time
 import uuid
 from typing import Final
 
@@ -66,7 +65,7 @@ class Contexts:
         return len(self._contexts)
 
     def _new(self, context_id: str, cwd: str) -> Context:
-        return Context(context_id, cwd, time.time(), self.config, self._spares, self._tasks)
+        return Context(context_id, cwd, self.config, self._spares, self._tasks)
 
     async def _warm_up(self) -> None:
         try:

@@ -31,8 +31,6 @@ REDRAW_S: Final = 0.1
 PAUSE_BYTES: Final = 1 << 20
 KILLED: Final = 137
 
-Spawn = Callable[["PtyInfo", Log[Buffer]], Process]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PtyRequest:
@@ -81,7 +79,7 @@ class PtySession:
         memory: Budget,
         tasks: Tasks,
         *,
-        spawn: Spawn,
+        spawn: Callable[[PtyInfo, Log[Buffer]], Process],
         recordings: Recordings | None,
         changed: Callable[[], None],
         ended: Callable[["PtySession"], None],
