@@ -15,11 +15,11 @@ class Readiness:
     """
 
     def __init__(
-        self, config: HealthConfig, processes: Supervisor, shell: Shell, sessions: ShellSessions
+        self, config: HealthConfig, supervisor: Supervisor, shell: Shell, sessions: ShellSessions
     ) -> None:
         self.stopping = False
         self._config = config
-        self._processes = processes
+        self._supervisor = supervisor
         self._shell = shell
         self._sessions = sessions
 
@@ -32,12 +32,12 @@ class Readiness:
             lag_s: the present lag of the event loop, seconds.
         """
         reasons = ["shutting down"] if self.stopping else []
-        limit = self._processes.config.max_processes
-        if self._processes.supervised >= limit:
+        limit = self._supervisor.config.max_processes
+        if self._supervisor.supervised >= limit:
             reasons.append(f"limit of {limit} processes is reached")
         checks = (
-            self._processes.check_memory,
-            self._processes.check_descriptors,
+            self._supervisor.check_memory,
+            self._supervisor.check_descriptors,
             self._shell.path,
             self._sessions.check_memory,
         )

@@ -45,15 +45,15 @@ class Contexts:
     def __init__(
         self,
         config: InterpreterConfig,
-        processes: Supervisor,
+        supervisor: Supervisor,
         environment: Environment,
         work_dir: str,
     ) -> None:
         self.config = config
-        self._processes = processes
+        self._supervisor = supervisor
         self._work_dir = work_dir
         self._tasks = Tasks()
-        self._spares = Spares(config, processes, environment, work_dir, self._tasks)
+        self._spares = Spares(config, supervisor, environment, work_dir, self._tasks)
         self._contexts: dict[str, Context] = {}
         self._creating = 0
         self._closing = False
@@ -152,10 +152,10 @@ class Contexts:
             "display": request.display,
         }
         size = cost_bytes(request.envs, request.code)
-        self._processes.check_memory(size)
+        self._supervisor.check_memory(size)
         cell = Cell(context.id, message, min(timeout_s, MAX_TIMEOUT_S), self.config.buffer_bytes)
         context.submit(cell)
-        memory = self._processes.memory
+        memory = self._supervisor.memory
         memory.take(size)
         cell.ended.add_done_callback(lambda _: memory.give_back(size))
         return cell

@@ -84,7 +84,7 @@ class InterpreterProcess:
 
     def __init__(
         self,
-        processes: Supervisor,
+        supervisor: Supervisor,
         python: str,
         *,
         cwd: str,
@@ -92,7 +92,7 @@ class InterpreterProcess:
         preload: tuple[str, ...],
     ) -> None:
         try:
-            self._channel = Channel(processes.loop, self._received, self._channel_ended)
+            self._channel = Channel(supervisor.loop, self._received, self._channel_ended)
         except OSError as exc:
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
         self._startup_output = Buffer(MAX_STARTUP_OUTPUT_BYTES)
@@ -103,7 +103,7 @@ class InterpreterProcess:
         self._last_output = 0.0
         self._pieces = 0
         try:
-            self._process = processes.spawn(
+            self._process = supervisor.spawn(
                 (python, *SCRIPT),
                 cwd=cwd,
                 env=env,

@@ -27,13 +27,13 @@ class Spares:
     def __init__(
         self,
         config: InterpreterConfig,
-        processes: Supervisor,
+        supervisor: Supervisor,
         environment: Environment,
         work_dir: str,
         tasks: Tasks,
     ) -> None:
         self._config = config
-        self._processes = processes
+        self._supervisor = supervisor
         self._environment = environment
         self._work_dir = work_dir
         self._tasks = tasks
@@ -49,8 +49,8 @@ class Spares:
         Raises:
             Exhausted: few descriptors are left, which are for commands.
         """
-        await self._processes.turns.take()
-        self._processes.check_descriptors()
+        await self._supervisor.turns.take()
+        self._supervisor.check_descriptors()
 
     def take(self) -> InterpreterProcess:
         """Return a spare process, or a new one.
@@ -75,12 +75,12 @@ class Spares:
         env = self._environment.merged({})
         try:
             python = self._config.python or find_program(
-                env, self._processes.child_limits, "python3", "python", cwd=self._work_dir
+                env, self._supervisor.child_limits, "python3", "python", cwd=self._work_dir
             )
         except MissingProgramError as exc:
             raise SpawnFailed(str(exc)) from exc
         process = InterpreterProcess(
-            self._processes, python, cwd=self._work_dir, env=env, preload=self._config.preload
+            self._supervisor, python, cwd=self._work_dir, env=env, preload=self._config.preload
         )
         process.ready.add_done_callback(lambda ready: self._report(process, ready.result()))
         return process

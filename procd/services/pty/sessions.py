@@ -44,7 +44,7 @@ class PtySessions:
     def __init__(
         self,
         config: PtyConfig,
-        processes: Supervisor,
+        supervisor: Supervisor,
         shell: Shell,
         environment: Environment,
         work_dir: str,
@@ -52,8 +52,8 @@ class PtySessions:
     ) -> None:
         self.config = config
         self.recordings = Recordings(config, state_dir)
-        self.tasks = processes.tasks
-        self._processes = processes
+        self.tasks = supervisor.tasks
+        self._supervisor = supervisor
         self._shell = shell
         self._environment = environment
         self._work_dir = work_dir
@@ -62,7 +62,7 @@ class PtySessions:
         self._expiries: dict[str, Countdown] = {}
         self.watchers: set[Callable[[], None]] = set()
         self.replays = Turns(REPLAY_PIECES)
-        processes.memory.evict = self._evict
+        supervisor.memory.evict = self._evict
 
     async def create(self, request: PtyRequest) -> PtySession:
         """Create a session and start its shell, unless that is to wait for the first client.
@@ -74,7 +74,7 @@ class PtySessions:
             SpawnFailed: the shell can't be started, now or ever; no session is left.
         """
         if not request.lazy_start:
-            await self._processes.turns.take()
+            await self._supervisor.turns.take()
         check_id(request.id, "create-connect")  # which is a path beside the sessions
         check_size(request.cols, request.rows)
         check_names(request.envs)
@@ -84,7 +84,7 @@ class PtySessions:
             raise Exhausted(f"limit of {self.config.max_sessions} PTY sessions is reached")
         envs = {**request.envs, "TERM": request.envs.get("TERM") or "xterm-256color"}
         size = cost_bytes(envs, request.id, request.cwd)
-        self._processes.check_memory(size)
+        self._supervisor.check_memory(size)
         info = PtyInfo(
             id=request.id,
             cwd=request.cwd or self._work_dir,
@@ -98,7 +98,7 @@ class PtySessions:
         session = PtySession(
             info,
             self.config,
-            self._processes.memory,
+            self._supervisor.memory,
             self.tasks,
             spawn=self._spawn,
             recordings=self.recordings if request.record or self.config.record else None,
@@ -121,8 +121,8 @@ class PtySessions:
 
     def _spawn(self, info: PtyInfo, output: Log[Buffer]) -> Process:
         """Start the shell of a session. Source: contract, sections 4.1 and 10.2."""
-        shell, owner = self._shell.path(), self._processes.child_limits.run_as
-        return self._processes.spawn_pty(
+        shell, owner = self._shell.path(), self._supervisor.child_limits.run_as
+        return self._supervisor.spawn_pty(
             (shell, "-i", "-l"),
             cwd=info.cwd,
             env=skip_newuser(shell, self._environment.merged(info.envs), owner),
@@ -183,7 +183,7 @@ class PtySessions:
         """
         lazy = self._live.get(session_id)
         if may_start and lazy is not None and not lazy.started:
-            await self._processes.turns.take()
+            await self._supervisor.turns.take()
         session = self._live.get(session_id)
         ended = self._ended.get(session_id)
         if session is None and ended is not None:
