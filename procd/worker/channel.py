@@ -2,7 +2,7 @@
 
 Messages of procd are in the format of `marshal`. Those to procd are JSON, since they come from a
 process that runs other people's code. How a message is made of packets: see procd's end,
-`services/interpreter/channel.py`.
+`services/interpreter/worker_protocol.py`.
 """
 
 from __future__ import annotations

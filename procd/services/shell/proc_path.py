@@ -120,11 +120,9 @@ class ChildPath:
             self._open_watch = None
         self.fd.close()
         name, self.name = self.name, ""
-        try:
-            if name:
-                Path(name).unlink(missing_ok=True)
-        except OSError as exc:
-            log.warning("a name is left: %s: %s", name, exc.strerror)
+        if name:
+            with suppress(OSError):  # its directory goes with the session
+                Path(name).unlink()
 
 
 class ChildPaths:
