@@ -45,7 +45,6 @@ from procd.services.environment import Environment
 from procd.services.execute import Executions
 from procd.services.interpreter.contexts import Contexts
 from procd.services.pty.sessions import PtySessions
-from procd.services.readiness import Readiness
 from procd.services.shell.sessions import ShellSessions
 from procd.unix.host import Host
 
@@ -173,7 +172,9 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
     if entrypoint:
         app[sessions.SESSIONS].start_entrypoint(entrypoint)
     app[WEBSOCKETS] = WebSockets(config.server)
-    app[health.READINESS] = Readiness(config.health, processes, shell, app[sessions.SESSIONS])
+    app[health.READINESS] = health.Readiness(
+        config.health, processes, shell, app[sessions.SESSIONS]
+    )
     app[metrics.FIGURES] = metrics.Figures(_sources(app))
 
 

@@ -20,10 +20,14 @@ from procd.process.supervisor import Supervisor
 from procd.services.environment import Environment, check_names
 from procd.services.ids import check_id
 from procd.services.shell.command import LEAST_BYTES, ExecRequest
-from procd.services.shell.command_store import CommandStore, no_memory
 from procd.services.shell.driver import ShellDriver
 from procd.services.shell.proc_path import ChildPaths, OpenWatch
-from procd.services.shell.session import SessionRequest, ShellSession
+from procd.services.shell.session import (
+    CommandStore,
+    SessionRequest,
+    ShellSession,
+    no_memory,
+)
 from procd.unix.file import make_directory, remove_tree
 
 log = logging.getLogger(__name__)
