@@ -8,8 +8,7 @@ from marshmallow import fields
 from procd.errors import Exhausted, TimedOut
 from procd.http.audit import note
 from procd.http.openapi import FLAG, INTEGER, TEXT, Doc, Shape, error_with
-from procd.http.output_text import OutputText
-from procd.http.responses import EncodedJson, respond
+from procd.http.responses import EncodedJson, OutputText, respond
 from procd.http.schema import (
     MAX_UINT32,
     AnyText,

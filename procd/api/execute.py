@@ -7,8 +7,7 @@ from aiohttp import web
 from procd.errors import Exhausted, TimedOut
 from procd.http.audit import note
 from procd.http.openapi import FLAG, INTEGER, TEXT, Doc, Shape, error_with
-from procd.http.output_text import OutputText
-from procd.http.responses import respond
+from procd.http.responses import OutputText, respond
 from procd.http.schema import MAX_UINT32, BodySchema, Count, Flag, Text, load, non_empty, strings
 from procd.process.process import STDERR, STDOUT
 from procd.services.execute import ExecuteRequest, Executions

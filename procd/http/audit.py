@@ -9,11 +9,11 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from procd.http.auth import ACCESS_CONTROL, CALLER
+from procd.http.auth import ACCESS_CONTROL, CALLER, UNGUARDED
 from procd.http.forwarded import PROXIES
 from procd.http.request_metrics import SWITCHING, UPGRADED
 from procd.http.responses import timestamp
-from procd.http.route_policy import UNGUARDED
+from procd.services.tokens import ANYONE
 from procd.services.audit import AuditFile
 from procd.services.tokens import ANYONE
 

@@ -5,7 +5,7 @@ Source: Process API contract, sections 1 and 3; RFC 6750; RFC 6455, section 10.2
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -15,19 +15,118 @@ from procd.config import Config, ServerConfig
 from procd.errors import Refused, Unauthorized
 from procd.http.connection_limit import ConnectionLimit
 from procd.http.forwarded import PROXIES, target_host
-from procd.http.route_policy import UNKNOWN, RoutePolicy, policy_of
 from procd.http.sdk_compat import asks_websocket
+from procd.services.tokens import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
 from procd.services.access import Access, is_address, is_loopback
-from procd.services.tokens import ANYONE, KEY_PARAM, TICKET_PARAM, Token
 
 PREFIX: Final = re.compile(r"\A/toolbox/[^/]+(?=/)")
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
-# Most clients send one of a few Host headers; so many are cached.
-CACHED_HOSTS: Final = 64
 LABEL: Final = re.compile(r"[a-z0-9_-]+", re.ASCII)
 
 # The token of a request; set before its handler runs.
 CALLER = web.RequestKey("CALLER", Token)
+
+_SESSION: Final = "/process/session/{session_id}"
+_COMMAND: Final = f"{_SESSION}/command/{{command_id}}"
+_CONTEXT: Final = "/process/interpreter/context/{context_id}"
+
+# Plain data, without code that could make an exception. A route that isn't here needs `admin`; a
+# test fails for it.
+SCOPES: Final = {
+    ("POST", "/process/execute"): Scope.WRITE,
+    ("POST", "/process/code-run"): Scope.WRITE,
+    ("GET", "/process/session"): Scope.READ,
+    ("POST", "/process/session"): Scope.WRITE,
+    ("GET", "/process/session/entrypoint"): Scope.READ,
+    ("GET", "/process/session/entrypoint/logs"): Scope.READ,
+    ("GET", _SESSION): Scope.READ,
+    ("DELETE", _SESSION): Scope.WRITE,
+    ("POST", f"{_SESSION}/exec"): Scope.WRITE,
+    ("GET", _COMMAND): Scope.READ,
+    ("POST", f"{_COMMAND}/input"): Scope.WRITE,
+    ("POST", f"{_COMMAND}/signal"): Scope.WRITE,
+    ("POST", f"{_COMMAND}/terminate"): Scope.WRITE,
+    ("GET", f"{_COMMAND}/logs"): Scope.READ,
+    ("GET", "/process/pty"): Scope.READ,
+    ("POST", "/process/pty"): Scope.WRITE,
+    ("GET", "/process/pty/create-connect"): Scope.WRITE,
+    ("GET", "/process/pty/{id}"): Scope.READ,
+    ("DELETE", "/process/pty/{id}"): Scope.WRITE,
+    # With `read` a client is a viewer: its input is discarded.
+    ("GET", "/process/pty/{id}/connect"): Scope.READ,
+    ("POST", "/process/pty/{id}/resize"): Scope.WRITE,
+    ("GET", "/process/interpreter/context"): Scope.READ,
+    ("POST", "/process/interpreter/context"): Scope.WRITE,
+    ("DELETE", _CONTEXT): Scope.WRITE,
+    ("POST", f"{_CONTEXT}/interrupt"): Scope.WRITE,
+    ("POST", f"{_CONTEXT}/restart"): Scope.WRITE,
+    ("GET", f"{_CONTEXT}/variables"): Scope.READ,
+    ("GET", "/process/interpreter/execute"): Scope.WRITE,
+    ("GET", "/recordings"): Scope.READ,
+    ("GET", "/recordings/{name}"): Scope.READ,
+    ("DELETE", "/recordings/{name}"): Scope.WRITE,
+    ("GET", "/terminal/ptys"): Scope.READ,
+    ("PATCH", "/terminal/ptys/{id}"): Scope.WRITE,
+    # A ticket has the scope of the token that it was made with.
+    ("POST", "/tickets"): Scope.READ,
+    ("GET", "/version"): Scope.READ,
+    ("GET", "/work-dir"): Scope.READ,
+    ("GET", "/user-home-dir"): Scope.READ,
+    ("GET", "/project-dir"): Scope.READ,
+    ("GET", "/system/metrics"): Scope.READ,
+    ("GET", "/metrics"): Scope.READ,
+    ("GET", "/openapi.json"): Scope.READ,
+    ("GET", "/docs"): Scope.READ,
+    # Of the sandbox runner and the control plane: they change all processes to come.
+    ("POST", "/init"): Scope.ADMIN,
+    ("POST", "/env"): Scope.ADMIN,
+}
+
+# These need no credential: probes, which tell nothing of what runs here, and the page of the web
+# terminal, the same files for everybody.
+UNGUARDED: Final = frozenset(
+    {
+        "/healthz",
+        "/readyz",
+        "/terminal",
+        "/terminal/static/{name}",
+        "/terminal/static/{folder}/{name}",
+    }
+)
+
+# These can be upgraded to a WebSocket. There, and nowhere else, a URL may contain a credential.
+UPGRADES: Final = frozenset(
+    {
+        "/process/session/entrypoint/logs",
+        f"{_COMMAND}/logs",
+        "/process/pty/create-connect",
+        "/process/pty/{id}/connect",
+        "/process/interpreter/execute",
+        "/terminal/ptys",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePolicy:
+    """The scope that a route needs, and whether it is in UPGRADES and in UNGUARDED."""
+
+    scope: Scope
+    upgrades: bool = False
+    unguarded: bool = False
+
+
+# Of an unknown path or method: any token is enough to be told that it is unknown.
+UNKNOWN: Final = RoutePolicy(Scope.READ)
+
+
+def policy_of(method: str, path: str) -> RoutePolicy:
+    """The policy of a route."""
+    return RoutePolicy(
+        scope=SCOPES.get((method, path), Scope.ADMIN),
+        upgrades=path in UPGRADES,
+        unguarded=path in UNGUARDED,
+    )
 
 
 class AccessControl:
@@ -41,7 +140,6 @@ class AccessControl:
         self._hosts = _allowed_hosts(config.server, [config.server.host])
         self._cors_origins = frozenset(config.cors.allowed_origins)
         self._origins = self._cors_origins | set(config.auth.allowed_origins)
-        self._host_is_allowed = lru_cache(CACHED_HOSTS)(self._is_allowed)
 
     def use_sockets(self, addresses: Sequence[str]) -> None:
         """Protect sockets that were passed on, which listen at `addresses`, not `server.host`.
@@ -52,7 +150,6 @@ class AccessControl:
         for address in addresses:
             self.access.check_place(address)
         self._hosts = _allowed_hosts(self._config, addresses)
-        self._host_is_allowed.cache_clear()
 
     def add_route(self, route: web.AbstractRoute, method: str, path: str) -> None:
         """Apply the policy of `method` and `path` to `route`."""
@@ -74,7 +171,7 @@ class AccessControl:
             Unauthorized: it has no valid credential.
             Refused: its Host, its Origin or its token's scope isn't allowed.
         """
-        if not self._host_is_allowed(target_host(request)):
+        if not self._is_allowed(target_host(request)):
             raise Refused("forbidden: this Host is not in server.allowed_hosts")
         if "*" not in self._origins:
             for origin in request.headers.getall(hdrs.ORIGIN, ()):

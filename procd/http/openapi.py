@@ -31,9 +31,9 @@ from procd.errors import (
     TooLarge,
     Unauthorized,
 )
+from procd.http.auth import UNGUARDED, UPGRADES, policy_of
 from procd.http.middleware import PTY_PATH
 from procd.http.responses import dumps
-from procd.http.route_policy import UNGUARDED, UPGRADES, policy_of
 from procd.http.schema import BodySchema, Count, Element, Text
 from procd.services.tokens import KEY_PARAM, TICKET_PARAM
 

@@ -6,15 +6,17 @@ Source: Process API contract, section 1.2.
 import asyncio
 import json
 import time
+from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import chain
-from typing import Final
+from itertools import chain, dropwhile, islice
+from typing import Final, NamedTuple, Protocol
 
 import orjson
 from aiohttp import hdrs, web
 
-from procd.http.output_text import OutputText
+from procd.output.buffer import Run
+from procd.output.multiplex import MARKERS
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
@@ -23,6 +25,15 @@ LONG_STRING: Final = 256 << 10
 # What one turn of the event loop encodes of a reply: so many bytes, or for so long, seconds.
 BATCH_BYTES: Final = 512 << 10
 BATCH_S: Final = 0.005
+
+EVERY_STREAM: Final = 0
+DECODER: Final = getincrementaldecoder("utf-8")
+# The bytes that a character of UTF-8 may have after its first one: RFC 3629, section 3.
+CONTINUATION: Final = bytes(range(0x80, 0xC0))
+MAX_REST_BYTES: Final = 3
+# How far behind a gap to look for the rest of a character that the gap has cut.
+LOOK_BYTES: Final = 256 << 10
+LOOK_RUNS: Final = 512
 
 # JSON that is encoded already, as a value for `dumps` and `respond`.
 EncodedJson = orjson.Fragment
@@ -45,6 +56,104 @@ def timestamp(moment: datetime) -> str:
 def json_response(value: object, status: int = 200) -> web.Response:
     """A reply whose body is a short value."""
     return web.Response(body=dumps(value), status=status, headers={hdrs.CONTENT_TYPE: JSON_TYPE})
+
+
+class Output(Protocol):
+    """Output of a process, in memory or on disk."""
+
+    @property
+    def sole_stream(self) -> int:
+        """The stream that all bytes belong to; 0 if there are several, or none."""
+
+    def dropped(self, stream: int) -> int:
+        """How many bytes of one stream are no longer kept."""
+
+    def runs(self) -> Iterator[Run]:
+        """The bytes, oldest first, each run of one stream; a gap shows as a jump of the offset.
+
+        Raises:
+            OSError: they can't be read, or were dropped meanwhile.
+        """
+
+
+class OutputText(NamedTuple):
+    """Output as text: of one stream, or of all in order of arrival (`EVERY_STREAM`).
+
+    Invalid UTF-8 becomes U+FFFD. A character that arrived in parts is whole.
+
+    Attributes:
+        labelled: put the marker of the stream before each of its runs.
+        marks_gap: mark a gap in the text with the number of bytes that are missing, including the
+            rest of a character that it has cut.
+    """
+
+    output: Output
+    stream: int = EVERY_STREAM
+    labelled: bool = False
+    marks_gap: bool = True
+
+    def pieces(self) -> Iterator[str]:
+        """The text, a piece for each run of bytes; a piece may be empty.
+
+        Raises:
+            OSError: as `Output.runs`.
+        """
+        if self.stream and self.output.sole_stream not in (EVERY_STREAM, self.stream):
+            return
+        decoders: dict[int, IncrementalDecoder] = {}
+        cut: dict[int, int] = {}
+        position = 0
+        labelled = 0
+        for run in self.output.runs():
+            if run.offset > position:
+                missing = run.offset - position
+                if self.stream != EVERY_STREAM:
+                    missing = self.output.dropped(self.stream)
+                for stream in [stream for stream in decoders if self.output.dropped(stream)]:
+                    pending, _ = decoders.pop(stream).getstate()
+                    missing += len(pending)
+                cut = self._cut_characters(run.offset)
+                missing += sum(cut.values())
+                if missing and self.marks_gap:
+                    yield f"\n[... {missing} bytes dropped ...]\n"
+            position = run.offset + len(run.data)
+            if self.stream not in (EVERY_STREAM, run.stream):
+                yield ""
+                continue
+            data = run.data
+            if rest := cut.get(run.stream):
+                cut[run.stream] -= min(rest, len(data))
+                data = data[rest:]
+            decoder = decoders.get(run.stream)
+            if decoder is None:
+                decoder = decoders[run.stream] = DECODER("replace")
+            text = decoder.decode(data)
+            if text and self.labelled and run.stream != labelled:
+                labelled = run.stream
+                text = MARKERS[labelled].decode() + text
+            yield text
+        for decoder in decoders.values():
+            yield decoder.decode(b"", final=True)
+
+    def _cut_characters(self, offset: int) -> dict[int, int]:
+        """The bytes of each stream, from `offset` on, of a character that began before the gap."""
+        rests: dict[int, int] = {}
+        done: set[int] = set()
+        after = dropwhile(lambda run: run.offset < offset, self.output.runs())
+        for run in islice(after, LOOK_RUNS):
+            stream = run.stream
+            if stream in done:
+                continue
+            if run.offset > offset + LOOK_BYTES:
+                break
+            known = rests.get(stream, 0)
+            begin = run.data[: MAX_REST_BYTES - known]
+            rest = len(begin) - len(begin.lstrip(CONTINUATION))
+            if self.stream in (EVERY_STREAM, stream) and self.output.dropped(stream):
+                rests[stream] = known + rest
+            if rest < len(run.data) or stream not in rests:
+                done.add(stream)
+        return rests
 
 
 async def respond(request: web.Request, value: object, status: int = 200) -> web.StreamResponse:

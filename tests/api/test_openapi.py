@@ -12,9 +12,8 @@ from typing import Any
 
 import procd.api
 from procd.app import ROUTES
-from procd.http.auth import ACCESS_CONTROL
+from procd.http.auth import ACCESS_CONTROL, SCOPES, UNGUARDED
 from procd.http.openapi import Doc
-from procd.http.route_policy import SCOPES, UNGUARDED
 from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, bearer, guarded
 

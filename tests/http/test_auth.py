@@ -12,10 +12,9 @@ from multidict import CIMultiDict
 from procd.app import PREFIXES, ROUTES
 from procd.config import ConfigError
 from procd.config_file import from_mapping
-from procd.http.auth import ACCESS_CONTROL
-from procd.http.route_policy import SCOPES, UNGUARDED, UPGRADES
-from procd.services.access import Access
+from procd.http.auth import ACCESS_CONTROL, SCOPES, UNGUARDED, UPGRADES
 from procd.services.tokens import Scope, new_secret
+from procd.services.access import Access
 from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.clients import WAIT_S, each, execute, listed, raw, refused
@@ -74,7 +73,7 @@ async def is_unauthorized(client: Client, method: str, path: str, headers: dict[
 def test_every_route_has_a_scope() -> None:
     """A new route without one needs `admin`."""
     missing = {(route.method, route.path) for route in guarded_routes()} - set(SCOPES)
-    assert not missing, "give them a scope in procd/http/route_policy.py"
+    assert not missing, "give them a scope in procd/http/auth.py"
     assert not {path for _, path in SCOPES} & UNGUARDED
 
 

@@ -10,11 +10,12 @@ import pytest
 from aiohttp import ClientPayloadError, web
 
 from procd.errors import ProcdError
-from procd.http.output_text import EVERY_STREAM, OutputText
 from procd.http.responses import (
     BATCH_BYTES,
+    EVERY_STREAM,
     LONG_STRING,
     EncodedJson,
+    OutputText,
     dumps,
     json_pieces,
     respond,
