@@ -25,10 +25,10 @@ from procd.api import (
 )
 from procd.api import web as web_terminal
 from procd.config import Config
-from procd.http.audit import AUDIT, audit, record_upgrade
+from procd.http.audit import AUDIT, AuditFile, audit, record_upgrade
 from procd.http.auth import ACCESS_CONTROL, AccessControl
+from procd.http.client import PROXIES, Proxies
 from procd.http.connection_limit import CONNECTION_LIMIT, ConnectionLimit
-from procd.http.forwarded import PROXIES, Proxies
 from procd.http.middleware import errors, refuse_upgrade
 from procd.http.openapi import DESCRIPTION, PARAMETER, Description
 from procd.http.request_metrics import METRICS, RequestMetrics, add_id
@@ -39,7 +39,6 @@ from procd.metrics import Gauge
 from procd.process.shell import Shell
 from procd.process.supervisor import Supervisor
 from procd.services.access import Access
-from procd.services.audit import AuditFile
 from procd.services.code_run import CodeRuns
 from procd.services.environment import Environment
 from procd.services.execute import Executions

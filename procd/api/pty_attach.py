@@ -17,10 +17,10 @@ from procd.api.pty_replay import Replay, from_offset, measure, send
 from procd.errors import BadRequest, InvalidBody, ProcdError, SpawnFailed
 from procd.http.audit import ending, note
 from procd.http.auth import CALLER
+from procd.http.client import offered, version_token
 from procd.http.openapi import FLAG, TEXT, Doc, Query
 from procd.http.responses import dumps
 from procd.http.schema import BodySchema, flag, number, strings
-from procd.http.sdk_compat import offered, version_token
 from procd.http.websocket import (
     STOPPING,
     TOO_LONG,

@@ -30,10 +30,10 @@ from aiohttp import web
 from marshmallow import validate
 
 from procd.errors import BadRequest
+from procd.http.client import offered
 from procd.http.log_sender import LogSender
 from procd.http.responses import dumps
 from procd.http.schema import MAX_UINT16, MAX_VALUES, BodySchema, Count, Flag, Text, parse
-from procd.http.sdk_compat import offered
 from procd.http.websocket import WEBSOCKETS, WebSocket
 from procd.output.frames import TEXT, encode
 from procd.services.pty.presence import Member

@@ -11,11 +11,11 @@ from typing import Final
 from aiohttp import WSCloseCode, web
 
 from procd.errors import BadRequest, ProcdError, ProcessNotFound, Refused
+from procd.http.client import Client, asks_websocket
 from procd.http.log_sender import LogSender
 from procd.http.openapi import COUNT, FLAG, TEXT, Doc, Query, Shape
 from procd.http.responses import OutputText, respond, respond_text
 from procd.http.schema import number
-from procd.http.sdk_compat import Client, asks_websocket
 from procd.http.websocket import WEBSOCKETS, WebSocket, serve_both_ways
 from procd.output import frames
 from procd.output.logfile import Snapshot

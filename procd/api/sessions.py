@@ -21,6 +21,7 @@ from procd.errors import (
     TimedOut,
 )
 from procd.http.audit import ending, note
+from procd.http.client import client_of
 from procd.http.openapi import (
     COUNT,
     FLAG,
@@ -49,7 +50,6 @@ from procd.http.schema import (
     number,
     strings,
 )
-from procd.http.sdk_compat import client_of
 from procd.services.shell.command import Command, ExecRequest, InputRequest
 from procd.services.shell.session import SessionRequest, ShellSession
 from procd.services.shell.sessions import ENTRYPOINT, ENTRYPOINT_COMMAND, ShellSessions

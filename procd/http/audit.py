@@ -1,7 +1,15 @@
-"""The audit record of each request: who, what, when, and how it ended."""
+"""The audit log: for each request who, what, when, and how it ended.
 
+It is a file that only its owner can read, one JSON object a line. It never contains input, output,
+commands or values of variables.
+"""
+
+import errno
+import json
+import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -9,18 +17,110 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from procd.config import AuditConfig, ConfigError
 from procd.http.auth import ACCESS_CONTROL, CALLER, UNGUARDED
-from procd.http.forwarded import PROXIES
+from procd.http.client import PROXIES
 from procd.http.request_metrics import SWITCHING, UPGRADED
 from procd.http.responses import timestamp
 from procd.services.tokens import ANYONE
-from procd.services.audit import AuditFile
-from procd.services.tokens import ANYONE
+
+log = logging.getLogger(__name__)
 
 MAX_VALUE_LENGTH: Final = 255
 REFUSALS: Final = (401, 403)
 # The callers of requests that are refused or have no effect, when a token is required.
 UNAUTHENTICATED: Final = (None, ANYONE)
+
+
+class AuditFile:
+    """Appends records, each by one write(2).
+
+    Raises:
+        ConfigError: the file can't be opened.
+    """
+
+    def __init__(self, config: AuditConfig) -> None:
+        self._config = config
+        try:
+            self._number = self._open()
+        except OSError as exc:
+            raise ConfigError(self._problem(exc)) from exc
+        self._fails = False
+        self._second = 0
+        self._refused = 0
+        self._unrecorded = 0
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        # The file may be a pipe, which must not block the event loop.
+        return os.open(self._config.file, flags | os.O_NONBLOCK, 0o600)
+
+    def _problem(self, exc: OSError) -> str:
+        reason = exc.strerror
+        if exc.errno == errno.ENXIO:  # open(2)
+            reason = "a pipe that nobody reads, or a socket"
+        return f"audit.file: {self._config.file}: {reason}"
+
+    def reopen(self) -> str:
+        """Open the file again, for log rotation; the old one stays in use if that fails.
+
+        Returns:
+            The problem, or "".
+        """
+        try:
+            fresh = self._open()
+        except OSError as exc:
+            problem = self._problem(exc)
+            log.error("the audit file can't be opened again: %s", problem)
+            return problem
+        os.close(self._number)
+        self._number = fresh
+        return ""
+
+    def write(self, record: Mapping[str, object]) -> None:
+        """Append a record; consecutive failures are logged once."""
+        if self._number < 0:
+            return
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        try:
+            self._append(line)
+        except OSError as exc:
+            if not self._fails:
+                log.error("the audit file can't be written: %s", exc.strerror)
+            self._fails = True
+        else:
+            self._fails = False
+
+    def _append(self, line: bytes) -> None:
+        missing = len(line) - os.write(self._number, line)
+        if missing:
+            # The disk is full. Remove the partial line.
+            end = os.fstat(self._number).st_size
+            os.ftruncate(self._number, end - (len(line) - missing))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write_refused(self, record: Mapping[str, object]) -> None:
+        """Append the record of a refused request; those beyond `audit.refused_per_s` are counted.
+
+        So unauthenticated clients can't fill the disk.
+        """
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._refused = second, 0
+        self._refused += 1
+        if self._refused > self._config.refused_per_s:
+            self._unrecorded += 1
+            return
+        if self._unrecorded:
+            record = {**record, "unrecordedBefore": self._unrecorded}
+            self._unrecorded = 0
+        self.write(record)
+
+    def close(self) -> None:
+        """Close the file; later records are dropped."""
+        os.close(self._number)
+        self._number = -1
+
 
 AUDIT = web.AppKey("AUDIT", AuditFile)
 # What is noted about the request of this context, if it is recorded.

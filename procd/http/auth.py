@@ -13,9 +13,8 @@ from aiohttp.typedefs import Handler
 
 from procd.config import Config, ServerConfig
 from procd.errors import Refused, Unauthorized
+from procd.http.client import PROXIES, asks_websocket, target_host
 from procd.http.connection_limit import ConnectionLimit
-from procd.http.forwarded import PROXIES, target_host
-from procd.http.sdk_compat import asks_websocket
 from procd.services.tokens import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
 from procd.services.access import Access, is_address, is_loopback
 

@@ -21,8 +21,8 @@ from yarl import URL
 
 from procd.config import ServerConfig
 from procd.errors import BadRequest, NotFound, ProcdError
+from procd.http.client import peer_of
 from procd.http.connection_limit import CONNECTION_LIMIT
-from procd.http.forwarded import peer_of
 from procd.http.keepalive import HalfCloseTimeout, WriteTimeout
 from procd.http.middleware import AWAITS_CONTINUE, last_response
 from procd.http.request_metrics import METRICS, RequestMetrics

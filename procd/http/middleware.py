@@ -11,9 +11,9 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from procd.errors import BadRequest, NotFound, ProcdError, Unauthorized
+from procd.http.client import asks_websocket
 from procd.http.request_metrics import METRICS
 from procd.http.responses import json_response, respond, timestamp
-from procd.http.sdk_compat import asks_websocket
 
 log = logging.getLogger(__name__)
 

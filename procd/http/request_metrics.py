@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from procd.http.forwarded import PROXIES
+from procd.http.client import PROXIES
 from procd.logging import REQUEST_ID
 from procd.metrics import Histogram, Traffic
 

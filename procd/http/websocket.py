@@ -20,10 +20,10 @@ from aiohttp.abc import AbstractStreamWriter
 from procd.config import ServerConfig
 from procd.errors import BadRequest
 from procd.http.auth import ACCESS_CONTROL, CALLER
+from procd.http.client import offered, version_token
 from procd.http.connection import HttpConnection
 from procd.http.keepalive import Keepalive
 from procd.http.middleware import WEBSOCKET_VERSION
-from procd.http.sdk_compat import offered, version_token
 from procd.metrics import Traffic
 from procd.output.frames import CLOSE, PING, PONG, TEXT, encode
 from procd.services.tokens import Tokens

@@ -13,7 +13,7 @@ from aiohttp import WSMsgType, WSServerHandshakeError
 from procd.app import reload
 from procd.config import ConfigError
 from procd.config_file import from_mapping
-from procd.services.audit import AuditFile
+from procd.http.audit import AuditFile
 from procd.services.tokens import new_secret
 from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, bearer, guarded

@@ -6,7 +6,7 @@ from multidict import CIMultiDict
 
 from procd.config import ConfigError, ServerConfig
 from procd.config_file import networks
-from procd.http.forwarded import Proxies
+from procd.http.client import Proxies
 
 
 def client_of(peer: str | None, trusted: tuple[str, ...], *lines: str) -> str:

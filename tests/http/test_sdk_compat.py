@@ -3,7 +3,7 @@
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from procd.http.sdk_compat import Client, client_of
+from procd.http.client import Client, client_of
 
 
 def seen(*headers: tuple[str, str]) -> Client:
