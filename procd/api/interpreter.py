@@ -4,13 +4,15 @@ Source: Process API contract, section 11.
 """
 
 import asyncio
+from codecs import IncrementalDecoder, getincrementaldecoder
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
 from aiohttp import WSCloseCode, web
 from marshmallow import ValidationError, fields
 
-from procd.api.interpreter_frames import CellFrames, frame
 from procd.errors import (
     BadRequest,
     Conflict,
@@ -24,7 +26,7 @@ from procd.errors import (
 from procd.http.audit import note
 from procd.http.log_sender import LogSender
 from procd.http.openapi import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
-from procd.http.responses import json_response, timestamp
+from procd.http.responses import dumps, json_response, timestamp
 from procd.http.schema import (
     HAS_NUL,
     HAS_SURROGATES,
@@ -38,6 +40,10 @@ from procd.http.schema import (
     strings,
 )
 from procd.http.websocket import STOPPING, WEBSOCKETS, WebSocket, serve_both_ways
+from procd.output.buffer import Buffer
+from procd.output.frames import TEXT as TEXT_FRAME
+from procd.output.frames import encode
+from procd.process.process import STDERR, STDOUT
 from procd.services.interpreter.context import (
     DEFAULT,
     LANGUAGE,
@@ -48,12 +54,21 @@ from procd.services.interpreter.context import (
     Outcome,
 )
 from procd.services.interpreter.contexts import Contexts
+from procd.services.interpreter.process import RESULTS
 from procd.suspend import within
 
 CONTEXTS = web.AppKey("CONTEXTS", Contexts)
 
 TIMED_OUT: Final = 4008
 NOT_JSON: Final = "invalid JSON payload"
+# Of output in one frame: clients limit a message, and JSON may make six bytes of one.
+PIECE_BYTES: Final = 32 << 10
+# What is encoded at once: so many bytes, or at most twice so many frames where they are short.
+BATCH_BYTES: Final = 256 << 10
+BATCH_FRAMES: Final = 256
+
+NAMES: Final = {STDOUT: "stdout", STDERR: "stderr"}
+DECODER: Final = getincrementaldecoder("utf-8")
 
 
 class ContextSchema(BodySchema):
@@ -212,9 +227,77 @@ async def _submit(request: web.Request, websocket: WebSocket) -> Cell:
         raise _Declined(WSCloseCode.POLICY_VIOLATION, exc.message) from exc
 
 
+def _frame(kind: str, *, text: str = "", error: dict[str, str] | None = None) -> bytes:
+    """One frame with the five keys that clients know."""
+    error = error or {}
+    fields = {
+        "type": kind,
+        "text": text,
+        "name": error.get("name", ""),
+        "value": error.get("value", ""),
+        "traceback": error.get("traceback", ""),
+    }
+    return encode(TEXT_FRAME, dumps(fields))
+
+
+class _CellFrames:
+    """The frames of one execution's log, for its one reader, who goes straight through it.
+
+    A character that arrives in parts is sent whole.
+    """
+
+    def __init__(self, store: Buffer) -> None:
+        self._store = store
+        self._decoders: dict[int, IncrementalDecoder] = {
+            stream: DECODER("replace") for stream in NAMES
+        }
+        self._partial = b""
+
+    def at(self, offset: int) -> tuple[bytes, int]:
+        """The frames of what lies at `offset`, and the offset after it.
+
+        Raises:
+            LookupError: it is no longer kept.
+        """
+        frames: list[bytes] = []
+        end = offset
+        for stream, group in groupby(self._store.slices(offset, BATCH_BYTES), attrgetter("stream")):
+            if len(frames) >= BATCH_FRAMES:
+                break
+            data = b"".join([run.data for run in group])
+            end += len(data)
+            if stream == RESULTS:
+                *lines, rest = (self._partial + data).split(b"\n", BATCH_FRAMES)
+                frames += [
+                    encode(TEXT_FRAME, b'{"type":"result","data":' + line + b"}") for line in lines
+                ]
+                if len(lines) == BATCH_FRAMES:
+                    self._partial = b""
+                    end -= len(rest)
+                    break
+                self._partial = rest
+                continue
+            decoder = self._decoders[stream]
+            for start in range(0, len(data), PIECE_BYTES):
+                if text := decoder.decode(data[start : start + PIECE_BYTES]):
+                    frames.append(_frame(NAMES[stream], text=text))
+        return b"".join(frames), end
+
+    def rest(self) -> bytes:
+        """What is left at the end: halves of characters, as U+FFFD."""
+        frames: list[bytes] = []
+        for stream, decoder in self._decoders.items():
+            if text := decoder.decode(b"", final=True):
+                frames.append(_frame(NAMES[stream], text=text))
+        return b"".join(frames)
+
+    def forget(self) -> None:
+        """Nothing is shared."""
+
+
 async def _stream(websocket: WebSocket, cell: Cell) -> None:
     store = cell.log.store
-    frames = CellFrames(store)
+    frames = _CellFrames(store)
     sender = LogSender(cell.log, frames, 0, rests=True)
 
     async def write() -> None:
@@ -250,8 +333,8 @@ def _conclude(websocket: WebSocket, outcome: Outcome) -> None:
     match outcome.end:
         case End.COMPLETED:
             if outcome.reply is not None and outcome.reply.error is not None:
-                websocket.write(frame("error", error=outcome.reply.error))
-            websocket.write(frame("control", text="completed"))
+                websocket.write(_frame("error", error=outcome.reply.error))
+            websocket.write(_frame("control", text="completed"))
             websocket.close(WSCloseCode.OK, "")
         case End.TIMED_OUT:
             # Without a control frame: some clients take any for success (section 11.4).

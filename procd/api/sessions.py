@@ -2,26 +2,30 @@
 
 import asyncio
 import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from signal import Signals
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 from marshmallow import ValidationError, validate
 
-from procd.api.session_logs import FOLLOWING, GAP, answer_logs, output_of, readable
 from procd.errors import (
     BadRequest,
     CommandCompleted,
     Conflict,
     Exhausted,
+    ProcdError,
     ProcessNotFound,
+    Refused,
     SessionEnded,
     SpawnFailed,
     TimedOut,
 )
 from procd.http.audit import ending, note
-from procd.http.client import client_of
+from procd.http.client import Client, asks_websocket, client_of
+from procd.http.log_sender import LogSender
 from procd.http.openapi import (
     COUNT,
     FLAG,
@@ -37,7 +41,7 @@ from procd.http.openapi import (
     Shape,
     error_with,
 )
-from procd.http.responses import json_response, respond
+from procd.http.responses import OutputText, json_response, respond, respond_text
 from procd.http.schema import (
     MAX_UINT32,
     AnyText,
@@ -50,11 +54,17 @@ from procd.http.schema import (
     number,
     strings,
 )
+from procd.http.websocket import WEBSOCKETS, WebSocket, serve_both_ways
+from procd.output import frames
+from procd.output.logfile import Snapshot
+from procd.process.process import STDERR, STDOUT
 from procd.services.shell.command import Command, ExecRequest, InputRequest
 from procd.services.shell.session import SessionRequest, ShellSession
 from procd.services.shell.sessions import ENTRYPOINT, ENTRYPOINT_COMMAND, ShellSessions
 
 MAX_KEY_LENGTH: Final = 64
+# A follower's messages are dropped.
+MAX_FOLLOWER_MESSAGE_BYTES: Final = 4 << 20
 
 SESSIONS = web.AppKey("SESSIONS", ShellSessions)
 
@@ -68,7 +78,6 @@ class CreateSchema(BodySchema):
     envs = strings(load_default=dict)
 
     def build(self, data: dict[str, Any]) -> SessionRequest:
-        """Make the request."""
         return SessionRequest(
             id=data["id"], cwd=data.get("cwd", ""), envs={**data["env"], **data["envs"]}
         )
@@ -84,7 +93,6 @@ class ExecSchema(BodySchema):
     timeout_s = Count(MAX_UINT32, data_key="timeout", load_default=0)
 
     def build(self, data: dict[str, Any]) -> ExecRequest:
-        """Make the request."""
         also_async = data.pop("also_async")
         return ExecRequest(**data | {"run_async": data["run_async"] or also_async})
 
@@ -104,7 +112,6 @@ class InputSchema(BodySchema):
     )
 
     def build(self, data: dict[str, Any]) -> InputRequest:
-        """Make the request: a line, or exactly the bytes given as base64."""
         if data["data"] and data["data_base64"]:
             raise ValidationError("data and dataBase64: only one of them may be given")
         try:
@@ -125,7 +132,6 @@ class SignalSchema(BodySchema):
     signal = Text(required=True, validate=non_empty())
 
     def build(self, data: dict[str, Any]) -> Signals:
-        """Make the signal."""
         name = data["signal"].upper()
         try:
             return Signals[name if name.startswith("SIG") else f"SIG{name}"]
@@ -193,8 +199,8 @@ async def _answer(
     with command.file.hold():
         await asyncio.wait([command.done])
         command.check_outcome()
-        with readable(**reply, exitCode=command.exit_code):
-            reply |= output_of(command.file.snapshot(), client_of(request))
+        with _readable(**reply, exitCode=command.exit_code):
+            reply |= _output_of(command.file.snapshot(), client_of(request))
             if command.timed_out:
                 message = "command execution timeout"
                 if session.ended:
@@ -239,7 +245,7 @@ async def terminate(request: web.Request) -> web.Response:
 
 async def logs(request: web.Request) -> web.StreamResponse:
     """A command's output so far; by WebSocket with `?follow=true`, what follows as well."""
-    return await answer_logs(request, _command(request), client_of(request))
+    return await _logs(request, _command(request), client_of(request))
 
 
 async def get_entrypoint(request: web.Request) -> web.StreamResponse:
@@ -250,7 +256,87 @@ async def get_entrypoint(request: web.Request) -> web.StreamResponse:
 async def entrypoint_logs(request: web.Request) -> web.StreamResponse:
     """The entrypoint's output, always with a marker before each piece of stdout or stderr."""
     command = request.app[SESSIONS].get(ENTRYPOINT).commands.get(ENTRYPOINT_COMMAND)
-    return await answer_logs(request, command, replace(client_of(request), labelled=True))
+    return await _logs(request, command, replace(client_of(request), labelled=True))
+
+
+def _output_of(kept: Snapshot, client: Client) -> dict[str, object]:
+    """A command's output in the form that the client knows (contract, section 2.3)."""
+    labelled = client.labelled and not client.modern
+    fields: dict[str, object] = {
+        "output": OutputText(kept, labelled=labelled, marks_gap=False),
+        "stdout": OutputText(kept, STDOUT, marks_gap=False) if client.modern else None,
+        "stderr": OutputText(kept, STDERR, marks_gap=False) if client.modern else None,
+    }
+    if kept.start:
+        fields |= {"truncated": True, "firstAvailableOffset": kept.start}
+    return fields
+
+
+@contextmanager
+def _readable(**known: object) -> Iterator[None]:
+    """Turn an error of reading a log into an error reply with what is known."""
+    try:
+        yield
+    except ConnectionError:
+        raise  # of the client
+    except OSError as exc:
+        kind = Refused if isinstance(exc, PermissionError) else ProcdError
+        raise kind(f"log can't be read: {exc.strerror}", known) from exc
+
+
+async def _logs(request: web.Request, command: Command, client: Client) -> web.StreamResponse:
+    """Answer with the output so far, or follow it by WebSocket (contract, section 9)."""
+    offset = number(request.query, "offset")
+    with _readable(), command.file.hold():
+        if asks_websocket(request):
+            return await _follow(request, command, offset, labelled=client.labelled)
+        kept = command.file.snapshot()
+        if not client.json_logs:
+            text = OutputText(kept, labelled=client.labelled, marks_gap=False)
+            return await respond_text(request, text)
+        return await respond(request, _output_of(kept, replace(client, modern=True)))
+
+
+async def _follow(
+    request: web.Request, command: Command, offset: int | None, *, labelled: bool
+) -> web.StreamResponse:
+    if offset is not None and offset > command.file.end:
+        raise BadRequest(f"offset {offset} is beyond the end of the output")
+    follows = request.query.get("follow") == "true"
+    async with request.app[WEBSOCKETS].accept(request, MAX_FOLLOWER_MESSAGE_BYTES) as websocket:
+        sender = LogSender(
+            command.log,
+            command.frames(labelled=labelled),
+            command.file.start if offset is None else offset,
+            until=None if follows else command.file.end,
+            # Only clients that give an offset know messages other than output.
+            gap_frame=(lambda _: b"") if offset is None else _gap_frame,
+            rests=True,
+        )
+        try:
+            sender.open(websocket)
+            await serve_both_ways(
+                websocket.wait_closed(), _write(websocket, sender), f"follow {command.id}"
+            )
+        finally:
+            sender.close()
+    return websocket.response
+
+
+def _gap_frame(offset: int) -> bytes:
+    return frames.encode(frames.TEXT, b'{"type":"gap","firstAvailableOffset":%d}' % offset)
+
+
+async def _write(websocket: WebSocket, sender: LogSender) -> None:
+    try:
+        await sender.run()
+    except OSError as exc:
+        if isinstance(exc, ConnectionError):
+            raise
+        websocket.close(WSCloseCode.INTERNAL_ERROR, f"log can't be read: {exc.strerror}")
+        return
+    sender.close()
+    websocket.close(WSCloseCode.OK, "")
 
 
 def _session(request: web.Request) -> ShellSession:
@@ -268,11 +354,8 @@ def _to_change(request: web.Request, action: str) -> Command:
 
 def session_fields(session: ShellSession, usage: dict[str, int] | None = None) -> dict[str, object]:
     """A session; see SESSION. The fields of its commands are made as they are sent."""
-    commands = [*session.commands.commands.values()]
-    fields: dict[str, object] = {
-        "sessionId": session.id,
-        "commands": map(command_fields, commands),
-    }
+    commands = map(command_fields, [*session.commands.commands.values()])
+    fields: dict[str, object] = {"sessionId": session.id, "commands": commands}
     if session.ended:
         fields["ended"] = True
     if usage is not None:
@@ -293,6 +376,18 @@ def command_fields(command: Command) -> dict[str, object]:
     return fields
 
 
+GAP: Final = {"truncated": FLAG, "firstAvailableOffset": COUNT}
+LOGS: Final = Shape("Logs", {"output": TEXT, "stdout": TEXT, "stderr": TEXT}, GAP)
+FOLLOWING: Final = Doc(
+    reply=LOGS,
+    content=("text/plain",),
+    websocket="too",
+    query=(
+        Query("follow", "by WebSocket: whether to stay for what follows", TEXT),
+        Query("offset", "by WebSocket: offset in the output to begin at; then gaps are told"),
+    ),
+    errors=(BadRequest, ProcessNotFound),
+)
 COMMAND: Final = Shape(
     "Command",
     {"id": TEXT, "command": TEXT},
