@@ -35,7 +35,6 @@ from procd.http.request_metrics import METRICS, RequestMetrics, add_id
 from procd.http.schema import MAX_VALUES, SILENCE_S
 from procd.http.websocket import WEBSOCKETS, WebSockets
 from procd.inherited import child_environment, home_dir, lasting_dir, work_dir
-from procd.metrics import Gauge
 from procd.process.shell import Shell
 from procd.process.supervisor import Supervisor
 from procd.services.access import Access
@@ -120,7 +119,6 @@ def _add_routes(app: web.Application, routes: Sequence[web.RouteDef]) -> None:
     """Serve each route below every prefix, with and without a slash at its end."""
     by_path: dict[str, web.Resource] = {}
     for route in routes:
-        stats = app[METRICS].add(route.method, route.path)
         for prefix in PREFIXES:
             for path in (prefix + route.path, prefix + route.path + "/"):
                 if path not in by_path:
@@ -129,11 +127,10 @@ def _add_routes(app: web.Application, routes: Sequence[web.RouteDef]) -> None:
                     by_path[path] = app.router.add_resource(pattern)
                 added = by_path[path].add_route(route.method, route.handler)
                 app[ACCESS_CONTROL].add_route(added, route.method, route.path)
-                app[METRICS].bind(added, stats)
+                app[METRICS].add_route(added, route.method, route.path)
 
 
 async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Application) -> None:
-    """Make the services; `_stop` ends them."""
     processes = app[PROCESSES] = Supervisor(config.process)
     shell = Shell(config.process.shell, os.environ.get("SHELL", ""))
     environ = {**os.environ, **processes.child_limits.environment}
@@ -156,7 +153,6 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
         places.work_dir,
         lasting_dir(config.sessions, os.environ),
     )
-    app[terminal_list.LISTS] = terminal_list.Lists(app[pty.PTYS])
     app[sessions.SESSIONS] = ShellSessions(
         config.sessions,
         processes,
@@ -174,7 +170,7 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
     app[health.READINESS] = health.Readiness(
         config.health, processes, shell, app[sessions.SESSIONS]
     )
-    app[metrics.FIGURES] = metrics.Figures(_sources(app))
+    app[metrics.FIGURES] = _figures(app)
 
 
 def reload(app: web.Application) -> list[str]:
@@ -192,41 +188,38 @@ def reload(app: web.Application) -> list[str]:
     return [problem for problem in problems if problem]
 
 
-async def _close_audit(app: web.Application) -> None:
-    app[AUDIT].close()
-
-
-def _sources(app: web.Application) -> metrics.Sources:
-    """Where the metrics come from."""
+def _figures(app: web.Application) -> metrics.Figures:
     processes, websockets, shells = app[PROCESSES], app[WEBSOCKETS], app[sessions.SESSIONS]
     executions, ptys = app[execute.EXECUTIONS], app[pty.PTYS]
     contexts, memory = app[interpreter.CONTEXTS], processes.memory
-    return metrics.Sources(
+    return metrics.Figures(
         requests=app[METRICS],
         spawn_times=processes.spawn_times,
         traffic={"http": app[METRICS].traffic, "websocket": websockets.traffic},
         dropped=websockets.dropped,
-        gauges=[
-            Gauge("procd_processes", "supervised processes", lambda: processes.supervised),
-            Gauge("procd_executes", "running one-shot commands", lambda: executions.running),
-            Gauge("procd_contexts", "interpreter contexts", lambda: len(contexts)),
-            Gauge("procd_sessions", "shell sessions, the ended included", lambda: len(shells)),
-            Gauge("procd_ptys", "live PTY sessions", lambda: len(ptys.live)),
-            Gauge("procd_connections", "open connections", lambda: len(app[CONNECTION_LIMIT])),
-            Gauge("procd_websockets", "open WebSockets", lambda: len(websockets)),
-            Gauge("procd_log_bytes", "disk taken by logs", lambda: shells.log_bytes),
-            Gauge(
-                "procd_output_memory_bytes",
+        gauges={
+            "procd_processes": ("supervised processes", lambda: processes.supervised),
+            "procd_executes": ("running one-shot commands", lambda: executions.running),
+            "procd_contexts": ("interpreter contexts", lambda: len(contexts)),
+            "procd_sessions": ("shell sessions, the ended included", lambda: len(shells)),
+            "procd_ptys": ("live PTY sessions", lambda: len(ptys.live)),
+            "procd_connections": ("open connections", lambda: len(app[CONNECTION_LIMIT])),
+            "procd_websockets": ("open WebSockets", lambda: len(websockets)),
+            "procd_log_bytes": ("disk taken by logs", lambda: shells.log_bytes),
+            "procd_output_memory_bytes": (
                 "memory taken by output, and by requests that run or wait",
                 lambda: memory.used_bytes,
             ),
-            Gauge(
-                "procd_output_memory_limit_bytes",
+            "procd_output_memory_limit_bytes": (
                 "how much that may be: process.max_total_output_bytes, or what its 0 means here",
                 lambda: memory.most_bytes,
             ),
-        ],
+        },
     )
+
+
+async def _close_audit(app: web.Application) -> None:
+    app[AUDIT].close()
 
 
 async def _stop(app: web.Application) -> None:

@@ -1,7 +1,6 @@
-"""Counters of events, and gauges that read a value from its owner."""
+"""What /metrics counts: durations and bytes."""
 
 from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -15,8 +14,6 @@ class Histogram:
         counts: the number of durations in each bucket alone.
         sum_s: their sum, seconds.
     """
-
-    __slots__ = ("bounds_s", "counts", "sum_s")
 
     def __init__(self, bounds_s: tuple[float, ...]) -> None:
         self.bounds_s = bounds_s
@@ -35,17 +32,3 @@ class Traffic:
 
     received_bytes: int = 0
     sent_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Gauge:
-    """The present amount of something.
-
-    Attributes:
-        name: of the metric, as Prometheus recommends: lower case, the unit last.
-        read: returns the amount.
-    """
-
-    name: str
-    doc: str
-    read: Callable[[], float]

@@ -4,8 +4,7 @@ Source: Prometheus exposition formats; OpenMetrics 1.0. Everything is read when 
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -22,36 +21,37 @@ from prometheus_client.registry import Collector
 from procd import __version__
 from procd.http.openapi import Doc
 from procd.http.request_metrics import RequestMetrics
-from procd.metrics import Gauge, Histogram, Traffic
+from procd.metrics import Histogram, Traffic
 from procd.throttle import loop_lag_s
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where the figures come from.
+class Figures(Collector):
+    """Turns the figures of requests, processes and connections into families of metrics.
 
-    Attributes:
+    Args:
         traffic: by the name of the transport.
         dropped: how many clients were dropped, by reason.
-    """
-
-    requests: RequestMetrics
-    spawn_times: Histogram
-    traffic: dict[str, Traffic]
-    dropped: dict[str, int]
-    gauges: list[Gauge]
-
-
-class Figures(Collector):
-    """Turns the sources into families of metrics.
+        gauges: by name, which has the unit last: a description, and what returns the amount.
 
     Attributes:
         registry: of these, and of procd's own CPU, memory and descriptors; the library's is global.
         lag_s: of the event loop, measured for this scrape.
     """
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(
+        self,
+        *,
+        requests: RequestMetrics,
+        spawn_times: Histogram,
+        traffic: Mapping[str, Traffic],
+        dropped: Mapping[str, int],
+        gauges: Mapping[str, tuple[str, Callable[[], float]]],
+    ) -> None:
+        self._requests = requests
+        self._spawn_times = spawn_times
+        self._traffic = traffic
+        self._dropped = dropped
+        self._gauges = gauges
         self.lag_s = 0.0
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
@@ -59,14 +59,10 @@ class Figures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
-        sources = self._sources
         yield InfoMetricFamily("procd_build", "procd itself", {"version": __version__})
-        yield from _requests(sources.requests)
+        yield from _request_families(self._requests)
         yield _histogram(
-            "procd_spawn_duration_seconds",
-            "time to start a process",
-            [],
-            [([], sources.spawn_times)],
+            "procd_spawn_duration_seconds", "time to start a process", [], [([], self._spawn_times)]
         )
         received = CounterMetricFamily(
             "procd_received_bytes", "payload received from clients", labels=["transport"]
@@ -74,7 +70,7 @@ class Figures(Collector):
         sent = CounterMetricFamily(
             "procd_sent_bytes", "payload sent to clients", labels=["transport"]
         )
-        for name, traffic in sources.traffic.items():
+        for name, traffic in self._traffic.items():
             received.add_metric([name], traffic.received_bytes)
             sent.add_metric([name], traffic.sent_bytes)
         yield received
@@ -82,17 +78,17 @@ class Figures(Collector):
         dropped = CounterMetricFamily(
             "procd_clients_dropped", "WebSocket clients given up", labels=["reason"]
         )
-        for reason, count in sources.dropped.items():
+        for reason, count in self._dropped.items():
             dropped.add_metric([reason], count)
         yield dropped
         yield GaugeMetricFamily(
             "procd_loop_lag_seconds", "a turn of the event loop, at this moment", self.lag_s
         )
-        for gauge in sources.gauges:
-            yield GaugeMetricFamily(gauge.name, gauge.doc, gauge.read())
+        for name, (doc, read) in self._gauges.items():
+            yield GaugeMetricFamily(name, doc, read())
 
 
-def _requests(requests: RequestMetrics) -> Iterator[Metric]:
+def _request_families(requests: RequestMetrics) -> Iterator[Metric]:
     counter = CounterMetricFamily(
         "procd_http_requests", "requests answered", labels=["method", "route", "status"]
     )

@@ -1,15 +1,14 @@
 """GET /openapi.json and /docs: the API's description."""
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from procd.http.openapi import DESCRIPTION, PAGE_HEADERS, Doc
-from procd.http.responses import JSON_TYPE
+from procd.http.responses import json_response
 
 
 async def openapi(request: web.Request) -> web.Response:
     """This description of the API."""
-    body = request.app[DESCRIPTION].json
-    return web.Response(body=body, headers={hdrs.CONTENT_TYPE: JSON_TYPE})
+    return json_response(request.app[DESCRIPTION].document)
 
 
 async def page(request: web.Request) -> web.Response:

@@ -25,7 +25,7 @@ from procd.http.audit import ending, note
 from procd.http.auth import CALLER
 from procd.http.client import offered, version_token
 from procd.http.log_sender import LogSender
-from procd.http.openapi import FLAG, TEXT, Doc, Query
+from procd.http.openapi import FLAG, TEXT, Doc, query
 from procd.http.responses import dumps
 from procd.http.schema import BodySchema, flag, number, strings
 from procd.http.websocket import (
@@ -457,16 +457,16 @@ def _exit_reason(code: int) -> str:
 
 
 ATTACH: Final = (
-    Query("replay", "bytes of past output to begin with"),
-    Query("offset", "offset in the output to go on from"),
-    Query("viewer", "only watch: input is discarded", FLAG),
-    Query("modes", "send the modes before a replay, and have a full screen redrawn", FLAG),
+    query("replay", "bytes of past output to begin with"),
+    query("offset", "offset in the output to go on from"),
+    query("viewer", "only watch: input is discarded", FLAG),
+    query("modes", "send the modes before a replay, and have a full screen redrawn", FLAG),
 )
 SIZE: Final = (
-    Query("id", "of the session", TEXT, required=True),
-    Query("cwd", "working directory", TEXT),
-    Query("cols", "columns"),
-    Query("rows", "rows"),
+    query("id", "of the session", TEXT, required=True),
+    query("cwd", "working directory", TEXT),
+    query("cols", "columns"),
+    query("rows", "rows"),
 )
 
 routes = [

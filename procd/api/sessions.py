@@ -37,9 +37,9 @@ from procd.http.openapi import (
     USAGE,
     Doc,
     ListOf,
-    Query,
     Shape,
     error_with,
+    query,
 )
 from procd.http.responses import OutputText, json_response, respond, respond_text
 from procd.http.schema import (
@@ -383,8 +383,8 @@ FOLLOWING: Final = Doc(
     content=("text/plain",),
     websocket="too",
     query=(
-        Query("follow", "by WebSocket: whether to stay for what follows", TEXT),
-        Query("offset", "by WebSocket: offset in the output to begin at; then gaps are told"),
+        query("follow", "by WebSocket: whether to stay for what follows", TEXT),
+        query("offset", "by WebSocket: offset in the output to begin at; then gaps are told"),
     ),
     errors=(BadRequest, ProcessNotFound),
 )
@@ -450,7 +450,7 @@ routes = [
         get_command,
         doc=Doc(
             reply=COMMAND,
-            query=(Query("wait", "seconds to wait for its end"),),
+            query=(query("wait", "seconds to wait for its end"),),
             errors=(ProcessNotFound, SessionEnded),
         ),
     ),

@@ -22,7 +22,6 @@ from procd.http.openapi import Doc
 from procd.http.responses import dumps, json_response, timestamp
 from procd.http.schema import BodySchema, Text, load
 from procd.http.websocket import WEBSOCKETS, WebSocket
-from procd.output.frames import TEXT, encode
 from procd.services.pty.session import PtySession
 from procd.services.pty.sessions import PtySessions
 
@@ -38,7 +37,6 @@ class TitleSchema(BodySchema):
     title = Text(required=True, validate=validate.Length(max=MAX_TITLE))
 
     def build(self, data: dict[str, Any]) -> str:
-        """The title; empty for none."""
         title: str = data["title"]
         return title.strip()
 
@@ -62,43 +60,21 @@ def _describe(session: PtySession) -> dict[str, object]:
     }
 
 
-class Lists:
-    """The list as a frame, encoded once for all clients that get it in one turn of the loop."""
-
-    def __init__(self, ptys: PtySessions) -> None:
-        self.ptys = ptys
-        self._frame = b""
-        ptys.watchers.add(self._forget)
-
-    def frame(self) -> bytes:
-        """The frame of the list as it is now."""
-        if not self._frame:
-            listed = [_describe(session) for session in self.ptys.all()]
-            self._frame = encode(TEXT, dumps({"ptys": listed}))
-            asyncio.get_running_loop().call_soon(self._forget)
-        return self._frame
-
-    def _forget(self) -> None:
-        self._frame = b""
-
-
-LISTS = web.AppKey("LISTS", Lists)
-
-
 class ListSender:
     """Sends one client the list, now and after changes."""
 
-    def __init__(self, websocket: WebSocket, lists: Lists) -> None:
+    def __init__(self, websocket: WebSocket, ptys: PtySessions) -> None:
         self._websocket = websocket
-        self._lists = lists
+        self._ptys = ptys
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._stale = False
-        lists.ptys.watchers.add(self.request)
+        ptys.watchers.add(self.request)
         self._send()
 
     def _send(self) -> None:
-        self._websocket.write(self._lists.frame())
+        listed = [_describe(session) for session in self._ptys.all()]
+        self._websocket.write_text(dumps({"ptys": listed}))
         self._stale = False
         self._timer = self._loop.call_later(PAUSE_S, self._paused)
 
@@ -117,7 +93,7 @@ class ListSender:
 
     def close(self) -> None:
         """Stop."""
-        self._lists.ptys.watchers.discard(self.request)
+        self._ptys.watchers.discard(self.request)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -125,7 +101,7 @@ class ListSender:
 async def follow(request: web.Request) -> web.StreamResponse:
     """Send the list until the client goes."""
     async with request.app[WEBSOCKETS].accept(request, MAX_MESSAGE_BYTES) as websocket:
-        sender = ListSender(websocket, request.app[LISTS])
+        sender = ListSender(websocket, request.app[PTYS])
         try:
             while await websocket.receive() is not None:
                 sender.request()

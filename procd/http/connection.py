@@ -59,10 +59,6 @@ class HttpConnection(web.RequestHandler):
         heard_at: when the client sent something last, the loop's time.
     """
 
-    __slots__ = ("_body", "_config", "_failed", "_half_close", "_head_bytes", "_idle",
-                 "_kept_bytes", "_limit", "_metrics", "_peername", "_request", "_too_long",
-                 "_websocket", "_wire", "_write_timeout", "heard_at")  # fmt: skip
-
     def __init__(self, server: web.Server, app: web.Application, config: ServerConfig) -> None:
         super().__init__(
             server,
@@ -179,7 +175,7 @@ class HttpConnection(web.RequestHandler):
         return result
 
     async def _linger(self) -> None:
-        """Say that the last reply is sent, and give the client time to stop sending."""
+        """Give the client time to stop sending and to read the last reply."""
         if self._wire is not None and not self._wire.is_closing():
             with suppress(OSError):  # the client has reset the connection
                 self._wire.write_eof()

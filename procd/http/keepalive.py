@@ -17,8 +17,10 @@ from typing import Final
 from procd.config import ServerConfig
 from procd.suspend import Countdown, standstill_s
 
-# While a client has unsent output, it is checked so many times for each ping interval.
+# How often a client with unsent output is checked: so many times for each ping interval.
 CHECKS_BEHIND: Final = 5
+# And one that doesn't read a reply: so many times before it is aborted.
+CHECKS: Final = 10
 # How long the reply to a client that sends no more may take to begin, or to go on, seconds.
 HALF_CLOSE_S: Final = 0.25
 
@@ -36,8 +38,6 @@ class ReadProgress:
         unsent_bytes: what the client had not acknowledged at the last measurement.
         buffered_bytes: what of that was in this process.
     """
-
-    __slots__ = ("_read_bytes", "_socket", "_transport", "buffered_bytes", "unsent_bytes")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -67,34 +67,23 @@ class WriteTimeout:
     It ends by itself when the reply has left this process. Meanwhile nothing must be written.
     """
 
-    __slots__ = ("_alive_at", "_dead_peer_s", "_due", "_interval_s", "_loop", "_progress",
-                 "_timer", "_transport")  # fmt: skip
-
     def __init__(self, transport: asyncio.Transport, config: ServerConfig) -> None:
         self._transport = transport
         self._progress = ReadProgress(transport)
         self._progress.measure(0)
-        self._loop = asyncio.get_running_loop()
-        self._dead_peer_s = config.dead_peer_s
-        self._interval_s = min(config.ping_s, config.dead_peer_s / 2) / CHECKS_BEHIND
-        self._alive_at = self._loop.time()
-        self._schedule(self._alive_at)
-
-    def _schedule(self, now: float) -> None:
-        self._due = now + self._interval_s
-        self._timer = self._loop.call_at(self._due, self._check)
+        self._interval_s = config.dead_peer_s / CHECKS
+        self._checks_left = CHECKS
+        self._timer = Countdown(self._interval_s, self._check)
 
     def _check(self) -> None:
-        now = self._loop.time()
-        self._alive_at += standstill_s(self._due)
-        if self._progress.measure(0):
-            self._alive_at = now
+        reads = self._progress.measure(0)
+        self._checks_left = CHECKS if reads else self._checks_left - 1
         if not self._progress.buffered_bytes:
             return
-        if now - self._alive_at >= self._dead_peer_s:
+        if not self._checks_left:
             self._transport.abort()
         else:
-            self._schedule(now)
+            self._timer = Countdown(self._interval_s, self._check)
 
     def cancel(self) -> None:
         """Stop."""
@@ -109,8 +98,6 @@ class HalfCloseTimeout:
     Args:
         progress: returns another object whenever a reply makes progress; None if none is due.
     """
-
-    __slots__ = ("_last", "_progress", "_timer", "_transport")
 
     def __init__(self, transport: asyncio.Transport, progress: Callable[[], object | None]) -> None:
         self._transport = transport
@@ -141,26 +128,9 @@ class Keepalive:
 
     Attributes:
         stalled: whether its input isn't read on purpose; then its silence proves nothing.
+        must_close: whether only reading is a sign of life, whatever the client sends.
         written_bytes: what was written to the transport.
     """
-
-    __slots__ = (
-        "_alive_at",
-        "_closing",
-        "_dead_peer_s",
-        "_drop",
-        "_due",
-        "_heard_at",
-        "_is_local",
-        "_loop",
-        "_ping",
-        "_ping_s",
-        "_progress",
-        "_timer",
-        "must_close",
-        "stalled",
-        "written_bytes",
-    )  # fmt: skip
 
     def __init__(
         self,
@@ -215,11 +185,6 @@ class Keepalive:
         self._alive_at = self._loop.time()
         self._due = max(self._due, self._alive_at)  # or an earlier standstill would be added to it
 
-    def require_close(self) -> None:
-        """From now on only reading is a sign of life, whatever the client sends."""
-        self.must_close = True
-
     def stop(self) -> None:
-        """Stop, and forget the callbacks."""
+        """Stop."""
         self._timer.cancel()
-        del self._heard_at, self._ping, self._drop

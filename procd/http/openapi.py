@@ -33,7 +33,6 @@ from procd.errors import (
 )
 from procd.http.auth import UNGUARDED, UPGRADES, policy_of
 from procd.http.middleware import PTY_PATH
-from procd.http.responses import dumps
 from procd.http.schema import BodySchema, Count, Element, Text
 from procd.services.tokens import KEY_PARAM, TICKET_PARAM
 
@@ -81,14 +80,11 @@ class ListOf:
 Reply = Shape | ListOf | Json | None
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A query parameter, which may be absent."""
-
-    name: str
-    doc: str
-    schema: Mapping[str, Any] = field(default_factory=lambda: COUNT)
-    required: bool = False
+def query(name: str, doc: str, schema: Json = COUNT, *, required: bool = False) -> Json:
+    """A query parameter."""
+    return {
+        "name": name, "in": "query", "required": required, "description": doc, "schema": schema,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +107,7 @@ class Doc:
     status: int = 200
     also: Mapping[int, Reply] = field(default_factory=dict)
     body: BodySchema | None = None
-    query: tuple[Query, ...] = ()
+    query: tuple[Json, ...] = ()
     errors: tuple[type[ProcdError], ...] = ()
     bodies: Mapping[type[ProcdError], Shape] = field(default_factory=dict)
     websocket: str = ""
@@ -164,7 +160,7 @@ SCHEMES: Final[dict[str, Json]] = {
 
 
 class Description:
-    """The document of a route table.
+    """The document of a route table, as JSON and as a page; made when it is asked for.
 
     Args:
         guarded: whether callers need a token.
@@ -176,17 +172,12 @@ class Description:
 
     @cached_property
     def document(self) -> Json:
-        """As plain data."""
+        """The document, as plain data."""
         return _document(self._routes, guarded=self._guarded)
 
     @cached_property
-    def json(self) -> bytes:
-        """As JSON."""
-        return dumps(self.document)
-
-    @cached_property
     def page(self) -> bytes:
-        """As a page for people."""
+        """The document as a page for people."""
         return "".join(_page(self.document)).encode()
 
 
@@ -221,7 +212,7 @@ def _document(routes: Sequence[web.RouteDef], *, guarded: bool) -> Json:
 
 
 def _security(route: web.RouteDef, *, guarded: bool) -> list[dict[str, list[str]]]:
-    """The credentials that the route takes, each with its scope; {} if none is required."""
+    """The credentials that the route takes, each with its scope; {} stands for none."""
     if route.path in UNGUARDED:
         return []
     scope = policy_of(route.method, route.path).scope.name.lower()
@@ -231,7 +222,7 @@ def _security(route: web.RouteDef, *, guarded: bool) -> list[dict[str, list[str]
 
 
 def _schema_name(schema: Any) -> str:
-    """Schemas of several modules have the same class name: the module's name precedes it."""
+    # Schemas of several modules have the same class name.
     kind = schema if isinstance(schema, type) else type(schema)
     resource = kind.__module__.rpartition(".")[2].title().replace("_", "").removesuffix("s")
     name = kind.__name__.removesuffix("Schema")
@@ -239,7 +230,6 @@ def _schema_name(schema: Any) -> str:
 
 
 def _rules_of_bodies(self: Any, field: fields.Field[Any], **_: object) -> dict[str, object]:
-    """What a schema asks of a field beyond its type."""
     rules: dict[str, object] = {}
     if isinstance(field, Count):
         rules |= {"minimum": 0, "maximum": field.largest}
@@ -247,35 +237,22 @@ def _rules_of_bodies(self: Any, field: fields.Field[Any], **_: object) -> dict[s
         rules["pattern"] = NO_NUL
     may_be_absent = not field.required and isinstance(field.parent, Schema)
     if may_be_absent or isinstance(field, Element):
-        kind, _format = self.field_mapping[_known(self, field)]
-        rules["type"] = [kind, "null"]  # the same as absent, or as the empty string
+        known = next(kind for kind in type(field).__mro__ if kind in self.field_mapping)
+        # null is the same as absent, or as the empty string.
+        rules["type"] = [self.field_mapping[known][0], "null"]
     return rules
-
-
-def _known(self: Any, field: fields.Field[Any]) -> type[Any]:
-    return next(kind for kind in type(field).__mro__ if kind in self.field_mapping)
 
 
 def _operation(spec: APISpec, route: web.RouteDef, doc: Doc) -> Json:
     summary = (route.handler.__doc__ or "").strip().partition("\n")[0]
-    in_path = [
+    parameters = [
         {"name": name, "in": "path", "required": True, "schema": TEXT}
         for name in PARAMETER.findall(route.path)
-    ]
-    in_query = [
-        {
-            "name": query.name,
-            "in": "query",
-            "required": query.required,
-            "description": query.doc,
-            "schema": dict(query.schema),
-        }
-        for query in doc.query
     ]
     operation: Json = {
         "summary": summary.rstrip("."),
         "tags": [route.handler.__module__.rpartition(".")[2]],
-        "parameters": in_path + in_query,
+        "parameters": parameters + list(doc.query),
         "responses": _successes(spec, doc) | _errors(spec, route, doc),
     }
     if doc.body is not None:

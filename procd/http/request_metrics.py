@@ -54,25 +54,29 @@ class RouteStats:
 
 
 class RequestMetrics:
-    """The statistics of all routes; `unmatched` is for requests that match none."""
+    """The statistics of all routes.
+
+    Attributes:
+        unmatched: of requests that match none.
+    """
 
     def __init__(self) -> None:
         self.unmatched = RouteStats("any", "unmatched")
-        self.all: list[RouteStats] = [self.unmatched]
         self.traffic = Traffic()
+        self._by_pattern: dict[tuple[str, str], RouteStats] = {}
         self._by_route: dict[web.AbstractRoute, RouteStats] = {}
         self._id_prefix = secrets.token_hex(5)
         self._numbers = itertools.count(1)
 
-    def add(self, method: str, pattern: str) -> RouteStats:
-        """New statistics, for a route and its variants."""
-        stats = RouteStats(method, pattern)
-        self.all.append(stats)
-        return stats
-
-    def bind(self, route: web.AbstractRoute, stats: RouteStats) -> None:
-        """Count the requests of `route` in `stats`."""
+    def add_route(self, route: web.AbstractRoute, method: str, pattern: str) -> None:
+        """Count the requests of `route` with those of all variants of `method` and `pattern`."""
+        stats = self._by_pattern.setdefault((method, pattern), RouteStats(method, pattern))
         self._by_route[route] = stats
+
+    @property
+    def all(self) -> list[RouteStats]:
+        """The statistics of all routes, and `unmatched`."""
+        return [self.unmatched, *self._by_pattern.values()]
 
     def of(self, request: web.Request) -> RouteStats:
         """The statistics that a request belongs to."""
@@ -91,9 +95,8 @@ class RequestMetrics:
             response = await handler(request)
             status = response.status
             body = response.body if isinstance(response, web.Response) else None
-            self.traffic.sent_bytes += (
-                len(body) if isinstance(body, bytes) else response.body_length
-            )
+            sent_bytes = len(body) if isinstance(body, bytes) else response.body_length
+            self.traffic.sent_bytes += sent_bytes
             return response
         finally:
             seconds = time.perf_counter() - begin

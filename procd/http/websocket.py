@@ -52,7 +52,6 @@ STOPPED: Final[CloseReason] = (WSCloseCode.GOING_AWAY, STOPPING)
 TOKEN_GONE: Final[CloseReason] = (WSCloseCode.POLICY_VIOLATION, "the token is no longer valid")
 TOO_SLOW: Final[CloseReason] = (WSCloseCode.POLICY_VIOLATION, "slow consumer")
 TOO_LONG: Final = "the message was too long"
-PING_FRAME: Final = encode(PING, b"")
 # The types of messages that a client has sent; others tell of the connection.
 FRAME_TYPES: Final = frozenset(
     (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG, WSMsgType.CLOSE)
@@ -156,7 +155,8 @@ class WebSockets:
             await websocket.finish()
         finally:
             self._open.discard(websocket)
-            websocket.release()
+            websocket.keepalive.stop()
+            websocket.released.set_result(None)
 
     def drop_without(self, tokens: Tokens) -> None:
         """Close the WebSockets whose caller's token is gone."""
@@ -183,14 +183,9 @@ WEBSOCKETS = web.AppKey("WEBSOCKETS", WebSockets)
 
 
 class _Response(web.WebSocketResponse[bool]):
-    """aiohttp's side of a WebSocket, which doesn't close it by itself.
-
-    aiohttp would close the TCP connection in the midst of a message that is too long, and the
-    client, which is still sending, would not get to read why.
-    """
+    """aiohttp's side of a WebSocket. `WebSocket` closes it, after the rest of a refused message."""
 
     async def close(self, **_: Any) -> bool:
-        """Do nothing: `WebSocket` closes."""
         return False
 
 
@@ -204,7 +199,6 @@ class WebSocket:
         heard_text: whether the last message was a text message.
         stopped: code and reason of the Close when the server stops.
         closing: whether a Close was sent.
-        keepalive: drops a dead client.
         on_dismiss: called by `dismiss`.
         released: done when the handler has ended.
     """
@@ -264,7 +258,7 @@ class WebSocket:
 
     def ping(self) -> None:
         """Write a ping."""
-        self.write(PING_FRAME)
+        self.write(encode(PING, b""))
 
     async def answer(self, frame: bytes) -> None:
         """Write an answer to a message; a client that doesn't read answers isn't read meanwhile.
@@ -272,9 +266,12 @@ class WebSocket:
         Raises:
             ConnectionError: the client has gone.
         """
+        await self._drain_answers()
+        self.write(frame)
+
+    async def _drain_answers(self) -> None:
         if self._transport.get_write_buffer_size() > MAX_ANSWERS_BYTES:
             await self.drain()
-        self.write(frame)
 
     @property
     def full(self) -> bool:
@@ -308,7 +305,9 @@ class WebSocket:
                     if not self.closing:
                         return cast("bytes", message.data)
                 case WSMsgType.PING:
-                    await self._answer_ping(message.data)
+                    await self._drain_answers()
+                    if not self.keepalive.must_close:
+                        self._send(encode(PONG, message.data))  # also after a Close
                 case WSMsgType.PONG:
                     continue
                 case WSMsgType.CLOSE:
@@ -321,12 +320,6 @@ class WebSocket:
                 case _:
                     self._over = True
         return None
-
-    async def _answer_ping(self, payload: bytes) -> None:
-        if self._transport.get_write_buffer_size() > MAX_ANSWERS_BYTES:
-            await self.drain()
-        if not self.keepalive.must_close:
-            self._send(encode(PONG, payload))
 
     def abort(self) -> None:
         """Drop the connection."""
@@ -351,7 +344,7 @@ class WebSocket:
     def dismiss(self, code: int, reason: str) -> None:
         """Send a Close and detach the client; it is dropped if it doesn't answer soon."""
         self.close(code, reason)
-        self.keepalive.require_close()
+        self.keepalive.must_close = True
         if self.on_dismiss is not None:
             self.on_dismiss()
 
@@ -360,7 +353,7 @@ class WebSocket:
         if not self.closing:
             self._websockets.dropped["slow"] += 1
         self.close(*TOO_SLOW)
-        self.keepalive.require_close()
+        self.keepalive.must_close = True
 
     async def wait_closed(self) -> None:
         """Wait until the client has closed, and drop its messages."""
@@ -368,7 +361,7 @@ class WebSocket:
             continue
 
     async def finish(self) -> None:
-        """Complete the close, when the handler has done its part."""
+        """Complete the close, when the handler has ended."""
         if self._client_code is not None:
             code = self._client_code
             if code == WSCloseCode.ABNORMAL_CLOSURE or code > LAST_CODE:
@@ -376,15 +369,12 @@ class WebSocket:
             self.close(code, "")
             self._transport.close()
         elif self._refused:
-            self.keepalive.require_close()
+            self.keepalive.must_close = True
             await self._linger()
             self._transport.close()
 
     async def _linger(self) -> None:
-        """Have the rest of a refused message dropped, until its client is silent or has gone.
-
-        A reset because of what isn't read might take the Close from the client.
-        """
+        """Drop the rest of a refused message: a reset might take the Close from the client."""
         if not self._transport.is_closing():
             with suppress(OSError):  # the client has reset the connection
                 self._transport.write_eof()
@@ -394,17 +384,11 @@ class WebSocket:
             with suppress(TimeoutError):
                 await within(SILENCE_S, asyncio.Event().wait)  # until the handler is cancelled
 
-    def release(self) -> None:
-        """Forget the client: the handler has ended."""
-        self.keepalive.stop()
-        self.released.set_result(None)
-
 
 def _limit_unsent(sock: socket.socket) -> None:
-    """Limit what the kernel takes beyond what it has sent.
+    """Limit what the kernel takes beyond what is on its way.
 
-    What is on its way isn't counted, so that a long path is used to the full. A unix socket's
-    buffer doesn't grow. Source: ip-sysctl.rst, tcp_notsent_lowat.
+    Source: ip-sysctl.rst, tcp_notsent_lowat.
     """
     with suppress(OSError):  # a unix socket, or closed by now
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
@@ -413,11 +397,7 @@ def _limit_unsent(sock: socket.socket) -> None:
 async def serve_both_ways(
     reading: Coroutine[object, None, None], writing: Coroutine[object, None, None], name: str
 ) -> None:
-    """Write to a client while it is read from; the end of reading ends both.
-
-    Args:
-        name: of the task that writes.
-    """
+    """Write to a client while it is read from; the end of reading ends both."""
     try:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(writing, name=name)

@@ -10,7 +10,6 @@ from aiohttp import ClientWebSocketResponse
 
 from procd.api import terminal_list as live
 from procd.api.pty import PTYS
-from procd.api.terminal_list import LISTS
 from procd.http.websocket import WEBSOCKETS
 from tests.aliases import MakeClient
 from tests.api.clients import TEXT, WAIT_S, connect, create, delete, raw, refused
@@ -107,22 +106,6 @@ async def test_who_does_not_read_is_sent_the_last_list(
             await asyncio.sleep(0)
         while b'"last"' not in await slow.next(TEXT):
             pass
-
-
-async def test_it_is_made_once_for_all_who_are_sent_it(procd: MakeClient) -> None:
-    """In a turn of the event loop, until something changes."""
-    client = await procd(process={"shell": "/bin/sh"})
-    lists, ptys = client.app[LISTS], client.app[PTYS]
-    await create(client, "t1", lazyStart=True)
-    frame = lists.frame()
-    assert lists.frame() is frame
-    ptys.get("t1").set_title("build")
-    assert (b"build" in frame, b"build" in lists.frame()) == (False, True)
-    frame = lists.frame()
-    await asyncio.sleep(0)
-    again = lists.frame()
-    assert again == frame
-    assert again is not frame
 
 
 async def test_titles_that_are_refused(procd: MakeClient) -> None:
