@@ -41,33 +41,26 @@ class Text(fields.String):
 
     allows_nul = False
 
-    def deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """Validate a value; in short for a string, as most values are."""
-        if type(value) is not str:
-            return super().deserialize(value, *args, **kwargs)
-        if "\0" in value and not self.allows_nul:
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, *args, **kwargs)
+        if "\0" in text and not self.allows_nul:
             raise ValidationError(HAS_NUL)
-        if not _is_unicode(value):
-            raise ValidationError(HAS_SURROGATES)
-        for validator in self.validators:
-            validator(value)
-        return value
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValidationError(HAS_SURROGATES) from None
+        return text
 
 
 class Element(Text):
     """A string in a list or a map, where null is the empty string. Source: Go's encoding/json."""
 
     def deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """Validate a value."""
         return super().deserialize("" if value is None else value, *args, **kwargs)
 
 
 class AnyText(Text):
-    """A string that may contain NUL.
-
-    For a script, which is passed in a file, a program, and an id, which `procd.services.ids`
-    checks.
-    """
+    """A string that may contain NUL: a script, passed in a file, or an id, checked later."""
 
     allows_nul = True
 
@@ -107,21 +100,15 @@ def non_empty() -> validate.Length:
 class BodySchema(Schema):
     """A schema that takes field names in any case and ignores unknown fields.
 
-    It is declared as any schema of marshmallow; but `Schema.load` takes longer than the fields
-    themselves, so `load_document` goes through them.
+    It is declared as any schema of marshmallow, but loaded by `load_document`: `Schema.load` takes
+    longer than the fields themselves.
     """
 
     class Meta:
         unknown = EXCLUDE
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._fields = [
-            (field.data_key or name, name, field) for name, field in self.load_fields.items()
-        ]
-
     def build(self, data: dict[str, Any]) -> Any:
-        """Make the request of all fields that were given or have a default.
+        """Make the request of the fields that were given or have a default.
 
         Raises:
             ValidationError: the fields don't fit each other.
@@ -138,7 +125,8 @@ class BodySchema(Schema):
             raise InvalidBody("invalid request body: must be a JSON object")
         given = {name.lower(): value for name, value in document.items() if value is not None}
         data: dict[str, Any] = {}
-        for key, name, field in self._fields:
+        for name, field in self.load_fields.items():
+            key = field.data_key or name
             value = given.get(key.lower(), missing)
             if value is missing and not field.required and field.load_default is missing:
                 continue
@@ -175,7 +163,6 @@ async def load(request: web.Request, schema: BodySchema) -> Any:
 
 
 async def _read(request: web.Request) -> bytes:
-    """Read a body; a client that stops sending must not keep the request for ever."""
     body = bytearray()
     while True:
         if request.transport is None:
@@ -257,25 +244,12 @@ def flag(query: Mapping[str, str], name: str) -> bool:
     return text == "true"
 
 
-def _is_unicode(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _invalid(messages: Any) -> InvalidBody:
-    return InvalidBody(f"invalid request body: {_first(messages)}")
-
-
-def _first(messages: Any, path: str = "") -> str:
+def _invalid(messages: Any, path: str = "") -> InvalidBody:
     """The first message of marshmallow's tree, with the path to it."""
     if isinstance(messages, dict):
         key, inner = next(iter(messages.items()))
-        return _first(inner, path if key in ("key", "value") else f"{path}.{key}".lstrip("."))
+        return _invalid(inner, path if key in ("key", "value") else f"{path}.{key}".lstrip("."))
     message = str(messages[0] if isinstance(messages, list) else messages)
     message = message[:1].lower() + message[1:].rstrip(".")
-    return f"{path}: {message}" if path and path != "_schema" else message
+    where = f"{path}: " if path and path != "_schema" else ""
+    return InvalidBody(f"invalid request body: {where}{message}")
