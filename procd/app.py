@@ -28,10 +28,9 @@ from procd.config import Config
 from procd.http.audit import AUDIT, AuditFile, audit, record_upgrade
 from procd.http.auth import ACCESS_CONTROL, AccessControl
 from procd.http.client import PROXIES, Proxies
-from procd.http.connection_limit import CONNECTION_LIMIT, ConnectionLimit
-from procd.http.middleware import errors, refuse_upgrade
+from procd.http.connection import CONNECTION_LIMIT, ConnectionLimit
+from procd.http.middleware import METRICS, RequestMetrics, add_id, errors, refuse_upgrade
 from procd.http.openapi import DESCRIPTION, PARAMETER, Description
-from procd.http.request_metrics import METRICS, RequestMetrics, add_id
 from procd.http.schema import MAX_VALUES, SILENCE_S
 from procd.http.websocket import WEBSOCKETS, WebSockets
 from procd.inherited import child_environment, home_dir, lasting_dir, work_dir

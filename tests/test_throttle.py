@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from procd.throttle import Turns, loop_lag_s
+from procd.tasks import Turns, loop_lag_s
 from tests.waiting import until
 
 

@@ -4,13 +4,13 @@ from aiohttp import web
 
 from procd.config import HealthConfig
 from procd.errors import Exhausted, NotReady, SpawnFailed
-from procd.http.connection_limit import CONNECTION_LIMIT
+from procd.http.connection import CONNECTION_LIMIT
 from procd.http.openapi import LIST, STRINGS, Doc, Shape, error_with
 from procd.http.responses import json_response
 from procd.process.shell import Shell
 from procd.process.supervisor import Supervisor
 from procd.services.shell.sessions import ShellSessions
-from procd.throttle import loop_lag_s
+from procd.tasks import loop_lag_s
 
 
 class Readiness:

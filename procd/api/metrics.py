@@ -19,10 +19,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from procd import __version__
+from procd.http.middleware import RequestMetrics
 from procd.http.openapi import Doc
-from procd.http.request_metrics import RequestMetrics
 from procd.metrics import Histogram, Traffic
-from procd.throttle import loop_lag_s
+from procd.tasks import loop_lag_s
 
 
 class Figures(Collector):

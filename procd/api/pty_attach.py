@@ -44,7 +44,7 @@ from procd.output.replay import ReplayFilter
 from procd.services.tokens import Scope
 from procd.services.pty.input_queue import InputQueue
 from procd.services.pty.session import PtyRequest, PtySession
-from procd.throttle import Turns
+from procd.tasks import Turns
 
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - the name of a sub-protocol
 BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)

@@ -20,7 +20,7 @@ from aiohttp.typedefs import Handler
 from procd.config import AuditConfig, ConfigError
 from procd.http.auth import ACCESS_CONTROL, CALLER, UNGUARDED
 from procd.http.client import PROXIES
-from procd.http.request_metrics import SWITCHING, UPGRADED
+from procd.http.middleware import SWITCHING, UPGRADED
 from procd.http.responses import timestamp
 from procd.services.tokens import ANYONE
 

@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler
 from procd.config import Config, ServerConfig
 from procd.errors import Refused, Unauthorized
 from procd.http.client import PROXIES, asks_websocket, target_host
-from procd.http.connection_limit import ConnectionLimit
+from procd.http.connection import ConnectionLimit
 from procd.services.tokens import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
 from procd.services.access import Access, is_address, is_loopback
 

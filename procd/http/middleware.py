@@ -1,9 +1,15 @@
-"""The one place where exceptions become replies, all with the error envelope.
+"""What is done for every request: it gets an id, is counted, and answered also if it fails.
 
-Source: Process API contract, section 3.2.
+This is the one place where exceptions become replies, all with the error envelope. Source: Process
+API contract, section 3.2.
 """
 
+import itertools
 import logging
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,12 +17,27 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from procd.errors import BadRequest, NotFound, ProcdError, Unauthorized
-from procd.http.client import asks_websocket
-from procd.http.request_metrics import METRICS
+from procd.http.client import PROXIES, asks_websocket
 from procd.http.responses import json_response, respond, timestamp
+from procd.logging import REQUEST_ID
+from procd.metrics import Histogram, Traffic
 
 log = logging.getLogger(__name__)
 
+ID_HEADER: Final = "X-Request-Id"
+# Ids of clients that can't do harm in a log or a header.
+SAFE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
+
+# Buckets of the time to answer, which is mostly the command's own.
+BOUNDS_S: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+)  # fmt: skip
+SWITCHING: Final = 101
+# The status of a request whose client went before there was one, as in nginx.
+CLIENT_GONE: Final = 499
+
+# Set on a request that has become a WebSocket.
+UPGRADED = web.RequestKey("UPGRADED", bool)
 # Errors of these paths have the key `error` as well, for clients before 0.226.
 PTY_PATH: Final = "/process/pty"
 # The rest of a longer body is not waited for: the reply to a request that leaves it unread is the
@@ -26,6 +47,108 @@ WEBSOCKET_VERSION: Final = "13"
 
 # On a request whose client waits for "100 Continue" before it sends the body.
 AWAITS_CONTINUE = web.RequestKey("AWAITS_CONTINUE", bool)
+
+
+@dataclass(slots=True, eq=False)
+class RouteStats:
+    """The requests of one route.
+
+    Attributes:
+        pattern: the route's path with names for what varies; all unknown paths share one.
+        statuses: how many requests by the status of their reply.
+        durations: from the request's head to the reply; WebSockets not included.
+    """
+
+    method: str
+    pattern: str
+    statuses: dict[int, int] = field(default_factory=dict)
+    durations: Histogram = field(default_factory=lambda: Histogram(BOUNDS_S))
+
+    def count(self, status: int) -> None:
+        """Count a request that was answered with `status`."""
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+
+
+class RequestMetrics:
+    """The statistics of all routes.
+
+    Attributes:
+        unmatched: of requests that match none.
+    """
+
+    def __init__(self) -> None:
+        self.unmatched = RouteStats("any", "unmatched")
+        self.traffic = Traffic()
+        self._by_pattern: dict[tuple[str, str], RouteStats] = {}
+        self._by_route: dict[web.AbstractRoute, RouteStats] = {}
+        self._id_prefix = secrets.token_hex(5)
+        self._numbers = itertools.count(1)
+
+    def add_route(self, route: web.AbstractRoute, method: str, pattern: str) -> None:
+        """Count the requests of `route` with those of all variants of `method` and `pattern`."""
+        stats = self._by_pattern.setdefault((method, pattern), RouteStats(method, pattern))
+        self._by_route[route] = stats
+
+    @property
+    def all(self) -> list[RouteStats]:
+        """The statistics of all routes, and `unmatched`."""
+        return [self.unmatched, *self._by_pattern.values()]
+
+    def of(self, request: web.Request) -> RouteStats:
+        """The statistics that a request belongs to."""
+        return self._by_route.get(request.match_info.route, self.unmatched)
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Count a request; the outermost middleware."""
+        begin = time.perf_counter()
+        request_id = request.headers.get(ID_HEADER)
+        if request_id is None or SAFE_ID.fullmatch(request_id) is None:
+            request_id = f"{self._id_prefix}-{next(self._numbers):x}"
+        REQUEST_ID.set(request_id)  # in the request's own task
+        status = CLIENT_GONE
+        try:
+            response = await handler(request)
+            status = response.status
+            body = response.body if isinstance(response, web.Response) else None
+            sent_bytes = len(body) if isinstance(body, bytes) else response.body_length
+            self.traffic.sent_bytes += sent_bytes
+            return response
+        finally:
+            seconds = time.perf_counter() - begin
+            if status == CLIENT_GONE and request.get(UPGRADED):
+                status = SWITCHING
+            stats = self.of(request)
+            stats.count(status)
+            if status != SWITCHING:
+                stats.durations.add(seconds)
+            self.traffic.received_bytes += request.content.total_bytes
+            if log.isEnabledFor(logging.DEBUG):
+                _log_request(request, stats, status, seconds)
+
+
+METRICS = web.AppKey("METRICS", RequestMetrics)
+
+
+def _log_request(request: web.Request, stats: RouteStats, status: int, seconds: float) -> None:
+    """Log a request, without its path and query, which may contain secrets."""
+    log.debug(
+        "request",
+        extra={
+            "method": request.method,
+            "route": stats.pattern,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 3),
+            "client": request.app[PROXIES].client_of(request),
+        },
+    )
+
+
+async def add_id(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell the client the id of its request, and note an upgrade; called before a reply is sent."""
+    response.headers[ID_HEADER] = REQUEST_ID.get()
+    if response.status == SWITCHING:
+        request[UPGRADED] = True
 
 
 def envelope(request: web.BaseRequest | None, error: ProcdError) -> dict[str, object]:

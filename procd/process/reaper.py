@@ -7,8 +7,7 @@ from types import FrameType
 from typing import Any, Final
 
 from procd.process.tree import reap_orphans
-from procd.tasks import Tasks
-from procd.throttle import Turns
+from procd.tasks import Tasks, Turns
 
 # From the first SIGCHLD until all orphans that have ended by then are reaped.
 REAP_DELAY_S: Final = 1.0

@@ -23,8 +23,7 @@ from procd.process.reaper import Reaper
 from procd.process.spawn import Spec, spawn
 from procd.process.tree import KILL_WAIT_S, Tree, Trees, become_subreaper
 from procd.process.tty import Terminal, open_terminal
-from procd.tasks import Tasks
-from procd.throttle import Turns
+from procd.tasks import Tasks, Turns
 from procd.unix.fd import OwnedFd, has_room_for_long_lived, pipes
 from procd.unix.libc import MallocTrimmer
 from procd.unix.own_process import autogroup_nice

@@ -23,8 +23,7 @@ from typing import Final
 from procd.process.child import Child
 from procd.process.sudo import SUDO_GRACE_S, SudoGrace
 from procd.process.tags import EVERY_BIT, tag_of
-from procd.tasks import Tasks
-from procd.throttle import Turns
+from procd.tasks import Tasks, Turns
 from procd.unix.libc import LIBC
 from procd.unix.pidfd import RETRY_S, send, wait_ended
 from procd.unix.procfs import children, own_children, stat_of, ticks_since_boot

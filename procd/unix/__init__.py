@@ -1,4 +1,4 @@
 """Thin wrappers of system calls: descriptors, files, signals, /proc, memory. No processes to run.
 
-May import `procd.errors`, `procd.throttle` and the standard library.
+May import `procd.errors`, `procd.tasks` and the standard library.
 """

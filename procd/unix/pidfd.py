@@ -12,7 +12,7 @@ import signal
 from collections.abc import Mapping
 from typing import Final
 
-from procd.throttle import STEPS
+from procd.tasks import STEPS
 from procd.unix.fd import OwnedFd
 from procd.unix.procfs import stat_of
 

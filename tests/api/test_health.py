@@ -9,7 +9,7 @@ from pathlib import Path
 from procd.api.health import READINESS
 from procd.config import HealthConfig
 from procd.services.shell.command import LEAST_BYTES
-from procd.throttle import loop_lag_s
+from procd.tasks import loop_lag_s
 from procd.unix.fd import RESERVED
 from tests.aliases import Client, MakeClient
 from tests.api import sessions

@@ -8,7 +8,7 @@ from procd.logging import HumanFormatter, facts
 from tests.aliases import MakeClient
 from tests.api.clients import connect, create, delete
 
-LOGGER = "procd.http.request_metrics"
+LOGGER = "procd.http.middleware"
 
 
 async def test_an_id_for_each_request(procd: MakeClient) -> None:

@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from procd.api.pty_protocol import PROTOCOL
-from procd.http.connection_limit import CONNECTION_LIMIT
+from procd.http.connection import CONNECTION_LIMIT
 from procd.http.keepalive import queued_bytes
 from procd.http.websocket import MESSAGES_A_TURN, WEBSOCKETS
 from procd.output.frames import encode

@@ -22,7 +22,7 @@ from procd.services.ids import check_id
 from procd.services.pty.recording import Recordings
 from procd.services.pty.session import PtyInfo, PtyRequest, PtySession, check_size
 from procd.suspend import Countdown
-from procd.throttle import Turns
+from procd.tasks import Turns
 from procd.unix.file import is_remote
 
 # Pieces of replays that are filtered in one turn of the event loop: one may take 13 ms.
