@@ -20,6 +20,7 @@ from aiohttp import web
 from procd.app import create_app
 from procd.app import reload as reload_app
 from procd.cli.failure import EXIT_CONFIG, Failure
+from procd.cli.options import config_file
 from procd.config import Config, ConfigError, LogConfig
 from procd.config_file import load
 from procd.http.auth import ACCESS_CONTROL
@@ -42,10 +43,7 @@ LEAST_FILES: Final = 36 + RESERVED
 
 
 @click.command()
-@click.option(
-    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", show_envvar=True,
-    help="TOML file.",
-)  # fmt: skip
+@config_file
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), help="TCP port; 0 picks a free one.")
 @click.argument("entrypoint", nargs=-1)

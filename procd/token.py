@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from procd.cli.failure import EXIT_CONFIG, Failure
+from procd.cli.options import config_file
 from procd.config import ConfigError
 from procd.config_file import load
 from procd.services.access import OF_VARIABLE, VARIABLE
@@ -27,10 +28,7 @@ from procd.services.tokens import NAME, SCOPES, Token, add_token, digest_of, new
     type=click.Path(path_type=Path),
     help="Token file; if not given, auth.token_file of the configuration.",
 )
-@click.option(
-    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", show_envvar=True,
-    help="TOML file.",
-)  # fmt: skip
+@config_file
 def command(name: str, scope: str, file: Path | None, path: Path | None) -> None:
     """Make a token, print it, and add its hash to the token file, which procd reads at SIGHUP.
 

@@ -41,9 +41,9 @@ from procd.http.websocket import (
 from procd.output.buffer import Buffer
 from procd.output.frames import BINARY, encode
 from procd.output.replay import ReplayFilter
-from procd.services.tokens import Scope
 from procd.services.pty.input_queue import InputQueue
 from procd.services.pty.session import PtyRequest, PtySession
+from procd.services.tokens import Scope
 from procd.tasks import Turns
 
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - the name of a sub-protocol

@@ -1,26 +1,7 @@
 """The sub-protocol `procd.pty.v1`: what a client of a PTY that offers it can say and is told.
 
-Its binary messages are input, as those of every client. Its text messages are JSON objects:
-
-    {"type": "ack", "offset": N}       all output before N is drawn; messages that begin less than
-                                       `pty.window_bytes` after N may follow, and then the end. A
-                                       client that gets no more for that reason, and acknowledges
-                                       nothing for `server.dead_peer_s`, counts as dead
-    {"type": "size", "cols": C, "rows": R, "visible": true}       the size of its window
-    {"type": "take-over"}              close all other clients that may write, with code 4001
-    {"type": "ping"}                   answer {"type": "control", "status": "pong"}: a page in a
-                                       browser sees no pings of the WebSocket itself
-
-Its `connected` also has `cols` and `rows`, the size that the output is for. When it joins and at
-each change, it is told who is attached and which size was agreed:
-
-    {"type": "control", "status": "presence", "you": 2, "active": 2, "policy": "latest",
-     "cols": 80, "rows": 24, "clients": [{"id": 2, "name": …, "viewer": false, "visible": true,
-     "cols": 80, "rows": 24}]}
-
-It also gets the `modes` before a replay, as with `?modes=true` (README).
-
-Other clients get none of this.
+docs/wire.md describes its messages. Binary messages are input, as those of every client. Clients
+that don't offer it get none of this.
 """
 
 import asyncio

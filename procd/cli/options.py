@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable
 from functools import update_wrapper
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -16,6 +17,11 @@ from procd.cli.transport import DEFAULT_URL, SESSION, Client, Target, parse, quo
 COMPLETION_S: Final = 2.0
 MAX_TOKEN_BYTES: Final = 4096
 SETTINGS: Final = ("url", "token", "token_file")  # of the client's file
+
+config_file = click.option(
+    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", show_envvar=True,
+    help="TOML file.",
+)  # fmt: skip
 
 
 def pass_client(function: Callable[..., Any]) -> Callable[..., Any]:

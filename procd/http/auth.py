@@ -15,8 +15,8 @@ from procd.config import Config, ServerConfig
 from procd.errors import Refused, Unauthorized
 from procd.http.client import PROXIES, asks_websocket, target_host
 from procd.http.connection import ConnectionLimit
-from procd.services.tokens import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
 from procd.services.access import Access, is_address, is_loopback
+from procd.services.tokens import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
 
 PREFIX: Final = re.compile(r"\A/toolbox/[^/]+(?=/)")
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}

@@ -24,7 +24,7 @@ from yarl import URL
 from procd.config import ServerConfig
 from procd.errors import BadRequest, Exhausted, NotFound, ProcdError
 from procd.http.client import peer_of
-from procd.http.keepalive import HalfCloseTimeout, WriteTimeout
+from procd.http.keepalive import WriteTimeout
 from procd.http.middleware import AWAITS_CONTINUE, METRICS, RequestMetrics, last_response
 from procd.suspend import Countdown
 from procd.unix.fd import RESERVED
@@ -35,6 +35,9 @@ EXTRA_CONNECTIONS: Final = 256
 # How long a whole head may be, in units of `server.max_header_bytes`: a request line and a header
 # of that length, and as much for all others. What comes with its end isn't counted.
 HEAD_TO_HEADER: Final = 3
+# How long the reply to a client that sends no more may take to begin, or to go on, seconds. Such a
+# client has gone, or has closed its half only, as `nc` does.
+HALF_CLOSE_S: Final = 0.25
 # A stranger is disconnected after the reply to a longer request: a connection keeps its last
 # request until the next one.
 SHORT_REQUEST_BYTES: Final = 4 << 10
@@ -214,7 +217,7 @@ class HttpConnection(web.RequestHandler):
         self._too_long = False  # and that for a head that was too long
         self._websocket: WebSocketReader | None = None
         self._idle: Countdown | None = None
-        self._half_close: HalfCloseTimeout | None = None
+        self._half_close: Countdown | None = None
         self._write_timeout: WriteTimeout | None = None
         self.heard_at = 0.0
 
@@ -349,10 +352,24 @@ class HttpConnection(web.RequestHandler):
         if self._request is None and not self._messages:
             return False
         if self._half_close is None:
-            self._half_close = HalfCloseTimeout(self._wire, self._reply_progress)
+            self._await_reply()
         return True
 
+    def _await_reply(self) -> None:
+        """Close the connection when HALF_CLOSE_S has passed without progress of a reply."""
+        before = self._reply_progress()
+
+        def check() -> None:
+            progress = self._reply_progress()
+            if progress is not None and progress is not before:
+                self._await_reply()
+            elif self._wire is not None:
+                self._wire.close()
+
+        self._half_close = Countdown(HALF_CLOSE_S, check)
+
     def _reply_progress(self) -> object | None:
+        """Another object whenever a reply makes progress; None if none is due."""
         if self._request is None:
             return next(iter(self._messages), None)
         return object() if self._request.writer.output_size else self._request

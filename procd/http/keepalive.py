@@ -1,6 +1,6 @@
-"""Timeouts of connections: half-closed ones, unread replies, dead WebSocket peers.
+"""Timeouts of connections: unread replies, dead WebSocket peers.
 
-A suspended sandbox counts for none of them: see `procd.suspend`.
+A suspended sandbox counts for neither: see `procd.suspend`.
 
 TCP_USER_TIMEOUT would not do: it counts from when the client's window was full, whatever the client
 has read since, and doesn't find a dead client whose input isn't read.
@@ -21,8 +21,6 @@ from procd.suspend import Countdown, standstill_s
 CHECKS_BEHIND: Final = 5
 # And one that doesn't read a reply: so many times before it is aborted.
 CHECKS: Final = 10
-# How long the reply to a client that sends no more may take to begin, or to go on, seconds.
-HALF_CLOSE_S: Final = 0.25
 
 
 def queued_bytes(sock: socket.socket) -> int:
@@ -84,34 +82,6 @@ class WriteTimeout:
             self._transport.abort()
         else:
             self._timer = Countdown(self._interval_s, self._check)
-
-    def cancel(self) -> None:
-        """Stop."""
-        self._timer.cancel()
-
-
-class HalfCloseTimeout:
-    """Closes the connection of a client that sends no more, when no reply makes progress.
-
-    Such a client has gone, or has closed its half only, as `nc` does.
-
-    Args:
-        progress: returns another object whenever a reply makes progress; None if none is due.
-    """
-
-    def __init__(self, transport: asyncio.Transport, progress: Callable[[], object | None]) -> None:
-        self._transport = transport
-        self._progress = progress
-        self._last = progress()
-        self._timer = Countdown(HALF_CLOSE_S, self._check)
-
-    def _check(self) -> None:
-        progress = self._progress()
-        if progress is None or progress is self._last:
-            self._transport.close()
-            return
-        self._last = progress
-        self._timer = Countdown(HALF_CLOSE_S, self._check)
 
     def cancel(self) -> None:
         """Stop."""

@@ -10,12 +10,13 @@ from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import chain, dropwhile, islice
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import orjson
 from aiohttp import hdrs, web
 
-from procd.output.buffer import Run
+from procd.output.buffer import Buffer
+from procd.output.logfile import Snapshot
 from procd.output.multiplex import MARKERS
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
@@ -58,24 +59,6 @@ def json_response(value: object, status: int = 200) -> web.Response:
     return web.Response(body=dumps(value), status=status, headers={hdrs.CONTENT_TYPE: JSON_TYPE})
 
 
-class Output(Protocol):
-    """Output of a process, in memory or on disk."""
-
-    @property
-    def sole_stream(self) -> int:
-        """The stream that all bytes belong to; 0 if there are several, or none."""
-
-    def dropped(self, stream: int) -> int:
-        """How many bytes of one stream are no longer kept."""
-
-    def runs(self) -> Iterator[Run]:
-        """The bytes, oldest first, each run of one stream; a gap shows as a jump of the offset.
-
-        Raises:
-            OSError: they can't be read, or were dropped meanwhile.
-        """
-
-
 class OutputText(NamedTuple):
     """Output as text: of one stream, or of all in order of arrival (`EVERY_STREAM`).
 
@@ -87,7 +70,7 @@ class OutputText(NamedTuple):
             rest of a character that it has cut.
     """
 
-    output: Output
+    output: Buffer | Snapshot
     stream: int = EVERY_STREAM
     labelled: bool = False
     marks_gap: bool = True
@@ -96,7 +79,7 @@ class OutputText(NamedTuple):
         """The text, a piece for each run of bytes; a piece may be empty.
 
         Raises:
-            OSError: as `Output.runs`.
+            OSError: it can't be read, or was dropped meanwhile.
         """
         if self.stream and self.output.sole_stream not in (EVERY_STREAM, self.stream):
             return

@@ -11,7 +11,7 @@ from procd.api.interpreter import CONTEXTS
 from procd.api.pty import PTYS
 from procd.api.pty_protocol import PROTOCOL
 from procd.api.sessions import SESSIONS
-from procd.http import keepalive, websocket
+from procd.http import connection, websocket
 from procd.http.websocket import WEBSOCKETS
 from procd.services.shell.command import State
 from procd.suspend import LATE_S, Countdown
@@ -107,7 +107,7 @@ async def test_who_sends_no_more(
     procd: MakeClient, alive: Fifo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is answered if that takes a moment, of which the standstill isn't part."""
-    monkeypatch.setattr(keepalive, "HALF_CLOSE_S", PATIENCE_S)
+    monkeypatch.setattr(connection, "HALF_CLOSE_S", PATIENCE_S)
     client = await procd()
     body = json.dumps({"command": f"exec 9>{alive}; echo begun >&9; sleep 0.1; echo here"}).encode()
     async with raw(client) as rude:

@@ -13,8 +13,8 @@ from procd.app import PREFIXES, ROUTES
 from procd.config import ConfigError
 from procd.config_file import from_mapping
 from procd.http.auth import ACCESS_CONTROL, SCOPES, UNGUARDED, UPGRADES
-from procd.services.tokens import Scope, new_secret
 from procd.services.access import Access
+from procd.services.tokens import Scope, new_secret
 from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, bearer, guarded
 from tests.api.clients import WAIT_S, each, execute, listed, raw, refused
