@@ -8,37 +8,6 @@ import pytest
 from procd.tasks import Tasks
 
 
-async def test_what_is_to_be_finished_outlives_its_caller() -> None:
-    """A caller that waits gets the end or the failure; one that is cancelled changes nothing."""
-    tasks = Tasks()
-    loop = asyncio.get_running_loop()
-    began, gate, ended = (loop.create_future() for _ in range(3))
-
-    async def work() -> None:
-        began.set_result(None)
-        await gate
-        ended.set_result(None)
-
-    caller = loop.create_task(tasks.finish(work(), "the work"))
-    async with asyncio.timeout(10):
-        await began
-        caller.cancel()
-        await asyncio.wait([caller])
-        assert caller.cancelled()
-        assert not ended.done()
-        gate.set_result(None)
-        await ended
-    failing = loop.create_future()
-    failing.set_exception(RuntimeError("no luck"))
-
-    async def fail() -> None:
-        await failing
-
-    with pytest.raises(RuntimeError):
-        await tasks.finish(fail(), "doomed")
-    await tasks.aclose()
-
-
 async def test_a_failure_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """An exception that nobody waits for is logged with the task's name and its traceback."""
     tasks = Tasks()
@@ -83,19 +52,3 @@ async def test_close_cancels_and_waits(caplog: pytest.LogCaptureFixture) -> None
         await tasks.aclose()
     assert sorted(cleaned) == ["a", "b"]
     assert caplog.records == []
-
-
-async def test_close_lets_those_end_that_need_no_longer() -> None:
-    """Who has time is not cancelled within it, and is not waited for beyond its end."""
-    tasks = Tasks()
-    ended: list[str] = []
-
-    async def work() -> None:
-        for _ in range(5):
-            await asyncio.sleep(0)
-        ended.append("by itself")
-
-    tasks.start(work(), "work")
-    async with asyncio.timeout(10):
-        await tasks.aclose(1000)
-    assert ended == ["by itself"]

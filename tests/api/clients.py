@@ -460,12 +460,6 @@ class Raw:
             except ConnectionResetError:
                 return b""
 
-    @property
-    def was_reset(self) -> bool:
-        """Whether the server's kernel has answered with RST. Source: socket(7), SO_ERROR."""
-        sock = self._writer.get_extra_info("socket")
-        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-
     def segments(self) -> int:
         """How many segments with data have come. Source: linux/tcp.h, tcpi_data_segs_in."""
         sock = self._writer.get_extra_info("socket")

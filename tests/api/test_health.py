@@ -3,13 +3,11 @@
 import asyncio
 import os
 import shutil
-import time
 from pathlib import Path
 
 from procd.api.health import READINESS
 from procd.config import HealthConfig
 from procd.services.shell.command import LEAST_BYTES
-from procd.tasks import loop_lag_s
 from procd.unix.fd import RESERVED
 from tests.aliases import Client, MakeClient
 from tests.api import sessions
@@ -52,13 +50,6 @@ async def test_not_ready_while_stopping(procd: MakeClient) -> None:
     client = await procd()
     client.app[READINESS].stopping = True
     assert await reasons(client) == ["shutting down"]
-
-
-async def test_shutdown_says_so_first(procd: MakeClient) -> None:
-    client = await procd()
-    readiness = client.app[READINESS]
-    await client.close()
-    assert readiness.stopping
 
 
 async def test_not_ready_at_the_process_limit(procd: MakeClient) -> None:
@@ -162,33 +153,6 @@ async def test_not_ready_with_a_slow_loop(procd: MakeClient) -> None:
     assert readiness.reasons(limit_s + 1) == [f"event loop lags by {limit_s + 1:.1f} s"]
     client = await procd(health={"max_loop_lag_s": 0})
     assert client.app[READINESS].reasons(3600.0) == []
-
-
-async def test_lag_is_what_others_take() -> None:
-    assert await loop_lag_s() < WAIT_S
-    busy_s = 0.05
-    loop = asyncio.get_running_loop()
-    loop.call_soon(time.sleep, busy_s)
-    assert await loop_lag_s() >= busy_s
-
-
-async def test_lag_counts_sockets_that_are_ready() -> None:
-    busy_s = 0.05
-    loop = asyncio.get_running_loop()
-    reading, writing = os.pipe()
-
-    def readable() -> None:
-        os.read(reading, 1)
-        time.sleep(busy_s)
-
-    loop.add_reader(reading, readable)
-    os.write(writing, b"x")
-    try:
-        assert await loop_lag_s() >= busy_s
-    finally:
-        loop.remove_reader(reading)
-        os.close(reading)
-        os.close(writing)
 
 
 async def test_probes_answer_while_commands_run(procd: MakeClient, alive: Fifo, gate: Gate) -> None:

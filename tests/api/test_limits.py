@@ -2,7 +2,7 @@
 
 | Setting | Answer | Where it is tested |
 |---|---|---|
-| server.max_body_bytes | 413 | here |
+| server.max_body_bytes | 413 | test_schema |
 | server.max_connections | idle ones go, or 429 | daemon/test_connections |
 | server.max_strangers_bytes | those with most go | daemon/test_connections |
 | server.max_body_values | 400, and Close 1002 | here |
@@ -11,13 +11,13 @@
 | process.max_processes | 429 | here |
 | process.max_spawns_per_s, spawn_burst | 429 | here |
 | process.max_total_output_bytes | 429, and less is kept | here |
-| process.memory_max_bytes | the kernel ends who has more | test_process |
-| execute.max_concurrent | 429 | here |
-| execute.max_output_bytes | `truncated` | here |
-| execute.max_timeout_s | 408 | here |
+| process.memory_max_bytes | the kernel ends what has more | test_process_cgroup |
+| execute.max_concurrent | 429 | test_execute |
+| execute.max_output_bytes | `truncated` | test_execute |
+| execute.max_timeout_s | 408 | test_execute |
 | code_run.max_artifact_bytes | a picture alone, or none | test_code_run |
-| pty.max_sessions | 429 | here |
-| pty.max_clients | 1011 and a message | here |
+| pty.max_sessions | 429 | test_pty_limits |
+| pty.max_clients | 1011 and a message | test_pty_limits |
 | pty.max_message_bytes | 1009 | here |
 | pty.backlog_bytes, max_ended, linger_s | less is kept | test_pty_attach |
 | pty.replay_bytes | less is replayed | test_pty_attach |
@@ -29,7 +29,7 @@
 | sessions.max_queued | 429 | here |
 | sessions.max_commands | the oldest goes, or 429 | here |
 | sessions.max_total_text_bytes | the oldest goes, or 429 | here |
-| sessions.max_log_bytes, max_total_log_bytes | `truncated` | here |
+| sessions.max_log_bytes, max_total_log_bytes | `truncated` | test_session_logs |
 | sessions.input_queue_bytes | the request waits | test_session_input |
 | sessions.max_wait_s | answers early | test_session_control |
 | interpreter.max_contexts | 429 | test_interpreter |
@@ -57,7 +57,6 @@ from tests.api import sessions
 from tests.api.clients import (
     Gate,
     Raw,
-    attach,
     connect,
     create,
     delete,
@@ -95,12 +94,6 @@ async def refused_execute(client: Client, status: int, code: str, command: str =
         return message
 
 
-async def test_body(procd: MakeClient) -> None:
-    client = await procd(server={"max_body_bytes": 2048})
-    await refused_execute(client, 413, "PAYLOAD_TOO_LARGE", f": {'x' * 2048}")
-    assert (await execute(client, "echo on"))["result"] == "on\n"
-
-
 @each(
     "document",
     [
@@ -134,14 +127,6 @@ async def test_body_that_stops_coming(procd: MakeClient, length: str) -> None:
         assert status == 400
         assert b"it has stopped coming" in await slow.rest()
     assert (await execute(client, "echo on"))["result"] == "on\n"
-
-
-async def test_header(procd: MakeClient) -> None:
-    client = await procd(server={"max_header_bytes": 8190})
-    async with client.get("/version", headers={"X-Long": "x" * 9000}) as reply:
-        assert reply.status == 400
-    async with client.get("/version") as reply:
-        assert reply.status == 200
 
 
 async def test_number_of_headers(procd: MakeClient) -> None:
@@ -192,17 +177,6 @@ async def test_heads_and_bodies_that_come_in_pieces(procd: MakeClient) -> None:
             assert await answered(slow) == 200
 
 
-async def test_concurrent_executes(procd: MakeClient, gate: Gate) -> None:
-    client = await procd(execute={"max_concurrent": 1})
-    running = asyncio.ensure_future(execute(client, f"read x <{gate}"))
-    while not client.app[PROCESSES].supervised:
-        await asyncio.sleep(0)
-    assert "limit of 1 commands" in await refused_execute(client, 429, "LIMIT_REACHED")
-    gate.open()
-    assert (await running)["exitCode"] == 0
-    assert (await execute(client, "echo on"))["result"] == "on\n"
-
-
 async def test_processes(procd: MakeClient) -> None:
     client = await procd(process={"max_processes": 1}, sessions={"grace_s": 0.2})
     await sessions.create(client)
@@ -229,22 +203,6 @@ async def test_rate_of_spawns(procd: MakeClient) -> None:
         await refused(reply, 429, "LIMIT_REACHED")
     async with client.get("/process/session") as reply:
         assert await reply.json() == []
-
-
-async def test_output_of_a_command(procd: MakeClient) -> None:
-    client = await procd(execute={"max_output_bytes": 2048})
-    body = await execute(client, "seq 10000")
-    assert body["truncated"] is True
-    assert body["result"].startswith("1\n2\n")
-    assert body["result"].endswith("9999\n10000\n")
-    assert len(body["result"]) < 2048 + 200
-
-
-async def test_timeout_has_a_ceiling(procd: MakeClient) -> None:
-    client = await procd(execute={"max_timeout_s": 0.2})
-    request = json_body({"command": "sleep 1000", "timeout": 0})
-    async with client.post("/process/execute", data=request) as reply:
-        await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
 
 
 async def test_output_in_memory(procd: MakeClient, tmp_path: Path) -> None:
@@ -335,27 +293,6 @@ async def test_terminals_that_have_ended_give_way(procd: MakeClient, tmp_path: P
     assert (await execute(client, "echo on"))["result"] == "on\n"
 
 
-async def test_terminals(procd: MakeClient, tmp_path: Path) -> None:
-    client = await procd(process={"shell": program(tmp_path, "read x")}, pty={"max_sessions": 1})
-    await create(client, "t")
-    async with client.post("/process/pty", json={"id": "other"}) as reply:
-        await refused(reply, 429, "LIMIT_REACHED")
-    await delete(client, "t")
-    await create(client, "other")
-    await delete(client, "other")
-
-
-async def test_clients_of_a_terminal(procd: MakeClient, tmp_path: Path) -> None:
-    client = await procd(process={"shell": program(tmp_path, "read x")}, pty={"max_clients": 1})
-    await create(client, "t")
-    first = await connect(client, "t")
-    second = await attach(client, "/process/pty/t/connect")
-    assert "limit of 1 clients" in second.controls[0]["error"]
-    assert (await second.to_end())[0] == 1011
-    await first.type(b"\n")
-    await first.to_end()
-
-
 async def test_message_to_a_terminal(procd: MakeClient, tmp_path: Path) -> None:
     client = await procd(
         process={"shell": program(tmp_path, "read x")}, pty={"max_message_bytes": 1024}
@@ -419,13 +356,3 @@ async def test_texts_of_commands(procd: MakeClient, gate: Gate) -> None:
     assert (await sessions.run(client, f"{long}\n{long}\necho on", session_id="other"))[
         "output"
     ] == "on\n"
-
-
-@pytest.mark.parametrize("setting", ["max_log_bytes", "max_total_log_bytes"])
-async def test_output_on_disk(procd: MakeClient, setting: str) -> None:
-    client = await procd(sessions={setting: MEGABYTE})
-    await sessions.create(client)
-    body = await sessions.run(client, "seq -w 999999")
-    assert body["truncated"] is True
-    assert body["stdout"].endswith("999999\n")
-    assert len(body["stdout"]) < MEGABYTE + 200

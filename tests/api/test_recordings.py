@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from procd.api.pty import PTYS
 from tests.aliases import Client, MakeClient
 from tests.api.clients import WAIT_S, connect, create, delete, each, program, refused
 
@@ -96,18 +95,6 @@ async def test_output_sizes_and_the_end_are_recorded(procd: MakeClient, tmp_path
     path = tmp_path / "state" / "recordings" / recording["name"]
     assert path.stat().st_size == recording["sizeBytes"]
     assert path.stat().st_mode & 0o777 == 0o600
-
-
-async def test_its_modes_are_known_all_the_same(procd: MakeClient, tmp_path: Path) -> None:
-    client = await served(procd, tmp_path, r"printf '\033[?2004hready'; read x")
-    await create(client, "t1", record=True)
-    session = client.app[PTYS].get("t1")
-    terminal = await connect(client, "t1")
-    await terminal.until(b"ready")
-    assert session.recorded
-    assert session.modes.at(session.log.store.end) == b"\x1b[?2004h"
-    await terminal.type(b"\n")
-    await terminal.to_end()
 
 
 async def test_none_by_default_and_all_if_set(procd: MakeClient, tmp_path: Path) -> None:

@@ -68,21 +68,6 @@ async def test_many_changes_make_few_lists(procd: MakeClient) -> None:
     await feed.close()
 
 
-async def test_what_changes_after_a_quiet_time_is_told(
-    procd: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Though nobody waits for the end of a pause by then."""
-    monkeypatch.setattr(live, "PAUSE_S", 0)
-    client = await procd(process={"shell": "/bin/sh"})
-    feed = await client.ws_connect("/terminal/ptys")
-    assert await listed(feed, lambda _: True) == []
-    await create(client, "t1", lazyStart=True)
-    await listed(feed, lambda ptys: len(ptys) == 1)
-    await create(client, "t2", lazyStart=True)
-    await listed(feed, lambda ptys: len(ptys) == 2)
-    await feed.close()
-
-
 async def test_who_does_not_read_is_sent_the_last_list(
     procd: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,7 +62,7 @@ async def test_the_pod_starts_with_a_token_and_not_without(
     async with http.post(
         f"{daemon.url}/process/execute", json={"command": "echo out"}, headers=headers
     ) as reply:
-        assert (await reply.json())["stdout"] == "out\n"
+        assert (await reply.json())["result"] == "out\n"
     for path, status in ("/healthz", 200), ("/readyz", 200), ("/version", 401):
         async with http.get(f"{daemon.url}{path}") as reply:
             assert reply.status == status

@@ -52,15 +52,15 @@ async def until(ws: aiohttp.ClientWebSocketResponse, text: bytes) -> bytes:
 async def test_requests(start: Start, gateway: Serve, http: aiohttp.ClientSession) -> None:
     front = gateway(start())
     reply = await post(http, front, "/process/execute", command="echo out; echo err >&2; exit 3")
-    assert (reply["exitCode"], reply["stdout"], reply["stderr"]) == (3, "out\n", "err\n")
+    assert reply == {"exitCode": 3, "result": "out\nerr\n"}
     size = 3_000_000
     reply = await post(
         http, front, "/process/execute", command=f"head -c {size} /dev/zero | tr '\\0' x"
     )
-    assert reply["stdout"] == "x" * size
+    assert reply["result"] == "x" * size
     # More than a proxy's own limits on bodies and on header fields.
     reply = await post(http, front, "/process/execute", command=f"echo {'y' * 2_000_000} | wc -c")
-    assert reply["stdout"].strip() == "2000001"
+    assert reply["result"].strip() == "2000001"
     headers = {"X-Request-Id": "mine", "X-Long": "z" * 60_000}
     async with http.get(f"{front.url}/version", ssl=front.tls, headers=headers) as response:
         assert response.status == 200
@@ -136,7 +136,7 @@ async def test_a_unix_socket(
     daemon = start(env={"PROCD_SERVER_UNIX": str(path)})
     path.chmod(0o666)  # the proxies of a test are in no group of procd's
     reply = await post(http, gateway(daemon, unix=path), "/process/execute", command="echo out")
-    assert reply["stdout"] == "out\n"
+    assert reply["result"] == "out\n"
 
 
 async def test_the_gateways_own_pages_and_no_others(

@@ -39,7 +39,7 @@ class Silence:
 
     async def execute(self) -> None:
         reply = await self._post("/process/execute", command=self._script, timeout=self._limit_s)
-        assert reply["stdout"] == "late\n"
+        assert reply["result"] == "late\n"
 
     async def code_run(self) -> None:
         code = f"import time; time.sleep({self._seconds}); print('late')"

@@ -14,7 +14,6 @@ from procd.api.sessions import SESSIONS
 from procd.http import connection, websocket
 from procd.http.websocket import WEBSOCKETS
 from procd.services.shell.command import State
-from procd.suspend import LATE_S, Countdown
 from tests.aliases import MakeClient
 from tests.api import sessions
 from tests.api.cells import said, start
@@ -190,18 +189,6 @@ async def test_an_idle_context(procd: MakeClient) -> None:
     await listed(client)
     assert await said(client, "print(state)") == "kept\n"
     await until(lambda: client.app[CONTEXTS].get("default").pid is None)
-
-
-async def test_what_is_kept_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is kept for so long once more, and then no longer."""
-    monkeypatch.setattr("procd.suspend.LATE_S", LATE_S / 10)
-    ended = asyncio.Event()
-    kept = Countdown(0.05, ended.set)
-    due = kept._due
-    time.sleep(2 * LATE_S / 10)
-    await until(lambda: kept._due > due)
-    async with asyncio.timeout(10):
-        await ended.wait()
 
 
 async def test_a_shell_that_leaves_a_command(

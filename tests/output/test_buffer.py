@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from procd.output.budget import LEAST_TAIL_BYTES, Budget
-from procd.output.buffer import FEW_RUNS, MERGE_BYTES, RUN_COST_BYTES, Buffer, Run
+from procd.output.buffer import FEW_RUNS, MERGE_BYTES, RUN_COST_BYTES, Buffer
 
 # Lengths around the limits; the content is made from them, so that shrinking is quick.
 LENGTHS = st.one_of(
@@ -110,26 +110,6 @@ def test_read(model: Model, share: float, most: int) -> None:
         buffer.read(buffer.end + 1, 1)
 
 
-LONG_RUNS = st.lists(
-    st.tuples(st.integers(MERGE_BYTES + 1, 3 * MERGE_BYTES), st.just(1)), max_size=12
-)
-
-
-@UNTIMED
-@given(st.integers(1, 8 * MERGE_BYTES), LONG_RUNS, st.integers(1, 9 * MERGE_BYTES))
-@example(10_000, [(6000, 1)], 3000)
-@example(10_000, [(9000, 1)] * 2, 100)
-def test_start_is_exact_and_foretold(
-    tail_bytes: int, appends: list[tuple[int, int]], size: int
-) -> None:
-    tail_bytes += (len(appends) + 1) * RUN_COST_BYTES  # so that the number of runs is no limit
-    model = filled(tail_bytes, 0, appends)
-    assert model.buffer.start == max(0, model.buffer.end - tail_bytes)
-    foretold = model.buffer.start_after(size)
-    model.append(size, 1)
-    assert model.buffer.start == foretold
-
-
 def test_alternating_single_bytes() -> None:
     """A small cap is filled; of a large one the number of runs is the limit, and the memory."""
     assert filled(600, 300, [(1, 1 + i % 2) for i in range(700)]).buffer.kept_bytes == 600
@@ -146,41 +126,6 @@ def test_alternating_single_bytes() -> None:
     assert buffer.end == 20_000
     assert FEW_RUNS < buffer.kept_bytes < 20_000
     assert after - before <= 2 * cap_bytes
-
-
-def test_memory_of_long_runs() -> None:
-    """They aren't copied, and what is evicted is freed."""
-    cap_bytes, run_bytes = 256 << 10, 64 << 10
-    data = b"x" * run_bytes
-    buffer = Buffer(cap_bytes)
-    buffer.append(data)
-    assert buffer.read(0, 1 << 20) is data
-    tracemalloc.start()
-    try:
-        for _ in range(1000):
-            buffer.append(bytes(run_bytes))
-        taken, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert buffer.kept_bytes == cap_bytes
-    assert taken <= 2 * cap_bytes + run_bytes
-
-
-def test_read_takes_whole_runs_that_fit() -> None:
-    buffer = Buffer(1 << 20)
-    buffer.append(b"a" * 5000)
-    buffer.append(b"b" * 5000)
-    assert buffer.read(0, 9999) == b"a" * 5000
-    assert buffer.read(0, 10_000) == b"a" * 5000 + b"b" * 5000
-    assert buffer.read(5000, 100) == b"b" * 100
-
-
-def test_gap_is_a_jump_of_the_offset() -> None:
-    buffer = Buffer(20, 10)
-    buffer.append(b"", 2)
-    buffer.append(b"0123456789abcdefghij" * 2, 1)
-    assert list(buffer.runs()) == [Run(0, 1, b"0123456789"), Run(30, 1, b"abcdefghij")]
-    assert (buffer.start, buffer.end, buffer.kept_bytes) == (30, 40, 20)
 
 
 def test_budget_is_shared() -> None:
@@ -227,23 +172,6 @@ def test_budget_evicts_before_a_head_ends() -> None:
         buffer.append(bytes(100_000))
     assert buffer.kept_bytes == 400_000
     assert budget.used_bytes == buffer.held_bytes
-
-
-def test_budget_hears_of_what_is_freed() -> None:
-    freed: list[int] = []
-    budget = Budget(2000, freed.append)
-    buffer = Buffer(500, 0, budget)
-    assert buffer.claim(600)
-    assert not buffer.claim(1500)
-    assert buffer.claim(100)
-    buffer.append(bytes(300))
-    assert budget.used_bytes == 700 + 300 + RUN_COST_BYTES
-    buffer.clear()
-    assert (budget.used_bytes, freed) == (0, [1000 + RUN_COST_BYTES])
-    buffer.append(bytes(300))
-    del buffer
-    assert freed[1:] == [300 + RUN_COST_BYTES]
-    assert not Buffer(500).claim(1)
 
 
 def test_shorten() -> None:

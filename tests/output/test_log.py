@@ -175,16 +175,6 @@ def ignore() -> None:
     return
 
 
-def test_slow_reader_beside_a_fast_one_is_lost() -> None:
-    output, source = new_log()
-    slow, fast = output.attach(0, ignore), output.attach(0, ignore)
-    for _ in range(10):
-        output.append(b"x" * (HIGH_BYTES - 1))
-        fast.advance(output.store.end)
-    assert source.calls == []
-    assert (slow.lost, fast.lost) == (True, False)
-
-
 def test_wake_may_read_and_detach() -> None:
     output, source = new_log()
     calls: list[str] = []
@@ -204,44 +194,6 @@ def test_wake_may_read_and_detach() -> None:
     assert calls == ["left", "read", "read"]
     assert output.readers == 1
     assert source.running
-
-
-def test_seal_wakes_and_resumes() -> None:
-    """A cursor is at the end once it has read all; later ones pause nothing."""
-    output, source = new_log()
-    woken: list[bool] = []
-    cursor = output.attach(0, lambda: woken.append(output.sealed))
-    output.append(b"x" * HIGH_BYTES)
-    output.seal()
-    assert woken == [False, True]
-    assert source.calls == ["pause", "resume"]
-    assert not cursor.at_end
-    cursor.advance(HIGH_BYTES)
-    assert cursor.at_end
-    output.attach(0, ignore)
-    assert source.calls == ["pause", "resume"]
-
-
-def test_high_limit_of_0_never_pauses() -> None:
-    output, source = new_log(high_bytes=0)
-    output.attach(0, ignore)
-    output.append(b"x" * 10 * CAP_BYTES)
-    assert source.calls == []
-
-
-def test_tap_and_on_idle() -> None:
-    output, _ = new_log()
-    idle: list[int] = []
-    tapped: list[bytes] = []
-    output.on_idle = lambda: idle.append(output.readers)
-    output.tap = tapped.append
-    first, second = output.attach(0, ignore), output.attach(0, ignore)
-    output.append(b"x", 1)
-    first.close()
-    assert (idle, tapped) == ([], [b"x"])
-    second.close()
-    second.close()
-    assert idle == [0]
 
 
 READ_BYTES = 64 << 10

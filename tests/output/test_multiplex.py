@@ -8,11 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procd.output.budget import Budget
-from procd.output.frames import CACHED_FRAMES
 from procd.output.log import Log
 from procd.output.logfile import LogFile, LogStore
 from procd.output.multiplex import (
@@ -116,16 +115,6 @@ def test_cut_is_between_characters(text: str, position: int, size: int) -> None:
     data[position:cut].decode()  # raises if it is cut in a character
 
 
-@given(st.binary(min_size=1, max_size=80), st.integers(1, 40))
-@example(b"\x80" * 80, 40)
-def test_cut_makes_progress_whatever_the_bytes(data: bytes, size: int) -> None:
-    position = 0
-    while position < len(data):
-        cut = cut_before(data, position, position + size)
-        assert position < cut <= position + size
-        position = cut
-
-
 @pytest.mark.parametrize("tail", [b"\x01", b"\x02", b"\x01\x01", b"\x02\x02", b"\x01\x02\x01"])
 def test_no_message_ends_with_the_beginning_of_a_marker(tail: bytes) -> None:
     data = b"a" * (PAYLOAD_BYTES - len(tail)) + tail + b"b" * 100
@@ -145,30 +134,6 @@ def test_no_character_is_cut_where_there_is_more(lead: int) -> None:
     for payload in found[:-1]:
         payload.decode()  # raises if it is cut in a character
         assert len(payload) > PAYLOAD_BYTES - 4
-
-
-def test_a_batch_that_ends_within_a_run_goes_on_there() -> None:
-    """However close the next run is."""
-    pieces = [(1, b"o" * (BATCH_BYTES + 2)), (2, b"err")]
-    with log_of(pieces) as log:
-        found = all_of(log)
-    assert found[-2:] == [MARKERS[1] + b"oo", MARKERS[2] + b"err"]
-    assert len(b"".join(found)) == 3 * len(found) + BATCH_BYTES + 2 + 3
-
-
-def test_batches_are_encoded_once_and_only_a_few_kept() -> None:
-    with log_of([(1, b"x" * (BATCH_BYTES * (CACHED_FRAMES + 2)))]) as log:
-        frames = MultiplexedFrames(log, labelled=True)
-        first, offset = frames.at(0)
-        assert offset == BATCH_BYTES
-        assert frames.at(0)[0] is first
-        while offset < log.store.end:
-            _, offset = frames.at(offset)
-        again, _ = frames.at(0)
-        assert again == first
-        assert again is not first
-        frames.forget()
-        assert frames.at(0)[0] is not again
 
 
 def test_a_batch_of_short_messages_has_so_many() -> None:
@@ -194,22 +159,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-@pytest.mark.parametrize("begun", ["é".encode()[:1], "€".encode()[:2], "😀".encode()[:3]])
-def test_a_begun_character_waits_for_its_rest(
-    clock: list[float], begun: bytes, labelled: bool
-) -> None:
-    marker = MARKERS[1] if labelled else b""
-    with log_of([(1, b"out" + begun)]) as log:
-        frames = MultiplexedFrames(log, labelled=labelled)
-        batch, end = frames.at(0)
-        assert (messages(batch), end) == ([marker + b"out"], 3)
-        assert frames.at(3) == (b"", 3)
-        clock[0] += HOLD_S
-        batch, end = frames.at(3)
-        assert (messages(batch), end) == ([marker + begun], 3 + len(begun))
-
-
 @pytest.mark.parametrize("part", sorted(MARKER_PARTS))
 @pytest.mark.parametrize("then", ["more", "time", "end"])
 def test_part_of_a_marker_is_held_back(clock: list[float], part: bytes, then: str) -> None:
@@ -228,28 +177,3 @@ def test_part_of_a_marker_is_held_back(clock: list[float], part: bytes, then: st
                 log.seal()
         batch, end = frames.at(0)
         assert (messages(batch), end) == ([MARKERS[1] + part], len(part))
-
-
-def test_all_who_stand_at_the_end_wait_for_the_same_moment(clock: list[float]) -> None:
-    """However often they ask, and wherever each of them stands."""
-    with log_of([(1, b"out\1\1")]) as log:
-        frames = MultiplexedFrames(log, labelled=True)
-        for offset in (3, 4, 3, 4):
-            assert frames.at(offset) == (b"", offset)
-        clock[0] += HOLD_S
-        for offset, part in ((3, b"\1\1"), (4, b"\1")):
-            batch, end = frames.at(offset)
-            assert (messages(batch), end) == ([MARKERS[1] + part], 5)
-
-
-@pytest.mark.parametrize(
-    ("pieces", "labelled"),
-    [([(1, b"\1"), (2, b"\xc3"), (1, b"x")], True), ([(1, b"\1")], False)],
-    ids=["another stream follows", "no markers"],
-)
-def test_what_waits_for_nothing(pieces: list[tuple[int, bytes]], labelled: bool) -> None:
-    with log_of(pieces) as log:
-        batch, _ = MultiplexedFrames(log, labelled=labelled).at(0)
-    assert messages(batch) == [
-        (MARKERS[stream] if labelled else b"") + data for stream, data in pieces
-    ]

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from procd.output.replay import MOST_HELD_BYTES, ReplayFilter
@@ -170,17 +170,6 @@ def test_cuts_make_no_difference(whole: bytes, places: list[int]) -> None:
 def test_removal_makes_no_query(whole: bytes) -> None:
     left = without_queries(whole)
     assert without_queries(left) == left
-
-
-@UNTIMED
-@given(st.binary(max_size=200).map(lambda data: data.translate(None, b"\x1b\xc2")), PLACES)
-@example(b"\x05", [])
-def test_output_without_escape(data: bytes, places: list[int]) -> None:
-    """Only ENQ is removed, and nothing is held back."""
-    replay = ReplayFilter()
-    expected = data.replace(b"\x05", b"")
-    assert b"".join(map(replay.feed, cut(data, places))) == expected
-    assert replay.flush() == b""
 
 
 def test_sequence_that_is_still_open() -> None:

@@ -66,25 +66,11 @@ def test_modes_at_each_offset() -> None:
     ]  # fmt: skip
 
 
-def test_full_screen() -> None:
-    modes = read(b"$ vi\r\n", b"\x1b[?1049h", b"text")
-    assert (modes.full_screen(6), modes.full_screen(7)) == (False, True)
-    modes.feed(b"\x1b[?47h")
-    assert modes.full_screen(7)
-    modes.feed(b"\x1b[?1049l$ ")
-    assert not modes.full_screen(7)
-
-
 def test_more_changes_than_are_kept() -> None:
     """Before the oldest, the mode was the opposite."""
     modes = read(b"\x1b[?25l", b"x" * 10, *[b"\x1b[?25h", b"\x1b[?25l"] * MAX_CHANGES)
     assert modes.at(16) == b"\x1b[?25l"
     assert modes.at(10**9) == b"\x1b[?25l"
-
-
-def test_repeated_sequence_in_a_piece() -> None:
-    modes = read(b"\x1b[?1049h", b"\x1b[?1049h\x1b[?1049l\x1b[?1049h")
-    assert modes.at(10**9) == b"\x1b[?1049h"
 
 
 def test_sequence_that_is_too_long() -> None:

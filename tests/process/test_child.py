@@ -1,4 +1,4 @@
-"""Child: its status is read once, and signals reach no other process."""
+"""Child: a status that another process has read, or keeps."""
 
 import asyncio
 import os
@@ -12,7 +12,6 @@ import pytest
 from procd.process.child import Child, ExitStatus
 from procd.process.spawn import Spec, spawn
 from procd.process.tags import TAG_BASE
-from procd.process.tree import become_subreaper
 from tests.process.collector import turn
 from tests.waiting import until
 
@@ -39,61 +38,16 @@ class Watched:
         """The next line of its output."""
         return os.read(self.from_child, 100)
 
-    def close_input(self) -> None:
-        os.close(self.to_child)
-        self.to_child = -1
-
-    def close(self) -> None:
-        if self.to_child >= 0:
-            self.close_input()
-        os.close(self.from_child)
-
     async def exit(self) -> ExitStatus:
         """Wait for its status, which is reported once and reaped."""
         await until(lambda: bool(self.statuses))
-        self.close()
+        os.close(self.to_child)
+        os.close(self.from_child)
         (status,) = self.statuses
         assert not self.child.running
         with pytest.raises(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
         return status
-
-
-@pytest.mark.parametrize(
-    ("script", "status", "shell_code"),
-    [
-        ("exit 0", ExitStatus(code=0), 0),
-        ("exit 255", ExitStatus(code=255), 255),
-        ("ulimit -c 0; kill -QUIT $$; read x", ExitStatus(signal=signal.SIGQUIT), 131),
-    ],
-)
-async def test_exit(script: str, status: ExitStatus, shell_code: int) -> None:
-    watched = Watched(f"read x; {script}")
-    assert watched.child.running
-    watched.close_input()
-    assert await watched.exit() == status
-    assert status.shell_code == shell_code
-    watched.child.signal(signal.SIGKILL)  # the pid may be another's
-    watched.child.poll()
-
-
-async def test_signal_reaches_the_child_alone() -> None:
-    become_subreaper()  # so that its child can be waited for here
-    watched = Watched("exec 3<&0; sh -c 'echo $$; read x <&3; exit 6' & wait")
-    grandchild = int(watched.line())
-    watched.child.signal(signal.SIGKILL)
-    await until(lambda: watched.statuses == [ExitStatus(signal=signal.SIGKILL)])
-    watched.close_input()
-    assert os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]) == 6
-    watched.close()
-
-
-async def test_signal_to_a_zombie() -> None:
-    watched = Watched("exit 4")
-    os.waitid(os.P_PID, watched.pid, os.WEXITED | os.WNOWAIT)
-    assert watched.child.running
-    watched.child.signal(signal.SIGTERM)
-    assert await watched.exit() == ExitStatus(code=4)
 
 
 async def test_status_that_another_has_read() -> None:
@@ -130,26 +84,3 @@ async def test_status_that_a_tracer_keeps() -> None:
         await turn()
         assert watched.child.running
     assert await watched.exit() == ExitStatus(signal=signal.SIGKILL)
-
-
-async def test_close_leaves_the_status_to_others() -> None:
-    watched = Watched("exit 5")
-    watched.child.close()
-    watched.child.close()
-    watched.child.signal(signal.SIGKILL)
-    watched.child.poll()
-    assert os.waitstatus_to_exitcode(os.waitpid(watched.pid, 0)[1]) == 5
-    assert watched.statuses == []
-    watched.close()
-
-
-async def test_poll_reads_the_status_before_the_loop_does() -> None:
-    watched = Watched("read x; exit 3")
-    watched.child.poll()
-    assert watched.statuses == []
-    watched.close_input()
-    os.waitid(os.P_PID, watched.pid, os.WEXITED | os.WNOWAIT)
-    watched.child.poll()
-    watched.child.poll()
-    assert watched.statuses == [ExitStatus(code=3)]
-    assert await watched.exit() == ExitStatus(code=3)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from procd.process.io import LARGE_PIPE_BYTES, READ_BYTES, FdReader, FdWriter
+from procd.process.io import LARGE_PIPE_BYTES, FdReader, FdWriter
 from procd.process.tty import open_terminal
 from procd.unix.fd import OwnedFd, pipe
 from tests.process.collector import Collector, turn
@@ -46,12 +46,6 @@ async def test_reads_to_the_end(reader: FdReader, writing: OwnedFd, got: Collect
     assert reader.ended
 
 
-async def test_end_without_data(reader: FdReader, writing: OwnedFd, got: Collector) -> None:
-    writing.close()
-    await got.until_end()
-    assert (got.pieces, reader.reading) == ([], False)
-
-
 async def test_eio_of_a_terminal_is_the_end(closing: ExitStack, got: Collector) -> None:
     terminal = open_terminal(80, 24)
     closing.callback(terminal.close)
@@ -61,20 +55,6 @@ async def test_eio_of_a_terminal_is_the_end(closing: ExitStack, got: Collector) 
     await got.until_end()
     assert got.data == b"last words"
     assert terminal.master.closed
-
-
-async def test_other_error_is_logged_and_the_end(
-    closing: ExitStack, got: Collector, caplog: pytest.LogCaptureFixture
-) -> None:
-    directory = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-    closing.callback(os.close, directory)
-    reading, writing = pipe()
-    closing.callback(writing.close)
-    reader = FdReader(asyncio.get_running_loop(), reading, got.received, got.eof)
-    os.dup2(directory, reading.number, inheritable=False)
-    reader.drain()
-    assert got.ended.done()
-    assert "output can't be read: Is a directory" in caplog.text
 
 
 async def test_pause_leaves_data_in_the_kernel(
@@ -92,39 +72,6 @@ async def test_pause_leaves_data_in_the_kernel(
     assert got.data == b"waiting"
 
 
-async def test_drain_reads_also_while_paused(
-    reader: FdReader, writing: OwnedFd, got: Collector
-) -> None:
-    reader.pause()
-    capacity = fcntl.fcntl(writing.number, fcntl.F_SETPIPE_SZ, 8 * READ_BYTES)
-    os.write(writing.number, bytes(capacity))
-    reader.drain(READ_BYTES + 1)
-    assert READ_BYTES < len(got.data) < capacity
-    reader.drain()
-    assert len(got.data) == capacity
-    writing.close()
-    reader.drain()
-    reader.drain()
-    assert got.ended.done()
-
-
-async def test_drain_ends_though_the_writer_goes_on(
-    ends: tuple[OwnedFd, OwnedFd], closing: ExitStack
-) -> None:
-    reading, writing = ends
-    written = 0
-
-    def write_more(data: bytes) -> None:
-        nonlocal written
-        written += os.write(writing.number, data)
-
-    reader = FdReader(asyncio.get_running_loop(), reading, write_more, lambda: None)
-    closing.callback(reader.close)
-    os.write(writing.number, bytes(4096))
-    reader.drain()
-    assert LARGE_PIPE_BYTES <= written <= 2 * LARGE_PIPE_BYTES
-
-
 async def test_discard_drops_data_to_the_end(
     reader: FdReader, writing: OwnedFd, got: Collector
 ) -> None:
@@ -135,29 +82,6 @@ async def test_discard_drops_data_to_the_end(
     writing.close()
     await got.until_end()
     assert got.pieces == []
-
-
-async def test_closed_reader_has_left_the_loop(
-    reader: FdReader, ends: tuple[OwnedFd, OwnedFd], got: Collector
-) -> None:
-    reading, writing = ends
-    number = reading.number
-    reader.close()
-    reader.close()
-    reader.resume()
-    assert reader.ended
-    # The same number, of another pipe with data.
-    again, other = os.pipe()
-    if again != number:
-        os.dup2(again, number, inheritable=False)
-        os.close(again)
-    os.write(other, b"not for the reader")
-    await turn()
-    assert not asyncio.get_running_loop().remove_reader(number)
-    assert (got.pieces, got.ended.done()) == ([], False)
-    os.close(number)
-    os.close(other)
-    assert os.get_blocking(writing.number), "the child's end"
 
 
 async def test_full_pipe_is_enlarged(reader: FdReader, writing: OwnedFd, got: Collector) -> None:
@@ -207,54 +131,10 @@ async def test_last_word_on_the_other_stream_of_a_pair(
     assert got.data == bytes(900_000) + b"last word"
 
 
-async def test_pair_after_the_end_of_one(
-    paired: tuple[FdReader, OwnedFd], writing: OwnedFd, got: Collector
-) -> None:
-    writing.close()
-    await got.until_end()
-    os.write(paired[1].number, b"other")
-    await got.until(5)
-    assert paired[0].sibling is None
-
-
-async def test_pause_from_within_a_pair(
-    ends: tuple[OwnedFd, OwnedFd], closing: ExitStack, got: Collector
-) -> None:
-    loop = asyncio.get_running_loop()
-    other_reading, other_writing = pipe()
-    closing.callback(other_writing.close)
-
-    def received(data: bytes) -> None:
-        got.received(data)
-        for each in readers:
-            each.pause()
-
-    readers = [FdReader(loop, fd, received, lambda: None) for fd in (ends[0], other_reading)]
-    readers[0].pair_with(readers[1])
-    for each in readers:
-        closing.callback(each.close)
-    os.write(ends[1].number, b"one")
-    os.write(other_writing.number, b"two")
-    await got.until(3)
-    await turn()
-    assert got.pieces == [b"one"]
-    readers[1].resume()
-    await got.until(6)
-
-
 @pytest.fixture
 async def writer(writing: OwnedFd) -> FdWriter:
     """A writer to the pipe."""
     return FdWriter(asyncio.get_running_loop(), writing)
-
-
-async def test_writes_what_fits_at_once(writer: FdWriter, ends: tuple[OwnedFd, OwnedFd]) -> None:
-    writer.write(b"now")
-    writer.write(b"")
-    assert os.read(ends[0].number, 100) == b"now"
-    assert writer.queued_bytes == 0
-    await writer.drain(0)
-    assert not asyncio.get_running_loop().remove_writer(ends[1].number)
 
 
 async def test_queues_what_does_not_fit(
@@ -301,18 +181,3 @@ async def test_queue_is_dropped(writer: FdWriter, ends: tuple[OwnedFd, OwnedFd],
     writing.close()
     writer.write(b"late")
     assert (writer.queued_bytes, writer.closed) == (0, True)
-
-
-async def test_reader_and_writer_of_one_terminal(closing: ExitStack, got: Collector) -> None:
-    terminal = open_terminal(80, 24)
-    closing.callback(terminal.close)
-    loop = asyncio.get_running_loop()
-    reader = FdReader(loop, terminal.master, got.received, got.eof)
-    closing.callback(reader.close)
-    writer = FdWriter(loop, terminal.master)
-    reader.pause()
-    writer.write(b"typed\n")
-    assert os.read(terminal.slave.number, 100) == b"typed\n"
-    reader.resume()
-    await got.until(len(b"typed\r\n"))
-    assert got.data == b"typed\r\n", "the echo"

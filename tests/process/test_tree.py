@@ -1,13 +1,12 @@
 """Trees: every member is found wherever it is, and killed, and no other process is."""
 
 import asyncio
-import errno
 import os
 import select
 import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from io import FileIO
 
 import pytest
@@ -20,9 +19,7 @@ from procd.process.tags import PART_BITS, PROCESS_MASK, TAG_BASE
 from procd.process.tree import Tree, Trees
 from procd.tasks import Tasks
 from procd.unix import procfs
-from procd.unix.pidfd import send, wait_ended
 from tests.api.clients import descriptors_exhausted
-from tests.trees import members_of
 from tests.waiting import until
 
 TAG = TAG_BASE + (5 << PART_BITS)
@@ -88,7 +85,7 @@ class Fixture:
         await until(lambda: leader.pid not in self.supervised)
 
     def members(self, tree: Tree) -> set[int]:
-        return set(members_of(tree, self.supervised))
+        return {pid for pid, _ in filter(None, proctree.members(tree, self.supervised))}
 
     async def kill(self, tree: Tree) -> None:
         async with asyncio.timeout(30):
@@ -124,46 +121,6 @@ def state_of(pid: int) -> str:
     return stat.state if stat is not None else ""
 
 
-# STAY is a variable, as no quoting would survive three shells.
-SCATTERED = """
-sh -c "$STAY" &
-setsid sh -c "$STAY" &
-env -i /bin/sh -c "$STAY" &
-(sh -c "$STAY" &)
-(setsid sh -c 'env -i /bin/sh -c "$STAY" &' &)
-wait
-"""
-
-
-async def test_members_wherever_they_are(forest: Fixture) -> None:
-    """In other sessions, after a double fork, with a cleared environment."""
-    leader = forest.start(SCATTERED)
-    pids = leader.numbers(5) | {leader.pid}
-    assert forest.members(leader.tree) >= pids
-    await forest.kill(leader.tree)
-    assert living(pids) == set()
-
-
-async def test_orphans_without_their_leader(forest: Fixture) -> None:
-    leader = forest.start(SCATTERED)
-    pids = leader.numbers(5)
-    os.kill(leader.pid, signal.SIGKILL)
-    await forest.exited(leader)
-    await until(lambda: forest.members(leader.tree) == pids)
-    await forest.kill(leader.tree)
-    assert living(pids) == set()
-
-
-async def test_kill_leaves_other_trees_alone(forest: Fixture) -> None:
-    leader, other = forest.start(SCATTERED), forest.start(SCATTERED, OTHER_TAG)
-    pids, others = leader.numbers(5), other.numbers(5) | {other.pid}
-    assert not pids & forest.members(other.tree)
-    assert not others & forest.members(leader.tree)
-    await forest.kill(leader.tree)
-    assert living(pids) == set()
-    assert living(others) == others
-
-
 async def test_orphan_without_a_tag_is_found_by_its_session(forest: Fixture) -> None:
     script = (
         "(ulimit -S -R 5000; exec bash -c 'trap \"\" TERM; echo $BASHPID; exec sleep 1000' &) ;"
@@ -196,20 +153,6 @@ async def test_process_whose_first_thread_has_ended(forest: Fixture, script: str
         assert pid in forest.members(leader.tree)
         await forest.kill(leader.tree)
         assert select.select([pidfd], [], [], 0)[0]
-
-
-async def test_pid_that_is_reused_during_the_search(
-    forest: Fixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    leader = forest.start("trap '' CHLD; echo $$; read -r line")
-    other = forest.start("echo $$; read -r line", tag=OTHER_TAG)
-    other.number()
-    listed = {leader.pid: [other.pid]}
-    monkeypatch.setattr(proctree, "children", lambda pid: listed.pop(pid, []))
-    stat = procfs.stat_of(other.pid)
-    assert stat is not None
-    monkeypatch.setattr(proctree, "ticks_since_boot", lambda: stat.start_time - 1)
-    assert forest.members(leader.tree) == {leader.pid}
 
 
 @pytest.mark.parametrize(
@@ -279,77 +222,6 @@ async def test_kill_of_more_processes_than_descriptors(forest: Fixture, spare: i
     assert living(pids) == set()
 
 
-async def test_kill_that_is_cancelled(forest: Fixture) -> None:
-    """All members get SIGKILL all the same, though it waits for its turn."""
-    leader = forest.start('for i in $(seq 70); do sh -c "$STAY" & done; wait')
-    pids = leader.numbers(70)
-    forest.trees.turns._pieces = 0  # nobody has a turn
-    killing = forest.trees.start_kill(leader.tree)
-    await asyncio.sleep(0)
-    killing.cancel()
-    await asyncio.wait([killing])
-    await until(lambda: living(pids | {leader.pid}) == set())
-
-
-async def test_signal_to_every_member(forest: Fixture) -> None:
-    script = "sh -c 'echo $$; exec sleep 1000' & setsid sh -c 'echo $$; exec sleep 1000' & wait"
-    leader = forest.start(script)
-    pids = leader.numbers(2) | {leader.pid}
-    reached = await forest.trees.try_signal(leader.tree, signal.SIGTERM)
-    assert set(reached) == pids
-    assert await wait_ended(reached, 10)
-    assert living(pids) == set()
-
-
-async def test_wait_until_a_tree_is_empty(forest: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child whose parent ends during the search, after the orphans were listed, counts too."""
-    leader = forest.start('sh -c "$STAY" & read x')
-    child = leader.number()
-
-    def list_before_the_exit() -> list[int]:
-        pids = procfs.own_children()
-        leader.stdin.write(b"\n")
-        os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
-        monkeypatch.undo()
-        return pids
-
-    monkeypatch.setattr(proctree, "own_children", list_before_the_exit)
-    emptied = asyncio.ensure_future(forest.trees.emptied(leader.tree))
-    await forest.exited(leader)
-    assert not emptied.done()
-    os.kill(child, signal.SIGKILL)
-    async with asyncio.timeout(10):
-        await emptied
-
-
-@pytest.mark.parametrize("older", [False, True])
-async def test_pid_that_names_only_a_group(
-    forest: Fixture, older: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its process has ended; up to Linux 6.12 pidfd_open fails in another way then."""
-
-    def open_older(
-        pid: int, flags: int = 0, open_pidfd: Callable[[int], int] = os.pidfd_open
-    ) -> int:
-        try:
-            return open_pidfd(pid)
-        except ProcessLookupError as exc:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from exc
-
-    leader = forest.start('sh -c "$STAY" & read x')
-    staying = leader.number()
-    stat = procfs.stat_of(leader.pid)
-    assert stat is not None
-    leader.stdin.write(b"\n")
-    await forest.exited(leader)
-    assert os.getpgid(staying) == leader.pid
-    if older:
-        monkeypatch.setattr("os.pidfd_open", open_older)
-    with pytest.raises(ProcessLookupError):
-        send(leader.pid, stat.start_time, (signal.SIGTERM,))
-    assert await wait_ended({leader.pid: stat.start_time}, 10)
-
-
 async def test_parts_of_a_tree(forest: Fixture) -> None:
     """What a host starts after a retag is a part of the tree; the host isn't in the part."""
     host = forest.start('while read x; do sh -c "$STAY" & done')
@@ -374,20 +246,3 @@ async def test_parts_of_a_tree(forest: Fixture) -> None:
     await forest.exited(host)
     assert forest.members(Tree(0, TAG + 2)) == {third}
     assert forest.members(Tree(0, TAG, PROCESS_MASK)) == {first, third}
-
-
-async def test_reaping_leaves_supervised_children_alone(forest: Fixture) -> None:
-    leader = forest.start("read x; exit 3")
-    orphans = [Leader("exit 1", TAG, "/bin/sh") for _ in range(3)]
-    forest.leaders += orphans
-    alive = Leader("read x; exit 2", TAG, "/bin/sh")
-    forest.leaders.append(alive)
-    for orphan in orphans:
-        os.waitid(os.P_PID, orphan.pid, os.WEXITED | os.WNOWAIT)
-    leader.stdin.close()
-    os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
-    reaping = proctree.reap_orphans(forest.supervised)
-    next(reaping)
-    os.waitpid(orphans[-1].pid, 0)  # by another search
-    assert len([*reaping]) >= 1
-    assert set(procfs.own_children()) == {leader.pid, alive.pid}
