@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 3
 OF_MAKE := MAKEFLAGS MFLAGS MAKELEVEL MAKE_TERMOUT MAKE_TERMERR ARGS PYTHON VENV
-AGAIN = $(BIN)/python -m pytest --last-failed $(ARGS)
 PREFIX ?= /opt/procd
 BINDIR ?= /usr/local/bin
 UNITDIR ?= /etc/systemd/system
@@ -42,11 +41,9 @@ check: dev  ## formatting, lint, types and layers
 programs: dev  ## the programs that tests drive, a browser and other shells; without one, some are skipped
 	-PYTHON=$(BIN)/python scripts/get-programs.sh
 
-# Most tests wait, so a few files are run side by side. Some drive a browser, a fork bomb or a stalled
-# client on whatever machine this is: what fails (1: every test was run) gets two more chances, alone.
+# Most tests wait for something, so a few files are run side by side.
 test: check programs  ## install and pass all tests
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS) \
-	|| { test $$? -eq 1 && { $(AGAIN) || $(AGAIN); }; }
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 	$(BIN)/python -m tests.daemon.smoke $(BIN)/procd
 	PYTHON=$(BIN)/python scripts/test-other-pythons.sh
 
