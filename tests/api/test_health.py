@@ -19,6 +19,7 @@ from tests.api.clients import (
     create,
     delete,
     descriptors_exhausted,
+    listed,
     program,
     refused,
 )
@@ -98,6 +99,7 @@ async def test_not_ready_when_the_memory_for_commands_is_used_up(
 async def test_not_ready_without_a_descriptor_for_work(procd: MakeClient) -> None:
     """Nor when a command would still get its own, and no session, terminal or context."""
     client = await procd()
+    assert await listed(client) == []  # so that the connection is admitted
     assert await reasons(client) == []
     for left in (0, RESERVED, RESERVED + 2):
         with descriptors_exhausted(but=left):
