@@ -15,7 +15,6 @@ CAP_SYS_NICE: Final = 23
 
 
 def has(capability: int) -> bool:
-    """Whether this process has it in effect."""
     status = Path("/proc/self/status").read_text().split()
     return bool(int(status[status.index("CapEff:") + 1], 16) >> capability & 1)
 

@@ -236,7 +236,6 @@ def closing() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def ends(closing: ExitStack) -> tuple[OwnedFd, OwnedFd]:
-    """A pipe."""
     reading, writing = pipe()
     closing.callback(reading.close)
     closing.callback(writing.close)
@@ -259,7 +258,6 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 
 @pytest.fixture
 def secrets(tmp_path: Path) -> Secrets:
-    """A token of each scope."""
     return Secrets(tmp_path / "tokens")
 
 

@@ -63,7 +63,6 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
     def cut(self) -> None:

@@ -39,11 +39,6 @@ def test_every_setting_says_what_it_is() -> None:
             assert lines[at - 1] == f"# {key.metadata['doc']}"
 
 
-def test_no_file_gives_the_defaults() -> None:
-    """Neither file nor variables: the defaults."""
-    assert load(None, {"HOME": "/root", "PROCD_CONFIG": "/etc/procd.toml"}) == Config()
-
-
 def test_a_file_and_variables(tmp_path: Path) -> None:
     """A variable wins over the file, the file over the default."""
     path = tmp_path / "procd.toml"
@@ -73,11 +68,6 @@ def test_a_truth_value_in_a_variable(text: str, enabled: bool) -> None:
     assert load(None, {"PROCD_METRICS_ENABLED": text}).metrics.enabled is enabled
 
 
-def test_a_list_in_a_file() -> None:
-    """A list becomes a tuple."""
-    assert from_mapping({"cors": {"allowed_origins": ["*"]}}).cors.allowed_origins == ("*",)
-
-
 def test_paths_are_absolute() -> None:
     """Relative ones begin where procd was started, and mean the same when it is elsewhere."""
     for name in (
@@ -101,19 +91,15 @@ def test_paths_are_absolute() -> None:
         ({"server": {"prot": 1}}, "server.prot: no such setting"),
         ({"server": {"port": "80"}}, "server.port: must be an integer"),
         ({"server": {"port": 80.0}}, "server.port: must be an integer"),
-        ({"server": {"port": True}}, "server.port: must be an integer"),
         ({"server": {"port": -1}}, "server.port: must be at least 0"),
         ({"server": {"host": 1}}, "server.host: must be a string"),
         ({"server": {"keepalive_s": "1"}}, "server.keepalive_s: must be a number"),
-        ({"server": {"keepalive_s": False}}, "server.keepalive_s: must be a number"),
         ({"server": {"keepalive_s": 0.5}}, "server.keepalive_s: must be at least 1"),
         ({"server": {"ping_s": float("inf")}}, "server.ping_s: must be finite"),
         ({"server": {"ping_s": float("nan")}}, "server.ping_s: must be at least 0.05"),
         ({"server": {"ping_s": 10**400}}, "server.ping_s: must fit into 64 bits"),
-        ({"server": {"ping_s": -(10**400)}}, "server.ping_s: must fit into 64 bits"),
         ({"process": {"spawn_burst": 1 << 63}}, "process.spawn_burst: must fit into 64 bits"),
         ({"server": {"unix": "/a\0"}}, "server.unix: must not have a NUL in it"),
-        ({"process": {"user": "\0"}}, "process.user: must not have a NUL in it"),
         ({"process": {"groups": ["a", "b\0"]}}, "process.groups: must not have a NUL in it"),
         ({"server": {"max_body_bytes": 1023}}, "server.max_body_bytes: must be at least 1024"),
         (
@@ -123,10 +109,6 @@ def test_paths_are_absolute() -> None:
         (
             {"pty": {"max_message_bytes": 1 << 32}},
             "pty.max_message_bytes: must be at most 4294967294",
-        ),
-        (
-            {"interpreter": {"max_message_bytes": (1 << 32) - 1}},
-            "interpreter.max_message_bytes: must be at most 4294967294",
         ),
         ({"server": {"loop": "trio"}}, "server.loop: must be one of uvloop, asyncio"),
         ({"metrics": {"enabled": 1}}, "metrics.enabled: must be true or false"),

@@ -29,7 +29,6 @@ class Secrets:
 
 
 def bearer(secret: str) -> dict[str, str]:
-    """The header that carries a token."""
     return {"Authorization": f"Bearer {secret}"}
 
 

@@ -42,7 +42,6 @@ class Cell:
         return self.close is None
 
     async def to_end(self) -> "Cell":
-        """Read until the server closes."""
         async with asyncio.timeout(WAIT_S):
             while await self.step():
                 pass
@@ -60,17 +59,14 @@ class Cell:
 
     @property
     def stdout(self) -> str:
-        """All of it."""
         return self._text("stdout")
 
     @property
     def stderr(self) -> str:
-        """All of it."""
         return self._text("stderr")
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """The bundles that were displayed."""
         return [frame["data"] for frame in self.frames if frame["type"] == "result"]
 
     @property
@@ -84,7 +80,6 @@ class Cell:
 
     @property
     def errors(self) -> list[dict[str, Any]]:
-        """The `error` frames."""
         return [frame for frame in self.frames if frame["type"] == "error"]
 
     @property
@@ -103,7 +98,6 @@ class Cell:
 
 
 async def start(client: Client, code: object, **fields: object) -> Cell:
-    """Begin to run code."""
     async with asyncio.timeout(WAIT_S):
         ws = await client.ws_connect(EXECUTE, max_msg_size=4 << 20)
         await ws.send_str(json.dumps({"code": code, **fields}))
@@ -135,14 +129,12 @@ async def create(client: Client, **fields: object) -> str:
 
 
 async def listed(client: Client) -> dict[str, dict[str, Any]]:
-    """The contexts by id."""
     async with client.get(CONTEXTS) as reply:
         assert reply.status == 200
         return {context["id"]: context for context in (await reply.json())["contexts"]}
 
 
 async def delete(client: Client, context_id: str) -> None:
-    """Delete a context."""
     async with asyncio.timeout(WAIT_S), client.delete(f"{CONTEXTS}/{context_id}") as reply:
         assert (reply.status, await reply.json()) == (
             200,

@@ -110,7 +110,6 @@ def random_base64(size: int) -> bytes:
 
 
 def sha256(data: bytes) -> str:
-    """The hash that `sha256sum` prints."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -139,7 +138,6 @@ class Fifo:
             os.close(self._bridge)
 
     async def line(self) -> str:
-        """The next line."""
         while b"\n" not in self._held:
             await self._more()
         line, _, self._held = self._held.partition(b"\n")
@@ -204,15 +202,12 @@ class PauseWatch:
             self.pause()
 
     def pause(self) -> None:
-        """Called by the log."""
         self._paused.set()
 
     def resume(self) -> None:
-        """Called by the log."""
         self._paused.clear()
 
     async def paused(self) -> None:
-        """Wait until the program is held back."""
         async with asyncio.timeout(WAIT_S):
             await self._paused.wait()
 
@@ -276,11 +271,9 @@ class Terminal:
                 assert await self.step(), (self.close, bytes(self.output[-2000:]))
 
     async def until_size(self, size: int) -> None:
-        """Read so many bytes."""
         await self.until(lambda output: len(output) >= size)
 
     async def type(self, data: bytes) -> None:
-        """Send input."""
         await self.ws.send_bytes(data)
 
     async def to_end(self) -> tuple[int | None, str]:
@@ -302,7 +295,6 @@ async def attach(client: Client, path: str, *protocols: str) -> Terminal:
 
 
 async def create(client: Client, session_id: str, **fields: object) -> None:
-    """Create a session."""
     async with client.post("/process/pty", json={"id": session_id, **fields}) as reply:
         assert (reply.status, await reply.json()) == (201, {"sessionId": session_id})
 
@@ -324,14 +316,12 @@ async def describe(client: Client, session_id: str) -> dict[str, Any]:
 
 
 async def listed(client: Client) -> list[str]:
-    """The ids of the sessions that are listed."""
     async with client.get("/process/pty") as reply:
         assert reply.status == 200
         return [session["id"] for session in (await reply.json())["sessions"]]
 
 
 async def delete(client: Client, session_id: str) -> None:
-    """Delete a session."""
     async with asyncio.timeout(WAIT_S), client.delete(f"/process/pty/{session_id}") as reply:
         assert (reply.status, await reply.json()) == (200, {"message": "PTY session deleted"})
 
@@ -363,7 +353,6 @@ class Raw:
         self._ahead: tuple[int, bytes] | None = None
 
     async def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
         self._writer.write(data)
         await self._writer.drain()
 
@@ -377,7 +366,6 @@ class Raw:
         )
 
     async def ask_upgrade(self, path: str, *headers: str, to: str = "websocket") -> None:
-        """Send a WebSocket handshake."""
         lines = [
             f"GET {path} HTTP/1.1",
             f"Upgrade: {to}",
@@ -396,12 +384,10 @@ class Raw:
         return int(first.split()[1]), lines
 
     async def exactly(self, size: int) -> bytes:
-        """So many bytes."""
         async with asyncio.timeout(WAIT_S):
             return await self._reader.readexactly(size)
 
     async def line(self) -> bytes:
-        """A line."""
         async with asyncio.timeout(WAIT_S):
             return await self._reader.readline()
 
@@ -413,7 +399,6 @@ class Raw:
         return lines
 
     async def send_frame(self, opcode: int, payload: bytes) -> None:
-        """Send one masked frame."""
         await self.send(masked_frame(0x80 | opcode, payload))
 
     async def output(self, least: int | None) -> bytes:
@@ -428,7 +413,6 @@ class Raw:
         return bytes(output)
 
     async def frame(self) -> tuple[int, bytes]:
-        """The next frame: opcode and payload."""
         if self._ahead is not None:
             return self._ahead
         async with asyncio.timeout(WAIT_S):

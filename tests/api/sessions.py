@@ -23,14 +23,12 @@ MARKERS = {b"\x01\x01\x01": 1, b"\x02\x02\x02": 2}
 
 
 async def create(client: Client, session_id: str = "s", **fields: object) -> None:
-    """Create a session."""
     body = {"sessionId": session_id, **fields}
     async with client.post("/process/session", json=body, headers=MODERN) as reply:
         assert (reply.status, await reply.read()) == (201, b"")
 
 
 def kind(shell: str) -> str:
-    """Which shell this is."""
     return {"sh": "busybox"}.get(os.path.basename(shell), os.path.basename(shell))
 
 
@@ -79,12 +77,10 @@ async def start(client: Client, command: str, session_id: str = "s", **fields: o
 
 
 def path_of(command_id: str, session_id: str = "s") -> str:
-    """The path of a command."""
     return f"/process/session/{session_id}/command/{command_id}"
 
 
 async def get(client: Client, path: str, **headers: str) -> dict[str, Any]:
-    """The body of a 200."""
     async with asyncio.timeout(WAIT_S), client.get(path, headers=MODERN | headers) as reply:
         body: dict[str, Any] = await reply.json()
         assert reply.status == 200, body
@@ -97,7 +93,6 @@ async def logs(client: Client, command_id: str, session_id: str = "s") -> dict[s
 
 
 async def ended(client: Client, command_id: str, session_id: str = "s") -> dict[str, Any]:
-    """Wait for a command's end."""
     body = await get(client, path_of(command_id, session_id) + "?wait=20")
     assert "exitCode" in body, body
     return body
@@ -132,7 +127,6 @@ async def terminate(
 
 
 async def delete(client: Client, session_id: str = "s") -> None:
-    """Delete a session."""
     async with asyncio.timeout(WAIT_S), client.delete(f"/process/session/{session_id}") as reply:
         assert (reply.status, await reply.read()) == (204, b"")
 
@@ -172,7 +166,6 @@ class Follower:
         return False
 
     async def until(self, text: bytes) -> None:
-        """Read until `text` has come."""
         async with asyncio.timeout(WAIT_S):
             searched = 0
             while self.joined.find(text, searched) < 0:
@@ -198,7 +191,6 @@ async def follow(
     headers: dict[str, str] | None = None,
     labelled: bool = True,
 ) -> Follower:
-    """Follow a command's log."""
     async with asyncio.timeout(WAIT_S):
         ws = await client.ws_connect(
             (path or path_of(command_id, session_id) + "/logs") + query,

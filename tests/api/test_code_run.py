@@ -352,7 +352,6 @@ class Runtime:
         self.add("python3", f'exec {sys.executable} "$@"')
 
     def add(self, name: str, text: str) -> None:
-        """Add a shell script."""
         path = self.directory / name
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)

@@ -361,7 +361,6 @@ def dumpable() -> int:
 
 
 def living(pid: int) -> bool:
-    """Whether it exists and is no zombie."""
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and " Z " not in stat.read_text()
 

@@ -289,7 +289,6 @@ async def test_disconnect_kills_the_tree(procd: MakeClient, alive: Fifo, way: st
 
 
 async def replies(rude: Raw, count: int) -> list[str]:
-    """The results of the next replies."""
     results = []
     for _ in range(count):
         status, headers = await rude.head()

@@ -29,7 +29,6 @@ async def read(client: Client, path: str) -> dict[str, Any]:
 
 
 async def change(client: Client, document: object) -> None:
-    """Change the environment."""
     async with client.post("/env", json=document) as reply:
         body = await reply.json()
         assert reply.status == 200, body

@@ -460,7 +460,6 @@ async def test_a_safe_path(procd: MakeClient, monkeypatch: pytest.MonkeyPatch) -
 
 
 async def variables(client: Client) -> dict[str, tuple[str, str]]:
-    """The default context's, by name: type and repr."""
     async with client.get(f"{CONTEXTS}/default/variables") as reply:
         body = await reply.json()
         assert reply.status == 200, body

@@ -14,7 +14,6 @@ from tests.api.clients import each, raw
 
 
 def exit_bundle(status: int) -> dict[str, Any]:
-    """What a SystemExit displays."""
     return {"application/vnd.procd.exit+json": status, "text/plain": f"exit({status})"}
 
 

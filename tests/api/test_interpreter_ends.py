@@ -22,7 +22,6 @@ from tests.waiting import until
 
 
 def context_of(client: Client, context_id: str = "default") -> Context:
-    """The server's."""
     return client.app[APP_CONTEXTS].get(context_id)
 
 
@@ -34,7 +33,6 @@ async def current_cell(context: Context) -> Cell:
 
 
 async def post(client: Client, context_id: str, what: str) -> None:
-    """Interrupt or restart."""
     async with client.post(f"{CONTEXTS}/{context_id}/{what}") as reply:
         assert reply.status == 200
 
@@ -543,7 +541,6 @@ async def test_no_interpreter(procd: MakeClient) -> None:
 
 
 async def pid_of(client: Client, context_id: str = "default") -> int:
-    """The process that runs a context's code."""
     return int(await said(client, "import os; print(os.getpid())", contextId=context_id))
 
 

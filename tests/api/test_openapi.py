@@ -29,7 +29,6 @@ WEBSOCKETS = {
 
 
 async def described(client: Client, path: str = "/openapi.json") -> dict[str, Any]:
-    """The document."""
     async with client.get(path) as reply:
         assert reply.status == 200
         assert reply.headers["Content-Type"] == "application/json; charset=utf-8"

@@ -24,7 +24,6 @@ from tests.api.clients import (
 
 
 async def resize(client: Client, session_id: str, cols: int, rows: int) -> dict[str, Any]:
-    """Resize a session that is there."""
     size = {"cols": cols, "rows": rows}
     async with client.post(f"/process/pty/{session_id}/resize", json=size) as reply:
         body: dict[str, Any] = await reply.json()

@@ -45,17 +45,6 @@ async def printed(client: Client, session_id: str, size: int) -> None:
     await terminal.ws.close()
 
 
-async def test_connected_comes_first(procd: MakeClient, tmp_path: Path) -> None:
-    client = await procd(process={"shell": program(tmp_path, "echo output; read x")})
-    await create(client, "t1")
-    await printed(client, "t1", len("output\r\n"))
-    async with client.ws_connect("/process/pty/t1/connect") as ws:
-        connected = await ws.receive_json()
-        assert (connected["type"], connected["status"]) == ("control", "connected")
-        assert type(connected["offset"]) is int
-        assert await ws.receive_bytes() == b"output\r\n"
-
-
 @each(
     "path",
     ["/process/pty/t1/connect", "/process/pty/create-connect?id=t2", "/process/pty/nobody/connect"],

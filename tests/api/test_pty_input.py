@@ -7,7 +7,6 @@ from random import Random
 
 from procd.api.pty import PTYS
 from procd.api.pty_protocol import PROTOCOL
-from procd.http.websocket import WEBSOCKETS
 from tests.aliases import Client, MakeClient
 from tests.api.clients import (
     BINARY,
@@ -43,7 +42,6 @@ def after(gate: Gate, text: str) -> str:
 
 
 async def attached(client: Client, number: int) -> None:
-    """Wait until so many clients are attached to t1."""
 
     async def fact() -> bool:
         await listed(client)  # the server gets to do what it has to
@@ -86,20 +84,6 @@ async def test_10_mb_paste(procd: MakeClient, tmp_path: Path) -> None:
     await terminal.until(b"ready")
     await terminal.type(data)
     await terminal.until(sha256(data).encode())
-
-
-async def test_long_paste_of_many_messages(procd: MakeClient, tmp_path: Path) -> None:
-    data = random_base64(4 << 20)
-    shell = program(tmp_path, f"{RAW}; echo ready; head -c {len(data)} | sha256sum; read x")
-    client = await procd(process={"shell": shell}, pty={"input_queue_bytes": 4096})
-    await create(client, "t1")
-    terminal = await connect(client, "t1")
-    await terminal.until(b"ready")
-    async with asyncio.timeout(WAIT_S):
-        for start in range(0, len(data), 10_007):
-            await terminal.type(data[start : start + 10_007])
-    await terminal.until(sha256(data).encode())
-    assert not any(each_one.keepalive.stalled for each_one in client.app[WEBSOCKETS]._open)
 
 
 async def test_input_that_nobody_reads_stalls_one_client_only(
@@ -209,11 +193,13 @@ async def test_unread_input_is_bounded_whoever_comes_and_goes(
     assert terminal.output.count(b"x") in (len(FILL), 2 * len(FILL))
 
 
-@each(("way", "opcode"), [("end", BINARY), ("leave", BINARY), ("leave", TEXT)])
+@each(
+    ("way", "opcode"),
+    [("end", BINARY), ("leave", BINARY), ("leave", TEXT), ("close", BINARY)],
+)
 async def test_what_was_typed_before_a_client_went_arrives(
     procd: MakeClient, tmp_path: Path, gate: Gate, way: str, opcode: int
 ) -> None:
-    """Without a Close: what waits at the keyboard, what aiohttp has parsed, and what it hasn't."""
     data = random_base64(2 << 20)
     text = f"{RAW}; echo ready; head -c {len(data)} | sha256sum; read x <{gate}"
     client = await procd(
@@ -230,27 +216,14 @@ async def test_what_was_typed_before_a_client_went_arrives(
         if way == "end":
             typist.end_input()
             assert await typist.rest() is not None
+        elif way == "close":
+            await typist.send_frame(CLOSE, (1000).to_bytes(2, "big"))
+            await typist.output(None)
+            assert await typist.frame() == (CLOSE, (1000).to_bytes(2, "big"))
         else:
             await typist.leave()
         await watcher.until(sha256(data).encode())
     gate.open()
-
-
-async def test_what_was_typed_before_a_close_arrives(procd: MakeClient, tmp_path: Path) -> None:
-    data = random_base64(2 << 20)
-    shell = program(tmp_path, f"{RAW}; echo ready; head -c {len(data)} | sha256sum; read x")
-    client = await procd(process={"shell": shell}, pty={"input_queue_bytes": 1024})
-    await create(client, "t1")
-    watcher = await connect(client, "t1")
-    await watcher.until(b"ready")
-    async with raw(client) as typist:
-        await typist.upgrade("/process/pty/t1/connect?replay=0")
-        for start in range(0, len(data), 10_007):
-            await typist.send_frame(BINARY, data[start : start + 10_007])
-        await typist.send_frame(CLOSE, (1000).to_bytes(2, "big"))
-        await typist.output(None)
-        assert await typist.frame() == (CLOSE, (1000).to_bytes(2, "big"))
-        await watcher.until(sha256(data).encode())
 
 
 async def test_a_session_that_ends_frees_those_who_wait_for_it(

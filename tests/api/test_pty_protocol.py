@@ -57,7 +57,6 @@ async def attended(client: Client, query: str = "") -> Terminal:
 
 
 async def say(terminal: Terminal, **message: object) -> None:
-    """Send a text message."""
     await terminal.ws.send_str(json.dumps(message))
 
 

@@ -27,7 +27,6 @@ async def served(procd: MakeClient, tmp_path: Path, text: str, **pty: Any) -> Cl
 
 
 async def listed(client: Client) -> list[dict[str, Any]]:
-    """The recordings."""
     async with client.get("/recordings") as reply:
         assert reply.status == 200
         found: list[dict[str, Any]] = (await reply.json())["recordings"]
@@ -35,7 +34,6 @@ async def listed(client: Client) -> list[dict[str, Any]]:
 
 
 async def fetched(client: Client, name: str) -> tuple[dict[str, Any], list[list[Any]]]:
-    """A recording's header and events."""
     async with client.get(f"/recordings/{name}") as reply:
         assert reply.status == 200
         assert reply.content_type == "application/x-asciicast"

@@ -12,9 +12,10 @@ from procd.api.sessions import SESSIONS
 from procd.app import create_app
 from procd.config_file import from_mapping
 from tests.aliases import MakeClient
-from tests.api.clients import Fifo, Gate, refused
+from tests.api.clients import Fifo, Gate, each, refused
 from tests.api.sessions import (
     MODERN,
+    VERSION,
     create,
     delete,
     ended,
@@ -148,7 +149,11 @@ async def test_unusual_scripts(procd: MakeClient, shell: str) -> None:
     assert body["stdout"].replace("\0", "") == "ab\n"
     assert (await run(client, "echo on"))["stdout"] == "on\n"
     shown: Any = await get(client, "/process/session")
-    assert [each["command"] for each in shown[0]["commands"]] == [script, "echo a\0b", "echo on"]
+    assert [each["command"] for each in shown[0]["commands"]] == [
+        script,
+        "echo a\0b",
+        "echo on",
+    ]
 
 
 ENDS = [
@@ -338,6 +343,19 @@ async def test_create_takes_cwd_and_environment(procd: MakeClient, tmp_path: Pat
     await create(client, "s", cwd=str(tmp_path), **fields)
     body = await run(client, 'pwd; echo "$A$B"')
     assert body["stdout"] == f"{tmp_path}\n2x  y\n\n"
+
+
+@each(("version", "at_home"), [("0.102.9", True), ("0.103.0", False), ("", False)])
+async def test_where_a_session_starts(
+    procd: MakeClient, monkeypatch: pytest.MonkeyPatch, version: str, at_home: bool
+) -> None:
+    monkeypatch.setenv("HOME", "/usr")
+    client = await procd(process={"work_dir": "/etc"})
+    headers = {VERSION: version} if version else {}
+    body = {"sessionId": "s"}
+    async with client.post("/process/session", json=body, headers=headers) as reply:
+        assert reply.status == 201
+    assert (await run(client, "pwd"))["output"] == ("/usr\n" if at_home else "/etc\n")
 
 
 async def test_failed_create_leaves_no_session(procd: MakeClient, tmp_path: Path) -> None:

@@ -37,7 +37,6 @@ LEAVING_SHELLS = [SHELLS["bash"], SHELLS["zsh"]]
 
 
 async def send_signal(client: Client, command_id: str, name: str) -> None:
-    """Signal a command."""
     url = f"{path_of(command_id)}/signal"
     async with client.post(url, json={"signal": name}, headers=MODERN) as reply:
         assert (reply.status, await reply.read()) == (204, b"")

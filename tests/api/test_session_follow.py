@@ -33,7 +33,6 @@ UPGRADE = {
 
 
 async def readers(client: Client, command_id: str, number: int) -> None:
-    """Wait until so many followers are attached."""
     log = client.app[SESSIONS].get("s").commands.get(command_id).log
 
     async def attached() -> bool:

@@ -15,7 +15,6 @@ CONNECT = "/process/pty/t1/connect"
 
 
 async def ticket_for(client: Client, route: str, secret: str) -> str:
-    """A fresh ticket."""
     async with client.post("/tickets", json={"route": route}, headers=bearer(secret)) as reply:
         body = await reply.json()
         assert reply.status == 201, body

@@ -42,7 +42,6 @@ async def served(
 
 
 async def connect(client: Client, secret: str) -> Terminal:
-    """Attach to t1."""
     ws = await client.ws_connect("/process/pty/t1/connect", headers=bearer(secret))
     terminal = Terminal(ws)
     async with asyncio.timeout(WAIT_S):

@@ -71,13 +71,11 @@ class Cli:
         self._running: list[subprocess.Popen[bytes]] = []
 
     def env(self, **settings: str) -> dict[str, str]:
-        """The environment that it runs in."""
         places = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_STATE_HOME"), "")
         own = {"HOME": self.home, "PROCD_URL": self.url, "LC_ALL": "C.UTF-8"}
         return environment() | places | own | settings
 
     def __call__(self, *arguments: str, stdin: bytes = b"", **settings: str) -> Result:
-        """Run it to its end."""
         return subprocess.run(
             [*PROCD, *arguments],
             input=stdin,
@@ -100,19 +98,16 @@ class Cli:
         return process
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """Send a request to the API, and return the JSON of its reply."""
         data = None if body is None else json.dumps(body).encode()
         with urlopen(Request(self.url + path, data, method=method), timeout=PATIENCE_S) as reply:
             text = reply.read()
         return json.loads(text) if text else None
 
     def contexts(self) -> list[str]:
-        """The ids of the server's Python contexts."""
         found = self.call("GET", "/process/interpreter/context")["contexts"]
         return [each["id"] for each in found]
 
     def close(self) -> None:
-        """Kill what is left of it."""
         for process in self._running:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)

@@ -55,11 +55,9 @@ class Screen:
         return not local & (termios.ICANON | termios.ECHO | termios.ISIG)
 
     def resize(self, cols: int, rows: int) -> None:
-        """Change its size."""
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
 
     def type(self, keys: bytes) -> None:
-        """Type."""
         os.write(self._master, keys)
 
     def read(self, within_s: float = 0.1) -> bool:
@@ -107,7 +105,6 @@ class Screen:
         self._open = False
 
     def close(self) -> None:
-        """End it."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait()

@@ -30,18 +30,15 @@ def attach(screen: OpenScreen) -> Attach:
 
 
 def terminals(cli: Cli) -> dict[str, dict[str, object]]:
-    """The server's terminals by name."""
     return {each["id"]: each for each in cli.call("GET", "/process/pty")["sessions"]}
 
 
 def wait_until_ready(terminal: Screen) -> None:
-    """Wait until its shell answers."""
     terminal.type(b"echo rea''dy\n")
     terminal.until(rb"\nready\r")
 
 
 def leave(terminal: Screen) -> None:
-    """Type the detach keys."""
     terminal.type(DETACH)
     assert terminal.wait() == 0
     assert terminal.restored()

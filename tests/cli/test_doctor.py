@@ -143,7 +143,6 @@ def test_unix_socket(cli: Cli, home: str, tmp_path: Path) -> None:
 
 
 def program(path: Path, script: str) -> str:
-    """Write a program."""
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return str(path)

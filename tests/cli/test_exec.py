@@ -35,12 +35,10 @@ class Running:
         self.stderr: IO[bytes] = self.process.stderr
 
     def type(self, data: bytes) -> None:
-        """Write to its standard input."""
         self.stdin.write(data)
         self.stdin.flush()
 
     def end(self) -> int:
-        """Close its input and return its exit code."""
         self.stdin.close()
         return self.process.wait(PATIENCE_S)
 

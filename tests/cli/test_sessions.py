@@ -28,20 +28,17 @@ class Session:
         self._call("POST", "/process/session", {"sessionId": name})
 
     def start(self, command: str, *, runs_on: bool = True) -> str:
-        """Start a command, and return its id."""
         body = {"command": command, "runAsync": runs_on}
         command_id: str = self._call("POST", f"{self.path}/exec", body)["cmdId"]
         return command_id
 
     def exit_code(self, command_id: str) -> int:
-        """Wait for a command, and return its exit code."""
         code: int = self._call("GET", f"{self.path}/command/{command_id}?wait=10")["exitCode"]
         return code
 
 
 @pytest.fixture
 def session(daemon: Any, home: str) -> Iterator[Session]:
-    """A session that is gone after the test."""
     cli = Cli(daemon.url, home)
     session = Session(cli, f"s {time.monotonic_ns()}")
     yield session

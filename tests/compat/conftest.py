@@ -28,5 +28,4 @@ def node_modules() -> Path:
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """Node.js."""
     return needed("node")

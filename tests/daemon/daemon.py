@@ -65,7 +65,6 @@ class NotifySocket:
         return dict(line.split("=", 1) for line in lines)
 
     def close(self) -> None:
-        """Close it."""
         self._socket.close()
 
 
@@ -130,7 +129,6 @@ class Daemon:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
         return f"http://{self.host}:{self.port}"
 
     def stderr(self) -> str:

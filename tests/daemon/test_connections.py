@@ -29,12 +29,10 @@ BEGUN = b"POST /process/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1
 
 
 def connected(daemon: Daemon) -> socket.socket:
-    """A connection that says nothing yet."""
     return socket.create_connection((daemon.host, daemon.port), timeout=PATIENCE_S)
 
 
 def answers(connection: socket.socket) -> bool:
-    """Whether it is served."""
     connection.sendall(VERSION)
     return connection.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
 

@@ -37,7 +37,6 @@ as_another_user = pytest.mark.skipif(
 
 
 async def version(http: aiohttp.ClientSession, daemon: Daemon) -> int:
-    """The status of GET /version."""
     async with asyncio.timeout(20), http.get(f"{daemon.url}/version") as reply:
         return reply.status
 
@@ -58,7 +57,6 @@ async def execute(
 
 @contextmanager
 def limited(daemon: Daemon, limit: int, soft: int) -> Iterator[None]:
-    """Set a limit of the daemon for a while."""
     before = resource.prlimit(daemon.pid, limit)
     resource.prlimit(daemon.pid, limit, (soft, before[1]))
     try:
@@ -221,7 +219,6 @@ async def test_fork_bomb_in_a_cgroup(pids: Path, start: Start, http: aiohttp.Cli
 
 
 def memory_kib(daemon: Daemon) -> int:
-    """The daemon's resident memory."""
     for line in Path(f"/proc/{daemon.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1])

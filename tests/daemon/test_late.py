@@ -124,22 +124,6 @@ async def test_an_interpreter_that_has_died_in_time(
         assert ws.close_code == aiohttp.WSCloseCode.INTERNAL_ERROR
 
 
-async def test_a_client_that_is_there(
-    start: Start, http: aiohttp.ClientSession, tmp_path: Path
-) -> None:
-    daemon = start(env={"PROCD_SERVER_PING_S": "0.3", "PROCD_SERVER_DEAD_PEER_S": "1"})
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    code = f"print('in'); print(open({str(gate)!r}).read())"
-    async with http.ws_connect(f"{daemon.url}/process/interpreter/execute") as ws:
-        await ws.send_json({"code": code})
-        assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "in\n"
-        with standstill(daemon):
-            pass
-        gate.write_text("out")
-        assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "out\n"
-
-
 async def test_requests_that_come_meanwhile(start: Start) -> None:
     daemon = start(env={"PROCD_SERVER_KEEPALIVE_S": "1"})
     with ExitStack() as stack:

@@ -25,7 +25,6 @@ ACTIVATE = shutil.which("systemd-socket-activate")
 
 
 async def version(connector: aiohttp.BaseConnector, url: str = "http://procd") -> int:
-    """The status of GET /version."""
     async with (
         aiohttp.ClientSession(connector=connector) as http,
         http.get(f"{url}/version") as reply,
@@ -265,7 +264,6 @@ def test_a_passed_socket_that_is_open_to_the_network_is_refused() -> None:
 
 
 def accepts(path: Path) -> bool:
-    """Whether somebody listens there."""
     with socket.socket(socket.AF_UNIX) as sock:
         return sock.connect_ex(str(path)) == 0
 

@@ -37,7 +37,6 @@ SENT_BYTES = 500_000
 
 
 async def execute(http: aiohttp.ClientSession, daemon: Daemon, command: str) -> dict[str, Any]:
-    """Run a command and return the whole answer."""
     async with http.post(
         f"{daemon.url}/process/execute", json={"command": command, "timeout": 0}
     ) as reply:

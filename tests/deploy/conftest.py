@@ -45,7 +45,6 @@ class Gateway:
 
     @property
     def url(self) -> str:
-        """Of the sandbox behind it."""
         return f"https://{NAME}:{self.port}/toolbox/box1"
 
     @property
@@ -55,7 +54,6 @@ class Gateway:
 
     @property
     def origin(self) -> str:
-        """Of the pages that come from it."""
         return f"https://{NAME}:{self.port}"
 
     def written(self) -> str:
@@ -74,7 +72,6 @@ class OnlyName(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Where `host` is."""
         assert host == NAME
         return [
             ResolveResult(
@@ -93,7 +90,6 @@ def connector(**options: Any) -> aiohttp.TCPConnector:
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client of the gateway."""
     async with aiohttp.ClientSession(connector=connector()) as session:
         yield session
 
@@ -120,13 +116,11 @@ def find(program: str, directory: Path) -> str:
 
 @pytest.fixture(scope="session")
 def nginx_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The nginx to run."""
     return find("nginx", tmp_path_factory.mktemp("nginx"))
 
 
 @pytest.fixture(scope="session")
 def caddy_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The caddy to run."""
     return find("caddy", tmp_path_factory.mktemp("caddy"))
 
 
@@ -205,7 +199,6 @@ class Proxies:
         return Gateway(port, self._tls, self._directory)
 
     def stop(self) -> None:
-        """End all."""
         for process in self._running:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):  # Caddy waits for what is still answered
@@ -264,6 +257,5 @@ def caddy(proxies: Proxies, caddy_path: str) -> Serve:
 
 @pytest.fixture(params=["nginx", "caddy"])
 def gateway(request: pytest.FixtureRequest) -> Serve:
-    """Each of the proxies."""
     serve: Serve = request.getfixturevalue(request.param)
     return serve

@@ -26,7 +26,6 @@ VERSION = {"X-Daytona-SDK-Version": "0.226.1"}
 
 
 async def post(http: aiohttp.ClientSession, gateway: Gateway, path: str, **fields: object) -> Any:
-    """The body of a successful POST."""
     url = gateway.url + path
     async with (
         asyncio.timeout(WAIT_S),
@@ -39,7 +38,6 @@ async def post(http: aiohttp.ClientSession, gateway: Gateway, path: str, **field
 
 
 async def until(ws: aiohttp.ClientWebSocketResponse, text: bytes) -> bytes:
-    """Output up to and with `text`."""
     output = b""
     async with asyncio.timeout(WAIT_S):
         while text not in output:

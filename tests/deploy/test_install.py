@@ -15,7 +15,6 @@ UNREACHABLE = "No matching distribution found for setuptools"
 
 
 def listed(directory: Path) -> set[str]:
-    """All that is in it."""
     return {str(path.relative_to(directory)) for path in directory.rglob("*")}
 
 

@@ -107,14 +107,12 @@ class Silence:
             assert (await reading)["type"] == "control"
 
     async def sdk(self) -> None:
-        """The official one."""
         sdk = AsyncSdk.at(self._front.address_url, tls=self._front.tls)
         done = await sdk.exec(self._script, timeout=self._limit_s)
         assert done.result == "late\n"
         await sdk.aclose()
 
     async def all(self) -> None:
-        """All at the same time."""
         async with asyncio.timeout(self._limit_s), asyncio.TaskGroup() as group:
             for kind in (
                 self.execute, self.code_run, self.session, self.followed, self.waited,

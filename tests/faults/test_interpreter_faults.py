@@ -303,14 +303,6 @@ async def test_no_descriptors(procd: MakeClient) -> None:
     assert await said(client, "print('x' in globals())") == "False\n"
 
 
-async def test_too_many_processes(procd: MakeClient) -> None:
-    client = await procd(process={"max_processes": 1})
-    assert not await said(client, "x = 5")
-    async with client.post(CONTEXTS, json={}) as reply:
-        await refused(reply, 429, "LIMIT_REACHED")
-    assert await said(client, "print(x)") == "5\n"
-
-
 async def test_an_internal_error_fails_one_cell(
     procd: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,13 +71,11 @@ class Numbers:
         return self.begin + self.lines * LINE_BYTES
 
     async def ask(self, terminal: Terminal, rng: Random) -> None:
-        """Have it write more."""
         lines = rng.choice((0, 1, 100, 10_000))
         self.lines += lines
         await terminal.type(b"%d\n" % lines)
 
     def check(self, offset: int, output: bytes | bytearray) -> None:
-        """It has said this there."""
         number, skip = divmod(offset - self.begin, LINE_BYTES)
         known = range(number, number + len(output) // LINE_BYTES + 2)
         text = b"".join(b"%09d\n" % each for each in known)[skip:][: len(output)]

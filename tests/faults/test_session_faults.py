@@ -42,7 +42,6 @@ NO_DESCRIPTOR = "cannot start a command: Too many open files"
 
 @pytest.fixture
 async def small_disk(tmp_path: Path) -> AsyncIterator[Path]:
-    """A file system of 1 MiB."""
     directory = tmp_path / "disk"
     directory.mkdir()
     mount = await asyncio.create_subprocess_exec(
@@ -270,7 +269,6 @@ async def test_delete_races_with_exec(procd: MakeClient) -> None:
 
 
 async def mounting(*argv: str | Path) -> int:
-    """Its exit code."""
     return await (await asyncio.create_subprocess_exec(*argv, stderr=-3)).wait()
 
 
@@ -302,28 +300,6 @@ async def test_files_that_can_no_longer_be_removed(
         assert (await execute(client, "echo on"))["result"] == "on\n"
     finally:
         await mounting("umount", "-l", small_disk)
-
-
-async def test_what_programs_write_to_the_control_pipe(procd: MakeClient) -> None:
-    """A status of another command, one in pieces, and a flood: only the command's own counts."""
-    client = await procd()
-    await create(client)
-    pipe = client.app[SESSIONS].get("s")._driver._control.fd.number
-    path = f"/proc/{os.getpid()}/fd/{pipe}"
-    body = await run(client, f"printf '0 5\\n2 5\\n' >{path}; (exit 3)")
-    assert body["exitCode"] == 3
-    command_id = await start(client, "echo begun; read x")
-    await (await follow(client, command_id)).until(b"begun\n")
-    os.write(pipe, b"2 ")
-    await get(client, path_of(command_id))
-    os.write(pipe, b"7\n")
-    assert (await ended(client, command_id))["exitCode"] == 7
-    await delete(client)
-    await create(client)
-    pipe = client.app[SESSIONS].get("s")._driver._control.fd.number
-    for flood in (b"\n" * 4095, b"1 " + b"9" * 4096, b"7 0\nx\n\n"):
-        os.write(pipe, flood + b"\n")
-        assert (await run(client, "(exit 3)"))["exitCode"] == 3
 
 
 async def test_stalled_input_of_10_mb(procd: MakeClient, gate: Gate) -> None:

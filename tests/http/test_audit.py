@@ -34,14 +34,12 @@ ORDER = ["opened", "ended", "closed"]
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """What was recorded so far."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 async def audited(
     procd: MakeClient, secrets: Secrets, path: Path, **sections: dict[str, object]
 ) -> Client:
-    """A server that records."""
     return await guarded(procd, secrets, audit={"file": str(path)}, **sections)
 
 

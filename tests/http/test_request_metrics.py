@@ -47,7 +47,6 @@ async def test_on_streams_and_upgrades(procd: MakeClient) -> None:
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """Those about requests."""
     return [each for each in caplog.records if each.name == LOGGER]
 
 
@@ -92,7 +91,6 @@ class Keeper(logging.Handler):
         self.setFormatter(HumanFormatter())
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one."""
         self.lines.append(self.format(record))
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from aiohttp import ClientPayloadError, web
 
-from procd.errors import ProcdError
 from procd.http.responses import (
     BATCH_BYTES,
     EVERY_STREAM,
@@ -25,7 +24,7 @@ from procd.output.buffer import MERGE_BYTES, Buffer
 from procd.process.process import STDERR, STDOUT
 from tests.aliases import MakeClient
 from tests.api import sessions
-from tests.api.clients import execute, json_body
+from tests.api.clients import json_body
 
 
 def output(cap_bytes: int, *written: tuple[int, bytes]) -> Buffer:
@@ -45,7 +44,6 @@ def texts(store: Buffer) -> tuple[str, str, str]:
 
 
 def gap(size: int) -> str:
-    """The mark."""
     return f"\n[... {size} bytes dropped ...]\n"
 
 
@@ -200,8 +198,3 @@ async def test_a_long_list_and_a_long_message(procd: MakeClient) -> None:
         "/process/code-run", data=json_body({"code": "1", "language": name})
     ) as reply:
         assert name in (await reply.json())["message"]
-
-
-async def test_no_output_is_no_text(procd: MakeClient) -> None:
-    assert (await execute(await procd(), "true"))["result"] == ""
-    assert ProcdError("a\ud800").message == "a\\ud800"

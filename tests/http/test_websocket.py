@@ -53,7 +53,6 @@ async def served(procd: MakeClient, tmp_path: Path, **sections: dict[str, object
 
 
 async def still_serves(client: Client) -> None:
-    """The session is there and echoes."""
     terminal = await connect(client, "t1", "?replay=0")
     await terminal.type(b"still here")
     await terminal.until(b"still here")

@@ -65,7 +65,6 @@ class LogMachine(RuleBasedStateMachine):
         self.paused = False
 
     def lag(self) -> int:
-        """The lag of the fastest reader."""
         if not self.attached:
             return 0
         return len(self.whole) - max(reader.cursor.offset for reader in self.attached)

@@ -19,13 +19,11 @@ ROOMY = 1 << 40
 
 
 def roomy() -> LogStore:
-    """A store without limits."""
     return LogStore(ROOMY, ROOMY, Budget(ROOMY))
 
 
 @contextmanager
 def log_file(max_log_bytes: int = ROOMY) -> Iterator[tuple[LogFile, LogStore]]:
-    """A log in a directory of its own."""
     with tempfile.TemporaryDirectory() as directory:
         store = LogStore(max_log_bytes, ROOMY, Budget(ROOMY))
         file = store.create(Path(directory) / "1.log")
@@ -43,7 +41,6 @@ class Whole:
         self.streams = bytearray()
 
     def append(self, data: bytes, stream: int) -> None:
-        """Add `data`."""
         self.data += data
         self.streams += bytes([stream]) * len(data)
 

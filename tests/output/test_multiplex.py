@@ -45,7 +45,6 @@ def messages(batch: bytes) -> list[bytes]:
 
 @contextmanager
 def log_of(pieces: list[tuple[int, bytes]]) -> Iterator[Log[LogFile]]:
-    """A log that holds `pieces`."""
     with tempfile.TemporaryDirectory() as directory:
         file = LogStore(1 << 40, 1 << 40, Budget(1 << 40)).create(Path(directory) / "log")
         for stream, data in pieces:
@@ -57,7 +56,6 @@ def log_of(pieces: list[tuple[int, bytes]]) -> Iterator[Log[LogFile]]:
 
 
 def all_of(log: Log[LogFile], *, labelled: bool = True) -> list[bytes]:
-    """All messages of a log."""
     frames = MultiplexedFrames(log, labelled=labelled)
     found: list[bytes] = []
     offset = 0

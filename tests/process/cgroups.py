@@ -9,7 +9,6 @@ import pytest
 
 
 def leaves(root: Path) -> list[Path]:
-    """Its child cgroups."""
     return [path for path in root.iterdir() if path.is_dir()]
 
 

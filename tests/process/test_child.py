@@ -12,7 +12,6 @@ import pytest
 from procd.process.child import Child, ExitStatus
 from procd.process.spawn import Spec, spawn
 from procd.process.tags import TAG_BASE
-from tests.process.collector import turn
 from tests.waiting import until
 
 
@@ -35,7 +34,6 @@ class Watched:
         self.child = Child(asyncio.get_running_loop(), self.pid, self.statuses.append)
 
     def line(self) -> bytes:
-        """The next line of its output."""
         return os.read(self.from_child, 100)
 
     async def exit(self) -> ExitStatus:
@@ -81,6 +79,7 @@ async def test_status_that_a_tracer_keeps() -> None:
         pidfd = os.pidfd_open(watched.pid)
         select.select([pidfd], [], [])
         os.close(pidfd)
-        await turn()
+        for _ in range(10):
+            await asyncio.sleep(0)
         assert watched.child.running
     assert await watched.exit() == ExitStatus(signal=signal.SIGKILL)

@@ -68,7 +68,6 @@ async def supervise() -> AsyncIterator[Supervise]:
 
 
 def content(process: Process) -> bytes:
-    """All output so far."""
     store = process.log.store
     assert isinstance(store, Buffer)
     return b"".join(run.data for run in store.runs())

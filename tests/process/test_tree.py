@@ -47,7 +47,6 @@ class Leader:
         self.tree = Tree(self.pid, tag)
 
     def numbers(self, count: int) -> set[int]:
-        """The next numbers."""
         text = b""
         while text.count(b"\n") < count:
             piece = self.stdout.read(1)

@@ -7,14 +7,20 @@ from pathlib import Path
 import pytest
 
 from procd.config import ConfigError
-from procd.services.tokens import Scope, Token, digest_of, new_secret, redacted
-from procd.services.tokens import add_token, read_tokens
+from procd.services.tokens import (
+    Scope,
+    Token,
+    add_token,
+    digest_of,
+    new_secret,
+    read_tokens,
+    redacted,
+)
 
 HASH = "ab" * 32
 
 
 def token(name: str, scope: Scope = Scope.READ) -> Token:
-    """A token that nobody has."""
     return Token(name=name, scope=scope, digest=digest_of(new_secret()))
 
 

@@ -96,7 +96,6 @@ def contexts(browser: Browser, url: str, target: Path) -> None:
 
 
 def main(target: Path) -> None:
-    """Take all of them."""
     target.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="sandbox-"))
     (home / ".bash_profile").write_text(PROFILE)

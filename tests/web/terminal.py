@@ -37,7 +37,6 @@ class Terminal:
         return expect(self.element.locator(part) if part else self.element)
 
     def lines(self) -> list[str]:
-        """The lines on the screen, as painted."""
         rows: list[str] = self.element.locator(".xterm-rows > div").all_text_contents()
         return [row.replace("\xa0", " ").rstrip() for row in rows]
 
@@ -58,12 +57,10 @@ class Terminal:
         self._expect("footer").to_contain_text(text, timeout=WAIT_MS)
 
     def type(self, text: str) -> None:
-        """Type, with Enter for newlines."""
         self.element.locator("textarea").focus()
         self.page.keyboard.type(text)
 
     def enter_token(self, token: str) -> None:
-        """Answer the question for a token."""
         self.page.locator("input[name=token]").fill(token)
         self.page.keyboard.press("Enter")
 

@@ -1,12 +1,9 @@
 """The list of terminals: pressing what is in it while it changes; what it says of the server."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.api.access import Secrets
 from tests.daemon.daemon import Daemon
 from tests.proxy import proxy_to
-from tests.web.browser import plain
 from tests.web.conftest import Opens
 from tests.web.terminal import Terminal, call, open_terminal
 
@@ -63,22 +60,6 @@ def test_it_says_that_the_server_can_not_be_reached(
         assert note.is_visible()
         proxy.up()
         note.wait_for(state="hidden")
-
-
-def test_it_says_that_a_token_is_needed(
-    context: "BrowserContext", home: Path, tmp_path: Path
-) -> None:
-    """Who has closed the question for it can be asked again."""
-    secrets = Secrets(tmp_path / "tokens")
-    with Daemon.start(env=plain(home, PROCD_AUTH_TOKEN_FILE=str(secrets.path))) as daemon:
-        page = context.new_page()
-        page.goto(f"{daemon.url}/terminal")
-        page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
-        page.locator("aside").get_by_text("A token is needed.").wait_for()
-        page.get_by_role("button", name="Enter a token").click()
-        Terminal(page, "").enter_token(secrets.write)
-        page.locator("aside").get_by_text("None yet.").wait_for()
-        assert not page.get_by_role("button", name="Enter a token").is_visible()
 
 
 def test_an_address_that_nobody_can_have_written(daemon: Daemon, context: "BrowserContext") -> None:

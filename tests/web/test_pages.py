@@ -24,7 +24,6 @@ def page(daemon: Daemon, context: "BrowserContext") -> "Page":
 
 
 def run(page: "Page", label: str, text: str) -> None:
-    """Run a command or a cell."""
     page.get_by_label(label, exact=True).fill(text)
     page.get_by_role("button", name="Run").locator("visible=true").click()
 

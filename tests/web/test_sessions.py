@@ -37,12 +37,10 @@ def show(page: "Page", url: str, session: str) -> None:
 
 
 def choose(page: "Page", session: str) -> None:
-    """Have the page show a session."""
     page.locator("aside").get_by_role("button", name=session, exact=True).click()
 
 
 def logged(article: "Locator") -> list[str]:
-    """The lines of a command's log."""
     return article.locator("pre").inner_text().splitlines()
 
 

@@ -106,14 +106,12 @@ def echoes(terminal: Terminal) -> list[float]:
 
 
 def report(name: str, values: list[float]) -> None:
-    """One line."""
     ordered = sorted(values)
     high = ordered[int(len(ordered) * 0.95)]
     print(f"{name:<32} {median(ordered):6.1f} ms median {high:6.1f} p95 ({len(ordered)})")  # noqa: T201
 
 
 def main() -> None:
-    """Measure all."""
     home = Path(tempfile.mkdtemp(prefix="timings-"))
     (home / ".bash_profile").write_text("PS1='ready> '\n")
     with sync_playwright() as driver, Daemon.start(env=plain(home)) as daemon:

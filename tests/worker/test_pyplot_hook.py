@@ -35,7 +35,6 @@ class Run:
 
     @property
     def titles(self) -> list[str | None]:
-        """In order."""
         return [chart.get("title") for chart in self.charts]
 
 

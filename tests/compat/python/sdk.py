@@ -133,7 +133,6 @@ class AsyncTerminal(Terminal):
         self._news = asyncio.Event()
 
     def received(self, data: bytes) -> None:
-        """Take some output."""
         self.output += data
         self._news.set()
 
@@ -173,7 +172,6 @@ class Sdk(ABC):
     models: Any  # the generated client's module, for its models
 
     async def exec(self, *args: Any, **options: Any) -> ExecuteResponse:
-        """`process.exec`."""
         return cast(ExecuteResponse, await value(self.process.exec(*args, **options)))
 
     @abstractmethod
@@ -224,7 +222,6 @@ class SyncSdk(Sdk):
         self.close()
 
     def close(self) -> None:
-        """Close all connections."""
         if self._http is not None:
             self._http.close()
         if self._client is not None:

@@ -124,6 +124,5 @@ async def test_async(daemon: Daemon, configuration: DaytonaConfig) -> None:
 
 
 def home_of(daemon: Daemon) -> str:
-    """HOME in the daemon's environment."""
     variables = Path(f"/proc/{daemon.pid}/environ").read_text().split("\0")
     return next(text[5:] for text in variables if text.startswith("HOME="))

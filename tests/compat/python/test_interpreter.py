@@ -126,7 +126,6 @@ class Interpreter:
         return await loop.run_in_executor(self._threads, lambda: function(*args, **options))
 
     async def run(self, code: str, context: Any = None, **options: Any) -> ExecutionResult:
-        """`run_code`."""
         result = await bounded(self.call("run_code", code, context=context, **options))
         assert isinstance(result, ExecutionResult)
         return result
@@ -325,5 +324,4 @@ async def test_client_that_goes(interpreter: Interpreter, context: Any) -> None:
 
 
 def work_dir(daemon: Daemon) -> str:
-    """The daemon's own directory."""
     return os.readlink(f"/proc/{daemon.pid}/cwd")

@@ -5,15 +5,13 @@ Source: Process API contract, sections 8, 9, 13.5, 13.6 and 19 (items 4 to 7 and
 
 import asyncio
 import gc
-import os
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import aiohttp
 import pytest
 import uvloop
 from daytona import (
@@ -491,146 +489,3 @@ async def test_entrypoint(connect: Callable[[Daemon], Sdk], daemon_beside_comman
         await sdk.call("send_session_command_input", "entrypoint", "entrypoint_command", "x")
     with pytest.raises(DaytonaBadRequestError, match="can't delete entrypoint session"):
         await sdk.call("delete_session", "entrypoint")
-
-
-# Below: what clients older than JSON logs send, and what they get.
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as client:
-        yield client
-
-
-class Old:
-    """A bare client of one session that sends just these headers."""
-
-    def __init__(
-        self, http: aiohttp.ClientSession, daemon: Daemon, headers: Mapping[str, str]
-    ) -> None:
-        self._http = http
-        self._headers = headers
-        self._base = f"{daemon.url}/process/session"
-        self.name = f"s-{uuid.uuid4()}"
-
-    async def __aenter__(self) -> "Old":
-        json = {"sessionId": self.name}
-        async with self._http.post(self._base, json=json, headers=self._headers) as reply:
-            assert (reply.status, await reply.read()) == (201, b"")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        async with self._http.delete(f"{self._base}/{self.name}") as reply:
-            assert (reply.status, await reply.read()) == (204, b"")
-
-    async def run(self, command: str) -> dict[str, Any]:
-        url = f"{self._base}/{self.name}/exec"
-        async with self._http.post(url, json={"command": command}, headers=self._headers) as reply:
-            assert reply.status == 200
-            body: dict[str, Any] = await reply.json()
-            return body
-
-    async def logs(self, command: str) -> tuple[str, bytes]:
-        """The media type and the body."""
-        url = f"{self._base}/{self.name}/command/{command}/logs"
-        async with self._http.get(url, headers=self._headers) as reply:
-            assert reply.status == 200
-            return reply.headers["Content-Type"], await reply.read()
-
-    async def follow(self, command: str) -> list[bytes]:
-        """The messages, up to a close with 1000."""
-        url = f"{self._base}/{self.name}/command/{command}/logs?follow=true"
-        return await followed(self._http, url, self._headers)
-
-
-async def followed(
-    http: aiohttp.ClientSession, url: str, headers: Mapping[str, str]
-) -> list[bytes]:
-    """The messages of a log, which must be binary and end with a close of 1000."""
-    messages = []
-    async with asyncio.timeout(PATIENCE_S), http.ws_connect(url, headers=headers) as ws:
-        while (message := await ws.receive()).type is aiohttp.WSMsgType.BINARY:
-            messages.append(message.data)
-        assert message.type is aiohttp.WSMsgType.CLOSE
-        assert (message.data, message.extra) == (1000, "")
-    return messages
-
-
-def demultiplexed(data: bytes) -> dict[str, bytes]:
-    """What labelled data says on each stream, for data that has no control bytes of its own."""
-    found = {"stdout": b"", "stderr": b""}
-    assert not data or data[:3] in MARKERS
-    stream = "stdout"
-    while data:
-        if name := MARKERS.get(data[:3]):
-            stream, data = name, data[3:]
-        found[stream] += data[:1]
-        data = data[1:]
-    return found
-
-
-BOTH: Final = {"stdout": b"out \xc3\xa9\nend", "stderr": b"err\n"}
-SAY_BOTH: Final = "echo out é; echo err >&2; printf end"
-LABELLED: Final = [
-    {"X-Daytona-SDK-Version": "0.150.0"},
-    {"X-Daytona-SDK-Version": "0.27.0"},
-    {"X-Daytona-SDK-Version": "0.103.0a1"},
-    {"X-Daytona-SDK-Version": "unknown"},
-    {"X-Daytona-Split-Output": "true"},
-]
-CLEAN: Final = [{}, {"X-Daytona-SDK-Version": "0.20.0"}, {"X-Daytona-Split-Output": "yes"}]
-
-
-@pytest.mark.parametrize("headers", LABELLED, ids=str)
-async def test_client_that_splits_labelled_text(
-    daemon: Daemon, http: aiohttp.ClientSession, headers: dict[str, str]
-) -> None:
-    async with Old(http, daemon, headers) as client:
-        ran = await client.run(SAY_BOTH)
-        assert (ran["stdout"], ran["stderr"], ran["exitCode"]) == (None, None, 0)
-        assert demultiplexed(ran["output"].encode()) == BOTH
-        kind, body = await client.logs(ran["cmdId"])
-        assert (kind, demultiplexed(body)) == ("text/plain; charset=utf-8", BOTH)
-        messages = await client.follow(ran["cmdId"])
-        assert all(message[:3] in MARKERS and len(message) > 3 for message in messages)
-        assert demultiplexed(b"".join(messages)) == BOTH
-
-
-@pytest.mark.parametrize("headers", CLEAN, ids=str)
-async def test_client_that_knows_no_labels(
-    daemon: Daemon, http: aiohttp.ClientSession, headers: dict[str, str]
-) -> None:
-    async with Old(http, daemon, headers) as client:
-        ran = await client.run(SAY_BOTH)
-        expected = sorted(b"".join(BOTH.values()))
-        assert (ran["stdout"], ran["stderr"], ran["exitCode"]) == (None, None, 0)
-        assert sorted(ran["output"].encode()) == expected
-        kind, body = await client.logs(ran["cmdId"])
-        assert (kind, sorted(body)) == ("text/plain; charset=utf-8", expected)
-        assert sorted(b"".join(await client.follow(ran["cmdId"]))) == expected
-
-
-@pytest.mark.parametrize(
-    ("version", "at_home"),
-    [("0.20.0", True), ("0.102.9", True), ("0.103.0", False), ("0.226.1", False), ("", False)],
-)
-async def test_where_sessions_start(
-    daemon: Daemon, http: aiohttp.ClientSession, version: str, at_home: bool
-) -> None:
-    headers = {"X-Daytona-SDK-Version": version} if version else {}
-    async with Old(http, daemon, headers) as client:
-        directory = (await client.run("pwd"))["output"].strip("\1\n")
-        home = (await client.run('echo "$HOME"'))["output"].strip("\1\n")
-        assert home != os.getcwd()
-        assert directory == (home if at_home else os.getcwd())
-
-
-async def test_entrypoint_is_labelled_for_clients_without_a_version(
-    daemon_beside_command: Daemon, http: aiohttp.ClientSession
-) -> None:
-    url = f"{daemon_beside_command.url}/process/session/entrypoint/logs"
-    expected = {"stdout": b"it's up\n", "stderr": b"careful\n"}
-    assert demultiplexed(b"".join(await followed(http, f"{url}?follow=true", {}))) == expected
-    async with http.get(url) as reply:
-        assert reply.headers["Content-Type"] == "text/plain; charset=utf-8"
-        assert demultiplexed(await reply.read()) == expected
