@@ -287,7 +287,7 @@ async def test_a_client_that_goes_ends_its_cell(procd: MakeClient, how: str) -> 
         elif how == "reset":
             connection.reset()
         else:
-            await connection.send(b"\x82\x02hi")  # not masked
+            await connection.send(b"\x83\x80\0\0\0\0")  # an unknown opcode
         assert await said(client, "print(x, y)") == "5 6\n"
 
 
