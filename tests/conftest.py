@@ -47,12 +47,10 @@ _HOME = tempfile.mkdtemp(prefix="procd-test-home-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ["HOME"] = _HOME
 # A script's background job ignores SIGINT and SIGQUIT, and so would all that is started here.
-for _number, _default in {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGQUIT: signal.SIG_DFL,
-}.items():
-    if signal.getsignal(_number) is signal.SIG_IGN:
-        signal.signal(_number, _default)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def _can_refuse_descriptors() -> bool:
