@@ -326,12 +326,12 @@ async def test_long_answer_to_a_client_that_has_closed_its_half(procd: MakeClien
 @each("connection", ["keep-alive", "close"])
 async def test_long_answer_to_http_1_0(procd: MakeClient, connection: str) -> None:
     client = await procd()
-    body = b'{"command": "yes | head -c 300000"}'
+    body = b'{"command": "yes | head -c 600000"}'
     async with raw(client) as old:
         head = "POST /process/execute HTTP/1.0\nContent-Length: {}\nConnection: {}"
         await old.request(head.format(len(body), connection), body)
         reply = (await old.rest()).partition(b"\r\n\r\n")[2]
-    assert json.loads(reply)["result"] == "y\n" * 150_000
+    assert json.loads(reply)["result"] == "y\n" * 300_000
 
 
 @each("extra", [0, 1, 9000])
