@@ -13,7 +13,7 @@ from itertools import chain, dropwhile, islice
 from typing import Final, NamedTuple
 
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from procd.output.buffer import Buffer
 from procd.output.logfile import Snapshot
@@ -206,6 +206,8 @@ async def _send(
     if second is None:
         return web.Response(body=first, status=status, headers=headers)
     response = web.StreamResponse(status=status, headers=headers)
+    if request.version < HttpVersion11:  # which has no chunks: the end of the connection is the end
+        response.force_close()
     await response.prepare(request)
     try:
         for batch in chain((first, second), batches):
