@@ -102,7 +102,7 @@ def create_app(
     required = access_control.access.required
     app[health.HEALTH] = {"status": "ok", "auth": "token" if required else "none"}
     if config.web.enabled:
-        app[web_terminal.ASSETS] = web_terminal.Assets()
+        app[web_terminal.ASSETS] = web_terminal.read_assets()
     off = [] if config.web.enabled else WEB_ROUTES
     off = off if config.metrics.enabled else [*off, *metrics.routes]
     routes = [route for route in ROUTES if route not in off]
@@ -232,9 +232,7 @@ async def _stop(app: web.Application) -> None:
     websockets.stop()  # before the clients are told about the ends of their processes
     processes.stop(but=contexts.pids | shells.entrypoint_pids)
     await asyncio.gather(
-        websockets.aclose(third_s),
-        contexts.aclose(2 * third_s),
-        shells.end_entrypoint(2 * third_s),
+        websockets.aclose(third_s), contexts.aclose(2 * third_s), shells.end_entrypoint(2 * third_s)
     )
     await processes.aclose(third_s)
     await app[pty.PTYS].aclose()

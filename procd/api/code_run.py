@@ -36,7 +36,6 @@ class CodeRunSchema(BodySchema):
     timeout_s = Count(MAX_UINT32, data_key="timeout")
 
     def build(self, data: dict[str, Any]) -> CodeRunRequest:
-        """Make the request."""
         return CodeRunRequest(**data | {"argv": tuple(data.get("argv", ()))})
 
 
@@ -79,5 +78,5 @@ routes = [
             errors=(TimedOut, Exhausted),
             bodies={TimedOut: error_with(CODE_RAN)},
         ),
-    ),
+    )
 ]

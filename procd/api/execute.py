@@ -26,7 +26,6 @@ class ExecuteSchema(BodySchema):
     split = Flag()
 
     def build(self, data: dict[str, Any]) -> ExecuteRequest:
-        """Make the request."""
         if env := data.pop("env", None):
             data["envs"] = {**env, **data.get("envs", {})}
         return ExecuteRequest(**data)
@@ -40,10 +39,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
     wanted = await load(request, EXECUTE)
     result = await request.app[EXECUTIONS].run(wanted)
     note(exitCode=result.exit_code)
-    reply: dict[str, object] = {
-        "exitCode": result.exit_code,
-        "result": OutputText(result.output),
-    }
+    reply: dict[str, object] = {"exitCode": result.exit_code, "result": OutputText(result.output)}
     if wanted.split:
         reply["stdout"] = OutputText(result.output, STDOUT)
         reply["stderr"] = OutputText(result.output, STDERR)
@@ -71,5 +67,5 @@ routes = [
             errors=(TimedOut, Exhausted),
             bodies={TimedOut: error_with(EXECUTED)},
         ),
-    ),
+    )
 ]

@@ -1,5 +1,7 @@
 """Liveness and readiness, for probes."""
 
+from dataclasses import dataclass
+
 from aiohttp import web
 
 from procd.config import HealthConfig
@@ -13,49 +15,39 @@ from procd.services.shell.sessions import ShellSessions
 from procd.tasks import loop_lag_s
 
 
+@dataclass(slots=True)
 class Readiness:
-    """Collects the reasons why procd can't accept work.
+    """Collects the reasons why procd can't accept work."""
 
-    Attributes:
-        stopping: whether procd is shutting down.
-    """
-
-    def __init__(
-        self, config: HealthConfig, supervisor: Supervisor, shell: Shell, sessions: ShellSessions
-    ) -> None:
-        self.stopping = False
-        self._config = config
-        self._supervisor = supervisor
-        self._shell = shell
-        self._sessions = sessions
+    config: HealthConfig
+    supervisor: Supervisor
+    shell: Shell
+    sessions: ShellSessions
+    stopping: bool = False
 
     def reasons(self, lag_s: float) -> list[str]:
         """Why procd isn't ready; empty if it is.
 
         An exhausted `process.max_spawns_per_s` doesn't count, as it recovers within moments.
-
-        Args:
-            lag_s: the present lag of the event loop, seconds.
         """
         reasons = ["shutting down"] if self.stopping else []
-        limit = self._supervisor.config.max_processes
-        if self._supervisor.supervised >= limit:
+        supervisor, sessions = self.supervisor, self.sessions
+        limit = supervisor.config.max_processes
+        if supervisor.supervised >= limit:
             reasons.append(f"limit of {limit} processes is reached")
-        checks = (
-            self._supervisor.check_memory,
-            self._supervisor.check_descriptors,
-            self._shell.path,
-            self._sessions.check_memory,
-        )
-        for check in checks:
+        for check in (
+            supervisor.check_memory,
+            supervisor.check_descriptors,
+            self.shell.path,
+            sessions.check_memory,
+        ):
             try:
                 check()
             except (Exhausted, SpawnFailed) as exc:
                 reasons.append(exc.message)
-        problem = self._sessions.storage_problem(self._config.min_disk_bytes)
-        if problem:
+        if problem := sessions.storage_problem(self.config.min_disk_bytes):
             reasons.append(problem)
-        if 0 < self._config.max_loop_lag_s < lag_s:
+        if 0 < self.config.max_loop_lag_s < lag_s:
             reasons.append(f"event loop lags by {lag_s:.1f} s")
         return reasons
 
@@ -71,11 +63,7 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Ready for work.
-
-    Raises:
-        NotReady: with the reasons why not.
-    """
+    """Ready for work."""
     reasons = request.app[READINESS].reasons(await loop_lag_s())
     limit = request.app[CONNECTION_LIMIT]
     if limit.is_full:
@@ -90,8 +78,6 @@ NOT_READY = error_with(Shape("NotReady", {"reasons": LIST}))
 routes = [
     web.get("/healthz", healthz, doc=Doc(reply=STRINGS)),
     web.get(
-        "/readyz",
-        readyz,
-        doc=Doc(reply=STRINGS, errors=(NotReady,), bodies={NotReady: NOT_READY}),
+        "/readyz", readyz, doc=Doc(reply=STRINGS, errors=(NotReady,), bodies={NotReady: NOT_READY})
     ),
 ]

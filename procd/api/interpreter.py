@@ -4,7 +4,7 @@ Source: Process API contract, section 11.
 """
 
 import asyncio
-from codecs import IncrementalDecoder, getincrementaldecoder
+from codecs import getincrementaldecoder
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import attrgetter
@@ -78,7 +78,6 @@ class ContextSchema(BodySchema):
     language = Text(load_default=LANGUAGE)
 
     def build(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Make the arguments; an empty language is the default."""
         return data | {"language": data["language"] or LANGUAGE}
 
 
@@ -101,7 +100,6 @@ class ExecutionSchema(BodySchema):
     display = Flag(load_default=False)
 
     def build(self, data: dict[str, Any]) -> CellRequest:
-        """Make the request; an empty id is the default context's."""
         return CellRequest(**data | {"context_id": data["context_id"] or DEFAULT})
 
 
@@ -166,11 +164,6 @@ def _context(request: web.Request) -> Context:
 class _Declined(Exception):
     """The client asks for something that can't be; code and reason of the Close."""
 
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
-
 
 async def execute(request: web.Request) -> web.StreamResponse:
     """Run one piece of code; by WebSocket, one for each websocket."""
@@ -183,7 +176,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
         try:
             cell = await _submit(request, websocket)
         except _Declined as exc:
-            websocket.close(exc.code, exc.reason)
+            websocket.close(*exc.args)
             await websocket.wait_closed()
         else:
             note(context_id=cell.context_id)
@@ -193,12 +186,7 @@ async def execute(request: web.Request) -> web.StreamResponse:
 
 
 async def _submit(request: web.Request, websocket: WebSocket) -> Cell:
-    """Read what the client wants and ask for it.
-
-    Raises:
-        _Declined: it can't be had.
-        ConnectionError: the client has gone.
-    """
+    """Read what the client wants and ask for it."""
     contexts = request.app[CONTEXTS]
     try:
         message = await within(contexts.config.first_message_s, websocket.receive)
@@ -229,36 +217,20 @@ async def _submit(request: web.Request, websocket: WebSocket) -> Cell:
 
 def _frame(kind: str, *, text: str = "", error: dict[str, str] | None = None) -> bytes:
     """One frame with the five keys that clients know."""
-    error = error or {}
-    fields = {
-        "type": kind,
-        "text": text,
-        "name": error.get("name", ""),
-        "value": error.get("value", ""),
-        "traceback": error.get("traceback", ""),
-    }
-    return encode(TEXT_FRAME, dumps(fields))
+    fields = {"type": kind, "text": text, "name": "", "value": "", "traceback": ""}
+    return encode(TEXT_FRAME, dumps(fields | (error or {})))
 
 
 class _CellFrames:
-    """The frames of one execution's log, for its one reader, who goes straight through it.
-
-    A character that arrives in parts is sent whole.
-    """
+    """The frames of one execution's log. A character that arrives in parts is sent whole."""
 
     def __init__(self, store: Buffer) -> None:
         self._store = store
-        self._decoders: dict[int, IncrementalDecoder] = {
-            stream: DECODER("replace") for stream in NAMES
-        }
-        self._partial = b""
+        self._decoders = {stream: DECODER("replace") for stream in NAMES}
+        self._partial = b""  # of a result
 
     def at(self, offset: int) -> tuple[bytes, int]:
-        """The frames of what lies at `offset`, and the offset after it.
-
-        Raises:
-            LookupError: it is no longer kept.
-        """
+        """See `FrameSource`."""
         frames: list[bytes] = []
         end = offset
         for stream, group in groupby(self._store.slices(offset, BATCH_BYTES), attrgetter("stream")):
@@ -285,11 +257,8 @@ class _CellFrames:
 
     def rest(self) -> bytes:
         """What is left at the end: halves of characters, as U+FFFD."""
-        frames: list[bytes] = []
-        for stream, decoder in self._decoders.items():
-            if text := decoder.decode(b"", final=True):
-                frames.append(_frame(NAMES[stream], text=text))
-        return b"".join(frames)
+        rests = ((NAMES[each], it.decode(b"", final=True)) for each, it in self._decoders.items())
+        return b"".join(_frame(name, text=text) for name, text in rests if text)
 
     def forget(self) -> None:
         """Nothing is shared."""
@@ -320,7 +289,7 @@ async def _stream(websocket: WebSocket, cell: Cell) -> None:
 
 
 def _outcome(cell: Cell) -> str:
-    """How it ended, in a word; without a client it is still being ended."""
+    """How it ended; without a client it is still being ended."""
     if not cell.ended.done():
         return End.ABANDONED.name.lower()
     outcome = cell.ended.result()
@@ -329,7 +298,6 @@ def _outcome(cell: Cell) -> str:
 
 
 def _conclude(websocket: WebSocket, outcome: Outcome) -> None:
-    """Say how it ended."""
     match outcome.end:
         case End.COMPLETED:
             if outcome.reply is not None and outcome.reply.error is not None:
@@ -379,9 +347,5 @@ routes = [
             reply=VARIABLES, errors=(ProcessNotFound, TimedOut, Conflict, Exhausted, SpawnFailed)
         ),
     ),
-    web.get(
-        "/process/interpreter/execute",
-        execute,
-        doc=Doc(websocket="only"),
-    ),
+    web.get("/process/interpreter/execute", execute, doc=Doc(websocket="only")),
 ]

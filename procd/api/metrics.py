@@ -31,11 +31,7 @@ class Figures(Collector):
     Args:
         traffic: by the name of the transport.
         dropped: how many clients were dropped, by reason.
-        gauges: by name, which has the unit last: a description, and what returns the amount.
-
-    Attributes:
-        registry: of these, and of procd's own CPU, memory and descriptors; the library's is global.
-        lag_s: of the event loop, measured for this scrape.
+        gauges: by name: a description, and what returns the amount.
     """
 
     def __init__(
@@ -52,13 +48,12 @@ class Figures(Collector):
         self._traffic = traffic
         self._dropped = dropped
         self._gauges = gauges
-        self.lag_s = 0.0
+        self.lag_s = 0.0  # of the event loop, measured for each scrape
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
         ProcessCollector(registry=self.registry)  # registers itself
 
     def collect(self) -> Iterator[Metric]:
-        """All families."""
         yield InfoMetricFamily("procd_build", "procd itself", {"version": __version__})
         yield from _request_families(self._requests)
         yield _histogram(

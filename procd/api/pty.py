@@ -49,7 +49,6 @@ class CreateSchema(BodySchema):
     record = Flag()
 
     def build(self, data: dict[str, Any]) -> PtyRequest:
-        """Make the request."""
         return PtyRequest(**data)
 
 
@@ -144,8 +143,6 @@ routes = [
     web.get("/process/pty/{id}", get, doc=Doc(reply=INFO, errors=(ProcessNotFound,))),
     web.delete("/process/pty/{id}", delete, doc=Doc(reply=MESSAGE, errors=(ProcessNotFound,))),
     web.post(
-        "/process/pty/{id}/resize",
-        resize,
-        doc=Doc(body=RESIZE, reply=INFO, errors=(SessionEnded,)),
+        "/process/pty/{id}/resize", resize, doc=Doc(body=RESIZE, reply=INFO, errors=(SessionEnded,))
     ),
 ]

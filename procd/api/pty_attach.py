@@ -1,9 +1,8 @@
 """Attaching to PTY sessions by WebSocket. Source: Process API contract, sections 10.3 and 10.5.
 
-A client is first sent output from an offset on, or a replay of past output. A replay isn't kept,
-however slow its client is. It is filtered twice: for its size, which the client is told in advance,
-and as it is sent. Until then the client's cursor stays in the replay, so that the log keeps what is
-to be sent.
+A client is first sent output from an offset on, or a replay of past output. A replay is filtered
+twice: for its size, which the client is told in advance, and as it is sent. Until then the client's
+cursor stays in the replay, so that the log keeps what is to be sent.
 """
 
 import asyncio
@@ -70,7 +69,7 @@ class Replay:
         sender: sends what follows; its cursor is at `start`, the offset of the first byte.
         live: the offset where the replay ends; None if there is no replay.
         size: of the filtered replay, bytes.
-        modes: what to write to the terminal before it, for clients that ask for that.
+        modes: what to write to the terminal before it.
         redraws: whether a full-screen program is to redraw what it drew before the start.
     """
 
@@ -91,8 +90,7 @@ async def measure(session: PtySession, replay_bytes: int, turns: Turns) -> Repla
     """A replay of the last so many bytes of output.
 
     This takes time, and must come before the handshake is answered (contract, section 10.5, rule
-    2). If other clients set the pace of the output, the replay is shorter: as much may be written
-    while it is sent as was written meanwhile.
+    2). It is shorter if the output pours: as much may be written while it is sent as meanwhile.
     """
     store = session.log.store
     spare_bytes = 0
@@ -117,11 +115,7 @@ async def measure(session: PtySession, replay_bytes: int, turns: Turns) -> Repla
 
 
 async def send(replay: Replay, websocket: WebSocket, store: Buffer, turns: Turns) -> bool:
-    """Send the replay, if there is one; returns whether all of it was still kept.
-
-    Raises:
-        ConnectionError: the client has gone.
-    """
+    """Send the replay, if there is one; returns whether all of it was still kept."""
     cursor = replay.sender.cursor
     if replay.live is None:
         return True
@@ -143,9 +137,6 @@ def _filtered(store: Buffer, start: int, live: int) -> Iterator[tuple[int, bytes
     """The output from `start` to `live` without queries, in pieces, each with the offset after it.
 
     The pieces are the same each time: the filter depends on where they are cut.
-
-    Raises:
-        LookupError: the output is no longer kept.
     """
     queries = ReplayFilter()
     while start < live:
@@ -200,9 +191,8 @@ async def connect(request: web.Request) -> web.StreamResponse:
         replay = from_offset(session, offset)
         replay.redraws = wants_modes
     else:
-        if replay_bytes is None:
-            replay_bytes = ptys.config.replay_bytes
-        replay = await measure(session, replay_bytes, ptys.replays)
+        most = ptys.config.replay_bytes if replay_bytes is None else replay_bytes
+        replay = await measure(session, most, ptys.replays)
         if wants_modes or PROTOCOL in offered(request):
             replay.modes = session.modes.at(replay.start)
             replay.redraws = bool(replay.modes)
@@ -283,19 +273,14 @@ def _decode_envs(token: str) -> Mapping[str, str]:
 async def _accept(request: web.Request, *, may_write: bool) -> AsyncIterator[WebSocket]:
     """Answer the handshake, together with the first message, after which `cork` is to be off.
 
-    The SDK waits 100 ms for that message, and a busy machine may run other processes between two
-    segments. Source: contract, section 10.5.
+    The SDK waits only 100 ms for that message. Source: contract, section 10.5.
     """
-    max_message_bytes = request.app[PTYS].config.max_message_bytes
+    most = request.app[PTYS].config.max_message_bytes
     if not may_write:
-        max_message_bytes = min(max_message_bytes, MAX_VIEWER_MESSAGE_BYTES)
+        most = min(most, MAX_VIEWER_MESSAGE_BYTES)
     cork(request, on=True)
     async with request.app[WEBSOCKETS].accept(
-        request,
-        max_message_bytes,
-        select=select,
-        stopped=STOPPED,
-        too_long=INPUT_TOO_LONG,
+        request, most, select=select, stopped=STOPPED, too_long=INPUT_TOO_LONG
     ) as websocket:
         yield websocket
 
@@ -360,17 +345,9 @@ def _send_connected(
             cursor.advance(session.log.store.start)
         websocket.write_text(_control("connected", offset=cursor.offset, **size))
         return
+    fields = {"offset": replay.start, "replayBytes": replay.size, "liveOffset": replay.live, **size}
     modes = {"modes": replay.modes.decode()} if replay.modes else {}
-    websocket.write_text(
-        _control(
-            "connected",
-            offset=replay.start,
-            replayBytes=replay.size,
-            liveOffset=replay.live,
-            **size,
-            **modes,
-        )
-    )
+    websocket.write_text(_control("connected", **fields, **modes))
 
 
 async def _read(
@@ -476,9 +453,5 @@ routes = [
         create_connect,
         doc=Doc(websocket="only", query=SIZE, errors=CREATING),
     ),
-    web.get(
-        "/process/pty/{id}/connect",
-        connect,
-        doc=Doc(websocket="only", query=ATTACH),
-    ),
+    web.get("/process/pty/{id}/connect", connect, doc=Doc(websocket="only", query=ATTACH)),
 ]

@@ -1,8 +1,4 @@
-"""The sub-protocol `procd.pty.v1`: what a client of a PTY that offers it can say and is told.
-
-docs/wire.md describes its messages. Binary messages are input, as those of every client. Clients
-that don't offer it get none of this.
-"""
+"""The sub-protocol `procd.pty.v1` of PTY clients; docs/wire.md describes its messages."""
 
 import asyncio
 from typing import Any, Final
@@ -45,12 +41,7 @@ MESSAGE: Final = MessageSchema()
 
 
 class PtyClient:
-    """One client's part in a session, from `join` to `leave`.
-
-    Attributes:
-        speaks_v1: whether the client offered the sub-protocol.
-        may_write: whether it types and resizes; else it is a viewer.
-    """
+    """One client's part in a session, from `join` to `leave`."""
 
     def __init__(
         self,
@@ -87,11 +78,7 @@ class PtyClient:
         return {"cols": info.cols, "rows": info.rows} if self.speaks_v1 else {}
 
     def join(self, live: int) -> None:
-        """Attach the client, which has been sent `connected`.
-
-        Args:
-            live: the offset where its live output begins, after a replay.
-        """
+        """Attach the client, whose live output begins at the offset `live`."""
         self._live = live
         if self.speaks_v1:
             self._sender.on_blocked = self._await_ack
@@ -99,12 +86,10 @@ class PtyClient:
         self._session.presence.join(self._member)
 
     def replay_sent(self) -> None:
-        """Tell the client, before any live output, the size that the output is for."""
         if self.speaks_v1:
             self._send_presence()
 
     def leave(self) -> None:
-        """Detach the client."""
         self._session.presence.leave(self._member)
         if self._timer is not None:
             self._timer.cancel()
@@ -128,12 +113,7 @@ class PtyClient:
         return self._session.presence.typed(self._member)
 
     async def handle(self, text: bytes) -> None:
-        """Do what a text message asks for.
-
-        Raises:
-            BadRequest: it can't be understood.
-            ConnectionError: the client has gone.
-        """
+        """Do what a text message asks for; raises BadRequest if it can't be understood."""
         message: dict[str, Any] = MESSAGE.load_document(parse(text, self._max_values))
         match message["type"]:
             case "ack":

@@ -87,10 +87,6 @@ RECORDINGS: Final = Shape("Recordings", {"recordings": ListOf(RECORDING)})
 
 routes = [
     web.get("/recordings", list_all, doc=Doc(reply=RECORDINGS)),
-    web.get(
-        "/recordings/{name}",
-        download,
-        doc=Doc(content=("application/x-asciicast",)),
-    ),
+    web.get("/recordings/{name}", download, doc=Doc(content=("application/x-asciicast",))),
     web.delete("/recordings/{name}", delete, doc=Doc(reply=MESSAGE, errors=(Conflict,))),
 ]

@@ -62,7 +62,6 @@ from procd.services.shell.command import Command, ExecRequest, InputRequest
 from procd.services.shell.session import SessionRequest, ShellSession
 from procd.services.shell.sessions import ENTRYPOINT, ENTRYPOINT_COMMAND, ShellSessions
 
-MAX_KEY_LENGTH: Final = 64
 # A follower's messages are dropped.
 MAX_FOLLOWER_MESSAGE_BYTES: Final = 4 << 20
 
@@ -106,9 +105,7 @@ class InputSchema(BodySchema):
     key = Text(
         data_key="idempotencyKey",
         load_default="",
-        validate=validate.Length(
-            max=MAX_KEY_LENGTH, error=f"must not be longer than {MAX_KEY_LENGTH}"
-        ),
+        validate=validate.Length(max=64, error="must not be longer than 64"),
     )
 
     def build(self, data: dict[str, Any]) -> InputRequest:
@@ -353,7 +350,7 @@ def _to_change(request: web.Request, action: str) -> Command:
 
 
 def session_fields(session: ShellSession, usage: dict[str, int] | None = None) -> dict[str, object]:
-    """A session; see SESSION. The fields of its commands are made as they are sent."""
+    """The fields of its commands are made as they are sent."""
     commands = map(command_fields, [*session.commands.commands.values()])
     fields: dict[str, object] = {"sessionId": session.id, "commands": commands}
     if session.ended:
@@ -364,7 +361,6 @@ def session_fields(session: ShellSession, usage: dict[str, int] | None = None) -
 
 
 def command_fields(command: Command) -> dict[str, object]:
-    """A command; see COMMAND."""
     fields: dict[str, object] = {"id": command.id, "command": command.text}
     if command.exit_code is not None:
         fields["exitCode"] = command.exit_code
@@ -394,9 +390,7 @@ COMMAND: Final = Shape(
     {"exitCode": INTEGER, "startedAt": TIME, "endedAt": TIME, "outputBytes": COUNT},
 )
 SESSION: Final = Shape(
-    "Session",
-    {"sessionId": TEXT, "commands": ListOf(COMMAND)},
-    {"ended": FLAG, "usage": USAGE},
+    "Session", {"sessionId": TEXT, "commands": ListOf(COMMAND)}, {"ended": FLAG, "usage": USAGE}
 )
 _COMMAND: Final = "/process/session/{session_id}/command/{command_id}"
 
@@ -425,9 +419,7 @@ routes = [
     ),
     web.get("/process/session/entrypoint/logs", entrypoint_logs, doc=FOLLOWING),
     web.get(
-        "/process/session/{session_id}",
-        get,
-        doc=Doc(reply=SESSION, errors=(ProcessNotFound,)),
+        "/process/session/{session_id}", get, doc=Doc(reply=SESSION, errors=(ProcessNotFound,))
     ),
     web.delete(
         "/process/session/{session_id}",

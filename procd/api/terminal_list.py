@@ -1,12 +1,7 @@
 """The PTYs as the web terminal lists them: pushed at each change, with a title each.
 
-`GET /terminal/ptys` is a WebSocket. Each text message is the whole list:
-
-    {"ptys": [{"id": "t1", "title": "build", "cols": 80, "rows": 24, "createdAt": …, "active": true,
-               "lazyStart": false, "clients": 2, "exitCode": null, "recorded": false}]}
-
-It includes ended PTYs as long as they can be resumed. Any message of the client asks for the list
-again: that is how a page in a browser sees whether it is still connected.
+`GET /terminal/ptys` is a WebSocket. Each text message is the whole list, with the ended PTYs that
+can be resumed. Any message of the client asks for the list again, as a sign of life.
 """
 
 import asyncio
@@ -37,8 +32,7 @@ class TitleSchema(BodySchema):
     title = Text(required=True, validate=validate.Length(max=MAX_TITLE))
 
     def build(self, data: dict[str, Any]) -> str:
-        title: str = data["title"]
-        return title.strip()
+        return str(data["title"]).strip()
 
 
 TITLE: Final = TitleSchema()
@@ -86,13 +80,11 @@ class ListSender:
             self._send()
 
     def request(self) -> None:
-        """Send the list soon."""
         self._stale = True
         if self._timer is None:
             self._timer = self._loop.call_later(0, self._paused)
 
     def close(self) -> None:
-        """Stop."""
         self._ptys.watchers.discard(self.request)
         if self._timer is not None:
             self._timer.cancel()

@@ -50,5 +50,5 @@ routes = [
         "/tickets",
         create,
         doc=Doc(body=TICKET, reply=TICKET_REPLY, status=201, errors=(Exhausted,)),
-    ),
+    )
 ]

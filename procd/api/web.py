@@ -1,21 +1,19 @@
-"""GET /terminal: the web terminal's page and what it loads, out of memory.
+"""GET /terminal: the web terminal's page and what it loads: package data of `procd/web`, read once.
 
-The files are package data of `procd/web`, read once. They contain no secrets and are served without
-a token (`UNGUARDED`): the page asks its user for one and does all else by the API.
+They contain no secrets and are served without a token: the page asks its user for one.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohttp import ETag, hdrs, web
 
 from procd.errors import NotFound
 from procd.http.openapi import Doc
 
-INDEX: Final = "index.html"
 TYPES: Final = {
     ".css": "text/css",
     ".html": "text/html",
@@ -26,17 +24,10 @@ TYPES: Final = {
 # Scripts come from here alone and none is in the page. Styles may be in it, since xterm.js builds
 # its style sheets at run time; they can't run anything. What a cell shows as HTML is put into a
 # sandboxed frame, which inherits all this. Source: Content Security Policy Level 3.
-POLICY: Final = "; ".join(
-    [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 HEADERS: Final = {
     "Content-Security-Policy": POLICY,
@@ -49,8 +40,7 @@ HEADERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Asset:
+class Asset(NamedTuple):
     """A file as it is served."""
 
     body: bytes
@@ -58,40 +48,28 @@ class Asset:
     etag: str
 
 
-class Assets:
-    """The page's files by their path below `procd/web`."""
-
-    def __init__(self) -> None:
-        self._found = dict(_read(files("procd") / "web"))
-
-    def get(self, name: str) -> Asset:
-        """The file of this path.
-
-        Raises:
-            NotFound: there is none.
-        """
-        asset = self._found.get(name)
-        if asset is None:
-            raise NotFound("404 page not found")
-        return asset
+# The page's files by their path below `procd/web`.
+ASSETS = web.AppKey("ASSETS", dict[str, Asset])
 
 
-ASSETS = web.AppKey("ASSETS", Assets)
+def read_assets() -> dict[str, Asset]:
+    return dict(_read(files("procd") / "web", ""))
 
 
-def _read(directory: Traversable, prefix: str = "") -> list[tuple[str, Asset]]:
-    found: list[tuple[str, Asset]] = []
+def _read(directory: Traversable, prefix: str) -> Iterator[tuple[str, Asset]]:
     for entry in directory.iterdir():
         name = prefix + entry.name
         if entry.is_dir():
-            found += _read(entry, f"{name}/")
+            yield from _read(entry, f"{name}/")
         elif (kind := TYPES.get(f".{name.rpartition('.')[2]}")) is not None:
             body = entry.read_bytes()
-            found.append((name, Asset(body, kind, hashlib.sha256(body).hexdigest()[:32])))
-    return found
+            yield name, Asset(body, kind, hashlib.sha256(body).hexdigest()[:32])
 
 
-def _answer(request: web.Request, asset: Asset) -> web.Response:
+def _answer(request: web.Request, name: str) -> web.Response:
+    asset = request.app[ASSETS].get(name)
+    if asset is None:
+        raise NotFound("404 page not found")
     # Not by aiohttp's list, which takes 20 ms of a long header: no tag has a quote in it.
     known = request.headers.get(hdrs.IF_NONE_MATCH, "")
     if known.strip() == "*" or f'"{asset.etag}"' in known:
@@ -108,13 +86,13 @@ async def page(request: web.Request) -> web.Response:
     """The page; its references are relative, so that it works below any prefix."""
     if request.path.endswith("/"):
         return web.Response(status=308, headers={hdrs.LOCATION: "../terminal"})
-    return _answer(request, request.app[ASSETS].get(INDEX))
+    return _answer(request, "index.html")
 
 
 async def asset(request: web.Request) -> web.Response:
     """A script or a style sheet of the page."""
     parts = [request.match_info[each] for each in ("folder", "name") if each in request.match_info]
-    return _answer(request, request.app[ASSETS].get("/".join(parts)))
+    return _answer(request, "/".join(parts))
 
 
 PAGE: Final = Doc(content=("text/html",), also={304: None, 308: None})

@@ -1,7 +1,6 @@
-"""The audit log: for each request who, what, when, and how it ended.
+"""The audit log: for each request who, what, when, and how it ended, one JSON object a line.
 
-It is a file that only its owner can read, one JSON object a line. It never contains input, output,
-commands or values of variables.
+It never contains input, output, commands or values of variables.
 """
 
 import errno
@@ -27,9 +26,6 @@ from procd.services.tokens import ANYONE
 log = logging.getLogger(__name__)
 
 MAX_VALUE_LENGTH: Final = 255
-REFUSALS: Final = (401, 403)
-# The callers of requests that are refused or have no effect, when a token is required.
-UNAUTHENTICATED: Final = (None, ANYONE)
 
 
 class AuditFile:
@@ -52,8 +48,7 @@ class AuditFile:
 
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        # The file may be a pipe, which must not block the event loop.
-        return os.open(self._config.file, flags | os.O_NONBLOCK, 0o600)
+        return os.open(self._config.file, flags | os.O_NONBLOCK, 0o600)  # it may be a pipe
 
     def _problem(self, exc: OSError) -> str:
         reason = exc.strerror
@@ -62,11 +57,7 @@ class AuditFile:
         return f"audit.file: {self._config.file}: {reason}"
 
     def reopen(self) -> str:
-        """Open the file again, for log rotation; the old one stays in use if that fails.
-
-        Returns:
-            The problem, or "".
-        """
+        """Open the file again, for log rotation, or keep the old one; returns the problem or ""."""
         try:
             fresh = self._open()
         except OSError as exc:
@@ -92,18 +83,13 @@ class AuditFile:
             self._fails = False
 
     def _append(self, line: bytes) -> None:
-        missing = len(line) - os.write(self._number, line)
-        if missing:
-            # The disk is full. Remove the partial line.
-            end = os.fstat(self._number).st_size
-            os.ftruncate(self._number, end - (len(line) - missing))
+        written = os.write(self._number, line)
+        if written < len(line):  # the disk is full: remove the partial line
+            os.ftruncate(self._number, os.fstat(self._number).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def write_refused(self, record: Mapping[str, object]) -> None:
-        """Append the record of a refused request; those beyond `audit.refused_per_s` are counted.
-
-        So unauthenticated clients can't fill the disk.
-        """
+        """Append the record of a refused request; beyond `audit.refused_per_s` only count it."""
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._refused = second, 0
@@ -134,18 +120,15 @@ def note(**facts: str | int | None) -> None:
 
 
 def ending(request: web.Request) -> Callable[[int | None], None]:
-    """Return what to call, with the exit code, when what this request has started has ended.
-
-    For what goes on after the request; the record has the facts that are noted by now.
-    """
+    """Return what to call with the exit code when what this request has started has ended."""
     app = request.app
     if AUDIT not in app:
         return lambda _: None
     started = {**_record(request, "ended", datetime.now(UTC)), **(NOTES.get() or {})}
 
     def ended(exit_code: int | None) -> None:
-        moment = timestamp(datetime.now(UTC))
-        app[AUDIT].write({**started, "time": moment, "exitCode": exit_code})
+        now = timestamp(datetime.now(UTC))
+        app[AUDIT].write({**started, "time": now, "exitCode": exit_code})
 
     return ended
 
@@ -172,11 +155,8 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
             "durationMs": int((time.monotonic() - begin) * 1000),
             **notes,
         }
-        is_refused = status in REFUSALS or (
-            request.app[ACCESS_CONTROL].access.required and request.get(CALLER) in UNAUTHENTICATED
-        )
-        file = request.app[AUDIT]
-        if is_refused:
+        file, requires_token = request.app[AUDIT], request.app[ACCESS_CONTROL].access.required
+        if status in (401, 403) or (requires_token and request.get(CALLER) in (None, ANYONE)):
             file.write_refused(record)
         else:
             file.write(record)

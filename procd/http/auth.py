@@ -5,7 +5,6 @@ Source: Process API contract, sections 1 and 3; RFC 6750; RFC 6455, section 10.2
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -29,8 +28,7 @@ _SESSION: Final = "/process/session/{session_id}"
 _COMMAND: Final = f"{_SESSION}/command/{{command_id}}"
 _CONTEXT: Final = "/process/interpreter/context/{context_id}"
 
-# Plain data, without code that could make an exception. A route that isn't here needs `admin`; a
-# test fails for it.
+# A route that isn't here needs `admin`; a test fails for it.
 SCOPES: Final = {
     ("POST", "/process/execute"): Scope.WRITE,
     ("POST", "/process/code-run"): Scope.WRITE,
@@ -83,49 +81,28 @@ SCOPES: Final = {
 
 # These need no credential: probes, which tell nothing of what runs here, and the page of the web
 # terminal, the same files for everybody.
-UNGUARDED: Final = frozenset(
-    {
-        "/healthz",
-        "/readyz",
-        "/terminal",
-        "/terminal/static/{name}",
-        "/terminal/static/{folder}/{name}",
-    }
-)
+UNGUARDED: Final = {
+    "/healthz",
+    "/readyz",
+    "/terminal",
+    "/terminal/static/{name}",
+    "/terminal/static/{folder}/{name}",
+}
 
 # These can be upgraded to a WebSocket. There, and nowhere else, a URL may contain a credential.
-UPGRADES: Final = frozenset(
-    {
-        "/process/session/entrypoint/logs",
-        f"{_COMMAND}/logs",
-        "/process/pty/create-connect",
-        "/process/pty/{id}/connect",
-        "/process/interpreter/execute",
-        "/terminal/ptys",
-    }
-)
+UPGRADES: Final = {
+    "/process/session/entrypoint/logs",
+    f"{_COMMAND}/logs",
+    "/process/pty/create-connect",
+    "/process/pty/{id}/connect",
+    "/process/interpreter/execute",
+    "/terminal/ptys",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class RoutePolicy:
-    """The scope that a route needs, and whether it is in UPGRADES and in UNGUARDED."""
-
-    scope: Scope
-    upgrades: bool = False
-    unguarded: bool = False
-
-
-# Of an unknown path or method: any token is enough to be told that it is unknown.
-UNKNOWN: Final = RoutePolicy(Scope.READ)
-
-
-def policy_of(method: str, path: str) -> RoutePolicy:
-    """The policy of a route."""
-    return RoutePolicy(
-        scope=SCOPES.get((method, path), Scope.ADMIN),
-        upgrades=path in UPGRADES,
-        unguarded=path in UNGUARDED,
-    )
+def scope_of(method: str, path: str) -> Scope:
+    """The scope that a route needs."""
+    return SCOPES.get((method, path), Scope.ADMIN)
 
 
 class AccessControl:
@@ -134,7 +111,7 @@ class AccessControl:
     def __init__(self, config: Config, access: Access, connections: ConnectionLimit) -> None:
         self.access = access
         self._connections = connections
-        self._policies: dict[web.AbstractRoute, RoutePolicy] = {}
+        self._routes: dict[web.AbstractRoute, tuple[Scope, str]] = {}
         self._config = config.server
         self._hosts = _allowed_hosts(config.server, [config.server.host])
         self._cors_origins = frozenset(config.cors.allowed_origins)
@@ -151,25 +128,23 @@ class AccessControl:
         self._hosts = _allowed_hosts(self._config, addresses)
 
     def add_route(self, route: web.AbstractRoute, method: str, path: str) -> None:
-        """Apply the policy of `method` and `path` to `route`."""
-        self._policies[route] = policy_of(method, path)
+        """Protect `route` as `method` and `path` are."""
+        self._routes[route] = scope_of(method, path), path
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Pass an allowed request on, within the limit of connections."""
-        policy = self._policies.get(request.match_info.route, UNKNOWN)
-        caller = request[CALLER] = ANYONE if policy.unguarded else self._authorize(request, policy)
-        if not policy.unguarded and (caller is not ANYONE or not self.access.required):
-            self._connections.admit(request.protocol)
+        # Any token is enough to be told that a path or method is unknown.
+        scope, path = self._routes.get(request.match_info.route, (Scope.READ, ""))
+        if path in UNGUARDED:
+            request[CALLER] = ANYONE
+        else:
+            caller = request[CALLER] = self._authorize(request, scope, path)
+            if caller is not ANYONE or not self.access.required:
+                self._connections.admit(request.protocol)
         return await handler(request)
 
-    def _authorize(self, request: web.Request, policy: RoutePolicy) -> Token:
-        """The token of a request; a ticket in it is then used up.
-
-        Raises:
-            Unauthorized: it has no valid credential.
-            Refused: its Host, its Origin or its token's scope isn't allowed.
-        """
+    def _authorize(self, request: web.Request, scope: Scope, path: str) -> Token:
         if not self._is_allowed(target_host(request)):
             raise Refused("forbidden: this Host is not in server.allowed_hosts")
         if "*" not in self._origins:
@@ -177,13 +152,13 @@ class AccessControl:
                 self._check_origin(origin, request.app[PROXIES].host_of(request))
         if not self.access.required or self._is_preflight(request):
             return ANYONE
-        token = self._find_token(request, policy)
+        token = self._find_token(request, path)
         if token is None:
             raise Unauthorized("unauthorized: a valid token is required")
         request[CALLER] = token  # for the audit record of a refusal
-        if token.scope < policy.scope:
+        if token.scope < scope:
             raise Refused(
-                f"forbidden: scope '{policy.scope.name.lower()}' is required,"
+                f"forbidden: scope '{scope.name.lower()}' is required,"
                 f" token '{token.name}' has '{token.scope.name.lower()}'"
             )
         return token
@@ -192,14 +167,14 @@ class AccessControl:
         """Return whether a token that was accepted would still be."""
         return token is ANYONE or token in self.access.tokens
 
-    def _find_token(self, request: web.Request, policy: RoutePolicy) -> Token | None:
+    def _find_token(self, request: web.Request, path: str) -> Token | None:
         values = request.headers.getall(hdrs.AUTHORIZATION, [])
         if values:
             scheme, _, secret = values[0].partition(" ")
             if len(values) > 1 or scheme.lower() != "bearer":
                 return None
             return self.access.tokens.find(secret.strip())
-        if not policy.upgrades or not asks_websocket(request):
+        if path not in UPGRADES or not asks_websocket(request):
             return None
         keys, tickets = (request.query.getall(name, []) for name in (KEY_PARAM, TICKET_PARAM))
         if len(keys) + len(tickets) != 1:
@@ -212,8 +187,7 @@ class AccessControl:
     def _is_allowed(self, host: str | None) -> bool:
         """Return whether a Host header can't come from a page whose own name leads here.
 
-        Such a page (DNS rebinding) needs a registered domain, which no address is, nor a name
-        without a dot. And every browser sends the header.
+        Such a page (DNS rebinding) needs a registered domain: no address, no name without a dot.
         """
         if host is None or self._hosts is None:
             return True
@@ -229,10 +203,7 @@ class AccessControl:
             raise Refused("forbidden: this Origin is not in auth.allowed_origins")
 
     def _is_preflight(self, request: web.Request) -> bool:
-        """Return whether a browser asks for permission, which it does without a credential.
-
-        Source: Fetch Standard, section 3.2.2 ("CORS-preflight request").
-        """
+        """Source: Fetch Standard, section 3.2.2 ("CORS-preflight request")."""
         return (
             request.method == hdrs.METH_OPTIONS
             and request.headers.get(hdrs.ORIGIN) in self._cors_origins

@@ -53,8 +53,6 @@ def target_host(request: web.Request) -> str | None:
 class Proxies:
     """The proxies whose X-Forwarded headers are believed: `server.trusted_proxies`.
 
-    The address that they forward is used in logs only, the host to recognize procd's own pages.
-
     Source: X-Forwarded-For as nginx and Caddy write it: each proxy appends the peer that it saw.
     X-Forwarded-Host: the Host that the client sent; Apache appends its own.
     """
@@ -64,10 +62,7 @@ class Proxies:
         self._unix = UNIX in config.trusted_proxies
 
     def client_of(self, request: web.Request) -> str:
-        """The address of the client: the connection's peer, or the last untrusted one forwarded.
-
-        Addresses before that one in X-Forwarded-For may be forged.
-        """
+        """The address of the client: the connection's peer, or the last untrusted one forwarded."""
         client = request.remote or UNKNOWN
         if not self._trusts(client):
             return client
@@ -143,7 +138,6 @@ class Client:
 
 
 def client_of(request: web.Request) -> Client:
-    """The client that sent `request`."""
     version = request.headers.get(VERSION_HEADER) or (
         (version_token(offered(request)) or "").removeprefix(VERSION_TOKEN)
     )

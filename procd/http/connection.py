@@ -32,8 +32,7 @@ from procd.unix.fd import RESERVED
 log = logging.getLogger(__name__)
 
 EXTRA_CONNECTIONS: Final = 256
-# How long a whole head may be, in units of `server.max_header_bytes`: a request line and a header
-# of that length, and as much for all others. What comes with its end isn't counted.
+# How long a whole head may be, in units of `server.max_header_bytes`.
 HEAD_TO_HEADER: Final = 3
 # How long the reply to a client that sends no more may take to begin, or to go on, seconds. Such a
 # client has gone, or has closed its half only, as `nc` does.
@@ -41,17 +40,13 @@ HALF_CLOSE_S: Final = 0.25
 # A stranger is disconnected after the reply to a longer request: a connection keeps its last
 # request until the next one.
 SHORT_REQUEST_BYTES: Final = 4 << 10
-# After the last reply of a connection, what its client still sends is read and dropped: so much of
-# what can't be parsed, and for so long, seconds. To close at once would be a reset (RFC 9112,
-# section 9.6), which may take the reply from the client.
+# After the last reply of a connection, so much of what its client still sends is read and dropped,
+# for so long. To close at once would be a reset, which may take the reply from the client. Source:
+# RFC 9112, section 9.6.
 LINGER_BYTES: Final = 1 << 20
 LINGER_S: Final = 2.0
 # aiohttp's router takes the square of the number of segments: a longer path is not looked up.
 MAX_SEGMENTS: Final = 32
-# aiohttp's own idle timeout is not used, as it counts the time of a suspended sandbox.
-NEVER_S: Final = 1e9
-# What aiohttp's parser says about too many headers.
-TOO_MANY_HEADERS: Final = "Too many headers received"
 
 # The reason why a request is refused before it comes to the application.
 PROBLEM = web.RequestKey("PROBLEM", ProcdError)
@@ -60,10 +55,9 @@ PROBLEM = web.RequestKey("PROBLEM", ProcdError)
 class ConnectionLimit:
     """The limits on connections: how many there are, and how much strangers make procd keep.
 
-    A connection is a stranger until a request of it is admitted, which the access control decides.
-    Then it counts against `server.max_connections`: one more than that is admitted only in the
-    place of the one that has been idle for longest. Strangers may take EXTRA_CONNECTIONS beyond, so
-    that each client gets an answer; the oldest one is closed when they take more.
+    A connection is a stranger until the access control admits a request of it. Then it counts
+    against `server.max_connections`: one more is admitted only in the place of the one that has
+    been idle for longest. Strangers may take EXTRA_CONNECTIONS beyond; then the oldest is closed.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -91,7 +85,6 @@ class ConnectionLimit:
         return not self._idle and len(self._busy) >= self.max
 
     def add(self, connection: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Add a new connection; the oldest strangers are closed if there are too many."""
         self._transports[connection] = transport
         self._strangers[connection] = 0
         descriptors = _descriptors()
@@ -104,7 +97,6 @@ class ConnectionLimit:
             self._abort(next(iter(self._strangers)))
 
     def remove(self, connection: web.RequestHandler) -> None:
-        """Remove a connection that is closed."""
         self._transports.pop(connection, None)
         self._kept_bytes -= self._strangers.pop(connection, 0)
         self._idle.pop(connection, None)
@@ -121,7 +113,6 @@ class ConnectionLimit:
                     await self._empty.wait()
 
     def is_stranger(self, connection: web.RequestHandler) -> bool:
-        """Return whether no request of a connection was admitted yet."""
         return connection in self._strangers
 
     def admit(self, connection: web.RequestHandler) -> None:
@@ -177,7 +168,6 @@ CONNECTION_LIMIT = web.AppKey("CONNECTION_LIMIT", ConnectionLimit)
 
 
 def _descriptors() -> int:
-    """How many descriptors procd may have."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
@@ -191,6 +181,7 @@ class HttpConnection(web.RequestHandler):
 
     Attributes:
         heard_at: when the client sent something last, the loop's time.
+        request: in progress.
     """
 
     def __init__(self, server: web.Server, app: web.Application, config: ServerConfig) -> None:
@@ -199,7 +190,7 @@ class HttpConnection(web.RequestHandler):
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type]  # which is how aiohttp switches it off
             auto_decompress=False,
-            keepalive_timeout=NEVER_S,
+            keepalive_timeout=1e9,  # `_idle` has the timeout: it doesn't count a suspended sandbox
             lingering_time=LINGER_S,
             max_field_size=config.max_header_bytes,
             max_line_size=config.max_header_bytes,
@@ -209,7 +200,7 @@ class HttpConnection(web.RequestHandler):
         self._metrics = app[METRICS]
         self._peername: Any = None
         self._wire: asyncio.Transport | None = None  # aiohttp drops its own when it closes it
-        self._request: web.BaseRequest | None = None  # in progress
+        self.request: web.BaseRequest | None = None
         self._body: StreamReader | None = None  # of the last request that was parsed
         self._head_bytes = 0  # of a head that isn't complete
         self._kept_bytes = 0  # received since there was no request
@@ -227,7 +218,6 @@ class HttpConnection(web.RequestHandler):
         return self._peername
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
         self._wire = cast("asyncio.Transport", transport)  # uvloop's isn't derived from it
         self._peername = peer_of(transport)
         self.heard_at = asyncio.get_running_loop().time()
@@ -284,10 +274,6 @@ class HttpConnection(web.RequestHandler):
         if self._wire is not None:
             self._limit.keep(self, self._kept_bytes + self._wire.get_write_buffer_size())
 
-    def begin(self, request: web.BaseRequest) -> None:
-        """Called when a request is about to be handled."""
-        self._request = request
-
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
@@ -295,7 +281,7 @@ class HttpConnection(web.RequestHandler):
         if self._kept_bytes > SHORT_REQUEST_BYTES and self._limit.is_stranger(self):
             resp.force_close()
         result = await super().finish_response(request, resp, start_time)
-        self._request = None
+        self.request = None
         self._limit.finish(self)
         if self._idle is not None:
             self._idle.cancel()
@@ -309,7 +295,6 @@ class HttpConnection(web.RequestHandler):
         return result
 
     async def _linger(self) -> None:
-        """Give the client time to stop sending and to read the last reply."""
         if self._wire is not None and not self._wire.is_closing():
             with suppress(OSError):  # the client has reset the connection
                 self._wire.write_eof()
@@ -331,7 +316,7 @@ class HttpConnection(web.RequestHandler):
         self._metrics.unmatched.count(BadRequest.status)
         if self._too_long or isinstance(exc, LineTooLong):
             reason = "the request line or the headers are too long"
-        elif exc.message == TOO_MANY_HEADERS:
+        elif exc.message == "Too many headers received":  # what aiohttp's parser says
             reason = "there are more than 128 header fields"
         else:
             reason = "this is no well-formed request of HTTP/1.1"
@@ -349,7 +334,7 @@ class HttpConnection(web.RequestHandler):
         if self._websocket is not None:
             self._websocket.feed_eof()  # its handler ends when it has read what came before
             return True
-        if self._request is None and not self._messages:
+        if self.request is None and not self._messages:
             return False
         if self._half_close is None:
             self._await_reply()
@@ -370,9 +355,9 @@ class HttpConnection(web.RequestHandler):
 
     def _reply_progress(self) -> object | None:
         """Another object whenever a reply makes progress; None if none is due."""
-        if self._request is None:
+        if self.request is None:
             return next(iter(self._messages), None)
-        return object() if self._request.writer.output_size else self._request
+        return object() if self.request.writer.output_size else self.request
 
     def pause_writing(self) -> None:
         """Called by the event loop when the client reads more slowly than it is written to."""
@@ -382,7 +367,6 @@ class HttpConnection(web.RequestHandler):
             self._watch_writing()
 
     def resume_writing(self) -> None:
-        """Called by the event loop when the client has caught up."""
         super().resume_writing()
         if self._write_timeout is not None:
             self._write_timeout.cancel()
@@ -395,25 +379,24 @@ class HttpConnection(web.RequestHandler):
             self._write_timeout = WriteTimeout(self._wire, self._config)
 
     def _close_if_idle(self) -> None:
-        if self._request is None and not self._messages:
+        if self.request is None and not self._messages:
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Called by the event loop."""
         for timeout in self._idle, self._half_close, self._write_timeout:
             if timeout is not None:
                 timeout.cancel()
         self._idle = self._half_close = self._write_timeout = None
         self._limit.remove(self)
-        self._wire = self._request = self._body = self._websocket = None
+        self._wire = self.request = self._body = self._websocket = None
         super().connection_lost(exc)
 
 
 def _problem_of(message: RawRequestMessage) -> ProcdError | None:
     """What is wrong with a request that aiohttp's parser accepts.
 
-    It accepts HTTP/0.9 and 2.0, which are not spoken here; chunks in HTTP/1.0, whose clients may
-    not know where they end (RFC 9112, section 6.1); and hosts that yarl can't decode.
+    It accepts HTTP/0.9 and 2.0; chunks in HTTP/1.0, whose clients may not know where they end (RFC
+    9112, section 6.1); and hosts that yarl can't decode.
     """
     if message.path.partition("?")[0].count("/") > MAX_SEGMENTS:
         return NotFound("404 page not found")
@@ -440,9 +423,8 @@ def _make_request(
 ) -> web.BaseRequest:
     """Make a request: aiohttp's request factory.
 
-    A body in chunks is the last of its connection. Of the fields that may follow it (a trailer),
-    aiohttp's parser puts one among the headers of the next request, which behind a proxy may be
-    another client's.
+    A body in chunks is the last of its connection: aiohttp's parser puts a field of its trailer
+    among the headers of the next request, which behind a proxy may be another client's.
 
     An expectation is hidden from aiohttp, which would ask for the body of a refused request:
     `schema.load` asks for it. RFC 9110, section 10.1.1.
@@ -462,7 +444,7 @@ def _make_request(
         request[PROBLEM] = problem
     if expected.lower() == "100-continue" and message.version == HttpVersion11:
         request[AWAITS_CONTINUE] = True
-    cast("HttpConnection", protocol).begin(request)
+    cast("HttpConnection", protocol).request = request
     return request
 
 
@@ -472,8 +454,7 @@ async def _handle(
     """Handle a request, unless it is refused before it comes to the application."""
     problem = request.get(PROBLEM)
     if problem is None:
-        response: web.StreamResponse = await handler(request)
-        return response
+        return cast("web.StreamResponse", await handler(request))
     metrics.unmatched.count(problem.status)
     return last_response(request if isinstance(problem, NotFound) else None, problem)
 
@@ -489,7 +470,6 @@ class Runner(web.AppRunner):
         self._config = config
 
     async def setup(self) -> None:
-        """Start the application."""
         await super().setup()
         server = self.server
         assert server is not None
@@ -502,6 +482,5 @@ class Runner(web.AppRunner):
         return HttpConnection(self.server, self.app, self._config)
 
     async def cleanup(self) -> None:
-        """Stop the application, and send what is left."""
         await super().cleanup()
         await self.app[CONNECTION_LIMIT].wait_closed(self._third_s)

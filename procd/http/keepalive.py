@@ -1,6 +1,4 @@
-"""Timeouts of connections: unread replies, dead WebSocket peers.
-
-A suspended sandbox counts for neither: see `procd.suspend`.
+"""Timeouts of connections: unread replies, dead WebSocket peers. See `procd.suspend`.
 
 TCP_USER_TIMEOUT would not do: it counts from when the client's window was full, whatever the client
 has read since, and doesn't find a dead client whose input isn't read.
@@ -17,9 +15,9 @@ from typing import Final
 from procd.config import ServerConfig
 from procd.suspend import Countdown, standstill_s
 
-# How often a client with unsent output is checked: so many times for each ping interval.
+# How often a WebSocket client with unsent output is checked in each ping interval.
 CHECKS_BEHIND: Final = 5
-# And one that doesn't read a reply: so many times before it is aborted.
+# How often one that doesn't read a reply is checked before it is aborted.
 CHECKS: Final = 10
 
 
@@ -45,8 +43,6 @@ class ReadProgress:
 
     def measure(self, written_bytes: int) -> bool:
         """Return whether the client has read some of what was unsent at the last measurement.
-
-        The kernel of its host takes what was written since, whether or not the client reads.
 
         Args:
             written_bytes: to the transport, since any fixed moment.
@@ -84,14 +80,11 @@ class WriteTimeout:
             self._timer = Countdown(self._interval_s, self._check)
 
     def cancel(self) -> None:
-        """Stop."""
         self._timer.cancel()
 
 
 class Keepalive:
     """Pings the client of a WebSocket, and drops it without a sign of life for `dead_peer_s`.
-
-    Whatever it sends or reads is a sign of life. A slow reader is alive.
 
     Args:
         heard_at: returns when the client sent something last, the loop's time.
@@ -117,8 +110,7 @@ class Keepalive:
         self._loop = asyncio.get_running_loop()
         self._dead_peer_s = config.dead_peer_s
         self._ping_s = min(config.ping_s, config.dead_peer_s / 2)
-        self._closing = self.must_close = False
-        self.stalled = False
+        self._closing = self.must_close = self.stalled = False
         self.written_bytes = 0
         self._alive_at = self._loop.time()
         self._due = self._alive_at + self._ping_s
@@ -156,5 +148,4 @@ class Keepalive:
         self._due = max(self._due, self._alive_at)  # or an earlier standstill would be added to it
 
     def stop(self) -> None:
-        """Stop."""
         self._timer.cancel()

@@ -32,10 +32,7 @@ class FrameSource(Protocol):
 
 
 class LogSender:
-    """Writes a log to a WebSocket, as fast as both allow.
-
-    The cursor's callback writes at once, in the turn of the event loop that brought the bytes. Only
-    a client that lags is waited for, by `run`.
+    """Writes a log to a WebSocket, in the turn of the event loop that brought the bytes.
 
     Args:
         until: the offset to stop at; None for the end of the log.
@@ -97,18 +94,14 @@ class LogSender:
             if self._may_rest:
                 return
             self._next.cancel()
-            self._next = None
         self._push()
 
     def _schedule(self, delay_s: float) -> None:
         if self._next is None:
-            self._next = self._loop.call_later(delay_s, self._scheduled_push)
-
-    def _scheduled_push(self) -> None:
-        self._next = None
-        self._push()
+            self._next = self._loop.call_later(delay_s, self._push)
 
     def _push(self) -> None:
+        self._next = None
         websocket, cursor, store = self._websocket, self.cursor, self._log.store
         if websocket is None:
             return
@@ -155,7 +148,6 @@ class LogSender:
             self._idle.set_result(None)
 
     def _rest_s(self, pushed_bytes: int) -> float:
-        """How long to wait before the next push, seconds."""
         self._burst_bytes += pushed_bytes
         return REST_S if self._rests and self._burst_bytes > POUR_BYTES and self._may_rest else 0
 
@@ -186,17 +178,15 @@ class LogSender:
                 return True
             if self.cursor.lost and self._gap_frame is None:
                 return False
+            if self._websocket is not None and self._websocket.full:
+                await self._websocket.drain()
             if self._websocket is not None:
-                if self._websocket.full:
-                    await self._websocket.drain()
-                if self._websocket is not None:
-                    self._schedule(0)
+                self._schedule(0)
             self._idle = self._loop.create_future()
             await self._idle
             self._idle = None
 
     def close(self) -> None:
-        """Leave the log."""
         self._websocket = self.on_blocked = None
         if self._next is not None:
             self._next.cancel()

@@ -1,7 +1,6 @@
 """What is done for every request: it gets an id, is counted, and answered also if it fails.
 
-This is the one place where exceptions become replies, all with the error envelope. Source: Process
-API contract, section 3.2.
+Source: Process API contract, section 3.2.
 """
 
 import itertools
@@ -33,8 +32,7 @@ BOUNDS_S: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 )  # fmt: skip
 SWITCHING: Final = 101
-# The status of a request whose client went before there was one, as in nginx.
-CLIENT_GONE: Final = 499
+CLIENT_GONE: Final = 499  # as in nginx
 
 # Set on a request that has become a WebSocket.
 UPGRADED = web.RequestKey("UPGRADED", bool)
@@ -65,19 +63,14 @@ class RouteStats:
     durations: Histogram = field(default_factory=lambda: Histogram(BOUNDS_S))
 
     def count(self, status: int) -> None:
-        """Count a request that was answered with `status`."""
         self.statuses[status] = self.statuses.get(status, 0) + 1
 
 
 class RequestMetrics:
-    """The statistics of all routes.
-
-    Attributes:
-        unmatched: of requests that match none.
-    """
+    """The statistics of all routes."""
 
     def __init__(self) -> None:
-        self.unmatched = RouteStats("any", "unmatched")
+        self.unmatched = RouteStats("any", "unmatched")  # of requests that match no route
         self.traffic = Traffic()
         self._by_pattern: dict[tuple[str, str], RouteStats] = {}
         self._by_route: dict[web.AbstractRoute, RouteStats] = {}
@@ -91,11 +84,9 @@ class RequestMetrics:
 
     @property
     def all(self) -> list[RouteStats]:
-        """The statistics of all routes, and `unmatched`."""
         return [self.unmatched, *self._by_pattern.values()]
 
     def of(self, request: web.Request) -> RouteStats:
-        """The statistics that a request belongs to."""
         return self._by_route.get(request.match_info.route, self.unmatched)
 
     @web.middleware
@@ -184,8 +175,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ProcdError as exc:
         response = await _error_response(request, exc)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed, web.HTTPForbidden):
-        # Never 405: contract, section 1. aiohttp-cors refuses with 403 an OPTIONS that is no
-        # preflight, or of an unknown path.
+        # Never 405: contract, section 1. The 403 is of aiohttp-cors, for an OPTIONS that is no
+        # preflight.
         response = await _error_response(request, NotFound("404 page not found"))
     except web.HTTPException as exc:
         response = await _error_response(request, BadRequest(exc.text or exc.reason))

@@ -1,9 +1,7 @@
 """The API's description: what each route says about itself, the document of all, and its page.
 
-A route carries plain data: `web.post("/path", handler, doc=Doc(...))`. The summary is the first
-line of the handler's docstring; the parameters in the path are found there.
-
-Source: OpenAPI 3.1.0.
+Routes are declared by `web.post("/path", handler, doc=Doc(...))`; the first line of the handler's
+docstring is the summary. Source: OpenAPI 3.1.0.
 """
 
 import base64
@@ -31,7 +29,7 @@ from procd.errors import (
     TooLarge,
     Unauthorized,
 )
-from procd.http.auth import UNGUARDED, UPGRADES, policy_of
+from procd.http.auth import UNGUARDED, UPGRADES, scope_of
 from procd.http.middleware import PTY_PATH
 from procd.http.schema import BodySchema, Count, Element, Text
 from procd.services.tokens import KEY_PARAM, TICKET_PARAM
@@ -59,11 +57,7 @@ STRINGS: Final[Json] = {"type": "object", "additionalProperties": {"type": "stri
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """An object that replies are made of.
-
-    Attributes:
-        optional: fields that may be absent.
-    """
+    """An object that replies are made of; `optional` fields may be absent."""
 
     name: str
     fields: Mapping[str, "Shape | ListOf | Json"]
@@ -81,10 +75,8 @@ Reply = Shape | ListOf | Json | None
 
 
 def query(name: str, doc: str, schema: Json = COUNT, *, required: bool = False) -> Json:
-    """A query parameter."""
-    return {
-        "name": name, "in": "query", "required": required, "description": doc, "schema": schema,
-    }  # fmt: skip
+    where = {"name": name, "in": "query", "required": required}
+    return where | {"description": doc, "schema": schema}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +85,7 @@ class Doc:
 
     Attributes:
         reply: the body of its success; None for no body.
-        status: of its success.
         also: other successes, by status.
-        body: the schema that loads its body.
         errors: its own errors; those of a body (400, 413) and of a parameter in the path (404) are
             added.
         bodies: of errors with more fields than ERROR.
@@ -172,12 +162,10 @@ class Description:
 
     @cached_property
     def document(self) -> Json:
-        """The document, as plain data."""
         return _document(self._routes, guarded=self._guarded)
 
     @cached_property
     def page(self) -> bytes:
-        """The document as a page for people."""
         return "".join(_page(self.document)).encode()
 
 
@@ -215,7 +203,7 @@ def _security(route: web.RouteDef, *, guarded: bool) -> list[dict[str, list[str]
     """The credentials that the route takes, each with its scope; {} stands for none."""
     if route.path in UNGUARDED:
         return []
-    scope = policy_of(route.method, route.path).scope.name.lower()
+    scope = scope_of(route.method, route.path).name.lower()
     names = SCHEMES if route.path in UPGRADES else ("token",)
     ways = [{name: [scope]} for name in names]
     return ways if guarded else [*ways, {}]

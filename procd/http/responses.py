@@ -29,10 +29,10 @@ BATCH_S: Final = 0.005
 
 EVERY_STREAM: Final = 0
 DECODER: Final = getincrementaldecoder("utf-8")
-# The bytes that a character of UTF-8 may have after its first one: RFC 3629, section 3.
+# What may follow the first byte of a character: RFC 3629, section 3.
 CONTINUATION: Final = bytes(range(0x80, 0xC0))
 MAX_REST_BYTES: Final = 3
-# How far behind a gap to look for the rest of a character that the gap has cut.
+# How far after a gap to look for the rest of a character that the gap has cut.
 LOOK_BYTES: Final = 256 << 10
 LOOK_RUNS: Final = 512
 
@@ -150,11 +150,7 @@ async def respond(request: web.Request, value: object, status: int = 200) -> web
 
 
 async def respond_text(request: web.Request, text: OutputText) -> web.StreamResponse:
-    """Reply with plain text.
-
-    Raises:
-        OSError, ConnectionError: as `respond`.
-    """
+    """Reply with plain text; raises as `respond`."""
     return await _send(request, (piece.encode() for piece in text.pieces()), 200, TEXT_TYPE)
 
 
@@ -214,9 +210,8 @@ async def _send(
             await response.write(batch)
             await asyncio.sleep(0)  # it doesn't wait for a client that keeps up
     except OSError as exc:
-        # Only an aborted connection says that the reply isn't whole.
         if request.transport is not None:
-            request.transport.abort()
+            request.transport.abort()  # which says that the reply isn't whole
         raise ConnectionResetError("the reply can't be sent to its end") from exc
     await response.write_eof()
     return response

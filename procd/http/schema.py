@@ -1,8 +1,6 @@
 """Request bodies and queries: from JSON to the dataclass that a schema makes.
 
-Source: Process API contract, section 1.1: any content type; the first JSON value counts and what
-follows is ignored; field names match in any case; unknown fields are ignored; null is absent; types
-are exact.
+Source: Process API contract, section 1.1.
 """
 
 import json
@@ -23,10 +21,8 @@ MAX_DIGITS: Final = 18
 MAX_INTEGER_DIGITS: Final = 500
 MAX_UINT16: Final = (1 << 16) - 1
 MAX_UINT32: Final = (1 << 32) - 1
-IDENTITY: Final = "identity"  # Content-Encoding: none
 HAS_NUL: Final = "must not contain a NUL character"
 HAS_SURROGATES: Final = "must not contain lone surrogates"
-PREAMBLE: Final = re.compile(rb"(?:%b)?[ \t\r\n]*+" % BOM_UTF8)
 # A string, or what follows a quote that is never closed. Possessive: it takes linear time.
 STRING: Final = re.compile(rb'"(?>[^"\\]++|\\.)*+"?', re.DOTALL)
 
@@ -93,15 +89,13 @@ def strings(*, nulls: bool = True, **kwargs: Any) -> fields.Dict:
 
 
 def non_empty() -> validate.Length:
-    """Refuse the empty string."""
     return validate.Length(min=1, error="must not be empty")
 
 
 class BodySchema(Schema):
     """A schema that takes field names in any case and ignores unknown fields.
 
-    It is declared as any schema of marshmallow, but loaded by `load_document`: `Schema.load` takes
-    longer than the fields themselves.
+    It is loaded by `load_document`: `Schema.load` takes longer than the fields themselves.
     """
 
     class Meta:
@@ -116,11 +110,7 @@ class BodySchema(Schema):
         return data
 
     def load_document(self, document: object) -> Any:
-        """Validate a parsed document and build the request.
-
-        Raises:
-            InvalidBody: with the first thing that is wrong.
-        """
+        """Build the request, or raise InvalidBody with the first thing that is wrong."""
         if not isinstance(document, dict):
             raise InvalidBody("invalid request body: must be a JSON object")
         given = {name.lower(): value for name, value in document.items() if value is not None}
@@ -150,7 +140,7 @@ async def load(request: web.Request, schema: BodySchema) -> Any:
     """
     if (request.content_length or 0) > request.client_max_size:
         raise TooLarge("request body is too large")
-    if (request.headers.get(hdrs.CONTENT_ENCODING) or IDENTITY).lower() != IDENTITY:
+    if request.headers.get(hdrs.CONTENT_ENCODING, "").lower() not in ("", "identity"):
         raise InvalidBody("invalid request body: no Content-Encoding is supported")
     if request.pop(AWAITS_CONTINUE, False):
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -195,11 +185,9 @@ def parse(raw: bytes, max_values: int) -> object:
     """Parse the first JSON value of `raw`.
 
     Raises:
-        InvalidBody: there is none, or `raw` has more than `max_values` values. They would block the
-            event loop for up to a thousand times as long as a text of the same length.
+        InvalidBody: there is none, or more than `max_values` values, which would block the loop.
     """
-    preamble = PREAMBLE.match(raw)
-    raw = raw[preamble.end() :] if preamble is not None else raw
+    raw = raw.removeprefix(BOM_UTF8).lstrip(b" \t\r\n")
     if not raw:
         raise InvalidBody("invalid request body: empty")
     if _count_values(raw) > max_values and _count_values(STRING.sub(b"", raw)) > max_values:
@@ -219,11 +207,7 @@ def _count_values(raw: bytes) -> int:
 
 
 def number(query: Mapping[str, str], name: str) -> int | None:
-    """The query parameter `name`, a whole number, or None.
-
-    Raises:
-        BadRequest: it is something else.
-    """
+    """The query parameter `name`, a whole number, or None; raises BadRequest for anything else."""
     text = query.get(name)
     if text is None:
         return None
@@ -233,11 +217,7 @@ def number(query: Mapping[str, str], name: str) -> int | None:
 
 
 def flag(query: Mapping[str, str], name: str) -> bool:
-    """The query parameter `name`, `true` or `false`; absent is false.
-
-    Raises:
-        BadRequest: it is something else.
-    """
+    """The query parameter `name`, `true` or else `false`; raises BadRequest for anything else."""
     text = query.get(name, "false")
     if text not in ("true", "false"):
         raise BadRequest(f"query param '{name}' must be true or false")

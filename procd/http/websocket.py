@@ -34,8 +34,8 @@ HIGH_BYTES: Final = 256 << 10
 LOW_BYTES: Final = 64 << 10
 # Beyond this not even pongs are written, and the client isn't read.
 MAX_ANSWERS_BYTES: Final = 2 * HIGH_BYTES
-# What the kernel takes before it can send it. By itself it takes 4 MiB for a client that was fast
-# once, and pongs and the echoes of keys lie behind that.
+# What the kernel takes before it can send it. By itself it takes 4 MiB, and the echoes of keys lie
+# behind that.
 UNSENT_BYTES: Final = 128 << 10
 # Messages of a client that are taken in one turn of the event loop.
 MESSAGES_A_TURN: Final = 64
@@ -57,9 +57,6 @@ FRAME_TYPES: Final = frozenset(
     (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG, WSMsgType.CLOSE)
 )
 
-# Picks from the sub-protocols that are offered the one to answer with.
-Select = Callable[[list[str]], str | None]
-
 
 def close_frame(code: int, reason: str) -> bytes:
     """A Close frame; the reason is cut to what fits, code 0 is none."""
@@ -68,11 +65,7 @@ def close_frame(code: int, reason: str) -> bytes:
 
 
 def check_handshake(request: web.Request) -> None:
-    """Check that a request is a WebSocket handshake.
-
-    Raises:
-        BadRequest: it isn't.
-    """
+    """Raise BadRequest unless a request is a WebSocket handshake."""
     is_known = bool(web.WebSocketResponse().can_prepare(request))
     version = request.headers.get(hdrs.SEC_WEBSOCKET_VERSION)
     # aiohttp takes drafts of the protocol as well. HTTP/1.0: RFC 9110, section 7.8.
@@ -89,16 +82,12 @@ def cork(request: web.Request, *, on: bool) -> None:
 
 
 class WebSockets:
-    """The open WebSockets of the server.
-
-    Attributes:
-        dropped: how many clients were dropped, by reason.
-    """
+    """The open WebSockets of the server."""
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self.traffic = Traffic()
-        self.dropped = {"silent": 0, "slow": 0}
+        self.dropped = {"silent": 0, "slow": 0}  # clients, by reason
         self._open: set[WebSocket] = set()
         self._stopping = False
         # It logs all sub-protocols that are offered, which may carry secrets.
@@ -113,21 +102,19 @@ class WebSockets:
         request: web.Request,
         max_message_bytes: int,
         *,
-        select: Select = version_token,
+        select: Callable[[list[str]], str | None] = version_token,
         stopped: CloseReason = STOPPED,
         too_long: str = TOO_LONG,
     ) -> "AsyncIterator[WebSocket]":
         """Upgrade a request; the WebSocket is closed when the block ends.
 
         Args:
-            select: picks the sub-protocol.
             stopped: code and reason of the Close when the server stops.
             too_long: the reason of the Close after a message above `max_message_bytes`.
 
         Raises:
             BadRequest: it is no handshake.
-            ConnectionError: the client has gone, or its token is no longer valid, or the server
-                began to stop.
+            ConnectionError: the client has gone, its token is no longer valid, or the server stops.
         """
         check_handshake(request)
         response = _Response(
@@ -194,12 +181,9 @@ class WebSocket:
 
     Attributes:
         response: what the handler is to return.
-        caller: the token that it was opened with.
         heard: whether the client has sent a frame of any kind.
         heard_text: whether the last message was a text message.
-        stopped: code and reason of the Close when the server stops.
         closing: whether a Close was sent.
-        on_dismiss: called by `dismiss`.
         released: done when the handler has ended.
     """
 
@@ -253,19 +237,13 @@ class WebSocket:
             self._transport.write(frame)
 
     def write_text(self, payload: bytes) -> None:
-        """Write a text message."""
         self.write(encode(TEXT, payload))
 
     def ping(self) -> None:
-        """Write a ping."""
         self.write(encode(PING, b""))
 
     async def answer(self, frame: bytes) -> None:
-        """Write an answer to a message; a client that doesn't read answers isn't read meanwhile.
-
-        Raises:
-            ConnectionError: the client has gone.
-        """
+        """Write an answer to a message; a client that doesn't read answers isn't read meanwhile."""
         await self._drain_answers()
         self.write(frame)
 
@@ -279,11 +257,7 @@ class WebSocket:
         return self._transport.get_write_buffer_size() > HIGH_BYTES
 
     async def drain(self) -> None:
-        """Wait until it is no longer full.
-
-        Raises:
-            ConnectionError: the client has gone.
-        """
+        """Wait until it is no longer full; raises ConnectionError if the client has gone."""
         await self._writer.drain()
 
     async def receive(self) -> bytes | None:
@@ -309,7 +283,7 @@ class WebSocket:
                     if not self.keepalive.must_close:
                         self._send(encode(PONG, message.data))  # also after a Close
                 case WSMsgType.PONG:
-                    continue
+                    pass
                 case WSMsgType.CLOSE:
                     self._client_code = message.data
                     self._over = True
@@ -322,20 +296,14 @@ class WebSocket:
         return None
 
     def abort(self) -> None:
-        """Drop the connection."""
         self._transport.abort()
 
     def drop_silent(self) -> None:
-        """Drop the connection of a client that shows no sign of life."""
         self._websockets.dropped["silent"] += 1
         self.abort()
 
     def close(self, code: int, reason: str) -> None:
-        """Send a Close; `receive` then waits for the client's answer.
-
-        It waits as long as the client shows signs of life, since output that the client hasn't read
-        lies before the Close. A second call does nothing.
-        """
+        """Send a Close, once; `receive` then waits for the answer of a client that is alive."""
         if not self.closing:
             self.write(close_frame(code, reason))
             self.closing = True
@@ -358,7 +326,7 @@ class WebSocket:
     async def wait_closed(self) -> None:
         """Wait until the client has closed, and drop its messages."""
         while await self.receive() is not None:
-            continue
+            pass
 
     async def finish(self) -> None:
         """Complete the close, when the handler has ended."""
@@ -386,10 +354,7 @@ class WebSocket:
 
 
 def _limit_unsent(sock: socket.socket) -> None:
-    """Limit what the kernel takes beyond what is on its way.
-
-    Source: ip-sysctl.rst, tcp_notsent_lowat.
-    """
+    """Source: ip-sysctl.rst, tcp_notsent_lowat."""
     with suppress(OSError):  # a unix socket, or closed by now
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
