@@ -152,7 +152,7 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
         places.work_dir,
         lasting_dir(config.sessions, os.environ),
     )
-    app[sessions.SESSIONS] = ShellSessions(
+    shells = app[sessions.SESSIONS] = ShellSessions(
         config.sessions,
         processes,
         shell,
@@ -164,20 +164,14 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
         config.interpreter, processes, environment, places.work_dir
     )
     if entrypoint:
-        app[sessions.SESSIONS].start_entrypoint(entrypoint)
+        shells.start_entrypoint(entrypoint)
     app[WEBSOCKETS] = WebSockets(config.server)
-    app[health.READINESS] = health.Readiness(
-        config.health, processes, shell, app[sessions.SESSIONS]
-    )
+    app[health.READINESS] = health.Readiness(config.health, processes, shell, shells)
     app[metrics.FIGURES] = _figures(app)
 
 
 def reload(app: web.Application) -> list[str]:
-    """Read tokens again, close the WebSockets of those that are gone, and reopen the audit file.
-
-    Returns:
-        What is wrong.
-    """
+    """Read tokens again and reopen the audit file; returns what is wrong."""
     access = app[ACCESS_CONTROL].access
     problems = [access.reload()]
     if access.required:
@@ -222,10 +216,7 @@ async def _close_audit(app: web.Application) -> None:
 
 
 async def _stop(app: web.Application) -> None:
-    """End the handlers, for which the server waits next, within `server.shutdown_s`.
-
-    Contexts and the entrypoint get time to end; everything else is killed at once.
-    """
+    """Contexts and the entrypoint get time to end; everything else is killed at once."""
     app[health.READINESS].stopping = True
     websockets, contexts, processes = app[WEBSOCKETS], app[interpreter.CONTEXTS], app[PROCESSES]
     shells, third_s = app[sessions.SESSIONS], websockets.config.shutdown_s / 3

@@ -1,8 +1,7 @@
 """Reads a Config from a TOML file and the environment.
 
-The file has the sections and keys of `procd.config`; the environment variable
-`PROCD_<SECTION>_<KEY>` overrides a key. An unknown key, a wrong type and a value out of bounds are
-errors that name the key.
+The variable `PROCD_<SECTION>_<KEY>` overrides a key of the file. An unknown key, a wrong type and a
+value out of bounds are errors that name the key.
 """
 
 import os
@@ -32,8 +31,7 @@ def open_file(path: Path, *, again: bool = False) -> BinaryIO:
     """Open a file of settings or tokens.
 
     Args:
-        again: whether it was read before. Then it must be a regular file: a pipe was read to its
-            end at the start, and would block the event loop.
+        again: whether it was read before. Then it must be a regular file: a pipe would block.
 
     Raises:
         ConfigError: it can't be read again.
@@ -49,14 +47,10 @@ def open_file(path: Path, *, again: bool = False) -> BinaryIO:
 
 
 def load(path: Path | None, environ: Mapping[str, str], *, again: bool = False) -> Config:
-    """Read the file at `path`, if any, and the PROCD_* variables.
-
-    Args:
-        again: as `open_file`.
+    """Read the file at `path`, if any, and the PROCD_* variables; `again` as `open_file`.
 
     Raises:
-        ConfigError: the file can't be read, or a key is unknown, has a wrong type or is out of
-            bounds.
+        ConfigError: the file can't be read, or has a bad key.
     """
     document: dict[str, Any] = {}
     if path is not None:
@@ -79,17 +73,12 @@ def load(path: Path | None, environ: Mapping[str, str], *, again: bool = False) 
 
 
 def from_mapping(document: Mapping[str, Any], overrides: dict[str, str] | None = None) -> Config:
-    """Build a Config from a parsed document; removes the known entries from `overrides`.
-
-    Raises:
-        ConfigError: as `load`.
-    """
+    """Build a Config from a parsed document; removes the known entries from `overrides`."""
     overrides = {} if overrides is None else overrides
     sections = {section.name: section.default for section in fields(Config)}
     for name in document:
         if name not in sections:
             raise ConfigError(f"{name}: no such section")
-    # `Any`: Config declares the type of each section.
     built: dict[str, Any] = {
         name: _section(name, type(default), document.get(name, {}), overrides)
         for name, default in sections.items()

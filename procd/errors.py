@@ -1,23 +1,4 @@
-"""The whole exception tree: what procd refuses, and how the wire names it.
-
-    ProcdError                    500 INTERNAL_SERVER_ERROR
-    ├── BadRequest                400 BAD_REQUEST
-    │   └── InvalidBody           400 INVALID_REQUEST_BODY
-    ├── Refused                   403 FORBIDDEN
-    │   └── Unauthorized          401 UNAUTHORIZED
-    ├── NotFound                  404 NOT_FOUND
-    │   └── ProcessNotFound       404 PROCESS_NOT_FOUND
-    ├── TimedOut                  408 PROCESS_EXECUTION_TIMEOUT
-    ├── Conflict                  409 CONFLICT
-    ├── SessionEnded              410 SESSION_ENDED
-    ├── CommandCompleted          410 COMMAND_ALREADY_COMPLETED
-    ├── TooLarge                  413 PAYLOAD_TOO_LARGE
-    ├── Exhausted                 429 LIMIT_REACHED
-    ├── NotReady                  503 NOT_READY
-    └── SpawnFailed               500 INTERNAL_SERVER_ERROR
-
-Source: Process API contract, section 3.
-"""
+"""What procd refuses, and how the wire names it. Source: Process API contract, section 3."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -27,8 +8,7 @@ class ProcdError(Exception):
     """A refusal that a caller is told about.
 
     Args:
-        message: what the caller reads; never empty, never secret. What it quotes may be anything:
-            a lone surrogate, which can't be sent, is told by its number.
+        message: never empty, never secret; lone surrogates in it are escaped.
         extra: further keys for the error envelope.
     """
 
@@ -42,8 +22,6 @@ class ProcdError(Exception):
 
 
 class BadRequest(ProcdError):
-    """The request is well formed and asks for something that makes no sense."""
-
     status = 400
     code = "BAD_REQUEST"
 
@@ -55,22 +33,16 @@ class InvalidBody(BadRequest):
 
 
 class Refused(ProcdError):
-    """The caller may not do this, or not from there; the message says what is missing."""
-
     status = 403
     code = "FORBIDDEN"
 
 
 class Unauthorized(Refused):
-    """The caller has shown no credential that is good."""
-
     status = 401
     code = "UNAUTHORIZED"
 
 
 class NotFound(ProcdError):
-    """No such thing."""
-
     status = 404
     code = "NOT_FOUND"
 
@@ -82,36 +54,28 @@ class ProcessNotFound(NotFound):
 
 
 class TimedOut(ProcdError):
-    """The command ran longer than it was allowed to."""
-
     status = 408
     code = "PROCESS_EXECUTION_TIMEOUT"
 
 
 class Conflict(ProcdError):
-    """Not as things stand: the id is taken, or what is meant is at something else."""
+    """Not as things stand: the id is taken, or what is meant is busy."""
 
     status = 409
     code = "CONFLICT"
 
 
 class SessionEnded(ProcdError):
-    """The session is over."""
-
     status = 410
     code = "SESSION_ENDED"
 
 
 class CommandCompleted(ProcdError):
-    """The command is over and takes nothing more."""
-
     status = 410
     code = "COMMAND_ALREADY_COMPLETED"
 
 
 class TooLarge(ProcdError):
-    """A body above the configured limit."""
-
     status = 413
     code = "PAYLOAD_TOO_LARGE"
 
@@ -124,8 +88,6 @@ class Exhausted(ProcdError):
 
 
 class NotReady(ProcdError):
-    """No work can be taken on now; the probe of it is told why."""
-
     status = 503
     code = "NOT_READY"
 

@@ -28,10 +28,7 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> str:
-    """The default working directory.
-
-    Source: Process API contract, section 4.2 (DAYTONA_USER_HOME_AS_WORKDIR).
-    """
+    """The default working directory. Source: Process API contract, section 4.2."""
     if config.work_dir:
         return config.work_dir
     if environ.get("DAYTONA_USER_HOME_AS_WORKDIR", "").lower() in ("1", "t", "true"):
@@ -40,12 +37,10 @@ def work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> str:
 
 
 def enter_work_dir(config: ProcessConfig, environ: Mapping[str, str]) -> None:
-    """Change into the default working directory; relative paths of requests are relative to it.
+    """Change into the default working directory, to which paths of requests are relative.
 
     Raises:
         ConfigError: it can't be entered.
-
-    Source: Process API contract, section 4.2.
     """
     try:
         os.chdir(work_dir(config, environ))
@@ -59,8 +54,6 @@ def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
 
     Raises:
         ConfigError: the test failed.
-
-    Source: systemd.exec(5), StateDirectory=.
     """
     place = lasting_dir(config, environ)
     try:
@@ -86,5 +79,4 @@ def lasting_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str | Non
 
 
 def home_dir(environ: Mapping[str, str]) -> str:
-    """The user's home directory."""
     return environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - paths of children are str

@@ -21,13 +21,12 @@ SOCKET_UMASK: Final = 0o117
 BACKLOG: Final = 1024
 # How many clients asyncio's own loop accepts in a turn, and how often it logs that it can't.
 ACCEPTS_A_TURN: Final = 4
-# A path that is too long for a socket; Python itself reports that without an errno. Other errors
-# may go away, as when a directory is created.
+# A path that is too long for a socket; Python itself reports that without an errno.
 TOO_LONG: Final = (None, errno.ENAMETOOLONG)
 # ::1 is missing, which a container's /etc/hosts may name though it has no IPv6.
 NO_IPV6: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-# UnixSocket removes the path, and the service manager keeps its own. By default the event loops of
-# Python 3.13 and later remove either. Source: Python, create_unix_server, cleanup_socket.
+# UnixSocket removes its path, and the service manager keeps its own. Source: Python,
+# create_unix_server, cleanup_socket.
 KEEP_PATH: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
@@ -86,10 +85,8 @@ class UnixSocket:
 def tcp_sockets(host: str, port: int) -> list[socket.socket]:
     """Make sockets at all addresses of a host, at one port, not yet listening.
 
-    The one for ::1 may be missing beside others, where there is no IPv6.
-
-    The event loop would look up the name in a thread and keep that. procd has a single thread: that
-    is what makes spawn's change of directory sound.
+    The event loop would look up the name in a thread, but spawn's change of directory is sound only
+    in a single-threaded process.
 
     Raises:
         ConfigError: `host` is no possible name.
@@ -147,9 +144,6 @@ def place(sock: socket.socket) -> str:
 class Listeners:
     """The sockets that procd listens on.
 
-    Args:
-        connect: makes the protocol of a connection.
-
     Attributes:
         places: where, for people.
         port: of the first TCP socket; 0 without one.
@@ -193,7 +187,6 @@ class Listeners:
 
     async def _listen(self, sock: socket.socket) -> None:
         loop, connect = asyncio.get_running_loop(), self._connect
-        where = place(sock)
         if sock.family == socket.AF_UNIX:
             refuse_passed_fds(sock)
             server = await loop.create_unix_server(
@@ -205,10 +198,9 @@ class Listeners:
         self._servers.append(server)
         with server.sockets[0].dup() as own:
             own.listen(BACKLOG)  # the kernel's queue is longer
-        self.places.append(where)
+        self.places.append(place(server.sockets[0]))
 
     def close(self) -> None:
-        """Stop listening."""
         for server in self._servers:
             server.close()
         if self._unix is not None:

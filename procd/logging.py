@@ -33,7 +33,6 @@ class HumanFormatter(logging.Formatter):
         super().__init__("%(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line without its traceback."""
         pairs = "".join(f" {name}={_word(value)}" for name, value in facts(record).items())
         return super().formatMessage(record) + pairs
 
@@ -47,7 +46,6 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (RFC 3339), level, logger, message, `facts`, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -79,7 +77,6 @@ class NonBlockingHandler(logging.Handler):
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, or drop it."""
         try:
             self.flush()
             if self._rest:
@@ -117,7 +114,6 @@ class NonBlockingHandler(logging.Handler):
                 self._rest = self._rest[written:]
 
     def close(self) -> None:
-        """Close its own descriptor."""
         os.close(self._number)
         self._number = -1
         super().close()

@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from procd.logging import NonBlockingHandler, formatter
 from procd.preflight import missing_features, prepared
 from procd.services.access import VARIABLE
 from procd.services.tokens import redacted
-from procd.systemd import ActivationError, Watchdog, notify, passed_sockets, reloading
+from procd.systemd import ActivationError, Watchdog, notify, passed_sockets
 from procd.unix import own_process
 from procd.unix.fd import RESERVED, seal_inherited
 from procd.unix.libc import keep_freed_memory
@@ -99,7 +100,6 @@ def serve(
 
 
 def _refuse(message: str) -> NoReturn:
-    """Report what is wrong with the configuration or the system, and exit."""
     raise Failure(message, code=EXIT_CONFIG)
 
 
@@ -111,7 +111,6 @@ class RedactingFormatter(logging.Formatter):
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line or lines of a record."""
         return redacted(self._inner.format(record))
 
 
@@ -211,8 +210,7 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
 
 
 def _reload(path: Path | None, app: web.Application, status: str) -> None:
-    """Read the tokens and the log's level again."""
-    _notify(reloading())
+    _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
     problems = reload_app(app)
     try:
         config = load(path, os.environ, again=True)
@@ -227,10 +225,7 @@ def _reload(path: Path | None, app: web.Application, status: str) -> None:
 
 
 def _announce(line: str) -> None:
-    """Write the line that a runner waits for; procd goes on if it can't be written.
-
-    `sys.stdout` would buffer it, and try again at the end.
-    """
+    """Write the line that a runner waits for; `sys.stdout` would buffer it."""
     try:
         os.write(1, line.encode())
     except OSError as exc:
@@ -238,7 +233,6 @@ def _announce(line: str) -> None:
 
 
 def _notify(state: str) -> None:
-    """Notify the service manager; procd goes on if it doesn't listen."""
     try:
         notify(state)
     except OSError as exc:

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -15,7 +14,6 @@ log = logging.getLogger(__name__)
 
 # The first descriptor that is passed on.
 LISTEN_FDS_START: Final = 3
-USEC_PER_S: Final = 1_000_000
 
 
 class ActivationError(Exception):
@@ -30,7 +28,7 @@ def notify(state: str) -> None:
     """
     address = _address(os.environ)
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.settimeout(0)
             sock.sendto(state.encode(), address)
 
@@ -41,20 +39,12 @@ def _address(environ: Mapping[str, str]) -> str:
     return "\0" + address[1:] if address.startswith("@") else address
 
 
-def reloading() -> str:
-    """The state to send before a reload; READY=1 is sent after it."""
-    return f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}"
-
-
 def watchdog_interval_s(environ: Mapping[str, str]) -> float:
-    """How often to send WATCHDOG=1: half of the manager's timeout, seconds; 0: never.
-
-    Source: sd_watchdog_enabled(3).
-    """
+    """How often to send WATCHDOG=1: half of the manager's timeout, seconds; 0: never."""
     usec = environ.get("WATCHDOG_USEC", "")
     if not usec.isdecimal() or environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
-    return int(usec) / USEC_PER_S / 2
+    return int(usec) / 1e6 / 2
 
 
 class Watchdog:
@@ -66,43 +56,24 @@ class Watchdog:
     def __init__(self, loop: asyncio.AbstractEventLoop, environ: Mapping[str, str]) -> None:
         self._loop = loop
         self._interval_s = watchdog_interval_s(environ)
+        self._address = _address(environ)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.settimeout(0)
         self._timer: asyncio.TimerHandle | None = None
-        self._socket: socket.socket | None = None
-        address = _address(environ)
-        if not self._interval_s or not address:
-            return
-        try:
-            self._socket = _connected(address)
-        except OSError as exc:
-            log.warning("the service manager can't be told WATCHDOG=1: %s", exc.strerror or exc)
-            return
-        self._beat()
+        if self._interval_s and self._address:
+            self._beat()
 
     def _beat(self) -> None:
-        assert self._socket is not None
         try:
-            self._socket.send(b"WATCHDOG=1")
+            self._socket.sendto(b"WATCHDOG=1", self._address)
         except OSError as exc:  # the queue is full
-            log.warning("the service manager can't be told WATCHDOG=1: %s", exc.strerror)
+            log.warning("the service manager can't be told WATCHDOG=1: %s", exc.strerror or exc)
         self._timer = self._loop.call_later(self._interval_s, self._beat)
 
     def close(self) -> None:
-        """Stop sending."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._socket is not None:
-            self._socket.close()
-
-
-def _connected(address: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    try:
-        sock.settimeout(0)
-        sock.connect(address)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+        self._socket.close()
 
 
 def passed_sockets(environ: Mapping[str, str]) -> list[socket.socket]:

@@ -35,7 +35,6 @@ class Tasks:
         return task
 
     def start(self, work: Coroutine[object, None, object], name: str) -> None:
-        """Run `work` in the background."""
         self.run(work, name)  # type: ignore[unused-awaitable]  # `_ended` reads its outcome
 
     async def finish(self, work: Coroutine[object, None, T], name: str) -> T:
@@ -106,10 +105,7 @@ class Turns:
 
 
 async def loop_lag_s() -> float:
-    """How long a turn of the event loop takes now, seconds.
-
-    It is measured on demand, so that an idle procd sleeps.
-    """
+    """How long a turn of the event loop takes now, seconds."""
     begin = time.perf_counter()
     # The first turn runs what is ready already, the second what polling the sockets adds.
     await asyncio.sleep(0)
