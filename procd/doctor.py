@@ -15,7 +15,7 @@ import click
 
 from procd.cli.display import Progress, show_json
 from procd.cli.failure import Failure
-from procd.cli.options import as_json, config_file
+from procd.cli.options import as_json, config_option
 from procd.cli.stdio import STDOUT, use_colours
 from procd.cli.transport import Client, parse
 from procd.config import Config, ConfigError
@@ -68,7 +68,7 @@ class Warn(Problem):
 
 
 @click.command("doctor")
-@config_file
+@config_option
 @as_json
 def command(*, path: Path | None, as_json: bool) -> None:
     """Check whether this machine is fit for `procd serve`, and say what to do if it isn't.

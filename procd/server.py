@@ -21,7 +21,7 @@ from aiohttp import web
 from procd.app import create_app
 from procd.app import reload as reload_app
 from procd.cli.failure import EXIT_CONFIG, Failure
-from procd.cli.options import config_file
+from procd.cli.options import config_option
 from procd.config import Config, ConfigError, LogConfig
 from procd.config_file import load
 from procd.http.auth import ACCESS_CONTROL
@@ -44,7 +44,7 @@ LEAST_FILES: Final = 36 + RESERVED
 
 
 @click.command()
-@config_file
+@config_option
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), help="TCP port; 0 picks a free one.")
 @click.argument("entrypoint", nargs=-1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from procd.cli.failure import EXIT_CONFIG, Failure
-from procd.cli.options import config_file
+from procd.cli.options import config_option
 from procd.config import ConfigError
 from procd.config_file import load
 from procd.services.access import OF_VARIABLE, VARIABLE
@@ -28,7 +28,7 @@ from procd.services.tokens import NAME, SCOPES, Token, add_token, digest_of, new
     type=click.Path(path_type=Path),
     help="Token file; if not given, auth.token_file of the configuration.",
 )
-@config_file
+@config_option
 def command(name: str, scope: str, file: Path | None, path: Path | None) -> None:
     """Make a token, print it, and add its hash to the token file, which procd reads at SIGHUP.
 

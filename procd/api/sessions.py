@@ -62,8 +62,8 @@ from procd.services.shell.command import Command, ExecRequest, InputRequest
 from procd.services.shell.session import SessionRequest, ShellSession
 from procd.services.shell.sessions import ENTRYPOINT, ENTRYPOINT_COMMAND, ShellSessions
 
-# Messages of a follower are dropped; a longer one ends it.
-MAX_FOLLOWER_MESSAGE_BYTES: Final = 16 << 20
+# A follower's messages are dropped.
+MAX_FOLLOWER_MESSAGE_BYTES: Final = 4 << 20
 
 SESSIONS = web.AppKey("SESSIONS", ShellSessions)
 

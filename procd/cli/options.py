@@ -221,3 +221,7 @@ env_option = click.option(
 )
 session_argument = click.argument("session", type=Name(SESSION))
 optional_command = click.argument("command_id", required=False, metavar="[COMMAND]", type=Name())
+config_option = click.option(
+    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", show_envvar=True,
+    help="TOML file.",
+)  # fmt: skip
