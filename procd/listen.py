@@ -31,11 +31,7 @@ KEEP_PATH: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info
 
 
 class UnixSocket:
-    """A unix socket, and its path.
-
-    Raises:
-        OSError: it can't be made there, or another process listens there.
-    """
+    """A unix socket, and its path; raises OSError if it can't be made there."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
@@ -160,8 +156,7 @@ class Listeners:
         """Listen on the sockets that were passed on, or else on those of the configuration.
 
         Raises:
-            ConfigError: there is nothing to listen on, `server.unix` is too long for a socket, or
-                `server.host` is no name.
+            ConfigError: there is nothing to listen on, or a key names nothing possible.
             OSError: one can't be listened on; the message says which.
         """
         for sock in passed:

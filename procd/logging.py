@@ -58,7 +58,6 @@ class JsonFormatter(logging.Formatter):
 
 
 def formatter(name: str) -> logging.Formatter:
-    """The formatter of this name (`log.format`)."""
     return JsonFormatter() if name == "json" else HumanFormatter()
 
 

@@ -27,8 +27,7 @@ HOST: Final = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 def missing_features() -> list[str]:
     """The kernel's features that procd lacks: each with the Linux version, and the error.
 
-    Each is tried: a kernel may be built without it, and a seccomp filter or gVisor may refuse it.
-    Afterwards this process is the subreaper of its descendants.
+    Each is tried. Afterwards this process is the subreaper of its descendants.
     """
     missing: list[str] = []
 
@@ -67,9 +66,6 @@ def prepared(config: Config, environ: Mapping[str, str], secret: str | None) -> 
 
     Args:
         secret: the token from the environment; None if there is none.
-
-    Returns:
-        The tokens and tickets in force.
 
     Raises:
         ConfigError: procd can't serve with these settings; the message names the key.

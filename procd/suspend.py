@@ -21,11 +21,7 @@ def standstill_s(due: float) -> float:
 
 
 async def within(seconds: float, wait: Callable[[], Awaitable[T]]) -> T:
-    """Await `wait()` for at most `seconds`; await it once more if procd was suspended meanwhile.
-
-    Raises:
-        TimeoutError: it took longer.
-    """
+    """Await `wait()` for at most `seconds`, or raise TimeoutError; again after a suspend."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + seconds
@@ -59,5 +55,4 @@ class Countdown:
             self._on_end()
 
     def cancel(self) -> None:
-        """Don't call `on_end` any more."""
         self._timer.cancel()

@@ -26,8 +26,6 @@ CODE_RUNS = web.AppKey("CODE_RUNS", CodeRuns)
 
 
 class CodeRunSchema(BodySchema):
-    """The request."""
-
     code = AnyText(required=True, validate=non_empty())
     language = Text(required=True, validate=non_empty())
     argv = fields.List(Element())

@@ -16,8 +16,6 @@ EXECUTIONS = web.AppKey("EXECUTIONS", Executions)
 
 
 class ExecuteSchema(BodySchema):
-    """The request."""
-
     command = Text(required=True, validate=non_empty())
     cwd = Text()
     envs = strings()

@@ -29,14 +29,10 @@ HOST = web.AppKey("HOST", Host)
 
 
 class InitSchema(BodySchema):
-    """POST /init."""
-
     token = Text()
 
 
 class EnvSchema(BodySchema):
-    """POST /env."""
-
     assign = strings(data_key="set", load_default=dict)
     unset = fields.List(Element(), load_default=list)
     unset_value_prefix = Text(data_key="unsetValuePrefix", load_default="")

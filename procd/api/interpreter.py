@@ -1,7 +1,4 @@
-"""Interpreter contexts, and the WebSocket that runs code in them.
-
-Source: Process API contract, section 11.
-"""
+"""Interpreter contexts, and the WebSocket that runs code. Source: contract, section 11."""
 
 import asyncio
 from codecs import getincrementaldecoder
@@ -72,8 +69,6 @@ DECODER: Final = getincrementaldecoder("utf-8")
 
 
 class ContextSchema(BodySchema):
-    """The request for a context."""
-
     cwd = Text(load_default="")
     language = Text(load_default=LANGUAGE)
 
@@ -91,8 +86,6 @@ class Seconds(fields.Integer):
 
 
 class ExecutionSchema(BodySchema):
-    """The first message of a client."""
-
     code = AnyText(load_default="")
     context_id = Text(data_key="contextId", load_default="")
     envs = strings(load_default=dict)
@@ -261,7 +254,7 @@ class _CellFrames:
         return b"".join(_frame(name, text=text) for name, text in rests if text)
 
     def forget(self) -> None:
-        """Nothing is shared."""
+        pass
 
 
 async def _stream(websocket: WebSocket, cell: Cell) -> None:

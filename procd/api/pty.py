@@ -38,8 +38,6 @@ PTYS = web.AppKey("PTYS", PtySessions)
 
 
 class CreateSchema(BodySchema):
-    """POST /process/pty."""
-
     id = AnyText(required=True, validate=non_empty())
     cwd = Text()
     envs = strings()
@@ -53,8 +51,6 @@ class CreateSchema(BodySchema):
 
 
 class ResizeSchema(BodySchema):
-    """POST /process/pty/{id}/resize."""
-
     cols = Count(MAX_UINT16, required=True)
     rows = Count(MAX_UINT16, required=True)
 

@@ -148,8 +148,6 @@ def _filtered(store: Buffer, start: int, live: int) -> Iterator[tuple[int, bytes
 
 
 class EnvsSchema(BodySchema):
-    """The environment in a sub-protocol token."""
-
     envs = strings(nulls=False, required=True)
 
 

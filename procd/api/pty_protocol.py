@@ -28,8 +28,6 @@ RETRY_S: Final = 0.1
 
 
 class MessageSchema(BodySchema):
-    """A text message of the client."""
-
     type = Text(required=True, validate=validate.OneOf(("ack", "size", "take-over", "ping")))
     offset = Count(MAX_OFFSET, load_default=None)
     cols = Count(MAX_UINT16, load_default=0)
@@ -73,7 +71,6 @@ class PtyClient:
 
     @property
     def size(self) -> dict[str, int]:
-        """The size that `connected` has for a client with the sub-protocol."""
         info = self._session.info
         return {"cols": info.cols, "rows": info.rows} if self.speaks_v1 else {}
 

@@ -69,8 +69,6 @@ SESSIONS = web.AppKey("SESSIONS", ShellSessions)
 
 
 class CreateSchema(BodySchema):
-    """POST /process/session."""
-
     id = AnyText(required=True, data_key="sessionId", validate=non_empty())
     cwd = Text()
     env = strings(load_default=dict)
@@ -83,8 +81,6 @@ class CreateSchema(BodySchema):
 
 
 class ExecSchema(BodySchema):
-    """POST /process/session/{id}/exec."""
-
     command = AnyText(required=True, validate=non_empty())
     run_async = Flag(data_key="runAsync", load_default=False)
     also_async = Flag(data_key="async", load_default=False)
@@ -97,8 +93,6 @@ class ExecSchema(BodySchema):
 
 
 class InputSchema(BodySchema):
-    """POST …/command/{command_id}/input."""
-
     data = AnyText(load_default="")
     data_base64 = Text(data_key="dataBase64", load_default="")
     eof = Flag(load_default=False)
@@ -124,8 +118,6 @@ class InputSchema(BodySchema):
 
 
 class SignalSchema(BodySchema):
-    """POST …/command/{command_id}/signal."""
-
     signal = Text(required=True, validate=non_empty())
 
     def build(self, data: dict[str, Any]) -> Signals:

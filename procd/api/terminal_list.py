@@ -27,8 +27,6 @@ MAX_MESSAGE_BYTES: Final = 1024
 
 
 class TitleSchema(BodySchema):
-    """PATCH /terminal/ptys/{id}."""
-
     title = Text(required=True, validate=validate.Length(max=MAX_TITLE))
 
     def build(self, data: dict[str, Any]) -> str:

@@ -16,8 +16,6 @@ MAX_ROUTE_LENGTH: Final = 4096
 
 
 class TicketSchema(BodySchema):
-    """The request."""
-
     route = Text(required=True, validate=non_empty())
 
     def build(self, data: dict[str, Any]) -> str:

@@ -29,11 +29,7 @@ MAX_VALUE_LENGTH: Final = 255
 
 
 class AuditFile:
-    """Appends records, each by one write(2).
-
-    Raises:
-        ConfigError: the file can't be opened.
-    """
+    """Appends records, each by one write(2); raises ConfigError if it can't be opened."""
 
     def __init__(self, config: AuditConfig) -> None:
         self._config = config
@@ -103,7 +99,7 @@ class AuditFile:
         self.write(record)
 
     def close(self) -> None:
-        """Close the file; later records are dropped."""
+        """Later records are dropped."""
         os.close(self._number)
         self._number = -1
 

@@ -79,8 +79,7 @@ SCOPES: Final = {
     ("POST", "/env"): Scope.ADMIN,
 }
 
-# These need no credential: probes, which tell nothing of what runs here, and the page of the web
-# terminal, the same files for everybody.
+# These need no credential: probes, and the page of the web terminal, the same files for everybody.
 UNGUARDED: Final = {
     "/healthz",
     "/readyz",
@@ -101,7 +100,6 @@ UPGRADES: Final = {
 
 
 def scope_of(method: str, path: str) -> Scope:
-    """The scope that a route needs."""
     return SCOPES.get((method, path), Scope.ADMIN)
 
 
@@ -128,7 +126,6 @@ class AccessControl:
         self._hosts = _allowed_hosts(self._config, addresses)
 
     def add_route(self, route: web.AbstractRoute, method: str, path: str) -> None:
-        """Protect `route` as `method` and `path` are."""
         self._routes[route] = scope_of(method, path), path
 
     @web.middleware

@@ -41,10 +41,7 @@ def peer_of(transport: asyncio.BaseTransport) -> Any:
 
 
 def target_host(request: web.Request) -> str | None:
-    """The host that a request is for: its target's own, or else its Host header.
-
-    Source: RFC 9112, sections 3.2.2 and 3.3.
-    """
+    """The host that a request is for. Source: RFC 9112, sections 3.2.2 and 3.3."""
     target = request.raw_path
     place = "" if target.startswith("/") else urlsplit(target).netloc
     return place.rpartition("@")[2] or request.headers.get(hdrs.HOST)
@@ -104,7 +101,6 @@ PROXIES = web.AppKey("PROXIES", Proxies)
 
 
 def asks_websocket(request: web.Request) -> bool:
-    """Return whether the request asks for an upgrade to a WebSocket."""
     return request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket"
 
 

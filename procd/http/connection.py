@@ -81,7 +81,6 @@ class ConnectionLimit:
 
     @property
     def is_full(self) -> bool:
-        """Whether no further connection can be admitted."""
         return not self._idle and len(self._busy) >= self.max
 
     def add(self, connection: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -116,11 +115,7 @@ class ConnectionLimit:
         return connection in self._strangers
 
     def admit(self, connection: web.RequestHandler) -> None:
-        """Note that a connection is busy with a request, for which another one may be closed.
-
-        Raises:
-            Exhausted: as many connections are busy as there may be.
-        """
+        """Note that a connection is busy with a request; raises Exhausted if too many are."""
         if connection in self._strangers:
             has_room = len(self._idle) + len(self._busy) < self.max
             number = _number(self._transports[connection])
@@ -138,7 +133,6 @@ class ConnectionLimit:
         self._busy.add(connection)
 
     def finish(self, connection: web.RequestHandler) -> None:
-        """Note that the request of a connection was answered."""
         if connection in self._busy:
             self._busy.remove(connection)
             self._idle[connection] = None
@@ -146,8 +140,7 @@ class ConnectionLimit:
     def keep(self, connection: web.RequestHandler, size: int) -> None:
         """Note how much a connection makes procd keep, bytes; only those of strangers count.
 
-        Above `server.max_strangers_bytes`, the strangers with most are closed until a quarter of
-        that is free.
+        Above `server.max_strangers_bytes` the strangers with most are closed, to free a quarter.
         """
         if connection not in self._strangers:
             return
@@ -463,8 +456,7 @@ class Runner(web.AppRunner):
     """Serves an application by `HttpConnection`s; its handlers are cancelled with their clients."""
 
     def __init__(self, app: web.Application, config: ServerConfig) -> None:
-        # aiohttp grants the timeout twice, before it cancels the handlers and after; the third part
-        # is for what is still to be sent.
+        # aiohttp grants this twice: before it cancels the handlers, and after.
         self._third_s = config.shutdown_s / 3
         super().__init__(app, handler_cancellation=True, shutdown_timeout=self._third_s)
         self._config = config

@@ -42,11 +42,7 @@ class ReadProgress:
         self.unsent_bytes = self.buffered_bytes = 0
 
     def measure(self, written_bytes: int) -> bool:
-        """Return whether the client has read some of what was unsent at the last measurement.
-
-        Args:
-            written_bytes: to the transport, since any fixed moment.
-        """
+        """Return whether the client has read some of what was unsent at the last measurement."""
         was_behind = self.unsent_bytes > 0
         self.buffered_bytes = self._transport.get_write_buffer_size()
         queued = queued_bytes(self._socket) if self._socket.fileno() >= 0 else 0

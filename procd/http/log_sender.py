@@ -42,7 +42,6 @@ class LogSender:
             for logs that keep what is not read yet.
 
     Attributes:
-        opened: whether it has begun to write.
         on_blocked: called when it waits for `allow` with more to write, perhaps repeatedly.
     """
 
@@ -165,11 +164,7 @@ class LogSender:
     async def run(self) -> bool:
         """Write until the end, or until bytes are lost; returns whether it was the end.
 
-        After `close` it waits to be cancelled.
-
-        Raises:
-            ConnectionError: the client has gone.
-            OSError: the log can't be read.
+        After `close` it waits to be cancelled. An OSError says that the log can't be read.
         """
         while True:
             if self._failure is not None:

@@ -49,17 +49,11 @@ AWAITS_CONTINUE = web.RequestKey("AWAITS_CONTINUE", bool)
 
 @dataclass(slots=True, eq=False)
 class RouteStats:
-    """The requests of one route.
-
-    Attributes:
-        pattern: the route's path with names for what varies; all unknown paths share one.
-        statuses: how many requests by the status of their reply.
-        durations: from the request's head to the reply; WebSockets not included.
-    """
+    """The requests of one route; all unknown paths are one."""
 
     method: str
     pattern: str
-    statuses: dict[int, int] = field(default_factory=dict)
+    statuses: dict[int, int] = field(default_factory=dict)  # how many, by status
     durations: Histogram = field(default_factory=lambda: Histogram(BOUNDS_S))
 
     def count(self, status: int) -> None:
@@ -215,7 +209,7 @@ async def refuse_upgrade(request: web.Request, response: web.StreamResponse) -> 
     """End the connection of a client that asked for another protocol and doesn't get it.
 
     Bytes that a proxy takes for a WebSocket's must not become a request. A client with another
-    version of WebSockets is told procd's: RFC 6455, section 4.4. Called before a reply is sent.
+    version of WebSockets is told procd's: RFC 6455, section 4.4.
     """
     if hdrs.UPGRADE in request.headers and response.status != 101:
         response.force_close()

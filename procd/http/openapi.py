@@ -66,8 +66,6 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """A list of one kind of object."""
-
     shape: Shape
 
 
@@ -150,11 +148,7 @@ SCHEMES: Final[dict[str, Json]] = {
 
 
 class Description:
-    """The document of a route table, as JSON and as a page; made when it is asked for.
-
-    Args:
-        guarded: whether callers need a token.
-    """
+    """The document of a route table, as JSON and as a page; made when it is asked for."""
 
     def __init__(self, routes: Sequence[web.RouteDef], *, guarded: bool) -> None:
         self._routes = routes

@@ -76,11 +76,7 @@ class OutputText(NamedTuple):
     marks_gap: bool = True
 
     def pieces(self) -> Iterator[str]:
-        """The text, a piece for each run of bytes; a piece may be empty.
-
-        Raises:
-            OSError: it can't be read, or was dropped meanwhile.
-        """
+        """The text, a piece for each run of bytes; raises OSError if it can't be read."""
         if self.stream and self.output.sole_stream not in (EVERY_STREAM, self.stream):
             return
         decoders: dict[int, IncrementalDecoder] = {}

@@ -62,8 +62,6 @@ class AnyText(Text):
 
 
 class Flag(fields.Boolean):
-    """Exactly true or false."""
-
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
             raise ValidationError("must be true or false")
@@ -104,8 +102,7 @@ class BodySchema(Schema):
     def build(self, data: dict[str, Any]) -> Any:
         """Make the request of the fields that were given or have a default.
 
-        Raises:
-            ValidationError: the fields don't fit each other.
+        A ValidationError says that the fields don't fit each other.
         """
         return data
 

@@ -146,7 +146,6 @@ class WebSockets:
             websocket.released.set_result(None)
 
     def drop_without(self, tokens: Tokens) -> None:
-        """Close the WebSockets whose caller's token is gone."""
         for websocket in self._open:
             if websocket.caller not in tokens:
                 websocket.dismiss(*TOKEN_GONE)
@@ -226,7 +225,6 @@ class WebSocket:
         )
 
     def write(self, frame: bytes) -> None:
-        """Write a frame, or several; nothing if the WebSocket is closing."""
         if not self.closing:
             self._send(frame)
 
@@ -253,7 +251,6 @@ class WebSocket:
 
     @property
     def full(self) -> bool:
-        """Whether the client lags by more than its transport may hold."""
         return self._transport.get_write_buffer_size() > HIGH_BYTES
 
     async def drain(self) -> None:
@@ -317,14 +314,12 @@ class WebSocket:
             self.on_dismiss()
 
     def drop_slow(self) -> None:
-        """Send a Close because the client lags too far behind."""
         if not self.closing:
             self._websockets.dropped["slow"] += 1
         self.close(*TOO_SLOW)
         self.keepalive.must_close = True
 
     async def wait_closed(self) -> None:
-        """Wait until the client has closed, and drop its messages."""
         while await self.receive() is not None:
             pass
 
