@@ -71,10 +71,7 @@ def state_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str:
 
 
 def lasting_dir(config: SessionsConfig, environ: Mapping[str, str]) -> str | None:
-    """The directory for what outlives procd; None if none was given.
-
-    Source: systemd.exec(5), StateDirectory=.
-    """
+    """The directory for what outlives procd, if given. Source: systemd.exec(5), StateDirectory=."""
     return config.state_dir or environ.get("STATE_DIRECTORY", "").split(":")[0] or None
 
 

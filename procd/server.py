@@ -38,7 +38,6 @@ from procd.unix.libc import keep_freed_memory
 
 log = logging.getLogger("procd")
 
-CLIENT_TOKEN: Final = "PROCD_TOKEN"  # noqa: S105 - names it, holds none
 # What procd itself has open, and what one command takes, besides the reserved ones.
 LEAST_FILES: Final = 36 + RESERVED
 
@@ -72,7 +71,7 @@ def serve(
       PROCD_SERVER_HOST= PROCD_SERVER_UNIX=/run/procd.sock procd serve
     """
     try:
-        own_process.pop_secret(CLIENT_TOKEN)  # it may be there for another server
+        own_process.pop_secret("PROCD_TOKEN")  # it may be there for another server
         secret = own_process.pop_secret(VARIABLE)
     except OSError as exc:
         _refuse(f"{VARIABLE}: can't be hidden from other processes: {exc.strerror}")
@@ -144,7 +143,6 @@ def _begin_log(config: LogConfig) -> None:
 
 
 def _prepare_process(config: Config) -> None:
-    """Set what a server needs, whatever was inherited."""
     seal_inherited()
     # Blocked signals are inherited, perhaps SIGTERM and SIGCHLD.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

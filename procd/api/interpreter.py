@@ -101,7 +101,6 @@ EXECUTE = ExecutionSchema()
 
 
 def describe(context: Context) -> dict[str, object]:
-    """A context as clients see it."""
     return {
         "id": context.id,
         "cwd": context.cwd,
@@ -179,7 +178,6 @@ async def execute(request: web.Request) -> web.StreamResponse:
 
 
 async def _submit(request: web.Request, websocket: WebSocket) -> Cell:
-    """Read what the client wants and ask for it."""
     contexts = request.app[CONTEXTS]
     try:
         message = await within(contexts.config.first_message_s, websocket.receive)
@@ -282,7 +280,6 @@ async def _stream(websocket: WebSocket, cell: Cell) -> None:
 
 
 def _outcome(cell: Cell) -> str:
-    """How it ended; without a client it is still being ended."""
     if not cell.ended.done():
         return End.ABANDONED.name.lower()
     outcome = cell.ended.result()

@@ -5,6 +5,7 @@ Source: Prometheus exposition formats; OpenMetrics 1.0. Everything is read when 
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -25,39 +26,34 @@ from procd.metrics import Histogram, Traffic
 from procd.tasks import loop_lag_s
 
 
+@dataclass(kw_only=True, eq=False)
 class Figures(Collector):
     """Turns the figures of requests, processes and connections into families of metrics.
 
-    Args:
+    Attributes:
         traffic: by the name of the transport.
         dropped: how many clients were dropped, by reason.
         gauges: by name: a description, and what returns the amount.
+        lag_s: of the event loop, measured for each scrape.
     """
 
-    def __init__(
-        self,
-        *,
-        requests: RequestMetrics,
-        spawn_times: Histogram,
-        traffic: Mapping[str, Traffic],
-        dropped: Mapping[str, int],
-        gauges: Mapping[str, tuple[str, Callable[[], float]]],
-    ) -> None:
-        self._requests = requests
-        self._spawn_times = spawn_times
-        self._traffic = traffic
-        self._dropped = dropped
-        self._gauges = gauges
-        self.lag_s = 0.0  # of the event loop, measured for each scrape
+    requests: RequestMetrics
+    spawn_times: Histogram
+    traffic: Mapping[str, Traffic]
+    dropped: Mapping[str, int]
+    gauges: Mapping[str, tuple[str, Callable[[], float]]]
+    lag_s: float = 0.0
+
+    def __post_init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
         ProcessCollector(registry=self.registry)  # registers itself
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily("procd_build", "procd itself", {"version": __version__})
-        yield from _request_families(self._requests)
+        yield from _request_families(self.requests)
         yield _histogram(
-            "procd_spawn_duration_seconds", "time to start a process", [], [([], self._spawn_times)]
+            "procd_spawn_duration_seconds", "time to start a process", [], [([], self.spawn_times)]
         )
         received = CounterMetricFamily(
             "procd_received_bytes", "payload received from clients", labels=["transport"]
@@ -65,7 +61,7 @@ class Figures(Collector):
         sent = CounterMetricFamily(
             "procd_sent_bytes", "payload sent to clients", labels=["transport"]
         )
-        for name, traffic in self._traffic.items():
+        for name, traffic in self.traffic.items():
             received.add_metric([name], traffic.received_bytes)
             sent.add_metric([name], traffic.sent_bytes)
         yield received
@@ -73,13 +69,13 @@ class Figures(Collector):
         dropped = CounterMetricFamily(
             "procd_clients_dropped", "WebSocket clients given up", labels=["reason"]
         )
-        for reason, count in self._dropped.items():
+        for reason, count in self.dropped.items():
             dropped.add_metric([reason], count)
         yield dropped
         yield GaugeMetricFamily(
             "procd_loop_lag_seconds", "a turn of the event loop, at this moment", self.lag_s
         )
-        for name, (doc, read) in self._gauges.items():
+        for name, (doc, read) in self.gauges.items():
             yield GaugeMetricFamily(name, doc, read())
 
 

@@ -304,7 +304,6 @@ async def _serve(
     *,
     may_write: bool,
 ) -> None:
-    """Pass bytes both ways until either side ends."""
     sender = replay.sender
     client = PtyClient(request, websocket, session, sender, may_write=may_write)
     input_queue = InputQueue(session.input)

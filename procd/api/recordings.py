@@ -16,7 +16,6 @@ PIECE_BYTES: Final = 256 << 10
 
 
 def describe(info: RecordingInfo) -> dict[str, object]:
-    """A recording as it is listed."""
     return {
         "name": info.name,
         "ptyId": info.pty_id,
