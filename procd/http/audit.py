@@ -145,12 +145,10 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         if status is None and request.get(UPGRADED):
             status = SWITCHING
-        record = {
-            **_record(request, "closed" if status == SWITCHING else "request", began_at),
-            "status": status,
-            "durationMs": int((time.monotonic() - begin) * 1000),
-            **notes,
-        }
+        record = _record(request, "closed" if status == SWITCHING else "request", began_at)
+        record["status"] = status
+        record["durationMs"] = int((time.monotonic() - begin) * 1000)
+        record |= notes
         file, requires_token = request.app[AUDIT], request.app[ACCESS_CONTROL].access.required
         if status in (401, 403) or (requires_token and request.get(CALLER) in (None, ANYONE)):
             file.write_refused(record)

@@ -175,7 +175,10 @@ class HttpConnection(web.RequestHandler):
     Attributes:
         heard_at: when the client sent something last, the loop's time.
         request: in progress.
+        peername: the address of the client, for `request.remote`, also after it has gone.
     """
+
+    peername: Any = None
 
     def __init__(self, server: web.Server, app: web.Application, config: ServerConfig) -> None:
         super().__init__(
@@ -191,7 +194,6 @@ class HttpConnection(web.RequestHandler):
         self._config = config
         self._limit = app[CONNECTION_LIMIT]
         self._metrics = app[METRICS]
-        self._peername: Any = None
         self._wire: asyncio.Transport | None = None  # aiohttp drops its own when it closes it
         self.request: web.BaseRequest | None = None
         self._body: StreamReader | None = None  # of the last request that was parsed
@@ -205,14 +207,9 @@ class HttpConnection(web.RequestHandler):
         self._write_timeout: WriteTimeout | None = None
         self.heard_at = 0.0
 
-    @property
-    def peername(self) -> Any:
-        """The address of the client, for `request.remote`, also after it has gone."""
-        return self._peername
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast("asyncio.Transport", transport)  # uvloop's isn't derived from it
-        self._peername = peer_of(transport)
+        self.peername = peer_of(transport)
         self.heard_at = asyncio.get_running_loop().time()
         super().connection_made(transport)
         self._idle = Countdown(self._config.keepalive_s, self._close_if_idle)
@@ -327,11 +324,9 @@ class HttpConnection(web.RequestHandler):
         if self._websocket is not None:
             self._websocket.feed_eof()  # its handler ends when it has read what came before
             return True
-        if self.request is None and not self._messages:
-            return False
-        if self._half_close is None:
+        if self._half_close is None and self._reply_progress() is not None:
             self._await_reply()
-        return True
+        return self._half_close is not None
 
     def _await_reply(self) -> None:
         """Close the connection when HALF_CLOSE_S has passed without progress of a reply."""
