@@ -38,8 +38,6 @@ def setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """The listening socket and what HTTP allows."""
-
     host: str = setting("127.0.0.1", "address to listen on; empty: no TCP")
     port: int = setting(2280, "TCP port; 0 picks a free one", maximum=65535)
     allowed_hosts: tuple[str, ...] = setting(
@@ -104,8 +102,6 @@ class ServerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessConfig:
-    """What all children have in common."""
-
     shell: str = setting("", "absolute path of a shell like sh; empty: zsh, bash, $SHELL or sh")
     work_dir: str = setting(
         "",
@@ -160,8 +156,6 @@ class ProcessConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecuteConfig:
-    """POST /process/execute."""
-
     default_timeout_s: float = setting(10.0, "timeout when a request gives none; 0: unlimited")
     max_timeout_s: float = setting(0.0, "longest timeout a request gets; 0: no ceiling")
     max_output_bytes: int = setting(
@@ -184,8 +178,6 @@ class CodeRunConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PtyConfig:
-    """PTY sessions."""
-
     max_sessions: int = setting(2048, "live sessions", minimum=1)
     max_clients: int = setting(256, "attached clients of one session", minimum=1)
     max_ended: int = setting(128, "ended sessions kept for resuming")
@@ -227,8 +219,6 @@ class PtyConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsConfig:
-    """Shell sessions."""
-
     state_dir: str = setting(
         "",
         "where logs are kept, a directory that exists; empty: $STATE_DIRECTORY, or the directory"
@@ -266,8 +256,6 @@ class SessionsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterpreterConfig:
-    """Interpreter contexts."""
-
     python: str = setting("", "absolute path of the interpreter; empty: python3 on the PATH")
     warm: int = setting(
         1, "spare interpreters kept ready, the default context's beside them; 0: none at all"
@@ -306,8 +294,6 @@ class InterpreterConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorsConfig:
-    """Cross-origin requests from browsers."""
-
     allowed_origins: tuple[str, ...] = setting((), "origins that may call; empty: none")
 
 
@@ -335,8 +321,6 @@ class AuthConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditConfig:
-    """The record of who did what, as lines of JSON."""
-
     file: str = setting(
         "", "file to append to, opened again at SIGHUP; empty: no record", is_path=True
     )
@@ -347,8 +331,6 @@ class AuditConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebConfig:
-    """The web terminal."""
-
     enabled: bool = setting(default=True, doc="serve the page /terminal")
 
 
@@ -364,8 +346,6 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthConfig:
-    """GET /readyz."""
-
     min_disk_bytes: int = setting(
         64 << 20, "free space for logs below which procd isn't ready, bytes; 0: any"
     )
@@ -376,15 +356,11 @@ class HealthConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsConfig:
-    """GET /metrics."""
-
     enabled: bool = setting(default=True, doc="whether to serve metrics: true or false")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """All settings, by section."""
-
     server: ServerConfig = ServerConfig()
     process: ProcessConfig = ProcessConfig()
     execute: ExecuteConfig = ExecuteConfig()

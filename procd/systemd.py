@@ -12,7 +12,6 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-# The first descriptor that is passed on.
 LISTEN_FDS_START: Final = 3
 
 

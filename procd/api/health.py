@@ -53,7 +53,6 @@ class Readiness:
 
 
 READINESS = web.AppKey("READINESS", Readiness)
-# What /healthz answers.
 HEALTH = web.AppKey("HEALTH", dict[str, str])
 
 

@@ -17,8 +17,6 @@ from procd.unix.host import Host
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Directories that clients can ask for."""
-
     work_dir: str
     home_dir: str
 

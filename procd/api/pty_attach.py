@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import WSCloseCode, web
@@ -183,8 +183,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
         if offset is not None and offset > session.log.store.end:
             raise BadRequest(f"offset {offset} is beyond the end of the output")
     except ProcdError as exc:
-        message = f"Failed to connect to PTY session: {exc.message}"
-        return await _refuse(request, message, may_write=may_write)
+        return await _refuse(request, f"Failed to connect to PTY session: {exc.message}")
     if offset is not None:
         replay = from_offset(session, offset)
         replay.redraws = wants_modes
@@ -210,8 +209,7 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
     try:
         session = await ptys.create(wanted)
     except SpawnFailed as exc:
-        message = f"Failed to start PTY session: {exc.message}"
-        return await _refuse(request, message, may_write=True)
+        return await _refuse(request, f"Failed to start PTY session: {exc.message}")
     note(id=session.id)
     session.on_end = ending(request)
     replay = from_offset(session, 0)
@@ -249,10 +247,9 @@ def _wanted(request: web.Request) -> PtyRequest:
         "envs": envs,
     }
     try:
-        wanted: PtyRequest = CREATE.load_document(document)
+        return cast("PtyRequest", CREATE.load_document(document))
     except InvalidBody as exc:
         raise BadRequest(exc.message.replace("request body", "query", 1)) from exc
-    return wanted
 
 
 def _decode_envs(token: str) -> Mapping[str, str]:
@@ -287,8 +284,8 @@ def _control(status: str, **fields: object) -> bytes:
     return dumps({"type": "control", "status": status} | fields)
 
 
-async def _refuse(request: web.Request, message: str, *, may_write: bool) -> web.StreamResponse:
-    async with _accept(request, may_write=may_write) as websocket:
+async def _refuse(request: web.Request, message: str) -> web.StreamResponse:
+    async with _accept(request, may_write=True) as websocket:
         websocket.write_text(_control("error", error=message))
         websocket.close(WSCloseCode.INTERNAL_ERROR, message)
         cork(request, on=False)

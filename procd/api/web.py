@@ -41,8 +41,6 @@ HEADERS: Final = {
 
 
 class Asset(NamedTuple):
-    """A file as it is served."""
-
     body: bytes
     content_type: str
     etag: str

@@ -34,7 +34,6 @@ BOUNDS_S: Final = (
 SWITCHING: Final = 101
 CLIENT_GONE: Final = 499  # as in nginx
 
-# Set on a request that has become a WebSocket.
 UPGRADED = web.RequestKey("UPGRADED", bool)
 # Errors of these paths have the key `error` as well, for clients before 0.226.
 PTY_PATH: Final = "/process/pty"
@@ -43,7 +42,7 @@ PTY_PATH: Final = "/process/pty"
 SHORT_BODY_BYTES: Final = 64 << 10
 WEBSOCKET_VERSION: Final = "13"
 
-# On a request whose client waits for "100 Continue" before it sends the body.
+# Set on a request whose client waits for "100 Continue".
 AWAITS_CONTINUE = web.RequestKey("AWAITS_CONTINUE", bool)
 
 

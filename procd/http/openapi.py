@@ -35,12 +35,10 @@ from procd.http.schema import BodySchema, Count, Element, Text
 from procd.services.tokens import KEY_PARAM, TICKET_PARAM
 
 JSON: Final = "application/json"
-# A parameter in a path.
 PARAMETER: Final = re.compile(r"\{(\w+)\}")
 # A string that can be passed to a shell and to execve.
 NO_NUL: Final = r"^[^\u0000]*$"
 
-# A JSON schema, of any depth.
 Json = dict[str, Any]
 
 TEXT: Final[Json] = {"type": "string"}

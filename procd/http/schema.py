@@ -28,7 +28,6 @@ STRING: Final = re.compile(rb'"(?>[^"\\]++|\\.)*+"?', re.DOTALL)
 
 # How long the next part of a body may take to come, seconds.
 SILENCE_S = web.AppKey("SILENCE_S", float)
-# How many values a document may contain.
 MAX_VALUES = web.AppKey("MAX_VALUES", int)
 
 

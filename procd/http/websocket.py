@@ -37,7 +37,6 @@ MAX_ANSWERS_BYTES: Final = 2 * HIGH_BYTES
 # What the kernel takes before it can send it. By itself it takes 4 MiB, and the echoes of keys lie
 # behind that.
 UNSENT_BYTES: Final = 128 << 10
-# Messages of a client that are taken in one turn of the event loop.
 MESSAGES_A_TURN: Final = 64
 # A client whose message was refused has sent all of it when it is silent for so long, seconds.
 SILENCE_S: Final = 5.0
