@@ -196,10 +196,10 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
         _announce(f"Starting toolbox server on {first}\n")
         status = f"STATUS=listening on {where}"
         loop.add_signal_handler(signal.SIGHUP, _reload, path, app, status)
-        _notify(f"READY=1\n{status}")
+        notify(f"READY=1\n{status}")
         await stopping.wait()
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
-        _notify("STOPPING=1")
+        notify("STOPPING=1")
     finally:
         listeners.close()
         await runner.cleanup()
@@ -208,7 +208,7 @@ async def _serve(config: Config, path: Path | None, app: web.Application) -> int
 
 
 def _reload(path: Path | None, app: web.Application, status: str) -> None:
-    _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
     problems = reload_app(app)
     try:
         config = load(path, os.environ, again=True)
@@ -219,7 +219,7 @@ def _reload(path: Path | None, app: web.Application, status: str) -> None:
         logging.getLogger().setLevel(config.log.level.upper())
     if problems:
         status += f"; not reloaded: {' '.join('; '.join(problems).split())}"
-    _notify(f"READY=1\n{status}")
+    notify(f"READY=1\n{status}")
 
 
 def _announce(line: str) -> None:
@@ -228,11 +228,3 @@ def _announce(line: str) -> None:
         os.write(1, line.encode())
     except OSError as exc:
         log.warning("can't write to standard output: %s", exc.strerror)
-
-
-def _notify(state: str) -> None:
-    try:
-        notify(state)
-    except OSError as exc:
-        what = state.split("\n")[0]
-        log.warning("the service manager can't be told %s: %s", what, exc.strerror or exc)

@@ -20,30 +20,24 @@ class ActivationError(Exception):
 
 
 def notify(state: str) -> None:
-    """Send `state` (lines of KEY=VALUE) to the service manager, or do nothing without one.
+    """Send `state` (lines of KEY=VALUE) to the service manager, if there is one.
 
-    Raises:
-        OSError: nobody reads the socket of NOTIFY_SOCKET, or its queue is full.
+    A failure is logged: nobody reads the socket of NOTIFY_SOCKET, or its queue is full.
     """
-    address = _address(os.environ)
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(0)
-            sock.sendto(state.encode(), address)
+    try:
+        if address := _address(os.environ):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.settimeout(0)
+                sock.sendto(state.encode(), address)
+    except OSError as exc:
+        what = state.split("\n")[0]
+        log.warning("the service manager can't be told %s: %s", what, exc.strerror or exc)
 
 
 def _address(environ: Mapping[str, str]) -> str:
     address = environ.get("NOTIFY_SOCKET", "")
     # The abstract namespace: unix(7).
     return "\0" + address[1:] if address.startswith("@") else address
-
-
-def watchdog_interval_s(environ: Mapping[str, str]) -> float:
-    """How often to send WATCHDOG=1: half of the manager's timeout, seconds; 0: never."""
-    usec = environ.get("WATCHDOG_USEC", "")
-    if not usec.isdecimal() or environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return 0.0
-    return int(usec) / 1e6 / 2
 
 
 class Watchdog:
@@ -54,11 +48,13 @@ class Watchdog:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, environ: Mapping[str, str]) -> None:
         self._loop = loop
-        self._interval_s = watchdog_interval_s(environ)
         self._address = _address(environ)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(0)
         self._timer: asyncio.TimerHandle | None = None
+        usec, own = environ.get("WATCHDOG_USEC", ""), str(os.getpid())
+        is_ours = usec.isdecimal() and environ.get("WATCHDOG_PID", own) == own
+        self._interval_s = int(usec) / 1e6 / 2 if is_ours else 0  # half of the manager's timeout
         if self._interval_s and self._address:
             self._beat()
 
