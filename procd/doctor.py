@@ -47,8 +47,6 @@ MAX_SOCKET_PATH_BYTES: Final = 107  # unix(7), sun_path
 
 
 class Finding(NamedTuple):
-    """What one check found, and what to do about it."""
-
     name: str
     state: str
     found: str

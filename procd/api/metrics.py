@@ -55,28 +55,27 @@ class Figures(Collector):
         yield _histogram(
             "procd_spawn_duration_seconds", "time to start a process", [], [([], self.spawn_times)]
         )
-        received = CounterMetricFamily(
-            "procd_received_bytes", "payload received from clients", labels=["transport"]
+        received = {name: each.received_bytes for name, each in self.traffic.items()}
+        yield _counter(
+            "procd_received_bytes", "payload received from clients", "transport", received
         )
-        sent = CounterMetricFamily(
-            "procd_sent_bytes", "payload sent to clients", labels=["transport"]
+        sent = {name: each.sent_bytes for name, each in self.traffic.items()}
+        yield _counter("procd_sent_bytes", "payload sent to clients", "transport", sent)
+        yield _counter(
+            "procd_clients_dropped", "WebSocket clients given up", "reason", self.dropped
         )
-        for name, traffic in self.traffic.items():
-            received.add_metric([name], traffic.received_bytes)
-            sent.add_metric([name], traffic.sent_bytes)
-        yield received
-        yield sent
-        dropped = CounterMetricFamily(
-            "procd_clients_dropped", "WebSocket clients given up", labels=["reason"]
-        )
-        for reason, count in self.dropped.items():
-            dropped.add_metric([reason], count)
-        yield dropped
         yield GaugeMetricFamily(
             "procd_loop_lag_seconds", "a turn of the event loop, at this moment", self.lag_s
         )
         for name, (doc, read) in self.gauges.items():
             yield GaugeMetricFamily(name, doc, read())
+
+
+def _counter(name: str, doc: str, label: str, counts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, doc, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family
 
 
 def _request_families(requests: RequestMetrics) -> Iterator[Metric]:

@@ -319,9 +319,9 @@ def _gap_frame(offset: int) -> bytes:
 async def _write(websocket: WebSocket, sender: LogSender) -> None:
     try:
         await sender.run()
+    except ConnectionError:
+        raise  # of the client
     except OSError as exc:
-        if isinstance(exc, ConnectionError):
-            raise
         websocket.close(WSCloseCode.INTERNAL_ERROR, f"log can't be read: {exc.strerror}")
         return
     sender.close()

@@ -316,15 +316,9 @@ def _page(document: Json) -> Iterator[str]:
     yield f"<p>{escape(info['description'])}</p>"
     yield "<h2>Access</h2>"
     schemes = document["components"]["securitySchemes"].values()
-    yield from _table(
-        "One of them",
-        [
-            ("Authorization: Bearer", "header", scheme["description"])
-            if scheme["type"] == "http"
-            else (scheme["name"], scheme["in"], scheme["description"])
-            for scheme in schemes
-        ],
-    )
+    bearer = {"name": "Authorization: Bearer", "in": "header"}
+    ways = [bearer | scheme for scheme in schemes]
+    yield from _table("One of them", [(way["name"], way["in"], way["description"]) for way in ways])
     groups: dict[str, list[tuple[str, str, Json]]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
