@@ -228,7 +228,7 @@ class HttpConnection(web.RequestHandler):
             self._parse(data)
 
     def _parse(self, data: bytes) -> None:
-        waiting = self._messages  # private, only read: aiohttp tells of parsed requests nowhere else
+        waiting = self._messages  # private, only read: nothing public tells of what waits
         before = len(waiting)
         in_body = self._body is not None and not self._body.is_eof()
         try:
