@@ -1,4 +1,1 @@
-"""Output of processes: logs, what keeps them, and how readers get it. No processes, no HTTP.
-
-May import `procd.unix` and what lies below it.
-"""
+"""Output of processes: logs, their stores, and how readers get it. May import `procd.unix`."""

@@ -17,17 +17,13 @@ VERSIONS: Final = (2, 3)
 
 
 class Writer:
-    """Encodes a recording, line by line; each method returns the lines to be written.
-
-    An event tells how long after the one before it comes.
-    """
+    """Encodes a recording; each method returns the lines to be written."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
         self._decoder = getincrementaldecoder("utf-8")("replace")
 
     def header(self, cols: int, rows: int, term: str, title: str = "") -> bytes:
-        """The first line: the terminal's size, its TERM, a title, and the time."""
         terminal: dict[str, Any] = {"cols": cols, "rows": rows}
         if term:
             terminal["type"] = term
@@ -40,7 +36,6 @@ class Writer:
         return self._event("o", text) if text else b""
 
     def resize(self, cols: int, rows: int) -> bytes:
-        """A new size."""
         return self._event("r", f"{cols}x{rows}")
 
     def marker(self, text: str) -> bytes:
@@ -80,19 +75,13 @@ class Header(NamedTuple):
 
 
 class Event(NamedTuple):
-    """An event: seconds since the one before, what it is, and its data."""
-
     interval_s: float
     code: str
     data: str
 
 
 def read_header(line: str | bytes) -> Header:
-    """Parse the first line.
-
-    Raises:
-        NotARecordingError: it is no header, or of another version.
-    """
+    """Parse the first line; raises NotARecordingError if it is no header of these versions."""
     try:
         document = json.loads(line)
         version, limit = document["version"], document.get("idle_time_limit")
@@ -122,11 +111,7 @@ def read_header(line: str | bytes) -> Header:
 
 
 def read_events(lines: Iterable[str], version: int) -> Iterator[Event]:
-    """Parse the lines after the header.
-
-    Raises:
-        NotARecordingError: one is no event.
-    """
+    """Parse the lines after the header; raises NotARecordingError if one is no event."""
     before = 0.0
     for number, line in enumerate(lines, 2):
         if not line.strip() or line.startswith("#"):

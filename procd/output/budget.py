@@ -11,9 +11,6 @@ LEAST_TAIL_BYTES: Final = 128 << 10
 class Budget:
     """How much memory all buffers together may use, and do use, in bytes.
 
-    Args:
-        on_freed: called with the number of bytes that were freed.
-
     Attributes:
         evict: drops what is needed least; returns whether there was anything to drop.
     """
@@ -40,10 +37,7 @@ class Budget:
         return True
 
     def relieve(self, size: int = 0) -> None:
-        """Evict until `has_room(size)`, or nothing is left to evict.
-
-        Nothing is evicted for a size that wouldn't fit even then.
-        """
+        """Evict until there is room for `size`, unless it exceeds the whole budget."""
         while not self.has_room(size) and size + LEAST_TAIL_BYTES <= self.most_bytes:
             if not self.evict():
                 return

@@ -19,7 +19,7 @@ COMPACT_RUNS: Final = 256
 
 
 class Run(NamedTuple):
-    """Consecutive bytes of one stream; `offset` is the absolute offset of the first."""
+    """Consecutive bytes of one stream, and the absolute offset of the first."""
 
     offset: int
     stream: int
@@ -33,11 +33,8 @@ EVICTED: Final = Run(-1, 0, b"")
 class Buffer:
     """The first `head_bytes` and the last `cap_bytes - head_bytes` of a log.
 
-    The offset of a byte never changes. What lies between head and tail is dropped; without a head,
-    that is everything before `start`. A buffer uses at most twice the cap and one run.
-
-    Each byte belongs to a stream (a small number). All streams share one sequence of offsets, in
-    order of arrival.
+    What lies between head and tail is dropped. A buffer uses at most twice the cap and one run.
+    All streams (small numbers) share one sequence of offsets, in order of arrival.
 
     While the budget is used up, the head ends and the tail shrinks as bytes are appended, down to
     `LEAST_TAIL_BYTES`; later it grows again. With each append it at most halves or doubles, so that
@@ -75,7 +72,6 @@ class Buffer:
 
     @property
     def kept_bytes(self) -> int:
-        """How many bytes are kept."""
         return min(self._head_bytes, self.end) + self.end - self.start
 
     @property
@@ -134,7 +130,6 @@ class Buffer:
         return max(size // RUN_COST_BYTES, FEW_RUNS)
 
     def _evict(self) -> None:
-        """Drop the oldest runs of the tail that exceed its size."""
         runs, offsets, first = self._tail, self._offsets, self._first
         last = len(runs) - 1
         most_runs = self._most_runs(self._tail_bytes)
@@ -172,10 +167,7 @@ class Buffer:
         self._accounted = held
 
     def shorten(self, least_bytes: int) -> bool:
-        """Drop the older half of the tail, but keep `least_bytes`; False if nothing was dropped.
-
-        If the budget has room, the tail grows again with what is appended.
-        """
+        """Drop the older half of the tail, but keep `least_bytes`; False if nothing was dropped."""
         kept = self.end - self.start
         tail = max(least_bytes, kept // 2)
         if self._budget is None or tail >= kept:
@@ -258,11 +250,7 @@ class Buffer:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def slices(self, offset: int, most: int) -> Iterator[Run]:
-        """Bytes from `offset` on, at most `most`, cut where the stream changes.
-
-        Raises:
-            LookupError: as `read`.
-        """
+        """As `read`, at most `most` bytes, cut where the stream changes."""
         for run in self._from(offset):
             data = run.data
             if offset > run.offset or len(data) > most:
@@ -275,7 +263,6 @@ class Buffer:
             most -= len(data)
 
     def dropped(self, stream: int) -> int:
-        """How many bytes of `stream` were dropped."""
         dropped = self._dropped.get(stream, 0)
         if self._first < len(self._tail) and self._tail[self._first].stream == stream:
             dropped += self.start - self._tail[self._first].offset
@@ -292,7 +279,6 @@ class Buffer:
                 yield run
 
     def _from(self, offset: int) -> Iterator[Run]:
-        """The runs from the one that contains `offset` on."""
         if not self.start <= offset <= self.end:
             raise LookupError(offset)
         index = bisect_right(self._offsets, offset, lo=self._first) - 1

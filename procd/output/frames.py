@@ -1,8 +1,6 @@
 """Binary WebSocket frames of a log, each encoded once for all clients at the same offset.
 
-A server's frames aren't masked, so they are the same for every client.
-
-Source: RFC 6455, section 5.2.
+Source: RFC 6455, section 5.2: a server's frames aren't masked.
 """
 
 import struct
@@ -35,8 +33,6 @@ def encode(opcode: int, payload: bytes) -> bytes:
 
 
 class Frames:
-    """The frames of one buffer."""
-
     __slots__ = ("_cache", "_store")
 
     def __init__(self, store: Buffer) -> None:
@@ -44,9 +40,7 @@ class Frames:
         self._cache: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
 
     def at(self, offset: int) -> tuple[bytes, int]:
-        """The frame that begins at `offset`, and the offset after it.
-
-        There must be bytes at `offset`.
+        """The frame of the bytes at `offset`, of which there must be some, and the offset after it.
 
         Raises:
             LookupError: the bytes are no longer kept.

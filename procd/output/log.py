@@ -1,13 +1,10 @@
 """Log: everything that a process writes, and the cursors of its readers.
 
-A log takes bytes whether or not it has readers. A cursor is an offset and a callback. There are no
-queues: one store serves any number of readers, and a late reader finds all that is still kept.
-
-The fastest cursor sets the pace. When it lags by `high_bytes` the sources are paused; when it lags
-by a quarter of that they are resumed. So a single slow reader slows the process down, as a terminal
-does, and loses nothing. A slow reader beside a fast one slows nothing down; when the store has
-dropped what it should read next, its cursor is `lost`. Without cursors the sources are never
-paused.
+One store serves any number of readers, and a late reader finds all that is still kept. The fastest
+cursor sets the pace: when it lags by `high_bytes` the sources are paused, and resumed at a quarter
+of that. So a single slow reader slows the process down, as a terminal does, and loses nothing. A
+slow reader beside a fast one slows nothing down; when the store has dropped what it should read
+next, its cursor is `lost`. Without cursors the sources are never paused.
 """
 
 from collections.abc import Callable
@@ -48,13 +45,10 @@ class Log(Generic[S_co]):
     """An append-only sequence of bytes with an end.
 
     Args:
-        store: keeps the bytes.
         high_bytes: lag of the fastest cursor at which the sources are paused; less if the store
             keeps little. 0: they are never paused.
 
     Attributes:
-        paused: whether the sources are paused.
-        sealed: whether nothing follows.
         on_idle: called when the last cursor is detached.
         tap: called with everything that is appended.
     """
@@ -95,7 +89,7 @@ class Log(Generic[S_co]):
             self.tap(data)
         if self._cursors:
             self._wake()
-            self._pace()
+            self.pace()
 
     def seal(self) -> None:
         """End the log: nothing follows. A second call does nothing."""
@@ -119,18 +113,18 @@ class Log(Generic[S_co]):
         """
         cursor = Cursor(self, offset, wake)
         self._cursors = (*self._cursors, cursor)
-        self._pace()
+        self.pace()
         return cursor
 
     def detach(self, cursor: "Cursor") -> None:
         """Remove a cursor; a second call does nothing."""
         if cursor in self._cursors:
             self._cursors = tuple([each for each in self._cursors if each is not cursor])
-            self._pace()
+            self.pace()
             if self.on_idle is not None and not self._cursors:
                 self.on_idle()
 
-    def _pace(self) -> None:
+    def pace(self) -> None:
         """Pause or resume the sources by the lag of the fastest cursor."""
         if not self._cursors:
             lag = 0
@@ -154,15 +148,8 @@ class Log(Generic[S_co]):
         for source in self._sources:
             source.resume()
 
-    def cursor_advanced(self) -> None:
-        """Resume the sources if a cursor lags no longer."""
-        if self.paused:
-            self._pace()
-
 
 class Cursor:
-    """The position of one reader in a log."""
-
     __slots__ = ("log", "offset", "wake")
 
     def __init__(self, log: Log[Store], offset: int, wake: Callable[[], None]) -> None:
@@ -183,7 +170,8 @@ class Cursor:
     def advance(self, offset: int) -> None:
         """Record that everything before `offset` was read."""
         self.offset = offset
-        self.log.cursor_advanced()
+        if self.log.paused:
+            self.log.pace()
 
     def close(self) -> None:
         """Detach from the log; `wake` isn't called again."""

@@ -33,11 +33,7 @@ COPIED_BYTES: Final = 2 << 20
 
 
 class StreamIndex:
-    """Where in a log the stream changes, oldest first; an entry is `offset << 2 | stream`.
-
-    Args:
-        memory: counts what it takes.
-    """
+    """Where in a log the stream changes, oldest first; an entry is `offset << 2 | stream`."""
 
     __slots__ = ("_entries", "_memory")
 
@@ -47,17 +43,14 @@ class StreamIndex:
 
     @property
     def size(self) -> int:
-        """What it takes in memory, bytes."""
         return len(self._entries) * self._entries.itemsize
 
     @property
     def full(self) -> bool:
-        """Whether it has MAX_CHANGES."""
         return len(self._entries) >= MAX_CHANGES
 
     @property
     def middle(self) -> int:
-        """Offset of the change in the middle."""
         return self._entries[len(self._entries) // 2] >> 2
 
     @property
@@ -76,7 +69,6 @@ class StreamIndex:
         self._forget(self._at(offset))
 
     def clear(self) -> None:
-        """Forget all entries."""
         self._forget(len(self._entries))
 
     def _forget(self, count: int) -> None:
@@ -100,15 +92,7 @@ class StreamIndex:
 
 
 class LogStore:
-    """All logs on disk, and the space that they share.
-
-    Args:
-        memory: counts what their indexes take.
-
-    Attributes:
-        max_log_bytes: what one log may keep.
-        used_bytes: what all of them keep.
-    """
+    """All logs on disk, and the space that they share; `memory` counts what their indexes take."""
 
     def __init__(self, max_log_bytes: int, max_total_bytes: int, memory: Budget) -> None:
         self.memory = memory
@@ -116,10 +100,9 @@ class LogStore:
         self.used_bytes = 0
         self._max_total_bytes = max_total_bytes
         self._step_bytes = min(STEP_BYTES, max_log_bytes // STEPS, max_total_bytes // STEPS)
-        self._finished: set[LogFile] = set()
+        self.finished: set[LogFile] = set()
 
     def create(self, path: Path) -> "LogFile":
-        """A new log, whose file will be at `path`."""
         return LogFile(self, path)
 
     def make_room(self, log_file: "LogFile", size: int) -> None:
@@ -134,20 +117,15 @@ class LogStore:
     def free_space(self, log_file: "LogFile", size: int) -> None:
         """Give up at least `size` bytes: of the largest finished logs, then of `log_file`."""
         goal = self.used_bytes - max(size, self._step_bytes)
-        for victim in sorted(self._finished, key=lambda each: each.kept_bytes, reverse=True):
+        for victim in sorted(self.finished, key=lambda each: each.kept_bytes, reverse=True):
             if self.used_bytes <= goal or not victim.kept_bytes:
                 break
             victim.drop(self.used_bytes - goal)
         if self.used_bytes > goal:
             log_file.drop(self.used_bytes - goal)
 
-    def note_finished(self, log_file: "LogFile") -> None:
-        """Take a log's output before that of commands that run."""
-        self._finished.add(log_file)
-
     def forget(self, log_file: "LogFile") -> None:
-        """Count a log no longer."""
-        self._finished.discard(log_file)
+        self.finished.discard(log_file)
         self.used_bytes -= log_file.kept_bytes
 
 
@@ -156,19 +134,15 @@ class LogFile:
 
     An appended byte keeps its offset; bytes before `start` are gone. No descriptor is open after
     `finish`, except while `hold` lasts.
-
-    Attributes:
-        start: offset of the oldest byte that is kept.
-        end: offset after the last byte.
     """
 
-    __slots__ = ("_base", "_fd", "_finished", "_holds", "_index", "_loss_logged", "_path",
-                 "_removed", "_store", "end", "start")  # fmt: skip
+    __slots__ = ("_base", "_fd", "_finished", "_holds", "_loss_logged", "_path", "_removed",
+                 "_store", "end", "index", "start")  # fmt: skip
 
     def __init__(self, store: LogStore, path: Path) -> None:
         self._store = store
         self._path = path
-        self._index = StreamIndex(store.memory)
+        self.index = StreamIndex(store.memory)
         self._fd: OwnedFd | None = None
         self._base = 0  # offset of the file's first byte
         self._holds = 0
@@ -180,23 +154,11 @@ class LogFile:
 
     @property
     def kept_bytes(self) -> int:
-        """How many bytes are kept."""
         return self.end - self.start
 
     @property
-    def index_bytes(self) -> int:
-        """What its index takes in memory."""
-        return self._index.size
-
-    @property
     def safe_lag_bytes(self) -> int:
-        """How far a reader may be behind and lose nothing."""
         return self._store.max_log_bytes // 4
-
-    @property
-    def sole_stream(self) -> int:
-        """The stream of all bytes that are kept; 0 if there are several streams, or no bytes."""
-        return self._index.sole_stream
 
     def append(self, data: bytes, stream: int = 0) -> None:
         """Add `data`; if it can't be written, it and all output before it are lost."""
@@ -217,11 +179,11 @@ class LogFile:
             self.start += len(data)
             self.end = self._base = self.start
             return
-        self._index.append(self.end, stream)
+        self.index.append(self.end, stream)
         self.end += len(data)
         self._store.used_bytes += len(data)
-        if self._index.full:
-            self.drop(self._index.middle - self.start)
+        if self.index.full:
+            self.drop(self.index.middle - self.start)
 
     def _write(self, data: bytes) -> None:
         if self._fd is None:
@@ -260,9 +222,9 @@ class LogFile:
             self._store.used_bytes -= start - self.start
         self.start = start
         if start < self.end:
-            self._index.forget_before(start)
+            self.index.forget_before(start)
             return
-        self._index.clear()
+        self.index.clear()
         self._base = self.end
         try:
             if self._fd is not None:
@@ -309,18 +271,16 @@ class LogFile:
 
     def slices(self, offset: int, most: int) -> Iterator[Run]:
         """The bytes that `read` returns, cut where the stream changes; raises as `read`."""
-        return self._index.cut(offset, self.read(offset, most))
+        return self.index.cut(offset, self.read(offset, most))
 
     def snapshot(self) -> "Snapshot":
-        """The bytes that are kept now; to be read while `hold` lasts."""
         return Snapshot(self)
 
     def finish(self) -> None:
-        """No more output follows."""
         if not self._finished:
             self._finished = True
             if not self._removed:
-                self._store.note_finished(self)
+                self._store.finished.add(self)
             self._close_unused()
 
     def remove(self) -> None:
@@ -342,15 +302,13 @@ class LogFile:
                 self._fd = None
             if self._removed:
                 self.start = self._base = self.end
-                self._index.clear()
+                self.index.clear()
 
 
 class Snapshot:
-    """The bytes that a log kept at one moment; they can be read more than once.
+    """The bytes that a log kept at one moment, to be read while `hold` lasts, more than once.
 
     Attributes:
-        start: offset of its first byte.
-        kept_bytes: how many bytes it has.
         sole_stream: the stream of all of them; 0 if there are several streams, or no bytes.
     """
 
@@ -361,7 +319,7 @@ class Snapshot:
         self._end = log_file.end
         self.start = log_file.start
         self.kept_bytes = log_file.kept_bytes
-        self.sole_stream = log_file.sole_stream
+        self.sole_stream = log_file.index.sole_stream
 
     def claim(self, size: int) -> bool:
         """Whether a copy of `size` bytes may be kept in memory for a while."""
@@ -372,11 +330,7 @@ class Snapshot:
         return self.start
 
     def runs(self) -> Iterator[Run]:
-        """The bytes, oldest first, cut where the stream changes.
-
-        Raises:
-            OSError: they can't be read, or have been dropped since.
-        """
+        """The bytes, cut where the stream changes; OSError if they have been dropped."""
         offset = self.start
         while offset < self._end:
             try:

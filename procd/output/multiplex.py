@@ -32,8 +32,7 @@ HOLD_S: Final = 0.005
 class MultiplexedFrames:
     """The messages of one log as WebSocket frames; a batch is encoded once for all its followers.
 
-    Args:
-        labelled: with a marker before each payload; without, for clients that know no markers.
+    They are `labelled` with a marker each, except for clients that know no markers.
     """
 
     __slots__ = ("_cache", "_held_end", "_held_since", "_labelled", "_log")
@@ -47,14 +46,10 @@ class MultiplexedFrames:
         self._cache: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
 
     def at(self, offset: int) -> tuple[bytes, int]:
-        """The messages that begin at `offset`, and the offset after them.
+        """The messages of the bytes at `offset`, where some must be, and the offset after them.
 
-        There must be bytes at `offset`. If they are only part of a marker or of a character, and
-        more may follow, they are held back for HOLD_S: no message and the same offset are returned.
-
-        Raises:
-            LookupError: they are no longer kept.
-            OSError: the log can't be read.
+        Part of a marker or of a character, if more may follow, is held back for HOLD_S: no message
+        and the same offset are returned. Raises as `LogFile.read`.
         """
         cached = self._cache.get(offset)
         if cached is not None:
@@ -103,15 +98,13 @@ class MultiplexedFrames:
         return held_bytes
 
     def forget(self) -> None:
-        """Drop the cache; to be called when the last follower has left."""
         self._cache.clear()
 
 
 def cut_before(data: bytes, position: int, limit: int) -> int:
     """Where to end a message that begins at `position`: at `limit`, or just before.
 
-    Neither within a UTF-8 character nor after bytes that a client would take for the beginning of
-    a marker, as far as `data` allows.
+    Neither within a UTF-8 character nor after what a client would take for a part of a marker.
     """
     if limit >= len(data):
         return len(data)

@@ -1,9 +1,9 @@
 """A replay of a terminal's old output to another terminal: without queries, and with its modes.
 
 A query (device attributes, cursor position, colours, modes) makes the terminal that reads it send
-an answer as input of the program. In a replay that answer would go to whatever program runs now. So
-queries are removed, and everything else is kept to the byte. Only where a query cut an unfinished
-sequence short, `ESC \\` takes its place and does the same.
+an answer as input of the program: in a replay, of whatever program runs now. So queries are
+removed, and everything else is kept to the byte. Only where a query cut an unfinished sequence
+short, `ESC \\` takes its place and does the same.
 
 A mode that a program switched on before the replay begins isn't in it. Without it, a full-screen
 program would be drawn over the normal screen, and get no mouse events.
@@ -114,7 +114,6 @@ class ReplayFilter:
         return data[:end]
 
     def flush(self) -> bytes:
-        """Return what is held back: nothing follows."""
         rest, self._held = self._held, b""
         return rest
 
@@ -135,7 +134,6 @@ class Modes:
         self._changes: dict[int, deque[tuple[int, bool]]] = {}
 
     def feed(self, data: bytes) -> None:
-        """Read a piece of output."""
         self._end += len(data)
         if self._unfinished:
             data = self._unfinished + data
@@ -189,7 +187,6 @@ class Modes:
 
 
 def _switched(match: re.Match[bytes]) -> Mapping[int, bool]:
-    """The modes that a sequence changes, and to what."""
     if match[3] is not None:
         return RESET if match[3] == b"c" else {KEYPAD: match[3] == b"="}
     if match[1] is None:

@@ -21,11 +21,7 @@ LOCK: Final = "lock"
 
 
 class StateDirectory:
-    """A new private directory below `parent`. Directories whose owners are dead are removed first.
-
-    Raises:
-        OSError: it can't be made.
-    """
+    """A new private directory below `parent`, after those of dead owners are removed."""
 
     def __init__(self, parent: str) -> None:
         _remove_abandoned(Path(parent))
@@ -40,7 +36,6 @@ class StateDirectory:
             lock.close()
 
     def remove(self) -> None:
-        """Delete the directory and all that is in it."""
         remove_tree(self.path)
         self._lock.close()
 

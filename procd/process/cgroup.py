@@ -35,11 +35,7 @@ def wanted_limits(config: ProcessConfig) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One leaf cgroup.
-
-    Attributes:
-        limited: whether it has limits, which hold for a program from its first instruction on.
-    """
+    """One leaf cgroup; `limited` says whether it has limits."""
 
     path: Path
     limited: bool = False
@@ -55,11 +51,7 @@ class Leaf:
         return ("/bin/sh", "-c", 'echo 0 >"$0" && exec "$@"', str(self.path / "cgroup.procs"))
 
     def add(self, pid: int) -> None:
-        """Move a process in. What it has started before stays outside.
-
-        Raises:
-            OSError: the process or the leaf is gone.
-        """
+        """Move a process in, without what it has started before."""
         (self.path / "cgroup.procs").write_text(str(pid))
 
     def kill(self) -> None:
@@ -70,10 +62,7 @@ class Leaf:
             log.warning("cgroup %s: %s", self.path, exc.strerror)
 
     def usage(self) -> dict[str, int]:
-        """What the processes inside use, as far as the kernel counts it.
-
-        Keys: cpuUsec, microseconds; memoryBytes; pids, the number of tasks.
-        """
+        """What the processes inside use, as far as it is counted: cpuUsec, memoryBytes, pids."""
         used: dict[str, int] = {}
         for key, name in (("memoryBytes", "memory.current"), ("pids", "pids.current")):
             if (text := self._read(name)).strip().isdecimal():
@@ -94,10 +83,8 @@ class Leaf:
         """Remove the leaf; False while a process is inside."""
         try:
             self.path.rmdir()
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
+        except OSError as exc:
+            return exc.errno == errno.ENOENT
         return True
 
 
@@ -128,7 +115,6 @@ class CgroupRoot:
         """The same root, with those of the limits for every leaf whose controllers are delegated.
 
         Args:
-            limits: file of a controller, such as memory.max → its content.
             pid: the process to move into a leaf if it is in the root itself.
         """
         allowed: dict[str, str] = {}
@@ -167,11 +153,7 @@ def own() -> Path:
 
 
 def limits(name: str) -> dict[str, int]:
-    """The limits of this process's cgroup and its parents: path of the file → value.
-
-    Args:
-        name: of the file, such as memory.max.
-    """
+    """The limits of this process's cgroup and its parents: path of the file `name` → value."""
     place = own()
     found: dict[str, int] = {}
     for path in (place, *place.parents[: len(place.relative_to(MOUNT).parts)]):

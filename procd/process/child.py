@@ -40,9 +40,6 @@ class Child:
     Args:
         on_exit: called once with the status; the pid may be reused from then on.
 
-    Raises:
-        OSError: there is no descriptor for its pidfd.
-
     Source: pidfd_open(2): a pidfd becomes readable when its process ends.
     """
 

@@ -33,23 +33,13 @@ class FdReader:
         read_bytes: size of one read. A pipe that fills it is enlarged, once.
 
     Attributes:
-        reading: False while paused and after the end.
         full: whether the last read filled its buffer, so that more data may follow.
-        sibling: the reader of the process's other stream, if there is one.
 
     Source: pty(7): EIO on a master means that no process has the slave open.
     """
 
-    __slots__ = (
-        "_fd",
-        "_loop",
-        "_on_data",
-        "_on_eof",
-        "_read_bytes",
-        "full",
-        "reading",
-        "sibling",
-    )  # fmt: skip
+    __slots__ = ("_fd", "_loop", "_on_data", "_on_eof", "_read_bytes",
+                 "full", "reading", "sibling")  # fmt: skip
 
     def __init__(
         self,
@@ -77,10 +67,9 @@ class FdReader:
         return self._fd.closed
 
     def pair_with(self, other: "FdReader") -> None:
-        """Read both whenever one is readable: stdout and stderr of a process.
+        """Read both whenever one is readable, the one that was readable first before the other.
 
-        The one that was readable first goes first. The order between two pipes can't be known more
-        exactly: the kernel doesn't record it.
+        The order between two pipes can't be known more exactly: the kernel doesn't record it.
         """
         self.sibling, other.sibling = other, self
 
@@ -91,7 +80,6 @@ class FdReader:
             self._loop.remove_reader(self._fd.number)
 
     def resume(self) -> None:
-        """Read again after `pause`."""
         if not self.reading and not self._fd.closed:
             self.reading = True
             self._loop.add_reader(self._fd.number, self._readable)
@@ -117,7 +105,6 @@ class FdReader:
             most_bytes -= size
 
     def _read(self) -> int:
-        """Read once; returns the number of bytes."""
         if self._fd.closed:
             return 0
         try:
@@ -130,7 +117,9 @@ class FdReader:
                 log.error("output can't be read: %s", exc.strerror)
             data = b""
         if not data:
-            self._end()
+            on_eof = self._on_eof
+            self.close()
+            on_eof()
             return 0
         self.full = len(data) == self._read_bytes
         if self.full and self._read_bytes == READ_BYTES:
@@ -139,22 +128,14 @@ class FdReader:
         return len(data)
 
     def _enlarge(self) -> None:
-        """Increase the capacity of the pipe, so that its writer blocks less often.
-
-        Source: fcntl(2), F_SETPIPE_SZ.
-        """
+        """Increase the capacity of the pipe, so that its writer blocks less: F_SETPIPE_SZ."""
         self._read_bytes = LARGE_READ_BYTES
         with suppress(OSError):  # no pipe, or the user has reached the limit of all their pipes
             fcntl.fcntl(self._fd.number, fcntl.F_SETPIPE_SZ, LARGE_PIPE_BYTES)
 
-    def _end(self) -> None:
-        on_eof = self._on_eof
-        self.close()
-        on_eof()
-
     def discard(self) -> None:
         """Read to the end and drop the data, so that the writer never blocks."""
-        self._on_data = _ignore_data
+        self._on_data = _ignore
         self.resume()
 
     def close(self) -> None:
@@ -166,28 +147,20 @@ class FdReader:
             self._loop.remove_reader(self._fd.number)
         self._fd.close()
         # Break the reference cycles with the owner and the sibling.
-        self._on_data = _ignore_data
-        self._on_eof = _ignore_eof
+        self._on_data = self._on_eof = _ignore
         if self.sibling is not None:
             self.sibling.sibling = None
             self.sibling = None
 
 
-def _ignore_data(_: bytes) -> None:
-    pass
-
-
-def _ignore_eof() -> None:
+def _ignore(*_: object) -> None:
     pass
 
 
 class FdWriter:
-    """Writes to a pipe or a PTY master; what doesn't fit is queued.
+    """Writes to a pipe or a PTY master, and makes it non-blocking; what doesn't fit is queued.
 
     It never closes the descriptor: a PTY master is shared with a reader.
-
-    Args:
-        fd: becomes non-blocking.
     """
 
     __slots__ = ("_fd", "_loop", "_queue", "_waiters", "_writing")
@@ -202,12 +175,10 @@ class FdWriter:
 
     @property
     def queued_bytes(self) -> int:
-        """How much is queued here, beside what the kernel holds."""
         return len(self._queue)
 
     @property
     def closed(self) -> bool:
-        """Whether the descriptor is closed; data written then is dropped."""
         return self._fd.closed
 
     def write(self, data: bytes) -> None:

@@ -42,12 +42,10 @@ MAX_ID: Final = (1 << 32) - 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildLimits:
-    """How children differ from procd.
+    """How children differ from procd; None for procd's own.
 
     Attributes:
         wrappers: programs and arguments before the program in its argument vector.
-        run_as: the user that children run as; None for procd's own.
-        umask: None for procd's own.
         environment: the variables that differ.
     """
 
@@ -57,17 +55,12 @@ class ChildLimits:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def give(self, descriptor_or_path: int | str) -> None:
-        """Make the user the owner of a pipe, terminal or file, so that they can open it by name.
-
-        Raises:
-            OSError: the kernel refuses.
-        """
+        """Make the user the owner of a pipe, terminal or file, so that they can open it by name."""
         if self.run_as is not None:
             follow = isinstance(descriptor_or_path, int)
             os.chown(descriptor_or_path, self.run_as.uid, -1, follow_symlinks=follow)
 
     def may_run(self, program: Path) -> bool:
-        """Whether children can execute a program that procd can."""
         return self.run_as is None or self.run_as.may_run(program)
 
 
@@ -87,12 +80,9 @@ def child_limits(config: ProcessConfig) -> ChildLimits:
 
 
 def checked_limits(config: ProcessConfig) -> ChildLimits:
-    """As `child_limits`, after a program was started with them.
+    """As `child_limits`, but also raises ConfigError if no program starts with them.
 
-    Whether they can be set depends on capabilities, sysctls and security modules.
-
-    Raises:
-        ConfigError: as `child_limits`, or they can't be set, or no program starts with them.
+    That depends on capabilities, sysctls and security modules.
     """
     found = child_limits(config)
     wrappers: tuple[str, ...] = ()
@@ -192,12 +182,10 @@ def _gid(key: str, text: str) -> int:
 
 
 def _number(text: str) -> int | None:
-    """`text` as an id; None if it is a name."""
     return int(text) if text.isascii() and text.isdecimal() and int(text) <= MAX_ID else None
 
 
 def _rlimit(text: str) -> str:
-    """The option of prlimit(1) for NAME=SOFT:HARD or NAME=BOTH."""
     name, _, values = text.partition("=")
     if name not in RLIMITS:
         raise ConfigError(f"process.rlimits: no such limit, or not to be set: {text}")

@@ -1,7 +1,4 @@
-"""Process: one supervised process, with its exit, its tree, its log and its terminal.
-
-Commands, sessions, terminals and contexts all consist of this.
-"""
+"""Process: one supervised process, with its exit, its tree, its log and its terminal."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -14,10 +11,11 @@ from procd.output.log import Log, Store
 from procd.process import cgroup, tags
 from procd.process.child import Child, ExitStatus
 from procd.process.io import LARGE_PIPE_BYTES, READ_BYTES, TTY_READ_BYTES, FdReader, FdWriter
-from procd.process.tree import KILL_WAIT_S, Tree, Trees, in_foreground
+from procd.process.tree import KILL_WAIT_S, Tree, Trees
 from procd.process.tty import Terminal, set_window_size
 from procd.unix.fd import OwnedFd
 from procd.unix.pidfd import wait_ended
+from procd.unix.procfs import stat_of
 
 STDOUT: Final = 1
 STDERR: Final = 2
@@ -48,17 +46,11 @@ class Process:
 
     `done` is set when it has exited and its log is sealed: at the end of its output, or `drain_s`
     after the exit if a background child still has the output open. Later output of that child is
-    read and dropped until the child ends or `close` is called, so that it gets no SIGPIPE.
-    `abandon` cancels `done`.
+    read and dropped, so that it gets no SIGPIPE. `abandon` cancels `done`.
 
     Args:
-        trees: signals and kills its tree.
-        drain_s: how long after the exit to wait for the end of the output.
         on_exit: called when its status was read; its pid may be reused from then on.
         on_settled: called when nothing is left to supervise.
-
-    Attributes:
-        stdin: the input of its terminal; None without one.
     """
 
     def __init__(
@@ -94,21 +86,9 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether it has not exited yet."""
         return self.record.exit is None
 
-    @property
-    def settled(self) -> bool:
-        """Whether nothing is left to supervise."""
-        return not self.running and not self._open_outputs
-
-    def read_pair(self, stdout: OwnedFd, stderr: OwnedFd) -> None:
-        """Read two pipes into the log: each stream in exact order, both as they arrive."""
-        self.read(stdout, STDOUT).pair_with(self.read(stderr, STDERR))
-
     def read(self, fd: OwnedFd, stream: int, *, read_bytes: int = READ_BYTES) -> FdReader:
-        """Read `fd` into the log as `stream`."""
-
         def received(data: bytes) -> None:
             if not self.log.sealed:
                 self.log.append(data, stream)
@@ -155,19 +135,16 @@ class Process:
             reader.drain(most_bytes)
 
     def pause(self) -> None:
-        """Leave its output in the kernel, which blocks it in time."""
         for reader in self._readers:
             reader.pause()
 
     def resume(self) -> None:
-        """Read its output again after `pause`."""
         for reader in self._readers:
             reader.resume()
 
     def _finish(self) -> None:
         if self._drain_timer is not None:
             self._drain_timer.cancel()
-            self._drain_timer = None
         if self.done.done():
             return
         self.log.seal()
@@ -180,17 +157,13 @@ class Process:
         self.done.set_result(self.record.exit)
 
     async def wait(self) -> ExitStatus:
-        """Wait until `done` is set. If the caller is cancelled, `done` is not.
-
-        Raises:
-            CancelledError: `abandon` was called.
-        """
+        """Wait until `done` is set; raises CancelledError after `abandon`."""
         if not self.done.done():
             await asyncio.wait([self.done])
         return self.done.result()
 
     def _settle(self) -> None:
-        if self.settled:
+        if not self.running and not self._open_outputs:
             self._on_settled(self)
 
     def usage(self) -> dict[str, int] | None:
@@ -198,11 +171,7 @@ class Process:
         return None if self.record.leaf is None else self.record.leaf.usage()
 
     def poll(self) -> None:
-        """Read its status now if it has ended.
-
-        To be called before it is ended because its time is over: if the event loop is late, it
-        finds that before it reads a status that came in time.
-        """
+        """Read its status now if it has ended, before it is ended because of a timeout."""
         self.child.poll()
 
     def signal(self, number: int) -> None:
@@ -210,11 +179,7 @@ class Process:
         self.child.signal(number)
 
     def tag(self, part: int) -> int:
-        """The tag of a part of its tree.
-
-        Args:
-            part: any number; its last 16 bits count.
-        """
+        """The tag of a part of its tree; the last 16 bits of the number count."""
         return self.record.tree.tag + (part & ((1 << tags.PART_BITS) - 1))
 
     def retag(self, tag: int) -> bool:
@@ -225,26 +190,24 @@ class Process:
     def interrupt(self, tag: int, still: Callable[[], bool]) -> None:
         """Send SIGINT to the process, and to those of its process group that carry `tag`.
 
-        Args:
-            still: whether it is still wanted; the search may take some turns of the event loop.
+        The search may take some turns of the event loop: `still` says whether it is still wanted.
         """
         tree = self.record.tree
-        reached = in_foreground(tree, tag)
-        self._trees.start_signal(tree, SIGINT, lambda pid: still() and reached(pid))
+
+        def in_foreground(pid: int) -> bool:
+            stat = stat_of(pid)
+            return stat is not None and stat.group == tree.leader and tags.tag_of(pid) == tag
+
+        self._trees.start_signal(
+            tree, SIGINT, lambda pid: still() and (pid == tree.leader or in_foreground(pid))
+        )
 
     async def send_signal(self, number: int) -> dict[int, int]:
-        """Signal its whole tree, and continue stopped processes.
-
-        Returns:
-            The processes that got it, as far as is known: pid → start time.
-        """
+        """Signal its whole tree, and continue stopped processes; returns pid → start time."""
         return await self._trees.try_signal(self.record.tree, number, wake=True)
 
     def kill(self) -> None:
-        """Begin to kill the whole tree; `wait_killed` waits for its end.
-
-        It includes descendants in other sessions and process groups, and orphans.
-        """
+        """Begin to kill the whole tree, with descendants in other sessions, and orphans."""
         if self._killing is not None and not self._killing.done():
             return
         if self.record.leaf is not None:
@@ -262,10 +225,7 @@ class Process:
         await wait_ended(await self.send_signal(number), grace_s)
 
     async def wait_then_kill(self, signalled: Mapping[int, int], grace_s: float) -> None:
-        """Wait at most `grace_s` for the end of the `signalled` processes, then kill the tree.
-
-        It is killed even if the caller is cancelled. Returns as `wait_killed` does.
-        """
+        """Wait at most `grace_s` for the `signalled` processes, then kill the tree in any case."""
         try:
             await wait_ended(signalled, grace_s)
             await self._trees.turns.take()
@@ -274,7 +234,7 @@ class Process:
         await self.wait_killed()
 
     async def end(self, number: int, grace_s: float) -> None:
-        """`terminate`, then kill the tree, even if the caller is cancelled."""
+        """`terminate`, then kill the tree in any case."""
         try:
             await self.terminate(number, grace_s)
             await self._trees.turns.take()
@@ -298,9 +258,6 @@ class Process:
 
     def abandon(self) -> None:
         """Release every descriptor, whatever state the process is in."""
-        if self._drain_timer is not None:
-            self._drain_timer.cancel()
-            self._drain_timer = None
         self.close()
         self.child.close()
         self.done.cancel()

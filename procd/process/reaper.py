@@ -21,7 +21,6 @@ class Reaper:
 
     Args:
         supervised: the pids whose statuses others read.
-        turns: shares the time of the event loop with the searches of trees.
         on_reap: called each time, for other work after the end of processes.
     """
 

@@ -21,30 +21,21 @@ PR_SET_DUMPABLE: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunAs:
-    """A user and their groups, by number."""
-
     uid: int
     gid: int
     groups: tuple[int, ...]
 
     def check_path(self, path: Path, label: str) -> None:
-        """Refuse a directory that the user can't enter, or whose parents they can't pass.
-
-        Raises:
-            ConfigError: they can't.
-        """
+        """Refuse with ConfigError a directory that the user can't enter, or reach."""
         for place in (path, *path.parents):
             if not self._may_execute(place):
                 raise ConfigError(f"{label}: uid {self.uid} can't pass through {place}")
 
     def check_lasting(self, path: Path, label: str) -> None:
-        """Refuse a directory that the user could replace by another, or by a link.
+        """Refuse with ConfigError a directory that the user could replace by another, or by a link.
 
         root makes files there, changes their owner and removes them, all by name. The directory,
         its parents and all links on the way are checked.
-
-        Raises:
-            ConfigError: the user could.
 
         Source: sshd_config(5), StrictModes; unlink(2), EPERM, the sticky bit.
         """
@@ -92,7 +83,6 @@ class RunAs:
             LIBC.prctl(PR_SET_PDEATHSIG, parent_death_signal.value)
 
     def _may_execute(self, place: Path) -> bool:
-        """Whether the mode allows it; for a directory, to pass through it."""
         found = place.stat()
         if found.st_uid == self.uid:
             allowed = found.st_mode & stat.S_IXUSR

@@ -33,11 +33,7 @@ class Shell:
         self._path = ""
 
     def path(self) -> str:
-        """The shell's absolute path.
-
-        Raises:
-            SpawnFailed: none can be executed.
-        """
+        """The shell's absolute path; raises SpawnFailed if none can be executed."""
         if not self._path or not os.access(self._path, os.X_OK):
             self._path = self._find()
         return self._path
@@ -83,9 +79,6 @@ def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | Non
     A script that fits one argument is one. A longer one is an anonymous file, which the shell opens
     by name; the first line of the script closes the inherited descriptor. Either way standard input
     is free, and `$0` is the shell's path where that can be set.
-
-    Raises:
-        SpawnFailed: there is no descriptor or no memory for the file.
 
     Source: execve(2), "Limits on size of arguments and environment".
     """

@@ -1,4 +1,4 @@
-"""Starting a program: one function over `posix_spawn`, never a fork of the interpreter.
+"""Starting a program with `posix_spawn`, never by a fork of the interpreter.
 
 glibc and musl spawn with vfork semantics: the cost doesn't grow with procd's memory, and a failed
 exec is reported as an error.
@@ -69,7 +69,6 @@ class Spec:
         run_as: the user that has to be able to enter it; None for procd's own.
         stdio: what becomes descriptor 0, 1, 2 and so on; nothing else is inherited.
         session: whether it leads a new session, else a new process group in procd's session.
-        umask: the child's; None for procd's own.
         wrappers: programs and their arguments that run first, each executing the next. They don't
             see `env`: variables such as LD_PRELOAD must not affect privileged programs.
     """
@@ -88,11 +87,8 @@ def spawn(spec: Spec, tag: int) -> int:
     """Start a program, which leads a new session or process group, and return its pid.
 
     All signals have their default disposition and none is blocked. The child and its descendants
-    carry `tag` (see `tags`).
-
-    procd changes to `cwd` for the length of the call, which is safe as it has one thread. If it
-    can't return to its former directory, it goes to `/`. On a file system that may not answer
-    (`is_remote`) the child changes its directory itself, and reports a missing one.
+    carry `tag` (see `tags`). procd changes to `cwd` for the length of the call, as it has one
+    thread; on a file system that may not answer (`is_remote`) the child does so itself.
 
     Raises:
         SpawnFailed: the message says whether the directory, the program or the system failed.
@@ -135,12 +131,9 @@ def spawn(spec: Spec, tag: int) -> int:
 
 
 def check_startable(cwd: str, env: Mapping[str, str]) -> None:
-    """Refuse a directory and an environment that are too long for any program.
+    """Refuse with SpawnFailed a directory and an environment that are too long for any program.
 
     For a program that is started later. `spawn` leaves this check to the kernel.
-
-    Raises:
-        SpawnFailed: as `spawn` would.
 
     Source: execve(2), "Limits on size of arguments and environment"; chdir(2).
     """
@@ -193,10 +186,9 @@ def _change_directory(cwd: str) -> None:
 
 
 def _hide_from_wrappers(env: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Options of env(1) that make it set `env`, and the environment that it takes the values from.
+    """Options of env(1), the last wrapper, that make it set `env`, and the environment until then.
 
-    env is the last wrapper. The values have neutral names until then. They aren't arguments, as
-    every user can read the argument vectors of others.
+    The values have neutral names there. They aren't arguments, as every user can read those.
     """
     renamed = {f"v{number}": value for number, value in enumerate(env.values())}
     assignments = " ".join(
@@ -235,10 +227,7 @@ def _spawn(spec: Spec, env: Mapping[str, str], actions: list[Action], tag: int) 
 
 
 def _limit_open_files(stdio: tuple[Source, ...]) -> tuple[int, int]:
-    """Set the soft limit of descriptors that the child inherits; returns the limits to restore.
-
-    It is above every descriptor in `stdio`: glibc duplicates none beyond the limit.
-    """
+    """Set the soft limit of descriptors that the child inherits; returns the limits to restore."""
     soft, hard = own = resource.getrlimit(resource.RLIMIT_NOFILE)
     least = max([OPEN_FILES, *(source + 1 for source in stdio if isinstance(source, int))])
     if soft > least:

@@ -1,8 +1,7 @@
 """`sudo` and similar programs, which run as another user but may be signalled by procd.
 
-What such a program has started belongs to the other user, so only the program can end it: it passes
-on the signals that it gets. SIGKILL can't be passed on, so the program gets SIGTERM first and has a
-moment to end.
+Only they can end what they have started, by passing signals on. SIGKILL can't be passed on, so they
+get SIGTERM first and have a moment to end.
 
 Source: kill(2) on which processes may be signalled; sudo(8), "Signal handling".
 """
@@ -25,7 +24,6 @@ class SudoGrace:
 
     @property
     def waiting(self) -> bool:
-        """Whether there are any."""
         return bool(self._signalled_at)
 
     def signals_for(self, pid: int, start_time: int) -> tuple[int, ...]:

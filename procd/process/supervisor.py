@@ -18,7 +18,7 @@ from procd.output.log import Log, Store
 from procd.process import cgroup, tags
 from procd.process.child import Child
 from procd.process.limits import child_limits
-from procd.process.process import STDOUT, Process, ProcessRecord
+from procd.process.process import STDERR, STDOUT, Process, ProcessRecord
 from procd.process.reaper import Reaper
 from procd.process.spawn import Spec, spawn
 from procd.process.tree import KILL_WAIT_S, Tree, Trees, become_subreaper
@@ -40,18 +40,12 @@ SPAWN_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.0
 
 
 class ExtraPipe(NamedTuple):
-    """The reading end of a pipe beside stdout and stderr, and the callback for its data."""
-
     fd: OwnedFd
     on_data: Callable[[bytes], None]
 
 
 class SpawnRate:
-    """A token bucket: `burst` starts at once, and `per_s` a second on average; 0: no limit.
-
-    Args:
-        now: a monotonic clock, seconds.
-    """
+    """A token bucket: `burst` starts at once, and `per_s` a second on average; 0: no limit."""
 
     def __init__(self, now: Callable[[], float], per_s: float, burst: int) -> None:
         self._now = now
@@ -61,11 +55,7 @@ class SpawnRate:
         self._filled_at = now()
 
     def take(self) -> None:
-        """Take a token.
-
-        Raises:
-            Exhausted: there is none.
-        """
+        """Take a token, or raise Exhausted."""
         if not self._per_s:
             return
         now = self._now()
@@ -133,12 +123,7 @@ class Supervisor:
             raise Exhausted(f"limit of {most} bytes of output held in memory is reached")
 
     def check_descriptors(self) -> None:
-        """Refuse new long-lived work if few descriptors are left.
-
-        Raises:
-            Exhausted: those that are left are for short commands.
-            SpawnFailed: the number can't be found out.
-        """
+        """Refuse new long-lived work with Exhausted if few descriptors are left."""
         try:
             if has_room_for_long_lived():
                 return
@@ -169,9 +154,8 @@ class Supervisor:
             long_lived: whether it gets a cgroup of its own, where there is a root for them, and is
                 refused the last descriptors.
             merged: whether both streams get one pipe, as stdout, so that their order is exact.
-            session: whether it needs a session of its own, or a process group is enough. For a
-                session the kernel makes an autogroup, which costs as much as the rest of a start
-                where others keep the processors busy. Source: sched(7).
+            session: whether it needs a session of its own. The kernel makes an autogroup for it,
+                which costs as much as the rest of a start on a busy machine: sched(7).
 
         Raises:
             SpawnFailed: the start failed, and left nothing behind.
@@ -209,7 +193,8 @@ class Supervisor:
         if merged:
             process.read(readings[0], STDOUT)
         else:
-            process.read_pair(*readings)
+            stdout, stderr = readings
+            process.read(stdout, STDOUT).pair_with(process.read(stderr, STDERR))
         if extra is not None:
             process.read_apart(extra.fd, extra.on_data)
         return process
@@ -224,24 +209,18 @@ class Supervisor:
         cols: int,
         rows: int,
     ) -> Process:
-        """Start a command on a terminal of its own, its controlling terminal.
-
-        Raises:
-            SpawnFailed: the start failed, and left nothing behind.
-            Exhausted: `process.max_processes` are supervised, or few descriptors are left.
-        """
+        """Start a command on its own controlling terminal; raises as `spawn`."""
         self.check_descriptors()
+        terminal: Terminal | None = None
         try:
             terminal = open_terminal(cols, rows)
-        except OSError as exc:
-            raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
-        try:
             self.child_limits.give(terminal.path)
             # Opened by path, it becomes the controlling terminal; 1 and 2 are duplicates of 0.
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=(terminal.path, 0, 0))
             return self._start(spec, output, terminal=terminal, long_lived=True)
         except BaseException as exc:
-            terminal.close()
+            if terminal is not None:
+                terminal.close()
             if isinstance(exc, OSError):
                 raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
             raise
@@ -306,11 +285,7 @@ class Supervisor:
         return len(self._unsettled)
 
     def _leaf(self, tag: int, *, long_lived: bool) -> cgroup.Leaf | None:
-        """Make a cgroup for a long-lived process, where there is a root for them.
-
-        Other commands get one only if leaves have limits: it takes a fifth of the time of a whole
-        command, and descendants are found without one.
-        """
+        """Make a cgroup for a long-lived process, or for any if leaves have limits."""
         root = self._cgroups
         if root is None or not (long_lived or root.limits):
             return None
@@ -333,15 +308,10 @@ class Supervisor:
             self._remove_leaves()
 
     def _remove_leaves(self) -> None:
-        """Remove the leaves that are empty; the others are tried again later."""
         self._leaves = {leaf for leaf in self._leaves if not leaf.remove()}
 
     def stop(self, but: Container[int] = ()) -> None:
-        """Refuse new starts, and begin to kill every tree.
-
-        Args:
-            but: leaders of trees to spare.
-        """
+        """Refuse new starts, and begin to kill every tree but those with these leaders."""
         self._closing = True
         for process in self._unsettled:
             if process.record.pid not in but:

@@ -36,8 +36,7 @@ Limits = tuple[int, int]
 def obstacle() -> int | None:
     """The hard limit that is too low for tags; None if tags can be set.
 
-    Without tags, orphans are found by session only, and what a command of a session has started
-    can't be told from what its shell runs otherwise.
+    Without tags, orphans are found by session only.
     """
     hard = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
     return None if _allows_tags(hard) else hard
@@ -56,15 +55,13 @@ def mark(tag: int) -> Limits:
 
 
 def unmark(limits: Limits) -> None:
-    """Restore procd's own limits."""
     resource.setrlimit(resource.RLIMIT_RTTIME, limits)
 
 
 def retag(pid: int, tag: int) -> bool:
     """Change the tag of `pid`, and so of what it starts from now on.
 
-    Returns:
-        False if only the process itself may: another user's, without CAP_SYS_RESOURCE.
+    False if only the process itself may: another user's, without CAP_SYS_RESOURCE.
     """
     try:
         _, hard = resource.prlimit(pid, resource.RLIMIT_RTTIME)

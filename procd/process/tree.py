@@ -1,10 +1,7 @@
 """Process trees: a process and all its descendants, searched, signalled and killed together.
 
-A descendant is found in one of two ways:
-
-- by parentage: the kernel lists the children of each thread. procd is the child subreaper of all
-  that it starts, so a process whose ancestors have died becomes a child of procd;
-- by tag: such an orphan has inherited the tag of its tree (see `tags`).
+A descendant is found by parentage, as the kernel lists the children of each thread; or by tag (see
+`tags`), if its ancestors have died and it has become a child of procd, the child subreaper.
 
 Source: prctl(2) PR_SET_CHILD_SUBREAPER, proc_pid_task(5) "children".
 """
@@ -42,11 +39,7 @@ Filter = Callable[[int], bool]
 
 
 def become_subreaper() -> None:
-    """Make orphans among procd's descendants its children.
-
-    Raises:
-        OSError: the kernel refuses.
-    """
+    """Make orphans among procd's descendants its children."""
     if LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
@@ -58,8 +51,8 @@ class Tree:
     Attributes:
         leader: pid of its first process until its status is read, then 0; 0 also for none.
         tag: the tag of its processes, in the bits of `mask`.
-        host: pid of a process that several trees share, such as the shell of a session: of its
-            children only those with the tag are members. 0 for none.
+        host: pid of a process that several trees share, such as a session's shell: of its children
+            only those with the tag are members. 0 for none.
     """
 
     leader: int
@@ -68,7 +61,6 @@ class Tree:
     host: int = 0
 
     def owns(self, tag: int) -> bool:
-        """Whether a process with this tag is a member."""
         return tag & self.mask == self.tag
 
 
@@ -79,11 +71,7 @@ def members(
 
     Each process that is looked at and is no living member yields None, so that the caller can
     pause the search. The youngest orphans come first: of a chain of processes that fork and exit,
-    only the last one lives.
-
-    Args:
-        supervised: pids of the leaders of all trees, which aren't orphans.
-        dead: gets the pids of members found dead, which may have forked just before.
+    only the last one lives. `dead` gets the pids of members found dead, which may have just forked.
 
     Raises:
         OSError: no descriptor is left to search with.
@@ -116,7 +104,7 @@ def members(
 
 
 def _roots(tree: Tree, supervised: Container[int]) -> Iterator[int | None]:
-    """Where the search begins: the tree's orphans, its leader, and tagged children of its host."""
+    """Yield the tree's orphans, its leader, and tagged children of its host."""
     leader = tree.leader
     for pid in reversed(own_children()):
         if pid not in supervised:
@@ -141,28 +129,11 @@ def _owns_orphan(tree: Tree, leader: int, pid: int) -> bool:
     return leader != 0 and leader in (stat.group, stat.session)
 
 
-def in_foreground(tree: Tree, tag: int) -> Filter:
-    """A filter for the processes that a Ctrl-C reaches.
-
-    They are the leader, and those of its process group with `tag`.
-    """
-
-    def reached(pid: int) -> bool:
-        if pid == tree.leader:
-            return True
-        stat = stat_of(pid)
-        return stat is not None and stat.group == tree.leader and tag_of(pid) == tag
-
-    return reached
-
-
 def reap_orphans(supervised: Container[int]) -> Iterator[None]:
-    """Read the statuses of procd's ended children that aren't `supervised`, one a step.
+    """Read the statuses of procd's ended children that aren't `supervised`, one a step: waitid(2).
 
     Raises:
         OSError: no descriptor is left to list them with.
-
-    Source: waitid(2).
     """
     for pid in own_children():
         if pid not in supervised:
@@ -173,9 +144,6 @@ def reap_orphans(supervised: Container[int]) -> Iterator[None]:
 
 class Trees:
     """Signals and kills whole trees, a few steps in each turn of the event loop.
-
-    Args:
-        supervised: the leaders of all trees by pid, until their status is read.
 
     Attributes:
         turns: to be taken before a tree is signalled or killed, so that a client that ends many
@@ -196,14 +164,12 @@ class Trees:
         wake: bool = False,
         sudo: SudoGrace | None = None,
     ) -> dict[int, int]:
-        """Signal all members, or `only` some; none if no descriptor is left to search with.
+        """Signal all members, or `only` some, and return those that got it: pid → start time.
+
+        Does nothing if no descriptor is left to search with.
 
         Args:
             wake: continue stopped members, so that they can handle the signal.
-            sudo: asks `sudo` to end before the signal, which is SIGKILL.
-
-        Returns:
-            The members that got it, as far as is known: pid → start time.
         """
         reached: dict[int, int] = {}
         steps = self._signal_steps(tree, number, reached, only, wake=wake, sudo=sudo)
@@ -244,8 +210,8 @@ class Trees:
     async def emptied(self, tree: Tree) -> None:
         """Wait until the tree has no members.
 
-        A member that ends during a search may leave children that the search misses, so one that
-        finds a dead member is repeated.
+        A member that ends during a search may leave children that the search misses, so it is
+        repeated until it finds no dead member.
         """
         known_dead: set[int] = set()
         while True:
@@ -263,7 +229,6 @@ class Trees:
     def _list_steps(
         self, tree: Tree, found: dict[int, int], dead: set[int] | None = None
     ) -> Iterator[None]:
-        """Put the members into `found`."""
         for member in members(tree, self._supervised, dead):
             if member is not None:
                 pid, start_time = member
@@ -281,7 +246,6 @@ class Trees:
         sudo: SudoGrace | None = None,
         dead: set[int] | None = None,
     ) -> Iterator[None]:
-        """Signal the members, and put those that got it into `reached`."""
         found: Iterable[tuple[int, int] | None] = members(tree, self._supervised, dead)
         if number != signal.SIGKILL:
             # List all first: a member that handles the signal may end others, and what those have
@@ -322,11 +286,7 @@ class Trees:
         reached: dict[int, int],
         sudo: SudoGrace,
     ) -> None:
-        """Kill in rounds until one finds no member.
-
-        A process that forks during the search leaves a child for the next round, even if it was
-        dead when it was found. Each round begins when the members killed by the last have ended.
-        """
+        """Kill in rounds until one finds no member, not even a dead one that may have forked."""
         try:
             await self.turns.finish(first_round)
         finally:
@@ -357,7 +317,6 @@ class Trees:
 
 
 def _logged(steps: Iterator[None], tree: Tree) -> Iterator[None]:
-    """Do `steps`; if no descriptor is left to search with, log that and end."""
     try:
         yield from steps
     except OSError as exc:

@@ -17,12 +17,10 @@ IUTF8: Final = 0x4000  # asm-generic/termbits-common.h
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """Both ends of a terminal.
+    """Both ends of a terminal, and the path of the slave.
 
-    Attributes:
-        slave: kept open until the program has ended, so that reading the master doesn't fail with
-            EIO when the program itself closes its terminal for a while.
-        path: of the slave.
+    The slave is kept open until the program has ended, so that reading the master doesn't fail
+    with EIO when the program itself closes its terminal for a while.
     """
 
     master: OwnedFd
@@ -30,7 +28,6 @@ class Terminal:
     path: str
 
     def close(self) -> None:
-        """Close both ends."""
         self.master.close()
         self.slave.close()
 
@@ -39,9 +36,6 @@ def open_terminal(cols: int, rows: int) -> Terminal:
     """Open a terminal of this size; erasing in canonical mode removes whole UTF-8 characters.
 
     It becomes the controlling terminal of the first session leader that opens the slave's path.
-
-    Raises:
-        OSError: no terminal or no descriptor is left.
     """
     master, slave = own_fds(*os.openpty())
     attributes = termios.tcgetattr(slave.number)

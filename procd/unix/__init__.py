@@ -1,4 +1,1 @@
-"""Thin wrappers of system calls: descriptors, files, signals, /proc, memory. No processes to run.
-
-May import `procd.errors`, `procd.tasks` and the standard library.
-"""
+"""Wrappers of system calls. May import `procd.errors`, `procd.tasks` and the standard library."""

@@ -27,7 +27,6 @@ class OwnedFd:
 
     Attributes:
         number: the descriptor. A closed one has none: reading it raises AttributeError.
-        closed: whether `close` was called.
         before_close: called by `close` first, to remove the number from an event loop.
     """
 
@@ -55,11 +54,7 @@ class OwnedFd:
 
 
 def own_fds(*numbers: int) -> list[OwnedFd]:
-    """Own new descriptors, unless one is among the last RESERVED that procd can have.
-
-    Raises:
-        OSError: one is (EMFILE). All are closed then.
-    """
+    """Own new descriptors; if one is among the last RESERVED, close all and raise EMFILE."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if max(numbers) >= most - RESERVED:
         for number in numbers:
@@ -69,11 +64,7 @@ def own_fds(*numbers: int) -> list[OwnedFd]:
 
 
 def has_room_for_long_lived() -> bool:
-    """Whether so many descriptors are free that long-lived work may take some.
-
-    Raises:
-        OSError: /dev/null can't be opened to find out.
-    """
+    """Whether so many descriptors are free that long-lived work may take some."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         number = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -90,8 +81,6 @@ def pipes(count: int) -> tuple[list[OwnedFd], list[OwnedFd]]:
 
     Raises:
         OSError: there are not enough descriptors; none is left open.
-
-    Source: pipe(7).
     """
     numbers: list[int] = []
     try:
@@ -106,11 +95,7 @@ def pipes(count: int) -> tuple[list[OwnedFd], list[OwnedFd]]:
 
 
 def pipe() -> tuple[OwnedFd, OwnedFd]:
-    """Create one pipe: its reading end and its writing end.
-
-    Raises:
-        OSError: as `pipes`.
-    """
+    """Create one pipe: its reading end and its writing end."""
     (reading,), (writing,) = pipes(1)
     return reading, writing
 
@@ -118,8 +103,8 @@ def pipe() -> tuple[OwnedFd, OwnedFd]:
 def refuse_passed_fds(sock: socket.socket) -> None:
     """Have the kernel refuse descriptors that a peer passes through this unix socket.
 
-    It applies to accepted sockets too. procd wants none, and closing a received one can block for
-    as long as its sender chose, with SO_LINGER. Does nothing before Linux 6.16.
+    It applies to accepted sockets too. Closing a received one can block for as long as its sender
+    chose, with SO_LINGER. Does nothing before Linux 6.16.
 
     Source: unix(7), SCM_RIGHTS; socket(7), SO_LINGER; net/unix/af_unix.c, SO_PASSRIGHTS.
     """
@@ -128,24 +113,14 @@ def refuse_passed_fds(sock: socket.socket) -> None:
 
 
 def write_all(file: OwnedFd, content: bytes | bytearray) -> None:
-    """Write all of `content` to an open file.
-
-    Raises:
-        OSError: there is no room; a part may be written.
-    """
+    """Write all of `content`; after an OSError, a part may be written."""
     remaining = memoryview(content)
     while remaining:
         remaining = remaining[os.write(file.number, remaining) :]
 
 
 def anonymous_file(name: str, content: bytes) -> OwnedFd:
-    """Create a file in memory, positioned at its start and not inheritable.
-
-    Raises:
-        OSError: there is no descriptor or no memory for it.
-
-    Source: memfd_create(2).
-    """
+    """Create a file in memory, positioned at its start and not inheritable: memfd_create(2)."""
     file = OwnedFd(os.memfd_create(name, os.MFD_CLOEXEC))
     try:
         write_all(file, content)

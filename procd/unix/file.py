@@ -28,11 +28,7 @@ ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 
 
 def make_directory(path: Path, mode: int = 0o700) -> None:
-    """Make a directory and its missing parents, all with `mode`, unless it exists.
-
-    Raises:
-        OSError: it can't be made.
-    """
+    """Make a directory and its missing parents, all with `mode`, unless it exists."""
     if not path.parent.is_dir():
         make_directory(path.parent, mode)
     path.mkdir(mode=mode, exist_ok=True)
@@ -51,11 +47,7 @@ def remove_tree(path: Path) -> None:
 
 
 def open_regular(path: Path, flags: int) -> OwnedFd:
-    """Open a regular file; a new one is private. Never follows a link or waits for a FIFO.
-
-    Raises:
-        OSError: it can't be opened, or is something else.
-    """
+    """Open a regular file; a new one is private. Never follows a link or waits for a FIFO."""
     flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     fd = OwnedFd(os.open(path, flags, 0o600))
     try:
@@ -67,24 +59,8 @@ def open_regular(path: Path, flags: int) -> OwnedFd:
     return fd
 
 
-def size_of(path: Path) -> int:
-    """The size of a regular file; 0 if there is none.
-
-    Raises:
-        OSError: it can't be determined.
-    """
-    try:
-        found = path.stat(follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
-
-
 def punch(fd: OwnedFd, upto: int) -> bool:
-    """Free the file's blocks before position `upto`; False if the file system can't.
-
-    Source: fallocate(2).
-    """
+    """Free the file's blocks before position `upto`: fallocate(2). False if that can't be done."""
     flags = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
     return bool(LIBC.fallocate(fd.number, flags, ctypes.c_int64(0), ctypes.c_int64(upto)) == 0)
 

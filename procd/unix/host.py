@@ -33,11 +33,7 @@ class HostUsage:
 
 
 class Host:
-    """Measures the machine; CPU use is that since the previous measurement, or since boot.
-
-    Args:
-        now: a monotonic clock, seconds.
-    """
+    """Measures the machine; CPU use is that since the previous measurement, or since boot."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now

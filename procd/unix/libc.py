@@ -28,7 +28,6 @@ QUIET_S: Final = 1.0
 
 
 def keep_freed_memory() -> None:
-    """Have malloc keep freed memory until MallocTrimmer returns it."""
     if hasattr(LIBC, "mallopt"):
         LIBC.mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
         LIBC.mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
@@ -43,7 +42,6 @@ class MallocTrimmer:
         self._timer: asyncio.TimerHandle | None = None
 
     def freed(self, size: int) -> None:
-        """Record that `size` bytes were freed, or will be at once."""
         self._freed_bytes += size
         if self._freed_bytes < TRIM_AFTER_BYTES or self._timer is not None:
             return
@@ -62,6 +60,5 @@ class MallocTrimmer:
             LIBC.malloc_trim(0)
 
     def close(self) -> None:
-        """Trim no more."""
         if self._timer is not None:
             self._timer.cancel()

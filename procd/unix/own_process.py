@@ -52,9 +52,6 @@ def renounce_keys() -> None:
 
     Otherwise they possess the keys that procd was started with, even as another user.
 
-    Raises:
-        OSError: the kernel refuses, or the number of the system call isn't known.
-
     Source: session-keyring(7); keyrings(7), "Possession"; keyctl(2).
     """
     number = SYS_KEYCTL.get(os.uname().machine)
@@ -67,8 +64,8 @@ def renounce_keys() -> None:
 def raise_priority(nice: int) -> None:
     """Set procd's own nice value (-20 to 0), which its children don't inherit.
 
-    A nice value other than 0 that procd was started with stays. If procd leads a session, the nice
-    value of its autogroup is set as well, which children with a session of their own leave.
+    A nice value other than 0 that procd was started with stays. If procd leads a session, its
+    autogroup is set as well, which children with a session of their own leave.
 
     Raises:
         PermissionError: CAP_SYS_NICE, or a sufficient RLIMIT_NICE, is missing.

@@ -46,12 +46,7 @@ def send(pid: int, start_time: int, numbers: tuple[int, ...]) -> None:
 
 
 def _open(pid: int, start_time: int) -> OwnedFd:
-    """Open a pidfd. The start time is checked afterwards: then it is the right process's.
-
-    Raises:
-        ProcessLookupError: the process has ended.
-        OSError: there are not two descriptors.
-    """
+    """Open a pidfd. The start time is checked afterwards: then it is the right process's."""
     try:
         pidfd = OwnedFd(os.pidfd_open(pid))
     except OSError as exc:
@@ -73,11 +68,7 @@ def _check(pid: int, start_time: int) -> None:
 
 
 async def wait_ended(processes: Mapping[int, int], within_s: float | None = None) -> bool:
-    """Wait until these processes (pid → start time) have ended, at most `within_s`.
-
-    Returns:
-        Whether all have.
-    """
+    """Wait at most `within_s` for these processes (pid → start time); whether all have ended."""
     left = list(processes.items())
     try:
         async with asyncio.timeout(within_s):

@@ -29,7 +29,6 @@ class Stat(NamedTuple):
 
 
 def stat_of(pid: int) -> Stat | None:
-    """Read a process's stat; None if it is gone."""
     fields = read_proc(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     if not fields:
         return None
@@ -49,11 +48,7 @@ def ticks_since_boot() -> int:
 
 
 def children(pid: int) -> list[int]:
-    """The direct children of `pid`, zombies included; none if it is gone.
-
-    Raises:
-        OSError: there is no descriptor to read them with.
-    """
+    """The direct children of `pid`, zombies included; none if it is gone."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - a str, and much faster
     except (FileNotFoundError, ProcessLookupError):
@@ -65,11 +60,7 @@ def children(pid: int) -> list[int]:
 
 
 def own_children() -> list[int]:
-    """The direct children of this process, which has one thread.
-
-    Raises:
-        OSError: the kernel doesn't list them, or there is no descriptor to read them with.
-    """
+    """The direct children of this process, which has one thread; OSError if they can't be read."""
     return [int(pid) for pid in _read(f"/proc/self/task/{os.getpid()}/children").split()]
 
 
@@ -83,9 +74,6 @@ def read_proc(path: str) -> bytes:
     """Read a file in /proc, in half the time that `open` takes.
 
     Empty if its process is gone or may not be looked at (proc(5), "hidepid").
-
-    Raises:
-        OSError: there is no descriptor to read it with.
     """
     try:
         return _read(path)

@@ -90,7 +90,7 @@ def test_against_plain_bytes(operations: list[tuple[str, int, int]], finished: b
                     file.read(size, argument)
             assert file.end == len(whole.data)
             assert store.used_bytes == file.kept_bytes
-            assert store.memory.used_bytes == file.index_bytes
+            assert store.memory.used_bytes == file.index.size
         if finished:
             file.finish()
         whole.check(list(file.snapshot().runs()), file.start, file.end)
@@ -106,8 +106,8 @@ def test_more_changes_of_stream_than_are_kept() -> None:
             whole.append(data, 1 + number % 2)
             file.append(data, 1 + number % 2)
         assert file.start > 0
-        assert MAX_CHANGES // 2 * 8 <= file.index_bytes <= MAX_CHANGES * 8
-        assert store.memory.used_bytes == file.index_bytes
+        assert MAX_CHANGES // 2 * 8 <= file.index.size <= MAX_CHANGES * 8
+        assert store.memory.used_bytes == file.index.size
         whole.check(list(file.snapshot().runs()), file.start, file.end)
 
 

@@ -179,7 +179,7 @@ class Command:
     @property
     def cost_bytes(self) -> int:
         """What it takes in memory when it has ended."""
-        return LEAST_BYTES + self.text_bytes + self.file.index_bytes
+        return LEAST_BYTES + self.text_bytes + self.file.index.size
 
     def check_not_ended(self) -> None:
         """Refuse what can be done only to a command that hasn't ended.
