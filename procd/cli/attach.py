@@ -113,11 +113,7 @@ def command(
 
 
 class DetachKeys:
-    """Finds the keys that leave the terminal in what is typed, and holds a beginning of them back.
-
-    Args:
-        text: the keys, like `ctrl-p,ctrl-q`; empty for none. Others raise Failure.
-    """
+    """Finds the keys that leave the terminal (like `ctrl-p,ctrl-q`) in what is typed."""
 
     def __init__(self, text: str) -> None:
         keys = bytearray()
@@ -136,7 +132,7 @@ class DetachKeys:
         self.held = b""
 
     def release(self) -> bytes:
-        """Return what was held back."""
+        """Return what was held back: the beginning of the keys."""
         held, self.held = self.held, b""
         return held
 
@@ -191,12 +187,10 @@ class Attachment:
     def run(self, *, creates: bool, cwd: str, envs: Mapping[str, str]) -> int | None:
         """Attach until the terminal ends or the user leaves it; returns its exit code or None.
 
-        Args:
-            creates: create the terminal if it isn't there, with `cwd` and `envs`.
+        If `creates`, the terminal is created if it isn't there, with `cwd` and `envs`.
 
         Raises:
             Failure: there is no such terminal, it has gone, or the server is lost.
-            SystemExit: a signal ended this process.
         """
         numbers = (*ENDING, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
         with Signals(numbers, raising=True) as signals:

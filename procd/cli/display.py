@@ -93,10 +93,7 @@ def age(timestamp: str | None) -> str:
 
 
 def picture(png: str, title: str = "") -> str:
-    """Return what to write to show a PNG, given as base64.
-
-    If the terminal has no protocol for pictures, or output is no terminal, a line that names it.
-    """
+    """Return what to write to show a PNG in Base64: a line that names it, if none can be shown."""
     png = "".join(png.split())
     match _protocol() if os.isatty(STDOUT) else "":
         case "kitty":
@@ -109,7 +106,6 @@ def picture(png: str, title: str = "") -> str:
 
 
 def _protocol() -> str:
-    """Return the terminal's protocol for pictures, as far as the environment names it."""
     environ = os.environ
     if environ.get("TMUX") or environ.get("STY"):
         return ""  # multiplexers know neither
@@ -135,8 +131,7 @@ def _kitty(png: str) -> Iterator[str]:
 class Progress:
     """Shows what is waited for once that has taken a second; only on a terminal.
 
-    A timer's signal draws it, so that it is seen during every blocking call: connecting, a TLS
-    handshake, reading a reply. Nothing else may write to the terminal meanwhile.
+    A timer's signal draws it during blocking calls. Nothing else may write to the terminal.
 
     Source: setitimer(2); PEP 475.
     """
@@ -161,7 +156,6 @@ class Progress:
             signal.setitimer(signal.ITIMER_REAL, PROGRESS_DELAY_S, PROGRESS_INTERVAL_S)
 
     def end(self) -> None:
-        """Stop the timer and erase the line."""
         if self._began_at is None:
             return
         self._began_at = None  # the handler stays: a late signal would end the process without it

@@ -1,7 +1,6 @@
 """procd exec: one command, run on the server as if it ran here.
 
-The command runs in a session of its own: both streams arrive as they are written, and to delete
-the session ends everything that the command has started.
+The command runs in a session of its own. To delete that ends everything the command has started.
 """
 
 import binascii
@@ -133,10 +132,10 @@ def command(
 def script_of(arguments: Sequence[str]) -> str:
     """Return a line for any shell that runs exactly these arguments.
 
-    Every word is quoted. Another program starts the command, else the shell would prefer a builtin
-    of that name. The shell's own message about the command's end, such as "Killed", is discarded.
-    The command's standard error is restored within a subshell, because dash and ash would restore
-    it for themselves. The colon keeps dash from optimising the subshell away.
+    Another program starts the command, else the shell would prefer a builtin of that name. The
+    shell's own message about the command's end, such as "Killed", is discarded. A subshell restores
+    the command's standard error, because dash and ash would restore it for themselves. The colon
+    keeps dash from optimising the subshell away.
 
     Source: env(1): a name with `=` is an assignment, and `-` an option.
     """
@@ -146,10 +145,7 @@ def script_of(arguments: Sequence[str]) -> str:
 
 
 def _quoted_word(word: str) -> str:
-    """Quote a word for any shell; its printf makes the bytes that aren't UTF-8, unlike JSON.
-
-    There is one printf for the whole word: a shell forks for each.
-    """
+    """Quote a word for any shell; one printf makes its bytes that aren't UTF-8, unlike JSON."""
     if NOT_TEXT.search(word) is None:
         return "'" + word.replace("'", "'\\''") + "'"
     body = word.rstrip("\n")  # a substitution drops newlines at its end
@@ -168,10 +164,6 @@ class Execution:
 
     Over lost connections every request is sent again until it is answered: all can be repeated,
     and input has a key by which the server recognizes a repetition.
-
-    Args:
-        timeout_s: time after which the command is ended; None for no limit.
-        reads_stdin: whether standard input is passed on.
     """
 
     def __init__(self, client: Client, *, timeout_s: float | None, reads_stdin: bool) -> None:
@@ -237,7 +229,6 @@ class Execution:
             self._end_at = time.monotonic() + self._timeout_s
 
     def _loop(self, signals: Signals) -> None:
-        """Pass input and output on until the command has ended, or is to be ended."""
         while not self._over:
             try:
                 self._connect()
@@ -277,7 +268,7 @@ class Execution:
             return  # the session, and its log, may already be gone
 
     def _end(self, exit_code: int) -> None:
-        """Leave the loop, which ends the command. The first exit code counts."""
+        """End the command by leaving the loop. The first exit code counts."""
         self._own_exit_code = self._own_exit_code or exit_code
         self._over = True
 
@@ -312,7 +303,6 @@ class Execution:
         return wait(self._log.websocket, others, timeout_s)
 
     def _wanted(self) -> Iterator[tuple[str, str, str, Mapping[str, Any] | None]]:
-        """Yield the name, method, path and body of the requests to send."""
         if self._exit_code is None:
             yield "wait", "GET", f"{self._command}?wait={END_WAIT_S}", None
         if self._interrupts:
@@ -321,7 +311,6 @@ class Execution:
             yield "input", "POST", f"{self._command}/input", self._input
 
     def _connect(self) -> None:
-        """Open the log and send the requests that aren't on their way."""
         if time.monotonic() < self._reconnect.retry_at:
             return
         if self._log.websocket is None and not self._log.complete:
@@ -393,7 +382,6 @@ class Execution:
         self._end_at = time.monotonic() + OBEY_S
 
     def _delete(self, within_s: float) -> None:
-        """Delete the session, which ends everything that the command has started."""
         code = self._own_exit_code or self._exit_code
         try:
             with Progress("ending the command"):
@@ -409,7 +397,6 @@ class Execution:
         raise Failure(message, hint, code)
 
     def _request_deletion(self, within_s: float) -> None:
-        """Delete the session; try again unless the server was lost before."""
         was_lost = self._command and self._log.websocket is None and not self._log.complete
         until = time.monotonic() + within_s
         while True:

@@ -19,7 +19,7 @@ class Failure(Exception):
 
     Args:
         message: a sentence without its full stop; may quote other people's text.
-        hint: what the user may do, to follow a colon; empty for nothing.
+        hint: what the user may do, to follow a colon.
         code: exit code of the process; None for the command's usual one.
     """
 
@@ -34,12 +34,7 @@ class Unreachable(Failure):
 
 
 class Refused(Failure):
-    """The server answered with an error.
-
-    Attributes:
-        status: HTTP status.
-        content: JSON object of the reply; empty if there is none.
-    """
+    """The server answered with an HTTP status of an error; `content` is the JSON of the reply."""
 
     def __init__(
         self, status: int, message: str, hint: str = "", content: Mapping[str, Any] | None = None

@@ -12,7 +12,7 @@ GC_THRESHOLD: Final = 50_000
 def main() -> None:
     """Run the command that the arguments name.
 
-    Until it is imported SIGINT ends this process silently; `Commands.invoke` restores the handler.
+    Until that is imported SIGINT ends this process silently; `Commands.invoke` restores it.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -39,11 +39,7 @@ def _client(context: click.Context) -> Client:
 
 
 def resolve(url: str | None, token_file: str | None) -> Target:
-    """Find the server and its token: options win over the environment, and that over the file.
-
-    Raises:
-        Failure: a file can't be read, or a setting makes no sense.
-    """
+    """Find the server and its token: options win over the environment, and that over the file."""
     environ = os.environ
     if url is None:
         url = environ.get("PROCD_URL") or None
@@ -112,11 +108,7 @@ def _read_settings() -> dict[str, str]:
 
 
 def environment(given: tuple[str, ...]) -> dict[str, str]:
-    """Return the variables that `--env` names.
-
-    Raises:
-        Failure: one is to have its local value, and isn't set.
-    """
+    """Return the variables that `--env` names."""
     envs = {}
     for item in given:
         name, equals, value = item.partition("=")
@@ -129,15 +121,11 @@ def environment(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def session_path(session_id: str) -> str:
-    """Return the path of a session."""
     return f"{SESSION}/{quoted(session_id)}"
 
 
 def command_path(client: Client, session_id: str, command_id: str | None) -> str:
-    """Return the path of a session's command.
-
-    Args:
-        command_id: its id or the beginning of it; None for the newest command.
+    """Return the path of a session's command, by the beginning of its id; by default, the newest.
 
     Raises:
         Failure: there is no such command, or more than one.
@@ -165,10 +153,9 @@ def command_path(client: Client, session_id: str, command_id: str | None) -> str
 
 
 class Name(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.2
-    """The name of something on the server; completed from the names that there are.
+    """The name of something on the server; completed from those in the lists at `paths`.
 
-    Args:
-        paths: of lists in the API; without any, the commands of the session that was named before.
+    Without paths it is one of the commands of the session that was named before.
     """
 
     name = "name"
@@ -185,7 +172,6 @@ class Name(click.ParamType):  # type: ignore[type-arg]  # no generic before clic
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[Any]:
-        """Return the names that begin so."""
         from click.shell_completion import CompletionItem  # only needed here
 
         session = ctx.params.get("session") or ctx.params.get("name")
@@ -200,7 +186,6 @@ class Name(click.ParamType):  # type: ignore[type-arg]  # no generic before clic
 
 
 def _names(reply: Any) -> list[str]:
-    """Return the names in a list of sessions, or in an object with a list of anything else."""
     if isinstance(reply, list):
         return [each["sessionId"] for each in reply]
     key = next(key for key in ("sessions", "contexts", "commands") if key in reply)

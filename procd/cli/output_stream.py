@@ -53,16 +53,11 @@ class LogStream:
         self.complete = False
 
     def connect(self) -> None:
-        """Open the connection at the offset; raises as `Client.call`."""
         path = self._path + query(follow=self._follow, offset=self.offset)
         self.websocket = self._client.websocket(path, headers={"X-Daytona-Split-Output": "true"})
 
     def receive(self) -> list[LogChunk]:
-        """Return the chunks that have arrived.
-
-        Raises:
-            Unreachable: the connection is lost, and closed.
-        """
+        """Return the chunks that have arrived; if the connection is lost, close it and raise."""
         websocket = self.websocket
         if websocket is None:
             return []
@@ -88,7 +83,6 @@ class LogStream:
         return LogChunk(message.payload[0], data)
 
     def close(self) -> None:
-        """Close the connection."""
         if self.websocket is not None:
             self.websocket.close()
             self.websocket = None
@@ -97,8 +91,7 @@ class LogStream:
 class PtyStream:
     """A connection to a terminal: counts the output and acknowledges it, as procd.pty.v1 asks.
 
-    Attributes:
-        offset: where the output goes on; None before all of a replay has come.
+    `offset` is where the output goes on; None before all of a replay has come.
     """
 
     def __init__(self, websocket: WebSocket, offset: int | None = None) -> None:
@@ -156,14 +149,7 @@ class PtyStream:
 
 
 class Reconnect:
-    """When to connect to a lost server again, and when to give up.
-
-    Args:
-        limit_s: how long a lost server is looked for.
-
-    Attributes:
-        retry_at: time of the next attempt, by the monotonic clock.
-    """
+    """When to connect to a lost server again (`retry_at`), and when to give up (`limit_s`)."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s

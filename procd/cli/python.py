@@ -1,7 +1,4 @@
-"""procd python.
-
-Source: Process API contract, section 11.2; the README for `display`.
-"""
+"""procd python. Source: Process API contract, section 11.2; the README for `display`."""
 
 import ast
 import codeop
@@ -137,7 +134,6 @@ class Context:
         self.id: str = context_id
 
     def delete(self) -> None:
-        """Delete the context."""
         self._client.call("DELETE", f"{CONTEXT}/{quoted(self.id)}")
 
     def run(self, code: str) -> bool:
@@ -200,7 +196,6 @@ def _show(frame: Mapping[str, Any]) -> bool:
 
 
 def _result(data: Mapping[str, Any]) -> str:
-    """Return the richest form of a result that a terminal can show."""
     if isinstance(png := data.get("image/png"), str):
         return picture(png, str(data.get("text/plain", "")))
     if isinstance(text := data.get("text/plain"), str):

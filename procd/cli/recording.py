@@ -47,12 +47,6 @@ def record(client: Client, *, pty_id: str, file: BinaryIO) -> None:
 
 
 class Recording:
-    """A recording of a terminal.
-
-    Raises:
-        Failure: there is no such terminal, or the file can't be written.
-    """
-
     def __init__(self, client: Client, pty_id: str, file: BinaryIO) -> None:
         path = f"{PTY}/{quoted(pty_id)}"
         try:
@@ -68,7 +62,6 @@ class Recording:
         self._stream = PtyStream(client.websocket(f"{path}/connect?viewer=true", PROTOCOLS))
 
     def run(self, signals: Signals) -> None:
-        """Write what comes until the terminal ends or a signal comes."""
         websocket = self._stream.websocket
         try:
             while websocket.closed is None:

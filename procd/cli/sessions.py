@@ -59,7 +59,6 @@ def sessions(client: Client, *, as_json: bool) -> None:
 
 
 def command_state(command: Mapping[str, Any]) -> str:
-    """Return the state of a session's command."""
     if "exitCode" in command:
         return f"exit {command['exitCode']}"
     if "endedAt" in command:
@@ -68,7 +67,6 @@ def command_state(command: Mapping[str, Any]) -> str:
 
 
 def session_state(session: Mapping[str, Any]) -> str:
-    """Return the state of a session."""
     if session.get("ended"):
         return "ended"
     runs = any(command_state(command) == "running" for command in session["commands"])
@@ -76,7 +74,6 @@ def session_state(session: Mapping[str, Any]) -> str:
 
 
 def first_line(text: str) -> str:
-    """Return the first line of a command."""
     return text.strip().partition("\n")[0]
 
 

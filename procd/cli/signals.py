@@ -11,14 +11,11 @@ ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Signals:
-    """Receives signals in place of their default action.
+    """Receives signals in place of their default action; those that were ignored stay so: nohup(1).
 
-    Signals that were ignored when this began stay ignored, as nohup(1) expects.
-
-    Attributes:
-        raising: whether a signal of ENDING raises SystemExit(128 + number) and sets this to False.
-            While it is False, `take` returns the signals; a second one of ENDING that comes before
-            the first was taken raises nevertheless, because the loop is stuck.
+    While `raising`, a signal of ENDING raises SystemExit(128 + number) and sets it to False. Else
+    `take` returns the signals; a second one of ENDING that comes before the first was taken raises
+    nevertheless, because the loop is stuck.
 
     Source: the documentation of signal.set_wakeup_fd.
     """
@@ -59,7 +56,6 @@ class Signals:
         return self._woken.fileno()
 
     def take(self) -> list[int]:
-        """Return the signals that came since the last call."""
         try:
             while self._woken.recv(4096):
                 continue

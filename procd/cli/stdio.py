@@ -43,11 +43,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def read_stdin(size: int = -1) -> bytes:
-    """Read at most `size` bytes of standard input; all of it if `size` is negative.
-
-    Raises:
-        Failure: it can't be read.
-    """
+    """Read at most `size` bytes of standard input; all of it if `size` is negative."""
     if size < 0:
         return b"".join(iter(lambda: read_stdin(READ_BYTES), b""))
     while True:

@@ -47,7 +47,6 @@ class Output:
         self.alternate_screen = False
 
     def write(self, data: bytes) -> None:
-        """Write output; raises Failure if it can't be written."""
         if b"\x1b" in data or self._tail:
             recent = self._tail + data
             for match in SCREEN.finditer(recent):
@@ -57,7 +56,6 @@ class Output:
         write_all(STDOUT, data)
 
     def reset(self) -> None:
-        """Reset the terminal's modes; raises Failure if it can't be written."""
         write_all(STDOUT, RESET + LEAVE_SCREEN * self.alternate_screen)
         self.alternate_screen = False
         self._tail = b""
@@ -67,9 +65,6 @@ class Terminal:
     """The terminal on standard input and output: raw within `with`, and restored afterwards.
 
     Methods that write raise Failure if the terminal is gone.
-
-    Raises:
-        Failure: there is none.
     """
 
     def __init__(self) -> None:
@@ -96,7 +91,6 @@ class Terminal:
         return (min(columns, MAX_SIZE), min(rows, MAX_SIZE)) if columns and rows else None
 
     def enter(self) -> None:
-        """Switch to raw mode."""
         tty.setraw(STDIN, termios.TCSANOW)
 
     def leave(self) -> None:
@@ -110,7 +104,6 @@ class Terminal:
             return  # the terminal is gone
 
     def write(self, data: bytes) -> None:
-        """Show output."""
         self._output.write(data if self._filter is None else self._filter.feed(data))
 
     def answer_queries(self, answers: bool) -> None:  # noqa: FBT001 - the name says it

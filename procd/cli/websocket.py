@@ -1,7 +1,4 @@
-"""The client's end of a WebSocket, for a loop that polls several descriptors.
-
-Source: RFC 6455.
-"""
+"""The client's end of a WebSocket, for a loop that polls several descriptors. Source: RFC 6455."""
 
 import os
 import select
@@ -45,10 +42,6 @@ class Closed(NamedTuple):
 class WebSocket:
     """An open WebSocket. No method blocks; `wait` waits for it.
 
-    Args:
-        url: of the server, for error messages.
-        connected: the socket, after the handshake.
-
     Attributes:
         unsent: frames that wait for room.
         closed: the server's Close; None before it has come.
@@ -66,7 +59,6 @@ class WebSocket:
         self.closed: Closed | None = None
 
     def fileno(self) -> int:
-        """Return the descriptor to poll."""
         return self._socket.fileno()
 
     @property
@@ -91,10 +83,7 @@ class WebSocket:
     def receive(self) -> list[Message]:
         """Return the messages that have arrived; also send what is queued, and ping.
 
-        To be called at least every few seconds.
-
-        Raises:
-            Unreachable: the connection is lost, or the server has been silent for DEAD_S.
+        To be called at least every few seconds. Raises Unreachable after a silence of DEAD_S, too.
         """
         self._flush()
         now = time.monotonic()

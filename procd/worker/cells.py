@@ -150,7 +150,6 @@ class Interpreter:
         return error or undescribed(exc), 1
 
     def _run(self, message: dict[str, Any]) -> dict[str, str] | None:
-        """Run a cell. Returns the `error` of the reply."""
         if (tag := message.get("tag")) is not None:  # procd may not mark what the cell starts
             hard = getrlimit(RLIMIT_RTTIME)[1]
             if hard == RLIM_INFINITY or hard >= tag:
@@ -200,7 +199,6 @@ class Interpreter:
                 names["_"] = self._last = shown
 
     def _finish(self) -> None:
-        """Do what comes after the code, however that ended."""
         try:
             if self._displaying:
                 vars(builtins).pop("display", None)
@@ -295,7 +293,6 @@ class Interpreter:
 
 
 def _chdir(cwd: str) -> dict[str, str] | None:
-    """Change the working directory. Returns the `error` of the reply."""
     try:
         chdir(cwd)
     except OSError as exc:
@@ -341,8 +338,7 @@ def _exit_status(exc: SystemExit) -> int:
 class SignalHandlers:
     """Guarded while the user's code doesn't run: what they raise would be raised in our code.
 
-    They are called all the time. An exception is dropped meanwhile, but for SystemExit, which ends
-    the process.
+    An exception is dropped meanwhile, but for SystemExit, which ends the process.
     """
 
     def __init__(self) -> None:
@@ -362,7 +358,6 @@ class SignalHandlers:
         set_handler(number, self._guard)
 
     def release(self) -> None:
-        """Undo `guard`."""
         for number, handler in self._handlers.items():
             set_handler(number, handler)
         self._handlers.clear()

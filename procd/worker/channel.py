@@ -24,12 +24,6 @@ LAST = 2
 
 
 class Channel:
-    """The interpreter's end.
-
-    Raises:
-        OSError: the user's code has closed it.
-    """
-
     def __init__(self, number: int) -> None:
         self._number = number
         self._key = b""
@@ -58,7 +52,6 @@ class Channel:
             write(self._number, self._key + bytes((flags,)) + data[start : start + CHUNK_BYTES])
 
     def use(self, key: bytes) -> None:
-        """Begin every packet with `key`."""
         self._key = key
 
     def close(self) -> None:

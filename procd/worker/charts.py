@@ -24,11 +24,10 @@ PIXELS_MAX = 50_000_000  # of a tight picture: 200 MB while it is drawn
 
 
 def chart_of(figure: Any) -> dict[str, Any]:
-    """Return the chart that a figure shows: the `value` of an artifact.
+    """Return the chart that a figure shows: the `value` of an artifact. Drawing may warn.
 
     A chart with more than POINTS_MAX has their number as `points`, and no elements. A figure that
-    is not recognised, or can't be read, has the type "unknown"; one that can't be drawn has no
-    `png`. Drawing may warn.
+    is not recognised has the type "unknown"; one that can't be drawn has no `png`.
     """
     png = _picture(figure)  # first, since drawing is what places the ticks
     try:
@@ -43,7 +42,6 @@ def chart_of(figure: Any) -> dict[str, Any]:
 
 
 def _picture(figure: Any) -> str | None:
-    """Return the picture of a figure in Base64; None if it can't be drawn."""
     for tight in (True, False):
         data = io.BytesIO()
         try:
@@ -87,7 +85,6 @@ def _content(figure: Any) -> dict[str, Any]:
 
 
 def _colour_bars(figure: Any) -> list[Any]:
-    """Return the axes that hold the colour bar of others."""
     mappables = (part for ax in figure.axes for part in (*ax.images, *ax.collections))
     bars = [getattr(getattr(part, "colorbar", None), "ax", None) for part in mappables]
     return bars + [
@@ -175,10 +172,7 @@ def _is_straight(line: Any) -> bool:
 
 
 def _heading(ax: Any, kind: str, parts: list[Any]) -> dict[str, Any]:
-    """Return type, title and labels: an element of a composite chart, or the begin of another.
-
-    The labels are swapped if values run along the x axis.
-    """
+    """Return type, title and labels, which are swapped if values run along the x axis."""
     title = next((t for t in map(ax.get_title, ("center", "left", "right")) if t), "")
     heading = {"type": kind, "title": _text_of(title)}
     labels = [_text_of(ax.get_xlabel()), _text_of(ax.get_ylabel())]
@@ -216,7 +210,6 @@ def _elements(ax: Any, kind: str, parts: list[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _points_of(kind: str, part: Any) -> Any:
-    """Return the points of a line or a scatter, or the outliers of a box, as in the figure."""
     if kind == "line":
         return part.get_xydata()
     if kind == "scatter":
@@ -225,7 +218,6 @@ def _points_of(kind: str, part: Any) -> Any:
 
 
 def _points(ax: Any, points: Any) -> list[list[float]]:
-    """Return points as pairs; gaps and masked points are left out."""
     to_x, to_y = _to_number(ax.xaxis), _to_number(ax.yaxis)
     return [
         [to_x(x), to_y(y)]
@@ -253,10 +245,7 @@ def _bars(ax: Any, containers: list[Any]) -> Iterator[dict[str, Any]]:
 
 
 class _Box:
-    """A box with its whiskers, read back from the lines and outlines that Axes.bxp draws.
-
-    `position` is where it stands on the axis of its label.
-    """
+    """A box with its whiskers, read back from the lines and outlines that Axes.bxp draws."""
 
     def __init__(self, vertices: Sequence[Sequence[float]], *, far: int) -> None:
         first, second = vertices[:2]
@@ -289,7 +278,6 @@ class _Box:
         return round(float(across.min() + across.max()) / 2, 9)
 
     def add(self, line: Any) -> None:
-        """Add one of the lines at its position."""
         points = line.get_xydata()
         values = points[:, 0 if self.horizontal else 1]
         across = points[:, 1 if self.horizontal else 0]
@@ -305,11 +293,9 @@ class _Box:
 
     @property
     def complete(self) -> bool:
-        """Whether it has whiskers and a median."""
         return len(self.extremes) >= 4 and bool(self.levels)
 
     def element(self) -> dict[str, Any]:
-        """Return the element of the chart, without its label."""
         low, high = min(self.extremes), max(self.extremes)
         outliers = [value for value in self.loose if not low <= value <= high]
         return {
@@ -349,7 +335,6 @@ def _boxes_of(lines: list[Any], patches: list[Any]) -> list[_Box]:
 
 
 def _ticks_of(axis: Any) -> tuple[list[float], list[str], str]:
-    """Return the positions of the ticks, their labels, and the axis's scale."""
     places = [float(place) for place in axis.get_majorticklocs()]
     places = [place for place in places if math.isfinite(place)]
     if _is_date(axis):
@@ -403,7 +388,6 @@ def _namer(axis: Any) -> Callable[[list[float]], list[str]]:
 
 
 def _is_date(axis: Any) -> bool:
-    """Whether the numbers of an axis are dates."""
     from matplotlib import dates
 
     if hasattr(axis, "freq"):  # pandas' periods, which aren't days
@@ -420,7 +404,6 @@ def _is_date(axis: Any) -> bool:
 
 
 def _to_number(axis: Any) -> Callable[[float], float]:
-    """Return a function from the finite coordinates of an axis to those of a chart."""
     if not _is_date(axis):
         return float
     epoch = _epoch()
@@ -438,7 +421,6 @@ def _iso(days: float) -> str:
 
 
 def _finite(value: Any) -> float | None:
-    """Return a number if it is finite; JSON has no other."""
     number = float(value)
     return number if math.isfinite(number) else None
 

@@ -35,7 +35,6 @@ METHODS: dict[str, tuple[str, tuple[type, ...]]] = {
 
 
 def figure(chart: dict[str, Any]) -> str:
-    """Return the bundle of a figure that was shown, as JSON."""
     title = chart.get("title") or chart.get("type", "unknown")
     data = {"text/plain": f"<Figure: {title}>"}
     if chart.get("png"):
@@ -44,7 +43,6 @@ def figure(chart: dict[str, Any]) -> str:
 
 
 def show_figures() -> None:
-    """Show the figures that are still open."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
         return

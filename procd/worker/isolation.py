@@ -32,11 +32,7 @@ def import_standard(name: str) -> Any:
 
 
 def encode(value: Any) -> str:
-    """Encode a value as JSON, on one line.
-
-    Raises:
-        TypeError, ValueError, RecursionError: JSON has no such value.
-    """
+    """Encode a value as JSON, on one line; raises if JSON has no such value."""
     return "".join(_ENCODER(value, 0))
 
 
@@ -76,7 +72,6 @@ class _Finder:
         self._attach = attach
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Return the module's spec; None for any other. Source: importlib.abc.MetaPathFinder."""
         if name != self._name:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)

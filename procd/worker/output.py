@@ -1,7 +1,4 @@
-"""The standard streams of the interpreter, restored before each cell.
-
-Runs in the user's Python, 3.8 or later.
-"""
+"""The standard streams of the interpreter (Python 3.8 or later), restored before each cell."""
 
 from __future__ import annotations
 
@@ -42,18 +39,12 @@ def say(text: str) -> None:
 
 
 class Streams:
-    """Descriptors 0 to 2, and the text streams on them."""
-
     def __init__(self) -> None:
         self._originals = {number: move_up(number) for number in NAMES}
         self._streams = {number: _open(number) for number in NAMES}
 
     def restore(self) -> None:
-        """Put all of them back in their places.
-
-        Raises:
-            OSError: the user's code has closed the copies as well.
-        """
+        """Put all of them back in their places; OSError if the code has closed the copies as well."""
         self._name()  # a stream of the user's closes its descriptor when the last name of it goes
         for number, original in self._originals.items():
             dup2(original, number)
@@ -68,7 +59,6 @@ class Streams:
                 setattr(sys, name, self._streams[number])
 
     def flush(self) -> None:
-        """Write out what is buffered."""
         for number in (1, 2):
             try:
                 TextIOWrapper.flush(self._streams[number])

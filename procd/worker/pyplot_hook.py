@@ -21,12 +21,9 @@ if TYPE_CHECKING:
 def install(emit: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
     """Make pyplot.show() report what it shows, once pyplot is imported.
 
-    Args:
-        emit: called with {"type": "chart", "value": chart} for each figure that is shown for the
-            first time or has changed since. What it raises is raised by the user's show().
-
-    Returns:
-        A function that forgets which figures were shown.
+    `emit` is called with {"type": "chart", "value": chart} for each figure that is shown for the
+    first time or has changed since; what it raises is raised by the user's show(). Returns a
+    function that forgets which figures were shown.
     """
     reporter = _Reporter(emit)
     on_import("matplotlib.pyplot", reporter.attach)
@@ -39,11 +36,9 @@ class _Reporter:
         self._reported: set[bytes] = set()  # digests of pictures
 
     def forget(self) -> None:
-        """Forget which figures were shown."""
         self._reported.clear()
 
     def attach(self, pyplot: Any) -> None:
-        """Wrap pyplot.show and Figure.show."""
         import functools
 
         show_all, figure_class = pyplot.show, pyplot.Figure

@@ -81,7 +81,6 @@ def main() -> None:
 
 
 def _report(raised: BaseException) -> None:
-    """Show an exception, or have the program's hook do so."""
     if sys.excepthook is sys.__excepthook__:
         lines = traceback.format_exception(type(raised), raised, raised.__traceback__)
         sys.stderr.write("".join(lines))

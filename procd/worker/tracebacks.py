@@ -46,7 +46,6 @@ class Sources:
         linecache.cache.update(self._entries)
 
     def remember(self, code: str, filename: str) -> None:
-        """Keep the lines of a cell."""
         lines = StringIO(code, newline=None).readlines()
         if lines and not lines[-1].endswith("\n"):  # places of carets are counted with it
             lines[-1] += "\n"
