@@ -132,7 +132,6 @@ class DetachKeys:
         self.held = b""
 
     def release(self) -> bytes:
-        """Return what was held back: the beginning of the keys."""
         held, self.held = self.held, b""
         return held
 
@@ -154,9 +153,7 @@ class DetachKeys:
 class Attachment:
     """One attachment to one terminal.
 
-    Args:
-        views: only watch: nothing is typed, resized or created.
-        retry_s: how long a lost server is looked for.
+    If it only `views`, nothing is typed, resized or created. A lost server is looked for `retry_s`.
     """
 
     def __init__(
@@ -188,9 +185,6 @@ class Attachment:
         """Attach until the terminal ends or the user leaves it; returns its exit code or None.
 
         If `creates`, the terminal is created if it isn't there, with `cwd` and `envs`.
-
-        Raises:
-            Failure: there is no such terminal, it has gone, or the server is lost.
         """
         numbers = (*ENDING, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
         with Signals(numbers, raising=True) as signals:

@@ -149,7 +149,6 @@ class Progress:
         self.end()
 
     def begin(self) -> None:
-        """Start the timer, unless it runs already."""
         if self._began_at is None and os.isatty(STDERR) and os.environ.get("TERM") != "dumb":
             self._began_at = time.monotonic()
             signal.signal(signal.SIGALRM, self._draw)

@@ -11,7 +11,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -175,7 +175,7 @@ class Execution:
         self._command = ""
         self._log = LogStream(client, "")
         self._lost_bytes = 0
-        # Requests that wait for their reply, by the names of `_wanted`.
+        # Requests that wait for their reply, by name.
         self._requests: dict[str, Connection] = {}
         self._reads_stdin = reads_stdin
         # The input to send next; while there is some, no more is read.
@@ -190,12 +190,7 @@ class Execution:
         self._reconnect = Reconnect(LOST_S)
 
     def run(self, script: str, *, cwd: str, envs: Mapping[str, str]) -> int:
-        """Run the command and return the exit code.
-
-        Raises:
-            Failure: it can't be run, or its end or its output isn't known.
-            SystemExit: a second signal ended everything.
-        """
+        """Run the command and return the exit code; SystemExit if a second signal ended all."""
         delete_s = DELETE_S
         with Signals(ENDING, raising=True) as signals:
             try:
@@ -302,23 +297,22 @@ class Execution:
             timeout_s = min(timeout_s, FOREGROUND_S)
         return wait(self._log.websocket, others, timeout_s)
 
-    def _wanted(self) -> Iterator[tuple[str, str, str, Mapping[str, Any] | None]]:
-        if self._exit_code is None:
-            yield "wait", "GET", f"{self._command}?wait={END_WAIT_S}", None
-        if self._interrupts:
-            yield "interrupt", "POST", f"{self._command}/signal", {"signal": "SIGINT"}
-        if self._input is not None:
-            yield "input", "POST", f"{self._command}/input", self._input
-
     def _connect(self) -> None:
         if time.monotonic() < self._reconnect.retry_at:
             return
         if self._log.websocket is None and not self._log.complete:
             self._log.connect()
-        for name, method, path, body in self._wanted():
-            if name not in self._requests:
-                self._requests[name] = self._client.start(method, path, body)
+        if self._exit_code is None:
+            self._request("wait", "GET", f"{self._command}?wait={END_WAIT_S}", None)
+        if self._interrupts:
+            self._request("interrupt", "POST", f"{self._command}/signal", {"signal": "SIGINT"})
+        if self._input is not None:
+            self._request("input", "POST", f"{self._command}/input", self._input)
         self._progress.end()
+
+    def _request(self, name: str, method: str, path: str, body: dict[str, Any] | None) -> None:
+        if name not in self._requests:
+            self._requests[name] = self._client.start(method, path, body)
 
     def _receive_output(self) -> None:
         try:

@@ -15,12 +15,9 @@ def printable(text: str) -> str:
 
 
 class Failure(Exception):
-    """A command can't do what was asked.
+    """A command can't do what was asked; the message is a sentence without its full stop.
 
-    Args:
-        message: a sentence without its full stop; may quote other people's text.
-        hint: what the user may do, to follow a colon.
-        code: exit code of the process; None for the command's usual one.
+    `hint`, what the user may do, follows a colon. `code` is the exit code, None for the usual one.
     """
 
     def __init__(self, message: str, hint: str = "", code: int | None = None) -> None:

@@ -108,7 +108,6 @@ def _read_settings() -> dict[str, str]:
 
 
 def environment(given: tuple[str, ...]) -> dict[str, str]:
-    """Return the variables that `--env` names."""
     envs = {}
     for item in given:
         name, equals, value = item.partition("=")
@@ -125,11 +124,7 @@ def session_path(session_id: str) -> str:
 
 
 def command_path(client: Client, session_id: str, command_id: str | None) -> str:
-    """Return the path of a session's command, by the beginning of its id; by default, the newest.
-
-    Raises:
-        Failure: there is no such command, or more than one.
-    """
+    """Return the path of a session's command, by the beginning of its id, or of the newest."""
     path = session_path(session_id)
     try:
         commands = client.call("GET", path, returns=dict)["commands"]

@@ -38,10 +38,7 @@ class LogChunk(NamedTuple):
 class LogStream:
     """Follows the output from an offset on.
 
-    Attributes:
-        websocket: the connection; None before `connect`, and after it is lost or complete.
-        offset: where the next chunk begins.
-        complete: whether all output has been received.
+    `websocket` is None before `connect`, and after the connection is lost or the output complete.
     """
 
     def __init__(self, client: Client, path: str, offset: int = 0, *, follow: bool = True) -> None:
@@ -102,12 +99,7 @@ class PtyStream:
         self._acknowledged: int | None = None  # None while the server expects nothing
 
     def receive(self) -> Iterator[Mapping[str, Any] | bytes]:
-        """Yield the control messages and the pieces of output that have arrived.
-
-        Raises:
-            Failure: the server refuses the terminal.
-            Unreachable: the connection is lost.
-        """
+        """Yield the control messages and the pieces of output that have arrived."""
         for message in self.websocket.receive():
             if message.opcode != TEXT:
                 yield message.payload

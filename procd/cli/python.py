@@ -140,10 +140,6 @@ class Context:
         """Run code and show its output and results; returns whether it raised nothing.
 
         Ctrl-C interrupts the code; a second one, if the server doesn't answer the first, is raised.
-
-        Raises:
-            Failure: the connection is lost, or the context has ended.
-            SystemExit: the code raised it.
         """
         request = {"code": code, "contextId": self.id, "timeout": 0, "display": True}
         succeeded = True

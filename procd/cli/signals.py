@@ -52,7 +52,6 @@ class Signals:
         self._received.append(number)
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when a signal has come."""
         return self._woken.fileno()
 
     def take(self) -> list[int]:

@@ -24,12 +24,7 @@ def open_standard() -> None:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of the data, however long that takes.
-
-    Raises:
-        BrokenPipeError: nobody reads.
-        Failure: the data can't be written.
-    """
+    """Write all of the data, however long that takes. BrokenPipeError: nobody reads."""
     view = memoryview(data)
     while view:
         try:

@@ -94,7 +94,6 @@ class Terminal:
         tty.setraw(STDIN, termios.TCSANOW)
 
     def leave(self) -> None:
-        """Restore the attributes, and reset what programs have set."""
         try:
             # Not TCSADRAIN, which waits for as long as the terminal is stopped.
             termios.tcsetattr(STDIN, termios.TCSANOW, self._attributes)
@@ -133,7 +132,6 @@ class Terminal:
         write_all(STDOUT, text.encode())
 
     def suspend(self) -> None:
-        """Stop this process until it is continued, as Ctrl-Z does with other programs."""
         self.leave()
         os.kill(os.getpid(), signal.SIGSTOP)
         self.enter()

@@ -50,7 +50,7 @@ class Target:
     Attributes:
         url: as the user gave it, for messages.
         socket: path of a Unix socket; empty for TCP.
-        prefix: path in front of the API's paths, behind a proxy; without a slash at its end.
+        prefix: path in front of the API's, behind a proxy; without a slash at its end.
     """
 
     url: str
@@ -63,7 +63,6 @@ class Target:
 
     @property
     def authority(self) -> str:
-        """Value of the Host header."""
         if self.socket:
             return "localhost"
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -110,12 +109,8 @@ class Reply(NamedTuple):
 class Connection:
     """One HTTP/1.1 connection, for one request at a time. Every method raises Unreachable.
 
-    Args:
-        buffering: as for `open`; for a WebSocket's handshake 1, to read nothing that follows it.
-
-    Attributes:
-        reusable: whether another request may follow the last reply.
-        sent_at: when the last request was sent, by the monotonic clock.
+    `buffering` is as for `open`; for a WebSocket's handshake 1, to read nothing that follows it.
+    `reusable` says whether another request may follow; `sent_at` is when the last one was sent.
     """
 
     def __init__(self, target: Target, *, buffering: int = -1) -> None:
@@ -341,16 +336,14 @@ def _connect(target: Target) -> socket.socket:
             f"can't reach procd at {target.url} ({problem})",
             "start it with `procd serve`, or say where it is with --url or PROCD_URL",
         ) from exc
-    return _encrypt(connected, target) if target.tls else connected
-
-
-def _encrypt(plain: socket.socket, target: Target) -> socket.socket:
+    if not target.tls:
+        return connected
     import ssl  # large, and seldom needed
 
     try:
-        return ssl.create_default_context().wrap_socket(plain, server_hostname=target.host)
+        return ssl.create_default_context().wrap_socket(connected, server_hostname=target.host)
     except (OSError, ValueError) as exc:  # ValueError: not the name of a host
-        plain.close()
+        connected.close()
         raise Unreachable(f"no safe connection to {target.url}: {exc}") from exc
 
 

@@ -33,8 +33,6 @@ class Message(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """The Close that the server sent."""
-
     code: int
     reason: str
 
@@ -42,15 +40,13 @@ class Closed(NamedTuple):
 class WebSocket:
     """An open WebSocket. No method blocks; `wait` waits for it.
 
-    Attributes:
-        unsent: frames that wait for room.
-        closed: the server's Close; None before it has come.
+    `unsent` are frames that wait for room; `closed` is the server's Close.
     """
 
     def __init__(self, url: str, connected: socket.socket) -> None:
         self._url = url
-        self._socket = connected
-        self._socket.settimeout(0)
+        self.socket = connected
+        self.socket.settimeout(0)
         self._received = bytearray()
         self.unsent = bytearray()
         self._fragments = bytearray()
@@ -59,13 +55,7 @@ class WebSocket:
         self.closed: Closed | None = None
 
     def fileno(self) -> int:
-        return self._socket.fileno()
-
-    @property
-    def pending(self) -> bool:
-        """Whether TLS holds decrypted bytes, which poll(2) doesn't report."""
-        decrypted = getattr(self._socket, "pending", None)
-        return decrypted is not None and decrypted() > 0
+        return self.socket.fileno()
 
     def send(self, payload: bytes, opcode: int = BINARY) -> None:
         """Send a message, or queue it until there is room; raises Unreachable."""
@@ -77,7 +67,9 @@ class WebSocket:
         else:
             head = struct.pack("!BBQ", 0x80 | opcode, 0x80 | 127, size)
         mask = os.urandom(4)
-        self.unsent += head + mask + _masked(payload, mask)
+        key = (mask * (size // 4 + 1))[:size]
+        masked = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
+        self.unsent += head + mask + masked.to_bytes(size, "big")
         self._flush()
 
     def receive(self) -> list[Message]:
@@ -88,7 +80,7 @@ class WebSocket:
         self._flush()
         now = time.monotonic()
         try:
-            if data := self._socket.recv(RECEIVE_BYTES):
+            if data := self.socket.recv(RECEIVE_BYTES):
                 self._received += data
                 self._heard_at = now
             elif self.closed is None:
@@ -105,19 +97,18 @@ class WebSocket:
         return messages
 
     def close(self) -> None:
-        """Send a Close, and don't wait for the server's."""
         try:
             if self.closed is None:
                 self.send(struct.pack("!H", 1000), CLOSE)
         except Unreachable:
             pass
         finally:
-            self._socket.close()
+            self.socket.close()
 
     def _flush(self) -> None:
         try:
             while self.unsent:
-                del self.unsent[: self._socket.send(self.unsent)]
+                del self.unsent[: self.socket.send(self.unsent)]
         except OSError as exc:
             if not _would_block(exc):
                 raise self._lost(exc.strerror) from exc
@@ -177,7 +168,8 @@ def wait(websocket: WebSocket | None, others: Iterable[int], timeout_s: float = 
     poll = select.poll()
     if websocket is not None:
         poll.register(websocket, select.POLLIN | (select.POLLOUT if websocket.unsent else 0))
-        if websocket.pending:
+        decrypted = getattr(websocket.socket, "pending", None)
+        if decrypted is not None and decrypted():  # bytes within TLS, which poll(2) doesn't report
             timeout_s = 0
     for descriptor in others:
         poll.register(descriptor, select.POLLIN)
@@ -189,10 +181,3 @@ def _would_block(exc: OSError) -> bool:
     return isinstance(exc, BlockingIOError) or type(exc).__name__ in (
         "SSLWantReadError", "SSLWantWriteError"
     )  # fmt: skip
-
-
-def _masked(payload: bytes, mask: bytes) -> bytes:
-    size = len(payload)
-    key = (mask * (size // 4 + 1))[:size]
-    number = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
-    return number.to_bytes(size, "big")

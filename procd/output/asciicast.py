@@ -39,7 +39,6 @@ class Writer:
         return self._event("r", f"{cols}x{rows}")
 
     def marker(self, text: str) -> bytes:
-        """A note for people."""
         return self._event("m", text)
 
     def end(self, exit_code: int | None) -> bytes:
@@ -59,8 +58,7 @@ def _line(document: object) -> bytes:
     return text.encode(errors="replace") + b"\n"
 
 
-class NotARecordingError(ValueError):
-    """A line is not of a recording; the message says what is wrong."""
+class NotARecordingError(ValueError): ...
 
 
 class Header(NamedTuple):

@@ -61,7 +61,6 @@ class Buffer:
 
     @property
     def start(self) -> int:
-        """Offset of the oldest byte of the tail."""
         if self._first == len(self._offsets):
             return self.end
         return max(self._offsets[self._first], self.end - self._tail_bytes)
@@ -201,7 +200,6 @@ class Buffer:
         self._give_back_dropped()
 
     def clear(self) -> None:
-        """Drop everything."""
         self._head.clear()
         self._head_bytes = 0
         self._tail.clear()
@@ -211,7 +209,6 @@ class Buffer:
         self._release()
 
     def __del__(self) -> None:
-        """Give back to the budget what is kept, when nothing refers to the buffer any more."""
         self._release()
 
     def _release(self) -> None:

@@ -56,5 +56,4 @@ class Frames:
         return frame
 
     def forget(self) -> None:
-        """Drop the cache, when the last client has gone."""
         self._cache.clear()

@@ -14,28 +14,26 @@ from typing import Generic, Protocol, TypeVar
 class Source(Protocol):
     """What the bytes of a log come from."""
 
-    def pause(self) -> None:
-        """Append no more bytes for now."""
+    def pause(self) -> None: ...
 
-    def resume(self) -> None:
-        """Append bytes again."""
+    def resume(self) -> None: ...
 
 
 class Store(Protocol):
-    """Keeps the bytes of a log, in memory or on disk."""
+    """Keeps the bytes of a log, in memory or on disk: from `start` to `end`.
+
+    The fastest cursor may lag by `safe_lag_bytes` without losing bytes.
+    """
 
     end: int
 
     @property
-    def start(self) -> int:
-        """Offset from which on every byte is kept."""
+    def start(self) -> int: ...
 
     @property
-    def safe_lag_bytes(self) -> int:
-        """How far the fastest cursor may lag without losing bytes."""
+    def safe_lag_bytes(self) -> int: ...
 
-    def append(self, data: bytes, stream: int = 0) -> None:
-        """Append bytes of a stream."""
+    def append(self, data: bytes, stream: int = 0) -> None: ...
 
 
 S_co = TypeVar("S_co", bound=Store, covariant=True)
@@ -68,7 +66,6 @@ class Log(Generic[S_co]):
 
     @property
     def readers(self) -> int:
-        """How many cursors are attached."""
         return len(self._cursors)
 
     @property
@@ -79,11 +76,9 @@ class Log(Generic[S_co]):
         )
 
     def feed_from(self, source: Source) -> None:
-        """Pause and resume `source` by the lag of the readers."""
         self._sources.append(source)
 
     def append(self, data: bytes, stream: int = 0) -> None:
-        """Append bytes and wake the cursors."""
         self.store.append(data, stream)
         if self.tap is not None:
             self.tap(data)
@@ -117,7 +112,6 @@ class Log(Generic[S_co]):
         return cursor
 
     def detach(self, cursor: "Cursor") -> None:
-        """Remove a cursor; a second call does nothing."""
         if cursor in self._cursors:
             self._cursors = tuple([each for each in self._cursors if each is not cursor])
             self.pace()
@@ -168,7 +162,6 @@ class Cursor:
         return self.log.sealed and self.offset == self.log.store.end
 
     def advance(self, offset: int) -> None:
-        """Record that everything before `offset` was read."""
         self.offset = offset
         if self.log.paused:
             self.log.pace()

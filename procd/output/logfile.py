@@ -59,13 +59,11 @@ class StreamIndex:
         return self._entries[0] & 3 if len(self._entries) == 1 else 0
 
     def append(self, offset: int, stream: int) -> None:
-        """Record that the bytes from `offset` on are of `stream`."""
         if not self._entries or self._entries[-1] & 3 != stream:
             self._entries.append(offset << 2 | stream)
             self._memory.used_bytes += self._entries.itemsize
 
     def forget_before(self, offset: int) -> None:
-        """Forget the entries that describe only bytes before `offset`."""
         self._forget(self._at(offset))
 
     def clear(self) -> None:
@@ -76,7 +74,6 @@ class StreamIndex:
         self._memory.used_bytes -= count * self._entries.itemsize
 
     def cut(self, offset: int, data: bytes) -> Iterator[Run]:
-        """Cut the bytes that begin at `offset` where the stream changes."""
         begin, end = offset, offset + len(data)
         index = self._at(offset) if data else 0
         while offset < end:
@@ -236,11 +233,7 @@ class LogFile:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep the file open while this lasts: it can be read though it is removed meanwhile.
-
-        Raises:
-            OSError: it can't be opened.
-        """
+        """Keep the file open while this lasts: it can be read though it is removed meanwhile."""
         if self._fd is None and self.kept_bytes:
             self._fd = self._open(os.O_RDWR)
         self._holds += 1
@@ -270,7 +263,7 @@ class LogFile:
         return data
 
     def slices(self, offset: int, most: int) -> Iterator[Run]:
-        """The bytes that `read` returns, cut where the stream changes; raises as `read`."""
+        """As `read`, cut where the stream changes."""
         return self.index.cut(offset, self.read(offset, most))
 
     def snapshot(self) -> "Snapshot":
@@ -284,7 +277,6 @@ class LogFile:
             self._close_unused()
 
     def remove(self) -> None:
-        """Delete the file; where `hold` lasts, it can still be read."""
         if self._removed:
             return
         self._store.forget(self)

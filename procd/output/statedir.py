@@ -40,10 +40,7 @@ class StateDirectory:
         self._lock.close()
 
     def problem(self, min_free_bytes: int) -> str:
-        """Why no file could be kept in it; empty if one could.
-
-        Source: statvfs(3); access(2), which considers read-only file systems as well.
-        """
+        """Why no file could be kept in it; empty if one could. Source: statvfs(3); access(2)."""
         directory = self.path if self.path.is_dir() else self.path.parent  # it is made when needed
         try:
             usage = os.statvfs(directory)

@@ -35,8 +35,6 @@ def wanted_limits(config: ProcessConfig) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One leaf cgroup; `limited` says whether it has limits."""
-
     path: Path
     limited: bool = False
 
@@ -55,7 +53,6 @@ class Leaf:
         (self.path / "cgroup.procs").write_text(str(pid))
 
     def kill(self) -> None:
-        """Send SIGKILL to all processes inside."""
         try:
             (self.path / "cgroup.kill").write_text("1")
         except OSError as exc:
@@ -90,17 +87,11 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class CgroupRoot:
-    """The cgroup that procd makes leaves in."""
-
     path: Path
     limits: Mapping[str, str] = field(default_factory=dict)
 
     def leaf(self, name: str) -> Leaf:
-        """Make a leaf, with its limits.
-
-        Raises:
-            OSError: the kernel refuses, for instance at cgroup.max.descendants.
-        """
+        """Make a leaf, with its limits; OSError, for instance at cgroup.max.descendants."""
         leaf = Leaf(self.path / name, bool(self.limits))
         leaf.path.mkdir()
         try:
@@ -114,8 +105,7 @@ class CgroupRoot:
     def limited(self, limits: Mapping[str, str], pid: int) -> "CgroupRoot":
         """The same root, with those of the limits for every leaf whose controllers are delegated.
 
-        Args:
-            pid: the process to move into a leaf if it is in the root itself.
+        `pid` is moved into a leaf if it is in the root itself.
         """
         allowed: dict[str, str] = {}
         for file, value in limits.items():
@@ -178,12 +168,9 @@ def memory_bytes() -> int:
 
 
 def find_root(setting: str) -> CgroupRoot | None:
-    """The root for leaves by this setting: "off", "auto", or an absolute path.
+    """The root for leaves by this setting: "off", "auto", or the absolute path of a cgroup v2.
 
     "auto" takes procd's own cgroup if it is delegated: not the top one, and writable.
-
-    Raises:
-        ConfigError: the path isn't that of a writable cgroup v2.
     """
     if setting == "off":
         return None

@@ -18,10 +18,7 @@ TRACED_RETRY_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended: by `exit` with a code, or by a signal. Neither if that is unknown.
-
-    Source: waitid(2).
-    """
+    """How a process ended: waitid(2). Both are None if that is unknown."""
 
     code: int | None = None
     signal: int | None = None
@@ -37,8 +34,7 @@ class ExitStatus:
 class Child:
     """A child process from its start until its status is known.
 
-    Args:
-        on_exit: called once with the status; the pid may be reused from then on.
+    `on_exit` is called once with the status; the pid may be reused from then on.
 
     Source: pidfd_open(2): a pidfd becomes readable when its process ends.
     """

@@ -22,9 +22,7 @@ LARGE_READ_BYTES: Final = 256 << 10
 
 
 class FdReader:
-    """Reads a pipe or a PTY master whenever it has data, until its end.
-
-    It reads once in each turn of the event loop, so that other descriptors are served as well.
+    """Reads a pipe or a PTY master, one piece a turn of the event loop, until its end.
 
     Args:
         fd: becomes non-blocking. The flag belongs to the open file, so no child may share it.
@@ -63,7 +61,6 @@ class FdReader:
 
     @property
     def ended(self) -> bool:
-        """Whether the end was read, or `close` was called."""
         return self._fd.closed
 
     def pair_with(self, other: "FdReader") -> None:

@@ -42,12 +42,7 @@ MAX_ID: Final = (1 << 32) - 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildLimits:
-    """How children differ from procd; None for procd's own.
-
-    Attributes:
-        wrappers: programs and arguments before the program in its argument vector.
-        environment: the variables that differ.
-    """
+    """How children differ from procd; None for procd's own."""
 
     wrappers: tuple[str, ...] = ()
     run_as: RunAs | None = None
@@ -65,11 +60,7 @@ class ChildLimits:
 
 
 def child_limits(config: ProcessConfig) -> ChildLimits:
-    """The limits that the settings ask for.
-
-    Raises:
-        ConfigError: there is no such user, group or limit, or no program to set it.
-    """
+    """The limits that the settings ask for; raises ConfigError if there are no such."""
     run_as, environment = _run_as(config)
     return ChildLimits(
         wrappers=tuple(word for _, words in _wrappers(config, run_as) for word in words),
@@ -80,10 +71,7 @@ def child_limits(config: ProcessConfig) -> ChildLimits:
 
 
 def checked_limits(config: ProcessConfig) -> ChildLimits:
-    """As `child_limits`, but also raises ConfigError if no program starts with them.
-
-    That depends on capabilities, sysctls and security modules.
-    """
+    """As `child_limits`, but also raises ConfigError if no program starts with them."""
     found = child_limits(config)
     wrappers: tuple[str, ...] = ()
     for key, words in _wrappers(config, found.run_as):

@@ -27,12 +27,7 @@ TTY_CAPACITY_BYTES: Final = 24 << 10
 
 @dataclass(slots=True)
 class ProcessRecord:
-    """The plain facts about a process.
-
-    Attributes:
-        started_at: seconds since the epoch.
-        exit: how it ended; None until then.
-    """
+    """The plain facts about a process; `started_at` in seconds since the epoch."""
 
     pid: int
     tree: Tree
@@ -167,7 +162,6 @@ class Process:
             self._on_settled(self)
 
     def usage(self) -> dict[str, int] | None:
-        """What its cgroup uses (see `Leaf.usage`); None if it has none."""
         return None if self.record.leaf is None else self.record.leaf.usage()
 
     def poll(self) -> None:
@@ -175,7 +169,6 @@ class Process:
         self.child.poll()
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process alone; after its end, do nothing."""
         self.child.signal(number)
 
     def tag(self, part: int) -> int:
@@ -219,11 +212,6 @@ class Process:
         if self._killing is not None:
             await asyncio.wait([self._killing], timeout=KILL_WAIT_S)
 
-    async def terminate(self, number: int, grace_s: float) -> None:
-        """Signal the whole tree, and wait at most `grace_s` for the end of those that got it."""
-        await self._trees.turns.take()
-        await wait_ended(await self.send_signal(number), grace_s)
-
     async def wait_then_kill(self, signalled: Mapping[int, int], grace_s: float) -> None:
         """Wait at most `grace_s` for the `signalled` processes, then kill the tree in any case."""
         try:
@@ -234,16 +222,16 @@ class Process:
         await self.wait_killed()
 
     async def end(self, number: int, grace_s: float) -> None:
-        """`terminate`, then kill the tree in any case."""
+        """Signal the whole tree, and kill what is left after `grace_s`, even if cancelled."""
         try:
-            await self.terminate(number, grace_s)
+            await self._trees.turns.take()
+            await wait_ended(await self.send_signal(number), grace_s)
             await self._trees.turns.take()
         finally:
             self.kill()
         await self.wait_killed()
 
     def resize(self, cols: int, rows: int) -> None:
-        """Set the window size of its terminal, if that is open."""
         if self.terminal is not None and not self.terminal.master.closed:
             set_window_size(self.terminal.master, cols, rows)
 

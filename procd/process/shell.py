@@ -63,7 +63,6 @@ def _listed() -> set[str]:
 
 
 def kind_of(shell: str) -> str:
-    """The shell's name without its directory."""
     return os.path.basename(shell)  # noqa: PTH119 - a str
 
 

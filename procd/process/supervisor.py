@@ -24,7 +24,7 @@ from procd.process.spawn import Spec, spawn
 from procd.process.tree import KILL_WAIT_S, Tree, Trees, become_subreaper
 from procd.process.tty import Terminal, open_terminal
 from procd.tasks import Tasks, Turns
-from procd.unix.fd import OwnedFd, has_room_for_long_lived, pipes
+from procd.unix.fd import OwnedFd, has_room_for_long_lived, pipe
 from procd.unix.libc import MallocTrimmer
 from procd.unix.own_process import autogroup_nice
 from procd.unix.procfs import stat_of
@@ -47,18 +47,16 @@ class ExtraPipe(NamedTuple):
 class SpawnRate:
     """A token bucket: `burst` starts at once, and `per_s` a second on average; 0: no limit."""
 
-    def __init__(self, now: Callable[[], float], per_s: float, burst: int) -> None:
-        self._now = now
+    def __init__(self, per_s: float, burst: int) -> None:
         self._per_s = per_s
         self._burst = burst
         self._tokens = float(burst)
-        self._filled_at = now()
+        self._filled_at = time.monotonic()
 
     def take(self) -> None:
-        """Take a token, or raise Exhausted."""
         if not self._per_s:
             return
-        now = self._now()
+        now = time.monotonic()
         new_tokens = (now - self._filled_at) * self._per_s
         self._tokens = min(float(self._burst), self._tokens + new_tokens)
         self._filled_at = now
@@ -89,7 +87,7 @@ class Supervisor:
         self.loop = asyncio.get_running_loop()
         self.malloc = MallocTrimmer(self.loop)
         self.memory = Budget(config.total_output_bytes(cgroup.memory_bytes()), self.malloc.freed)
-        self._spawn_rate = SpawnRate(self.loop.time, config.max_spawns_per_s, config.spawn_burst)
+        self._spawn_rate = SpawnRate(config.max_spawns_per_s, config.spawn_burst)
         self._cgroups = cgroup.find_root(config.cgroup)
         if limits := cgroup.wanted_limits(config):
             if self._cgroups is None:
@@ -110,11 +108,7 @@ class Supervisor:
         self.reaper = Reaper(self.children, self.trees.turns, self.tasks, self._remove_leaves)
 
     def check_memory(self, size: int = 0) -> None:
-        """Refuse new work whose output, and `size` bytes besides, are to be kept.
-
-        Raises:
-            Exhausted: `process.max_total_output_bytes` are in use.
-        """
+        """Refuse new work with Exhausted if its output and `size` bytes have no room."""
         if self.memory.has_room(size):
             return
         self.memory.relieve(size)
@@ -161,16 +155,16 @@ class Supervisor:
             SpawnFailed: the start failed, and left nothing behind.
             Exhausted: `process.max_processes` are supervised, or few descriptors are left.
         """
-        theirs = [*passed] if stdin is None else [stdin, *passed]
-        ours = [] if extra is None else [extra.fd]
+        readings: list[OwnedFd] = []
+        writings: list[OwnedFd] = []
         try:
             if long_lived:
                 self.check_descriptors()
             try:
-                readings, writings = pipes(1 if merged else 2)
-                ours += readings
-                theirs += writings
-                for writing in writings:
+                for _ in range(1 if merged else 2):
+                    reading, writing = pipe()
+                    readings.append(reading)
+                    writings.append(writing)
                     self.child_limits.give(writing.number)
             except OSError as exc:
                 raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
@@ -184,11 +178,11 @@ class Supervisor:
             spec = Spec(argv=argv, cwd=cwd, env=env, stdio=stdio, session=session)
             process = self._start(spec, output, long_lived=long_lived)
         except BaseException:
-            for fd in ours:
+            for fd in readings if extra is None else [*readings, extra.fd]:
                 fd.close()
             raise
         finally:
-            for fd in theirs:
+            for fd in (*writings, *passed) if stdin is None else (*writings, *passed, stdin):
                 fd.close()
         if merged:
             process.read(readings[0], STDOUT)

@@ -34,10 +34,7 @@ Limits = tuple[int, int]
 
 
 def obstacle() -> int | None:
-    """The hard limit that is too low for tags; None if tags can be set.
-
-    Without tags, orphans are found by session only.
-    """
+    """The hard limit that is too low for tags, if it is: orphans are found by session then."""
     hard = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
     return None if _allows_tags(hard) else hard
 

@@ -130,11 +130,7 @@ def _owns_orphan(tree: Tree, leader: int, pid: int) -> bool:
 
 
 def reap_orphans(supervised: Container[int]) -> Iterator[None]:
-    """Read the statuses of procd's ended children that aren't `supervised`, one a step: waitid(2).
-
-    Raises:
-        OSError: no descriptor is left to list them with.
-    """
+    """Read the statuses of procd's ended children that aren't `supervised`, one a step."""
     for pid in own_children():
         if pid not in supervised:
             with suppress(ChildProcessError):  # another search has read it
@@ -145,9 +141,7 @@ def reap_orphans(supervised: Container[int]) -> Iterator[None]:
 class Trees:
     """Signals and kills whole trees, a few steps in each turn of the event loop.
 
-    Attributes:
-        turns: to be taken before a tree is signalled or killed, so that a client that ends many
-            trees leaves time for others.
+    `turns` is to be taken before, so that a client that ends many trees leaves time for others.
     """
 
     def __init__(self, supervised: Mapping[int, Child], tasks: Tasks) -> None:
@@ -183,11 +177,7 @@ class Trees:
         self._tasks.start(self.turns.finish(steps), f"signal tree {tree.tag:x}")
 
     async def signal(self, tree: Tree, number: int) -> None:
-        """Signal all members, even if the caller is cancelled.
-
-        Raises:
-            OSError: no descriptor is left to search with; some members may have got it.
-        """
+        """Signal all members, even if the caller is cancelled; OSError if no descriptor is left."""
         steps = self._signal_steps(tree, number, {})
         self.turns.begin(steps)
         await self._tasks.finish(self.turns.finish(steps), f"signal tree {tree.tag:x}")
@@ -203,7 +193,7 @@ class Trees:
         )
 
     async def kill(self, tree: Tree) -> None:
-        """Kill a tree and wait for its end, at most `KILL_WAIT_S`; the kill goes on after that."""
+        """Kill a tree and wait at most `KILL_WAIT_S`; the kill goes on after that."""
         await self.turns.take()
         await asyncio.wait([self.start_kill(tree)], timeout=KILL_WAIT_S)
 

@@ -23,11 +23,9 @@ SO_PASSRIGHTS: Final = 83
 
 
 class OwnedFd:
-    """A descriptor, and the duty to close it.
+    """A descriptor, and the duty to close it. A closed one has no `number` (AttributeError).
 
-    Attributes:
-        number: the descriptor. A closed one has none: reading it raises AttributeError.
-        before_close: called by `close` first, to remove the number from an event loop.
+    `close` first calls `before_close`, to remove the number from an event loop.
     """
 
     __slots__ = ("before_close", "closed", "number")
@@ -38,7 +36,6 @@ class OwnedFd:
         self.before_close: Callable[[], object] | None = None
 
     def close(self) -> None:
-        """Close it; further calls do nothing."""
         if self.closed:
             return
         if self.before_close is not None:
@@ -76,27 +73,9 @@ def has_room_for_long_lived() -> bool:
     return number < most - RESERVED - min(SHORT_LIVED, (most - RESERVED) // 8)
 
 
-def pipes(count: int) -> tuple[list[OwnedFd], list[OwnedFd]]:
-    """Create pipes: their reading ends and their writing ends, blocking and not inheritable.
-
-    Raises:
-        OSError: there are not enough descriptors; none is left open.
-    """
-    numbers: list[int] = []
-    try:
-        for _ in range(count):
-            numbers += os.pipe()
-    except OSError:
-        for number in numbers:
-            os.close(number)
-        raise
-    ends = own_fds(*numbers)
-    return ends[::2], ends[1::2]
-
-
 def pipe() -> tuple[OwnedFd, OwnedFd]:
-    """Create one pipe: its reading end and its writing end."""
-    (reading,), (writing,) = pipes(1)
+    """Create a pipe: its reading end and its writing end, blocking and not inheritable."""
+    reading, writing = own_fds(*os.pipe())
     return reading, writing
 
 

@@ -6,7 +6,6 @@ Source: proc_stat(5), proc_meminfo(5), statvfs(3).
 import errno
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,8 +19,6 @@ LEAST_INTERVAL_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostUsage:
-    """Use of the machine now; sizes in bytes."""
-
     cpu_count: int
     cpu_used_pct: float
     mem_total: int
@@ -35,19 +32,14 @@ class HostUsage:
 class Host:
     """Measures the machine; CPU use is that since the previous measurement, or since boot."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
+    def __init__(self) -> None:
         self._measured_at = float("-inf")
         self._used_pct = 0.0
         self._busy_ticks = 0
         self._total_ticks = 0
 
     def usage(self, disk: str) -> HostUsage:
-        """Measure now; the disk is the file system of the directory `disk`.
-
-        Raises:
-            ProcdError: something can't be read.
-        """
+        """Measure now; the disk is the file system of the directory `disk`."""
         try:
             return self._usage(disk)
         except OSError as exc:
@@ -74,7 +66,7 @@ class Host:
         )
 
     def _cpu_used_pct(self) -> float:
-        now = self._now()
+        now = time.monotonic()
         if now - self._measured_at < LEAST_INTERVAL_S:
             return self._used_pct
         with open("/proc/stat") as lines:  # noqa: PTH123 - the first line alone

@@ -21,11 +21,8 @@ AUTOGROUP: Final = Path("/proc/self/autogroup")
 def pop_secret(name: str) -> str | None:
     """Remove a variable from the environment and return its value; None if it isn't set.
 
-    Its memory is overwritten: /proc/PID/environ shows what the process was started with to every
-    process of the same user, whatever is unset later.
-
-    Raises:
-        OSError: there is no /proc; the variable is unset, and still readable.
+    Its memory is overwritten, as /proc/PID/environ shows it to every process of the same user. If
+    there is no /proc, it is unset, and OSError raised.
 
     Source: proc_pid_environ(5); proc_pid_stat(5), env_start and env_end.
     """

@@ -27,7 +27,6 @@ def send(pid: int, start_time: int, numbers: tuple[int, ...]) -> None:
     Raises:
         ProcessLookupError: it has ended.
         PermissionError: procd may not signal it.
-        OSError: there is no descriptor to look at it with.
     """
     try:
         pidfd = _open(pid, start_time)

@@ -14,12 +14,9 @@ if TYPE_CHECKING:
 
 
 class Artifacts:
-    """Writes charts to a descriptor; if one can't be written, the program's output says so.
+    """Writes charts to a descriptor, which is closed as it was passed.
 
-    Args:
-        number: the descriptor as it was passed; closed here.
-        room_bytes: what procd accepts.
-        key: what each line begins with.
+    Each line begins with `key`; procd accepts `room_bytes`.
     """
 
     def __init__(self, number: int, room_bytes: int, key: str) -> None:

@@ -19,7 +19,6 @@ FAILED = 70  # sysexits.h: EX_SOFTWARE
 
 
 def main() -> None:
-    """Start, and serve until the end."""
     package = types.ModuleType("_procd")  # our other modules, under a name that users don't have
     package.__path__ = [dirname(__file__)]  # noqa: PTH120 - pathlib takes longer than all of this
     sys.modules["_procd"] = package

@@ -44,7 +44,7 @@ class Streams:
         self._streams = {number: _open(number) for number in NAMES}
 
     def restore(self) -> None:
-        """Put all of them back in their places; OSError if the code has closed the copies as well."""
+        """Put all of them back; OSError if the user's code has closed the copies as well."""
         self._name()  # a stream of the user's closes its descriptor when the last name of it goes
         for number, original in self._originals.items():
             dup2(original, number)
