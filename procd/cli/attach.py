@@ -28,8 +28,7 @@ from procd.cli.websocket import WAIT_S, Closed, wait
 # What programs on the server should know about the terminal here.
 INHERITED: Final = ("TERM", "COLORTERM")
 DETACH_KEYS: Final = "ctrl-p,ctrl-q"
-# How long the first detach key waits for the next: as long as readline(3) waits for the rest of an
-# ambiguous sequence (keyseq-timeout).
+# How long the first detach key waits for the next: readline(3), keyseq-timeout.
 HOLD_S: Final = 0.5
 CONTROLS: Final = "@abcdefghijklmnopqrstuvwxyz[\\]^_"
 CTRL_C: Final = b"\x03"
@@ -323,8 +322,7 @@ class Attachment:
             case "connected":
                 self._handle_connected(control, offset)
             case "presence":
-                # Several answers would be typed into the program: the terminal that was used last
-                # answers.
+                # The terminal that was used last answers: several answers would be input.
                 self._terminal.answer_queries(control["active"] == control["you"])
             case "exited":
                 self._exit_code = int(control["exitCode"])

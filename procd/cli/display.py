@@ -131,9 +131,8 @@ def _kitty(png: str) -> Iterator[str]:
 class Progress:
     """Shows what is waited for once that has taken a second; only on a terminal.
 
-    A timer's signal draws it during blocking calls. Nothing else may write to the terminal.
-
-    Source: setitimer(2); PEP 475.
+    A timer's signal draws it during blocking calls: setitimer(2), PEP 475. Nothing else may write
+    to the terminal.
     """
 
     def __init__(self, text: str) -> None:

@@ -1,7 +1,4 @@
-"""procd exec: one command, run on the server as if it ran here.
-
-The command runs in a session of its own. To delete that ends everything the command has started.
-"""
+"""procd exec: one command, run on the server as if it ran here, in a session of its own."""
 
 import binascii
 import math

@@ -33,9 +33,7 @@ class Unreachable(Failure):
 class Refused(Failure):
     """The server answered with an HTTP status of an error; `content` is the JSON of the reply."""
 
-    def __init__(
-        self, status: int, message: str, hint: str = "", content: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, status: int, message: str, hint: str, content: Mapping[str, Any]) -> None:
         super().__init__(message, hint)
         self.status = status
-        self.content = content or {}
+        self.content = content

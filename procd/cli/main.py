@@ -4,8 +4,7 @@ import gc
 import signal
 from typing import Final
 
-# Allocations between garbage collections: a start allocates much and leaves no garbage, and with
-# thousands of sessions a collection takes milliseconds.
+# Allocations between garbage collections, which take milliseconds with thousands of sessions.
 GC_THRESHOLD: Final = 50_000
 
 

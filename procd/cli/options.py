@@ -1,6 +1,4 @@
-"""Options and arguments of several commands, the completion of their values, and the settings for
-the server that take the place of options: the environment and the client's file.
-"""
+"""Options and arguments of several commands, their completion, and settings in place of options."""
 
 import os
 import stat

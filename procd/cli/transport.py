@@ -34,8 +34,7 @@ REUSE_S: Final = 0.5
 MAX_LINE_BYTES: Final = 64 << 10
 WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-# What a gateway answers whose server is away (RFC 9110, section 15.6), and a server that has too
-# much to do.
+# From a gateway whose server is away (RFC 9110, section 15.6), or a server with too much to do.
 AWAY: Final = (429, 502, 503, 504)
 HINTS: Final = {
     401: "give one with PROCD_TOKEN, --token-file or the client's file (see `procd --help`)",
@@ -45,12 +44,10 @@ HINTS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A server.
+    """A server, at its `url` as the user gave it.
 
-    Attributes:
-        url: as the user gave it, for messages.
-        socket: path of a Unix socket; empty for TCP.
-        prefix: path in front of the API's, behind a proxy; without a slash at its end.
+    `socket` is the path of a Unix socket, empty for TCP; `prefix` is the path in front of the
+    API's, behind a proxy, without a slash at its end.
     """
 
     url: str

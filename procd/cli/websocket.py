@@ -73,10 +73,7 @@ class WebSocket:
         self._flush()
 
     def receive(self) -> list[Message]:
-        """Return the messages that have arrived; also send what is queued, and ping.
-
-        To be called at least every few seconds. Raises Unreachable after a silence of DEAD_S, too.
-        """
+        """Send what is queued, ping, and return the messages that have arrived. Call it often."""
         self._flush()
         now = time.monotonic()
         try:

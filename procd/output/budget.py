@@ -11,8 +11,7 @@ LEAST_TAIL_BYTES: Final = 128 << 10
 class Budget:
     """How much memory all buffers together may use, and do use, in bytes.
 
-    Attributes:
-        evict: drops what is needed least; returns whether there was anything to drop.
+    `evict` drops what is needed least; it returns whether there was anything to drop.
     """
 
     __slots__ = ("_on_freed", "evict", "most_bytes", "used_bytes")

@@ -225,8 +225,7 @@ class Buffer:
     def read(self, offset: int, most: int) -> bytes:
         """Bytes from `offset` on: whole runs that fit in `most`, or part of one; b"" at the end.
 
-        Raises:
-            LookupError: `offset` lies before `start`, or beyond the end.
+        LookupError if `offset` lies before `start`, or beyond the end.
         """
         if offset == self.end:
             return b""

@@ -42,8 +42,7 @@ class Frames:
     def at(self, offset: int) -> tuple[bytes, int]:
         """The frame of the bytes at `offset`, of which there must be some, and the offset after it.
 
-        Raises:
-            LookupError: the bytes are no longer kept.
+        LookupError if the bytes are no longer kept.
         """
         cached = self._cache.get(offset)
         if cached is not None:

@@ -20,10 +20,7 @@ class Source(Protocol):
 
 
 class Store(Protocol):
-    """Keeps the bytes of a log, in memory or on disk: from `start` to `end`.
-
-    The fastest cursor may lag by `safe_lag_bytes` without losing bytes.
-    """
+    """Keeps the bytes of a log; the fastest cursor may lag by `safe_lag_bytes` and lose none."""
 
     end: int
 
@@ -42,13 +39,9 @@ S_co = TypeVar("S_co", bound=Store, covariant=True)
 class Log(Generic[S_co]):
     """An append-only sequence of bytes with an end.
 
-    Args:
-        high_bytes: lag of the fastest cursor at which the sources are paused; less if the store
-            keeps little. 0: they are never paused.
-
-    Attributes:
-        on_idle: called when the last cursor is detached.
-        tap: called with everything that is appended.
+    When the fastest cursor lags by `high_bytes`, or less if the store keeps little, the sources are
+    paused; 0: never. `on_idle` is called when the last cursor is detached, and `tap` with
+    everything that is appended.
     """
 
     __slots__ = ("_cursors", "_high_bytes", "_sources", "on_idle", "paused",

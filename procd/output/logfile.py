@@ -22,8 +22,7 @@ from procd.unix.file import make_directory, open_regular, punch
 log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 256 << 10
-# A log at its limit gives up this much at a time, or one part in STEPS of the limit if that is
-# less, so that it doesn't give up space at each write.
+# A log at its limit gives up this much at a time, or one part in STEPS of the limit if less.
 STEP_BYTES: Final = 1 << 20
 STEPS: Final = 16
 # A log with more changes of its stream (512 KiB) loses the older half, with the output before.
@@ -246,9 +245,7 @@ class LogFile:
     def read(self, offset: int, most: int) -> bytes:
         """Up to `most` bytes of all streams from `offset` on; b"" at the end.
 
-        Raises:
-            LookupError: `offset` is before `start` or beyond the end.
-            OSError: the file can't be read, or another program has shortened it.
+        LookupError if `offset` is before `start` or beyond the end; OSError if they can't be read.
         """
         if not self.start <= offset <= self.end:
             raise LookupError(offset)
@@ -298,11 +295,7 @@ class LogFile:
 
 
 class Snapshot:
-    """The bytes that a log kept at one moment, to be read while `hold` lasts, more than once.
-
-    Attributes:
-        sole_stream: the stream of all of them; 0 if there are several streams, or no bytes.
-    """
+    """The bytes that a log kept at one moment, to be read while `hold` lasts, more than once."""
 
     __slots__ = ("_end", "_file", "kept_bytes", "sole_stream", "start")
 

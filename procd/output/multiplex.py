@@ -24,8 +24,7 @@ BATCH_BYTES: Final = 256 << 10
 BATCH_MESSAGES: Final = 256
 # How far beyond a batch the place to cut it is looked for.
 LOOKAHEAD_BYTES: Final = 4
-# How long bytes wait for those after them, if a client would take them for part of a marker or they
-# are the beginning of a character, seconds.
+# How long part of what may be a marker or a character waits for the rest, seconds.
 HOLD_S: Final = 0.005
 
 

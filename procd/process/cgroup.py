@@ -40,10 +40,7 @@ class Leaf:
 
     @property
     def entrance(self) -> tuple[str, ...]:
-        """A wrapper that enters the leaf before it executes a program; empty without limits.
-
-        A program that is moved in after its start may have forked before, outside of the limits.
-        """
+        """A wrapper that enters the leaf before it executes a program, and so before that forks."""
         if not self.limited:
             return ()
         return ("/bin/sh", "-c", 'echo 0 >"$0" && exec "$@"', str(self.path / "cgroup.procs"))
@@ -103,7 +100,7 @@ class CgroupRoot:
         return leaf
 
     def limited(self, limits: Mapping[str, str], pid: int) -> "CgroupRoot":
-        """The same root, with those of the limits for every leaf whose controllers are delegated.
+        """The same root, whose leaves get those of the limits whose controllers are delegated.
 
         `pid` is moved into a leaf if it is in the root itself.
         """
@@ -157,10 +154,7 @@ def limits(name: str) -> dict[str, int]:
 
 
 def memory_bytes() -> int:
-    """The machine's memory, or less if this process is limited.
-
-    Source: sysconf(3); memory.max of cgroup v2; getrlimit(2), RLIMIT_AS.
-    """
+    """The machine's memory, or less if limited: sysconf(3); memory.max; getrlimit(2), RLIMIT_AS."""
     sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")]
     sizes += limits("memory.max").values()
     space, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -168,7 +162,7 @@ def memory_bytes() -> int:
 
 
 def find_root(setting: str) -> CgroupRoot | None:
-    """The root for leaves by this setting: "off", "auto", or the absolute path of a cgroup v2.
+    """The root for leaves by this setting: "off", the absolute path of a cgroup v2, or "auto".
 
     "auto" takes procd's own cgroup if it is delegated: not the top one, and writable.
     """

@@ -32,12 +32,7 @@ class ExitStatus:
 
 
 class Child:
-    """A child process from its start until its status is known.
-
-    `on_exit` is called once with the status; the pid may be reused from then on.
-
-    Source: pidfd_open(2): a pidfd becomes readable when its process ends.
-    """
+    """A child process until its status is known: its pidfd becomes readable then, pidfd_open(2)."""
 
     __slots__ = ("_loop", "_on_exit", "_pidfd", "pid")
 

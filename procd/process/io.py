@@ -64,10 +64,7 @@ class FdReader:
         return self._fd.closed
 
     def pair_with(self, other: "FdReader") -> None:
-        """Read both whenever one is readable, the one that was readable first before the other.
-
-        The order between two pipes can't be known more exactly: the kernel doesn't record it.
-        """
+        """Read both whenever one is readable, as the kernel doesn't record their order."""
         self.sibling, other.sibling = other, self
 
     def pause(self) -> None:
@@ -155,10 +152,7 @@ def _ignore(*_: object) -> None:
 
 
 class FdWriter:
-    """Writes to a pipe or a PTY master, and makes it non-blocking; what doesn't fit is queued.
-
-    It never closes the descriptor: a PTY master is shared with a reader.
-    """
+    """Writes to a pipe or a PTY master, and makes it non-blocking; never closes it."""
 
     __slots__ = ("_fd", "_loop", "_queue", "_waiters", "_writing")
 
@@ -179,10 +173,7 @@ class FdWriter:
         return self._fd.closed
 
     def write(self, data: bytes) -> None:
-        """Write what fits now and queue the rest; drop it if there is no reader any more.
-
-        The queue has no limit of its own: the caller checks `queued_bytes` or awaits `drain`.
-        """
+        """Write what fits now and queue the rest, without a limit; drop it without a reader."""
         if self._fd.closed or not data:
             return
         written = 0 if self._queue else self._write(data)

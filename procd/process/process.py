@@ -181,10 +181,7 @@ class Process:
         return not leader or tags.retag(leader, tag)
 
     def interrupt(self, tag: int, still: Callable[[], bool]) -> None:
-        """Send SIGINT to the process, and to those of its process group that carry `tag`.
-
-        The search may take some turns of the event loop: `still` says whether it is still wanted.
-        """
+        """Send SIGINT to the process and those of its group with `tag`, as long as `still` says."""
         tree = self.record.tree
 
         def in_foreground(pid: int) -> bool:

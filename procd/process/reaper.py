@@ -14,14 +14,10 @@ REAP_DELAY_S: Final = 1.0
 
 
 class Reaper:
-    """Reaps orphans from its creation until `close`.
+    """Reaps orphans, which aren't in `supervised`, from its creation until `close`.
 
     SIGCHLD is blocked from the first one until the orphans are reaped: each delivery wakes the
     event loop, and pidfds report the ends of supervised children anyway.
-
-    Args:
-        supervised: the pids whose statuses others read.
-        on_reap: called each time, for other work after the end of processes.
     """
 
     def __init__(

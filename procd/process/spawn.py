@@ -1,7 +1,6 @@
 """Starting a program with `posix_spawn`, never by a fork of the interpreter.
 
-glibc and musl spawn with vfork semantics: the cost doesn't grow with procd's memory, and a failed
-exec is reported as an error.
+glibc and musl spawn with vfork semantics: the cost doesn't grow with procd's memory.
 """
 
 import errno
@@ -33,24 +32,21 @@ DUP2: Final = os.POSIX_SPAWN_DUP2
 # Source: env(1) of GNU coreutils, --split-string, --chdir.
 ENV: Final = "/usr/bin/env"
 
-# Children get the soft limit of descriptors that procd was started with, before it raised its own:
-# with a huge one, programs that close every possible descriptor are slow, and those that use
-# select(2) may fail. With musl they get procd's: its posix_spawn makes a pipe, whose numbers have
-# to be below the limit.
+# Children get the soft limit of descriptors that procd was started with: with a huge one, programs
+# that close every possible descriptor are slow. With musl they get procd's, as its posix_spawn
+# makes a pipe, whose numbers have to be below the limit.
 OPEN_FILES: Final = (
     resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if hasattr(LIBC, "gnu_get_libc_version")
     else sys.maxsize
 )
 
-# The signals to reset: those that procd ignores. execve(2) itself resets those with a handler. Not
-# all signals, as each costs a system call while the event loop waits.
+# Signals that procd ignores: execve(2) itself resets those with a handler.
 RESET_SIGNALS: Final = {
     number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN
 } | {signal.SIGPIPE, signal.SIGXFSZ}
 
-# Limits of execve(2): of one string with its NUL, and of all strings together, whatever the limit
-# of the stack, at most and at least.
+# Limits of execve(2): of one string with its NUL, and of all together, at most and at least.
 MAX_STRING_BYTES: Final = 32 * resource.getpagesize()
 MAX_TOTAL_BYTES: Final = 6 << 20
 MIN_TOTAL_BYTES: Final = 128 << 10
@@ -115,10 +111,7 @@ def spawn(spec: Spec, tag: int) -> int:
         spec = replace(spec, argv=(*spec.wrappers, ENV, *env_options, *spec.argv))
     if spec.cwd == here:
         return _spawn(spec, env, actions, tag)
-    try:
-        former = _open_working_directory()
-    except OSError as exc:
-        raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
+    former = _open_working_directory()
     try:
         with nullcontext() if spec.run_as is None else spec.run_as.acting():
             _change_directory(spec.cwd)
@@ -132,8 +125,6 @@ def spawn(spec: Spec, tag: int) -> int:
 
 def check_startable(cwd: str, env: Mapping[str, str]) -> None:
     """Refuse with SpawnFailed a directory and an environment that are too long for any program.
-
-    For a program that is started later. `spawn` leaves this check to the kernel.
 
     Source: execve(2), "Limits on size of arguments and environment"; chdir(2).
     """
@@ -161,9 +152,12 @@ def _working_directory() -> str:
 def _open_working_directory() -> int:
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     try:
-        return os.open(".", flags)
-    except PermissionError:
-        return os.open("/", flags)
+        try:
+            return os.open(".", flags)
+        except PermissionError:
+            return os.open("/", flags)
+    except OSError as exc:
+        raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
 
 
 def _return_to(former: int) -> None:

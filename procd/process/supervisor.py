@@ -68,8 +68,7 @@ class SpawnRate:
 class Supervisor:
     """All supervised processes, and what they share: limits, memory budget, cgroup root.
 
-    Attributes:
-        turns: await `turns.take()` before a start, as each start blocks the event loop.
+    Await `turns.take()` before a start, as each start blocks the event loop.
     """
 
     def __init__(self, config: ProcessConfig) -> None:
@@ -145,15 +144,14 @@ class Supervisor:
             stdin: becomes the child's input, instead of /dev/null; closed here.
             passed: become the child's descriptors from 3 on; closed here.
             extra: is read as well, but not into the log; closed if the start fails.
-            long_lived: whether it gets a cgroup of its own, where there is a root for them, and is
-                refused the last descriptors.
+            long_lived: it gets a cgroup of its own, if any can, but not the last descriptors.
             merged: whether both streams get one pipe, as stdout, so that their order is exact.
             session: whether it needs a session of its own. The kernel makes an autogroup for it,
                 which costs as much as the rest of a start on a busy machine: sched(7).
 
         Raises:
             SpawnFailed: the start failed, and left nothing behind.
-            Exhausted: `process.max_processes` are supervised, or few descriptors are left.
+            Exhausted: a limit is reached.
         """
         readings: list[OwnedFd] = []
         writings: list[OwnedFd] = []

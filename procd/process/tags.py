@@ -56,10 +56,7 @@ def unmark(limits: Limits) -> None:
 
 
 def retag(pid: int, tag: int) -> bool:
-    """Change the tag of `pid`, and so of what it starts from now on.
-
-    False if only the process itself may: another user's, without CAP_SYS_RESOURCE.
-    """
+    """Change the tag of `pid`; False if only the process itself may, without CAP_SYS_RESOURCE."""
     try:
         _, hard = resource.prlimit(pid, resource.RLIMIT_RTTIME)
         resource.prlimit(pid, resource.RLIMIT_RTTIME, (tag, hard))

@@ -1,7 +1,7 @@
 """Process trees: a process and all its descendants, searched, signalled and killed together.
 
-A descendant is found by parentage, as the kernel lists the children of each thread; or by tag (see
-`tags`), if its ancestors have died and it has become a child of procd, the child subreaper.
+The kernel lists the children of each thread. A process whose ancestors have died becomes a child of
+procd, the child subreaper, and is found by its tag (see `tags`).
 
 Source: prctl(2) PR_SET_CHILD_SUBREAPER, proc_pid_task(5) "children".
 """
@@ -28,8 +28,7 @@ from procd.unix.procfs import children, own_children, stat_of, ticks_since_boot
 log = logging.getLogger(__name__)
 
 PR_SET_CHILD_SUBREAPER: Final = 36
-# SIGKILL ends a process at its next return from the kernel. In an uninterruptible sleep, as when a
-# disk doesn't answer, that can take any time.
+# In an uninterruptible sleep, as when a disk doesn't answer, a kill can take any time.
 KILL_WAIT_S: Final = 2.0
 SUDO_WAIT_S: Final = SUDO_GRACE_S + 0.1
 # After so many rounds a kill is reported as an error, and goes on more slowly.
@@ -160,10 +159,7 @@ class Trees:
     ) -> dict[int, int]:
         """Signal all members, or `only` some, and return those that got it: pid → start time.
 
-        Does nothing if no descriptor is left to search with.
-
-        Args:
-            wake: continue stopped members, so that they can handle the signal.
+        `wake` continues stopped members. Does nothing if no descriptor is left to search with.
         """
         reached: dict[int, int] = {}
         steps = self._signal_steps(tree, number, reached, only, wake=wake, sudo=sudo)
@@ -198,11 +194,7 @@ class Trees:
         await asyncio.wait([self.start_kill(tree)], timeout=KILL_WAIT_S)
 
     async def emptied(self, tree: Tree) -> None:
-        """Wait until the tree has no members.
-
-        A member that ends during a search may leave children that the search misses, so it is
-        repeated until it finds no dead member.
-        """
+        """Wait until the tree has no members, and a search finds no dead one that left children."""
         known_dead: set[int] = set()
         while True:
             living: dict[int, int] = {}

@@ -19,8 +19,8 @@ IUTF8: Final = 0x4000  # asm-generic/termbits-common.h
 class Terminal:
     """Both ends of a terminal, and the path of the slave.
 
-    The slave is kept open until the program has ended, so that reading the master doesn't fail
-    with EIO when the program itself closes its terminal for a while.
+    The slave is kept open until the program has ended: else reading the master would fail with EIO
+    when the program itself closes its terminal for a while.
     """
 
     master: OwnedFd
@@ -33,7 +33,7 @@ class Terminal:
 
 
 def open_terminal(cols: int, rows: int) -> Terminal:
-    """Open a terminal of this size; erasing in canonical mode removes whole UTF-8 characters.
+    """Open a terminal; erasing in canonical mode removes whole UTF-8 characters.
 
     It becomes the controlling terminal of the first session leader that opens the slave's path.
     """

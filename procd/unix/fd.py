@@ -12,8 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-# New work doesn't get the last descriptors, so that procd can still accept connections and end what
-# runs.
+# New work doesn't get the last descriptors: procd accepts connections and ends what runs with them.
 RESERVED: Final = 64
 # Long-lived work leaves so many more, or an eighth of the rest if that is less: when no more shells
 # can be started, those that run can still execute commands.

@@ -12,8 +12,7 @@ from typing import Final
 
 from procd.errors import ProcdError
 
-# The CPU use is measured anew after this time. The kernel counts in ticks of 10 ms: over a shorter
-# time, as between two clients that ask at once, the result would be 0 or 100.
+# The CPU use is measured anew after this time: over a few ticks of 10 ms it would be 0 or 100.
 LEAST_INTERVAL_S: Final = 0.5
 
 

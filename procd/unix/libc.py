@@ -1,10 +1,7 @@
-"""The C library: calls that Python has no function for, and its malloc.
+"""The C library: calls that Python has no function for, and its malloc: mallopt(3), malloc_trim(3).
 
-By default glibc returns a large block to the kernel as soon as it is freed, and the next large
-output waits while new pages are cleared; free memory below a block in use is never returned. With
-another C library than glibc nothing is changed.
-
-Source: mallopt(3), malloc_trim(3).
+glibc returns a large block to the kernel as soon as it is freed, and the next large output waits
+while new pages are cleared; free memory below a block in use is never returned.
 """
 
 import asyncio
@@ -17,8 +14,7 @@ LIBC: Final = ctypes.CDLL(None, use_errno=True)
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 
-# So much may stay free at the end of the heap. Blocks up to MMAP_BYTES, the most that glibc allows,
-# come from the heap.
+# So much may stay free at the end of the heap, from where come blocks up to MMAP_BYTES.
 TRIM_BYTES: Final = 128 << 20
 MMAP_BYTES: Final = 32 << 20
 # What has to be freed before a trim is worth its time.

@@ -59,13 +59,10 @@ def renounce_keys() -> None:
 
 
 def raise_priority(nice: int) -> None:
-    """Set procd's own nice value (-20 to 0), which its children don't inherit.
+    """Set procd's own nice value (-20 to 0), which its children don't inherit, if it has none yet.
 
-    A nice value other than 0 that procd was started with stays. If procd leads a session, its
-    autogroup is set as well, which children with a session of their own leave.
-
-    Raises:
-        PermissionError: CAP_SYS_NICE, or a sufficient RLIMIT_NICE, is missing.
+    If procd leads a session, its autogroup is set as well, which children with a session of their
+    own leave. PermissionError: CAP_SYS_NICE, or a sufficient RLIMIT_NICE, is missing.
 
     Source: sched(7), "The nice value", "The autogroup feature", "SCHED_RESET_ON_FORK".
     """

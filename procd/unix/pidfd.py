@@ -22,12 +22,7 @@ NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def send(pid: int, start_time: int, numbers: tuple[int, ...]) -> None:
-    """Send signals to a process.
-
-    Raises:
-        ProcessLookupError: it has ended.
-        PermissionError: procd may not signal it.
-    """
+    """Send signals to a process. ProcessLookupError: it has ended; PermissionError: it isn't ours."""
     try:
         pidfd = _open(pid, start_time)
     except OSError as exc:

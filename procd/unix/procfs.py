@@ -71,10 +71,7 @@ def users_of(pid: int) -> tuple[int, int, int] | None:
 
 
 def read_proc(path: str) -> bytes:
-    """Read a file in /proc, in half the time that `open` takes.
-
-    Empty if its process is gone or may not be looked at (proc(5), "hidepid").
-    """
+    """Read a file in /proc; empty if its process is gone or hidden (proc(5), "hidepid")."""
     try:
         return _read(path)
     except (FileNotFoundError, ProcessLookupError, PermissionError):

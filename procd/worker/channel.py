@@ -1,8 +1,7 @@
 """The socket between the interpreter and procd.
 
-Messages of procd are in the format of `marshal`. Those to procd are JSON, since they come from a
-process that runs other people's code. How a message is made of packets: see procd's end,
-`services/interpreter/worker_protocol.py`.
+Messages of procd are in the format of `marshal`; those of this process, which runs other people's
+code, are JSON. Their packets: see procd's end, `services/interpreter/worker_protocol.py`.
 """
 
 from __future__ import annotations

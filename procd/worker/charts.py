@@ -1,6 +1,4 @@
-"""Reads what a matplotlib figure shows, as plain data.
-
-Runs in the user's Python (3.8 or newer) with the user's matplotlib (3.3 or newer).
+"""Reads what a matplotlib figure (3.3 or newer) shows, as plain data, in the user's Python.
 
 Source: Process API contract, section 7.4.
 """
@@ -127,25 +125,21 @@ def _recognise(ax: Any) -> tuple[str, list[Any]]:
     # Lines without points are for a legend, unless there is nothing else.
     drawn = [line for line in lines if len(line.get_xydata()) and not _is_straight(line)]
 
-    kind: str
-    found: list[Any]
     if ax.name == "3d":
-        kind, found = "unknown", []  # the parts are projections
-    elif not others and (boxes := _boxes_of(lines, patches)):
-        kind, found = "box_and_whisker", boxes
-    elif lines and not patches and not others:
-        kind, found = "line", drawn or lines
-    elif drawn:
-        kind, found = "unknown", []
-    elif bars and not others and all(isinstance(patch, Rectangle) for patch in patches):
-        kind, found = "bar", bars
-    elif patches and not others and all(isinstance(patch, Wedge) for patch in patches):
-        kind, found = "pie", patches
-    elif others and not patches and all(_is_scatter(ax, part) for part in others):
-        kind, found = "scatter", others
-    else:
-        kind, found = "unknown", []
-    return kind, found
+        return "unknown", []  # the parts are projections
+    if not others and (boxes := _boxes_of(lines, patches)):
+        return "box_and_whisker", boxes
+    if lines and not patches and not others:
+        return "line", drawn or lines
+    if drawn:
+        return "unknown", []
+    if bars and not others and all(isinstance(patch, Rectangle) for patch in patches):
+        return "bar", bars
+    if patches and not others and all(isinstance(patch, Wedge) for patch in patches):
+        return "pie", patches
+    if others and not patches and all(_is_scatter(ax, part) for part in others):
+        return "scatter", others
+    return "unknown", []
 
 
 def _is_nothing(part: Any) -> bool:
@@ -428,11 +422,9 @@ def _finite(value: Any) -> float | None:
 def _plain(value: Any) -> str | None:
     """Return a number as people write it: "3", "2.5"."""
     number = _finite(value)
-    if number is None:
-        return None
-    if number.is_integer() and abs(number) < 1e15:
+    if number is not None and number.is_integer() and abs(number) < 1e15:
         return str(int(number))
-    return repr(number)
+    return None if number is None else repr(number)
 
 
 def _label_of(part: Any) -> str:

@@ -1,9 +1,7 @@
 """A Python interpreter that keeps its state, and serves requests over a socket.
 
-A script for the user's own Python, CPython 3.8 or later. Descriptors 1 and 2 are pipes that procd
-reads: whatever is written there is output. Requests and replies go over a socket of their own.
-
-Source: Process API contract, section 11.
+A script for the user's own Python, CPython 3.8 or later. What is written to descriptors 1 and 2 is
+output. Source: Process API contract, section 11.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# The builtins as they were at the start. Our modules take them for their own, so that a `print` or
-# `open` that the user's code has replaced is not called by ours.
+# Our modules take these for their builtins, as the user's code may replace `print` or `open`.
 __builtins__ = BUILTINS = dict(vars(builtins))  # type: ignore[assignment]
 # The user's directory is added later.
 STARTUP_PATH = [*sys.path]

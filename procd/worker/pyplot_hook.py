@@ -1,7 +1,6 @@
-"""Makes pyplot.show() report the charts that it shows.
+"""Makes pyplot.show() report the charts that it shows, in the user's Python (3.8 or newer).
 
-Runs in the user's Python (3.8 or newer). It costs next to nothing until matplotlib.pyplot is
-imported, so even the standard library is imported where it is needed.
+Imports are inside functions: it costs next to nothing until matplotlib.pyplot is imported.
 
 Source: Process API contract, section 7.4.
 """
@@ -22,8 +21,7 @@ def install(emit: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
     """Make pyplot.show() report what it shows, once pyplot is imported.
 
     `emit` is called with {"type": "chart", "value": chart} for each figure that is shown for the
-    first time or has changed since; what it raises is raised by the user's show(). Returns a
-    function that forgets which figures were shown.
+    first time or has changed since. Returns a function that forgets which figures were shown.
     """
     reporter = _Reporter(emit)
     on_import("matplotlib.pyplot", reporter.attach)
