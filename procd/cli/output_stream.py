@@ -1,7 +1,4 @@
-"""The output of commands and terminals of the server, followed from an offset over WebSockets.
-
-Source: Process API contract, sections 9.1 and 10; docs/wire.md.
-"""
+"""Output followed over WebSockets. Source: Process API contract, 9.1 and 10; docs/wire.md."""
 
 import json
 import time
@@ -141,7 +138,7 @@ class PtyStream:
 
 
 class Reconnect:
-    """When to connect to a lost server again (`retry_at`), and when to give up (`limit_s`)."""
+    """When to connect to a lost server again (`retry_at`), and to give up (after `limit_s`)."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s

@@ -73,7 +73,7 @@ class WebSocket:
         self._flush()
 
     def receive(self) -> list[Message]:
-        """Send what is queued, ping, and return the messages that have arrived. Call it often."""
+        """Send what waits, ping, and return what has arrived. To be called every few seconds."""
         self._flush()
         now = time.monotonic()
         try:

@@ -14,6 +14,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 VERSIONS: Final = (2, 3)
+# What parsing a line raises that isn't of a recording.
+MALFORMED: Final = (
+    LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
 
 
 class Writer:
@@ -92,14 +96,7 @@ def read_header(line: str | bytes) -> Header:
             timestamp=float(document.get("timestamp", 0)),
             idle_limit_s=limit,
         )
-    except (
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as exc:
+    except MALFORMED as exc:
         raise NotARecordingError("not a recording") from exc
     if version not in VERSIONS:
         raise NotARecordingError(f"asciicast version {version} is not known")
@@ -120,7 +117,7 @@ def read_events(lines: Iterable[str], version: int) -> Iterator[Event]:
             if not math.isfinite(interval_s):
                 raise ValueError
             event = Event(max(0.0, interval_s), str(code), str(data))
-        except (ValueError, TypeError, OverflowError, RecursionError) as exc:
+        except MALFORMED as exc:
             raise NotARecordingError(f"line {number} is no event") from exc
         before = float(moment)
         yield event

@@ -14,8 +14,6 @@ class Budget:
     `evict` drops what is needed least; it returns whether there was anything to drop.
     """
 
-    __slots__ = ("_on_freed", "evict", "most_bytes", "used_bytes")
-
     def __init__(self, most_bytes: int, on_freed: Callable[[int], None] = lambda _: None) -> None:
         self.most_bytes = most_bytes
         self.used_bytes = 0

@@ -1,7 +1,6 @@
 """Logs of commands on disk, addressed by offset, and the disk space that they share.
 
-Writes go to the page cache; what is read is mostly what was just written. A full disk costs the
-oldest output and never a command.
+A full disk costs the oldest output and never a command.
 """
 
 import errno

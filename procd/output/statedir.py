@@ -1,7 +1,6 @@
 """The directory in which one run of procd keeps its files; those of dead runs are removed.
 
-Each has a lock on a file inside: the kernel releases it when its owner ends, however that ends, and
-no process id has to be trusted. Source: flock(2).
+Each has a lock on a file inside, which ends with its owner, however that ends: flock(2).
 """
 
 import fcntl

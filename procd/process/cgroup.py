@@ -40,7 +40,7 @@ class Leaf:
 
     @property
     def entrance(self) -> tuple[str, ...]:
-        """A wrapper that enters the leaf before it executes a program, and so before that forks."""
+        """A wrapper that enters the leaf before a program starts; empty without limits."""
         if not self.limited:
             return ()
         return ("/bin/sh", "-c", 'echo 0 >"$0" && exec "$@"', str(self.path / "cgroup.procs"))

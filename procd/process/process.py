@@ -165,7 +165,7 @@ class Process:
         return None if self.record.leaf is None else self.record.leaf.usage()
 
     def poll(self) -> None:
-        """Read its status now if it has ended, before it is ended because of a timeout."""
+        """Read its status now if it has ended; to be called before a timeout ends it."""
         self.child.poll()
 
     def signal(self, number: int) -> None:
@@ -181,7 +181,7 @@ class Process:
         return not leader or tags.retag(leader, tag)
 
     def interrupt(self, tag: int, still: Callable[[], bool]) -> None:
-        """Send SIGINT to the process and those of its group with `tag`, as long as `still` says."""
+        """Send SIGINT to the process and those of its group with `tag`, while `still()` is true."""
         tree = self.record.tree
 
         def in_foreground(pid: int) -> bool:

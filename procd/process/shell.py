@@ -20,8 +20,8 @@ NAMES_ITSELF: Final = {"bash": "BASH_ARGV0", "zsh": "0"}
 class Shell:
     """The shell of this machine: found once, and searched for again if it is removed.
 
-    A path to `override` is used without a search. `default` is the user's login shell, preferred to
-    sh if it can run scripts for sh. Source: Process API contract, section 4.1.
+    `override` is a path to use without a search, or empty. `default` is the user's login shell,
+    preferred to sh if it can run scripts for sh. Source: Process API contract, section 4.1.
     """
 
     def __init__(self, override: str, default: str) -> None:

@@ -30,8 +30,6 @@ RUN_MASK: Final = EVERY_BIT & -(1 << (PART_BITS + PROCESS_BITS))
 
 _SOFT_LIMIT: Final = re.compile(rb"^Max realtime timeout +(\d+) ", re.MULTILINE)
 
-Limits = tuple[int, int]
-
 
 def obstacle() -> int | None:
     """The hard limit that is too low for tags, if it is: orphans are found by session then."""
@@ -43,7 +41,7 @@ def _allows_tags(hard: int) -> bool:
     return hard == resource.RLIM_INFINITY or hard > EVERY_BIT
 
 
-def mark(tag: int) -> Limits:
+def mark(tag: int) -> tuple[int, int]:
     """Set procd's own tag, for a child to inherit. Returns what `unmark` takes."""
     limits = resource.getrlimit(resource.RLIMIT_RTTIME)
     if _allows_tags(limits[1]):
@@ -51,7 +49,7 @@ def mark(tag: int) -> Limits:
     return limits
 
 
-def unmark(limits: Limits) -> None:
+def unmark(limits: tuple[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_RTTIME, limits)
 
 

@@ -1,7 +1,4 @@
-"""A pseudo-terminal: its master, its slave and its window size.
-
-Source: pts(4), pty(7), ioctl_tty(2), termios(3).
-"""
+"""A pseudo-terminal and its window size. Source: pts(4), pty(7), ioctl_tty(2), termios(3)."""
 
 import fcntl
 import os

@@ -1,8 +1,4 @@
-"""File descriptors: each has one owner, which closes it.
-
-A descriptor is removed from the event loop before it is closed. After the close its number may be
-reused at once, and the loop would watch the wrong file.
-"""
+"""File descriptors: each has one owner, which closes it."""
 
 import errno
 import os
@@ -24,7 +20,8 @@ SO_PASSRIGHTS: Final = 83
 class OwnedFd:
     """A descriptor, and the duty to close it. A closed one has no `number` (AttributeError).
 
-    `close` first calls `before_close`, to remove the number from an event loop.
+    `close` first calls `before_close`, to remove the number from an event loop: it may be reused at
+    once, and the loop would watch the wrong file.
     """
 
     __slots__ = ("before_close", "closed", "number")

@@ -1,7 +1,4 @@
-"""Use of the machine's processors, memory and disk.
-
-Source: proc_stat(5), proc_meminfo(5), statvfs(3).
-"""
+"""Use of processors, memory and disk. Source: proc_stat(5), proc_meminfo(5), statvfs(3)."""
 
 import errno
 import os

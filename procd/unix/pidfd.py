@@ -1,8 +1,6 @@
 """Signalling processes and waiting for their ends, safely though pids are reused.
 
-A process is identified by its pid and its start time, in ticks since boot.
-
-Source: pidfd_open(2), proc_pid_stat(5).
+They are named by pid and start time in ticks. Source: pidfd_open(2), proc_pid_stat(5).
 """
 
 import asyncio
@@ -22,7 +20,7 @@ NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def send(pid: int, start_time: int, numbers: tuple[int, ...]) -> None:
-    """Send signals to a process. ProcessLookupError: it has ended; PermissionError: it isn't ours."""
+    """Send signals to a process. ProcessLookupError: it has ended; PermissionError: refused."""
     try:
         pidfd = _open(pid, start_time)
     except OSError as exc:

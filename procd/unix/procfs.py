@@ -1,7 +1,4 @@
-"""What /proc says about processes.
-
-Source: proc_pid_stat(5), proc_pid_status(5), proc_pid_task(5) "children".
-"""
+"""Processes in /proc: proc_pid_stat(5), proc_pid_status(5), proc_pid_task(5) "children"."""
 
 import os
 import time

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Artifacts:
-    """Writes charts to a descriptor, which is closed as it was passed.
+    """Writes charts to a duplicate of a descriptor, and closes the original.
 
     Each line begins with `key`; procd accepts `room_bytes`.
     """

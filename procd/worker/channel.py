@@ -25,7 +25,7 @@ LAST = 2
 class Channel:
     def __init__(self, number: int) -> None:
         self._number = number
-        self._key = b""
+        self.key = b""  # what every packet begins with
 
     def is_quiet(self, seconds: float) -> bool:
         """Return whether nothing comes for so long."""
@@ -48,10 +48,7 @@ class Channel:
         data = message.encode()
         for start in range(0, len(data), CHUNK_BYTES):
             flags = (start == 0) * FIRST + (start + CHUNK_BYTES >= len(data)) * LAST
-            write(self._number, self._key + bytes((flags,)) + data[start : start + CHUNK_BYTES])
-
-    def use(self, key: bytes) -> None:
-        self._key = key
+            write(self._number, self.key + bytes((flags,)) + data[start : start + CHUNK_BYTES])
 
     def close(self) -> None:
         """Close it in a forked child: it is the parent's."""

@@ -36,7 +36,7 @@ def main() -> None:
     channel = Channel(move_up(CONTROL_FD))
     close(CONTROL_FD)
     start = channel.receive()
-    channel.use(start["key"])
+    channel.key = start["key"]
     streams = Streams()
     streams.restore()
     interpreter = Interpreter(channel, streams)
