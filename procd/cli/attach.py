@@ -37,7 +37,6 @@ QUICK_S: Final = 5.0
 # Close codes after which the terminal may still be there: RFC 6455, section 7.4.1, and the IANA's
 # registry (1012: service restart, 1013: try again later).
 TEMPORARY: Final = (1001, 1005, 1006, 1012, 1013)
-SLOW: Final = "slow consumer"
 
 
 @click.command("attach")
@@ -346,7 +345,7 @@ class Attachment:
     def _handle_close(self, closed: Closed) -> None:
         if closed.code in TEMPORARY:
             raise Unreachable(f"the server closed the connection: {closed.reason}")
-        if closed.reason == SLOW:
+        if closed.reason == "slow consumer":
             self._restarts = True  # the server no longer has what follows
             raise Unreachable("this terminal is too slow for that much output")
         raise Failure(closed.reason or f"the server closed with code {closed.code}")

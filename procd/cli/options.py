@@ -12,7 +12,6 @@ import click
 from procd.cli.failure import Failure, Refused
 from procd.cli.transport import DEFAULT_URL, SESSION, Client, Target, parse, quoted
 
-COMPLETION_S: Final = 2.0
 MAX_TOKEN_BYTES: Final = 4096
 SETTINGS: Final = ("url", "token", "token_file")  # of the client's file
 
@@ -172,7 +171,7 @@ class Name(click.ParamType):  # type: ignore[type-arg]  # no generic before clic
         names: list[str] = []
         try:
             for path in paths:
-                names += _names(_client(ctx).call("GET", path, within_s=COMPLETION_S))
+                names += _names(_client(ctx).call("GET", path, within_s=2))
         except Failure:
             return []  # there is no place for a message
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -21,11 +21,8 @@ from procd.cli.stdio import STDERR, STDIN, STDOUT, read_stdin, use_colours, writ
 from procd.cli.transport import CONTEXT, Client, quoted
 from procd.cli.websocket import wait
 
-MAX_HISTORY_LINES: Final = 10_000
 # Type of the result that holds the exit code of a SystemExit.
 EXIT_TYPE: Final = "application/vnd.procd.exit+json"
-CREATE_S: Final = 60.0
-INTERRUPT_S: Final = 5.0
 
 
 @click.command("python")
@@ -77,7 +74,7 @@ def _converse(context: "Context") -> None:
 
     history = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "procd/python_history"
     history = history.expanduser()
-    readline.set_history_length(MAX_HISTORY_LINES)
+    readline.set_history_length(10_000)
     with contextlib.suppress(OSError):  # there is none yet
         readline.read_history_file(history)
     click.echo(f"Python context {context.id}: Ctrl-D leaves", err=True)
@@ -129,7 +126,7 @@ class Context:
     def __init__(self, client: Client, context_id: str | None, cwd: str) -> None:
         self._client = client
         if context_id is None:
-            reply = client.call("POST", CONTEXT, {"cwd": cwd}, within_s=CREATE_S, returns=dict)
+            reply = client.call("POST", CONTEXT, {"cwd": cwd}, within_s=60, returns=dict)
             context_id = reply["id"]
         self.id: str = context_id
 
@@ -168,7 +165,7 @@ class Context:
     def _interrupt(self) -> None:
         try:
             path = f"{CONTEXT}/{quoted(self.id)}/interrupt"
-            self._client.call("POST", path, within_s=INTERRUPT_S)
+            self._client.call("POST", path, within_s=5)
         except Refused:
             return  # the code has just ended
 

@@ -21,8 +21,6 @@ from procd.cli.websocket import wait
 from procd.output.asciicast import NotARecordingError, Writer, read_events, read_header
 from procd.output.replay import ReplayFilter
 
-MAX_PAUSE_S = 86400.0  # select(2) takes no infinite time
-
 
 @click.command("record")
 @click.argument("pty_id", metavar="ID", type=Name(PTY))
@@ -142,7 +140,7 @@ def _play(file: TextIO, signals: Signals, speed: float, idle_limit_s: float | No
         for event in read_events(file, header.version):
             pause_s = min(event.interval_s, limit_s) / speed
             if pause_s:
-                select.select([signals], [], [], min(pause_s, MAX_PAUSE_S))
+                select.select([signals], [], [], min(pause_s, 86400))  # it takes no infinite time
             if event.code == "o":
                 output.write(queries.feed(event.data.encode(errors="replace")))
         output.write(queries.flush())

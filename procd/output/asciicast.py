@@ -13,7 +13,6 @@ from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-VERSIONS: Final = (2, 3)
 # What parsing a line raises that isn't of a recording.
 MALFORMED: Final = (
     LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError,
@@ -34,9 +33,9 @@ class Writer:
         document = {"version": 3, "term": terminal, "timestamp": int(time.time())}
         return _line(document | {"title": title} if title else document)
 
-    def output(self, data: bytes) -> bytes:
+    def output(self, data: bytes, *, final: bool = False) -> bytes:
         """Output of the terminal; a character that comes in parts is in the line of its last."""
-        text = self._decoder.decode(data)
+        text = self._decoder.decode(data, final)
         return self._event("o", text) if text else b""
 
     def resize(self, cols: int, rows: int) -> bytes:
@@ -47,8 +46,7 @@ class Writer:
 
     def end(self, exit_code: int | None) -> bytes:
         """The rest of the output, and the exit code of its program, if that is known."""
-        text = self._decoder.decode(b"", final=True)
-        rest = self._event("o", text) if text else b""
+        rest = self.output(b"", final=True)
         return rest if exit_code is None else rest + self._event("x", str(exit_code))
 
     def _event(self, code: str, data: str) -> bytes:
@@ -98,7 +96,7 @@ def read_header(line: str | bytes) -> Header:
         )
     except MALFORMED as exc:
         raise NotARecordingError("not a recording") from exc
-    if version not in VERSIONS:
+    if version not in (2, 3):
         raise NotARecordingError(f"asciicast version {version} is not known")
     if limit is not None and (type(limit) not in (int, float) or not limit >= 0):
         raise NotARecordingError(f"idle_time_limit is no time: {limit}")

@@ -154,14 +154,13 @@ def _ignore(*_: object) -> None:
 class FdWriter:
     """Writes to a pipe or a PTY master, and makes it non-blocking; never closes it."""
 
-    __slots__ = ("_fd", "_loop", "_queue", "_waiters", "_writing")
+    __slots__ = ("_fd", "_loop", "_queue", "_waiters")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: OwnedFd) -> None:
         os.set_blocking(fd.number, False)
         self._loop = loop
         self._fd = fd
         self._queue = bytearray()
-        self._writing = False
         self._waiters: dict[asyncio.Future[None], int] = {}
 
     @property
@@ -178,10 +177,9 @@ class FdWriter:
             return
         written = 0 if self._queue else self._write(data)
         if written < len(data):
-            self._queue += memoryview(data)[written:]
-            if not self._writing:
-                self._writing = True
+            if not self._queue:
                 self._loop.add_writer(self._fd.number, self._writable)
+            self._queue += memoryview(data)[written:]
 
     async def drain(self, low_bytes: int) -> None:
         """Wait until at most `low_bytes` are queued, or the descriptor is closed."""
@@ -208,7 +206,6 @@ class FdWriter:
     def _writable(self) -> None:
         del self._queue[: self._write(self._queue)]
         if not self._queue:
-            self._writing = False
             self._loop.remove_writer(self._fd.number)
         self._wake_waiters()
 
@@ -219,8 +216,7 @@ class FdWriter:
 
     def abandon(self) -> None:
         """Drop what is queued; to be called before the descriptor is closed."""
-        self._queue.clear()
-        if self._writing:
-            self._writing = False
+        if self._queue:
+            self._queue.clear()
             self._loop.remove_writer(self._fd.number)
         self._wake_waiters()

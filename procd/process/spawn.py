@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 # A redirection of the child: a descriptor of procd's to duplicate, or a path that the child opens.
 Source = int | str
 Action = tuple[int, int, str, int, int] | tuple[int, int, int]
-OPEN: Final = os.POSIX_SPAWN_OPEN
-DUP2: Final = os.POSIX_SPAWN_DUP2
 
 # Source: env(1) of GNU coreutils, --split-string, --chdir.
 ENV: Final = "/usr/bin/env"
@@ -90,7 +88,9 @@ def spawn(spec: Spec, tag: int) -> int:
         SpawnFailed: the message says whether the directory, the program or the system failed.
     """
     actions: list[Action] = [
-        (OPEN, target, source, os.O_RDWR, 0) if isinstance(source, str) else (DUP2, source, target)
+        (os.POSIX_SPAWN_OPEN, target, source, os.O_RDWR, 0)
+        if isinstance(source, str)
+        else (os.POSIX_SPAWN_DUP2, source, target)
         for target, source in enumerate(spec.stdio)
     ]
     env = dict(spec.env)

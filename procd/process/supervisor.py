@@ -31,8 +31,6 @@ from procd.unix.procfs import stat_of
 
 log = logging.getLogger(__name__)
 
-# Starts in one turn of the event loop, which each start blocks until the child has executed.
-SPAWNS_A_TURN: Final = 1
 # How long to wait for the exit statuses of killed processes when procd stops.
 EXIT_WAIT_S: Final = 0.5
 # Bounds of the histogram of the durations of starts.
@@ -74,7 +72,7 @@ class Supervisor:
     def __init__(self, config: ProcessConfig) -> None:
         self.config = config
         self.tasks = Tasks()
-        self.turns = Turns(SPAWNS_A_TURN)
+        self.turns = Turns(1)
         self.children: dict[int, Child] = {}
         self.trees = Trees(self.children, self.tasks)
         self.spawn_times = Histogram(SPAWN_BOUNDS_S)

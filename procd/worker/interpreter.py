@@ -13,7 +13,6 @@ from os import close
 from os.path import dirname
 
 CONTROL_FD = 3
-FAILED = 70  # sysexits.h: EX_SOFTWARE
 
 
 def main() -> None:
@@ -50,7 +49,7 @@ def main() -> None:
         interpreter.serve()
     except BaseException as exc:  # noqa: BLE001 - whatever the user's code has broken
         say(f"procd: this interpreter is broken: {type(exc).__name__}: {exc}")
-        exit_at_once(FAILED)  # though other threads run
+        exit_at_once(70)  # sysexits.h: EX_SOFTWARE; though other threads run
 
 
 if __name__ == "__main__":
