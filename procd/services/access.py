@@ -55,18 +55,10 @@ def is_loopback(host: str) -> bool:
 
 
 class Access:
-    """The tokens and tickets in force.
+    """The tokens and tickets in force; `secret` is the token from the environment, if there is one.
 
-    Args:
-        secret: the token from the environment; None if there is none.
-        credentials_dir: the service manager's directory of credentials; empty if there is none.
-
-    Raises:
-        ConfigError: a source of tokens can't be used, or procd would be open to other machines
-            without `auth.mode` being none.
-
-    Attributes:
-        required: whether callers need a token; a reload doesn't change that.
+    `required`, whether callers need a token, is decided once. Raises ConfigError if a source of
+    tokens can't be used, or if other machines could call without one though `auth.mode` isn't none.
     """
 
     def __init__(
@@ -99,11 +91,7 @@ class Access:
         self._check_origins(config)
 
     def _load(self, *, again: bool) -> tuple[list[Token], str]:
-        """Read all tokens; returns them and the first problem, or "" if there is none.
-
-        Raises:
-            ConfigError: a file can't be read.
-        """
+        """Read all tokens; returns them and the first problem, or "" if there is none."""
         tokens = self._own.copy()
         problems: list[str] = []
         names = {token.name for token in tokens}
@@ -124,7 +112,6 @@ class Access:
         return tokens, next(iter(problems), "")
 
     def _decide(self, host: str) -> bool:
-        """Whether callers need a token."""
         mode = self._config.mode
         has_source = bool(self._own or self._files)
         if mode == "none":
@@ -143,11 +130,7 @@ class Access:
         return has_source
 
     def check_place(self, host: str) -> None:
-        """Check the address of a socket that the service manager has passed.
-
-        Raises:
-            ConfigError: procd would be open to other machines without `auth.mode` being none.
-        """
+        """Raise ConfigError if a passed socket would let other machines call without a token."""
         if not self.required and self._config.mode != "none" and not is_loopback(host):
             raise _no_token(f"the socket that was passed on listens on {host}")
 
@@ -191,12 +174,7 @@ class Access:
 
 
 def _is_passed(credential: Path) -> bool:
-    """Whether the service manager has passed a credential.
-
-    Raises:
-        ConfigError: the directory can't be read. systemd names one even if it couldn't mount it, as
-            in some containers.
-    """
+    """systemd names the directory even if it couldn't mount it, as in some containers."""
     try:
         return credential in credential.parent.iterdir()
     except OSError as exc:

@@ -67,7 +67,7 @@ class CodeRunRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeRunResult:
-    """How it ended, and the charts that it showed: the JSON of each, oldest first."""
+    """How it ended, and the JSON of the charts that it showed, oldest first."""
 
     execution: ExecuteResult
     charts: list[bytes]
@@ -76,13 +76,9 @@ class CodeRunResult:
 class Artifacts:
     """Collects the charts of a program, which the runner writes to a pipe of its own.
 
-    The program can write to that pipe as well. A chart is a line that begins with a key which the
-    runner alone is told; what comes without it is dropped.
-
-    Attributes:
-        cap_bytes: what comes beyond is dropped, with the line that it is a part of.
-        claim: counts memory; returns whether there is room for so many bytes.
-        overflown: whether anything was dropped for want of room.
+    The program can write to that pipe as well, so a chart is a line that begins with a key which
+    only the runner is told. What comes beyond `cap_bytes`, or beyond the memory that `claim`
+    counts, is dropped.
 
     Source: Process API contract, section 7.4.
     """
@@ -97,7 +93,6 @@ class Artifacts:
         self._partial = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Read what the program wrote."""
         kept = data[: self._left_bytes]
         if kept and not self.claim(2 * len(kept)):  # the reply takes a copy
             self.cap_bytes -= self._left_bytes
@@ -131,13 +126,9 @@ class CodeRuns:
         self._strips_types: dict[str, bool] = {}
 
     async def run(self, request: CodeRunRequest) -> CodeRunResult:
-        """Run a program until it has ended and its output has been read, as `Executions.run`.
+        """Run a program until it has ended and its output has been read; raises as `run_process`.
 
         Without an interpreter the exit code is 127, and the output names it.
-
-        Raises:
-            BadRequest: an unknown language, or an invalid environment name.
-            Exhausted: `execute.max_concurrent` commands run, or too much output is in memory.
         """
         if request.language not in LANGUAGES:
             raise BadRequest(f"unsupported language: {request.language}")
@@ -173,11 +164,7 @@ class CodeRuns:
         return CodeRunResult(execution=execution, charts=run.artifacts.charts)
 
     async def _typescript(self, run: "_Run") -> tuple[str, ...]:
-        """Return the arguments that run a TypeScript file.
-
-        Raises:
-            MissingProgramError: there is no program for it.
-            SpawnFailed: Node can't be started, to ask whether it can.
+        """The arguments that run a TypeScript file.
 
         Source: Process API contract, section 7.2, for the arguments of ts-node; Node.js manual,
         "Modules: TypeScript".
@@ -199,9 +186,6 @@ class CodeRuns:
         """Ask a Node whether it strips types, and keep a plain answer.
 
         Any other answer may be due to the environment of this request.
-
-        Raises:
-            SpawnFailed: it can't be started.
         """
         argv = (node, "-p", STRIPS_TYPES)
         result = await self._executions.run_process(partial(run.spawn, argv), PROBE_TIMEOUT_S)
@@ -216,8 +200,6 @@ class CodeRuns:
 
 @dataclass(slots=True)
 class _Run:
-    """A program that is run, with what is needed for it and removed afterwards."""
-
     request: CodeRunRequest
     cwd: str
     env: Mapping[str, str]
@@ -228,11 +210,10 @@ class _Run:
     folder: Path | None = None
 
     def find(self, *names: str) -> str:
-        """Return the path of the first of these programs; raises as `find_program`."""
         return find_program(self.env, self.supervisor.child_limits, *names, cwd=self.cwd)
 
     def which(self, name: str) -> str | None:
-        """Return the path of a program among the directory's own Node packages, or on PATH."""
+        """The path of a program among the directory's own Node packages, or on PATH."""
         path = f"node_modules/.bin:{self.env.get('PATH', os.defpath)}"
         try:
             return find_program({"PATH": path}, self.supervisor.child_limits, name, cwd=self.cwd)
@@ -247,7 +228,6 @@ class _Run:
         passed: tuple[OwnedFd, ...] = (),
         extra: ExtraPipe | None = None,
     ) -> Process:
-        """Start a program in its directory and environment; see `Supervisor.spawn`."""
         return self.supervisor.spawn(
             argv,
             cwd=self.cwd,
@@ -278,12 +258,11 @@ class _Run:
         return self.spawn(argv, output, passed=(code, writing), extra=charts)
 
     def javascript(self, output: Log[Buffer]) -> Process:
-        """Node, with the code as its input."""
         argv = (self.find("node"), *PRELOADING, "-", *self.request.argv)
         return self.spawn(argv, output, stdin=_code_file(self.request.code))
 
     def typescript(self, output: Log[Buffer]) -> Process:
-        """`argv`, with a file of the code: no runner takes TypeScript by descriptor."""
+        """No runner takes TypeScript by descriptor, so the code is in a file."""
         limits = self.supervisor.child_limits
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="procd-code-"))
@@ -299,7 +278,6 @@ class _Run:
         return self.spawn((*self.argv, *PRELOADING, str(path), *self.request.argv), output)
 
     def close(self) -> None:
-        """Remove the file of the code."""
         if self.folder is not None:
             with suppress(OSError):  # removed, or replaced, by the program
                 (self.folder / CODE_FILE).unlink()  # though no descriptor is left for rmtree
@@ -313,7 +291,6 @@ def _not_started(exit_code: int, text: str) -> ExecuteResult:
 
 
 def _claim(memory: Budget, output: Buffer, size: int) -> bool:
-    """Count memory until the output is released; returns whether there was room."""
     memory.relieve(size)
     return output.claim(size)
 

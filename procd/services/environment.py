@@ -17,10 +17,7 @@ NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse what no shell could read back.
-
-    Raises:
-        BadRequest: a name is not letters, digits and underscores, or begins with a digit.
+    """Raise BadRequest for a name that no shell could read back.
 
     Source: Process API contract, section 4.3.
     """
@@ -44,14 +41,10 @@ class MissingProgramError(Exception):
 def find_program(
     env: Mapping[str, str], child_limits: ChildLimits, *names: str, cwd: str = ""
 ) -> str:
-    """Return the absolute path of the first of `names` on the PATH of `env` that can be run.
+    """The absolute path of the first of `names` on the PATH of `env` that can be run.
 
-    Args:
-        cwd: what relative directories on the PATH are below, unless it is on a remote file system,
-            which may not answer; relative to procd's own.
-
-    Raises:
-        MissingProgramError: there is none.
+    Relative directories on the PATH are below `cwd`, and skipped if that is on a remote file
+    system, which may not answer. Raises MissingProgramError.
     """
     for name in names:
         for directory in env.get("PATH", os.defpath).split(os.pathsep):
@@ -66,8 +59,7 @@ def find_program(
 class Environment:
     """Variables for processes to come; those that run already are not affected.
 
-    Attributes:
-        on_change: called when they have changed, as for processes that were started in advance.
+    `on_change` is called for processes that were started in advance.
     """
 
     def __init__(self, initial: Mapping[str, str]) -> None:
@@ -83,11 +75,8 @@ class Environment:
     ) -> None:
         """Drop by value prefix, except what is assigned; then drop by name; then assign.
 
-        Raises:
-            BadRequest: a name to assign is invalid, or no program could be started with all that;
-                nothing has changed then.
-
-        Source: Process API contract, section 12 (POST /env).
+        Raises BadRequest, and changes nothing, if a name to assign is invalid or no program could
+        be started with all that. Source: Process API contract, section 12 (POST /env).
         """
         check_names(assign)
         variables = {

@@ -21,11 +21,9 @@ TIMEOUT_OUTPUT_BYTES: Final = 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecuteRequest:
-    """What to run.
+    """What to run; `timeout_s` None is the default, 0 none.
 
-    Attributes:
-        timeout_s: None for the default, 0 for none.
-        split: whether stdout and stderr are told apart. If not, their order is exact.
+    With `split`, stdout and stderr are told apart; without, their order is exact.
     """
 
     command: str
@@ -37,11 +35,9 @@ class ExecuteRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecuteResult:
-    """How a command ended, and its output.
+    """How a command ended, and its output, with a gap if there was too much of it.
 
-    Attributes:
-        exit_code: as a shell's `$?`; -1 if it could not be started; None if time ran out.
-        output: less a gap if there was too much to keep, or to send when time ran out.
+    `exit_code` is as a shell's `$?`; -1 if it could not be started; None if time ran out.
     """
 
     exit_code: int | None
@@ -54,12 +50,7 @@ class ExecuteResult:
 
 
 class Executions:
-    """Runs commands, each in a shell of its own.
-
-    Attributes:
-        supervisor: starts them.
-        running: how many there are.
-    """
+    """Runs commands, each in a shell of its own."""
 
     def __init__(
         self,
@@ -115,12 +106,9 @@ class Executions:
     ) -> ExecuteResult:
         """Run what `start` starts, once it is certain that there is room for it.
 
-        Args:
-            timeout_s: 0 for none; `execute.max_timeout_s` holds in any case.
-            size: what the request takes in memory, bytes.
-
-        Raises:
-            Exhausted: `execute.max_concurrent` commands run, or too much output is in memory.
+        `timeout_s` 0 is none, but `execute.max_timeout_s` holds; `size` is what the request takes
+        in memory, in bytes. Raises Exhausted: too many commands run, or too much output is in
+        memory.
         """
         if self.running >= self._config.max_concurrent:
             raise Exhausted(f"limit of {self._config.max_concurrent} commands is reached")
@@ -165,6 +153,5 @@ class Executions:
             raise
 
     def _abort(self, process: Process) -> None:
-        """Take no more of its output, and kill its tree in the background."""
         process.log.seal()
         self.supervisor.tasks.start(process.wait_then_kill({}, 0), f"kill {process.record.pid}")

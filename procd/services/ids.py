@@ -12,10 +12,7 @@ NO_NAMES: Final = frozenset({".", ".."})
 
 
 def check_id(session_id: str, *reserved: str) -> None:
-    """Refuse ids that could not stand in a URL path.
-
-    Raises:
-        BadRequest: empty, too long, reserved, or with a slash or control character.
+    """Raise BadRequest for an id that is reserved or could not stand in a URL path.
 
     Source: Process API contract, section 4.7.
     """

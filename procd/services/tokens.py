@@ -1,14 +1,8 @@
 """Tokens and their scopes, the files that keep them, and one-time tickets.
 
-Each line of a token file has a name, a scope and the hash of the secret:
-
-    # who may what hash
-    ci write sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
-
-Lines are removed by hand; at SIGHUP procd reads the file again.
-
-Only the SHA-256 of a token is kept, on disk and in memory. `new_secret` makes 256 random bits,
-which can't be guessed, so a slow, salted hash as for passwords would only slow each request down.
+A line of a token file has a name, a scope and the hash of the secret, such as `ci write
+sha256:9f86d081…`. Only the SHA-256 is kept, on disk and in memory: the 256 random bits of a secret
+can't be guessed, so a slow, salted hash would only slow each request down.
 
 Source: OWASP Cryptographic Storage Cheat Sheet; RFC 6750.
 """
@@ -63,11 +57,7 @@ SCOPES: Final = {scope.name.lower(): scope for scope in Scope}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A token, without its secret.
-
-    Attributes:
-        digest: SHA-256 of the secret.
-    """
+    """A token, without its secret; `digest` is the SHA-256 of that."""
 
     name: str
     scope: Scope
@@ -79,7 +69,6 @@ ANYONE: Final = Token(name="anyone", scope=Scope.ADMIN, digest=b"")
 
 
 def new_secret() -> str:
-    """A new random secret."""
     return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
 
 
@@ -106,14 +95,10 @@ class Tokens:
         return len(self._tokens)
 
     def among(self, tokens: Set[Token]) -> "Tokens":
-        """Those of these tokens that are in `tokens`."""
         return Tokens(token for token in self._tokens if token in tokens)
 
     def find(self, secret: str) -> Token | None:
-        """The token of a secret, or None.
-
-        It compares with all tokens in constant time, also after a match.
-        """
+        """The token of a secret; it compares with all in constant time, also after a match."""
         if not secret or len(secret) > MAX_SECRET_LENGTH:
             return None
         digest = digest_of(secret)
@@ -125,11 +110,7 @@ class Tokens:
 
 
 def read_tokens(path: Path) -> list[Token]:
-    """The tokens of a file.
-
-    Raises:
-        ConfigError: the file can't be used, or a line is wrong.
-    """
+    """The tokens of a file; raises ConfigError if it can't be used or a line is wrong."""
     tokens, problem = parse_tokens(path)
     if problem:
         raise ConfigError(problem)
@@ -139,11 +120,8 @@ def read_tokens(path: Path) -> list[Token]:
 def parse_tokens(path: Path, *, again: bool = False) -> tuple[list[Token], str]:
     """Parse a file; returns its tokens and the first problem, or "" if there is none.
 
-    Args:
-        again: as `open_file`.
-
-    Raises:
-        ConfigError: it can't be read, or others than its owner could have written it.
+    Raises ConfigError if it can't be read, or others than its owner could have written it. `again`
+    is as in `open_file`.
     """
     try:
         with open_file(path, again=again) as file:
@@ -171,7 +149,6 @@ def parse_tokens(path: Path, *, again: bool = False) -> tuple[list[Token], str]:
 
 
 def _parsed(line: str) -> Token | None:
-    """The token of a line, or None if the line is wrong."""
     match line.split():
         case [name, scope, digest] if (
             NAME.fullmatch(name) and scope in SCOPES and DIGEST.fullmatch(digest)
@@ -188,15 +165,10 @@ def add_token(
     most: int = sys.maxsize,
     first: Callable[[], None] | None = None,
 ) -> None:
-    """Add a token; the file is replaced atomically, with mode 0600.
+    """Add a token to a file of at most `most`; the file is replaced atomically, with mode 0600.
 
-    Args:
-        most: the largest number of tokens in the file.
-        first: called before the file is replaced; its exception leaves the file as it was.
-
-    Raises:
-        ConfigError: the name is taken, the file is full, no token file or not writable, or another
-            process is writing it.
+    `first` is called before that; its exception leaves the file as it was. Raises ConfigError: the
+    name is taken, the file is full or can't be written, or another process is writing it.
     """
     path = path.resolve()  # keeps a symbolic link
     fresh = path.with_name(path.name + ".new")
@@ -225,7 +197,6 @@ def add_token(
 
 
 def _with(path: Path, token: Token, most: int) -> bytes:
-    """The content of the file, with a line for `token`."""
     content = b""
     if path.exists():
         tokens = read_tokens(path)
@@ -261,11 +232,7 @@ class Tickets:
         return len(self._tickets)
 
     def make(self, token: Token, route: str) -> str:
-        """Make a ticket that allows `route` with the scope of `token`.
-
-        Raises:
-            Exhausted: there are `auth.max_tickets` unused ones.
-        """
+        """Make a ticket for `route` with the scope of `token`; raises Exhausted."""
         now = time.monotonic()
         while self._tickets:
             digest, oldest = next(iter(self._tickets.items()))

@@ -1,7 +1,7 @@
 """Context: a Python namespace that lives on between cells, in a process of its own.
 
-A context runs one cell after another. The log of a cell's output has one cursor, its client's: a
-slow client slows its own code and nobody else's. A cell whose client has gone is interrupted.
+The log of a cell's output has one cursor, its client's: a slow client slows its own code and nobody
+else's. A cell whose client has gone is interrupted.
 
 Source: Process API contract, section 11.
 """
@@ -55,8 +55,6 @@ class CellRequest:
 
 
 class End(enum.Enum):
-    """How a cell ends."""
-
     COMPLETED = enum.auto()
     TIMED_OUT = enum.auto()
     ABANDONED = enum.auto()
@@ -75,11 +73,9 @@ class Outcome:
 class Cell:
     """A request to a context, from its client's message until its end.
 
-    Attributes:
-        keeps_state: the process is never killed because of this cell.
-        log: its output; sealed before `ended` is set.
-        abandoned: set when its client has gone.
-        end_reason: why its process is being ended on purpose; empty while it is not.
+    The process is never killed because of a cell that `keeps_state`. The log is sealed before
+    `ended` is set. `end_reason` is why the process is being ended on purpose; empty while it is
+    not.
     """
 
     def __init__(
@@ -113,7 +109,6 @@ class Cell:
         return Outcome(End.BROKEN, reason=self.end_reason or reason)
 
     def finish(self, outcome: Outcome) -> None:
-        """Publish the outcome, after all output; a second time does nothing."""
         self.log.seal()
         self.message = {}
         if not self.ended.done():
@@ -153,10 +148,8 @@ class Context:
     async def start(self) -> InterpreterProcess:
         """Return its process, started if need be.
 
-        Raises:
-            SpawnFailed: it can't be started, or the directory can't be entered.
-            Exhausted: there are too many processes, or few descriptors are left.
-            ProcessNotFound: the context was deleted meanwhile.
+        Raises SpawnFailed, also if the directory can't be entered; Exhausted; ProcessNotFound if
+        the context was deleted meanwhile.
         """
         async with self._starting:
             while (process := self.process) is None or not process.running:
@@ -182,11 +175,7 @@ class Context:
             raise
 
     def submit(self, cell: Cell) -> None:
-        """Run a cell after those that wait already.
-
-        Raises:
-            Exhausted: `interpreter.max_queued` wait.
-        """
+        """Run a cell after those that wait already; raises Exhausted if too many wait."""
         if len(self.queue) >= self._config.max_queued:
             raise Exhausted(f"limit of {self._config.max_queued} waiting executions is reached")
         self.queue.append(cell)

@@ -1,7 +1,4 @@
-"""All interpreter contexts by id.
-
-Source: Process API contract, section 11.
-"""
+"""All interpreter contexts by id. Source: Process API contract, section 11."""
 
 import asyncio
 import logging
@@ -40,8 +37,6 @@ MAX_TIMEOUT_S: Final = 1e9
 
 
 class Contexts:
-    """The default context and those that were created."""
-
     def __init__(
         self,
         config: InterpreterConfig,
@@ -79,10 +74,7 @@ class Contexts:
     async def create(self, *, cwd: str, language: str) -> Context:
         """Create a context and start its process.
 
-        Raises:
-            BadRequest: a language other than Python.
-            Exhausted: `interpreter.max_contexts` are there, or few descriptors are left.
-            SpawnFailed: it can't be started.
+        Raises BadRequest (a language other than Python), Exhausted or SpawnFailed.
         """
         if language != LANGUAGE:
             raise BadRequest(
@@ -107,11 +99,7 @@ class Contexts:
         return list(self._contexts.values())
 
     def get(self, context_id: str) -> Context:
-        """Return a context.
-
-        Raises:
-            ProcessNotFound: there is none with this id.
-        """
+        """Return a context; raises ProcessNotFound."""
         if context_id == DEFAULT:
             return self._default
         context = self._contexts.get(context_id)
@@ -120,12 +108,7 @@ class Contexts:
         return context
 
     async def delete(self, context_id: str) -> None:
-        """Delete a context, whatever runs in it.
-
-        Raises:
-            BadRequest: the default one.
-            ProcessNotFound: there is none with this id.
-        """
+        """Delete a context, whatever runs in it; BadRequest for the default one."""
         if context_id == DEFAULT:
             raise BadRequest("cannot delete default context")
         context = self.get(context_id)
@@ -135,10 +118,7 @@ class Contexts:
     def execute(self, request: CellRequest) -> Cell:
         """Run code in a context, in its turn.
 
-        Raises:
-            ProcessNotFound: there is no such context.
-            BadRequest: a bad environment name.
-            Exhausted: too many cells wait, or too much is held in memory.
+        Raises ProcessNotFound, BadRequest (an environment name) or Exhausted.
         """
         context = self.get(request.context_id)
         check_names(request.envs)

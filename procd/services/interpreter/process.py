@@ -51,7 +51,7 @@ GATHER_S: Final = 0.002
 
 
 class OutputRouter:
-    """The store of a process's log: it keeps nothing, and passes bytes on to the log of a cell."""
+    """The store of a process's log: it keeps nothing, and passes bytes on to a cell's log."""
 
     end = 0
     start = 0
@@ -61,25 +61,15 @@ class OutputRouter:
         self.target = target
 
     def append(self, data: bytes, stream: int = 0) -> None:
-        """Pass bytes of a stream on."""
         if self.target is not None and not self.target.sealed:
             self.target.append(data, stream)
 
 
 class InterpreterProcess:
-    """An interpreter process.
+    """An interpreter process; raises SpawnFailed or Exhausted if it can't be started.
 
-    Args:
-        python: path of the interpreter.
-        preload: modules to import at its start.
-
-    Attributes:
-        ready: the reply to its start; None if it has ended before.
-        begun: whether the code of the latest request has begun.
-
-    Raises:
-        SpawnFailed: it can't be started.
-        Exhausted: `process.max_processes` are supervised.
+    `ready` is the reply to its start, or None if it has ended before. `begun` is whether the code
+    of the latest request has begun.
     """
 
     def __init__(
@@ -132,21 +122,15 @@ class InterpreterProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
         return self._process.record.pid
 
     @property
     def startup_output(self) -> list[str]:
-        """The lines that it wrote as it started."""
         text = b"".join(run.data for run in self._startup_output.runs()).decode(errors="replace")
         return text.strip().splitlines()
 
     async def prepare(self, cwd: str) -> None:
-        """Wait until it has started, and have it change to a directory.
-
-        Raises:
-            SpawnFailed: it has ended, or the directory can't be entered.
-        """
+        """Wait for its start, and have it change to a directory; raises SpawnFailed."""
         if await asyncio.shield(self.ready) is None:
             lines = self.startup_output
             reason = lines[-1] if lines else "without a word"
@@ -189,7 +173,6 @@ class InterpreterProcess:
         self._process.pause()
 
     def resume(self) -> None:
-        """Go on after `pause`."""
         self._paused = False
         self._resume_reading()
         if self._unconfirmed is not None:
@@ -265,8 +248,7 @@ class InterpreterProcess:
     def interrupt(self) -> None:
         """SIGINT to the code and to what it has started, not to what earlier code has started.
 
-        It is sent when the code has begun: a signal that comes earlier can't be told from one that
-        was meant for the code before.
+        It is sent when the code has begun: before, it would be taken for one for the code before.
         """
         if not self.begun:
             self._interrupt_pending = True

@@ -44,21 +44,12 @@ class Spares:
         environment.on_change = self._replace
 
     async def wait_turn(self) -> None:
-        """Wait for a turn of the event loop in which a process may be started.
-
-        Raises:
-            Exhausted: few descriptors are left, which are for commands.
-        """
+        """Wait until a process may be started; Exhausted if few descriptors are left."""
         await self._supervisor.turns.take()
         self._supervisor.check_descriptors()
 
     def take(self) -> InterpreterProcess:
-        """Return a spare process, or a new one.
-
-        Raises:
-            SpawnFailed: none can be started.
-            Exhausted: `process.max_processes` are supervised.
-        """
+        """Return a spare process, or a new one; raises SpawnFailed or Exhausted."""
         self.refill(REFILL_DELAY_S)
         while self._spares:
             process = self._spares.popleft()
@@ -68,7 +59,6 @@ class Spares:
         return self._start()
 
     def discard(self, process: InterpreterProcess) -> None:
-        """Kill a process that is of no use."""
         self._tasks.start(process.kill(), "discard an interpreter")
 
     def _start(self) -> InterpreterProcess:
@@ -100,7 +90,6 @@ class Spares:
         self.refill(REFILL_DELAY_S)
 
     def refill(self, delay_s: float = 0) -> None:
-        """Start the spares that are missing, after a while."""
         if self._config.warm and not self._refilling and not self._closing:
             self._refilling = True
             self._tasks.start(self._refill(delay_s), "start spare interpreters")

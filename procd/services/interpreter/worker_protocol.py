@@ -1,9 +1,8 @@
 """The protocol between procd and an interpreter process: its socket and its messages.
 
 The user's code can write to any descriptor of its process. A sequenced-packet socket keeps packets
-apart, so one that does not begin with the key is dropped and damages no other. A message is one
-packet or more; flags say which packet begins it and which ends it. The user's code can find the
-key, so the messages are checked.
+apart, so one without the key is dropped and damages no other. A message is one packet or more;
+flags mark the first and the last. The user's code can find the key, so messages are checked.
 
 Source: unix(7), SOCK_SEQPACKET.
 """
@@ -36,16 +35,9 @@ MAX_BUNDLE_BYTES: Final = 1 << 20
 
 
 class Channel:
-    """procd's end of the socket.
+    """procd's end of the socket; `theirs`, the other one, is passed to the child.
 
-    Args:
-        on_end: called once, with the reason if a message is longer than MAX_MESSAGE_BYTES.
-
-    Attributes:
-        theirs: the other end, to be passed to the child.
-
-    Raises:
-        OSError: no descriptor is left.
+    `on_end` is called once, with the reason if a message is too long. Raises OSError.
     """
 
     def __init__(
@@ -75,7 +67,6 @@ class Channel:
 
     @property
     def unsent_bytes(self) -> int:
-        """What waits until the child reads."""
         return sum(map(len, self._unsent))
 
     def send(self, message: bytes) -> None:
@@ -160,8 +151,8 @@ class Begun(NamedTuple):
 class Reply(NamedTuple):
     """The answer to a request.
 
-    `error` has the name, value and traceback of an exception. `variables` has the name, type and
-    repr of each, if they were asked for.
+    `error` has the name, value and traceback of an exception; `variables`, if they were asked for,
+    the name, type and repr of each.
     """
 
     error: Texts | None
@@ -176,11 +167,7 @@ class Display(NamedTuple):
 
 
 def parse(data: bytes, request: int) -> Begun | Reply | Display:
-    """Parse a message; `request` is the number of the request that is being served.
-
-    Raises:
-        NonsenseError: it is none of the three.
-    """
+    """Parse a message about the request of this number; raises NonsenseError."""
     try:
         match json.loads(data):
             case {"op": "begun", "id": int(number)} if number == request:
