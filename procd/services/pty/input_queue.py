@@ -1,8 +1,7 @@
 """Input of a terminal's clients: one bounded queue for each, served round robin.
 
-The terminal's writer takes messages as long as at most `capacity_bytes` are queued in it. The next
-ones wait in the queues of their clients: input that nobody reads is bounded, and a client learns
-how much of its own waits.
+The terminal's writer takes messages as long as at most `capacity_bytes` are queued in it; the next
+ones wait in the queues of their clients. So input that nobody reads is bounded.
 """
 
 import asyncio
@@ -50,11 +49,7 @@ class InputQueue:
             self._moved.set_result(None)
 
     def close(self, linger_s: float = 0) -> None:
-        """Accept no more, and drop what waits; a second time does nothing.
-
-        Args:
-            linger_s: how long it may still wait, unless input of another closed queue does.
-        """
+        """Accept no more, and drop what waits, or let it linger as `TerminalInput.release` does."""
         if not self._closed:
             self._closed = True
             self._terminal.release(self, linger_s)
@@ -74,11 +69,9 @@ class TerminalInput:
         self._lingering: InputQueue | None = None
 
     def connect(self, writer: FdWriter | None) -> None:
-        """Write to this terminal from now on."""
         self._writer = writer
 
     def put(self, queue: InputQueue, data: bytes) -> None:
-        """Write a message, or queue it."""
         writer = self._writer
         if writer is None:
             return

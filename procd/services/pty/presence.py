@@ -1,7 +1,7 @@
 """Who is attached to a PTY, the sizes of their windows, and which size the PTY has.
 
-Clients of the contract only read and type. One that asks for it (api/pty_protocol) also tells the
-size of its window, is told who is attached, and may take the PTY over.
+Clients of the contract only read and type. Those of api/pty_protocol also tell the size of their
+window, are told who is attached, and may take the PTY over.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,11 @@ SMALLEST: Final = "smallest"
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """An attached client.
+    """An attached client; one that may not write is a viewer.
 
-    Attributes:
-        may_write: whether it types and resizes; else it is a viewer.
-        drop: ends its connection, given the name of the client that takes over.
-        changed: called at every change, with whether its client is to be told at once; None for a
-            client that didn't ask.
-        number: set by `Presence.join`.
-        size: columns and rows of its window, if it told.
-        visible: whether its window may be seen.
+    `drop` ends its connection, given the name of the client that takes over. `changed` is called at
+    every change, with whether the client is to be told at once; None if it didn't ask. `size` has
+    the columns and rows of its window, if it told.
     """
 
     name: str
@@ -35,23 +30,15 @@ class Member:
 
     @property
     def counts(self) -> bool:
-        """Whether its size is one of those that count."""
         return self.may_write and self.visible and self.size is not None
 
 
 class Presence:
     """The members of one PTY.
 
-    Args:
-        policy: `latest`: the size told last counts (contract, section 10.5); `smallest`: the
-            smallest of the visible windows.
-        resize: sets the size of the PTY.
-        changed: called at every change.
-
-    Attributes:
-        active: number of the member that typed or told its size last, whose terminal answers the
-            program's queries; 0 for none.
-        encoded: what members are told of the last change; api/pty_protocol keeps it here.
+    With the policy `latest` the size told last counts (contract, section 10.5), with `smallest` the
+    smallest of the visible windows. `active` is the number of the member that typed or told its
+    size last, whose terminal answers the program's queries; 0 for none.
     """
 
     def __init__(
@@ -67,11 +54,9 @@ class Presence:
 
     @property
     def members(self) -> list[Member]:
-        """All members, oldest first."""
         return list(self._members.values())
 
     def join(self, member: Member) -> None:
-        """Add a member."""
         self._last_number += 1
         member.number = self._last_number
         self._members[member.number] = member
@@ -116,11 +101,7 @@ class Presence:
                 other.drop(member.name)
 
     def notify(self, *, at_once: bool = False) -> None:
-        """Tell the members of a change.
-
-        Args:
-            at_once: not in the next turn, together with other changes.
-        """
+        """Tell the members of a change, `at_once` or in the next turn with other changes."""
         self.encoded = b""
         self._changed()
         for member in self.members:

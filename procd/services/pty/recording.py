@@ -69,15 +69,12 @@ class Recording:
 
     @property
     def active(self) -> bool:
-        """Whether more can be recorded."""
         return self._fd is not None
 
     def output(self, data: bytes) -> None:
-        """Record output."""
         self._append(self._writer.output(data))
 
     def resized(self, cols: int, rows: int) -> None:
-        """Record a new size."""
         self._append(self._writer.resize(cols, rows))
 
     def finish(self, exit_code: int | None) -> None:
@@ -141,12 +138,7 @@ class Recordings:
         self._active: dict[str, Recording] = {}
 
     def start(self, pty_id: str, cols: int, rows: int, term: str) -> Recording:
-        """Begin a recording, and remove the oldest if there are too many.
-
-        Raises:
-            Exhausted: `pty.max_recordings` are being written.
-            OSError: the file can't be made.
-        """
+        """Begin a recording; raises Exhausted if too many are being written, or OSError."""
         self._active = {name: each for name, each in self._active.items() if each.active}
         if len(self._active) >= self._config.max_recordings:
             raise Exhausted(f"limit of {self._config.max_recordings} recordings is reached")
@@ -194,7 +186,7 @@ class Recordings:
         return [info for info in found if info is not None]
 
     def _describe(self, name: str) -> RecordingInfo | None:
-        """Describe a recording; None if its header can't be read, as after a crash."""
+        """None if its header can't be read, as after a crash."""
         try:
             file = self.open(name)
             try:
@@ -218,12 +210,7 @@ class Recordings:
         )
 
     def open(self, name: str) -> OwnedFd:
-        """Open the file of a recording; all that was recorded so far is in it.
-
-        Raises:
-            ProcessNotFound: there is none of this name that can be read.
-            OSError: it can't be opened.
-        """
+        """Open a recording, with all that was recorded so far; ProcessNotFound or OSError."""
         path = self._path(name)
         if name in self._active:
             self._active[name].flush()
@@ -242,12 +229,7 @@ class Recordings:
         raise ProcessNotFound("recording not found")
 
     def delete(self, name: str) -> None:
-        """Remove a recording.
-
-        Raises:
-            Conflict: it is still being written.
-            ProcessNotFound: there is none of this name.
-        """
+        """Remove a recording; Conflict if it is being written, or ProcessNotFound."""
         path = self._path(name)
         if self._is_active(name):
             raise Conflict("recording is still being written")
@@ -264,11 +246,7 @@ class Recordings:
 
 
 def _check_own(directory: Path) -> None:
-    """Refuse a link, or a directory of another user, in a state directory that others can write to.
-
-    Raises:
-        OSError: it is one of these, or is not there.
-    """
+    """Raise OSError for a link or another user's directory, where others can write."""
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise NotADirectoryError(errno.ENOTDIR, "not a directory of procd's own", str(directory))

@@ -62,14 +62,8 @@ class PtyInfo:
 class PtySession:
     """A terminal, from its creation until its output has been read.
 
-    Args:
-        spawn: starts the shell.
-        recordings: where it is recorded; None if it is not.
-        changed: called when what is listed of it changes.
-
-    Attributes:
-        on_end: called with the exit code at its end.
-        shared: whether a client other than its creator has used it.
+    `changed` is called when what is listed of it changes, and `on_end` with the exit code at its
+    end. `shared` is whether a client other than its creator has used it.
     """
 
     def __init__(
@@ -106,11 +100,9 @@ class PtySession:
 
     @property
     def id(self) -> str:
-        """The client's name for it."""
         return self.info.id
 
     def usage(self) -> dict[str, int] | None:
-        """What its processes use, if that is known (see `Process.usage`)."""
         return None if self._process is None else self._process.usage()
 
     @property
@@ -124,20 +116,16 @@ class PtySession:
 
     @property
     def started(self) -> bool:
-        """Whether its shell was started."""
         return self._process is not None
 
     @property
     def recorded(self) -> bool:
-        """Whether its output is being recorded."""
         return self._recording is not None and self._recording.active
 
     def start(self) -> None:
-        """Start the shell, unless it was started already.
+        """Start the shell, unless it was started already; it may be tried again.
 
-        Raises:
-            SpawnFailed: it can't be started, or recorded; it may be tried again.
-            Exhausted: it is to be recorded, and `pty.max_recordings` are being written.
+        Raises SpawnFailed, also if it can't be recorded, or Exhausted.
         """
         if self._process is not None:
             return
@@ -194,12 +182,9 @@ class PtySession:
             self.log.store.clear()
 
     def resize(self, cols: int, rows: int) -> PtyInfo:
-        """Change the window size, now or for the start to come.
+        """Change the window size, now or for the start to come; raises BadRequest as `check_size`.
 
         Clients are told first, as the program may draw for the new size at once.
-
-        Raises:
-            BadRequest: a side is not 1 to 1000 cells long.
         """
         check_size(cols, rows)
         changed = (cols, rows) != (self.info.cols, self.info.rows)
@@ -228,7 +213,6 @@ class PtySession:
             self._process.resize(self.info.cols, self.info.rows)
 
     def set_title(self, title: str) -> None:
-        """Give it a title; empty for none."""
         self.title = title
         self._changed()
 
@@ -245,11 +229,7 @@ class PtySession:
 
 
 def check_size(cols: int, rows: int) -> None:
-    """Refuse a window size outside 1..1000.
-
-    Raises:
-        BadRequest: as said.
-    """
+    """Raise BadRequest for a window size outside 1..1000."""
     for name, cells in (("cols", cols), ("rows", rows)):
         if cells > MAX_CELLS:
             raise BadRequest(f"invalid value for {name} - must be at most {MAX_CELLS}")

@@ -34,12 +34,7 @@ ZSH_COMMON: Final = ("/etc/zshenv", "/etc/zsh/zshenv")
 
 
 class PtySessions:
-    """The PTY sessions.
-
-    Attributes:
-        watchers: called at every change of what is listed.
-        replays: what each piece of a replay waits for.
-    """
+    """The PTY sessions; `watchers` are called at every change of what is listed."""
 
     def __init__(
         self,
@@ -67,11 +62,8 @@ class PtySessions:
     async def create(self, request: PtyRequest) -> PtySession:
         """Create a session and start its shell, unless that is to wait for the first client.
 
-        Raises:
-            BadRequest: id, size or environment can't be used.
-            Conflict: the id is taken.
-            Exhausted: `pty.max_sessions` are live, or too much output is held in memory.
-            SpawnFailed: the shell can't be started, now or ever; no session is left.
+        Raises BadRequest, Conflict (the id is taken), Exhausted, or SpawnFailed, also if a shell
+        that is started later could never be; no session is left then.
         """
         if not request.lazy_start:
             await self._supervisor.turns.take()
@@ -120,7 +112,7 @@ class PtySessions:
         return session
 
     def _spawn(self, info: PtyInfo, output: Log[Buffer]) -> Process:
-        """Start the shell of a session. Source: contract, sections 4.1 and 10.2."""
+        """Source: contract, sections 4.1 and 10.2."""
         shell, owner = self._shell.path(), self._supervisor.child_limits.run_as
         return self._supervisor.spawn_pty(
             (shell, "-i", "-l"),
@@ -133,7 +125,6 @@ class PtySessions:
 
     @property
     def live(self) -> list[PtySession]:
-        """The live sessions, oldest first."""
         return [*self._live.values()]
 
     def all(self) -> list[PtySession]:
@@ -141,27 +132,18 @@ class PtySessions:
         return [*self._ended.values(), *self._live.values()]
 
     def changed(self) -> None:
-        """Call the watchers."""
         for watcher in self.watchers:
             watcher()
 
     def get(self, session_id: str) -> PtySession:
-        """Return a live session.
-
-        Raises:
-            ProcessNotFound: there is none of this id.
-        """
+        """Return a live session; raises ProcessNotFound."""
         session = self._live.get(session_id)
         if session is None:
             raise ProcessNotFound("PTY session not found")
         return session
 
     def to_resize(self, session_id: str) -> PtySession:
-        """Return a live session.
-
-        Raises:
-            SessionEnded: there is none (410, not 404: contract, section 10.7).
-        """
+        """Return a live session; raises SessionEnded (410: contract, section 10.7)."""
         session = self._live.get(session_id)
         if session is None:
             raise SessionEnded(f"PTY session {session_id} not found")
@@ -171,15 +153,10 @@ class PtySessions:
     async def to_attach(
         self, session_id: str, *, resume: bool, may_start: bool = True
     ) -> PtySession:
-        """Return the session to attach to, started.
+        """Return the session to attach to, started; with `resume` it may have ended.
 
-        Args:
-            resume: it may have ended.
-            may_start: a shell that hasn't been started yet may be started for this client.
-
-        Raises:
-            ProcdError: there is none, it has ended, is full, or can't be started; with the
-                messages of the contract, section 10.5.
+        Without `may_start`, a shell that waits for its first client is not started. Raises
+        ProcdError with the messages of the contract, section 10.5.
         """
         lazy = self._live.get(session_id)
         if may_start and lazy is not None and not lazy.started:
@@ -204,19 +181,12 @@ class PtySessions:
         return session
 
     async def delete(self, session_id: str) -> None:
-        """End a session and everything in it; its id is free at once.
-
-        Raises:
-            ProcessNotFound: there is none of this id.
-        """
+        """End a session and everything in it; its id is free at once. Raises ProcessNotFound."""
         session = self.get(session_id)
         await self.tasks.finish(self._deletion(session), f"delete pty {session_id}")
 
     def discard(self, session: PtySession) -> None:
-        """Delete, in the background, a session whose creator never got its id.
-
-        Unless another client uses it by now, or another session has its id.
-        """
+        """Delete, in the background, a session that no other client uses; its creator has gone."""
         if self._live.get(session.id) is session and not session.shared:
             self.tasks.start(self._deletion(session), f"discard pty {session.id}")
 
@@ -227,7 +197,7 @@ class PtySessions:
         return session.delete(self.config.hangup_s)
 
     def _has_ended(self, session: PtySession) -> None:
-        """Free the id of a session, and let it be resumed for a while unless it was deleted."""
+        """Free the id of a session; unless it was deleted, it can be resumed for a while."""
         self.changed()
         if self._live.get(session.id) is session:
             del self._live[session.id]
@@ -251,8 +221,8 @@ class PtySessions:
     def _evict(self) -> bool:
         """Release output, for the memory budget. Returns whether there was any.
 
-        First that of ended sessions without readers, the oldest first. Then the older half of the
-        longest live one; not what a reader has yet to get, nor what a client is shown at attach.
+        First that of the oldest ended session without readers. Then the older half of the longest
+        live one; not what a reader has yet to get, nor what a client is shown at attach.
         """
         for session_id, session in self._ended.items():
             if not session.log.readers:

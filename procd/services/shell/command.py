@@ -78,11 +78,9 @@ class ExecRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputRequest:
-    """Input for a command.
+    """Input for a command, and whether its input ends with it.
 
-    Attributes:
-        eof: whether the command's input ends with it.
-        key: requests with the same key are one request; empty for one like no other.
+    Requests with the same key are one request; the key is empty for one like no other.
     """
 
     data: bytes
@@ -91,8 +89,6 @@ class InputRequest:
 
 
 class State(Enum):
-    """What a command does."""
-
     QUEUED = "queued"
     OPENING = "opening"
     RUNNING = "running"
@@ -101,22 +97,12 @@ class State(Enum):
 
 
 class Command:
-    """A command, from its acceptance until it is forgotten.
+    """A command, from its acceptance until it is forgotten; OSError if its input has no descriptor.
 
     `done` is set when it has ended and everything that it wrote itself is in the log. Background
     children may write to the log until the last of them has closed it; then it is sealed.
-
-    Args:
-        on_free: called when the shell may run the next command.
-
-    Attributes:
-        text_bytes: what its text took in memory when it was accepted.
-        started_at, ended_at: None until then.
-        exit_code: None while it isn't known.
-        timed_out: whether it was terminated because its time was up.
-
-    Raises:
-        OSError: there is no descriptor for its input.
+    `exit_code` is None while it isn't known. `on_free` is called when the shell may run the next
+    command.
     """
 
     __slots__ = ("_driver", "_echoes", "_ending", "_frames", "_input", "_input_ended", "_keys",
@@ -171,7 +157,6 @@ class Command:
 
     @property
     def state(self) -> State:
-        """Its state now."""
         if self._state is State.OPENING and self._script is not None and self._script.opened:
             self._state = State.RUNNING
         return self._state
@@ -182,12 +167,7 @@ class Command:
         return LEAST_BYTES + self.text_bytes + self.file.index.size
 
     def check_not_ended(self) -> None:
-        """Refuse what can be done only to a command that hasn't ended.
-
-        Raises:
-            CommandCompleted: it has ended.
-            SessionEnded: it never ran, or its outcome is unknown.
-        """
+        """Raise CommandCompleted if it has ended; else as `check_outcome`."""
         self.check_outcome()
         if self._state is State.ENDED:
             raise CommandCompleted(f"command has already completed with exit code {self.exit_code}")
@@ -286,11 +266,8 @@ class Command:
         """End it with all that it has started, even if the caller is cancelled.
 
         Its processes are sent SIGTERM, and after `grace_s` SIGKILL; the shell leaves the script, or
-        has to be ended (see `ShellDriver.end_reason`).
-
-        Raises:
-            CommandCompleted: it has ended.
-            SessionEnded: it never ran, or the session had to be ended with it.
+        has to be ended. Raises as `check_not_ended`, or SessionEnded if the session had to be ended
+        with it.
         """
         if self._is_over():
             await asyncio.wait([self.done])
@@ -305,10 +282,8 @@ class Command:
     async def send_signal(self, number: int) -> None:
         """Send a signal to all processes that it has started.
 
-        Raises:
-            CommandCompleted, SessionEnded: as `check_not_ended`.
-            Conflict: its turn has not come.
-            ProcdError: no descriptor is left to search for them.
+        Raises as `check_not_ended`; Conflict: its turn has not come; ProcdError: no descriptor is
+        left.
         """
         self.check_not_ended()
         if self._state is State.QUEUED:
@@ -321,9 +296,8 @@ class Command:
     async def send_input(self, request: InputRequest, queue_bytes: int) -> None:
         """Send input, and wait until at most `queue_bytes` of it are unread.
 
-        Raises:
-            CommandCompleted, SessionEnded: as `check_not_ended`, or the shell has exited.
-            BadRequest: it has no input, or its input has ended.
+        Raises as `check_not_ended`; SessionEnded: the shell has exited; BadRequest: it has no
+        input, or its input has ended.
         """
         if request.key in self._keys:
             return
@@ -438,12 +412,9 @@ class Command:
     async def _signal_until_over(self, number: int, within_s: float) -> dict[int, int]:
         """Have the shell leave the script, and signal what the command has started, once each.
 
-        Time and again, for the script goes on until the shell has left it, and may start more.
-        After the first time its input ends as well, in case the shell reads it; not before, or half
-        of the input could be taken for all.
-
-        Returns:
-            Those that got the signal, unless it is SIGKILL: pid → start time.
+        Repeated, for the script goes on until the shell has left it, and may start more. After the
+        first time its input ends as well, in case the shell reads it; before, half could be taken
+        for all. Returns the start times of those that got the signal by pid, unless it is SIGKILL.
         """
         signalled: dict[int, int] = {}
         sudo = SudoGrace() if number == SIGKILL else None
@@ -492,10 +463,9 @@ class Command:
         self._state = State.LEAVING
 
     def _tree(self) -> Tree:
-        """What it has started, wherever that is.
+        """A program that has replaced the shell (`exec`) is part of it.
 
-        A program that has replaced the shell (`exec`) is part of it. Before the script is opened,
-        the process may be a wrapper that is about to become the shell.
+        Before the script is opened, the process may be a wrapper that is about to become the shell.
         """
         running = self.state in (State.RUNNING, State.LEAVING)
         replaced = running and self._driver.is_shell() is False
@@ -527,7 +497,6 @@ class Command:
     # Its log.
 
     def frames(self, *, labelled: bool) -> MultiplexedFrames:
-        """The messages of the log, which all its followers share."""
         if labelled not in self._frames:
             self._frames[labelled] = MultiplexedFrames(self.log, labelled=labelled)
         return self._frames[labelled]

@@ -1,7 +1,6 @@
 """The lines that a session's shell reads, for each kind of shell.
 
-For each command it sources the user's script with the command's pipes as its descriptors; no output
-is ever searched for a status.
+For each command it sources the user's script with the command's pipes as its descriptors.
 """
 
 import os
@@ -30,12 +29,7 @@ SETS_RTTIME: Final = {"bash": "ulimit -SR", "zsh": f"ulimit -SN {resource.RLIMIT
 
 
 class Start(NamedTuple):
-    """How a shell is started.
-
-    Attributes:
-        on_stdin: whether the pipe is its standard input; else it opens the pipe by path.
-        first_lines: what to write into the pipe first.
-    """
+    """How a shell is started; if not `on_stdin`, it opens the pipe by path."""
 
     argv: tuple[str, ...]
     on_stdin: bool = False
@@ -45,10 +39,8 @@ class Start(NamedTuple):
 class Dialect:
     """The lines for one kind of shell.
 
-    Attributes:
-        shell: its path.
-        kind: its name, whatever the link is called by which it is started.
-        can_leave: whether it can leave a script before its end; the others have to be ended.
+    `kind` is its name, whatever the link is called by which it is started. If it can't leave a
+    script before its end, it has to be ended.
     """
 
     def __init__(self, shell: str) -> None:
@@ -130,7 +122,7 @@ class Dialect:
         return untraced(f'{source} {streams} || {word} eval "{leave}\n" && {word} :')
 
     def prepare(self, status: int, retag: str) -> str:
-        """A line that runs `retag`, if it isn't empty, and sets `$?`; empty if it does nothing."""
+        """A line that runs `retag` and sets `$?`; empty if there is nothing to do."""
         return (
             untraced(f"{retag}{self._status(status) if status else ''}") if retag or status else ""
         )
@@ -150,7 +142,6 @@ class Dialect:
         return f"{word} . /proc/self/fd/0 <<E && {word} :\n{leave} && {word} :\nE"
 
     def report(self, number: int, path: str) -> str:
-        """A line that writes `NUMBER $?` to the pipe at `path`."""
         # Quoted, `printf` is no alias either.
         return untraced(f"{self._builtin} 'printf' '{number} %s\\n' \"$?\" >{shlex.quote(path)}")
 

@@ -42,9 +42,7 @@ class Feed:
     """Writes lines to the shell, and reports when it has read all of them.
 
     The pipe is as small as possible, one page, so that it is writable only when it is empty.
-
-    Args:
-        on_read: called in each turn of the event loop when all was read, until `rest` or `write`.
+    `on_read` is called in each turn of the event loop when all was read, until `rest` or `write`.
 
     Source: pipe(7), "Pipe capacity"; fcntl(2), F_SETPIPE_SZ.
     """
@@ -88,15 +86,11 @@ class Feed:
             self.rest()
 
     def _unread_bytes(self) -> int:
-        """How much is in the pipe: the event may be older than the last write.
-
-        Source: pipe(7), FIONREAD.
-        """
+        """The event may be older than the last write. Source: pipe(7), FIONREAD."""
         (unread,) = struct.unpack("i", fcntl.ioctl(self._fd.number, termios.FIONREAD, bytes(4)))
         return int(unread)
 
     def rest(self) -> None:
-        """Report nothing until the next `write`."""
         if self._watching:
             self._watching = False
             self._loop.remove_writer(self._fd.number)
@@ -105,15 +99,9 @@ class Feed:
 class ShellDriver:
     """Starts a shell, has it run one command at a time, and reads how each ends.
 
-    Raises:
-        OSError, SpawnFailed, Exhausted: the shell can't be started; nothing is left.
-
-    Attributes:
-        on_status: called with a command's status when the shell has reported it.
-        on_silent: called if the shell won't report how the command ended: it reads and does nothing
-            (`set -n`), or its builtins mean something else.
-        status: `$?` for the next command.
-        end_reason: why the shell was ended with a command; empty if it wasn't.
+    `on_silent` is called if the shell won't report how the command ended: it reads and does nothing
+    (`set -n`), or its builtins mean something else. `status` is `$?` for the next command. Raises
+    OSError, SpawnFailed or Exhausted if the shell can't be started; nothing is left then.
     """
 
     on_status: Callable[[int], None]
@@ -166,12 +154,10 @@ class ShellDriver:
 
     @property
     def pid(self) -> int:
-        """The shell's."""
         return self.process.record.pid
 
     @property
     def ended(self) -> bool:
-        """Whether the shell has exited."""
         return not self.process.running
 
     def is_shell(self) -> bool | None:
@@ -189,13 +175,9 @@ class ShellDriver:
             return None
 
     def run(self, number: int, text: str, script: str, streams: str) -> None:
-        """Have the shell run a command, when it runs none.
+        """Have the shell, which runs none, run a command: the user's `text`.
 
-        Args:
-            number: the command's, more than 0.
-            text: the user's script.
-            script: the path at which the shell finds it.
-            streams: redirections of all three streams.
+        The shell finds it at the path `script`; `streams` are redirections of all three streams.
         """
         self._running = number
         self._asked_again = False
@@ -211,15 +193,12 @@ class ShellDriver:
         )
 
     def poll(self) -> None:
-        """Read now what the shell has reported, and whether it has exited.
-
-        A late event loop finds that a time is over before it reads what happened until then.
-        """
+        """Read what the shell has reported, and whether it has exited: the loop may be late."""
         self._reports.drain()
         self.process.poll()
 
     def move_output(self, log: Log[LogFile]) -> None:
-        """Move into a log what the shell has written to its own streams since the command began.
+        """Move into a log what the shell itself has written since the command began.
 
         Without the trace of the line that sources the script.
         """
@@ -254,7 +233,6 @@ class ShellDriver:
         self._lines.close()
 
     def close(self) -> None:
-        """Close all pipes, and report nothing more."""
         self._running = NONE
         self._source.close()
         self._lines.close()

@@ -1,8 +1,7 @@
 """Pipes and files of ours that a child opens by path, to have descriptors of its own.
 
-A child of our own user opens them through /proc/OUR_PID/fd: no name in a directory can be removed,
-and no disk is used. Another user's child may not do that; for it there are FIFOs and files in a
-directory.
+A child of our own user opens them through /proc/OUR_PID/fd: no name can be removed, and no disk is
+used. Another user's child may not do that; for it there are FIFOs and files in a directory.
 
 Source: proc_pid_fd(5); fifo(7); pipe(7).
 """
@@ -74,13 +73,11 @@ class OpenWatch:
                 self._unopened.discard(watch)
 
     def remove(self, watch: int) -> None:
-        """Watch a file no longer."""
         if not self.opened(watch) and self._fd is not None:
             self._unopened.discard(watch)
             LIBC.inotify_rm_watch(self._fd.number, watch)
 
     def close(self) -> None:
-        """Watch nothing any more."""
         self._unopened.clear()
         if self._fd is not None:
             self._fd.close()
@@ -90,9 +87,7 @@ class OpenWatch:
 class ChildPath:
     """A descriptor of ours, and the path by which a child opens the same pipe or file.
 
-    Args:
-        name: its path in a directory; empty if it is opened through /proc.
-        open_watch: watches the file.
+    `name` is its path in a directory; empty if it is opened through /proc.
     """
 
     __slots__ = ("_open_watch", "_watch", "fd", "name")
@@ -105,7 +100,6 @@ class ChildPath:
 
     @property
     def path(self) -> str:
-        """The path, until `close`."""
         return self.name or f"/proc/{os.getpid()}/fd/{self.fd.number}"
 
     @property
@@ -126,12 +120,9 @@ class ChildPath:
 
 
 class ChildPaths:
-    """Makes them for the children of one session.
+    """Makes them for the children of one session; another user's find them in `directory`.
 
     Each method raises OSError if no descriptor is left, or no space for a name or a file.
-
-    Args:
-        directory: where another user's children find them; they must be able to pass it.
     """
 
     def __init__(self, child_limits: ChildLimits, directory: Path, open_watch: OpenWatch) -> None:
@@ -140,11 +131,7 @@ class ChildPaths:
         self._directory = directory if child_limits.run_as is not None else None
 
     def output(self, name: str) -> tuple[ChildPath, OwnedFd]:
-        """A pipe: the end that a child writes, and ours.
-
-        Args:
-            name: of the FIFO, if one is needed.
-        """
+        """A pipe: the end that a child writes, and ours. `name` is of the FIFO, if any."""
         reading, writing, path = self._pipe(name)
         return ChildPath(writing, path), reading
 
@@ -225,8 +212,7 @@ def pipe_name(number: int, pid: int | str = "self") -> str:
 def holds_pipe(pid: int, names: Container[str]) -> bool:
     """Whether a process has one of these pipes open (see `pipe_name`).
 
-    Raises:
-        PermissionError: it is another user's, and CAP_SYS_PTRACE is missing.
+    Raises PermissionError: it is another user's, and CAP_SYS_PTRACE is missing.
     """
     try:
         numbers = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208 - a str

@@ -33,17 +33,10 @@ class SessionRequest:
 
 
 class CommandStore:
-    """The commands of one session, from their acceptance until they are forgotten.
+    """The commands of one session by id, oldest first, until they are forgotten.
 
-    Args:
-        directory: where their logs are; it goes with the session.
-        logs: makes the logs.
-        memory: what the commands of all sessions may take, mostly by their texts.
-        stores: those of all sessions; the one that takes the most loses its oldest commands first.
-        max_commands: commands remembered; the oldest that have ended go first.
-
-    Attributes:
-        commands: by id, oldest first.
+    `memory` is what the commands of all sessions may take, mostly by their texts. Of `stores`,
+    those of all sessions, the one that takes the most loses its oldest commands first.
     """
 
     def __init__(
@@ -71,9 +64,8 @@ class CommandStore:
     ) -> Command:
         """A new command; its id is made if `command_id` is empty.
 
-        Raises:
-            Exhausted: too many are remembered that haven't ended; none is forgotten then.
-            SpawnFailed: there is no descriptor for its input.
+        Raises Exhausted if too many haven't ended, or SpawnFailed without a descriptor for its
+        input.
         """
         size = LEAST_BYTES + sys.getsizeof(request.command)
         self._make_room(size)
@@ -90,11 +82,7 @@ class CommandStore:
         return command
 
     def get(self, command_id: str) -> Command:
-        """The command of this id.
-
-        Raises:
-            ProcessNotFound: there is none.
-        """
+        """The command of this id; raises ProcessNotFound."""
         command = self.commands.get(command_id)
         if command is None:
             raise ProcessNotFound("command not found")
@@ -102,7 +90,6 @@ class CommandStore:
 
     @property
     def cost_bytes(self) -> int:
-        """What they take in memory."""
         return sum(command.cost_bytes for command in self.commands.values())
 
     def ended(self) -> Iterator[Command]:
@@ -120,7 +107,7 @@ class CommandStore:
         self._memory.used_bytes += size
 
     def _free_memory(self, size: int) -> None:
-        """Forget commands until `size` bytes are free: of the sessions that take the most first."""
+        """Forget commands of the sessions that take the most until `size` bytes are free."""
         going: list[tuple[CommandStore, Command]] = []
         used = self._memory.used_bytes + size
         for store in sorted(self._stores(), key=lambda each: each.cost_bytes, reverse=True):
@@ -149,23 +136,17 @@ class CommandStore:
         self.close()
 
     def close(self) -> None:
-        """Forget all of them at once."""
         for command in [*self.commands.values()]:
             self.forget(command)
         remove_tree(self._directory)
 
 
 def no_memory(memory: Budget) -> Exhausted:
-    """The commands that take the memory haven't ended."""
     return Exhausted(f"limit of {memory.most_bytes} bytes of commands' texts is reached")
 
 
 class ShellSession:
-    """One shell and its commands, from its creation until it is deleted.
-
-    Attributes:
-        commands: those that it remembers.
-    """
+    """One shell and its commands, from its creation until it is deleted."""
 
     def __init__(
         self,
@@ -186,32 +167,25 @@ class ShellSession:
         driver.process.done.add_done_callback(self._shell_exited)
 
     def usage(self) -> dict[str, int] | None:
-        """What all its processes use, as far as it is known (see `Process.usage`)."""
         return self._driver.process.usage()
 
     @property
     def pid(self) -> int:
-        """The shell's."""
         return self._driver.pid
 
     @property
     def ended(self) -> bool:
-        """Whether its shell has exited."""
         return self._driver.ended
 
     @property
     def _closed(self) -> bool:
-        """Whether no further command runs."""
         return self.ended or self._over or bool(self._driver.end_reason)
 
     def exec(self, request: ExecRequest, command_id: str = "") -> Command:
         """Accept a command; it runs when those before it have ended.
 
-        Raises:
-            BadRequest: it is blank.
-            SessionEnded: no further command runs.
-            Exhausted: `sessions.max_queued` commands are waiting, or too many are remembered.
-            SpawnFailed: there is no descriptor for its input.
+        Raises BadRequest: it is blank; SessionEnded; Exhausted: too many wait, or are remembered;
+        SpawnFailed: there is no descriptor for its input.
         """
         if not request.command.strip():
             raise BadRequest("command cannot be empty")
@@ -238,7 +212,6 @@ class ShellSession:
                 self._current = command
 
     def _free(self, command: Command) -> None:
-        """The shell may run the next command: this one has ended."""
         if command is self._current:
             self._current = None
         elif command in self._queue:

@@ -40,8 +40,6 @@ NOT_TEXT: Final = re.compile("[\udc80-\udcff]+")
 
 
 class ShellSessions:
-    """The shell sessions by id."""
-
     def __init__(
         self,
         config: SessionsConfig,
@@ -71,15 +69,10 @@ class ShellSessions:
     async def create(
         self, request: SessionRequest, *, starts_at_home: bool = False
     ) -> ShellSession:
-        """Make a session and start its shell.
+        """Make a session and start its shell; if that fails, no session is left.
 
-        Raises:
-            BadRequest: the id is reserved or can't stand in a path, or the environment is bad.
-            Conflict: the id is taken.
-            Exhausted: there are `sessions.max_sessions`.
-            SpawnFailed: the shell can't be started; no session is left.
-
-        Source: Process API contract, section 8.2.
+        Raises BadRequest, Conflict (the id is taken), Exhausted or SpawnFailed. Source: Process API
+        contract, section 8.2.
         """
         if request.id == ENTRYPOINT:
             raise BadRequest("provided session ID is reserved and cannot be created/overridden")
@@ -146,7 +139,6 @@ class ShellSessions:
             await asyncio.wait([ending], timeout=within_s)
 
     def __len__(self) -> int:
-        """How many sessions there are, the entrypoint's included."""
         return len(self._sessions)
 
     @property
@@ -159,11 +151,7 @@ class ShellSessions:
         return self._root.problem(min_free_bytes)
 
     def check_memory(self) -> None:
-        """Refuse, as every session would refuse a command.
-
-        Raises:
-            Exhausted: those that haven't ended take `sessions.max_total_text_bytes`.
-        """
+        """Raise Exhausted if every session would refuse a command for want of memory."""
         memory = self._memory
         if memory.used_bytes + LEAST_BYTES >= memory.most_bytes and not any(
             any(store.ended()) for store in self._stores()
@@ -178,34 +166,20 @@ class ShellSessions:
         return [session for session in self._sessions.values() if session.id != ENTRYPOINT]
 
     def get(self, session_id: str) -> ShellSession:
-        """The session of this id.
-
-        Raises:
-            ProcessNotFound: there is none.
-        """
+        """The session of this id; raises ProcessNotFound."""
         session = self._sessions.get(session_id)
         if session is None:
             raise ProcessNotFound("session not found")
         return session
 
     def to_change(self, session_id: str, action: str) -> ShellSession:
-        """The session of this id, which must not be the entrypoint's.
-
-        Raises:
-            BadRequest: it is.
-            ProcessNotFound: there is none.
-        """
+        """As `get`, but BadRequest for the entrypoint's."""
         if session_id == ENTRYPOINT:
             raise BadRequest(f"can't {action} entrypoint session")
         return self.get(session_id)
 
     async def delete(self, session_id: str) -> None:
-        """End a session, and return when everything in it has ended; its id is free at once.
-
-        Raises:
-            BadRequest: it is the entrypoint's.
-            ProcessNotFound: there is none.
-        """
+        """End a session and all that is in it; its id is free at once. Raises as `to_change`."""
         session = self.to_change(session_id, "delete")
         del self._sessions[session_id]
         await self._supervisor.tasks.finish(session.delete(), f"delete session {session_id}")
