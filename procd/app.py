@@ -198,7 +198,7 @@ def _figures(app: web.Application) -> metrics.Figures:
             "procd_ptys": ("live PTY sessions", lambda: len(ptys.live)),
             "procd_connections": ("open connections", lambda: len(app[CONNECTION_LIMIT])),
             "procd_websockets": ("open WebSockets", lambda: len(websockets)),
-            "procd_log_bytes": ("disk taken by logs", lambda: shells.log_bytes),
+            "procd_log_bytes": ("disk taken by logs", lambda: shells.logs.used_bytes),
             "procd_output_memory_bytes": (
                 "memory taken by output, and by requests that run or wait",
                 lambda: memory.used_bytes,

@@ -45,7 +45,7 @@ class Readiness:
                 check()
             except (Exhausted, SpawnFailed) as exc:
                 reasons.append(exc.message)
-        if problem := sessions.storage_problem(self.config.min_disk_bytes):
+        if problem := sessions.directory.problem(self.config.min_disk_bytes):
             reasons.append(problem)
         if 0 < self.config.max_loop_lag_s < lag_s:
             reasons.append(f"event loop lags by {lag_s:.1f} s")

@@ -88,7 +88,7 @@ async def create(request: web.Request) -> web.Response:
 async def list_all(request: web.Request) -> web.StreamResponse:
     """List the live sessions."""
     return await respond(
-        request, {"sessions": [view(session.info) for session in request.app[PTYS].live]}
+        request, {"sessions": [view(session.info) for session in request.app[PTYS].live.values()]}
     )
 
 

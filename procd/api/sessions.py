@@ -151,7 +151,7 @@ async def list_all(request: web.Request) -> web.StreamResponse:
 async def get(request: web.Request) -> web.StreamResponse:
     """Show one session, and what it uses where that is known."""
     session = _session(request)
-    return await respond(request, session_fields(session, session.usage()))
+    return await respond(request, session_fields(session, session.driver.process.usage()))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -192,7 +192,7 @@ async def _answer(
             reply |= _output_of(command.file.snapshot(), client_of(request))
             if command.timed_out:
                 message = "command execution timeout"
-                if session.ended:
+                if session.driver.ended:
                     message += "; the session had to be ended"
                 raise TimedOut(message, reply)
             reply["exitCode"] = command.exit_code
@@ -345,7 +345,7 @@ def session_fields(session: ShellSession, usage: dict[str, int] | None = None) -
     """The fields of its commands are made as they are sent."""
     commands = map(command_fields, [*session.commands.commands.values()])
     fields: dict[str, object] = {"sessionId": session.id, "commands": commands}
-    if session.ended:
+    if session.driver.ended:
         fields["ended"] = True
     if usage is not None:
         fields["usage"] = usage

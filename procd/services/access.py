@@ -120,7 +120,7 @@ class Access:
                     "auth.mode: none, but tokens are given: take out one or the other"
                 )
             return False
-        if has_source and not len(self.tokens):
+        if has_source and not self.tokens.all:
             setting, file = self._files[0]
             raise ConfigError(f"{setting}: {file}: no token in it: make one with `procd token`")
         if not has_source and mode == "token":
@@ -161,9 +161,10 @@ class Access:
             return str(exc)
         if problem:
             log.error("no new token comes into force: %s", problem)
-        self.tokens = self.tokens.among(set(tokens)) if problem else Tokens(tokens)
+        kept = [token for token in tokens if token in self.tokens] if problem else tokens
+        self.tokens = Tokens(kept)
         self.tickets.drop_without(self.tokens)
-        log.info("tokens read again: %d in force", len(self.tokens))
+        log.info("tokens read again: %d in force", len(kept))
         if self._has_credential:
             log.warning(
                 "the credential %s is the copy that was made at the start: what was removed from"

@@ -28,10 +28,7 @@ def check_names(names: Iterable[str]) -> None:
 
 def cost_bytes(envs: Mapping[str, str], *texts: str) -> int:
     """What the variables and other texts of a request take in memory."""
-    size = sum(map(sys.getsizeof, texts))
-    if envs:
-        size += sum(map(sys.getsizeof, (envs, *envs, *envs.values())))
-    return size
+    return sum(map(sys.getsizeof, (envs, *envs, *envs.values(), *texts)))
 
 
 class MissingProgramError(Exception):

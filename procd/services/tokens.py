@@ -14,7 +14,7 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from hmac import compare_digest
@@ -85,17 +85,11 @@ def redacted(text: str) -> str:
 class Tokens:
     """The tokens in force."""
 
-    def __init__(self, tokens: Iterable[Token] = ()) -> None:
-        self._tokens = tuple(tokens)
+    def __init__(self, tokens: Iterable[Token]) -> None:
+        self.all = tuple(tokens)
 
     def __contains__(self, token: object) -> bool:
-        return token in self._tokens
-
-    def __len__(self) -> int:
-        return len(self._tokens)
-
-    def among(self, tokens: Set[Token]) -> "Tokens":
-        return Tokens(token for token in self._tokens if token in tokens)
+        return token in self.all
 
     def find(self, secret: str) -> Token | None:
         """The token of a secret; it compares with all in constant time, also after a match."""
@@ -103,7 +97,7 @@ class Tokens:
             return None
         digest = digest_of(secret)
         found = None
-        for token in self._tokens:
+        for token in self.all:
             if compare_digest(token.digest, digest):
                 found = token
         return found
@@ -227,9 +221,6 @@ class Tickets:
     def __init__(self, config: AuthConfig) -> None:
         self.config = config
         self._tickets: dict[bytes, _Ticket] = {}
-
-    def __len__(self) -> int:
-        return len(self._tickets)
 
     def make(self, token: Token, route: str) -> str:
         """Make a ticket for `route` with the scope of `token`; raises Exhausted."""

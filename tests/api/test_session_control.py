@@ -328,7 +328,7 @@ async def test_a_shell_that_comes_to_its_script_late(procd: MakeClient, shell: s
     """It leaves the script, though it was told to before it had opened it."""
     client = await of_shell(procd, shell, sessions={"grace_s": 20.0})
     session = client.app[SESSIONS].get("s")
-    os.kill(session.pid, signal.SIGSTOP)
+    os.kill(session.driver.pid, signal.SIGSTOP)
     command_id = await start(client, "sleep 1000; echo rest")
     command = session.commands.get(command_id)
     async with asyncio.TaskGroup() as group:
@@ -336,7 +336,7 @@ async def test_a_shell_that_comes_to_its_script_late(procd: MakeClient, shell: s
         for _ in range(3):
             await get(client, path_of(command_id))
         assert command.state is State.OPENING
-        os.kill(session.pid, signal.SIGCONT)
+        os.kill(session.driver.pid, signal.SIGCONT)
     assert (await logs(client, command_id))["stdout"] == ""
     assert (await ended(client, command_id))["exitCode"] == 143
 

@@ -83,7 +83,7 @@ async def test_end_of_input(procd: MakeClient, gate: Gate, together: bool) -> No
 async def test_end_of_input_before_the_shell_opens_it(procd: MakeClient) -> None:
     client = await procd()
     await create(client)
-    shell = client.app[SESSIONS].get("s").pid
+    shell = client.app[SESSIONS].get("s").driver.pid
     os.kill(shell, signal.SIGSTOP)
     command_id = await start(client, "cat; echo end", suppressInputEcho=True)
     assert (await type_in(client, command_id, "mine", eof=True)).status == 204

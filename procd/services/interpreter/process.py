@@ -103,6 +103,7 @@ class InterpreterProcess:
         except BaseException:
             self._channel.close()
             raise
+        self.pid = self._process.record.pid
         self._number = 0  # of the request
         self._tag = 0
         self._unkillable = False
@@ -119,10 +120,6 @@ class InterpreterProcess:
     def running(self) -> bool:
         """Whether it can serve a request."""
         return self._process.running and not (self._process.done.done() or self._unkillable)
-
-    @property
-    def pid(self) -> int:
-        return self._process.record.pid
 
     @property
     def startup_output(self) -> list[str]:

@@ -19,8 +19,6 @@ MESSAGES_PER_TURN: Final = 256
 class InputQueue:
     """The input of one client: what the terminal has no room for yet."""
 
-    __slots__ = ("_closed", "_moved", "_terminal", "messages", "waiting_bytes")
-
     def __init__(self, terminal: "TerminalInput") -> None:
         self.messages: deque[bytes] = deque()
         self.waiting_bytes = 0
@@ -57,8 +55,6 @@ class InputQueue:
 
 class TerminalInput:
     """The queues of all clients of one terminal."""
-
-    __slots__ = ("_capacity_bytes", "_lingering", "_serving", "_tasks", "_waiting", "_writer")
 
     def __init__(self, tasks: Tasks, capacity_bytes: int) -> None:
         self._tasks = tasks

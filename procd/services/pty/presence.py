@@ -50,24 +50,21 @@ class Presence:
         self._resize = resize
         self._changed = changed
         self._last_number = 0
-        self._members: dict[int, Member] = {}
-
-    @property
-    def members(self) -> list[Member]:
-        return list(self._members.values())
+        self.members: list[Member] = []
 
     def join(self, member: Member) -> None:
         self._last_number += 1
         member.number = self._last_number
-        self._members[member.number] = member
-        if member.may_write and self.active not in self._members:
+        self.members.append(member)
+        if member.may_write and not self.active:
             self.active = member.number
         self.notify()
 
     def leave(self, member: Member) -> None:
         """Remove a member; a second time does nothing."""
-        if self._members.pop(member.number, None) is None:
+        if member not in self.members:
             return
+        self.members.remove(member)
         if self.active == member.number:
             writers = [each.number for each in self.members if each.may_write]
             self.active = writers[-1] if writers else 0
@@ -96,7 +93,7 @@ class Presence:
 
     def take_over(self, member: Member) -> None:
         """End the connections of all others that may write."""
-        for other in self.members:
+        for other in [*self.members]:
             if other is not member and other.may_write:
                 other.drop(member.name)
 
@@ -104,7 +101,7 @@ class Presence:
         """Tell the members of a change, `at_once` or in the next turn with other changes."""
         self.encoded = b""
         self._changed()
-        for member in self.members:
+        for member in [*self.members]:
             if member.changed is not None:
                 member.changed(at_once)
 

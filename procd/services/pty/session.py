@@ -78,6 +78,7 @@ class PtySession:
         changed: Callable[[], None],
         ended: Callable[["PtySession"], None],
     ) -> None:
+        self.id = info.id
         self.info = info
         self.deleted = False
         self.on_end: Callable[[int | None], None] | None = None
@@ -94,29 +95,21 @@ class PtySession:
         self._recordings = recordings
         self._changed = changed
         self._ended = ended
-        self._process: Process | None = None
+        self.process: Process | None = None
         self._recording: Recording | None = None
         self._redraw_timer: asyncio.TimerHandle | None = None
 
-    @property
-    def id(self) -> str:
-        return self.info.id
-
     def usage(self) -> dict[str, int] | None:
-        return None if self._process is None else self._process.usage()
+        return None if self.process is None else self.process.usage()
 
     @property
     def exit_code(self) -> int | None:
         """The exit code of the contract; None while output may follow."""
         if not self.log.sealed:
             return None
-        if self.deleted or self._process is None or self._process.record.exit is None:
+        if self.deleted or self.process is None or self.process.record.exit is None:
             return KILLED
-        return self._process.record.exit.shell_code
-
-    @property
-    def started(self) -> bool:
-        return self._process is not None
+        return self.process.record.exit.shell_code
 
     @property
     def recorded(self) -> bool:
@@ -127,11 +120,11 @@ class PtySession:
 
         Raises SpawnFailed, also if it can't be recorded, or Exhausted.
         """
-        if self._process is not None:
+        if self.process is not None:
             return
         recording = self._start_recording()
         try:
-            self._process = self._spawn(self.info, self.log)
+            self.process = self._spawn(self.info, self.log)
         except BaseException:
             if recording is not None:
                 recording.discard()
@@ -139,11 +132,11 @@ class PtySession:
         if recording is not None and self._recordings is not None:
             self._recordings.remove_oldest()
         self._recording = recording
-        self.input.connect(self._process.stdin)
+        self.input.connect(self.process.stdin)
         self.info = replace(self.info, active=True)
-        self._process.done.add_done_callback(self._done)
+        self.process.done.add_done_callback(self._done)
         self._changed()
-        log.info("pty started", extra={"pty": self.id, "pid": self._process.record.pid})
+        log.info("pty started", extra={"pty": self.id, "pid": self.process.record.pid})
 
     def _start_recording(self) -> Recording | None:
         if self._recordings is None:
@@ -160,15 +153,15 @@ class PtySession:
             self._recording.output(data)
 
     def _done(self, done: "asyncio.Future[ExitStatus]") -> None:
-        if not done.cancelled() and self._process is not None:
-            self._process.close()
+        if not done.cancelled() and self.process is not None:
+            self.process.close()
             self._end()
 
     def _end(self) -> None:
         self.info = replace(self.info, active=False)
         self._ended(self)
         if self.on_end is not None:
-            self.on_end(self.exit_code if self.started else None)
+            self.on_end(None if self.process is None else self.exit_code)
         if self._recording is not None:
             self._recording.finish(self.exit_code)
         log.info("pty ended", extra={"pty": self.id, "exit_code": self.exit_code})
@@ -193,8 +186,8 @@ class PtySession:
             if self._recording is not None:
                 self._recording.resized(cols, rows)
             self.presence.notify(at_once=True)
-        if self._process is not None and self._redraw_timer is None:
-            self._process.resize(cols, rows)
+        if self.process is not None and self._redraw_timer is None:
+            self.process.resize(cols, rows)
         return self.info
 
     def redraw(self) -> None:
@@ -202,15 +195,15 @@ class PtySession:
 
         Source: tty_ioctl(4): no SIGWINCH for a size that is the same.
         """
-        if self._process is not None and self._redraw_timer is None:
+        if self.process is not None and self._redraw_timer is None:
             rows = self.info.rows
-            self._process.resize(self.info.cols, rows - 1 or rows + 1)
+            self.process.resize(self.info.cols, rows - 1 or rows + 1)
             self._redraw_timer = asyncio.get_running_loop().call_later(REDRAW_S, self._restore_size)
 
     def _restore_size(self) -> None:
         self._redraw_timer = None
-        if self._process is not None:
-            self._process.resize(self.info.cols, self.info.rows)
+        if self.process is not None:
+            self.process.resize(self.info.cols, self.info.rows)
 
     def set_title(self, title: str) -> None:
         self.title = title
@@ -221,11 +214,11 @@ class PtySession:
 
         Its clients are told 137 whatever the shell made of SIGHUP (contract, section 10.6).
         """
-        if self._process is None:
+        if self.process is None:
             self.log.seal()
             self._end()
         else:
-            await self._process.end(signal.SIGHUP, hangup_s)
+            await self.process.end(signal.SIGHUP, hangup_s)
 
 
 def check_size(cols: int, rows: int) -> None:

@@ -52,7 +52,7 @@ class PtySessions:
         self._shell = shell
         self._environment = environment
         self._work_dir = work_dir
-        self._live: dict[str, PtySession] = {}
+        self.live: dict[str, PtySession] = {}
         self._ended: dict[str, PtySession] = {}
         self._expiries: dict[str, Countdown] = {}
         self.watchers: set[Callable[[], None]] = set()
@@ -70,9 +70,9 @@ class PtySessions:
         check_id(request.id, "create-connect")  # which is a path beside the sessions
         check_size(request.cols, request.rows)
         check_names(request.envs)
-        if request.id in self._live:
+        if request.id in self.live:
             raise Conflict(f"PTY session with ID '{request.id}' already exists")
-        if len(self._live) >= self.config.max_sessions:
+        if len(self.live) >= self.config.max_sessions:
             raise Exhausted(f"limit of {self.config.max_sessions} PTY sessions is reached")
         envs = {**request.envs, "TERM": request.envs.get("TERM") or "xterm-256color"}
         size = cost_bytes(envs, request.id, request.cwd)
@@ -107,7 +107,7 @@ class PtySessions:
             session.forget()
             raise
         self._forget_ended(request.id)
-        self._live[request.id] = session
+        self.live[request.id] = session
         self.changed()
         return session
 
@@ -123,13 +123,9 @@ class PtySessions:
             rows=info.rows,
         )
 
-    @property
-    def live(self) -> list[PtySession]:
-        return [*self._live.values()]
-
     def all(self) -> list[PtySession]:
         """The sessions that have ended and can be resumed, then the live ones; oldest first."""
-        return [*self._ended.values(), *self._live.values()]
+        return [*self._ended.values(), *self.live.values()]
 
     def changed(self) -> None:
         for watcher in self.watchers:
@@ -137,14 +133,14 @@ class PtySessions:
 
     def get(self, session_id: str) -> PtySession:
         """Return a live session; raises ProcessNotFound."""
-        session = self._live.get(session_id)
+        session = self.live.get(session_id)
         if session is None:
             raise ProcessNotFound("PTY session not found")
         return session
 
     def to_resize(self, session_id: str) -> PtySession:
         """Return a live session; raises SessionEnded (410: contract, section 10.7)."""
-        session = self._live.get(session_id)
+        session = self.live.get(session_id)
         if session is None:
             raise SessionEnded(f"PTY session {session_id} not found")
         session.shared = True
@@ -158,10 +154,10 @@ class PtySessions:
         Without `may_start`, a shell that waits for its first client is not started. Raises
         ProcdError with the messages of the contract, section 10.5.
         """
-        lazy = self._live.get(session_id)
-        if may_start and lazy is not None and not lazy.started:
+        lazy = self.live.get(session_id)
+        if may_start and lazy is not None and lazy.process is None:
             await self._supervisor.turns.take()
-        session = self._live.get(session_id)
+        session = self.live.get(session_id)
         ended = self._ended.get(session_id)
         if session is None and ended is not None:
             if not resume:
@@ -173,7 +169,7 @@ class PtySessions:
             raise ProcessNotFound(f"PTY session {session_id} not found")
         if session.log.readers >= self.config.max_clients:
             raise Exhausted(f"limit of {self.config.max_clients} clients is reached")
-        if not (may_start or session.started):
+        if not may_start and session.process is None:
             raise Refused(f"PTY session '{session_id}' is not started yet")
         if not session.log.sealed:
             session.start()
@@ -187,21 +183,21 @@ class PtySessions:
 
     def discard(self, session: PtySession) -> None:
         """Delete, in the background, a session that no other client uses; its creator has gone."""
-        if self._live.get(session.id) is session and not session.shared:
+        if self.live.get(session.id) is session and not session.shared:
             self.tasks.start(self._deletion(session), f"discard pty {session.id}")
 
     def _deletion(self, session: PtySession) -> Coroutine[object, None, None]:
         # Not in the coroutine: the shell may end before that begins.
-        del self._live[session.id]
+        del self.live[session.id]
         session.deleted = True
         return session.delete(self.config.hangup_s)
 
     def _has_ended(self, session: PtySession) -> None:
         """Free the id of a session; unless it was deleted, it can be resumed for a while."""
         self.changed()
-        if self._live.get(session.id) is session:
-            del self._live[session.id]
-        if session.deleted or session.id in self._live or not self.config.max_ended:
+        if self.live.get(session.id) is session:
+            del self.live[session.id]
+        if session.deleted or session.id in self.live or not self.config.max_ended:
             session.forget()
             return
         self._forget_ended(session.id)
@@ -228,7 +224,7 @@ class PtySessions:
             if not session.log.readers:
                 self._forget_ended(session_id)
                 return True
-        logs = [session.log for session in self._live.values()]
+        logs = [session.log for session in self.live.values()]
         read = [log.store for log in logs if log.unread_bytes <= log.store.kept_bytes // 2]
         longest = max(read, key=lambda store: store.kept_bytes, default=None)
         least_bytes = max(self.config.replay_bytes, LEAST_TAIL_BYTES)
@@ -238,7 +234,7 @@ class PtySessions:
         """Forget all sessions; their processes are ended by `Supervisor`."""
         for session_id in list(self._ended):
             self._forget_ended(session_id)
-        self._live.clear()
+        self.live.clear()
         self.recordings.close()
 
 

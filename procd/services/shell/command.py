@@ -105,11 +105,6 @@ class Command:
     command.
     """
 
-    __slots__ = ("_driver", "_echoes", "_ending", "_frames", "_input", "_input_ended", "_keys",
-                 "_number", "_on_free", "_outputs", "_pipe_names", "_readers", "_script", "_state",
-                 "_terminated", "_timer", "_typing", "_writer", "done", "ended_at", "exit_code",
-                 "file", "id", "log", "started_at", "text", "text_bytes", "timed_out")  # fmt: skip
-
     def __init__(
         self,
         command_id: str,

@@ -143,6 +143,7 @@ class ShellDriver:
                 stdin=self._source.fd if start.on_stdin else None,
                 long_lived=True,
             )
+            self.pid = self.process.record.pid
             undo.callback(self.process.close)
             undo.callback(self.process.kill)
             self._feed = Feed(self.loop, self._lines, self._all_read)
@@ -151,10 +152,6 @@ class ShellDriver:
             # We have both of its ends, so that the shell never waits and we see no end.
             self._reports = FdReader(self.loop, self._control.fd, self._report_received, _no_end)
             undo.pop_all()
-
-    @property
-    def pid(self) -> int:
-        return self.process.record.pid
 
     @property
     def ended(self) -> bool:

@@ -90,8 +90,6 @@ class ChildPath:
     `name` is its path in a directory; empty if it is opened through /proc.
     """
 
-    __slots__ = ("_open_watch", "_watch", "fd", "name")
-
     def __init__(self, fd: OwnedFd, name: str = "", open_watch: OpenWatch | None = None) -> None:
         self.fd = fd
         self.name = name

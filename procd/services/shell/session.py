@@ -157,7 +157,7 @@ class ShellSession:
     ) -> None:
         self.id = session_id
         self.commands = commands
-        self._driver = driver
+        self.driver = driver
         self._config = config
         self._queue: deque[Command] = deque()
         self._current: Command | None = None
@@ -166,20 +166,9 @@ class ShellSession:
         driver.on_silent = self._shell_silent
         driver.process.done.add_done_callback(self._shell_exited)
 
-    def usage(self) -> dict[str, int] | None:
-        return self._driver.process.usage()
-
-    @property
-    def pid(self) -> int:
-        return self._driver.pid
-
-    @property
-    def ended(self) -> bool:
-        return self._driver.ended
-
     @property
     def _closed(self) -> bool:
-        return self.ended or self._over or bool(self._driver.end_reason)
+        return self.driver.ended or self._over or bool(self.driver.end_reason)
 
     def exec(self, request: ExecRequest, command_id: str = "") -> Command:
         """Accept a command; it runs when those before it have ended.
@@ -190,11 +179,11 @@ class ShellSession:
         if not request.command.strip():
             raise BadRequest("command cannot be empty")
         if self._closed:
-            reason = self._driver.end_reason or "its shell has exited"
+            reason = self.driver.end_reason or "its shell has exited"
             raise SessionEnded(f"session has ended: {reason}")
         if len(self._queue) >= self._config.max_queued:
             raise Exhausted(f"limit of {self._config.max_queued} queued commands is reached")
-        command = self.commands.add(command_id, request, self._driver, self._free)
+        command = self.commands.add(command_id, request, self.driver, self._free)
         self._queue.append(command)
         self._run_next()
         return command
@@ -225,40 +214,40 @@ class ShellSession:
     def _shell_silent(self) -> None:
         log.warning("shell does not report how commands end", extra={"session": self.id})
         self._over = True
-        self._driver.process.kill()
+        self.driver.process.kill()
         if self._current is not None:
             self._current.shell_silent()
 
     def _shell_exited(self, done: "asyncio.Future[ExitStatus]") -> None:
         if done.cancelled():
             return
-        self._driver.poll()  # the status of a command may have come before the exit
+        self.driver.poll()  # the status of a command may have come before the exit
         exit_status = done.result()
         if self._current is not None and not self._current.done.done():
             self._current.shell_exited(exit_status)
         while self._queue:
             command = self._queue.popleft()
-            if self._driver.end_reason:
-                reason = f"{ENDED_BEFORE}: {self._driver.end_reason}"
+            if self.driver.end_reason:
+                reason = f"{ENDED_BEFORE}: {self.driver.end_reason}"
                 command.log.append(f"procd: {reason}\n".encode(), STDERR)
                 command.cancel(reason)
             else:
                 command.cancel(ENDED_BEFORE)
-        self._driver.close()
+        self.driver.close()
         log.info("session ended", extra={"session": self.id, "exit_code": exit_status.shell_code})
 
     async def delete(self) -> None:
         """End all its processes, then forget everything about it."""
         self._over = True
-        process = self._driver.process
+        process = self.driver.process
         try:
-            await self._driver.trees.turns.take()
+            await self.driver.trees.turns.take()
             while self._queue:
                 self._queue.popleft().cancel("session was deleted")
             current, self._current = self._current, None  # however it ends from now on
             # Before its input ends: half of that must not be taken for all of it.
             signalled = await process.send_signal(SIGTERM)
-            self._driver.end_of_lines()
+            self.driver.end_of_lines()
             if current is not None:
                 current.cancel("session was deleted")
             await process.wait_then_kill(signalled, self._config.grace_s)
@@ -269,5 +258,5 @@ class ShellSession:
     def close(self) -> None:
         """Forget everything about it, whatever still runs."""
         self._current = None  # the shell's exit may be about to be reported
-        self._driver.close()
+        self.driver.close()
         self.commands.close()

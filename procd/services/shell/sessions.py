@@ -58,12 +58,12 @@ class ShellSessions:
         self._home_dir = home_dir
         self._sessions: dict[str, ShellSession] = {}
         self._memory = Budget(config.total_text_bytes(memory_bytes()), supervisor.malloc.freed)
-        self._logs = LogStore(config.max_log_bytes, config.max_total_log_bytes, self._memory)
+        self.logs = LogStore(config.max_log_bytes, config.max_total_log_bytes, self._memory)
         self._open_watch = OpenWatch()
-        self._root = StateDirectory(state_dir(config, os.environ))
+        self.directory = StateDirectory(state_dir(config, os.environ))
         # Another user's shell opens what is in it by name: it may pass through, and not list.
         self._mode = 0o700 if supervisor.child_limits.run_as is None else 0o711
-        self._root.path.chmod(self._mode)
+        self.directory.path.chmod(self._mode)
         self._last_number = 0
 
     async def create(
@@ -89,7 +89,7 @@ class ShellSessions:
         if len(self._sessions) >= self.config.max_sessions:
             raise Exhausted(f"limit of {self.config.max_sessions} sessions is reached")
         self._last_number += 1
-        directory = self._root.path / str(self._last_number)
+        directory = self.directory.path / str(self._last_number)
         child_limits = self._supervisor.child_limits
         try:
             if child_limits.run_as is not None:
@@ -107,11 +107,11 @@ class ShellSessions:
                 raise SpawnFailed(f"cannot create a session: {exc.strerror}") from exc
             raise
         commands = CommandStore(
-            directory, self._logs, self._memory, self._stores, self.config.max_commands
+            directory, self.logs, self._memory, self._stores, self.config.max_commands
         )
         session = ShellSession(request.id, driver, commands, self.config)
         self._sessions[request.id] = session
-        log.info("session started", extra={"session": request.id, "pid": session.pid})
+        log.info("session started", extra={"session": request.id, "pid": driver.pid})
         return session
 
     def start_entrypoint(self, argv: Sequence[str]) -> None:
@@ -129,7 +129,7 @@ class ShellSessions:
     def entrypoint_pids(self) -> set[int]:
         """The shell of the entrypoint, if there is one; it has time to end."""
         session = self._sessions.get(ENTRYPOINT)
-        return set() if session is None else {session.pid}
+        return set() if session is None else {session.driver.pid}
 
     async def end_entrypoint(self, within_s: float) -> None:
         """Delete it; `Supervisor` kills what hasn't ended in time. Source: contract, 8.9."""
@@ -140,15 +140,6 @@ class ShellSessions:
 
     def __len__(self) -> int:
         return len(self._sessions)
-
-    @property
-    def log_bytes(self) -> int:
-        """What all logs take of the disk."""
-        return self._logs.used_bytes
-
-    def storage_problem(self, min_free_bytes: int) -> str:
-        """Why logs can't be kept; empty if they can."""
-        return self._root.problem(min_free_bytes)
 
     def check_memory(self) -> None:
         """Raise Exhausted if every session would refuse a command for want of memory."""
@@ -190,7 +181,7 @@ class ShellSessions:
             _, session = self._sessions.popitem()
             session.close()
         self._open_watch.close()
-        self._root.remove()
+        self.directory.remove()
 
 
 def _by_printf(found: re.Match[str]) -> str:
