@@ -40,17 +40,12 @@ PRELOADING: Final = ("--require", str((WORKER_DIR / "argv.cjs").resolve()))
 # Only a program that names one can show a chart; any other is run by `python3 -`.
 CHARTING: Final = ("matplotlib", "pylab")
 LANGUAGES: Final = ("python", "javascript", "typescript")
-MISSING: Final = 127
 CODE_FILE: Final = "code.ts"
-FILE_MODE: Final = 0o600
-PASSABLE: Final = 0o711
 MAX_REASON_BYTES: Final = 1024
 KEY_BYTES: Final = 16
 TS_NODE_OPTIONS: Final = '{"module":"CommonJS"}'
 STRIPS_TYPES: Final = "process.allowedNodeEnvironmentFlags.has('--experimental-strip-types')"
 PROBE_TIMEOUT_S: Final = 10
-# Paths whose answer is kept.
-MAX_PROBED: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +148,7 @@ class CodeRuns:
             size = cost_bytes(request.envs, request.code, request.cwd, *request.argv)
             execution = await self._executions.run_process(start, request.timeout_s, size)
         except MissingProgramError as exc:
-            execution = _not_started(MISSING, f"{exc}\n")
+            execution = _not_started(127, f"{exc}\n")
         except SpawnFailed as exc:  # of Node, to ask it what it can run
             execution = _not_started(-1, exc.message)
         finally:
@@ -193,8 +188,6 @@ class CodeRuns:
         if result.exit_code == -1:
             raise SpawnFailed(answer.decode())
         if result.exit_code == 0 and answer in (b"true", b"false"):
-            if len(self._strips_types) == MAX_PROBED:
-                self._strips_types.clear()
             self._strips_types[node] = answer == b"true"
 
 
@@ -268,11 +261,11 @@ class _Run:
             self.folder = Path(tempfile.mkdtemp(prefix="procd-code-"))
             path = self.folder / CODE_FILE
             path.write_text(self.request.code, encoding="utf-8")
-            path.chmod(FILE_MODE)
+            path.chmod(0o600)
             limits.give(str(path))
             if limits.run_as is not None:
                 # Passable, not writable: what another user put there, procd would have to remove.
-                self.folder.chmod(PASSABLE)
+                self.folder.chmod(0o711)
         except OSError as exc:
             raise SpawnFailed(f"cannot hold the code: {exc.strerror}") from exc
         return self.spawn((*self.argv, *PRELOADING, str(path), *self.request.argv), output)

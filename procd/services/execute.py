@@ -71,11 +71,7 @@ class Executions:
         """Run a command until its shell has exited and its output has been read.
 
         When time runs out, or the caller is cancelled, its whole tree is killed; the reply doesn't
-        wait for that.
-
-        Raises:
-            BadRequest: a blank command, or an invalid environment name.
-            Exhausted: `execute.max_concurrent` commands run, or too much output is in memory.
+        wait for that. Raises BadRequest (blank, or an environment name) or as `run_process`.
 
         Source: Process API contract, section 6.
         """
@@ -137,7 +133,6 @@ class Executions:
         return timeout_s or None
 
     async def _exit_code(self, process: Process, timeout_s: float | None) -> int | None:
-        """Wait for the end, or kill the tree and return None when time has run out."""
         try:
             async with asyncio.timeout(timeout_s):
                 return (await process.wait()).shell_code

@@ -8,7 +8,6 @@ from procd.errors import BadRequest
 MAX_ID_LENGTH: Final = 255
 # Categories of Unicode: control characters, lone surrogates, separators of lines and paragraphs.
 NOT_IN_IDS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
-NO_NAMES: Final = frozenset({".", ".."})
 
 
 def check_id(session_id: str, *reserved: str) -> None:
@@ -20,7 +19,7 @@ def check_id(session_id: str, *reserved: str) -> None:
         raise BadRequest("session ID is required")
     if len(session_id) > MAX_ID_LENGTH:
         raise BadRequest(f"session ID is longer than {MAX_ID_LENGTH} characters")
-    if session_id in NO_NAMES or session_id in reserved:
+    if session_id in (".", "..", *reserved):
         raise BadRequest(f"session ID '{session_id}' is reserved")
     if "/" in session_id or any(category(character) in NOT_IN_IDS for character in session_id):
         raise BadRequest("session ID must not contain '/', control characters or line separators")

@@ -83,8 +83,6 @@ def redacted(text: str) -> str:
 
 
 class Tokens:
-    """The tokens in force."""
-
     def __init__(self, tokens: Iterable[Token]) -> None:
         self.all = tuple(tokens)
 
@@ -159,10 +157,10 @@ def add_token(
     most: int = sys.maxsize,
     first: Callable[[], None] | None = None,
 ) -> None:
-    """Add a token to a file of at most `most`; the file is replaced atomically, with mode 0600.
+    """Add a token; the file is replaced atomically, with mode 0600.
 
     `first` is called before that; its exception leaves the file as it was. Raises ConfigError: the
-    name is taken, the file is full or can't be written, or another process is writing it.
+    name is taken, there are `most` tokens, it can't be written, or another process is writing it.
     """
     path = path.resolve()  # keeps a symbolic link
     fresh = path.with_name(path.name + ".new")
@@ -249,7 +247,6 @@ class Tickets:
         return ticket.token
 
     def drop_without(self, tokens: Tokens) -> None:
-        """Drop the tickets whose token is not in `tokens`."""
         self._tickets = {
             digest: ticket for digest, ticket in self._tickets.items() if ticket.token in tokens
         }

@@ -33,14 +33,11 @@ LANGUAGE: Final = "python"
 # Reasons of a Close. The first is for a timeout that the code did not obey.
 STATE_LOST: Final = "timeout: the interpreter was ended, its state is lost"
 ENDED: Final = "worker process ended"
-DELETED: Final = "context deleted"
 RESTARTED: Final = "context restarted"
 STOPPING: Final = "server shutdown"
 INTERNAL: Final = "internal error: the interpreter was ended, its state is lost"
 # What can come on top of a full buffer: what the pipes hold, and displays.
 SLACK_BYTES: Final = 16 << 20
-# A cell runs in another process, once, if the first ends before the code has begun.
-ATTEMPTS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +207,7 @@ class Context:
         self._start_idle_timer()
 
     async def _run(self, cell: Cell) -> Outcome:
-        for _ in range(ATTEMPTS):
+        for _ in range(2):  # again, if the process ends before the code has begun
             try:
                 process = await self.start()
             except ProcdError as exc:
@@ -281,7 +278,7 @@ class Context:
         await self._tasks.finish(self._end_process(RESTARTED), f"restart context {self.id}")
         await self.start()
 
-    async def delete(self, reason: str = DELETED) -> None:
+    async def delete(self, reason: str = "context deleted") -> None:
         """End its process and all its cells; their clients are told the reason."""
         self._deleted = True
         self._stop_idle_timer()

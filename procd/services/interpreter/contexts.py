@@ -143,12 +143,9 @@ class Contexts:
     async def variables(self, context_id: str) -> list[dict[str, str]]:
         """List a context's variables, after the cells that wait already.
 
-        Raises:
-            ProcessNotFound: there is no such context, or no longer.
-            Conflict: it was interrupted, or the context restarted.
-            Exhausted: too many cells wait.
-            SpawnFailed: its process can't be started, or ended.
-            TimedOut: it takes longer than `interpreter.variables_s`; the state is kept.
+        Raises ProcessNotFound; Conflict: it was interrupted or restarted; Exhausted; SpawnFailed:
+        its process can't be started, or ended; TimedOut: the listing took too long, and the state
+        is kept.
         """
         cell = Cell(
             context_id,

@@ -36,8 +36,6 @@ log = logging.getLogger(__name__)
 # Unbuffered, so that output of C code is not lost when the process dies. The script makes the
 # streams of Python itself.
 SCRIPT: Final = ("-u", str(Path(worker.__file__).parent / "interpreter.py"))
-# Python 3.8 knows it as well.
-MARSHAL_VERSION: Final = 4
 # Confirmations of displays that the process does not read; the worker waits for each of them.
 MAX_UNREAD_BYTES: Final = 16 << 10
 # The stream of a log that holds displays, one JSON object per line.
@@ -159,7 +157,7 @@ class InterpreterProcess:
         return reply
 
     def _send(self, message: dict[str, object]) -> None:
-        self._channel.send(marshal.dumps(message, MARSHAL_VERSION))
+        self._channel.send(marshal.dumps(message, 4))  # Python 3.8 knows this format
 
     def pause(self) -> None:
         """Leave output in the pipes, and displays without confirmation, so that the code waits.
@@ -173,11 +171,10 @@ class InterpreterProcess:
         self._paused = False
         self._resume_reading()
         if self._unconfirmed is not None:
-            self._confirm(self._unconfirmed)
+            self._send({"op": "shown", "id": self._unconfirmed})
             self._unconfirmed = None
 
     def _gather(self, _: bytes) -> None:
-        """Pause the reading of a flood for a moment."""
         now = self._loop.time()
         self._pieces = self._pieces + 1 if now - self._last_output < 2 * GATHER_S else 0
         self._last_output = now
@@ -188,9 +185,6 @@ class InterpreterProcess:
     def _resume_reading(self) -> None:
         if not self._paused:
             self._process.resume()
-
-    def _confirm(self, display: int) -> None:
-        self._send({"op": "shown", "id": display})
 
     def _received(self, data: bytes) -> None:
         try:
@@ -208,7 +202,7 @@ class InterpreterProcess:
                 if self._paused:
                     self._unconfirmed = message.number
                 else:
-                    self._confirm(message.number)
+                    self._send({"op": "shown", "id": message.number})
             case Begun():
                 self.begun = True
                 if self._interrupt_pending:

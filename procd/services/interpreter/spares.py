@@ -108,7 +108,6 @@ class Spares:
             self._refilling = False
 
     async def aclose(self) -> None:
-        """Start none any more, and kill the spares."""
         self._closing = True
         self._environment.on_change = None
         async with asyncio.TaskGroup() as group:

@@ -59,7 +59,7 @@ class Channel:
         self._received = bytearray()
         self._unsent: deque[bytes] = deque()
         try:
-            loop.add_reader(self._fd.number, self._readable)
+            loop.add_reader(self._fd.number, self.drain, PACKETS_PER_TURN)
         except OSError:
             self._fd.close()
             self.theirs.close()
@@ -77,30 +77,23 @@ class Channel:
         for start in range(0, len(message), CHUNK_BYTES):
             flags = (start == 0) * FIRST + (start + CHUNK_BYTES >= len(message)) * LAST
             self._unsent.append(bytes((flags,)) + message[start : start + CHUNK_BYTES])
-        if was_empty and not self._flush():
-            self._loop.add_writer(self._fd.number, self._writable)
+        if was_empty:
+            self._flush()
 
-    def _flush(self) -> bool:  # whether nothing is left
+    def _flush(self) -> None:
         while self._unsent:
             try:
                 os.write(self._fd.number, self._unsent[0])
             except BlockingIOError:
-                return False
+                self._loop.add_writer(self._fd.number, self._flush)
+                return
             except (BrokenPipeError, ConnectionResetError):
                 self._unsent.clear()  # the end of the channel is about to be read
-                return True
-            self._unsent.popleft()
-        return True
-
-    def _writable(self) -> None:
-        if self._flush():
-            self._loop.remove_writer(self._fd.number)
-
-    def _readable(self) -> None:
-        self.drain(PACKETS_PER_TURN)
+            else:
+                self._unsent.popleft()
+        self._loop.remove_writer(self._fd.number)
 
     def drain(self, max_packets: int = ALL_PACKETS) -> None:
-        """Read what the child has sent so far."""
         for _ in range(max_packets):
             if self._fd.closed or not self._read_packet():
                 return
@@ -190,7 +183,6 @@ def parse(data: bytes, request: int) -> Begun | Reply | Display:
 
 
 def _texts(document: Any, names: set[str]) -> Texts:
-    """Check that it is an object with these keys, and texts that can be encoded as UTF-8."""
     if document.keys() != names:
         raise NonsenseError(f"not an object of {', '.join(sorted(names))}")
     for text in document.values():

@@ -35,7 +35,6 @@ class InputQueue:
             self._terminal.put(self, data)
 
     async def wait(self, max_bytes: int) -> None:
-        """Wait until at most `max_bytes` wait."""
         while self.waiting_bytes > max_bytes:
             self._moved = asyncio.get_running_loop().create_future()
             await self._moved
@@ -54,8 +53,6 @@ class InputQueue:
 
 
 class TerminalInput:
-    """The queues of all clients of one terminal."""
-
     def __init__(self, tasks: Tasks, capacity_bytes: int) -> None:
         self._tasks = tasks
         self._capacity_bytes = capacity_bytes
@@ -83,7 +80,6 @@ class TerminalInput:
             self._tasks.start(self._serve(writer), "queued input")
 
     async def _serve(self, writer: FdWriter) -> None:
-        """Write one message of each queue in turn, until all are empty."""
         try:
             while self._waiting:
                 await writer.drain(self._capacity_bytes)

@@ -33,11 +33,8 @@ DIRECTORY: Final = "recordings"
 FLUSH_BYTES: Final = 64 << 10
 FLUSH_S: Final = 1.0
 MAX_HEADER_BYTES: Final = 4096
-# Characters of TERM in a header.
-MAX_TERM: Final = 255
 # Of the size limit, for the last events.
 RESERVE_BYTES: Final = 256
-FULL: Final = "the recording has reached its size limit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +59,7 @@ class Recording:
         self.path = path
         self._fd: OwnedFd | None = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         self._writer = Writer()
-        self._held = self._writer.header(cols, rows, term[:MAX_TERM], title)
+        self._held = self._writer.header(cols, rows, term[:255], title)
         self._size = len(self._held)
         self._max_bytes = max_bytes - RESERVE_BYTES
         self._timer: asyncio.TimerHandle | None = None
@@ -78,7 +75,6 @@ class Recording:
         self._append(self._writer.resize(cols, rows))
 
     def finish(self, exit_code: int | None) -> None:
-        """Record the end, and close the file."""
         self._append(self._writer.end(exit_code))
         self.close()
 
@@ -86,7 +82,7 @@ class Recording:
         if self._fd is None or not lines:
             return
         if self._size + len(lines) > self._max_bytes:
-            self._held += self._writer.marker(FULL)
+            self._held += self._writer.marker("the recording has reached its size limit")
             self.close()
             return
         self._held += lines
@@ -97,7 +93,6 @@ class Recording:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
     def flush(self) -> None:
-        """Write what is held."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -163,7 +158,6 @@ class Recordings:
                 path.unlink()
 
     def _paths(self) -> list[Path]:
-        """The files of all recordings, oldest first."""
         if self._directory is None:
             return []
         try:

@@ -29,13 +29,10 @@ MAX_CELLS: Final = 1000  # of each side
 REDRAW_S: Final = 0.1
 # Lag of the fastest client that pauses the program; less where the backlog is short.
 PAUSE_BYTES: Final = 1 << 20
-KILLED: Final = 137
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PtyRequest:
-    """What to create."""
-
     id: str
     cwd: str = ""
     envs: Mapping[str, str] = field(default_factory=dict)
@@ -47,8 +44,6 @@ class PtyRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PtyInfo:
-    """What clients are shown of a session."""
-
     id: str
     cwd: str
     envs: Mapping[str, str]
@@ -108,7 +103,7 @@ class PtySession:
         if not self.log.sealed:
             return None
         if self.deleted or self.process is None or self.process.record.exit is None:
-            return KILLED
+            return 137  # 128 + SIGKILL
         return self.process.record.exit.shell_code
 
     @property

@@ -25,8 +25,6 @@ from procd.suspend import Countdown
 from procd.tasks import Turns
 from procd.unix.file import is_remote
 
-# Pieces of replays that are filtered in one turn of the event loop: one may take 13 ms.
-REPLAY_PIECES: Final = 1
 ZSH_FILES: Final = (".zshenv", ".zprofile", ".zshrc", ".zlogin")
 ZSH_DIRECTORY: Final = str(Path(__file__).parent / "zsh")
 # Where an administrator may set ZDOTDIR. Source: zsh(1), "FILES", and Debian's.
@@ -56,7 +54,7 @@ class PtySessions:
         self._ended: dict[str, PtySession] = {}
         self._expiries: dict[str, Countdown] = {}
         self.watchers: set[Callable[[], None]] = set()
-        self.replays = Turns(REPLAY_PIECES)
+        self.replays = Turns(1)  # of pieces of a replay: to filter one may take 13 ms
         supervisor.memory.evict = self._evict
 
     async def create(self, request: PtyRequest) -> PtySession:

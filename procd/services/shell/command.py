@@ -188,7 +188,6 @@ class Command:
         self._driver.run(self._number, self.text, script, streams)
 
     def _open(self) -> tuple[str, str]:
-        """Make what the shell opens: the path of the script, and redirections of the streams."""
         driver = self._driver
         text = driver.dialect.script(self.text.encode())
         script = self._script = driver.paths.file(f"{self._number}.script", text)
@@ -228,7 +227,6 @@ class Command:
         self.seal()
 
     def shell_exited(self, exit_status: ExitStatus) -> None:
-        """The shell has exited, by itself or not."""
         opening = self.state is State.OPENING
         self._drain()
         self._driver.move_output(self.log)
@@ -240,7 +238,6 @@ class Command:
             self.seal()  # what it waited for is no background child
 
     def shell_silent(self) -> None:
-        """The shell doesn't report how it ended."""
         self._fail(SILENT)
 
     def cancel(self, reason: str) -> None:

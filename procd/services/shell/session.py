@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRequest:
-    """A session to create."""
-
     id: str
     cwd: str = ""
     envs: Mapping[str, str] = field(default_factory=dict)
@@ -107,7 +105,6 @@ class CommandStore:
         self._memory.used_bytes += size
 
     def _free_memory(self, size: int) -> None:
-        """Forget commands of the sessions that take the most until `size` bytes are free."""
         going: list[tuple[CommandStore, Command]] = []
         used = self._memory.used_bytes + size
         for store in sorted(self._stores(), key=lambda each: each.cost_bytes, reverse=True):
@@ -122,7 +119,6 @@ class CommandStore:
             store.forget(command)
 
     def forget(self, command: Command) -> None:
-        """Forget a command, whatever it does, and delete its log."""
         del self.commands[command.id]
         command.cancel("session was deleted")
         command.remove()
@@ -237,7 +233,6 @@ class ShellSession:
         log.info("session ended", extra={"session": self.id, "exit_code": exit_status.shell_code})
 
     async def delete(self) -> None:
-        """End all its processes, then forget everything about it."""
         self._over = True
         process = self.driver.process
         try:
@@ -256,7 +251,6 @@ class ShellSession:
             self.close()
 
     def close(self) -> None:
-        """Forget everything about it, whatever still runs."""
         self._current = None  # the shell's exit may be about to be reported
         self.driver.close()
         self.commands.close()

@@ -22,19 +22,13 @@ from procd.services.ids import check_id
 from procd.services.shell.command import LEAST_BYTES, ExecRequest
 from procd.services.shell.driver import ShellDriver
 from procd.services.shell.proc_path import ChildPaths, OpenWatch
-from procd.services.shell.session import (
-    CommandStore,
-    SessionRequest,
-    ShellSession,
-    no_memory,
-)
+from procd.services.shell.session import CommandStore, SessionRequest, ShellSession, no_memory
 from procd.unix.file import make_directory, remove_tree
 
 log = logging.getLogger(__name__)
 
 ENTRYPOINT: Final = "entrypoint"
 ENTRYPOINT_COMMAND: Final = "entrypoint_command"
-SINGLE_QUOTE: Final = "'\\''"  # one, within single quotes
 # Bytes of an argument that are not UTF-8, as Python has them. Source: PEP 383.
 NOT_TEXT: Final = re.compile("[\udc80-\udcff]+")
 
@@ -118,7 +112,7 @@ class ShellSessions:
         """Run the command that procd was started with. Source: contract, section 8.9."""
         session = self._create(SessionRequest(id=ENTRYPOINT))
         # All words are quoted: a quoted word is no keyword and no assignment.
-        quoted = [argument.replace("'", SINGLE_QUOTE) for argument in argv]
+        quoted = [argument.replace("'", "'\\''") for argument in argv]
         command = " ".join(f"'{NOT_TEXT.sub(_by_printf, argument)}'" for argument in quoted)
         session.exec(
             ExecRequest(command=command, run_async=True, suppress_input_echo=True),
