@@ -1,8 +1,6 @@
-"""Runs one program in Python, JavaScript or TypeScript, as one command of its own.
+"""Runs one program in Python, JavaScript or TypeScript (contract, section 7).
 
 The program's text is never on a command line, nor seen by a shell: it is an anonymous file.
-
-Source: Process API contract, section 7.
 """
 
 import os
@@ -18,7 +16,6 @@ from typing import Final
 from procd import worker
 from procd.config import CodeRunConfig
 from procd.errors import BadRequest, SpawnFailed
-from procd.output.budget import Budget
 from procd.output.buffer import Buffer
 from procd.output.log import Log
 from procd.process.process import STDERR, Process
@@ -42,7 +39,6 @@ CHARTING: Final = ("matplotlib", "pylab")
 LANGUAGES: Final = ("python", "javascript", "typescript")
 CODE_FILE: Final = "code.ts"
 MAX_REASON_BYTES: Final = 1024
-KEY_BYTES: Final = 16
 TS_NODE_OPTIONS: Final = '{"module":"CommonJS"}'
 STRIPS_TYPES: Final = "process.allowedNodeEnvironmentFlags.has('--experimental-strip-types')"
 PROBE_TIMEOUT_S: Final = 10
@@ -73,13 +69,11 @@ class Artifacts:
 
     The program can write to that pipe as well, so a chart is a line that begins with a key which
     only the runner is told. What comes beyond `cap_bytes`, or beyond the memory that `claim`
-    counts, is dropped.
-
-    Source: Process API contract, section 7.4.
+    counts, is dropped. Source: Process API contract, section 7.4.
     """
 
     def __init__(self, cap_bytes: int) -> None:
-        self.key = secrets.token_hex(KEY_BYTES)
+        self.key = secrets.token_hex(16)
         self.cap_bytes = cap_bytes
         self.claim: Callable[[int], bool] = lambda _: True
         self.overflown = False
@@ -178,10 +172,7 @@ class CodeRuns:
         return (node, "--no-warnings", "--experimental-strip-types")
 
     async def _probe(self, node: str, run: "_Run") -> None:
-        """Ask a Node whether it strips types, and keep a plain answer.
-
-        Any other answer may be due to the environment of this request.
-        """
+        """Ask a Node whether it strips types, and keep the answer if it is true or false."""
         argv = (node, "-p", STRIPS_TYPES)
         result = await self._executions.run_process(partial(run.spawn, argv), PROBE_TIMEOUT_S)
         answer = b"".join(part.data for part in result.output.runs()).strip()
@@ -244,7 +235,12 @@ class _Run:
         except OSError as exc:
             code.close()
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
-        self.artifacts.claim = partial(_claim, self.supervisor.memory, output.store)
+
+        def claim(size: int) -> bool:
+            self.supervisor.memory.relieve(size)
+            return output.store.claim(size)
+
+        self.artifacts.claim = claim
         runner = (str(WORKER_DIR / "run_code.py"), str(self.artifacts.cap_bytes))
         argv = (python, "-u", *runner, self.artifacts.key, *self.request.argv)
         charts = ExtraPipe(reading, self.artifacts.feed)
@@ -281,11 +277,6 @@ def _not_started(exit_code: int, text: str) -> ExecuteResult:
     output = Buffer(MAX_REASON_BYTES)
     output.append(text.encode(), STDERR)
     return ExecuteResult(exit_code=exit_code, output=output)
-
-
-def _claim(memory: Budget, output: Buffer, size: int) -> bool:
-    memory.relieve(size)
-    return output.claim(size)
 
 
 def _code_file(code: str) -> OwnedFd:

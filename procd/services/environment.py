@@ -17,10 +17,7 @@ NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise BadRequest for a name that no shell could read back.
-
-    Source: Process API contract, section 4.3.
-    """
+    """Raise BadRequest for a name that no shell could read back (contract, section 4.3)."""
     for name in names:
         if not NAME.fullmatch(name):
             raise BadRequest(f"invalid environment variable name: '{name}'")
@@ -54,10 +51,7 @@ def find_program(
 
 
 class Environment:
-    """Variables for processes to come; those that run already are not affected.
-
-    `on_change` is called for processes that were started in advance.
-    """
+    """Variables for processes to come; `on_change` is for those that were started in advance."""
 
     def __init__(self, initial: Mapping[str, str]) -> None:
         self._variables = dict(initial)

@@ -11,10 +11,7 @@ NOT_IN_IDS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def check_id(session_id: str, *reserved: str) -> None:
-    """Raise BadRequest for an id that is reserved or could not stand in a URL path.
-
-    Source: Process API contract, section 4.7.
-    """
+    """Raise BadRequest for an id that can't be in a URL path (contract, section 4.7)."""
     if not session_id:
         raise BadRequest("session ID is required")
     if len(session_id) > MAX_ID_LENGTH:

@@ -1,9 +1,7 @@
-"""Context: a Python namespace that lives on between cells, in a process of its own.
+"""A Python namespace that lives on between cells, in a process of its own (contract, section 11).
 
 The log of a cell's output has one cursor, its client's: a slow client slows its own code and nobody
 else's. A cell whose client has gone is interrupted.
-
-Source: Process API contract, section 11.
 """
 
 import asyncio
@@ -70,9 +68,8 @@ class Outcome:
 class Cell:
     """A request to a context, from its client's message until its end.
 
-    The process is never killed because of a cell that `keeps_state`. The log is sealed before
-    `ended` is set. `end_reason` is why the process is being ended on purpose; empty while it is
-    not.
+    The process is never killed because of a cell that `keeps_state`. `end_reason` is why the
+    process is being ended on purpose, or empty.
     """
 
     def __init__(

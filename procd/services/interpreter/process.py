@@ -1,9 +1,7 @@
-"""One Python process that serves one request after another.
+"""One Python process that serves one request after another (contract, section 11).
 
 What it writes to its descriptors 1 and 2 goes to the log of the cell that runs, and is dropped
 while none does. Requests and replies use a channel of their own.
-
-Source: Process API contract, section 11.
 """
 
 import asyncio
@@ -33,17 +31,15 @@ from procd.services.interpreter.worker_protocol import (
 
 log = logging.getLogger(__name__)
 
-# Unbuffered, so that output of C code is not lost when the process dies. The script makes the
-# streams of Python itself.
+# Unbuffered, so that output of C code is not lost when the process dies.
 SCRIPT: Final = ("-u", str(Path(worker.__file__).parent / "interpreter.py"))
 # Confirmations of displays that the process does not read; the worker waits for each of them.
 MAX_UNREAD_BYTES: Final = 16 << 10
 # The stream of a log that holds displays, one JSON object per line.
 RESULTS: Final = 3
 MAX_STARTUP_OUTPUT_BYTES: Final = 4096
-# After so many pieces of output, each so soon after the one before, output gathers in the pipes for
-# as long: to wake procd for each line of a flood takes longer than to print it. [measured: without
-# it, 300,000 lines take twice as long]
+# After so many pieces of output in quick succession, output gathers in the pipes for this time.
+# [measured: without it, 300,000 lines take twice as long]
 FLOOD_PIECES: Final = 8
 GATHER_S: Final = 0.002
 
@@ -66,8 +62,8 @@ class OutputRouter:
 class InterpreterProcess:
     """An interpreter process; raises SpawnFailed or Exhausted if it can't be started.
 
-    `ready` is the reply to its start, or None if it has ended before. `begun` is whether the code
-    of the latest request has begun.
+    `ready` is the reply to its start; None if it ended. `begun`: the latest request's code has
+    begun.
     """
 
     def __init__(

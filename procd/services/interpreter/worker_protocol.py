@@ -25,8 +25,6 @@ FIRST: Final = 1
 LAST: Final = 2
 # Packets read in one turn of the event loop, so that other descriptors get their turn.
 PACKETS_PER_TURN: Final = 64
-# More packets than the buffer of a socket holds.
-ALL_PACKETS: Final = 10_000
 # Keys of the objects in a message.
 ERROR: Final = {"name", "value", "traceback"}
 VARIABLE: Final = {"name", "type", "repr"}
@@ -35,9 +33,9 @@ MAX_BUNDLE_BYTES: Final = 1 << 20
 
 
 class Channel:
-    """procd's end of the socket; `theirs`, the other one, is passed to the child.
+    """procd's end of the socket; `theirs` is for the child. Raises OSError.
 
-    `on_end` is called once, with the reason if a message is too long. Raises OSError.
+    `on_end` is called once, with the reason if a message is too long.
     """
 
     def __init__(
@@ -58,12 +56,7 @@ class Channel:
         self._on_end = on_end
         self._received = bytearray()
         self._unsent: deque[bytes] = deque()
-        try:
-            loop.add_reader(self._fd.number, self.drain, PACKETS_PER_TURN)
-        except OSError:
-            self._fd.close()
-            self.theirs.close()
-            raise
+        loop.add_reader(self._fd.number, self.drain, PACKETS_PER_TURN)
 
     @property
     def unsent_bytes(self) -> int:
@@ -93,7 +86,7 @@ class Channel:
                 self._unsent.popleft()
         self._loop.remove_writer(self._fd.number)
 
-    def drain(self, max_packets: int = ALL_PACKETS) -> None:
+    def drain(self, max_packets: int = 10_000) -> None:  # more than the socket's buffer holds
         for _ in range(max_packets):
             if self._fd.closed or not self._read_packet():
                 return

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -182,12 +182,9 @@ class Recordings:
     def _describe(self, name: str) -> RecordingInfo | None:
         """None if its header can't be read, as after a crash."""
         try:
-            file = self.open(name)
-            try:
+            with closing(self.open(name)) as file:
                 size_bytes = os.fstat(file.number).st_size
                 begin = os.pread(file.number, MAX_HEADER_BYTES, 0)
-            finally:
-                file.close()
             header = read_header(begin.partition(b"\n")[0])
             started_at = datetime.fromtimestamp(header.timestamp, UTC)
         except (OSError, ProcessNotFound, ValueError, OverflowError) as exc:

@@ -60,8 +60,8 @@ class PtySessions:
     async def create(self, request: PtyRequest) -> PtySession:
         """Create a session and start its shell, unless that is to wait for the first client.
 
-        Raises BadRequest, Conflict (the id is taken), Exhausted, or SpawnFailed, also if a shell
-        that is started later could never be; no session is left then.
+        Raises BadRequest, Conflict, Exhausted, or SpawnFailed, also if that later start can't
+        succeed.
         """
         if not request.lazy_start:
             await self._supervisor.turns.take()
@@ -110,7 +110,7 @@ class PtySessions:
         return session
 
     def _spawn(self, info: PtyInfo, output: Log[Buffer]) -> Process:
-        """Source: contract, sections 4.1 and 10.2."""
+        """Start a login shell. Source: contract, sections 4.1 and 10.2."""
         shell, owner = self._shell.path(), self._supervisor.child_limits.run_as
         return self._supervisor.spawn_pty(
             (shell, "-i", "-l"),

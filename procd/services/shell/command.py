@@ -60,8 +60,7 @@ MAX_KEYS: Final = 64
 ENDED_BEFORE: Final = "session ended before the command's turn"
 NOT_OPENED: Final = b"cannot start a command: the shell could not open what it needs\n"
 SILENT: Final = b"\nprocd: the shell does not say how this command ended; the session is over\n"
-# Pauses between searches for the processes of a command that is to end; each is twice as long as
-# the one before.
+# Pauses between searches for the processes of a command that is to end; each doubles.
 FIRST_PAUSE_S: Final = 0.01
 LONGEST_PAUSE_S: Final = 0.1
 
@@ -100,9 +99,8 @@ class Command:
     """A command, from its acceptance until it is forgotten; OSError if its input has no descriptor.
 
     `done` is set when it has ended and everything that it wrote itself is in the log. Background
-    children may write to the log until the last of them has closed it; then it is sealed.
-    `exit_code` is None while it isn't known. `on_free` is called when the shell may run the next
-    command.
+    children may write to the log until the last of them has closed it; then it is sealed. `on_free`
+    is called when the shell may run the next command.
     """
 
     def __init__(
@@ -171,8 +169,6 @@ class Command:
         """Raise SessionEnded if it never ran, or its outcome is unknown."""
         if self.done.done() and (failure := self.done.exception()) is not None:
             raise SessionEnded(str(failure)) from failure
-
-    # Events.
 
     def run(self) -> None:
         """Its turn has come: have the shell run it."""
@@ -326,8 +322,6 @@ class Command:
     def _pipe_ended(self) -> None:
         if self.done.done() and all(reader.ended for reader in self._readers):
             self.seal()
-
-    # How it ends.
 
     def _is_over(self) -> bool:
         """Whether it has ended, or its shell has, even if the event loop hasn't reported it yet."""
@@ -485,8 +479,6 @@ class Command:
             self._typing.close()
             self._input.close()
             self._input = self._typing = self._writer = None
-
-    # Its log.
 
     def frames(self, *, labelled: bool) -> MultiplexedFrames:
         if labelled not in self._frames:

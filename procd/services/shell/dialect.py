@@ -76,9 +76,7 @@ class Dialect:
         In zsh it gets a last line that `set -e` exempts and that has the same status: a compound
         command whose status comes from the left of `&&` exempts what it is the last command of, the
         sourcing included. A here-document without an end would swallow the line, so a script that
-        may have one is left as it is.
-
-        Source: zsh 5.9, exec.c, this_noerrexit.
+        may have one is left as it is. Source: zsh 5.9, exec.c, this_noerrexit.
         """
         return text if self.kind != "zsh" or b"<<" in text else text + ZSH_END
 
@@ -173,10 +171,8 @@ class Dialect:
         zsh handles no signal in its own trap. There the script is interrupted as by SIGINT, which
         `sourcing` takes back. Where an interrupted `.` ends the shell, as after `emulate sh`,
         `return` has to do. It isn't asked with `test`: the trap may come within one, and that is
-        not reentrant.
-
-        Source: bash 5.2, trap.c, wait.def; zshparam(1), TRY_BLOCK_INTERRUPT, ZSH_EVAL_CONTEXT;
-        zshoptions(1), POSIX_BUILTINS.
+        not reentrant. Source: bash 5.2, trap.c, wait.def; zshparam(1), TRY_BLOCK_INTERRUPT,
+        ZSH_EVAL_CONTEXT; zshoptions(1), POSIX_BUILTINS.
         """
         word, status = self._builtin, TERMINATED
         if self.kind == "bash":

@@ -173,10 +173,7 @@ class ShellDriver:
             return None
 
     def run(self, number: int, text: str, script: str, streams: str) -> None:
-        """Have the shell, which runs none, run a command: the user's `text`.
-
-        The shell finds it at the path `script`; `streams` are redirections of all three streams.
-        """
+        """Have the shell run the user's `text` from the path `script`, with `streams` redirected."""
         self._running = number
         self._asked_again = False
         self._failure = self.dialect.failure(text)
@@ -196,10 +193,7 @@ class ShellDriver:
         self.process.poll()
 
     def move_output(self, log: Log[LogFile]) -> None:
-        """Move into a log what the shell itself has written since the command began.
-
-        Without the trace of the line that sources the script.
-        """
+        """Move the shell's own output since the command began into a log, but for the trace."""
         self.process.drain()
         for run in self._output.runs():
             lines = run.data.splitlines(keepends=True)

@@ -62,8 +62,7 @@ class CommandStore:
     ) -> Command:
         """A new command; its id is made if `command_id` is empty.
 
-        Raises Exhausted if too many haven't ended, or SpawnFailed without a descriptor for its
-        input.
+        Raises Exhausted if too many haven't ended, or SpawnFailed if no descriptor is left.
         """
         size = LEAST_BYTES + sys.getsizeof(request.command)
         self._make_room(size)
@@ -223,12 +222,11 @@ class ShellSession:
             self._current.shell_exited(exit_status)
         while self._queue:
             command = self._queue.popleft()
+            reason = ENDED_BEFORE
             if self.driver.end_reason:
-                reason = f"{ENDED_BEFORE}: {self.driver.end_reason}"
+                reason += f": {self.driver.end_reason}"
                 command.log.append(f"procd: {reason}\n".encode(), STDERR)
-                command.cancel(reason)
-            else:
-                command.cancel(ENDED_BEFORE)
+            command.cancel(reason)
         self.driver.close()
         log.info("session ended", extra={"session": self.id, "exit_code": exit_status.shell_code})
 

@@ -63,10 +63,9 @@ class ShellSessions:
     async def create(
         self, request: SessionRequest, *, starts_at_home: bool = False
     ) -> ShellSession:
-        """Make a session and start its shell; if that fails, no session is left.
+        """Make a session and start its shell, or leave none (contract, section 8.2).
 
-        Raises BadRequest, Conflict (the id is taken), Exhausted or SpawnFailed. Source: Process API
-        contract, section 8.2.
+        Raises BadRequest, Conflict (the id is taken), Exhausted or SpawnFailed.
         """
         if request.id == ENTRYPOINT:
             raise BadRequest("provided session ID is reserved and cannot be created/overridden")
