@@ -1,8 +1,8 @@
 """Tokens and their scopes, the files that keep them, and one-time tickets.
 
-A line of a token file has a name, a scope and the hash of the secret, such as `ci write
-sha256:9f86d081…`. Only the SHA-256 is kept, on disk and in memory: the 256 random bits of a secret
-can't be guessed, so a slow, salted hash would only slow each request down.
+A line of a token file has a name, a scope and a hash, as in `ci write sha256:9f86d081…`. Only the
+SHA-256 of a secret is kept, on disk and in memory: its 256 random bits can't be guessed, so a slow,
+salted hash would only slow each request down.
 
 Source: OWASP Cryptographic Storage Cheat Sheet; RFC 6750.
 """

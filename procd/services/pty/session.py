@@ -111,9 +111,9 @@ class PtySession:
         return self._recording is not None and self._recording.active
 
     def start(self) -> None:
-        """Start the shell, unless it was started already; it may be tried again.
+        """Start the shell, unless it was started already.
 
-        Raises SpawnFailed, also if it can't be recorded, or Exhausted.
+        Raises SpawnFailed, also if it can't be recorded, or Exhausted; it may be tried again.
         """
         if self.process is not None:
             return

@@ -121,9 +121,8 @@ class Dialect:
 
     def prepare(self, status: int, retag: str) -> str:
         """A line that runs `retag` and sets `$?`; empty if there is nothing to do."""
-        return (
-            untraced(f"{retag}{self._status(status) if status else ''}") if retag or status else ""
-        )
+        lines = retag + (self._status(status) if status else "")
+        return untraced(lines) if lines else ""
 
     def _status(self, status: int | str) -> str:
         """Lines after which `$?` is `status`; not last in their list, they end no `set -e` shell.

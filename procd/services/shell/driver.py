@@ -173,7 +173,7 @@ class ShellDriver:
             return None
 
     def run(self, number: int, text: str, script: str, streams: str) -> None:
-        """Have the shell run the user's `text` from the path `script`, with `streams` redirected."""
+        """Have the shell run the user's `text`, at the path `script`, with `streams` redirected."""
         self._running = number
         self._asked_again = False
         self._failure = self.dialect.failure(text)

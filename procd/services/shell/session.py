@@ -85,8 +85,7 @@ class CommandStore:
             raise ProcessNotFound("command not found")
         return command
 
-    @property
-    def cost_bytes(self) -> int:
+    def _cost_bytes(self) -> int:
         return sum(command.cost_bytes for command in self.commands.values())
 
     def ended(self) -> Iterator[Command]:
@@ -106,7 +105,7 @@ class CommandStore:
     def _free_memory(self, size: int) -> None:
         going: list[tuple[CommandStore, Command]] = []
         used = self._memory.used_bytes + size
-        for store in sorted(self._stores(), key=lambda each: each.cost_bytes, reverse=True):
+        for store in sorted(self._stores(), key=CommandStore._cost_bytes, reverse=True):
             for command in store.ended():
                 if used < self._memory.most_bytes:
                     break
