@@ -91,8 +91,7 @@ class Artifacts:
         self.overflown |= len(kept) < len(data)
         self._partial += kept
         if b"\n" in kept:
-            *lines, partial = self._partial.split(b"\n")
-            self._partial = partial
+            *lines, self._partial = self._partial.split(b"\n")
             key = self.key.encode()
             self.charts += [bytes(line[len(key) :]) for line in lines if line.startswith(key)]
 

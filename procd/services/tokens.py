@@ -38,7 +38,6 @@ MAX_SECRET_LENGTH: Final = 512
 # Scanners for leaked secrets recognize a token by its prefix.
 PREFIX: Final = "procd_"
 RANDOM_BYTES: Final = 32
-# Of a token file.
 ALGORITHM: Final = "sha256:"
 DIGEST: Final = re.compile(rf"{ALGORITHM}[0-9a-fA-F]{{64}}")
 MAX_FILE_BYTES: Final = 1 << 20
