@@ -15,11 +15,6 @@ from procd.cli.transport import DEFAULT_URL, SESSION, Client, Target, parse, quo
 MAX_TOKEN_BYTES: Final = 4096
 SETTINGS: Final = ("url", "token", "token_file")  # of the client's file
 
-config_file = click.option(
-    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", show_envvar=True,
-    help="TOML file.",
-)  # fmt: skip
-
 
 def pass_client(function: Callable[..., Any]) -> Callable[..., Any]:
     """Pass a command the client of the server that the options and the environment name."""

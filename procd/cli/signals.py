@@ -14,10 +14,8 @@ class Signals:
     """Receives signals in place of their default action; those that were ignored stay so: nohup(1).
 
     While `raising`, a signal of ENDING raises SystemExit(128 + number) and sets it to False. Else
-    `take` returns the signals; a second one of ENDING that comes before the first was taken raises
-    nevertheless, because the loop is stuck.
-
-    Source: the documentation of signal.set_wakeup_fd.
+    `take` returns the signals; a second one of ENDING before that raises nevertheless, because the
+    loop is stuck. Source: the documentation of signal.set_wakeup_fd.
     """
 
     def __init__(self, numbers: Iterable[int], *, raising: bool = False) -> None:

@@ -127,8 +127,7 @@ class LogStore:
 class LogFile:
     """The output of one command, in one append-only file that is made when there is some.
 
-    An appended byte keeps its offset; bytes before `start` are gone. No descriptor is open after
-    `finish`, except while `hold` lasts.
+    An appended byte keeps its offset. No descriptor is open after `finish`, except during `hold`.
     """
 
     __slots__ = ("_base", "_fd", "_finished", "_holds", "_loss_logged", "_path", "_removed",

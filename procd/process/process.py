@@ -41,11 +41,8 @@ class Process:
 
     `done` is set when it has exited and its log is sealed: at the end of its output, or `drain_s`
     after the exit if a background child still has the output open. Later output of that child is
-    read and dropped, so that it gets no SIGPIPE. `abandon` cancels `done`.
-
-    Args:
-        on_exit: called when its status was read; its pid may be reused from then on.
-        on_settled: called when nothing is left to supervise.
+    read and dropped, so that it gets no SIGPIPE. When `on_exit` is called, the pid may be reused;
+    `on_settled` is called when nothing is left to supervise.
     """
 
     def __init__(

@@ -72,9 +72,9 @@ def naming(shell: str, kind: str) -> str:
 def script_argv(shell: str, script: str) -> tuple[tuple[str, ...], OwnedFd | None]:
     """The argument vector that runs `script`, and a file to pass to the child as SCRIPT_FD, if any.
 
-    A script that fits one argument is one. A longer one is an anonymous file, which the shell opens
-    by name; the first line of the script closes the inherited descriptor. Either way standard input
-    is free, and `$0` is the shell's path where that can be set.
+    A script too long for an argument is an anonymous file, which the shell opens by name; its
+    first line closes the inherited descriptor. Either way standard input is free, and `$0` is the
+    shell's path where that can be set.
 
     Source: execve(2), "Limits on size of arguments and environment".
     """

@@ -68,12 +68,9 @@ def members(
 ) -> Iterator[tuple[int, int] | None]:
     """Search the living processes of a tree: pid and start time, in ticks since boot.
 
-    Each process that is looked at and is no living member yields None, so that the caller can
-    pause the search. The youngest orphans come first: of a chain of processes that fork and exit,
-    only the last one lives. `dead` gets the pids of members found dead, which may have just forked.
-
-    Raises:
-        OSError: no descriptor is left to search with.
+    Others that are looked at yield None, so that the caller can pause. The youngest orphans
+    come first: of a chain of processes that fork and exit, only the last one lives. `dead` gets the
+    pids of members found dead. OSError if no descriptor is left.
     """
     seen: set[int] = set()
     for root in _roots(tree, supervised):

@@ -68,10 +68,8 @@ def punch(fd: OwnedFd, upto: int) -> bool:
 def is_remote(path: str) -> bool:
     """Whether a path is on a file system whose server may never answer, such as NFS or FUSE.
 
-    Judged by the text of the absolute path: resolving links could itself block. The root directory
-    doesn't count, as nothing works without it.
-
-    Source: proc_pid_mountinfo(5).
+    Judged by the text of the absolute path, as resolving links could itself block; the root
+    directory doesn't count. Source: proc_pid_mountinfo(5).
     """
     try:
         wanted = os.fsencode(os.path.abspath(path))  # noqa: PTH100 - a str
