@@ -16,6 +16,7 @@ from typing import Final
 from procd import worker
 from procd.config import CodeRunConfig
 from procd.errors import BadRequest, SpawnFailed
+from procd.output.budget import Budget
 from procd.output.buffer import Buffer
 from procd.output.log import Log
 from procd.process.process import STDERR, Process
@@ -235,11 +236,7 @@ class _Run:
             code.close()
             raise SpawnFailed(f"cannot start a process: {exc.strerror}") from exc
 
-        def claim(size: int) -> bool:
-            self.supervisor.memory.relieve(size)
-            return output.store.claim(size)
-
-        self.artifacts.claim = claim
+        self.artifacts.claim = partial(_claim, self.supervisor.memory, output.store)
         runner = (str(WORKER_DIR / "run_code.py"), str(self.artifacts.cap_bytes))
         argv = (python, "-u", *runner, self.artifacts.key, *self.request.argv)
         charts = ExtraPipe(reading, self.artifacts.feed)
@@ -276,6 +273,11 @@ def _not_started(exit_code: int, text: str) -> ExecuteResult:
     output = Buffer(MAX_REASON_BYTES)
     output.append(text.encode(), STDERR)
     return ExecuteResult(exit_code=exit_code, output=output)
+
+
+def _claim(memory: Budget, output: Buffer, size: int) -> bool:
+    memory.relieve(size)
+    return output.claim(size)
 
 
 def _code_file(code: str) -> OwnedFd:
