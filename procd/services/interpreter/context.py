@@ -271,7 +271,11 @@ class Context:
         return True
 
     async def restart(self) -> None:
-        """Begin again with an empty namespace; the current cell ends. Raises as `start`."""
+        """Begin again with an empty namespace; the current cell ends. Raises as `start`.
+
+        Without descriptors for another process it is refused, and nothing ends.
+        """
+        await self._spares.wait_turn()
         await self._tasks.finish(self._end_process(RESTARTED), f"restart context {self.id}")
         await self.start()
 
