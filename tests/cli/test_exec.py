@@ -167,9 +167,13 @@ def test_input_that_is_not_there_or_not_read(cli: Cli) -> None:
 
 def test_output_that_cannot_be_written(cli: Cli) -> None:
     with open("/dev/full", "wb") as full:
-        process = cli.start("exec", "--", "sh", "-c", "echo $$ >&2; exec yes", stdout=full)
+        script = "echo $$ >&2; read go; exec yes"
+        process = cli.start("exec", "--", "sh", "-c", script, stdout=full)
     assert process.stderr is not None
     pid = int(process.stderr.readline())
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
     assert process.wait(PATIENCE_S) == 125
     assert process.stderr.read() == (
         b"procd: can't write to standard output: No space left on device\n"

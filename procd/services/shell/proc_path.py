@@ -81,6 +81,7 @@ class OpenWatch:
         self._unopened.clear()
         if self._fd is not None:
             self._fd.close()
+            self._fd = None
 
 
 class ChildPath:
