@@ -683,7 +683,7 @@ async def test_resume_is_over_after_a_while(procd: MakeClient, tmp_path: Path, g
 
 
 async def test_who_is_refused_may_answer_the_close(procd: MakeClient) -> None:
-    """Up to then the connection stays, lest what was said be lost to a reset."""
+    """Up to then the connection stays, so that no reset loses what was sent."""
     client = await procd()
     connections = client.app[WEBSOCKETS]
     async with raw(client) as bare:

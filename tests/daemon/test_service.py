@@ -170,7 +170,7 @@ async def test_stops_with_everyone_at_work(
         assert message.data == aiohttp.WSCloseCode.GOING_AWAY, message
     assert await stopping == 0
     assert watched.survivors() == []
-    # A command that was begun gets an answer, lest the client sends it again (contract, 13.4).
+    # A command that was begun gets an answer, so that the client doesn't send it again (13.4).
     for answer in await asyncio.gather(*executing):
         assert answer["status"] == 200, answer
         assert answer["exitCode"] == 128 + signal.SIGKILL, answer
