@@ -12,6 +12,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, cast
 from urllib.parse import unquote_to_bytes
 
@@ -43,6 +44,7 @@ from procd.output.replay import ReplayFilter
 from procd.services.pty.input_queue import InputQueue
 from procd.services.pty.session import PtyRequest, PtySession
 from procd.services.tokens import Scope
+from procd.suspend import Countdown
 from procd.tasks import Turns
 
 ENVS_TOKEN: Final = "X-Daytona-Pty-Envs~"  # noqa: S105 - the name of a sub-protocol
@@ -54,6 +56,8 @@ STOPPED: Final[CloseReason] = (WSCloseCode.GOING_AWAY, dumps({"error": STOPPING}
 INPUT_TOO_LONG: Final = dumps({"error": TOO_LONG}).decode()
 # How long input that the terminal has no room for waits when its client has left.
 LAST_INPUT_S: Final = 5.0
+# How long a session that was created by a client which never sent a frame waits for another.
+UNHEARD_S: Final = 2.0
 # A replay is filtered in pieces; few pieces of all replays in one turn of the event loop.
 PIECE_BYTES: Final = 32 << 10
 # A viewer only types by mistake, or tells the size of its window.
@@ -222,8 +226,10 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
                 is_there = websocket.heard
     finally:
         replay.sender.close()
-        if not is_there:  # its client never got the session
-            ptys.discard(session)
+        if not is_there:
+            # Its client may never have got the session, or have closed at once: a reset loses its
+            # Close. Another client that comes soon keeps the session.
+            Countdown(UNHEARD_S, partial(ptys.discard, session))
     return websocket.response
 
 
