@@ -21,7 +21,7 @@ from procd.errors import (
     TimedOut,
 )
 from procd.http.audit import note
-from procd.http.log_sender import LogSender
+from procd.http.log_sender import FOLLOW_REST_S, LogSender
 from procd.http.openapi import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
 from procd.http.responses import dumps, json_response, timestamp
 from procd.http.schema import (
@@ -258,7 +258,7 @@ class _CellFrames:
 async def _stream(websocket: WebSocket, cell: Cell) -> None:
     store = cell.log.store
     frames = _CellFrames(store)
-    sender = LogSender(cell.log, frames, 0, rests=True)
+    sender = LogSender(cell.log, frames, 0, rest_s=FOLLOW_REST_S)
 
     async def write() -> None:
         await sender.run()

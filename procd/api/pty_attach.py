@@ -58,6 +58,8 @@ INPUT_TOO_LONG: Final = dumps({"error": TOO_LONG}).decode()
 LAST_INPUT_S: Final = 5.0
 # How long a session that was created by a client which never sent a frame waits for another.
 UNHEARD_S: Final = 2.0
+# How long a client's output gathers while it pours, seconds.
+REST_S: Final = 0.001
 # A replay is filtered in pieces; few pieces of all replays in one turn of the event loop.
 PIECE_BYTES: Final = 32 << 10
 # A viewer only types by mistake, or tells the size of its window.
@@ -87,7 +89,11 @@ class Replay:
 
 def from_offset(session: PtySession, offset: int) -> Replay:
     """The output from `offset` on, as it is."""
-    return Replay(LogSender(session.log, session.frames, offset), start=offset)
+    return Replay(_sender(session, offset), start=offset)
+
+
+def _sender(session: PtySession, offset: int) -> LogSender:
+    return LogSender(session.log, session.frames, offset, rest_s=REST_S, rests_alone=False)
 
 
 async def measure(session: PtySession, replay_bytes: int, turns: Turns) -> Replay:
@@ -101,7 +107,7 @@ async def measure(session: PtySession, replay_bytes: int, turns: Turns) -> Repla
     while True:
         live = store.end
         start = min(max(live - replay_bytes, store.start_after(spare_bytes)), live)
-        replay = Replay(LogSender(session.log, session.frames, start), live, start)
+        replay = Replay(_sender(session, start), live, start)
         pieces = _filtered(store, start, live)
         try:
             await turns.take()

@@ -25,7 +25,7 @@ from procd.errors import (
 )
 from procd.http.audit import ending, note
 from procd.http.client import Client, asks_websocket, client_of
-from procd.http.log_sender import LogSender
+from procd.http.log_sender import FOLLOW_REST_S, LogSender
 from procd.http.openapi import (
     COUNT,
     FLAG,
@@ -300,7 +300,7 @@ async def _follow(
             until=None if follows else command.file.end,
             # Only clients that give an offset know messages other than output.
             gap_frame=(lambda _: b"") if offset is None else _gap_frame,
-            rests=True,
+            rest_s=FOLLOW_REST_S,
         )
         try:
             sender.open(websocket)

@@ -12,10 +12,11 @@ from procd.output.multiplex import HOLD_S
 # What one sender writes in one turn of the event loop: so many bytes, or so many times.
 PUSH_BYTES: Final = 512 << 10
 PUSH_FRAMES: Final = 8
-# Output pours when so many bytes came without a pause of REST_S, seconds. Then a sender that rests
-# does so between two pushes.
+# Output pours when so many bytes came without a pause of PAUSE_S, seconds.
 POUR_BYTES: Final = 512 << 10
-REST_S: Final = 0.025
+PAUSE_S: Final = 0.025
+# For followers of a log that keeps what they have not read.
+FOLLOW_REST_S: Final = 0.025
 
 
 class FrameSource(Protocol):
@@ -38,8 +39,9 @@ class LogSender:
         until: the offset to stop at; None for the end of the log.
         gap_frame: makes what is written in place of dropped bytes, given the offset after them;
             without it, dropped bytes are the end.
-        rests: whether to rest while output pours, so that many readers don't slow the process down;
-            for logs that keep what is not read yet.
+        rest_s: how long to wait between two pushes while output pours, so that many clients get
+            few large frames and don't slow the process down.
+        rests_alone: whether that holds for the only reader of the log as well.
 
     Attributes:
         on_blocked: called when it waits for `allow` with more to write, perhaps repeatedly.
@@ -53,14 +55,16 @@ class LogSender:
         *,
         until: int | None = None,
         gap_frame: Callable[[int], bytes] | None = None,
-        rests: bool = False,
+        rest_s: float = 0,
+        rests_alone: bool = True,
     ) -> None:
         self._websocket: WebSocket | None = None
         self._log = log
         self._frames = frames
         self._until = until
         self._gap_frame = gap_frame
-        self._rests = rests
+        self._pour_rest_s = rest_s
+        self._least_readers = 1 if rests_alone else 2
         self._loop = asyncio.get_running_loop()
         self._next: asyncio.Handle | None = None  # the push that is scheduled
         self._burst_bytes = 0  # written without a pause
@@ -108,7 +112,7 @@ class LogSender:
             self.close()
             return
         now = time.monotonic()
-        if now - self._pushed_at > REST_S:
+        if now - self._pushed_at > PAUSE_S:
             self._burst_bytes = 0
         self._pushed_at = now
         begin = cursor.offset
@@ -148,7 +152,8 @@ class LogSender:
 
     def _rest_s(self, pushed_bytes: int) -> float:
         self._burst_bytes += pushed_bytes
-        return REST_S if self._rests and self._burst_bytes > POUR_BYTES and self._may_rest else 0
+        pours = self._burst_bytes > POUR_BYTES and self._log.readers >= self._least_readers
+        return self._pour_rest_s if pours and self._may_rest else 0
 
     def allow(self, offset: int) -> None:
         """Begin no frame at or after `offset`, or an earlier such offset if that was higher."""
