@@ -223,16 +223,19 @@ async def create_connect(request: web.Request) -> web.StreamResponse:
     note(id=session.id)
     session.on_end = ending(request)
     replay = from_offset(session, 0)
-    is_there = False
+    is_accepted = is_there = False
     try:
         async with _accept(request, may_write=True) as websocket:
+            is_accepted = True
             try:
                 await _serve(request, websocket, session, replay, may_write=True)
             finally:
                 is_there = websocket.heard
     finally:
         replay.sender.close()
-        if not is_there:
+        if not is_accepted:
+            ptys.discard(session)
+        elif not is_there:
             # Its client may never have got the session, or have closed at once: a reset loses its
             # Close. Another client that comes soon keeps the session.
             Countdown(UNHEARD_S, partial(ptys.discard, session))
