@@ -6,6 +6,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -88,6 +89,19 @@ async def test_time_is_up(procd: Daemon, http: aiohttp.ClientSession, command: s
         pid = int((await reply.json())["result"])
     assert eventually(lambda: not is_running(pid))
     assert "not ours to signal" not in procd.stderr()
+
+
+async def test_process_that_sudo_leaves_behind(procd: Daemon, http: aiohttp.ClientSession) -> None:
+    """What the program as root has started goes on. It is named, and not waited for."""
+    body = {"command": "passing sh -c 'sleep 1000 & echo sleep=$!; wait'", "timeout": 1}
+    async with http.post(f"{procd.url}/process/execute", json=body) as reply:
+        assert reply.status == 408
+        # `passing` writes a number as well, before or after this one.
+        pid = int((await reply.json())["result"].partition("sleep=")[2].split()[0])
+    try:
+        assert eventually(lambda: f"process {pid} is not ours to signal" in procd.stderr())
+    finally:
+        os.kill(pid, signal.SIGKILL)
 
 
 async def test_time_is_up_in_a_session(procd: Daemon, http: aiohttp.ClientSession) -> None:
