@@ -3,7 +3,8 @@
 A query (device attributes, cursor position, colours, modes) makes the terminal that reads it send
 an answer as input of the program: in a replay, of whatever program runs now. So queries are
 removed, and everything else is kept to the byte. Only where a query cut an unfinished sequence
-short, `ESC \\` takes its place and does the same.
+short, `ESC \\` takes its place and does the same; if that would make another query, CAN takes the
+place of both.
 
 A mode that a program switched on before the replay begins isn't in it. Without it, a full-screen
 program would be drawn over the normal screen, and get no mouse events.
@@ -61,6 +62,7 @@ QUERIES: Final = re.compile(
 TAIL: Final = re.compile(
     rb"%b %b (?: %b %b )?+ \x1b?+ \Z" % (INTRODUCER, OPEN, INTRODUCER, OPEN), re.VERBOSE
 )
+CAN: Final = b"\x18"  # cancels a sequence
 ENQ: Final = b"\x05"  # a query by itself: the terminal sends its answerback message
 # An open sequence is held back up to this length; a longer one is no query.
 MOST_HELD_BYTES: Final = 16 << 10
@@ -119,7 +121,10 @@ class ReplayFilter:
 
 
 def _replacement(match: re.Match[bytes]) -> bytes:
-    return b"" if match["open"] is None else match[0][:1] + match["open"] + b"\x1b\\"
+    if match["open"] is None:
+        return b""
+    closed = match[0][:1] + match["open"] + b"\x1b\\"
+    return CAN if QUERIES.fullmatch(closed) else closed
 
 
 class Modes:

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from procd.output.replay import MOST_HELD_BYTES, ReplayFilter
@@ -166,6 +166,9 @@ def test_cuts_make_no_difference(whole: bytes, places: list[int]) -> None:
 
 
 @UNTIMED
+@example(b"\x1b]4;1;?\x1bZ")
+@example(b"\x1b[\x1b]4;1;?\x1bZ6n")
+@example(b"\x1b]11;?\x1b]11;?\x1bZ")
 @given(CUT_SEQUENCES)
 def test_removal_makes_no_query(whole: bytes) -> None:
     left = without_queries(whole)
