@@ -126,6 +126,7 @@ class Proxy:
 
     async def _end(self) -> None:
         self._server.close()
+        self._is_up = False
         await self._cut()
         own = asyncio.current_task()
         if others := [task for task in asyncio.all_tasks() if task is not own]:
@@ -142,6 +143,10 @@ class Proxy:
                 self.refused += 1
             return
         there, back = await asyncio.open_connection("127.0.0.1", self.port_behind)
+        if not self._is_up:  # meanwhile
+            back.close()
+            writer.transport.abort()
+            return
         pair = Pair(writer, back)
         self._pairs.add(pair)
         await asyncio.gather(
