@@ -80,5 +80,10 @@ def raise_priority(nice: int) -> None:
 
 
 def autogroup_nice() -> int:
-    """The nice value of procd's autogroup; 0 if the kernel has none."""
-    return int(AUTOGROUP.read_text().split()[-1]) if AUTOGROUP.exists() else 0
+    """The nice value of procd's autogroup; 0 if it has none.
+
+    A kernel may be built without autogroups. The file is empty where no ancestor of procd since
+    boot began a session, as below an init that doesn't.
+    """
+    fields = AUTOGROUP.read_text().split() if AUTOGROUP.exists() else []
+    return int(fields[-1]) if fields else 0

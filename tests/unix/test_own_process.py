@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from procd.unix import own_process
 from tests.capabilities import CAP_SYS_NICE, has
 
 needs_priority = pytest.mark.skipif(not has(CAP_SYS_NICE), reason="needs CAP_SYS_NICE")
@@ -66,3 +67,15 @@ def test_chosen_priority_stays() -> None:
 @needs_priority
 def test_without_the_right_nothing_changes() -> None:
     assert run(REFUSED) == ["0", "0"]
+
+
+@pytest.mark.parametrize(("text", "nice"), [("/autogroup-25 nice -7\n", -7), ("", 0), (None, 0)])
+def test_nice_value_of_the_autogroup(
+    text: str | None, nice: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below an init that never called setsid(2) the file is empty, as kthreadd's is."""
+    file = tmp_path / "autogroup"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(own_process, "AUTOGROUP", file)
+    assert own_process.autogroup_nice() == nice
