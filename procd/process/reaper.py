@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Container
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from procd.process.tree import reap_orphans
 from procd.tasks import Tasks, Turns
@@ -35,7 +35,7 @@ class Reaper:
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._reaping: asyncio.Task[None] | None = None
-        self._old_handler: Any = signal.signal(signal.SIGCHLD, self._child_ended)
+        signal.signal(signal.SIGCHLD, self._child_ended)
 
     def _child_ended(self, number: int, frame: FrameType | None) -> None:
         # A signal handler runs in this thread, between any two instructions.
@@ -68,8 +68,10 @@ class Reaper:
 
     def close(self) -> None:
         """Reap for the last time, and handle no further SIGCHLD."""
-        # Python reports a signal that arrives while its handler is replaced as an error.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        signal.signal(signal.SIGCHLD, self._old_handler)
         self._closed = True
         self.reap()
+        signal.signal(signal.SIGCHLD, _ignored)
+
+
+def _ignored(number: int, frame: FrameType | None) -> None:
+    """A handler, for Python reports a signal as an error that comes as its last one is removed."""
