@@ -10,15 +10,19 @@ from aiohttp import hdrs, web
 
 from procd.api import (
     code_run,
+    event_socket,
     execute,
     health,
     info,
     interpreter,
     metrics,
+    not_supported,
     openapi,
     pty,
     pty_attach,
     recordings,
+    sandbox,
+    sandboxes,
     sessions,
     terminal_list,
     tickets,
@@ -29,6 +33,7 @@ from procd.http.audit import AUDIT, AuditFile, audit, record_upgrade
 from procd.http.auth import ACCESS_CONTROL, AccessControl
 from procd.http.client import PROXIES, Proxies
 from procd.http.connection import CONNECTION_LIMIT, ConnectionLimit
+from procd.http.control_plane import SANDBOX
 from procd.http.middleware import METRICS, RequestMetrics, add_id, errors, refuse_upgrade
 from procd.http.openapi import DESCRIPTION, PARAMETER, Description
 from procd.http.schema import MAX_VALUES, SILENCE_S
@@ -42,6 +47,7 @@ from procd.services.environment import Environment
 from procd.services.execute import Executions
 from procd.services.interpreter.contexts import Contexts
 from procd.services.pty.sessions import PtySessions
+from procd.services.sandbox import Sandbox, stands_alone
 from procd.services.shell.sessions import ShellSessions
 from procd.unix.host import Host
 
@@ -49,6 +55,8 @@ PROCESSES = web.AppKey("PROCESSES", Supervisor)
 
 # An SDK that was given a proxy's URL uses the second (contract, section 1).
 PREFIXES = ("", "/toolbox/{sandbox_id}")
+# The URL of Daytona ends with /api; behind one that ends with a slash, clients put a path as well.
+CONTROL_PLANE_PREFIXES = ("", "/api", "/")
 
 WEB_ROUTES = [*web_terminal.routes, *terminal_list.routes]
 ROUTES = [
@@ -65,6 +73,13 @@ ROUTES = [
     *metrics.routes,
     *openapi.routes,
     *WEB_ROUTES,
+]
+# Not in the API's description.
+CONTROL_PLANE_ROUTES = [
+    *sandbox.routes,
+    *sandboxes.routes,
+    *event_socket.routes,
+    *not_supported.control_plane_routes,
 ]
 
 
@@ -107,18 +122,22 @@ def create_app(
     off = off if config.metrics.enabled else [*off, *metrics.routes]
     routes = [route for route in ROUTES if route not in off]
     app[DESCRIPTION] = Description(routes, guarded=required)
-    _add_routes(app, routes)
+    _add_routes(app, [*routes, *not_supported.routes], PREFIXES)
+    if stands_alone(config.standalone, config.server):
+        _add_routes(app, CONTROL_PLANE_ROUTES, CONTROL_PLANE_PREFIXES)
     _allow_origins(app, config.cors.allowed_origins)
     app.on_startup.append(partial(_start, config, entrypoint))
     app.on_shutdown.append(_stop)
     return app
 
 
-def _add_routes(app: web.Application, routes: Sequence[web.RouteDef]) -> None:
+def _add_routes(
+    app: web.Application, routes: Sequence[web.RouteDef], prefixes: Sequence[str]
+) -> None:
     """Serve each route below every prefix, with and without a slash at its end."""
     by_path: dict[str, web.Resource] = {}
     for route in routes:
-        for prefix in PREFIXES:
+        for prefix in prefixes:
             for path in (prefix + route.path, prefix + route.path + "/"):
                 if path not in by_path:
                     # Any text without a slash; aiohttp's own pattern excludes braces.
@@ -162,6 +181,16 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
     )
     app[interpreter.CONTEXTS] = Contexts(
         config.interpreter, processes, environment, places.work_dir
+    )
+    app[SANDBOX] = Sandbox(
+        config.standalone.sandbox_id,
+        app[info.HOST],
+        places.work_dir,
+        environment,
+        app[execute.EXECUTIONS],
+        shells,
+        app[pty.PTYS],
+        app[interpreter.CONTEXTS],
     )
     if entrypoint:
         shells.start_entrypoint(entrypoint)
@@ -238,7 +267,8 @@ def _allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:
     )
     cors = aiohttp_cors.setup(app, defaults=dict.fromkeys(origins, allowed))
     for route in list(app.router.routes()):
-        cors.add(route)
+        if route.method != hdrs.METH_ANY:  # which answers OPTIONS itself
+            cors.add(route)
 
     async def share(request: web.Request, response: web.StreamResponse) -> None:
         """Keep caches from mixing up origins, and let pages read the 404 of an unknown path."""

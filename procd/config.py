@@ -335,6 +335,19 @@ class WebConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StandaloneConfig:
+    """The control plane that Daytona's clients ask where their sandbox is."""
+
+    enabled: str = setting(
+        "auto",
+        "answer as the control plane of one sandbox: true, false, or auto: if server.host is an"
+        " address of loopback and server.trusted_proxies is empty",
+        choices=("auto", "true", "false"),
+    )
+    sandbox_id: str = setting("local", "id of that sandbox: letters, digits, '.', '_' and '-'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """procd's own log, on stderr."""
 
@@ -372,6 +385,7 @@ class Config:
     auth: AuthConfig = AuthConfig()
     audit: AuditConfig = AuditConfig()
     web: WebConfig = WebConfig()
+    standalone: StandaloneConfig = StandaloneConfig()
     log: LogConfig = LogConfig()
     health: HealthConfig = HealthConfig()
     metrics: MetricsConfig = MetricsConfig()

@@ -130,6 +130,8 @@ def _checked(label: str, value: object, declared: Field[object]) -> object:
             raise ConfigError(f"{label}: must fit into 64 bits")
         if isinstance(default, float):
             value = float(value)
+    elif isinstance(value, bool) and "true" in rules["choices"]:
+        value = str(value).lower()
     if type(value) is not type(default):
         raise ConfigError(f"{label}: must be {_kind(default)}")
     if isinstance(value, int | float):

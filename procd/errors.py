@@ -87,6 +87,13 @@ class Exhausted(ProcdError):
     code = "LIMIT_REACHED"
 
 
+class NotSupported(ProcdError):
+    """What Daytona's clients can ask for and procd doesn't have."""
+
+    status = 501
+    code = "NOT_SUPPORTED"
+
+
 class NotReady(ProcdError):
     status = 503
     code = "NOT_READY"

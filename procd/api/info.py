@@ -32,8 +32,13 @@ class InitSchema(BodySchema):
 
 class EnvSchema(BodySchema):
     assign = strings(data_key="set", load_default=dict)
+    env = strings(load_default=dict)  # the same, of Daytona's client 2.0
     unset = fields.List(Element(), load_default=list)
     unset_value_prefix = Text(data_key="unsetValuePrefix", load_default="")
+
+    def build(self, data: dict[str, Any]) -> dict[str, Any]:
+        data["assign"] = {**data.pop("env"), **data["assign"]}
+        return data
 
 
 INIT: Final = InitSchema()

@@ -27,6 +27,7 @@ CALLER = web.RequestKey("CALLER", Token)
 _SESSION: Final = "/process/session/{session_id}"
 _COMMAND: Final = f"{_SESSION}/command/{{command_id}}"
 _CONTEXT: Final = "/process/interpreter/context/{context_id}"
+_SANDBOX: Final = "/sandbox/{id}"
 
 # A route that isn't here needs `admin`; a test fails for it.
 SCOPES: Final = {
@@ -74,15 +75,46 @@ SCOPES: Final = {
     ("GET", "/metrics"): Scope.READ,
     ("GET", "/openapi.json"): Scope.READ,
     ("GET", "/docs"): Scope.READ,
+    ("GET", "/config"): Scope.READ,
+    ("GET", "/sandbox"): Scope.READ,
+    ("POST", "/sandbox"): Scope.WRITE,
+    ("GET", "/sandbox/paginated"): Scope.READ,
+    ("GET", _SANDBOX): Scope.READ,
+    ("DELETE", _SANDBOX): Scope.WRITE,
+    ("POST", f"{_SANDBOX}/start"): Scope.WRITE,
+    ("POST", f"{_SANDBOX}/recover"): Scope.WRITE,
+    ("POST", f"{_SANDBOX}/stop"): Scope.WRITE,
+    ("PUT", f"{_SANDBOX}/labels"): Scope.WRITE,
+    ("POST", f"{_SANDBOX}/public/{{flag}}"): Scope.WRITE,
+    ("POST", f"{_SANDBOX}/last-activity"): Scope.WRITE,
+    ("GET", f"{_SANDBOX}/ports/{{port}}/preview-url"): Scope.READ,
+    ("GET", f"{_SANDBOX}/ports/{{port}}/signed-preview-url"): Scope.READ,
+    ("GET", f"{_SANDBOX}/toolbox-proxy-url"): Scope.READ,
+    ("POST", f"{_SANDBOX}/autostop/{{minutes}}"): Scope.WRITE,
+    ("POST", f"{_SANDBOX}/autopause/{{minutes}}"): Scope.WRITE,
+    ("POST", f"{_SANDBOX}/autoarchive/{{minutes}}"): Scope.WRITE,
+    ("POST", f"{_SANDBOX}/autodelete/{{minutes}}"): Scope.WRITE,
+    ("POST", f"{_SANDBOX}/ttl/{{minutes}}"): Scope.WRITE,
+    ("GET", "/sandboxes"): Scope.READ,
+    ("POST", "/sandboxes"): Scope.WRITE,
+    ("POST", "/sandboxes/from-snapshot"): Scope.WRITE,
+    ("GET", "/sandboxes/search"): Scope.READ,
+    ("GET", "/sandboxes/{id}"): Scope.READ,
+    ("DELETE", "/sandboxes/{id}"): Scope.WRITE,
+    ("POST", "/sandboxes/{id}/start"): Scope.WRITE,
+    ("POST", "/sandboxes/{id}/stop"): Scope.WRITE,
+    ("PUT", "/sandboxes/{id}/labels"): Scope.WRITE,
     # Of the sandbox runner and the control plane: they change all processes to come.
     ("POST", "/init"): Scope.ADMIN,
     ("POST", "/env"): Scope.ADMIN,
 }
 
-# These need no credential: probes, and the page of the web terminal, the same files for everybody.
+# These need no credential: probes, the page of the web terminal, the same files for everybody, and
+# the event socket, which gets its token in a message.
 UNGUARDED: Final = {
     "/healthz",
     "/readyz",
+    "/socket.io",
     "/terminal",
     "/terminal/static/{name}",
     "/terminal/static/{folder}/{name}",
@@ -95,11 +127,14 @@ UPGRADES: Final = {
     "/process/pty/create-connect",
     "/process/pty/{id}/connect",
     "/process/interpreter/execute",
+    "/socket.io",
     "/terminal/ptys",
 }
 
 
 def scope_of(method: str, path: str) -> Scope:
+    if method == hdrs.METH_ANY:  # those of `api.not_supported`, which refuse everybody
+        return Scope.READ
     return SCOPES.get((method, path), Scope.ADMIN)
 
 

@@ -79,6 +79,13 @@ class Proxies:
             return forwarded.partition(",")[0].strip()
         return target_host(request) or ""
 
+    def origin_of(self, request: web.Request) -> str:
+        """The scheme and host that the client used, such as http://127.0.0.1:2280."""
+        forwarded = request.headers.get(hdrs.X_FORWARDED_PROTO)
+        if forwarded is None or not self._trusts(request.remote or UNKNOWN):
+            forwarded = request.scheme
+        return f"{forwarded.partition(',')[0].strip()}://{self.host_of(request)}"
+
     def _trusts(self, name: str) -> bool:
         if name == UNIX:
             return self._unix

@@ -51,15 +51,19 @@ def find_program(
 
 
 class Environment:
-    """Variables for processes to come; `on_change` is for those that were started in advance."""
+    """Variables for processes to come; `on_change` is for those that were started in advance.
+
+    Those of a sandbox (`services.sandbox`) lie over the others and can be taken back.
+    """
 
     def __init__(self, initial: Mapping[str, str]) -> None:
         self._variables = dict(initial)
+        self._of_sandbox: dict[str, str] = {}
         self.on_change: Callable[[], None] | None = None
 
     def merged(self, envs: Mapping[str, str]) -> dict[str, str]:
         """These variables, overridden by `envs`."""
-        return {**self._variables, **envs}
+        return {**self._variables, **self._of_sandbox, **envs}
 
     def update(
         self, *, assign: Mapping[str, str], unset: Iterable[str], unset_value_prefix: str
@@ -70,19 +74,35 @@ class Environment:
         be started with all that. Source: Process API contract, section 12 (POST /env).
         """
         check_names(assign)
-        variables = {
-            name: value
-            for name, value in self._variables.items()
-            if name in assign or not (unset_value_prefix and value.startswith(unset_value_prefix))
-        }
+        variables, of_sandbox = (
+            {
+                name: value
+                for name, value in layer.items()
+                if name in assign
+                or not (unset_value_prefix and value.startswith(unset_value_prefix))
+            }
+            for layer in (self._variables, self._of_sandbox)
+        )
         for name in unset:
             variables.pop(name, None)
+            of_sandbox.pop(name, None)
+        for name in assign:
+            of_sandbox.pop(name, None)
         variables.update(assign)
-        if variables != self._variables:
-            try:
-                check_startable("", variables)
-            except SpawnFailed as exc:
-                raise BadRequest(exc.message) from exc
-            self._variables = variables
-            if self.on_change is not None:
-                self.on_change()
+        self._replace(variables, of_sandbox)
+
+    def set_of_sandbox(self, envs: Mapping[str, str]) -> None:
+        """Replace the variables of the sandbox; raises as `update`."""
+        check_names(envs)
+        self._replace(self._variables, dict(envs))
+
+    def _replace(self, variables: dict[str, str], of_sandbox: dict[str, str]) -> None:
+        if (variables, of_sandbox) == (self._variables, self._of_sandbox):
+            return
+        try:
+            check_startable("", {**variables, **of_sandbox})
+        except SpawnFailed as exc:
+            raise BadRequest(exc.message) from exc
+        self._variables, self._of_sandbox = variables, of_sandbox
+        if self.on_change is not None:
+            self.on_change()

@@ -62,6 +62,7 @@ class Executions:
     ) -> None:
         self.supervisor = supervisor
         self.running = 0
+        self._processes: set[Process] = set()
         self._config = config
         self._shell = shell
         self._environment = environment
@@ -116,7 +117,11 @@ class Executions:
         try:
             await self.supervisor.turns.take()
             process = start(Log(output, cap_bytes))
-            exit_code = await self._exit_code(process, self._limited(timeout_s))
+            self._processes.add(process)
+            try:
+                exit_code = await self._exit_code(process, self._limited(timeout_s))
+            finally:
+                self._processes.discard(process)
         except SpawnFailed as exc:
             output.append(exc.message.encode(), STDERR)
             exit_code = -1
@@ -146,6 +151,11 @@ class Executions:
         except asyncio.CancelledError:
             self._abort(process)
             raise
+
+    async def kill_all(self) -> None:
+        """Kill the commands that run, with their trees; each is answered with its exit code."""
+        ends = [process.wait_then_kill({}, 0) for process in self._processes]
+        await asyncio.gather(*ends)
 
     def _abort(self, process: Process) -> None:
         process.log.seal()

@@ -16,7 +16,9 @@ PACKAGE: Final = Path(__file__).with_name("ts")
 PACKAGE_FILES: Final = ("package.json", "package-lock.json", ".npmrc")
 
 
-def run(*command: str | Path, cwd: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
+def run(
+    *command: str | Path, cwd: Path, limit_s: float = 280, **settings: str
+) -> "subprocess.CompletedProcess[str]":
     """Run a program of Node's; a failure shows all that it said."""
     result = subprocess.run(
         command,
@@ -25,7 +27,7 @@ def run(*command: str | Path, cwd: Path, **settings: str) -> "subprocess.Complet
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=limit_s,
         check=False,
     )
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"

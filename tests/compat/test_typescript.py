@@ -81,6 +81,13 @@ def test_sdk(
         )  # fmt: skip
 
 
+def test_a_quickstart_ends(daemon: Daemon, package: Path) -> None:
+    """Without an event socket the client would hold it back for three minutes."""
+    variables = {"DAYTONA_API_URL": daemon.url, "DAYTONA_API_KEY": "anything"}
+    done = run("node", "quickstart.mjs", cwd=package, limit_s=60, **variables)
+    assert done.stdout == "0 Hello World from code!\n\n"
+
+
 def test_callbacks_get_the_text_that_those_of_python_get(
     daemon: Daemon, package: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,8 @@ import pytest
 from aiohttp import WSServerHandshakeError, web
 from multidict import CIMultiDict
 
-from procd.app import PREFIXES, ROUTES
+from procd.api import sandbox, sandboxes
+from procd.app import CONTROL_PLANE_PREFIXES, PREFIXES, ROUTES
 from procd.config import ConfigError
 from procd.config_file import from_mapping
 from procd.http.auth import ACCESS_CONTROL, SCOPES, UNGUARDED, UPGRADES
@@ -26,17 +27,21 @@ HANDSHAKE = {
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
 NOWHERE = ["/", "/nowhere", "/process", "/process/nowhere", "/toolbox", "/toolbox/x", "/healthz/x"]
+CONTROL_PLANE = [*sandbox.routes, *sandboxes.routes]
 OTHER_METHODS = ["HEAD", "OPTIONS", "PUT", "PATCH", "TRACE", "PROPFIND"]
 
 
 def guarded_routes() -> list[web.RouteDef]:
     """Those that need a credential."""
-    return [route for route in ROUTES if route.path not in UNGUARDED]
+    return [route for route in (*ROUTES, *CONTROL_PLANE) if route.path not in UNGUARDED]
 
 
 def paths(route: str) -> Iterator[str]:
     """Each path of a route, with the id of nothing."""
-    for prefix in PREFIXES:
+    is_of_toolbox = any(each.path == route for each in ROUTES)
+    # TestClient takes what follows two slashes for a host.
+    others = [prefix for prefix in CONTROL_PLANE_PREFIXES if prefix != "/"]
+    for prefix in PREFIXES if is_of_toolbox else others:
         for slash in ("", "/"):
             yield re.sub(r"\{.*?\}", "nope", prefix + route) + slash
 

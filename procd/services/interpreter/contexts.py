@@ -115,6 +115,15 @@ class Contexts:
         del self._contexts[context_id]
         await self._tasks.finish(context.delete(), f"delete context {context_id}")
 
+    async def delete_all(self) -> None:
+        """Delete all contexts. The default one begins anew with the next cell in it."""
+        contexts = [*self._contexts.values(), self._default]
+        self._contexts.clear()
+        self._default = self._new(DEFAULT, self._work_dir)
+        await asyncio.gather(
+            *(self._tasks.finish(each.delete(), f"delete context {each.id}") for each in contexts)
+        )
+
     def execute(self, request: CellRequest) -> Cell:
         """Run code in a context, in its turn.
 

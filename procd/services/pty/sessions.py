@@ -1,5 +1,6 @@
 """All PTY sessions by id, and for a while those that have ended."""
 
+import asyncio
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
@@ -178,6 +179,16 @@ class PtySessions:
         """End a session and everything in it; its id is free at once. Raises ProcessNotFound."""
         session = self.get(session_id)
         await self.tasks.finish(self._deletion(session), f"delete pty {session_id}")
+
+    async def delete_all(self) -> None:
+        """Delete all sessions, and forget those that could be resumed."""
+        for session_id in list(self._ended):
+            self._forget_ended(session_id)
+        sessions = list(self.live.values())
+        deletions = [(self._deletion(session), session.id) for session in sessions]
+        await asyncio.gather(
+            *(self.tasks.finish(deletion, f"delete pty {name}") for deletion, name in deletions)
+        )
 
     def discard(self, session: PtySession) -> None:
         """Delete, in the background, a session that no other client uses; its creator has gone."""

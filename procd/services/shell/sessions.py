@@ -168,6 +168,16 @@ class ShellSessions:
         del self._sessions[session_id]
         await self._supervisor.tasks.finish(session.delete(), f"delete session {session_id}")
 
+    async def delete_all(self) -> None:
+        """Delete all sessions but the entrypoint's."""
+        sessions = self.list()
+        for session in sessions:
+            del self._sessions[session.id]
+        tasks = self._supervisor.tasks
+        await asyncio.gather(
+            *(tasks.finish(each.delete(), f"delete session {each.id}") for each in sessions)
+        )
+
     async def aclose(self) -> None:
         """Forget all sessions; `Supervisor` ends their processes."""
         while self._sessions:
