@@ -81,6 +81,13 @@ def test_sdk(
         )  # fmt: skip
 
 
+def test_a_sandbox(settings: dict[str, str], package: Path) -> None:
+    """By itself: a sandbox that ends takes all with it."""
+    with Daemon.start(env=settings) as daemon:
+        run("node", "--test", "--test-reporter=spec", "sandbox.mjs", cwd=package, BASE=daemon.url)
+        assert daemon.stop() == 0
+
+
 def test_a_quickstart_ends(daemon: Daemon, package: Path) -> None:
     """Without an event socket the client would hold it back for three minutes."""
     variables = {"DAYTONA_API_URL": daemon.url, "DAYTONA_API_KEY": "anything"}
