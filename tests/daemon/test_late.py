@@ -132,4 +132,5 @@ async def test_requests_that_come_meanwhile(start: Start) -> None:
         with standstill(daemon):
             for client in clients:
                 client.sendall(VERSION)
+            time.sleep(0.5)  # so that the timers are late by clearly more than LATE_S
         assert all(client.recv(1000).startswith(b"HTTP/1.1 200") for client in clients)
