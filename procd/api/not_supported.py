@@ -20,11 +20,11 @@ SOURCE_HEADER: Final = "X-Daytona-Source"
 
 # Of the Process API's server, by the first part of the path.
 TOOLBOX: Final = {
-    "files": "sandbox.fs is",
-    "git": "sandbox.git is",
-    "lsp": "sandbox.lsp is",
-    "computeruse": "sandbox.computer_use is",
-    "port": "the list of ports is",
+    "files": "sandbox.fs",
+    "git": "sandbox.git",
+    "lsp": "sandbox.lsp",
+    "computeruse": "sandbox.computer_use",
+    "port": "the list of ports",
 }
 CONTROL_PLANE: Final = (
     "api-keys", "docker-registry", "fns", "images", "object-storage", "organizations", "regions",
@@ -41,16 +41,16 @@ DOWNLOAD: Final = DownloadSchema()
 
 def _error(what: str) -> NotSupported:
     return NotSupported(
-        f"{what} not supported by procd, which serves the processes of one machine: {SECTION}"
+        f"{what} is not supported by procd, which serves the processes of one machine: {SECTION}"
     )
 
 
-async def of_toolbox(request: web.Request) -> web.Response:
+async def refuse_toolbox(request: web.Request) -> web.Response:
     """Refuse files, git, language servers, the desktop and the list of ports."""
     raise _error(TOOLBOX[request.match_info["family"]])
 
 
-async def download(request: web.Request) -> web.Response:
+async def refuse_download(request: web.Request) -> web.Response:
     """Refuse to download files, in parts of a form: clients show no other error of this call."""
     error = _error(TOOLBOX["files"])
     if SOURCE_HEADER not in request.headers:
@@ -66,16 +66,16 @@ async def download(request: web.Request) -> web.Response:
     return response
 
 
-async def of_control_plane(request: web.Request) -> web.Response:
+async def refuse_control_plane(request: web.Request) -> web.Response:
     """Refuse volumes, snapshots and the like."""
-    error = _error(f"/{request.match_info['family']} of the control plane is")
+    error = _error(f"/{request.match_info['family']} of the control plane")
     error.extra["source"] = SOURCE
     raise error
 
 
-async def of_one_sandbox(request: web.Request) -> web.Response:
+async def refuse_of_sandbox(request: web.Request) -> web.Response:
     """Refuse what else can be done to a sandbox."""
-    error = _error(f"'{request.match_info['rest']}' of a sandbox is")
+    error = _error(f"'{request.match_info['rest']}' of a sandbox")
     error.extra["source"] = SOURCE
     raise error
 
@@ -84,12 +84,12 @@ _TOOLBOX: Final = f"/{{family:{'|'.join(TOOLBOX)}}}"
 _CONTROL_PLANE: Final = f"/{{family:{'|'.join(CONTROL_PLANE)}}}"
 
 routes = [
-    web.post("/files/bulk-download", download),
-    web.route("*", _TOOLBOX, of_toolbox),
-    web.route("*", f"{_TOOLBOX}/{{rest:.+}}", of_toolbox),
+    web.post("/files/bulk-download", refuse_download),
+    web.route("*", _TOOLBOX, refuse_toolbox),
+    web.route("*", f"{_TOOLBOX}/{{rest:.+}}", refuse_toolbox),
 ]
 control_plane_routes = [
-    web.route("*", _CONTROL_PLANE, of_control_plane),
-    web.route("*", f"{_CONTROL_PLANE}/{{rest:.+}}", of_control_plane),
-    web.route("*", "/{family:sandbox|sandboxes}/{id}/{rest:.+}", of_one_sandbox),
+    web.route("*", _CONTROL_PLANE, refuse_control_plane),
+    web.route("*", f"{_CONTROL_PLANE}/{{rest:.+}}", refuse_control_plane),
+    web.route("*", "/{family:sandbox|sandboxes}/{id}/{rest:.+}", refuse_of_sandbox),
 ]

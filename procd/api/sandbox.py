@@ -17,6 +17,7 @@ from procd import __version__
 from procd.errors import BadRequest
 from procd.http.auth import ACCESS_CONTROL
 from procd.http.control_plane import (
+    LABELS,
     LANGUAGE_LABEL,
     SANDBOX,
     JsonHandler,
@@ -85,12 +86,7 @@ class CreateSchema(BodySchema):
         return Settings(**data, intervals=intervals), ignored
 
 
-class LabelsSchema(BodySchema):
-    labels = strings(required=True)
-
-
 CREATE: Final = CreateSchema()
-LABELS: Final = LabelsSchema()
 
 
 def _described(request: web.Request) -> dict[str, object]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from procd.http.control_plane import (
+    LABELS,
     SANDBOX,
     is_listed,
     of_control_plane,
@@ -39,12 +40,7 @@ class CreateSchema(BodySchema):
         return Settings(**data)
 
 
-class LabelsSchema(BodySchema):
-    labels = strings(required=True)
-
-
 CREATE: Final = CreateSchema()
-LABELS: Final = LabelsSchema()
 
 
 def _described(request: web.Request) -> dict[str, object]:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from procd.errors import BadRequest, NotFound, ProcdError
 from procd.http.client import PROXIES
+from procd.http.schema import BodySchema, strings
 from procd.services.sandbox import Sandbox, State
 
 SANDBOX = web.AppKey("SANDBOX", Sandbox)
@@ -16,6 +17,13 @@ SANDBOX = web.AppKey("SANDBOX", Sandbox)
 SOURCE: Final = "DAYTONA_API"
 # Clients take the values of their own enumeration only.
 LANGUAGE_LABEL: Final = "code-toolbox-language"
+
+
+class LabelsSchema(BodySchema):
+    labels = strings(required=True)
+
+
+LABELS: Final = LabelsSchema()
 
 JsonHandler = Callable[[web.Request], Awaitable[web.Response]]
 

@@ -154,8 +154,7 @@ class Executions:
 
     async def kill_all(self) -> None:
         """Kill the commands that run, with their trees; each is answered with its exit code."""
-        ends = [process.wait_then_kill({}, 0) for process in self._processes]
-        await asyncio.gather(*ends)
+        await asyncio.gather(*(process.wait_then_kill({}, 0) for process in self._processes))
 
     def _abort(self, process: Process) -> None:
         process.log.seal()

@@ -118,6 +118,11 @@ class Sandbox:
         await self._end_all()
 
     async def _end_all(self) -> None:
+        """It goes on if the client that asked for it leaves."""
+        tasks = self._executions.supervisor.tasks
+        await tasks.finish(self._ending(), "end all of the sandbox")
+
+    async def _ending(self) -> None:
         await asyncio.gather(
             self._executions.kill_all(),
             self._shells.delete_all(),

@@ -2,14 +2,19 @@
 
 import asyncio
 import json
+import shlex
 from typing import Any
 
 import aiohttp
 import pytest
 
+from procd.http.connection import CONNECTION_LIMIT
+from procd.http.control_plane import SANDBOX
+from procd.services.sandbox import State
 from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, guarded
-from tests.api.clients import Fifo, execute
+from tests.api.clients import WAIT_S, Fifo, Gate, execute, raw
+from tests.waiting import until
 
 # What the clients refuse a sandbox without, and the types that they check.
 REQUIRED = {
@@ -180,6 +185,30 @@ async def test_the_end_ends_all_that_runs(
     listed = (await call(client, "GET", "/sandbox"))["items"]
     assert [each["state"] for each in listed] == ([] if state == "destroyed" else [state])
     assert (await call(client, "POST", "/sandbox/local/start"))["state"] == "started"
+
+
+async def test_the_end_goes_on_without_its_client(
+    procd: MakeClient, gate: Gate, alive: Fifo
+) -> None:
+    """What is told to end has its time of grace."""
+    client = await procd(sessions={"grace_s": float(WAIT_S)})
+    await call(client, "POST", "/process/session", {"sessionId": "s"}, status=201)
+    leave = f"read x <{gate}; echo told >{alive}; exit"
+    script = f"trap '{leave}' TERM; echo up >{alive}; read x <>{gate}"
+    command = {"command": f"sh -c {shlex.quote(script)}", "async": True}
+    await call(client, "POST", "/process/session/s/exec", command, status=202)
+    assert await alive.line() == "up"
+    connections = client.app[CONNECTION_LIMIT]
+    before = len(connections)
+    async with raw(client) as bare:
+        await bare.send(b"DELETE /sandbox/local HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until(lambda: client.app[SANDBOX].state is State.DESTROYED)
+        await bare.leave()
+    await until(lambda: len(connections) == before)
+    await execute(client, "true")  # by now it would have been killed
+    gate.open(2)  # if the first passes before it has the signal
+    assert await alive.line() == "told"
+    await alive.ended()
 
 
 async def test_a_creation_leaves_what_runs(procd: MakeClient) -> None:

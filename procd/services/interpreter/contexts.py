@@ -120,9 +120,7 @@ class Contexts:
         contexts = [*self._contexts.values(), self._default]
         self._contexts.clear()
         self._default = self._new(DEFAULT, self._work_dir)
-        await asyncio.gather(
-            *(self._tasks.finish(each.delete(), f"delete context {each.id}") for each in contexts)
-        )
+        await asyncio.gather(*(context.delete() for context in contexts))
 
     def execute(self, request: CellRequest) -> Cell:
         """Run code in a context, in its turn.

@@ -184,11 +184,7 @@ class PtySessions:
         """Delete all sessions, and forget those that could be resumed."""
         for session_id in list(self._ended):
             self._forget_ended(session_id)
-        sessions = list(self.live.values())
-        deletions = [(self._deletion(session), session.id) for session in sessions]
-        await asyncio.gather(
-            *(self.tasks.finish(deletion, f"delete pty {name}") for deletion, name in deletions)
-        )
+        await asyncio.gather(*[self._deletion(session) for session in list(self.live.values())])
 
     def discard(self, session: PtySession) -> None:
         """Delete, in the background, a session that no other client uses; its creator has gone."""

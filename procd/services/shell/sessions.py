@@ -173,10 +173,7 @@ class ShellSessions:
         sessions = self.list()
         for session in sessions:
             del self._sessions[session.id]
-        tasks = self._supervisor.tasks
-        await asyncio.gather(
-            *(tasks.finish(each.delete(), f"delete session {each.id}") for each in sessions)
-        )
+        await asyncio.gather(*(session.delete() for session in sessions))
 
     async def aclose(self) -> None:
         """Forget all sessions; `Supervisor` ends their processes."""
