@@ -245,7 +245,7 @@ async def test_instant_exit(sdk: Sdk) -> None:
 
 
 def test_synchronous_handshake_200_times(daemon: Daemon) -> None:
-    """The SDK gives `connected` 100 ms from the upgrade on (contract, section 10.5, rule 2)."""
+    """The SDK waits for `connected` after the upgrade (contract, section 10.5, rule 2)."""
     sdk = SyncSdk.at(daemon.url)
     for _ in range(200):
         created = sdk.process.create_pty_session("handshake")
