@@ -43,14 +43,18 @@ const ORDER = Object.keys(THEMES);
 const system = matchMedia("(prefers-color-scheme: dark)");
 const listeners = new Set();
 
-function name() {
+let shown; // the theme of the page: "dark" or "light"
+
+function wanted() {
   const { theme } = settings();
   if (theme !== "auto") return theme;
   return system.matches ? "dark" : "light";
 }
 
+// The only reader of `system.matches`: Chromium reports no change that was read before.
 function apply() {
-  document.documentElement.dataset.theme = name();
+  shown = wanted();
+  document.documentElement.dataset.theme = shown;
   for (const listener of listeners) listener(colours());
 }
 
@@ -61,12 +65,12 @@ export function theme() {
 
 /** The current colours of terminals. */
 export function colours() {
-  return name() === "dark" ? DARK : LIGHT;
+  return shown === "dark" ? DARK : LIGHT;
 }
 
 /** The current colours of search matches. */
 export function marks() {
-  return name() === "dark" ? DARK_MARKS : LIGHT_MARKS;
+  return shown === "dark" ? DARK_MARKS : LIGHT_MARKS;
 }
 
 /** Call `listener` with the colours when they change; returns a function that stops it. */
