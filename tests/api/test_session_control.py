@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -45,7 +46,7 @@ async def send_signal(client: Client, command_id: str, name: str) -> None:
 async def test_terminate_keeps_the_shell_and_earlier_children(
     procd: MakeClient, alive: Fifo, gate: Gate
 ) -> None:
-    client = await procd(sessions={"grace_s": 0.2})
+    client = await procd(sessions={"grace_s": 5.0})
     await create(client)
     await run(client, f"state=kept; (echo earlier; read x; echo over) <{gate} >{alive} & true")
     assert await alive.line() == "earlier"
@@ -77,13 +78,40 @@ async def test_terminate_keeps_the_shell_and_earlier_children(
 async def test_terminate_ends_all_that_a_command_started(
     procd: MakeClient, shell: str, alive: Fifo, command: str
 ) -> None:
-    client = await of_shell(procd, shell, sessions={"grace_s": 0.1})
+    client = await of_shell(procd, shell, sessions={"grace_s": 0.5})
     command_id = await start(client, f"exec >{alive}; {command}")
     assert await alive.line() == "ready"
     await terminate(client, command_id, kept=keeps_session(shell))
     assert "exitCode" in await get(client, path_of(command_id))
     if keeps_session(shell):
         assert (await run(client, "trap - TERM; echo on"))["output"] == "on\n"
+    await alive.ended()
+
+
+async def test_what_runs_in_the_background_has_the_time_of_grace(
+    procd: MakeClient, shell: str, alive: Fifo, gate: Gate
+) -> None:
+    client = await of_shell(procd, shell, sessions={"grace_s": 1000.0})
+    steps = f"say('handles'), open('{gate}').readline(), say('bye'), os._exit(0)"
+    code = f"""
+import functools, os, signal, time
+say = functools.partial(print, flush=True)
+signal.signal(signal.SIGTERM, lambda *_: ({steps}))
+say("ready")
+while True:
+    time.sleep(0.05)
+"""
+    child = shlex.join([sys.executable, "-c", code])
+    command_id = await start(client, f"{child} >{alive} & sleep 1000")
+    assert await alive.line() == "ready"
+    async with asyncio.TaskGroup() as group:
+        kept = keeps_session(shell)
+        terminating = group.create_task(terminate(client, command_id, kept=kept))
+        assert await alive.line() == "handles"
+        await ended(client, command_id)
+        gate.open()
+        assert await alive.line() == "bye"
+    terminating.result()
     await alive.ended()
 
 
@@ -279,15 +307,18 @@ async def test_a_function_is_left_though_a_process_ignores_the_signal(
 ) -> None:
     """The shell leaves without waiting for that process."""
     client = await of_shell(procd, shell, sessions={"grace_s": 1000.0})
-    deaf = f"sh -c 'trap \"\" TERM; echo ready >{alive}; exec sleep 1000'"
+    deaf = f"sh -c 'trap \"\" TERM; echo $$ >{alive}; exec sleep 1000'"
     command_id = await start(
         client, f"f() {{ sleep 1000; }}; {deaf} & f; sleep 1000; sleep 1000; >{tmp_path}/after"
     )
-    assert await alive.line() == "ready"
-    await terminate(client, command_id)
-    assert (await ended(client, command_id))["exitCode"] == 143
+    pid = int(await alive.line())
+    async with asyncio.TaskGroup() as group:
+        terminating = group.create_task(terminate(client, command_id))
+        assert (await ended(client, command_id))["exitCode"] == 143
+        assert not terminating.done()
+        os.kill(pid, signal.SIGKILL)
     assert not (tmp_path / "after").exists()
-    assert (await run(client, "echo on"))["output"] == "on\n"
+    assert (await run(client, "echo on"))["stdout"] == "on\n"
 
 
 async def test_a_tight_loop_of_zsh_is_left_time_after_time(procd: MakeClient, alive: Fifo) -> None:
@@ -406,7 +437,7 @@ async def test_bad_signal(procd: MakeClient, gate: Gate) -> None:
 async def test_timeout(procd: MakeClient, shell: str, script: str) -> None:
     client = await of_shell(procd, shell)
     await run(client, "state=kept")
-    reply = await post_exec(client, f"printf partial; printf err >&2; {script}", timeout=1)
+    reply = await post_exec(client, f"printf partial; printf err >&2; {script}", timeout=3)
     body = await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
     kept = keeps_session(shell)
     ending = "" if kept else "; the session had to be ended"
@@ -537,7 +568,7 @@ async def test_a_shell_hears_of_its_deletion(
 
 
 async def test_id_is_free_at_once(procd: MakeClient, alive: Fifo) -> None:
-    client = await procd(sessions={"grace_s": 0.5})
+    client = await procd(sessions={"grace_s": 3.0})
     await create(client)
     await start(client, f"trap '' TERM; echo ready >{alive}; sleep 1000 >{alive}")
     assert await alive.line() == "ready"

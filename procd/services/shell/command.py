@@ -377,11 +377,11 @@ class Command:
         try:
             if grace_s:
                 signalled = await self._signal_until_over(SIGTERM, grace_s)
-                if driver.end_reason:  # the shell has ended without waiting for its children
-                    signalled |= await driver.trees.try_signal(
-                        self._tree(), SIGTERM, lambda pid: pid not in signalled, wake=True
-                    )
-                    await wait_ended(signalled, begin + grace_s - driver.loop.time())
+                # What it had in the background has the rest of the time, though the shell goes on.
+                signalled |= await driver.trees.try_signal(
+                    self._tree(), SIGTERM, lambda pid: pid not in signalled, wake=True
+                )
+                await wait_ended(signalled, begin + grace_s - driver.loop.time())
             await self._signal_until_over(SIGKILL, KILL_WAIT_S)
             if not self._is_over():
                 driver.end_reason = "its shell did not leave a command that was terminated"
