@@ -39,7 +39,7 @@ def keeps_session(shell: str) -> bool:
 
 async def of_shell(procd: MakeClient, shell: str, **config: dict[str, Any]) -> Client:
     """A server with one session of this shell."""
-    sections = {"sessions": {"grace_s": 0.2}} | config
+    sections = {"sessions": {"grace_s": 1.0}} | config
     client = await procd(process={"shell": shell}, **sections)
     await create(client)
     return client

@@ -548,7 +548,7 @@ async def test_what_a_program_is_told_of_itself(procd: MakeClient) -> None:
 async def test_charts_of_a_program_out_of_time(procd: MakeClient) -> None:
     client = await procd()
     code = f"{WRITE}import time\nwrite(key + b'{{}}\\n')\nprint('shown')\ntime.sleep(60)"
-    document = {"code": code, "language": "python", "timeout": 2}
+    document = {"code": code, "language": "python", "timeout": 3}
     async with client.post("/process/code-run", json=document) as reply:
         body = await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
     assert body["result"] == "shown\n"

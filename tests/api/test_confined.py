@@ -349,7 +349,7 @@ async def test_cell_is_interrupted_with_what_it_has_started(
     client = await procd(process=AS_USER, interpreter={"python": "/usr/bin/python3"})
     code = "import os, subprocess; earlier = subprocess.Popen(['sleep', '3600'])"
     assert not await cells.said(client, code)
-    cell = await cells.run(client, "print('in'); ended = os.system('exec sleep 3600')", timeout=1)
+    cell = await cells.run(client, "print('in'); ended = os.system('exec sleep 3600')", timeout=3)
     assert cell.close == (4008, "")
     assert await cells.said(client, "print(ended, earlier.poll())") == "2 None\n"
 

@@ -198,7 +198,7 @@ async def test_timeout_kills_the_tree(procd: MakeClient, alive: Fifo, escape: st
         f"exec 9>{alive}; echo out; echo err >&2; {ESCAPES[escape]} & echo begun >&9; "
         "wait; sleep 3600"
     )
-    async with client.post("/process/execute", json={"command": command, "timeout": 1}) as reply:
+    async with client.post("/process/execute", json={"command": command, "timeout": 3}) as reply:
         body = await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
     assert body["message"] == "command execution timeout"
     assert body["result"] == "out\nerr\n"

@@ -227,7 +227,7 @@ async def test_cells_that_await(procd: MakeClient) -> None:
     cell = await run(client, "exit(await w())\nw", display=True)
     assert shown(cell) == ["exit(7)"]
     code = "x = await w()\nawait asyncio.sleep(3600)\nx"
-    assert (await run(client, code, display=True, timeout=1)).close == (4008, "")
+    assert (await run(client, code, display=True, timeout=3)).close == (4008, "")
     assert shown(await run(client, "x + await w()", display=True)) == ["14"]
 
 

@@ -25,7 +25,7 @@ def _pythons() -> list[str]:
 
 @pytest.mark.parametrize("python", _pythons())
 async def test_each_python(procd: MakeClient, python: str) -> None:
-    client = await procd(interpreter={"python": python, "grace_s": 0.3})
+    client = await procd(interpreter={"python": python, "grace_s": 3.0})
     context_id = await create(client)
     code = (
         "import asyncio\nasync def f(): return await asyncio.sleep(0, x)\nx = 1\nprint(await f())"
@@ -43,7 +43,7 @@ async def test_each_python(procd: MakeClient, python: str) -> None:
     assert cell.kinds == ["stdout", "result", "stdout", "result", "control"]
     code = "import inspect\ndef f(): return 5\nprint(inspect.getsource(f), end='')"
     assert await said(client, code, contextId=context_id) == "def f(): return 5\n"
-    cell = await run(client, "while True: pass", contextId=context_id, timeout=1)
+    cell = await run(client, "while True: pass", contextId=context_id, timeout=3)
     assert cell.close == (4008, "")
     assert await said(client, "print(x)", contextId=context_id) == "1\n"
     async with client.get(f"/process/interpreter/context/{context_id}/variables") as reply:

@@ -236,7 +236,7 @@ async def test_id_is_free_while_the_old_session_is_being_deleted(
     procd: MakeClient, tmp_path: Path, alive: Fifo
 ) -> None:
     text = f"trap '' HUP; echo begun >{alive}; while :; do read x || sleep 3600; done"
-    client = await procd(process={"shell": program(tmp_path, text)}, pty={"hangup_s": 0.3})
+    client = await procd(process={"shell": program(tmp_path, text)}, pty={"hangup_s": 3.0})
     await create(client, "t1", envs={"N": "old"})
     assert await alive.line() == "begun"
     async with asyncio.TaskGroup() as group:

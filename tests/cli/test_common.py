@@ -37,7 +37,7 @@ def test_progress_is_shown_while_it_waits(screen: OpenScreen, stalled: int, sche
         for arguments, shown in WAITING
     ]
     for terminal, shown in waiting:
-        terminal.until(rb"\r\S+ " + shown + rb"\S* \S+ 1 s\x1b\[K")
+        terminal.until(rb"\r\S+ " + shown + rb"\S* \S+ \d+ s\x1b\[K")
         assert eventually(partial(insist, terminal.process, signal.SIGTERM))
         assert terminal.restored()
 

@@ -194,7 +194,7 @@ def test_a_reader_that_leaves_ends_the_command(cli: Cli) -> None:
 )
 def test_everything_ends_with_the_command(cli: Cli, script: str, code: int) -> None:
     script = script.replace("&", "& echo $!;", 1)
-    result = cli("exec", "--timeout", "1" if code else "1000", "--shell", script)
+    result = cli("exec", "--timeout", "3" if code else "1000", "--shell", script)
     assert result.returncode == code
     assert eventually(lambda: not alive(int(result.stdout)))
 

@@ -93,7 +93,7 @@ finally:
     open({str(mark)!r}, "w").close()
 """
     async with http.ws_connect(f"{daemon.url}/process/interpreter/execute") as ws:
-        await ws.send_json({"code": code, "timeout": 1})
+        await ws.send_json({"code": code, "timeout": 3})
         assert (await ws.receive_json(timeout=PATIENCE_S))["text"] == "out\n"
         with standstill(daemon):
             gate.write_text("go on")

@@ -83,7 +83,7 @@ def is_running(pid: int) -> bool:
 @pytest.mark.parametrize("command", ["exec passing sleep 1000", "passing sleep 1000; echo no"])
 async def test_time_is_up(procd: Daemon, http: aiohttp.ClientSession, command: str) -> None:
     """Answered at once, and what runs as root ends, too."""
-    body = {"command": command, "timeout": 1}
+    body = {"command": command, "timeout": 3}
     async with http.post(f"{procd.url}/process/execute", json=body) as reply:
         assert reply.status == 408
         pid = int((await reply.json())["result"])
@@ -93,7 +93,7 @@ async def test_time_is_up(procd: Daemon, http: aiohttp.ClientSession, command: s
 
 async def test_process_that_sudo_leaves_behind(procd: Daemon, http: aiohttp.ClientSession) -> None:
     """What the program as root has started goes on. It is named, and not waited for."""
-    body = {"command": "passing sh -c 'sleep 1000 & echo sleep=$!; wait'", "timeout": 1}
+    body = {"command": "passing sh -c 'sleep 1000 & echo sleep=$!; wait'", "timeout": 3}
     async with http.post(f"{procd.url}/process/execute", json=body) as reply:
         assert reply.status == 408
         # `passing` writes a number as well, before or after this one.
@@ -108,7 +108,7 @@ async def test_time_is_up_in_a_session(procd: Daemon, http: aiohttp.ClientSessio
     """The session stays."""
     async with http.post(f"{procd.url}/process/session", json={"sessionId": "a"}) as reply:
         assert reply.status == 201
-    body = {"command": "passing sleep 1000; echo no", "timeout": 1}
+    body = {"command": "passing sleep 1000; echo no", "timeout": 3}
     async with http.post(f"{procd.url}/process/session/a/exec", json=body) as reply:
         assert reply.status == 408
         pid = int((await reply.json())["output"])

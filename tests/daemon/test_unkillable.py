@@ -40,7 +40,7 @@ async def test_a_timeout_is_answered(procd: Daemon, http: aiohttp.ClientSession)
     """And the context goes on with another process."""
     for _ in range(2):
         async with http.ws_connect(f"{procd.url}/process/interpreter/execute") as ws:
-            await ws.send_json({"code": SLEEP, "timeout": 1})
+            await ws.send_json({"code": SLEEP, "timeout": 3})
             await ws.receive_json(timeout=PATIENCE_S)
             await ws.receive(timeout=PATIENCE_S)
             assert ws.close_code == 4008

@@ -141,7 +141,7 @@ async def test_tree_of_more_processes_than_descriptors(procd: MakeClient, alive:
     assert (await execute(client, "echo before"))["result"] == "before\n"
     with descriptors_exhausted(but=RESERVED + 20):
         crowd = f"exec >{alive}; for i in $(seq 150); do sleep 1000 & done; wait"
-        body = {"command": crowd, "timeout": 1}
+        body = {"command": crowd, "timeout": 3}
         async with client.post("/process/execute", json=body) as reply:
             await refused(reply, 408, "PROCESS_EXECUTION_TIMEOUT")
         await alive.ended()

@@ -78,7 +78,7 @@ DIED = [
 
 
 async def test_survived(procd: MakeClient) -> None:
-    client = await procd(interpreter={"warm": 1, "grace_s": 0.3})
+    client = await procd(interpreter={"warm": 1, "grace_s": 1.0})
     for code in SURVIVED:
         context_id = await create(client)
         try:
@@ -110,7 +110,7 @@ async def _usable(client: Any, context_id: str) -> None:
 
 
 async def test_died(procd: MakeClient) -> None:
-    client = await procd(interpreter={"warm": 1, "grace_s": 0.3})
+    client = await procd(interpreter={"warm": 1, "grace_s": 1.0})
     context_id = await create(client)
     for code in DIED:
         try:
@@ -217,7 +217,7 @@ async def test_a_stopped_interpreter(procd: MakeClient) -> None:
     client = await procd(interpreter={"grace_s": 0.3})
     context_id = await create(client)
     code = "import os, signal; print('in'); os.kill(os.getpid(), signal.SIGSTOP)"
-    cell = await run(client, code, contextId=context_id, timeout=1)
+    cell = await run(client, code, contextId=context_id, timeout=3)
     assert cell.close == (4008, STATE_LOST)
     assert await said(client, "print(1)", contextId=context_id) == "1\n"
     cell = await start(client, code, contextId=context_id)

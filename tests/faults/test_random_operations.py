@@ -217,7 +217,7 @@ ACTORS = (a_terminal, a_shell, ends_at_once)
 @pytest.mark.parametrize("seed", range(4))
 async def test_random_operations(procd: MakeClient, shell: str, tmp_path: Path, seed: int) -> None:
     rng = Random(seed)
-    client = await procd(process={"shell": shell}, sessions={"grace_s": 0.5})
+    client = await procd(process={"shell": shell}, sessions={"grace_s": 1.0})
     async with asyncio.TaskGroup() as actors:
         for number in range(5):
             actor, chance = rng.choice(ACTORS), Random(rng.random())

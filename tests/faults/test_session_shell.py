@@ -333,7 +333,7 @@ async def test_a_client_that_leaves_before_it_is_answered(
     client = await procd(sessions={"grace_s": 0.2})
     await create(client)
     script = f"sh -c 'trap \"\" TERM; echo ready; sleep 1000; sleep 1000' >{alive}"
-    timeout = 1 if way == "timeout" else 0
+    timeout = 3 if way == "timeout" else 0
     command_id = await start(client, script, timeout=timeout)
     assert await alive.line() == "ready"
     if way == "delete":
@@ -414,7 +414,7 @@ async def test_a_program_in_the_place_of_the_shell_is_reached(
     text = "import os, signal, time; signal.signal(signal.SIGTERM, lambda *_: os._exit(5))\n"
     text += f"with open('{alive}', 'w') as file: file.write('begun\\n')\n"
     text += "while True: time.sleep(0.05)"
-    fields: dict[str, Any] = {"timeout": 1} if way == "timeout" else {}
+    fields: dict[str, Any] = {"timeout": 3} if way == "timeout" else {}
     command_id = await start(client, f'exec python3 -c "{text}"', **fields)
     assert await alive.line() == "begun"
     if way != "timeout":

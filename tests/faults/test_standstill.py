@@ -157,7 +157,7 @@ finally:
     print("up", file=open({str(alive)!r}, "w"), flush=True)
     open({str(gate)!r}).readline()
 """
-    cell = await start(client, code, timeout=1)
+    cell = await start(client, code, timeout=3)
     assert await alive.line() == "up"
     time.sleep(STANDSTILL_S)
     await listed(client)

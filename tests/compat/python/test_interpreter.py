@@ -250,7 +250,7 @@ async def test_error(interpreter: Interpreter, context: Any, name: str) -> None:
 
 async def test_timeout_keeps_the_state(interpreter: Interpreter, context: Any) -> None:
     await interpreter.printed("import os\nx = 'kept'\npid = os.getpid()", context)
-    seen, running = interpreter.start(SLEEP, context, timeout=1)
+    seen, running = interpreter.start(SLEEP, context, timeout=3)
     with pytest.raises(DaytonaTimeoutError, match="timed out"):
         await bounded(running)
     assert seen.stdout == "up\n"
@@ -261,7 +261,7 @@ async def test_timeout_of_code_that_will_not_stop(interpreter: Interpreter, cont
     """It is killed, and the context begins anew."""
     stubborn = "x = 1\nimport signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + SLEEP
     with pytest.raises(DaytonaTimeoutError):
-        await interpreter.run(stubborn, context, timeout=1)
+        await interpreter.run(stubborn, context, timeout=3)
     assert await interpreter.printed("print('x' in globals())", context) == "False\n"
 
 
