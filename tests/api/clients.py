@@ -28,7 +28,7 @@ from aiohttp import ClientResponse, ClientWebSocketResponse, WSMsgType
 from procd.api.pty import PTYS
 from tests.aliases import Client
 
-WAIT_S = 20
+WAIT_S = 40
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 SO_ATTACH_FILTER = 26
