@@ -34,7 +34,7 @@ from procd.http.auth import ACCESS_CONTROL, AccessControl
 from procd.http.client import PROXIES, Proxies
 from procd.http.connection import CONNECTION_LIMIT, ConnectionLimit
 from procd.http.control_plane import SANDBOX
-from procd.http.middleware import METRICS, RequestMetrics, add_id, errors, refuse_upgrade
+from procd.http.middleware import METRICS, RequestMetrics, add_id, errors, options, refuse_upgrade
 from procd.http.openapi import DESCRIPTION, PARAMETER, Description
 from procd.http.schema import MAX_VALUES, SILENCE_S
 from procd.http.websocket import WEBSOCKETS, WebSockets
@@ -100,7 +100,13 @@ def create_app(
     access_control = AccessControl(config, access or Access(config), connections)
     audits = [audit] if config.audit.file else []
     app = web.Application(
-        middlewares=[request_metrics.middleware, *audits, errors, access_control.middleware],
+        middlewares=[
+            request_metrics.middleware,
+            *audits,
+            errors,
+            options,
+            access_control.middleware,
+        ],
         client_max_size=config.server.max_body_bytes,
     )
     app.on_response_prepare.extend((add_id, refuse_upgrade))
@@ -118,6 +124,7 @@ def create_app(
     app[health.HEALTH] = {"status": "ok", "auth": "token" if required else "none"}
     if config.web.enabled:
         app[web_terminal.ASSETS] = web_terminal.read_assets()
+    app[openapi.START_PAGE] = "terminal" if config.web.enabled else "docs"
     off = [] if config.web.enabled else WEB_ROUTES
     off = off if config.metrics.enabled else [*off, *metrics.routes]
     routes = [route for route in ROUTES if route not in off]
@@ -134,18 +141,20 @@ def create_app(
 def _add_routes(
     app: web.Application, routes: Sequence[web.RouteDef], prefixes: Sequence[str]
 ) -> None:
-    """Serve each route below every prefix, with and without a slash at its end."""
+    """Serve each route below every prefix, with and without a slash at its end; HEAD as GET."""
     by_path: dict[str, web.Resource] = {}
     for route in routes:
         for prefix in prefixes:
-            for path in (prefix + route.path, prefix + route.path + "/"):
+            for path in {prefix + route.path, (prefix + route.path).rstrip("/") + "/"}:
                 if path not in by_path:
                     # Any text without a slash; aiohttp's own pattern excludes braces.
                     pattern = PARAMETER.sub(r"{\1:[^/]+}", path)
                     by_path[path] = app.router.add_resource(pattern)
-                added = by_path[path].add_route(route.method, route.handler)
-                app[ACCESS_CONTROL].add_route(added, route.method, route.path)
-                app[METRICS].add_route(added, route.method, route.path)
+                is_get = route.method == hdrs.METH_GET
+                for method in (hdrs.METH_GET, hdrs.METH_HEAD) if is_get else (route.method,):
+                    added = by_path[path].add_route(method, route.handler)
+                    app[ACCESS_CONTROL].add_route(added, route.method, route.path)
+                    app[METRICS].add_route(added, method, route.path)
 
 
 async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Application) -> None:

@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
 
-from aiohttp import WSCloseCode, web
+from aiohttp import WSCloseCode, hdrs, web
 from marshmallow import ValidationError, fields
 
 from procd.errors import (
@@ -23,7 +23,7 @@ from procd.errors import (
 from procd.http.audit import note
 from procd.http.log_sender import FOLLOW_REST_S, LogSender
 from procd.http.openapi import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
-from procd.http.responses import dumps, json_response, timestamp
+from procd.http.responses import JSON_TYPE, dumps, json_response, timestamp
 from procd.http.schema import (
     HAS_NUL,
     HAS_SURROGATES,
@@ -143,8 +143,11 @@ async def restart(request: web.Request) -> web.Response:
     return json_response(describe(context))
 
 
-async def variables(request: web.Request) -> web.Response:
+async def variables(request: web.Request) -> web.StreamResponse:
     """What is in a context's namespace."""
+    if request.method == hdrs.METH_HEAD:  # which isn't to wait for the code that runs
+        _context(request)
+        return web.StreamResponse(headers={hdrs.CONTENT_TYPE: JSON_TYPE})
     found = await request.app[CONTEXTS].variables(request.match_info["context_id"])
     return json_response({"variables": found})
 

@@ -48,7 +48,7 @@ async def download(request: web.Request) -> web.StreamResponse:
         )
         reply.content_length = size
         await reply.prepare(request)
-        offset = 0
+        offset = size if request.method == hdrs.METH_HEAD else 0
         while offset < size:
             piece = os.pread(file.number, min(PIECE_BYTES, size - offset), offset)
             if not piece:  # the file was truncated: the client sees it by the length

@@ -8,7 +8,7 @@ from dataclasses import replace
 from signal import Signals
 from typing import Any, Final
 
-from aiohttp import WSCloseCode, web
+from aiohttp import WSCloseCode, hdrs, web
 from marshmallow import ValidationError, validate
 
 from procd.errors import (
@@ -203,7 +203,7 @@ async def get_command(request: web.Request) -> web.StreamResponse:
     """Show a command; with `?wait=SECONDS`, when it has ended or that time is over."""
     command = _command(request)
     wait_s = number(request.query, "wait")
-    if wait_s:
+    if wait_s and request.method != hdrs.METH_HEAD:
         most_s = request.app[SESSIONS].config.max_wait_s
         await asyncio.wait([command.done], timeout=min(wait_s, most_s))
     command.check_outcome()

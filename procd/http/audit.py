@@ -181,4 +181,4 @@ def _route(request: web.Request) -> str | None:
     resource = request.match_info.route.resource
     if resource is None:
         return None
-    return resource.canonical.removeprefix("/toolbox/{sandbox_id}").rstrip("/")
+    return resource.canonical.removeprefix("/toolbox/{sandbox_id}").rstrip("/") or "/"

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 
 from procd.config import Config, ServerConfig
 from procd.errors import Refused, Unauthorized
-from procd.http.client import PROXIES, asks_websocket, target_host
+from procd.http.client import PROXIES, asks_websocket, is_preflight, target_host
 from procd.http.connection import ConnectionLimit
 from procd.services.access import Access, is_address, is_loopback
 from procd.services.tokens import ANYONE, KEY_PARAM, TICKET_PARAM, Scope, Token
@@ -109,9 +109,10 @@ SCOPES: Final = {
     ("POST", "/env"): Scope.ADMIN,
 }
 
-# These need no credential: probes, the page of the web terminal, the same files for everybody, and
-# the event socket, which gets its token in a message.
+# These need no credential: probes, pages, the same files for everybody, and the event socket, which
+# gets its token in a message.
 UNGUARDED: Final = {
+    "/",
     "/healthz",
     "/readyz",
     "/socket.io",
@@ -235,11 +236,9 @@ class AccessControl:
             raise Refused("forbidden: this Origin is not in auth.allowed_origins")
 
     def _is_preflight(self, request: web.Request) -> bool:
-        """Source: Fetch Standard, section 3.2.2 ("CORS-preflight request")."""
         return (
-            request.method == hdrs.METH_OPTIONS
+            is_preflight(request)
             and request.headers.get(hdrs.ORIGIN) in self._cors_origins
-            and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
             and request.match_info.http_exception is None
         )
 

@@ -108,7 +108,17 @@ PROXIES = web.AppKey("PROXIES", Proxies)
 
 
 def asks_websocket(request: web.Request) -> bool:
-    return request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket"
+    is_get = request.method == hdrs.METH_GET  # RFC 6455, section 4.1
+    return is_get and request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket"
+
+
+def is_preflight(request: web.Request) -> bool:
+    """Source: Fetch Standard, section 3.2.2 ("CORS-preflight request")."""
+    return (
+        request.method == hdrs.METH_OPTIONS
+        and hdrs.ORIGIN in request.headers
+        and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
+    )
 
 
 def offered(request: web.Request) -> list[str]:

@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from procd.errors import BadRequest, NotFound, ProcdError, Unauthorized
-from procd.http.client import PROXIES, asks_websocket
+from procd.http.client import PROXIES, asks_websocket, is_preflight
 from procd.http.responses import json_response, respond, timestamp
 from procd.logging import REQUEST_ID
 from procd.metrics import Histogram, Traffic
@@ -95,7 +95,10 @@ class RequestMetrics:
             response = await handler(request)
             status = response.status
             body = response.body if isinstance(response, web.Response) else None
-            sent_bytes = len(body) if isinstance(body, bytes) else response.body_length
+            if request.method == hdrs.METH_HEAD or not isinstance(body, bytes):
+                sent_bytes = response.body_length
+            else:
+                sent_bytes = len(body)
             self.traffic.sent_bytes += sent_bytes
             return response
         finally:
@@ -168,8 +171,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ProcdError as exc:
         response = await _error_response(request, exc)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed, web.HTTPForbidden):
-        # Never 405: contract, section 1. The 403 is of aiohttp-cors, for an OPTIONS that is no
-        # preflight.
+        # Never 405: contract, section 1. The 403 is of aiohttp-cors, for a preflight that fails.
         response = await _error_response(request, NotFound("404 page not found"))
     except web.HTTPException as exc:
         response = await _error_response(request, BadRequest(exc.text or exc.reason))
@@ -182,6 +184,22 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     if isinstance(response, web.Response) and _leaves_body(request):
         response.force_close()
     return response
+
+
+@web.middleware
+async def options(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer OPTIONS of a known path with its methods, which are no secret, but for preflights."""
+    if request.method != hdrs.METH_OPTIONS or is_preflight(request):
+        return await handler(request)
+    methods: set[str] = set()
+    for resource in request.app.router.resources():
+        _, allowed = await resource.resolve(request)
+        methods |= allowed
+    methods.discard(hdrs.METH_ANY)  # of `api.not_supported`, which refuses all of them
+    if not methods:
+        return await handler(request)
+    allow = ", ".join(sorted({*methods, hdrs.METH_OPTIONS}))
+    return web.Response(status=204, headers={hdrs.ALLOW: allow})
 
 
 async def _error_response(request: web.Request, error: ProcdError) -> web.StreamResponse:

@@ -201,6 +201,8 @@ async def _send(
     if request.version < HttpVersion11:  # which has no chunks: the end of the connection is the end
         response.force_close()
     await response.prepare(request)
+    if request.method == hdrs.METH_HEAD:
+        return response
     try:
         for batch in chain((first, second), batches):
             await response.write(batch)

@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractStreamWriter
 from procd.config import ServerConfig
 from procd.errors import BadRequest
 from procd.http.auth import ACCESS_CONTROL, CALLER
-from procd.http.client import offered, version_token
+from procd.http.client import asks_websocket, offered, version_token
 from procd.http.connection import HttpConnection
 from procd.http.keepalive import Keepalive
 from procd.http.middleware import WEBSOCKET_VERSION
@@ -65,7 +65,7 @@ def close_frame(code: int, reason: str) -> bytes:
 
 def check_handshake(request: web.Request) -> None:
     """Raise BadRequest unless a request is a WebSocket handshake."""
-    is_known = bool(web.WebSocketResponse().can_prepare(request))
+    is_known = asks_websocket(request) and bool(web.WebSocketResponse().can_prepare(request))
     version = request.headers.get(hdrs.SEC_WEBSOCKET_VERSION)
     # aiohttp takes drafts of the protocol as well. HTTP/1.0: RFC 9110, section 7.8.
     if not is_known or version != WEBSOCKET_VERSION or request.version < HttpVersion11:

@@ -26,9 +26,9 @@ HANDSHAKE = {
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
-NOWHERE = ["/", "/nowhere", "/process", "/process/nowhere", "/toolbox", "/toolbox/x", "/healthz/x"]
+NOWHERE = ["/nowhere", "/process", "/process/nowhere", "/toolbox", "/toolbox/x", "/healthz/x"]
 CONTROL_PLANE = [*sandbox.routes, *sandboxes.routes]
-OTHER_METHODS = ["HEAD", "OPTIONS", "PUT", "PATCH", "TRACE", "PROPFIND"]
+OTHER_METHODS = ["HEAD", "PUT", "PATCH", "TRACE", "PROPFIND"]
 
 
 def guarded_routes() -> list[web.RouteDef]:
@@ -42,7 +42,7 @@ def paths(route: str) -> Iterator[str]:
     # TestClient takes what follows two slashes for a host.
     others = [prefix for prefix in CONTROL_PLANE_PREFIXES if prefix != "/"]
     for prefix in PREFIXES if is_of_toolbox else others:
-        for slash in ("", "/"):
+        for slash in ("", "/") if route != "/" else ("",):
             yield re.sub(r"\{.*?\}", "nope", prefix + route) + slash
 
 
@@ -133,16 +133,8 @@ async def test_no_other_method_and_no_unknown_path(procd: MakeClient, secrets: S
             await is_unauthorized(client, method, path, bearer(secrets.admin[:-1]))
         async with client.get(path, headers=bearer(secrets.read)) as reply:
             await refused(reply, 404, "NOT_FOUND")
-    no_preflights = [
-        {"Origin": "https://app.example"},
-        {"Access-Control-Request-Method": "GET"},
-        {
-            "Origin": f"http://127.0.0.1:{client.port}",
-            "Access-Control-Request-Method": "GET",
-        },
-    ]
-    for headers in no_preflights:
-        await is_unauthorized(client, "OPTIONS", "/version", headers)
+    own = {"Origin": f"http://127.0.0.1:{client.port}", "Access-Control-Request-Method": "GET"}
+    await is_unauthorized(client, "OPTIONS", "/version", own)
     preflight = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET"}
     await is_unauthorized(client, "OPTIONS", "/nowhere", preflight)
 
@@ -380,9 +372,6 @@ async def test_preflight_of_every_route(procd: MakeClient, secrets: Secrets) -> 
 @each(
     "headers",
     [
-        {},
-        {"Origin": "https://a.example"},
-        {"Access-Control-Request-Method": "GET"},
         {"Origin": "https://a.example", "Access-Control-Request-Method": "PUT"},
         {"Origin": "https://b.example", "Access-Control-Request-Method": "GET"},
     ],
