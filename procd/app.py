@@ -35,7 +35,7 @@ from procd.http.client import PROXIES, Proxies
 from procd.http.connection import CONNECTION_LIMIT, ConnectionLimit
 from procd.http.control_plane import SANDBOX
 from procd.http.middleware import METRICS, RequestMetrics, add_id, errors, options, refuse_upgrade
-from procd.http.openapi import DESCRIPTION, PARAMETER, Description
+from procd.http.openapi import PARAMETER
 from procd.http.schema import MAX_VALUES, SILENCE_S
 from procd.http.websocket import WEBSOCKETS, WebSockets
 from procd.inherited import child_environment, home_dir, lasting_dir, work_dir
@@ -74,7 +74,7 @@ ROUTES = [
     *openapi.routes,
     *WEB_ROUTES,
 ]
-# Not in the API's description.
+# Of a procd that stands alone.
 CONTROL_PLANE_ROUTES = [
     *sandbox.routes,
     *sandboxes.routes,
@@ -128,10 +128,12 @@ def create_app(
     off = [] if config.web.enabled else WEB_ROUTES
     off = off if config.metrics.enabled else [*off, *metrics.routes]
     routes = [route for route in ROUTES if route not in off]
-    app[DESCRIPTION] = Description(routes, guarded=required)
+    is_alone = stands_alone(config.standalone, config.server)
+    control_plane = CONTROL_PLANE_ROUTES if is_alone else []
+    described = [*routes, *control_plane]
+    app[openapi.DESCRIPTION] = openapi.Description(described, guarded=required)
     _add_routes(app, [*routes, *not_supported.routes], PREFIXES)
-    if stands_alone(config.standalone, config.server):
-        _add_routes(app, CONTROL_PLANE_ROUTES, CONTROL_PLANE_PREFIXES)
+    _add_routes(app, control_plane, CONTROL_PLANE_PREFIXES)
     _allow_origins(app, config.cors.allowed_origins)
     app.on_startup.append(partial(_start, config, entrypoint))
     app.on_shutdown.append(_stop)

@@ -21,11 +21,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from procd.app import PREFIXES, ROUTES, create_app
+from procd.api.openapi import Description
+from procd.app import CONTROL_PLANE_PREFIXES, CONTROL_PLANE_ROUTES, PREFIXES, ROUTES, create_app
 from procd.config import Config
 from procd.config_file import from_mapping
 from procd.http.connection import HttpConnection, Runner
-from procd.http.openapi import Description
 from procd.unix.fd import SO_PASSRIGHTS, OwnedFd, pipe
 from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets
@@ -193,7 +193,9 @@ class _Server(web.Server):
 @pytest.fixture(scope="session")
 def described() -> dict[str, Any]:
     """What is said of each path."""
-    paths: dict[str, Any] = Description(ROUTES, guarded=False).document["paths"]
+    paths: dict[str, Any] = Description([*ROUTES, *CONTROL_PLANE_ROUTES], guarded=False).document[
+        "paths"
+    ]
     return paths
 
 
@@ -208,7 +210,7 @@ def procd(aiohttp_client: Any, described: dict[str, Any]) -> Iterator[MakeClient
     async def look_up(request: web.Request, response: web.StreamResponse) -> None:
         resource = request.match_info.route.resource
         path = resource.canonical if resource is not None else ""
-        for prefix in PREFIXES[1:]:
+        for prefix in (*PREFIXES[1:], *CONTROL_PLANE_PREFIXES[1:2]):
             path = path.removeprefix(prefix)
         operation = described.get(path.rstrip("/"), {}).get(request.method.lower())
         if response.status == 500 or operation is None:

@@ -14,6 +14,7 @@ from aiohttp import WSCloseCode, web
 
 from procd.http.auth import ACCESS_CONTROL
 from procd.http.connection import CONNECTION_LIMIT
+from procd.http.openapi import Doc
 from procd.http.responses import dumps
 from procd.http.websocket import WEBSOCKETS
 from procd.services.tokens import ANYONE, Token
@@ -35,7 +36,10 @@ CONNECT_ERROR: Final = b"44"
 
 
 async def connect(request: web.Request) -> web.StreamResponse:
-    """Hold the event socket of a client whose first message brings a valid token."""
+    """Hold the event socket of Daytona's clients, by WebSocket.
+
+    The first message brings the token. No event is ever sent.
+    """
     async with request.app[WEBSOCKETS].accept(request, MAX_MESSAGE_BYTES) as websocket:
         opening = {
             "sid": secrets.token_hex(8),
@@ -78,4 +82,4 @@ def _token(request: web.Request, message: bytes | None) -> Token | None:
     return access.tokens.find(secret) if isinstance(secret, str) else None
 
 
-routes = [web.get("/socket.io", connect)]
+routes = [web.get("/socket.io", connect, doc=Doc(id="connectEventSocket", websocket="only"))]

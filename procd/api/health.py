@@ -7,7 +7,7 @@ from aiohttp import web
 from procd.config import HealthConfig
 from procd.errors import Exhausted, NotReady, SpawnFailed
 from procd.http.connection import CONNECTION_LIMIT
-from procd.http.openapi import LIST, STRINGS, Doc, Shape, error_with
+from procd.http.openapi import LIST, TEXT, Doc, Shape, about, error_with
 from procd.http.responses import json_response
 from procd.process.shell import Shell
 from procd.process.supervisor import Supervisor
@@ -57,12 +57,18 @@ HEALTH = web.AppKey("HEALTH", dict[str, str])
 
 
 async def healthz(request: web.Request) -> web.Response:
-    """Alive: the event loop answers."""
+    """Whether procd is alive.
+
+    It is if it answers. No token is needed, and `auth` says whether other paths need one.
+    """
     return json_response(request.app[HEALTH])
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Ready for work."""
+    """Whether procd is ready for work.
+
+    If it isn't, the answer is 503 with the reasons. No token is needed.
+    """
     reasons = request.app[READINESS].reasons(await loop_lag_s())
     limit = request.app[CONNECTION_LIMIT]
     if limit.is_full:
@@ -72,11 +78,28 @@ async def readyz(request: web.Request) -> web.Response:
     return json_response({"status": "ready"})
 
 
-NOT_READY = error_with(Shape("NotReady", {"reasons": LIST}))
+ALIVE = Shape(
+    "Alive",
+    "It is alive.",
+    {
+        "status": TEXT | about("Always `ok`.", "ok"),
+        "auth": TEXT | about("`token` if a token is needed, or else `none`.", "token"),
+    },
+)
+READY = Shape("Ready", "It is ready.", {"status": TEXT | about("Always `ready`.", "ready")})
+NOT_READY = error_with(
+    Shape(
+        "NotReady",
+        "It isn't ready.",
+        {"reasons": LIST | about("Why it isn't ready.", ["shutting down"])},
+    )
+)
 
 routes = [
-    web.get("/healthz", healthz, doc=Doc(reply=STRINGS)),
+    web.get("/healthz", healthz, doc=Doc(id="getHealth", reply=ALIVE)),
     web.get(
-        "/readyz", readyz, doc=Doc(reply=STRINGS, errors=(NotReady,), bodies={NotReady: NOT_READY})
+        "/readyz",
+        readyz,
+        doc=Doc(id="getReadiness", reply=READY, errors=(NotReady,), bodies={NotReady: NOT_READY}),
     ),
 ]

@@ -22,7 +22,7 @@ from procd.errors import (
 )
 from procd.http.audit import note
 from procd.http.log_sender import FOLLOW_REST_S, LogSender
-from procd.http.openapi import FLAG, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
+from procd.http.openapi import FLAG, MESSAGE, NOW, TEXT, TIME, Doc, ListOf, Shape, about
 from procd.http.responses import JSON_TYPE, dumps, json_response, timestamp
 from procd.http.schema import (
     HAS_NUL,
@@ -69,8 +69,10 @@ DECODER: Final = getincrementaldecoder("utf-8")
 
 
 class ContextSchema(BodySchema):
-    cwd = Text(load_default="")
-    language = Text(load_default=LANGUAGE)
+    cwd = Text(
+        load_default="", metadata=about("Where it runs; the default directory if absent.", "/")
+    )
+    language = Text(load_default=LANGUAGE, metadata=about("`python`: there is no other.", LANGUAGE))
 
     def build(self, data: dict[str, Any]) -> dict[str, Any]:
         return data | {"language": data["language"] or LANGUAGE}
@@ -111,40 +113,58 @@ def describe(context: Context) -> dict[str, object]:
 
 
 async def create(request: web.Request) -> web.Response:
-    """Create a context."""
+    """Create a context.
+
+    It is a Python interpreter with a namespace of its own.
+    """
     context = await request.app[CONTEXTS].create(**await load(request, CREATE))
     note(context_id=context.id)
     return json_response(describe(context))
 
 
 async def list_all(request: web.Request) -> web.Response:
-    """The contexts that were created."""
+    """List the contexts.
+
+    The default one, which runs code without a context, is not in it.
+    """
     contexts = request.app[CONTEXTS].all()
     return json_response({"contexts": [describe(context) for context in contexts]})
 
 
 async def delete(request: web.Request) -> web.Response:
-    """Delete a context; what runs in it is broken off."""
+    """Delete a context.
+
+    What runs in it is broken off.
+    """
     await request.app[CONTEXTS].delete(request.match_info["context_id"])
     return json_response({"message": "Context deleted successfully"})
 
 
 async def interrupt(request: web.Request) -> web.Response:
-    """Interrupt what runs in a context, as Ctrl-C would."""
+    """Interrupt what runs in a context.
+
+    It is as Ctrl-C: the namespace is kept.
+    """
     if not _context(request).interrupt():
         raise Conflict("nothing runs in this context")
     return json_response({"message": "Context interrupted"})
 
 
 async def restart(request: web.Request) -> web.Response:
-    """Begin again with an empty namespace."""
+    """Restart a context.
+
+    It begins again with an empty namespace, and keeps its id.
+    """
     context = _context(request)
     await context.restart()
     return json_response(describe(context))
 
 
 async def variables(request: web.Request) -> web.StreamResponse:
-    """What is in a context's namespace."""
+    """List the variables of a context.
+
+    Code that runs or waits there goes first.
+    """
     if request.method == hdrs.METH_HEAD:  # which isn't to wait for the code that runs
         _context(request)
         return web.StreamResponse(headers={hdrs.CONTENT_TYPE: JSON_TYPE})
@@ -161,7 +181,12 @@ class _Declined(Exception):
 
 
 async def execute(request: web.Request) -> web.StreamResponse:
-    """Run one piece of code; by WebSocket, one for each websocket."""
+    """Run a piece of code in a context by WebSocket.
+
+    The first message of the client is a JSON object with `code`, and may have `contextId`, `envs`,
+    `timeout` and `display`. The server sends the output as JSON, and closes when the code has
+    ended. docs/wire.md has the messages.
+    """
     contexts = request.app[CONTEXTS]
     async with request.app[WEBSOCKETS].accept(
         request,
@@ -309,36 +334,77 @@ _CONTEXT: Final = f"{_CONTEXTS}/{{context_id}}"
 
 CONTEXT_SHAPE: Final = Shape(
     "InterpreterContext",
-    {"id": TEXT, "cwd": TEXT, "createdAt": TIME, "active": FLAG, "language": TEXT},
+    "A context.",
+    {
+        "id": TEXT | about("Its id.", "0b6c6a4e-8c0e-4e57-9a45-1f3f3c1d2b7a"),
+        "cwd": TEXT | about("Where it runs.", "/"),
+        "createdAt": TIME | about("When it was created.", NOW),
+        "active": FLAG | about("Its interpreter runs.", example=True),
+        "language": TEXT | about("Its language.", LANGUAGE),
+    },
 )
-CONTEXTS_SHAPE: Final = Shape("InterpreterContexts", {"contexts": ListOf(CONTEXT_SHAPE)})
-VARIABLE: Final = Shape("Variable", {"name": TEXT, "type": TEXT, "repr": TEXT})
-VARIABLES: Final = Shape("Variables", {"variables": ListOf(VARIABLE)})
+CONTEXTS_SHAPE: Final = Shape(
+    "InterpreterContexts", "The contexts.", {"contexts": ListOf(CONTEXT_SHAPE, "The contexts.")}
+)
+VARIABLE: Final = Shape(
+    "Variable",
+    "A variable.",
+    {
+        "name": TEXT | about("Its name.", "x"),
+        "type": TEXT | about("Name of its type.", "int"),
+        "repr": TEXT | about("Its value as text, cut if it is long.", "42"),
+    },
+)
+VARIABLES: Final = Shape(
+    "Variables", "What is in the namespace.", {"variables": ListOf(VARIABLE, "The variables.")}
+)
 
 routes = [
     web.post(
         _CONTEXTS,
         create,
-        doc=Doc(body=CREATE, reply=CONTEXT_SHAPE, errors=(Exhausted, SpawnFailed)),
+        doc=Doc(
+            id="createInterpreterContext",
+            example={"cwd": "/", "language": LANGUAGE},
+            body=CREATE,
+            reply=CONTEXT_SHAPE,
+            errors=(Exhausted, SpawnFailed),
+        ),
     ),
-    web.get(_CONTEXTS, list_all, doc=Doc(reply=CONTEXTS_SHAPE)),
-    web.delete(_CONTEXT, delete, doc=Doc(reply=MESSAGE, errors=(BadRequest, ProcessNotFound))),
+    web.get(_CONTEXTS, list_all, doc=Doc(id="listInterpreterContexts", reply=CONTEXTS_SHAPE)),
+    web.delete(
+        _CONTEXT,
+        delete,
+        doc=Doc(id="deleteInterpreterContext", reply=MESSAGE, errors=(BadRequest, ProcessNotFound)),
+    ),
     web.post(
         f"{_CONTEXT}/interrupt",
         interrupt,
-        doc=Doc(reply=MESSAGE, errors=(ProcessNotFound, Conflict)),
+        doc=Doc(
+            id="interruptInterpreterContext", reply=MESSAGE, errors=(ProcessNotFound, Conflict)
+        ),
     ),
     web.post(
         f"{_CONTEXT}/restart",
         restart,
-        doc=Doc(reply=CONTEXT_SHAPE, errors=(ProcessNotFound, Exhausted, SpawnFailed)),
+        doc=Doc(
+            id="restartInterpreterContext",
+            reply=CONTEXT_SHAPE,
+            errors=(ProcessNotFound, Exhausted, SpawnFailed),
+        ),
     ),
     web.get(
         f"{_CONTEXT}/variables",
         variables,
         doc=Doc(
-            reply=VARIABLES, errors=(ProcessNotFound, TimedOut, Conflict, Exhausted, SpawnFailed)
+            id="listInterpreterVariables",
+            reply=VARIABLES,
+            errors=(ProcessNotFound, TimedOut, Conflict, Exhausted, SpawnFailed),
         ),
     ),
-    web.get("/process/interpreter/execute", execute, doc=Doc(websocket="only")),
+    web.get(
+        "/process/interpreter/execute",
+        execute,
+        doc=Doc(id="executeInterpreterCode", websocket="only"),
+    ),
 ]

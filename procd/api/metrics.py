@@ -110,7 +110,10 @@ FIGURES = web.AppKey("FIGURES", Figures)
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """The figures, in the format that the scraper prefers."""
+    """Figures for Prometheus.
+
+    The format is the one that the scraper prefers: text or OpenMetrics.
+    """
     figures = request.app[FIGURES]
     figures.lag_s = await loop_lag_s()
     try:
@@ -120,4 +123,8 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=encode(figures.registry), headers={hdrs.CONTENT_TYPE: content_type})
 
 
-routes = [web.get("/metrics", metrics, doc=Doc(content=("text/plain",)))]
+routes = [
+    web.get(
+        "/metrics", metrics, doc=Doc(id="getMetrics", content={"text/plain": "procd_ptys 1.0\n"})
+    )
+]

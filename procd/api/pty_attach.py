@@ -25,7 +25,7 @@ from procd.http.audit import ending, note
 from procd.http.auth import CALLER
 from procd.http.client import offered, version_token
 from procd.http.log_sender import LogSender
-from procd.http.openapi import FLAG, TEXT, Doc, query
+from procd.http.openapi import COUNT, FLAG, TEXT, Doc, about, query
 from procd.http.responses import dumps
 from procd.http.schema import BodySchema, flag, number, strings
 from procd.http.websocket import (
@@ -178,7 +178,11 @@ def select(tokens: list[str]) -> str | None:
 
 
 async def connect(request: web.Request) -> web.StreamResponse:
-    """Attach to a session; errors are told after the upgrade, by WebSocket."""
+    """Attach to a terminal by WebSocket.
+
+    Binary messages are output and input, and text messages say what happens. That there is no such
+    terminal is told after the upgrade. docs/wire.md has the messages.
+    """
     ptys = request.app[PTYS]
     offset = number(request.query, "offset")
     replay_bytes = number(request.query, "replay")
@@ -212,7 +216,10 @@ async def connect(request: web.Request) -> web.StreamResponse:
 
 
 async def create_connect(request: web.Request) -> web.StreamResponse:
-    """Create a session and attach to it."""
+    """Create a terminal and attach to it by WebSocket.
+
+    Its output is sent from the beginning. docs/wire.md has the messages.
+    """
     ptys = request.app[PTYS]
     check_handshake(request)  # before anything is created
     wanted = _wanted(request)
@@ -443,16 +450,18 @@ def _exit_reason(code: int) -> str:
 
 
 ATTACH: Final = (
-    query("replay", "bytes of past output to begin with"),
-    query("offset", "offset in the output to go on from"),
-    query("viewer", "only watch: input is discarded", FLAG),
-    query("modes", "send the modes before a replay, and have a full screen redrawn", FLAG),
+    query("replay", COUNT | about("Bytes of past output to begin with.", 65536)),
+    query("offset", COUNT | about("Offset in the output to go on from.", 0)),
+    query("viewer", FLAG | about("Only watch: input is discarded.", example=True)),
+    query(
+        "modes", FLAG | about("Send the terminal's modes, and redraw a full screen.", example=True)
+    ),
 )
 SIZE: Final = (
-    query("id", "of the session", TEXT, required=True),
-    query("cwd", "working directory", TEXT),
-    query("cols", "columns"),
-    query("rows", "rows"),
+    query("id", TEXT | about("Id of the new terminal.", "main"), required=True),
+    query("cwd", TEXT | about("Where its shell starts.", "/")),
+    query("cols", COUNT | about("Columns.", 120)),
+    query("rows", COUNT | about("Rows.", 40)),
 )
 
 routes = [
@@ -460,7 +469,11 @@ routes = [
     web.get(
         "/process/pty/create-connect",
         create_connect,
-        doc=Doc(websocket="only", query=SIZE, errors=CREATING),
+        doc=Doc(id="createAndConnectPtySession", websocket="only", query=SIZE, errors=CREATING),
     ),
-    web.get("/process/pty/{id}/connect", connect, doc=Doc(websocket="only", query=ATTACH)),
+    web.get(
+        "/process/pty/{id}/connect",
+        connect,
+        doc=Doc(id="connectPtySession", websocket="only", query=ATTACH),
+    ),
 ]

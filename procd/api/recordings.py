@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 from procd.api.pty import PTYS
 from procd.errors import Conflict
 from procd.http.audit import note
-from procd.http.openapi import FLAG, INTEGER, MESSAGE, TEXT, TIME, Doc, ListOf, Shape
+from procd.http.openapi import FLAG, INTEGER, MESSAGE, NOW, TEXT, TIME, Doc, ListOf, Shape, about
 from procd.http.responses import json_response, timestamp
 from procd.services.pty.recording import RecordingInfo
 
@@ -28,13 +28,19 @@ def describe(info: RecordingInfo) -> dict[str, object]:
 
 
 async def list_all(request: web.Request) -> web.Response:
-    """List the recordings, oldest first."""
+    """List the recordings, oldest first.
+
+    Those that are still being written are in it.
+    """
     recordings = request.app[PTYS].recordings.list()
     return json_response({"recordings": [describe(info) for info in recordings]})
 
 
 async def download(request: web.Request) -> web.StreamResponse:
-    """Send a recording; of one that is being written, what it contains by now."""
+    """Download a recording.
+
+    Of one that is being written it is what it contains by now.
+    """
     name = request.match_info["name"]
     file = request.app[PTYS].recordings.open(name)
     try:
@@ -63,7 +69,10 @@ async def download(request: web.Request) -> web.StreamResponse:
 
 
 async def delete(request: web.Request) -> web.Response:
-    """Remove a recording."""
+    """Delete a recording.
+
+    One that is being written can't be deleted.
+    """
     name = request.match_info["name"]
     request.app[PTYS].recordings.delete(name)
     note(id=name)
@@ -72,20 +81,32 @@ async def delete(request: web.Request) -> web.Response:
 
 RECORDING: Final = Shape(
     "Recording",
+    "A recording of a terminal.",
     {
-        "name": TEXT,
-        "ptyId": TEXT,
-        "cols": INTEGER,
-        "rows": INTEGER,
-        "startedAt": TIME,
-        "sizeBytes": INTEGER,
-        "active": FLAG,
+        "name": TEXT | about("Its name.", "main-20261202T100000Z.cast"),
+        "ptyId": TEXT | about("Id of the terminal.", "main"),
+        "cols": INTEGER | about("Columns at its beginning.", 120),
+        "rows": INTEGER | about("Rows at its beginning.", 40),
+        "startedAt": TIME | about("When it began.", NOW),
+        "sizeBytes": INTEGER | about("Its size, bytes.", 1024),
+        "active": FLAG | about("It is being written.", example=False),
     },
 )
-RECORDINGS: Final = Shape("Recordings", {"recordings": ListOf(RECORDING)})
+RECORDINGS: Final = Shape(
+    "Recordings", "The recordings.", {"recordings": ListOf(RECORDING, "The recordings.")}
+)
+CAST: Final = '{"version":3,"term":{"cols":120,"rows":40}}\n[0.1,"o","hello\\r\\n"]\n'
 
 routes = [
-    web.get("/recordings", list_all, doc=Doc(reply=RECORDINGS)),
-    web.get("/recordings/{name}", download, doc=Doc(content=("application/x-asciicast",))),
-    web.delete("/recordings/{name}", delete, doc=Doc(reply=MESSAGE, errors=(Conflict,))),
+    web.get("/recordings", list_all, doc=Doc(id="listRecordings", reply=RECORDINGS)),
+    web.get(
+        "/recordings/{name}",
+        download,
+        doc=Doc(id="downloadRecording", content={"application/x-asciicast": CAST}),
+    ),
+    web.delete(
+        "/recordings/{name}",
+        delete,
+        doc=Doc(id="deleteRecording", reply=MESSAGE, errors=(Conflict,)),
+    ),
 ]

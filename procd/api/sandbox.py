@@ -17,6 +17,7 @@ from procd import __version__
 from procd.errors import BadRequest
 from procd.http.auth import ACCESS_CONTROL
 from procd.http.control_plane import (
+    FILTERS,
     LABELS,
     LANGUAGE_LABEL,
     SANDBOX,
@@ -25,6 +26,23 @@ from procd.http.control_plane import (
     of_control_plane,
     of_sandbox,
     toolbox_url,
+)
+from procd.http.openapi import (
+    COUNT,
+    FLAG,
+    LIST,
+    NOW,
+    NUMBER,
+    OBJECT,
+    STRINGS,
+    TEXT,
+    TEXT_OR_NULL,
+    TIME,
+    Doc,
+    Json,
+    ListOf,
+    Shape,
+    about,
 )
 from procd.http.responses import json_response, timestamp
 from procd.http.schema import BodySchema, Flag, Text, load, strings
@@ -58,25 +76,30 @@ class Minutes(fields.Field[float]):
         return value
 
 
+REMEMBERED: Final = {"type": ["number", "null"]} | about("Minutes; given back, and not used.", 30)
+
+
 class CreateSchema(BodySchema):
-    name = Text(load_default="")
-    labels = strings(load_default=dict)
-    env = strings(load_default=dict)
-    user = Text(load_default="")
-    snapshot = Text(load_default="")
-    target = Text(load_default="")
-    public = Flag(load_default=False)
-    autoStopInterval = Minutes()
-    autoPauseInterval = Minutes()
-    autoArchiveInterval = Minutes()
-    autoDeleteInterval = Minutes()
-    ttlMinutes = Minutes()
-    buildInfo = fields.Raw()
-    domainAllowList = fields.Raw()
-    networkAllowList = fields.Raw()
-    networkBlockAll = fields.Raw()
-    secrets = fields.Raw()
-    volumes = fields.Raw()
+    name = Text(load_default="", metadata=about("Its name; its id if absent.", "mine"))
+    labels = strings(load_default=dict, metadata=about("Its labels.", {"team": "a"}))
+    env = strings(
+        load_default=dict, metadata=about("Variables of its processes.", {"NAME": "value"})
+    )
+    user = Text(load_default="", metadata=about("Given back, and not used.", "root"))
+    snapshot = Text(load_default="", metadata=about("Given back, and not used.", "base"))
+    target = Text(load_default="", metadata=about("Given back, and not used.", "local"))
+    public = Flag(load_default=False, metadata=about("Given back, and not used.", example=False))
+    autoStopInterval = Minutes(metadata=REMEMBERED)
+    autoPauseInterval = Minutes(metadata=REMEMBERED)
+    autoArchiveInterval = Minutes(metadata=REMEMBERED)
+    autoDeleteInterval = Minutes(metadata=REMEMBERED)
+    ttlMinutes = Minutes(metadata=REMEMBERED)
+    buildInfo = fields.Raw(metadata=about("Ignored.", None))
+    domainAllowList = fields.Raw(metadata=about("Ignored.", None))
+    networkAllowList = fields.Raw(metadata=about("Ignored.", None))
+    networkBlockAll = fields.Raw(metadata=about("Ignored.", example=False))
+    secrets = fields.Raw(metadata=about("Ignored.", []))
+    volumes = fields.Raw(metadata=about("Ignored.", []))
 
     def build(self, data: dict[str, Any]) -> tuple[Settings, list[str]]:
         """The settings, and the names of those that one machine can't have."""
@@ -128,7 +151,10 @@ def _described(request: web.Request) -> dict[str, object]:
 
 @of_control_plane
 async def create(request: web.Request) -> web.Response:
-    """Give the sandbox these settings; what runs in it goes on."""
+    """Create the sandbox.
+
+    It is there already: it is given these settings, and what runs in it goes on.
+    """
     settings, ignored = await load(request, CREATE)
     sandbox = request.app[SANDBOX]
     settings.name = settings.name or sandbox.id
@@ -140,41 +166,59 @@ async def create(request: web.Request) -> web.Response:
 
 @of_sandbox
 async def get(request: web.Request) -> web.Response:
-    """The sandbox."""
+    """Show the sandbox.
+
+    It is found by its id or its name.
+    """
     return json_response(_described(request))
 
 
 @of_control_plane
 async def list_all(request: web.Request) -> web.Response:
-    """The sandbox, if it passes the filters."""
+    """List the sandbox.
+
+    The list is empty if it doesn't pass the filters, or was deleted.
+    """
     items = [_described(request)] if is_listed(request) else []
     return json_response({"items": items, "nextCursor": None, "total": len(items)})
 
 
 @of_control_plane
 async def list_pages(request: web.Request) -> web.Response:
-    """As `list_all`, for clients before 0.180."""
+    """List the sandbox by numbered pages.
+
+    It is for clients before 0.180.
+    """
     items = [_described(request)] if is_listed(request) else []
     return json_response({"items": items, "total": len(items), "page": 1, "totalPages": 1})
 
 
 @of_sandbox
 async def start(request: web.Request) -> web.Response:
-    """Have the sandbox be started again."""
+    """Start the sandbox.
+
+    Its state is `started` again after it was stopped.
+    """
     request.app[SANDBOX].start()
     return json_response(_described(request))
 
 
 @of_sandbox
 async def stop(request: web.Request) -> web.Response:
-    """End all that runs."""
+    """Stop the sandbox.
+
+    All sessions, terminals, contexts and commands are ended.
+    """
     await request.app[SANDBOX].stop()
     return json_response(_described(request))
 
 
 @of_sandbox
 async def delete(request: web.Request) -> web.Response:
-    """End all that runs, and forget what was given at creation."""
+    """Delete the sandbox.
+
+    All that runs is ended, and what was given at creation is forgotten. It can be created again.
+    """
     described = _described(request)
     await request.app[SANDBOX].delete()
     return json_response({**described, "state": State.DESTROYED, "desiredState": State.DESTROYED})
@@ -182,7 +226,10 @@ async def delete(request: web.Request) -> web.Response:
 
 @of_sandbox
 async def set_labels(request: web.Request) -> web.Response:
-    """Replace the labels."""
+    """Replace the labels.
+
+    Labels that aren't named are removed.
+    """
     labels: dict[str, str] = (await load(request, LABELS))["labels"]
     request.app[SANDBOX].settings.labels = labels
     return json_response({"labels": labels})
@@ -191,7 +238,10 @@ async def set_labels(request: web.Request) -> web.Response:
 def _setter(name: str) -> JsonHandler:
     @of_sandbox
     async def set_interval(request: web.Request) -> web.Response:
-        """Remember an interval; procd ends nothing by itself."""
+        """Remember an interval.
+
+        It is given back, and nothing is ended by it.
+        """
         minutes = request.match_info["minutes"]
         if not INTERVAL.fullmatch(minutes):
             raise BadRequest("the interval must be a whole number of minutes")
@@ -203,7 +253,10 @@ def _setter(name: str) -> JsonHandler:
 
 @of_sandbox
 async def set_public(request: web.Request) -> web.Response:
-    """Remember whether previews are public; procd has none of its own."""
+    """Remember whether previews are public.
+
+    It is given back, and not used: procd has no previews of its own.
+    """
     if (text := request.match_info["flag"]) not in ("true", "false"):
         raise BadRequest("public must be true or false")
     request.app[SANDBOX].settings.public = text == "true"
@@ -212,14 +265,20 @@ async def set_public(request: web.Request) -> web.Response:
 
 @of_sandbox
 async def note_activity(request: web.Request) -> web.Response:
-    """Note that the sandbox is in use."""
+    """Note that the sandbox is in use.
+
+    The time is given back as `lastActivityAt`.
+    """
     request.app[SANDBOX].active_at = datetime.now(UTC)
     return web.Response(status=201)
 
 
 @of_sandbox
 async def preview(request: web.Request) -> web.Response:
-    """The URL of a port: one of this machine."""
+    """The URL of a port.
+
+    It is on the host by which procd was asked.
+    """
     required = request.app[ACCESS_CONTROL].access.required
     _, _, secret = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     return json_response(
@@ -233,7 +292,10 @@ async def preview(request: web.Request) -> web.Response:
 
 @of_sandbox
 async def signed_preview(request: web.Request) -> web.Response:
-    """As `preview`, without a token: such a URL is passed on."""
+    """The URL of a port, to pass on.
+
+    It has no token.
+    """
     url, port = _url_of_port(request), int(request.match_info["port"])
     reply = {"sandboxId": request.app[SANDBOX].id, "port": port, "token": "", "url": url}
     return json_response(reply)
@@ -248,13 +310,19 @@ def _url_of_port(request: web.Request) -> str:
 
 @of_sandbox
 async def proxy_url(request: web.Request) -> web.Response:
-    """Where the Process API is."""
+    """Where the Process API is.
+
+    The id of the sandbox follows that URL.
+    """
     return json_response({"url": toolbox_url(request)})
 
 
 @of_control_plane
 async def config(request: web.Request) -> web.Response:
-    """What a client wants to know of the control plane; mostly what there isn't."""
+    """What a client wants to know of the control plane.
+
+    It mostly says what there isn't.
+    """
     return json_response(
         {
             "version": f"v{__version__}",
@@ -272,24 +340,180 @@ async def config(request: web.Request) -> web.Response:
     )
 
 
+def _shape() -> Shape:
+    minutes = {
+        name: NUMBER | about(f"What was set by `{path}`: procd ends nothing by itself.", default)
+        for path, (name, default) in INTERVALS.items()
+    }
+    return Shape(
+        "Sandbox",
+        "The sandbox, as Daytona's clients before 2.0 know it.",
+        {
+            "id": TEXT | about("Its id.", "local"),
+            "organizationId": TEXT | about("The same.", "local"),
+            "name": TEXT | about("Its name.", "local"),
+            "user": TEXT | about("The user that was asked for.", "root"),
+            "env": STRINGS | about("Variables of its processes.", {"NAME": "value"}),
+            "labels": STRINGS | about("Its labels.", {LANGUAGE_LABEL: "python"}),
+            "public": FLAG | about("What was set as `public`.", example=False),
+            "networkBlockAll": FLAG | about("Always false.", example=False),
+            "kvm": FLAG | about("Always false.", example=False),
+            "target": TEXT | about("What was asked for.", "local"),
+            "snapshot": TEXT | about("What was asked for.", ""),
+            "cpu": COUNT | about("How many processors it has.", 2),
+            "gpu": COUNT | about("Always 0.", 0),
+            "memory": COUNT | about("Its memory, GiB.", 4),
+            "disk": COUNT | about("Its disk, GiB.", 10),
+            "volumes": LIST | about("Always empty.", []),
+            "state": STATE | about("What it does.", "started"),
+            "desiredState": STATE | about("The same.", "started"),
+            "recoverable": FLAG | about("Always false.", example=False),
+            **minutes,
+            "createdAt": TIME | about("When it was created last.", NOW),
+            "updatedAt": TIME | about("The same.", NOW),
+            "lastActivityAt": TIME | about("When it was last used, as far as told.", NOW),
+            "daemonVersion": TEXT | about("The version of procd.", f"v{__version__}"),
+            "toolboxProxyUrl": TEXT
+            | about("Where its Process API is, without its id.", "http://127.0.0.1:2280/toolbox"),
+        },
+    )
+
+
+STATE: Final[Json] = {"type": "string", "enum": [*State]}
+SHAPE: Final = _shape()
+ITEMS: Final = ListOf(SHAPE, "The sandbox, or nothing if it doesn't pass the filters.")
+PAGE: Final = Shape(
+    "SandboxList",
+    "The list.",
+    {
+        "items": ITEMS,
+        "nextCursor": TEXT_OR_NULL | about("Always null.", None),
+        "total": COUNT | about("How many there are.", 1),
+    },
+)
+NUMBERED_PAGE: Final = Shape(
+    "SandboxPage",
+    "The page.",
+    {
+        "items": ITEMS,
+        "total": COUNT | about("How many there are.", 1),
+        "page": COUNT | about("Number of the page.", 1),
+        "totalPages": COUNT | about("How many pages there are.", 1),
+    },
+)
+URL_REPLY: Final = Shape(
+    "ToolboxUrl", "The URL.", {"url": TEXT | about("The URL.", "http://127.0.0.1:2280/toolbox")}
+)
+PREVIEW: Final = {
+    "sandboxId": TEXT | about("Id of the sandbox.", "local"),
+    "url": TEXT | about("The URL.", "http://127.0.0.1:8080"),
+    "token": TEXT | about("The caller's token, if one is needed.", ""),
+}
+CONFIG: Final = Shape(
+    "ControlPlaneConfig",
+    "What a client wants to know of a control plane.",
+    {
+        "version": TEXT | about("The version of procd.", f"v{__version__}"),
+        "oidc": STRINGS | about("There is no single sign-on.", {"issuer": ""}),
+        "linkedAccountsEnabled": FLAG | about("Always false.", example=False),
+        "announcements": OBJECT | about("Always empty.", {}),
+        "proxyTemplateUrl": TEXT | about("Always empty.", ""),
+        "proxyToolboxUrl": TEXT | about("See toolboxProxyUrl.", "http://127.0.0.1:2280/toolbox"),
+        "defaultSnapshot": TEXT | about("Always empty.", ""),
+        "dashboardUrl": TEXT | about("Always empty.", ""),
+        "maxAutoArchiveInterval": COUNT | about("Always 0.", 0),
+        "maintananceMode": FLAG | about("Always false.", example=False),
+        "environment": TEXT | about("Always `local`.", "local"),
+    },
+)
+
 routes = [
-    web.get("/config", config),
-    web.post("/sandbox", create),
-    web.get("/sandbox", list_all),
-    web.get("/sandbox/paginated", list_pages),
-    web.get("/sandbox/{id}", get),
-    web.delete("/sandbox/{id}", delete),
-    web.post("/sandbox/{id}/start", start),
-    web.post("/sandbox/{id}/recover", start),
-    web.post("/sandbox/{id}/stop", stop),
-    web.put("/sandbox/{id}/labels", set_labels),
-    web.post("/sandbox/{id}/public/{flag}", set_public),
-    web.post("/sandbox/{id}/last-activity", note_activity),
-    web.get("/sandbox/{id}/ports/{port}/preview-url", preview),
-    web.get("/sandbox/{id}/ports/{port}/signed-preview-url", signed_preview),
-    web.get("/sandbox/{id}/toolbox-proxy-url", proxy_url),
+    web.get("/config", config, doc=Doc(id="configControllerGetConfig", reply=CONFIG)),
+    web.post(
+        "/sandbox",
+        create,
+        doc=Doc(
+            id="createSandbox",
+            body=CREATE,
+            example={"name": "mine", "labels": {"team": "a"}, "env": {"NAME": "value"}},
+            reply=SHAPE,
+        ),
+    ),
+    web.get("/sandbox", list_all, doc=Doc(id="listSandboxes", query=FILTERS, reply=PAGE)),
+    web.get(
+        "/sandbox/paginated",
+        list_pages,
+        doc=Doc(id="listSandboxesPaginated", query=FILTERS, reply=NUMBERED_PAGE),
+    ),
+    web.get("/sandbox/{id}", get, doc=Doc(id="getSandbox", reply=SHAPE)),
+    web.delete("/sandbox/{id}", delete, doc=Doc(id="deleteSandbox", reply=SHAPE)),
+    web.post("/sandbox/{id}/start", start, doc=Doc(id="startSandbox", reply=SHAPE)),
+    web.post(
+        "/sandbox/{id}/recover",
+        start,
+        doc=Doc(id="recoverSandbox", summary="Recover the sandbox", reply=SHAPE),
+    ),
+    web.post("/sandbox/{id}/stop", stop, doc=Doc(id="stopSandbox", reply=SHAPE)),
+    web.put(
+        "/sandbox/{id}/labels",
+        set_labels,
+        doc=Doc(
+            id="replaceLabels",
+            body=LABELS,
+            example={"labels": {"team": "a"}},
+            reply=Shape(
+                "SandboxLabels",
+                "The labels.",
+                {"labels": STRINGS | about("The labels.", {"team": "a"})},
+            ),
+        ),
+    ),
+    web.post(
+        "/sandbox/{id}/public/{flag}",
+        set_public,
+        doc=Doc(id="updatePublicStatus", reply=SHAPE, errors=(BadRequest,)),
+    ),
+    web.post(
+        "/sandbox/{id}/last-activity", note_activity, doc=Doc(id="updateLastActivity", status=201)
+    ),
+    web.get(
+        "/sandbox/{id}/ports/{port}/preview-url",
+        preview,
+        doc=Doc(
+            id="getPortPreviewUrl",
+            reply=Shape("PreviewUrl", "The URL.", PREVIEW),
+            errors=(BadRequest,),
+        ),
+    ),
+    web.get(
+        "/sandbox/{id}/ports/{port}/signed-preview-url",
+        signed_preview,
+        doc=Doc(
+            id="getSignedPortPreviewUrl",
+            reply=Shape(
+                "SignedPreviewUrl", "The URL.", PREVIEW | {"port": COUNT | about("The port.", 8080)}
+            ),
+            errors=(BadRequest,),
+        ),
+    ),
+    web.get(
+        "/sandbox/{id}/toolbox-proxy-url",
+        proxy_url,
+        doc=Doc(id="getToolboxProxyUrl", reply=URL_REPLY),
+    ),
 ]
+OPERATIONS: Final = {
+    "autostop": "setAutostopInterval",
+    "autopause": "setAutoPauseInterval",
+    "autoarchive": "setAutoArchiveInterval",
+    "autodelete": "setAutoDeleteInterval",
+    "ttl": "setTtl",
+}
 routes += [
-    web.post(f"/sandbox/{{id}}/{path}/{{minutes}}", _setter(name))
+    web.post(
+        f"/sandbox/{{id}}/{path}/{{minutes}}",
+        _setter(name),
+        doc=Doc(id=OPERATIONS[path], summary=f"Remember {name}", reply=SHAPE, errors=(BadRequest,)),
+    )
     for path, (name, _) in INTERVALS.items()
 ]

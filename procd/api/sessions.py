@@ -31,6 +31,7 @@ from procd.http.openapi import (
     FLAG,
     INTEGER,
     INTEGER_OR_NULL,
+    NOW,
     TEXT,
     TEXT_OR_NULL,
     TIME,
@@ -38,6 +39,7 @@ from procd.http.openapi import (
     Doc,
     ListOf,
     Shape,
+    about,
     error_with,
     query,
 )
@@ -69,10 +71,17 @@ SESSIONS = web.AppKey("SESSIONS", ShellSessions)
 
 
 class CreateSchema(BodySchema):
-    id = AnyText(required=True, data_key="sessionId", validate=non_empty())
-    cwd = Text()
-    env = strings(load_default=dict)
-    envs = strings(load_default=dict)
+    id = AnyText(
+        required=True,
+        data_key="sessionId",
+        validate=non_empty(),
+        metadata=about("Id of the new session.", "build"),
+    )
+    cwd = Text(metadata=about("Where its shell starts; the default directory if absent.", "/"))
+    env = strings(load_default=dict, metadata=about("Variables of its shell.", {"NAME": "value"}))
+    envs = strings(
+        load_default=dict, metadata=about("The same; this goes before `env`.", {"NAME": "value"})
+    )
 
     def build(self, data: dict[str, Any]) -> SessionRequest:
         return SessionRequest(
@@ -81,11 +90,30 @@ class CreateSchema(BodySchema):
 
 
 class ExecSchema(BodySchema):
-    command = AnyText(required=True, validate=non_empty())
-    run_async = Flag(data_key="runAsync", load_default=False)
-    also_async = Flag(data_key="async", load_default=False)
-    suppress_input_echo = Flag(data_key="suppressInputEcho", load_default=False)
-    timeout_s = Count(MAX_UINT32, data_key="timeout", load_default=0)
+    command = AnyText(
+        required=True,
+        validate=non_empty(),
+        metadata=about("Script of any length for the session's shell.", "echo hello"),
+    )
+    run_async = Flag(
+        data_key="runAsync",
+        load_default=False,
+        metadata=about("Answer at once with 202, and let the command go on.", example=False),
+    )
+    also_async = Flag(
+        data_key="async", load_default=False, metadata=about("As `runAsync`.", example=False)
+    )
+    suppress_input_echo = Flag(
+        data_key="suppressInputEcho",
+        load_default=False,
+        metadata=about("Keep lines that are sent as input out of the log.", example=False),
+    )
+    timeout_s = Count(
+        MAX_UINT32,
+        data_key="timeout",
+        load_default=0,
+        metadata=about("Seconds until the command is ended and 408 answered; 0: none.", 10),
+    )
 
     def build(self, data: dict[str, Any]) -> ExecRequest:
         also_async = data.pop("also_async")
@@ -93,13 +121,20 @@ class ExecSchema(BodySchema):
 
 
 class InputSchema(BodySchema):
-    data = AnyText(load_default="")
-    data_base64 = Text(data_key="dataBase64", load_default="")
-    eof = Flag(load_default=False)
+    data = AnyText(
+        load_default="", metadata=about("A line; a newline is added where it has none.", "yes")
+    )
+    data_base64 = Text(
+        data_key="dataBase64",
+        load_default="",
+        metadata=about("In place of `data`: exact bytes, to which nothing is added.", "eWVzCg=="),
+    )
+    eof = Flag(load_default=False, metadata=about("Close the input after this.", example=False))
     key = Text(
         data_key="idempotencyKey",
         load_default="",
         validate=validate.Length(max=64, error="must not be longer than 64"),
+        metadata=about("Requests with the same key are typed once.", "answer-1"),
     )
 
     def build(self, data: dict[str, Any]) -> InputRequest:
@@ -118,7 +153,11 @@ class InputSchema(BodySchema):
 
 
 class SignalSchema(BodySchema):
-    signal = Text(required=True, validate=non_empty())
+    signal = Text(
+        required=True,
+        validate=non_empty(),
+        metadata=about("Name of the signal, with or without SIG.", "SIGINT"),
+    )
 
     def build(self, data: dict[str, Any]) -> Signals:
         name = data["signal"].upper()
@@ -135,7 +174,11 @@ SIGNAL: Final = SignalSchema()
 
 
 async def create(request: web.Request) -> web.Response:
-    """Create a session."""
+    """Create a session.
+
+    Its shell stays until it is deleted or exits: the directory, variables and functions of one
+    command are there for the next.
+    """
     wanted: SessionRequest = await load(request, CREATE)
     await request.app[SESSIONS].create(wanted, starts_at_home=client_of(request).starts_at_home)
     note(session_id=wanted.id)
@@ -143,25 +186,39 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def list_all(request: web.Request) -> web.StreamResponse:
-    """List the sessions."""
+    """List the sessions.
+
+    Those whose shell has ended are listed too, and each has its commands.
+    """
     sessions = request.app[SESSIONS].list()
     return await respond(request, map(session_fields, sessions))
 
 
 async def get(request: web.Request) -> web.StreamResponse:
-    """Show one session, and what it uses where that is known."""
+    """Show one session.
+
+    It has its commands, and what it uses where that is known.
+    """
     session = _session(request)
     return await respond(request, session_fields(session, session.driver.process.usage()))
 
 
 async def delete(request: web.Request) -> web.Response:
-    """End a session."""
+    """End a session.
+
+    All that runs in it is killed, and the logs of its commands are removed.
+    """
     await request.app[SESSIONS].delete(request.match_info["session_id"])
     return web.Response(status=204)
 
 
 async def execute(request: web.Request) -> web.StreamResponse:
-    """Run a command: to its end, or in the background."""
+    """Run a command in a session.
+
+    Commands run one after another. The answer comes when the command has ended, with its exit
+    code and output, or at once with `runAsync`, with its id. One that takes longer than `timeout`
+    is ended and answered with 408 and its output until then.
+    """
     session = request.app[SESSIONS].to_change(
         request.match_info["session_id"], "execute command in"
     )
@@ -200,7 +257,11 @@ async def _answer(
 
 
 async def get_command(request: web.Request) -> web.StreamResponse:
-    """Show a command; with `?wait=SECONDS`, when it has ended or that time is over."""
+    """Show a command.
+
+    It has an exit code once it has ended. With `wait` the answer comes when it has ended, or when
+    that time is over.
+    """
     command = _command(request)
     wait_s = number(request.query, "wait")
     if wait_s and request.method != hdrs.METH_HEAD:
@@ -211,7 +272,10 @@ async def get_command(request: web.Request) -> web.StreamResponse:
 
 
 async def send_input(request: web.Request) -> web.Response:
-    """Type a line into a command."""
+    """Type a line into a command.
+
+    It is appended to what the command reads as its standard input.
+    """
     command = _to_change(request, "send input to")
     queue_bytes = request.app[SESSIONS].config.input_queue_bytes
     await command.send_input(await load(request, INPUT), queue_bytes)
@@ -219,31 +283,49 @@ async def send_input(request: web.Request) -> web.Response:
 
 
 async def send_signal(request: web.Request) -> web.Response:
-    """Signal the processes of a command."""
+    """Signal the processes of a command.
+
+    Its shell doesn't get the signal.
+    """
     command = _to_change(request, "send signal to")
     await command.send_signal(await load(request, SIGNAL))
     return web.Response(status=204)
 
 
 async def terminate(request: web.Request) -> web.Response:
-    """End a command; bash and zsh are kept, and other shells end with it."""
+    """End a command.
+
+    What it has started gets SIGTERM, and SIGKILL after a time. bash and zsh are kept for the next
+    command. Other shells end, and the answer is 410.
+    """
     command = _to_change(request, "terminate command in")
     await command.terminate(request.app[SESSIONS].config.grace_s)
     return web.Response(status=204)
 
 
 async def logs(request: web.Request) -> web.StreamResponse:
-    """A command's output so far; by WebSocket with `?follow=true`, what follows as well."""
+    """A command's output so far.
+
+    It is JSON with both streams for clients that ask for JSON, and text for others. By WebSocket
+    with `follow=true` what follows is sent as well.
+    """
     return await _logs(request, _command(request), client_of(request))
 
 
 async def get_entrypoint(request: web.Request) -> web.StreamResponse:
-    """Show the entrypoint session."""
+    """Show the entrypoint session.
+
+    It runs the command that was given to `procd serve`. There is none without such a command.
+    """
     return await respond(request, session_fields(request.app[SESSIONS].get(ENTRYPOINT)))
 
 
 async def entrypoint_logs(request: web.Request) -> web.StreamResponse:
-    """The entrypoint's output, always with a marker before each piece of stdout or stderr."""
+    """The entrypoint's output so far.
+
+    As text it always has a marker before each piece of stdout or stderr. By WebSocket with
+    `follow=true` what follows is sent as well.
+    """
     command = request.app[SESSIONS].get(ENTRYPOINT).commands.get(ENTRYPOINT_COMMAND)
     return await _logs(request, command, replace(client_of(request), labelled=True))
 
@@ -364,65 +446,112 @@ def command_fields(command: Command) -> dict[str, object]:
     return fields
 
 
-GAP: Final = {"truncated": FLAG, "firstAvailableOffset": COUNT}
-LOGS: Final = Shape("Logs", {"output": TEXT, "stdout": TEXT, "stderr": TEXT}, GAP)
-FOLLOWING: Final = Doc(
-    reply=LOGS,
-    content=("text/plain",),
-    websocket="too",
-    query=(
-        query("follow", "by WebSocket: whether to stay for what follows", TEXT),
-        query("offset", "by WebSocket: offset in the output to begin at; then gaps are told"),
-    ),
-    errors=(BadRequest, ProcessNotFound),
+GAP: Final = {
+    "truncated": FLAG | about("The beginning of the output is gone.", example=True),
+    "firstAvailableOffset": COUNT | about("Offset of the first byte that is kept.", 4096),
+}
+LOGS: Final = Shape(
+    "Logs",
+    "The output so far.",
+    {
+        "output": TEXT | about("What it printed on both streams.", "hello\n"),
+        "stdout": TEXT | about("What it printed on stdout.", "hello\n"),
+        "stderr": TEXT | about("What it printed on stderr.", ""),
+    },
+    GAP,
+)
+FOLLOWING: Final = (
+    query("follow", TEXT | about("By WebSocket: `true` to stay for what follows.", "true")),
+    query("offset", COUNT | about("By WebSocket: offset to begin at; then gaps are told.", 0)),
 )
 COMMAND: Final = Shape(
     "Command",
-    {"id": TEXT, "command": TEXT},
-    {"exitCode": INTEGER, "startedAt": TIME, "endedAt": TIME, "outputBytes": COUNT},
+    "A command of a session.",
+    {
+        "id": TEXT | about("Its id.", "6f1f3a52-3c0c-4d52-9d5e-2f2b4e0c9a11"),
+        "command": TEXT | about("The script.", "echo hello"),
+    },
+    {
+        "exitCode": INTEGER | about("Its exit code, once it has ended.", 0),
+        "startedAt": TIME | about("When it began.", NOW),
+        "endedAt": TIME | about("When it ended.", NOW),
+        "outputBytes": COUNT | about("Offset at which its output ends.", 6),
+    },
 )
 SESSION: Final = Shape(
-    "Session", {"sessionId": TEXT, "commands": ListOf(COMMAND)}, {"ended": FLAG, "usage": USAGE}
+    "Session",
+    "A session.",
+    {
+        "sessionId": TEXT | about("Its id.", "build"),
+        "commands": ListOf(COMMAND, "Its commands, oldest first."),
+    },
+    {"ended": FLAG | about("Its shell has ended.", example=True), "usage": USAGE},
 )
 _COMMAND: Final = "/process/session/{session_id}/command/{command_id}"
 
 EXECUTED: Final = Shape(
     "SessionExecReply",
+    "The command has ended, or goes on.",
     {
-        "cmdId": TEXT,
-        "output": TEXT_OR_NULL,
-        "stdout": TEXT_OR_NULL,
-        "stderr": TEXT_OR_NULL,
-        "exitCode": INTEGER_OR_NULL,
+        "cmdId": TEXT | about("Id of the command.", "6f1f3a52-3c0c-4d52-9d5e-2f2b4e0c9a11"),
+        "output": TEXT_OR_NULL | about("What it printed on both streams.", "hello\n"),
+        "stdout": TEXT_OR_NULL | about("What it printed on stdout, for newer SDKs.", "hello\n"),
+        "stderr": TEXT_OR_NULL | about("What it printed on stderr, for newer SDKs.", ""),
+        "exitCode": INTEGER_OR_NULL | about("Its exit code.", 0),
     },
     GAP,
 )
 routes = [
-    web.get("/process/session", list_all, doc=Doc(reply=ListOf(SESSION))),
+    web.get(
+        "/process/session",
+        list_all,
+        doc=Doc(id="listSessions", reply=ListOf(SESSION, "The sessions.")),
+    ),
     web.post(
         "/process/session",
         create,
-        doc=Doc(body=CREATE, status=201, errors=(Conflict, Exhausted, SpawnFailed)),
+        doc=Doc(
+            id="createSession",
+            body=CREATE,
+            example={"sessionId": "build", "cwd": "/"},
+            status=201,
+            errors=(Conflict, Exhausted, SpawnFailed),
+        ),
     ),
     web.get(
         "/process/session/entrypoint",
         get_entrypoint,
-        doc=Doc(reply=SESSION, errors=(ProcessNotFound,)),
+        doc=Doc(id="getEntrypointSession", reply=SESSION, errors=(ProcessNotFound,)),
     ),
-    web.get("/process/session/entrypoint/logs", entrypoint_logs, doc=FOLLOWING),
     web.get(
-        "/process/session/{session_id}", get, doc=Doc(reply=SESSION, errors=(ProcessNotFound,))
+        "/process/session/entrypoint/logs",
+        entrypoint_logs,
+        doc=Doc(
+            id="getEntrypointLogs",
+            reply=LOGS,
+            content={"text/plain": "hello\n"},
+            websocket="too",
+            query=FOLLOWING,
+            errors=(BadRequest, ProcessNotFound),
+        ),
+    ),
+    web.get(
+        "/process/session/{session_id}",
+        get,
+        doc=Doc(id="getSession", reply=SESSION, errors=(ProcessNotFound,)),
     ),
     web.delete(
         "/process/session/{session_id}",
         delete,
-        doc=Doc(status=204, errors=(BadRequest, ProcessNotFound)),
+        doc=Doc(id="deleteSession", status=204, errors=(BadRequest, ProcessNotFound)),
     ),
     web.post(
         "/process/session/{session_id}/exec",
         execute,
         doc=Doc(
+            id="sessionExecuteCommand",
             body=EXEC,
+            example={"command": "echo hello", "timeout": 10},
             reply=EXECUTED,
             also={202: EXECUTED},
             errors=(ProcessNotFound, TimedOut, SessionEnded, Exhausted, SpawnFailed),
@@ -433,21 +562,30 @@ routes = [
         _COMMAND,
         get_command,
         doc=Doc(
+            id="getSessionCommand",
             reply=COMMAND,
-            query=(query("wait", "seconds to wait for its end"),),
+            query=(query("wait", COUNT | about("Seconds to wait for its end.", 5)),),
             errors=(ProcessNotFound, SessionEnded),
         ),
     ),
     web.post(
         f"{_COMMAND}/input",
         send_input,
-        doc=Doc(body=INPUT, status=204, errors=(ProcessNotFound, CommandCompleted, SessionEnded)),
+        doc=Doc(
+            id="sendInput",
+            body=INPUT,
+            example={"data": "yes"},
+            status=204,
+            errors=(ProcessNotFound, CommandCompleted, SessionEnded),
+        ),
     ),
     web.post(
         f"{_COMMAND}/signal",
         send_signal,
         doc=Doc(
+            id="signalSessionCommand",
             body=SIGNAL,
+            example={"signal": "SIGINT"},
             status=204,
             errors=(ProcessNotFound, Conflict, CommandCompleted, SessionEnded),
         ),
@@ -455,7 +593,22 @@ routes = [
     web.post(
         f"{_COMMAND}/terminate",
         terminate,
-        doc=Doc(status=204, errors=(BadRequest, ProcessNotFound, CommandCompleted, SessionEnded)),
+        doc=Doc(
+            id="terminateSessionCommand",
+            status=204,
+            errors=(BadRequest, ProcessNotFound, CommandCompleted, SessionEnded),
+        ),
     ),
-    web.get(f"{_COMMAND}/logs", logs, doc=FOLLOWING),
+    web.get(
+        f"{_COMMAND}/logs",
+        logs,
+        doc=Doc(
+            id="getSessionCommandLogs",
+            reply=LOGS,
+            content={"text/plain": "hello\n"},
+            websocket="too",
+            query=FOLLOWING,
+            errors=(BadRequest, ProcessNotFound),
+        ),
+    ),
 ]

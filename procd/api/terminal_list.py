@@ -13,7 +13,7 @@ from marshmallow import validate
 from procd.api.pty import PTYS
 from procd.errors import ProcessNotFound
 from procd.http.audit import note
-from procd.http.openapi import Doc
+from procd.http.openapi import COUNT, FLAG, INTEGER_OR_NULL, NOW, TEXT, TIME, Doc, Shape, about
 from procd.http.responses import dumps, json_response, timestamp
 from procd.http.schema import BodySchema, Text, load
 from procd.http.websocket import WEBSOCKETS, WebSocket
@@ -27,7 +27,11 @@ MAX_MESSAGE_BYTES: Final = 1024
 
 
 class TitleSchema(BodySchema):
-    title = Text(required=True, validate=validate.Length(max=MAX_TITLE))
+    title = Text(
+        required=True,
+        validate=validate.Length(max=MAX_TITLE),
+        metadata=about("The title; an empty one takes it away.", "build log"),
+    )
 
     def build(self, data: dict[str, Any]) -> str:
         return str(data["title"]).strip()
@@ -89,7 +93,11 @@ class ListSender:
 
 
 async def follow(request: web.Request) -> web.StreamResponse:
-    """Send the list until the client goes."""
+    """Follow the list of terminals by WebSocket.
+
+    Each text message is the whole list, and is sent when it has changed. Any message of the client
+    asks for the list again.
+    """
     async with request.app[WEBSOCKETS].accept(request, MAX_MESSAGE_BYTES) as websocket:
         sender = ListSender(websocket, request.app[PTYS])
         try:
@@ -101,18 +109,44 @@ async def follow(request: web.Request) -> web.StreamResponse:
 
 
 async def rename(request: web.Request) -> web.Response:
-    """Give a PTY a title; its id stays."""
+    """Give a terminal a title.
+
+    Its id stays the same.
+    """
     session = request.app[PTYS].get(request.match_info["id"])
     session.set_title(await load(request, TITLE))
     note(id=session.id)
     return json_response(_describe(session))
 
 
+LISTED: Final = Shape(
+    "TitledPty",
+    "A terminal as the web terminal lists it.",
+    {
+        "id": TEXT | about("Its id.", "main"),
+        "title": TEXT | about("Its title.", "build log"),
+        "cols": COUNT | about("Columns.", 120),
+        "rows": COUNT | about("Rows.", 40),
+        "createdAt": TIME | about("When it was created.", NOW),
+        "active": FLAG | about("Its shell runs.", example=True),
+        "lazyStart": FLAG | about("Its shell starts with the first client.", example=False),
+        "clients": COUNT | about("How many clients are attached.", 1),
+        "exitCode": INTEGER_OR_NULL | about("Its exit code, once its shell has exited.", None),
+        "recorded": FLAG | about("It is being recorded.", example=False),
+    },
+)
+
 routes = [
-    web.get("/terminal/ptys", follow, doc=Doc(websocket="only")),
+    web.get("/terminal/ptys", follow, doc=Doc(id="followPtySessions", websocket="only")),
     web.patch(
         "/terminal/ptys/{id}",
         rename,
-        doc=Doc(body=TITLE, reply={"type": "object"}, errors=(ProcessNotFound,)),
+        doc=Doc(
+            id="renamePtySession",
+            body=TITLE,
+            example={"title": "build log"},
+            reply=LISTED,
+            errors=(ProcessNotFound,),
+        ),
     ),
 ]

@@ -8,7 +8,7 @@ from yarl import URL
 
 from procd.errors import Exhausted
 from procd.http.auth import ACCESS_CONTROL, CALLER, plain_path
-from procd.http.openapi import NUMBER, TEXT, Doc, Shape
+from procd.http.openapi import NUMBER, TEXT, Doc, Shape, about
 from procd.http.responses import json_response
 from procd.http.schema import BodySchema, Text, load, non_empty
 
@@ -16,7 +16,11 @@ MAX_ROUTE_LENGTH: Final = 4096
 
 
 class TicketSchema(BodySchema):
-    route = Text(required=True, validate=non_empty())
+    route = Text(
+        required=True,
+        validate=non_empty(),
+        metadata=about("Path of the WebSocket that it is for.", "/terminal/ptys"),
+    )
 
     def build(self, data: dict[str, Any]) -> str:
         """The path that the ticket is for, decoded as a request's is."""
@@ -30,7 +34,11 @@ TICKET: Final = TicketSchema()
 
 
 async def create(request: web.Request) -> web.Response:
-    """Make a ticket with the scope of the caller's token."""
+    """Make a ticket for a WebSocket.
+
+    A browser can't send a header with a WebSocket: it puts `?ticket=` in the URL, once. The ticket
+    has the scope of the caller's token.
+    """
     access = request.app[ACCESS_CONTROL].access
     route: str = await load(request, TICKET)
     ticket = access.tickets.make(request[CALLER], route)
@@ -41,12 +49,26 @@ async def create(request: web.Request) -> web.Response:
     return reply
 
 
-TICKET_REPLY: Final = Shape("Ticket", {"ticket": TEXT, "expiresInSeconds": NUMBER})
+TICKET_REPLY: Final = Shape(
+    "Ticket",
+    "The ticket.",
+    {
+        "ticket": TEXT | about("The ticket.", "5cX0mZ7wq1"),
+        "expiresInSeconds": NUMBER | about("How long it can be used.", 30),
+    },
+)
 
 routes = [
     web.post(
         "/tickets",
         create,
-        doc=Doc(body=TICKET, reply=TICKET_REPLY, status=201, errors=(Exhausted,)),
+        doc=Doc(
+            id="createTicket",
+            example={"route": "/terminal/ptys"},
+            body=TICKET,
+            reply=TICKET_REPLY,
+            status=201,
+            errors=(Exhausted,),
+        ),
     )
 ]

@@ -81,23 +81,45 @@ def _answer(request: web.Request, name: str) -> web.Response:
 
 
 async def page(request: web.Request) -> web.Response:
-    """The page; its references are relative, so that it works below any prefix."""
+    """The web terminal.
+
+    It needs no token: it asks its user for one.
+    """
+    # Its references are relative, so that it works below any prefix.
     if request.path.endswith("/"):
         return web.Response(status=308, headers={hdrs.LOCATION: "../terminal"})
     return _answer(request, "index.html")
 
 
 async def asset(request: web.Request) -> web.Response:
-    """A script or a style sheet of the page."""
+    """A file of the web terminal.
+
+    It is a script or a style sheet.
+    """
     parts = [request.match_info[each] for each in ("folder", "name") if each in request.match_info]
     return _answer(request, "/".join(parts))
 
 
-PAGE: Final = Doc(content=("text/html",), also={304: None, 308: None})
-ASSET: Final = Doc(content=("text/javascript", "text/css"), also={304: None})
+FILE: Final = {"text/javascript": "export {};", "text/css": "body { margin: 0; }"}
 
 routes = [
-    web.get("/terminal", page, doc=PAGE),
-    web.get("/terminal/static/{name}", asset, doc=ASSET),
-    web.get("/terminal/static/{folder}/{name}", asset, doc=ASSET),
+    web.get(
+        "/terminal",
+        page,
+        doc=Doc(
+            id="getTerminalPage",
+            content={"text/html": "<!doctype html>"},
+            also={304: None, 308: None},
+        ),
+    ),
+    web.get(
+        "/terminal/static/{name}",
+        asset,
+        doc=Doc(id="getTerminalFile", content=FILE, also={304: None}),
+    ),
+    web.get(
+        "/terminal/static/{folder}/{name}",
+        asset,
+        doc=Doc(id="getTerminalFileInFolder", content=FILE, also={304: None}),
+    ),
 ]

@@ -74,7 +74,6 @@ SCOPES: Final = {
     ("GET", "/system/metrics"): Scope.READ,
     ("GET", "/metrics"): Scope.READ,
     ("GET", "/openapi.json"): Scope.READ,
-    ("GET", "/docs"): Scope.READ,
     ("GET", "/config"): Scope.READ,
     ("GET", "/sandbox"): Scope.READ,
     ("POST", "/sandbox"): Scope.WRITE,
@@ -113,6 +112,8 @@ SCOPES: Final = {
 # gets its token in a message.
 UNGUARDED: Final = {
     "/",
+    "/docs",
+    "/docs/static/{name}",
     "/healthz",
     "/readyz",
     "/socket.io",

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from procd.errors import BadRequest, NotFound, ProcdError
 from procd.http.client import PROXIES
+from procd.http.openapi import TEXT, about, query
 from procd.http.schema import BodySchema, strings
 from procd.services.sandbox import Sandbox, State
 
@@ -20,10 +21,19 @@ LANGUAGE_LABEL: Final = "code-toolbox-language"
 
 
 class LabelsSchema(BodySchema):
-    labels = strings(required=True)
+    labels = strings(required=True, metadata=about("The new labels.", {"team": "a"}))
 
 
 LABELS: Final = LabelsSchema()
+
+FILTERS: Final = (
+    query("id", TEXT | about("How its id begins.", "loc")),
+    query("name", TEXT | about("How its name begins.", "loc")),
+    query("labels", TEXT | about("JSON object of labels that it has.", '{"team":"a"}')),
+    query("states", TEXT | about("States, one of which it is in, with commas.", "started")),
+    query("cursor", TEXT | about("Of a further page: there is none.", "")),
+    query("page", TEXT | about("Number of the page: 1 is the only one.", "1")),
+)
 
 JsonHandler = Callable[[web.Request], Awaitable[web.Response]]
 
