@@ -191,15 +191,12 @@ async def options(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer OPTIONS of a known path with its methods, which are no secret, but for preflights."""
     if request.method != hdrs.METH_OPTIONS or is_preflight(request):
         return await handler(request)
-    methods: set[str] = set()
     for resource in request.app.router.resources():
-        _, allowed = await resource.resolve(request)
-        methods |= allowed
-    methods.discard(hdrs.METH_ANY)  # of `api.not_supported`, which refuses all of them
-    if not methods:
-        return await handler(request)
-    allow = ", ".join(sorted({*methods, hdrs.METH_OPTIONS}))
-    return web.Response(status=204, headers={hdrs.ALLOW: allow})
+        _, methods = await resource.resolve(request)
+        if methods and hdrs.METH_ANY not in methods:  # which `api.not_supported` refuses
+            allow = ", ".join(sorted({*methods, hdrs.METH_OPTIONS}))
+            return web.Response(status=204, headers={hdrs.ALLOW: allow})
+    return await handler(request)
 
 
 async def _error_response(request: web.Request, error: ProcdError) -> web.StreamResponse:

@@ -92,9 +92,7 @@ async def test_every_example_of_a_request_is_taken(procd: MakeClient, document: 
     client = await procd()
     for method, path, operation in operations(document):
         if "requestBody" in operation:
-            url = path.format_map(
-                {"id": "local"} | dict.fromkeys(re.findall(r"\{(\w+)\}", path), "local")
-            )
+            url = re.sub(r"\{\w+\}", "local", path)
             example = operation["requestBody"]["content"]["application/json"]["example"]
             async with client.request(method, url, json=example) as reply:
                 what = f"{method} {path}: {await reply.text()}"
