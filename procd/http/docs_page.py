@@ -73,7 +73,10 @@ def _anchor(tag: str) -> str:
 
 def _operation(method: str, path: str, operation: Json) -> Iterator[str]:
     server = operation.get("servers", [{"url": "."}])[0]["url"]
-    opens = "".join(f" data-{each}" for each in ("websocket",) if "101" in operation["responses"])
+    opens = ""
+    if "101" in operation["responses"]:
+        is_only = not any(status.startswith("2") for status in operation["responses"])
+        opens = f' data-websocket="{"only" if is_only else "too"}"'
     yield f'<details class="operation" id="{operation["operationId"]}" data-method="{method}"'
     yield f' data-path="{escape(path)}" data-server="{server}"'
     yield f'{opens}><summary><span class="method {method}">{method.upper()}</span> '
