@@ -44,7 +44,8 @@ async def execute(request: web.Request) -> web.StreamResponse:
     """Run a command, and answer when it has ended.
 
     The status is 200 whatever the exit code. A command that takes longer than `timeout` is killed
-    and answered with 408 and its output until then. `result` has both streams in exact order.
+    and answered with 408 and its output until then. `result` has both streams in exact order, or
+    with `split` in the order of arrival.
     """
     wanted = await load(request, EXECUTE)
     result = await request.app[EXECUTIONS].run(wanted)

@@ -45,8 +45,8 @@ class CreateSchema(BodySchema):
     )
     cwd = Text(metadata=about("Where its shell starts; the default directory if absent.", "/"))
     envs = strings(metadata=about("Variables of its shell.", {"NAME": "value"}))
-    cols = Count(MAX_UINT16, metadata=about("Columns; 80 if absent or 0.", 120))
-    rows = Count(MAX_UINT16, metadata=about("Rows; 24 if absent or 0.", 40))
+    cols = Count(MAX_UINT16, metadata=about("Columns; 80 if absent.", 120))
+    rows = Count(MAX_UINT16, metadata=about("Rows; 24 if absent.", 40))
     lazy_start = Flag(
         data_key="lazyStart",
         metadata=about("Start the shell when the first client attaches.", example=False),
@@ -116,7 +116,7 @@ async def get(request: web.Request) -> web.StreamResponse:
 
 
 async def delete(request: web.Request) -> web.Response:
-    """End a terminal.
+    """Delete a terminal.
 
     All that runs on it is killed, and its clients are told.
     """

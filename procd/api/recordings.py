@@ -83,7 +83,7 @@ RECORDING: Final = Shape(
     "Recording",
     "A recording of a terminal.",
     {
-        "name": TEXT | about("Its name.", "main-20261202T100000Z.cast"),
+        "name": TEXT | about("Its name.", "20261202T100000.000000Z.cast"),
         "ptyId": TEXT | about("Id of the terminal.", "main"),
         "cols": INTEGER | about("Columns at its beginning.", 120),
         "rows": INTEGER | about("Rows at its beginning.", 40),

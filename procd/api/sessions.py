@@ -204,7 +204,7 @@ async def get(request: web.Request) -> web.StreamResponse:
 
 
 async def delete(request: web.Request) -> web.Response:
-    """End a session.
+    """Delete a session.
 
     All that runs in it is killed, and the logs of its commands are removed.
     """

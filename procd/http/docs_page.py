@@ -48,7 +48,7 @@ def _page(document: Json) -> Iterator[str]:
     for scheme in document["components"]["securitySchemes"].values():
         way = {"name": "Authorization: Bearer", "in": "header"} | scheme
         yield f"<tr><td><code>{escape(way['name'])}</code><td>{way['in']}"
-        yield f"<td>{escape(way['description'])}</tr>"
+        yield f"<td>{_text(way['description'])}</tr>"
     yield "</table>"
     for tag in document["tags"]:
         yield f'<h2 id="{_anchor(tag["name"])}">{escape(tag["name"])}</h2>'
@@ -56,14 +56,15 @@ def _page(document: Json) -> Iterator[str]:
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
                 if operation["tags"] == [tag["name"]]:
-                    yield from _operation(method, path, operation)
+                    yield from _operation(
+                        method, path, operation, document["components"]["schemas"]
+                    )
     yield "<h2>Schemas</h2>"
     for name, schema in document["components"]["schemas"].items():
         yield f'<details id="{escape(name)}"><summary><code>{escape(name)}</code></summary>'
-        yield f"<p>{escape(schema.get('description', 'A request.'))}</p><table>{FIELDS_HEAD}"
-        for field, member in schema["properties"].items():
-            yield _field(field, member, required=field in schema.get("required", ()))
-        yield "</table></details>"
+        yield f"<p>{_text(schema.get('description', 'The body of a request.'))}</p>"
+        yield from _fields(schema)
+        yield "</details>"
     yield "</body></html>\n"
 
 
@@ -71,7 +72,7 @@ def _anchor(tag: str) -> str:
     return "tag-" + tag.lower()
 
 
-def _operation(method: str, path: str, operation: Json) -> Iterator[str]:
+def _operation(method: str, path: str, operation: Json, schemas: Json) -> Iterator[str]:
     server = operation.get("servers", [{"url": "."}])[0]["url"]
     opens = ""
     if "101" in operation["responses"]:
@@ -94,9 +95,10 @@ def _operation(method: str, path: str, operation: Json) -> Iterator[str]:
         yield "</table>"
     if body := operation.get("requestBody"):
         (content,) = body["content"].values()
-        yield f"<h3>Body</h3><p>{_kind(content['schema'])}</p>"
+        yield "<h3>Request body</h3>"
+        yield from _fields(schemas[content["schema"]["$ref"].rpartition("/")[2]])
         yield f'<pre class="body">{_json(content["example"])}</pre>'
-    yield "<h3>Answers</h3><table><tr><th>Status<th>Description<th>Body<th>Example</tr>"
+    yield "<h3>Responses</h3><table><tr><th>Status<th>Description<th>Body<th>Example</tr>"
     for status, response in operation["responses"].items():
         contents = response.get("content", {})
         examples = [content["example"] for content in contents.values() if "example" in content]
@@ -105,6 +107,13 @@ def _operation(method: str, path: str, operation: Json) -> Iterator[str]:
             yield f"<pre>{_json(examples[0])}</pre>"
         yield "</tr>"
     yield "</table></details>"
+
+
+def _fields(schema: Json) -> Iterator[str]:
+    yield f"<table>{FIELDS_HEAD}"
+    for name, member in schema["properties"].items():
+        yield _field(name, member, required=name in schema.get("required", ()))
+    yield "</table>"
 
 
 def _field(name: str, schema: Json, *, required: bool, attributes: str = "") -> str:

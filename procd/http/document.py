@@ -87,7 +87,7 @@ PATH_PARAMETERS: Final = {
     "pty": about("Id of the terminal.", "main"),
     "ptys": about("Id of the terminal.", "main"),
     "context": about("Id of the context.", "0b6c6a4e-8c0e-4e57-9a45-1f3f3c1d2b7a"),
-    "recordings": about("Name of the recording.", "main-20261202T100000Z.cast"),
+    "recordings": about("Name of the recording.", "20261202T100000.000000Z.cast"),
     "folder": about("Folder of the file.", "js"),
     "name": about("Name of the file.", "app.css"),
     "sandbox": about("Id or name of the sandbox.", "local"),
