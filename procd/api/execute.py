@@ -23,7 +23,7 @@ class ExecuteSchema(BodySchema):
     )
     cwd = Text(metadata=about("Working directory; the default one if absent.", "/"))
     envs = strings(metadata=about("Variables of the command.", {"NAME": "value"}))
-    env = strings(metadata=about("The same; `envs` goes before it.", {"NAME": "value"}))
+    env = strings(metadata=about("The same; `envs` overrides it.", {"NAME": "value"}))
     timeout_s = Count(
         MAX_UINT32,
         data_key="timeout",

@@ -57,15 +57,15 @@ HEALTH = web.AppKey("HEALTH", dict[str, str])
 
 
 async def healthz(request: web.Request) -> web.Response:
-    """Whether procd is alive.
+    """Check that procd is alive.
 
-    It is if it answers. No token is needed, and `auth` says whether other paths need one.
+    Any answer says that it is. No token is needed; `auth` says whether other paths need one.
     """
     return json_response(request.app[HEALTH])
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Whether procd is ready for work.
+    """Check that procd is ready for work.
 
     If it isn't, the answer is 503 with the reasons. No token is needed.
     """

@@ -38,7 +38,7 @@ class EnvSchema(BodySchema):
     )
     env = strings(
         load_default=dict,
-        metadata=about("The same, of Daytona's client 2.0; `set` goes before.", {"NAME": "value"}),
+        metadata=about("The same, of Daytona's client 2.0; `set` overrides it.", {"NAME": "value"}),
     )
     unset = fields.List(
         Element(), load_default=list, metadata=about("Names of variables to unset.", ["OLD"])
@@ -59,15 +59,15 @@ ENV: Final = EnvSchema()
 
 
 async def version(_: web.Request) -> web.Response:
-    """The version of procd.
+    """Show the version of procd.
 
-    It begins with a `v`, as Daytona's does.
+    It begins with a `v`, as that of Daytona does.
     """
     return json_response({"version": f"v{__version__}"})
 
 
 async def work_dir(request: web.Request) -> web.Response:
-    """The default working directory.
+    """Show the default working directory.
 
     Commands, sessions and terminals start there.
     """
@@ -75,9 +75,9 @@ async def work_dir(request: web.Request) -> web.Response:
 
 
 async def home_dir(request: web.Request) -> web.Response:
-    """The user's home directory.
+    """Show the user's home directory.
 
-    `/project-dir` is the same, for older clients.
+    Older clients ask for the project directory, which is the same.
     """
     return json_response({"dir": request.app[PLACES].home_dir})
 
@@ -102,9 +102,9 @@ async def env(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """The use of processor, memory and disk.
+    """Show the use of processor, memory and disk.
 
-    It is the machine's, and that of the disk which has the working directory.
+    Processor and memory are the machine's. The disk is the one with the working directory.
     """
     usage = request.app[HOST].usage(request.app[PLACES].work_dir)
     now = datetime.now(UTC)
@@ -151,7 +151,16 @@ routes = [
     web.get("/version", version, doc=Doc(id="getVersion", reply=VERSION)),
     web.get("/work-dir", work_dir, doc=Doc(id="getWorkDir", reply=DIRECTORY)),
     web.get("/user-home-dir", home_dir, doc=Doc(id="getUserHomeDir", reply=DIRECTORY)),
-    web.get("/project-dir", home_dir, doc=Doc(id="getProjectDir", reply=DIRECTORY)),
+    web.get(
+        "/project-dir",
+        home_dir,
+        doc=Doc(
+            id="getProjectDir",
+            summary="Show the project directory",
+            description="It is the user's home directory.",
+            reply=DIRECTORY,
+        ),
+    ),
     web.post(
         "/init",
         init,

@@ -125,7 +125,7 @@ async def create(request: web.Request) -> web.Response:
 async def list_all(request: web.Request) -> web.Response:
     """List the contexts.
 
-    The default one, which runs code without a context, is not in it.
+    The default context, in which code without `contextId` runs, is not listed.
     """
     contexts = request.app[CONTEXTS].all()
     return json_response({"contexts": [describe(context) for context in contexts]})
@@ -134,7 +134,7 @@ async def list_all(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """Delete a context.
 
-    What runs in it is broken off.
+    Code that runs in it is broken off.
     """
     await request.app[CONTEXTS].delete(request.match_info["context_id"])
     return json_response({"message": "Context deleted successfully"})
@@ -143,7 +143,7 @@ async def delete(request: web.Request) -> web.Response:
 async def interrupt(request: web.Request) -> web.Response:
     """Interrupt what runs in a context.
 
-    It is as Ctrl-C: the namespace is kept.
+    The code gets a KeyboardInterrupt, as from Ctrl-C. The namespace is kept.
     """
     if not _context(request).interrupt():
         raise Conflict("nothing runs in this context")
@@ -163,7 +163,7 @@ async def restart(request: web.Request) -> web.Response:
 async def variables(request: web.Request) -> web.StreamResponse:
     """List the variables of a context.
 
-    Code that runs or waits there goes first.
+    The reply waits for code that runs or waits in the context.
     """
     if request.method == hdrs.METH_HEAD:  # which isn't to wait for the code that runs
         _context(request)

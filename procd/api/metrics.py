@@ -110,7 +110,7 @@ FIGURES = web.AppKey("FIGURES", Figures)
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Figures for Prometheus.
+    """Show figures for Prometheus.
 
     The format is the one that the scraper prefers: text or OpenMetrics.
     """

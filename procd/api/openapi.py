@@ -50,25 +50,25 @@ START_PAGE = web.AppKey("START_PAGE", str)
 async def start_page(request: web.Request) -> web.Response:
     """Lead a browser to a page.
 
-    It is the web terminal, or this description where that is switched off.
+    It is the web terminal, or this description where the web terminal is switched off.
     """
     # Relative, so that it holds below any prefix.
     return web.Response(status=302, headers={hdrs.LOCATION: request.app[START_PAGE]})
 
 
 async def openapi(request: web.Request) -> web.Response:
-    """This description of the API.
+    """Show this description of the API.
 
-    It has the routes that are served, and is made for OpenAPI 3.1.
+    It is an OpenAPI 3.1 document, and has the routes that this server serves.
     """
     headers = {hdrs.CONTENT_TYPE: JSON_TYPE}
     return web.Response(body=request.app[DESCRIPTION].json, headers=headers)
 
 
 async def page(request: web.Request) -> web.Response:
-    """This description as a page for people.
+    """Show this description as a page.
 
-    It needs no token: it says nothing of what is done here. The requests that it sends need one.
+    The page needs no token. The requests that it sends do.
     """
     if request.path.endswith("/"):  # its references are relative
         return web.Response(status=308, headers={hdrs.LOCATION: "../docs"})
@@ -79,9 +79,9 @@ async def page(request: web.Request) -> web.Response:
 
 
 async def file(request: web.Request) -> web.Response:
-    """A file of this page.
+    """Load a file of the page of this description.
 
-    It is its script or its style sheet.
+    It is a script or a style sheet.
     """
     name = request.match_info["name"]
     if name not in FILES:

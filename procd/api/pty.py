@@ -99,7 +99,7 @@ async def create(request: web.Request) -> web.Response:
 async def list_all(request: web.Request) -> web.StreamResponse:
     """List the terminals.
 
-    Those whose shell has exited are not in it.
+    Terminals whose shell has exited are not listed.
     """
     return await respond(
         request, {"sessions": [view(session.info) for session in request.app[PTYS].live.values()]}
@@ -109,7 +109,7 @@ async def list_all(request: web.Request) -> web.StreamResponse:
 async def get(request: web.Request) -> web.StreamResponse:
     """Show one terminal.
 
-    It has what its processes use where that is known.
+    The reply has what its processes use, where that is known.
     """
     session = request.app[PTYS].get(request.match_info["id"])
     return await respond(request, view(session.info, session.usage()))

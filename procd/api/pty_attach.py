@@ -180,8 +180,8 @@ def select(tokens: list[str]) -> str | None:
 async def connect(request: web.Request) -> web.StreamResponse:
     """Attach to a terminal by WebSocket.
 
-    Binary messages are output and input, and text messages say what happens. That there is no such
-    terminal is told after the upgrade. docs/wire.md has the messages.
+    Binary messages are output and input, and text messages say what happens. If there is no
+    such terminal, the client is told after the upgrade. docs/wire.md has the messages.
     """
     ptys = request.app[PTYS]
     offset = number(request.query, "offset")

@@ -30,7 +30,7 @@ def describe(info: RecordingInfo) -> dict[str, object]:
 async def list_all(request: web.Request) -> web.Response:
     """List the recordings, oldest first.
 
-    Those that are still being written are in it.
+    Recordings that are still being written are listed, too.
     """
     recordings = request.app[PTYS].recordings.list()
     return json_response({"recordings": [describe(info) for info in recordings]})
@@ -39,7 +39,7 @@ async def list_all(request: web.Request) -> web.Response:
 async def download(request: web.Request) -> web.StreamResponse:
     """Download a recording.
 
-    Of one that is being written it is what it contains by now.
+    If it is still being written, the reply is what it contains by now.
     """
     name = request.match_info["name"]
     file = request.app[PTYS].recordings.open(name)
@@ -71,7 +71,7 @@ async def download(request: web.Request) -> web.StreamResponse:
 async def delete(request: web.Request) -> web.Response:
     """Delete a recording.
 
-    One that is being written can't be deleted.
+    A recording that is still being written can't be deleted.
     """
     name = request.match_info["name"]
     request.app[PTYS].recordings.delete(name)

@@ -175,9 +175,9 @@ async def get(request: web.Request) -> web.Response:
 
 @of_control_plane
 async def list_all(request: web.Request) -> web.Response:
-    """List the sandbox.
+    """List sandboxes.
 
-    The list is empty if it doesn't pass the filters, or was deleted.
+    There is one. The list is empty if it doesn't pass the filters, or was deleted.
     """
     items = [_described(request)] if is_listed(request) else []
     return json_response({"items": items, "nextCursor": None, "total": len(items)})
@@ -185,9 +185,9 @@ async def list_all(request: web.Request) -> web.Response:
 
 @of_control_plane
 async def list_pages(request: web.Request) -> web.Response:
-    """List the sandbox by numbered pages.
+    """List sandboxes by numbered pages.
 
-    It is for clients before 0.180.
+    This is for clients before 0.180.
     """
     items = [_described(request)] if is_listed(request) else []
     return json_response({"items": items, "total": len(items), "page": 1, "totalPages": 1})
@@ -240,7 +240,7 @@ def _setter(name: str) -> JsonHandler:
     async def set_interval(request: web.Request) -> web.Response:
         """Remember an interval.
 
-        It is given back, and nothing is ended by it.
+        It is only given back: procd ends nothing by itself.
         """
         minutes = request.match_info["minutes"]
         if not INTERVAL.fullmatch(minutes):
@@ -255,7 +255,7 @@ def _setter(name: str) -> JsonHandler:
 async def set_public(request: web.Request) -> web.Response:
     """Remember whether previews are public.
 
-    It is given back, and not used: procd has no previews of its own.
+    It is only given back: procd has no previews of its own.
     """
     if (text := request.match_info["flag"]) not in ("true", "false"):
         raise BadRequest("public must be true or false")
@@ -275,9 +275,9 @@ async def note_activity(request: web.Request) -> web.Response:
 
 @of_sandbox
 async def preview(request: web.Request) -> web.Response:
-    """The URL of a port.
+    """Show the URL of a port.
 
-    It is on the host by which procd was asked.
+    Its host is the one by which procd was asked.
     """
     required = request.app[ACCESS_CONTROL].access.required
     _, _, secret = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
@@ -292,9 +292,9 @@ async def preview(request: web.Request) -> web.Response:
 
 @of_sandbox
 async def signed_preview(request: web.Request) -> web.Response:
-    """The URL of a port, to pass on.
+    """Show the URL of a port, to pass on.
 
-    It has no token.
+    The reply has no token.
     """
     url, port = _url_of_port(request), int(request.match_info["port"])
     reply = {"sandboxId": request.app[SANDBOX].id, "port": port, "token": "", "url": url}
@@ -310,18 +310,18 @@ def _url_of_port(request: web.Request) -> str:
 
 @of_sandbox
 async def proxy_url(request: web.Request) -> web.Response:
-    """Where the Process API is.
+    """Show where the Process API is.
 
-    The id of the sandbox follows that URL.
+    A client appends the id of the sandbox to that URL.
     """
     return json_response({"url": toolbox_url(request)})
 
 
 @of_control_plane
 async def config(request: web.Request) -> web.Response:
-    """What a client wants to know of the control plane.
+    """Show the configuration of the control plane.
 
-    It mostly says what there isn't.
+    Most of it says what there isn't.
     """
     return json_response(
         {
@@ -491,7 +491,13 @@ routes = [
         doc=Doc(
             id="getSignedPortPreviewUrl",
             reply=Shape(
-                "SignedPreviewUrl", "The URL.", PREVIEW | {"port": COUNT | about("The port.", 8080)}
+                "SignedPreviewUrl",
+                "The URL.",
+                {
+                    **PREVIEW,
+                    "token": TEXT | about("Always empty.", ""),
+                    "port": COUNT | about("The port.", 8080),
+                },
             ),
             errors=(BadRequest,),
         ),

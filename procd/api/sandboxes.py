@@ -41,7 +41,7 @@ STATUSES: Final = {
 }
 
 
-class CreateSchema(BodySchema):
+class SandboxV2CreateSchema(BodySchema):
     name = Text(load_default="", metadata=about("Its name; its id if absent.", "mine"))
     labels = strings(load_default=dict, metadata=about("Its labels.", {"team": "a"}))
     env = strings(
@@ -57,7 +57,7 @@ class CreateSchema(BodySchema):
         return Settings(**data)
 
 
-CREATE: Final = CreateSchema()
+CREATE: Final = SandboxV2CreateSchema()
 
 
 def _described(request: web.Request) -> dict[str, object]:
@@ -108,16 +108,16 @@ def _listed(request: web.Request) -> list[dict[str, object]]:
 
 @of_control_plane
 async def list_all(request: web.Request) -> web.Response:
-    """List the sandbox.
+    """List sandboxes.
 
-    The list is empty if it doesn't pass the filters, or was deleted.
+    There is one. The list is empty if it doesn't pass the filters, or was deleted.
     """
     return json_response({"sandboxes": _listed(request)})
 
 
 @of_control_plane
 async def search(request: web.Request) -> web.Response:
-    """List the sandbox, with a count.
+    """List sandboxes, with a count.
 
     The filters are those of the list.
     """

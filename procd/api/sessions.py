@@ -80,7 +80,7 @@ class CreateSchema(BodySchema):
     cwd = Text(metadata=about("Where its shell starts; the default directory if absent.", "/"))
     env = strings(load_default=dict, metadata=about("Variables of its shell.", {"NAME": "value"}))
     envs = strings(
-        load_default=dict, metadata=about("The same; this goes before `env`.", {"NAME": "value"})
+        load_default=dict, metadata=about("The same; it overrides `env`.", {"NAME": "value"})
     )
 
     def build(self, data: dict[str, Any]) -> SessionRequest:
@@ -188,7 +188,7 @@ async def create(request: web.Request) -> web.Response:
 async def list_all(request: web.Request) -> web.StreamResponse:
     """List the sessions.
 
-    Those whose shell has ended are listed too, and each has its commands.
+    Each has its commands. Sessions whose shell has ended are listed, too.
     """
     sessions = request.app[SESSIONS].list()
     return await respond(request, map(session_fields, sessions))
@@ -197,7 +197,7 @@ async def list_all(request: web.Request) -> web.StreamResponse:
 async def get(request: web.Request) -> web.StreamResponse:
     """Show one session.
 
-    It has its commands, and what it uses where that is known.
+    The reply has its commands, and what its processes use where that is known.
     """
     session = _session(request)
     return await respond(request, session_fields(session, session.driver.process.usage()))
@@ -304,10 +304,10 @@ async def terminate(request: web.Request) -> web.Response:
 
 
 async def logs(request: web.Request) -> web.StreamResponse:
-    """A command's output so far.
+    """Show a command's output so far.
 
-    It is JSON with both streams for clients that ask for JSON, and text for others. By WebSocket
-    with `follow=true` what follows is sent as well.
+    The reply is JSON with both streams for clients that ask for JSON, and plain text for others.
+    By WebSocket with `follow=true` what follows is sent as well.
     """
     return await _logs(request, _command(request), client_of(request))
 
@@ -315,13 +315,13 @@ async def logs(request: web.Request) -> web.StreamResponse:
 async def get_entrypoint(request: web.Request) -> web.StreamResponse:
     """Show the entrypoint session.
 
-    It runs the command that was given to `procd serve`. There is none without such a command.
+    It runs the command that was given to `procd serve`. Without one there is no such session.
     """
     return await respond(request, session_fields(request.app[SESSIONS].get(ENTRYPOINT)))
 
 
 async def entrypoint_logs(request: web.Request) -> web.StreamResponse:
-    """The entrypoint's output so far.
+    """Show the entrypoint's output so far.
 
     As text it always has a marker before each piece of stdout or stderr. By WebSocket with
     `follow=true` what follows is sent as well.

@@ -36,8 +36,8 @@ TICKET: Final = TicketSchema()
 async def create(request: web.Request) -> web.Response:
     """Make a ticket for a WebSocket.
 
-    A browser can't send a header with a WebSocket: it puts `?ticket=` in the URL, once. The ticket
-    has the scope of the caller's token.
+    A browser can't send a header with a WebSocket. It sends `?ticket=` in the URL in its place,
+    which works once. A ticket has the scope of its maker's token.
     """
     access = request.app[ACCESS_CONTROL].access
     route: str = await load(request, TICKET)

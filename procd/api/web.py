@@ -81,9 +81,9 @@ def _answer(request: web.Request, name: str) -> web.Response:
 
 
 async def page(request: web.Request) -> web.Response:
-    """The web terminal.
+    """Show the web terminal.
 
-    It needs no token: it asks its user for one.
+    The page needs no token: it asks its user for one.
     """
     # Its references are relative, so that it works below any prefix.
     if request.path.endswith("/"):
@@ -92,7 +92,7 @@ async def page(request: web.Request) -> web.Response:
 
 
 async def asset(request: web.Request) -> web.Response:
-    """A file of the web terminal.
+    """Load a file of the web terminal.
 
     It is a script or a style sheet.
     """

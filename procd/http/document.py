@@ -164,7 +164,8 @@ def _security(route: web.RouteDef, *, guarded: bool) -> list[dict[str, list[str]
 def _schema_name(schema: Any) -> str:
     # Schemas of several modules have the same class name.
     kind = schema if isinstance(schema, type) else type(schema)
-    resource = kind.__module__.rpartition(".")[2].title().replace("_", "").removesuffix("s")
+    resource = kind.__module__.rpartition(".")[2].title().replace("_", "")
+    resource = re.sub(r"e?s$", "", resource)
     name = kind.__name__.removesuffix("Schema")
     return f"{name if name.startswith(resource) else resource + name}Request"
 
