@@ -86,7 +86,7 @@ async def test_every_route_under_prefix_and_with_slash(procd: MakeClient) -> Non
     for prefix in ("", "/toolbox/sb-1"):
         for slash in ("", "/"):
             for route in ROUTES:
-                if route.path.startswith("/terminal/static/") or route.path == "/":
+                if "/static/" in route.path or route.path == "/":
                     continue  # files, of which none has that name
                 path = prefix + re.sub(r"\{.*?\}", "nope", route.path) + slash
                 async with client.request(route.method, path, allow_redirects=False) as reply:
