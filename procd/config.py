@@ -38,6 +38,8 @@ def setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
+    """Where procd listens, and what its clients may cost."""
+
     host: str = setting("127.0.0.1", "address to listen on; empty: no TCP")
     port: int = setting(2280, "TCP port; 0 picks a free one", maximum=65535)
     allowed_hosts: tuple[str, ...] = setting(
@@ -102,6 +104,8 @@ class ServerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessConfig:
+    """How processes are started, and what they may do and use."""
+
     shell: str = setting("", "absolute path of a shell like sh; empty: zsh, bash, $SHELL or sh")
     work_dir: str = setting(
         "",
@@ -156,6 +160,8 @@ class ProcessConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecuteConfig:
+    """POST /process/execute. All but `default_timeout_s` holds for `code-run` as well."""
+
     default_timeout_s: float = setting(10.0, "timeout when a request gives none; 0: unlimited")
     max_timeout_s: float = setting(0.0, "longest timeout a request gets; 0: no ceiling")
     max_output_bytes: int = setting(
@@ -178,6 +184,8 @@ class CodeRunConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PtyConfig:
+    """Terminals, which the API calls PTY sessions."""
+
     max_sessions: int = setting(2048, "live sessions", minimum=1)
     max_clients: int = setting(256, "attached clients of one session", minimum=1)
     max_ended: int = setting(128, "ended sessions kept for resuming")
@@ -219,6 +227,8 @@ class PtyConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsConfig:
+    """Shell sessions and their commands."""
+
     state_dir: str = setting(
         "",
         "where logs are kept, a directory that exists; empty: $STATE_DIRECTORY, or the directory"
@@ -256,6 +266,8 @@ class SessionsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterpreterConfig:
+    """Contexts: interpreters that keep their state."""
+
     python: str = setting("", "absolute path of the interpreter; empty: python3 on the PATH")
     warm: int = setting(
         1, "spare interpreters kept ready, the default context's beside them; 0: none at all"
@@ -294,6 +306,8 @@ class InterpreterConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorsConfig:
+    """Pages of other origins that get CORS headers."""
+
     allowed_origins: tuple[str, ...] = setting((), "origins that may call; empty: none")
 
 
@@ -321,6 +335,8 @@ class AuthConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditConfig:
+    """The audit record: one line of JSON for each request."""
+
     file: str = setting(
         "", "file to append to, opened again at SIGHUP; empty: no record", is_path=True
     )
@@ -331,6 +347,8 @@ class AuditConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebConfig:
+    """The web terminal."""
+
     enabled: bool = setting(default=True, doc="serve the page /terminal")
 
 
@@ -359,6 +377,8 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthConfig:
+    """When /readyz answers 503."""
+
     min_disk_bytes: int = setting(
         64 << 20, "free space for logs below which procd isn't ready, bytes; 0: any"
     )
@@ -369,6 +389,8 @@ class HealthConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsConfig:
+    """GET /metrics, for Prometheus."""
+
     enabled: bool = setting(default=True, doc="whether to serve metrics: true or false")
 
 
