@@ -16,7 +16,7 @@ from procd.http.openapi import Doc
 from tests.aliases import Client, MakeClient
 from tests.api.access import Secrets, bearer, guarded
 
-README = Path(__file__).parents[2] / "README.md"
+API_PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 WEBSOCKETS = {
     "/terminal/ptys",
     "/process/interpreter/execute",
@@ -71,9 +71,9 @@ def test_every_route_has_its_description_beside_it() -> None:
     assert not missing, "routes without doc=Doc(...)"
 
 
-def test_the_readme_has_all_routes_and_no_others() -> None:
+def test_the_documentation_has_all_routes_and_no_others() -> None:
     """Whatever it calls what varies in a path."""
-    section = README.read_text().partition("## Routes\n")[2].partition("\n## ")[0]
+    section = API_PAGE.read_text().partition("## Routes\n")[2].partition("\n## ")[0]
     rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| ")][1:]
     shown = {
         (method, re.sub(r"\{.*?\}", "{}", path))
