@@ -34,7 +34,9 @@ Table()
 
 def terminals(browser: Browser, url: str, home: Path, target: Path) -> None:
     """Two terminals beside each other, and the same on a small screen."""
-    context = browser.new_context(viewport={"width": 1200, "height": 720}, color_scheme="dark")
+    context = browser.new_context(
+        viewport={"width": 1200, "height": 560}, color_scheme="dark", device_scale_factor=2
+    )
     call(url, "/process/pty", "POST", {"id": "build", "cwd": str(home)})
     one = open_terminal(context, url, "edit", create=True)
     one.shows("$")
@@ -57,13 +59,14 @@ def terminals(browser: Browser, url: str, home: Path, target: Path) -> None:
     )
     phone = open_terminal(small, url, "shell", create=False)
     phone.shows("Hello")
+    phone.page.locator("aside").get_by_text("nightly build").wait_for()
     phone.page.screenshot(path=target / "small.png")
     small.close()
 
 
 def _tab(browser: Browser, url: str, name: str) -> Page:
     page = browser.new_context(
-        viewport={"width": 1000, "height": 640}, color_scheme="light"
+        viewport={"width": 1000, "height": 640}, color_scheme="light", device_scale_factor=2
     ).new_page()
     page.goto(f"{url}/terminal")
     page.get_by_role("tab", name=name).click()
@@ -92,6 +95,7 @@ def contexts(browser: Browser, url: str, target: Path) -> None:
         page.keyboard.press("Control+Enter")
         page.locator("article").first.get_by_text("done").wait_for()
     page.frame_locator("iframe").first.locator("table").wait_for()
+    page.get_by_label("Python code").fill("")
     page.screenshot(path=target / "contexts.png")
 
 
