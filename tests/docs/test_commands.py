@@ -5,6 +5,7 @@ that it ends; alone, it stands for any number of lines.
 """
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -141,6 +142,7 @@ def check(reader: Reader, command: str, expected: str) -> None:
     assert wanted.fullmatch(printed[-1]), f"{command}\n{printed[-1]}"
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if COMMANDS[page]], ids=lambda page: page.name
 )
