@@ -9,9 +9,10 @@ PREFIX ?= /opt/procd
 BINDIR ?= /usr/local/bin
 UNITDIR ?= /etc/systemd/system
 CONFDIR ?= /etc/procd
+PURGE ?=
 SOURCES := LICENSE README.md procd pyproject.toml setup.cfg
 
-.PHONY: run dev fmt check programs test fuzz bench screenshots install clean
+.PHONY: run dev fmt check programs test fuzz bench screenshots install uninstall clean
 
 # What procd runs inherits its environment: a make there would take these for its own.
 run: $(BIN)/procd  ## install procd into .venv and start it on 127.0.0.1:2280
@@ -59,15 +60,27 @@ screenshots: programs  ## take the pictures of the web terminal anew
 # For everybody to run, whatever root's umask; from a copy, for what pip leaves in its sources would be
 # in the user's way, and what it left there earlier would be packed again.
 install:  ## as root: install procd, its units and, if there is none, its configuration
+	@test -e $(PREFIX)/pyvenv.cfg || test -z "$$(ls -A $(PREFIX) 2>/dev/null)" \
+	|| { echo 'PREFIX=$(PREFIX) has files of others, which make uninstall would remove' >&2; false; }
 	umask 022; $(PYTHON) -m venv $(PREFIX)
 	umask 022; copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT INT TERM \
 	&& cp -R $(SOURCES) "$$copy" && $(PREFIX)/bin/pip install --quiet "$$copy"
+	$(PREFIX)/bin/pip uninstall -qq --yes setuptools pip
 	install -d $(BINDIR)
 	ln -sf $(PREFIX)/bin/procd $(BINDIR)/procd
 	install -D -m 644 -t $(UNITDIR) systemd/procd.service systemd/procd.socket
 	sed -i 's|/usr/local/bin/procd|$(BINDIR)/procd|; s|/etc/procd/|$(CONFDIR)/|' $(UNITDIR)/procd.service
 	test -e $(CONFDIR)/config.toml || install -D -m 640 config.example.toml $(CONFDIR)/config.toml
 	test ! -d /run/systemd/system || systemctl daemon-reload
+
+uninstall:  ## as root: undo make install, but for the configuration; with PURGE=1, that too
+	test ! -d /run/systemd/system || test ! -e $(UNITDIR)/procd.service \
+	|| systemctl disable --now procd.socket procd.service
+	rm -f $(BINDIR)/procd $(UNITDIR)/procd.service $(UNITDIR)/procd.socket
+	test ! -e $(PREFIX)/pyvenv.cfg || rm -rf $(PREFIX)
+	test ! -d /run/systemd/system || systemctl daemon-reload
+	$(if $(PURGE),rm -f $(CONFDIR)/config.toml,@test ! -e $(CONFDIR)/config.toml \
+	|| echo '$(CONFDIR)/config.toml stays: make uninstall PURGE=1 removes it')
 
 clean:
 	rm -rf $(VENV) .venv-* build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

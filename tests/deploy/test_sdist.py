@@ -11,8 +11,8 @@ import pytest
 
 DIRECTORIES = ("bench", "deploy", "docs", "procd", "scripts", "systemd", "tests")
 FILES = (
-    "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md",
-    "config.example.toml", "pyproject.toml", "setup.cfg",
+    ".dockerignore", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "Makefile",
+    "README.md", "config.example.toml", "pyproject.toml", "setup.cfg",
 )  # fmt: skip
 ROOT = Path(__file__).parents[2]
 BUILD = "from setuptools.build_meta import build_sdist; print(build_sdist('.'))"

@@ -31,7 +31,7 @@ def no_blocking() -> None:
 def chromium() -> "Iterator[Browser]":
     """Headless Chromium; for one module, as its event loop would be in the way of other tests."""
     playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install 'procd[web]'"
+        "playwright.sync_api", reason="playwright is not installed: pip install 'procd-server[web]'"
     )
     with playwright.sync_playwright() as driver:
         found = shutil.which("chromium")

@@ -12,7 +12,7 @@ from tests.web.terminal import Terminal, call, open_terminal
 if TYPE_CHECKING:  # it may not be installed
     from playwright.sync_api import BrowserContext
 
-pyte = pytest.importorskip("pyte", reason="pyte is not installed: pip install 'procd[web]'")
+pyte = pytest.importorskip("pyte", reason="pyte is not installed: pip install 'procd-server[web]'")
 
 # vt220: what pyte implements of it is complete, other than of xterm.
 PROGRAMS = {
