@@ -27,6 +27,7 @@ from procd.services.environment import (
     check_names,
     cost_bytes,
     find_program,
+    find_python,
 )
 from procd.services.execute import ExecuteResult, Executions
 from procd.unix.fd import OwnedFd, anonymous_file, pipe
@@ -226,7 +227,9 @@ class _Run:
 
     def python(self, output: Log[Buffer]) -> Process:
         """Python, with the code as its input; with charts, through the runner."""
-        python = self.python_path or self.find("python3", "python")
+        python = self.python_path or find_python(
+            self.env, self.supervisor.child_limits, cwd=self.cwd, setting="code_run.python"
+        )
         code = _code_file(self.request.code)
         if not any(name in self.request.code for name in CHARTING):
             return self.spawn((python, "-u", "-", *self.request.argv), output, stdin=code)

@@ -50,6 +50,16 @@ def find_program(
     raise MissingProgramError(f"{names[0]}: not found")
 
 
+def find_python(
+    env: Mapping[str, str], child_limits: ChildLimits, *, cwd: str, setting: str
+) -> str:
+    """As `find_program` for the user's Python; the error names the setting that can name one."""
+    try:
+        return find_program(env, child_limits, "python3", "python", cwd=cwd)
+    except MissingProgramError as exc:
+        raise MissingProgramError(f"{exc}: install it, or set {setting}") from exc
+
+
 class Environment:
     """Variables for processes to come; `on_change` is for those that were started in advance.
 

@@ -434,6 +434,7 @@ async def test_missing_runtimes(procd: MakeClient, runtime: Runtime) -> None:
             body = await code_run(client, "1", language, envs=envs)
             assert body["exitCode"] == 127
             assert f"{name}: not found" in body["result"]
+            assert ("set code_run.python" in body["result"]) == (language == "python")
     runtime.add("node", "echo false")
     body = await code_run(client, "1", "typescript", envs=runtime.envs)
     assert body["exitCode"] == 127

@@ -537,7 +537,8 @@ async def test_no_interpreter(procd: MakeClient) -> None:
     client = await procd()
     async with client.post("/env", json={"set": {"PATH": "/none"}}) as reply:
         assert reply.status == 200
-    reason = "failed to get default context: python3: not found"
+    missing = "python3: not found: install it, or set interpreter.python"
+    reason = f"failed to get default context: {missing}"
     assert (await run(client, "1")).close == (1011, reason)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from procd.config import InterpreterConfig
 from procd.errors import ProcdError, SpawnFailed
 from procd.process.supervisor import Supervisor
-from procd.services.environment import Environment, MissingProgramError, find_program
+from procd.services.environment import Environment, MissingProgramError, find_python
 from procd.services.interpreter.process import InterpreterProcess
 from procd.services.interpreter.worker_protocol import Reply
 from procd.tasks import Tasks
@@ -64,8 +64,11 @@ class Spares:
     def _start(self) -> InterpreterProcess:
         env = self._environment.merged({})
         try:
-            python = self._config.python or find_program(
-                env, self._supervisor.child_limits, "python3", "python", cwd=self._work_dir
+            python = self._config.python or find_python(
+                env,
+                self._supervisor.child_limits,
+                cwd=self._work_dir,
+                setting="interpreter.python",
             )
         except MissingProgramError as exc:
             raise SpawnFailed(str(exc)) from exc
