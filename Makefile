@@ -26,7 +26,7 @@ $(BIN)/procd: setup.cfg pyproject.toml
 dev: $(VENV)/.dev  ## install the development tools, the official SDK and matplotlib as well
 
 $(VENV)/.dev: $(BIN)/procd
-	$(BIN)/pip install --quiet --editable '.[dev,compat,charts,fuzz,web]'
+	$(BIN)/pip install --quiet --editable '.[dev,compat,charts,deploy,fuzz,web]'
 	touch $@
 
 fmt: dev  ## format and fix
