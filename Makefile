@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 3
+DIST ?= dist
 OF_MAKE := MAKEFLAGS MFLAGS MAKELEVEL MAKE_TERMOUT MAKE_TERMERR ARGS PYTHON VENV
 PREFIX ?= /opt/procd
 BINDIR ?= /usr/local/bin
@@ -12,7 +13,7 @@ CONFDIR ?= /etc/procd
 PURGE ?=
 SOURCES := LICENSE README.md procd pyproject.toml setup.cfg
 
-.PHONY: run dev fmt check programs test fuzz bench screenshots install uninstall clean
+.PHONY: run dev fmt check programs test fuzz bench screenshots dist install uninstall clean
 
 # What procd runs inherits its environment: a make there would take these for its own.
 run: $(BIN)/procd  ## install procd into .venv and start it on 127.0.0.1:2280
@@ -57,6 +58,11 @@ bench: dev  ## measure, beside the floors
 screenshots: programs  ## take the pictures of the web terminal anew
 	$(BIN)/python -m tests.web.screenshots docs/screenshots
 
+dist: dev  ## as root on Debian: build sdist, wheel, bundle and .deb into DIST
+	$(BIN)/python -m build --quiet --outdir $(DIST)
+	packaging/bundle.sh $(DIST)
+	packaging/deb.sh $(DIST)
+
 # For everybody to run, whatever root's umask; from a copy, for what pip leaves in its sources would be
 # in the user's way, and what it left there earlier would be packed again.
 install:  ## as root: install procd, its units and, if there is none, its configuration
@@ -83,4 +89,4 @@ uninstall:  ## as root: undo make install, but for the configuration; with PURGE
 	|| echo '$(CONFDIR)/config.toml stays: make uninstall PURGE=1 removes it')
 
 clean:
-	rm -rf $(VENV) .venv-* build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,7 +3,7 @@
 # Playwright's own browser at least. Tests are skipped without their program, and say so.
 set -euo pipefail
 
-programs=(chromium htop vim zsh busybox tmux)
+programs=(chromium htop vim zsh busybox tmux debootstrap)
 missing=()
 for program in "${programs[@]}"; do
   command -v "$program" >/dev/null || missing+=("$program")

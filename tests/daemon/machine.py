@@ -1,7 +1,6 @@
-"""A systemd of our own: booted in namespaces, with the units of this repository, and gone after.
+"""A systemd of our own: booted in namespaces, and gone after the test.
 
-It sees this machine's files, a /run, /var/lib and /etc/systemd of its own, and a cgroup v2 tree
-below one that is made for it. Nothing of it outlives its first process.
+It has a cgroup v2 tree below one that is made for it. Nothing of it outlives its first process.
 """
 
 import os
@@ -69,21 +68,28 @@ def unbootable() -> str:
     return "" if result.returncode == 0 else f"no namespaces: {result.stderr.decode().strip()}"
 
 
-class Machine:
-    """The booted instance.
+def write_targets(units: Path) -> None:
+    """Make a directory of units that has targets only."""
+    units.mkdir()
+    for name in TARGETS:
+        (units / f"{name}.target").write_text("[Unit]\nDefaultDependencies=no\n")
+
+
+class Systemd:
+    """A booted instance.
 
     Args:
-        drop_in: lines to add to procd.service.
+        script: mounts what it needs, in namespaces of its own, and becomes systemd.
+        arguments: of the script.
     """
 
-    def __init__(self, directory: Path, drop_in: str = "") -> None:
+    def __init__(self, script: str, *arguments: str) -> None:
         root = cgroup2()
         assert root is not None
         self._cgroup = root / f"procd-test-{os.getpid()}-{time.monotonic_ns()}"
         self._cgroup.mkdir()
-        self._units(directory, drop_in)
         enter = f'echo 0 >"{self._cgroup}/cgroup.procs" && exec "$@"'
-        boot = ["sh", "-c", BOOT, "sh", str(directory / "units"), str(SYSTEMD)]
+        boot = ["sh", "-c", script, "sh", *arguments]
         self._launcher = subprocess.Popen(
             ["sh", "-c", enter, "sh", "unshare", "--pid", "--fork", "--mount", "--cgroup", "--net",
              "--uts", "--ipc", "--kill-child", *boot],
@@ -95,11 +101,53 @@ class Machine:
             self.close()
             raise RuntimeError("systemd has not booted")
 
-    def _units(self, directory: Path, drop_in: str) -> None:
+    def _booted(self) -> bool:
+        path = Path(f"/proc/{self._launcher.pid}/task/{self._launcher.pid}/children")
+        with suppress(FileNotFoundError, ValueError):
+            self.pid = int(path.read_text())
+            return self.run("systemctl", "is-active", "multi-user.target") == "active"
+        return False
+
+    def run(self, *command: str, timeout_s: float = PATIENCE_S * 2) -> str:
+        """Run a command inside and return what it says, on either stream."""
+        inside = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--cgroup", "--net"]
+        result = subprocess.run(
+            [*inside, "--root", "--wd", "--", *command],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            timeout=timeout_s, check=False,
+        )  # fmt: skip
+        return result.stdout.decode().strip()
+
+    def show(self, unit: str = "procd.service") -> Mapping[str, str]:
+        """The properties of a unit."""
+        lines = self.run("systemctl", "show", unit).splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    def close(self) -> None:
+        """End it, with all that runs in it."""
+        self._launcher.kill()
+        self._launcher.wait()
+        assert eventually(self._removed), f"{self._cgroup} is not empty"
+
+    def _removed(self) -> bool:
+        for directory, _, _ in os.walk(self._cgroup, topdown=False):
+            with suppress(OSError):
+                os.rmdir(directory)
+        return not self._cgroup.exists()
+
+
+class Machine(Systemd):
+    """One with the units of this repository, that sees this machine's files.
+
+    It has a /run, /var/lib and /etc/systemd of its own.
+
+    Args:
+        drop_in: lines to add to procd.service.
+    """
+
+    def __init__(self, directory: Path, drop_in: str = "") -> None:
         units = directory / "units"
-        units.mkdir()
-        for name in TARGETS:
-            (units / f"{name}.target").write_text("[Unit]\nDefaultDependencies=no\n")
+        write_targets(units)
         for unit in UNITS.iterdir():
             shutil.copy(unit, units)
         more = units / "procd.service.d"
@@ -109,32 +157,11 @@ class Machine:
             f"[Service]\nWorkingDirectory={REPOSITORY}\nExecStart=\nExecStart={command}\n"
             f"StandardError=append:/run/stderr\n{drop_in}"
         )
-
-    def _booted(self) -> bool:
-        path = Path(f"/proc/{self._launcher.pid}/task/{self._launcher.pid}/children")
-        with suppress(FileNotFoundError, ValueError):
-            self.pid = int(path.read_text())
-            return self.run("systemctl", "is-active", "multi-user.target") == "active"
-        return False
+        super().__init__(BOOT, str(units), str(SYSTEMD))
 
     def stderr(self) -> str:
         """What procd has said on its standard error, over all restarts."""
         return self.run("cat", "/run/stderr")
-
-    def run(self, *command: str) -> str:
-        """Run a command inside and return what it says, on either stream."""
-        inside = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--cgroup", "--net"]
-        result = subprocess.run(
-            [*inside, "--", *command],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            timeout=PATIENCE_S * 2, check=False,
-        )  # fmt: skip
-        return result.stdout.decode().strip()
-
-    def show(self, unit: str = "procd.service") -> Mapping[str, str]:
-        """The properties of a unit."""
-        lines = self.run("systemctl", "show", unit).splitlines()
-        return dict(line.split("=", 1) for line in lines if "=" in line)
 
     def ask(self, path: str, body: str = "", *, unix: str = "") -> str:
         """The answer to a request to procd from inside."""
@@ -149,15 +176,3 @@ class Machine:
             "print(connection.getresponse().read().decode())\n"
         )
         return self.run(sys.executable, "-c", script, path, body, unix)
-
-    def close(self) -> None:
-        """End it, with all that runs in it."""
-        self._launcher.kill()
-        self._launcher.wait()
-        assert eventually(self._removed), f"{self._cgroup} is not empty"
-
-    def _removed(self) -> bool:
-        for directory, _, _ in os.walk(self._cgroup, topdown=False):
-            with suppress(OSError):
-                os.rmdir(directory)
-        return not self._cgroup.exists()

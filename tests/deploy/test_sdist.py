@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-DIRECTORIES = ("bench", "deploy", "docs", "procd", "scripts", "systemd", "tests")
+DIRECTORIES = ("bench", "deploy", "docs", "packaging", "procd", "scripts", "systemd", "tests")
 FILES = (
     ".dockerignore", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "Makefile",
     "README.md", "config.example.toml", "pyproject.toml", "setup.cfg",
