@@ -1,6 +1,6 @@
 """procd attach: a terminal of the server, in this one.
 
-Source: Process API contract, section 10; docs/wire.md; the README's section "Routes" for `?offset`.
+Source: Process API contract, section 10; docs/wire.md; docs/api.md for `?offset`.
 """
 
 import contextlib

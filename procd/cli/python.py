@@ -1,4 +1,4 @@
-"""procd python. Source: Process API contract, section 11.2; the README for `display`."""
+"""procd python. Source: Process API contract, section 11.2; docs/api.md for `display`."""
 
 import ast
 import codeop
