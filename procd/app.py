@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from functools import partial
 
-import aiohttp_cors
 from aiohttp import hdrs, web
 
 from procd.api import (
@@ -34,6 +33,7 @@ from procd.http.auth import ACCESS_CONTROL, AccessControl
 from procd.http.client import PROXIES, Proxies
 from procd.http.connection import CONNECTION_LIMIT, ConnectionLimit
 from procd.http.control_plane import SANDBOX
+from procd.http.figures import FIGURES, Figures
 from procd.http.middleware import METRICS, RequestMetrics, add_id, errors, options, refuse_upgrade
 from procd.http.openapi import PARAMETER
 from procd.http.schema import MAX_VALUES, SILENCE_S
@@ -207,7 +207,7 @@ async def _start(config: Config, entrypoint: tuple[str, ...], app: web.Applicati
         shells.start_entrypoint(entrypoint)
     app[WEBSOCKETS] = WebSockets(config.server)
     app[health.READINESS] = health.Readiness(config.health, processes, shell, shells)
-    app[metrics.FIGURES] = _figures(app)
+    app[FIGURES] = _figures(app)
 
 
 def reload(app: web.Application) -> list[str]:
@@ -221,11 +221,11 @@ def reload(app: web.Application) -> list[str]:
     return [problem for problem in problems if problem]
 
 
-def _figures(app: web.Application) -> metrics.Figures:
+def _figures(app: web.Application) -> Figures:
     processes, websockets, shells = app[PROCESSES], app[WEBSOCKETS], app[sessions.SESSIONS]
     executions, ptys = app[execute.EXECUTIONS], app[pty.PTYS]
     contexts, memory = app[interpreter.CONTEXTS], processes.memory
-    return metrics.Figures(
+    return Figures(
         requests=app[METRICS],
         spawn_times=processes.spawn_times,
         traffic={"http": app[METRICS].traffic, "websocket": websockets.traffic},
@@ -273,6 +273,8 @@ async def _stop(app: web.Application) -> None:
 def _allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:
     if not origins:
         return
+    import aiohttp_cors  # only needed here
+
     allowed = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]  # the library has no types
         expose_headers="*", allow_headers="*", max_age=600
     )
