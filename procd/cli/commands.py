@@ -1,6 +1,7 @@
 """The group of procd's subcommands; each is imported only when it is used."""
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -68,6 +69,8 @@ class Commands(click.Group):
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), name)
+        gc.freeze()  # the garbage collector need not look at what is imported
+        gc.enable()
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

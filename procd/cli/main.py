@@ -16,6 +16,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.set_threshold(GC_THRESHOLD)
+    gc.disable()  # until the command is imported: nothing of that is garbage
     from procd.cli.commands import procd
 
     procd()
