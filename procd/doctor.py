@@ -13,9 +13,10 @@ from typing import Final, NamedTuple
 
 import click
 
+from procd.cli.config_option import config_option
 from procd.cli.display import Progress, show_json
 from procd.cli.failure import Failure
-from procd.cli.options import as_json, config_option
+from procd.cli.options import as_json
 from procd.cli.stdio import STDOUT, use_colours
 from procd.cli.transport import Client, parse
 from procd.config import Config, ConfigError

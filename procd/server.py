@@ -20,8 +20,8 @@ from aiohttp import web
 
 from procd.app import create_app
 from procd.app import reload as reload_app
+from procd.cli.config_option import config_option
 from procd.cli.failure import EXIT_CONFIG, Failure
-from procd.cli.options import config_option
 from procd.config import Config, ConfigError, LogConfig
 from procd.config_file import load
 from procd.http.auth import ACCESS_CONTROL

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from procd.cli.config_option import config_option
 from procd.cli.failure import EXIT_CONFIG, Failure
-from procd.cli.options import config_option
 from procd.config import ConfigError
 from procd.config_file import load
 from procd.services.access import OF_VARIABLE, VARIABLE

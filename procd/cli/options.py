@@ -4,7 +4,6 @@ import os
 import stat
 from collections.abc import Callable
 from functools import update_wrapper
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -193,7 +192,3 @@ env_option = click.option(
 )
 session_argument = click.argument("session", type=Name(SESSION))
 optional_command = click.argument("command_id", required=False, metavar="[COMMAND]", type=Name())
-config_option = click.option(
-    "--config", "path", type=click.Path(path_type=Path), envvar="PROCD_CONFIG", show_envvar=True,
-    help="TOML file.",
-)  # fmt: skip
