@@ -6,11 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from bench import command_line, execute, http, interpreter, load, sessions, shells
+from bench import command_line, execute, http, interpreter, load, sessions, shells, start
 from bench.programs import Place
 from bench.report import Report
 
 GROUPS: Final = (
+    "start",
     "http",
     "gate",
     "execute",
@@ -42,6 +43,8 @@ def main() -> None:
     report = Report()
     with tempfile.TemporaryDirectory(prefix="procd-bench-") as home:
         place = Place(home)
+        if "start" in names:
+            start.measure(report, place, rounds)
         with place.procd() as procd, place.server() as server:
             if "http" in names:
                 http.measure(report, procd, server, rounds)

@@ -5,17 +5,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import IO, Final, Self
 
 TREE: Final = Path(__file__).resolve().parent.parent
 SHELL: Final = shutil.which("bash", path="/usr/bin:/bin") or "/bin/sh"
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 STOP_S: Final = 15.0
+SERVE: Final = ("-m", "procd", "serve", "--host", "127.0.0.1", "--port", "0")
+BARE: Final = ("-m", "bench.bare")
 
 
 def environment(home: str) -> dict[str, str]:
@@ -39,10 +42,16 @@ def environment(home: str) -> dict[str, str]:
 class Program:
     """A server process that prints a line with its port at the end when it listens."""
 
-    def __init__(self, arguments: tuple[str, ...], env: Mapping[str, str], cwd: str) -> None:
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        env: Mapping[str, str],
+        cwd: str,
+        stderr: IO[str] | None = None,
+    ) -> None:
         self._process = subprocess.Popen(
             (sys.executable, *arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            env=dict(env), cwd=cwd, start_new_session=True,  # as a service has it
+            stderr=stderr, env=dict(env), cwd=cwd, start_new_session=True,  # as a service has it
         )  # fmt: skip
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -96,11 +105,20 @@ class Place:
 
     def procd(self, **settings: str) -> Program:
         """Start the daemon, with such variables."""
-        return Program(
-            ("-m", "procd", "serve", "--host", "127.0.0.1", "--port", "0"),
-            environment(self.home) | settings,
-            self.home,
-        )
+        return Program(SERVE, environment(self.home) | settings, self.home)
+
+    def bare(self) -> Program:
+        """Start the aiohttp server with one handler."""
+        env = environment(self.home) | {"PYTHONPATH": str(TREE)}
+        return Program(BARE, env, self.home)
+
+    def import_times(self, arguments: tuple[str, ...]) -> str:
+        """Start a server and stop it; what `-X importtime` said of its start."""
+        with tempfile.TemporaryFile("w+") as said:
+            with Program(("-X", "importtime", *arguments), environment(self.home), self.home, said):
+                pass
+            said.seek(0)
+            return said.read()
 
     def server(self) -> Program:
         """Start the aiohttp server that does nothing."""
