@@ -28,5 +28,6 @@ for version in 3.11 3.12 3.13 3.14 3.15; do
     "$env/bin/pip" install --quiet --editable '.[dev]'
     touch "$env/.dev"
   fi
-  PATH="$PWD/$env/bin:$PATH" "$env/bin/python" -m pytest "${tests[@]}" "$@"
+  PATH="$PWD/$env/bin:$PATH" "$env/bin/python" -m pytest --numprocesses 3 --dist loadfile \
+    "${tests[@]}" "$@"
 done
