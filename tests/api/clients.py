@@ -527,3 +527,12 @@ def descriptors_exhausted(but: int = 0) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for number in taken:
             os.close(number)
+
+
+async def unchunked(reading: Raw) -> bytes:
+    """The body of a reply in chunks."""
+    body = bytearray()
+    while size := int(await reading.line(), 16):
+        body += (await reading.exactly(size + 2))[:-2]
+    await reading.line()  # the empty one behind the last
+    return bytes(body)

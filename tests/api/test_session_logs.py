@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.aliases import MakeClient
-from tests.api.clients import Gate, Raw, json_body, random_base64, raw
+from tests.api.clients import Gate, json_body, random_base64, raw, unchunked
 from tests.api.sessions import (
     MODERN,
     VERSION,
@@ -162,14 +162,6 @@ async def test_finished_logs_go_first(procd: MakeClient, gate: Gate) -> None:
 
 
 LONG = 20_000_000
-
-
-async def unchunked(reading: Raw) -> bytes:
-    """The body of a reply in chunks."""
-    body = bytearray()
-    while size := int(await reading.line(), 16):
-        body += (await reading.exactly(size + 2))[:-2]
-    return bytes(body)
 
 
 @pytest.mark.parametrize("goes", ["session", "command"])
